@@ -1,0 +1,36 @@
+# Every target sets itself up: .venv is made on first use and refreshed when pyproject.toml changes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: install demo test check bench clean
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/rexnet train digits --output runs/demo --overwrite
+	$(BIN)/rexnet validate runs/demo/best.pt digits
+	$(BIN)/rexnet predict runs/demo/best.pt runs/demo/samples
+	@echo "Next, with your own folder of images (one sub-folder a class): $(BIN)/rexnet train PATH/TO/FOLDER"
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m build --outdir build/dist .
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/throughput.py
+
+clean:
+	rm -rf $(VENV) build

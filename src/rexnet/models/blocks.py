@@ -1,0 +1,216 @@
+"""The parts of a ReXNet: convolution + norm + activation, squeeze-excitation, the linear bottleneck and its partial shortcut."""
+
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "identity": nn.Identity,
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "softplus": nn.Softplus,
+    "hardswish": nn.Hardswish,
+    "silu": nn.SiLU,
+}
+
+
+def check_activation(name: str) -> None:
+    """Raises ValueError unless `name` is a key of ACTIVATIONS."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation is {name!r}; allowed: {', '.join(ACTIVATIONS)}")
+
+
+def make_activation(name: str) -> nn.Module:
+    """The module for a key of ACTIVATIONS. ReLU and ReLU6 work in place: their gradient needs only their output."""
+    check_activation(name)
+    return ACTIVATIONS[name](inplace=True) if name in ("relu", "relu6") else ACTIVATIONS[name]()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormConfig:
+    """Batch normalisation, as torch.nn.BatchNorm2d understands it."""
+
+    momentum: float = 0.1
+    eps: float = 1e-5
+
+
+def conv_norm_activation(
+    in_channels: int,
+    out_channels: int,
+    *,
+    norm: NormConfig,
+    activation: str,
+    kernel_size: int = 1,
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+) -> list[nn.Module]:
+    """Convolution without bias, batch norm and, unless it is the identity, an activation.
+
+    A list and not a module: the official state-dict keys count these as layers of the sequence that holds them.
+    """
+    padding = (kernel_size - 1) // 2 * dilation
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False),
+        nn.BatchNorm2d(out_channels, momentum=norm.momentum, eps=norm.eps),
+    ]
+    if activation != "identity":
+        layers.append(make_activation(activation))
+    return layers
+
+
+class SqueezeExcitation(nn.Module):
+    """Gates (B, C, H, W) by channel: pool, 1x1 convolution, batch norm, ReLU, 1x1 convolution, sigmoid.
+
+    The batch norm after pooling makes training with a batch of one impossible. Source: clovaai/rexnet rexnetv1.py, SE.
+    """
+
+    def __init__(self, channels: int, hidden_channels: int, norm: NormConfig):
+        super().__init__()
+        self.fc = nn.Sequential(
+            nn.Conv2d(channels, hidden_channels, 1),
+            nn.BatchNorm2d(hidden_channels, momentum=norm.momentum, eps=norm.eps),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden_channels, channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.fc(x.mean((2, 3), keepdim=True))
+
+
+class _AddToFirstChannels(torch.autograd.Function):
+    """Adds (B, c, H, W) to the first c channels of (B, C, H, W) in place, and hands the gradient on without copying it.
+
+    Autograd's own in-place slice clones the whole gradient, concatenation copies the whole output; this does neither.
+    """
+
+    @staticmethod
+    def forward(ctx, out: Tensor, shortcut: Tensor) -> Tensor:
+        ctx.shortcut_channels = shortcut.shape[1]
+        out.narrow(1, 0, ctx.shortcut_channels).add_(shortcut)
+        ctx.mark_dirty(out)
+        return out
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (gradient,) = gradients
+        return gradient, gradient.narrow(1, 0, ctx.shortcut_channels)
+
+
+def add_to_first_channels(out: Tensor, shortcut: Tensor) -> Tensor:
+    """`out` (B, C, H, W) with `shortcut` (B, c, H, W), c <= C, added to its first c channels; overwrites `out` in eager mode.
+
+    Source: paper section 4.2 (the shortcut is padded with zero channels).
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        # A padded sum is one fused kernel for a compiler and two plain operators in an exported graph.
+        missing_channels = out.shape[1] - shortcut.shape[1]
+        return out + nn.functional.pad(shortcut, (0, 0, 0, 0, 0, missing_channels))
+    return _AddToFirstChannels.apply(out, shortcut)  # pyright: ignore[reportReturnType]
+
+
+class DropPath(nn.Module):
+    """In training, drops (B, C, H, W) for whole samples with probability `rate` and scales the kept ones (arXiv 1603.09382)."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        keep_rate = 1.0 - self.rate
+        return x * x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(keep_rate).div_(keep_rate)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSpec:
+    """One linear bottleneck, in numbers. The seam between variants, search and study: a network is a list of these."""
+
+    in_channels: int
+    expanded_channels: int
+    """Channels of the depthwise convolution; equal to in_channels means no expansion convolution."""
+    out_channels: int
+    stride: int = 1
+    dilation: int = 1
+    kernel_size: int = 3
+    se_channels: int = 0
+    """Hidden channels of squeeze-excitation; 0 means none."""
+    shortcut: bool = False
+    """Add the input to the first in_channels output channels."""
+    expand_activation: str = "silu"
+    depthwise_activation: str = "relu6"
+    out_activation: str = "identity"
+
+    def __post_init__(self) -> None:
+        for field in ("in_channels", "expanded_channels", "out_channels", "stride", "dilation"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"BlockSpec.{field} is {getattr(self, field)}; allowed: 1 or more")
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise ValueError(f"BlockSpec.kernel_size is {self.kernel_size}; allowed: odd numbers")
+        if self.se_channels < 0:
+            raise ValueError(f"BlockSpec.se_channels is {self.se_channels}; allowed: 0 (none) or more")
+        if self.shortcut and (self.stride != 1 or self.in_channels > self.out_channels):
+            raise ValueError(
+                f"BlockSpec.shortcut needs stride 1 and in_channels <= out_channels, got stride {self.stride}, "
+                f"{self.in_channels} -> {self.out_channels} channels"
+            )
+        for name in (self.expand_activation, self.depthwise_activation, self.out_activation):
+            check_activation(name)
+
+
+class LinearBottleneck(nn.Module):
+    """Expand (1x1), depthwise, squeeze-excitation, activation, project (1x1); (B, C_in, H, W) -> (B, C_out, H', W').
+
+    Source: clovaai/rexnet rexnetv1.py, LinearBottleneck; its state-dict keys.
+    """
+
+    def __init__(self, spec: BlockSpec, *, norm: NormConfig, drop_path_rate: float = 0.0):
+        super().__init__()
+        self.spec = spec
+        expand: list[nn.Module] = []
+        if spec.expanded_channels != spec.in_channels:
+            expand = conv_norm_activation(
+                spec.in_channels, spec.expanded_channels, norm=norm, activation=spec.expand_activation
+            )
+        depthwise = conv_norm_activation(
+            spec.expanded_channels,
+            spec.expanded_channels,
+            norm=norm,
+            activation="identity",
+            kernel_size=spec.kernel_size,
+            stride=spec.stride,
+            dilation=spec.dilation,
+            groups=spec.expanded_channels,
+        )
+        if spec.se_channels:
+            depthwise.append(SqueezeExcitation(spec.expanded_channels, spec.se_channels, norm))
+        project = conv_norm_activation(
+            spec.expanded_channels, spec.out_channels, norm=norm, activation=spec.out_activation
+        )
+        self.num_expand_layers = len(expand)
+        self.out = nn.Sequential(*expand, *depthwise, make_activation(spec.depthwise_activation), *project)
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate and spec.shortcut else nn.Identity()
+
+    def expand(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> the input of the depthwise convolution, (B, C_expanded, H, W)."""
+        for layer in islice(self.out, self.num_expand_layers):
+            x = layer(x)
+        return x
+
+    def condense(self, expanded: Tensor, x: Tensor) -> Tensor:
+        """What follows `expand`: (B, C_expanded, H, W) and the block's input -> (B, C_out, H', W')."""
+        for layer in islice(self.out, self.num_expand_layers, None):
+            expanded = layer(expanded)
+        return add_to_first_channels(self.drop_path(expanded), x) if self.spec.shortcut else expanded
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.condense(self.expand(x), x)

@@ -1,0 +1,109 @@
+"""What a network costs: parameters, multiply-accumulates and activation bytes, layer by layer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """One child of the network's top-level sequences (or one top-level module), for one image."""
+
+    name: str
+    parameters: int
+    macs: int
+    """Multiply-accumulates of convolutions and linear layers."""
+    activation_bytes: int
+    """Of all convolution and linear outputs in float32."""
+    output_shape: tuple[int, ...]
+    """Without the batch axis."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """A network's cost for one image of `image_size_px`."""
+
+    layers: tuple[LayerCost, ...]
+    image_size_px: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def activation_bytes(self) -> int:
+        return sum(layer.activation_bytes for layer in self.layers)
+
+
+@dataclass
+class _Tally:
+    macs: int = 0
+    activation_bytes: int = 0
+    output_shape: tuple[int, ...] = ()
+
+
+def _count_operation(tally: _Tally, module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    # Each output element of a convolution or linear layer costs one row of the weight.
+    tally.macs += output.numel() * module.get_parameter("weight")[0].numel()
+    tally.activation_bytes += output.numel() * torch.float32.itemsize
+
+
+def _note_shape(tally: _Tally, _module: nn.Module, _inputs: tuple[Tensor, ...], output: object) -> None:
+    if isinstance(output, Tensor):
+        tally.output_shape = tuple(output.shape[1:])
+
+
+def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in model.named_children():
+        if isinstance(child, nn.Sequential):
+            yield from ((f"{name}.{index}", layer) for index, layer in child.named_children())
+        else:
+            yield name, child
+
+
+@contextmanager
+def _tallies(model: nn.Module) -> Iterator[dict[str, _Tally]]:
+    tallies: dict[str, _Tally] = {}
+    hooks = []
+    for name, layer in _layers(model):
+        tally = tallies[name] = _Tally()
+        hooks.append(layer.register_forward_hook(partial(_note_shape, tally)))
+        for module in layer.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                hooks.append(module.register_forward_hook(partial(_count_operation, tally)))
+    try:
+        yield tallies
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def measure_cost(model: nn.Module, image_size_px: int = 224, in_channels: int = 3) -> Cost:
+    """Cost of any network of convolutions and linear layers for one square image; computes shapes only, and leaves `model` alone.
+
+    MACs count convolutions and linear layers, as the paper's FLOPs do. Parameters shared by two layers count twice.
+    """
+    meta_model = deepcopy(model).to("meta").eval()
+    image = torch.empty(1, in_channels, image_size_px, image_size_px, device="meta")
+    with _tallies(meta_model) as tallies, torch.no_grad():
+        meta_model(image)
+    layers = tuple(
+        LayerCost(
+            name=name,
+            parameters=sum(parameter.numel() for parameter in layer.parameters()),
+            macs=tallies[name].macs,
+            activation_bytes=tallies[name].activation_bytes,
+            output_shape=tallies[name].output_shape,
+        )
+        for name, layer in _layers(meta_model)
+    )
+    return Cost(layers=layers, image_size_px=image_size_px)

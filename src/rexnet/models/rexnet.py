@@ -1,0 +1,319 @@
+"""The network: a stem, a list of blocks, a wide 1x1 convolution and a classifier, read off a RexNetConfig."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
+from math import prod
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from rexnet.models.blocks import (
+    BlockSpec,
+    LinearBottleneck,
+    NormConfig,
+    check_activation,
+    conv_norm_activation,
+    make_activation,
+)
+
+STEM_LAYERS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class RexNetConfig:
+    """Everything that decides a network's graph and shapes, in plain values."""
+
+    name: str
+    blocks: tuple[BlockSpec, ...]
+    stem_channels: int = 32
+    stem_stride: int = 2
+    activation: str = "silu"
+    """After the stem and after the penultimate convolution."""
+    penultimate_channels: int = 1280
+    """Channels of the 1x1 convolution before pooling; 0 means none."""
+    head_hidden_channels: int = 0
+    """Channels of the 1x1 convolution between pooling and classifier (lite: 1024); 0 means none."""
+    in_channels: int = 3
+    num_classes: int = 1000
+    """0 means no classifier: the network puts out what would enter it."""
+    drop_rate: float = 0.2
+    drop_path_rate: float = 0.0
+    """Of the last block; grows linearly from 0 at the first."""
+    norm: NormConfig = NormConfig()
+
+    def __post_init__(self) -> None:
+        if not self.blocks:
+            raise ValueError("RexNetConfig.blocks is empty; allowed: one BlockSpec or more")
+        for field in ("drop_rate", "drop_path_rate"):
+            if not 0.0 <= getattr(self, field) < 1.0:
+                raise ValueError(f"{field} is {getattr(self, field)}; allowed: from 0 to below 1")
+        for field, least in (("in_channels", 1), ("num_classes", 0), ("stem_channels", 1), ("stem_stride", 1)):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{field} is {value!r}; allowed: whole numbers from {least}")
+        check_activation(self.activation)
+        channels = self.stem_channels
+        for index, block in enumerate(self.blocks):
+            if block.in_channels != channels:
+                raise ValueError(f"block {index} takes {block.in_channels} channels but gets {channels}")
+            channels = block.out_channels
+
+    @property
+    def output_stride(self) -> int:
+        return self.stem_stride * prod(block.stride for block in self.blocks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RexNetConfig":
+        blocks = tuple(BlockSpec(**block) for block in values["blocks"])
+        return cls(**{**values, "blocks": blocks, "norm": NormConfig(**values["norm"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureLevel:
+    """Where a feature map of one stride comes from."""
+
+    stride: int
+    channels: int
+    """Of the narrow map: the output of the last block at this stride."""
+    expanded_channels: int
+    """Of the expanded map: the expansion inside the block that leaves this stride; at the last stride the penultimate convolution."""
+    layer: int
+    """Index in RexNet.features of the layer that puts out the narrow map."""
+
+
+def feature_levels(config: RexNetConfig) -> tuple[FeatureLevel, ...]:
+    """The levels of a network, finest first; layer indices count the stem as three layers."""
+    levels = []
+    stride, channels = config.stem_stride, config.stem_channels
+    for index, block in enumerate(config.blocks):
+        if block.stride > 1:
+            layer = STEM_LAYERS - 1 + index
+            levels.append(
+                FeatureLevel(stride=stride, channels=channels, expanded_channels=block.expanded_channels, layer=layer)
+            )
+        stride, channels = stride * block.stride, block.out_channels
+    last_layer = STEM_LAYERS - 1 + len(config.blocks)
+    expanded_channels = config.penultimate_channels or channels
+    levels.append(FeatureLevel(stride=stride, channels=channels, expanded_channels=expanded_channels, layer=last_layer))
+    return tuple(levels)
+
+
+def _statistics_once(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts for the forward pass and its recomputation; the second keeps batch norm from counting a batch twice."""
+    return nullcontext(), _running_statistics_off(block)
+
+
+@contextmanager
+def _running_statistics_off(block: nn.Module) -> Iterator[None]:
+    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d) and module.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+class RexNet(nn.Module):
+    """Images (B, in_channels, H, W) -> logits (B, num_classes), at any H and W and for a batch of one too.
+
+    State-dict keys and their order are those of the official files. Methods follow timm's habits, so that a RexNet
+    stands where a timm model stands. Source: paper section 4.2; clovaai/rexnet rexnetv1.py and rexnetv1_lite.py.
+    """
+
+    def __init__(self, config: RexNetConfig):
+        super().__init__()
+        self._config = config
+        self.grad_checkpointing = False
+        self.global_pool = "avg"
+        layers: list[nn.Module] = conv_norm_activation(
+            config.in_channels,
+            config.stem_channels,
+            norm=config.norm,
+            activation=config.activation,
+            kernel_size=3,
+            stride=config.stem_stride,
+        )
+        last = max(len(config.blocks) - 1, 1)
+        layers += [
+            LinearBottleneck(block, norm=config.norm, drop_path_rate=config.drop_path_rate * index / last)
+            for index, block in enumerate(config.blocks)
+        ]
+        self.num_features = config.penultimate_channels or config.blocks[-1].out_channels
+        if config.penultimate_channels:
+            layers += conv_norm_activation(
+                config.blocks[-1].out_channels, self.num_features, norm=config.norm, activation=config.activation
+            )
+        self.num_feature_layers = len(layers)
+        self.features = nn.Sequential(*layers)
+        self.feature_levels = feature_levels(config)
+        self.head_hidden_size = config.head_hidden_channels or self.num_features
+        self.output = nn.Sequential()
+        if config.head_hidden_channels:
+            self.output.append(nn.Conv2d(self.num_features, self.head_hidden_size, 1))
+            self.output.append(
+                nn.BatchNorm2d(self.head_hidden_size, momentum=config.norm.momentum, eps=config.norm.eps)
+            )
+            self.output.append(make_activation(config.activation))
+        self.output.append(nn.Dropout(config.drop_rate))
+        self.output.append(self._make_classifier(config.num_classes))
+
+    @property
+    def config(self) -> RexNetConfig:
+        """The config as the network stands now: `num_classes` follows a replaced classifier."""
+        return replace(self._config, num_classes=self.num_classes)
+
+    @property
+    def name(self) -> str:
+        return self._config.name
+
+    @property
+    def num_classes(self) -> int:
+        return getattr(self.get_classifier(), "out_channels", 0)
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """timm's description of the narrow feature maps: channels, stride, module name."""
+        return [
+            {"num_chs": level.channels, "reduction": level.stride, "module": f"features.{level.layer}"}
+            for level in self.feature_levels
+        ]
+
+    def _make_classifier(self, num_classes: int) -> nn.Module:
+        return nn.Conv2d(self.head_hidden_size, num_classes, 1) if num_classes else nn.Identity()
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer: a 1x1 convolution with `num_classes` outputs, or the identity."""
+        return self.output[-1]
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Puts a new random classifier in place; 0 classes means none. `global_pool` is "avg", "" (none) or unchanged."""
+        if global_pool not in (None, "avg", ""):
+            raise ValueError(f"global_pool is {global_pool!r}; allowed: 'avg', '' (no pooling) or None (as it is)")
+        if global_pool is not None:
+            self.global_pool = global_pool
+        self._config = replace(self._config, num_classes=num_classes)
+        self.output[-1] = self._make_classifier(num_classes).to(self.features[0].weight)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recomputes each block's activations in the backward pass instead of keeping them."""
+        self.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters timm's optimizer factory spares beside norms and biases: none."""
+        return set()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """timm's layer grouping for layer-wise learning rates."""
+        return {"stem": r"^features\.[0-2]\.", "blocks": r"^features\.(\d+)"}
+
+    def _run_layer(self, layer: nn.Module, x: Tensor) -> Tensor:
+        if self.grad_checkpointing and self.training and isinstance(layer, LinearBottleneck):
+            return checkpoint(layer, x, use_reentrant=False, context_fn=partial(_statistics_once, layer))
+        return layer(x)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, num_features, H / stride, W / stride), before pooling."""
+        for layer in islice(self.features, self.num_feature_layers):
+            x = self._run_layer(layer, x)
+        return x
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(B, num_features, h, w) -> logits (B, num_classes), or with `pre_logits` what enters the classifier, (B, head_hidden_size).
+
+        With global_pool "" the two spatial axes stay.
+        """
+        if self.global_pool:
+            x = x.mean((2, 3), keepdim=True)
+        for layer in islice(self.output, len(self.output) - int(pre_logits)):
+            x = layer(x)
+        return x.flatten(1) if self.global_pool else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def feature_maps(
+        self, x: Tensor, strides: Sequence[int] = (4, 8, 16, 32), *, expanded: bool = False
+    ) -> dict[int, Tensor]:
+        """Maps by stride, {stride: (B, C, H / stride, W / stride)}: the narrow block outputs, or the expanded ones.
+
+        C is `channels` or `expanded_channels` of `feature_levels`. ValueError for a stride the network does not have.
+        """
+        have = [level.stride for level in self.feature_levels]
+        if missing := [stride for stride in strides if stride not in have]:
+            raise ValueError(f"{self.name} has no feature map of stride {missing[0]}; it has {have}")
+        indices = [have.index(stride) for stride in strides]
+        maps = self.forward_intermediates(x, indices, stop_early=True, intermediates_only=True, expanded=expanded)
+        return dict(zip(strides, maps, strict=True))
+
+    def _level_indices(self, indices: int | Sequence[int] | None) -> list[int]:
+        count = len(self.feature_levels)
+        wanted = list(range(count)) if indices is None else indices
+        if isinstance(wanted, int):
+            if not 1 <= wanted <= count:
+                raise ValueError(f"{wanted} feature maps asked; {self.name} has {count}")
+            wanted = range(count - wanted, count)
+        for index in wanted:
+            if not -count <= index < count:
+                levels = ", ".join(f"{i} (stride {level.stride})" for i, level in enumerate(self.feature_levels))
+                raise ValueError(f"{self.name} has no feature map {index}; it has {levels}")
+        return [index % count for index in wanted]
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        *,
+        expanded: bool = False,
+    ) -> Any:
+        """Feature maps by level index, in the order asked; timm's signature, `norm` has nothing to act on here.
+
+        `indices`: a list (negative counts from the coarsest), an int for the last n, None for all. Returns the list
+        of maps, or unless `intermediates_only` (final features, list).
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt is {output_fmt!r}; allowed: 'NCHW'")
+        wanted = self._level_indices(indices)
+        level_of_layer = {level.layer: index for index, level in enumerate(self.feature_levels)}
+        last_level = len(self.feature_levels) - 1
+        maps: dict[int, Tensor] = {}
+        for index, layer in enumerate(islice(self.features, self.num_feature_layers)):
+            leaves = level_of_layer.get(index - 1)
+            if expanded and leaves is not None and leaves != last_level and isinstance(layer, LinearBottleneck):
+                maps[leaves] = layer.expand(x)
+                x = layer.condense(maps[leaves], x)
+            else:
+                x = self._run_layer(layer, x)
+            level = level_of_layer.get(index)
+            if level is not None and not expanded:
+                maps[level] = x
+            if stop_early and maps.keys() >= set(wanted):
+                break
+        if expanded:
+            maps[last_level] = x
+        taken = [maps[level] for level in wanted]
+        return taken if intermediates_only else (x, taken)
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] | None = None, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Removes the layers that the maps `indices` do not need and returns the indices as counted from 0; timm's signature."""
+        wanted = self._level_indices(indices)
+        self.num_feature_layers = self.feature_levels[max(wanted)].layer + 1
+        self.features = self.features[: self.num_feature_layers]
+        if prune_head:
+            self.reset_classifier(0, "")
+        return wanted

@@ -1,0 +1,223 @@
+"""The named networks: a table of rules, and `create_model` that turns a name into a network."""
+
+import re
+from dataclasses import dataclass, replace
+from math import ceil
+from os import PathLike
+from typing import Any, TypedDict, Unpack
+
+from rexnet.models.blocks import BlockSpec, NormConfig
+from rexnet.models.channels import linear_channels, round_to_multiple
+from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.models.weights import load_weights
+
+STAGE_BLOCKS = (1, 2, 2, 3, 3, 5)
+STAGE_STRIDES = (1, 2, 2, 2, 1, 2)
+EXPAND_RATIO = 6
+PLAIN_CHANNELS = (96, 144, 192, 240, 288, 336, 384, 432, 480, 528, 576, 624, 1024)
+PLAIN_STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """The rules a family of networks shares; a width makes a network of it."""
+
+    widths: tuple[float, ...]
+    """The named ones; any other is possible."""
+    first_channels: int = 16
+    growth: int = 180
+    """What the last block has above the first at width 1.0, a step more or less."""
+    growth_over_all_blocks: bool = True
+    """The growth is divided by the number of blocks (V1) or by one less (lite)."""
+    depth: float = 1.0
+    divisor: int = 1
+    wide_divisor: int = 1
+    """The divisor from width 3.0 on."""
+    se_ratio: int = 12
+    """Expanded channels over hidden channels of squeeze-excitation; 0 means none."""
+    se_first_stage: int = 2
+    activation: str = "silu"
+    head_hidden_channels: int = 0
+    narrow_penultimate: bool = True
+    """Below width 1.0 the penultimate convolution narrows with the width."""
+    fixed_stem_and_penultimate: bool = False
+    kernel_sizes: tuple[int, ...] = (3, 3, 3, 3, 3, 3)
+    """A stage."""
+
+
+_V1_WIDTHS = (0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 2.0, 2.2, 3.0)
+FAMILIES = {
+    "rexnet": Family(widths=_V1_WIDTHS),
+    "rexnetr": Family(widths=_V1_WIDTHS, divisor=8, wide_divisor=16),
+    "rexnet_lite": Family(
+        widths=(1.0, 1.3, 1.5, 2.0),
+        growth=164,
+        growth_over_all_blocks=False,
+        divisor=8,
+        wide_divisor=8,
+        se_ratio=0,
+        activation="relu6",
+        head_hidden_channels=1024,
+        narrow_penultimate=False,
+    ),
+}
+
+
+def _by_stage(values: tuple, blocks: tuple[int, ...]) -> list:
+    return [value for value, count in zip(values, blocks, strict=True) for _ in range(count)]
+
+
+def family_config(family: Family, width: float, **config: Any) -> RexNetConfig:
+    """The network of `family` at `width`; `config` are further fields of RexNetConfig, `name` among them.
+
+    Source: clovaai/rexnet rexnetv1.py and rexnetv1_lite.py; timm rexnet.py for the rounded channels.
+    """
+    if not 0.0 < width < 100.0:
+        raise ValueError(f"width is {width}; allowed: above 0 and below 100")
+    divisor = family.wide_divisor if width >= 3.0 else family.divisor
+    stage_blocks = tuple(ceil(blocks * family.depth) for blocks in STAGE_BLOCKS)
+    strides = [s if first == 0 else 1 for s, n in zip(STAGE_STRIDES, stage_blocks, strict=True) for first in range(n)]
+    depth = len(strides)
+    channels = linear_channels(
+        first=family.first_channels,
+        growth=family.growth,
+        depth=depth,
+        growth_steps=depth if family.growth_over_all_blocks else depth - 1,
+        width=width,
+        divisor=divisor,
+    )
+    keep_stem = width < 1.0 or family.fixed_stem_and_penultimate
+    stem_channels = round_to_multiple(round(32 if keep_stem else 32 * width), divisor)
+    penultimate_width = (
+        1.0 if family.fixed_stem_and_penultimate else width if family.narrow_penultimate else max(width, 1.0)
+    )
+    blocks = []
+    for in_channels, out_channels, stride, stage, kernel_size in zip(
+        [stem_channels, *channels],
+        channels,
+        strides,
+        _by_stage(tuple(range(len(stage_blocks))), stage_blocks),
+        _by_stage(family.kernel_sizes, stage_blocks),
+        strict=False,
+    ):
+        expanded = in_channels if stage == 0 else round_to_multiple(in_channels * EXPAND_RATIO, divisor)
+        with_se = family.se_ratio and stage >= family.se_first_stage
+        blocks.append(
+            BlockSpec(
+                in_channels=in_channels,
+                expanded_channels=expanded,
+                out_channels=out_channels,
+                stride=stride,
+                kernel_size=kernel_size,
+                se_channels=round_to_multiple(expanded // family.se_ratio, divisor) if with_se else 0,
+                shortcut=stride == 1 and in_channels <= out_channels,
+                expand_activation=family.activation,
+            )
+        )
+    values: dict[str, Any] = {
+        "blocks": tuple(blocks),
+        "stem_channels": stem_channels,
+        "activation": family.activation,
+        "penultimate_channels": round_to_multiple(int(1280 * penultimate_width), divisor),
+        "head_hidden_channels": family.head_hidden_channels,
+    }
+    return RexNetConfig(**{**values, **config})
+
+
+def plain_config(**config: Any) -> RexNetConfig:
+    """ReXNet (plain): MobileNetV1 with linear channels and SiLU after the 1x1 convolutions, no shortcuts.
+
+    Source: the paper's supplement. Its diagram contradicts its own 3.4 M parameters and 0.56 G MACs; these figures
+    come out with 144 instead of 114 channels in block 1, MobileNetV1's strides and no 1280-channel convolution.
+    """
+    blocks = tuple(
+        BlockSpec(
+            in_channels=in_channels,
+            expanded_channels=in_channels,
+            out_channels=out_channels,
+            stride=stride,
+            out_activation="silu",
+        )
+        for in_channels, out_channels, stride in zip((32, *PLAIN_CHANNELS), PLAIN_CHANNELS, PLAIN_STRIDES, strict=False)
+    )
+    return RexNetConfig(**{"blocks": blocks, "activation": "relu6", "penultimate_channels": 0, **config})
+
+
+def dilated(config: RexNetConfig, output_stride: int) -> RexNetConfig:
+    """The same weights at a finer output: blocks that would go past `output_stride` dilate instead of striding.
+
+    The block that loses its stride still sees an undilated grid; only later ones dilate. Shortcuts stay as they were.
+    """
+    stride, dilation, blocks = config.stem_stride, 1, []
+    for block in config.blocks:
+        striding = stride * block.stride <= output_stride
+        blocks.append(replace(block, stride=block.stride if striding else 1, dilation=dilation))
+        stride, dilation = (stride * block.stride, dilation) if striding else (stride, dilation * block.stride)
+    return replace(config, blocks=tuple(blocks))
+
+
+def _width_name(family: str, width: float) -> str:
+    percent = round(width * 100, 6)
+    return f"{family}_{percent:03.0f}" if percent == int(percent) else f"{family}_{percent:g}"
+
+
+def list_models() -> list[str]:
+    """Names of the published variants. Any other width has a name too: rexnet_117 is width 1.17."""
+    return [_width_name(family, width) for family, rules in FAMILIES.items() for width in rules.widths] + [
+        "rexnet_plain"
+    ]
+
+
+class ModelOptions(TypedDict, total=False):
+    """What may be asked of a named network, beside its name. Defaults are those of `model_config` and RexNetConfig."""
+
+    width: float | None
+    output_stride: int
+    stem_stride: int
+    num_classes: int
+    in_channels: int
+    drop_rate: float
+    drop_path_rate: float
+    norm: NormConfig
+
+
+def model_config(name: str, **options: Unpack[ModelOptions]) -> RexNetConfig:
+    """The config of a name in `list_models()`, of a family ("rexnet", "rexnetr", "rexnet_lite") with `width`, or of "rexnet_117".
+
+    `stem_stride` 1 (default 2) halves the network's stride, for images of 32 to 64 pixels. `output_stride` (8, 16 or
+    32, the default) is the most the network may stride; it dilates from there. ValueError names what is allowed.
+    """
+    width = options.pop("width", None)
+    output_stride = options.pop("output_stride", 32)
+    stem_stride = options.setdefault("stem_stride", 2)
+    if output_stride not in (8, 16, 32):
+        raise ValueError(f"output_stride is {output_stride}; allowed: 8, 16, 32")
+    if stem_stride not in (1, 2):
+        raise ValueError(f"stem_stride is {stem_stride}; allowed: 1, 2")
+    match = re.fullmatch(rf"({'|'.join(FAMILIES)})(?:_(\d{{2,4}}(?:\.\d+)?))?", name)
+    if name == "rexnet_plain" and width is None:
+        made = plain_config(name=name, **options)
+    elif match and (match[2] is None) != (width is None):
+        width = width if width is not None else float(match[2]) / 100
+        full_name = _width_name(match[1], width)
+        made = family_config(FAMILIES[match[1]], width, name=full_name, **options)
+    elif match or name == "rexnet_plain":
+        problem = (
+            "has its width in its name" if width is not None else 'needs a width, such as "rexnet_117" or width=1.17'
+        )
+        raise ValueError(f"model {name!r} {problem}")
+    else:
+        raise ValueError(f"there is no model {name!r}; allowed: {', '.join(list_models())}")
+    return dilated(made, output_stride)
+
+
+def create_model(name: str, *, weights: str | PathLike[str] | None = None, **options: Unpack[ModelOptions]) -> RexNet:
+    """A network in training mode, randomly initialised, or with `weights`: a file or the name of published weights.
+
+    `options` as in `model_config`. Weights for another class count are an error here; `rexnet.load_weights` can keep
+    or reset the classifier.
+    """
+    model = RexNet(model_config(name, **options))
+    if weights is not None:
+        load_weights(model, weights)
+    return model
