@@ -1,4 +1,4 @@
-"""The parts of a ReXNet: convolution + norm + activation, squeeze-excitation, the linear bottleneck and its partial shortcut."""
+"""The parts of a ReXNet: convolution + norm + activation, squeeze-excitation, linear bottleneck, partial shortcut."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -103,11 +103,11 @@ class _AddToFirstChannels(torch.autograd.Function):
 
 
 def add_to_first_channels(out: Tensor, shortcut: Tensor) -> Tensor:
-    """`out` (B, C, H, W) with `shortcut` (B, c, H, W), c <= C, added to its first c channels; overwrites `out` in eager mode.
+    """`out` (B, C, H, W) with `shortcut` (B, c, H, W), c <= C, added to its first c channels.
 
-    Source: paper section 4.2 (the shortcut is padded with zero channels).
+    Overwrites `out` in eager mode. Source: paper section 4.2 (the shortcut is padded with zero channels).
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state():
         # A padded sum is one fused kernel for a compiler and two plain operators in an exported graph.
         missing_channels = out.shape[1] - shortcut.shape[1]
         return out + nn.functional.pad(shortcut, (0, 0, 0, 0, 0, missing_channels))
@@ -115,7 +115,7 @@ def add_to_first_channels(out: Tensor, shortcut: Tensor) -> Tensor:
 
 
 class DropPath(nn.Module):
-    """In training, drops (B, C, H, W) for whole samples with probability `rate` and scales the kept ones (arXiv 1603.09382)."""
+    """In training, zeroes samples of (B, C, H, W) with probability `rate` and scales the others (arXiv 1603.09382)."""
 
     def __init__(self, rate: float):
         super().__init__()

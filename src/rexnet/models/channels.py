@@ -15,7 +15,7 @@ def round_to_multiple(channels: float, divisor: int) -> int:
 def linear_channels(
     *, first: float, growth: float, depth: int, growth_steps: int, width: float, divisor: int = 1
 ) -> list[int]:
-    """Output channels of `depth` blocks on a straight line from `first`, `growth / growth_steps` a block, times `width`.
+    """Output channels of `depth` blocks on the line from `first` by `growth / growth_steps` a block, times `width`.
 
     Below width 1.0 the first block keeps its width. Source: paper section 4.2; clovaai/rexnet rexnetv1.py divides
     the growth by the number of blocks, rexnetv1_lite.py by one less and rounds to a multiple of 8.

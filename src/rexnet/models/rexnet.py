@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
 from math import prod
@@ -43,18 +43,20 @@ class RexNetConfig:
     drop_rate: float = 0.2
     drop_path_rate: float = 0.0
     """Of the last block; grows linearly from 0 at the first."""
-    norm: NormConfig = NormConfig()
+    norm: NormConfig = field(default_factory=NormConfig)
 
     def __post_init__(self) -> None:
         if not self.blocks:
             raise ValueError("RexNetConfig.blocks is empty; allowed: one BlockSpec or more")
-        for field in ("drop_rate", "drop_path_rate"):
-            if not 0.0 <= getattr(self, field) < 1.0:
-                raise ValueError(f"{field} is {getattr(self, field)}; allowed: from 0 to below 1")
-        for field, least in (("in_channels", 1), ("num_classes", 0), ("stem_channels", 1), ("stem_stride", 1)):
-            value = getattr(self, field)
+        for name in ("drop_rate", "drop_path_rate"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: from 0 to below 1")
+        for name, least in (("in_channels", 1), ("num_classes", 0), ("stem_channels", 1)):
+            value = getattr(self, name)
             if not isinstance(value, int) or value < least:
-                raise ValueError(f"{field} is {value!r}; allowed: whole numbers from {least}")
+                raise ValueError(f"{name} is {value!r}; allowed: whole numbers from {least}")
+        if self.stem_stride not in (1, 2):
+            raise ValueError(f"stem_stride is {self.stem_stride!r}; allowed: 1, 2")
         check_activation(self.activation)
         channels = self.stem_channels
         for index, block in enumerate(self.blocks):
@@ -84,7 +86,7 @@ class FeatureLevel:
     channels: int
     """Of the narrow map: the output of the last block at this stride."""
     expanded_channels: int
-    """Of the expanded map: the expansion inside the block that leaves this stride; at the last stride the penultimate convolution."""
+    """Of the expanded map: the expansion in the block that leaves this stride; at the last one the penultimate."""
     layer: int
     """Index in RexNet.features of the layer that puts out the narrow map."""
 
@@ -113,14 +115,17 @@ def _statistics_once(block: nn.Module) -> tuple[AbstractContextManager[None], Ab
 
 @contextmanager
 def _running_statistics_off(block: nn.Module) -> Iterator[None]:
-    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d) and module.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm, _, count in before:
+        # Momentum 0 and not track_running_stats: recomputation must save the same number of tensors.
+        norm.momentum = 0.0
+        norm.num_batches_tracked = count.clone() if count is not None else None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, count in before:
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 class RexNet(nn.Module):
@@ -196,13 +201,13 @@ class RexNet(nn.Module):
         return self.output[-1]
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Puts a new random classifier in place; 0 classes means none. `global_pool` is "avg", "" (none) or unchanged."""
+        """Puts in a new random classifier; 0 classes: none. `global_pool`: "avg", "" (no pooling), None (unchanged)."""
         if global_pool not in (None, "avg", ""):
             raise ValueError(f"global_pool is {global_pool!r}; allowed: 'avg', '' (no pooling) or None (as it is)")
         if global_pool is not None:
             self.global_pool = global_pool
         self._config = replace(self._config, num_classes=num_classes)
-        self.output[-1] = self._make_classifier(num_classes).to(self.features[0].weight)
+        self.output[-1] = self._make_classifier(num_classes).to(next(self.features.parameters()))
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recomputes each block's activations in the backward pass instead of keeping them."""
@@ -228,9 +233,9 @@ class RexNet(nn.Module):
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(B, num_features, h, w) -> logits (B, num_classes), or with `pre_logits` what enters the classifier, (B, head_hidden_size).
+        """(B, num_features, h, w) -> logits (B, num_classes).
 
-        With global_pool "" the two spatial axes stay.
+        With `pre_logits`, what enters the classifier: (B, head_hidden_size). With global_pool "" the spatial axes stay.
         """
         if self.global_pool:
             x = x.mean((2, 3), keepdim=True)
@@ -310,7 +315,7 @@ class RexNet(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] | None = None, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Removes the layers that the maps `indices` do not need and returns the indices as counted from 0; timm's signature."""
+        """Removes the layers that the maps `indices` do not need; returns the indices from 0. timm's signature."""
         wanted = self._level_indices(indices)
         self.num_feature_layers = self.feature_levels[max(wanted)].layer + 1
         self.features = self.features[: self.num_feature_layers]

@@ -67,13 +67,17 @@ def _by_stage(values: tuple, blocks: tuple[int, ...]) -> list:
     return [value for value, count in zip(values, blocks, strict=True) for _ in range(count)]
 
 
+def _check_width(width: float) -> None:
+    if not 0.0 < width < 100.0:
+        raise ValueError(f"width is {width}; allowed: above 0 and below 100")
+
+
 def family_config(family: Family, width: float, **config: Any) -> RexNetConfig:
     """The network of `family` at `width`; `config` are further fields of RexNetConfig, `name` among them.
 
     Source: clovaai/rexnet rexnetv1.py and rexnetv1_lite.py; timm rexnet.py for the rounded channels.
     """
-    if not 0.0 < width < 100.0:
-        raise ValueError(f"width is {width}; allowed: above 0 and below 100")
+    _check_width(width)
     divisor = family.wide_divisor if width >= 3.0 else family.divisor
     stage_blocks = tuple(ceil(blocks * family.depth) for blocks in STAGE_BLOCKS)
     strides = [s if first == 0 else 1 for s, n in zip(STAGE_STRIDES, stage_blocks, strict=True) for first in range(n)]
@@ -86,11 +90,12 @@ def family_config(family: Family, width: float, **config: Any) -> RexNetConfig:
         width=width,
         divisor=divisor,
     )
+    if family.fixed_stem_and_penultimate:
+        penultimate_width = 1.0
+    else:
+        penultimate_width = width if family.narrow_penultimate else max(width, 1.0)
     keep_stem = width < 1.0 or family.fixed_stem_and_penultimate
     stem_channels = round_to_multiple(round(32 if keep_stem else 32 * width), divisor)
-    penultimate_width = (
-        1.0 if family.fixed_stem_and_penultimate else width if family.narrow_penultimate else max(width, 1.0)
-    )
     blocks = []
     for in_channels, out_channels, stride, stage, kernel_size in zip(
         [stem_channels, *channels],
@@ -157,22 +162,20 @@ def dilated(config: RexNetConfig, output_stride: int) -> RexNetConfig:
 
 
 def _width_name(family: str, width: float) -> str:
+    _check_width(width)
     percent = round(width * 100, 6)
     return f"{family}_{percent:03.0f}" if percent == int(percent) else f"{family}_{percent:g}"
 
 
 def list_models() -> list[str]:
     """Names of the published variants. Any other width has a name too: rexnet_117 is width 1.17."""
-    return [_width_name(family, width) for family, rules in FAMILIES.items() for width in rules.widths] + [
-        "rexnet_plain"
-    ]
+    by_width = [_width_name(family, width) for family, rules in FAMILIES.items() for width in rules.widths]
+    return [*by_width, "rexnet_plain"]
 
 
-class ModelOptions(TypedDict, total=False):
-    """What may be asked of a named network, beside its name. Defaults are those of `model_config` and RexNetConfig."""
+class ConfigOptions(TypedDict, total=False):
+    """The fields of RexNetConfig that a named network leaves open; defaults stand there."""
 
-    width: float | None
-    output_stride: int
     stem_stride: int
     num_classes: int
     in_channels: int
@@ -181,19 +184,24 @@ class ModelOptions(TypedDict, total=False):
     norm: NormConfig
 
 
-def model_config(name: str, **options: Unpack[ModelOptions]) -> RexNetConfig:
-    """The config of a name in `list_models()`, of a family ("rexnet", "rexnetr", "rexnet_lite") with `width`, or of "rexnet_117".
+class ModelOptions(ConfigOptions, total=False):
+    """What may be asked of a named network beside its name; see `model_config`."""
 
-    `stem_stride` 1 (default 2) halves the network's stride, for images of 32 to 64 pixels. `output_stride` (8, 16 or
-    32, the default) is the most the network may stride; it dilates from there. ValueError names what is allowed.
+    width: float | None
+    output_stride: int
+
+
+def model_config(
+    name: str, *, width: float | None = None, output_stride: int = 32, **options: Unpack[ConfigOptions]
+) -> RexNetConfig:
+    """The config of a name in `list_models()`, of "rexnet_117", or of a family with `width`: ("rexnet", width=1.17).
+
+    Families are rexnet, rexnetr and rexnet_lite. `stem_stride` 1 halves the network's stride, for images of 32 to 64
+    pixels. `output_stride` (8, 16 or 32) is the most the network may stride; it dilates from there. ValueError names
+    what is allowed.
     """
-    width = options.pop("width", None)
-    output_stride = options.pop("output_stride", 32)
-    stem_stride = options.setdefault("stem_stride", 2)
     if output_stride not in (8, 16, 32):
         raise ValueError(f"output_stride is {output_stride}; allowed: 8, 16, 32")
-    if stem_stride not in (1, 2):
-        raise ValueError(f"stem_stride is {stem_stride}; allowed: 1, 2")
     match = re.fullmatch(rf"({'|'.join(FAMILIES)})(?:_(\d{{2,4}}(?:\.\d+)?))?", name)
     if name == "rexnet_plain" and width is None:
         made = plain_config(name=name, **options)
@@ -202,9 +210,8 @@ def model_config(name: str, **options: Unpack[ModelOptions]) -> RexNetConfig:
         full_name = _width_name(match[1], width)
         made = family_config(FAMILIES[match[1]], width, name=full_name, **options)
     elif match or name == "rexnet_plain":
-        problem = (
-            "has its width in its name" if width is not None else 'needs a width, such as "rexnet_117" or width=1.17'
-        )
+        needs_width = 'needs a width, such as "rexnet_117" or width=1.17'
+        problem = needs_width if width is None else "has its width in its name"
         raise ValueError(f"model {name!r} {problem}")
     else:
         raise ValueError(f"there is no model {name!r}; allowed: {', '.join(list_models())}")
