@@ -3,15 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 from rexnet._version import __version__
-from rexnet.models.rexnet import RexNet
-from rexnet.models.variants import create_model, list_models
-from rexnet.models.weights import load_weights
 
 if TYPE_CHECKING:
     from rexnet.deploy.runtime import Predictor
+    from rexnet.models.rexnet import RexNet
+    from rexnet.models.variants import create_model, list_models
+    from rexnet.models.weights import load_weights
     from rexnet.timm_models import register_with_timm
     from rexnet.training.checkpoint import load
-
 
 __all__ = [
     "Predictor",
@@ -24,20 +23,24 @@ __all__ = [
     "register_with_timm",
 ]
 
-# Found on first use, so that `import rexnet` loads torch and nothing heavier.
-_LAZY = {
+# Found on first use: the models need torch only, and `rexnet --help` not even that.
+_HOMES = {
     "Predictor": "rexnet.deploy.runtime",
+    "RexNet": "rexnet.models.rexnet",
+    "create_model": "rexnet.models.variants",
+    "list_models": "rexnet.models.variants",
     "load": "rexnet.training.checkpoint",
+    "load_weights": "rexnet.models.weights",
     "register_with_timm": "rexnet.timm_models",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _HOMES:
         raise AttributeError(f"module 'rexnet' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_LAZY[name]), name)
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

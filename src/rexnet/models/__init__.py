@@ -1,1 +1,1 @@
-"""The networks: channel rules, blocks, the one network class, its variants, their weights and their cost. Imports torch only."""
+"""The networks: channel rules, blocks, the one class, variants, weights and cost. Imports torch only."""

@@ -9,6 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from rexnet.models.blocks import ACTIVATIONS
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
@@ -42,6 +44,14 @@ class Cost:
     @property
     def activation_bytes(self) -> int:
         return sum(layer.activation_bytes for layer in self.layers)
+
+
+# Layers that keep their input's shape and count as free; skipping them halves the time.
+_FREE = (nn.BatchNorm2d, nn.Dropout, nn.Sigmoid, *ACTIVATIONS.values())
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
 
 
 @dataclass
@@ -94,6 +104,9 @@ def measure_cost(model: nn.Module, image_size_px: int = 224, in_channels: int = 
     Parameters shared by two layers count twice.
     """
     meta_model = deepcopy(model).to("meta").eval()
+    for module in meta_model.modules():
+        if isinstance(module, _FREE):
+            module.forward = _unchanged
     image = torch.empty(1, in_channels, image_size_px, image_size_px, device="meta")
     with _tallies(meta_model) as tallies, torch.no_grad():
         meta_model(image)

@@ -1,0 +1,5 @@
+"""python -m rexnet"""
+
+from rexnet.cli import main
+
+main()

@@ -1,0 +1,147 @@
+"""The command line: a word, its options, the function that does the work. The only module that prints."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rexnet._version import __version__
+
+Options = TypeVar("Options")
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Train a classifier on a folder of images"""
+    from rexnet.training import classify
+    from rexnet.training.config import TrainConfig
+    from rexnet.training.recipes import starting_point
+
+    asked = _read_options("train", TrainConfig, arguments)
+    config = _read_options("train", TrainConfig, arguments, default=starting_point(asked))
+    run = classify.train(config)["run"]
+    print(f"run folder: {run}")
+    print(f"use it:     rexnet predict {Path(run) / 'best.pt'} IMAGE|FOLDER|PATTERN ...")
+
+
+def validate(arguments: Sequence[str]) -> None:
+    """Measure a trained classifier on labelled images"""
+    from rexnet.training import classify
+    from rexnet.training.config import ValidateConfig
+
+    result = classify.validate(_read_options("validate", ValidateConfig, arguments))
+    table = _table("class", "images", "correct", "top-1 %")
+    for name, counts in result["by_class"].items():
+        table.add_row(name, str(counts["images"]), str(counts["correct"]), _percent(counts["top1"]))
+    _show(table)
+    for what in ("skipped", "missing_classes"):
+        if result[what]:
+            print(f"{what.replace('_', ' ')}: {len(result[what])} ({', '.join(result[what][:5])}, ...)")
+    print(f"{result['images']:,} images  top-1 {_percent(result['top1'])} %  top-5 {_percent(result['top5'])} %")
+
+
+def predict(arguments: Sequence[str]) -> None:
+    """Name the classes of images"""
+    from rexnet.deploy.predict import PredictConfig, predict_files, render
+
+    config = _read_options("predict", PredictConfig, arguments)
+    text = render(predict_files(config), config.format)
+    if config.output is None:
+        print(text, end="")
+    else:
+        Path(config.output).write_text(text, encoding="utf-8")
+
+
+def models(arguments: Sequence[str]) -> None:
+    """List the networks, their size and their published weights"""
+    import torch
+
+    from rexnet.models.cost import measure_cost
+    from rexnet.models.published import published_for
+    from rexnet.models.variants import create_model, list_models
+
+    if arguments:
+        _show_help_or_fail("models", arguments, "lists all networks; it takes no options")
+        return
+    table = _table("network", "parameters M", "MACs G at 224 px", "published weights (their publisher's top-1 %)")
+    for name in list_models():
+        with torch.device("meta"):
+            cost = measure_cost(create_model(name))
+        rows = [f"{row.name} {_percent(row.top1_percent)}" for row in published_for(name)]
+        table.add_row(name, f"{cost.parameters / 1e6:.2f}", f"{cost.macs / 1e9:.3f}", "\n".join(rows))
+    _show(table)
+    print("any other width: rexnet_117 is width 1.17, also with rexnetr_ and rexnet_lite_")
+
+
+COMMANDS = {"train": train, "validate": validate, "predict": predict, "models": models}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command. Exit code 1 with one sentence for what a user can mend, 2 for a mistyped command or option."""
+    word, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if word in ("--help", "-h", "help"):
+        lines = [f"  rexnet {name:<9} {function.__doc__}" for name, function in COMMANDS.items()]
+        more = "rexnet COMMAND --help lists the options of a command."
+        print("\n".join(["usage: rexnet COMMAND ...", "", *lines, "", more]))
+    elif word == "--version":
+        print(__version__)
+    elif word in COMMANDS:
+        _run(word, rest)
+    else:
+        close = get_close_matches(word, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(COMMANDS)}"
+        _fail(f"there is no command {word!r}; {hint}", code=2)
+
+
+def _run(word: str, arguments: Sequence[str]) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("rexnet").setLevel(logging.INFO)
+    try:
+        COMMANDS[word](arguments)
+    except KeyboardInterrupt:
+        _fail("stopped", code=130)
+    except BrokenPipeError:
+        # The reader of a pipe, such as `head`, has seen enough; Python would complain once more at its exit.
+        sys.stderr.close()
+        sys.exit(141)
+    except (ValueError, OSError) as error:
+        _fail(" ".join(str(error).split()), code=1)
+
+
+def _fail(sentence: str, *, code: int) -> None:
+    print(f"rexnet: {sentence}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _read_options(command: str, kind: type[Options], arguments: Sequence[str], default: Any = None) -> Options:
+    import tyro
+
+    given = {} if default is None else {"default": default}
+    return tyro.cli(kind, prog=f"rexnet {command}", args=arguments, config=(tyro.conf.OmitArgPrefixes,), **given)
+
+
+def _show_help_or_fail(command: str, arguments: Sequence[str], sentence: str) -> None:
+    if arguments[0] not in ("-h", "--help"):
+        _fail(f"unrecognized options {' '.join(arguments)}; rexnet {command} {sentence}", code=2)
+    print(f"usage: rexnet {command}\n\nrexnet {command} {sentence}.")
+
+
+def _table(*columns: str) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 or "weights" in column else "right", overflow="fold")
+    return table
+
+
+def _show(table: Any) -> None:
+    from rich.console import Console
+
+    Console().print(table)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

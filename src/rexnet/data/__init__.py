@@ -1,0 +1,1 @@
+"""Images into batches: decoding, transforms, labelled image sets, loaders."""

@@ -1,0 +1,275 @@
+"""From a file to RGB pixels. Training, validation, prediction and serving all read through `open_image`,
+so one picture has the same pixels everywhere."""
+
+import glob
+import io
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+logger = logging.getLogger(__name__)
+
+BadImagePolicy = Literal["error", "skip"]
+
+# A 108-megapixel phone picture passes, 16,000 x 16,000 does not; RGB plus one working copy stays below 1 GiB.
+MAX_PIXELS = 128_000_000
+
+IMAGE_EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp"),
+    *(".tif", ".tiff", ".bmp", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".avif"),
+)
+
+# The content decides, never the name. The readers are called directly instead of through Image.open because that one
+# warns and refuses by a global pixel limit of its own, and hands a JPEG with a preview or a gain map inside to another
+# reader that warns about damage in parts we never look at.
+_READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]], ...] = (
+    (re.compile(rb"\xff\xd8\xff"), JpegImageFile),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
+    (re.compile(rb"GIF8[79]a"), GifImageFile),
+    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), WebPImageFile),
+    (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImageFile),
+    (re.compile(rb"BM"), BmpImageFile),
+    (re.compile(rb"P[1-6fF]\s"), PpmImageFile),
+    (re.compile(rb".{4}ftypavi[fs]", re.DOTALL), AvifImageFile),
+)
+_HEIC = re.compile(rb".{4}ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL)
+
+_EXIF_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class BadImageError(ValueError):
+    """A file that holds no usable picture. `path` is the name as given ("" for bytes), `reason` one clause."""
+
+    def __init__(self, path: str | Path, reason: str):
+        self.path = os.fspath(path)
+        self.reason = reason
+        super().__init__(f"{printable(path) or 'the given data'} cannot be used as an image: {reason}")
+
+    def __reduce__(self):
+        return type(self), (self.path, self.reason)
+
+
+def printable(path: str | Path) -> str:
+    """The path on one line: line breaks and bytes that are no text appear as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
+
+
+def open_image(source: str | Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode the first picture of a file into mode RGB, upright (EXIF orientation applied and removed).
+
+    Transparent parts are laid over white. More than 8 bits per sample are scaled by the full range of the format
+    (16-bit gray keeps its high byte, as Pillow does for 16-bit colour); float and 32-bit data, whose files state no
+    range, by `_to_8_bits`. CMYK is converted without a colour profile; embedded profiles are ignored.
+
+    Raises BadImageError for anything that is not a whole picture of a known format (by content, not by name) with at
+    most `max_pixels` pixels; that limit is checked on the header, before pixels are decoded.
+    """
+    with _opened(source) as (stream, name), _refusing(name):
+        image = _read_header(stream, name, max_pixels)
+        image.load()
+        orientation = _orientation(image)  # after load(): PNG may carry it behind the pixels, TIFF is then upright
+        rgb = _to_rgb(image)
+    if orientation in _EXIF_TRANSPOSE:
+        rgb = rgb.transpose(_EXIF_TRANSPOSE[orientation])
+    rgb.info.clear()  # would otherwise let a later exif_transpose turn the picture a second time
+    return rgb
+
+
+def stored_size_px(source: str | Path) -> tuple[int, int]:
+    """(width, height) from the header alone, before orientation. Raises BadImageError like `open_image`."""
+    with _opened(source) as (stream, name), _refusing(name):
+        return _read_header(stream, name, MAX_PIXELS).size
+
+
+def image_files(folder: str | Path) -> list[str]:
+    """Sorted paths of the files below `folder`, at any depth, that carry one of IMAGE_EXTENSIONS.
+
+    Names that start with a dot are left out, links are followed (a folder inside itself only once), and links that
+    lead nowhere are left out with a warning.
+    """
+    broken: list[str] = []
+    found = sorted(_walk(os.fspath(folder), (), broken))
+    if broken:
+        logger.warning(
+            "%s: left out %d broken links, the first is %s", printable(folder), len(broken), printable(min(broken))
+        )
+    return found
+
+
+def has_image_extension(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
+
+
+def find_images(sources: Sequence[str | Path]) -> list[Path]:
+    """The image files that `sources` name: files (whatever their extension), folders (`image_files`), glob patterns.
+
+    In the order given, each once. Raises ValueError for a source that does not exist, a broken link, and a folder or
+    pattern without images.
+    """
+    paths: dict[str, None] = {}
+    for item in sources:
+        source = os.fspath(item)
+        if os.path.isdir(source):
+            found = image_files(source)
+        elif os.path.exists(source):
+            found = [source]
+        elif os.path.islink(source):
+            raise ValueError(f"{printable(source)} is a link to a file that does not exist")
+        elif glob.has_magic(source):
+            found = _expand(source)
+        else:
+            raise ValueError(f"{printable(source)} does not exist: give image files, folders or patterns like a/*.jpg")
+        if not found:
+            raise ValueError(f"{printable(source)} holds no images (known: {' '.join(IMAGE_EXTENSIONS)})")
+        paths.update(dict.fromkeys(found))
+    return [Path(path) for path in paths]
+
+
+def _expand(pattern: str) -> list[str]:
+    found: list[str] = []
+    for match in sorted(glob.glob(pattern, recursive=True)):
+        if os.path.isdir(match):
+            found += image_files(match)
+        elif has_image_extension(match) and os.path.exists(match):
+            found.append(match)
+    return found
+
+
+def _walk(folder: str, above: tuple[tuple[int, int], ...], broken: list[str]) -> Iterator[str]:
+    status = os.stat(folder)
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _walk(entry.path, (*above, here), broken)
+            elif has_image_extension(entry.name):
+                if entry.is_file():
+                    yield entry.path
+                else:
+                    broken.append(entry.path)
+
+
+@contextmanager
+def _opened(source: str | Path | bytes | BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source), ""
+    elif isinstance(source, str | Path):
+        with _opened_file(os.fspath(source)) as stream:
+            yield stream, os.fspath(source)
+    else:
+        name = getattr(source, "name", "")
+        yield source, name if isinstance(name, str) else ""
+
+
+def _opened_file(name: str) -> BinaryIO:
+    try:
+        return open(name, "rb")
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise BadImageError(name, _why_not_opened(name, error)) from error
+
+
+def _why_not_opened(name: str, error: OSError | ValueError) -> str:
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder"
+    if isinstance(error, FileNotFoundError):
+        return "it is a link to a file that does not exist" if os.path.islink(name) else "there is no such file"
+    return str(error.strerror if isinstance(error, OSError) else error).lower()
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """Pillow's readers meet damaged data with almost any exception; all of them mean the same here."""
+    try:
+        yield
+    except (BadImageError, MemoryError):
+        raise
+    except Exception as error:
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise BadImageError(name, f"its data is damaged or incomplete ({detail})") from error
+
+
+def _read_header(stream: BinaryIO, name: str, max_pixels: int) -> ImageFile.ImageFile:
+    head = stream.read(16)
+    if not head:
+        raise BadImageError(name, "the file is empty")
+    reader = next((reader for signature, reader in _READERS if signature.match(head)), None)
+    if reader is None:
+        if _HEIC.match(head):
+            raise BadImageError(name, "it is in the HEIC format, convert it to JPEG or PNG first")
+        raise BadImageError(name, "its content is not JPEG, PNG, GIF, WebP, TIFF, BMP, PNM or AVIF")
+    stream.seek(0)
+    image = reader(stream)  # no file name: Pillow would map the file into memory, and crash if it shrinks meanwhile
+    width, height = image.size
+    if width * height > max_pixels:
+        raise BadImageError(name, f"it has {width:,} x {height:,} pixels, more than the {max_pixels:,} allowed")
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # EXIF that nobody can read says nothing; the picture itself is whole
+        logger.debug("unreadable EXIF data", exc_info=True)
+        return 1
+
+
+def _to_rgb(image: ImageFile.ImageFile) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        return _to_8_bits(image).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bits(image: ImageFile.ImageFile) -> Image.Image:
+    """Gray with more than 8 bits into mode L.
+
+    16-bit (and 12-bit TIFF) keeps the high byte. Wider integers in 0..65535 count as 16-bit; floats in 0..1, else
+    0..255, are taken at that scale; any other range is stretched linearly from its minimum to its maximum. Raises
+    ValueError for values that are not finite.
+    """
+    values = np.asarray(image)
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    low, high = values.min(), values.max()
+    if image.mode.startswith("I;") or (image.mode == "I" and low >= 0 and high <= 65535):
+        bits = tags.get(BITSPERSAMPLE, (16,))[0] if image.mode != "I" else 16
+        gray = values >> (bits - 8)
+    else:
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ValueError("some values are not finite numbers")
+        if image.mode == "F" and low >= 0 and high <= 255:
+            low, high = 0, 1 if high <= 1 else 255
+        span = float(high) - float(low)
+        gray = np.rint((values.astype(np.float64) - float(low)) * (255 / span if span else 0))
+    gray = gray.astype(np.uint8)
+    if tags.get(PHOTOMETRIC_INTERPRETATION) == 0:  # "white is zero", which Pillow undoes for 8 bits and fewer only
+        gray = 255 - gray
+    return Image.fromarray(gray)

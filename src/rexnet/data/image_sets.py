@@ -1,0 +1,211 @@
+"""From what the user names (a folder, `digits`, `torchvision/cifar10`) to labelled images for training and validation.
+
+Class names tie data to weights, never positions: where two sides meet they are matched by name.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from rexnet.data.decode import BadImageError, has_image_extension, image_files, printable, stored_size_px
+from rexnet.data.labelled_images import FileImages, ImageSet
+from rexnet.data.named_sets import is_named_set, load_named_set, named_set_is_small, stratified_split
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_VAL_FRACTION = 0.2
+SMALL_IMAGE_PX = 64
+_TRAIN = "train"
+_VAL = ("val", "valid", "validation", "test")
+_HEADERS_TO_PEEK_AT = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSets:
+    """Both sides have the same `classes`. `description` is one line that states the sizes and the split."""
+
+    train: ImageSet
+    val: ImageSet
+    description: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.train.classes
+
+
+def load_image_sets(data: str | Path, *, val_fraction: float | None = None, seed: int = 0) -> ImageSets:
+    """Training and validation images of `data`:
+
+    - `digits`: scikit-learn's 1,797 handwritten digits, 8 x 8 pixels; always the same fifth is held back. (A folder of
+      that name is ./digits.)
+    - `torchvision/NAME`: a data set of torchvision with its own split, in torch.hub's folder, downloaded if missing.
+    - a folder with train/ and val/ (or valid/, validation/, test/; the first of these counts), each with a folder per
+      class, or a single folder of class folders: then `val_fraction` (default 0.2) of each class, drawn by `seed`, is
+      held back, at least one image of each; a class with a single image keeps it for training.
+
+    Class folders may be nested or linked. Names that start with a dot and files without an image extension are left
+    out. Classes are in plain sorted order of their names ("10" before "2").
+
+    Raises ValueError for data that does not exist or has no class folders, a class without images, fewer than two
+    classes, and a class that is missing on one side.
+    """
+    if val_fraction is not None and not 0 < val_fraction < 1:
+        raise ValueError(f"val_fraction is {val_fraction}, but must be above 0 and below 1")
+    if is_named_set(data):
+        title, split, fixed = str(data), "its own split", True
+        train, val = load_named_set(str(data))
+    else:
+        root = _existing_folder(data)
+        title, val_folder = printable(root.resolve().name), _val_folder(root)
+        fixed = val_folder is not None
+        if val_folder:
+            split = f"{_TRAIN}/, {val_folder.name}/"
+            train, val = _two_folders(root / _TRAIN, val_folder)
+        else:
+            fraction = DEFAULT_VAL_FRACTION if val_fraction is None else val_fraction
+            split = f"{100 * fraction:g} % of each class held back, seed {seed}"
+            train, val = _split_folder(root / _TRAIN if (root / _TRAIN).is_dir() else root, fraction, seed)
+    if fixed and val_fraction is not None:
+        logger.warning("val_fraction %g has no effect: %s comes with its own split", val_fraction, printable(data))
+    sizes = f"{len(train):,} train / {len(val):,} val images of {len(train.classes):,} classes"
+    return ImageSets(train=train, val=val, description=f"{title}: {sizes} ({split})")
+
+
+def load_labelled_images(
+    data: str | Path, classes: Sequence[str], *, split: Literal["train", "val"] = "val"
+) -> ImageSet:
+    """Images to measure a model on that knows `classes`; targets index `classes`, matched by name.
+
+    `data` as for `load_image_sets`, of which one side is taken; a single folder of class folders is taken whole.
+    Classes without images are fine here, see `ImageSet.missing_classes`. Raises ValueError for a class that the model
+    does not know, and where there are no images at all.
+    """
+    if is_named_set(data):
+        train, val = load_named_set(str(data))
+        found = train if split == "train" else val
+    else:
+        root = _existing_folder(data)
+        train_folder = root / _TRAIN if (root / _TRAIN).is_dir() else None
+        val_folder = _val_folder(root)
+        if train_folder and not val_folder and split == "val":
+            raise ValueError(
+                f"{printable(root)} has {_TRAIN}/ but none of {_some(_VAL)}: name the folder to measure on"
+            )
+        chosen = train_folder if split == "train" else val_folder
+        found = _file_images({name: paths for name, paths in _class_files(chosen or root).items() if paths})
+    unknown = sorted(set(found.classes) - set(classes))
+    if unknown:
+        raise ValueError(f"{printable(data)} has classes that the model does not know: {_some(unknown)}")
+    if not len(found):
+        raise ValueError(f"the class folders of {printable(data)} hold no images")
+    return found.with_classes(classes)
+
+
+def small_images(data: str | Path) -> bool:
+    """Whether the longer sides of up to 32 images, read from their headers, have a median of at most 64 pixels.
+    Raises ValueError for data that does not exist."""
+    if is_named_set(data):
+        return named_set_is_small(str(data))
+    files = image_files(_existing_folder(data))
+    sides_px = []
+    for file in files[:: max(1, len(files) // _HEADERS_TO_PEEK_AT)][:_HEADERS_TO_PEEK_AT]:
+        try:
+            sides_px.append(max(stored_size_px(file)))
+        except BadImageError:
+            continue
+    return bool(sides_px) and float(np.median(sides_px)) <= SMALL_IMAGE_PX
+
+
+def _existing_folder(data: str | Path) -> Path:
+    folder = Path(data)
+    if folder.is_dir():
+        return folder
+    state = "is a file" if folder.exists() else "does not exist"
+    raise ValueError(
+        f"{printable(data)} {state}: give a folder with a folder of images per class, digits, or torchvision/cifar10"
+    )
+
+
+def _val_folder(root: Path) -> Path | None:
+    return next((root / name for name in _VAL if (root / name).is_dir()), None)
+
+
+def _two_folders(train_folder: Path, val_folder: Path) -> tuple[ImageSet, ImageSet]:
+    if not train_folder.is_dir():
+        raise ValueError(f"{printable(train_folder.parent)} has {val_folder.name}/ but no {_TRAIN}/")
+    sides = [_non_empty_class_files(folder) for folder in (train_folder, val_folder)]
+    for here, there, folder in ((0, 1, val_folder), (1, 0, train_folder)):
+        missing = sorted(set(sides[here]) - set(sides[there]))
+        if missing:
+            raise ValueError(f"{printable(folder)} lacks the classes {_some(missing)}, which the other side has")
+    train, val = (_file_images(by_class) for by_class in sides)
+    return train, val
+
+
+def _split_folder(folder: Path, val_fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
+    by_class = _non_empty_class_files(folder)
+    single = [name for name, paths in by_class.items() if len(paths) == 1]
+    if len(single) == len(by_class):
+        raise ValueError(f"no class in {printable(folder)} has two images, so none can be held back for validation")
+    if single:
+        logger.warning("classes with a single image, which is trained on but never validated: %s", _some(single))
+    paths, targets = _flatten(by_class)
+    train, val = (
+        FileImages([paths[index] for index in chosen], targets[chosen], tuple(by_class))
+        for chosen in stratified_split(targets, val_fraction, seed)
+    )
+    return train, val
+
+
+def _non_empty_class_files(folder: Path) -> dict[str, list[str]]:
+    by_class = _class_files(folder)
+    empty = [name for name, paths in by_class.items() if not paths]
+    if empty:
+        raise ValueError(f"class folders without images in {printable(folder)}: {_some(empty)}")
+    if len(by_class) < 2:
+        raise ValueError(f"{printable(folder)} has one class folder, {_some(by_class)}: two or more are needed")
+    return by_class
+
+
+def _class_files(folder: Path) -> dict[str, list[str]]:
+    """Class name -> image paths, both sorted."""
+    by_class: dict[str, list[str]] = {}
+    loose: list[str] = []
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        if name.startswith("."):
+            continue
+        if os.path.isdir(path):
+            files = image_files(path)
+            if files or not has_image_extension(name):  # an empty folder called x.jpg is nobody's class
+                by_class[name] = files
+        elif has_image_extension(name):
+            loose.append(name)
+    if not by_class:
+        content = f"{len(loose):,} images but " if loose else ""
+        raise ValueError(f"{printable(folder)} holds {content}no class folders: put the images of each class in one")
+    if loose:
+        logger.warning("%s: %d images outside the class folders are left out", printable(folder), len(loose))
+    return by_class
+
+
+def _flatten(by_class: Mapping[str, Sequence[str]]) -> tuple[list[str], np.ndarray]:
+    paths = [path for files in by_class.values() for path in files]
+    counts = np.array([len(files) for files in by_class.values()], dtype=np.int64)
+    return paths, np.repeat(np.arange(len(by_class)), counts)
+
+
+def _file_images(by_class: Mapping[str, Sequence[str]]) -> FileImages:
+    paths, targets = _flatten(by_class)
+    return FileImages(paths, targets, tuple(by_class))
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first five names, and how many more there are."""
+    shown = [printable(name) for name in names]
+    return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")

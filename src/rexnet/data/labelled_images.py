@@ -1,0 +1,84 @@
+"""Labelled images by index: the one interface that loaders, reports and prediction read from."""
+
+import copy
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Self, final
+
+import numpy as np
+from PIL import Image
+
+from rexnet.data.decode import open_image
+
+
+class ImageSet(ABC):
+    """Images with class indices `targets`, int64 (N,), into `classes`. Safe to send to spawned worker processes.
+
+    Holds no Python object per image: worker processes would slowly copy those as their reference counts change.
+    """
+
+    def __init__(self, targets: np.ndarray | Sequence[int], classes: Sequence[str]):
+        self.classes = tuple(classes)
+        self.targets = np.asarray(targets, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def missing_classes(self) -> tuple[str, ...]:
+        """Classes without an image here."""
+        counts = np.bincount(self.targets, minlength=len(self.classes))
+        return tuple(name for name, count in zip(self.classes, counts, strict=True) if not count)
+
+    def with_classes(self, classes: Sequence[str]) -> Self:
+        """The same images with targets that index `classes`, by name; every class here must be among them."""
+        position = {name: index for index, name in enumerate(classes)}
+        renumbered = np.array([position[name] for name in self.classes], dtype=np.int64)
+        other = copy.copy(self)
+        other.classes, other.targets = tuple(classes), renumbered[self.targets]
+        return other
+
+    @abstractmethod
+    def load(self, index: int) -> Image.Image:
+        """The picture in mode RGB, upright. Raises BadImageError."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What to call the picture in reports: its path, or `digits/12`."""
+
+
+@final
+class FileImages(ImageSet):
+    """Image files, opened when asked for."""
+
+    def __init__(self, paths: Sequence[str], targets: np.ndarray | Sequence[int], classes: Sequence[str]):
+        super().__init__(targets, classes)
+        encoded = [os.fsencode(path) for path in paths]
+        self._text = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
+
+    def load(self, index: int) -> Image.Image:
+        return open_image(self.name(index))
+
+    def name(self, index: int) -> str:
+        start = self._ends[index - 1] if index else 0
+        return os.fsdecode(self._text[start : self._ends[index]].tobytes())
+
+
+@final
+class ArrayImages(ImageSet):
+    """Images in memory: `pixels` uint8, (N, H, W) gray or (N, H, W, 3) red, green, blue. `numbers` (N,) are the
+    positions in the set called `label`, for names."""
+
+    def __init__(
+        self, pixels: np.ndarray, targets: np.ndarray, classes: Sequence[str], *, label: str, numbers: np.ndarray
+    ):
+        super().__init__(targets, classes)
+        self._pixels, self._label, self._numbers = pixels, label, numbers
+
+    def load(self, index: int) -> Image.Image:
+        return Image.fromarray(self._pixels[index]).convert("RGB")
+
+    def name(self, index: int) -> str:
+        return f"{self._label}/{self._numbers[index]}"

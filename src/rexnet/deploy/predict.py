@@ -1,0 +1,115 @@
+"""Predicting files from the command line: what to read, what to write."""
+
+import csv
+import io
+import json
+import logging
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+import tyro
+
+from rexnet.data.decode import BadImagePolicy, find_images, printable
+from rexnet.deploy.runtime import Prediction, Predictor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Names the classes of images."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional]
+    """best.pt of a run folder, or a .safetensors file made from it."""
+    images: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Image files, folders (read with all sub-folders) or patterns such as 'photos/*.jpg'."""
+    top_k: int = 5
+    """Classes to name for each image."""
+    csv: bool = False
+    """Print comma-separated values instead of a table."""
+    json: bool = False
+    """Print JSON instead of a table."""
+    output: str | None = None
+    """Write to this file instead of the terminal; .csv and .json choose the format."""
+    bad_image: BadImagePolicy = "error"
+    """What to do with a file that cannot be read: stop and name it, or list it with its reason and go on."""
+    batch_size: int = 32
+    """Images a step."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    threads: int | None = None
+    """CPU threads of PyTorch; None leaves its choice."""
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise ValueError("no images given; name files, folders or patterns such as 'photos/*.jpg'")
+        if self.csv and self.json:
+            raise ValueError("--csv and --json exclude each other; give one of them")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"--threads is {self.threads}; allowed: 1 or more, or None")
+
+    @property
+    def format(self) -> str:
+        """csv, json or text."""
+        if self.csv or self.json:
+            return "csv" if self.csv else "json"
+        ending = (self.output or "").rpartition(".")[2].lower()
+        return ending if ending in ("csv", "json") else "text"
+
+
+def predict_files(config: PredictConfig) -> list[Prediction]:
+    """Predictions in the order of the files. BadImageError, or with bad_image "skip" a logged line, for each bad one."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    files = find_images(config.images)
+    predictor = Predictor.load(config.checkpoint, device=config.device)
+    stream = predictor.stream(files, top_k=config.top_k, batch_size=config.batch_size, bad_image=config.bad_image)
+    predictions = []
+    for prediction in stream:
+        if prediction.error:
+            logger.warning("%s", prediction.error)
+        predictions.append(prediction)
+    bad = sum(prediction.error is not None for prediction in predictions)
+    logger.info("%d images predicted, %d left out", len(predictions) - bad, bad)
+    return predictions
+
+
+def render(predictions: list[Prediction], format: str) -> str:
+    """`format` csv (one row an image), json (a list) or text (one line an image)."""
+    if format == "json":
+        return json.dumps([_as_dict(prediction) for prediction in predictions], indent=2, ensure_ascii=False) + "\n"
+    if format == "csv":
+        return _as_csv(predictions)
+    return "".join(_as_line(prediction) + "\n" for prediction in predictions)
+
+
+def _encodable(path: str) -> str:
+    """The path as it is, but for bytes that are no text, which no CSV or JSON file can hold."""
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _as_dict(prediction: Prediction) -> dict:
+    named = [{"class": scored.name, "probability": round(scored.probability, 6)} for scored in prediction.classes]
+    error = {"error": prediction.error} if prediction.error else {}
+    return {"image": _encodable(prediction.image), "predictions": named, **error}
+
+
+def _as_csv(predictions: list[Prediction]) -> str:
+    ranks = max((len(prediction.classes) for prediction in predictions), default=0)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    pairs = [f"{word}_{rank}" for rank in range(1, ranks + 1) for word in ("class", "probability")]
+    writer.writerow(["image", *pairs, "error"])
+    for prediction in predictions:
+        cells = [cell for scored in prediction.classes for cell in (scored.name, f"{scored.probability:.6f}")]
+        padding = [""] * (2 * ranks - len(cells))
+        writer.writerow([_encodable(prediction.image), *cells, *padding, prediction.error or ""])
+    return text.getvalue()
+
+
+def _as_line(prediction: Prediction) -> str:
+    if prediction.error:
+        return f"{printable(prediction.image)}: left out"
+    named = "  ".join(f"{scored.name} {scored.probability:.1%}" for scored in prediction.classes)
+    return f"{printable(prediction.image)}: {named}"

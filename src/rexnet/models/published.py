@@ -1,0 +1,224 @@
+"""Published checkpoints: where they are, what is known of them, and how they get into the usual caches."""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from rexnet.models.weight_files import WeightsError
+
+logger = logging.getLogger(__name__)
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+Host = Literal["hugging-face", "timm-release", "google-drive"]
+_RELEASE_PAGE = "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-rexnet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedWeights:
+    """One published file. The figures are its publisher's, not measured here; None means unknown."""
+
+    name: str
+    model: str
+    """The `rexnet.create_model` name it fits."""
+    host: Host
+    address: str
+    """Page or file to open by hand."""
+    file: str
+    sha256_prefix: str | None = None
+    num_classes: int = 1000
+    top1_percent: float | None = None
+    """On the ImageNet-1k validation set, with the transform below."""
+    top5_percent: float | None = None
+    image_size_px: int = 224
+    crop_ratio: float | None = 0.875
+    """Side of the evaluated square over the resized image's short side."""
+    interpolation: str | None = "bicubic"
+    mean: tuple[float, float, float] | None = IMAGENET_MEAN
+    """Red, green, blue, of values in 0..1."""
+    std: tuple[float, float, float] | None = IMAGENET_STD
+    licence: str | None = "MIT"
+    """SPDX name."""
+    note: str = ""
+
+    @property
+    def preprocess(self) -> dict[str, Any] | None:
+        """The evaluation transform in plain values, or None where part of it is unknown."""
+        if None in (self.crop_ratio, self.interpolation, self.mean, self.std):
+            return None
+        fields = ("image_size_px", "crop_ratio", "interpolation", "mean", "std")
+        return {field: getattr(self, field) for field in fields}
+
+
+def _hub(tag: str, top1: float | None = None, top5: float | None = None, **facts: Any) -> PublishedWeights:
+    return PublishedWeights(
+        name=tag,
+        model=tag.partition(".")[0],
+        host="hugging-face",
+        address=f"https://huggingface.co/timm/{tag}",
+        file="model.safetensors",
+        top1_percent=top1,
+        top5_percent=top5,
+        **facts,
+    )
+
+
+def _hub_rounded(tag: str, top1: float | None = None, top5: float | None = None, **facts: Any) -> PublishedWeights:
+    return _hub(tag, top1, top5, crop_ratio=0.95, licence="Apache-2.0", **facts)
+
+
+def _release(model: str, sha256_prefix: str, top1: float, top5: float) -> PublishedWeights:
+    file = f"{model.replace('rexnet', 'rexnetv1')}-{sha256_prefix}.pth"
+    return PublishedWeights(
+        name=f"{model}.timm_release",
+        model=model,
+        host="timm-release",
+        address=f"{_RELEASE_PAGE}/{file}",
+        file=file,
+        sha256_prefix=sha256_prefix,
+        top1_percent=top1,
+        top5_percent=top5,
+        note="timm's conversion of the official file",
+    )
+
+
+def _drive(model: str, file_id: str, top1: float, top5: float, **facts: Any) -> PublishedWeights:
+    family, _, percent = model.rpartition("_")
+    stem = {"rexnet": "rexnetv1"}.get(family, family)
+    return PublishedWeights(
+        name=f"{model}.official",
+        model=model,
+        host="google-drive",
+        address=f"https://drive.google.com/file/d/{file_id}/view",
+        file=f"{stem}_{int(percent) / 100:.1f}.pth",
+        top1_percent=top1,
+        top5_percent=top5,
+        **{"note": "licence: of the repository that links it; transform: of timm's copy", **facts},
+    )
+
+
+def _drive_lite(model: str, file_id: str, top1: float, top5: float) -> PublishedWeights:
+    unknown = {"crop_ratio": None, "interpolation": None, "mean": None, "std": None}
+    note = "licence: of the repository that links it; transform: only the size is published"
+    return _drive(model, file_id, top1, top5, note=note, **unknown)
+
+
+_ROWS = (
+    _hub("rexnet_100.nav_in1k", 77.862, 93.890),
+    _hub("rexnet_130.nav_in1k", 79.492, 94.680),
+    _hub("rexnet_150.nav_in1k", 80.322, 95.164),
+    _hub("rexnet_200.nav_in1k", 81.636, 95.672),
+    _hub("rexnet_300.nav_in1k", 82.780, 96.230),
+    _hub_rounded("rexnetr_200.sw_in12k_ft_in1k", 82.602, 96.396, note="83.160 / 96.646 at 288 px, crop 1.0"),
+    _hub_rounded("rexnetr_300.sw_in12k_ft_in1k", 84.036, 96.994, note="84.582 / 97.278 at 288 px, crop 1.0"),
+    _hub_rounded("rexnetr_200.sw_in12k", num_classes=11821, note="ImageNet-12k, for fine-tuning"),
+    _hub_rounded("rexnetr_300.sw_in12k", num_classes=11821, note="ImageNet-12k, for fine-tuning"),
+    _release("rexnet_100", "1b4dddf4", 77.86, 93.88),
+    _release("rexnet_130", "590d768e", 79.49, 94.67),
+    _release("rexnet_150", "bd1a6aa8", 80.31, 95.16),
+    _release("rexnet_200", "8c0b7f2d", 81.63, 95.67),
+    _drive("rexnet_100", "1xeIJ3wb83uOowU008ykYj6wDX2dsncA9", 77.9, 93.9),
+    _drive("rexnet_130", "1x2ziK9Oyv66Y9NsxJxXsdjzpQF2uSJj0", 79.5, 94.7),
+    _drive("rexnet_150", "1TOBGsbDhTHWBgqcRnyKIR0tHsJTOPUIG", 80.3, 95.2),
+    _drive("rexnet_200", "1R1aOTKIe1Mvck86NanqcjWnlR8DY-Z4C", 81.6, 95.7),
+    _drive("rexnet_300", "1iXAsr8gs3pRz0QyHKomdj5SGVzPWbIs2", 82.8, 96.2),
+    _drive_lite("rexnet_lite_100", "1d9G4pLwZwkoDR2TRPCQlxiWiuC7R-Oqf", 76.2, 92.8),
+    _drive_lite("rexnet_lite_130", "1NsbsdI8qAHG6HdMxmySXcrl9NdEx3s0L", 77.8, 93.8),
+    _drive_lite("rexnet_lite_150", "12QzIh9A-U0PBGaLNOIr4gX2MoZEBnRjk", 78.6, 94.2),
+    _drive_lite("rexnet_lite_200", "1pGdG9HWnqSAu1FajmaMJMK5JyOJaiFyW", 80.2, 95.0),
+)
+PUBLISHED = {row.name: row for row in _ROWS}
+
+
+def published_for(model: str) -> list[PublishedWeights]:
+    """Rows for a `create_model` name."""
+    return [row for row in _ROWS if row.model == model]
+
+
+def download_weights(name: str) -> Path:
+    """The path of a published file in its host's usual cache; a file that is there already needs no network.
+
+    Google Drive has no download for programs. WeightsError says what to fetch by hand, from where, and where to put it.
+    """
+    if name not in PUBLISHED:
+        raise WeightsError(f"there are no published weights {name!r}; allowed: {', '.join(PUBLISHED)}")
+    row = PUBLISHED[name]
+    if row.host == "hugging-face":
+        return _from_hugging_face(row)
+    if row.host == "timm-release":
+        return _from_release(row)
+    raise WeightsError(
+        f"{name} is on Google Drive, which only a browser can download from; save {row.file} from {row.address} "
+        "and pass the file's path"
+    )
+
+
+def _from_hugging_face(row: PublishedWeights) -> Path:
+    by_hand = f"download {row.file} from {row.address} by hand and pass the file's path"
+    try:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    except ImportError as error:
+        raise WeightsError(
+            f"{row.name} needs the package huggingface_hub; pip install huggingface_hub, or {by_hand}"
+        ) from error
+    repository = f"timm/{row.name}"
+    cached = try_to_load_from_cache(repository, row.file)
+    if isinstance(cached, str):
+        return Path(cached)
+    logger.info("downloading %s from %s", row.file, row.address)
+    try:
+        # Fails at once without network, where the download itself tries again for half a minute.
+        get_hf_file_metadata(hf_hub_url(repository, row.file))
+        return Path(hf_hub_download(repository, row.file))
+    # The hub's client lets errors of its HTTP library through, which differ by version.
+    except Exception as error:
+        raise WeightsError(f"{row.name} could not be downloaded ({type(error).__name__}); {by_hand}") from error
+
+
+def _from_release(row: PublishedWeights) -> Path:
+    path = Path(torch.hub.get_dir(), "checkpoints", row.file)
+    if not path.exists():
+        logger.info("downloading %s to %s", row.address, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(row.address, str(path), row.sha256_prefix)
+        except (OSError, RuntimeError) as error:
+            reason = str(error).strip() or type(error).__name__
+            by_hand = f"download {row.address} by hand and put it at {str(path)!r}"
+            raise WeightsError(f"{row.name} could not be downloaded ({reason}); {by_hand}") from error
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(row.sha256_prefix or ""):
+        raise WeightsError(
+            f"{str(path)!r} has sha256 {digest[:8]}..., but {row.name} has {row.sha256_prefix}...; delete the file to "
+            "download it again"
+        )
+    return path
+
+
+def markdown_table() -> str:
+    """The table of docs/weights.md."""
+    header = (
+        "| name | model | file | sha256 | classes | top-1 / top-5 % | image, crop, interpolation | licence | note |"
+    )
+    lines = [header, "|" + " --- |" * header.count(" |")]
+    for row in _ROWS:
+        accuracy = f"{row.top1_percent} / {row.top5_percent}" if row.top1_percent is not None else "unknown"
+        transform = f"{row.image_size_px} px, {row.crop_ratio or 'unknown'}, {row.interpolation or 'unknown'}"
+        cells = (
+            f"`{row.name}`",
+            row.model,
+            f"[{row.file}]({row.address})",
+            f"{row.sha256_prefix}…" if row.sha256_prefix else "unknown",
+            row.num_classes,
+            accuracy,
+            transform,
+            row.licence or "unknown",
+            row.note,
+        )
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,103 @@
+"""Our networks under timm's `create_model`, as native_rexnet_100 and so on: timm's own rexnet_100 keeps its name."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from rexnet.models.layouts import layout_of
+from rexnet.models.published import published_for
+from rexnet.models.rexnet import RexNet
+from rexnet.models.timm_keys import has_timm_keys, timm_to_native
+from rexnet.models.variants import create_model, list_models
+from rexnet.models.weights import check_network, read_weights
+
+PREFIX = "native_"
+"""Before every name: these networks have the official state-dict keys as their own."""
+# timm looks an entry point's pretrained configs up in the module it says it is from.
+_MODULE = "rexnet_native"
+
+
+def register_with_timm() -> list[str]:
+    """Makes every network of `rexnet.list_models()` creatable by `timm.create_model`, and returns the names there.
+
+    The names are "native_" + ours: native_rexnet_100, native_rexnet_lite_130. They take timm's usual arguments and
+    weights by timm's tags ("native_rexnet_100.nav_in1k", pretrained=True), where files with timm's keys and with the
+    official ones both fit. A second call changes nothing.
+    """
+    from timm.models import generate_default_cfgs, register_model
+
+    if _MODULE not in sys.modules:
+        module = ModuleType(_MODULE, "Entry points of rexnet.register_with_timm.")
+        vars(module)["default_cfgs"] = generate_default_cfgs(_pretrained_configs())
+        sys.modules[_MODULE] = module
+        for name in list_models():
+            register_model(_entry_point(name))
+    return [PREFIX + name for name in list_models()]
+
+
+def _pretrained_configs() -> dict[str, Any]:
+    """timm's config of each of its files under our name and layer names; one without a file for the other networks."""
+    from timm.models import get_pretrained_cfg
+
+    configs: dict[str, Any] = {}
+    for name in list_models():
+        layers = {"first_conv": "features.0", "classifier": "output.4" if "lite" in name else "output.1"}
+        tags = [row.name for row in published_for(name) if row.host == "hugging-face"]
+        found = {PREFIX + tag: replace(config, **layers) for tag in tags if (config := get_pretrained_cfg(tag))}
+        shape = {"num_classes": 1000, "input_size": (3, 224, 224), "pool_size": (7, 7)}
+        configs |= found or {PREFIX + name: layers | shape | {"crop_pct": 0.875, "interpolation": "bicubic"}}
+    return configs
+
+
+def _make_network(name: str, *, in_chans: int = 3, global_pool: str = "avg", **options: Any) -> RexNet:
+    """The network `name` from the arguments that timm hands to a model class."""
+    model = create_model(name, in_channels=in_chans, **options)
+    if global_pool != "avg":
+        model.reset_classifier(model.num_classes, global_pool)
+    model.register_load_state_dict_pre_hook(_accept_timm_keys)
+    return model
+
+
+def _accept_timm_keys(
+    module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *_: Any
+) -> None:
+    """Lets `load_state_dict` take timm's keys: timm reads `checkpoint_path` without asking the model about its keys."""
+    own = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+    if has_timm_keys(own):
+        for key in own:
+            del state_dict[prefix + key]
+        state_dict.update({prefix + key: value for key, value in timm_to_native(own).items()})
+
+
+def _checked_weights(state_dict: dict[str, Any], model: RexNet) -> dict[str, Tensor]:
+    """The content of a pretrained file under the official keys; WeightsError if it is another network's.
+
+    Image channels and classes are left to timm, which adapts them.
+    """
+    weights = read_weights(state_dict)
+    check_network(weights, layout_of(model.state_dict()))
+    return dict(weights.state_dict)
+
+
+def _entry_point(name: str) -> Callable[..., nn.Module]:
+    def create(pretrained: bool = False, **options: Any) -> nn.Module:
+        from timm.models import build_model_with_cfg
+
+        return build_model_with_cfg(
+            partial(_make_network, name),
+            PREFIX + name,
+            pretrained,
+            pretrained_filter_fn=_checked_weights,
+            feature_cfg={"feature_cls": "getter"},
+            **options,
+        )
+
+    create.__name__ = create.__qualname__ = PREFIX + name
+    create.__module__ = _MODULE
+    create.__doc__ = f"{name} of the package rexnet."
+    return create

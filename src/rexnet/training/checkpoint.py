@@ -1,0 +1,141 @@
+"""Checkpoint files: written whole or not at all, checked when read, and enough by themselves to rebuild the network."""
+
+import io
+import json
+import os
+import zipfile
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rexnet._version import __version__
+from rexnet.data.transforms import Preprocess
+from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.models.weights import CHECKPOINT_FORMAT, WeightsError, read_checkpoint_file
+
+
+class TrainedRexNet(RexNet):
+    """A RexNet out of a checkpoint, which knows what its logits mean and what its images must look like."""
+
+    classes: tuple[str, ...]
+    """Class names in the order of the logits."""
+    preprocess: Preprocess
+    """The evaluation transform it was trained for."""
+
+
+def pack(model: RexNet, metrics: dict[str, Any], *, classes: tuple[str, ...], preprocess: Preprocess) -> dict[str, Any]:
+    """Everything that makes `model` usable elsewhere, as tensors on the CPU and plain values."""
+    return {
+        "format": CHECKPOINT_FORMAT,
+        "model": model.config.to_dict(),
+        "state_dict": portable(model.state_dict()),
+        "classes": list(classes),
+        "preprocess": preprocess.to_dict(),
+        "metrics": metrics,
+        "versions": {"rexnet": __version__, "torch": str(torch.__version__)},
+    }
+
+
+def portable(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU in the usual memory order, whatever device and layout the training used."""
+    return {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+
+
+def save(path: str | PathLike[str], content: dict[str, Any]) -> None:
+    """Writes `.pt`, or for a `.safetensors` name the weights with the rest as its metadata, without training state.
+
+    Until the last byte is on the disk, the name holds what it held before. Raises WeightsError, one sentence, when
+    the disk is full or closed to writing.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save as to_safetensors
+
+        facts = {
+            key: json.dumps(value) for key, value in content.items() if key not in ("format", "state_dict", "training")
+        }
+        data = to_safetensors(content["state_dict"], metadata={"format": content["format"], **facts})
+    else:
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        data = buffer.getbuffer()
+    try:
+        _write_atomically(path, data)
+    except OSError as error:
+        raise WeightsError(f"checkpoint {str(path)!r} could not be written ({error.strerror or error})") from error
+
+
+def _write_atomically(path: Path, data: bytes | memoryview) -> None:
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        # The new name is on the disk only once its folder is.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def read(path: str | PathLike[str]) -> dict[str, Any]:
+    """The content of a checkpoint of this project; the tensors of a `.pt` are compared with their checksums.
+
+    Nothing in the file is run. Raises WeightsError, one sentence, for damage and for any other kind of file.
+    """
+    content = read_checkpoint_file(path)
+    if content.get("format") != CHECKPOINT_FORMAT:
+        raise WeightsError(
+            f"{os.fspath(path)!r} is not a checkpoint of this project ({CHECKPOINT_FORMAT}); for official and timm "
+            "files use rexnet.create_model(name, weights=...)"
+        )
+    if zipfile.is_zipfile(path):
+        _compare_checksums(path)
+    return content
+
+
+def _compare_checksums(path: str | PathLike[str]) -> None:
+    """PyTorch writes a checksum with each tensor but does not look at it when it reads."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    # A flipped bit in the archive's directory can pass for an encrypted or otherwise packed file.
+    except Exception as error:
+        raise WeightsError(f"checkpoint {os.fspath(path)!r} is damaged ({error}); use another one") from error
+    if damaged:
+        raise WeightsError(f"checkpoint {os.fspath(path)!r} is damaged (in its part {damaged}); use another one")
+
+
+def load(path: str | PathLike[str], device: str | torch.device = "cpu") -> TrainedRexNet:
+    """The network in a checkpoint of this project (`.pt` or `.safetensors`), rebuilt from the file alone, in eval mode.
+
+    Raises WeightsError, one sentence, for a file that cannot be used.
+    """
+    return unpack(read(path), source=os.fspath(path)).to(device)
+
+
+def unpack(content: dict[str, Any], *, source: str) -> TrainedRexNet:
+    """What `pack` was given, from what it returned; see `load`."""
+    try:
+        # Without storage of its own the network cannot be made to fill the memory by what the file says of its size.
+        with torch.device("meta"):
+            model = TrainedRexNet(RexNetConfig.from_dict(content["model"]))
+        model.load_state_dict(content["state_dict"], assign=True)
+        model.classes, model.preprocess = tuple(content["classes"]), Preprocess.from_dict(content["preprocess"])
+        if len(model.classes) != model.num_classes or not all(isinstance(name, str) for name in model.classes):
+            raise ValueError(f"{len(model.classes)} class names for {model.num_classes} classes")
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(f"checkpoint {source!r} contradicts itself ({type(error).__name__}: {reason})") from error
+    model.requires_grad_(True)
+    return model.eval()

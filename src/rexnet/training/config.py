@@ -1,0 +1,275 @@
+"""Every setting of a run. A field is a command-line option, the text under it its help, its default only here."""
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Annotated, Any, Literal, get_type_hints
+
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+from rexnet.data.decode import BadImagePolicy
+from rexnet.data.transforms import AugmentConfig, Interpolation, Preprocess
+
+RecipeName = Literal["auto", "imagenet", "small-image", "finetune", "scratch"]
+Amp = Literal["auto", "off", "bf16", "fp16"]
+
+
+def _require(holds: bool, option: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"--{option.replace('_', '-')} is {value}; allowed: {allowed}")
+
+
+def _read_resume(words: list[str]) -> bool | str:
+    if len(words) > 1:
+        raise ValueError(f"got {len(words)} folders, {' '.join(words)}; name one, or none for that of --output")
+    return words[0] if words else True
+
+
+Resume = Annotated[
+    bool | str,
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[DIR]",
+        instance_from_str=_read_resume,
+        is_instance=lambda value: isinstance(value, bool | str),
+        str_from_instance=lambda value: [] if value is True else ["no" if value is False else value],
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Which network, and what it starts from."""
+
+    model: str = "rexnet_100"
+    """Network to train; `rexnet models` lists them. A family (rexnet, rexnetr, rexnet_lite) takes --width."""
+    width: float | None = None
+    """Width multiplier of a family, for example --model rexnet --width 0.75."""
+    stem_stride: int = 2
+    """1 keeps twice the resolution in every layer, for images of 32 to 64 pixels."""
+    drop_rate: float = 0.2
+    """Drop-out before the classifier."""
+    drop_path_rate: float = 0.0
+    """Chance to skip the last block, from 0 at the first on; the paper's author advises it above width 1.0."""
+    weights: str | None = None
+    """Start from a file or published weights such as rexnet_100.nav_in1k; their classifier is kept where the class
+    names are the same, otherwise a new one begins."""
+
+    def __post_init__(self) -> None:
+        _require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")
+        for name in ("drop_rate", "drop_path_rate"):
+            value = getattr(self, name)
+            _require(0.0 <= value < 1.0, name, value, "from 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """Which pixels reach the network."""
+
+    image_size: int = Preprocess.image_size_px
+    """Side in pixels of the square the network sees."""
+    crop_ratio: float = Preprocess.crop_ratio
+    """Evaluation takes the middle square with this share of the resized image's short side."""
+    interpolation: Interpolation = Preprocess.interpolation
+    """Resizing filter, in training and evaluation."""
+    val_fraction: float | None = None
+    """Share of every class that is held back where the data has no split of its own; None: a fifth."""
+    bad_image: BadImagePolicy = "error"
+    """What to do with a file that cannot be read: stop and name it, or leave it out, name and count it."""
+
+    def __post_init__(self) -> None:
+        holds = self.val_fraction is None or 0.0 < self.val_fraction < 1.0
+        _require(holds, "val_fraction", self.val_fraction, "between 0 and 1, or None")
+        self.preprocess()
+
+    def preprocess(self) -> Preprocess:
+        """The evaluation transform; ImageNet's mean and deviation, as in every published file."""
+        return Preprocess(image_size_px=self.image_size, crop_ratio=self.crop_ratio, interpolation=self.interpolation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How a gradient becomes a step."""
+
+    optimizer: str = "sgd"
+    """One of timm's optimizers: sgd (with Nesterov momentum), momentum (without), adamw, lamb, ..."""
+    lr: float = 0.5
+    """Highest learning rate, for a total batch of --lr-batch images; other batches scale it linearly."""
+    lr_batch: int = 512
+    """The total batch that --lr is meant for; 0 uses --lr as it is, whatever the batch."""
+    momentum: float = 0.9
+    """Momentum of SGD and its kin; optimizers of the Adam family ignore it."""
+    weight_decay: float = 1e-5
+    """Never on norms and biases."""
+    clip_grad: float | None = None
+    """Largest norm of the whole gradient."""
+    ema_decay: float | None = None
+    """Evaluate and keep a moving average of the weights with this decay, which starts lower and rises to it."""
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, "lr", self.lr, "above 0")
+        _require(self.lr_batch >= 0, "lr_batch", self.lr_batch, "0 (no scaling) or more")
+        _require(0 <= self.momentum < 1, "momentum", self.momentum, "from 0 to below 1")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        _require(self.clip_grad is None or self.clip_grad > 0, "clip_grad", self.clip_grad, "above 0, or None")
+        holds = self.ema_decay is None or 0 < self.ema_decay < 1
+        _require(holds, "ema_decay", self.ema_decay, "between 0 and 1, or None")
+
+    def peak_lr(self, total_batch: int) -> float:
+        """Learning rate for `total_batch` images a step, all processes together (linear rule, arXiv 1706.02677)."""
+        return self.lr * total_batch / self.lr_batch if self.lr_batch else self.lr
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Learning rate over time: linear warm-up, then a cosine, set anew for every step."""
+
+    epochs: int = 400
+    """Passes over the training images."""
+    warmup_epochs: float = 5.0
+    """Epochs of linear warm-up, at most all."""
+    warmup_lr: float = 1e-5
+    """Learning rate of the first step of the warm-up."""
+    min_lr: float = 0.0
+    """What the cosine falls to."""
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
+        _require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "0 or more")
+        _require(self.warmup_lr >= 0, "warmup_lr", self.warmup_lr, "0 or more")
+        _require(self.min_lr >= 0, "min_lr", self.min_lr, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where and how the run is carried out."""
+
+    batch_size: int = 128
+    """Images a step and process."""
+    seed: int = 0
+    """Decides first weights, order, augmentation and drop-out; the same seed repeats the run, with any --workers."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    workers: int | None = None
+    """Processes that read images; None: up to 8 beside a GPU, none beside a CPU that computes as well."""
+    threads: int | None = None
+    """CPU threads of PyTorch; None leaves its choice."""
+    amp: Amp = "auto"
+    """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
+    channels_last: bool = True
+    """Keep images and weights channels-last in memory, which is faster almost everywhere."""
+    compile: bool = False
+    """torch.compile: minutes to start, then faster."""
+    output: str | None = None
+    """Run folder; None: the next free runs/MODEL-DATA-N."""
+    overwrite: bool = False
+    """Replace the run that is in --output."""
+    resume: Resume = False
+    """Continue the run in DIR, or in --output, after its last complete epoch."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more (batch norm in squeeze-excitation)")
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
+        _require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
+        _require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+        if self.resume is not False and self.overwrite:
+            raise ValueError("--resume and --overwrite exclude each other; give one of them")
+        if self.resume is True and self.output is None:
+            raise ValueError("--resume needs to know the run; give its folder, as --resume DIR or --output DIR")
+        if isinstance(self.resume, str) and self.output not in (None, self.resume):
+            raise ValueError(f"--resume is {self.resume!r} but --output is {self.output!r}; give one of them")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A whole classification run. `rexnet.training.recipes` makes sensible ones."""
+
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = "digits"
+    """A folder with train/ and val|valid|validation|test/, a folder of class folders, digits, or torchvision/NAME."""
+    recipe: RecipeName = "auto"
+    """Settings to start from; every other option overrides them. auto: finetune with --weights, small-image for
+    images up to 64 pixels, otherwise scratch."""
+    network: NetworkConfig = NetworkConfig()
+    input: InputConfig = InputConfig()
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    run: RunConfig = RunConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateConfig:
+    """Measures a trained classifier on labelled images."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+    """best.pt of a run folder, or a .safetensors file made from it."""
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """A folder of class folders, a folder with val|valid|validation|test/, digits, or torchvision/NAME."""
+    split: Literal["val", "train"] = "val"
+    """The side to measure on, where the data has two."""
+    batch_size: int = 64
+    """Images a step and process."""
+    bad_image: BadImagePolicy = "error"
+    """What to do with a file that cannot be read: stop and name it, or leave it out, name and count it."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    workers: int | None = None
+    """Processes that read images; None: up to 8 beside a GPU, none beside a CPU that computes as well."""
+    threads: int | None = None
+    """CPU threads of PyTorch; None leaves its choice."""
+    amp: Amp = "off"
+    """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
+    output: str | None = None
+    """Also write the result, with every class, to this JSON file."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        _require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
+        _require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+
+
+# A run may move to another machine or folder and still be the same run.
+MAY_CHANGE_ON_RESUME = frozenset({"device", "workers", "threads", "output", "overwrite", "resume"})
+
+
+def config_to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Plain values for JSON; `config_from_dict` reads them back."""
+    return asdict(config)
+
+
+def config_from_dict(values: dict[str, Any]) -> TrainConfig:
+    """The reverse of `config_to_dict`. ValueError for options that this version does not have, or has beside them."""
+    return _from_dict(TrainConfig, values)
+
+
+def _from_dict(kind: type, values: dict[str, Any]) -> Any:
+    names = {option.name for option in fields(kind)}
+    if unknown := sorted(values.keys() ^ names):
+        raise ValueError(
+            f"the saved settings differ from this version's in {', '.join(unknown)}; allowed: the same set"
+        )
+    types = get_type_hints(kind)
+    return kind(
+        **{
+            name: _from_dict(types[name], value)
+            if is_dataclass(types[name])
+            else (tuple(value) if isinstance(value, list) else value)
+            for name, value in values.items()
+        }
+    )
+
+
+def changed_options(saved: TrainConfig, given: TrainConfig) -> list[str]:
+    """The options, as "--lr 0.1 (was 0.5)", in which `given` would make another run of `saved`."""
+    changes = []
+    for group in fields(saved):
+        old, new = getattr(saved, group.name), getattr(given, group.name)
+        if is_dataclass(old):
+            pairs = [(inner.name, getattr(old, inner.name), getattr(new, inner.name)) for inner in fields(old)]
+        else:
+            pairs = [(group.name, old, new)]
+        changes += [
+            f"--{name.replace('_', '-')} {after} (was {before})"
+            for name, before, after in pairs
+            if before != after and name not in MAY_CHANGE_ON_RESUME
+        ]
+    return changes

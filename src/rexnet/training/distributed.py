@@ -1,0 +1,93 @@
+"""Several processes as one run, started by torchrun. The only reader of environment variables."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """This process among those of the run. A single process is a world of size 1 and never communicates."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and draws the progress bar."""
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """`model` with gradients averaged over the processes; batch-norm statistics wait for `average_buffers`."""
+        if self.size == 1:
+            return model
+        from torch.nn.parallel import DistributedDataParallel
+
+        device_ids = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Element-wise sum over the processes, the same on each. Integers stay exact; `values` is left alone."""
+        if self.size == 1:
+            return values
+        total = values.to(self.device, copy=True)
+        torch.distributed.all_reduce(total)
+        return total.to(values.device)
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Makes the batch-norm statistics of all processes their mean, so that each evaluates the same network."""
+        for buffer in model.buffers():
+            if self.size > 1 and buffer.is_floating_point():
+                torch.distributed.all_reduce(buffer)
+                buffer /= self.size
+
+    def gather(self, items: list[str]) -> list[str]:
+        """The items of all processes, by rank."""
+        if self.size == 1:
+            return items
+        parts: list[list[str] | None] = [None] * self.size
+        torch.distributed.all_gather_object(parts, items)
+        return [item for part in parts for item in part or []]
+
+    def wait(self) -> None:
+        """Returns when every process has come this far."""
+        if self.size > 1:
+            torch.distributed.barrier()
+
+
+@contextmanager
+def joined(device: str = "auto") -> Iterator[World]:
+    """This process's place in the run that torchrun describes, or alone. `device`: auto, cpu, cuda, cuda:N or mps.
+
+    With several GPUs a process takes that of its local rank. ValueError for a device this machine does not have.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
+    chosen = _choose_device(device, local_rank)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if size == 1:
+        yield World(device=chosen)
+        return
+    torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", rank=rank, world_size=size)
+    try:
+        yield World(device=chosen, rank=rank, size=size)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _choose_device(name: str, local_rank: int) -> torch.device:
+    gpus, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if gpus else "mps" if mps else "cpu"
+    cuda_names = ["cuda", *(f"cuda:{number}" for number in range(gpus))] if gpus else []
+    allowed = ["auto", "cpu", *cuda_names, *(["mps"] if mps else [])]
+    if name not in allowed:
+        raise ValueError(f"--device is {name!r}; this machine allows: {', '.join(allowed)}")
+    return torch.device("cuda", local_rank % gpus) if name == "cuda" else torch.device(name)

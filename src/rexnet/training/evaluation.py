@@ -1,0 +1,94 @@
+"""Accuracy of a classifier, as exact counts on any number of processes and at any batch size."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from rexnet.training.distributed import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Counts over labelled images, those of all processes."""
+
+    classes: tuple[str, ...]
+    images: tuple[int, ...]
+    """Of each class."""
+    correct: tuple[int, ...]
+    """Of each class, images whose most probable class is the right one."""
+    correct_in_top5: int
+    loss_sum: float
+    """Cross-entropy without smoothing."""
+
+    @property
+    def num_images(self) -> int:
+        return sum(self.images)
+
+    @property
+    def top1(self) -> float:
+        """Percent."""
+        return 100.0 * sum(self.correct) / self.num_images
+
+    @property
+    def top5(self) -> float:
+        """Percent of images whose class is among the five most probable."""
+        return 100.0 * self.correct_in_top5 / self.num_images
+
+    def figures(self) -> dict[str, float]:
+        """The numbers of a row of metrics: top1 and top5 in percent, mean loss, images counted."""
+        return {
+            "top1": round(self.top1, 4),
+            "top5": round(self.top5, 4),
+            "loss": self.loss_sum / self.num_images,
+            "images": self.num_images,
+        }
+
+    def by_class(self) -> dict[str, dict[str, Any]]:
+        """Images, correct ones and top-1 in percent (None without images) for each class name."""
+        return {
+            name: {"images": images, "correct": correct, "top1": round(100.0 * correct / images, 4) if images else None}
+            for name, images, correct in zip(self.classes, self.images, self.correct, strict=True)
+        }
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    classes: tuple[str, ...],
+    world: World,
+    autocast_dtype: torch.dtype | None = None,
+) -> Evaluation:
+    """Runs `model`, put in eval mode, over this process's share of the images and adds up all shares.
+
+    A batch has `images` (B, 3, H, W) and `targets` (B,), indices into `classes`. ValueError when there is no image.
+    """
+    model.eval()
+    counts = torch.zeros(2, len(classes), dtype=torch.int64, device=world.device)
+    top5 = torch.zeros(1, dtype=torch.int64, device=world.device)
+    loss_sum = torch.zeros(1, dtype=torch.float64, device=world.device)
+    for batch in batches:
+        images = batch.images.to(world.device, non_blocking=True)
+        targets = batch.targets.to(world.device, non_blocking=True)
+        with torch.autocast(world.device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
+            logits = model(images).float()
+        hits = logits.topk(min(5, len(classes)), dim=1).indices == targets[:, None]
+        counts[0] += torch.bincount(targets, minlength=len(classes))
+        counts[1] += torch.bincount(targets[hits[:, 0]], minlength=len(classes))
+        top5 += hits.sum()
+        loss_sum += functional.cross_entropy(logits, targets, reduction="sum")
+    counts, top5, loss_sum = world.sum(counts), world.sum(top5), world.sum(loss_sum)
+    if not counts[0].sum():
+        raise ValueError("there is no image to evaluate on")
+    return Evaluation(
+        classes=classes,
+        images=tuple(counts[0].tolist()),
+        correct=tuple(counts[1].tolist()),
+        correct_in_top5=int(top5),
+        loss_sum=float(loss_sum),
+    )

@@ -1,0 +1,108 @@
+"""From a loss to new weights: parameter groups, optimizer, learning rate per step, moving average."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+
+from rexnet.training.checkpoint import portable
+from rexnet.training.config import OptimConfig, ScheduleConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRate:
+    """Learning rate by step, counted from 0: `rate(step)`.
+
+    Linear from warmup_lr to the peak, then a cosine to min_lr. The cosine runs over all steps, the warm-up covers its
+    beginning: timm's default, under which the paper's models were trained.
+    """
+
+    peak_lr: float
+    schedule: ScheduleConfig
+    steps_per_epoch: int
+
+    def __call__(self, step: int) -> float:
+        schedule = self.schedule
+        warmup_steps = round(schedule.warmup_epochs * self.steps_per_epoch)
+        if step < warmup_steps:
+            return schedule.warmup_lr + (self.peak_lr - schedule.warmup_lr) * step / warmup_steps
+        share_done = step / (schedule.epochs * self.steps_per_epoch)
+        return schedule.min_lr + (self.peak_lr - schedule.min_lr) * 0.5 * (1 + math.cos(math.pi * share_done))
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig, *, lr: float) -> Optimizer:
+    """timm's optimizer of that name, with weight decay on matrices and kernels only: two parameter groups.
+
+    ValueError for a name timm does not have.
+    """
+    from timm.optim import create_optimizer_v2, list_optimizers  # pyright: ignore[reportPrivateImportUsage]
+
+    if config.optimizer not in (names := [str(name) for name in list_optimizers()]):
+        raise ValueError(f"--optimizer is {config.optimizer!r}; allowed: {', '.join(names)}")
+    return create_optimizer_v2(
+        model, opt=config.optimizer, lr=lr, weight_decay=config.weight_decay, momentum=config.momentum
+    )
+
+
+class Updater:
+    """Turns losses into updates of `model`, and carries everything that lasts from one update to the next."""
+
+    def __init__(self, model: nn.Module, config: OptimConfig, rate: LearningRate, *, scale_gradients: bool):
+        self.model = model
+        self.rate = rate
+        self.clip_grad = config.clip_grad
+        self.optimizer = make_optimizer(model, config, lr=rate.peak_lr)
+        # Always there and switched off without fp16, so that an update reads the same either way.
+        self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=scale_gradients)
+        self.ema = None
+        if config.ema_decay is not None:
+            from timm.utils.model_ema import ModelEmaV3
+
+            # Without the warm-up of the decay a short run would remember its random beginning.
+            self.ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network to evaluate and keep: the moving average where there is one."""
+        return self.ema.module if self.ema else self.model
+
+    def update(self, loss: Tensor, step: int) -> bool:
+        """One update from a scalar loss. False, with weights and moving average untouched, if anything is not finite.
+
+        The gradient's norm tells of a bad loss on any process, because gradients are averaged over all of them.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(step)
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        # An overflowing fp16 gradient is everyday business, for which the scaler leaves out the step.
+        finite = loss.isfinite() if self.scaler.is_enabled() else loss.isfinite() & norm.isfinite()
+        if not finite:
+            return False
+        if self.clip_grad is not None:
+            clip_grads_with_norm_(parameters, self.clip_grad, norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema:
+            self.ema.update(self.model, step + 1)
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs beside the evaluated network's weights to go on as if never stopped."""
+        weights = {"model": portable(self.model.state_dict())} if self.ema else {}
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), **weights}
+
+    def restore(self, evaluated: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """The reverse of `state`; `evaluated` are the evaluated network's weights."""
+        self.evaluated.load_state_dict(evaluated)
+        if self.ema:
+            self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])

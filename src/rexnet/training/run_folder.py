@@ -1,0 +1,182 @@
+"""The folder of a run: settings, environment, metrics and checkpoints, enough to repeat or continue it."""
+
+import json
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rexnet._version import __version__
+from rexnet.data.labelled_images import FileImages, ImageSet
+from rexnet.training.config import TrainConfig, changed_options, config_from_dict, config_to_dict
+from rexnet.training.curves import draw_curves
+from rexnet.training.distributed import World
+
+logger = logging.getLogger(__name__)
+
+FILES = (
+    *("config.json", "environment.json", "data.json", "metrics.jsonl", "summary.json", "curves.png"),
+    *("best.pt", "last.pt", "non_finite.json"),
+)
+SAMPLES = "samples"
+_MAX_SAMPLES = 10
+
+
+class RunFolder:
+    """Paths and records of one run. `path` is the folder itself."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        self.best = self.path / "best.pt"
+        self.last = self.path / "last.pt"
+
+    def holds(self, name: str) -> bool:
+        return (self.path / name).is_file()
+
+    def prepare(self, *, overwrite: bool) -> None:
+        """Makes the folder, free of a run. ValueError where it holds one and `overwrite` is off, or anything else."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"--output {str(self.path)!r} is a file; name a folder")
+        if self.holds("config.json"):
+            if not overwrite:
+                raise ValueError(
+                    f"--output {str(self.path)!r} holds a run already; --resume continues it, --overwrite replaces it"
+                )
+            for file in (*(self.path / name for name in FILES), *(self.path / SAMPLES).glob("*.png")):
+                file.unlink(missing_ok=True)
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise ValueError(f"--output {str(self.path)!r} holds other files; name a new or an empty folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def write(self, name: str, values: dict[str, Any]) -> None:
+        """`values` as JSON, in place of what was there, whole or not at all."""
+        self._replace(name, json.dumps(values, indent=2) + "\n")
+
+    def read(self, name: str) -> dict[str, Any]:
+        """What `write` wrote. ValueError, one sentence, where it is missing or broken."""
+        path = self.path / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{str(path)!r} cannot be read ({error}); is this the folder of a run?") from error
+
+    def append(self, row: dict[str, Any]) -> None:
+        """One more row of metrics.jsonl, and the curves with it."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        draw_curves(self.rows(), self.path / "curves.png", title=self.path.name)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl, one an epoch, without a last one that a kill cut short."""
+        if not self.holds("metrics.jsonl"):
+            return []
+        lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def keep_rows(self, epochs: int) -> None:
+        """Drops the rows after epoch `epochs`: a kill can fall between a row and its checkpoint."""
+        rows = [row for row in self.rows() if row["epoch"] <= epochs]
+        self._replace("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def save_samples(self, images: ImageSet) -> None:
+        """Pictures to try a prediction on, samples/CLASS-NUMBER.png, one a class, of a set that has no files."""
+        if isinstance(images, FileImages):
+            return
+        (self.path / SAMPLES).mkdir(exist_ok=True)
+        for target, name in list(enumerate(images.classes))[:_MAX_SAMPLES]:
+            indices = (images.targets == target).nonzero()[0]
+            if len(indices):
+                number = images.name(indices[0]).rpartition("/")[2]
+                images.load(indices[0]).save(self.path / SAMPLES / f"{name.replace('/', '-')}-{number}.png")
+
+    def _replace(self, name: str, text: str) -> None:
+        unfinished = self.path / f".{name}.unfinished"
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, self.path / name)
+
+
+def open_run(config: TrainConfig, world: World) -> RunFolder:
+    """The run's folder, with config.json and environment.json in it, the same on every process.
+
+    A run to resume keeps its config; ValueError names the options in which `config` differs from it.
+    """
+    resume = config.run.resume
+    if world.is_main:
+        path = folder_to_resume(config) if resume else config.run.output and Path(config.run.output)
+        run = RunFolder(path or next_free_folder(config.network.model, config.data))
+        if resume and run.holds("config.json"):
+            saved = config_from_dict(run.read("config.json"))
+            if changes := changed_options(saved, config):
+                raise ValueError(
+                    f"the run in {str(run.path)!r} has other settings: {', '.join(changes)}; --resume continues it as "
+                    "it began, a new --output starts another"
+                )
+        else:
+            run.prepare(overwrite=config.run.overwrite)
+            run.write("config.json", config_to_dict(config))
+            run.write("environment.json", describe_environment(world))
+        logger.info("run folder: %s", run.path)
+    else:
+        run = RunFolder("")
+    (path_everywhere,) = world.gather([str(run.path)] if world.is_main else [])
+    return RunFolder(path_everywhere)
+
+
+def folder_to_resume(config: TrainConfig) -> Path:
+    """The folder that --resume means. ValueError where it is named by --resume itself and holds no run."""
+    if not isinstance(config.run.resume, str):
+        return Path(config.run.output or "")
+    path = Path(config.run.resume)
+    path = path.parent if path.is_file() else path
+    if not RunFolder(path).holds("config.json"):
+        raise ValueError(f"--resume {str(path)!r} is not the folder of a run: it holds no config.json")
+    return path
+
+
+def next_free_folder(model: str, data: str, *, parent: str | os.PathLike[str] = "runs") -> Path:
+    """parent/MODEL-DATA-N with the smallest N from 1 that is free."""
+    short_name = Path(data).resolve().name if os.path.exists(data) else data.replace("/", "-")
+    number = 1
+    while (path := Path(parent, f"{model}-{short_name}-{number}")).exists():
+        number += 1
+    return path
+
+
+def describe_environment(world: World) -> dict[str, Any]:
+    """Versions, hardware, command and, for a checkout, its commit: what a reader needs to repeat the figures."""
+    import timm
+    import torchvision
+
+    on_gpu = world.device.type == "cuda"
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "commit": _commit(),
+        "rexnet": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": torchvision.__version__,
+        "timm": timm.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(world.device) if on_gpu else str(world.device),
+        "processes": world.size,
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit this package's source is at, with "+changes" where files differ; None outside a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
+    try:
+        done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,329 @@
+import logging
+import pickle
+import random
+import subprocess
+import sys
+import textwrap
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rexnet.data.decode import BadImageError
+from rexnet.data.image_sets import load_image_sets
+from rexnet.data.labelled_images import ArrayImages, FileImages
+from rexnet.data.loaders import EvalBatches, TrainBatches
+from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform, batch_mixer
+
+PREPROCESS = Preprocess(image_size_px=16, crop_ratio=1.0)
+AUGMENT = AugmentConfig(auto_augment="rand-m9-mstd0.5", random_erasing=0.5)
+TRANSFORM = TrainTransform(PREPROCESS, AUGMENT)
+
+
+def numbered(count: int, classes: int = 3) -> ArrayImages:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 12, 10, 3), dtype=np.uint8)
+    names = tuple(str(label) for label in range(classes))
+    return ArrayImages(pixels, np.arange(count) % classes, names, label="noise", numbers=np.arange(count))
+
+
+def files_with_bad_ones(folder: Path, count: int, bad: set[int]) -> FileImages:
+    folder.mkdir(exist_ok=True)
+    paths = [str(folder / f"{number:02d}.png") for number in range(count)]
+    for number, path in enumerate(paths):
+        if number in bad:
+            Path(path).write_bytes(b"" if number % 2 else b"text")
+        else:
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    return FileImages(paths, np.arange(count) % 2, ("a", "b"))
+
+
+def train_batches(images, **options) -> TrainBatches:
+    return TrainBatches(images, TRANSFORM, **{"batch_size": 4, "seed": 0, **options})
+
+
+def same(ours, theirs) -> bool:
+    return len(ours) == len(theirs) and all(
+        torch.equal(a, b) for one, other in zip(ours, theirs, strict=True) for a, b in zip(one, other, strict=True)
+    )
+
+
+def indices(batches) -> list[list[int]]:
+    return [batch.indices.tolist() for batch in batches]
+
+
+def flat_indices(batches) -> list[int]:
+    return list(chain.from_iterable(indices(batches)))
+
+
+def random_states():
+    return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+
+class TestOrder:
+    @pytest.mark.parametrize("count", [2, 3, 4, 5, 8, 9, 13, 31])
+    @pytest.mark.parametrize("batch_size", [2, 3, 4, 64])
+    def test_each_image_once_and_never_a_batch_of_one(self, count, batch_size):
+        batches = train_batches(numbered(count), batch_size=batch_size)
+        sizes = [len(batch.indices) for batch in batches.epoch(0)]
+        assert len(sizes) == len(batches) and min(sizes) >= 2 and max(sizes) <= batch_size + 1
+        assert sorted(flat_indices(batches.epoch(1))) == list(range(count))
+        assert batches.num_images == count
+
+    def test_merging_is_said_once(self, caplog):
+        caplog.set_level(logging.INFO)
+        batches = train_batches(numbered(9))
+        for epoch in range(3):
+            assert [len(batch.images) for batch in batches.epoch(epoch)] == [4, 5]
+        assert caplog.text.count("merged") == 1
+
+    def test_targets_and_pixels_belong_to_the_index(self):
+        images = numbered(13)
+        plain = TrainTransform(PREPROCESS, AugmentConfig(crop_scale=(1, 1), crop_aspect=(1, 1), horizontal_flip=0))
+        for batch in TrainBatches(images, plain, batch_size=4, seed=1).epoch(0):
+            assert batch.images.dtype == torch.float32 and batch.images.shape[1:] == (3, 16, 16)
+            assert batch.targets.dtype == batch.indices.dtype == torch.int64
+            for tensor, target, index in zip(*batch, strict=True):
+                assert target == images.targets[index]
+                assert torch.equal(tensor, plain(images.load(int(index))))
+
+    def test_epochs_and_seeds_differ(self):
+        images = numbered(40)
+        orders = {
+            (seed, epoch): tuple(flat_indices(train_batches(images, seed=seed).epoch(epoch)))
+            for seed in (0, 1)
+            for epoch in (0, 1, 2)
+        }
+        assert len(set(orders.values())) == 6
+
+    @pytest.mark.parametrize(("count", "world_size"), [(24, 2), (25, 2), (29, 3), (31, 4)])
+    def test_ranks_share_the_epoch_like_one_process(self, count, world_size):
+        images = numbered(count)
+        ranks = [train_batches(images, batch_size=3, rank=r, world_size=world_size) for r in range(world_size)]
+        whole = train_batches(images, batch_size=3 * world_size)
+        per_rank = [list(batches.epoch(2)) for batches in ranks]
+        assert len({len(batches) for batches in ranks}) == 1
+        assert {len(read) for read in per_rank} == {len(ranks[0])}
+        together = flat_indices(chain.from_iterable(per_rank))
+        assert len(together) == len(set(together)) == ranks[0].num_images == count // world_size * world_size
+        for step, batch in enumerate(whole.epoch(2)):
+            if len(batch.indices) == 3 * world_size and step < len(ranks[0]) - 1:
+                assert set(batch.indices.tolist()) == set().union(*(read[step].indices.tolist() for read in per_rank))
+
+    @pytest.mark.parametrize(
+        ("count", "options", "message"),
+        [
+            (1, {}, "1 training images for 1 processes"),
+            (0, {}, "0 training images"),
+            (3, {"world_size": 2}, "3 training images for 2 processes"),
+            (9, {"batch_size": 1}, "batch size is 1, but batch normalisation"),
+            (9, {"seed": -1}, "seed is -1"),
+        ],
+    )
+    def test_refused(self, count, options, message):
+        with pytest.raises(ValueError, match=message):
+            train_batches(numbered(count), **options)
+
+
+class TestRepeatable:
+    def test_independent_of_workers_and_of_what_was_read_before(self):
+        images = numbered(23)
+        alone = train_batches(images)
+        expected = {epoch: list(alone.epoch(epoch)) for epoch in (0, 1)}
+        assert not same(expected[0], expected[1])
+        for workers in (1, 2):
+            batches = train_batches(images, workers=workers)
+            assert same(list(batches.epoch(1)), expected[1])
+            assert same(list(batches.epoch(0)), expected[0])
+            assert same(list(batches.epoch(1)), expected[1])
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_starting_in_the_middle_and_leaving_early(self, workers):
+        batches = train_batches(numbered(23), workers=workers)
+        whole = list(batches.epoch(3))
+        assert same(list(batches.epoch(3, start_step=2)), whole[2:])
+        assert list(batches.epoch(3, start_step=len(whole))) == []
+        unfinished = batches.epoch(5)
+        next(unfinished)
+        unfinished.close()
+        assert same(list(batches.epoch(3)), whole)
+
+    def test_augmentation_follows_the_image_not_its_place(self):
+        """The same picture in the same epoch looks the same in any batch size and on any rank, and not in another."""
+        images = numbered(24)
+
+        def views(epoch, **options):
+            found = {}
+            for batch in train_batches(images, **options).epoch(epoch):
+                found.update(zip(batch.indices.tolist(), batch.images, strict=True))
+            return found
+
+        expected = views(0)
+        for other in (views(0, batch_size=7), {**views(0, rank=0, world_size=2), **views(0, rank=1, world_size=2)}):
+            assert expected.keys() == other.keys()
+            assert all(torch.equal(expected[index], other[index]) for index in expected)
+        for changed in (views(1), views(0, seed=1)):
+            assert sum(torch.equal(expected[index], changed[index]) for index in expected) <= 1
+
+    def test_images_of_a_batch_are_augmented_differently(self):
+        same_picture = ArrayImages(
+            np.broadcast_to(numbered(1)._pixels, (8, 12, 10, 3)), np.zeros(8), ("a",), label="x", numbers=np.arange(8)
+        )
+        (batch,) = train_batches(same_picture, batch_size=8).epoch(0)
+        assert len({tuple(image.flatten().tolist()) for image in batch.images}) == 8
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_the_callers_random_generators_stay(self, workers):
+        batches = train_batches(numbered(9), workers=workers, mixer=batch_mixer(AugmentConfig(mixup=1.0), 3))
+        held_back = EvalBatches(numbered(9), PREPROCESS, batch_size=4, workers=workers)
+        before = random_states()
+        assert len(list(batches.epoch(0))) == 2 and len(list(held_back)) == 3
+        assert random_states() == before
+
+    def test_also_after_an_error(self, tmp_path):
+        batches = train_batches(files_with_bad_ones(tmp_path / "x", 4, {1}))
+        before = random_states()
+        with pytest.raises(BadImageError):
+            list(batches.epoch(0))
+        assert random_states() == before
+
+    @pytest.mark.parametrize("images", [numbered(9), load_image_sets("digits").val], ids=["arrays", "digits"])
+    def test_what_workers_get_survives_pickling(self, images):
+        mixer = batch_mixer(AugmentConfig(mixup=0.5), len(images.classes))
+        batches = train_batches(images, mixer=mixer)
+        copy = pickle.loads(pickle.dumps(batches))
+        assert same(list(copy.epoch(1))[:2], list(batches.epoch(1))[:2])
+        held_back = EvalBatches(images, PREPROCESS, batch_size=64)
+        assert same(list(pickle.loads(pickle.dumps(held_back))), list(held_back))
+
+    @pytest.mark.slow
+    def test_spawned_workers(self, image_folder):
+        """As on Windows and macOS; in a program of its own, whose module the workers import anew."""
+        program = image_folder.parent / "program.py"
+        program.write_text(
+            textwrap.dedent(
+                """
+                import sys
+                import torch
+                from rexnet.data.image_sets import load_image_sets
+                from rexnet.data.loaders import TrainBatches
+                from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform, batch_mixer
+
+                if __name__ == "__main__":
+                    sets = load_image_sets(sys.argv[1])
+                    augment = AugmentConfig(auto_augment="rand-m9-mstd0.5", random_erasing=0.5, mixup=0.5)
+                    transform = TrainTransform(Preprocess(image_size_px=16), augment)
+                    options = dict(batch_size=8, seed=0, mixer=batch_mixer(augment, len(sets.classes)))
+                    here = TrainBatches(sets.train, transform, **options)
+                    spawned = TrainBatches(sets.train, transform, workers=1, start_method="spawn", **options)
+                    for ours, theirs in zip(here.epoch(1), spawned.epoch(1), strict=True):
+                        assert all(torch.equal(a, b) for a, b in zip(ours, theirs))
+                    print("equal")
+                """
+            )
+        )
+        done = subprocess.run([sys.executable, program, image_folder], capture_output=True, text=True, timeout=300)
+        assert (done.returncode, done.stdout) == (0, "equal\n"), done.stderr
+
+
+class TestMixing:
+    @pytest.mark.parametrize("augment", [AugmentConfig(mixup=0.5), AugmentConfig(cutmix=1.0, label_smoothing=0.1)])
+    def test_soft_targets_even_batches_any_workers(self, augment):
+        images = numbered(15)
+        mixer = batch_mixer(augment, 3)
+        expected = list(train_batches(images, batch_size=5, mixer=mixer).epoch(0))
+        assert [len(batch.images) for batch in expected] == [4, 4, 4]
+        for batch in expected:
+            assert len(batch.targets) == len(batch.indices) == 4 and batch.targets.shape == (4, 3)
+            torch.testing.assert_close(batch.targets.sum(1), torch.ones(4))
+        assert same(list(train_batches(images, batch_size=5, mixer=mixer, workers=2).epoch(0)), expected)
+        assert not same(list(train_batches(images, batch_size=5, mixer=mixer).epoch(1)), expected)
+
+
+class TestEvaluation:
+    @pytest.mark.parametrize("world_size", [1, 2, 3])
+    @pytest.mark.parametrize("count", [1, 2, 17, 31])
+    @pytest.mark.parametrize("batch_size", [1, 4, 64])
+    def test_every_image_exactly_once(self, count, world_size, batch_size):
+        images = numbered(count)
+        read = []
+        for rank in range(world_size):
+            batches = EvalBatches(images, PREPROCESS, batch_size=batch_size, rank=rank, world_size=world_size)
+            mine = flat_indices(batches)
+            assert mine == list(range(rank, count, world_size))
+            assert batches.num_images == len(mine) and len(batches) == -(-len(mine) // batch_size)
+            read += mine
+        assert sorted(read) == list(range(count))
+
+    def test_workers_and_repetition(self):
+        images = numbered(17)
+        alone = EvalBatches(images, PREPROCESS, batch_size=4)
+        expected = list(alone)
+        several = EvalBatches(images, PREPROCESS, batch_size=4, workers=2)
+        for again in (alone, several, several):
+            assert same(list(again), expected)
+        assert torch.equal(expected[1].images[2], PREPROCESS(images.load(6)))
+
+    def test_batch_size(self):
+        with pytest.raises(ValueError, match="batch size is 0"):
+            EvalBatches(numbered(3), PREPROCESS, batch_size=0)
+
+
+class TestBadImages:
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_error_is_one_sentence_with_the_path(self, tmp_path, workers):
+        images = files_with_bad_ones(tmp_path / "x", 12, {5})
+        for batches in (
+            train_batches(images, workers=workers).epoch(0),
+            iter(EvalBatches(images, PREPROCESS, batch_size=4, workers=workers)),
+        ):
+            with pytest.raises(BadImageError) as caught:
+                list(batches)
+            assert str(caught.value) == f"{images.name(5)} cannot be used as an image: the file is empty"
+            assert caught.value.path == images.name(5)
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_skip_leaves_out_counts_and_says_so_once(self, tmp_path, workers, caplog):
+        images = files_with_bad_ones(tmp_path / "x", 12, {2, 5, 7})
+        good, bad = {0, 1, 3, 4, 6, 8, 9, 10, 11}, {images.name(index) for index in (2, 5, 7)}
+        training = train_batches(images, workers=workers, bad_image="skip")
+        for epoch in range(3):
+            assert set(flat_indices(training.epoch(epoch))) == good
+        held_back = EvalBatches(images, PREPROCESS, batch_size=4, workers=workers, bad_image="skip")
+        for _ in range(2):
+            assert flat_indices(held_back) == sorted(good)
+        for batches in (training, held_back):
+            assert len(batches.skipped) == 3 and set(batches.skipped) == bad
+        for name in bad:
+            assert caplog.text.count(f"left out: {name}") == 2
+
+    def test_evaluation_drops_a_batch_without_images(self, tmp_path):
+        images = files_with_bad_ones(tmp_path / "x", 6, {2, 3})
+        batches = EvalBatches(images, PREPROCESS, batch_size=2, bad_image="skip")
+        assert indices(batches) == [[0, 1], [4, 5]]
+
+    @pytest.mark.parametrize("bad", [{0}, {0, 1}, {0, 1, 2, 3, 4, 5}, {1, 3, 5, 7}])
+    def test_training_keeps_its_steps_and_two_images_a_batch(self, tmp_path, bad):
+        images = files_with_bad_ones(tmp_path / "x", 8, bad)
+        batches = train_batches(images, batch_size=2, bad_image="skip")
+        for epoch in range(4):
+            read = indices(batches.epoch(epoch))
+            assert len(read) == 4
+            assert all(len(set(batch)) == len(batch) == 2 and not bad & set(batch) for batch in read)
+
+    @pytest.mark.parametrize("bad", [{0, 1, 2, 3}, {0, 1, 3}])
+    def test_nothing_left_to_train_on(self, tmp_path, bad):
+        batches = train_batches(files_with_bad_ones(tmp_path / "x", 4, bad), bad_image="skip")
+        with pytest.raises(ValueError, match="no two of 4 training images can be read"):
+            list(batches.epoch(0))
+
+
+class TestFolder:
+    def test_from_files_to_batches(self, image_folder):
+        sets = load_image_sets(image_folder)
+        batches = train_batches(sets.train, batch_size=8, workers=2)
+        assert sum(len(batch.images) for batch in batches.epoch(0)) == 36
+        means = torch.stack([batch.images.mean() for batch in EvalBatches(sets.val, PREPROCESS, batch_size=4)])
+        assert means.isfinite().all()

@@ -1,0 +1,116 @@
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+import rexnet
+from rexnet.data.decode import BadImageError
+from rexnet.data.transforms import Preprocess
+from rexnet.deploy.predict import PredictConfig, predict_files, render
+from rexnet.deploy.runtime import Predictor
+from rexnet.training import checkpoint
+from tests.drawings import draw
+
+CLASSES = ("cat", "dog, or wolf", "füchse")
+
+
+@pytest.fixture(scope="module")
+def checkpoint_file(tmp_path_factory):
+    torch.manual_seed(0)
+    model = rexnet.create_model("rexnet", width=0.3, num_classes=3)
+    preprocess = Preprocess(image_size_px=48, crop_ratio=0.9)
+    path = tmp_path_factory.mktemp("run") / "best.pt"
+    checkpoint.save(path, checkpoint.pack(model, classes=CLASSES, preprocess=preprocess, metrics={}))
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "with space"
+    (folder / "deep").mkdir(parents=True)
+    for index, kind in enumerate(("cat", "dog", "fox", "cat", "dog")):
+        draw(kind, index, (40 + 7 * index, 64 - 5 * index)).save(folder / "deep" / f"{index} é.png")
+    return folder
+
+
+def test_an_image_is_judged_alone_and_the_source_does_not_matter(checkpoint_file, pictures):
+    predictor = Predictor.load(checkpoint_file)
+    files = sorted((pictures / "deep").iterdir())
+    together = predictor(files)
+    for file, expected in zip(files, together, strict=True):
+        with Image.open(file) as picture:
+            sources = [str(file), file.read_bytes(), picture.copy()]
+        for source in sources:
+            (alone,) = predictor([source])
+            assert alone.best.name == expected.best.name
+            assert alone.best.probability == pytest.approx(expected.best.probability, abs=1e-5)
+    assert [prediction.image for prediction in together] == [str(file) for file in files]
+    probabilities = [scored.probability for scored in together[0].classes]
+    assert probabilities == sorted(probabilities, reverse=True) and sum(probabilities) == pytest.approx(1)
+
+
+def test_prediction_is_what_the_loaded_model_says(checkpoint_file, pictures):
+    model = rexnet.load(checkpoint_file)
+    file = next((pictures / "deep").iterdir())
+    with Image.open(file) as picture, torch.no_grad():
+        logits = model(model.preprocess(picture.convert("RGB"))[None])
+    (prediction,) = Predictor.load(checkpoint_file)([file])
+    assert prediction.best.name == model.classes[logits.argmax()]
+    assert prediction.best.probability == pytest.approx(logits.softmax(1).max().item(), abs=1e-5)
+
+
+def test_bad_images_stop_or_are_listed_in_place(checkpoint_file, pictures):
+    bad = pictures / "a torn.jpg"
+    bad.write_bytes(b"\xff\xd8\xff\xe0 torn")
+    config = {"checkpoint": str(checkpoint_file), "images": (str(pictures),)}
+    with pytest.raises(BadImageError, match=r"a torn\.jpg"):
+        predict_files(PredictConfig(**config))
+    predictions = predict_files(PredictConfig(**config, bad_image="skip"))
+    assert len(predictions) == 6
+    assert [prediction.image for prediction in predictions if prediction.error] == [str(bad)]
+    with pytest.raises(ValueError, match=r"no prediction for .*a torn\.jpg"):
+        _ = predictions[0].best
+
+
+def test_formats_hold_the_same(checkpoint_file, pictures):
+    import csv
+    import io
+
+    (pictures / "torn.jpg").write_bytes(b"")
+    config = PredictConfig(checkpoint=str(checkpoint_file), images=(str(pictures),), bad_image="skip", top_k=2)
+    predictions = predict_files(config)
+    rows = list(csv.DictReader(io.StringIO(render(predictions, "csv"))))
+    items = json.loads(render(predictions, "json"))
+    lines = render(predictions, "text").splitlines()
+    assert len(rows) == len(items) == len(lines) == 6
+    for row, item, prediction in zip(rows, items, predictions, strict=True):
+        assert row["image"] == item["image"] == prediction.image
+        if prediction.error:
+            assert row["error"] == item["error"] == prediction.error and row["class_1"] == ""
+        else:
+            assert row["class_1"] == item["predictions"][0]["class"] == prediction.best.name
+            assert float(row["probability_2"]) == item["predictions"][1]["probability"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": ()}, "no images given"),
+        ({"csv": True, "json": True}, "--csv and --json exclude each other"),
+        ({"top_k": 0}, "top_k is 0; allowed: 1 or more"),
+        ({"batch_size": 0}, "batch_size is 0; allowed: 1 or more"),
+        ({"device": "tpu"}, "--device is 'tpu'"),
+        ({"images": ("nowhere.jpg",)}, "nowhere.jpg does not exist"),
+    ],
+)
+def test_wrong_options_are_one_sentence(checkpoint_file, pictures, changes, message):
+    with pytest.raises(ValueError, match=message):
+        options = {"checkpoint": str(checkpoint_file), "images": (str(pictures),), **changes}
+        predict_files(PredictConfig(**options))
+
+
+def test_class_names_must_fit_the_model():
+    with pytest.raises(ValueError, match="2 class names given for a model of 3 classes"):
+        model = rexnet.create_model("rexnet", width=0.3, num_classes=3)
+        Predictor(model, classes=("a", "b"), preprocess=Preprocess())

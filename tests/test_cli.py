@@ -1,0 +1,80 @@
+"""The command line as a user meets it: in a process of its own."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.drawings import draw
+
+
+def run_rexnet(*arguments, cwd, expect=0):
+    command = [sys.executable, "-m", "rexnet", *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert done.returncode == expect, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_train_validate_predict_on_a_folder(image_folder, tmp_path):
+    small = ("--model", "rexnet", "--width", "0.3", "--image-size", "32", "--batch-size", "8", "--threads", "1")
+    trained = run_rexnet("train", image_folder, *small, "--epochs", "2", "--output", "run", cwd=tmp_path)
+    run = tmp_path / "run"
+    made = {"config.json", "environment.json", "metrics.jsonl", "summary.json", "curves.png", "best.pt", "last.pt"}
+    assert made <= {path.name for path in run.iterdir()}
+    assert "rexnet predict" in trained.stdout
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+
+    measured = run_rexnet("validate", run / "best.pt", image_folder, cwd=tmp_path)
+    summary = json.loads((run / "summary.json").read_text())
+    assert f"12 images  top-1 {summary['best']['val_top1']:.2f} %" in measured.stdout
+
+    odd = tmp_path / "odd name,\n1.jpg"
+    draw("cat", 7).save(odd)
+    predicted = run_rexnet("predict", run / "best.pt", odd, image_folder / "val", "--csv", cwd=tmp_path)
+    rows = list(csv.DictReader(predicted.stdout.splitlines(keepends=True)))
+    assert len(rows) == 13 and rows[0]["image"] == str(odd)
+    assert {row["class_1"] for row in rows} <= {"cat", "dog", "fox"}
+
+    again = run_rexnet("train", image_folder, *small, "--epochs", "2", "--output", "run", cwd=tmp_path, expect=1)
+    assert again.stderr.startswith("rexnet: ") and "--overwrite" in again.stderr
+    assert len(again.stderr.splitlines()) == 1
+
+
+def test_help_and_version_are_quick_and_name_every_command(tmp_path):
+    shown = run_rexnet("--help", cwd=tmp_path).stdout
+    assert all(word in shown for word in ("train", "validate", "predict", "models"))
+    assert run_rexnet("--version", cwd=tmp_path).stdout.strip()
+    script = "import rexnet, rexnet.cli, sys; sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'PIL')))"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_models_lists_every_variant(tmp_path):
+    shown = run_rexnet("models", cwd=tmp_path).stdout
+    assert "rexnet_plain" in shown and "rexnet_lite_150" in shown and "rexnet_100.nav_in1k" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("trian",), 2, "did you mean train?"),
+        (("train", "--epocs", "3"), 2, "--epochs"),
+        (("predict",), 2, "CHECKPOINT"),
+        (("models", "--json"), 2, "takes no options"),
+        (("train", "no/such/folder"), 1, "no/such/folder"),
+        (("train", "digits", "--lr", "-1"), 1, "--lr is -1.0; allowed: above 0"),
+        (("train", "digits", "--model", "resnet50"), 1, "there is no model 'resnet50'"),
+        (("train", "digits", "--device", "cuda:9"), 1, "this machine allows"),
+        (("validate", "no.pt", "digits"), 1, "no.pt"),
+        (("predict", "no.pt", "."), 1, "holds no images"),
+    ],
+)
+def test_mistakes_get_one_sentence_and_an_exit_code(arguments, code, said, tmp_path):
+    done = run_rexnet(*arguments, cwd=tmp_path, expect=code)
+    assert said.lower() in done.stderr.lower()
+    if code == 1:
+        assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("rexnet: ")
+    assert not (tmp_path / "runs").exists(), "a refused command leaves nothing behind"
