@@ -2,10 +2,10 @@ import os
 import socket
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+
+from tests.drawings import draw_folder
 
 SHARED = Path(os.environ.get("REXNET_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -39,37 +39,6 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def shared_data(shared) -> Path:
     return shared / "data"
-
-
-def draw(kind: str, seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
-    """A small picture of one of three shapes on noise: enough for a network to tell them apart."""
-    random = np.random.default_rng(seed)
-    noise = random.integers(0, 90, (size[1], size[0], 3), dtype=np.uint8)
-    image = Image.fromarray(noise)
-    pen = ImageDraw.Draw(image)
-    left, top = random.integers(2, 14, 2).tolist()
-    box = (left, top, left + 24, top + 22)
-    colour = tuple(random.integers(160, 255, 3).tolist())
-    if kind == "cat":
-        pen.ellipse(box, fill=colour)
-    elif kind == "dog":
-        pen.rectangle(box, outline=colour, width=3)
-    else:
-        pen.line((box[0], box[1], box[2], box[3]), fill=colour, width=4)
-        pen.line((box[0], box[3], box[2], box[1]), fill=colour, width=4)
-    return image
-
-
-def draw_folder(root: Path, train: int = 12, val: int = 4) -> Path:
-    """root/{train,val}/{cat,dog,fox}/N.jpg (N.png for odd N)."""
-    for split, count in (("train", train), ("val", val)):
-        for label, kind in enumerate(("cat", "dog", "fox")):
-            folder = root / split / kind
-            folder.mkdir(parents=True)
-            for index in range(count):
-                seed = 1000 * label + index + (500 if split == "val" else 0)
-                draw(kind, seed).save(folder / f"{index}.{'png' if index % 2 else 'jpg'}")
-    return root
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 import logging
+import multiprocessing
 import pickle
 import random
 import subprocess
 import sys
 import textwrap
+import time
 from itertools import chain
 from pathlib import Path
 
@@ -189,8 +191,9 @@ class TestRepeatable:
             list(batches.epoch(0))
         assert random_states() == before
 
-    @pytest.mark.parametrize("images", [numbered(9), load_image_sets("digits").val], ids=["arrays", "digits"])
-    def test_what_workers_get_survives_pickling(self, images):
+    @pytest.mark.parametrize("kind", ["arrays", "files"])
+    def test_what_workers_get_survives_pickling(self, kind, tmp_path):
+        images = numbered(9) if kind == "arrays" else files_with_bad_ones(tmp_path / "x", 9, set())
         mixer = batch_mixer(AugmentConfig(mixup=0.5), len(images.classes))
         batches = train_batches(images, mixer=mixer)
         copy = pickle.loads(pickle.dumps(batches))
@@ -279,10 +282,25 @@ class TestBadImages:
             train_batches(images, workers=workers).epoch(0),
             iter(EvalBatches(images, PREPROCESS, batch_size=4, workers=workers)),
         ):
-            with pytest.raises(BadImageError) as caught:
+            told = None
+            try:  # pytest.raises would keep the worker processes in a reference cycle
                 list(batches)
-            assert str(caught.value) == f"{images.name(5)} cannot be used as an image: the file is empty"
-            assert caught.value.path == images.name(5)
+            except BadImageError as error:
+                told = (error.path, str(error))
+            assert told == (images.name(5), f"{images.name(5)} cannot be used as an image: the file is empty")
+
+    def test_workers_stop_at_once_after_an_error(self, tmp_path):
+        others = set(multiprocessing.active_children())
+        batches = train_batches(files_with_bad_ones(tmp_path / "x", 12, {5}), workers=2)
+        failed = False
+        try:
+            list(batches.epoch(0))
+        except BadImageError:
+            failed = True
+        start = time.perf_counter()
+        del batches
+        assert failed and set(multiprocessing.active_children()) <= others
+        assert time.perf_counter() - start < 4
 
     @pytest.mark.parametrize("workers", [0, 2])
     def test_skip_leaves_out_counts_and_says_so_once(self, tmp_path, workers, caplog):

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from timm.data import resolve_data_config
 
 import rexnet
+from rexnet.data.transforms import Preprocess
 from rexnet.models.published import PUBLISHED, download_weights, markdown_table, published_for
 from rexnet.models.weight_files import WeightsError
 from rexnet.models.weights import read_weights
@@ -86,8 +87,8 @@ def test_facts_are_those_of_the_installed_timm(name):
         "image_size_px": transform["input_size"][-1],
         "crop_ratio": transform["crop_pct"],
         "interpolation": transform["interpolation"],
-        "mean": transform["mean"],
-        "std": transform["std"],
+        "mean": list(transform["mean"]),
+        "std": list(transform["std"]),
     }
 
 
@@ -99,6 +100,8 @@ def test_all_hub_tags_with_weights_are_in_the_table():
 def test_what_is_unknown_is_none():
     for name, row in PUBLISHED.items():
         assert (row.preprocess is None) == ("lite" in name)
+        if row.preprocess is not None:
+            assert Preprocess.from_dict(row.preprocess).to_dict() == row.preprocess
         assert (row.sha256_prefix is None) == (row.host != "timm-release")
         assert (row.top1_percent is None) == name.endswith(".sw_in12k")
         assert row.sha256_prefix is None or f"-{row.sha256_prefix}.pth" in row.file

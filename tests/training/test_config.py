@@ -154,7 +154,7 @@ def test_lr_follows_the_total_batch_unless_told_otherwise():
 
 
 @pytest.mark.parametrize("kind", [TrainConfig, ValidateConfig])
-def test_every_option_has_a_help_text_and_no_two_share_a_name(kind):
+def test_no_two_options_share_a_name(kind):
     names: list[str] = []
     for outer in dataclasses.fields(kind):
         group = outer.type if dataclasses.is_dataclass(outer.type) else None

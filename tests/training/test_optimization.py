@@ -1,3 +1,4 @@
+import io
 import math
 from dataclasses import replace
 
@@ -156,7 +157,7 @@ def test_clipping_bounds_the_whole_gradient(tiny_model):
     updates = updater(model, optimizer="momentum", momentum=0.0, weight_decay=0.0, clip_grad=1e-3)
     before = snapshot(model)
     updates.update(loss_of(model), 5)
-    moved = torch.cat([(value - before[key]).flatten() for key, value in model.named_parameters()])
+    moved = torch.cat([(value.detach() - before[key]).flatten() for key, value in model.named_parameters()])
     assert float(moved.norm()) == pytest.approx(1e-3 * updates.rate(5), rel=1e-3)
 
 
@@ -181,19 +182,10 @@ def test_restored_state_goes_on_bit_for_bit(tiny_model, config):
 
 
 def _saved(content):
-    import io
-
     buffer = io.BytesIO()
     torch.save(content, buffer)
     buffer.seek(0)
     return buffer
-
-
-def test_layer_rates_of_a_group_scale_the_rate(tiny_model):
-    updates = updater(tiny_model())
-    updates.optimizer.param_groups[0]["lr_scale"] = 0.1
-    updates.update(loss_of(updates.model), 7)
-    assert [g["lr"] / updates.rate(7) for g in updates.optimizer.param_groups] == pytest.approx([0.1, 1.0])
 
 
 def test_a_warm_up_longer_than_the_run_is_cut_by_its_end():

@@ -248,12 +248,13 @@ def _unchanged(read: Any) -> Any:
 
 def _account(bad: list[tuple[str, str]], policy: BadImagePolicy, skipped: list[str]) -> None:
     for name, reason in bad:
-        error = BadImageError(name, reason)
         if policy == "error":
-            raise error
+            # Kept in no variable: that would tie the loader into a reference cycle, and worker processes of a loader
+            # that the garbage collector finds take five seconds each to stop.
+            raise BadImageError(name, reason)
         if name not in skipped:
             skipped.append(name)
-            logger.warning("left out: %s", error)
+            logger.warning("left out: %s", BadImageError(name, reason))
 
 
 def _seed_all(*key: int) -> None:

@@ -47,11 +47,16 @@ class PublishedWeights:
 
     @property
     def preprocess(self) -> dict[str, Any] | None:
-        """The evaluation transform in plain values, or None where part of it is unknown."""
-        if None in (self.crop_ratio, self.interpolation, self.mean, self.std):
+        """The evaluation transform in values for JSON, or None where part of it is unknown."""
+        if self.crop_ratio is None or self.interpolation is None or self.mean is None or self.std is None:
             return None
-        fields = ("image_size_px", "crop_ratio", "interpolation", "mean", "std")
-        return {field: getattr(self, field) for field in fields}
+        return {
+            "image_size_px": self.image_size_px,
+            "crop_ratio": self.crop_ratio,
+            "interpolation": self.interpolation,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
 
 
 def _hub(tag: str, top1: float | None = None, top5: float | None = None, **facts: Any) -> PublishedWeights:

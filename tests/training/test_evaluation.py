@@ -1,0 +1,72 @@
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rexnet.training.distributed import World
+from rexnet.training.evaluation import evaluate
+
+WORLD = World(device=torch.device("cpu"))
+
+
+class Batch(NamedTuple):
+    images: Tensor
+    targets: Tensor
+
+
+class Answers(nn.Module):
+    """Its "images" (B, K) are the logits it answers with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def batches(logits: Tensor, targets: Tensor, size: int) -> list[Batch]:
+    return [Batch(*pair) for pair in zip(logits.split(size), targets.split(size), strict=True)]
+
+
+@pytest.mark.parametrize("num_classes", [2, 4, 5, 6, 40])
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
+def test_counts_equal_a_plain_count_at_any_batch_size(num_classes, batch_size):
+    random = torch.Generator().manual_seed(num_classes)
+    logits = torch.randn(101, num_classes, generator=random)
+    targets = torch.randint(num_classes, (101,), generator=random)
+    classes = tuple(map(str, range(num_classes)))
+    found = evaluate(Answers(), batches(logits, targets, batch_size), classes=classes, world=WORLD)
+
+    order = np.argsort(-logits.numpy(), axis=1)
+    right = order[:, 0] == targets.numpy()
+    in_top5 = (order[:, :5] == targets.numpy()[:, None]).any(1)
+    assert (found.num_images, sum(found.correct), found.correct_in_top5) == (101, right.sum(), in_top5.sum())
+    for label in range(num_classes):
+        mine = targets.numpy() == label
+        assert (found.images[label], found.correct[label]) == (mine.sum(), (right & mine).sum())
+    expected = nn.functional.cross_entropy(logits.double(), targets, reduction="sum")
+    assert found.loss_sum == pytest.approx(float(expected), rel=1e-6)
+    assert found.figures()["top1"] == pytest.approx(100 * right.mean(), abs=1e-4)
+
+
+def test_a_class_without_images_has_no_accuracy():
+    found = evaluate(Answers(), [Batch(torch.eye(3)[:2], torch.tensor([0, 2]))], classes=("a", "b", "c"), world=WORLD)
+    assert found.by_class() == {
+        "a": {"images": 1, "correct": 1, "top1": 100.0},
+        "b": {"images": 0, "correct": 0, "top1": None},
+        "c": {"images": 1, "correct": 0, "top1": 0.0},
+    }
+
+
+def test_no_image_at_all_is_one_sentence():
+    with pytest.raises(ValueError, match="no image"):
+        evaluate(Answers(), [], classes=("a", "b"), world=WORLD)
+
+
+def test_the_network_is_evaluated_in_eval_mode_and_statistics_stay(tiny_model):
+    model = tiny_model().train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    images = torch.randn(4, 3, 16, 16)
+    first = evaluate(model, [Batch(images, torch.arange(4) % 3)], classes=("a", "b", "c"), world=WORLD)
+    second = evaluate(model, [Batch(images, torch.arange(4) % 3)], classes=("a", "b", "c"), world=WORLD)
+    assert first == second and not model.training
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())

@@ -1,0 +1,93 @@
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+import torch
+import tyro
+
+from rexnet.data.transforms import AugmentConfig
+from rexnet.models.variants import model_config
+from rexnet.training.config import RecipeName, TrainConfig
+from rexnet.training.distributed import World
+from rexnet.training.recipes import RECIPES, choose_recipe, digits, imagenet, starting_point
+from rexnet.training.run_folder import open_run
+
+
+def test_every_recipe_name_has_its_function_and_every_config_its_name():
+    assert {*RECIPES, "auto"} == set(get_args(RecipeName))
+    for name, recipe in RECIPES.items():
+        config = recipe()
+        assert config.recipe == name
+        network = config.network
+        assert model_config(network.model, width=network.width, stem_stride=network.stem_stride).num_classes == 1000
+
+
+def test_every_recipe_says_how_to_run_it():
+    for recipe in (*RECIPES.values(), digits):
+        text = recipe.__doc__ or ""
+        assert "Command: " in text and "Hardware: " in text, recipe
+        assert "Expect" in text or "ntested" in text, recipe
+
+
+def test_the_papers_recipe():
+    config = imagenet()
+    assert config.augment == AugmentConfig(
+        crop_scale=(0.08, 1.0),
+        auto_augment="rand-m9-mstd0.5",
+        random_erasing=0.2,
+        erasing_mode="pixel",
+        label_smoothing=0.1,
+    )
+    assert (config.input.image_size, config.input.crop_ratio, config.input.interpolation) == (224, 0.875, "bicubic")
+    optim = config.optim
+    assert (optim.optimizer, optim.momentum, optim.weight_decay, optim.ema_decay) == ("sgd", 0.9, 1e-5, None)
+    assert optim.peak_lr(4 * config.run.batch_size) == 0.5
+    assert (config.schedule.epochs, config.schedule.warmup_epochs, config.schedule.min_lr) == (400, 5.0, 0.0)
+    assert (config.network.drop_rate, config.network.drop_path_rate) == (0.2, 0.0)
+
+
+def test_auto_looks_at_the_data_and_the_weights(image_folder, tmp_path):
+    assert choose_recipe("digits", None) == "small-image"
+    assert choose_recipe("torchvision/cifar10", None) == "small-image"
+    assert choose_recipe(str(image_folder), None) == "small-image"
+    assert choose_recipe(str(image_folder), "rexnet_100.nav_in1k") == "finetune"
+    with pytest.raises(ValueError, match="does not exist"):
+        choose_recipe(str(tmp_path / "missing"), None)
+
+
+def test_photographs_are_trained_from_scratch(tmp_path):
+    from PIL import Image
+
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (200, 150)).save(tmp_path / name / "0.jpg")
+    assert choose_recipe(str(tmp_path), None) == "scratch"
+
+
+def test_digits_are_never_mirrored():
+    assert starting_point(TrainConfig()) == digits()
+    assert digits().augment.horizontal_flip == 0.0
+    assert starting_point(TrainConfig(recipe="small-image")) == digits()
+    assert starting_point(TrainConfig(data="torchvision/cifar10")).augment.horizontal_flip == 0.5
+
+
+def command_line(arguments: str) -> TrainConfig:
+    def parse(**default):
+        return tyro.cli(TrainConfig, args=arguments.split(), config=(tyro.conf.OmitArgPrefixes,), **default)
+
+    return parse(default=starting_point(parse()))
+
+
+def test_options_override_the_recipe_and_nothing_else():
+    config = command_line("digits --lr 0.3 --epochs 2")
+    base = digits()
+    assert config == replace(base, optim=replace(base.optim, lr=0.3), schedule=replace(base.schedule, epochs=2))
+
+
+def test_resuming_needs_no_other_option(tiny_config):
+    run = open_run(tiny_config, World(device=torch.device("cpu")))
+    for line in (f"--resume {run.path}", f"--resume --output {run.path}", f"{tiny_config.data} --resume {run.path}"):
+        config = command_line(line)
+        assert open_run(config, World(device=torch.device("cpu"))).path == run.path
+    with pytest.raises(ValueError, match=r"--epochs 9 \(was 3\)"):
+        open_run(command_line(f"--resume {run.path} --epochs 9"), World(device=torch.device("cpu")))
