@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-import results
+import records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +56,13 @@ def row(options: Options) -> dict[str, Any]:
         "note": options.note,
         "date": environment["time"][:10],
         "commit": (environment["commit"] or "")[:7],
-        "device": results.device_name(environment["device"]),
+        "device": records.device_name(environment["device"]),
         **{name: environment[name] for name in ("processes", "threads", "python", "torch", "torchvision", "timm")},
     }
 
 
 def main() -> None:
-    print(f"appended to {results.append('classification', row(tyro.cli(Options, description=__doc__)))}")
+    print(f"appended to {records.append('classification', row(tyro.cli(Options, description=__doc__)))}")
 
 
 if __name__ == "__main__":

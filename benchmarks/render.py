@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-import results
+import records
 import rexnet
 from rexnet.models.cost import measure_cost
 
@@ -52,7 +52,7 @@ def throughput() -> str:
     """The newest row of each setting of benchmarks/throughput.py."""
     newest = {}
     for device in ("cpu", "cuda"):
-        for row in results.read(f"throughput_{device}"):
+        for row in records.read(f"throughput_{device}"):
             newest[row["what"], row["model"], row["device"], row["precision"], row["compile"], row["batch"]] = row
     rows = [
         [
@@ -79,7 +79,7 @@ def classification() -> str:
             f"{row['minutes']:g}",
             f"{row['device']}, {row['processes']} x {row['threads']} threads",
         ]
-        for row in results.read("classification")
+        for row in records.read("classification")
     ]
     return table(["data", "command", "top-1, %", "minutes", "machine"], rows)
 

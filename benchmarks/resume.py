@@ -14,7 +14,7 @@ from typing import Annotated
 import torch
 import tyro
 
-import results
+import records
 from rexnet.training import checkpoint
 
 
@@ -68,7 +68,7 @@ def main() -> None:
         "equal_bit_for_bit": equal,
     }
     print(f"{tensors} tensors, equal bit for bit: {equal}")
-    results.append("resume", {**row, **results.provenance("cpu")})
+    records.append("resume", {**row, **records.provenance("cpu")})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-import results
+import records
 import rexnet
 
 
@@ -89,7 +89,7 @@ def measure(mode: str, options: Options) -> dict[str, Any]:
     labels = torch.randint(1000, (batch,), device=options.device)
     steps, peak_mib = {}, {}
     for name, create in (("ours", rexnet.create_model), ("timm", timm.create_model)):
-        model = create(options.model).to(options.device, memory_format=torch.channels_last).train(mode == "training")
+        model = create(options.model).to(options.device).to(memory_format=torch.channels_last).train(mode == "training")
         runner: Any = torch.compile(model) if options.compile else model
         if mode == "training":
             steps[name] = training_step(runner, images, labels, options.precision)
@@ -131,7 +131,7 @@ def main() -> None:
         print(f"{mode}: {ours[1]:.1f} images/s, timm {theirs[1]:.1f}, ratio {ratio[1]} ({ratio[0]} to {ratio[2]})")
         if options.record:
             print(
-                f"appended to {results.append(f'throughput_{device}', {**row, **results.provenance(options.device)})}"
+                f"appended to {records.append(f'throughput_{device}', {**row, **records.provenance(options.device)})}"
             )
 
 

@@ -1,20 +1,13 @@
 import os
-import pickle
 import shutil
-import sys
 import tarfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
-import torchvision.datasets
 from PIL import Image
 
 from rexnet.data.image_sets import load_image_sets, load_labelled_images, small_images
-from rexnet.data.labelled_images import ArrayImages, FileImages
-from rexnet.data.named_sets import stratified_split
 
 
 def make(root: Path, *names: str, size: tuple[int, int] = (9, 7)) -> Path:
@@ -178,20 +171,6 @@ class TestOneFolder:
                     function(data)
 
 
-class TestSplit:
-    @pytest.mark.parametrize("seed", range(5))
-    def test_properties(self, seed):
-        random = np.random.default_rng(seed)
-        targets = random.integers(0, 30, 400)
-        fraction = random.uniform(0.01, 0.99)
-        train, val = stratified_split(targets, fraction, seed)
-        assert sorted([*train, *val]) == list(range(400))
-        for label in np.unique(targets):
-            count, held_back = (targets == label).sum(), (targets[val] == label).sum()
-            assert count == 1 or 1 <= held_back <= count - 1
-            assert abs(held_back - count * fraction) <= 1
-
-
 class TestLabelled:
     def test_matched_by_name_not_by_position(self, image_folder):
         images = load_labelled_images(image_folder, ["fox", "wolf", "cat", "dog"])
@@ -228,111 +207,6 @@ class TestLabelled:
     def test_digits(self):
         images = load_labelled_images("digits", tuple("9876543210"))
         assert images.targets[0] == 9 - load_image_sets("digits").val.targets[0]
-
-
-class TestDigits:
-    def test_content(self):
-        sets = load_image_sets("digits", seed=5)
-        assert sets.description == "digits: 1,438 train / 359 val images of 10 classes (its own split)"
-        assert sets.classes == tuple("0123456789")
-        names = names_of(sets.train) + names_of(sets.val)
-        assert sorted(names) == sorted(f"digits/{number}" for number in range(1797))
-        image = sets.train.load(0)
-        assert image.mode == "RGB" and image.size == (8, 8)
-        assert max(np.asarray(sets.train.load(index)).max() for index in range(20)) == 255
-        assert np.bincount(sets.val.targets).min() >= 34
-
-    def test_the_same_digits_are_held_back_for_every_seed(self):
-        assert names_of(load_image_sets("digits", seed=1).val) == names_of(load_image_sets("digits", seed=2).val)
-
-    def test_a_folder_of_that_name_needs_a_path(self, image_folder, monkeypatch):
-        image_folder.rename(image_folder.parent / "digits")
-        monkeypatch.chdir(image_folder.parent)
-        assert len(load_image_sets("digits").classes) == 10
-        assert len(load_image_sets("./digits").classes) == 3
-
-
-class FakeTorchvision:
-    """Stands for the data sets whose files are not here: what torchvision gives once they are loaded."""
-
-    calls: list[dict]
-
-    def __init__(self, attributes):
-        self.attributes, self.calls = attributes, []
-        self.__name__ = "CIFAR10"
-
-    def __call__(self, folder, **options):
-        self.calls.append({"folder": folder, **options})
-        if not options.get("download") and len(self.calls) == 1:
-            raise RuntimeError("Dataset not found or corrupted. You can use download=True to download it")
-        return SimpleNamespace(**self.attributes)
-
-
-class TestTorchvision:
-    def test_no_network_is_one_sentence(self, tmp_path, monkeypatch, capsys):
-        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-        for name in ("cifar10", "CIFAR10", "svhn"):
-            with pytest.raises(ValueError, match=r"cannot be downloaded .* run torchvision.datasets") as caught:
-                load_image_sets(f"torchvision/{name}")
-            assert str(tmp_path / "datasets") in str(caught.value) and "\n" not in str(caught.value)
-
-    def test_unknown_name_lists_the_known(self):
-        for function in (load_image_sets, small_images):
-            with pytest.raises(ValueError, match=r"torchvision/cifar11 is none of .* cifar10, cifar100"):
-                function("torchvision/cifar11")
-
-    @pytest.mark.parametrize("layout", ["NHWC", "NCHW", "NHW"])
-    def test_arrays(self, tmp_path, monkeypatch, layout):
-        pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), dtype=np.uint8)
-        data = {"NHWC": pixels, "NCHW": pixels.transpose(0, 3, 1, 2), "NHW": torch.tensor(pixels[..., 0])}[layout]
-        labels = {"labels" if layout == "NCHW" else "targets": np.array([0, 1, 2, 0, 1, 2])}
-        fake = FakeTorchvision({"data": data, **labels, **({} if layout == "NCHW" else {"classes": ["x", "y", "z"]})})
-        monkeypatch.setattr(torchvision.datasets, "CIFAR10", fake)
-        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-        sets = load_image_sets("torchvision/cifar10")
-        assert [call.get("download", False) for call in fake.calls] == [False, True, False]
-        assert [call["train"] for call in fake.calls] == [True, True, False]
-        assert sets.classes == (("0", "1", "2") if layout == "NCHW" else ("x", "y", "z"))
-        expected = pixels[4] if layout != "NHW" else np.repeat(pixels[4, :, :, :1], 3, axis=2)
-        np.testing.assert_array_equal(np.asarray(sets.train.load(4)), expected)
-        assert sets.description == "torchvision/cifar10: 6 train / 6 val images of 3 classes (its own split)"
-
-    @pytest.mark.parametrize("attribute", ["_images", "_image_files"])
-    def test_files_go_through_the_one_decoder(self, image_folder, monkeypatch, attribute):
-        path = image_folder / "train" / "cat" / "0.jpg"
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        Image.new("RGB", (20, 10)).save(path, exif=exif)
-        fake = FakeTorchvision({attribute: [path], "_labels": [0], "classes": ["cat"]})
-        monkeypatch.setattr(torchvision.datasets, "Food101", fake)
-        images = load_image_sets("torchvision/food101").train
-        assert images.load(0).size == (10, 20) and images.name(0) == str(path)
-
-    def test_names_exist_in_torchvision(self):
-        from rexnet.data.named_sets import _TORCHVISION_SETS
-
-        for row in _TORCHVISION_SETS.values():
-            assert hasattr(torchvision.datasets, row.class_name)
-
-
-class TestImageSet:
-    def test_paths_take_no_object_each(self):
-        paths = [f"/data/class{number % 10}/image_{number:07d}.jpg" for number in range(20_000)]
-        images = FileImages(paths, np.zeros(len(paths)), ("a",))
-        assert [images.name(index) for index in (0, 1, 19_999)] == [paths[0], paths[1], paths[-1]]
-        assert not [v for v in vars(images).values() if isinstance(v, list | dict)]
-        assert len(pickle.dumps(images)) < 20_000 * (sys.getsizeof(paths[0]) + 8)
-
-    def test_pickles(self):
-        array = ArrayImages(
-            np.zeros((2, 4, 4), np.uint8), np.array([1, 0]), ("a", "b"), label="x", numbers=np.array([7, 9])
-        )
-        assert pickle.loads(pickle.dumps(array)).name(1) == "x/9"
-
-    def test_renumbering_leaves_the_original(self):
-        images = FileImages(["a", "b"], [0, 1], ("a", "b"))
-        assert images.with_classes(("b", "c", "a")).targets.tolist() == [2, 0]
-        assert images.targets.tolist() == [0, 1] and images.classes == ("a", "b")
 
 
 class TestSmallImages:

@@ -103,6 +103,7 @@ def test_rows_survive_a_cut_last_line_and_can_be_taken_back(tmp_path):
     assert [row["epoch"] for row in run.rows()] == [1, 2, 3]
     run.keep_rows(2)
     assert [json.loads(line)["epoch"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+    run.draw_curves()
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.format == "PNG" and picture.width > 500
     assert not list(tmp_path.glob(".*"))

@@ -59,7 +59,7 @@ class PredictConfig:
 
 
 def predict_files(config: PredictConfig) -> list[Prediction]:
-    """Predictions in the order of the files. BadImageError, or with bad_image "skip" a logged line, for each bad one."""
+    """Predictions in the order of the files. A bad one raises BadImageError or, with bad_image "skip", is logged."""
     if config.threads:
         torch.set_num_threads(config.threads)
     files = find_images(config.images)

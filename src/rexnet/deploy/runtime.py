@@ -60,7 +60,7 @@ class Predictor:
         self.classes = tuple(classes)
         self.preprocess = preprocess
         self.device = choose_device(device)
-        self._model = model.eval().to(self.device, memory_format=torch.channels_last)
+        self._model = model.eval().to(self.device).to(memory_format=torch.channels_last)
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, device: str = "auto") -> "Predictor":

@@ -50,8 +50,8 @@ class Cost:
 _FREE = (nn.BatchNorm2d, nn.Dropout, nn.Sigmoid, *ACTIVATIONS.values())
 
 
-def _unchanged(x: Tensor) -> Tensor:
-    return x
+def _unchanged(input: Tensor) -> Tensor:
+    return input
 
 
 @dataclass

@@ -102,7 +102,7 @@ def fit(
         best = row if improved else best
         if world.is_main:
             _log(row, best, epochs=epochs, goal=goal)
-            _write(row, best, pack(updater.evaluated, row), updater, run)
+            _write(row, best, pack(updater.evaluated, row), updater, run, epochs=epochs)
     return best
 
 
@@ -139,13 +139,18 @@ def _train_figures(progress: EpochProgress, world: World) -> dict[str, float]:
     return means | speed
 
 
-def _write(row: dict, best: dict, content: dict[str, Any], updater: Updater, run: RunFolder) -> None:
+def _write(
+    row: dict[str, Any], best: dict[str, Any], content: dict[str, Any], updater: Updater, run: RunFolder, *, epochs: int
+) -> None:
     """The row, then best.pt, then last.pt: a kill between them makes the resumed run write the same again."""
     run.append(row)
     if row is best:
         checkpoint.save(run.best, content)
     training = {"epochs": row["epoch"], "best": best, "updater": updater.state()}
     checkpoint.save(run.last, {**content, "training": training})
+    # Drawing takes about a second, too much beside epochs of a few.
+    if row["seconds"] > 20 or row["epoch"] == epochs:
+        run.draw_curves()
 
 
 def _log(row: dict[str, Any], best: dict[str, Any], *, epochs: int, goal: str) -> None:
@@ -159,7 +164,7 @@ def _non_finite(
     loss: Tensor, batch: Any, name_image: Callable[[int], str], *, epoch: int, step: int, run: RunFolder
 ) -> NonFiniteError:
     names = [printable(name_image(int(index))) for index in batch.indices]
-    what = "gradient is not finite" if loss.isfinite() else f"loss is {float(loss)}"
+    what = "gradient is not finite" if loss.isfinite() else f"loss is {float(loss.detach())}"
     run.write("non_finite.json", {"epoch": epoch + 1, "step": step, "what": what, "images": names})
     some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     kept = f"the checkpoints of epoch {epoch}" if epoch else "no checkpoint yet"

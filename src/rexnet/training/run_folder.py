@@ -68,9 +68,12 @@ class RunFolder:
             raise ValueError(f"{str(path)!r} cannot be read ({error}); is this the folder of a run?") from error
 
     def append(self, row: dict[str, Any]) -> None:
-        """One more row of metrics.jsonl, and the curves with it."""
+        """One more row of metrics.jsonl."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+    def draw_curves(self) -> None:
+        """metrics.jsonl as curves.png."""
         draw_curves(self.rows(), self.path / "curves.png", title=self.path.name)
 
     def rows(self) -> list[dict[str, Any]]:
