@@ -118,7 +118,8 @@ def _read_options(command: str, kind: type[Options], arguments: Sequence[str], d
     import tyro
 
     given = {} if default is None else {"default": default}
-    return tyro.cli(kind, prog=f"rexnet {command}", args=arguments, config=(tyro.conf.OmitArgPrefixes,), **given)
+    marks = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    return tyro.cli(kind, prog=f"rexnet {command}", args=arguments, config=marks, **given)
 
 
 def _show_help_or_fail(command: str, arguments: Sequence[str], sentence: str) -> None:

@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 class PredictConfig:
     """Names the classes of images."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional]
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """best.pt of a run folder, or a .safetensors file made from it."""
-    images: Annotated[tuple[str, ...], tyro.conf.Positional]
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|FOLDER|PATTERN ...")]
     """Image files, folders (read with all sub-folders) or patterns such as 'photos/*.jpg'."""
     top_k: int = 5
     """Classes to name for each image."""
