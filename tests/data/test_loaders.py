@@ -1,3 +1,4 @@
+import gc
 import logging
 import multiprocessing
 import pickle
@@ -5,7 +6,6 @@ import random
 import subprocess
 import sys
 import textwrap
-import time
 from itertools import chain
 from pathlib import Path
 
@@ -227,7 +227,7 @@ class TestRepeatable:
                 """
             )
         )
-        done = subprocess.run([sys.executable, program, image_folder], capture_output=True, text=True, timeout=300)
+        done = subprocess.run([sys.executable, program, image_folder], capture_output=True, text=True, timeout=600)
         assert (done.returncode, done.stdout) == (0, "equal\n"), done.stderr
 
 
@@ -289,18 +289,19 @@ class TestBadImages:
                 told = (error.path, str(error))
             assert told == (images.name(5), f"{images.name(5)} cannot be used as an image: the file is empty")
 
-    def test_workers_stop_at_once_after_an_error(self, tmp_path):
+    def test_an_error_ties_no_workers_into_a_cycle(self, tmp_path):
+        """Workers of a loader that only the garbage collector finds take five seconds each to stop."""
         others = set(multiprocessing.active_children())
         batches = train_batches(files_with_bad_ones(tmp_path / "x", 12, {5}), workers=2)
-        failed = False
+        gc.disable()
         try:
             list(batches.epoch(0))
         except BadImageError:
-            failed = True
-        start = time.perf_counter()
-        del batches
-        assert failed and set(multiprocessing.active_children()) <= others
-        assert time.perf_counter() - start < 4
+            assert set(multiprocessing.active_children()) > others
+        finally:
+            del batches
+            gc.enable()
+        assert set(multiprocessing.active_children()) <= others
 
     @pytest.mark.parametrize("workers", [0, 2])
     def test_skip_leaves_out_counts_and_says_so_once(self, tmp_path, workers, caplog):

@@ -24,13 +24,13 @@ class World:
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """`model` with gradients averaged over the processes; batch-norm statistics wait for `average_buffers`."""
+        """`model` with gradients averaged over the processes; a step starts from the main one's batch-norm statistics."""
         if self.size == 1:
             return model
         from torch.nn.parallel import DistributedDataParallel
 
         device_ids = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
+        return DistributedDataParallel(model, device_ids=device_ids)
 
     def sum(self, values: Tensor) -> Tensor:
         """Element-wise sum over the processes, the same on each. Integers stay exact; `values` is left alone."""

@@ -1,0 +1,50 @@
+"""What the README shows is what happens."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.drawings import draw_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+SMALL = ["--epochs", "1", "--model", "rexnet_030", "--image-size", "32", "--batch-size", "16", "--threads", "1"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def run(*arguments, cwd):
+    done = subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_commands_and_python_run(tmp_path):
+    """In order, in an empty folder, with small settings where the README trains; what needs a network is left out."""
+    draw_folder(tmp_path / "PATH" / "TO" / "FOLDER")
+    run("-m", "rexnet", "train", "digits", *SMALL, "--output", "runs/demo", cwd=tmp_path)
+    lines = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    commands = [shlex.split(line) for line in lines if line.startswith("rexnet ")]
+    assert {command[1] for command in commands} == {"train", "validate", "predict"}
+    for command in commands:
+        if "rexnet_100.nav_in1k" in command:
+            continue
+        if "--resume" in command:
+            command[-1] = str(next(tmp_path.glob("runs/*FOLDER*")))
+        small = SMALL if command[1] == "train" and "--resume" not in command else []
+        run("-m", *command, *small, cwd=tmp_path)
+    for script in blocks("python"):
+        run("-c", script, cwd=tmp_path)
+
+
+def test_links_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -1,0 +1,287 @@
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import rexnet
+from rexnet.data.decode import BadImageError
+from rexnet.models.variants import create_model
+from rexnet.training import checkpoint
+from rexnet.training.classify import build_model, choose_workers, train, validate
+from rexnet.training.config import NetworkConfig, ValidateConfig, config_to_dict
+from rexnet.training.distributed import World
+from rexnet.training.run_folder import RunFolder
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a checkpoint: weights, average, optimizer state."""
+    found = {}
+
+    def visit(value, name):
+        if isinstance(value, torch.Tensor):
+            found[name] = value
+        elif isinstance(value, dict | list | tuple):
+            for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                visit(inner, f"{name}/{key}")
+
+    visit(checkpoint.read(path), "")
+    return found
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    one, two = weights_of(first), weights_of(second)
+    assert one.keys() == two.keys() and len(one) > 100
+    assert [key for key in one if not torch.equal(one[key], two[key])] == []
+
+
+@pytest.fixture
+def at(tiny_config, tmp_path, changed):
+    """at("name"): the tiny config with another run folder."""
+    return lambda name, **run: changed(tiny_config, "run", output=str(tmp_path / name), **run)
+
+
+def test_a_run_leaves_everything_it_promises(tiny_config, image_folder, caplog):
+    caplog.set_level(logging.INFO)
+    summary = train(tiny_config)
+    run = RunFolder(tiny_config.run.output)
+    names = {path.name for path in run.path.iterdir()}
+    assert names == {
+        *("config.json", "environment.json", "data.json", "metrics.jsonl", "summary.json", "curves.png"),
+        *("best.pt", "last.pt"),
+    }
+    assert summary == run.read("summary.json") and summary["run"] == str(run.path)
+    assert summary["best"] == max(run.rows(), key=lambda row: row["val_top1"])
+    assert summary["best"]["val_images"] == 12 and summary["skipped"] == []
+    assert "36 train / 12 val images of 3 classes" in caplog.text and "epoch 3/3" in caplog.text
+
+    model = rexnet.load(run.best)
+    assert model.classes == ("cat", "dog", "fox") and model.preprocess == tiny_config.input.preprocess()
+    found = validate(ValidateConfig(checkpoint=str(run.best), data=str(image_folder), device="cpu", batch_size=5))
+    assert found["top1"] == summary["best"]["val_top1"] and found["images"] == 12
+    assert found["loss"] == pytest.approx(summary["best"]["val_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_number_of_workers_changes_nothing(tiny_config, at, changed, mixed):
+    if mixed:
+        tiny_config = changed(tiny_config, "augment", mixup=0.4, cutmix=1.0)
+    for name, workers in (("alone", 0), ("helped", 2)):
+        train(replace(tiny_config, run=at(name, workers=workers).run))
+    alone, helped = Path(at("alone").run.output), Path(at("helped").run.output)
+    assert_same_weights(alone / "last.pt", helped / "last.pt")
+
+
+PROGRAM = """
+import json, os, signal, sys
+import torch
+from rexnet.training import classify
+from rexnet.training.config import config_from_dict
+
+torch.set_num_threads(1)
+config, kill_at = config_from_dict(json.loads(sys.argv[1])), int(sys.argv[2])
+plain_loss, calls = classify.classification_loss, iter(range(10**6))
+
+def loss(*args, **kwargs):
+    if next(calls) == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return plain_loss(*args, **kwargs)
+
+classify.classification_loss = loss
+classify.train(config)
+"""
+
+
+@pytest.mark.slow
+def test_sigkill_and_resume_end_with_the_very_weights_of_a_straight_run(at):
+    straight, killed = at("straight"), at("killed", workers=1)
+    train(straight)
+    # 5 steps an epoch: the kill comes in the middle of the second.
+    program = [sys.executable, "-c", PROGRAM, json.dumps(config_to_dict(killed)), "7"]
+    done = subprocess.run(program, timeout=300, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+    run = RunFolder(killed.run.output)
+    assert len(run.rows()) == 1 and not run.holds("summary.json")
+    train(replace(killed, run=replace(killed.run, resume=True, workers=0)))
+    assert_same_weights(Path(straight.run.output) / "last.pt", run.last)
+    assert [row["epoch"] for row in run.rows()] == [1, 2, 3]
+
+
+def test_a_kill_before_the_first_checkpoint_starts_over(at, monkeypatch):
+    config = at("run")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint, "save", _interrupt)
+        train(config)
+    train(replace(config, run=replace(config.run, resume=True)))
+    train(at("straight"))
+    assert_same_weights(Path(at("straight").run.output) / "last.pt", Path(config.run.output) / "last.pt")
+
+
+def _interrupt(*args):
+    raise KeyboardInterrupt
+
+
+def test_resume_refuses_other_data(at, image_folder):
+    config = at("run")
+    train(config)
+    (image_folder / "train" / "cat" / "0.jpg").unlink()
+    with pytest.raises(ValueError, match=r"35 train .* instead of .*36 train"):
+        train(replace(config, run=replace(config.run, resume=True)))
+
+
+def test_bad_images_stop_the_run_or_are_left_out_and_counted(at, changed, image_folder):
+    bad = image_folder / "train" / "dog" / "0.jpg"
+    bad.write_bytes(b"not an image")
+    (image_folder / "val" / "fox" / "0.jpg").write_bytes(b"")
+    with pytest.raises(BadImageError, match=r"dog/0\.jpg"):
+        train(at("error"))
+    for workers in (0, 2):
+        summary = train(changed(at(f"skip {workers}", workers=workers), "input", bad_image="skip"))
+        assert [Path(name).parts[-3:] for name in summary["skipped"]] == [
+            ("train", "dog", "0.jpg"),
+            ("val", "fox", "0.jpg"),
+        ]
+        assert summary["best"]["val_images"] == 11
+    best = str(Path(at("skip 0").run.output) / "best.pt")
+    found = validate(ValidateConfig(checkpoint=best, data=str(image_folder), bad_image="skip", device="cpu"))
+    assert found["images"] == 11 and len(found["skipped"]) == 1
+    with pytest.raises(BadImageError):
+        validate(ValidateConfig(checkpoint=best, data=str(image_folder), device="cpu"))
+
+
+def test_a_last_batch_of_one_image_trains(at, changed, image_folder):
+    Image.new("RGB", (20, 20)).save(image_folder / "train" / "cat" / "one more.png")
+    config = changed(at("run", batch_size=12), "schedule", epochs=1)
+    assert len(list((image_folder / "train").rglob("*.*"))) % 12 == 1
+    train(config)
+
+
+def test_nan_in_training_names_files_and_leaves_checkpoints(at, monkeypatch, image_folder):
+    from rexnet.training import classify
+
+    plain_loss, calls = classify.classification_loss, iter(range(100))
+
+    def loss(*args, **kwargs):
+        values = plain_loss(*args, **kwargs)
+        return {**values, "loss": values["loss"] * float("nan")} if next(calls) == 8 else values
+
+    config = at("run")
+    monkeypatch.setattr(classify, "classification_loss", loss)
+    with pytest.raises(ValueError, match="loss is nan") as stopped:
+        train(config)
+    run = RunFolder(config.run.output)
+    images = run.read("non_finite.json")["images"]
+    assert len(images) == 8 and all(Path(name).is_file() for name in images) and images[0] in str(stopped.value)
+    assert rexnet.load(run.last).classes == rexnet.load(run.best).classes == ("cat", "dog", "fox")
+
+
+def test_validation_matches_classes_by_name(at, image_folder, tmp_path):
+    config = at("run")
+    train(config)
+    best = str(Path(config.run.output) / "best.pt")
+    some = tmp_path / "only foxes and cats"
+    some.mkdir()
+    (image_folder / "val" / "fox").rename(some / "fox")
+    (image_folder / "val" / "cat").rename(some / "cat")
+    whole = RunFolder(config.run.output).read("summary.json")["best"]
+    found = validate(ValidateConfig(checkpoint=best, data=str(some), device="cpu", output=str(tmp_path / "found.json")))
+    assert found["missing_classes"] == ["dog"] and found["by_class"]["dog"]["top1"] is None
+    assert found == json.loads((tmp_path / "found.json").read_text())
+    rest = validate(ValidateConfig(checkpoint=best, data=str(image_folder / "val"), device="cpu"))
+    right = sum(row["correct"] for part in (found, rest) for row in part["by_class"].values())
+    assert right / 12 == pytest.approx(whole["val_top1"] / 100)
+    (some / "wolf").mkdir()
+    (some / "fox" / "0.jpg").rename(some / "wolf" / "0.jpg")
+    with pytest.raises(ValueError, match="wolf"):
+        validate(ValidateConfig(checkpoint=best, data=str(some), device="cpu"))
+
+
+def test_weights_bring_their_classifier_where_the_class_names_agree(tiny_preprocess, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    source = create_model("rexnet", width=0.1, num_classes=3)
+    path = tmp_path / "source.pt"
+    checkpoint.save(path, checkpoint.pack(source, {}, classes=("a", "b", "c"), preprocess=tiny_preprocess))
+    config = NetworkConfig(model="rexnet", width=0.1, weights=str(path))
+    for classes, kept in ((("a", "b", "c"), True), (("a", "c", "b"), False), (("a", "b"), False)):
+        model = build_model(config, classes)
+        assert model.num_classes == len(classes)
+        assert torch.equal(model.features[0].weight, source.features[0].weight)
+        same = len(classes) == 3 and torch.equal(model.get_classifier().weight, source.get_classifier().weight)
+        assert same == kept
+    assert "tensors loaded" in caplog.text
+
+
+def test_weights_of_another_network_are_one_sentence(tiny_preprocess, tmp_path):
+    path = tmp_path / "lite.pt"
+    lite = create_model("rexnet_lite", width=0.2, num_classes=2)
+    checkpoint.save(path, checkpoint.pack(lite, {}, classes=("a", "b"), preprocess=tiny_preprocess))
+    with pytest.raises(ValueError) as refused:
+        build_model(NetworkConfig(model="rexnet", width=0.1, weights=str(path)), ("a", "b"))
+    assert "\n" not in str(refused.value) and "lite" in str(refused.value)
+
+
+def test_a_malicious_checkpoint_never_runs(at, tmp_path):
+    sentinel = tmp_path / "sentinel"
+
+    class Attack:
+        def __reduce__(self):
+            return (Path.touch, (sentinel,))
+
+    config = at("run")
+    train(config)
+    run = RunFolder(config.run.output)
+    torch.save({**checkpoint.read(run.best), "training": Attack()}, run.last)
+    with pytest.raises(ValueError, match="code"):
+        train(replace(config, run=replace(config.run, resume=True)))
+    with pytest.raises(ValueError, match="code"):
+        validate(ValidateConfig(checkpoint=str(run.last), data=config.data))
+    with pytest.raises(ValueError, match="code"):
+        build_model(NetworkConfig(model="rexnet", width=0.1, weights=str(run.last)), ("a", "b"))
+    assert not sentinel.exists()
+
+
+def test_workers_default_to_none_beside_a_cpu_that_computes():
+    assert choose_workers(None, World(device=torch.device("cpu"))) == 0
+    assert choose_workers(3, World(device=torch.device("cpu"))) == 3
+    assert 0 < choose_workers(None, World(device=torch.device("cuda"))) <= 8
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network_and_resume_exactly(at, tmp_path):
+    """Both processes hold the same weights, their run differs from none that was killed and resumed."""
+    config = at("two", batch_size=4)
+    kill = at("killed", batch_size=4)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    for run_config, kill_at, fails in (
+        (config, 10**6, False),
+        (kill, 7, True),
+        (replace(kill, run=replace(kill.run, resume=True)), 10**6, False),
+    ):
+        arguments = [str(program), json.dumps(config_to_dict(run_config)), str(kill_at)]
+        started = time.monotonic()
+        done = subprocess.run([*command, *arguments], timeout=400, capture_output=True, text=True)
+        assert (done.returncode != 0) == fails, done.stderr[-3000:]
+        assert time.monotonic() - started < 300
+    two, killed = RunFolder(config.run.output), RunFolder(kill.run.output)
+    assert_same_weights(two.last, killed.last)
+    assert two.read("environment.json")["processes"] == 2
+    assert [row["val_images"] for row in two.rows()] == [12, 12, 12]
+
+
+def test_environment_is_read_in_one_place_only():
+    package = Path(rexnet.__file__).parent
+    readers = {
+        path.name for path in (package / "training").glob("*.py") if "os.environ" in path.read_text(encoding="utf-8")
+    }
+    assert readers == {"distributed.py"}
+    assert os.environ is not None

@@ -1,0 +1,133 @@
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from rexnet.training.distributed import World, joined
+
+PROGRAM = """
+import json, sys, warnings
+from pathlib import Path
+warnings.simplefilter("error")
+import torch
+from torch import nn
+from rexnet.data.image_sets import load_image_sets
+from rexnet.data.loaders import EvalBatches
+from rexnet.models.blocks import BlockSpec
+from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.data.transforms import Preprocess
+from rexnet.training.config import OptimConfig, ScheduleConfig
+from rexnet.training.distributed import joined
+from rexnet.training.evaluation import evaluate
+from rexnet.training.optimization import LearningRate, Updater
+
+torch.set_num_threads(1)
+data, out = sys.argv[1:]
+block = BlockSpec(in_channels=8, expanded_channels=24, out_channels=12, stride=2, se_channels=4)
+
+with joined("cpu") as world:
+    torch.manual_seed(0)
+    model = RexNet(RexNetConfig(name="tiny", blocks=(block,), stem_channels=8, penultimate_channels=32, num_classes=3))
+    sets = load_image_sets(data)
+    preprocess = Preprocess(image_size_px=16)
+    counts = []
+    for batch_size in (1, 4, 100):
+        batches = EvalBatches(sets.val, preprocess, batch_size=batch_size, rank=world.rank, world_size=world.size)
+        found = evaluate(model, batches, classes=sets.classes, world=world)
+        counts.append([found.images, found.correct, found.correct_in_top5, round(found.loss_sum, 4)])
+
+    # With frozen statistics, the gradient averaged over the processes is that of the whole batch.
+    model.eval()
+    network = world.wrap(model)
+    rate = LearningRate(peak_lr=0.1, schedule=ScheduleConfig(warmup_epochs=0.0), steps_per_epoch=10)
+    updater = Updater(model, OptimConfig(ema_decay=0.9), rate, scale_gradients=False)
+    images = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    targets = torch.arange(8) % 3
+    mine = slice(world.rank, None, world.size)
+    for step in range(3):
+        assert updater.update(nn.functional.cross_entropy(network(images[mine]), targets[mine]), step)
+    weights = [float(p.detach().double().abs().sum()) for p in model.parameters()]
+
+    # A loss that is not finite on the last process only stops all of them.
+    spoiled = float("nan") if world.rank == world.size - 1 else 1.0
+    stopped = not updater.update(nn.functional.cross_entropy(network(images[mine]), targets[mine]) * spoiled, 3)
+
+    # Statistics of different batches become their mean, counters stay whole numbers.
+    model.train()
+    network(images[mine])
+    before = model.features[1].running_mean.clone()
+    world.average_buffers(model)
+    mean = world.sum(before) / world.size
+    averaged = torch.allclose(model.features[1].running_mean, mean) and int(model.features[1].num_batches_tracked) == 1
+    names = world.gather([f"rank {world.rank}"])
+    big = world.sum(torch.tensor([2**53 + 1]) if world.is_main else torch.tensor([0]))
+    world.wait()
+    result = {
+        "counts": counts, "weights": weights, "stopped": stopped, "averaged": averaged, "names": names,
+        "big": int(big), "untouched": [float(p.detach().double().abs().sum()) for p in model.parameters()] == weights,
+    }
+    Path(out, f"{world.size}-{world.rank}.json").write_text(json.dumps(result))
+assert not torch.distributed.is_initialized()
+"""
+
+
+@pytest.fixture
+def prime_folder(image_folder) -> Path:
+    """13 images to validate on: no number of processes or batch size divides them."""
+    from shutil import copy
+
+    copy(image_folder / "val" / "cat" / "0.jpg", image_folder / "val" / "cat" / "again.jpg")
+    return image_folder
+
+
+def run_processes(count: int, *arguments: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    command = command if count > 1 else [sys.executable]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does(prime_folder, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    for count in (1, 2):
+        run_processes(count, str(program), str(prime_folder), str(tmp_path))
+    one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
+    assert {**first, "big": 0} == {**second, "big": 0}
+    for counts in one["counts"]:
+        assert sum(counts[0]) == 13
+    assert [row[:3] for row in first["counts"]] == [row[:3] for row in one["counts"]]
+    assert [row[3] for row in first["counts"]] == pytest.approx([row[3] for row in one["counts"]], abs=1e-3)
+    assert first["weights"] == pytest.approx(one["weights"], rel=1e-5)
+    for result in (one, first, second):
+        assert result["stopped"] and result["untouched"] and result["averaged"]
+        assert result["big"] == 2**53 + 1
+    assert first["names"] == ["rank 0", "rank 1"]
+
+
+def test_alone_nothing_communicates():
+    with joined("cpu") as world:
+        assert world == World(device=torch.device("cpu")) and world.is_main
+        values = torch.tensor([1, 2])
+        assert torch.equal(world.sum(values), values) and world.gather(["a"]) == ["a"]
+        model = torch.nn.BatchNorm2d(2)
+        assert world.wrap(model) is model
+        world.average_buffers(model)
+        world.wait()
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "", "CPU"])
+def test_a_device_this_machine_lacks_is_one_sentence(device):
+    with pytest.raises(ValueError, match=f"--device is '{device}'; this machine allows: auto, cpu"), joined(device):
+        pass
+
+
+def test_auto_is_the_best_device_at_hand():
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    with joined("auto") as world:
+        assert world.device.type == best
