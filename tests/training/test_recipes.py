@@ -7,7 +7,7 @@ import tyro
 
 from rexnet.data.transforms import AugmentConfig
 from rexnet.models.variants import model_config
-from rexnet.training.config import RecipeName, TrainConfig
+from rexnet.training.config import NetworkConfig, RecipeName, TrainConfig
 from rexnet.training.distributed import World
 from rexnet.training.recipes import RECIPES, choose_recipe, digits, imagenet, starting_point
 from rexnet.training.run_folder import open_run
@@ -69,6 +69,13 @@ def test_digits_are_never_mirrored():
     assert digits().augment.horizontal_flip == 0.0
     assert starting_point(TrainConfig(recipe="small-image")) == digits()
     assert starting_point(TrainConfig(data="torchvision/cifar10")).augment.horizontal_flip == 0.5
+
+
+def test_finetuning_sees_images_as_the_published_weights_do():
+    start = starting_point(TrainConfig(data="x", network=NetworkConfig(weights="rexnetr_200.sw_in12k_ft_in1k")))
+    assert start.recipe == "finetune" and start.input.crop_ratio == 0.95
+    own_file = starting_point(TrainConfig(data="x", network=NetworkConfig(weights="mine.pth")))
+    assert own_file.input.crop_ratio == 0.875
 
 
 def command_line(arguments: str) -> TrainConfig:

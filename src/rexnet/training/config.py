@@ -181,7 +181,7 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A whole classification run. `rexnet.training.recipes` makes sensible ones."""
+    """Trains a classifier. Without an option the recipe decides; the defaults shown are those of --recipe imagenet."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = "digits"
     """A folder with train/ and val|valid|validation|test/, a folder of class folders, digits, or torchvision/NAME."""

@@ -24,7 +24,7 @@ class World:
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """`model` with gradients averaged over the processes; a step starts from the main one's batch-norm statistics."""
+        """`model` with gradients averaged; a step starts from the main process's batch-norm statistics."""
         if self.size == 1:
             return model
         from torch.nn.parallel import DistributedDataParallel

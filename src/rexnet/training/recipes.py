@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from rexnet.data.image_sets import small_images
-from rexnet.data.transforms import AugmentConfig
+from rexnet.data.transforms import AugmentConfig, Preprocess
+from rexnet.models.published import PUBLISHED
 from rexnet.training.config import (
     InputConfig,
     NetworkConfig,
@@ -59,14 +60,14 @@ def scratch() -> TrainConfig:
             random_erasing=0.1,
             label_smoothing=0.1,
         ),
-        schedule=ScheduleConfig(epochs=100, warmup_epochs=5.0),
+        schedule=ScheduleConfig(epochs=100, warmup_epochs=2.0),
         optim=OptimConfig(lr=0.1, lr_batch=64, weight_decay=1e-4, clip_grad=5.0, ema_decay=0.999),
         run=RunConfig(batch_size=32),
     )
 
 
 def finetune() -> TrainConfig:
-    """From published weights to a set of one's own, at the 224 pixels the weights were made for.
+    """From published weights to a set of one's own, at the size and crop the weights were made for.
 
     Command: rexnet train PATH/TO/FOLDER --weights rexnet_100.nav_in1k
     Hardware: minutes on a GPU for a few thousand images. Untested; our choice, as the paper gives no settings for its
@@ -76,7 +77,7 @@ def finetune() -> TrainConfig:
         imagenet(),
         recipe="finetune",
         augment=AugmentConfig(crop_scale=(0.35, 1.0), auto_augment="rand-m5-mstd0.5", label_smoothing=0.1),
-        schedule=ScheduleConfig(epochs=30, warmup_epochs=2.0),
+        schedule=ScheduleConfig(epochs=30, warmup_epochs=1.0),
         optim=OptimConfig(lr=0.01, lr_batch=32, weight_decay=1e-4, clip_grad=5.0, ema_decay=0.999),
         run=RunConfig(batch_size=32),
     )
@@ -86,6 +87,9 @@ def small_image() -> TrainConfig:
     """Images of 32 to 64 pixels, such as CIFAR-10: stem stride 1, padded crops, flips.
 
     Command: rexnet train torchvision/cifar10
+    Hardware: two cores without a GPU: 80.1 % on CIFAR-10 (as JPEG files) after 6 epochs in 38 minutes, one run, with
+    torchrun --nproc-per-node 2 -m rexnet train cifar --model rexnet --width 0.5 --epochs 6 --batch-size 32 --lr 0.1
+    --lr-batch 64 --drop-rate 0 --threads 1 (results/classification.jsonl). The 15 epochs of the default are untested.
     """
     return replace(
         imagenet(),
@@ -93,7 +97,7 @@ def small_image() -> TrainConfig:
         network=NetworkConfig(stem_stride=1),
         input=InputConfig(image_size=32, crop_ratio=1.0),
         augment=AugmentConfig(crop_padding_px=4, label_smoothing=0.1),
-        schedule=ScheduleConfig(epochs=15, warmup_epochs=2.0),
+        schedule=ScheduleConfig(epochs=15, warmup_epochs=1.0),
         optim=OptimConfig(lr=0.1, lr_batch=128, weight_decay=5e-4, clip_grad=5.0, ema_decay=0.999),
         run=RunConfig(batch_size=128),
     )
@@ -136,4 +140,10 @@ def starting_point(asked: TrainConfig) -> TrainConfig:
         saved = config_from_dict(run.read("config.json"))
         return replace(saved, run=replace(saved.run, resume=False, overwrite=False, output=None))
     recipe = choose_recipe(asked.data, asked.network.weights) if asked.recipe == "auto" else asked.recipe
-    return digits() if (recipe, asked.data) == ("small-image", "digits") else RECIPES[recipe]()
+    start = digits() if (recipe, asked.data) == ("small-image", "digits") else RECIPES[recipe]()
+    published = PUBLISHED.get(asked.network.weights or "")
+    if recipe == "finetune" and published and published.preprocess:
+        preprocess = Preprocess.from_dict(published.preprocess)
+        fields = {"crop_ratio": preprocess.crop_ratio, "interpolation": preprocess.interpolation}
+        start = replace(start, input=InputConfig(image_size=preprocess.image_size_px, **fields))
+    return start
