@@ -1,6 +1,6 @@
 """Resumes a copy of a run's folder and compares its end with the original's, bit for bit.
 
-Make the copy while the original is training, at any moment (`cp -r runs/cifar10 runs/copy`): it holds what a kill at that
+Make the copy while the original trains, at any moment (`cp -r runs/cifar10 runs/copy`): it holds what a kill at that
 moment would leave. Resume it as the original was started, `torchrun` included, then compare:
 
     torchrun --nproc-per-node 2 -m rexnet train --resume runs/copy
@@ -9,12 +9,12 @@ moment would leave. Resume it as the original was started, `torchrun` included, 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import records
 import torch
 import tyro
 
+import records
 from rexnet.training import checkpoint
 
 
@@ -31,24 +31,32 @@ class Options:
     """Rows of the copy's metrics.jsonl when it was made."""
 
 
+def tensors(content: Any, path: str = "") -> dict[str, torch.Tensor]:
+    """All tensors in nested dictionaries and lists, by their path."""
+    if isinstance(content, torch.Tensor):
+        return {path: content}
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return {name: tensor for key, value in items for name, tensor in tensors(value, f"{path}/{key}").items()}
+
+
 def same(original: Path, copy: Path) -> tuple[bool, int]:
-    """Whether every tensor of the two last checkpoints is equal in every bit, and how many there are."""
-    ours, theirs = (checkpoint.read(path / "last.pt")["state_dict"] for path in (copy, original))
+    """Whether weights, their average and the optimizer's state are equal in every bit, and of how many tensors."""
+    ours, theirs = (tensors(checkpoint.read(path / "last.pt")) for path in (copy, original))
     equal = ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
     return equal, len(ours)
 
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    equal, tensors = same(options.original, options.copy)
+    equal, count = same(options.original, options.copy)
     row = {
         "title": options.title,
         "epochs_when_copied": options.epochs_when_copied,
         "epochs": len((options.copy / "metrics.jsonl").read_text().splitlines()),
-        "tensors": tensors,
+        "tensors": count,
         "equal_bit_for_bit": equal,
     }
-    print(f"{tensors} tensors, equal bit for bit: {equal}")
+    print(f"{count} tensors, equal bit for bit: {equal}")
     records.append("resume", {**row, **records.provenance("cpu")})
 
 

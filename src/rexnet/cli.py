@@ -16,28 +16,36 @@ def train(arguments: Sequence[str]) -> None:
     """Train a classifier on a folder of images"""
     from rexnet.training import classify
     from rexnet.training.config import TrainConfig
-    from rexnet.training.recipes import starting_point
+    from rexnet.training.distributed import is_main_process
+    from rexnet.training.recipes import FIRST_LOOK, starting_point
 
-    asked = _read_options("train", TrainConfig, arguments)
+    # The help shows what the recipe would use.
+    without_help = [word for word in arguments if word not in ("-h", "--help")]
+    asked = _read_options("train", TrainConfig, without_help, default=FIRST_LOOK)
     config = _read_options("train", TrainConfig, arguments, default=starting_point(asked))
     run = classify.train(config)["run"]
-    print(f"run folder: {run}")
-    print(f"use it:     rexnet predict {Path(run) / 'best.pt'} IMAGE|FOLDER|PATTERN ...")
+    if is_main_process():
+        print(f"run folder: {run}")
+        print(f"use it:     rexnet predict {Path(run) / 'best.pt'} IMAGE|FOLDER|PATTERN ...")
 
 
 def validate(arguments: Sequence[str]) -> None:
     """Measure a trained classifier on labelled images"""
     from rexnet.training import classify
     from rexnet.training.config import ValidateConfig
+    from rexnet.training.distributed import is_main_process
 
     result = classify.validate(_read_options("validate", ValidateConfig, arguments))
+    if not is_main_process():
+        return
     table = _table("class", "images", "correct", "top-1 %")
     for name, counts in result["by_class"].items():
         table.add_row(name, str(counts["images"]), str(counts["correct"]), _percent(counts["top1"]))
     _show(table)
     for what in ("skipped", "missing_classes"):
         if result[what]:
-            print(f"{what.replace('_', ' ')}: {len(result[what])} ({', '.join(result[what][:5])}, ...)")
+            more = ", ..." if len(result[what]) > 5 else ""
+            print(f"{what.replace('_', ' ')}: {len(result[what])} ({', '.join(result[what][:5])}{more})")
     print(f"{result['images']:,} images  top-1 {_percent(result['top1'])} %  top-5 {_percent(result['top5'])} %")
 
 
@@ -107,6 +115,10 @@ def _run(word: str, arguments: Sequence[str]) -> None:
         sys.exit(141)
     except (ValueError, OSError) as error:
         _fail(" ".join(str(error).split()), code=1)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        _fail("the device's memory is full; a smaller --batch-size or --image-size needs less", code=1)
 
 
 def _fail(sentence: str, *, code: int) -> None:

@@ -40,7 +40,7 @@ def test_an_image_is_judged_alone_and_the_source_does_not_matter(checkpoint_file
     together = predictor(files)
     for file, expected in zip(files, together, strict=True):
         with Image.open(file) as picture:
-            sources = [str(file), file.read_bytes(), picture.copy()]
+            sources = [str(file), file.read_bytes(), picture.convert("RGB")]
         for source in sources:
             (alone,) = predictor([source])
             assert alone.best.name == expected.best.name
@@ -58,6 +58,14 @@ def test_prediction_is_what_the_loaded_model_says(checkpoint_file, pictures):
     (prediction,) = Predictor.load(checkpoint_file)([file])
     assert prediction.best.name == model.classes[logits.argmax()]
     assert prediction.best.probability == pytest.approx(logits.softmax(1).max().item(), abs=1e-5)
+
+
+def test_pictures_in_other_modes_and_single_images_are_refused(checkpoint_file, pictures):
+    predictor = Predictor.load(checkpoint_file)
+    with pytest.raises(ValueError, match="a picture of mode I;16 was given"):
+        predictor([Image.new("I;16", (20, 20), 30000)])
+    with pytest.raises(ValueError, match="images is a single str; pass a list"):
+        predictor(str(next((pictures / "deep").iterdir())))
 
 
 def test_bad_images_stop_or_are_listed_in_place(checkpoint_file, pictures):

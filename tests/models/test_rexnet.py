@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -291,6 +292,26 @@ def test_exports_with_a_dynamic_batch():
     for batch in (1, 2, 5):
         images = torch.randn(batch, 3, 64, 64)
         assert torch.allclose(program.module()(images), model(images), atol=1e-5)
+
+
+def test_traces_and_transforms_as_timm_models_do():
+    model = rexnet.create_model("rexnet", width=0.3, num_classes=4).eval()
+    images = torch.randn(2, 3, 32, 32)
+    expected = model(images)
+    assert torch.allclose(torch.fx.symbolic_trace(model)(images), expected, atol=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PyTorch says that tracing is old; users still do it
+        traced = torch.jit.trace(model, images)
+    assert torch.allclose(traced(images), expected, atol=1e-6)
+    parameters = dict(model.named_parameters())
+
+    def loss(parameters, image):
+        return torch.func.functional_call(model, parameters, (image[None],)).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, images)
+    together = torch.autograd.grad(expected.square().sum(), list(parameters.values()))
+    for name, gradient in zip(parameters, together, strict=True):
+        assert torch.allclose(each[name].sum(0), gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max())
 
 
 def test_channels_last_and_autocast_give_the_same_answer():

@@ -178,7 +178,7 @@ def test_nan_in_training_names_files_and_leaves_checkpoints(at, monkeypatch, ima
     with pytest.raises(ValueError, match="loss is nan") as stopped:
         train(config)
     run = RunFolder(config.run.output)
-    images = run.read("non_finite.json")["images"]
+    images = run.read("non_finite.0.json")["images"]
     assert len(images) == 8 and all(Path(name).is_file() for name in images) and images[0] in str(stopped.value)
     assert rexnet.load(run.last).classes == rexnet.load(run.best).classes == ("cat", "dog", "fox")
 

@@ -5,11 +5,14 @@ import pytest
 import torch
 import tyro
 
-from rexnet.data.transforms import AugmentConfig
+from rexnet.data.transforms import AugmentConfig, Preprocess
+from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import model_config
+from rexnet.training import checkpoint
+from rexnet.training.classify import build_model
 from rexnet.training.config import NetworkConfig, RecipeName, TrainConfig
 from rexnet.training.distributed import World
-from rexnet.training.recipes import RECIPES, choose_recipe, digits, imagenet, starting_point
+from rexnet.training.recipes import FIRST_LOOK, RECIPES, choose_recipe, digits, imagenet, starting_point
 from rexnet.training.run_folder import open_run
 
 
@@ -74,15 +77,32 @@ def test_digits_are_never_mirrored():
 def test_finetuning_sees_images_as_the_published_weights_do():
     start = starting_point(TrainConfig(data="x", network=NetworkConfig(weights="rexnetr_200.sw_in12k_ft_in1k")))
     assert start.recipe == "finetune" and start.input.crop_ratio == 0.95
-    own_file = starting_point(TrainConfig(data="x", network=NetworkConfig(weights="mine.pth")))
-    assert own_file.input.crop_ratio == 0.875
+
+
+def test_own_checkpoints_bring_their_network_and_their_pixels(tmp_path):
+    config = model_config("rexnet_030", stem_stride=1, num_classes=2)
+    preprocess = Preprocess(image_size_px=40, crop_ratio=0.9)
+    content = checkpoint.pack(RexNet(config), classes=("a", "b"), preprocess=preprocess, metrics={})
+    path = str(tmp_path / "best.pt")
+    checkpoint.save(path, content)
+    start = starting_point(TrainConfig(data="x", network=NetworkConfig(weights=path)))
+    assert (start.network.model, start.network.stem_stride) == ("rexnet_030", 1)
+    assert start.input.preprocess() == preprocess
+    with pytest.raises(ValueError, match=r"--stem-stride is 2, but .*best\.pt was trained with 1"):
+        build_model(NetworkConfig(model="rexnet_030", weights=path), ("a", "b"))
 
 
 def command_line(arguments: str) -> TrainConfig:
     def parse(**default):
         return tyro.cli(TrainConfig, args=arguments.split(), config=(tyro.conf.OmitArgPrefixes,), **default)
 
-    return parse(default=starting_point(parse()))
+    return parse(default=starting_point(parse(default=FIRST_LOOK)))
+
+
+def test_an_option_may_depend_on_what_the_recipe_sets():
+    assert command_line("digits --recipe imagenet --erasing-mode const").augment.erasing_mode == "const"
+    with pytest.raises(SystemExit):
+        command_line("digits --recipe finetune --erasing-mode const")
 
 
 def test_options_override_the_recipe_and_nothing_else():

@@ -134,10 +134,8 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
         source = os.fspath(item)
         if os.path.isdir(source):
             found = image_files(source)
-        elif os.path.exists(source):
-            found = [source]
-        elif os.path.islink(source):
-            raise ValueError(f"{printable(source)} is a link to a file that does not exist")
+        elif os.path.lexists(source):
+            found = [source]  # a link that leads nowhere too: whoever opens it reports it like any bad image
         elif glob.has_magic(source):
             found = _expand(source)
         else:

@@ -97,6 +97,9 @@ def load_labelled_images(
                 f"{printable(root)} has {_TRAIN}/ but none of {_some(_VAL)}: name the folder to measure on"
             )
         chosen = train_folder if split == "train" else val_folder
+        if chosen is None:
+            text = "%s has no split of its own: all of it is measured, images that were trained on among them"
+            logger.warning(text, printable(root))
         found = _file_images({name: paths for name, paths in _class_files(chosen or root).items() if paths})
     unknown = sorted(set(found.classes) - set(classes))
     if unknown:

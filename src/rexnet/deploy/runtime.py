@@ -75,7 +75,10 @@ class Predictor:
         return self._model(images).float().softmax(dim=1).cpu()
 
     def __call__(self, images: Iterable[ImageSource], *, top_k: int = 5) -> list[Prediction]:
-        """Paths, encoded bytes or RGB pictures -> predictions in order; BadImageError for one that cannot be read."""
+        """A list of paths, encoded bytes or upright RGB pictures -> predictions in order.
+
+        BadImageError for one that cannot be read, ValueError for a picture in another mode than RGB.
+        """
         return list(self.stream(images, top_k=top_k))
 
     def stream(
@@ -88,6 +91,8 @@ class Predictor:
         decoding_threads: int = 2,
     ) -> Iterator[Prediction]:
         """Like calling, one batch in memory at a time; with bad_image "skip" an unreadable image yields its error."""
+        if isinstance(images, ImageSource):
+            raise ValueError(f"images is a single {type(images).__name__}; pass a list of images")
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}; allowed: 1 or more")
         if batch_size < 1:
@@ -103,9 +108,13 @@ class Predictor:
 
     def _load(self, source: ImageSource) -> Tensor | BadImageError:
         try:
-            image = source.convert("RGB") if isinstance(source, Image.Image) else open_image(source)
+            image = source if isinstance(source, Image.Image) else open_image(source)
         except BadImageError as error:
             return error
+        if image.mode != "RGB":
+            raise ValueError(
+                f"a picture of mode {image.mode} was given; pass its file, or RGB as `open_image` makes it"
+            )
         return self.preprocess(image)
 
     def _predict(

@@ -247,13 +247,15 @@ class RexNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
     def feature_maps(
-        self, x: Tensor, strides: Sequence[int] = (4, 8, 16, 32), *, expanded: bool = False
+        self, x: Tensor, strides: Sequence[int] | None = None, *, expanded: bool = False
     ) -> dict[int, Tensor]:
         """Maps by stride, {stride: (B, C, H / stride, W / stride)}: the narrow block outputs, or the expanded ones.
 
-        C is `channels` or `expanded_channels` of `feature_levels`. ValueError for a stride the network does not have.
+        `strides` None: all from 4 on. C is `channels` or `expanded_channels` of `feature_levels`. ValueError for a
+        stride the network does not have.
         """
         have = [level.stride for level in self.feature_levels]
+        strides = [stride for stride in have if stride >= 4] if strides is None else strides
         if missing := [stride for stride in strides if stride not in have]:
             raise ValueError(f"{self.name} has no feature map of stride {missing[0]}; it has {have}")
         indices = [have.index(stride) for stride in strides]

@@ -62,6 +62,8 @@ class Weights:
     """Class names in the order of the logits."""
     preprocess: dict[str, Any] | None = None
     """The evaluation transform in plain values."""
+    config: dict[str, Any] | None = None
+    """RexNetConfig of a checkpoint of this project, in plain values."""
 
     @property
     def variant(self) -> str | None:
@@ -111,6 +113,7 @@ def read_weights(source: Source) -> Weights:
         layout=layout,
         classes=tuple(classes) or None,
         preprocess=published.preprocess if published else facts.get("preprocess"),
+        config=facts.get("model"),
     )
 
 

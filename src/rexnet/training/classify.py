@@ -2,6 +2,7 @@
 
 import logging
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from rexnet.training.config import NetworkConfig, TrainConfig, ValidateConfig
 from rexnet.training.distributed import World, joined
 from rexnet.training.evaluation import evaluate
 from rexnet.training.loop import choose_autocast, fit
-from rexnet.training.run_folder import RunFolder, open_run
+from rexnet.training.run_folder import RunFolder, folder_to_resume, open_run
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +36,19 @@ def train(config: TrainConfig) -> dict[str, Any]:
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     with joined(config.run.device) as world:
-        run = open_run(config, world)
-        sets = _load_sets(config, run, world)
+        # Nothing is written, and no older run replaced, before data, weights and settings are known to go together.
+        sets = _load_sets(config, world)
         torch.manual_seed(config.run.seed)
-        model = build_model(config.network, sets.classes)
-        best, skipped = _fit(model, sets, config, run, world)
+        resumes = config.run.resume and RunFolder(folder_to_resume(config)).last.exists()
+        network = replace(config.network, weights=None) if resumes else config.network
+        model = build_model(network, sets.classes)
+        run = open_run(config, world)
+        _note_sets(sets, run, world)
+        try:
+            best, skipped = _fit(model, sets, config, run, world)
+        except KeyboardInterrupt:
+            logger.warning("stopped; `rexnet train --resume %s` continues after the last whole epoch", run.path)
+            raise
         summary = {
             "run": str(run.path),
             "model": model.name,
@@ -121,6 +130,11 @@ def build_model(config: NetworkConfig, classes: tuple[str, ...]) -> RexNet:
     )
     if config.weights is not None:
         weights = read_weights(config.weights)
+        if weights.config and weights.config["stem_stride"] != config.stem_stride:
+            raise ValueError(
+                f"--stem-stride is {config.stem_stride}, but {config.weights} was trained with "
+                f"{weights.config['stem_stride']}; give that"
+            )
         load_weights(model, weights, classifier="strict" if weights.classes == classes else "reset")
     return model
 
@@ -132,13 +146,19 @@ def choose_workers(workers: int | None, world: World) -> int:
     return min(8, (os.cpu_count() or 1) // world.size) if world.device.type == "cuda" else 0
 
 
-def _load_sets(config: TrainConfig, run: RunFolder, world: World) -> ImageSets:
-    """The images, after checking that a resumed run's are those it began with."""
+def _load_sets(config: TrainConfig, world: World) -> ImageSets:
     # The main process goes first: only one may download.
     for turn in (True, False):
         if world.is_main == turn:
             sets = load_image_sets(config.data, val_fraction=config.input.val_fraction, seed=config.run.seed)
         world.wait()
+    if world.is_main:
+        logger.info("%s", sets.description)
+    return sets
+
+
+def _note_sets(sets: ImageSets, run: RunFolder, world: World) -> None:
+    """Writes down what the data is, or checks that a resumed run's is what it began with."""
     facts = {"description": sets.description, "classes": list(sets.classes)}
     if run.holds("data.json"):
         if (saved := run.read("data.json")) != facts:
@@ -149,9 +169,6 @@ def _load_sets(config: TrainConfig, run: RunFolder, world: World) -> ImageSets:
         run.write("data.json", facts)
         run.save_samples(sets.val)
     world.wait()
-    if world.is_main:
-        logger.info("%s", sets.description)
-    return sets
 
 
 def validate(config: ValidateConfig) -> dict[str, Any]:

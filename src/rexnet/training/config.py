@@ -181,7 +181,7 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Trains a classifier. Without an option the recipe decides; the defaults shown are those of --recipe imagenet."""
+    """Trains a classifier. What is not given is as the recipe says; the defaults shown are its."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = "digits"
     """A folder with train/ and val|valid|validation|test/, a folder of class folders, digits, or torchvision/NAME."""

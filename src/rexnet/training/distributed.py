@@ -61,6 +61,11 @@ class World:
             torch.distributed.barrier()
 
 
+def is_main_process() -> bool:
+    """Whether this process is alone or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def joined(device: str = "auto") -> Iterator[World]:
     """This process's place in the run that torchrun describes, or alone. `device`: auto, cpu, cuda, cuda:N or mps.

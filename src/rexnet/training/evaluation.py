@@ -1,14 +1,23 @@
 """Accuracy of a classifier, as exact counts on any number of processes and at any batch size."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from rexnet.training.distributed import World
+from rexnet.training.progress import EpochProgress
+
+
+class SizedBatches(Protocol):
+    """What an evaluation reads; `rexnet.data.loaders.EvalBatches` is one."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +67,7 @@ class Evaluation:
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
-    batches: Iterable[Any],
+    batches: SizedBatches,
     *,
     classes: tuple[str, ...],
     world: World,
@@ -72,16 +81,18 @@ def evaluate(
     counts = torch.zeros(2, len(classes), dtype=torch.int64, device=world.device)
     top5 = torch.zeros(1, dtype=torch.int64, device=world.device)
     loss_sum = torch.zeros(1, dtype=torch.float64, device=world.device)
-    for batch in batches:
-        images = batch.images.to(world.device, non_blocking=True)
-        targets = batch.targets.to(world.device, non_blocking=True)
-        with torch.autocast(world.device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
-            logits = model(images).float()
-        hits = logits.topk(min(5, len(classes)), dim=1).indices == targets[:, None]
-        counts[0] += torch.bincount(targets, minlength=len(classes))
-        counts[1] += torch.bincount(targets[hits[:, 0]], minlength=len(classes))
-        top5 += hits.sum()
-        loss_sum += functional.cross_entropy(logits, targets, reduction="sum")
+    with EpochProgress("validation", len(batches), visible=world.is_main) as progress:
+        for batch in progress.watch(batches):
+            images = batch.images.to(world.device, non_blocking=True)
+            targets = batch.targets.to(world.device, non_blocking=True)
+            with torch.autocast(world.device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
+                logits = model(images).float()
+            hits = logits.topk(min(5, len(classes)), dim=1).indices == targets[:, None]
+            counts[0] += torch.bincount(targets, minlength=len(classes))
+            counts[1] += torch.bincount(targets[hits[:, 0]], minlength=len(classes))
+            top5 += hits.sum()
+            loss_sum += functional.cross_entropy(logits, targets, reduction="sum")
+            progress.update(len(images), {})
     counts, top5, loss_sum = world.sum(counts), world.sum(top5), world.sum(loss_sum)
     if not counts[0].sum():
         raise ValueError("there is no image to evaluate on")

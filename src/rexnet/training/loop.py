@@ -64,15 +64,7 @@ def fit(
     epochs, steps = config.schedule.epochs, len(batches)
     model.to(world.device).to(memory_format=torch.channels_last if config.run.channels_last else torch.preserve_format)
     autocast_dtype = choose_autocast(config.run.amp, world.device)
-    peak_lr = config.optim.peak_lr(config.run.batch_size * world.size)
-    rate = LearningRate(peak_lr=peak_lr, schedule=config.schedule, steps_per_epoch=steps)
-    logger.info("learning rate up to %.4g, for a batch of %d in all", peak_lr, config.run.batch_size * world.size)
-    if config.schedule.warmup_epochs >= epochs:
-        logger.warning(
-            "--warmup-epochs %g is not below --epochs %d: the learning rate only rises",
-            config.schedule.warmup_epochs,
-            epochs,
-        )
+    rate = _learning_rate(config, total_batch=config.run.batch_size * world.size, steps_per_epoch=steps)
     updater = Updater(model, config.optim, rate, scale_gradients=autocast_dtype == torch.float16)
     done_epochs, best = _resume(updater, run, world) if run.last.exists() else (0, {})
     if config.run.compile:
@@ -89,21 +81,29 @@ def fit(
                     losses = loss(network, batch)
                 losses = losses if isinstance(losses, dict) else {"loss": losses}
                 if not updater.update(losses["loss"], step):
-                    raise _non_finite(losses["loss"], batch, name_image, epoch=epoch, step=step, run=run)
+                    raise _non_finite(losses["loss"], batch, name_image, epoch, step, run, world)
                 progress.update(len(batch.indices), {name: float(value.detach()) for name, value in losses.items()})
 
-        world.average_buffers(model)
-        if updater.ema:
-            world.average_buffers(updater.ema.module)
+        for module in dict.fromkeys((model, updater.evaluated)):
+            world.average_buffers(module)
         row = {"epoch": epoch + 1, "lr": rate((epoch + 1) * steps - 1), **_train_figures(progress, world)}
         row |= {f"val_{name}": value for name, value in evaluate(updater.evaluated).items()}
         row["seconds"] = round(progress.seconds, 2)
-        improved = not best or row[f"val_{goal}"] > best[f"val_{goal}"]
-        best = row if improved else best
+        if not best or row[f"val_{goal}"] > best[f"val_{goal}"]:
+            best = row
         if world.is_main:
-            _log(row, best, epochs=epochs, goal=goal)
-            _write(row, best, pack(updater.evaluated, row), updater, run, epochs=epochs)
+            _log(row, best, epochs, goal)
+            _write(row, best, pack(updater.evaluated, row), updater, run, epochs)
     return best
+
+
+def _learning_rate(config: TrainConfig, *, total_batch: int, steps_per_epoch: int) -> LearningRate:
+    schedule, peak_lr = config.schedule, config.optim.peak_lr(total_batch)
+    logger.info("learning rate up to %.4g, for a batch of %d in all", peak_lr, total_batch)
+    if schedule.warmup_epochs >= schedule.epochs:
+        text = "--warmup-epochs %g is not below --epochs %d: the learning rate only rises"
+        logger.warning(text, schedule.warmup_epochs, schedule.epochs)
+    return LearningRate(peak_lr=peak_lr, schedule=schedule, steps_per_epoch=steps_per_epoch)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -140,7 +140,7 @@ def _train_figures(progress: EpochProgress, world: World) -> dict[str, float]:
 
 
 def _write(
-    row: dict[str, Any], best: dict[str, Any], content: dict[str, Any], updater: Updater, run: RunFolder, *, epochs: int
+    row: dict[str, Any], best: dict[str, Any], content: dict[str, Any], updater: Updater, run: RunFolder, epochs: int
 ) -> None:
     """The row, then best.pt, then last.pt: a kill between them makes the resumed run write the same again."""
     run.append(row)
@@ -153,7 +153,7 @@ def _write(
         run.draw_curves()
 
 
-def _log(row: dict[str, Any], best: dict[str, Any], *, epochs: int, goal: str) -> None:
+def _log(row: dict[str, Any], best: dict[str, Any], epochs: int, goal: str) -> None:
     key = f"val_{goal}"
     figures = "  ".join(f"{name} {row[name]:.4g}" for name in row if name.startswith(("train_", "val_")))
     speed = f"{row['images_per_second']:.0f} images/s, {row['wait_share']:.0%} waiting for data"
@@ -161,14 +161,15 @@ def _log(row: dict[str, Any], best: dict[str, Any], *, epochs: int, goal: str) -
 
 
 def _non_finite(
-    loss: Tensor, batch: Any, name_image: Callable[[int], str], *, epoch: int, step: int, run: RunFolder
+    loss: Tensor, batch: Any, name_image: Callable[[int], str], epoch: int, step: int, run: RunFolder, world: World
 ) -> NonFiniteError:
     names = [printable(name_image(int(index))) for index in batch.indices]
     what = "gradient is not finite" if loss.isfinite() else f"loss is {float(loss.detach())}"
-    run.write("non_finite.json", {"epoch": epoch + 1, "step": step, "what": what, "images": names})
+    file = f"non_finite.{world.rank}.json"
+    run.write(file, {"epoch": epoch + 1, "step": step, "what": what, "images": names})
     some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     kept = f"the checkpoints of epoch {epoch}" if epoch else "no checkpoint yet"
     return NonFiniteError(
         f"the {what} at step {step} (epoch {epoch + 1}), before which {run.path} has {kept}; the batch is {some}, in "
-        f"full in {run.path / 'non_finite.json'}; a lower --lr or --clip-grad 1 often helps"
+        f"full in {run.path / file}; a lower --lr or --clip-grad 1 often helps"
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from rexnet.data.image_sets import small_images
 from rexnet.data.transforms import AugmentConfig, Preprocess
-from rexnet.models.published import PUBLISHED
+from rexnet.models.weights import PUBLISHED, read_weights
 from rexnet.training.config import (
     InputConfig,
     NetworkConfig,
@@ -88,18 +88,18 @@ def small_image() -> TrainConfig:
 
     Command: rexnet train torchvision/cifar10
     Hardware: two cores without a GPU: 80.1 % on CIFAR-10 (as JPEG files) after 6 epochs in 38 minutes, one run, with
-    torchrun --nproc-per-node 2 -m rexnet train cifar --model rexnet --width 0.5 --epochs 6 --batch-size 32 --lr 0.1
-    --lr-batch 64 --drop-rate 0 --threads 1 (results/classification.jsonl). The 15 epochs of the default are untested.
+    torchrun --nproc-per-node 2 -m rexnet train cifar --model rexnet --width 0.5 --epochs 6 --batch-size 32 --threads 1
+    (results/classification.jsonl). The 30 epochs and the full width of the default, for a GPU, are untested.
     """
     return replace(
         imagenet(),
         recipe="small-image",
-        network=NetworkConfig(stem_stride=1),
+        network=NetworkConfig(stem_stride=1, drop_rate=0.0),
         input=InputConfig(image_size=32, crop_ratio=1.0),
         augment=AugmentConfig(crop_padding_px=4, label_smoothing=0.1),
-        schedule=ScheduleConfig(epochs=15, warmup_epochs=1.0),
-        optim=OptimConfig(lr=0.1, lr_batch=128, weight_decay=5e-4, clip_grad=5.0, ema_decay=0.999),
-        run=RunConfig(batch_size=128),
+        schedule=ScheduleConfig(epochs=30, warmup_epochs=1.0),
+        optim=OptimConfig(lr=0.1, lr_batch=64, weight_decay=5e-4, clip_grad=5.0, ema_decay=0.999),
+        run=RunConfig(batch_size=64),
     )
 
 
@@ -107,10 +107,16 @@ def digits() -> TrainConfig:
     """scikit-learn's handwritten digits, 8 x 8 pixels, which need no download: small_image at 16 pixels, no mirroring.
 
     Command: rexnet train digits
+    Hardware: 160 seconds on one busy CPU core. Expect 98 % of the 359 held-back digits: 98.3 and 98.1 at the last
+    epoch with seeds 0 and 1, 98.3 and 98.3 at the best one, which is chosen on the same digits.
     """
     base = small_image()
     return replace(
         base,
+        network=replace(base.network, model="rexnet_050"),
+        schedule=replace(base.schedule, epochs=10),
+        # A second thread gains nothing on networks this small, and loses much beside other work on the machine.
+        run=RunConfig(batch_size=32, threads=1),
         input=InputConfig(image_size=16, crop_ratio=1.0),
         augment=replace(base.augment, crop_padding_px=2, horizontal_flip=0.0),
     )
@@ -122,6 +128,10 @@ RECIPES: dict[RecipeName, Callable[[], TrainConfig]] = {
     "finetune": finetune,
     "small-image": small_image,
 }
+
+
+FIRST_LOOK = TrainConfig(augment=AugmentConfig(random_erasing=0.5, mixup=1.0, cutmix=1.0))
+"""Defaults beside which no option is idle and so refused: to read off a command line what `starting_point` needs."""
 
 
 def choose_recipe(data: str, weights: str | None) -> RecipeName:
@@ -141,9 +151,27 @@ def starting_point(asked: TrainConfig) -> TrainConfig:
         return replace(saved, run=replace(saved.run, resume=False, overwrite=False, output=None))
     recipe = choose_recipe(asked.data, asked.network.weights) if asked.recipe == "auto" else asked.recipe
     start = digits() if (recipe, asked.data) == ("small-image", "digits") else RECIPES[recipe]()
-    published = PUBLISHED.get(asked.network.weights or "")
-    if recipe == "finetune" and published and published.preprocess:
-        preprocess = Preprocess.from_dict(published.preprocess)
-        fields = {"crop_ratio": preprocess.crop_ratio, "interpolation": preprocess.interpolation}
-        start = replace(start, input=InputConfig(image_size=preprocess.image_size_px, **fields))
-    return start
+    return _as_the_weights_were_made(start, asked.network.weights) if asked.network.weights else start
+
+
+def _as_the_weights_were_made(start: TrainConfig, source: str) -> TrainConfig:
+    """`start` with the size, crop and filter of these weights, and for a checkpoint of ours its network too."""
+    if source in PUBLISHED:
+        facts, network = PUBLISHED[source].preprocess, None
+    else:
+        weights = read_weights(source)
+        facts, network = weights.preprocess, weights.config
+    if network is not None:
+        same_network = replace(start.network, model=network["name"], stem_stride=network["stem_stride"])
+        start = replace(start, network=same_network)
+    if facts is None:
+        return start
+    preprocess = Preprocess.from_dict(facts)
+    return replace(
+        start,
+        input=InputConfig(
+            image_size=preprocess.image_size_px,
+            crop_ratio=preprocess.crop_ratio,
+            interpolation=preprocess.interpolation,
+        ),
+    )

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 FILES = (
     *("config.json", "environment.json", "data.json", "metrics.jsonl", "summary.json", "curves.png"),
-    *("best.pt", "last.pt", "non_finite.json"),
+    *("best.pt", "last.pt"),
 )
 SAMPLES = "samples"
 _MAX_SAMPLES = 10
@@ -49,7 +49,11 @@ class RunFolder:
                 raise ValueError(
                     f"--output {str(self.path)!r} holds a run already; --resume continues it, --overwrite replaces it"
                 )
-            for file in (*(self.path / name for name in FILES), *(self.path / SAMPLES).glob("*.png")):
+            for file in (
+                *(self.path / name for name in FILES),
+                *self.path.glob("non_finite.*.json"),
+                *self.path.glob(f"{SAMPLES}/*.png"),
+            ):
                 file.unlink(missing_ok=True)
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise ValueError(f"--output {str(self.path)!r} holds other files; name a new or an empty folder")
