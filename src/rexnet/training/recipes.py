@@ -114,7 +114,7 @@ def digits() -> TrainConfig:
     return replace(
         base,
         network=replace(base.network, model="rexnet_050"),
-        schedule=replace(base.schedule, epochs=10),
+        schedule=replace(base.schedule, epochs=8),
         # A second thread gains nothing on networks this small, and loses much beside other work on the machine.
         run=RunConfig(batch_size=32, threads=1),
         input=InputConfig(image_size=16, crop_ratio=1.0),
