@@ -10,8 +10,8 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
-	# uv installs in seconds from its own cache; where it or its index is out of reach, pip does it from pip's.
-	($(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]') \
+	# uv installs in seconds from its own cache; where it is out of reach, pip does it from pip's. Compiled once, imports are quick.
+	($(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[dev]') \
 	    || $(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 

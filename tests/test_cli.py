@@ -65,7 +65,7 @@ def test_models_lists_every_variant(tmp_path):
         (("predict",), 2, "CHECKPOINT"),
         (("models", "--json"), 2, "takes no options"),
         (("train", "no/such/folder"), 1, "no/such/folder"),
-        (("train", "digits", "--lr", "-1"), 1, "--lr is -1.0; allowed: above 0"),
+        (("train", "digits", "--lr", "-1"), 2, "--lr is -1.0; allowed: above 0"),
         (("train", "digits", "--model", "resnet50"), 1, "there is no model 'resnet50'"),
         (("train", "digits", "--device", "cuda:9"), 1, "this machine allows"),
         (("validate", "no.pt", "digits"), 1, "no.pt"),

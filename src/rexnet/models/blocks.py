@@ -90,18 +90,6 @@ class SqueezeExcitation(nn.Module):
         return x * self.fc(x.mean((2, 3), keepdim=True))
 
 
-def add_to_first_channels(out: Tensor, shortcut: Tensor) -> Tensor:
-    """`out` (B, C, H, W) plus `shortcut` (B, c, H, W), c <= C, on its first c channels: the shortcut padded with zeros.
-
-    Neither slices nor concatenates, keeps nothing for the backward pass, and is one fused kernel under a compiler.
-    Source: paper section 4.2.
-    """
-    missing_channels = out.shape[1] - shortcut.shape[1]
-    if missing_channels:
-        shortcut = nn.functional.pad(shortcut, (0, 0, 0, 0, 0, missing_channels))
-    return out + shortcut
-
-
 class DropPath(nn.Module):
     """In training, zeroes samples of (B, C, H, W) with probability `rate` and scales the others (arXiv 1603.09382)."""
 
@@ -198,7 +186,13 @@ class LinearBottleneck(nn.Module):
         """What follows `expand`: (B, C_expanded, H, W) and the block's input -> (B, C_out, H', W')."""
         for layer in islice(self.out, self.num_expand_layers, None):
             expanded = layer(expanded)
-        return add_to_first_channels(self.drop_path(expanded), x) if self.spec.shortcut else expanded
+        if not self.spec.shortcut:
+            return expanded
+        # The paper's zero-padded shortcut (section 4.2) as a sum: neither slices nor concatenates, keeps nothing for
+        # the backward pass, and is one fused kernel under a compiler.
+        missing_channels = self.spec.out_channels - self.spec.in_channels
+        shortcut = nn.functional.pad(x, (0, 0, 0, 0, 0, missing_channels)) if missing_channels else x
+        return self.drop_path(expanded) + shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         return self.condense(self.expand(x), x)

@@ -152,8 +152,6 @@ def _load_sets(config: TrainConfig, world: World) -> ImageSets:
         if world.is_main == turn:
             sets = load_image_sets(config.data, val_fraction=config.input.val_fraction, seed=config.run.seed)
         world.wait()
-    if world.is_main:
-        logger.info("%s", sets.description)
     return sets
 
 
@@ -169,6 +167,8 @@ def _note_sets(sets: ImageSets, run: RunFolder, world: World) -> None:
         run.write("data.json", facts)
         run.save_samples(sets.val)
     world.wait()
+    if world.is_main:
+        logger.info("%s", sets.description)
 
 
 def validate(config: ValidateConfig) -> dict[str, Any]:
