@@ -88,7 +88,7 @@ class Preprocess:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Random changes to training pictures. Raises ValueError for a value out of range and a setting without effect."""
+    """Random changes to training pictures; a setting without effect is refused."""
 
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Smallest and largest share of the picture's area that a random crop keeps."""
