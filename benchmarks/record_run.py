@@ -55,7 +55,7 @@ def row(options: Options) -> dict[str, Any]:
         "images_per_second": [epoch["images_per_second"] for epoch in epochs],
         "note": options.note,
         "date": environment["time"][:10],
-        "commit": (environment["commit"] or "")[:7],
+        "commit": records.short_commit(environment["commit"]),
         "device": records.device_name(environment["device"]),
         **{name: environment[name] for name in ("processes", "threads", "python", "torch", "torchvision", "timm")},
     }

@@ -3,15 +3,14 @@
 import json
 import platform
 import shlex
-import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-import torchvision
+
+from rexnet.training.distributed import World
+from rexnet.training.run_folder import describe_environment
 
 RESULTS = Path(__file__).parent.parent / "results"
 
@@ -26,26 +25,21 @@ def device_name(device: str) -> str:
     return platform.processor() or platform.machine()
 
 
-def commit() -> str:
-    """Short hash of the checkout, with "+changes" where files differ from it."""
-    root = Path(__file__).parent
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True)
-    changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True)
-    return head.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
+def short_commit(commit: str | None) -> str:
+    """A commit as `describe_environment` gives it, with 7 characters of hash and with "+changes" if it has that."""
+    digits, changes, _ = (commit or "").partition("+changes")
+    return digits[:7] + changes
 
 
 def provenance(device: str) -> dict[str, Any]:
     """Date, commit, command, device, threads and versions for a row measured by the running script."""
+    environment = describe_environment(World(device=torch.device(device)))
     return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": commit(),
+        "date": environment["time"][:10],
+        "commit": short_commit(environment["commit"]),
         "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "device": device_name(device),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "timm": timm.__version__,
+        **{name: environment[name] for name in ("threads", "python", "torch", "torchvision", "timm")},
     }
 
 

@@ -213,10 +213,6 @@ class RexNet(nn.Module):
         """Recomputes each block's activations in the backward pass instead of keeping them."""
         self.grad_checkpointing = enable
 
-    def no_weight_decay(self) -> set[str]:
-        """Names of parameters timm's optimizer factory spares beside norms and biases: none."""
-        return set()
-
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's layer grouping for layer-wise learning rates."""
         return {"stem": r"^features\.[0-2]\.", "blocks": r"^features\.(\d+)"}

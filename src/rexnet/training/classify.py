@@ -36,7 +36,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     with joined(config.run.device) as world:
-        # Nothing is written, and no older run replaced, before data, weights and settings are known to go together.
+        # Nothing is written, and no older run replaced, before data and weights are known to go together.
         sets = _load_sets(config, world)
         torch.manual_seed(config.run.seed)
         resumes = config.run.resume and RunFolder(folder_to_resume(config)).last.exists()
