@@ -1,4 +1,6 @@
 import copy
+import os
+import subprocess
 import sys
 import warnings
 
@@ -178,8 +180,18 @@ def test_tags_are_timms_and_carry_the_transform():
         timm.create_model("native_rexnet_110", pretrained=True)
 
 
-def test_importing_the_module_does_not_import_timm():
-    import subprocess
+def test_weights_that_cannot_be_fetched_are_one_sentence(tmp_path):
+    code = (
+        "import timm, rexnet\nrexnet.register_with_timm()\n"
+        "try: timm.create_model('native_rexnet_100.nav_in1k', pretrained=True)\n"
+        "except ValueError as error: print(error)"
+    )
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "the weights of native_rexnet_100 could not be read or downloaded" in done.stdout, done.stderr
+    assert "pretrained_cfg_overlay" in done.stdout and len(done.stdout.splitlines()) == 1
 
+
+def test_importing_the_module_does_not_import_timm():
     code = "import sys, rexnet.timm_models; sys.exit('timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,15 +1,16 @@
 """The command line: a word, its options, the function that does the work. The only module that prints."""
 
+import io
 import logging
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rexnet._version import __version__
-
-Options = TypeVar("Options")
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -19,10 +20,16 @@ def train(arguments: Sequence[str]) -> None:
     from rexnet.training.distributed import is_main_process
     from rexnet.training.recipes import FIRST_LOOK, starting_point
 
-    # The help shows what the recipe would use.
-    without_help = [word for word in arguments if word not in ("-h", "--help")]
-    asked = _read_options("train", TrainConfig, without_help, default=FIRST_LOOK)
-    config = _read_options("train", TrainConfig, arguments, default=starting_point(asked))
+    # Help and suggestions show what the recipe would use; so it is looked for before the options are judged.
+    known = [word for word in arguments if word not in ("-h", "--help")]
+    asked, unknown = _read_options("train", TrainConfig, known, default=FIRST_LOOK, return_unknown_args=True)
+    try:
+        start = starting_point(asked)
+    except ValueError:
+        if not unknown:
+            raise
+        start = FIRST_LOOK  # an unknown option's value may stand where DATA should
+    config = _read_options("train", TrainConfig, arguments, default=start)
     run = classify.train(config)["run"]
     if is_main_process():
         print(f"run folder: {run}")
@@ -51,6 +58,7 @@ def validate(arguments: Sequence[str]) -> None:
 
 def predict(arguments: Sequence[str]) -> None:
     """Name the classes of images"""
+    from rexnet.data.output_files import write_whole
     from rexnet.deploy.predict import PredictConfig, predict_files, render
 
     config = _read_options("predict", PredictConfig, arguments)
@@ -58,7 +66,7 @@ def predict(arguments: Sequence[str]) -> None:
     if config.output is None:
         print(text, end="")
     else:
-        Path(config.output).write_text(text, encoding="utf-8")
+        write_whole(config.output, text)
 
 
 def models(arguments: Sequence[str]) -> None:
@@ -126,12 +134,31 @@ def _fail(sentence: str, *, code: int) -> None:
     sys.exit(code)
 
 
-def _read_options(command: str, kind: type[Options], arguments: Sequence[str], default: Any = None) -> Options:
+def _read_options(command: str, kind: type, arguments: Sequence[str], **more: Any) -> Any:
+    """`kind` from the words of a command. A value out of range ends the program with its sentence, like any mistake."""
     import tyro
 
-    given = {} if default is None else {"default": default}
     marks = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    return tyro.cli(kind, prog=f"rexnet {command}", args=arguments, config=marks, **given)
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(kind, prog=f"rexnet {command}", args=arguments, config=marks, **more)
+    except SystemExit as stop:
+        if sentence := _refusal(stop):
+            _fail(sentence, code=2)
+        sys.stderr.write(said.getvalue())
+        raise
+
+
+def _refusal(error: BaseException | None) -> str | None:
+    """The sentence of the ValueError of ours that tyro turned into its own message, if there was one."""
+    while error is not None:
+        if isinstance(error, ValueError) and error.__traceback__ is not None:
+            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+            if frame.f_globals.get("__name__", "").startswith("rexnet."):
+                return str(error)
+        error = error.__context__
+    return None
 
 
 def _show_help_or_fail(command: str, arguments: Sequence[str], sentence: str) -> None:

@@ -14,7 +14,7 @@ from rexnet.models.published import published_for
 from rexnet.models.rexnet import RexNet
 from rexnet.models.timm_keys import has_timm_keys, timm_to_native
 from rexnet.models.variants import create_model, list_models
-from rexnet.models.weights import check_network, read_weights
+from rexnet.models.weights import WeightsError, check_network, read_weights
 
 PREFIX = "native_"
 """Before every name: these networks have the official state-dict keys as their own."""
@@ -88,14 +88,21 @@ def _entry_point(name: str) -> Callable[..., nn.Module]:
     def create(pretrained: bool = False, **options: Any) -> nn.Module:
         from timm.models import build_model_with_cfg
 
-        return build_model_with_cfg(
-            partial(_make_network, name),
-            PREFIX + name,
-            pretrained,
-            pretrained_filter_fn=_checked_weights,
-            feature_cfg={"feature_cls": "getter"},
-            **options,
-        )
+        try:
+            return build_model_with_cfg(
+                partial(_make_network, name),
+                PREFIX + name,
+                pretrained,
+                pretrained_filter_fn=_checked_weights,
+                feature_cfg={"feature_cls": "getter"},
+                **options,
+            )
+        except OSError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise WeightsError(
+                f"the weights of {PREFIX + name} could not be read or downloaded ({reason}); give the path of a file "
+                "fetched by hand, as pretrained_cfg_overlay={'file': PATH}"
+            ) from error
 
     create.__name__ = create.__qualname__ = PREFIX + name
     create.__module__ = _MODULE

@@ -192,7 +192,7 @@ class TestTrainTransform:
 
     @pytest.mark.parametrize("policy", ["no-such", "rand-x9", "bicubic"])
     def test_unknown_policy(self, policy):
-        with pytest.raises(ValueError, match=f"auto_augment is '{policy}', which timm does not know"):
+        with pytest.raises(ValueError, match=f"--auto-augment is '{policy}', which timm does not know"):
             TrainTransform(Preprocess(), AugmentConfig(auto_augment=policy))
 
 
@@ -214,7 +214,7 @@ class TestAugmentConfig:
         ],
     )
     def test_out_of_range(self, field, value):
-        with pytest.raises(ValueError, match=f"^{field} is "):
+        with pytest.raises(ValueError, match=f"^--{field.replace('_', '-')} is .*; allowed: "):
             AugmentConfig(**{field: value})
 
     @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ class TestAugmentConfig:
         ],
     )
     def test_settings_without_effect(self, settings, field):
-        with pytest.raises(ValueError, match=f"^{field} is .* which has no effect here: "):
+        with pytest.raises(ValueError, match=f"^--{field.replace('_', '-')} is .*; allowed: .*, or others "):
             AugmentConfig(**settings)
 
     def test_replacing_and_repeating_validation_is_harmless(self):

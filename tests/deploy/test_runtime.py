@@ -106,8 +106,8 @@ def test_formats_hold_the_same(checkpoint_file, pictures):
     [
         ({"images": ()}, "no images given"),
         ({"csv": True, "json": True}, "--csv and --json exclude each other"),
-        ({"top_k": 0}, "top_k is 0; allowed: 1 or more"),
-        ({"batch_size": 0}, "batch_size is 0; allowed: 1 or more"),
+        ({"top_k": 0}, "--top-k is 0; allowed: 1 or more"),
+        ({"batch_size": 0}, "--batch-size is 0; allowed: 1 or more"),
         ({"device": "tpu"}, "--device is 'tpu'"),
         ({"images": ("nowhere.jpg",)}, "nowhere.jpg does not exist"),
     ],
@@ -122,3 +122,11 @@ def test_class_names_must_fit_the_model():
     with pytest.raises(ValueError, match="2 class names given for a model of 3 classes"):
         model = rexnet.create_model("rexnet", width=0.3, num_classes=3)
         Predictor(model, classes=("a", "b"), preprocess=Preprocess())
+
+
+def test_nothing_readable_is_an_error(checkpoint_file, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "b.jpg").symlink_to("nowhere")
+    config = PredictConfig(checkpoint=str(checkpoint_file), images=(str(tmp_path),), bad_image="skip")
+    with pytest.raises(ValueError, match=r"none of 2 files can be read; the first: .*a\.jpg .*the file is empty"):
+        predict_files(config)

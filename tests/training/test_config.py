@@ -93,7 +93,7 @@ def test_what_tyro_refuses_ends_with_exit_code_2(arguments, capsys):
         (NetworkConfig, {"drop_rate": 1.0}, ("--drop-rate", "1.0")),
         (NetworkConfig, {"drop_path_rate": -0.1}, ("--drop-path-rate", "-0.1")),
         (InputConfig, {"val_fraction": 1.0}, ("--val-fraction", "1.0")),
-        (InputConfig, {"image_size": 0}, ("image_size", "0")),
+        (InputConfig, {"image_size": 0}, ("--image-size", "0")),
         (OptimConfig, {"lr": 0.0}, ("--lr", "0.0")),
         (OptimConfig, {"lr": float("nan")}, ("--lr", "nan")),
         (OptimConfig, {"lr_batch": -1}, ("--lr-batch", "-1")),

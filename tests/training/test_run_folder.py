@@ -61,6 +61,19 @@ def test_resume_finds_the_run_by_each_of_its_names(tiny_config, changed, tmp_pat
     assert run.last.read_bytes() == b"x"
 
 
+def test_a_run_killed_before_it_described_its_machine_does_so_when_resumed(tiny_config, changed):
+    run = open_run(tiny_config, WORLD)
+    (run.path / "environment.json").unlink()
+    assert open_run(changed(tiny_config, "run", resume=True), WORLD).holds("environment.json")
+
+
+def test_what_a_kill_left_half_written_does_not_block_the_folder(tiny_config):
+    run = RunFolder(tiny_config.run.output)
+    run.path.mkdir()
+    (run.path / ".config.json.unfinished").write_text('{"da')
+    assert open_run(tiny_config, WORLD).holds("config.json")
+
+
 def test_resume_with_other_settings_is_refused_with_their_names(tiny_config, changed):
     open_run(tiny_config, WORLD)
     other = changed(changed(tiny_config, "run", resume=True, batch_size=4), "optim", lr=0.5)

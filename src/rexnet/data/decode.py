@@ -107,16 +107,10 @@ def stored_size_px(source: str | Path) -> tuple[int, int]:
 def image_files(folder: str | Path) -> list[str]:
     """Sorted paths of the files below `folder`, at any depth, that carry one of IMAGE_EXTENSIONS.
 
-    Names that start with a dot are left out, links are followed (a folder inside itself only once), and links that
-    lead nowhere are left out with a warning.
+    Names that start with a dot are left out, and links are followed (a folder inside itself only once). A link that
+    leads nowhere is among them: whoever opens it reports it like any bad image.
     """
-    broken: list[str] = []
-    found = sorted(_walk(os.fspath(folder), (), broken))
-    if broken:
-        logger.warning(
-            "%s: left out %d broken links, the first is %s", printable(folder), len(broken), printable(min(broken))
-        )
-    return found
+    return sorted(_walk(os.fspath(folder), ()))
 
 
 def has_image_extension(name: str) -> bool:
@@ -135,7 +129,7 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
         if os.path.isdir(source):
             found = image_files(source)
         elif os.path.lexists(source):
-            found = [source]  # a link that leads nowhere too: whoever opens it reports it like any bad image
+            found = [source]
         elif glob.has_magic(source):
             found = _expand(source)
         else:
@@ -151,12 +145,12 @@ def _expand(pattern: str) -> list[str]:
     for match in sorted(glob.glob(pattern, recursive=True)):
         if os.path.isdir(match):
             found += image_files(match)
-        elif has_image_extension(match) and os.path.exists(match):
+        elif has_image_extension(match):
             found.append(match)
     return found
 
 
-def _walk(folder: str, above: tuple[tuple[int, int], ...], broken: list[str]) -> Iterator[str]:
+def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
     status = os.stat(folder)
     here = (status.st_dev, status.st_ino)
     if here in above:
@@ -166,12 +160,9 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...], broken: list[str]) ->
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                yield from _walk(entry.path, (*above, here), broken)
-            elif has_image_extension(entry.name):
-                if entry.is_file():
-                    yield entry.path
-                else:
-                    broken.append(entry.path)
+                yield from _walk(entry.path, (*above, here))
+            elif has_image_extension(entry.name) and (entry.is_file() or not os.path.exists(entry.path)):
+                yield entry.path
 
 
 @contextmanager

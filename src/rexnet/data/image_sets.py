@@ -100,7 +100,10 @@ def load_labelled_images(
         if chosen is None:
             text = "%s has no split of its own: all of it is measured, images that were trained on among them"
             logger.warning(text, printable(root))
-        found = _file_images({name: paths for name, paths in _class_files(chosen or root).items() if paths})
+        by_class = _class_files(chosen or root)
+        if empty := [name for name, paths in by_class.items() if not paths]:
+            logger.warning("%s: left out class folders without images: %s", printable(chosen or root), _some(empty))
+        found = _file_images({name: paths for name, paths in by_class.items() if paths})
     unknown = sorted(set(found.classes) - set(classes))
     if unknown:
         raise ValueError(f"{printable(data)} has classes that the model does not know: {_some(unknown)}")
@@ -145,7 +148,8 @@ def _two_folders(train_folder: Path, val_folder: Path) -> tuple[ImageSet, ImageS
     for here, there, folder in ((0, 1, val_folder), (1, 0, train_folder)):
         missing = sorted(set(sides[here]) - set(sides[there]))
         if missing:
-            raise ValueError(f"{printable(folder)} lacks the classes {_some(missing)}, which the other side has")
+            one = "class" if len(missing) == 1 else "classes"
+            raise ValueError(f"{printable(folder)} lacks the {one} {_some(missing)}, which the other side has")
     train, val = (_file_images(by_class) for by_class in sides)
     return train, val
 
@@ -189,6 +193,8 @@ def _class_files(folder: Path) -> dict[str, list[str]]:
                 by_class[name] = files
         elif has_image_extension(name):
             loose.append(name)
+        elif not os.path.exists(path):
+            raise ValueError(f"{printable(path)} is a link to a folder that does not exist; mend or remove it")
     if not by_class:
         content = f"{len(loose):,} images but " if loose else ""
         raise ValueError(f"{printable(folder)} holds {content}no class folders: put the images of each class in one")

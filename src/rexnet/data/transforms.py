@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from rexnet.data.option_checks import require
 from rexnet.models.published import IMAGENET_MEAN, IMAGENET_STD
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
@@ -118,30 +119,29 @@ class AugmentConfig:
 
     def __post_init__(self):
         low, high = self.crop_scale
-        _check(0 < low <= high <= 1, self, "crop_scale", "two ascending numbers above 0 and at most 1")
+        require(0 < low <= high <= 1, "crop_scale", self.crop_scale, "two ascending numbers above 0 and at most 1")
         low, high = self.crop_aspect
-        _check(0 < low <= high, self, "crop_aspect", "two ascending numbers above 0")
+        require(0 < low <= high, "crop_aspect", self.crop_aspect, "two ascending numbers above 0")
         for name in ("horizontal_flip", "random_erasing", "mixup_prob", "cutmix_share"):
-            _check(0 <= getattr(self, name) <= 1, self, name, "from 0 to 1")
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
         for name in ("crop_padding_px", "color_jitter", "mixup", "cutmix"):
-            _check(getattr(self, name) >= 0, self, name, "0 or more")
-        _check(0 <= self.label_smoothing < 1, self, "label_smoothing", "from 0 to below 1")
-        _check(self.erasing_mode in _ERASING_MODES, self, "erasing_mode", "one of " + ", ".join(_ERASING_MODES))
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "from 0 to below 1")
+        require(self.erasing_mode in _ERASING_MODES, "erasing_mode", self.erasing_mode, ", ".join(_ERASING_MODES))
         self._refuse_idle_settings()
 
     def _refuse_idle_settings(self):
         mixes = self.mixup > 0 or self.cutmix > 0
         for name, used, remedy in (
-            ("crop_scale", not self.crop_padding_px, "set crop_padding_px to 0"),
-            ("crop_aspect", not self.crop_padding_px, "set crop_padding_px to 0"),
-            ("color_jitter", not self.auto_augment or "3a" in self.auto_augment, "leave auto_augment out"),
-            ("erasing_mode", self.random_erasing > 0, "set random_erasing too"),
-            ("mixup_prob", mixes, "set mixup or cutmix too"),
-            ("cutmix_share", self.mixup > 0 and self.cutmix > 0, "set both mixup and cutmix"),
+            ("crop_scale", not self.crop_padding_px, "with --crop-padding-px 0"),
+            ("crop_aspect", not self.crop_padding_px, "with --crop-padding-px 0"),
+            ("color_jitter", not self.auto_augment or "3a" in self.auto_augment, "without --auto-augment"),
+            ("erasing_mode", self.random_erasing > 0, "beside --random-erasing"),
+            ("mixup_prob", mixes, "beside --mixup or --cutmix"),
+            ("cutmix_share", self.mixup > 0 and self.cutmix > 0, "beside both --mixup and --cutmix"),
         ):
-            value = getattr(self, name)
-            if not used and value != type(self).__dataclass_fields__[name].default:
-                raise ValueError(f"{name} is {value}, which has no effect here: {remedy}")
+            default = type(self).__dataclass_fields__[name].default
+            require(used or getattr(self, name) == default, name, getattr(self, name), f"{default}, or others {remedy}")
 
 
 @dataclass(frozen=True)
@@ -198,9 +198,10 @@ class TrainTransform:
                 separate=True,
             )
         except (AssertionError, KeyError, ValueError) as error:
+            reason = f" ({error})" if str(error) else ""
             raise ValueError(
-                f"auto_augment is {augment.auto_augment!r}, which timm does not know ({error}); "
-                "rand-m9-mstd0.5, augmix-m3-w3, original and v0 are examples it does"
+                f"--auto-augment is {augment.auto_augment!r}, which timm does not know{reason}; allowed: names "
+                "such as rand-m9-mstd0.5, augmix-m3-w3, original and v0"
             ) from error
         return stages[1].transforms
 

@@ -11,6 +11,8 @@ import torch
 import tyro
 
 from rexnet.data.decode import BadImagePolicy, find_images, printable
+from rexnet.data.option_checks import require
+from rexnet.data.output_files import check_output_file
 from rexnet.deploy.runtime import Prediction, Predictor
 
 logger = logging.getLogger(__name__)
@@ -46,8 +48,9 @@ class PredictConfig:
             raise ValueError("no images given; name files, folders or patterns such as 'photos/*.jpg'")
         if self.csv and self.json:
             raise ValueError("--csv and --json exclude each other; give one of them")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"--threads is {self.threads}; allowed: 1 or more, or None")
+        require(self.top_k >= 1, "top_k", self.top_k, "1 or more")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
 
     @property
     def format(self) -> str:
@@ -59,19 +62,21 @@ class PredictConfig:
 
 
 def predict_files(config: PredictConfig) -> list[Prediction]:
-    """Predictions in the order of the files. A bad one raises BadImageError or, with bad_image "skip", is logged."""
+    """Predictions in the order of the files. A bad one raises BadImageError or, with bad_image "skip", carries its
+    error; ValueError where all of them are bad."""
+    if config.output is not None:
+        check_output_file(config.output)
     if config.threads:
         torch.set_num_threads(config.threads)
     files = find_images(config.images)
     predictor = Predictor.load(config.checkpoint, device=config.device)
     stream = predictor.stream(files, top_k=config.top_k, batch_size=config.batch_size, bad_image=config.bad_image)
-    predictions = []
-    for prediction in stream:
-        if prediction.error:
-            logger.warning("%s", prediction.error)
-        predictions.append(prediction)
+    predictions = list(stream)
     bad = sum(prediction.error is not None for prediction in predictions)
-    logger.info("%d images predicted, %d left out", len(predictions) - bad, bad)
+    if bad == len(predictions):
+        raise ValueError(f"none of {bad} files can be read; the first: {predictions[0].error}")
+    good = len(predictions) - bad
+    logger.info("%d %s predicted, %d left out", good, "image" if good == 1 else "images", bad)
     return predictions
 
 
@@ -110,6 +115,6 @@ def _as_csv(predictions: list[Prediction]) -> str:
 
 def _as_line(prediction: Prediction) -> str:
     if prediction.error:
-        return f"{printable(prediction.image)}: left out"
+        return f"left out: {prediction.error}"
     named = "  ".join(f"{scored.name} {scored.probability:.1%}" for scored in prediction.classes)
     return f"{printable(prediction.image)}: {named}"

@@ -163,7 +163,7 @@ def download_weights(name: str) -> Path:
 
 
 def _from_hugging_face(row: PublishedWeights) -> Path:
-    by_hand = f"download {row.file} from {row.address} by hand and pass the file's path"
+    by_hand = f"download {row.file} from {row.address} by hand and give the path of the file in place of the name"
     try:
         from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
     except ImportError as error:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rexnet._version import __version__
+from rexnet.data.output_files import write_whole
 from rexnet.data.transforms import Preprocess
 from rexnet.models.rexnet import RexNet, RexNetConfig
 from rexnet.models.weights import CHECKPOINT_FORMAT, WeightsError, read_checkpoint_file
@@ -62,29 +63,9 @@ def save(path: str | PathLike[str], content: dict[str, Any]) -> None:
         torch.save(content, buffer)
         data = buffer.getbuffer()
     try:
-        _write_atomically(path, data)
+        write_whole(path, data)
     except OSError as error:
         raise WeightsError(f"checkpoint {str(path)!r} could not be written ({error.strerror or error})") from error
-
-
-def _write_atomically(path: Path, data: bytes | memoryview) -> None:
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        # The new name is on the disk only once its folder is.
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def read(path: str | PathLike[str]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """Classification on the one loop: train and validate."""
 
+import json
 import logging
 import os
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional
 from rexnet.data.decode import printable
 from rexnet.data.image_sets import ImageSets, load_image_sets, load_labelled_images
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
+from rexnet.data.output_files import check_output_file, write_whole
 from rexnet.data.transforms import TrainTransform, batch_mixer
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import create_model
@@ -23,6 +24,7 @@ from rexnet.training.config import NetworkConfig, TrainConfig, ValidateConfig
 from rexnet.training.distributed import World, joined
 from rexnet.training.evaluation import evaluate
 from rexnet.training.loop import choose_autocast, fit
+from rexnet.training.optimization import check_optimizer
 from rexnet.training.run_folder import RunFolder, folder_to_resume, open_run
 
 logger = logging.getLogger(__name__)
@@ -36,16 +38,18 @@ def train(config: TrainConfig) -> dict[str, Any]:
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     with joined(config.run.device) as world:
-        # Nothing is written, and no older run replaced, before data and weights are known to go together.
+        # Nothing is written, and no older run replaced, before settings, data and weights are known to go together.
         sets = _load_sets(config, world)
         torch.manual_seed(config.run.seed)
         resumes = config.run.resume and RunFolder(folder_to_resume(config)).last.exists()
         network = replace(config.network, weights=None) if resumes else config.network
         model = build_model(network, sets.classes)
+        check_optimizer(model, config.optim, config.schedule, total_batch=config.run.batch_size * world.size)
+        batches = _make_batches(sets, config, world)
         run = open_run(config, world)
         _note_sets(sets, run, world)
         try:
-            best, skipped = _fit(model, sets, config, run, world)
+            best, skipped = _fit(model, sets, batches, config, run, world)
         except KeyboardInterrupt:
             logger.warning("stopped; `rexnet train --resume %s` continues after the last whole epoch", run.path)
             raise
@@ -62,10 +66,10 @@ def train(config: TrainConfig) -> dict[str, Any]:
     return summary
 
 
-def _fit(model: RexNet, sets: ImageSets, config: TrainConfig, run: RunFolder, world: World) -> tuple[dict, list[str]]:
-    """The best epoch's row, and the images that could not be read."""
-    preprocess, classes = config.input.preprocess(), sets.classes
-    smoothing = config.augment.label_smoothing
+def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[TrainBatches, EvalBatches]:
+    """Training and held-back batches of this process. ValueError for augmentation that cannot be carried out."""
+    preprocess = config.input.preprocess()
+    transform = TrainTransform(preprocess, config.augment)
     loading: dict[str, Any] = {
         "batch_size": config.run.batch_size,
         "workers": choose_workers(config.run.workers, world),
@@ -74,14 +78,22 @@ def _fit(model: RexNet, sets: ImageSets, config: TrainConfig, run: RunFolder, wo
         "bad_image": config.input.bad_image,
         "pin_memory": world.device.type == "cuda",
     }
-    train_batches = TrainBatches(
-        sets.train,
-        TrainTransform(preprocess, config.augment),
-        seed=config.run.seed,
-        mixer=batch_mixer(config.augment, len(classes)),
-        **loading,
-    )
-    val_batches = EvalBatches(sets.val, preprocess, **loading)
+    mixer = batch_mixer(config.augment, len(sets.classes))
+    train_batches = TrainBatches(sets.train, transform, seed=config.run.seed, mixer=mixer, **loading)
+    return train_batches, EvalBatches(sets.val, preprocess, **loading)
+
+
+def _fit(
+    model: RexNet,
+    sets: ImageSets,
+    batches: tuple[TrainBatches, EvalBatches],
+    config: TrainConfig,
+    run: RunFolder,
+    world: World,
+) -> tuple[dict, list[str]]:
+    """The best epoch's row, and the images that could not be read."""
+    train_batches, val_batches = batches
+    classes = sets.classes
     dtype = choose_autocast(config.run.amp, world.device)
 
     def evaluate_held_back(network: nn.Module) -> dict[str, float]:
@@ -90,9 +102,9 @@ def _fit(model: RexNet, sets: ImageSets, config: TrainConfig, run: RunFolder, wo
     best = fit(
         model,
         train_batches,
-        loss=partial(classification_loss, device=world.device, label_smoothing=smoothing),
+        loss=partial(classification_loss, device=world.device, label_smoothing=config.augment.label_smoothing),
         evaluate=evaluate_held_back,
-        pack=partial(checkpoint.pack, classes=classes, preprocess=preprocess),
+        pack=partial(checkpoint.pack, classes=classes, preprocess=config.input.preprocess()),
         name_image=sets.train.name,
         config=config,
         run=run,
@@ -177,6 +189,8 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
     Keys: top1 and top5 (percent), loss, images (counted), skipped (names), missing_classes (names) and by_class. Raises
     ValueError, one sentence, for a file or data that cannot be used.
     """
+    if config.output is not None:
+        check_output_file(config.output)
     if config.threads:
         torch.set_num_threads(config.threads)
     model = checkpoint.load(config.checkpoint)
@@ -204,5 +218,5 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
             "by_class": counted.by_class(),
         }
     if config.output is not None and world.is_main:
-        RunFolder(Path(config.output).parent).write(Path(config.output).name, result)
+        write_whole(config.output, json.dumps(result, indent=2) + "\n")
     return result

@@ -7,15 +7,11 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from rexnet.data.decode import BadImagePolicy
+from rexnet.data.option_checks import require
 from rexnet.data.transforms import AugmentConfig, Interpolation, Preprocess
 
 RecipeName = Literal["auto", "imagenet", "small-image", "finetune", "scratch"]
 Amp = Literal["auto", "off", "bf16", "fp16"]
-
-
-def _require(holds: bool, option: str, value: object, allowed: str) -> None:
-    if not holds:
-        raise ValueError(f"--{option.replace('_', '-')} is {value}; allowed: {allowed}")
 
 
 def _read_resume(words: list[str]) -> bool | str:
@@ -55,10 +51,10 @@ class NetworkConfig:
     names are the same, otherwise a new one begins."""
 
     def __post_init__(self) -> None:
-        _require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")
+        require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")
         for name in ("drop_rate", "drop_path_rate"):
             value = getattr(self, name)
-            _require(0.0 <= value < 1.0, name, value, "from 0 to below 1")
+            require(0.0 <= value < 1.0, name, value, "from 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +74,9 @@ class InputConfig:
 
     def __post_init__(self) -> None:
         holds = self.val_fraction is None or 0.0 < self.val_fraction < 1.0
-        _require(holds, "val_fraction", self.val_fraction, "between 0 and 1, or None")
-        self.preprocess()
+        require(holds, "val_fraction", self.val_fraction, "between 0 and 1, or None")
+        require(self.image_size >= 1, "image_size", self.image_size, "1 or more")
+        require(0 < self.crop_ratio <= 1, "crop_ratio", self.crop_ratio, "above 0 and at most 1")
 
     def preprocess(self) -> Preprocess:
         """The evaluation transform; ImageNet's mean and deviation, as in every published file."""
@@ -106,13 +103,13 @@ class OptimConfig:
     """Evaluate and keep a moving average of the weights with this decay, which starts lower and rises to it."""
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0, "lr", self.lr, "above 0")
-        _require(self.lr_batch >= 0, "lr_batch", self.lr_batch, "0 (no scaling) or more")
-        _require(0 <= self.momentum < 1, "momentum", self.momentum, "from 0 to below 1")
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
-        _require(self.clip_grad is None or self.clip_grad > 0, "clip_grad", self.clip_grad, "above 0, or None")
+        require(self.lr > 0, "lr", self.lr, "above 0")
+        require(self.lr_batch >= 0, "lr_batch", self.lr_batch, "0 (no scaling) or more")
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "from 0 to below 1")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        require(self.clip_grad is None or self.clip_grad > 0, "clip_grad", self.clip_grad, "above 0, or None")
         holds = self.ema_decay is None or 0 < self.ema_decay < 1
-        _require(holds, "ema_decay", self.ema_decay, "between 0 and 1, or None")
+        require(holds, "ema_decay", self.ema_decay, "between 0 and 1, or None")
 
     def peak_lr(self, total_batch: int) -> float:
         """Learning rate for `total_batch` images a step, all processes together (linear rule, arXiv 1706.02677)."""
@@ -126,17 +123,17 @@ class ScheduleConfig:
     epochs: int = 400
     """Passes over the training images."""
     warmup_epochs: float = 5.0
-    """Epochs of linear warm-up, at most all."""
+    """Epochs of linear warm-up; of a short run at most half."""
     warmup_lr: float = 1e-5
     """Learning rate of the first step of the warm-up."""
     min_lr: float = 0.0
     """What the cosine falls to."""
 
     def __post_init__(self) -> None:
-        _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
-        _require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "0 or more")
-        _require(self.warmup_lr >= 0, "warmup_lr", self.warmup_lr, "0 or more")
-        _require(self.min_lr >= 0, "min_lr", self.min_lr, "0 or more")
+        require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
+        require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "0 or more")
+        require(self.warmup_lr >= 0, "warmup_lr", self.warmup_lr, "0 or more")
+        require(self.min_lr >= 0, "min_lr", self.min_lr, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +153,7 @@ class RunConfig:
     amp: Amp = "auto"
     """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
     channels_last: bool = True
-    """Keep images and weights channels-last in memory, which is faster almost everywhere."""
+    """Memory order of images and weights: channels-last is the faster one almost everywhere."""
     compile: bool = False
     """torch.compile: minutes to start, then faster."""
     output: str | None = None
@@ -167,10 +164,10 @@ class RunConfig:
     """Continue the run in DIR, or in --output, after its last complete epoch."""
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more (batch norm in squeeze-excitation)")
-        _require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
-        _require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
-        _require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+        require(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more (batch norm in squeeze-excitation)")
+        require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
+        require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
         if self.resume is not False and self.overwrite:
             raise ValueError("--resume and --overwrite exclude each other; give one of them")
         if self.resume is True and self.output is None:
@@ -181,7 +178,8 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Trains a classifier. What is not given is as the recipe says; the defaults shown are its."""
+    """Trains a classifier. What is not given is as the recipe says: with DATA and --weights on the line, --help shows
+    the values that would be used."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = "digits"
     """A folder with train/ and val|valid|validation|test/, a folder of class folders, digits, or torchvision/NAME."""
@@ -222,9 +220,9 @@ class ValidateConfig:
     """Also write the result, with every class, to this JSON file."""
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        _require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
-        _require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
 
 
 # A run may move to another machine or folder and still be the same run.

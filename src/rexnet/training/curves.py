@@ -1,7 +1,10 @@
 """metrics.jsonl as a picture."""
 
+import io
 from pathlib import Path
 from typing import Any
+
+from rexnet.data.output_files import write_whole
 
 
 def draw_curves(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
@@ -27,6 +30,6 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
         axis.grid(alpha=0.3)
         if len(lines) > 1 and axis.lines:
             axis.legend()
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    figure.savefig(unfinished, format="png", dpi=110)
-    unfinished.replace(path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    write_whole(path, picture.getbuffer())

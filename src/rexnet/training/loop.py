@@ -100,9 +100,8 @@ def fit(
 def _learning_rate(config: TrainConfig, *, total_batch: int, steps_per_epoch: int) -> LearningRate:
     schedule, peak_lr = config.schedule, config.optim.peak_lr(total_batch)
     logger.info("learning rate up to %.4g, for a batch of %d in all", peak_lr, total_batch)
-    if schedule.warmup_epochs >= schedule.epochs:
-        text = "--warmup-epochs %g is not below --epochs %d: the learning rate only rises"
-        logger.warning(text, schedule.warmup_epochs, schedule.epochs)
+    if schedule.warmup_epochs > schedule.epochs / 2:
+        logger.info("the warm-up takes half of the run, %g epochs", schedule.epochs / 2)
     return LearningRate(peak_lr=peak_lr, schedule=schedule, steps_per_epoch=steps_per_epoch)
 
 

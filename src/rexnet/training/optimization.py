@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ class LearningRate:
     """Learning rate by step, counted from 0: `rate(step)`.
 
     Linear from warmup_lr to the peak, then a cosine to min_lr. The cosine runs over all steps, the warm-up covers its
-    beginning: timm's default, under which the paper's models were trained.
+    beginning: timm's default, under which the paper's models were trained. Unlike timm's, the warm-up ends at half of
+    a short run.
     """
 
     peak_lr: float
@@ -27,7 +29,7 @@ class LearningRate:
 
     def __call__(self, step: int) -> float:
         schedule = self.schedule
-        warmup_steps = round(schedule.warmup_epochs * self.steps_per_epoch)
+        warmup_steps = round(min(schedule.warmup_epochs, schedule.epochs / 2) * self.steps_per_epoch)
         if step < warmup_steps:
             return schedule.warmup_lr + (self.peak_lr - schedule.warmup_lr) * step / warmup_steps
         share_done = step / (schedule.epochs * self.steps_per_epoch)
@@ -42,10 +44,19 @@ def make_optimizer(model: nn.Module, config: OptimConfig, *, lr: float) -> Optim
     from timm.optim import create_optimizer_v2, list_optimizers  # pyright: ignore[reportPrivateImportUsage]
 
     if config.optimizer not in (names := [str(name) for name in list_optimizers()]):
-        raise ValueError(f"--optimizer is {config.optimizer!r}; allowed: {', '.join(names)}")
+        close = ", ".join(get_close_matches(config.optimizer, names, n=4)) or "sgd, momentum, adamw, lamb, lion"
+        raise ValueError(f"--optimizer is {config.optimizer!r}; allowed: {close} and timm's {len(names)} others")
     return create_optimizer_v2(
         model, opt=config.optimizer, lr=lr, weight_decay=config.weight_decay, momentum=config.momentum
     )
+
+
+def check_optimizer(model: nn.Module, optim: OptimConfig, schedule: ScheduleConfig, *, total_batch: int) -> None:
+    """Raises ValueError for an optimizer or learning rates that `Updater` could not use; changes nothing."""
+    peak_lr = optim.peak_lr(total_batch)
+    if schedule.min_lr > peak_lr:
+        raise ValueError(f"--min-lr is {schedule.min_lr:g}; allowed: at most the learning rate, here {peak_lr:g}")
+    make_optimizer(model, optim, lr=peak_lr)
 
 
 class Updater:

@@ -15,6 +15,7 @@ import torch
 
 from rexnet._version import __version__
 from rexnet.data.labelled_images import FileImages, ImageSet
+from rexnet.data.output_files import write_whole
 from rexnet.training.config import TrainConfig, changed_options, config_from_dict, config_to_dict
 from rexnet.training.curves import draw_curves
 from rexnet.training.distributed import World
@@ -55,13 +56,13 @@ class RunFolder:
                 *self.path.glob(f"{SAMPLES}/*.png"),
             ):
                 file.unlink(missing_ok=True)
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and any(not file.name.endswith(".unfinished") for file in self.path.iterdir()):
             raise ValueError(f"--output {str(self.path)!r} holds other files; name a new or an empty folder")
         self.path.mkdir(parents=True, exist_ok=True)
 
     def write(self, name: str, values: dict[str, Any]) -> None:
         """`values` as JSON, in place of what was there, whole or not at all."""
-        self._replace(name, json.dumps(values, indent=2) + "\n")
+        write_whole(self.path / name, json.dumps(values, indent=2) + "\n")
 
     def read(self, name: str) -> dict[str, Any]:
         """What `write` wrote. ValueError, one sentence, where it is missing or broken."""
@@ -90,7 +91,7 @@ class RunFolder:
     def keep_rows(self, epochs: int) -> None:
         """Drops the rows after epoch `epochs`: a kill can fall between a row and its checkpoint."""
         rows = [row for row in self.rows() if row["epoch"] <= epochs]
-        self._replace("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        write_whole(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def save_samples(self, images: ImageSet) -> None:
         """Pictures to try a prediction on, samples/CLASS-NUMBER.png, one a class, of a set that has no files."""
@@ -102,11 +103,6 @@ class RunFolder:
             if len(indices):
                 number = images.name(indices[0]).rpartition("/")[2]
                 images.load(indices[0]).save(self.path / SAMPLES / f"{name.replace('/', '-')}-{number}.png")
-
-    def _replace(self, name: str, text: str) -> None:
-        unfinished = self.path / f".{name}.unfinished"
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, self.path / name)
 
 
 def open_run(config: TrainConfig, world: World) -> RunFolder:
@@ -128,6 +124,7 @@ def open_run(config: TrainConfig, world: World) -> RunFolder:
         else:
             run.prepare(overwrite=config.run.overwrite)
             run.write("config.json", config_to_dict(config))
+        if not run.holds("environment.json"):
             run.write("environment.json", describe_environment(world))
         logger.info("run folder: %s", run.path)
     else:

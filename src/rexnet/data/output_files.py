@@ -1,0 +1,47 @@
+"""Files that results go to: checked before the work, and written whole or not at all."""
+
+import os
+from os import PathLike
+from pathlib import Path
+
+from rexnet.data.decode import printable
+
+
+def check_output_file(path: str | PathLike[str], *, option: str = "--output") -> None:
+    """Raises ValueError where `path` cannot become a file; called before the work whose result goes there."""
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{option} is {printable(path)!r}, a folder; name a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"{option} is {printable(path)!r}, but there is no folder {printable(path.parent)!r}; make it")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"{option} is {printable(path)!r}, which may not be written to; name another file")
+
+
+def write_whole(path: str | PathLike[str], content: str | bytes | memoryview) -> None:
+    """`content` (text as UTF-8) under that name once its last byte is on the disk; until then what was there stays.
+
+    Raises OSError, for example when the disk is full, and leaves nothing behind then.
+    """
+    path = Path(path)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    if path.exists() and not path.is_file():  # a pipe or device, such as /dev/stdout, cannot be replaced
+        path.write_bytes(data)
+        return
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        # The new name is on the disk only once its folder is.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
