@@ -115,8 +115,8 @@ def _run(word: str, arguments: Sequence[str]) -> None:
     logging.getLogger("rexnet").setLevel(logging.INFO)
     try:
         COMMANDS[word](arguments)
-    except KeyboardInterrupt:
-        _fail("stopped", code=130)
+    except KeyboardInterrupt as stop:
+        _fail(str(stop) or "stopped", code=getattr(stop, "exit_code", 130))
     except BrokenPipeError:
         # The reader of a pipe, such as `head`, has seen enough; Python would complain once more at its exit.
         sys.stderr.close()

@@ -49,25 +49,26 @@ with joined("cpu") as world:
     targets = torch.arange(8) % 3
     mine = slice(world.rank, None, world.size)
     for step in range(3):
-        assert updater.update(nn.functional.cross_entropy(network(images[mine]), targets[mine]), step)
+        assert updater.backward(nn.functional.cross_entropy(network(images[mine]), targets[mine]), step)
+        updater.apply(step)
     weights = [float(p.detach().double().abs().sum()) for p in model.parameters()]
 
-    # A loss that is not finite on the last process only stops all of them.
+    # A loss that is not finite on the last process is so for all of them.
     spoiled = float("nan") if world.rank == world.size - 1 else 1.0
-    stopped = not updater.update(nn.functional.cross_entropy(network(images[mine]), targets[mine]) * spoiled, 3)
+    finite = updater.backward(nn.functional.cross_entropy(network(images[mine]), targets[mine]) * spoiled, 3)
+    discarded = world.any(not finite, False, world.is_main) == (True, False, True)
 
-    # Statistics of different batches become their mean, counters stay whole numbers.
+    # After different batches, all have the statistics of the main process.
     model.train()
     network(images[mine])
-    before = model.features[1].running_mean.clone()
-    world.average_buffers(model)
-    mean = world.sum(before) / world.size
-    averaged = torch.allclose(model.features[1].running_mean, mean) and int(model.features[1].num_batches_tracked) == 1
+    world.share_buffers(model)
+    statistics = world.from_main(model.features[1].running_mean.clone())
+    shared = torch.equal(model.features[1].running_mean, statistics) and bool(statistics.any())
     names = world.gather([f"rank {world.rank}"])
     big = world.sum(torch.tensor([2**53 + 1]) if world.is_main else torch.tensor([0]))
     world.wait()
     result = {
-        "counts": counts, "weights": weights, "stopped": stopped, "averaged": averaged, "names": names,
+        "counts": counts, "weights": weights, "discarded": discarded, "shared": shared, "names": names,
         "big": int(big), "untouched": [float(p.detach().double().abs().sum()) for p in model.parameters()] == weights,
     }
     Path(out, f"{world.size}-{world.rank}.json").write_text(json.dumps(result))
@@ -105,7 +106,7 @@ def test_two_processes_do_what_one_does(prime_folder, tmp_path):
     assert [row[3] for row in first["counts"]] == pytest.approx([row[3] for row in one["counts"]], abs=1e-3)
     assert first["weights"] == pytest.approx(one["weights"], rel=1e-5)
     for result in (one, first, second):
-        assert result["stopped"] and result["untouched"] and result["averaged"]
+        assert result["discarded"] and result["untouched"] and result["shared"]
         assert result["big"] == 2**53 + 1
     assert first["names"] == ["rank 0", "rank 1"]
 
@@ -115,9 +116,10 @@ def test_alone_nothing_communicates():
         assert world == World(device=torch.device("cpu")) and world.is_main
         values = torch.tensor([1, 2])
         assert torch.equal(world.sum(values), values) and world.gather(["a"]) == ["a"]
+        assert world.any(True, False) == (True, False) and world.from_main("a") == "a"
         model = torch.nn.BatchNorm2d(2)
         assert world.wrap(model) is model
-        world.average_buffers(model)
+        world.share_buffers(model)
         world.wait()
 
 

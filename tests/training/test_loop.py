@@ -1,5 +1,7 @@
 import json
 import math
+import os
+import signal
 from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
@@ -11,7 +13,8 @@ from torch import Tensor, nn
 from rexnet.training import checkpoint
 from rexnet.training.config import TrainConfig
 from rexnet.training.distributed import World
-from rexnet.training.loop import NonFiniteError, choose_autocast, fit, step_seed
+from rexnet.training.interruption import Stopped
+from rexnet.training.loop import MAX_DISCARDED_STEPS, NonFiniteError, Task, choose_autocast, fit, step_seed
 from rexnet.training.run_folder import RunFolder
 
 WORLD = World(device=torch.device("cpu"))
@@ -34,12 +37,13 @@ class Noise:
     def __len__(self) -> int:
         return self.steps
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         self.asked.append(epoch)
         random = torch.Generator().manual_seed(0 if self.fixed else epoch)
         for step in range(self.steps):
             images = torch.randn(6, 3, 16, 16, generator=random)
-            yield Batch(images, torch.arange(6) % 3, torch.arange(6) + 6 * step)
+            if step >= start_step:
+                yield Batch(images, torch.arange(6) % 3, torch.arange(6) + 6 * step)
 
 
 def cross_entropy(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -62,17 +66,9 @@ def run_fit(tiny_model, tiny_config, tiny_preprocess, tmp_path):
     ):
         model, run = tiny_model(**drop), RunFolder(tmp_path / folder)
         run.path.mkdir(exist_ok=True)
-        fit(
-            model,
-            Noise() if batches is None else batches,
-            loss=loss,
-            evaluate=evaluate,
-            pack=partial(checkpoint.pack, classes=CLASSES, preprocess=tiny_preprocess),
-            name_image="noise/{}".format,
-            config=config,
-            run=run,
-            world=WORLD,
-        )
+        pack = partial(checkpoint.pack, classes=CLASSES, preprocess=tiny_preprocess)
+        task = Task(loss=loss, evaluate=evaluate, pack=pack, name_image="noise/{}".format)
+        fit(model, Noise() if batches is None else batches, task, config=config, run=run, world=WORLD)
         return model, run
 
     return run
@@ -135,14 +131,14 @@ def test_killed_anywhere_and_resumed_equals_uninterrupted(run_fit, tiny_config, 
             raise Killed
         return cross_entropy(model, batch)
 
-    def counted_save(path, content):
+    def counted_save(path, content, **more):
         calls["save"] += path.name == "last.pt"
         if (calls["save"] == 2 and at == "last") or (calls["row"] == 2 and at == "best" and path.name == "best.pt"):
             raise Killed
         if calls["save"] == 2 and at == "inside last":
             path.with_name(f".{path.name}.unfinished").write_bytes(b"half a checkpoint")
             raise Killed
-        save(path, content)
+        save(path, content, **more)
 
     def counted_append(self, row):
         append(self, row)
@@ -183,13 +179,29 @@ def test_a_finished_run_resumed_changes_nothing(run_fit):
     assert {name: (run.path / name).read_bytes() for name in before} == before
 
 
-def test_a_truncated_last_checkpoint_is_one_sentence(run_fit):
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(run_fit, caplog):
+    _, straight = run_fit("straight")
     _, run = run_fit("run")
     run.last.write_bytes(run.last.read_bytes()[:-1000])
-    with pytest.raises(ValueError, match=r"last\.pt' is damaged") as refused:
+    batches = Noise()
+    run_fit("run", batches=batches)
+    assert batches.asked == [2], "the one before is that of the second epoch"
+    assert "last.pt' is damaged" in caplog.text and "previous.pt, which is older" in caplog.text
+    assert_same_run(straight, run)
+    for file in (run.last, run.previous):
+        file.write_bytes(b"PK\x03\x04")
+    with pytest.raises(ValueError, match=r"no checkpoint of .* can be read; --overwrite starts anew") as refused:
         run_fit("run")
     assert "\n" not in str(refused.value)
-    assert checkpoint.load(run.best).classes == CLASSES
+
+
+def test_a_run_without_progress_stops_early(run_fit, tiny_config, changed):
+    config = changed(tiny_config, "schedule", epochs=9, patience=2)
+    scores = iter([1.0, 3.0, 2.0, 3.0, 9.0])
+    _, run = run_fit("run", config=config, evaluate=lambda model: {"top1": next(scores)})
+    assert [row["val_top1"] for row in run.rows()] == [1.0, 3.0, 2.0, 3.0], "two epochs no higher than the best"
+    _, run = run_fit("run", config=config, evaluate=lambda model: {"top1": next(scores)})
+    assert len(run.rows()) == 4, "resumed, it is still over"
 
 
 def test_overfits_one_small_batch(run_fit, tiny_config, changed, tiny_model):
@@ -200,35 +212,48 @@ def test_overfits_one_small_batch(run_fit, tiny_config, changed, tiny_model):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_non_finite_loss_stops_the_run_and_names_the_images(run_fit, tiny_model, value):
+@pytest.mark.parametrize("where", ["loss", "images"])
+def test_a_non_finite_step_is_left_out_without_a_trace(run_fit, tiny_model, caplog, value, where):
     seen = {"calls": 0}
 
-    def spoiled(model, batch):
-        losses = cross_entropy(model, batch)
-        seen["calls"] += 1
-        if seen["calls"] == 5:
-            seen["weights"] = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
-            seen["model"] = model
-            losses["loss"] = losses["loss"] * value
-        return losses
+    def state_of(model):
+        return {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
 
-    straight = run_fit("straight")[1]
-    with pytest.raises(NonFiniteError) as stopped:
-        run_fit("run", loss=spoiled)
-    run = RunFolder(straight.path.parent / "run")
-    sentence = str(stopped.value)
-    assert f"loss is {value}" in sentence and "noise/6, noise/7, noise/8, noise/9 and 2 more" in sentence
-    assert "epoch 2" in sentence and "\n" not in sentence
-    assert run.read("non_finite.0.json")["images"] == [f"noise/{index}" for index in range(6, 12)]
-    for key, parameter in seen["model"].named_parameters():
-        assert torch.equal(seen["weights"][key], parameter), key
+    def spoiled(model, batch):
+        seen["calls"] += 1
+        if seen["calls"] == 6:
+            seen["after"] = state_of(model)
+        if seen["calls"] != 5:
+            return cross_entropy(model, batch)
+        seen["before"] = state_of(model)
+        if where == "images":
+            return cross_entropy(model, batch._replace(images=batch.images * value))
+        losses = cross_entropy(model, batch)
+        return {**losses, "loss": losses["loss"] * value}
+
+    run = run_fit("run", loss=spoiled)[1]
+    assert all(torch.equal(tensor, seen["after"][key]) for key, tensor in seen["before"].items())
+    row = json.loads((run.path / "discarded_steps.jsonl").read_text())
+    assert row["images"] == [f"noise/{index}" for index in range(6, 12)] and (row["epoch"], row["step"]) == (2, 4)
+    assert "step 4 is left out because the" in caplog.text and "noise/6, noise/7" in caplog.text
+    assert [row.get("discarded_steps") for row in run.rows()] == [None, 1, None]
+    assert all(math.isfinite(value) for row in run.rows() for value in row.values())
     for path in (run.last, run.best):
         state = checkpoint.read(path)["state_dict"]
         assert all(tensor.isfinite().all() for tensor in state.values())
-    assert figures(run) == figures(straight)[:1]
-    # The data mended, the run goes on as if nothing had been.
-    run_fit("run")
-    assert_same_run(straight, run)
+
+
+def test_too_many_non_finite_steps_end_the_run(run_fit):
+    steps = MAX_DISCARDED_STEPS + 4
+    calls = iter(range(1000))
+
+    def spoiled(model, batch):
+        losses = cross_entropy(model, batch)
+        return losses if next(calls) < steps else {**losses, "loss": losses["loss"] * float("nan")}
+
+    with pytest.raises(NonFiniteError, match="11 steps of epoch 2 had to be left out") as end:
+        run_fit("run", loss=spoiled, batches=Noise(steps))
+    assert "\n" not in str(end.value)
 
 
 def test_best_is_the_best_epoch_and_last_the_last(run_fit, tiny_config):
@@ -261,19 +286,62 @@ def test_a_scalar_loss_will_do(run_fit):
     assert [set(row) & {"train_loss", "train_top1"} for row in run.rows()] == [{"train_loss"}] * 3
 
 
-def test_ctrl_c_leaves_the_checkpoint_of_the_last_whole_epoch(run_fit):
+@pytest.mark.parametrize("at", [0, 1, 4, 7, 8])
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_asked_to_stop_in_any_step_and_resumed_equals_uninterrupted(run_fit, tiny_config, changed, at, average):
+    config = changed(tiny_config, "optim", ema_decay=average)
     calls = iter(range(100))
 
-    def interrupted(model, batch):
-        if next(calls) == 7:
-            raise KeyboardInterrupt
+    def asked(model, batch):
+        if next(calls) == at:
+            os.kill(os.getpid(), signal.SIGTERM)
         return cross_entropy(model, batch)
 
+    straight = run_fit("straight", config=config)[1]
+    with WORLD.stop.listening(), pytest.raises(Stopped) as stopped:
+        run_fit("run", loss=asked, config=config)
+    assert stopped.value.exit_code == 143
+    forget_the_request()
+    content = checkpoint.read(RunFolder(straight.path.parent / "run").last)
+    assert (content["training"]["epoch"], content["training"]["step"]) == (at // 3, at % 3 + 1)
+    assert_same_run(straight, run_fit("run", config=config)[1])
+
+
+def test_asked_to_stop_in_the_evaluation(run_fit):
+    def asked(model):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert WORLD.stop.requested
+        raise WORLD.stop.stopped()
+
     straight = run_fit("straight")[1]
-    with pytest.raises(KeyboardInterrupt):
-        run_fit("run", loss=interrupted)
-    run = run_fit("run")[1]
-    assert_same_run(straight, run)
+    with WORLD.stop.listening(), pytest.raises(Stopped) as stopped:
+        run_fit("run", evaluate=asked)
+    assert stopped.value.exit_code == 130
+    forget_the_request()
+    batches = Noise()
+    assert_same_run(straight, run_fit("run", batches=batches)[1])
+    assert batches.asked == [0, 1, 2]
+
+
+def test_saves_inside_an_epoch_and_continues_from_there(run_fit, tiny_config, changed):
+    often = changed(tiny_config, "run", save_minutes=1e-9)
+    straight = run_fit("straight")[1]
+    calls = iter(range(100))
+
+    def killed(model, batch):
+        if next(calls) == 5:
+            raise Killed
+        return cross_entropy(model, batch)
+
+    with pytest.raises(Killed):
+        run_fit("run", loss=killed, config=often)
+    content = checkpoint.read(RunFolder(straight.path.parent / "run").last)
+    assert (content["training"]["epoch"], content["training"]["step"]) == (1, 2)
+    assert_same_run(straight, run_fit("run")[1])
+
+
+def forget_the_request():
+    WORLD.stop._signal = None
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
@@ -303,11 +371,6 @@ def test_step_seeds_differ_by_seed_step_and_rank():
     assert len(seeds) == 1000
 
 
-def test_a_warm_up_without_end_is_said(run_fit, tiny_config, changed, caplog):
-    run_fit("run", config=changed(tiny_config, "schedule", epochs=1, warmup_epochs=5.0))
-    assert "the learning rate only rises" in caplog.text
-
-
 @pytest.mark.slow
 def test_compiled_training_is_the_same_training(run_fit, tiny_config, changed):
     config = changed(tiny_config, "schedule", epochs=1)
@@ -331,15 +394,8 @@ def test_trains_on_a_gpu(tiny_model, tiny_config, tiny_preprocess, changed, tmp_
         moved = Batch(batch.images.to(device), batch.targets.to(device), batch.indices)
         return cross_entropy(model, moved)
 
-    row = fit(
-        tiny_model(),
-        Noise(4, fixed=True),
-        loss=loss,
-        evaluate=lambda model: {"top1": 0.0},
-        pack=partial(checkpoint.pack, classes=CLASSES, preprocess=tiny_preprocess),
-        name_image=str,
-        config=changed(changed(tiny_config, "run", amp=amp), "schedule", epochs=15),
-        run=run,
-        world=World(device=device),
-    )
+    pack = partial(checkpoint.pack, classes=CLASSES, preprocess=tiny_preprocess)
+    task = Task(loss=loss, evaluate=lambda model: {"top1": 0.0}, pack=pack, name_image=str)
+    config = changed(changed(tiny_config, "run", amp=amp), "schedule", epochs=15)
+    row = fit(tiny_model(), Noise(4, fixed=True), task, config=config, run=run, world=World(device=device))
     assert math.isfinite(row["train_loss"]) and checkpoint.load(run.last).classes == CLASSES

@@ -78,6 +78,13 @@ def updater(model: nn.Module, *, scale_gradients: bool = False, **config) -> Upd
     return Updater(model, OptimConfig(**config), rate, scale_gradients=scale_gradients)
 
 
+def update(updates: Updater, loss: torch.Tensor, step: int) -> bool:
+    finite = updates.backward(loss, step)
+    if finite:
+        updates.apply(step)
+    return finite
+
+
 def loss_of(model: nn.Module, seed: int = 0) -> torch.Tensor:
     random = torch.Generator().manual_seed(seed)
     images = torch.randn(6, 3, 16, 16, generator=random)
@@ -99,7 +106,7 @@ def test_each_update_uses_the_rate_of_its_step(tiny_model):
     model = tiny_model()
     updates = updater(model)
     for step in (0, 3, 12):
-        assert updates.update(loss_of(model), step)
+        assert update(updates, loss_of(model), step)
         assert {group["lr"] for group in updates.optimizer.param_groups} == {updates.rate(step)}
 
 
@@ -108,7 +115,7 @@ def test_the_average_follows_its_definition(tiny_model):
     updates = updater(model, ema_decay=0.6)
     average = snapshot(model)
     for step in range(12):
-        updates.update(loss_of(model, step), step)
+        update(updates, loss_of(model, step), step)
         # The decay grows to 0.6: that of update n is min(0.6, 1 - n^(-2/3)), with n counted from 0 for the first.
         decay = min(0.6, 1 - (1 + step) ** (-2 / 3)) if step else 0.0
         for key, value in model.state_dict().items():
@@ -133,9 +140,9 @@ class _SpoiledGradient(torch.autograd.Function):
 def test_nothing_not_finite_reaches_weights_average_or_optimizer(tiny_model, spoil, optimizer):
     model = tiny_model()
     updates = updater(model, optimizer=optimizer, ema_decay=0.9, clip_grad=1.0)
-    assert updates.update(loss_of(model), 0)
+    assert update(updates, loss_of(model), 0)
     weights, average = snapshot(model), snapshot(updates.evaluated)
-    assert not updates.update(spoil(loss_of(model, 1)), 1)
+    assert not update(updates, spoil(loss_of(model, 1)), 1)
     assert_equal(weights, snapshot(model), only_parameters=True)
     assert_equal(average, snapshot(updates.evaluated))
     state = [value for values in updates.optimizer.state.values() for value in values.values()]
@@ -146,17 +153,17 @@ def test_an_fp16_overflow_skips_the_step_and_lowers_the_scale(tiny_model):
     model = tiny_model()
     updates = updater(model, scale_gradients=True)
     weights, scale = snapshot(model), updates.scaler.get_scale()
-    assert updates.update(_SpoiledGradient.apply(loss_of(model)), 0)
+    assert update(updates, _SpoiledGradient.apply(loss_of(model)), 0)
     assert_equal(weights, snapshot(model), only_parameters=True)
     assert updates.scaler.get_scale() < scale
-    assert not updates.update(loss_of(model) * float("nan"), 1)
+    assert not update(updates, loss_of(model) * float("nan"), 1)
 
 
 def test_clipping_bounds_the_whole_gradient(tiny_model):
     model = tiny_model()
     updates = updater(model, optimizer="momentum", momentum=0.0, weight_decay=0.0, clip_grad=1e-3)
     before = snapshot(model)
-    updates.update(loss_of(model), 5)
+    update(updates, loss_of(model), 5)
     moved = torch.cat([(value.detach() - before[key]).flatten() for key, value in model.named_parameters()])
     assert float(moved.norm()) == pytest.approx(1e-3 * updates.rate(5), rel=1e-3)
 
@@ -168,15 +175,15 @@ def test_restored_state_goes_on_bit_for_bit(tiny_model, config):
     model = tiny_model(drop_rate=0.0, drop_path_rate=0.0)
     updates = updater(model, **config)
     for step in range(3):
-        updates.update(loss_of(model, step), step)
+        update(updates, loss_of(model, step), step)
     evaluated, state = snapshot(updates.evaluated), torch.load(_saved(updates.state()), weights_only=True)
 
     other = tiny_model(seed=9, drop_rate=0.0, drop_path_rate=0.0)
     resumed = updater(other, **config)
     resumed.restore(evaluated, state)
     for step in range(3, 6):
-        updates.update(loss_of(model, step), step)
-        resumed.update(loss_of(other, step), step)
+        update(updates, loss_of(model, step), step)
+        update(resumed, loss_of(other, step), step)
     assert_equal(snapshot(model), snapshot(other))
     assert_equal(snapshot(updates.evaluated), snapshot(resumed.evaluated))
 

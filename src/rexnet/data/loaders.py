@@ -6,6 +6,7 @@ random generators its augmentation draws from, so the number of worker processes
 
 import logging
 import random
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -235,11 +236,19 @@ def _loader(reader: _Reader, plan: _Plan, workers: int, pin_memory: bool, start_
         sampler=plan,
         num_workers=workers,
         collate_fn=_unchanged,
+        worker_init_fn=_outlive_a_signal,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         multiprocessing_context=start_method if workers else None,
         generator=torch.Generator(),  # or else each epoch would draw from the caller's generator
     )
+
+
+def _outlive_a_signal(_worker: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach a whole process group; the main process still needs batches then, and
+    ends its workers when it has saved its state. A second SIGTERM is obeyed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def _unchanged(read: Any) -> Any:

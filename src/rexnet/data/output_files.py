@@ -18,8 +18,11 @@ def check_output_file(path: str | PathLike[str], *, option: str = "--output") ->
         raise ValueError(f"{option} is {printable(path)!r}, which may not be written to; name another file")
 
 
-def write_whole(path: str | PathLike[str], content: str | bytes | memoryview) -> None:
-    """`content` (text as UTF-8) under that name once its last byte is on the disk; until then what was there stays.
+def write_whole(
+    path: str | PathLike[str], content: str | bytes | memoryview, *, keep: str | PathLike[str] | None = None
+) -> None:
+    """`content` (text as UTF-8) under that name once its last byte is on the disk; until then what was there stays, and
+    afterwards goes to the name `keep`.
 
     Raises OSError, for example when the disk is full, and leaves nothing behind then.
     """
@@ -34,6 +37,10 @@ def write_whole(path: str | PathLike[str], content: str | bytes | memoryview) ->
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if unfinished.read_bytes() != data:
+            raise OSError(f"{printable(path)!r} was not stored as it was written")
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(unfinished, path)
     except OSError:
         unfinished.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 from os import PathLike
 from pathlib import Path
@@ -15,6 +16,8 @@ from rexnet.data.output_files import write_whole
 from rexnet.data.transforms import Preprocess
 from rexnet.models.rexnet import RexNet, RexNetConfig
 from rexnet.models.weights import CHECKPOINT_FORMAT, WeightsError, read_checkpoint_file
+
+logger = logging.getLogger(__name__)
 
 
 class TrainedRexNet(RexNet):
@@ -44,11 +47,11 @@ def portable(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
 
 
-def save(path: str | PathLike[str], content: dict[str, Any]) -> None:
+def save(path: str | PathLike[str], content: dict[str, Any], *, keep: Path | None = None) -> None:
     """Writes `.pt`, or for a `.safetensors` name the weights with the rest as its metadata, without training state.
 
-    Until the last byte is on the disk, the name holds what it held before. Raises WeightsError, one sentence, when
-    the disk is full or closed to writing.
+    Until the last byte is on the disk, the name holds what it held before, which then goes to `keep`. Raises
+    WeightsError, one sentence, when the disk is full or closed to writing.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -63,7 +66,7 @@ def save(path: str | PathLike[str], content: dict[str, Any]) -> None:
         torch.save(content, buffer)
         data = buffer.getbuffer()
     try:
-        write_whole(path, data)
+        write_whole(path, data, keep=keep)
     except OSError as error:
         raise WeightsError(f"checkpoint {str(path)!r} could not be written ({error.strerror or error})") from error
 
@@ -80,6 +83,29 @@ def read(path: str | PathLike[str]) -> dict[str, Any]:
             "files use rexnet.create_model(name, weights=...)"
         )
     return content
+
+
+def newest(*paths: Path) -> dict[str, Any] | None:
+    """The content of the first of `paths`, newest first, that is whole; None where none exists.
+
+    A damaged one is renamed to NAME.damaged with a warning. WeightsError if all that exist are damaged.
+    """
+    existing = [path for path in paths if path.exists()]
+    errors = []
+    for path in existing:
+        try:
+            content = read(path)
+        except WeightsError as error:
+            errors.append(error)
+            logger.warning("%s", error)
+            path.rename(path.with_name(f"{path.name}.damaged"))  # or it would take the place of the whole one later
+            continue
+        if errors:
+            logger.warning("going on from %s, which is older", path)
+        return content
+    if errors:
+        raise WeightsError(f"no checkpoint of {existing[0].parent} can be read; --overwrite starts anew") from errors[0]
+    return None
 
 
 def load(path: str | PathLike[str], device: str | torch.device = "cpu") -> TrainedRexNet:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,7 +24,7 @@ from rexnet.training import checkpoint
 from rexnet.training.config import NetworkConfig, TrainConfig, ValidateConfig
 from rexnet.training.distributed import World, joined
 from rexnet.training.evaluation import evaluate
-from rexnet.training.loop import choose_autocast, fit
+from rexnet.training.loop import Task, choose_autocast, fit
 from rexnet.training.optimization import check_optimizer
 from rexnet.training.run_folder import RunFolder, folder_to_resume, open_run
 
@@ -41,28 +42,24 @@ def train(config: TrainConfig) -> dict[str, Any]:
         # Nothing is written, and no older run replaced, before settings, data and weights are known to go together.
         sets = _load_sets(config, world)
         torch.manual_seed(config.run.seed)
-        resumes = config.run.resume and RunFolder(folder_to_resume(config)).last.exists()
+        resumes = config.run.resume and RunFolder(folder_to_resume(config)).has_checkpoint
         network = replace(config.network, weights=None) if resumes else config.network
         model = build_model(network, sets.classes)
         check_optimizer(model, config.optim, config.schedule, total_batch=config.run.batch_size * world.size)
         batches = _make_batches(sets, config, world)
-        run = open_run(config, world)
-        _note_sets(sets, run, world)
-        try:
-            best, skipped = _fit(model, sets, batches, config, run, world)
-        except KeyboardInterrupt:
-            logger.warning("stopped; `rexnet train --resume %s` continues after the last whole epoch", run.path)
-            raise
-        summary = {
-            "run": str(run.path),
-            "model": model.name,
-            "data": sets.description,
-            "best": best,
-            "skipped": skipped,
-        }
-        if world.is_main:
-            run.write("summary.json", summary)
-            logger.info("best top-1 %.2f %%, of epoch %d: %s", best["val_top1"], best["epoch"], run.best)
+        with closing(open_run(config, world)) as run:
+            _note_sets(sets, run, world)
+            try:
+                best, skipped = _fit(model, sets, batches, config, run, world)
+            except KeyboardInterrupt:
+                if world.is_main:
+                    logger.warning("`rexnet train --resume %s` continues where it stopped", run.path)
+                raise
+            facts = {"run": str(run.path), "model": model.name, "data": sets.description}
+            summary = {**facts, "best": best, "skipped": skipped}
+            if world.is_main:
+                run.write("summary.json", summary)
+                logger.info("best top-1 %.2f %%, of epoch %d: %s", best["val_top1"], best["epoch"], run.best)
     return summary
 
 
@@ -99,17 +96,13 @@ def _fit(
     def evaluate_held_back(network: nn.Module) -> dict[str, float]:
         return evaluate(network, val_batches, classes=classes, world=world, autocast_dtype=dtype).figures()
 
-    best = fit(
-        model,
-        train_batches,
+    task = Task(
         loss=partial(classification_loss, device=world.device, label_smoothing=config.augment.label_smoothing),
         evaluate=evaluate_held_back,
         pack=partial(checkpoint.pack, classes=classes, preprocess=config.input.preprocess()),
         name_image=sets.train.name,
-        config=config,
-        run=run,
-        world=world,
     )
+    best = fit(model, train_batches, task, config=config, run=run, world=world)
     skipped = world.gather([*train_batches.skipped, *val_batches.skipped])
     return best, sorted({printable(name) for name in skipped})
 

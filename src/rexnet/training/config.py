@@ -129,7 +129,12 @@ class ScheduleConfig:
     min_lr: float = 0.0
     """What the cosine falls to."""
 
+    patience: int | None = None
+    """Stop early when the held-back figure has not risen for so many epochs."""
+
     def __post_init__(self) -> None:
+        holds = self.patience is None or self.patience >= 1
+        require(holds, "patience", self.patience, "1 or more, or None")
         require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
         require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "0 or more")
         require(self.warmup_lr >= 0, "warmup_lr", self.warmup_lr, "0 or more")
@@ -161,13 +166,16 @@ class RunConfig:
     overwrite: bool = False
     """Replace the run that is in --output."""
     resume: Resume = False
-    """Continue the run in DIR, or in --output, after its last complete epoch."""
+    """Continue the run in DIR, or in --output, at the step of its newest checkpoint."""
+    save_minutes: float = 10.0
+    """Time between checkpoints inside an epoch; there is one after every epoch anyway, and after SIGTERM and Ctrl-C."""
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more (batch norm in squeeze-excitation)")
         require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
         require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
         require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+        require(self.save_minutes > 0, "save_minutes", self.save_minutes, "above 0")
         if self.resume is not False and self.overwrite:
             raise ValueError("--resume and --overwrite exclude each other; give one of them")
         if self.resume is True and self.output is None:
@@ -226,7 +234,7 @@ class ValidateConfig:
 
 
 # A run may move to another machine or folder and still be the same run.
-MAY_CHANGE_ON_RESUME = frozenset({"device", "workers", "threads", "output", "overwrite", "resume"})
+MAY_CHANGE_ON_RESUME = frozenset({"device", "workers", "threads", "output", "overwrite", "resume", "save_minutes"})
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:

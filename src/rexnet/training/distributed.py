@@ -1,13 +1,17 @@
 """Several processes as one run, started by torchrun. The only reader of environment variables."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
+
+from rexnet.training.interruption import StopRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +21,7 @@ class World:
     device: torch.device
     rank: int = 0
     size: int = 1
+    stop: StopRequest = field(default_factory=StopRequest, compare=False)
 
     @property
     def is_main(self) -> bool:
@@ -40,12 +45,24 @@ class World:
         torch.distributed.all_reduce(total)
         return total.to(values.device)
 
-    def average_buffers(self, model: nn.Module) -> None:
-        """Makes the batch-norm statistics of all processes their mean, so that each evaluates the same network."""
-        for buffer in model.buffers():
-            if self.size > 1 and buffer.is_floating_point():
-                torch.distributed.all_reduce(buffer)
-                buffer /= self.size
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """Of each flag, whether it is set on some process: a decision that all of them take together."""
+        return tuple(bool(count) for count in self.sum(torch.tensor(flags, dtype=torch.int32)).tolist())
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Gives every process the main one's batch-norm statistics, as `wrap` does before each step, so that all
+        evaluate the same network and a checkpoint of the main process is enough to continue."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def from_main(self, value: Any) -> Any:
+        """The main process's `value`, on every process; plain values and tensors on the CPU."""
+        if self.size == 1:
+            return value
+        box = [value]
+        torch.distributed.broadcast_object_list(box, src=0)
+        return box[0]
 
     def gather(self, items: list[str]) -> list[str]:
         """The items of all processes, by rank."""
@@ -70,21 +87,47 @@ def is_main_process() -> bool:
 def joined(device: str = "auto") -> Iterator[World]:
     """This process's place in the run that torchrun describes, or alone. `device`: auto, cpu, cuda, cuda:N or mps.
 
-    With several GPUs a process takes that of its local rank. ValueError for a device this machine does not have.
+    With several GPUs a process takes that of its local rank. Signals become requests to stop. ValueError for a device
+    this machine does not have, LostProcessError where another process of the run ends early.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
     chosen = choose_device(device, local_rank)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    if size == 1:
-        yield World(device=chosen)
-        return
-    torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", rank=rank, world_size=size)
+    world = World(device=chosen, rank=rank, size=size)
+    with world.stop.listening(follow_parent=size > 1), _plain_words(world):
+        if size == 1:
+            yield world
+            return
+        torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", rank=rank, world_size=size)
+        try:
+            yield world
+        finally:
+            torch.distributed.destroy_process_group()
+
+
+class LostProcessError(OSError):
+    """Another process of the run, or one that reads its images, is gone."""
+
+
+@contextmanager
+def _plain_words(world: World) -> Iterator[None]:
+    """Says what lies behind the RuntimeErrors that torch raises wherever a process happens to be."""
     try:
-        yield World(device=chosen, rank=rank, size=size)
-    finally:
-        torch.distributed.destroy_process_group()
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if worker := re.search(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)", text):
+            raise LostProcessError(
+                f"a process that reads images (pid {worker[1]}) ended unexpectedly; too little memory, or too little "
+                "in /dev/shm, is the usual cause: fewer --workers or a smaller --batch-size need less"
+            ) from error
+        # gloo has no exception type of its own.
+        if isinstance(error, torch.distributed.DistError) or (world.size > 1 and "gloo" in text.lower()):
+            lost = f"process {world.rank} of {world.size} lost another one of the run, whose message says why"
+            raise LostProcessError(lost) from error
+        raise
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:

@@ -75,7 +75,8 @@ def evaluate(
 ) -> Evaluation:
     """Runs `model`, put in eval mode, over this process's share of the images and adds up all shares.
 
-    A batch has `images` (B, 3, H, W) and `targets` (B,), indices into `classes`. ValueError when there is no image.
+    A batch has `images` (B, 3, H, W) and `targets` (B,), indices into `classes`. ValueError when there is no image,
+    Stopped where a process was asked to stop.
     """
     model.eval()
     counts = torch.zeros(2, len(classes), dtype=torch.int64, device=world.device)
@@ -93,6 +94,10 @@ def evaluate(
             top5 += hits.sum()
             loss_sum += functional.cross_entropy(logits, targets, reduction="sum")
             progress.update(len(images), {})
+            if world.stop.requested:
+                break
+    if any(world.any(world.stop.requested)):
+        raise world.stop.stopped()
     counts, top5, loss_sum = world.sum(counts), world.sum(top5), world.sum(loss_sum)
     if not counts[0].sum():
         raise ValueError("there is no image to evaluate on")

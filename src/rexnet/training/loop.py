@@ -1,8 +1,10 @@
 """The training loop, the only one: classification, detection and search pass it different functions."""
 
+import json
 import logging
+import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,11 +14,15 @@ from rexnet.data.decode import printable
 from rexnet.training import checkpoint
 from rexnet.training.config import Amp, TrainConfig
 from rexnet.training.distributed import World
+from rexnet.training.interruption import Stopped
 from rexnet.training.optimization import LearningRate, Updater
 from rexnet.training.progress import EpochProgress
 from rexnet.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
+
+MAX_DISCARDED_STEPS = 10
+"""Steps of one epoch whose loss or gradient may be not finite; one more ends the run."""
 
 
 class Batches(Protocol):
@@ -26,75 +32,205 @@ class Batches(Protocol):
         """Steps an epoch, the same on every process."""
         ...
 
-    def epoch(self, epoch: int) -> Iterator[Any]:
-        """The batches of an epoch, the same ones each time it is asked for. A batch has `indices`, one an image."""
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Any]:
+        """The batches of an epoch from a step on, the same ones each time. A batch has `indices`, one an image."""
         ...
 
 
-Loss = Callable[[nn.Module, Any], Tensor | dict[str, Tensor]]
-"""loss(model, batch): a scalar, or scalars of which "loss" is minimised and the others are only reported."""
-Evaluate = Callable[[nn.Module], dict[str, float]]
-Pack = Callable[[Any, dict[str, Any]], dict[str, Any]]
-"""pack(model, metrics): the content of a checkpoint, see `checkpoint.pack`."""
+class Task(NamedTuple):
+    """What is trained: everything of a run that the loop does not know itself."""
+
+    loss: Callable[[nn.Module, Any], Tensor | dict[str, Tensor]]
+    """loss(model, batch): a scalar, or scalars of which "loss" is minimised and the others are only reported."""
+    evaluate: Callable[[nn.Module], dict[str, float]]
+    pack: Callable[[Any, dict[str, Any]], dict[str, Any]]
+    """pack(model, metrics): the content of a checkpoint, see `checkpoint.pack`."""
+    name_image: Callable[[int], str]
+    goal: str = "top1"
+    """The figure of `evaluate` whose highest value makes best.pt."""
 
 
 class NonFiniteError(ValueError):
-    """A loss or gradient that is infinite or not a number. Weights, average and files are as they were before it."""
+    """Too many losses or gradients that are infinite or not a number, none of which reached the weights."""
 
 
 def fit(
-    model: nn.Module,
-    batches: Batches,
-    *,
-    loss: Loss,
-    evaluate: Evaluate,
-    pack: Pack,
-    name_image: Callable[[int], str],
-    config: TrainConfig,
-    run: RunFolder,
-    world: World,
-    goal: str = "top1",
+    model: nn.Module, batches: Batches, task: Task, *, config: TrainConfig, run: RunFolder, world: World
 ) -> dict[str, Any]:
-    """Trains `model` for all epochs, or for the rest of them if `run` has a last checkpoint.
+    """Trains `model` for all epochs, or for the rest of them if `run` has a checkpoint to go on from.
 
-    After each epoch `run` gets a row of metrics, last.pt, and best.pt if evaluate's `goal` is higher than ever. Returns
-    the best epoch's row. All randomness comes from (seed, step, rank) and from `batches`, so a run that was killed
-    anywhere and resumed ends with the very weights of one that was not. Raises NonFiniteError, naming the images.
+    After each epoch `run` gets a row of metrics, last.pt, and best.pt if the goal is higher than ever; inside an epoch
+    last.pt every `config.run.save_minutes`. Returns the best epoch's row. All randomness comes from (seed, step, rank)
+    and from `batches`, so a run that was killed anywhere and resumed ends with the very weights of one that was not.
+    Raises Stopped, after saving, when asked to stop, and NonFiniteError, naming the images.
     """
-    epochs, steps = config.schedule.epochs, len(batches)
-    model.to(world.device).to(memory_format=torch.channels_last if config.run.channels_last else torch.preserve_format)
-    autocast_dtype = choose_autocast(config.run.amp, world.device)
-    rate = _learning_rate(config, total_batch=config.run.batch_size * world.size, steps_per_epoch=steps)
-    updater = Updater(model, config.optim, rate, scale_gradients=autocast_dtype == torch.float16)
-    done_epochs, best = _resume(updater, run, world) if run.last.exists() else (0, {})
-    if config.run.compile:
-        model.compile()
-    network = world.wrap(model)
-    autocast = torch.autocast(world.device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None)
+    training = _Training(model, batches, task, config=config, run=run, world=world)
+    with world.stop.deferred():
+        while not training.finished:
+            training.run_epoch()
+    return training.best
 
-    for epoch in range(done_epochs, epochs):
-        network.train()
-        with EpochProgress(f"epoch {epoch + 1}/{epochs}", steps, visible=world.is_main) as progress:
-            for step, batch in enumerate(progress.watch(batches.epoch(epoch)), start=epoch * steps):
-                torch.manual_seed(step_seed(config.run.seed, step, world.rank))
-                with autocast:
-                    losses = loss(network, batch)
-                losses = losses if isinstance(losses, dict) else {"loss": losses}
-                if not updater.update(losses["loss"], step):
-                    raise _non_finite(losses["loss"], batch, name_image, epoch, step, run, world)
-                progress.update(len(batch.indices), {name: float(value.detach()) for name, value in losses.items()})
 
-        for module in dict.fromkeys((model, updater.evaluated)):
-            world.average_buffers(module)
-        row = {"epoch": epoch + 1, "lr": rate((epoch + 1) * steps - 1), **_train_figures(progress, world)}
-        row |= {f"val_{name}": value for name, value in evaluate(updater.evaluated).items()}
+class _Training:
+    """A run in progress. What lasts from step to step is in `updater`, `epoch`, `step`, `best` and `progress`."""
+
+    def __init__(
+        self, model: nn.Module, batches: Batches, task: Task, *, config: TrainConfig, run: RunFolder, world: World
+    ):
+        layout = torch.channels_last if config.run.channels_last else torch.preserve_format
+        model.to(world.device).to(memory_format=layout)
+        dtype = choose_autocast(config.run.amp, world.device)
+        total_batch = config.run.batch_size * world.size
+        self.batches, self.task, self.config, self.run, self.world = batches, task, config, run, world
+        self.steps = len(batches)
+        self.rate = _learning_rate(config, total_batch=total_batch, steps_per_epoch=self.steps)
+        self.updater = Updater(model, config.optim, self.rate, scale_gradients=dtype == torch.float16)
+        self.epoch, self.step, self.discarded = 0, 0, 0
+        self.best: dict[str, Any] = {}
+        self.unfinished: dict[str, Any] | None = None
+        """Of an epoch that was interrupted, this process's figures so far."""
+        self._resume()
+        if config.run.compile:
+            model.compile()
+        self.model, self.network = model, world.wrap(model)
+        self.autocast = torch.autocast(world.device.type, dtype=dtype, enabled=dtype is not None)
+        self.saved_at = time.monotonic()
+
+    @property
+    def finished(self) -> bool:
+        schedule = self.config.schedule
+        tired = schedule.patience is not None and self.best and self.epoch - self.best["epoch"] >= schedule.patience
+        return self.epoch >= schedule.epochs or bool(tired)
+
+    def run_epoch(self) -> None:
+        """The rest of the current epoch, its evaluation and files."""
+        self.network.train()
+        label = f"epoch {self.epoch + 1}/{self.config.schedule.epochs}"
+        with EpochProgress(label, self.steps, visible=self.world.is_main) as progress:
+            if self.unfinished:
+                progress.restore(self.unfinished, self.step)
+            for batch in progress.watch(self.batches.epoch(self.epoch, self.step)):
+                self._run_step(batch, progress)
+        for module in dict.fromkeys((self.model, self.updater.evaluated)):
+            self.world.share_buffers(module)
+        lr = self.rate((self.epoch + 1) * self.steps - 1)
+        row = {"epoch": self.epoch + 1, "lr": lr, **_train_figures(progress, self.world)}
+        try:
+            row |= {f"val_{name}": value for name, value in self.task.evaluate(self.updater.evaluated).items()}
+        except Stopped:
+            self._save(progress)
+            raise
         row["seconds"] = round(progress.seconds, 2)
-        if not best or row[f"val_{goal}"] > best[f"val_{goal}"]:
-            best = row
-        if world.is_main:
-            _log(row, best, epochs, goal)
-            _write(row, best, pack(updater.evaluated, row), updater, run, epochs)
-    return best
+        if self.discarded:
+            row["discarded_steps"] = self.discarded
+        goal = f"val_{self.task.goal}"
+        if not self.best or row[goal] > self.best[goal]:
+            self.best = row
+        self.epoch, self.step, self.discarded, self.unfinished = self.epoch + 1, 0, 0, None
+        self._finish_epoch(row)
+
+    def _run_step(self, batch: Any, progress: EpochProgress) -> None:
+        step = self.epoch * self.steps + self.step
+        torch.manual_seed(step_seed(self.config.run.seed, step, self.world.rank))
+        self.updater.begin()
+        with self.autocast:
+            losses = self.task.loss(self.network, batch)
+        losses = losses if isinstance(losses, dict) else {"loss": losses}
+        finite = self.updater.backward(losses["loss"], step)
+        stop = self.world.stop
+        bad, stopping, saving = self.world.any(not finite, stop.requested, self._is_time_to_save())
+        if bad:
+            self.updater.discard()
+            self._note_discarded(losses["loss"], batch, finite, step)
+        else:
+            self.updater.apply(step)
+            progress.update(len(batch.indices), {name: float(value.detach()) for name, value in losses.items()})
+        self.step += 1
+        if stopping or saving:
+            self._save(progress)
+        if stopping:
+            raise stop.stopped()
+
+    def _is_time_to_save(self) -> bool:
+        minutes = self.config.run.save_minutes
+        return self.world.is_main and minutes > 0 and time.monotonic() - self.saved_at > 60 * minutes
+
+    def _note_discarded(self, loss: Tensor, batch: Any, finite: bool, step: int) -> None:
+        """Leaves the step out, and names the images of the processes on which it failed; or ends the run."""
+        self.discarded += 1
+        what = "gradient is not finite" if loss.isfinite() else f"loss is {float(loss.detach())}"
+        mine = [] if finite else [what, *(printable(self.task.name_image(int(index))) for index in batch.indices)]
+        parts = [part for text in self.world.gather([json.dumps(mine)]) if (part := json.loads(text))]
+        what, names = parts[0][0], [name for part in parts for name in part[1:]]
+        if self.world.is_main:
+            row = {"epoch": self.epoch + 1, "step": step, "what": what, "images": names}
+            self.run.append(row, name="discarded_steps.jsonl")
+        some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        if self.discarded > MAX_DISCARDED_STEPS:
+            raise NonFiniteError(
+                f"{self.discarded} steps of epoch {self.epoch + 1} had to be left out, at the last the {what}; its "
+                f"images are {some}, those of all in {self.run.path / 'discarded_steps.jsonl'}; a lower --lr or "
+                "--clip-grad 1 often helps"
+            )
+        if self.world.is_main:
+            logger.warning("step %d is left out because the %s; its images: %s", step, what, some)
+
+    def _save(self, progress: EpochProgress) -> None:
+        """last.pt with the position inside the epoch; every process takes part."""
+        figures = self.world.gather([json.dumps(progress.state())])
+        if self.world.is_main:
+            metrics = {"epoch": self.epoch + 1, "step": self.step}
+            content = self.task.pack(self.updater.evaluated, metrics)
+            self._write_last(content, [json.loads(text) for text in figures])
+            logger.info("saved after step %d of epoch %d: %s", self.step, self.epoch + 1, self.run.last)
+        self.saved_at = time.monotonic()
+
+    def _finish_epoch(self, row: dict[str, Any]) -> None:
+        """The row, then best.pt, then last.pt: a kill between them makes the resumed run write the same again."""
+        epochs = self.config.schedule.epochs
+        if self.world.is_main:
+            _log(row, self.best, epochs, self.task.goal)
+            self.run.append(row)
+            content = self.task.pack(self.updater.evaluated, row)
+            if row is self.best:
+                checkpoint.save(self.run.best, content)
+            self._write_last(content, None)
+            # Drawing takes about a second, too much beside epochs of a few.
+            if row["seconds"] > 20 or self.finished:
+                self.run.draw_curves()
+        self.saved_at = time.monotonic()
+
+    def _write_last(self, content: dict[str, Any], figures: list[dict[str, Any]] | None) -> None:
+        training = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "discarded": self.discarded,
+            "figures": figures,
+            "best": self.best,
+            "processes": self.world.size,
+            "updater": self.updater.state(),
+        }
+        checkpoint.save(self.run.last, {**content, "training": training}, keep=self.run.previous)
+
+    def _resume(self) -> None:
+        content = self.world.from_main(
+            checkpoint.newest(self.run.last, self.run.previous) if self.world.is_main else None
+        )
+        if content is None:
+            return
+        training = content["training"]
+        if training["processes"] != self.world.size:
+            raise ValueError(
+                f"{self.run.path} was trained by {training['processes']} processes, now there are {self.world.size}; "
+                f"continue it with torchrun --nproc-per-node {training['processes']}"
+            )
+        self.updater.restore(content["state_dict"], training["updater"])
+        self.epoch, self.step, self.best = training["epoch"], training["step"], training["best"]
+        self.discarded = training["discarded"]
+        self.unfinished = training["figures"] and training["figures"][self.world.rank]
+        if self.world.is_main:
+            self.run.keep_rows(self.epoch)
+            logger.info("continuing %s after step %d of epoch %d", self.run.path, self.step, self.epoch + 1)
 
 
 def _learning_rate(config: TrainConfig, *, total_batch: int, steps_per_epoch: int) -> LearningRate:
@@ -119,16 +255,6 @@ def choose_autocast(amp: Amp, device: torch.device) -> torch.dtype | None:
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
 
 
-def _resume(updater: Updater, run: RunFolder, world: World) -> tuple[int, dict[str, Any]]:
-    content = checkpoint.read(run.last)
-    training = content["training"]
-    updater.restore(content["state_dict"], training["updater"])
-    if world.is_main:
-        run.keep_rows(training["epochs"])
-        logger.info("continuing %s after epoch %d", run.path, training["epochs"])
-    return training["epochs"], training["best"]
-
-
 def _train_figures(progress: EpochProgress, world: World) -> dict[str, float]:
     """Means over all processes' images, images/s of all processes, and this process's share of time spent waiting."""
     names = list(progress.sums)
@@ -138,37 +264,8 @@ def _train_figures(progress: EpochProgress, world: World) -> dict[str, float]:
     return means | speed
 
 
-def _write(
-    row: dict[str, Any], best: dict[str, Any], content: dict[str, Any], updater: Updater, run: RunFolder, epochs: int
-) -> None:
-    """The row, then best.pt, then last.pt: a kill between them makes the resumed run write the same again."""
-    run.append(row)
-    if row is best:
-        checkpoint.save(run.best, content)
-    training = {"epochs": row["epoch"], "best": best, "updater": updater.state()}
-    checkpoint.save(run.last, {**content, "training": training})
-    # Drawing takes about a second, too much beside epochs of a few.
-    if row["seconds"] > 20 or row["epoch"] == epochs:
-        run.draw_curves()
-
-
 def _log(row: dict[str, Any], best: dict[str, Any], epochs: int, goal: str) -> None:
     key = f"val_{goal}"
     figures = "  ".join(f"{name} {row[name]:.4g}" for name in row if name.startswith(("train_", "val_")))
     speed = f"{row['images_per_second']:.0f} images/s, {row['wait_share']:.0%} waiting for data"
     logger.info("epoch %d/%d  %s  best %s %.4g  (%s)", row["epoch"], epochs, figures, key, best[key], speed)
-
-
-def _non_finite(
-    loss: Tensor, batch: Any, name_image: Callable[[int], str], epoch: int, step: int, run: RunFolder, world: World
-) -> NonFiniteError:
-    names = [printable(name_image(int(index))) for index in batch.indices]
-    what = "gradient is not finite" if loss.isfinite() else f"loss is {float(loss.detach())}"
-    file = f"non_finite.{world.rank}.json"
-    run.write(file, {"epoch": epoch + 1, "step": step, "what": what, "images": names})
-    some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-    kept = f"the checkpoints of epoch {epoch}" if epoch else "no checkpoint yet"
-    return NonFiniteError(
-        f"the {what} at step {step} (epoch {epoch + 1}), before which {run.path} has {kept}; the batch is {some}, in "
-        f"full in {run.path / file}; a lower --lr or --clip-grad 1 often helps"
-    )

@@ -69,6 +69,8 @@ class Updater:
         self.optimizer = make_optimizer(model, config, lr=rate.peak_lr)
         # Always there and switched off without fp16, so that an update reads the same either way.
         self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=scale_gradients)
+        self._buffers = list(model.buffers())
+        self._kept_buffers = [buffer.clone() for buffer in self._buffers]
         self.ema = None
         if config.ema_decay is not None:
             from timm.utils.model_ema import ModelEmaV3
@@ -81,11 +83,12 @@ class Updater:
         """The network to evaluate and keep: the moving average where there is one."""
         return self.ema.module if self.ema else self.model
 
-    def update(self, loss: Tensor, step: int) -> bool:
-        """One update from a scalar loss. False, with weights and moving average untouched, if anything is not finite.
+    def begin(self) -> None:
+        """Remembers the batch-norm statistics, which the forward pass changes before anyone can look at the loss."""
+        _copy(self._buffers, self._kept_buffers)
 
-        The gradient's norm tells of a bad loss on any process, because gradients are averaged over all of them.
-        """
+    def backward(self, loss: Tensor, step: int) -> bool:
+        """Gradients of a scalar loss, for `apply` or `discard`. False if the loss or a gradient is not finite."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
         self.optimizer.zero_grad()
@@ -93,17 +96,23 @@ class Updater:
         self.scaler.unscale_(self.optimizer)
         parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
         norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-        # An overflowing fp16 gradient is everyday business, for which the scaler leaves out the step.
-        finite = loss.isfinite() if self.scaler.is_enabled() else loss.isfinite() & norm.isfinite()
-        if not finite:
-            return False
         if self.clip_grad is not None:
             clip_grads_with_norm_(parameters, self.clip_grad, norm)
+        # An overflowing fp16 gradient is everyday business, for which the scaler leaves out the step.
+        return bool(loss.isfinite() if self.scaler.is_enabled() else loss.isfinite() & norm.isfinite())
+
+    def apply(self, step: int) -> None:
+        """New weights and moving average from the gradients of `backward`."""
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema:
             self.ema.update(self.model, step + 1)
-        return True
+
+    def discard(self) -> None:
+        """Back to where `begin` was: no trace of the step in weights, statistics or average."""
+        _copy(self._kept_buffers, self._buffers)
+        if self.scaler.is_enabled():
+            self.scaler.update()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs beside the evaluated network's weights to go on as if never stopped."""
@@ -117,3 +126,8 @@ class Updater:
             self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+
+
+def _copy(source: list[Tensor], target: list[Tensor]) -> None:
+    # One call instead of one for each of a few hundred small tensors.
+    torch._foreach_copy_(target, source)  # pyright: ignore[reportPrivateImportUsage]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -45,6 +45,16 @@ class EpochProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+
+    def state(self) -> dict[str, Any]:
+        """For `restore`: what a later process needs to finish this pass with the same figures."""
+        return {"images": self.images, "waited": self.waited_seconds, "seconds": self.seconds, "sums": self.sums}
+
+    def restore(self, state: dict[str, Any], step: int) -> None:
+        """Goes on from `state` after `step` steps, inside the context."""
+        self.images, self.waited_seconds, self._sums = state["images"], state["waited"], dict(state["sums"])
+        self._started -= state["seconds"]
+        self._bar.update(self._task, completed=step)
 
     def watch(self, batches: Iterable[Item]) -> Iterator[Item]:
         """Hands on the batches and counts the time they take to arrive."""

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 FILES = (
     *("config.json", "environment.json", "data.json", "metrics.jsonl", "summary.json", "curves.png"),
-    *("best.pt", "last.pt"),
+    *("best.pt", "last.pt", "previous.pt", "discarded_steps.jsonl"),
 )
 SAMPLES = "samples"
 _MAX_SAMPLES = 10
@@ -37,14 +37,42 @@ class RunFolder:
         self.path = Path(path)
         self.best = self.path / "best.pt"
         self.last = self.path / "last.pt"
+        self.previous = self.path / "previous.pt"
+        self._lock: int | None = None
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to continue from."""
+        return self.last.exists() or self.previous.exists()
 
     def holds(self, name: str) -> bool:
         return (self.path / name).is_file()
 
-    def prepare(self, *, overwrite: bool) -> None:
-        """Makes the folder, free of a run. ValueError where it holds one and `overwrite` is off, or anything else."""
-        if self.path.exists() and not self.path.is_dir():
+    def lock(self) -> None:
+        """Keeps other processes from writing here until `close`, or this process's end. ValueError if one does."""
+        if self.path.is_file():
             raise ValueError(f"--output {str(self.path)!r} is a file; name a folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            return
+        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise ValueError(f"another process is writing to {str(self.path)!r}; stop it first") from error
+        except OSError:
+            logger.warning("%s is on a file system without locks: start no second run there", self.path)
+
+    def close(self) -> None:
+        """Lets other processes write here again."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def prepare(self, *, overwrite: bool) -> None:
+        """Frees the folder of a run. ValueError where it holds one and `overwrite` is off, or anything else."""
         if self.holds("config.json"):
             if not overwrite:
                 raise ValueError(
@@ -52,13 +80,12 @@ class RunFolder:
                 )
             for file in (
                 *(self.path / name for name in FILES),
-                *self.path.glob("non_finite.*.json"),
                 *self.path.glob(f"{SAMPLES}/*.png"),
+                *self.path.glob("*.pt.damaged"),
             ):
                 file.unlink(missing_ok=True)
-        elif self.path.is_dir() and any(not file.name.endswith(".unfinished") for file in self.path.iterdir()):
+        elif any(not file.name.startswith(".") for file in self.path.iterdir()):
             raise ValueError(f"--output {str(self.path)!r} holds other files; name a new or an empty folder")
-        self.path.mkdir(parents=True, exist_ok=True)
 
     def write(self, name: str, values: dict[str, Any]) -> None:
         """`values` as JSON, in place of what was there, whole or not at all."""
@@ -72,9 +99,9 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise ValueError(f"{str(path)!r} cannot be read ({error}); is this the folder of a run?") from error
 
-    def append(self, row: dict[str, Any]) -> None:
-        """One more row of metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+    def append(self, row: dict[str, Any], name: str = "metrics.jsonl") -> None:
+        """One more row of a file with a row a line."""
+        with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def draw_curves(self) -> None:
@@ -106,14 +133,17 @@ class RunFolder:
 
 
 def open_run(config: TrainConfig, world: World) -> RunFolder:
-    """The run's folder, with config.json and environment.json in it, the same on every process.
+    """The run's folder, locked, with config.json and environment.json in it, the same on every process.
 
     A run to resume keeps its config; ValueError names the options in which `config` differs from it.
     """
+    if not world.is_main:
+        return RunFolder(world.from_main(None))
     resume = config.run.resume
-    if world.is_main:
-        path = folder_to_resume(config) if resume else config.run.output and Path(config.run.output)
-        run = RunFolder(path or next_free_folder(config.network.model, config.data))
+    path = folder_to_resume(config) if resume else config.run.output and Path(config.run.output)
+    run = RunFolder(path or next_free_folder(config.network.model, config.data))
+    run.lock()
+    try:
         if resume and run.holds("config.json"):
             saved = config_from_dict(run.read("config.json"))
             if changes := changed_options(saved, config):
@@ -126,11 +156,12 @@ def open_run(config: TrainConfig, world: World) -> RunFolder:
             run.write("config.json", config_to_dict(config))
         if not run.holds("environment.json"):
             run.write("environment.json", describe_environment(world))
-        logger.info("run folder: %s", run.path)
-    else:
-        run = RunFolder("")
-    (path_everywhere,) = world.gather([str(run.path)] if world.is_main else [])
-    return RunFolder(path_everywhere)
+    except BaseException:
+        run.close()
+        raise
+    logger.info("run folder: %s", run.path)
+    world.from_main(str(run.path))
+    return run
 
 
 def folder_to_resume(config: TrainConfig) -> Path:

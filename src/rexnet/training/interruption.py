@@ -1,0 +1,79 @@
+"""SIGTERM and Ctrl-C, as a request that a run answers where it can be continued."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+# A terminal's Ctrl-C reaches every process directly and, through torchrun, a second time.
+_SAME_REQUEST_SECONDS = 3.0
+
+
+class Stopped(KeyboardInterrupt):
+    """Work ended by a signal. `exit_code` is the shell's: 130 after Ctrl-C, 143 after SIGTERM."""
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
+class StopRequest:
+    """Whether this process was asked to stop.
+
+    While it listens, a signal raises Stopped at once, unless the work is in `deferred()`: then it only counts as
+    `requested`, and the work raises `stopped()` when its state is safe. Asked again, it stops at once anyway. A process
+    whose torchrun is gone counts as asked too.
+    """
+
+    def __init__(self) -> None:
+        self._signal: int | None = None
+        self._asked_at = 0.0
+        self._deferred = False
+        self._parent: int | None = None
+
+    @property
+    def requested(self) -> bool:
+        if self._signal is None and self._parent not in (None, os.getppid()):
+            self._signal = signal.SIGTERM
+        return self._signal is not None
+
+    def stopped(self) -> Stopped:
+        """What to raise; also where another process of the run was the one that was asked."""
+        return Stopped(self._signal or signal.SIGTERM)
+
+    @contextmanager
+    def listening(self, *, follow_parent: bool = False) -> Iterator[None]:
+        """Takes over both signals; with `follow_parent`, the end of the parent process is a request as well.
+
+        Outside the main thread, where Python allows no handlers, signals keep their meaning.
+        """
+        self._parent = os.getppid() if follow_parent else None
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Work that looks at `requested` by itself."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        again = self._signal is not None and now - self._asked_at > _SAME_REQUEST_SECONDS
+        if self._signal is None:
+            self._signal, self._asked_at = number, now
+        if again or not self._deferred:
+            raise Stopped(number)
