@@ -19,7 +19,9 @@ def train(arguments: Sequence[str]) -> None:
     from rexnet.training.config import TrainConfig
     from rexnet.training.distributed import is_main_process
     from rexnet.training.recipes import FIRST_LOOK, starting_point
+    from rexnet.training.timm_flags import translate
 
+    arguments = translate(arguments)
     # Help and suggestions show what the recipe would use; so it is looked for before the options are judged.
     known = [word for word in arguments if word not in ("-h", "--help")]
     asked, unknown = _read_options("train", TrainConfig, known, default=FIRST_LOOK, return_unknown_args=True)
@@ -112,8 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(word: str, arguments: Sequence[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("rexnet").setLevel(logging.INFO)
     try:
+        from rexnet.training.distributed import is_main_process
+
+        # Of several processes one tells what happens; what goes wrong, each does.
+        logging.getLogger("rexnet").setLevel(logging.INFO if is_main_process() else logging.WARNING)
         COMMANDS[word](arguments)
     except KeyboardInterrupt as stop:
         _fail(str(stop) or "stopped", code=getattr(stop, "exit_code", 130))

@@ -118,8 +118,10 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """Learning rate over time: linear warm-up, then a cosine, set anew for every step."""
+    """Learning rate over time, set anew for every step: linear warm-up, then the schedule."""
 
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
     epochs: int = 400
     """Passes over the training images."""
     warmup_epochs: float = 5.0
@@ -127,7 +129,7 @@ class ScheduleConfig:
     warmup_lr: float = 1e-5
     """Learning rate of the first step of the warm-up."""
     min_lr: float = 0.0
-    """What the cosine falls to."""
+    """What the learning rate falls to."""
 
     patience: int | None = None
     """Stop early when the held-back figure has not risen for so many epochs."""
