@@ -59,7 +59,7 @@ def test_every_flag_means_what_it_means_in_timm(read_config, image_folder):
 
 def test_flags_for_the_larger_and_the_lite_networks(read_config, image_folder):
     more = (
-        "--model rexnetv1_lite --rex-width-mult 2.0 --drop-path 0.2 --model-ema --mixup 0.2 --cutmix 1 --smoothing 0.05"
+        "--model rexnetv1_lite --rex-width-mult 2.0 --drop-path 0.2 --model-ema --mixup .2 --cutmix 1 --smoothing .05"
     )
     config = read_config([*words(image_folder), *more.split()])
     assert (config.network.model, config.network.width) == ("rexnet_lite", 2.0)
@@ -73,9 +73,7 @@ def test_the_line_runs(image_folder, tmp_path):
     shutil.copy(REPOSITORY / "distributed_train.sh", tmp_path)
     line = ORIGINAL.strip().replace("/imagenet/", str(image_folder)).replace(".sh 4", ".sh 2") + " --epochs 1"
     environment = {**os.environ, "PYTHON": sys.executable}
-    done = subprocess.run(
-        ["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500
-    )
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     (run,) = (tmp_path / "runs").iterdir()
     assert json.loads((run / "environment.json").read_text())["processes"] == 2
