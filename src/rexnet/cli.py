@@ -61,6 +61,13 @@ def predict(arguments: Sequence[str]) -> None:
         Path(config.output).write_text(text, encoding="utf-8")
 
 
+def report(arguments: Sequence[str]) -> None:
+    """Show what happened in training runs, as one HTML page"""
+    from rexnet.training.report import ReportConfig, write_report
+
+    print(f"report: {write_report(_read_options('report', ReportConfig, arguments))}")
+
+
 def models(arguments: Sequence[str]) -> None:
     """List the networks, their size and their published weights"""
     import torch
@@ -82,7 +89,7 @@ def models(arguments: Sequence[str]) -> None:
     print("any other width: rexnet_117 is width 1.17, also with rexnetr_ and rexnet_lite_")
 
 
-COMMANDS = {"train": train, "validate": validate, "predict": predict, "models": models}
+COMMANDS = {"train": train, "validate": validate, "predict": predict, "report": report, "models": models}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 FILES = (
     *("config.json", "environment.json", "data.json", "metrics.jsonl", "summary.json", "curves.png"),
-    *("best.pt", "last.pt"),
+    *("best.pt", "last.pt", "report.html"),
 )
 SAMPLES = "samples"
 _MAX_SAMPLES = 10
@@ -61,7 +61,7 @@ class RunFolder:
 
     def write(self, name: str, values: dict[str, Any]) -> None:
         """`values` as JSON, in place of what was there, whole or not at all."""
-        self._replace(name, json.dumps(values, indent=2) + "\n")
+        self.write_text(name, json.dumps(values, indent=2) + "\n")
 
     def read(self, name: str) -> dict[str, Any]:
         """What `write` wrote. ValueError, one sentence, where it is missing or broken."""
@@ -90,7 +90,7 @@ class RunFolder:
     def keep_rows(self, epochs: int) -> None:
         """Drops the rows after epoch `epochs`: a kill can fall between a row and its checkpoint."""
         rows = [row for row in self.rows() if row["epoch"] <= epochs]
-        self._replace("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        self.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def save_samples(self, images: ImageSet) -> None:
         """Pictures to try a prediction on, samples/CLASS-NUMBER.png, one a class, of a set that has no files."""
@@ -103,7 +103,8 @@ class RunFolder:
                 number = images.name(indices[0]).rpartition("/")[2]
                 images.load(indices[0]).save(self.path / SAMPLES / f"{name.replace('/', '-')}-{number}.png")
 
-    def _replace(self, name: str, text: str) -> None:
+    def write_text(self, name: str, text: str) -> None:
+        """`text` as a file, in place of what was there, whole or not at all."""
         unfinished = self.path / f".{name}.unfinished"
         unfinished.write_text(text, encoding="utf-8")
         os.replace(unfinished, self.path / name)

@@ -1,0 +1,170 @@
+"""What a run's network does with images it was not trained on: gathered for its report."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from rexnet.data.image_sets import load_image_sets, load_labelled_images
+from rexnet.data.labelled_images import ImageSet
+from rexnet.models.cost import Cost, measure_cost
+from rexnet.training import checkpoint
+from rexnet.training.checkpoint import TrainedRexNet
+from rexnet.training.classify import choose_workers
+from rexnet.training.distributed import World
+from rexnet.training.gradcam import grad_cam
+from rexnet.training.predictions import Predictions, predict_set
+from rexnet.training.report_pictures import Picture, heat_picture, thumbnail
+from rexnet.training.run_record import RunRecord
+
+logger = logging.getLogger(__name__)
+
+_EXPLAINED_MISTAKES = 8
+_EXPLAINED_SUCCESSES = 6
+
+
+class Specimen(NamedTuple):
+    """One image of the report. `heat` shows where the network sees the class it named, `heat_target` the right one."""
+
+    name: str
+    target: str
+    predicted: str
+    probability: float
+    picture: Picture
+    heat: Picture | None
+    heat_target: Picture | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Everything is empty but `notes`, which say why, where the run's network or images are not at hand."""
+
+    cost: Cost | None = None
+    epoch: int | None = None
+    """After which best.pt was written."""
+    data: str = ""
+    """What was looked at, in a line."""
+    predictions: Predictions | None = None
+    mistakes: list[Specimen] = field(default_factory=list)
+    successes: list[Specimen] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def gather_evidence(
+    record: RunRecord, *, data: str | None, mistakes: int, batch_size: int, device: torch.device
+) -> Evidence:
+    """Evaluates best.pt on `data`, or on the images that the run held back, and picks the most confident `mistakes`.
+
+    What is missing of the run is a note, logged too. ValueError for `data` that does not fit.
+    """
+    notes: list[str] = []
+    model, epoch = _load_best(record, notes)
+    if model is None:
+        return Evidence(notes=notes)
+    cost = measure_cost(model, model.preprocess.image_size_px)
+    if data is not None:
+        images, description = load_labelled_images(data, model.classes), data
+    else:
+        images, description = _held_back_images(record, model.classes, notes)
+    if images is None:
+        return Evidence(cost=cost, epoch=epoch, notes=notes)
+    workers = choose_workers(None, World(device=device))
+    predictions = predict_set(
+        model, images, model.preprocess, device=device, batch_size=batch_size, workers=workers, label=record.label
+    )
+    if predictions.skipped:
+        _note(notes, f"{len(predictions.skipped)} images cannot be read and are left out, {predictions.skipped[0]} first.")
+    wrong, right = predictions.mistakes()[:mistakes], predictions.successes(_EXPLAINED_SUCCESSES)
+    return Evidence(
+        cost=cost,
+        epoch=epoch,
+        data=description,
+        predictions=predictions,
+        mistakes=_specimens(model, images, predictions, wrong, explained=_EXPLAINED_MISTAKES),
+        successes=_specimens(model, images, predictions, right, explained=len(right)),
+        notes=notes,
+    )
+
+
+def _note(notes: list[str], sentence: str) -> None:
+    notes.append(sentence)
+    logger.warning("%s", sentence)
+
+
+def _load_best(record: RunRecord, notes: list[str]) -> tuple[TrainedRexNet | None, int | None]:
+    best = record.folder.best
+    if not best.exists():
+        _note(notes, f"{best} does not exist, so nothing is said of pictures and classes: no epoch has ended yet.")
+        return None, None
+    try:
+        content = checkpoint.read(best)
+        return checkpoint.unpack(content, source=os.fspath(best)), content["metrics"].get("epoch")
+    except ValueError as error:
+        _note(notes, f"Nothing is said of pictures and classes: {error}.")
+        return None, None
+
+
+def _held_back_images(
+    record: RunRecord, classes: tuple[str, ...], notes: list[str]
+) -> tuple[ImageSet | None, str]:
+    """The images the run was validated on, with targets that index `classes`, and their description."""
+    options = record.options()
+    try:
+        sets = load_image_sets(
+            record.config["data"], val_fraction=options["input"]["val_fraction"], seed=options["run"]["seed"]
+        )
+        if set(sets.classes) != set(classes):
+            raise ValueError(f"{record.config['data']} has other classes now than the run")
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        _note(notes, f"The run's images are not at hand, so none are shown: {reason}; --data names others.")
+        return None, ""
+    if (before := record.data.get("description")) not in (None, sets.description):
+        _note(notes, f"The data has changed since the run began: it is {sets.description}, and was {before}.")
+    return sets.val.with_classes(classes), sets.description
+
+
+def _specimens(
+    model: TrainedRexNet, images: ImageSet, predictions: Predictions, chosen: np.ndarray, *, explained: int
+) -> list[Specimen]:
+    """The images at the positions `chosen` of `predictions`, the first `explained` of them with heat maps."""
+    pictures = [images.load(int(predictions.indices[position])) for position in chosen]
+    heats = _heats(model, pictures[:explained], predictions, chosen[:explained])
+    specimens = []
+    for number, position in enumerate(chosen.tolist()):
+        target, predicted = int(predictions.targets[position]), int(predictions.predicted[position])
+        heat, heat_target = heats[number] if number < len(heats) else (None, None)
+        specimens.append(
+            Specimen(
+                name=images.name(int(predictions.indices[position])),
+                target=predictions.classes[target],
+                predicted=predictions.classes[predicted],
+                probability=float(predictions.probabilities[position]),
+                picture=thumbnail(pictures[number]),
+                heat=heat,
+                heat_target=heat_target if target != predicted else None,
+            )
+        )
+    return specimens
+
+
+def _heats(
+    model: TrainedRexNet, pictures: Sequence, predictions: Predictions, chosen: np.ndarray
+) -> list[tuple[Picture, Picture]]:
+    """For each picture, where the class that was named is seen, and where the right one."""
+    if not pictures:
+        return []
+    device = next(model.parameters()).device
+    batch = torch.stack([model.preprocess(picture) for picture in pictures])
+    named, right = (
+        grad_cam(model, batch.to(device), torch.from_numpy(classes[chosen]).to(device)).cpu()
+        for classes in (predictions.predicted, predictions.targets)
+    )
+    return [
+        (heat_picture(image, one, model.preprocess), heat_picture(image, other, model.preprocess))
+        for image, one, other in zip(batch, named, right, strict=True)
+    ]
