@@ -16,7 +16,7 @@ from rexnet.training import checkpoint
 from rexnet.training.checkpoint import TrainedRexNet
 from rexnet.training.classify import choose_workers
 from rexnet.training.distributed import World
-from rexnet.training.gradcam import grad_cam
+from rexnet.training.gradcam import grad_cam, map_cells
 from rexnet.training.predictions import Predictions, predict_set
 from rexnet.training.report_pictures import Picture, heat_picture, thumbnail
 from rexnet.training.run_record import RunRecord
@@ -47,10 +47,12 @@ class Evidence:
     epoch: int | None = None
     """After which best.pt was written."""
     data: str = ""
-    """What was looked at, in a line."""
+    """What the images are, as it stands after their number."""
     predictions: Predictions | None = None
     mistakes: list[Specimen] = field(default_factory=list)
     successes: list[Specimen] = field(default_factory=list)
+    heat_cells: int = 0
+    """Cells a side that a heat map has before it is enlarged."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -67,9 +69,9 @@ def gather_evidence(
         return Evidence(notes=notes)
     cost = measure_cost(model, model.preprocess.image_size_px)
     if data is not None:
-        images, description = load_labelled_images(data, model.classes), data
+        images, description = load_labelled_images(data, model.classes), f"images of {data}"
     else:
-        images, description = _held_back_images(record, model.classes, notes)
+        images, description = _held_back_images(record, model.classes, notes), "held-back images"
     if images is None:
         return Evidence(cost=cost, epoch=epoch, notes=notes)
     workers = choose_workers(None, World(device=device))
@@ -77,7 +79,9 @@ def gather_evidence(
         model, images, model.preprocess, device=device, batch_size=batch_size, workers=workers, label=record.label
     )
     if predictions.skipped:
-        _note(notes, f"{len(predictions.skipped)} images cannot be read and are left out, {predictions.skipped[0]} first.")
+        _note(
+            notes, f"{len(predictions.skipped)} images cannot be read and are left out, {predictions.skipped[0]} first."
+        )
     wrong, right = predictions.mistakes()[:mistakes], predictions.successes(_EXPLAINED_SUCCESSES)
     return Evidence(
         cost=cost,
@@ -86,6 +90,7 @@ def gather_evidence(
         predictions=predictions,
         mistakes=_specimens(model, images, predictions, wrong, explained=_EXPLAINED_MISTAKES),
         successes=_specimens(model, images, predictions, right, explained=len(right)),
+        heat_cells=map_cells(model, model.preprocess.image_size_px),
         notes=notes,
     )
 
@@ -108,10 +113,8 @@ def _load_best(record: RunRecord, notes: list[str]) -> tuple[TrainedRexNet | Non
         return None, None
 
 
-def _held_back_images(
-    record: RunRecord, classes: tuple[str, ...], notes: list[str]
-) -> tuple[ImageSet | None, str]:
-    """The images the run was validated on, with targets that index `classes`, and their description."""
+def _held_back_images(record: RunRecord, classes: tuple[str, ...], notes: list[str]) -> ImageSet | None:
+    """The images the run was validated on, with targets that index `classes`; None where they are not at hand."""
     options = record.options()
     try:
         sets = load_image_sets(
@@ -122,10 +125,10 @@ def _held_back_images(
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         _note(notes, f"The run's images are not at hand, so none are shown: {reason}; --data names others.")
-        return None, ""
+        return None
     if (before := record.data.get("description")) not in (None, sets.description):
         _note(notes, f"The data has changed since the run began: it is {sets.description}, and was {before}.")
-    return sets.val.with_classes(classes), sets.description
+    return sets.val.with_classes(classes)
 
 
 def _specimens(

@@ -39,11 +39,20 @@ def map_layer(model: RexNet, side_px: int) -> int:
     At 224 pixels that is the network's last map, as in the paper of Grad-CAM; small pictures shrink to one or two cells
     there, which would show nothing. The first level is taken where none has so many.
     """
-    last = model.num_feature_layers - 1
+    return _explained_level(model, side_px)[1]
+
+
+def map_cells(model: RexNet, side_px: int) -> int:
+    """Cells a side of that map."""
+    return -(-side_px // _explained_level(model, side_px)[0])
+
+
+def _explained_level(model: RexNet, side_px: int) -> tuple[int, int]:
+    """(stride, layer)"""
     levels = [(level.stride, level.layer) for level in model.feature_levels[:-1]]
-    levels.append((model.feature_levels[-1].stride, last))
-    fitting = [layer for stride, layer in levels if side_px // stride >= MIN_CELLS]
-    return fitting[-1] if fitting else levels[0][1]
+    levels.append((model.feature_levels[-1].stride, model.num_feature_layers - 1))
+    fitting = [level for level in levels if -(-side_px // level[0]) >= MIN_CELLS]
+    return fitting[-1] if fitting else levels[0]
 
 
 @contextmanager

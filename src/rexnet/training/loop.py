@@ -15,6 +15,7 @@ from rexnet.training.distributed import World
 from rexnet.training.optimization import LearningRate, Updater
 from rexnet.training.progress import EpochProgress
 from rexnet.training.run_folder import RunFolder
+from rexnet.training.tensorboard_events import EventLog
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ def fit(
     rate = _learning_rate(config, total_batch=config.run.batch_size * world.size, steps_per_epoch=steps)
     updater = Updater(model, config.optim, rate, scale_gradients=autocast_dtype == torch.float16)
     done_epochs, best = _resume(updater, run, world) if run.last.exists() else (0, {})
+    events = EventLog(run.path, done_epochs=done_epochs) if config.run.tensorboard and world.is_main else None
     if config.run.compile:
         model.compile()
     network = world.wrap(model)
@@ -94,6 +96,10 @@ def fit(
         if world.is_main:
             _log(row, best, epochs, goal)
             _write(row, best, pack(updater.evaluated, row), updater, run, epochs)
+        if events:
+            events.add(row)
+    if events:
+        events.close()
     return best
 
 

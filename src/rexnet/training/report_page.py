@@ -10,7 +10,7 @@ from rexnet.training.evidence import Evidence
 from rexnet.training.line_chart import Line, line_chart
 from rexnet.training.markup import Markup, join, tag
 from rexnet.training.report_sections import duration, evidence_sections, table, time_section
-from rexnet.training.run_record import RunRecord, changed_between
+from rexnet.training.run_record import RunRecord, changed_between, percent
 
 _COLOURS = 8
 """In report.css; further runs begin again at the first."""
@@ -49,24 +49,32 @@ def _content(title: str, pairs: Pairs) -> list[Markup]:
     parts = [tag("h1", title)]
     if len(pairs) == 1:
         record, evidence = pairs[0]
-        sections = _run_sections(record, evidence)
+        sections = _run_sections(record, evidence, "h2")
         return [*parts, _status(record), *_notes(evidence), _headline(record, evidence), _curves(pairs), *sections]
-    parts += [_comparison(pairs), _differences(pairs), _curves(pairs), tag("h2", "Run by run")]
+    parts += [_comparison(pairs), _differences(pairs), _curves(pairs)]
     for number, (record, evidence) in enumerate(pairs):
-        summary = tag("summary", _swatch(number), tag("h3", record.label))
-        inside = [_status(record), *_notes(evidence), *_run_sections(record, evidence)]
+        summary = tag("summary", _swatch(number), tag("h2", record.label))
+        inside = [_status(record), *_notes(evidence), *_run_sections(record, evidence, "h3")]
         parts.append(tag("details", summary, *inside, class_="run"))
     return parts
 
 
-def _run_sections(record: RunRecord, evidence: Evidence) -> list[Markup]:
-    return [*evidence_sections(evidence), time_section(record), _epochs(record), _settings(record), _machine(record)]
+def _run_sections(record: RunRecord, evidence: Evidence, heading: str) -> list[Markup]:
+    return [
+        *evidence_sections(evidence, heading),
+        time_section(record, heading),
+        _epochs(record, heading),
+        _settings(record, heading),
+        _machine(record, heading),
+    ]
 
 
 def _status(record: RunRecord) -> Markup:
     planned = record.options()["schedule"]["epochs"]
-    done = f"All {planned} epochs are done." if record.finished else f"{len(record.rows)} of {planned} epochs are done."
-    return tag("p", " ".join([record.data.get("description", ""), done]).strip(), class_="lead")
+    count = f"{len(record.rows)} of {planned} epochs"
+    done = f"Finished after {count}." if record.finished else f"{count} so far."
+    data = f"{record.data['description']}. " if record.data else ""
+    return tag("p", data + done, class_="lead")
 
 
 def _notes(evidence: Evidence) -> list[Markup]:
@@ -74,18 +82,18 @@ def _notes(evidence: Evidence) -> list[Markup]:
 
 
 def _facts(record: RunRecord, evidence: Evidence) -> dict[str, str]:
-    """Heading -> figure, "–" for what the run does not have."""
+    """Heading -> figure, "-" for what the run does not have."""
     best, cost, spent = record.best, evidence.cost, record.time_spent()
     speed = record.images_per_second
     return {
-        "best top-1": f"{best['val_top1']:.2f} %" if best else "–",
-        "at epoch": str(best["epoch"]) if best else "–",
+        "best top-1": f"{best['val_top1']:.2f} %" if best else "-",
+        "at epoch": str(best["epoch"]) if best else "-",
         "network": str(record.options()["network"]["model"]),
-        "parameters": f"{cost.parameters / 1e6:.2f} M" if cost else "–",
-        "MACs an image": f"{cost.macs / 1e9:.3f} G" if cost else "–",
-        "training images/s": f"{speed:,.0f}" if speed else "–",
-        "whole epochs took": duration(spent.total) if record.rows else "–",
-        "waiting for data": f"{spent.waiting / (spent.waiting + spent.computing):.0%}" if record.rows else "–",
+        "parameters": f"{cost.parameters / 1e6:.2f} M" if cost else "-",
+        "MACs an image": f"{cost.macs / 1e9:.3f} G" if cost else "-",
+        "training images/s": f"{speed:,.0f}" if speed else "-",
+        "whole epochs took": duration(spent.total) if record.rows else "-",
+        "waiting for data": percent(spent.waiting_share) if record.rows else "-",
     }
 
 
@@ -102,7 +110,8 @@ def _comparison(pairs: Pairs) -> Markup:
     facts = [_facts(record, evidence) for record, evidence in pairs]
     heads = [join(_swatch(number), record.label) for number, (record, _) in enumerate(pairs)]
     rows = [[head, *row.values()] for head, row in zip(heads, facts, strict=True)]
-    return tag("section", tag("h2", "What they reached"), table(["run", *facts[0]], rows, caption="The runs"))
+    caption = "The epoch with the highest top-1 on the held-back images, and what it took"
+    return tag("section", tag("h2", "What they reached"), table(["run", *facts[0]], rows, caption=caption))
 
 
 def _differences(pairs: Pairs) -> Markup:
@@ -112,7 +121,8 @@ def _differences(pairs: Pairs) -> Markup:
     else:
         heads = ["option", *(join(_swatch(number), record.label) for number, (record, _) in enumerate(pairs))]
         rows = [[tag("code", _option(name)), *map(_value, values)] for name, values in changed.items()]
-        content = table(heads, rows, caption="Options that are not the same in all runs", figures=False)
+        words = range(1, len(heads))
+        content = table(heads, rows, caption="Options that are not the same in all runs", words=words)
     return tag("section", tag("h2", "What differs"), content)
 
 
@@ -138,7 +148,9 @@ def _curves(pairs: Pairs) -> Markup:
                 dashed = side == "training"
                 colour = number % _COLOURS
                 lines.append(Line(label=label, points=points, colour=colour, dashed=dashed, marked=marked))
-        ends = [f"{line.label} from {line.points[0][1]:.4g} to {line.points[-1][1]:.4g}" for line in lines if line.points]
+        ends = [
+            f"{line.label} from {line.points[0][1]:.4g} to {line.points[-1][1]:.4g}" for line in lines if line.points
+        ]
         charts.append(line_chart(title, lines, description="; ".join(ends)))
     if not any(charts):
         return tag("section", tag("h2", "Curves"), tag("p", "No epoch has ended yet."))
@@ -152,7 +164,7 @@ def _curves(pairs: Pairs) -> Markup:
     return tag("section", tag("h2", "Curves"), legend, tag("div", *charts, class_="charts"))
 
 
-def _epochs(record: RunRecord) -> Markup:
+def _epochs(record: RunRecord, heading: str) -> Markup:
     rows = record.rows
     if not rows:
         return Markup("")
@@ -162,31 +174,31 @@ def _epochs(record: RunRecord) -> Markup:
     cells = [[_figure(row.get(name)) for name in names] for row in shown]
     caption = "One row an epoch" if stride == 1 else f"Every {stride}th epoch; metrics.jsonl has all {len(rows)}"
     heads = [name.replace("_", " ") for name in names]
-    return tag("details", tag("summary", tag("h3", "Figures of the epochs")), table(heads, cells, caption=caption))
+    return tag("details", tag("summary", tag(heading, "Figures of the epochs")), table(heads, cells, caption=caption))
 
 
 def _figure(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
-def _settings(record: RunRecord) -> Markup:
+def _settings(record: RunRecord, heading: str) -> Markup:
     groups = [
         table(
             ["option", "value"],
             [[tag("code", _option(name)), _value(value)] for name, value in options.items()],
             caption=group,
-            figures=False,
+            words=[1],
         )
         for group, options in record.options().items()
     ]
-    summary = tag("summary", tag("h3", "Settings"))
+    summary = tag("summary", tag(heading, "Settings"))
     return tag("details", summary, tag("div", *groups, class_="columns"))
 
 
-def _machine(record: RunRecord) -> Markup:
+def _machine(record: RunRecord, heading: str) -> Markup:
     environment = record.environment
     facts = {name: value for name, value in environment.items() if name != "command"}
     command = tag("pre", environment["command"], tabindex=0) if "command" in environment else None
     rows = [[name.replace("_", " "), str(value)] for name, value in facts.items()]
-    content = table(["what", "is"], rows, caption="As the run began", figures=False)
-    return tag("section", tag("h3", "Hardware and versions"), command, content)
+    content = table(["what", "is"], rows, caption="As the run began", words=[1])
+    return tag("section", tag(heading, "Hardware and versions"), command, content)

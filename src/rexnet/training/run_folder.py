@@ -52,6 +52,7 @@ class RunFolder:
             for file in (
                 *(self.path / name for name in FILES),
                 *self.path.glob("non_finite.*.json"),
+                *self.path.glob("events.out.tfevents.*"),
                 *self.path.glob(f"{SAMPLES}/*.png"),
             ):
                 file.unlink(missing_ok=True)

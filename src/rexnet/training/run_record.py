@@ -15,6 +15,10 @@ _SLOW_READING = 0.25
 _SLOW_VALIDATION = 1 / 3
 
 
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TimeSpent:
     """Seconds of all whole epochs; start-up and the writing of files are not in them."""
@@ -30,22 +34,22 @@ class TimeSpent:
     def total(self) -> float:
         return self.waiting + self.computing + (self.validating or 0.0)
 
+    @property
+    def waiting_share(self) -> float:
+        """Of training, 0 to 1."""
+        return self.waiting / max(self.waiting + self.computing, 1e-9)
+
     def bottleneck(self, workers: int | None) -> str:
         """What an effort to go faster should turn to, in one sentence. `workers`: as the run was asked for."""
-        training = max(self.waiting + self.computing, 1e-9)
-        if self.waiting / training >= _SLOW_READING:
+        waited = f"training waited for them {percent(self.waiting_share)} of its time"
+        if self.waiting_share >= _SLOW_READING:
             remedy = "smaller image files or more --workers" if workers else "smaller image files or --workers"
-            return (
-                f"Reading images is the bottleneck: training waited for them {self.waiting / training:.0%} of its time; "
-                f"{remedy} would help most."
-            )
-        if (self.validating or 0.0) / max(self.total, 1e-9) >= _SLOW_VALIDATION:
-            share = (self.validating or 0.0) / self.total
-            return f"Validation is the bottleneck: it took {share:.0%} of the time; fewer held-back images would help most."
-        return (
-            f"The network's own computation is the bottleneck: images were there when they were needed, training waited "
-            f"for them {self.waiting / training:.0%} of its time."
-        )
+            return f"Reading images is the bottleneck: {waited}; {remedy} would help most."
+        share = (self.validating or 0.0) / max(self.total, 1e-9)
+        if share >= _SLOW_VALIDATION:
+            took = f"it took {percent(share)} of the time"
+            return f"Validation is the bottleneck: {took}; fewer held-back images would help most."
+        return f"The network's own computation is the bottleneck: images were there when they were needed, {waited}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +136,7 @@ def _read_record(folder: RunFolder, label: str) -> RunRecord:
 
 def changed_between(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
     """Option -> its value in each run, for the options that are not the same in all; None where a run has no such."""
-    flat = [
-        {name: value for group in record.options().values() for name, value in group.items()} for record in records
-    ]
+    flat = [{name: value for group in record.options().values() for name, value in group.items()} for record in records]
     names = dict.fromkeys(name for options in flat for name in options if name not in _NOT_COMPARED)
     values = {name: [options.get(name) for options in flat] for name in names}
     return {name: row for name, row in values.items() if any(value != row[0] for value in row)}
