@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,7 +8,9 @@ import torch
 from rexnet.data.transforms import AugmentConfig, Preprocess
 from rexnet.models.blocks import BlockSpec
 from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.training.classify import train
 from rexnet.training.config import InputConfig, NetworkConfig, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
+from tests.drawings import draw_folder
 
 
 @pytest.fixture
@@ -63,3 +66,22 @@ def changed() -> Callable[..., TrainConfig]:
         return replace(config, **{group: replace(getattr(config, group), **fields)})
 
     return change
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory) -> Path:
+    """The folder of a run whose best network names all its held-back images rightly, made once; nobody writes into it.
+    Its data is in the folder `images` beside it."""
+    root = tmp_path_factory.mktemp("trained")
+    config = TrainConfig(
+        data=str(draw_folder(root / "images", train=32)),
+        recipe="small-image",
+        network=NetworkConfig(model="rexnet", width=0.2, stem_stride=1, drop_rate=0.0),
+        input=InputConfig(image_size=24, crop_ratio=1.0),
+        augment=AugmentConfig(crop_padding_px=2),
+        optim=OptimConfig(lr=0.05, lr_batch=8, clip_grad=5.0),
+        schedule=ScheduleConfig(epochs=8, warmup_epochs=1.0),
+        run=RunConfig(batch_size=8, seed=3, device="cpu", workers=0, output=str(root / "run")),
+    )
+    assert train(config)["best"]["val_top1"] == 100.0, "the tests of reports need a network without mistakes"
+    return root / "run"

@@ -18,15 +18,10 @@ _SMALL_PX = 64
 
 
 class Picture(NamedTuple):
-    """A picture as `uri`, its own size in pixels, and whether it is small enough to show its pixels."""
+    """`is_small`: its pixels are few enough to be shown one by one."""
 
     uri: str
-    width_px: int
-    height_px: int
-
-    @property
-    def is_small(self) -> bool:
-        return max(self.width_px, self.height_px) <= _SMALL_PX
+    is_small: bool
 
 
 def thumbnail(image: Image.Image) -> Picture:
@@ -36,10 +31,11 @@ def thumbnail(image: Image.Image) -> Picture:
         image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     # JPEG would smear the few pixels of a small picture, PNG would be ten times as long for a photo.
-    kind = "png" if max(image.size) <= _SMALL_PX else "jpeg"
+    is_small = max(image.size) <= _SMALL_PX
+    kind = "png" if is_small else "jpeg"
     image.save(buffer, format=kind, quality=82)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Picture(f"data:image/{kind};base64,{data}", *image.size)
+    return Picture(f"data:image/{kind};base64,{data}", is_small)
 
 
 def heat_picture(image: Tensor, heat: Tensor, preprocess: Preprocess) -> Picture:

@@ -6,7 +6,7 @@ from pathlib import PurePath
 from rexnet.training.evidence import Evidence, Specimen
 from rexnet.training.markup import Markup, join, tag
 from rexnet.training.predictions import ClassFigures, Predictions
-from rexnet.training.report_pictures import THUMBNAIL_PX, Picture
+from rexnet.training.report_pictures import Picture
 from rexnet.training.run_record import RunRecord, percent
 
 MAX_MATRIX_CLASSES = 30
@@ -100,12 +100,8 @@ def _card(specimen: Specimen) -> Markup:
 
 
 def _image(picture: Picture, alt: str, below: str | None) -> Markup:
-    # The longer side fills the frame, whatever the picture's own size.
-    scale = THUMBNAIL_PX / max(picture.width_px, picture.height_px)
-    width, height = (max(1, round(scale * side)) for side in (picture.width_px, picture.height_px))
-    pixelated = "pixelated" if picture.is_small else None
-    shown = tag("img", src=picture.uri, alt=alt, width=width, height=height, class_=pixelated)
-    return tag("span", tag("span", shown, class_="frame"), below and tag("span", below, class_="below"))
+    shown = tag("img", src=picture.uri, alt=alt, class_="pixelated" if picture.is_small else None)
+    return tag("span", shown, below and tag("span", below, class_="below"))
 
 
 def _confusions(predictions: Predictions, heading: str) -> Markup:
