@@ -188,24 +188,24 @@ def test_several_runs_are_compared(trained_run, run, output):
     assert page.count("g", class_="colour1") == 6
 
 
-def test_a_thousand_classes_stay_within_the_bound(run, output, tmp_path):
-    """1,000 classes of noise, one image each, 2,000 epochs: all sections at their largest."""
-    classes = tuple(f"a rather long name of class {number:04}" for number in range(1000))
+def test_more_than_a_thousand_classes_stay_within_the_bound(run, output, tmp_path):
+    """1,100 classes of noise, one image each, 2,000 epochs: all sections at their largest."""
+    classes = tuple(f"a rather long name of class {number:04}" for number in range(1100))
     random = np.random.default_rng(0)
     for name in classes:
         (tmp_path / "data" / name).mkdir(parents=True)
         noise = Image.fromarray(random.integers(0, 255, (20, 20, 3), dtype=np.uint8))
         noise.resize((160, 160)).save(tmp_path / "data" / name / "0.bmp")
     torch.manual_seed(0)
-    model = create_model("rexnet", width=0.1, num_classes=1000)
+    model = create_model("rexnet", width=0.1, num_classes=1100)
     preprocess = Preprocess(image_size_px=24, crop_ratio=1.0)
     checkpoint.save(run.best, checkpoint.pack(model, {"epoch": 1}, classes=classes, preprocess=preprocess))
     row = run.rows()[0]
     (run.path / "metrics.jsonl").write_text("".join(json.dumps({**row, "epoch": n}) + "\n" for n in range(1, 2001)))
     page = report(run.path, output=output, data=str(tmp_path / "data"))
-    assert "The 30 of 1,000 classes with most mistakes." in page.text and "All 1,000 classes" in page.text
+    assert "The 30 of 1,100 classes with most mistakes." in page.text and "1,000 of 1,100 classes" in page.text
     assert page.count("li", class_="wide3") == 8 and page.count("li", class_="wide1") == 16
-    assert output.stat().st_size < BOUND_BYTES, f"{output.stat().st_size:,} bytes"
+    assert output.stat().st_size < BOUND_BYTES
 
 
 def test_a_kill_while_writing_leaves_the_old_page(trained_run, output, monkeypatch):

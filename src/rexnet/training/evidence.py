@@ -2,12 +2,12 @@
 
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 
 from rexnet.data.image_sets import load_image_sets, load_labelled_images
 from rexnet.data.labelled_images import ImageSet
@@ -135,39 +135,34 @@ def _specimens(
     model: TrainedRexNet, images: ImageSet, predictions: Predictions, chosen: np.ndarray, *, explained: int
 ) -> list[Specimen]:
     """The images at the positions `chosen` of `predictions`, the first `explained` of them with heat maps."""
-    pictures = [images.load(int(predictions.indices[position])) for position in chosen]
-    heats = _heats(model, pictures[:explained], predictions, chosen[:explained])
     specimens = []
     for number, position in enumerate(chosen.tolist()):
+        # One at a time: a picture may have a hundred million pixels.
+        image = images.load(int(predictions.indices[position]))
         target, predicted = int(predictions.targets[position]), int(predictions.predicted[position])
-        heat, heat_target = heats[number] if number < len(heats) else (None, None)
+        shown = [] if number >= explained else [predicted] if predicted == target else [predicted, target]
+        heats = [*_heats(model, image, shown), None, None]
         specimens.append(
             Specimen(
                 name=images.name(int(predictions.indices[position])),
                 target=predictions.classes[target],
                 predicted=predictions.classes[predicted],
                 probability=float(predictions.probabilities[position]),
-                picture=thumbnail(pictures[number]),
-                heat=heat,
-                heat_target=heat_target if target != predicted else None,
+                picture=thumbnail(image),
+                heat=heats[0],
+                heat_target=heats[1],
             )
         )
     return specimens
 
 
-def _heats(
-    model: TrainedRexNet, pictures: Sequence, predictions: Predictions, chosen: np.ndarray
-) -> list[tuple[Picture, Picture]]:
-    """For each picture, where the class that was named is seen, and where the right one."""
-    if not pictures:
+def _heats(model: TrainedRexNet, image: Image.Image, classes: list[int]) -> list[Picture]:
+    """Where in the picture each of `classes` is seen."""
+    if not classes:
         return []
     device = next(model.parameters()).device
-    batch = torch.stack([model.preprocess(picture) for picture in pictures])
-    named, right = (
-        grad_cam(model, batch.to(device), torch.from_numpy(classes[chosen]).to(device)).cpu()
-        for classes in (predictions.predicted, predictions.targets)
-    )
-    return [
-        (heat_picture(image, one, model.preprocess), heat_picture(image, other, model.preprocess))
-        for image, one, other in zip(batch, named, right, strict=True)
-    ]
+    seen = model.preprocess(image)
+    heats = grad_cam(
+        model, seen.to(device).expand(len(classes), -1, -1, -1), torch.tensor(classes, device=device)
+    ).cpu()
+    return [heat_picture(seen, heat, model.preprocess) for heat in heats]

@@ -10,6 +10,7 @@ from rexnet.training.report_pictures import Picture
 from rexnet.training.run_record import RunRecord, percent
 
 MAX_MATRIX_CLASSES = 30
+MAX_CLASS_ROWS = 1000
 _MAX_PAIRS = 15
 _OPEN_CLASSES = 30
 """A table of more classes is folded."""
@@ -75,7 +76,7 @@ def _mistakes(evidence: Evidence, predictions: Predictions, heading: str) -> Mar
 def _successes(evidence: Evidence, heading: str) -> Markup:
     if not evidence.successes:
         return Markup("")
-    text = "Of each class the image it is surest of, and where it sees the class."
+    text = "The images it is surest of, one of a class, and where it sees the class."
     cards = [_card(specimen) for specimen in evidence.successes]
     return tag(
         "section", tag(heading, "Where it looks when it is right"), tag("p", text), tag("ol", *cards, class_="gallery")
@@ -144,7 +145,7 @@ def _cell(count: int, total: int, right: bool) -> Markup:
 
 def _classes(predictions: Predictions, heading: str) -> Markup:
     figures = sorted(predictions.by_class(), key=lambda row: (row.recall is None, row.recall, row.name))
-    rows = [_class_row(row, predictions.classes) for row in figures]
+    rows = [_class_row(row, predictions.classes) for row in figures[:MAX_CLASS_ROWS]]
     heads = ["class", "images", "right", "recall", "precision", "most often taken for"]
     caption = (
         "The least recognised class first. Recall: share of its images that were named so; precision: share of what "
@@ -152,7 +153,8 @@ def _classes(predictions: Predictions, heading: str) -> Markup:
     )
     content = table(heads, rows, caption=caption, words=[5])
     if len(rows) > _OPEN_CLASSES:
-        content = tag("details", tag("summary", f"All {len(rows):,} classes"), content)
+        which = "All" if len(rows) == len(figures) else f"{len(rows):,} of"
+        content = tag("details", tag("summary", f"{which} {len(figures):,} classes"), content)
     return tag("section", tag(heading, "Classes"), content)
 
 
