@@ -64,8 +64,10 @@ def test_the_network_is_left_as_it_was(tiny_model: Callable[..., RexNet]):
     frozen = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
     frozen.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
+    images, classes = torch.randn(2, 3, 32, 32), torch.tensor([0, 1])
     with torch.no_grad():
-        grad_cam(model, torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))
+        heat = grad_cam(model, images, classes)
+    assert torch.equal(heat, grad_cam(tiny_model().eval(), images, classes)), "as in evaluation"
     assert model.training and not frozen.training
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

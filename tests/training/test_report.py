@@ -174,7 +174,7 @@ def test_unreadable_images_are_left_out_and_counted(trained_run, output, tmp_pat
     data = shutil.copytree(trained_run.parent / "images" / "val", tmp_path / "data")
     (data / "cat" / "0.jpg").write_bytes(b"broken")
     page = report(trained_run, output=output, data=str(data))
-    assert "1 images cannot be read and are left out" in page.text and "names 11 of 11" in page.text
+    assert "1 of 12 images cannot be read and are left out" in page.text and "names 11 of 11" in page.text
 
 
 def test_several_runs_are_compared(trained_run, run, output):
@@ -186,6 +186,7 @@ def test_several_runs_are_compared(trained_run, run, output):
     assert re.search(r"What differs.*--lr0\.050\.5", page.text.replace("\n", ""))
     assert "--seed" not in page.text.partition("Curves")[0], "options that are the same are not listed there"
     assert page.count("g", class_="colour1") == 6
+    assert page.count("li", class_="wide3") == 0 and "These are" not in page.text
 
 
 def test_more_than_a_thousand_classes_stay_within_the_bound(run, output, tmp_path):

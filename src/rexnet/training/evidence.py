@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from rexnet.data.decode import printable
 from rexnet.data.image_sets import load_image_sets, load_labelled_images
 from rexnet.data.labelled_images import ImageSet
 from rexnet.models.cost import Cost, measure_cost
@@ -78,10 +79,9 @@ def gather_evidence(
     predictions = predict_set(
         model, images, model.preprocess, device=device, batch_size=batch_size, workers=workers, label=record.label
     )
-    if predictions.skipped:
-        _note(
-            notes, f"{len(predictions.skipped)} images cannot be read and are left out, {predictions.skipped[0]} first."
-        )
+    if skipped := predictions.skipped:
+        first = printable(skipped[0])
+        _note(notes, f"{len(skipped)} of {len(images):,} images cannot be read and are left out, the first is {first}.")
     wrong, right = predictions.mistakes()[:mistakes], predictions.successes(_EXPLAINED_SUCCESSES)
     return Evidence(
         cost=cost,

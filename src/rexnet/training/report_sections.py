@@ -62,7 +62,7 @@ def _mistakes(evidence: Evidence, predictions: Predictions, heading: str) -> Mar
         f"The best network{after} names {predictions.num_images - count:,} of {predictions.num_images:,} "
         f"{evidence.data} rightly (top-1 {predictions.top1:.2f} %, top-5 {predictions.top5:.2f} %). "
     )
-    if count:
+    if evidence.mistakes:
         shown = "its" if count == len(evidence.mistakes) else f"the {len(evidence.mistakes)} of its {count:,}"
         text += (
             f"These are {shown} mistakes it was most sure of, the surest first: wrong labels are found here. The heat "
