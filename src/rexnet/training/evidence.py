@@ -88,8 +88,8 @@ def gather_evidence(
         epoch=epoch,
         data=description,
         predictions=predictions,
-        mistakes=_specimens(model, images, predictions, wrong, explained=_EXPLAINED_MISTAKES),
-        successes=_specimens(model, images, predictions, right, explained=len(right)),
+        mistakes=_specimens(model, images, predictions, chosen=wrong, explained=_EXPLAINED_MISTAKES),
+        successes=_specimens(model, images, predictions, chosen=right, explained=len(right)),
         heat_cells=map_cells(model, model.preprocess.image_size_px),
         notes=notes,
     )
@@ -132,7 +132,7 @@ def _held_back_images(record: RunRecord, classes: tuple[str, ...], notes: list[s
 
 
 def _specimens(
-    model: TrainedRexNet, images: ImageSet, predictions: Predictions, chosen: np.ndarray, *, explained: int
+    model: TrainedRexNet, images: ImageSet, predictions: Predictions, *, chosen: np.ndarray, explained: int
 ) -> list[Specimen]:
     """The images at the positions `chosen` of `predictions`, the first `explained` of them with heat maps."""
     specimens = []

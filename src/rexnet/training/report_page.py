@@ -84,11 +84,11 @@ def _notes(evidence: Evidence) -> list[Markup]:
 def _facts(record: RunRecord, evidence: Evidence) -> dict[str, str]:
     """Heading -> figure, "-" for what the run does not have."""
     best, cost, spent = record.best, evidence.cost, record.time_spent()
-    speed = record.images_per_second
+    speed, network = record.images_per_second, record.options()["network"]
     return {
         "best top-1": f"{best['val_top1']:.2f} %" if best else "-",
         "at epoch": str(best["epoch"]) if best else "-",
-        "network": str(record.options()["network"]["model"]),
+        "network": network["model"] if network["width"] is None else f"{network['model']} x{network['width']:g}",
         "parameters": f"{cost.parameters / 1e6:.2f} M" if cost else "-",
         "MACs an image": f"{cost.macs / 1e9:.3f} G" if cost else "-",
         "training images/s": f"{speed:,.0f}" if speed else "-",
