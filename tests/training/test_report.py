@@ -86,9 +86,8 @@ def test_a_page_tells_what_the_run_reached(trained_run, output):
     assert before == {path: path.stat().st_mtime_ns for path in trained_run.rglob("*")}, "the run is only read"
     best = RunFolder(trained_run).read("summary.json")["best"]
     assert "images: 96 train / 12 val images of 3 classes (train/, val/). Finished after 8 of 8 epochs." in page.text
-    assert (
-        "100.00 %" in page.text and f"after epoch {best['epoch']} names 12 of 12 held-back images rightly" in page.text
-    )
+    assert "rexnet x0.2" in page.text and "100.00 %" in page.text
+    assert f"after epoch {best['epoch']} names 12 of 12 held-back images rightly" in page.text
     headings = ("Curves", "Most confident mistakes", "Where it looks when it is right", "Confusion matrix", "Classes")
     for heading in (*headings, "Where the time went", "Figures of the epochs", "Settings", "Hardware and versions"):
         assert heading in page.text
