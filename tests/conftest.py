@@ -1,10 +1,17 @@
 import os
 import socket
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from rexnet.data.transforms import AugmentConfig, Preprocess
+from rexnet.models.blocks import BlockSpec
+from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.training.classify import train
+from rexnet.training.config import InputConfig, NetworkConfig, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
 from tests.drawings import draw_folder
 
 SHARED = Path(os.environ.get("REXNET_SHARED", Path(__file__).resolve().parents[2] / "shared"))
@@ -51,3 +58,77 @@ def shared_data(shared) -> Path:
 @pytest.fixture
 def image_folder(tmp_path) -> Path:
     return draw_folder(tmp_path / "images")
+
+
+@pytest.fixture
+def tiny_model() -> Callable[..., RexNet]:
+    """tiny_model(seed): three blocks, squeeze-excitation, shortcut, drop-out and drop path, for 3 classes."""
+
+    def make(seed: int = 0, *, drop_rate: float = 0.2, drop_path_rate: float = 0.2) -> RexNet:
+        torch.manual_seed(seed)
+        blocks = (
+            BlockSpec(in_channels=8, expanded_channels=8, out_channels=8),
+            BlockSpec(in_channels=8, expanded_channels=24, out_channels=12, stride=2, se_channels=4),
+            BlockSpec(in_channels=12, expanded_channels=24, out_channels=16, se_channels=4, shortcut=True),
+        )
+        config = RexNetConfig(
+            name="tiny",
+            blocks=blocks,
+            stem_channels=8,
+            penultimate_channels=32,
+            num_classes=3,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+        )
+        return RexNet(config)
+
+    return make
+
+
+@pytest.fixture
+def tiny_preprocess() -> Preprocess:
+    return Preprocess(image_size_px=16, crop_ratio=1.0)
+
+
+@pytest.fixture
+def tiny_config(image_folder, tmp_path) -> TrainConfig:
+    """A whole run in a second or two, with everything random switched on."""
+    return TrainConfig(
+        data=str(image_folder),
+        recipe="small-image",
+        network=NetworkConfig(model="rexnet", width=0.1, stem_stride=1, drop_path_rate=0.2),
+        input=InputConfig(image_size=16, crop_ratio=1.0),
+        augment=AugmentConfig(crop_padding_px=2, random_erasing=0.5, label_smoothing=0.1),
+        optim=OptimConfig(lr=0.05, lr_batch=8, weight_decay=5e-4, clip_grad=5.0, ema_decay=0.9),
+        schedule=ScheduleConfig(epochs=3, warmup_epochs=1.0),
+        run=RunConfig(batch_size=8, seed=3, device="cpu", workers=0, output=str(tmp_path / "run")),
+    )
+
+
+@pytest.fixture
+def changed() -> Callable[..., TrainConfig]:
+    """changed(config, "run", seed=4): `config` with fields of one group replaced."""
+
+    def change(config: TrainConfig, group: str, **fields) -> TrainConfig:
+        return replace(config, **{group: replace(getattr(config, group), **fields)})
+
+    return change
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory) -> Path:
+    """The folder of a run whose best network names all its held-back images rightly, made once; nobody writes into it.
+    Its data is in the folder `images` beside it."""
+    root = tmp_path_factory.mktemp("trained")
+    config = TrainConfig(
+        data=str(draw_folder(root / "images", train=32)),
+        recipe="small-image",
+        network=NetworkConfig(model="rexnet", width=0.2, stem_stride=1, drop_rate=0.0),
+        input=InputConfig(image_size=24, crop_ratio=1.0),
+        augment=AugmentConfig(crop_padding_px=2),
+        optim=OptimConfig(lr=0.05, lr_batch=8, clip_grad=5.0),
+        schedule=ScheduleConfig(epochs=8, warmup_epochs=1.0),
+        run=RunConfig(batch_size=8, seed=3, device="cpu", workers=0, output=str(root / "run")),
+    )
+    assert train(config)["best"]["val_top1"] == 100.0, "the tests of reports need a network without mistakes"
+    return root / "run"

@@ -46,7 +46,7 @@ def test_train_validate_predict_on_a_folder(image_folder, tmp_path):
 
 def test_help_and_version_are_quick_and_name_every_command(tmp_path):
     shown = run_rexnet("--help", cwd=tmp_path).stdout
-    assert all(word in shown for word in ("train", "validate", "predict", "models"))
+    assert all(word in shown for word in ("train", "validate", "predict", "report", "models"))
     assert run_rexnet("--version", cwd=tmp_path).stdout.strip()
     script = "import rexnet, rexnet.cli, sys; sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'PIL')))"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
@@ -78,6 +78,8 @@ def test_models_lists_every_variant(tmp_path):
         (("train", "digits", "--device", "cuda:9"), 1, "this machine allows"),
         (("validate", "no.pt", "digits"), 1, "no.pt"),
         (("predict", "no.pt", "."), 1, "holds no images"),
+        (("report",), 2, "RUN"),
+        (("report", "."), 1, "is this the folder of a run?"),
     ],
 )
 def test_mistakes_get_one_sentence_and_an_exit_code(arguments, code, said, tmp_path):

@@ -71,6 +71,13 @@ def predict(arguments: Sequence[str]) -> None:
         write_whole(config.output, text)
 
 
+def report(arguments: Sequence[str]) -> None:
+    """Show what happened in training runs, as one HTML page"""
+    from rexnet.report.write import ReportConfig, write_report
+
+    print(f"report: {write_report(_read_options('report', ReportConfig, arguments))}")
+
+
 def models(arguments: Sequence[str]) -> None:
     """List the networks, their size and their published weights"""
     import torch
@@ -92,7 +99,7 @@ def models(arguments: Sequence[str]) -> None:
     print("any other width: rexnet_117 is width 1.17, also with rexnetr_ and rexnet_lite_")
 
 
-COMMANDS = {"train": train, "validate": validate, "predict": predict, "models": models}
+COMMANDS = {"train": train, "validate": validate, "predict": predict, "report": report, "models": models}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

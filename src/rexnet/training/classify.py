@@ -27,6 +27,7 @@ from rexnet.training.evaluation import evaluate
 from rexnet.training.loop import Task, choose_autocast, fit
 from rexnet.training.optimization import check_optimizer
 from rexnet.training.run_folder import RunFolder, folder_to_resume, open_run
+from rexnet.training.tensorboard_events import require_tensorboard
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
     """
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
+    if config.run.tensorboard:
+        require_tensorboard()
     with joined(config.run.device) as world:
         # Nothing is written, and no older run replaced, before settings, data and weights are known to go together.
         sets = _load_sets(config, world)

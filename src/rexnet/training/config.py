@@ -167,6 +167,8 @@ class RunConfig:
     """Run folder; None: the next free runs/MODEL-DATA-N."""
     overwrite: bool = False
     """Replace the run that is in --output."""
+    tensorboard: bool = False
+    """Also write TensorBoard events into the run folder."""
     resume: Resume = False
     """Continue the run in DIR, or in --output, at the step of its newest checkpoint."""
     save_minutes: float = 10.0
@@ -236,7 +238,9 @@ class ValidateConfig:
 
 
 # A run may move to another machine or folder and still be the same run.
-MAY_CHANGE_ON_RESUME = frozenset({"device", "workers", "threads", "output", "overwrite", "resume", "save_minutes"})
+MAY_CHANGE_ON_RESUME = frozenset(
+    {"device", "workers", "threads", "output", "overwrite", "resume", "save_minutes", "tensorboard"}
+)
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from rexnet.training.interruption import Stopped
 from rexnet.training.optimization import LearningRate, Updater
 from rexnet.training.progress import EpochProgress
 from rexnet.training.run_folder import RunFolder
+from rexnet.training.tensorboard_events import EventLog
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +66,13 @@ def fit(
     Raises Stopped, after saving, when asked to stop, and NonFiniteError, naming the images.
     """
     training = _Training(model, batches, task, config=config, run=run, world=world)
-    with world.stop.deferred():
-        while not training.finished:
-            training.run_epoch()
+    try:
+        with world.stop.deferred():
+            while not training.finished:
+                training.run_epoch()
+    finally:
+        if training.events:
+            training.events.close()
     return training.best
 
 
@@ -90,6 +95,8 @@ class _Training:
         self.unfinished: dict[str, Any] | None = None
         """Of an epoch that was interrupted, this process's figures so far."""
         self._resume()
+        with_events = config.run.tensorboard and world.is_main
+        self.events = EventLog(run.path, done_epochs=self.epoch) if with_events else None
         if config.run.compile:
             model.compile()
         self.model, self.network = model, world.wrap(model)
@@ -191,6 +198,8 @@ class _Training:
         if self.world.is_main:
             _log(row, self.best, epochs, self.task.goal)
             self.run.append(row)
+            if self.events:
+                self.events.add(row)
             content = self.task.pack(self.updater.evaluated, row)
             if row is self.best:
                 checkpoint.save(self.run.best, content)

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 FILES = (
     *("config.json", "environment.json", "data.json", "metrics.jsonl", "summary.json", "curves.png"),
-    *("best.pt", "last.pt", "previous.pt", "discarded_steps.jsonl"),
+    *("best.pt", "last.pt", "previous.pt", "discarded_steps.jsonl", "report.html"),
 )
 SAMPLES = "samples"
 _MAX_SAMPLES = 10
@@ -82,6 +82,7 @@ class RunFolder:
                 *(self.path / name for name in FILES),
                 *self.path.glob(f"{SAMPLES}/*.png"),
                 *self.path.glob("*.pt.damaged"),
+                *self.path.glob("events.out.tfevents.*"),
             ):
                 file.unlink(missing_ok=True)
         elif any(not file.name.startswith(".") for file in self.path.iterdir()):

@@ -1,0 +1,55 @@
+"""Small pictures inside a page, as data URIs."""
+
+import base64
+import io
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rexnet.data.transforms import Preprocess
+
+THUMBNAIL_PX = 144
+"""Longest side. A thumbnail has at most this side squared pixels, which bounds a page by its number of pictures."""
+_SMALL_PX = 64
+"""Pictures up to this side are kept pixel by pixel."""
+
+
+class Picture(NamedTuple):
+    """`is_small`: its pixels are few enough to be shown one by one."""
+
+    uri: str
+    is_small: bool
+
+
+def thumbnail(image: Image.Image) -> Picture:
+    """The whole RGB picture, made smaller where it is larger than THUMBNAIL_PX."""
+    if max(image.size) > THUMBNAIL_PX:
+        image = image.copy()
+        image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    # JPEG would smear the few pixels of a small picture, PNG would be ten times as long for a photo.
+    is_small = max(image.size) <= _SMALL_PX
+    kind = "png" if is_small else "jpeg"
+    image.save(buffer, format=kind, quality=82)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Picture(f"data:image/{kind};base64,{data}", is_small)
+
+
+def heat_picture(image: Tensor, heat: Tensor, preprocess: Preprocess) -> Picture:
+    """What the network saw, float (3, S, S) as `preprocess` made it, in gray with `heat` (S, S), 0 to 1, over it."""
+    import matplotlib
+
+    mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
+    pixels = (image * std + mean).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+    view = Image.fromarray(pixels).convert("L").convert("RGB")
+    # Small views are enlarged first, or the heat would have their few pixels too.
+    size_px = (THUMBNAIL_PX, THUMBNAIL_PX)
+    view = view.resize(size_px, Image.Resampling.NEAREST if len(pixels) <= _SMALL_PX else Image.Resampling.LANCZOS)
+    strength = np.asarray(Image.fromarray(heat.numpy().astype(np.float32)).resize(size_px, Image.Resampling.BILINEAR))
+    strength = strength.clip(0, 1)[..., None]
+    colours = 255 * matplotlib.colormaps["inferno"](0.25 + 0.7 * strength[..., 0])[..., :3]
+    mixed = np.asarray(view) * (1 - 0.75 * strength) + colours * 0.75 * strength
+    return thumbnail(Image.fromarray(mixed.round().astype(np.uint8)))

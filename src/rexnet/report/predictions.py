@@ -1,0 +1,173 @@
+"""What a network says about every image of a set, and what that tells: mistakes, confusions, classes."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from rexnet.data.labelled_images import ImageSet
+from rexnet.data.loaders import EvalBatches
+from rexnet.data.transforms import Preprocess
+from rexnet.training.progress import EpochProgress
+
+
+class Confusion(NamedTuple):
+    """`count` images of class `target` were called `predicted`; both index the classes."""
+
+    target: int
+    predicted: int
+    count: int
+
+
+class ClassFigures(NamedTuple):
+    """One class: its images, those of them called so, everything called so, and its most frequent confusion."""
+
+    name: str
+    images: int
+    correct: int
+    called: int
+    taken_for: Confusion | None
+
+    @property
+    def recall(self) -> float | None:
+        """Share of its images that were called so, 0 to 1; None without images."""
+        return self.correct / self.images if self.images else None
+
+    @property
+    def precision(self) -> float | None:
+        """Share of what was called so that is it, 0 to 1; None where nothing was."""
+        return self.correct / self.called if self.called else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """One entry an image, in the order of the set; images that cannot be read have none."""
+
+    classes: tuple[str, ...]
+    indices: np.ndarray
+    """int64 (N,), into the image set."""
+    targets: np.ndarray
+    """int64 (N,), into classes."""
+    predicted: np.ndarray
+    """int64 (N,), the most probable class."""
+    probabilities: np.ndarray
+    """float64 (N,), of the most probable class, 0 to 1."""
+    losses: np.ndarray
+    """float64 (N,), cross-entropy."""
+    correct_in_top5: int
+    skipped: tuple[str, ...] = ()
+    """Names of the images that could not be read."""
+
+    @property
+    def num_images(self) -> int:
+        return len(self.indices)
+
+    @property
+    def top1(self) -> float:
+        """Percent."""
+        return 100.0 * float((self.targets == self.predicted).mean())
+
+    @property
+    def top5(self) -> float:
+        """Percent."""
+        return 100.0 * self.correct_in_top5 / self.num_images
+
+    def mistakes(self) -> np.ndarray:
+        """Positions of the wrongly named images, the most confident first: an image with a wrong label, seen by a good
+        network, is at the top. Among equally confident ones the higher loss decides, then the order of the set."""
+        order = np.lexsort((self.indices, -self.losses, -self.probabilities))
+        return order[self.targets[order] != self.predicted[order]]
+
+    def successes(self, count: int) -> np.ndarray:
+        """Up to `count` positions of rightly named images, each the most confident of another class, surest first."""
+        order = np.lexsort((self.indices, self.losses, -self.probabilities))
+        right = order[self.targets[order] == self.predicted[order]]
+        _, first = np.unique(self.targets[right], return_index=True)
+        return right[np.sort(first)][:count]
+
+    def confusions(self) -> list[Confusion]:
+        """The pairs of classes that occur among the mistakes, the most frequent first."""
+        wrong = self.targets != self.predicted
+        pairs = Counter(zip(self.targets[wrong].tolist(), self.predicted[wrong].tolist(), strict=True))
+        return sorted((Confusion(*pair, count) for pair, count in pairs.items()), key=lambda row: (-row.count, row))
+
+    def most_confused_classes(self, limit: int) -> list[int]:
+        """All classes, or the `limit` of them in most mistakes, as either side; ascending."""
+        wrong = self.targets != self.predicted
+        sides = np.concatenate([self.targets[wrong], self.predicted[wrong]])
+        mistakes = np.bincount(sides, minlength=len(self.classes))
+        return sorted(np.argsort(-mistakes, kind="stable")[:limit].tolist())
+
+    def confusion_matrix(self, chosen: Sequence[int]) -> np.ndarray:
+        """Counts int64 (n, n) between the `chosen` classes: rows are what the images are, columns what they were
+        called."""
+        place = np.full(len(self.classes), -1)
+        place[list(chosen)] = np.arange(len(chosen))
+        rows, columns = place[self.targets], place[self.predicted]
+        inside = (rows >= 0) & (columns >= 0)
+        flat = np.bincount(rows[inside] * len(chosen) + columns[inside], minlength=len(chosen) ** 2)
+        return flat.reshape(len(chosen), len(chosen))
+
+    def by_class(self) -> list[ClassFigures]:
+        """Every class, in order."""
+        count = len(self.classes)
+        images, called = (np.bincount(side, minlength=count) for side in (self.targets, self.predicted))
+        correct = np.bincount(self.targets[self.targets == self.predicted], minlength=count)
+        taken_for: dict[int, Confusion] = {}
+        for row in self.confusions():
+            taken_for.setdefault(row.target, row)
+        return [
+            ClassFigures(name, int(images[index]), int(correct[index]), int(called[index]), taken_for.get(index))
+            for index, name in enumerate(self.classes)
+        ]
+
+
+@torch.inference_mode()
+def predict_set(
+    model: nn.Module,
+    images: ImageSet,
+    preprocess: Preprocess,
+    *,
+    device: torch.device,
+    batch_size: int,
+    workers: int = 0,
+    label: str = "predictions",
+) -> Predictions:
+    """Runs `model`, put in eval mode on `device`, over `images`, whose classes are those of its logits.
+
+    Images that cannot be read are left out and listed. ValueError where none is left.
+    """
+    model.eval().to(device)
+    batches = EvalBatches(images, preprocess, batch_size=batch_size, workers=workers, bad_image="skip")
+    columns: list[tuple[torch.Tensor, ...]] = []
+    correct_in_top5 = 0
+    with EpochProgress(label, len(batches)) as progress:
+        for batch in progress.watch(batches):
+            # In double precision, or else many sure predictions would all be exactly 1.
+            logits = model(batch.images.to(device)).cpu().double()
+            best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+            correct_in_top5 += int((best == batch.targets[:, None]).sum())
+            probabilities = logits.softmax(dim=1).gather(1, best[:, :1])[:, 0]
+            losses = functional.cross_entropy(logits, batch.targets, reduction="none")
+            columns.append((batch.indices, batch.targets, best[:, 0], probabilities, losses))
+            progress.update(len(batch.images), {})
+    if not columns:
+        raise ValueError(f"none of the {len(images):,} images can be read")
+    indices, targets, predicted, probabilities, losses = (
+        torch.cat(column).numpy() for column in zip(*columns, strict=True)
+    )
+    return Predictions(
+        classes=images.classes,
+        indices=indices,
+        targets=targets,
+        predicted=predicted,
+        probabilities=probabilities,
+        losses=losses,
+        correct_in_top5=correct_in_top5,
+        skipped=tuple(batches.skipped),
+    )

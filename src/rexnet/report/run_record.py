@@ -1,0 +1,142 @@
+"""A run as its folder tells it, finished, stopped or still going. Only read, never written to."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rexnet.training.run_folder import RunFolder
+
+# Where a run is written and how it was begun say nothing about what it learns.
+_NOT_COMPARED = frozenset({"output", "overwrite", "resume"})
+_SLOW_READING = 0.25
+_SLOW_VALIDATION = 1 / 3
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeSpent:
+    """Seconds of all whole epochs; start-up and the writing of files are not in them."""
+
+    waiting: float
+    """Of training, for the images of the next step."""
+    computing: float
+    """The rest of training; of training and validation where `validating` is None."""
+    validating: float | None
+    """None where the run does not say how many images it trained on."""
+
+    @property
+    def total(self) -> float:
+        return self.waiting + self.computing + (self.validating or 0.0)
+
+    @property
+    def waiting_share(self) -> float:
+        """Of training, 0 to 1."""
+        return self.waiting / max(self.waiting + self.computing, 1e-9)
+
+    def bottleneck(self, workers: int | None) -> str:
+        """What an effort to go faster should turn to, in one sentence. `workers`: as the run was asked for."""
+        waited = f"training waited for them {percent(self.waiting_share)} of its time"
+        if self.waiting_share >= _SLOW_READING:
+            remedy = "smaller image files or more --workers" if workers else "smaller image files or --workers"
+            return f"Reading images is the bottleneck: {waited}; {remedy} would help most."
+        share = (self.validating or 0.0) / max(self.total, 1e-9)
+        if share >= _SLOW_VALIDATION:
+            took = f"it took {percent(share)} of the time"
+            return f"Validation is the bottleneck: {took}; fewer held-back images would help most."
+        return f"The network's own computation is the bottleneck: images were there when they were needed, {waited}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What the files of a run folder say; those that a young run does not have yet are empty."""
+
+    folder: RunFolder
+    label: str
+    """What to call it beside the others."""
+    config: dict[str, Any]
+    """As in config.json, of whatever version."""
+    environment: dict[str, Any]
+    data: dict[str, Any]
+    rows: list[dict[str, Any]]
+    finished: bool
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The first row with the highest top-1; None before the first epoch ended."""
+        return max(self.rows, key=lambda row: row["val_top1"], default=None)
+
+    def options(self) -> dict[str, dict[str, Any]]:
+        """Option -> value in each group of the config; `data` and `recipe` are in the group "run"."""
+        groups = {name: values for name, values in self.config.items() if isinstance(values, dict)}
+        alone = {name: value for name, value in self.config.items() if not isinstance(value, dict)}
+        return {**groups, "run": {**alone, **groups.get("run", {})}}
+
+    @property
+    def train_images(self) -> int | None:
+        """Of an epoch, out of the sentence that describes the data."""
+        found = re.search(r"([\d,]+) train / ", self.data.get("description", ""))
+        return int(found[1].replace(",", "")) if found else None
+
+    @property
+    def images_per_second(self) -> float | None:
+        """The middle one of all epochs, so that a busy moment of the machine does not count."""
+        speeds = sorted(row["images_per_second"] for row in self.rows)
+        return speeds[len(speeds) // 2] if speeds else None
+
+    def time_spent(self) -> TimeSpent:
+        total = waiting = training = 0.0
+        for row in self.rows:
+            total += row["seconds"]
+            # The row's seconds are training and validation, its speed is that of training alone.
+            seconds = self.train_images / row["images_per_second"] if self.train_images else row["seconds"]
+            seconds = min(seconds, row["seconds"])
+            training += seconds
+            waiting += seconds * row["wait_share"]
+        validating = total - training if self.train_images else None
+        return TimeSpent(waiting=waiting, computing=training - waiting, validating=validating)
+
+
+def read_records(runs: Sequence[str | os.PathLike[str]]) -> list[RunRecord]:
+    """The runs, each named by its folder or a file in it, with labels that tell them apart.
+
+    ValueError, one sentence, for what is no run, and for a run that is named twice.
+    """
+    folders = [path.parent if path.is_file() else path for path in map(Path, runs)]
+    resolved = [folder.resolve() for folder in folders]
+    for number, folder in enumerate(resolved):
+        if folder in resolved[:number]:
+            raise ValueError(f"the run {str(folders[number])!r} is named twice; name each once")
+    names = [folder.name for folder in resolved]
+    labels = [name if names.count(name) == 1 else str(path) for name, path in zip(names, folders, strict=True)]
+    return [_read_record(RunFolder(path), label) for path, label in zip(folders, labels, strict=True)]
+
+
+def _read_record(folder: RunFolder, label: str) -> RunRecord:
+    config = folder.read("config.json")
+    if "network" not in config:
+        raise ValueError(f"{str(folder.path / 'config.json')!r} holds no settings of a run; name the folder of a run")
+    others = (folder.read(name) if folder.holds(name) else {} for name in ("environment.json", "data.json"))
+    environment, data = others
+    return RunRecord(
+        folder=folder,
+        label=label,
+        config=config,
+        environment=environment,
+        data=data,
+        rows=folder.rows(),
+        finished=folder.holds("summary.json"),
+    )
+
+
+def changed_between(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
+    """Option -> its value in each run, for the options that are not the same in all; None where a run has no such."""
+    flat = [{name: value for group in record.options().values() for name, value in group.items()} for record in records]
+    names = dict.fromkeys(name for options in flat for name in options if name not in _NOT_COMPARED)
+    values = {name: [options.get(name) for options in flat] for name in names}
+    return {name: row for name, row in values.items() if any(value != row[0] for value in row)}

@@ -1,0 +1,258 @@
+"""Everything here reads the page as a browser does: parsed."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import rexnet
+from rexnet.data.transforms import Preprocess
+from rexnet.models.variants import create_model
+from rexnet.report.write import ReportConfig, write_report
+from rexnet.training import checkpoint
+from rexnet.training.run_folder import RunFolder
+
+BOUND_BYTES = 3_000_000
+"""Of one run's section with the default number of mistakes, whatever the number of classes, images and epochs."""
+
+
+class Page(HTMLParser):
+    """The elements, texts and attributes of a page; fails where tags do not nest."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+        assert self._open == [], "every element is closed"
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "wbr"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data if self._open[-1:] != ["style"] else ""
+
+    def count(self, tag: str, **attributes: str) -> int:
+        wanted = {name.rstrip("_"): value for name, value in attributes.items()}
+        return sum(name == tag and wanted.items() <= having.items() for name, having in self.elements)
+
+    def check_self_contained(self) -> None:
+        allowed = {"img": "data:image/"}
+        for name, attributes in self.elements:
+            assert name not in ("script", "link", "iframe", "object", "embed", "base", "form", "a")
+            for key, value in attributes.items():
+                assert not key.startswith("on"), f"{name} {key}"
+                if key in ("src", "href", "srcset", "action", "data"):
+                    assert str(value).startswith(allowed[name])
+        assert all(attributes.get("alt") for name, attributes in self.elements if name == "img")
+
+
+def report(*runs: Path, output: Path, **options) -> Page:
+    config = ReportConfig(runs=tuple(map(str, runs)), output=str(output), device="cpu", **options)
+    page = Page(write_report(config))
+    page.check_self_contained()
+    assert not re.search(r"https?:|url\(|@import|//", re.sub(r'(src|title)="[^"]*"', "", output.read_text()))
+    return page
+
+
+@pytest.fixture
+def output(tmp_path) -> Path:
+    return tmp_path / "page.html"
+
+
+@pytest.fixture
+def run(trained_run, tmp_path) -> RunFolder:
+    """A copy of the trained run, to change."""
+    return RunFolder(shutil.copytree(trained_run, tmp_path / "copy"))
+
+
+def test_a_page_tells_what_the_run_reached(trained_run, output):
+    before = {path: path.stat().st_mtime_ns for path in trained_run.rglob("*")}
+    page = report(trained_run, output=output)
+    assert before == {path: path.stat().st_mtime_ns for path in trained_run.rglob("*")}, "the run is only read"
+    best = RunFolder(trained_run).read("summary.json")["best"]
+    assert "images: 96 train / 12 val images of 3 classes (train/, val/). Finished after 8 of 8 epochs." in page.text
+    assert "rexnet x0.2" in page.text and "100.00 %" in page.text
+    assert f"after epoch {best['epoch']} names 12 of 12 held-back images rightly" in page.text
+    headings = ("Curves", "Most confident mistakes", "Where it looks when it is right", "Confusion matrix", "Classes")
+    for heading in (*headings, "Where the time went", "Figures of the epochs", "Settings", "Hardware and versions"):
+        assert heading in page.text
+    assert page.count("svg", role="img") == 4 and page.count("h1") == 1
+    assert page.count("th", scope="col") and page.count("th", scope="row") and page.count("caption")
+    # One right image of each class, each with one heat map.
+    assert page.count("li", class_="wide2") == 3 and page.count("img") == 6
+    assert str(torch.__version__) in page.text and "--label-smoothing" in page.text
+    assert output.stat().st_size < 200_000
+
+
+def test_planted_wrong_labels_are_what_the_page_shows_first(trained_run, output, tmp_path):
+    data = shutil.copytree(trained_run.parent / "images" / "val", tmp_path / "data")
+    (data / "cat" / "0.jpg").rename(data / "dog" / "planted.jpg")
+    (data / "fox" / "0.jpg").rename(data / "cat" / "planted.jpg")
+    page = report(trained_run, output=output, data=str(data))
+    assert f"names 10 of 12 images of {data} rightly" in page.text
+    shown = [Path(str(attributes["title"])) for name, attributes in page.elements if name == "small"]
+    assert {path.relative_to(data).as_posix() for path in shown[:2]} == {"cat/planted.jpg", "dog/planted.jpg"}
+    assert page.count("li", class_="wide3") == 2, "each with where the named and the right class are seen"
+
+
+def test_names_are_text_whatever_they_hold(run, output, tmp_path):
+    nasty = ['<script>alert("1")', "\"><img src=x onerror='1'>", "caf\udce9 & co"]
+    model = rexnet.load(run.best)
+    metrics = checkpoint.read(run.best)["metrics"]
+    # Sorted, as data would have them.
+    classes = tuple(sorted(nasty))
+    checkpoint.save(run.best, checkpoint.pack(model, metrics, classes=classes, preprocess=model.preprocess))
+    data = tmp_path / "<b>data"
+    for name, kind in zip(classes, ("cat", "dog", "fox"), strict=True):
+        shutil.copytree(Path(run.read("config.json")["data"]) / "val" / kind, data / name)
+    config = run.read("config.json")
+    config["data"] = "<i>gone"
+    run.write("config.json", config)
+    page = report(run.path, output=output, data=str(data))
+    text = output.read_text(encoding="utf-8")
+    assert "<script" not in text and "<img src=x" not in text and "<b>data" not in text and "<i>gone" not in text
+    assert nasty[0] in page.text and nasty[1] in page.text and "caf\\udce9 & co" in page.text
+    assert f"images of {data}" in page.text and "<i>gone" in page.text
+
+
+def test_a_run_whose_data_is_gone_keeps_its_curves(run, output, caplog):
+    config = run.read("config.json")
+    config["data"] = "no/such/folder"
+    run.write("config.json", config)
+    page = report(run.path, output=output)
+    assert page.count("img") == 0 and page.count("svg") == 4 and "Confusion matrix" not in page.text
+    assert "so none are shown: no/such/folder does not exist" in page.text
+    assert "so none are shown: no/such/folder does not exist" in caplog.text
+    with pytest.raises(ValueError, match="no/such/folder"):
+        report(run.path, output=output, data="no/such/folder")
+
+
+def test_data_that_has_changed_is_said(run, output):
+    data = run.read("data.json")
+    run.write("data.json", {**data, "description": data["description"].replace("96 train", "40 train")})
+    page = report(run.path, output=output)
+    assert "The data has changed since the run began" in page.text and page.count("img") == 6
+
+
+def test_a_run_without_a_network_yet(run, output, caplog):
+    for name in ("best.pt", "last.pt", "summary.json"):
+        (run.path / name).unlink()
+    rows = (run.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run.path / "metrics.jsonl").write_text("".join(rows[:2]) + rows[2][:20])
+    page = report(run.path, output=output)
+    assert "2 of 8 epochs so far." in page.text and page.count("svg") == 4 and page.count("img") == 0
+    assert "best.pt does not exist" in page.text and "best.pt does not exist" in caplog.text
+    for name in ("metrics.jsonl", "data.json", "environment.json"):
+        (run.path / name).unlink()
+    page = report(run.path, output=output)
+    assert "0 of 8 epochs so far." in page.text and "No epoch has ended yet." in page.text and page.count("svg") == 0
+
+
+def test_a_damaged_network_is_said(run, output):
+    run.best.write_bytes(run.best.read_bytes()[:1000])
+    page = report(run.path, output=output)
+    assert "Nothing is said of pictures and classes" in page.text and page.count("svg") == 4
+
+
+def test_unreadable_images_are_left_out_and_counted(trained_run, output, tmp_path):
+    data = shutil.copytree(trained_run.parent / "images" / "val", tmp_path / "data")
+    (data / "cat" / "0.jpg").write_bytes(b"broken")
+    page = report(trained_run, output=output, data=str(data))
+    assert "1 of 12 images cannot be read and are left out" in page.text and "names 11 of 11" in page.text
+
+
+def test_several_runs_are_compared(trained_run, run, output):
+    config = run.read("config.json")
+    config["optim"]["lr"] = 0.5
+    run.write("config.json", config)
+    page = report(trained_run, run.path, output=output, mistakes=0)
+    assert page.count("details", class_="run") == 2 and page.count("svg") == 4
+    assert re.search(r"What differs.*--lr0\.050\.5", page.text.replace("\n", ""))
+    assert "--seed" not in page.text.partition("Curves")[0], "options that are the same are not listed there"
+    assert page.count("g", class_="colour1") == 6
+    assert page.count("li", class_="wide3") == 0 and "These are" not in page.text
+
+
+def test_more_than_a_thousand_classes_stay_within_the_bound(run, output, tmp_path):
+    """1,100 classes of noise, one image each, 2,000 epochs: all sections at their largest."""
+    classes = tuple(f"a rather long name of class {number:04}" for number in range(1100))
+    random = np.random.default_rng(0)
+    for name in classes:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        noise = Image.fromarray(random.integers(0, 255, (20, 20, 3), dtype=np.uint8))
+        noise.resize((160, 160)).save(tmp_path / "data" / name / "0.bmp")
+    torch.manual_seed(0)
+    model = create_model("rexnet", width=0.1, num_classes=1100)
+    preprocess = Preprocess(image_size_px=24, crop_ratio=1.0)
+    checkpoint.save(run.best, checkpoint.pack(model, {"epoch": 1}, classes=classes, preprocess=preprocess))
+    row = run.rows()[0]
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps({**row, "epoch": n}) + "\n" for n in range(1, 2001)))
+    page = report(run.path, output=output, data=str(tmp_path / "data"))
+    assert "The 30 of 1,100 classes with most mistakes." in page.text and "1,000 of 1,100 classes" in page.text
+    assert page.count("li", class_="wide3") == 8 and page.count("li", class_="wide1") == 16
+    assert output.stat().st_size < BOUND_BYTES
+
+
+def test_a_kill_while_writing_leaves_the_old_page(trained_run, output, monkeypatch):
+    output.write_text("the old page")
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "fsync", killed)
+        report(trained_run, output=output)
+    assert output.read_text() == "the old page"
+    report(trained_run, output=output)
+    assert sorted(path.name for path in output.parent.iterdir()) == ["page.html"]
+
+
+def test_the_page_of_one_run_goes_into_its_folder_and_leaves_with_it(run, monkeypatch, tmp_path):
+    assert write_report(ReportConfig(runs=(str(run.path),), device="cpu")) == run.path / "report.html"
+    run.prepare(overwrite=True)
+    assert not run.holds("report.html")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"runs": ()}, "no run given"),
+        ({"mistakes": -1}, "--mistakes is -1; allowed: 0 or more"),
+        ({"batch_size": 0}, "--batch-size is 0"),
+        ({"threads": 0}, "--threads is 0"),
+        ({"output": "."}, ", a folder; name a file"),
+        ({"output": "no/such/page.html"}, "there is no folder"),
+        ({"device": "abacus"}, "this machine allows"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(trained_run, options, said):
+    with pytest.raises(ValueError, match=re.escape(said)) as refused:
+        write_report(ReportConfig(**{"runs": (str(trained_run),), "device": "cpu", **options}))
+    assert "\n" not in str(refused.value)
+
+
+def test_the_command(trained_run, tmp_path):
+    command = [sys.executable, "-m", "rexnet", "report"]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "folder of a run" in done.stderr
+    page = tmp_path / "one.html"
+    arguments = [str(trained_run), "--output", str(page), "--threads", "1", "--device", "cpu"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"report: {page}\n", "")
+    Page(page).check_self_contained()
