@@ -104,6 +104,14 @@ def stored_size_px(source: str | Path) -> tuple[int, int]:
         return _read_header(stream, name, MAX_PIXELS).size
 
 
+def content_format(source: str | Path | bytes | BinaryIO) -> str | None:
+    """What the first bytes say: JPEG, PNG, GIF, WEBP, TIFF, BMP, PPM or AVIF, or None for anything else. Raises
+    BadImageError for a file that cannot be opened."""
+    with _opened(source) as (stream, _):
+        head = stream.read(16)
+    return next((reader.format for signature, reader in _READERS if signature.match(head)), None)
+
+
 def image_files(folder: str | Path) -> list[str]:
     """Sorted paths of the files below `folder`, at any depth, that carry one of IMAGE_EXTENSIONS.
 
