@@ -240,7 +240,7 @@ def unpack_index(data: bytes) -> tuple[ShardIndex, list[TarState], tuple[str, ..
         _check(index, np.array([state.size for state in states], dtype=np.int64))
         given = about["given_classes"]
         return index, states, None if given is None else tuple(map(str, given))
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile and numpy meet damage with almost any exception
         raise ValueError(f"it is no index of this program, or damaged ({error})") from error
 
 

@@ -24,6 +24,7 @@ from rexnet.data.shards import (
     SHARDS_FILE,
     SHARDS_FORMAT,
     UNFINISHED_MARK,
+    WRITTEN_SIDES,
     ShardImages,
     index_file,
     replace_file,
@@ -32,7 +33,6 @@ from rexnet.data.shards import (
 logger = logging.getLogger(__name__)
 
 IMAGES_PER_SHARD = 2000
-_SIDES = ("train", "val")
 _TAR_OVERHEAD_BYTES = 2048  # two headers, the label and padding
 
 
@@ -92,7 +92,7 @@ def write_shards(config: ShardConfig) -> WrittenShards:
     (output / CLASSES_FILE).write_text(classes_text, encoding="utf-8", errors="surrogateescape")
     about: dict[str, Any] = {"format": SHARDS_FORMAT, "classes": sets.classes, "seed": config.seed, "sides": {}}
     skipped: list[str] = []
-    for side, images in zip(_SIDES, (sets.train, sets.val), strict=True):
+    for side, images in zip(WRITTEN_SIDES, (sets.train, sets.val), strict=True):
         about["sides"][side] = _write_side(output, side, images, config, skipped)
     replace_file(os.fspath(output / SHARDS_FILE), json.dumps(about, indent=1).encode())
     (output / UNFINISHED_MARK).unlink()
@@ -117,12 +117,12 @@ def _prepare(output: Path) -> None:
         raise ValueError(f"{printable(output)} is a file; name a new or an empty folder")
     mark = output / UNFINISHED_MARK
     if mark.exists():
-        for side in _SIDES:
+        for side in WRITTEN_SIDES:
             for file in [*(output / side).glob("*.tar"), *(output / side).glob("*.tar.*.unfinished")]:
                 file.unlink()
             if (output / side).is_dir():
                 (output / side).rmdir()
-        for name in (CLASSES_FILE, SHARDS_FILE, *map(index_file, _SIDES)):
+        for name in (CLASSES_FILE, SHARDS_FILE, *map(index_file, WRITTEN_SIDES)):
             for file in [output / name, *output.glob(f"{name}.*.unfinished")]:
                 file.unlink(missing_ok=True)
     if output.is_dir() and (others := sorted(set(os.listdir(output)) - {UNFINISHED_MARK})):
@@ -138,7 +138,7 @@ def _write_side(
 ) -> list[dict[str, Any]]:
     """Tars and index of one side; its entry of shards.json."""
     (output / side).mkdir()
-    order = np.random.default_rng([config.seed, _SIDES.index(side)]).permutation(len(images))
+    order = np.random.default_rng([config.seed, WRITTEN_SIDES.index(side)]).permutation(len(images))
     write = _ShardWriter(images, order, os.fspath(output / side), config.bad_image)
     cuts = _cuts(images, order, config)
     workers = usable_cpus() if config.workers is None else config.workers
