@@ -150,7 +150,8 @@ def _existing_folder(data: str | Path) -> Path:
         return folder
     state = "is a file" if folder.exists() else "does not exist"
     raise ValueError(
-        f"{printable(data)} {state}: give a folder with a folder of images per class, digits, or torchvision/cifar10"
+        f"{printable(data)} {state}: give a folder with a folder of images per class or with tars, digits, "
+        "torchvision/cifar10, or hfds/NAME"
     )
 
 

@@ -1,5 +1,6 @@
 """Data sets that come in one piece with their labels: tars, and those of the Hugging Face library."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from rexnet.data.shards import ShardImages, is_shards, load_shards
 
 _TRAIN = "train"
 _VAL = ("val", "valid", "validation", "test")
+_STREAMS = ("tfds/", "wds/", "hfids/")  # timm's names
 
 
 class PackedSet(NamedTuple):
@@ -25,9 +27,15 @@ class PackedSet(NamedTuple):
 
 
 def is_packed_set(data: str | Path) -> bool:
-    """Whether `data` is hfds/NAME, a URL, or a folder of tars."""
+    """Whether `data` is hfds/NAME, a URL, or a folder of tars. Raises ValueError for timm's names of data that comes as
+    a stream, where order, ranks and resuming could not be exact."""
     if isinstance(data, str) and data.startswith(HUGGING_FACE_PREFIX):
         return True
+    if isinstance(data, str) and data.startswith(_STREAMS) and not os.path.exists(data):
+        raise ValueError(
+            f"{printable(data)} is timm's name of a stream, in which no image can be asked for by number; give "
+            "hfds/NAME, a folder of tars, or the URL of one that `rexnet data shard` wrote"
+        )
     return is_shards(data, (_TRAIN, *_VAL))
 
 
