@@ -69,7 +69,7 @@ def data_check(arguments: Sequence[str]) -> None:
     report = check(config)
     if config.output is not None:
         Path(config.output).write_text(report.to_json(), encoding="utf-8")
-    table = _table("split", "images", "classes", "smallest class", "largest class", "largest / smallest")
+    table = _table("split", "images", "classes", "smallest", "largest", "ratio")
     for split, by_class in report.classes.items():
         ends = [f"{report.balance[split].get(key, 0):,}" for key in ("smallest", "largest", "ratio")]
         table.add_row(split or "(none)", f"{sum(by_class.values()):,}", f"{len(by_class):,}", *ends)
