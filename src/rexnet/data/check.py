@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import logging
 import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
@@ -19,12 +17,9 @@ from rexnet.data.named_sets import is_named_set, load_named_set
 from rexnet.data.packed_sets import is_packed_set, load_packed_set
 from rexnet.data.parallel import in_parallel, usable_cpus
 
-logger = logging.getLogger(__name__)
-
 _SPLITS = ("train", "val", "valid", "validation", "test")
 _IMAGES_A_TASK = 64
 _LARGEST_DEFAULT_MIN_SIZE_PX = 32
-_SAY_EVERY_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +104,9 @@ def check(config: CheckConfig) -> CheckReport:
         raise ValueError(f"{printable(config.data)} holds no images")
     workers = usable_cpus() if config.workers is None else config.workers
     gathered = _Gathered(count)
-    last_said = time.monotonic()
     for split in splits:
-        for examined in _examine(split.images, workers):
+        for examined in _examine(split, workers):
             gathered.add(examined)
-            if time.monotonic() > last_said + _SAY_EVERY_S:
-                last_said = time.monotonic()
-                logger.info("%d of %d images", gathered.filled, count)
     return _report(config, splits, outside, gathered)
 
 
@@ -146,9 +137,11 @@ class _Gathered:
         self.filled = stop
 
 
-def _examine(images: ImageSet, workers: int) -> Iterator[Examined]:
-    tasks = [range(start, min(start + _IMAGES_A_TASK, len(images))) for start in range(0, len(images), _IMAGES_A_TASK)]
-    yield from in_parallel(Examiner(images), tasks, workers=workers if len(tasks) > 1 else 0)
+def _examine(split: _Split, workers: int) -> Iterator[Examined]:
+    count = len(split.images)
+    tasks = [range(start, min(start + _IMAGES_A_TASK, count)) for start in range(0, count, _IMAGES_A_TASK)]
+    workers = workers if len(tasks) > 1 else 0
+    yield from in_parallel(Examiner(split.images), tasks, workers=workers, label=split.name or "checking")
 
 
 def _find(data: str) -> tuple[list[_Split], list[str]]:

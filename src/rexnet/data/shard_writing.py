@@ -143,7 +143,7 @@ def _write_side(
     cuts = _cuts(images, order, config)
     workers = usable_cpus() if config.workers is None else config.workers
     tars = []
-    for written in in_parallel(write, cuts, workers=workers if len(cuts) > 1 else 0):
+    for written in in_parallel(write, cuts, workers=workers if len(cuts) > 1 else 0, label=side):
         if written.failure:
             raise OSError(written.failure)
         for name, reason in written.bad:
@@ -153,7 +153,6 @@ def _write_side(
             skipped.append(name)
         if written.images:
             tars.append({"file": f"{side}/{written.file}", "images": written.images})
-        logger.info("%s: %d of %d shards", side, cuts.index(written.cut) + 1, len(cuts))
     if not tars:
         raise ValueError(f"none of the {len(images):,} images in {side} can be read")
     names, classes = [tar["file"] for tar in tars], images.classes
@@ -181,7 +180,6 @@ def _cuts(images: ImageSet, order: np.ndarray, config: ShardConfig) -> list[tupl
 
 
 class _Written(NamedTuple):
-    cut: tuple[int, int, int]
     file: str
     images: int
     bad: list[tuple[str, str]]  # (name, reason)
@@ -210,8 +208,8 @@ class _ShardWriter:
             else:
                 os.unlink(unfinished)
         except OSError as error:
-            return _Written(cut, path, 0, bad, failure=str(error))
-        return _Written(cut, os.path.basename(path), written, bad)
+            return _Written(path, 0, bad, failure=str(error))
+        return _Written(os.path.basename(path), written, bad)
 
     def _fill(self, tar: tarfile.TarFile, places: range, bad: list[tuple[str, str]]) -> int:
         written = 0
