@@ -310,6 +310,22 @@ class TestTarsOfOthers:
         assert "30 % of each class held back, seed 2" in sets.description
         assert len(load_labelled_images(root, LETTERS)) == 20
 
+    def test_a_tar_beside_the_sides_is_none_of_the_data(self, tmp_path):
+        root = foreign(tmp_path / "set")
+        (root / "backup.tar").write_bytes(b"anything")
+        assert len(load_image_sets(root).train) == 6
+
+    def test_a_class_that_is_never_validated_is_said(self, tmp_path, caplog):
+        root = foreign(tmp_path / "set")
+        write_tar(root / "val" / "0.tar", [("x.jpg", jpeg()), ("x.cls", b"1")])
+        assert load_image_sets(root).val.missing_classes == ("a",) and "never validated: a" in caplog.text
+
+    def test_single_images_cannot_be_held_back(self, tmp_path):
+        members = [("x.jpg", jpeg()), ("x.cls", b"a"), ("y.jpg", jpeg()), ("y.cls", b"b")]
+        write_tar(tmp_path / "set" / "0.tar", members)
+        with pytest.raises(ValueError, match="no image to validate on, nor a class with two"):
+            load_image_sets(tmp_path / "set")
+
     def test_only_a_side_to_validate_on(self, tmp_path):
         root = foreign(tmp_path / "set")
         shutil.rmtree(root / "train")

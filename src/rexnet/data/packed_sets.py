@@ -1,5 +1,6 @@
 """Data sets that come in one piece with their labels: tars, and those of the Hugging Face library."""
 
+import logging
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,8 @@ from rexnet.data.decode import BadImageError, printable
 from rexnet.data.hugging_face import HUGGING_FACE_PREFIX, HuggingFaceImages, load_hugging_face
 from rexnet.data.named_sets import stratified_split
 from rexnet.data.shards import ShardImages, is_shards, load_shards
+
+logger = logging.getLogger(__name__)
 
 _TRAIN = "train"
 _VAL = ("val", "valid", "validation", "test")
@@ -69,11 +72,16 @@ def split_packed_set(
         raise ValueError(
             f"{found.title} has one class, {printable(''.join(found.train.classes))}: two or more are needed"
         )
-    if found.val is not None:
-        return found.train, found.val
-    train, val = (found.train.subset(part) for part in stratified_split(found.train.targets, val_fraction, seed))
+    train, val = found.train, found.val
+    if val is None:
+        train, val = (found.train.subset(part) for part in stratified_split(found.train.targets, val_fraction, seed))
     if not len(val):
-        raise ValueError(f"no class in {found.title} has two images, so none can be held back for validation")
+        raise ValueError(
+            f"{found.title} has no image to validate on, nor a class with two of which one can be held back"
+        )
+    if val.missing_classes:
+        some = ", ".join(map(printable, val.missing_classes[:5]))
+        logger.warning("%d classes are trained on but never validated: %s", len(val.missing_classes), some)
     return train, val
 
 

@@ -104,11 +104,8 @@ def load_shards(data: str | Path, side_names: Sequence[str]) -> tuple[dict[str, 
     if about:
         tars_by_side = {side: [tar["file"] for tar in tars] for side, tars in about["sides"].items()}
     else:
-        tars_by_side = {
-            side: [os.path.join(side, tar) for tar in _tar_names(os.path.join(root, side))]
-            for side in (_ALL, *side_names)
-        }
-    sides = {side: _local_side(root, side, tars, classes) for side, tars in tars_by_side.items() if tars}
+        tars_by_side = _find_tars(root, side_names)
+    sides = {side: _local_side(root, side, tars, classes) for side, tars in tars_by_side.items()}
     if about:
         for side, images in sides.items():
             _check_count(root, side, len(images), about)
@@ -134,6 +131,12 @@ def _tar_names(folder: str | Path) -> list[str]:
     if not os.path.isdir(folder):
         return []
     return sorted(name for name in os.listdir(folder) if name.endswith(".tar") and not name.startswith("."))
+
+
+def _find_tars(root: str, side_names: Sequence[str]) -> dict[str, list[str]]:
+    """Side -> its tars, of sides that have some; tars beside the sides are not looked at."""
+    found = {side: [os.path.join(side, tar) for tar in _tar_names(os.path.join(root, side))] for side in side_names}
+    return {side: tars for side, tars in found.items() if tars} or {_ALL: _tar_names(root)}
 
 
 def _has_folders(folder: str | Path) -> bool:
