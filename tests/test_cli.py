@@ -2,10 +2,15 @@
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.drawings import draw
 
@@ -57,6 +62,52 @@ def test_models_lists_every_variant(tmp_path):
     assert "rexnet_plain" in shown and "rexnet_lite_150" in shown and "rexnet_100.nav_in1k" in shown
 
 
+def test_data_check_says_by_its_exit_code_whether_all_is_well(image_folder, tmp_path):
+    shown = run_rexnet("data", "check", image_folder, cwd=tmp_path)
+    assert "48 images" in shown.stdout and not shown.stderr
+    for number in range(7):
+        (image_folder / "train" / "cat" / f"bad {number}\n.jpg").write_text("no picture")
+    shown = run_rexnet("data", "check", image_folder, "--output", "report.json", cwd=tmp_path, expect=1)
+    assert "and 2 more; --output FILE lists all" in shown.stdout and "Traceback" not in shown.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert len(report["unreadable"]) == 7 and not report["clean"]
+    assert all("\n" not in row["image"] for row in report["unreadable"])
+
+
+@pytest.mark.slow
+def test_shards_train_and_validate_like_a_folder(image_folder, tmp_path):
+    packed = run_rexnet("data", "shard", image_folder, "packed", "--images-per-shard", "10", cwd=tmp_path)
+    assert "train: 36 images in 4 tars" in packed.stdout and "rexnet train packed" in packed.stdout
+    small = ("--model", "rexnet", "--width", "0.3", "--image-size", "32", "--batch-size", "8", "--threads", "1")
+    straight = run_rexnet("train", "packed", *small, "--epochs", "2", "--output", "run", "--workers", "2", cwd=tmp_path)
+    assert "rexnet predict" in straight.stdout
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["data"] == "packed: 36 train / 12 val images of 3 classes (train/, val/)"
+    for data in ("packed", image_folder):
+        measured = run_rexnet("validate", "run/best.pt", data, cwd=tmp_path).stdout
+        assert f"12 images  top-1 {summary['best']['val_top1']:.2f} %" in measured
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [("check", "in"), ("shard", "in", "out", "--images-per-shard", "50")])
+def test_ctrl_c_ends_data_commands_at_once(command, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (700, 700, 3), dtype=np.uint8)
+    for label in ("a", "b"):
+        (tmp_path / "in" / label).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "in" / label / "0.png")
+        for number in range(1, 2000):
+            (tmp_path / "in" / label / f"{number}.png").symlink_to("0.png")
+    arguments = [sys.executable, "-m", "rexnet", "data", *command, "--workers", "2"]
+    process = subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    time.sleep(4)
+    assert process.poll() is None, "too quick for this test"
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130 and said.splitlines()[-1] == "rexnet: stopped" and "Traceback" not in said
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -64,6 +115,13 @@ def test_models_lists_every_variant(tmp_path):
         (("train", "--epocs", "3"), 2, "--epochs"),
         (("predict",), 2, "CHECKPOINT"),
         (("models", "--json"), 2, "takes no options"),
+        (("data",), 2, "data check"),
+        (("data", "chekc"), 2, "data check"),
+        (("data", "check"), 2, "DATA"),
+        (("data", "check", "no/such/folder"), 1, "no/such/folder"),
+        (("data", "check", "digits", "--min-size-px", "0"), 2, "--min-size-px is 0; allowed: 1 or more"),
+        (("data", "shard", "digits"), 2, "OUTPUT"),
+        (("data", "shard", ".", "x"), 1, "lies in"),
         (("train", "no/such/folder"), 1, "no/such/folder"),
         (("train", "digits", "--lr", "-1"), 2, "rexnet: --lr is -1.0; allowed: above 0"),
         (("train", "--optimizer", "sgdd"), 1, "--optimizer is 'sgdd'; allowed: sgd"),

@@ -78,6 +78,47 @@ def report(arguments: Sequence[str]) -> None:
     print(f"report: {write_report(_read_options('report', ReportConfig, arguments))}")
 
 
+def data_check(arguments: Sequence[str]) -> None:
+    """Find unreadable, tiny, duplicate and misplaced images"""
+    from rexnet.data.check import CheckConfig, check
+    from rexnet.data.output_files import write_whole
+
+    config = _read_options("data check", CheckConfig, arguments)
+    report = check(config)
+    if config.output is not None:
+        write_whole(config.output, report.to_json())
+    table = _table("split", "images", "classes", "smallest", "largest", "ratio")
+    for split, by_class in report.classes.items():
+        ends = [f"{report.balance[split].get(key, 0):,}" for key in ("smallest", "largest", "ratio")]
+        table.add_row(split or "(none)", f"{sum(by_class.values()):,}", f"{len(by_class):,}", *ends)
+    _show(table)
+    table = _table("problem", "found")
+    for problem, found in report.problems().items():
+        table.add_row(problem, f"{len(found):,}")
+    _show(table)
+    for problem, found in report.problems().items():
+        more = [f"and {len(found) - 5:,} more; --output FILE lists all"] if len(found) > 5 else []
+        print("".join([f"{problem}:\n" if found else "", *(f"  {line}\n" for line in [*found[:5], *more])]), end="")
+    sizes = report.size_px.get("shorter_side", {})
+    print(f"{report.images:,} images" + (f", shorter side {_range(sizes)} px" if sizes else ""))
+    if not report.clean:
+        sys.exit(1)
+
+
+def data_shard(arguments: Sequence[str]) -> None:
+    """Pack images into tars (WebDataset format)"""
+    from rexnet.data.shard_writing import ShardConfig, write_shards
+
+    config = _read_options("data shard", ShardConfig, arguments)
+    written = write_shards(config)
+    for side, images in written.images.items():
+        print(f"{side}: {images:,} images in {written.shards[side]:,} tars")
+    if written.skipped:
+        more = ", ..." if len(written.skipped) > 5 else ""
+        print(f"skipped: {len(written.skipped)} ({', '.join(written.skipped[:5])}{more})")
+    print(f"use it: rexnet train {config.output}")
+
+
 def models(arguments: Sequence[str]) -> None:
     """List the networks, their size and their published weights"""
     import torch
@@ -99,14 +140,24 @@ def models(arguments: Sequence[str]) -> None:
     print("any other width: rexnet_117 is width 1.17, also with rexnetr_ and rexnet_lite_")
 
 
-COMMANDS = {"train": train, "validate": validate, "predict": predict, "report": report, "models": models}
+COMMANDS = {
+    "train": train,
+    "validate": validate,
+    "predict": predict,
+    "report": report,
+    "data check": data_check,
+    "data shard": data_shard,
+    "models": models,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command. Exit code 1 with one sentence for what a user can mend, 2 for a mistyped command or option."""
     word, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if rest and f"{word} {rest[0]}" in COMMANDS:
+        word, *rest = f"{word} {rest[0]}", *rest[1:]
     if word in ("--help", "-h", "help"):
-        lines = [f"  rexnet {name:<9} {function.__doc__}" for name, function in COMMANDS.items()]
+        lines = [f"  rexnet {name:<11} {function.__doc__}" for name, function in COMMANDS.items()]
         more = "rexnet COMMAND --help lists the options of a command."
         print("\n".join(["usage: rexnet COMMAND ...", "", *lines, "", more]))
     elif word == "--version":
@@ -193,6 +244,10 @@ def _show(table: Any) -> None:
     from rich.console import Console
 
     Console().print(table)
+
+
+def _range(spread: dict[str, float]) -> str:
+    return f"{spread['smallest']:g} to {spread['largest']:g}, median {spread['median']:g}"
 
 
 def _percent(value: float | None) -> str:

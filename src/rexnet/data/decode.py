@@ -104,6 +104,14 @@ def stored_size_px(source: str | Path) -> tuple[int, int]:
         return _read_header(stream, name, MAX_PIXELS).size
 
 
+def content_format(source: str | Path | bytes | BinaryIO) -> str | None:
+    """What the first bytes say: JPEG, PNG, GIF, WEBP, TIFF, BMP, PPM or AVIF, or None for anything else. Raises
+    BadImageError for a file that cannot be opened."""
+    with _opened(source) as (stream, _):
+        head = stream.read(16)
+    return next((reader.format for signature, reader in _READERS if signature.match(head)), None)
+
+
 def image_files(folder: str | Path) -> list[str]:
     """Sorted paths of the files below `folder`, at any depth, that carry one of IMAGE_EXTENSIONS.
 
@@ -159,9 +167,13 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except OSError:  # a link to itself
+                is_folder, is_file = False, False
+            if is_folder:
                 yield from _walk(entry.path, (*above, here))
-            elif has_image_extension(entry.name) and (entry.is_file() or not os.path.exists(entry.path)):
+            elif has_image_extension(entry.name) and (is_file or not os.path.exists(entry.path)):
                 yield entry.path
 
 

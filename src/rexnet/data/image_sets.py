@@ -15,6 +15,7 @@ import numpy as np
 from rexnet.data.decode import BadImageError, has_image_extension, image_files, printable, stored_size_px
 from rexnet.data.labelled_images import FileImages, ImageSet
 from rexnet.data.named_sets import is_named_set, load_named_set, named_set_is_small, stratified_split
+from rexnet.data.packed_sets import is_packed_set, load_packed_set, some_sides_px, split_packed_set
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,9 @@ def load_image_sets(data: str | Path, *, val_fraction: float | None = None, seed
       class, or a single folder of class folders: then `val_fraction` (default 0.2) of each class, drawn by `seed`, is
       held back, at least one image of each; a class with a single image keeps it for training.
 
+    - a folder of tars, or its URL, and `hfds/NAME`: see `rexnet.data.shards` and `rexnet.data.hugging_face`; split like
+      a folder where they have no split.
+
     Class folders may be nested or linked. Names that start with a dot and files without an image extension are left
     out. Classes are in plain sorted order of their names ("10" before "2").
 
@@ -59,6 +63,11 @@ def load_image_sets(data: str | Path, *, val_fraction: float | None = None, seed
     if is_named_set(data):
         title, split, fixed = str(data), "its own split", True
         train, val = load_named_set(str(data))
+    elif is_packed_set(data):
+        packed = load_packed_set(data)
+        title, fixed = packed.title, packed.val is not None
+        split = packed.sides if fixed else _held_back(val_fraction, seed)
+        train, val = split_packed_set(packed, val_fraction or DEFAULT_VAL_FRACTION, seed)
     else:
         root = _existing_folder(data)
         title, val_folder = printable(root.resolve().name), _val_folder(root)
@@ -67,8 +76,7 @@ def load_image_sets(data: str | Path, *, val_fraction: float | None = None, seed
             split = f"{_TRAIN}/, {val_folder.name}/"
             train, val = _two_folders(root / _TRAIN, val_folder)
         else:
-            fraction = DEFAULT_VAL_FRACTION if val_fraction is None else val_fraction
-            split = f"{100 * fraction:g} % of each class held back, seed {seed}"
+            split, fraction = _held_back(val_fraction, seed), val_fraction or DEFAULT_VAL_FRACTION
             train, val = _split_folder(root / _TRAIN if (root / _TRAIN).is_dir() else root, fraction, seed)
     if fixed and val_fraction is not None:
         logger.warning("val_fraction %g has no effect: %s comes with its own split", val_fraction, printable(data))
@@ -88,6 +96,11 @@ def load_labelled_images(
     if is_named_set(data):
         train, val = load_named_set(str(data))
         found = train if split == "train" else val
+    elif is_packed_set(data):
+        packed = load_packed_set(data)
+        found = packed.train if split == "train" or packed.val is None else packed.val
+        if found is None:
+            raise ValueError(f"{packed.title} has no images to train on, only {packed.sides}")
     else:
         root = _existing_folder(data)
         train_folder = root / _TRAIN if (root / _TRAIN).is_dir() else None
@@ -117,14 +130,21 @@ def small_images(data: str | Path) -> bool:
     Raises ValueError for data that does not exist."""
     if is_named_set(data):
         return named_set_is_small(str(data))
-    files = image_files(_existing_folder(data))
-    sides_px = []
-    for file in files[:: max(1, len(files) // _HEADERS_TO_PEEK_AT)][:_HEADERS_TO_PEEK_AT]:
-        try:
-            sides_px.append(max(stored_size_px(file)))
-        except BadImageError:
-            continue
+    if is_packed_set(data):
+        sides_px = some_sides_px(load_packed_set(data), _HEADERS_TO_PEEK_AT)
+    else:
+        files = image_files(_existing_folder(data))
+        sides_px = []
+        for file in files[:: max(1, len(files) // _HEADERS_TO_PEEK_AT)][:_HEADERS_TO_PEEK_AT]:
+            try:
+                sides_px.append(max(stored_size_px(file)))
+            except BadImageError:
+                continue
     return bool(sides_px) and float(np.median(sides_px)) <= SMALL_IMAGE_PX
+
+
+def _held_back(val_fraction: float | None, seed: int) -> str:
+    return f"{100 * (val_fraction or DEFAULT_VAL_FRACTION):g} % of each class held back, seed {seed}"
 
 
 def _existing_folder(data: str | Path) -> Path:
@@ -133,7 +153,8 @@ def _existing_folder(data: str | Path) -> Path:
         return folder
     state = "is a file" if folder.exists() else "does not exist"
     raise ValueError(
-        f"{printable(data)} {state}: give a folder with a folder of images per class, digits, or torchvision/cifar10"
+        f"{printable(data)} {state}: give a folder with a folder of images per class or with tars, digits, "
+        "torchvision/cifar10, or hfds/NAME"
     )
 
 

@@ -31,7 +31,7 @@ def write_whole(
     if path.exists() and not path.is_file():  # a pipe or device, such as /dev/stdout, cannot be replaced
         path.write_bytes(data)
         return
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         with unfinished.open("wb") as file:
             file.write(data)

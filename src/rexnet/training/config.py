@@ -194,7 +194,8 @@ class TrainConfig:
     the values that would be used."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = "digits"
-    """A folder with train/ and val|valid|validation|test/, a folder of class folders, digits, or torchvision/NAME."""
+    """A folder with train/ and val|valid|validation|test/, a folder of class folders, digits, torchvision/NAME, a
+    folder of tars or its URL, or hfds/NAME."""
     recipe: RecipeName = "auto"
     """Settings to start from; every other option overrides them. auto: finetune with --weights, small-image for
     images up to 64 pixels, otherwise scratch."""
@@ -213,7 +214,8 @@ class ValidateConfig:
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """best.pt of a run folder, or a .safetensors file made from it."""
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """A folder of class folders, a folder with val|valid|validation|test/, digits, or torchvision/NAME."""
+    """A folder of class folders, a folder with val|valid|validation|test/, digits, torchvision/NAME, a folder of tars
+    or its URL, or hfds/NAME."""
     split: Literal["val", "train"] = "val"
     """The side to measure on, where the data has two."""
     batch_size: int = 64

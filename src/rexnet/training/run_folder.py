@@ -145,6 +145,8 @@ def open_run(config: TrainConfig, world: World) -> RunFolder:
     run = RunFolder(path or next_free_folder(config.network.model, config.data))
     run.lock()
     try:
+        for left in run.path.glob(".*.unfinished"):  # by a kill
+            left.unlink()
         if resume and run.holds("config.json"):
             saved = config_from_dict(run.read("config.json"))
             if changes := changed_options(saved, config):
