@@ -78,6 +78,7 @@ def _fit(model: RexNet, sets: ImageSets, config: TrainConfig, run: RunFolder, wo
         sets.train,
         TrainTransform(preprocess, config.augment),
         seed=config.run.seed,
+        device=world.device,
         mixer=batch_mixer(config.augment, len(classes)),
         **loading,
     )
