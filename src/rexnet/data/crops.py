@@ -1,5 +1,6 @@
 """Training's random crops: from wherever a picture comes from to uint8 pixels of the size the network sees."""
 
+import math
 import random
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,8 @@ from rexnet.data.labelled_images import Source
 # to a short side of 256 would otherwise ask for terabytes.
 _MAX_ASPECT = 100
 
+_TRIES = 10
+
 CropInterpolation = Literal["random", "bilinear", "bicubic"]
 
 
@@ -31,7 +34,7 @@ def middle(size: tuple[int, int]) -> Box:
 
 def limit_aspect(image: Image.Image) -> Image.Image:
     box = middle(image.size)
-    return image if box[2:] == image.size else image.crop(box.corners)
+    return image if (box.width, box.height) == image.size else image.crop(box.corners)
 
 
 @final
@@ -50,21 +53,22 @@ class RandomResizedCrop:
         """uint8 (3, size_px, size_px), channels red, green, blue, in channels-last memory. Raises BadImageError."""
         picture = _open(source)
         box = self.draw(picture.size)
-        if isinstance(picture, Jpeg):
-            pixels = picture.crop(box, self.size_px)
-        else:
-            pixels = np.asarray(picture.crop(box.corners))
+        pixels = picture.crop(box, self.size_px) if isinstance(picture, Jpeg) else np.asarray(picture.crop(box.corners))
         return resize(pixels, self.size_px, self._draw_interpolation())
 
     def draw(self, size: tuple[int, int]) -> Box:
-        """The part to take of a picture of (width, height) pixels."""
-        from torchvision.transforms import RandomResizedCrop
-
-        bounds = middle(size)
-        # Only its size is looked at. timm's drawing can round to nothing on pictures of a few pixels.
-        picture = torch.empty((1, bounds.height, bounds.width), device="meta")
-        top, left, height, width = RandomResizedCrop.get_params(picture, list(self.scale), list(self.aspect))
-        return Box(bounds.left + left, bounds.top + top, width, height)
+        """The part to take of a picture of (width, height) pixels: in the tenth vain try, its middle."""
+        left, top, width, height = middle(size)
+        narrowest, widest = self.aspect
+        for _ in range(_TRIES):
+            area = random.uniform(*self.scale) * width * height
+            aspect = math.exp(random.uniform(math.log(narrowest), math.log(widest)))
+            part = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < part[0] <= width and 0 < part[1] <= height:
+                return Box(left + random.randint(0, width - part[0]), top + random.randint(0, height - part[1]), *part)
+        aspect = min(max(width / height, narrowest), widest)
+        part = min(width, round(height * aspect)), min(height, round(width / aspect))
+        return Box(left + (width - part[0]) // 2, top + (height - part[1]) // 2, *part)
 
     def _draw_interpolation(self) -> str:
         return random.choice(("bilinear", "bicubic")) if self.interpolation == "random" else self.interpolation

@@ -18,6 +18,9 @@ _REDUCTIONS = (8, 4, 2)
 # and not libjpeg's block-wise one decides how sharp the result is.
 _MARGIN = 1.5
 _START_OF_JPEG = b"\xff\xd8\xff"
+_START_OF_SCAN = b"\xff\xda"
+# What holds EXIF and XMP data. Pillow takes ten times as long for a header, and only these can say something of use.
+_APP1 = b"\xff\xe1"
 
 
 class Box(NamedTuple):
@@ -40,7 +43,8 @@ class Jpeg:
 
     def __init__(self, source: str | Path | bytes, data: bytes, stored_size: tuple[int, int], orientation: int):
         self._source, self._data, self._stored_size, self._orientation = source, data, stored_size, orientation
-        self.size = stored_size[::-1] if orientation in (5, 6, 7, 8) else stored_size
+        width, height = stored_size
+        self.size = (height, width) if orientation in (5, 6, 7, 8) else stored_size
 
     def crop(self, box: Box, least_px: int) -> np.ndarray:
         """Pixels of `box`, uint8 (H, W, 3) red, green, blue, upright: those of `open_image`, or, where both sides are
@@ -75,12 +79,23 @@ def open_jpeg(source: str | Path | bytes) -> Jpeg | None:
         data = source if isinstance(source, bytes) else _read(source)
         if not data.startswith(_START_OF_JPEG):
             return None
+        size, orientation = _read_header(data)
+    except Exception:  # whatever is met here, `open_image` meets it again and says what it is
+        return None
+    return Jpeg(source, data, size, orientation) if math.prod(size) <= MAX_PIXELS else None
+
+
+def _read_header(data: bytes) -> tuple[tuple[int, int], int]:
+    """Stored (width, height) and orientation. Raises ValueError for colours other than RGB and gray."""
+    if _APP1 in data[: data.find(_START_OF_SCAN)]:
         header = JpegImageFile(io.BytesIO(data))
-    except Exception:  # whatever Pillow's reader meets, `open_image` meets it again and says what it is
-        return None
-    if header.mode not in ("RGB", "L") or math.prod(header.size) > MAX_PIXELS:
-        return None
-    return Jpeg(source, data, header.size, exif_orientation(header))
+        if header.mode not in ("RGB", "L"):
+            raise ValueError(header.mode)
+        return header.size, exif_orientation(header)
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    if colours not in ("YCbCr", "Gray"):
+        raise ValueError(colours)
+    return (int(width), int(height)), 1
 
 
 def _read(path: str | Path) -> bytes:

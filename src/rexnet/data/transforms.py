@@ -18,6 +18,7 @@ from PIL import Image
 from rexnet.data.crops import CropInterpolation, RandomPaddedCrop, RandomResizedCrop, limit_aspect
 from rexnet.data.erasing import ErasingMode, RandomErasing
 from rexnet.data.labelled_images import Source
+from rexnet.data.policies import Picture, as_array, on_arrays
 from rexnet.data.views import View, Views
 from rexnet.models.published import IMAGENET_MEAN, IMAGENET_STD
 
@@ -178,10 +179,10 @@ class TrainTransform:
         if random.random() < self.augment.horizontal_flip:
             pixels = pixels.flip(2)
         if self._colour_steps:
-            image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+            picture: Picture = pixels.permute(1, 2, 0).numpy()
             for step in self._colour_steps:
-                image = step(image)
-            pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+                picture = step(picture)
+            pixels = torch.from_numpy(as_array(picture)).permute(2, 0, 1)
         return View(pixels, self._erasing.draw())
 
     def finish(self, views: Views, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -218,8 +219,7 @@ class TrainTransform:
         )
 
     @cached_property
-    def _colour_steps(self) -> list[Any]:
-        """timm's own, on PIL images: its policies are many, and half of their time is Pillow's turning and shearing."""
+    def _colour_steps(self) -> list[Callable[[Picture], Picture]]:
         from timm.data.transforms_factory import transforms_imagenet_train
 
         augment = self.augment
@@ -238,7 +238,7 @@ class TrainTransform:
                 f"auto_augment is {augment.auto_augment!r}, which timm does not know ({error}); "
                 "rand-m9-mstd0.5, augmix-m3-w3, original and v0 are examples it does"
             ) from error
-        return stages[1].transforms
+        return [on_arrays(step) for step in stages[1].transforms]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,161 @@
+"""timm's augmentation policies on arrays: what is drawn, and how, stays timm's; only the pixels of its operations are
+computed where numpy is faster than Pillow and the copies between the two."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from PIL import Image
+
+Picture = np.ndarray | Image.Image
+"""uint8 (H, W, 3) red, green, blue, or the same as a PIL image: each operation takes either and returns what it has."""
+
+
+def as_array(image: Picture) -> np.ndarray:
+    return image if isinstance(image, np.ndarray) else np.array(image)
+
+
+def on_arrays(step: Any) -> Callable[[Picture], Picture]:
+    """A step of timm's transforms that takes either kind of picture. The operations of RandAugment and AutoAugment
+    exchange their functions for those of this module, in place; any other step gets PIL images."""
+    from timm.data.auto_augment import AutoAugment, RandAugment
+
+    if isinstance(step, RandAugment):
+        operations = step.ops
+    elif isinstance(step, AutoAugment):
+        operations = [operation for sub_policy in step.policy for operation in sub_policy]
+    else:
+        return _OnPillow(step)
+    for operation in operations:
+        operation.aug_fn = _ON_ARRAYS.get(operation.name) or _OnPillow(operation.aug_fn)
+    return step
+
+
+@final
+@dataclass(frozen=True)
+class _OnPillow:
+    function: Callable[..., Image.Image]
+
+    def __call__(self, image: Picture, *args: Any, **kwargs: Any) -> Image.Image:
+        return self.function(Image.fromarray(image) if isinstance(image, np.ndarray) else image, *args, **kwargs)
+
+
+def _invert(image: Picture, **_: Any) -> np.ndarray:
+    return ~as_array(image)
+
+
+def _posterize(image: Picture, bits_to_keep: int, **_: Any) -> np.ndarray:
+    return as_array(image) & np.uint8(256 - 2 ** (8 - min(bits_to_keep, 8)))
+
+
+def _solarize(image: Picture, threshold: int, **_: Any) -> np.ndarray:
+    pixels = as_array(image)
+    return pixels ^ ((pixels >= threshold) * np.uint8(255))
+
+
+def _solarize_add(image: Picture, add: int, **_: Any) -> np.ndarray:
+    pixels = as_array(image)
+    return pixels + (pixels < 128) * np.uint8(add)  # timm adds 128 at most
+
+
+def _brightness(image: Picture, factor: float, **_: Any) -> np.ndarray:
+    scaled = as_array(image) * np.float32(factor)
+    return np.minimum(scaled, 255, out=scaled).astype(np.uint8)
+
+
+def _sharpness(image: Picture, factor: float, **_: Any) -> np.ndarray:
+    """Blends with the picture smoothed by a 3 x 3 mean whose centre counts five times; the outermost pixels stay."""
+    pixels = as_array(image)
+    if min(pixels.shape[:2]) < 3:
+        return pixels
+    wide = pixels.astype(np.int16)
+    rows = wide[:-2] + wide[1:-1] + wide[2:]
+    total = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * wide[1:-1, 1:-1]
+    smooth = np.floor(total * np.float32(1 / 13) + np.float32(0.5))  # 13 is odd: no sum lies half-way
+    blended = smooth + np.float32(factor) * (wide[1:-1, 1:-1] - smooth)
+    result = pixels.copy()
+    result[1:-1, 1:-1] = np.clip(blended, 0, 255, out=blended)
+    return result
+
+
+def _translate_x(image: Picture, share: float, **style: Any) -> np.ndarray:
+    pixels = as_array(image)
+    height, width, _ = pixels.shape
+    return _shift_rows(pixels, np.full(height, share * width), **style)
+
+
+def _translate_y(image: Picture, share: float, **style: Any) -> np.ndarray:
+    return _transposed(_translate_x(_transposed(as_array(image)), share, **style))
+
+
+def _shear_x(image: Picture, factor: float, **style: Any) -> np.ndarray:
+    pixels = as_array(image)
+    return _shift_rows(pixels, factor * (np.arange(len(pixels)) + 0.5), **style)
+
+
+def _shear_y(image: Picture, factor: float, **style: Any) -> np.ndarray:
+    return _transposed(_shear_x(_transposed(as_array(image)), factor, **style))
+
+
+def _transposed(pixels: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(pixels).transpose(0, 1).contiguous().numpy()  # three times as fast as numpy's copy
+
+
+def _shift_rows(pixels: np.ndarray, shifts: np.ndarray, *, resample: Any, fillcolor: tuple[int, ...]) -> np.ndarray:
+    """Each row as it is `shifts` (H,) pixels further right, interpolated between 2 or 4 neighbours as Pillow's
+    `Image.transform` does it: the last pixel repeats for half a pixel, `fillcolor` begins there, and fractions of a
+    level are cut off."""
+    method = random.choice(resample) if isinstance(resample, list | tuple) else resample
+    height, width, _ = pixels.shape
+    starts = np.floor(shifts)
+    firsts = np.clip(np.ceil(-shifts - 0.5), 0, width).astype(int).tolist()
+    lasts = np.clip(np.ceil(width - shifts - 0.5), 0, width).astype(int).tolist()
+    padded = np.concatenate([pixels[:, :1]] * 3 + [pixels] + [pixels[:, -1:]] * 3, axis=1)
+    near = np.zeros((height, width + 3, 3), dtype=np.uint8)  # from one neighbour before each pixel to two after it
+    for row, (start, first, last) in enumerate(zip(starts.astype(int).tolist(), firsts, lasts, strict=True)):
+        near[row, first : last + 3] = padded[row, first + start + 2 : last + start + 5]
+    values = torch.from_numpy(near).view(height, -1).float()
+    # The small amount added keeps rounding of the weights from cutting off whole levels.
+    mixed = torch.full((height, 3 * width), 1e-3)
+    for place, weights in (_cubic if method == Image.Resampling.BICUBIC else _linear)(shifts - starts):
+        columns = values[:, 3 * place : 3 * (place + width)]
+        mixed.addcmul_(columns, torch.from_numpy(weights.astype(np.float32))[:, None])
+    result = mixed.clamp_(0, 255).byte().view(height, width, 3).numpy()
+    fill = np.tile(np.array(fillcolor, dtype=np.uint8), (width, 1))
+    for row, (first, last) in enumerate(zip(firsts, lasts, strict=True)):
+        result[row, :first] = fill[:first]
+        result[row, last:] = fill[last:]
+    return result
+
+
+def _linear(part: np.ndarray) -> tuple[tuple[int, np.ndarray], ...]:
+    """(place among four neighbours, weight) for a point that lies `part` of the way from the second to the third."""
+    return (1, 1 - part), (2, part)
+
+
+def _cubic(part: np.ndarray) -> tuple[tuple[int, np.ndarray], ...]:
+    """As `_linear`, with the cubic of Pillow's turning and shearing, which is steeper than that of its resizing."""
+    square, cube = part**2, part**3
+    return (0, 2 * square - part - cube), (1, 1 - 2 * square + cube), (2, part + square - cube), (3, cube - square)
+
+
+_ON_ARRAYS: dict[str, Callable[..., np.ndarray]] = {
+    "Invert": _invert,
+    "Posterize": _posterize,
+    "PosterizeIncreasing": _posterize,
+    "PosterizeOriginal": _posterize,
+    "Solarize": _solarize,
+    "SolarizeIncreasing": _solarize,
+    "SolarizeAdd": _solarize_add,
+    "Brightness": _brightness,
+    "BrightnessIncreasing": _brightness,
+    "Sharpness": _sharpness,
+    "SharpnessIncreasing": _sharpness,
+    "ShearX": _shear_x,
+    "ShearY": _shear_y,
+    "TranslateXRel": _translate_x,
+    "TranslateYRel": _translate_y,
+}
