@@ -11,18 +11,18 @@ import statistics
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import simplejpeg
-import timm.data
 import torch
 import tyro
 from PIL import Image
+from timm.data.dataset import ImageDataset
+from timm.data.loader import create_loader
 
 import records
 from rexnet.data.decode import image_files
@@ -40,23 +40,27 @@ AUGMENT = AugmentConfig(auto_augment="rand-m9-mstd0.5", random_erasing=0.2, eras
 class Options:
     """What to measure."""
 
-    rounds: int = 30
+    rounds: int = 15
+    """In each, every contender reads all images once."""
     batch_size: int = 128
-    """Images of each kind in a round."""
     record: bool = True
     """Append the row to results/."""
 
 
-def ours(paths: list[str], batch_size: int, device: str) -> Iterator[Any]:
+Epoch = Callable[[int], int]
+"""Reads an epoch, of the number given, and returns how many images it held."""
+
+
+def ours(paths: list[str], batch_size: int, device: str) -> Epoch:
     images = FileImages(paths, np.zeros(len(paths)), ("image",))
     batches = TrainBatches(images, TrainTransform(PREPROCESS, AUGMENT), batch_size=batch_size, seed=0, device=device)
-    for epoch in count():
-        yield from (batch for batch in batches.epoch(epoch) if len(batch.images) == batch_size)
+    return lambda epoch: sum(len(batch.images) for batch in batches.epoch(epoch))
 
 
-def timms(folder: str, batch_size: int, device: str) -> Iterator[Any]:
-    loader = timm.data.create_loader(
-        timm.data.create_dataset("", root=folder),
+def timms(folder: str, batch_size: int, device: str) -> Epoch:
+    dataset: Any = ImageDataset(folder)
+    loader = create_loader(
+        dataset,
         PREPROCESS.image_size_px,
         batch_size,
         is_training=True,
@@ -69,45 +73,39 @@ def timms(folder: str, batch_size: int, device: str) -> Iterator[Any]:
         use_prefetcher=True,
         device=torch.device(device),
     )
-    while True:  # its prefetcher reads one batch more than it has handed out, of every epoch
-        yield from loader
+    return lambda _: sum(len(images) for images, _ in loader)
 
 
-def decoded(paths: list[str], batch_size: int, decode: Callable[[str], Any]) -> Iterator[None]:
-    endless = cycle(paths)
-    while True:
-        for _ in range(batch_size):
-            decode(next(endless))
-        yield
+def decoded(paths: list[str], decode: Callable[[str], Any]) -> Epoch:
+    return lambda _: sum(decode(path) is not None for path in paths)
 
 
-def with_pillow(path: str) -> None:
-    Image.open(path).convert("RGB")
+def with_pillow(path: str) -> Image.Image:
+    return Image.open(path).convert("RGB")
 
 
-def with_libjpeg_turbo(path: str) -> None:
-    simplejpeg.decode_jpeg(Path(path).read_bytes(), "RGB")
+def with_libjpeg_turbo(path: str) -> np.ndarray:
+    return simplejpeg.decode_jpeg(Path(path).read_bytes(), "RGB")
 
 
 def measure(folder: str, options: Options) -> dict[str, Any]:
-    paths, size = image_files(folder), options.batch_size
-    sources: dict[str, Iterator[Any]] = {
-        "ours": ours(paths, size, "cpu"),
-        "timm": timms(folder, size, "cpu"),
-        # A device that computes nothing: what the processor does where a GPU finishes the batch.
-        "ours_before_device": ours(paths, size, "meta"),
-        "timm_before_device": timms(folder, size, "meta"),
-        "pillow_decoding": decoded(paths, size, with_pillow),
-        "libjpeg_turbo_decoding": decoded(paths, size, with_libjpeg_turbo),
+    paths, batch_size = image_files(folder), options.batch_size
+    epochs = {
+        "ours": ours(paths, batch_size, "cpu"),
+        "timm": timms(folder, batch_size, "cpu"),
+        # A device that computes nothing: what is left to the processor where a GPU finishes the batches.
+        "ours_before_device": ours(paths, batch_size, "meta"),
+        "timm_before_device": timms(folder, batch_size, "meta"),
+        "pillow_decoding": decoded(paths, with_pillow),
+        "libjpeg_turbo_decoding": decoded(paths, with_libjpeg_turbo),
     }
-    for source in sources.values():
-        next(source)
-    speeds: dict[str, list[float]] = {name: [] for name in sources}
-    for round_index in range(options.rounds):
-        for name in list(sources) if round_index % 2 else reversed(sources):
+    speeds: dict[str, list[float]] = {name: [] for name in epochs}
+    for number in range(-1, options.rounds):  # the first warms up
+        for name in list(epochs) if number % 2 else reversed(epochs):
             start = time.process_time()
-            next(sources[name])
-            speeds[name].append(size / (time.process_time() - start))
+            speed = epochs[name](number + 1) / (time.process_time() - start)
+            if number >= 0:
+                speeds[name].append(speed)
 
     def ratio(above: str, below: str) -> list[float]:
         return quartiles([a / b for a, b in zip(speeds[above], speeds[below], strict=True)], digits=3)
@@ -115,7 +113,7 @@ def measure(folder: str, options: Options) -> dict[str, Any]:
     return {
         "what": "training input",
         "images": len(paths),
-        "batch": size,
+        "batch": batch_size,
         "rounds": options.rounds,
         "images_per_core_second": {name: quartiles(values, digits=1) for name, values in speeds.items()},
         "ratio_to_timm": ratio("ours", "timm"),

@@ -76,7 +76,7 @@ def open_jpeg(source: str | Path | bytes) -> Jpeg | None:
     """None for whatever only `open_image` can judge: another format, colours other than RGB and gray, too many pixels,
     a file that cannot be read or is damaged in its header."""
     try:
-        data = source if isinstance(source, bytes) else _read(source)
+        data = source if isinstance(source, bytes) else _read_file(source)
         if not data.startswith(_START_OF_JPEG):
             return None
         size, orientation = _read_header(data)
@@ -98,11 +98,9 @@ def _read_header(data: bytes) -> tuple[tuple[int, int], int]:
     return (int(width), int(height)), 1
 
 
-def _read(path: str | Path) -> bytes:
-    """The whole file if it is a JPEG, else its first bytes."""
-    with open(path, "rb") as file:
-        start = file.read(len(_START_OF_JPEG))
-        return start + file.read() if start == _START_OF_JPEG else start
+def _read_file(path: str | Path) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

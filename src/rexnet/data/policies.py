@@ -2,8 +2,9 @@
 computed where numpy is faster than Pillow and the copies between the two."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, final
 
 import numpy as np
@@ -25,6 +26,7 @@ def on_arrays(step: Any) -> Callable[[Picture], Picture]:
 
     if isinstance(step, RandAugment):
         operations = step.ops
+        step.ops = np.array(operations)  # which numpy's choice would otherwise make of it for every picture
     elif isinstance(step, AutoAugment):
         operations = [operation for sub_policy in step.policy for operation in sub_policy]
     else:
@@ -82,53 +84,65 @@ def _sharpness(image: Picture, factor: float, **_: Any) -> np.ndarray:
 
 
 def _translate_x(image: Picture, share: float, **style: Any) -> np.ndarray:
-    pixels = as_array(image)
-    height, width, _ = pixels.shape
-    return _shift_rows(pixels, np.full(height, share * width), **style)
+    height, width, _ = (pixels := as_array(image)).shape
+    return _shift(pixels, np.full(height, share * width), axis=1, **style)
 
 
 def _translate_y(image: Picture, share: float, **style: Any) -> np.ndarray:
-    return _transposed(_translate_x(_transposed(as_array(image)), share, **style))
+    height, width, _ = (pixels := as_array(image)).shape
+    return _shift(pixels, np.full(width, share * height), axis=0, **style)
 
 
 def _shear_x(image: Picture, factor: float, **style: Any) -> np.ndarray:
     pixels = as_array(image)
-    return _shift_rows(pixels, factor * (np.arange(len(pixels)) + 0.5), **style)
+    return _shift(pixels, factor * (np.arange(pixels.shape[0]) + 0.5), axis=1, **style)
 
 
 def _shear_y(image: Picture, factor: float, **style: Any) -> np.ndarray:
-    return _transposed(_shear_x(_transposed(as_array(image)), factor, **style))
+    pixels = as_array(image)
+    return _shift(pixels, factor * (np.arange(pixels.shape[1]) + 0.5), axis=0, **style)
 
 
-def _transposed(pixels: np.ndarray) -> np.ndarray:
-    return torch.from_numpy(pixels).transpose(0, 1).contiguous().numpy()  # three times as fast as numpy's copy
-
-
-def _shift_rows(pixels: np.ndarray, shifts: np.ndarray, *, resample: Any, fillcolor: tuple[int, ...]) -> np.ndarray:
-    """Each row as it is `shifts` (H,) pixels further right, interpolated between 2 or 4 neighbours as Pillow's
-    `Image.transform` does it: the last pixel repeats for half a pixel, `fillcolor` begins there, and fractions of a
-    level are cut off."""
+def _shift(
+    pixels: np.ndarray, shifts: np.ndarray, *, axis: int, resample: Any, fillcolor: tuple[int, ...]
+) -> np.ndarray:
+    """Each row (`axis` 1) or column (0) as it is `shifts` pixels further along, interpolated between 2 or 4 neighbours
+    as Pillow's `Image.transform` does it: the last pixel repeats for half a pixel, `fillcolor` begins there, and
+    fractions of a level are cut off."""
     method = random.choice(resample) if isinstance(resample, list | tuple) else resample
     height, width, _ = pixels.shape
-    starts = np.floor(shifts)
-    firsts = np.clip(np.ceil(-shifts - 0.5), 0, width).astype(int).tolist()
-    lasts = np.clip(np.ceil(width - shifts - 0.5), 0, width).astype(int).tolist()
-    padded = np.concatenate([pixels[:, :1]] * 3 + [pixels] + [pixels[:, -1:]] * 3, axis=1)
-    near = np.zeros((height, width + 3, 3), dtype=np.uint8)  # from one neighbour before each pixel to two after it
-    for row, (start, first, last) in enumerate(zip(starts.astype(int).tolist(), firsts, lasts, strict=True)):
-        near[row, first : last + 3] = padded[row, first + start + 2 : last + start + 5]
-    values = torch.from_numpy(near).view(height, -1).float()
+    starts, length = np.floor(shifts), pixels.shape[axis]
+    firsts, lasts = (np.clip(np.ceil(edge - shifts - 0.5), 0, length) for edge in (0, length))
+    runs = list(_runs(starts, firsts, lasts))
+    begin, end = (pixels[:, :1], pixels[:, -1:]) if axis else (pixels[:1], pixels[-1:])
+    padded = np.concatenate([begin] * 3 + [pixels] + [end] * 3, axis=axis).swapaxes(0, 1 - axis)
+    # From one neighbour before each pixel to two after it.
+    near = np.zeros((height + 3 * (1 - axis), width + 3 * axis, 3), dtype=np.uint8)
+    for lines, start, first, last in runs:
+        near.swapaxes(0, 1 - axis)[lines, first : last + 3] = padded[lines, first + start + 2 : last + start + 5]
+    values = torch.from_numpy(near).flatten(1).float()
     # The small amount added keeps rounding of the weights from cutting off whole levels.
     mixed = torch.full((height, 3 * width), 1e-3)
     for place, weights in (_cubic if method == Image.Resampling.BICUBIC else _linear)(shifts - starts):
-        columns = values[:, 3 * place : 3 * (place + width)]
-        mixed.addcmul_(columns, torch.from_numpy(weights.astype(np.float32))[:, None])
+        scale = torch.from_numpy(weights.astype(np.float32))
+        if axis:
+            mixed.addcmul_(values[:, 3 * place : 3 * (place + width)], scale[:, None])
+        else:
+            mixed.addcmul_(values[place : place + height], scale.repeat_interleave(3))
     result = mixed.clamp_(0, 255).byte().view(height, width, 3).numpy()
-    fill = np.tile(np.array(fillcolor, dtype=np.uint8), (width, 1))
-    for row, (first, last) in enumerate(zip(firsts, lasts, strict=True)):
-        result[row, :first] = fill[:first]
-        result[row, last:] = fill[last:]
+    outside = result.swapaxes(0, 1 - axis)
+    for lines, _, first, last in runs:
+        outside[lines, :first] = outside[lines, last:] = fillcolor
     return result
+
+
+def _runs(*columns: np.ndarray) -> Iterator[tuple[slice, int, int, int]]:
+    """Consecutive rows or columns that have the same three numbers, and those."""
+    table = np.stack(columns, axis=1).astype(int)
+    begins = [0, *(np.flatnonzero((table[1:] != table[:-1]).any(axis=1)) + 1).tolist()]
+    for begin, end in pairwise([*begins, len(table)]):
+        start, first, last = table[begin].tolist()
+        yield slice(begin, end), start, first, last
 
 
 def _linear(part: np.ndarray) -> tuple[tuple[int, np.ndarray], ...]:
