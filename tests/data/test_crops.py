@@ -79,8 +79,9 @@ class TestPixels:
 
     @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
     def test_real_photos_as_timm_sees_them(self, photos, interpolation):
-        """A fixed list of 60 crops. At full resolution: bilinear within 1 of 255 levels, bicubic too but for 1 % of the
-        values, where a sum leaves 0..255 after the first of two passes; 0.1 levels on average for each picture."""
+        """A fixed list of 60 crops at full resolution. Of 255 levels, values differ by 0.4 on average in any crop, by
+        0.05 in all; by more than one in 0.01 % (bilinear) or 2 % (bicubic) of a crop."""
+        means = []
         random.seed(0)
         for data in photos:
             picture = Image.open(io.BytesIO(data)).convert("RGB")
@@ -92,22 +93,26 @@ class TestPixels:
                 )
                 ours = resize(jpeg.crop(box, 10_000), 224, interpolation).permute(1, 2, 0).numpy()
                 difference = np.abs(ours.astype(int) - np.asarray(theirs))
-                assert difference.mean() < 0.1
-                assert (difference > 1).mean() < (0.01 if interpolation == "bicubic" else 1e-9)
+                assert difference.mean() < 0.4
+                assert (difference > 1).mean() < (2e-2 if interpolation == "bicubic" else 1e-4)
+                means.append(difference.mean())
+        assert len(means) == 60 and np.mean(means) < 0.05
 
     def test_reduced_decoding_is_close(self, photos):
-        """The same at a half or a quarter of the resolution, with 1.5 times the pixels needed: 3 levels on average."""
+        """The same from a half, a quarter or an eighth, with 1.5 times the pixels needed or more: 3 of 255 levels on
+        average, 12 in the worst crop, a fine texture; and no brighter or darker than 0.1."""
         random.seed(0)
-        reduced = 0
+        differences = []
         for data in photos:
             picture = Image.open(io.BytesIO(data)).convert("RGB")
             box = crop(scale=(0.6, 1)).draw(picture.size)
             pixels = open_jpeg(data).crop(box, 80)
-            reduced += pixels.shape[0] < box.height
-            theirs = picture.crop(box.corners).resize((80, 80), Image.Resampling.BICUBIC)
-            ours = resize(pixels, 80, "bicubic").permute(1, 2, 0).numpy()
-            assert np.abs(ours.astype(int) - np.asarray(theirs)).mean() < 3
-        assert reduced >= 10
+            if pixels.shape[0] < box.height:
+                theirs = np.asarray(picture.crop(box.corners).resize((80, 80), Image.Resampling.BICUBIC))
+                differences.append(resize(pixels, 80, "bicubic").permute(1, 2, 0).numpy() - theirs.astype(int))
+        sizes = [np.abs(difference).mean() for difference in differences]
+        assert len(sizes) >= 15 and np.mean(sizes) < 3 and max(sizes) < 12
+        assert abs(np.mean(differences)) < 0.1
 
     def test_every_kind_of_source(self, tmp_path):
         image = landscape(70, 50)

@@ -48,8 +48,8 @@ class Jpeg:
 
     def crop(self, box: Box, least_px: int) -> np.ndarray:
         """Pixels of `box`, uint8 (H, W, 3) red, green, blue, upright: those of `open_image`, or, where both sides are
-        then still 1.5 times `least_px`, the box at a half, a quarter or an eighth of its size, its edges rounded to
-        whole reduced pixels.
+        then still 1.5 times `least_px`, the box at a half, a quarter or an eighth of its size, its edges at most one
+        reduced pixel off.
 
         Raises BadImageError where `open_image` would.
         """
