@@ -269,10 +269,9 @@ def _account(bad: list[tuple[str, str]], policy: BadImagePolicy, skipped: list[s
 
 
 def _seed_all(*key: int) -> None:
-    words = np.random.SeedSequence(key).generate_state(3, np.uint64)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[1]) & 0xFFFFFFFF)
-    torch.default_generator.manual_seed(int(words[2]))  # torch.manual_seed would also touch every accelerator
+    random.seed(" ".join(map(str, key)))  # of a text, Python takes a cryptographic hash: keys alike share nothing
+    np.random.seed(random.getrandbits(32))
+    torch.default_generator.manual_seed(random.getrandbits(63))  # torch.manual_seed would also touch every accelerator
 
 
 @contextmanager
