@@ -120,16 +120,23 @@ def _shift(
     near = np.zeros((height + 3 * (1 - axis), width + 3 * axis, 3), dtype=np.uint8)
     for lines, start, first, last in runs:
         near.swapaxes(0, 1 - axis)[lines, first : last + 3] = padded[lines, first + start + 2 : last + start + 5]
-    values = torch.from_numpy(near).flatten(1).float()
-    # The small amount added keeps rounding of the weights from cutting off whole levels.
-    mixed = torch.full((height, 3 * width), 1e-3)
-    for place, weights in (_cubic if method == Image.Resampling.BICUBIC else _linear)(shifts - starts):
-        scale = torch.from_numpy(weights.astype(np.float32))
-        if axis:
-            mixed.addcmul_(values[:, 3 * place : 3 * (place + width)], scale[:, None])
-        else:
-            mixed.addcmul_(values[place : place + height], scale.repeat_interleave(3))
-    result = mixed.clamp_(0, 255).byte().view(height, width, 3).numpy()
+    values, size = torch.from_numpy(near).flatten(1).float(), 3 * width if axis else height
+    places = [values[:, 3 * k : 3 * k + size] if axis else values[k : k + size] for k in range(4)]
+
+    def scale(weights: np.ndarray) -> torch.Tensor:
+        """One weight a row, or one a column and so for its three channels."""
+        tensor = torch.from_numpy(weights.astype(np.float32))
+        return tensor[:, None] if axis else tensor.repeat_interleave(3)
+
+    if method == Image.Resampling.BICUBIC:
+        # The small amount added keeps rounding of the weights from cutting off whole levels.
+        mixed = torch.full((height, 3 * width), 1e-3)
+        for place, weights in zip(places, _cubic(shifts - starts), strict=True):
+            mixed.addcmul_(place, scale(weights))
+        mixed.clamp_(0, 255)
+    else:
+        mixed = torch.lerp(places[1], places[2], scale(shifts - starts))
+    result = mixed.byte().view(height, width, 3).numpy()
     outside = result.swapaxes(0, 1 - axis)
     for lines, _, first, last in runs:
         outside[lines, :first] = outside[lines, last:] = fillcolor
@@ -145,15 +152,11 @@ def _runs(*columns: np.ndarray) -> Iterator[tuple[slice, int, int, int]]:
         yield slice(begin, end), start, first, last
 
 
-def _linear(part: np.ndarray) -> tuple[tuple[int, np.ndarray], ...]:
-    """(place among four neighbours, weight) for a point that lies `part` of the way from the second to the third."""
-    return (1, 1 - part), (2, part)
-
-
-def _cubic(part: np.ndarray) -> tuple[tuple[int, np.ndarray], ...]:
-    """As `_linear`, with the cubic of Pillow's turning and shearing, which is steeper than that of its resizing."""
+def _cubic(part: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Weights of four neighbours for a point that lies `part` of the way from the second to the third: the cubic of
+    Pillow's turning and shearing, which is steeper than that of its resizing."""
     square, cube = part**2, part**3
-    return (0, 2 * square - part - cube), (1, 1 - 2 * square + cube), (2, part + square - cube), (3, cube - square)
+    return 2 * square - part - cube, 1 - 2 * square + cube, part + square - cube, cube - square
 
 
 _ON_ARRAYS: dict[str, Callable[..., np.ndarray]] = {
