@@ -137,9 +137,11 @@ def _shift(
     else:
         mixed = torch.lerp(places[1], places[2], scale(shifts - starts))
     result = mixed.byte().view(height, width, 3).numpy()
-    outside = result.swapaxes(0, 1 - axis)
+    filled = np.broadcast_to(np.tile(np.array(fillcolor, dtype=np.uint8), (width, 1)), pixels.shape)
+    source, target = (array.swapaxes(0, 1 - axis) for array in (filled, result))
     for lines, _, first, last in runs:
-        outside[lines, :first] = outside[lines, last:] = fillcolor
+        target[lines, :first] = source[lines, :first]
+        target[lines, last:] = source[lines, last:]
     return result
 
 

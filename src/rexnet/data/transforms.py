@@ -164,9 +164,7 @@ class TrainTransform:
     augment: AugmentConfig
 
     def __post_init__(self):
-        _ = (
-            self._colour_steps
-        )  # so that an unknown policy is refused here, and imports happen before workers are forked
+        _ = self._colour_steps  # refuses an unknown policy here, and imports what workers need before they are forked
 
     def __call__(self, source: Source) -> torch.Tensor:
         """A picture of any size -> float32 (3, image_size_px, image_size_px), channels red, green, blue.
