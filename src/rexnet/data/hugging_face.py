@@ -4,9 +4,7 @@ import copy
 from typing import Any, Self, final
 
 import numpy as np
-from PIL import Image
 
-from rexnet.data.decode import BadImageError, open_image
 from rexnet.data.labelled_images import ImageSet
 
 HUGGING_FACE_PREFIX = "hfds/"
@@ -28,12 +26,9 @@ class HuggingFaceImages(ImageSet):
         other.targets, other._numbers = self.targets[chosen], self._numbers[chosen]
         return other
 
-    def load(self, index: int) -> Image.Image:
+    def source(self, index: int) -> bytes | str:
         stored = self._rows[int(self._numbers[index])][self._image_column]
-        try:
-            return open_image(stored["bytes"] or stored["path"])
-        except BadImageError as error:
-            raise BadImageError(self.name(index), error.reason) from error
+        return stored["bytes"] or stored["path"]
 
     def name(self, index: int) -> str:
         return f"{self._label}/{self._numbers[index]}"

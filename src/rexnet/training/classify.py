@@ -79,7 +79,8 @@ def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[T
         "pin_memory": world.device.type == "cuda",
     }
     mixer = batch_mixer(config.augment, len(sets.classes))
-    train_batches = TrainBatches(sets.train, transform, seed=config.run.seed, mixer=mixer, **loading)
+    seed, device = config.run.seed, world.device
+    train_batches = TrainBatches(sets.train, transform, seed=seed, mixer=mixer, device=device, **loading)
     return train_batches, EvalBatches(sets.val, preprocess, **loading)
 
 
