@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def test_a_run_leaves_everything_it_promises(tiny_config, image_folder, caplog):
     names = {path.name for path in run.path.iterdir()}
     assert names == {
         *("config.json", "environment.json", "data.json", "metrics.jsonl", "summary.json", "curves.png"),
-        *("best.pt", "last.pt"),
+        *("best.pt", "last.pt", "previous.pt", ".lock"),
     }
     assert summary == run.read("summary.json") and summary["run"] == str(run.path)
     assert summary["best"] == max(run.rows(), key=lambda row: row["val_top1"])
@@ -245,8 +246,11 @@ def test_a_malicious_checkpoint_never_runs(at, tmp_path):
     train(config)
     run = RunFolder(config.run.output)
     torch.save({**checkpoint.read(run.best), "training": Attack()}, run.last)
-    with pytest.raises(ValueError, match="code"):
-        train(replace(config, run=replace(config.run, resume=True)))
+    resumed = replace(config, run=replace(config.run, resume=True))
+    shutil.copy(run.last, run.previous)
+    with pytest.raises(ValueError, match=r"no checkpoint of .* can be read"):
+        train(resumed)
+    shutil.copy(run.path / "last.pt.damaged", run.last)
     with pytest.raises(ValueError, match="code"):
         validate(ValidateConfig(checkpoint=str(run.last), data=config.data))
     with pytest.raises(ValueError, match="code"):

@@ -25,6 +25,7 @@ from rexnet.training.config import NetworkConfig, TrainConfig, ValidateConfig
 from rexnet.training.distributed import World, joined
 from rexnet.training.evaluation import evaluate
 from rexnet.training.loop import Task, choose_autocast, fit
+from rexnet.training.memory import keep_freed_memory
 from rexnet.training.optimization import check_optimizer
 from rexnet.training.run_folder import RunFolder, folder_to_resume, open_run
 from rexnet.training.tensorboard_events import require_tensorboard
@@ -42,6 +43,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
     if config.run.tensorboard:
         require_tensorboard()
     with joined(config.run.device) as world:
+        if world.device.type == "cpu":
+            keep_freed_memory()
         # Nothing is written, and no older run replaced, before settings, data and weights are known to go together.
         sets = _load_sets(config, world)
         torch.manual_seed(config.run.seed)
