@@ -15,7 +15,7 @@ def keep_freed_memory() -> bool:
 
     A training step allocates the same few gigabytes each time. glibc returns blocks of that size at once, and the
     system clears every page of them again on the next touch: a fifth of a step's time. Blocks above 32 MiB still go
-    back, so the peak stays what it was (results/training_memory_cpu.jsonl).
+    back, so the peak stays what it was (results/training_step_cpu.jsonl).
     """
     if platform.libc_ver()[0] != "glibc":
         return False
