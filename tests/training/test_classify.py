@@ -16,10 +16,11 @@ import rexnet
 from rexnet.data.decode import BadImageError
 from rexnet.models.variants import create_model
 from rexnet.training import checkpoint
-from rexnet.training.classify import build_model, choose_workers, train, validate
-from rexnet.training.config import NetworkConfig, ValidateConfig, config_to_dict
+from rexnet.training.classify import build_model, choose_workers, train
+from rexnet.training.config import NetworkConfig, config_to_dict
 from rexnet.training.distributed import World
 from rexnet.training.run_folder import RunFolder
+from rexnet.training.validate import ValidateConfig, validate
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
@@ -199,7 +200,7 @@ def test_validation_matches_classes_by_name(at, image_folder, tmp_path):
     (image_folder / "val" / "cat").rename(some / "cat")
     whole = RunFolder(config.run.output).read("summary.json")["best"]
     found = validate(ValidateConfig(checkpoint=best, data=str(some), device="cpu", output=str(tmp_path / "found.json")))
-    assert found["missing_classes"] == ["dog"] and found["by_class"]["dog"]["top1"] is None
+    assert found["missing_classes"] == ["dog"] and found["by_class"]["dog"]["recall"] is None
     assert found == json.loads((tmp_path / "found.json").read_text())
     rest = validate(ValidateConfig(checkpoint=best, data=str(image_folder / "val"), device="cpu"))
     right = sum(row["correct"] for part in (found, rest) for row in part["by_class"].values())

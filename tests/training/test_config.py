@@ -12,11 +12,11 @@ from rexnet.training.config import (
     RunConfig,
     ScheduleConfig,
     TrainConfig,
-    ValidateConfig,
     changed_options,
     config_from_dict,
     config_to_dict,
 )
+from rexnet.training.validate import ValidateConfig
 
 
 def parse(arguments: str, default: TrainConfig | None = None) -> TrainConfig:
