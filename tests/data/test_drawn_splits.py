@@ -92,7 +92,7 @@ class TestRepeated:
             assert {name.removeprefix(str(moved)) for name in names_of(found)} == {
                 name.removeprefix(str(plain)) for name in names_of(images)
             }
-        held_back = f"the training's split is repeated: measured are the {len(sets.val)} of 36 images that were held"
+        held_back = f"split of the training is repeated: the {len(sets.val)} of 36 images that were held back are"
         assert held_back in caplog.text and "no split of its own" not in caplog.text
 
     def test_of_a_folder_with_train_alone(self, image_folder, plain):

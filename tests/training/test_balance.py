@@ -74,7 +74,7 @@ class TestLoss:
         assert mixer is not None
         _, soft = mixer(torch.rand(4, 3, 16, 16), TARGETS)
         shares = (soft - 0.1 / 3) / 0.9
-        assert shares.max() < 0.999, "something was mixed"
+        assert ((shares > 0.01) & (shares < 0.99)).any(), "something was mixed"
         assert image_weights(soft, WEIGHTS, 0.1).tolist() == pytest.approx((shares @ WEIGHTS).tolist(), rel=1e-4)
 
     def test_parts_of_a_batch_average_to_the_whole(self, logits):

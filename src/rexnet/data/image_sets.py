@@ -151,8 +151,8 @@ def _drawn_side(images: ImageSet, drawn: DrawnSplit | None, split: Literal["trai
         return None
     train, val = stratified_split(images.targets, drawn.val_fraction, drawn.seed)
     chosen = train if split == "train" else val
-    what = "trained on" if split == "train" else "held back in training"
-    text = "the training's split is repeated: measured are the %d of %d images that were %s (%s)"
+    what = "left to train on" if split == "train" else "held back"
+    text = "the split of the training is repeated: the %d of %d images that were %s are measured (%s)"
     logger.info(text, len(chosen), len(images), what, drawn.words)
     return images.subset(chosen)
 

@@ -172,11 +172,16 @@ def _curves(pairs: Pairs) -> Markup:
     return tag("section", tag("h2", "Curves"), legend, tag("div", *charts, class_="charts"))
 
 
+def _heading(goal: Goal) -> str:
+    name = GOAL_NAMES[goal]
+    return name[0].upper() + name[1:]
+
+
 def _goal_panels(pairs: Pairs) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
     """Charts of what chose the best epochs, where it was not top-1, which has one anyway."""
     goals: dict[Goal, None] = dict.fromkeys(record.goal for record, _ in pairs)
     goals.pop("top1", None)
-    return [(f"{GOAL_NAMES[goal].capitalize()}, %", ((f"val_{goal}", "held back"),)) for goal in goals]
+    return [(f"{_heading(goal)}, %", ((f"val_{goal}", "held back"),)) for goal in goals]
 
 
 def _epochs(record: RunRecord, heading: str) -> Markup:
