@@ -1,5 +1,6 @@
 """Small pictures that a network can tell apart, for tests that need images of their own."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -35,3 +36,18 @@ def draw_folder(root: Path, train: int = 12, val: int = 4) -> Path:
                 seed = 1000 * label + index + (500 if split == "val" else 0)
                 draw(kind, seed).save(folder / f"{index}.{'png' if index % 2 else 'jpg'}")
     return root
+
+
+def landscape(width: int, height: int) -> Image.Image:
+    """A smooth picture without symmetry, for which JPEG and resizing are at home."""
+    y, x = np.mgrid[:height, :width]
+    red = 128 + 100 * np.sin(x / 23 + y / 57)
+    green = 255 * x / max(width - 1, 1)
+    blue = 128 + 90 * np.cos(y / 17 - x / 91)
+    return Image.fromarray(np.stack([red, green, blue], axis=2).astype(np.uint8))
+
+
+def encoded(image: Image.Image, format: str = "JPEG", **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format, **options)
+    return stream.getvalue()

@@ -48,7 +48,7 @@ class TestHttp:
             )
             before = answers.sent_bytes
             for index in (0, 17, 35):
-                assert sets.train.encoded(index) == local.train.encoded(index)
+                assert sets.train.source(index) == local.train.source(index)
                 assert sets.train.name(index) == local.train.name(index)
             sizes = [local.train.encoded_bytes(index) + 512 for index in (0, 17, 35)]
             assert answers.sent_bytes - before == sum(sizes), "only the ranges asked for travel"
@@ -135,7 +135,7 @@ class TestOtherUrls:
         local = load_image_sets(shards).val
         for url in (f"file://{shards}", "memory://set"):
             images = load_image_sets(url).val
-            assert [images.encoded(i) for i in range(12)] == [local.encoded(i) for i in range(12)]
+            assert [images.source(i) for i in range(12)] == [local.source(i) for i in range(12)]
         memory.rm("/set", recursive=True)
 
     @pytest.mark.parametrize(

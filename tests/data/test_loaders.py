@@ -6,8 +6,10 @@ import random
 import subprocess
 import sys
 import textwrap
+from collections.abc import Collection
 from itertools import chain
 from pathlib import Path
+from typing import final
 
 import numpy as np
 import pytest
@@ -16,9 +18,10 @@ from PIL import Image
 
 from rexnet.data.decode import BadImageError
 from rexnet.data.image_sets import load_image_sets
-from rexnet.data.labelled_images import ArrayImages, FileImages
+from rexnet.data.labelled_images import ArrayImages, FileImages, ImageSet
 from rexnet.data.loaders import EvalBatches, TrainBatches
 from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform, batch_mixer
+from tests.drawings import encoded, landscape
 
 PREPROCESS = Preprocess(image_size_px=16, crop_ratio=1.0)
 AUGMENT = AugmentConfig(auto_augment="rand-m9-mstd0.5", random_erasing=0.5)
@@ -40,6 +43,15 @@ def files_with_bad_ones(folder: Path, count: int, bad: set[int]) -> FileImages:
         else:
             Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
     return FileImages(paths, np.arange(count) % 2, ("a", "b"))
+
+
+def jpegs(folder: Path, count: int, cut_off: Collection[int] = ()) -> FileImages:
+    folder.mkdir()
+    paths = [folder / f"{number:02d}.jpg" for number in range(count)]
+    for number, path in enumerate(paths):
+        data = encoded(landscape(60 + number, 50), quality=90)
+        path.write_bytes(data[: -len(data) // 4] if number in cut_off else data)
+    return FileImages([str(path) for path in paths], np.arange(count) % 2, ("a", "b"))
 
 
 def train_batches(images, **options) -> TrainBatches:
@@ -83,7 +95,8 @@ class TestOrder:
 
     def test_targets_and_pixels_belong_to_the_index(self):
         images = numbered(13)
-        plain = TrainTransform(PREPROCESS, AugmentConfig(crop_scale=(1, 1), crop_aspect=(1, 1), horizontal_flip=0))
+        augment = AugmentConfig(crop_scale=(1, 1), crop_aspect=(1, 1), crop_interpolation="bicubic", horizontal_flip=0)
+        plain = TrainTransform(PREPROCESS, augment)
         for batch in TrainBatches(images, plain, batch_size=4, seed=1).epoch(0):
             assert batch.images.dtype == torch.float32 and batch.images.shape[1:] == (3, 16, 16)
             assert batch.targets.dtype == batch.indices.dtype == torch.int64
@@ -337,6 +350,62 @@ class TestBadImages:
         batches = train_batches(files_with_bad_ones(tmp_path / "x", 4, bad), bad_image="skip")
         with pytest.raises(ValueError, match="no two of 4 training images can be read"):
             list(batches.epoch(0))
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_a_jpeg_cut_off_is_never_half_gray(self, tmp_path, workers):
+        """Whether the crop lies above the damage or not."""
+        images = jpegs(tmp_path / "x", 8, cut_off={3})
+        training = train_batches(images, workers=workers, bad_image="skip")
+        for epoch in range(3):
+            assert set(flat_indices(training.epoch(epoch))) == set(range(8)) - {3}
+        assert training.skipped == [images.name(3)]
+        with pytest.raises(BadImageError, match=r"03\.jpg cannot be used as an image: its data is damaged"):
+            list(train_batches(images, workers=workers).epoch(0))
+
+
+class TestDevice:
+    def test_batches_are_there(self):
+        images, mixer = numbered(9), batch_mixer(AugmentConfig(mixup=0.5), 3)
+        for batch in train_batches(images, device="meta").epoch(0):
+            assert batch.images.device.type == batch.targets.device.type == "meta"
+            assert batch.indices.device.type == "cpu"
+        assert same(
+            list(train_batches(images, mixer=mixer, device=torch.device("cpu")).epoch(0)),
+            list(train_batches(images, mixer=mixer).epoch(0)),
+        )
+
+    @pytest.mark.gpu
+    def test_same_batches_on_a_gpu(self, tmp_path):
+        images, mixer = jpegs(tmp_path / "x", 9), batch_mixer(AugmentConfig(mixup=0.5), 2)
+        pairs = zip(
+            train_batches(images, mixer=mixer, device="cuda", workers=2, pin_memory=True).epoch(0),
+            train_batches(images, mixer=mixer).epoch(0),
+            strict=True,
+        )
+        for there, here in pairs:
+            torch.testing.assert_close(there.images.cpu(), here.images)
+            torch.testing.assert_close(there.targets.cpu(), here.targets)
+            assert torch.equal(there.indices, here.indices)
+
+
+class TestSources:
+    def test_encoded_bytes_give_the_batches_of_files(self, tmp_path):
+        """What an image set of shards has to do."""
+
+        @final
+        class Encoded(ImageSet):
+            def source(self, index: int) -> bytes:
+                return Path(files.name(index)).read_bytes()
+
+            def name(self, index: int) -> str:
+                return f"shard/{index}"
+
+        files = jpegs(tmp_path / "x", 9, cut_off={2})
+        shards = Encoded(files.targets, files.classes)
+        assert shards.load(1).size == files.load(1).size
+        both = [train_batches(images, bad_image="skip") for images in (files, shards)]
+        assert same(*(list(batches.epoch(0)) for batches in both))
+        assert both[1].skipped == ["shard/2"]
 
 
 class TestFolder:

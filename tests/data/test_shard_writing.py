@@ -79,7 +79,7 @@ class TestWhatIsWritten:
         shard(image_folder, tmp_path / "one")
         shard(tmp_path / "one", tmp_path / "two", images_per_shard=5)
         one, two = (load_image_sets(tmp_path / name).train for name in ("one", "two"))
-        assert {one.encoded(i) for i in range(36)} == {two.encoded(i) for i in range(36)}
+        assert {one.source(i) for i in range(36)} == {two.source(i) for i in range(36)}
 
     def test_odd_names(self, image_folder, tmp_path):
         names = ["two words.jpg", "dots.in.name.jpg", "line\nbreak.JPG", "été 夏.png", os.fsdecode(b"b\xff.png")]
@@ -225,4 +225,4 @@ class TestOutput:
         assert straight.keys() == killed.keys()
         assert all(killed[name] == straight[name] for name in straight if not name.endswith(".npz"))
         for index in range(60):
-            open_image(sets.val.encoded(index))
+            open_image(sets.val.source(index))

@@ -66,7 +66,7 @@ class TestReading:
         for index in range(len(images)):
             path = tmp_path / "files" / "train" / images.classes[images.targets[index]] / Path(images.name(index)).name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(images.encoded(index))
+            path.write_bytes(images.source(index))
         files = load_image_sets(tmp_path / "files").train
         place = {Path(name).name: index for index, name in enumerate(names_of(images))}
         both = np.concatenate([[place[Path(name).name] for name in (*names_of(files),)]])
@@ -108,7 +108,7 @@ class TestTarsOfOthers:
         assert images.targets.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0] and images.classes == ("x", "y", "z")
         assert images.name(9) == "train/part-0002.tar/sub/k9.png"
         raw = read_with_webdataset(sorted((tmp_path / "set" / "train").glob("*.tar")))
-        assert [images.encoded(i) for i in range(10)] == [sample["png"] for sample in raw]
+        assert [images.source(i) for i in range(10)] == [sample["png"] for sample in raw]
 
     @pytest.mark.parametrize(
         ("label", "classes"),

@@ -3,12 +3,14 @@ import json
 import math
 import pickle
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from timm.data import create_transform
+from timm.data.loader import PrefetchLoader
 from torch import tensor
 
 from rexnet.data.transforms import (
@@ -19,6 +21,7 @@ from rexnet.data.transforms import (
     TrainTransform,
     batch_mixer,
 )
+from rexnet.data.views import Views
 
 ODD_SIZES = [(1, 1), (2, 3), (1, 31), (99, 1), (224, 224), (225, 224), (500, 333), (333, 500), (7, 640), (31, 33)]
 
@@ -153,10 +156,13 @@ class TestTrainTransform:
             assert transform(image).shape == (3, 24, 24)
 
     def test_nothing_random_is_the_evaluation_transform(self):
-        preprocess = Preprocess(image_size_px=32, crop_ratio=1.0)
-        transform = TrainTransform(preprocess, AugmentConfig(crop_scale=(1, 1), crop_aspect=(1, 1), horizontal_flip=0))
+        """But for the last bit of the normalisation and one of 255 levels of the resizing."""
+        preprocess = Preprocess(image_size_px=32, crop_ratio=1.0, interpolation="bilinear")
+        augment = AugmentConfig(crop_scale=(1, 1), crop_aspect=(1, 1), crop_interpolation="bilinear", horizontal_flip=0)
         image = noise(48, 48)
-        assert torch.equal(transform(image), preprocess(image))
+        torch.testing.assert_close(
+            TrainTransform(preprocess, augment)(image), preprocess(image), atol=1.01 / 255 / min(IMAGENET_STD), rtol=0
+        )
 
     def test_padded_crop_keeps_scale_and_shows_black_edges_at_most(self):
         preprocess = Preprocess(image_size_px=8, crop_ratio=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -181,7 +187,7 @@ class TestTrainTransform:
         plain, mirrored = preprocess(image), preprocess(image).flip(2)
         for probability, expected in ((0.0, [plain]), (1.0, [mirrored])):
             augment = AugmentConfig(crop_scale=(1, 1), crop_aspect=(1, 1), horizontal_flip=probability)
-            assert torch.equal(TrainTransform(preprocess, augment)(image), expected[0])
+            torch.testing.assert_close(TrainTransform(preprocess, augment)(image), expected[0])
 
     def test_erasing_happens_after_normalisation(self):
         transform = TrainTransform(
@@ -189,6 +195,38 @@ class TestTrainTransform:
         )
         result = transform(Image.new("RGB", (32, 32), "white"))
         assert (result == 0).any() and result.max() == pytest.approx((1 - IMAGENET_MEAN[2]) / IMAGENET_STD[2], abs=0.4)
+
+    @pytest.mark.parametrize("mode", ["pixel", "rand", "const"])
+    def test_finishes_batches_as_timms_prefetcher(self, mode):
+        preprocess = Preprocess(image_size_px=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1))
+        transform = TrainTransform(preprocess, AugmentConfig(random_erasing=0.5, erasing_mode=mode))
+        views = [transform.draw(noise(40, 30, seed)) for seed in range(8)]
+        plain = Views.of([view._replace(patch=None) for view in views])
+        pixels = plain.pixels.permute(0, 3, 1, 2)
+        loader: Any = [(pixels, torch.zeros(8))]
+        cpu = torch.device("cpu")
+        ((expected, _),) = PrefetchLoader(loader, mean=preprocess.mean, std=preprocess.std, device=cpu)
+        assert torch.equal(transform.finish(plain), expected)
+        result = transform.finish(Views.of(views))
+        for view, erased, whole in zip(views, result, expected, strict=True):
+            if view.patch is not None:
+                top, left, height, width, values = view.patch
+                whole[:, top : top + height, left : left + width] = values
+            assert torch.equal(erased, whole)
+        assert any(view.patch for view in views) and result.is_contiguous()
+
+    def test_finishes_on_the_device(self):
+        transform = TrainTransform(Preprocess(image_size_px=8), AugmentConfig(random_erasing=1.0))
+        result = transform.finish(Views.of([transform.draw(noise(9, 9)) for _ in range(3)]), torch.device("meta"))
+        assert result.device.type == "meta" and result.shape == (3, 3, 8, 8)
+
+    def test_interpolation_of_turned_pictures_is_that_of_crops(self):
+        for augment in (AugmentConfig(auto_augment="rand-m9"), AugmentConfig(auto_augment="v0", crop_padding_px=2)):
+            for name, expected in (("random", (2, 3)), ("bilinear", 2), ("bicubic", 3)):
+                transform = TrainTransform(Preprocess(), dataclasses.replace(augment, crop_interpolation=name))
+                (step,) = transform._colour_steps
+                operation = step.ops[0] if hasattr(step, "ops") else step.policy[0][0]
+                assert operation.kwargs["resample"] == expected
 
     @pytest.mark.parametrize("policy", ["no-such", "rand-x9", "bicubic"])
     def test_unknown_policy(self, policy):
@@ -208,6 +246,7 @@ class TestAugmentConfig:
             ("horizontal_flip", 1.1),
             ("random_erasing", -0.1),
             ("erasing_mode", "noise"),
+            ("crop_interpolation", "lanczos"),
             ("mixup", -1.0),
             ("label_smoothing", 1.0),
             ("label_smoothing", math.nan),
@@ -221,6 +260,7 @@ class TestAugmentConfig:
         ("settings", "field"),
         [
             ({"crop_padding_px": 4, "crop_scale": (0.5, 1.0)}, "crop_scale"),
+            ({"crop_padding_px": 4, "crop_interpolation": "bicubic"}, "crop_interpolation"),
             ({"auto_augment": "rand-m9", "color_jitter": 0.4}, "color_jitter"),
             ({"erasing_mode": "const"}, "erasing_mode"),
             ({"mixup_prob": 0.5}, "mixup_prob"),

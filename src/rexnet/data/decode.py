@@ -90,7 +90,7 @@ def open_image(source: str | Path | bytes | BinaryIO, *, max_pixels: int = MAX_P
     with _opened(source) as (stream, name), _refusing(name):
         image = _read_header(stream, name, max_pixels)
         image.load()
-        orientation = _orientation(image)  # after load(): PNG may carry it behind the pixels, TIFF is then upright
+        orientation = exif_orientation(image)  # after load(): PNG may carry it behind the pixels, TIFF is then upright
         rgb = _to_rgb(image)
     if orientation in _EXIF_TRANSPOSE:
         rgb = rgb.transpose(_EXIF_TRANSPOSE[orientation])
@@ -233,7 +233,8 @@ def _read_header(stream: BinaryIO, name: str, max_pixels: int) -> ImageFile.Imag
     return image
 
 
-def _orientation(image: Image.Image) -> int:
+def exif_orientation(image: Image.Image) -> int:
+    """1 to 8 as EXIF counts them, 1 being upright; other numbers as found in the file, which mean nothing."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # EXIF that nobody can read says nothing; the picture itself is whole

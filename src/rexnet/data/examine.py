@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image
 
 from rexnet.data.decode import BadImageError, content_format, open_image
-from rexnet.data.labelled_images import FileImages, ImageSet
-from rexnet.data.shards import ShardImages
+from rexnet.data.labelled_images import ImageSet
 
 _EXTENSIONS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -55,19 +54,14 @@ class Examiner:
             found.digest[place] = _digest(picture)
             if content:
                 extension = os.path.splitext(self._images.name(index))[1].lower()
-                if extension not in _EXTENSIONS[content]:
+                if extension and extension not in _EXTENSIONS[content]:
                     found.contents[place] = content
         return found
 
     def _open(self, index: int) -> tuple[Image.Image, str | None]:
         """The picture, and the format of its file if it has one."""
-        if isinstance(self._images, FileImages):
-            source = self._images.name(index)
-        elif isinstance(self._images, ShardImages):
-            source = self._images.encoded(index)
-        else:
-            return self._images.load(index), None
-        return open_image(source), content_format(source)
+        source = self._images.source(index)
+        return (source, None) if isinstance(source, Image.Image) else (open_image(source), content_format(source))
 
 
 def _digest(picture: Image.Image) -> np.ndarray:

@@ -3,9 +3,7 @@
 from typing import Any, final
 
 import numpy as np
-from PIL import Image
 
-from rexnet.data.decode import BadImageError, open_image
 from rexnet.data.labelled_images import ImageSet
 
 HUGGING_FACE_PREFIX = "hfds/"
@@ -20,12 +18,9 @@ class HuggingFaceImages(ImageSet):
         super().__init__(targets, classes)
         self._table, self._image_column, self._label = rows, image_column, label
 
-    def load(self, index: int) -> Image.Image:
+    def source(self, index: int) -> bytes | str:
         stored = self._table[int(self._rows[index])][self._image_column]
-        try:
-            return open_image(stored["bytes"] or stored["path"])
-        except BadImageError as error:
-            raise BadImageError(self.name(index), error.reason) from error
+        return stored["bytes"] or stored["path"]
 
     def name(self, index: int) -> str:
         return f"{self._label}/{self._rows[index]}"

@@ -9,7 +9,10 @@ from typing import Self, final
 import numpy as np
 from PIL import Image
 
-from rexnet.data.decode import open_image
+from rexnet.data.decode import BadImageError, open_image
+
+Source = str | bytes | Image.Image
+"""What a picture comes from: the path of its file, the content of one, or RGB pixels that are upright already."""
 
 
 class ImageSet(ABC):
@@ -47,9 +50,18 @@ class ImageSet(ABC):
         other.classes, other.targets = tuple(classes), renumbered[self.targets]
         return other
 
-    @abstractmethod
     def load(self, index: int) -> Image.Image:
         """The picture in mode RGB, upright. Raises BadImageError."""
+        source = self.source(index)
+        try:
+            return source if isinstance(source, Image.Image) else open_image(source)
+        except BadImageError as error:
+            raise BadImageError(self.name(index), error.reason) from error
+
+    @abstractmethod
+    def source(self, index: int) -> Source:
+        """Where the pixels of the picture are, for readers that need not decode all of them: its file, the bytes of
+        that, or an RGB picture. Raises BadImageError where the bytes cannot be had."""
 
     @abstractmethod
     def name(self, index: int) -> str:
@@ -66,8 +78,8 @@ class FileImages(ImageSet):
         self._text = np.frombuffer(b"".join(encoded), dtype=np.uint8)
         self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
 
-    def load(self, index: int) -> Image.Image:
-        return open_image(self.name(index))
+    def source(self, index: int) -> str:
+        return self.name(index)
 
     def name(self, index: int) -> str:
         row = self._rows[index]
@@ -86,7 +98,7 @@ class ArrayImages(ImageSet):
         super().__init__(targets, classes)
         self._pixels, self._label, self._numbers = pixels, label, numbers
 
-    def load(self, index: int) -> Image.Image:
+    def source(self, index: int) -> Image.Image:
         return Image.fromarray(self._pixels[self._rows[index]]).convert("RGB")
 
     def name(self, index: int) -> str:

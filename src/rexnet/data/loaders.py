@@ -5,8 +5,10 @@ random generators its augmentation draws from, so the number of worker processes
 """
 
 import logging
+import os
 import random
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,11 +22,9 @@ from torch.utils.data import DataLoader, Dataset
 from rexnet.data.class_balance import balanced_draws
 from rexnet.data.decode import BadImageError, BadImagePolicy
 from rexnet.data.labelled_images import ImageSet
-from rexnet.data.transforms import BatchMixer
+from rexnet.data.transforms import BatchMixer, TrainTransform, Views
 
 logger = logging.getLogger(__name__)
-
-Transform = Callable[[Image.Image], torch.Tensor]
 
 # First entry of every seed, so that no two uses share a stream of random numbers.
 _ORDER, _IMAGE, _MIX = 0, 1, 2
@@ -32,7 +32,7 @@ _ORDER, _IMAGE, _MIX = 0, 1, 2
 
 class Batch(NamedTuple):
     """Images float32 (B, 3, H, W); targets int64 (B,), or float32 (B, K) after mixing; indices int64 (B,) into the
-    image set, for names."""
+    image set, for names, on the CPU."""
 
     images: torch.Tensor
     targets: torch.Tensor
@@ -44,12 +44,14 @@ class _Wanted(NamedTuple):
     `balanced_draws`: an image that comes again is augmented anew."""
 
     indices: np.ndarray
-    random_key: tuple[int, int, int, int] | None = None  # seed, epoch, step, rank
+    random_key: tuple[int, int] | None = None  # seed, epoch
     at_least: int = 0
 
 
 class _Read(NamedTuple):
-    batch: Batch | None
+    images: Any  # what the reader's `stack` makes; None where there are too few images
+    targets: torch.Tensor
+    indices: torch.Tensor
     bad: list[tuple[str, str]]  # (name, reason)
 
 
@@ -79,6 +81,9 @@ class TrainBatches:
 
     `balanced`: every class comes equally often, its images again or not at all as that takes; see `balanced_draws`.
 
+    Batches are on `device`, indices aside. What crosses from a worker is uint8 and four times smaller than the batch;
+    normalising, laying erased parts over and mixing happen on the device.
+
     `num_images`: images per epoch, over all ranks. Raises ValueError for a batch size below two, for fewer than two
     images per rank, and for a negative seed.
     """
@@ -86,10 +91,11 @@ class TrainBatches:
     def __init__(
         self,
         image_set: ImageSet,
-        transform: Transform,
+        transform: TrainTransform,
         *,
         batch_size: int,
         seed: int,
+        device: torch.device | str = "cpu",
         workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -115,8 +121,9 @@ class TrainBatches:
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self._balanced_targets = image_set.targets if balanced else None
         self._bad_image: BadImagePolicy = bad_image
+        self._transform, self._mixer, self._device = transform, mixer, device
         self._plan = _Plan([])
-        reader = _Reader(image_set, transform, bad_image, mixer)
+        reader = _Reader(image_set, image_set.source, transform.draw, Views.of, bad_image)
         self._loader = _loader(reader, self._plan, workers, pin_memory, start_method)
 
     def __len__(self) -> int:
@@ -126,21 +133,27 @@ class TrainBatches:
         """The batches of one epoch, from step `start_step` on; one epoch at a time. The same arguments give the same
         batches, whatever was read before, and the caller's random generators are left as they are."""
         self._plan.wanted = self._order(epoch)[start_step:]
-        for read in self._loader:
+        for step, read in enumerate(self._loader, start=start_step):
             _account(read.bad, self._bad_image, self.skipped)
-            if read.batch is None:
+            if read.images is None:
                 raise ValueError(f"no two of {self._num_indices:,} training images can be read")
-            yield read.batch
+            yield self._finish(read, (self._seed, epoch, step, self._rank))
+
+    def _finish(self, read: _Read, random_key: tuple[int, int, int, int]) -> Batch:
+        images = self._transform.finish(read.images, self._device)
+        targets = read.targets.to(self._device, non_blocking=True)
+        if self._mixer:
+            with _random_state_kept():
+                _seed_all(_MIX, *random_key)
+                images, targets = self._mixer(images, targets)
+        return Batch(images, targets, read.indices[: len(images)])
 
     def _order(self, epoch: int) -> list[_Wanted]:
         generator, targets = np.random.default_rng([_ORDER, self._seed, epoch]), self._balanced_targets
         order = generator.permutation(self._num_indices) if targets is None else balanced_draws(targets, generator)
         mine = order[: self.num_images][self._rank :: self._world_size]
         cuts = np.arange(1, len(self)) * self._batch_size
-        return [
-            _Wanted(indices, (self._seed, epoch, step, self._rank), at_least=2)
-            for step, indices in enumerate(np.split(mine, cuts))
-        ]
+        return [_Wanted(indices, (self._seed, epoch), at_least=2) for indices in np.split(mine, cuts)]
 
 
 class EvalBatches:
@@ -151,7 +164,7 @@ class EvalBatches:
     def __init__(
         self,
         image_set: ImageSet,
-        preprocess: Transform,
+        preprocess: Callable[[Image.Image], torch.Tensor],
         *,
         batch_size: int,
         workers: int = 0,
@@ -171,7 +184,7 @@ class EvalBatches:
         self._num_batches = len(wanted)
         if workers:
             preprocess(Image.new("RGB", (1, 1)))  # imports what it needs here, once, instead of in every worker
-        reader = _Reader(image_set, preprocess, bad_image)
+        reader = _Reader(image_set, image_set.load, preprocess, torch.stack, bad_image)
         self._loader = _loader(reader, _Plan(wanted), workers, pin_memory, start_method)
 
     def __len__(self) -> int:
@@ -180,8 +193,8 @@ class EvalBatches:
     def __iter__(self) -> Iterator[Batch]:
         for read in self._loader:
             _account(read.bad, self._bad_image, self.skipped)
-            if read.batch is not None:
-                yield read.batch
+            if read.images is not None:
+                yield Batch(read.images, read.targets, read.indices)
 
 
 class _Reader(Dataset):
@@ -189,9 +202,15 @@ class _Reader(Dataset):
     arrive from a worker wrapped into its traceback."""
 
     def __init__(
-        self, image_set: ImageSet, transform: Transform, bad_image: BadImagePolicy, mixer: BatchMixer | None = None
+        self,
+        image_set: ImageSet,
+        fetch: Callable[[int], Any],
+        transform: Callable[[Any], Any],
+        stack: Callable[[list[Any]], Any],
+        bad_image: BadImagePolicy,
     ):
-        self._image_set, self._transform, self._bad_image, self._mixer = image_set, transform, bad_image, mixer
+        self._image_set, self._bad_image = image_set, bad_image
+        self._fetch, self._transform, self._stack = fetch, transform, stack
 
     def __getitem__(self, wanted: _Wanted) -> _Read:
         if wanted.random_key is None:
@@ -200,30 +219,24 @@ class _Reader(Dataset):
             return self._read(wanted)
 
     def _read(self, wanted: _Wanted) -> _Read:
-        images: list[torch.Tensor] = []
+        images: list[Any] = []
         indices: list[int] = []
         bad: list[tuple[str, str]] = []
         for draw in self._candidates(wanted, indices):
             index = draw % len(self._image_set)
             if wanted.random_key:
-                seed, epoch, *_ = wanted.random_key
-                _seed_all(_IMAGE, seed, epoch, draw)
+                _seed_all(_IMAGE, *wanted.random_key, draw)
             try:
-                image = self._image_set.load(index)
+                images.append(self._transform(self._fetch(index)))
             except BadImageError as error:
                 bad.append((self._image_set.name(index), error.reason))
                 if self._bad_image == "error":
-                    return _Read(None, bad)
+                    break
                 continue
-            images.append(self._transform(image))
             indices.append(index)
-        if len(images) < max(wanted.at_least, 1):
-            return _Read(None, bad)
-        stacked, targets = torch.stack(images), torch.from_numpy(self._image_set.targets[indices])
-        if self._mixer and wanted.random_key:
-            _seed_all(_MIX, *wanted.random_key)
-            stacked, targets = self._mixer(stacked, targets)
-        return _Read(Batch(stacked, targets, torch.tensor(indices[: len(stacked)])), bad)
+        enough = len(images) >= max(wanted.at_least, 1)
+        targets = torch.from_numpy(self._image_set.targets[indices])
+        return _Read(self._stack(images) if enough else None, targets, torch.tensor(indices), bad)
 
     def _candidates(self, wanted: _Wanted, read: list[int]) -> Iterator[int]:
         """The wanted indices, then the ones after the last, round the whole set, while fewer than needed are `read`."""
@@ -253,10 +266,18 @@ def _loader(reader: _Reader, plan: _Plan, workers: int, pin_memory: bool, start_
 
 
 def _outlive_a_signal(_worker: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM reach a whole process group; the main process still needs batches then, and
-    ends its workers when it has saved its state. A second SIGTERM is obeyed."""
+    """Ctrl-C and a scheduler's SIGTERM may reach every process of a run; the main one still needs batches then, and
+    ends its workers itself when it has saved its state."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    if hasattr(signal, "sigwaitinfo"):  # macOS and Windows have no way to tell who sends a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_the_main_process, daemon=True).start()
+
+
+def _obey_the_main_process() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def _unchanged(read: Any) -> Any:
@@ -275,10 +296,9 @@ def _account(bad: list[tuple[str, str]], policy: BadImagePolicy, skipped: list[s
 
 
 def _seed_all(*key: int) -> None:
-    words = np.random.SeedSequence(key).generate_state(3, np.uint64)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[1]) & 0xFFFFFFFF)
-    torch.default_generator.manual_seed(int(words[2]))  # torch.manual_seed would also touch every accelerator
+    random.seed(" ".join(map(str, key)))  # of a text, Python takes a cryptographic hash: keys alike share nothing
+    np.random.seed(random.getrandbits(32))
+    torch.default_generator.manual_seed(random.getrandbits(63))  # torch.manual_seed would also touch every accelerator
 
 
 @contextmanager

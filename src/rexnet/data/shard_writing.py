@@ -241,16 +241,16 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 def _file_of(images: ImageSet, index: int) -> tuple[bytes, str]:
     """The picture's file and its extension in lower case; a picture without a file becomes a PNG."""
-    name = images.name(index)
-    if isinstance(images, ShardImages):
-        return images.encoded(index), os.path.splitext(name)[1].lower()
-    if isinstance(images, FileImages):
+    source, extension = images.source(index), os.path.splitext(images.name(index))[1].lower()
+    if isinstance(source, bytes):
+        return source, extension
+    if isinstance(source, str | Path):
         try:
-            return Path(name).read_bytes(), os.path.splitext(name)[1].lower()
+            return Path(source).read_bytes(), extension
         except OSError as error:
-            raise BadImageError(name, (error.strerror or str(error)).lower()) from error
+            raise BadImageError(images.name(index), (error.strerror or str(error)).lower()) from error
     buffer = io.BytesIO()
-    images.load(index).save(buffer, "PNG")
+    source.save(buffer, "PNG")
     return buffer.getvalue(), ".png"
 
 

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
-from PIL import Image
-
 from rexnet.data.byte_source import ByteSource, LocalSource, RemoteSource, is_url
-from rexnet.data.decode import BadImageError, open_image, printable
+from rexnet.data.decode import BadImageError, printable
 from rexnet.data.labelled_images import ImageSet
 from rexnet.data.output_files import write_whole
 from rexnet.data.shard_index import BLOCK_BYTES, ShardIndex, build_index, pack_index, tar_states, unpack_index
@@ -36,19 +34,12 @@ class ShardImages(ImageSet):
         super().__init__(index.target, index.classes)
         self._source, self._index = source, index
 
-    def load(self, index: int) -> Image.Image:
-        try:
-            return open_image(self.encoded(index))
-        except BadImageError as error:
-            raise BadImageError(self.name(index), error.reason) from error
-
     def name(self, index: int) -> str:
         """TAR/MEMBER."""
         row = int(self._rows[index])
         return f"{self._index.tars[self._index.tar[row]]}/{self._index.member(row)}"
 
-    def encoded(self, index: int) -> bytes:
-        """The bytes of the picture's file. Raises BadImageError where they cannot be read."""
+    def source(self, index: int) -> bytes:
         row = int(self._rows[index])
         tar = self._index.tars[self._index.tar[row]]
         start, size = int(self._index.offset[row]), int(self._index.size[row])

@@ -5,25 +5,27 @@ timm and torchvision are imported on first use: reading a configuration or `--he
 
 import dataclasses
 import math
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 
+from rexnet.data.crops import CropInterpolation, RandomPaddedCrop, RandomResizedCrop, limit_aspect
+from rexnet.data.erasing import ErasingMode, RandomErasing
+from rexnet.data.labelled_images import Source
 from rexnet.data.option_checks import require
+from rexnet.data.policies import Picture, as_array, on_arrays
+from rexnet.data.views import View, Views
 from rexnet.models.published import IMAGENET_MEAN, IMAGENET_STD
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 _ERASING_MODES = ("pixel", "rand", "const")
-
-# A picture longer than this many times its short side is first cut to its middle part: resizing 1 x 60,000,000 pixels
-# to a short side of 256 would otherwise ask for terabytes.
-_MAX_ASPECT = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """RGB picture of any size -> float32 (3, image_size_px, image_size_px), channels red, green, blue."""
-        return self._pipeline(_limit_aspect(image))
+        return self._pipeline(limit_aspect(image))
 
     @cached_property
     def _pipeline(self) -> Callable[[Image.Image], torch.Tensor]:
@@ -94,6 +96,8 @@ class AugmentConfig:
     """Smallest and largest share of the picture's area that a random crop keeps."""
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
     """Smallest and largest width-to-height ratio of a random crop."""
+    crop_interpolation: CropInterpolation = "random"
+    """How pixels are interpolated in a random crop and in what auto_augment turns and shears; random: either."""
     crop_padding_px: int = 0
     """For small pictures: pad by so many black pixels and crop at full scale, instead of the random resized crop."""
     horizontal_flip: float = 0.5
@@ -104,7 +108,7 @@ class AugmentConfig:
     """timm's name of a policy, such as rand-m9-mstd0.5 (RandAugment), augmix-m3-w3, original or v0."""
     random_erasing: float = 0.0
     """Probability of overwriting a random rectangle."""
-    erasing_mode: Literal["pixel", "rand", "const"] = "pixel"
+    erasing_mode: ErasingMode = "pixel"
     """What erased rectangles hold: noise per pixel, one random colour, or the mean colour."""
     mixup: float = 0.0
     """Alpha of mixup (blend pairs of pictures), 0 for none."""
@@ -127,6 +131,13 @@ class AugmentConfig:
         for name in ("crop_padding_px", "color_jitter", "mixup", "cutmix"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "from 0 to below 1")
+        interpolations = get_args(CropInterpolation)
+        require(
+            self.crop_interpolation in interpolations,
+            "crop_interpolation",
+            self.crop_interpolation,
+            ", ".join(interpolations),
+        )
         require(self.erasing_mode in _ERASING_MODES, "erasing_mode", self.erasing_mode, ", ".join(_ERASING_MODES))
         self._refuse_idle_settings()
 
@@ -135,6 +146,7 @@ class AugmentConfig:
         for name, used, remedy in (
             ("crop_scale", not self.crop_padding_px, "with --crop-padding-px 0"),
             ("crop_aspect", not self.crop_padding_px, "with --crop-padding-px 0"),
+            ("crop_interpolation", not self.crop_padding_px or bool(self.auto_augment), "with --crop-padding-px 0"),
             ("color_jitter", not self.auto_augment or "3a" in self.auto_augment, "without --auto-augment"),
             ("erasing_mode", self.random_erasing > 0, "beside --random-erasing"),
             ("mixup_prob", mixes, "beside --mixup or --cutmix"),
@@ -147,43 +159,68 @@ class AugmentConfig:
 @dataclass(frozen=True)
 class TrainTransform:
     """Augmentation, then the normalisation of `preprocess`. Random draws come from the global generators of random,
-    numpy and torch, which the loaders seed per picture. Raises ValueError for an unknown auto_augment policy."""
+    numpy and torch, which the loaders seed per picture. Raises ValueError for an unknown auto_augment policy.
+
+    Crops of JPEG files are decoded by `rexnet.data.jpeg`, everything else by `open_image`."""
 
     preprocess: Preprocess
     augment: AugmentConfig
 
     def __post_init__(self):
-        _ = self._pipeline  # so that an unknown policy is refused here, and imports happen before workers are forked
+        _ = self._colour_steps  # refuses an unknown policy here, and imports what workers need before they are forked
 
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        """RGB picture of any size -> float32 (3, image_size_px, image_size_px), channels red, green, blue."""
-        return self._pipeline(_limit_aspect(image))
+    def __call__(self, source: Source) -> torch.Tensor:
+        """A picture of any size -> float32 (3, image_size_px, image_size_px), channels red, green, blue.
+        Raises BadImageError."""
+        return self.finish(Views.of([self.draw(source)]))[0]
+
+    def draw(self, source: Source) -> View:
+        """Everything random, for one picture. Raises BadImageError."""
+        pixels = self._crop(source)
+        if random.random() < self.augment.horizontal_flip:
+            pixels = pixels.flip(2)
+        if self._colour_steps:
+            picture: Picture = pixels.permute(1, 2, 0).numpy()
+            for step in self._colour_steps:
+                picture = step(picture)
+            pixels = torch.from_numpy(as_array(picture)).permute(2, 0, 1)
+        return View(pixels, self._erasing.draw())
+
+    def finish(self, views: Views, device: torch.device | str = "cpu") -> torch.Tensor:
+        """float32 (B, 3, H, W) on `device`, normalised there and then erased: the arithmetic of timm's prefetcher."""
+        pixels = views.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
+        images = torch.empty(pixels.shape, device=device).copy_(pixels)
+        mean, std = (
+            torch.tensor([255 * value for value in values], device=device).view(3, 1, 1)
+            for values in (self.preprocess.mean, self.preprocess.std)
+        )
+        images.sub_(mean).div_(std)
+        views.patches.lay_over(images)
+        return images
 
     @cached_property
-    def _pipeline(self) -> Callable[[Image.Image], torch.Tensor]:
-        from timm.data.random_erasing import RandomErasing
-        from torchvision import transforms
-
+    def _crop(self) -> Callable[[Source], torch.Tensor]:
         size_px, augment = self.preprocess.image_size_px, self.augment
-        mode = transforms.InterpolationMode(self.preprocess.interpolation)
-        steps: list[Any]
         if augment.crop_padding_px:
-            steps = [
-                transforms.Resize(size_px, mode),
-                transforms.RandomCrop(size_px, padding=augment.crop_padding_px),
-            ]
-        else:
-            # timm's version of this crop can round to nothing on pictures of a few pixels
-            steps = [transforms.RandomResizedCrop(size_px, augment.crop_scale, augment.crop_aspect, mode)]
-        if augment.horizontal_flip:
-            steps.append(transforms.RandomHorizontalFlip(augment.horizontal_flip))
-        steps += [*self._colour_steps(), _ToTensor(self.preprocess.mean, self.preprocess.std)]
-        if augment.random_erasing:
-            steps.append(RandomErasing(augment.random_erasing, mode=augment.erasing_mode, device="cpu"))
-        pipeline: Any = transforms.Compose(steps)
-        return pipeline
+            return RandomPaddedCrop(
+                size_px=size_px, padding_px=augment.crop_padding_px, interpolation=self.preprocess.interpolation
+            )
+        return RandomResizedCrop(
+            size_px=size_px,
+            scale=augment.crop_scale,
+            aspect=augment.crop_aspect,
+            interpolation=augment.crop_interpolation,
+        )
 
-    def _colour_steps(self) -> list[Any]:
+    @cached_property
+    def _erasing(self) -> RandomErasing:
+        augment = self.augment
+        return RandomErasing(
+            probability=augment.random_erasing, mode=augment.erasing_mode, size_px=self.preprocess.image_size_px
+        )
+
+    @cached_property
+    def _colour_steps(self) -> list[Callable[[Picture], Picture]]:
         from timm.data.transforms_factory import transforms_imagenet_train
 
         augment = self.augment
@@ -193,7 +230,7 @@ class TrainTransform:
                 self.preprocess.image_size_px,
                 color_jitter=color_jitter,
                 auto_augment=augment.auto_augment,
-                interpolation=self.preprocess.interpolation,
+                interpolation=augment.crop_interpolation,
                 mean=self.preprocess.mean,
                 separate=True,
             )
@@ -203,7 +240,7 @@ class TrainTransform:
                 f"--auto-augment is {augment.auto_augment!r}, which timm does not know{reason}; allowed: names "
                 "such as rand-m9-mstd0.5, augmix-m3-w3, original and v0"
             ) from error
-        return stages[1].transforms
+        return [on_arrays(step) for step in stages[1].transforms]
 
 
 @dataclass(frozen=True)
@@ -255,13 +292,6 @@ class _ToTensor:
         for channel, table in enumerate(self._table):
             np.take(table, pixels[:, :, channel], out=normalised[channel], mode="clip")  # "raise" would copy `out`
         return torch.from_numpy(normalised)
-
-
-def _limit_aspect(image: Image.Image) -> Image.Image:
-    width, height = image.size
-    keep_px = _MAX_ASPECT * min(width, height)
-    left, top = max(0, (width - keep_px) // 2), max(0, (height - keep_px) // 2)
-    return image.crop((left, top, width - left, height - top)) if left or top else image
 
 
 def _check(allowed: bool, config: object, name: str, rule: str) -> None:

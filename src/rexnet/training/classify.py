@@ -81,8 +81,15 @@ def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[T
         "pin_memory": world.device.type == "cuda",
     }
     mixer = batch_mixer(config.augment, len(sets.classes))
-    balanced = config.input.balance == "sampler"
-    train_batches = TrainBatches(sets.train, transform, seed=config.run.seed, mixer=mixer, balanced=balanced, **loading)
+    train_batches = TrainBatches(
+        sets.train,
+        transform,
+        seed=config.run.seed,
+        device=world.device,
+        mixer=mixer,
+        balanced=config.input.balance == "sampler",
+        **loading,
+    )
     return train_batches, EvalBatches(sets.val, preprocess, **loading)
 
 

@@ -1,0 +1,115 @@
+"""Training's random crops: from wherever a picture comes from to uint8 pixels of the size the network sees."""
+
+import math
+import random
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, final
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from rexnet.data.decode import open_image
+from rexnet.data.jpeg import Box, Jpeg, open_jpeg
+from rexnet.data.labelled_images import Source
+
+# A picture longer than this many times its short side is first cut to its middle part: resizing 1 x 60,000,000 pixels
+# to a short side of 256 would otherwise ask for terabytes.
+_MAX_ASPECT = 100
+
+_TRIES = 10
+
+CropInterpolation = Literal["random", "bilinear", "bicubic"]
+
+
+def middle(size: tuple[int, int]) -> Box:
+    """The middle part of a picture of (width, height) pixels that is at most 100 times as long as wide."""
+    width, height = size
+    keep_px = _MAX_ASPECT * min(width, height)
+    left, top = max(0, (width - keep_px) // 2), max(0, (height - keep_px) // 2)
+    return Box(left, top, width - 2 * left, height - 2 * top)
+
+
+def limit_aspect(image: Image.Image) -> Image.Image:
+    box = middle(image.size)
+    return image if (box.width, box.height) == image.size else image.crop(box.corners)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RandomResizedCrop:
+    """A random part of the picture, resized: `scale` bounds its share of the area, `aspect` its width-to-height ratio,
+    as in Inception's training and timm's RandomResizedCropAndInterpolation. `interpolation` "random" is bilinear or
+    bicubic with equal chances."""
+
+    size_px: int
+    scale: tuple[float, float]
+    aspect: tuple[float, float]
+    interpolation: CropInterpolation
+
+    def __call__(self, source: Source) -> torch.Tensor:
+        """uint8 (3, size_px, size_px), channels red, green, blue, in channels-last memory. Raises BadImageError."""
+        picture = _open(source)
+        box = self.draw(picture.size)
+        pixels = picture.crop(box, self.size_px) if isinstance(picture, Jpeg) else np.asarray(picture.crop(box.corners))
+        return resize(pixels, self.size_px, self._draw_interpolation())
+
+    def draw(self, size: tuple[int, int]) -> Box:
+        """The part to take of a picture of (width, height) pixels: in the tenth vain try, its middle."""
+        left, top, width, height = middle(size)
+        narrowest, widest = self.aspect
+        for _ in range(_TRIES):
+            area = random.uniform(*self.scale) * width * height
+            aspect = math.exp(random.uniform(math.log(narrowest), math.log(widest)))
+            part = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < part[0] <= width and 0 < part[1] <= height:
+                return Box(left + random.randint(0, width - part[0]), top + random.randint(0, height - part[1]), *part)
+        aspect = min(max(width / height, narrowest), widest)
+        part = min(width, round(height * aspect)), min(height, round(width / aspect))
+        return Box(left + (width - part[0]) // 2, top + (height - part[1]) // 2, *part)
+
+    def _draw_interpolation(self) -> str:
+        return random.choice(("bilinear", "bicubic")) if self.interpolation == "random" else self.interpolation
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RandomPaddedCrop:
+    """For small pictures: the short side resized to `size_px`, black pixels around, a random square of the result."""
+
+    size_px: int
+    padding_px: int
+    interpolation: str
+
+    def __call__(self, source: Source) -> torch.Tensor:
+        """As `RandomResizedCrop`."""
+        picture = source if isinstance(source, Image.Image) else open_image(source)
+        return torch.from_numpy(np.array(self._steps(limit_aspect(picture)))).permute(2, 0, 1)
+
+    @cached_property
+    def _steps(self) -> Any:
+        from torchvision import transforms
+
+        mode = transforms.InterpolationMode(self.interpolation)
+        return transforms.Compose(
+            [
+                transforms.Resize(self.size_px, mode),
+                transforms.RandomCrop(self.size_px, padding=self.padding_px),
+            ]
+        )
+
+
+def resize(pixels: np.ndarray, size_px: int, interpolation: str) -> torch.Tensor:
+    """uint8 (H, W, 3) -> uint8 (3, size_px, size_px) in channels-last memory. `interpolation` bilinear or bicubic, with
+    antialiasing: Pillow's arithmetic in vector instructions, see `tests/data/test_crops.py` for how close."""
+    # In this layout alone does torch take its fast way; negative strides it does not take at all.
+    batch = torch.from_numpy(np.array(pixels, order="C"))[None].permute(0, 3, 1, 2)
+    return functional.interpolate(batch, (size_px, size_px), mode=interpolation, antialias=True)[0]
+
+
+def _open(source: Source) -> Image.Image | Jpeg:
+    if isinstance(source, Image.Image):
+        return source
+    return open_jpeg(source) or open_image(source)
