@@ -40,22 +40,24 @@ def train(arguments: Sequence[str]) -> None:
 
 def validate(arguments: Sequence[str]) -> None:
     """Measure a trained classifier on labelled images"""
-    from rexnet.training import classify
-    from rexnet.training.config import ValidateConfig
     from rexnet.training.distributed import is_main_process
+    from rexnet.training.validate import ValidateConfig, validate
 
-    result = classify.validate(_read_options("validate", ValidateConfig, arguments))
+    result = validate(_read_options("validate", ValidateConfig, arguments))
     if not is_main_process():
         return
-    table = _table("class", "images", "correct", "top-1 %")
-    for name, counts in result["by_class"].items():
-        table.add_row(name, str(counts["images"]), str(counts["correct"]), _percent(counts["top1"]))
+    table = _table("class", "images", "called so", "correct", "precision %", "recall %", "F1 %")
+    for name, row in result["by_class"].items():
+        shares = (_percent(row[key]) for key in ("precision", "recall", "f1"))
+        table.add_row(name, str(row["images"]), str(row["called"]), str(row["correct"]), *shares)
     _show(table)
     for what in ("skipped", "missing_classes"):
         if result[what]:
             more = ", ..." if len(result[what]) > 5 else ""
             print(f"{what.replace('_', ' ')}: {len(result[what])} ({', '.join(result[what][:5])}{more})")
-    print(f"{result['images']:,} images  top-1 {_percent(result['top1'])} %  top-5 {_percent(result['top5'])} %")
+    named = {"top-1": "top1", "top-5": "top5", "macro recall": "macro_recall", "macro F1": "macro_f1"}
+    figures = "  ".join(f"{name} {_percent(result[key])} %" for name, key in named.items())
+    print(f"{result['images']:,} images  {figures}")
 
 
 def predict(arguments: Sequence[str]) -> None:

@@ -57,7 +57,11 @@ def test_one_split_is_divided(datasets, tmp_path):
     data = save_parquet(datasets, tmp_path / "set", {"train": 30})
     sets = load_image_sets(data, val_fraction=0.2, seed=1)
     assert (len(sets.train), len(sets.val)) == (24, 6) and "20 % of each class held back" in sets.description
-    for images in (sets.train, sets.val):
+    few = load_image_sets(data, val_fraction=0.2, seed=1, shots=2).train
+    assert few.targets.tolist().count(1) == 2 and len(few) == 6
+    held_back = load_labelled_images(data, sets.classes, drawn=sets.drawn)
+    assert [held_back.name(i) for i in range(6)] == [sets.val.name(i) for i in range(6)]
+    for images in (sets.train, sets.val, few):
         number = int(images.name(2).rpartition("/")[2])
         assert images.load(2).tobytes() == draw("cat", number).tobytes()
 

@@ -189,6 +189,23 @@ def test_several_runs_are_compared(trained_run, run, output):
     assert page.count("li", class_="wide3") == 0 and "These are" not in page.text
 
 
+def test_the_goal_is_what_the_page_calls_best(trained_run, run, output):
+    config = run.read("config.json")
+    config["schedule"]["goal"] = "macro_f1"
+    run.write("config.json", config)
+    rows = [{**row, "val_macro_f1": 87.5 if row["epoch"] == 2 else 1.0} for row in run.rows()]
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = report(run.path, output=output)
+    assert "best macro F187.50 %at epoch2" in page.text and "best top-1" not in page.text
+    assert page.count("svg", role="img") == 5 and page.count("circle", class_="ring") == 1
+    assert "Macro F1, %" in page.text
+
+    page = report(trained_run, run.path, output=output)
+    assert "The epoch with the highest top-1 or macro F1 on the held-back images" in page.text
+    assert "100.00 % top-1" in page.text and "87.50 % macro F1" in page.text and "best figure" in page.text
+    assert page.count("circle", class_="ring") == 2
+
+
 def test_more_than_a_thousand_classes_stay_within_the_bound(run, output, tmp_path):
     """1,100 classes of noise, one image each, 2,000 epochs: all sections at their largest."""
     classes = tuple(f"a rather long name of class {number:04}" for number in range(1100))

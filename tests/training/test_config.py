@@ -12,11 +12,11 @@ from rexnet.training.config import (
     RunConfig,
     ScheduleConfig,
     TrainConfig,
-    ValidateConfig,
     changed_options,
     config_from_dict,
     config_to_dict,
 )
+from rexnet.training.validate import ValidateConfig
 
 
 def parse(arguments: str, default: TrainConfig | None = None) -> TrainConfig:
@@ -30,7 +30,8 @@ def test_the_stable_options_reach_their_fields():
         "--weights w.pth --device cpu --seed 5 --workers 2 --output out --optimizer adamw --momentum 0.8 "
         "--weight-decay 0.1 --warmup-epochs 2 --warmup-lr 0.001 --min-lr 0.0001 --clip-grad 1 --drop-rate 0.1 "
         "--drop-path-rate 0.2 --stem-stride 1 --ema-decay 0.99 --amp bf16 --no-channels-last --compile --threads 1 "
-        "--bad-image skip --val-fraction 0.3 --crop-scale 0.3 1 --auto-augment rand-m9-mstd0.5 --random-erasing 0.2 "
+        "--bad-image skip --val-fraction 0.3 --shots 5 --balance loss --goal macro_f1 --patience 9 "
+        "--crop-scale 0.3 1 --auto-augment rand-m9-mstd0.5 --random-erasing 0.2 "
         "--mixup 0.2 --cutmix 1 --label-smoothing 0.1"
     )
     assert config == TrainConfig(
@@ -39,7 +40,7 @@ def test_the_stable_options_reach_their_fields():
         network=NetworkConfig(
             model="rexnet_lite_100", weights="w.pth", drop_rate=0.1, drop_path_rate=0.2, stem_stride=1
         ),
-        input=InputConfig(image_size=96, bad_image="skip", val_fraction=0.3),
+        input=InputConfig(image_size=96, bad_image="skip", val_fraction=0.3, shots=5, balance="loss"),
         augment=AugmentConfig(
             crop_scale=(0.3, 1.0),
             auto_augment="rand-m9-mstd0.5",
@@ -49,7 +50,9 @@ def test_the_stable_options_reach_their_fields():
             label_smoothing=0.1,
         ),
         optim=OptimConfig(optimizer="adamw", lr=0.3, momentum=0.8, weight_decay=0.1, clip_grad=1.0, ema_decay=0.99),
-        schedule=ScheduleConfig(epochs=7, warmup_epochs=2.0, warmup_lr=0.001, min_lr=0.0001),
+        schedule=ScheduleConfig(
+            epochs=7, warmup_epochs=2.0, warmup_lr=0.001, min_lr=0.0001, goal="macro_f1", patience=9
+        ),
         run=RunConfig(
             batch_size=16,
             seed=5,
@@ -78,7 +81,19 @@ def test_resume_with_and_without_a_folder(arguments, resume):
     assert parse(arguments).run.resume == resume
 
 
-@pytest.mark.parametrize("arguments", ["--epochs 0", "--epoch-s 3", "--lr zero", "--amp half", "--resume a b"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--epochs 0",
+        "--balance maybe",
+        "--goal top5",
+        "--shots few",
+        "--epoch-s 3",
+        "--lr zero",
+        "--amp half",
+        "--resume a b",
+    ],
+)
 def test_what_tyro_refuses_ends_with_exit_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         parse(arguments)
@@ -94,6 +109,7 @@ def test_what_tyro_refuses_ends_with_exit_code_2(arguments, capsys):
         (NetworkConfig, {"drop_path_rate": -0.1}, ("--drop-path-rate", "-0.1")),
         (InputConfig, {"val_fraction": 1.0}, ("--val-fraction", "1.0")),
         (InputConfig, {"image_size": 0}, ("--image-size", "0")),
+        (InputConfig, {"shots": 0}, ("--shots", "0", "1 or more")),
         (OptimConfig, {"lr": 0.0}, ("--lr", "0.0")),
         (OptimConfig, {"lr": float("nan")}, ("--lr", "nan")),
         (OptimConfig, {"lr_batch": -1}, ("--lr-batch", "-1")),

@@ -38,7 +38,7 @@ with joined("cpu") as world:
     for batch_size in (1, 4, 100):
         batches = EvalBatches(sets.val, preprocess, batch_size=batch_size, rank=world.rank, world_size=world.size)
         found = evaluate(model, batches, classes=sets.classes, world=world)
-        counts.append([found.images, found.correct, found.correct_in_top5, round(found.loss_sum, 4)])
+        counts.append([found.images, found.correct, found.called, found.correct_in_top5, round(found.loss_sum, 4)])
 
     # With frozen statistics, the gradient averaged over the processes is that of the whole batch.
     model.eval()
@@ -102,8 +102,8 @@ def test_two_processes_do_what_one_does(prime_folder, tmp_path):
     assert {**first, "big": 0} == {**second, "big": 0}
     for counts in one["counts"]:
         assert sum(counts[0]) == 13
-    assert [row[:3] for row in first["counts"]] == [row[:3] for row in one["counts"]]
-    assert [row[3] for row in first["counts"]] == pytest.approx([row[3] for row in one["counts"]], abs=1e-3)
+    assert [row[:4] for row in first["counts"]] == [row[:4] for row in one["counts"]]
+    assert [row[4] for row in first["counts"]] == pytest.approx([row[4] for row in one["counts"]], abs=1e-3)
     assert first["weights"] == pytest.approx(one["weights"], rel=1e-5)
     for result in (one, first, second):
         assert result["discarded"] and result["untouched"] and result["shared"]

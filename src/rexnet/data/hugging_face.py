@@ -1,7 +1,6 @@
 """Image data sets of the Hugging Face `datasets` library, by name or folder; written hfds/NAME, as in timm."""
 
-import copy
-from typing import Any, Self, final
+from typing import Any, final
 
 import numpy as np
 
@@ -17,21 +16,14 @@ class HuggingFaceImages(ImageSet):
 
     def __init__(self, rows: Any, image_column: str, targets: np.ndarray, classes: list[str], label: str):
         super().__init__(targets, classes)
-        self._rows, self._image_column, self._label = rows, image_column, label
-        self._numbers = np.arange(len(self.targets))
-
-    def subset(self, chosen: np.ndarray) -> Self:
-        """The pictures at the positions `chosen`, (n,)."""
-        other = copy.copy(self)
-        other.targets, other._numbers = self.targets[chosen], self._numbers[chosen]
-        return other
+        self._table, self._image_column, self._label = rows, image_column, label
 
     def source(self, index: int) -> bytes | str:
-        stored = self._rows[int(self._numbers[index])][self._image_column]
+        stored = self._table[int(self._rows[index])][self._image_column]
         return stored["bytes"] or stored["path"]
 
     def name(self, index: int) -> str:
-        return f"{self._label}/{self._numbers[index]}"
+        return f"{self._label}/{self._rows[index]}"
 
 
 def load_hugging_face(data: str) -> dict[str, HuggingFaceImages]:

@@ -12,7 +12,9 @@ from typing import Literal
 
 import numpy as np
 
+from rexnet.data.class_balance import draw_shots
 from rexnet.data.decode import BadImageError, has_image_extension, image_files, printable, stored_size_px
+from rexnet.data.drawn_splits import DrawnSplit, fingerprint
 from rexnet.data.labelled_images import FileImages, ImageSet
 from rexnet.data.named_sets import is_named_set, load_named_set, named_set_is_small, stratified_split
 from rexnet.data.packed_sets import is_packed_set, load_packed_set, some_sides_px, split_packed_set
@@ -28,18 +30,22 @@ _HEADERS_TO_PEEK_AT = 32
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSets:
-    """Both sides have the same `classes`. `description` is one line that states the sizes and the split."""
+    """Both sides have the same `classes`. `description` is one line that states the sizes and the split; `drawn` is the
+    split where it was not the data's own."""
 
     train: ImageSet
     val: ImageSet
     description: str
+    drawn: DrawnSplit | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.train.classes
 
 
-def load_image_sets(data: str | Path, *, val_fraction: float | None = None, seed: int = 0) -> ImageSets:
+def load_image_sets(
+    data: str | Path, *, val_fraction: float | None = None, seed: int = 0, shots: int | None = None
+) -> ImageSets:
     """Training and validation images of `data`:
 
     - `digits`: scikit-learn's 1,797 handwritten digits, 8 x 8 pixels; always the same fifth is held back. (A folder of
@@ -48,81 +54,113 @@ def load_image_sets(data: str | Path, *, val_fraction: float | None = None, seed
     - a folder with train/ and val/ (or valid/, validation/, test/; the first of these counts), each with a folder per
       class, or a single folder of class folders: then `val_fraction` (default 0.2) of each class, drawn by `seed`, is
       held back, at least one image of each; a class with a single image keeps it for training.
-
     - a folder of tars, or its URL, and `hfds/NAME`: see `rexnet.data.shards` and `rexnet.data.hugging_face`; split like
       a folder where they have no split.
 
-    Class folders may be nested or linked. Names that start with a dot and files without an image extension are left
-    out. Classes are in plain sorted order of their names ("10" before "2").
+    `shots` leaves so many images of each class to train on, drawn by `seed`; what is held back stays the same. Class
+    folders may be nested or linked. Names that start with a dot and files without an image extension are left out.
+    Classes are in plain sorted order of their names ("10" before "2").
 
     Raises ValueError for data that does not exist or has no class folders, a class without images, fewer than two
     classes, and a class that is missing on one side.
     """
     if val_fraction is not None and not 0 < val_fraction < 1:
         raise ValueError(f"val_fraction is {val_fraction}, but must be above 0 and below 1")
+    fraction, whole, sides = val_fraction or DEFAULT_VAL_FRACTION, None, "its own split"
     if is_named_set(data):
-        title, split, fixed = str(data), "its own split", True
-        train, val = load_named_set(str(data))
+        title, (train, val) = str(data), load_named_set(str(data))
     elif is_packed_set(data):
         packed = load_packed_set(data)
-        title, fixed = packed.title, packed.val is not None
-        split = packed.sides if fixed else _held_back(val_fraction, seed)
-        train, val = split_packed_set(packed, val_fraction or DEFAULT_VAL_FRACTION, seed)
+        title, sides, whole = packed.title, packed.sides, packed.train if packed.val is None else None
+        train, val = split_packed_set(packed, fraction, seed)
     else:
         root = _existing_folder(data)
         title, val_folder = printable(root.resolve().name), _val_folder(root)
-        fixed = val_folder is not None
         if val_folder:
-            split = f"{_TRAIN}/, {val_folder.name}/"
+            sides = f"{_TRAIN}/, {val_folder.name}/"
             train, val = _two_folders(root / _TRAIN, val_folder)
         else:
-            split, fraction = _held_back(val_fraction, seed), val_fraction or DEFAULT_VAL_FRACTION
-            train, val = _split_folder(root / _TRAIN if (root / _TRAIN).is_dir() else root, fraction, seed)
-    if fixed and val_fraction is not None:
+            whole = _whole_folder(root / _TRAIN if (root / _TRAIN).is_dir() else root)
+            train, val = (whole.subset(part) for part in stratified_split(whole.targets, fraction, seed))
+    drawn = None
+    if whole is not None:
+        drawn = DrawnSplit(val_fraction=fraction, seed=seed, fingerprint=fingerprint(whole))
+    elif val_fraction is not None:
         logger.warning("val_fraction %g has no effect: %s comes with its own split", val_fraction, printable(data))
+    split = drawn.words if drawn else sides
+    if shots is not None:
+        train, split = draw_shots(train, shots, seed), f"{split}; {shots} of each class to train on, seed {seed}"
     sizes = f"{len(train):,} train / {len(val):,} val images of {len(train.classes):,} classes"
-    return ImageSets(train=train, val=val, description=f"{title}: {sizes} ({split})")
+    return ImageSets(train=train, val=val, description=f"{title}: {sizes} ({split})", drawn=drawn)
 
 
 def load_labelled_images(
-    data: str | Path, classes: Sequence[str], *, split: Literal["train", "val"] = "val"
+    data: str | Path,
+    classes: Sequence[str],
+    *,
+    split: Literal["train", "val"] = "val",
+    drawn: DrawnSplit | None = None,
 ) -> ImageSet:
     """Images to measure a model on that knows `classes`; targets index `classes`, matched by name.
 
-    `data` as for `load_image_sets`, of which one side is taken; a single folder of class folders is taken whole.
-    Classes without images are fine here, see `ImageSet.missing_classes`. Raises ValueError for a class that the model
-    does not know, and where there are no images at all.
+    `data` as for `load_image_sets`, of which one side is taken. Data without a split of its own is divided as `drawn`
+    says where it is the very set that was drawn from, and taken whole otherwise; either is said. Classes without images
+    are fine here, see `ImageSet.missing_classes`. Raises ValueError for a class that the model does not know, and where
+    there are no images at all.
     """
     if is_named_set(data):
         train, val = load_named_set(str(data))
         found = train if split == "train" else val
     elif is_packed_set(data):
         packed = load_packed_set(data)
-        found = packed.train if split == "train" or packed.val is None else packed.val
+        whole = packed.train if packed.val is None else None
+        found = packed.train if split == "train" else packed.val
+        if whole is not None:
+            found = _drawn_side(whole, drawn, split) or _told_whole(whole, packed.title)
         if found is None:
             raise ValueError(f"{packed.title} has no images to train on, only {packed.sides}")
     else:
-        root = _existing_folder(data)
-        train_folder = root / _TRAIN if (root / _TRAIN).is_dir() else None
-        val_folder = _val_folder(root)
-        if train_folder and not val_folder and split == "val":
-            raise ValueError(
-                f"{printable(root)} has {_TRAIN}/ but none of {_some(_VAL)}: name the folder to measure on"
-            )
-        chosen = train_folder if split == "train" else val_folder
-        if chosen is None:
-            text = "%s has no split of its own: all of it is measured, images that were trained on among them"
-            logger.warning(text, printable(root))
-        by_class = _class_files(chosen or root)
-        if empty := [name for name, paths in by_class.items() if not paths]:
-            logger.warning("%s: left out class folders without images: %s", printable(chosen or root), _some(empty))
-        found = _file_images({name: paths for name, paths in by_class.items() if paths})
+        found = _labelled_folder(_existing_folder(data), split, drawn)
     unknown = sorted(set(found.classes) - set(classes))
     if unknown:
         raise ValueError(f"{printable(data)} has classes that the model does not know: {_some(unknown)}")
     if not len(found):
         raise ValueError(f"the class folders of {printable(data)} hold no images")
     return found.with_classes(classes)
+
+
+def _labelled_folder(root: Path, split: Literal["train", "val"], drawn: DrawnSplit | None) -> ImageSet:
+    train_folder = root / _TRAIN if (root / _TRAIN).is_dir() else None
+    val_folder = _val_folder(root)
+    chosen = train_folder if split == "train" else val_folder
+    folder = chosen or train_folder or root
+    by_class = _class_files(folder)
+    if empty := [name for name, paths in by_class.items() if not paths]:
+        logger.warning("%s: left out class folders without images: %s", printable(folder), _some(empty))
+    images = _file_images({name: paths for name, paths in by_class.items() if paths})
+    if not val_folder and (side := _drawn_side(images, drawn, split)):
+        return side
+    if train_folder and not chosen:
+        raise ValueError(f"{printable(root)} has {_TRAIN}/ but none of {_some(_VAL)}: name the folder to measure on")
+    return images if chosen else _told_whole(images, root)
+
+
+def _drawn_side(images: ImageSet, drawn: DrawnSplit | None, split: Literal["train", "val"]) -> ImageSet | None:
+    """The side of `images` that `drawn` gave them; None where it was drawn from other images."""
+    if drawn is None or not drawn.fits(images):
+        return None
+    train, val = stratified_split(images.targets, drawn.val_fraction, drawn.seed)
+    chosen = train if split == "train" else val
+    what = "left to train on" if split == "train" else "held back"
+    text = "the split of the training is repeated: the %d of %d images that were %s are measured (%s)"
+    logger.info(text, len(chosen), len(images), what, drawn.words)
+    return images.subset(chosen)
+
+
+def _told_whole(images: ImageSet, data: str | Path) -> ImageSet:
+    text = "%s has no split of its own: all of it is measured, images that were trained on among them"
+    logger.warning(text, printable(data))
+    return images
 
 
 def small_images(data: str | Path) -> bool:
@@ -141,10 +179,6 @@ def small_images(data: str | Path) -> bool:
             except BadImageError:
                 continue
     return bool(sides_px) and float(np.median(sides_px)) <= SMALL_IMAGE_PX
-
-
-def _held_back(val_fraction: float | None, seed: int) -> str:
-    return f"{100 * (val_fraction or DEFAULT_VAL_FRACTION):g} % of each class held back, seed {seed}"
 
 
 def _existing_folder(data: str | Path) -> Path:
@@ -175,19 +209,15 @@ def _two_folders(train_folder: Path, val_folder: Path) -> tuple[ImageSet, ImageS
     return train, val
 
 
-def _split_folder(folder: Path, val_fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
+def _whole_folder(folder: Path) -> ImageSet:
+    """The images of the class folders, of which some can be held back."""
     by_class = _non_empty_class_files(folder)
     single = [name for name, paths in by_class.items() if len(paths) == 1]
     if len(single) == len(by_class):
         raise ValueError(f"no class in {printable(folder)} has two images, so none can be held back for validation")
     if single:
         logger.warning("classes with a single image, which is trained on but never validated: %s", _some(single))
-    paths, targets = _flatten(by_class)
-    train, val = (
-        FileImages([paths[index] for index in chosen], targets[chosen], tuple(by_class))
-        for chosen in stratified_split(targets, val_fraction, seed)
-    )
-    return train, val
+    return _file_images(by_class)
 
 
 def _non_empty_class_files(folder: Path) -> dict[str, list[str]]:

@@ -24,6 +24,8 @@ class ImageSet(ABC):
     def __init__(self, targets: np.ndarray | Sequence[int], classes: Sequence[str]):
         self.classes = tuple(classes)
         self.targets = np.asarray(targets, dtype=np.int64)
+        # Where each picture is in what holds them all: a subset shares that and has other rows.
+        self._rows = np.arange(len(self.targets))
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -33,6 +35,12 @@ class ImageSet(ABC):
         """Classes without an image here."""
         counts = np.bincount(self.targets, minlength=len(self.classes))
         return tuple(name for name, count in zip(self.classes, counts, strict=True) if not count)
+
+    def subset(self, chosen: np.ndarray) -> Self:
+        """The pictures at the positions `chosen`, (n,)."""
+        other = copy.copy(self)
+        other.targets, other._rows = self.targets[chosen], self._rows[chosen]
+        return other
 
     def with_classes(self, classes: Sequence[str]) -> Self:
         """The same images with targets that index `classes`, by name; every class here must be among them."""
@@ -74,8 +82,9 @@ class FileImages(ImageSet):
         return self.name(index)
 
     def name(self, index: int) -> str:
-        start = self._ends[index - 1] if index else 0
-        return os.fsdecode(self._text[start : self._ends[index]].tobytes())
+        row = self._rows[index]
+        start = self._ends[row - 1] if row else 0
+        return os.fsdecode(self._text[start : self._ends[row]].tobytes())
 
 
 @final
@@ -90,7 +99,7 @@ class ArrayImages(ImageSet):
         self._pixels, self._label, self._numbers = pixels, label, numbers
 
     def source(self, index: int) -> Image.Image:
-        return Image.fromarray(self._pixels[index]).convert("RGB")
+        return Image.fromarray(self._pixels[self._rows[index]]).convert("RGB")
 
     def name(self, index: int) -> str:
-        return f"{self._label}/{self._numbers[index]}"
+        return f"{self._label}/{self._numbers[self._rows[index]]}"

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from rexnet.data.class_balance import balanced_draws
 from rexnet.data.decode import BadImageError, BadImagePolicy
 from rexnet.data.labelled_images import ImageSet
 from rexnet.data.transforms import BatchMixer, TrainTransform, Views
@@ -39,7 +40,8 @@ class Batch(NamedTuple):
 
 
 class _Wanted(NamedTuple):
-    """One batch to read. `random_key` is None where nothing random happens."""
+    """One batch to read. `random_key` is None where nothing random happens; `indices` may be draws then, see
+    `balanced_draws`: an image that comes again is augmented anew."""
 
     indices: np.ndarray
     random_key: tuple[int, int] | None = None  # seed, epoch
@@ -77,6 +79,8 @@ class TrainBatches:
     with fewer than two is filled up with the images that follow in the set. With "error" the first raises
     BadImageError.
 
+    `balanced`: every class comes equally often, its images again or not at all as that takes; see `balanced_draws`.
+
     Batches are on `device`, indices aside. What crosses from a worker is uint8 and four times smaller than the batch;
     normalising, laying erased parts over and mixing happen on the device.
 
@@ -98,6 +102,7 @@ class TrainBatches:
         bad_image: BadImagePolicy = "error",
         pin_memory: bool = False,
         mixer: BatchMixer | None = None,
+        balanced: bool = False,
         start_method: str | None = None,
     ):
         if batch_size < 2:
@@ -114,6 +119,7 @@ class TrainBatches:
             logger.info("the last batch of one image is merged into the one before")
         self._num_indices, self._batch_size = len(image_set), batch_size
         self._seed, self._rank, self._world_size = seed, rank, world_size
+        self._balanced_targets = image_set.targets if balanced else None
         self._bad_image: BadImagePolicy = bad_image
         self._transform, self._mixer, self._device = transform, mixer, device
         self._plan = _Plan([])
@@ -143,7 +149,8 @@ class TrainBatches:
         return Batch(images, targets, read.indices[: len(images)])
 
     def _order(self, epoch: int) -> list[_Wanted]:
-        order = np.random.default_rng([_ORDER, self._seed, epoch]).permutation(self._num_indices)
+        generator, targets = np.random.default_rng([_ORDER, self._seed, epoch]), self._balanced_targets
+        order = generator.permutation(self._num_indices) if targets is None else balanced_draws(targets, generator)
         mine = order[: self.num_images][self._rank :: self._world_size]
         cuts = np.arange(1, len(self)) * self._batch_size
         return [_Wanted(indices, (self._seed, epoch), at_least=2) for indices in np.split(mine, cuts)]
@@ -215,9 +222,10 @@ class _Reader(Dataset):
         images: list[Any] = []
         indices: list[int] = []
         bad: list[tuple[str, str]] = []
-        for index in self._candidates(wanted, indices):
+        for draw in self._candidates(wanted, indices):
+            index = draw % len(self._image_set)
             if wanted.random_key:
-                _seed_all(_IMAGE, *wanted.random_key, index)
+                _seed_all(_IMAGE, *wanted.random_key, draw)
             try:
                 images.append(self._transform(self._fetch(index)))
             except BadImageError as error:

@@ -1,16 +1,13 @@
 """Labelled images in tars of the WebDataset format, on a disk or behind a URL: any picture by its index, so that order,
 ranks, workers and resuming work as with files."""
 
-import copy
 import json
 import logging
 import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, final
-
-import numpy as np
+from typing import Any, final
 
 from rexnet.data.byte_source import ByteSource, LocalSource, RemoteSource, is_url
 from rexnet.data.decode import BadImageError, printable
@@ -36,13 +33,6 @@ class ShardImages(ImageSet):
     def __init__(self, source: ByteSource, index: ShardIndex):
         super().__init__(index.target, index.classes)
         self._source, self._index = source, index
-        self._rows = np.arange(len(index))
-
-    def subset(self, chosen: np.ndarray) -> Self:
-        """The pictures at the positions `chosen`, (n,)."""
-        other = copy.copy(self)
-        other.targets, other._rows = self.targets[chosen], self._rows[chosen]
-        return other
 
     def name(self, index: int) -> str:
         """TAR/MEMBER."""

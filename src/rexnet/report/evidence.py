@@ -70,7 +70,7 @@ def gather_evidence(
         return Evidence(notes=notes)
     cost = measure_cost(model, model.preprocess.image_size_px)
     if data is not None:
-        images, description = load_labelled_images(data, model.classes), f"images of {data}"
+        images, description = load_labelled_images(data, model.classes, drawn=model.split), f"images of {data}"
     else:
         images, description = _held_back_images(record, model.classes, notes), "held-back images"
     if images is None:
@@ -118,7 +118,10 @@ def _held_back_images(record: RunRecord, classes: tuple[str, ...], notes: list[s
     options = record.options()
     try:
         sets = load_image_sets(
-            record.config["data"], val_fraction=options["input"]["val_fraction"], seed=options["run"]["seed"]
+            record.config["data"],
+            val_fraction=options["input"]["val_fraction"],
+            seed=options["run"]["seed"],
+            shots=options["input"].get("shots"),
         )
         if set(sets.classes) != set(classes):
             raise ValueError(f"{record.config['data']} has other classes now than the run")

@@ -11,6 +11,7 @@ from rexnet.report.line_chart import Line, line_chart
 from rexnet.report.markup import Markup, join, tag
 from rexnet.report.run_record import RunRecord, changed_between, percent
 from rexnet.report.sections import duration, evidence_sections, table, time_section
+from rexnet.training.config import GOAL_NAMES, Goal
 
 _COLOURS = 8
 """In page.css; further runs begin again at the first."""
@@ -86,7 +87,7 @@ def _facts(record: RunRecord, evidence: Evidence) -> dict[str, str]:
     best, cost, spent = record.best, evidence.cost, record.time_spent()
     speed, network = record.images_per_second, record.options()["network"]
     return {
-        "best top-1": f"{best['val_top1']:.2f} %" if best else "-",
+        f"best {GOAL_NAMES[record.goal]}": f"{best[f'val_{record.goal}']:.2f} %" if best else "-",
         "at epoch": str(best["epoch"]) if best else "-",
         "network": network["model"] if network["width"] is None else f"{network['model']} x{network['width']:g}",
         "parameters": f"{cost.parameters / 1e6:.2f} M" if cost else "-",
@@ -110,8 +111,15 @@ def _comparison(pairs: Pairs) -> Markup:
     facts = [_facts(record, evidence) for record, evidence in pairs]
     heads = [join(_swatch(number), record.label) for number, (record, _) in enumerate(pairs)]
     rows = [[head, *row.values()] for head, row in zip(heads, facts, strict=True)]
-    caption = "The epoch with the highest top-1 on the held-back images, and what it took"
-    return tag("section", tag("h2", "What they reached"), table(["run", *facts[0]], rows, caption=caption))
+    names, goals = list(facts[0]), [GOAL_NAMES[record.goal] for record, _ in pairs]
+    if len(set(goals)) > 1:
+        names[0] = "best figure"
+        for row, goal in zip(rows, goals, strict=True):
+            row[1] = f"{row[1]} {goal}"
+    caption = (
+        f"The epoch with the highest {' or '.join(dict.fromkeys(goals))} on the held-back images, and what it took"
+    )
+    return tag("section", tag("h2", "What they reached"), table(["run", *names], rows, caption=caption))
 
 
 def _differences(pairs: Pairs) -> Markup:
@@ -138,13 +146,13 @@ def _value(value: Any) -> str:
 
 def _curves(pairs: Pairs) -> Markup:
     charts = []
-    for title, keys in _PANELS:
+    for title, keys in [*_PANELS, *_goal_panels(pairs)]:
         lines = []
         for number, (record, _) in enumerate(pairs):
             for key, side in keys:
                 points = tuple((row["epoch"], row[key]) for row in record.rows if key in row)
                 label = ", ".join(part for part in (record.label if len(pairs) > 1 else "", side) if part) or title
-                marked = record.best["epoch"] if record.best and key == "val_top1" else None
+                marked = record.best["epoch"] if record.best and key == f"val_{record.goal}" else None
                 dashed = side == "training"
                 colour = number % _COLOURS
                 lines.append(Line(label=label, points=points, colour=colour, dashed=dashed, marked=marked))
@@ -162,6 +170,18 @@ def _curves(pairs: Pairs) -> Markup:
     ]
     legend = tag("p", *runs, *styles, class_="legend")
     return tag("section", tag("h2", "Curves"), legend, tag("div", *charts, class_="charts"))
+
+
+def _heading(goal: Goal) -> str:
+    name = GOAL_NAMES[goal]
+    return name[0].upper() + name[1:]
+
+
+def _goal_panels(pairs: Pairs) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
+    """Charts of what chose the best epochs, where it was not top-1, which has one anyway."""
+    goals: dict[Goal, None] = dict.fromkeys(record.goal for record, _ in pairs)
+    goals.pop("top1", None)
+    return [(f"{_heading(goal)}, %", ((f"val_{goal}", "held back"),)) for goal in goals]
 
 
 def _epochs(record: RunRecord, heading: str) -> Markup:

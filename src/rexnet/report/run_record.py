@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rexnet.training.config import Goal
 from rexnet.training.run_folder import RunFolder
 
 # Where a run is written and how it was begun say nothing about what it learns.
@@ -68,8 +69,13 @@ class RunRecord:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The first row with the highest top-1; None before the first epoch ended."""
-        return max(self.rows, key=lambda row: row["val_top1"], default=None)
+        """The first row with the highest value of its goal; None before the first epoch ended."""
+        return max(self.rows, key=lambda row: row[f"val_{self.goal}"], default=None)
+
+    @property
+    def goal(self) -> Goal:
+        """The figure of the held-back images that chose the best epoch."""
+        return self.options()["schedule"].get("goal", "top1")
 
     def options(self) -> dict[str, dict[str, Any]]:
         """Option -> value in each group of the config; `data` and `recipe` are in the group "run"."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rexnet._version import __version__
+from rexnet.data.drawn_splits import DrawnSplit
 from rexnet.data.output_files import write_whole
 from rexnet.data.transforms import Preprocess
 from rexnet.models.rexnet import RexNet, RexNetConfig
@@ -27,9 +28,18 @@ class TrainedRexNet(RexNet):
     """Class names in the order of the logits."""
     preprocess: Preprocess
     """The evaluation transform it was trained for."""
+    split: DrawnSplit | None
+    """What was held back of data without a split of its own; None for other data, and in older files."""
 
 
-def pack(model: RexNet, metrics: dict[str, Any], *, classes: tuple[str, ...], preprocess: Preprocess) -> dict[str, Any]:
+def pack(
+    model: RexNet,
+    metrics: dict[str, Any],
+    *,
+    classes: tuple[str, ...],
+    preprocess: Preprocess,
+    split: DrawnSplit | None = None,
+) -> dict[str, Any]:
     """Everything that makes `model` usable elsewhere, as tensors on the CPU and plain values."""
     return {
         "format": CHECKPOINT_FORMAT,
@@ -37,6 +47,7 @@ def pack(model: RexNet, metrics: dict[str, Any], *, classes: tuple[str, ...], pr
         "state_dict": portable(model.state_dict()),
         "classes": list(classes),
         "preprocess": preprocess.to_dict(),
+        "split": split and split.to_dict(),
         "metrics": metrics,
         "versions": {"rexnet": __version__, "torch": str(torch.__version__)},
     }
@@ -124,6 +135,8 @@ def unpack(content: dict[str, Any], *, source: str) -> TrainedRexNet:
             model = TrainedRexNet(RexNetConfig.from_dict(content["model"]))
         model.load_state_dict(content["state_dict"], assign=True)
         model.classes, model.preprocess = tuple(content["classes"]), Preprocess.from_dict(content["preprocess"])
+        split = content.get("split")
+        model.split = None if split is None else DrawnSplit.from_dict(split)
         if len(model.classes) != model.num_classes or not all(isinstance(name, str) for name in model.classes):
             raise ValueError(f"{len(model.classes)} class names for {model.num_classes} classes")
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:

@@ -1,6 +1,5 @@
-"""Classification on the one loop: train and validate."""
+"""Classification on the one loop."""
 
-import json
 import logging
 import os
 from contextlib import closing
@@ -8,20 +7,21 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rexnet.data.class_balance import class_weights
 from rexnet.data.decode import printable
-from rexnet.data.image_sets import ImageSets, load_image_sets, load_labelled_images
+from rexnet.data.image_sets import ImageSets, load_image_sets
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
-from rexnet.data.output_files import check_output_file, write_whole
 from rexnet.data.transforms import TrainTransform, batch_mixer
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import create_model
 from rexnet.models.weights import load_weights, read_weights
 from rexnet.training import checkpoint
-from rexnet.training.config import NetworkConfig, TrainConfig, ValidateConfig
+from rexnet.training.config import GOAL_NAMES, NetworkConfig, TrainConfig
 from rexnet.training.distributed import World, joined
 from rexnet.training.evaluation import evaluate
 from rexnet.training.loop import Task, choose_autocast, fit
@@ -54,7 +54,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         check_optimizer(model, config.optim, config.schedule, total_batch=config.run.batch_size * world.size)
         batches = _make_batches(sets, config, world)
         with closing(open_run(config, world)) as run:
-            _note_sets(sets, run, world)
+            _note_sets(sets, config, run=run, world=world)
             try:
                 best, skipped = _fit(model, sets, batches, config, run, world)
             except KeyboardInterrupt:
@@ -62,10 +62,12 @@ def train(config: TrainConfig) -> dict[str, Any]:
                     logger.warning("`rexnet train --resume %s` continues where it stopped", run.path)
                 raise
             facts = {"run": str(run.path), "model": model.name, "data": sets.description}
-            summary = {**facts, "best": best, "skipped": skipped}
+            goal = config.schedule.goal
+            summary = {**facts, "goal": goal, "best": best, "skipped": skipped}
             if world.is_main:
                 run.write("summary.json", summary)
-                logger.info("best top-1 %.2f %%, of epoch %d: %s", best["val_top1"], best["epoch"], run.best)
+                figure, name = best[f"val_{goal}"], GOAL_NAMES[goal]
+                logger.info("best %s %.2f %%, of epoch %d: %s", name, figure, best["epoch"], run.best)
     return summary
 
 
@@ -82,8 +84,15 @@ def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[T
         "pin_memory": world.device.type == "cuda",
     }
     mixer = batch_mixer(config.augment, len(sets.classes))
-    seed, device = config.run.seed, world.device
-    train_batches = TrainBatches(sets.train, transform, seed=seed, mixer=mixer, device=device, **loading)
+    train_batches = TrainBatches(
+        sets.train,
+        transform,
+        seed=config.run.seed,
+        device=world.device,
+        mixer=mixer,
+        balanced=config.input.balance == "sampler",
+        **loading,
+    )
     return train_batches, EvalBatches(sets.val, preprocess, **loading)
 
 
@@ -104,10 +113,16 @@ def _fit(
         return evaluate(network, val_batches, classes=classes, world=world, autocast_dtype=dtype).figures()
 
     task = Task(
-        loss=partial(classification_loss, device=world.device, label_smoothing=config.augment.label_smoothing),
+        loss=partial(
+            classification_loss,
+            device=world.device,
+            label_smoothing=config.augment.label_smoothing,
+            weights=_loss_weights(sets, config, world),
+        ),
         evaluate=evaluate_held_back,
-        pack=partial(checkpoint.pack, classes=classes, preprocess=config.input.preprocess()),
+        pack=partial(checkpoint.pack, classes=classes, preprocess=config.input.preprocess(), split=sets.drawn),
         name_image=sets.train.name,
+        goal=config.schedule.goal,
     )
     best = fit(model, train_batches, task, config=config, run=run, world=world)
     skipped = world.gather([*train_batches.skipped, *val_batches.skipped])
@@ -115,16 +130,54 @@ def _fit(
 
 
 def classification_loss(
-    model: nn.Module, batch: Batch, *, device: torch.device, label_smoothing: float
+    model: nn.Module, batch: Batch, *, device: torch.device, label_smoothing: float, weights: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Cross-entropy of a batch with class indices (B,), or with soft targets (B, K) that are smooth already."""
+    """Cross-entropy of a batch with class indices (B,), or with soft targets (B, K) that are smooth already.
+
+    `weights` (K,) are those of the images of each class, see `image_weights`; the sum is divided by the images, not by
+    their weights, so that batches of several processes and of one give the same gradient.
+    """
     images = batch.images.to(device, non_blocking=True)
     targets = batch.targets.to(device, non_blocking=True)
     logits = model(images)
     soft = targets.ndim == 2
-    loss = functional.cross_entropy(logits.float(), targets, label_smoothing=0.0 if soft else label_smoothing)
+    smoothing = 0.0 if soft else label_smoothing
+    if weights is None:
+        loss = functional.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+    else:
+        losses = functional.cross_entropy(logits.float(), targets, label_smoothing=smoothing, reduction="none")
+        loss = (image_weights(targets, weights, label_smoothing) * losses).mean()
     right = logits.argmax(dim=1) == (targets.argmax(dim=1) if soft else targets)
     return {"loss": loss, "top1": 100.0 * right.float().mean()}
+
+
+def image_weights(targets: Tensor, weights: Tensor, label_smoothing: float) -> Tensor:
+    """The weight (B,) of each image: that of its class, or of a mixed one the mean of both by their shares.
+
+    Weights belong to images and leave targets alone: weighting each term of a smooth target instead, as
+    `cross_entropy(weight=...)` does, would make a rare class probable for every image. `label_smoothing` is what soft
+    targets hold of it.
+    """
+    if targets.ndim == 1:
+        return weights[targets]
+    # Not a matrix product, which autocast would round.
+    return ((targets * weights).sum(dim=1) - label_smoothing * weights.mean()) / (1.0 - label_smoothing)
+
+
+def _warn_of_idle_balance(sets: ImageSets, balance: str) -> None:
+    counts = np.bincount(sets.train.targets, minlength=len(sets.classes))
+    if balance != "none" and len(set(counts.tolist())) == 1:
+        logger.warning("--balance %s has no effect: each class has %d training images", balance, counts[0])
+
+
+def _loss_weights(sets: ImageSets, config: TrainConfig, world: World) -> Tensor | None:
+    """float32 (K,) on the device; None where the loss is not to balance the classes."""
+    if config.input.balance != "loss":
+        return None
+    weights = class_weights(sets.train.targets, len(sets.classes))
+    if world.is_main:
+        logger.info("an image weighs %.3g to %.3g in the loss, by its class", weights.min(), weights.max())
+    return torch.tensor(weights, dtype=torch.float32, device=world.device)
 
 
 def build_model(config: NetworkConfig, classes: tuple[str, ...]) -> RexNet:
@@ -162,12 +215,17 @@ def _load_sets(config: TrainConfig, world: World) -> ImageSets:
     # The main process goes first: only one may download.
     for turn in (True, False):
         if world.is_main == turn:
-            sets = load_image_sets(config.data, val_fraction=config.input.val_fraction, seed=config.run.seed)
+            sets = load_image_sets(
+                config.data,
+                val_fraction=config.input.val_fraction,
+                seed=config.run.seed,
+                shots=config.input.shots,
+            )
         world.wait()
     return sets
 
 
-def _note_sets(sets: ImageSets, run: RunFolder, world: World) -> None:
+def _note_sets(sets: ImageSets, config: TrainConfig, *, run: RunFolder, world: World) -> None:
     """Writes down what the data is, or checks that a resumed run's is what it began with."""
     facts = {"description": sets.description, "classes": list(sets.classes)}
     if run.holds("data.json"):
@@ -181,42 +239,4 @@ def _note_sets(sets: ImageSets, run: RunFolder, world: World) -> None:
     world.wait()
     if world.is_main:
         logger.info("%s", sets.description)
-
-
-def validate(config: ValidateConfig) -> dict[str, Any]:
-    """Accuracy of a checkpoint on labelled images, matched by class name and preprocessed as in its training.
-
-    Keys: top1 and top5 (percent), loss, images (counted), skipped (names), missing_classes (names) and by_class. Raises
-    ValueError, one sentence, for a file or data that cannot be used.
-    """
-    if config.output is not None:
-        check_output_file(config.output)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    model = checkpoint.load(config.checkpoint)
-    with joined(config.device) as world:
-        images = load_labelled_images(config.data, model.classes, split=config.split)
-        batches = EvalBatches(
-            images,
-            model.preprocess,
-            batch_size=config.batch_size,
-            workers=choose_workers(config.workers, world),
-            rank=world.rank,
-            world_size=world.size,
-            bad_image=config.bad_image,
-        )
-        network = model.to(world.device).to(memory_format=torch.channels_last)
-        dtype = choose_autocast(config.amp, world.device)
-        counted = evaluate(network, batches, classes=model.classes, world=world, autocast_dtype=dtype)
-        result = {
-            "model": model.name,
-            "checkpoint": config.checkpoint,
-            "data": config.data,
-            **counted.figures(),
-            "skipped": sorted(printable(name) for name in world.gather(batches.skipped)),
-            "missing_classes": list(images.missing_classes),
-            "by_class": counted.by_class(),
-        }
-    if config.output is not None and world.is_main:
-        write_whole(config.output, json.dumps(result, indent=2) + "\n")
-    return result
+        _warn_of_idle_balance(sets, config.input.balance)

@@ -12,6 +12,8 @@ from rexnet.data.transforms import AugmentConfig, Interpolation, Preprocess
 
 RecipeName = Literal["auto", "imagenet", "small-image", "finetune", "scratch"]
 Amp = Literal["auto", "off", "bf16", "fp16"]
+Goal = Literal["top1", "macro_recall", "macro_f1"]
+GOAL_NAMES: dict[Goal, str] = {"top1": "top-1", "macro_recall": "macro recall", "macro_f1": "macro F1"}
 
 
 def _read_resume(words: list[str]) -> bool | str:
@@ -59,7 +61,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class InputConfig:
-    """Which pixels reach the network."""
+    """Which images, and which of their pixels, reach the network."""
 
     image_size: int = Preprocess.image_size_px
     """Side in pixels of the square the network sees."""
@@ -69,12 +71,17 @@ class InputConfig:
     """Resizing filter, in training and evaluation."""
     val_fraction: float | None = None
     """Share of every class that is held back where the data has no split of its own; None: a fifth."""
+    shots: int | None = None
+    """Train on so many images of each class only, drawn by --seed; what is held back stays the same."""
+    balance: Literal["none", "loss", "sampler"] = "none"
+    """Let every class count the same in training: by what its images weigh in the loss, or by how often they come."""
     bad_image: BadImagePolicy = "error"
     """What to do with a file that cannot be read: stop and name it, or leave it out, name and count it."""
 
     def __post_init__(self) -> None:
         holds = self.val_fraction is None or 0.0 < self.val_fraction < 1.0
         require(holds, "val_fraction", self.val_fraction, "between 0 and 1, or None")
+        require(self.shots is None or self.shots >= 1, "shots", self.shots, "1 or more, or None")
         require(self.image_size >= 1, "image_size", self.image_size, "1 or more")
         require(0 < self.crop_ratio <= 1, "crop_ratio", self.crop_ratio, "above 0 and at most 1")
 
@@ -130,9 +137,11 @@ class ScheduleConfig:
     """Learning rate of the first step of the warm-up."""
     min_lr: float = 0.0
     """What the learning rate falls to."""
-
+    goal: Goal = "top1"
+    """The figure of the held-back images whose highest value makes best.pt: top-1, or the mean over the classes of
+    recall or F1."""
     patience: int | None = None
-    """Stop early when the held-back figure has not risen for so many epochs."""
+    """Stop early when the figure of --goal has not risen for so many epochs."""
 
     def __post_init__(self) -> None:
         holds = self.patience is None or self.patience >= 1
@@ -205,38 +214,6 @@ class TrainConfig:
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     run: RunConfig = RunConfig()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidateConfig:
-    """Measures a trained classifier on labelled images."""
-
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """best.pt of a run folder, or a .safetensors file made from it."""
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """A folder of class folders, a folder with val|valid|validation|test/, digits, torchvision/NAME, a folder of tars
-    or its URL, or hfds/NAME."""
-    split: Literal["val", "train"] = "val"
-    """The side to measure on, where the data has two."""
-    batch_size: int = 64
-    """Images a step and process."""
-    bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or leave it out, name and count it."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    workers: int | None = None
-    """Processes that read images; None: up to 8 beside a GPU, none beside a CPU that computes as well."""
-    threads: int | None = None
-    """CPU threads of PyTorch; None leaves its choice."""
-    amp: Amp = "off"
-    """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
-    output: str | None = None
-    """Also write the result, with every class, to this JSON file."""
-
-    def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
 
 
 # A run may move to another machine or folder and still be the same run.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Protocol
 
 import torch
@@ -22,13 +23,20 @@ class SizedBatches(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Counts over labelled images, those of all processes."""
+    """Counts over labelled images, those of all processes.
+
+    Recall of a class: the share of its images that were called so; precision: the share of what was called so that is
+    it; F1: their harmonic mean, 2 correct / (images + called). A class without images has no recall and no F1, and one
+    that nothing was called has no precision; the macro figures are means over the classes with images.
+    """
 
     classes: tuple[str, ...]
     images: tuple[int, ...]
     """Of each class."""
     correct: tuple[int, ...]
     """Of each class, images whose most probable class is the right one."""
+    called: tuple[int, ...]
+    """For each class, images of any class for which it is the most probable one."""
     correct_in_top5: int
     loss_sum: float
     """Cross-entropy without smoothing."""
@@ -47,20 +55,44 @@ class Evaluation:
         """Percent of images whose class is among the five most probable."""
         return 100.0 * self.correct_in_top5 / self.num_images
 
+    @property
+    def macro_recall(self) -> float:
+        """Percent."""
+        return 100.0 * fmean(right / images for images, right, _ in self._filled())
+
+    @property
+    def macro_f1(self) -> float:
+        """Percent."""
+        return 100.0 * fmean(2 * right / (images + called) for images, right, called in self._filled())
+
+    def _filled(self) -> list[tuple[int, int, int]]:
+        """Images, correct and called of each class with images."""
+        return [row for row in zip(self.images, self.correct, self.called, strict=True) if row[0]]
+
     def figures(self) -> dict[str, float]:
-        """The numbers of a row of metrics: top1 and top5 in percent, mean loss, images counted."""
+        """The numbers of a row of metrics: those of accuracy in percent, mean loss, images counted."""
         return {
             "top1": round(self.top1, 4),
             "top5": round(self.top5, 4),
+            "macro_recall": round(self.macro_recall, 4),
+            "macro_f1": round(self.macro_f1, 4),
             "loss": self.loss_sum / self.num_images,
             "images": self.num_images,
         }
 
     def by_class(self) -> dict[str, dict[str, Any]]:
-        """Images, correct ones and top-1 in percent (None without images) for each class name."""
+        """For each class name images, called and correct; precision, recall and f1 in percent, or None."""
+        rows = zip(self.classes, self.images, self.called, self.correct, strict=True)
         return {
-            name: {"images": images, "correct": correct, "top1": round(100.0 * correct / images, 4) if images else None}
-            for name, images, correct in zip(self.classes, self.images, self.correct, strict=True)
+            name: {
+                "images": images,
+                "called": called,
+                "correct": correct,
+                "precision": round(100.0 * correct / called, 4) if called else None,
+                "recall": round(100.0 * correct / images, 4) if images else None,
+                "f1": round(200.0 * correct / (images + called), 4) if images else None,
+            }
+            for name, images, called, correct in rows
         }
 
 
@@ -79,7 +111,7 @@ def evaluate(
     Stopped where a process was asked to stop.
     """
     model.eval()
-    counts = torch.zeros(2, len(classes), dtype=torch.int64, device=world.device)
+    counts = torch.zeros(3, len(classes), dtype=torch.int64, device=world.device)
     top5 = torch.zeros(1, dtype=torch.int64, device=world.device)
     loss_sum = torch.zeros(1, dtype=torch.float64, device=world.device)
     with EpochProgress("validation", len(batches), visible=world.is_main) as progress:
@@ -88,9 +120,11 @@ def evaluate(
             targets = batch.targets.to(world.device, non_blocking=True)
             with torch.autocast(world.device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
                 logits = model(images).float()
-            hits = logits.topk(min(5, len(classes)), dim=1).indices == targets[:, None]
+            best = logits.topk(min(5, len(classes)), dim=1).indices
+            hits = best == targets[:, None]
             counts[0] += torch.bincount(targets, minlength=len(classes))
             counts[1] += torch.bincount(targets[hits[:, 0]], minlength=len(classes))
+            counts[2] += torch.bincount(best[:, 0], minlength=len(classes))
             top5 += hits.sum()
             loss_sum += functional.cross_entropy(logits, targets, reduction="sum")
             progress.update(len(images), {})
@@ -105,6 +139,7 @@ def evaluate(
         classes=classes,
         images=tuple(counts[0].tolist()),
         correct=tuple(counts[1].tolist()),
+        called=tuple(counts[2].tolist()),
         correct_in_top5=int(top5),
         loss_sum=float(loss_sum),
     )

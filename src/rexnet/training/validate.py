@@ -1,0 +1,92 @@
+"""Measuring a trained classifier on labelled images."""
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from rexnet.data.decode import BadImagePolicy, printable
+from rexnet.data.image_sets import load_labelled_images
+from rexnet.data.loaders import EvalBatches
+from rexnet.data.option_checks import require
+from rexnet.data.output_files import check_output_file, write_whole
+from rexnet.training import checkpoint
+from rexnet.training.classify import choose_workers
+from rexnet.training.config import Amp
+from rexnet.training.distributed import joined
+from rexnet.training.evaluation import evaluate
+from rexnet.training.loop import choose_autocast
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateConfig:
+    """Measures a trained classifier on labelled images."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+    """best.pt of a run folder, or a .safetensors file made from it."""
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """A folder of class folders, a folder with val|valid|validation|test/, digits, torchvision/NAME, a folder of tars
+    or its URL, or hfds/NAME."""
+    split: Literal["val", "train"] = "val"
+    """The side to measure on, where the data has two or was split for the training of CHECKPOINT."""
+    batch_size: int = 64
+    """Images a step and process."""
+    bad_image: BadImagePolicy = "error"
+    """What to do with a file that cannot be read: stop and name it, or leave it out, name and count it."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    workers: int | None = None
+    """Processes that read images; None: up to 8 beside a GPU, none beside a CPU that computes as well."""
+    threads: int | None = None
+    """CPU threads of PyTorch; None leaves its choice."""
+    amp: Amp = "off"
+    """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
+    output: str | None = None
+    """Also write the result, with every class, to this JSON file."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+
+
+def validate(config: ValidateConfig) -> dict[str, Any]:
+    """Accuracy of a checkpoint on labelled images, matched by class name and preprocessed as in its training.
+
+    Keys: top1, top5, macro_recall and macro_f1 (percent), loss, images (counted), skipped (names), missing_classes
+    (names) and by_class, as of `Evaluation`. Data without a split of its own that the checkpoint was trained on is
+    split as it was then. Raises ValueError, one sentence, for a file or data that cannot be used.
+    """
+    if config.output is not None:
+        check_output_file(config.output)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    model = checkpoint.load(config.checkpoint)
+    with joined(config.device) as world:
+        images = load_labelled_images(config.data, model.classes, split=config.split, drawn=model.split)
+        batches = EvalBatches(
+            images,
+            model.preprocess,
+            batch_size=config.batch_size,
+            workers=choose_workers(config.workers, world),
+            rank=world.rank,
+            world_size=world.size,
+            bad_image=config.bad_image,
+        )
+        network = model.to(world.device).to(memory_format=torch.channels_last)
+        dtype = choose_autocast(config.amp, world.device)
+        counted = evaluate(network, batches, classes=model.classes, world=world, autocast_dtype=dtype)
+        result = {
+            "model": model.name,
+            "checkpoint": config.checkpoint,
+            "data": config.data,
+            **counted.figures(),
+            "skipped": sorted(printable(name) for name in world.gather(batches.skipped)),
+            "missing_classes": list(images.missing_classes),
+            "by_class": counted.by_class(),
+        }
+    if config.output is not None and world.is_main:
+        write_whole(config.output, json.dumps(result, indent=2) + "\n")
+    return result

@@ -1,0 +1,66 @@
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rexnet.training import checkpoint
+from rexnet.training.classify import train
+from rexnet.training.run_folder import RunFolder
+from rexnet.training.validate import ValidateConfig, validate
+
+
+def test_validation_matches_classes_by_name(tiny_config, image_folder, tmp_path):
+    train(tiny_config)
+    best = str(Path(tiny_config.run.output) / "best.pt")
+    some = tmp_path / "only foxes and cats"
+    some.mkdir()
+    (image_folder / "val" / "fox").rename(some / "fox")
+    (image_folder / "val" / "cat").rename(some / "cat")
+    whole = RunFolder(tiny_config.run.output).read("summary.json")["best"]
+    found = validate(ValidateConfig(checkpoint=best, data=str(some), device="cpu", output=str(tmp_path / "found.json")))
+    assert found["missing_classes"] == ["dog"] and found["by_class"]["dog"]["recall"] is None
+    assert found == json.loads((tmp_path / "found.json").read_text())
+    rest = validate(ValidateConfig(checkpoint=best, data=str(image_folder / "val"), device="cpu"))
+    right = sum(row["correct"] for part in (found, rest) for row in part["by_class"].values())
+    assert right / 12 == pytest.approx(whole["val_top1"] / 100, abs=1e-5)
+    (some / "wolf").mkdir()
+    (some / "fox" / "0.jpg").rename(some / "wolf" / "0.jpg")
+    with pytest.raises(ValueError, match="wolf"):
+        validate(ValidateConfig(checkpoint=best, data=str(some), device="cpu"))
+
+
+def test_the_split_of_the_training_is_repeated(tiny_config, changed, image_folder, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    plain = image_folder / "train"
+    config = replace(changed(tiny_config, "schedule", epochs=1, warmup_epochs=0.0), data=str(plain))
+    best = train(config)["best"]
+    run = RunFolder(config.run.output)
+    moved = plain.rename(tmp_path / "moved")
+    kept = tmp_path / "kept.safetensors"
+    checkpoint.save(kept, checkpoint.read(run.best))
+    for source in (run.best, kept):
+        caplog.clear()
+        found = validate(ValidateConfig(checkpoint=str(source), data=str(moved), device="cpu", batch_size=5))
+        assert {name: found[name] for name in ("images", "top1", "macro_recall", "macro_f1")} == {
+            name: best[f"val_{name}"] for name in ("images", "top1", "macro_recall", "macro_f1")
+        }
+        assert (
+            "the 6 of 36 images that were held back are measured (20 % of each class held back, seed 3)" in caplog.text
+        )
+    rest = validate(ValidateConfig(checkpoint=str(run.best), data=str(moved), device="cpu", split="train"))
+    assert rest["images"] == 30 and "the 30 of 36 images that were left to train on" in caplog.text
+
+    older = checkpoint.read(run.best)
+    del older["split"]
+    checkpoint.save(run.best, older)
+    found = validate(ValidateConfig(checkpoint=str(run.best), data=str(moved), device="cpu"))
+    assert found["images"] == 36 and "all of it is measured" in caplog.text
+
+
+def test_a_split_that_makes_no_sense_is_damage(tiny_model, tiny_preprocess, tmp_path):
+    content = checkpoint.pack(tiny_model(), {}, classes=("a", "b", "c"), preprocess=tiny_preprocess)
+    checkpoint.save(tmp_path / "m.pt", {**content, "split": {"val_fraction": 2}})
+    with pytest.raises(ValueError, match="contradicts itself"):
+        checkpoint.load(tmp_path / "m.pt")
