@@ -14,7 +14,13 @@ import numpy as np
 
 from rexnet.data.decode import BadImageError, has_image_extension, image_files, printable, stored_size_px
 from rexnet.data.labelled_images import FileImages, ImageSet
-from rexnet.data.named_sets import is_named_set, load_named_set, named_set_is_small, stratified_split
+from rexnet.data.named_sets import (
+    describe_split,
+    is_named_set,
+    load_named_set,
+    named_set_is_small,
+    stratified_split,
+)
 from rexnet.data.packed_sets import is_packed_set, load_packed_set, some_sides_px, split_packed_set
 
 logger = logging.getLogger(__name__)
@@ -61,7 +67,7 @@ def load_image_sets(data: str | Path, *, val_fraction: float | None = None, seed
     if val_fraction is not None and not 0 < val_fraction < 1:
         raise ValueError(f"val_fraction is {val_fraction}, but must be above 0 and below 1")
     if is_named_set(data):
-        title, split, fixed = str(data), "its own split", True
+        title, split, fixed = str(data), describe_split(str(data)), True
         train, val = load_named_set(str(data))
     elif is_packed_set(data):
         packed = load_packed_set(data)

@@ -126,6 +126,10 @@ class TrainBatches:
                 raise ValueError(f"no two of {self._num_indices:,} training images can be read")
             yield read.batch
 
+    def positions(self, epoch: int) -> list[np.ndarray]:
+        """Of each batch of an epoch, the positions of its images in the set, as if all could be read."""
+        return [wanted.indices for wanted in self._order(epoch)]
+
     def _order(self, epoch: int) -> list[_Wanted]:
         order = np.random.default_rng([_ORDER, self._seed, epoch]).permutation(self._num_indices)
         mine = order[: self.num_images][self._rank :: self._world_size]

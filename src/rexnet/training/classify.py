@@ -23,7 +23,9 @@ from rexnet.models.weights import load_weights, read_weights
 from rexnet.training import checkpoint
 from rexnet.training.config import NetworkConfig, TrainConfig, ValidateConfig
 from rexnet.training.distributed import World, joined
-from rexnet.training.evaluation import evaluate
+from rexnet.training.evaluation import SizedBatches, evaluate
+from rexnet.training.freezing import prepare
+from rexnet.training.frozen_features import check_frozen_backbone, freeze_backbone
 from rexnet.training.loop import Task, choose_autocast, fit
 from rexnet.training.optimization import check_optimizer
 from rexnet.training.run_folder import RunFolder, folder_to_resume, open_run
@@ -48,6 +50,10 @@ def train(config: TrainConfig) -> dict[str, Any]:
         resumes = config.run.resume and RunFolder(folder_to_resume(config)).has_checkpoint
         network = replace(config.network, weights=None) if resumes else config.network
         model = build_model(network, sets.classes)
+        pretrained = config.network.weights is not None
+        prepare(model, config.transfer, pretrained=pretrained, images_per_step=config.run.batch_size)
+        if config.transfer.freeze == "all":
+            check_frozen_backbone(config)
         check_optimizer(model, config.optim, config.schedule, total_batch=config.run.batch_size * world.size)
         batches = _make_batches(sets, config, world)
         with closing(open_run(config, world)) as run:
@@ -70,7 +76,14 @@ def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[T
     """Training and held-back batches of this process. ValueError for augmentation that cannot be carried out."""
     preprocess = config.input.preprocess()
     transform = TrainTransform(preprocess, config.augment)
-    loading: dict[str, Any] = {
+    loading = _loading(config, world)
+    mixer = batch_mixer(config.augment, len(sets.classes))
+    train_batches = TrainBatches(sets.train, transform, seed=config.run.seed, mixer=mixer, **loading)
+    return train_batches, EvalBatches(sets.val, preprocess, **loading)
+
+
+def _loading(config: TrainConfig, world: World) -> dict[str, Any]:
+    return {
         "batch_size": config.run.batch_size,
         "workers": choose_workers(config.run.workers, world),
         "rank": world.rank,
@@ -78,9 +91,6 @@ def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[T
         "bad_image": config.input.bad_image,
         "pin_memory": world.device.type == "cuda",
     }
-    mixer = batch_mixer(config.augment, len(sets.classes))
-    train_batches = TrainBatches(sets.train, transform, seed=config.run.seed, mixer=mixer, **loading)
-    return train_batches, EvalBatches(sets.val, preprocess, **loading)
 
 
 def _fit(
@@ -92,22 +102,47 @@ def _fit(
     world: World,
 ) -> tuple[dict, list[str]]:
     """The best epoch's row, and the images that could not be read."""
+    if config.transfer.freeze == "all":
+        return _fit_head(model, sets, batches[0], config=config, run=run, world=world)
     train_batches, val_batches = batches
-    classes = sets.classes
-    dtype = choose_autocast(config.run.amp, world.device)
-
-    def evaluate_held_back(network: nn.Module) -> dict[str, float]:
-        return evaluate(network, val_batches, classes=classes, world=world, autocast_dtype=dtype).figures()
-
-    task = Task(
-        loss=partial(classification_loss, device=world.device, label_smoothing=config.augment.label_smoothing),
-        evaluate=evaluate_held_back,
-        pack=partial(checkpoint.pack, classes=classes, preprocess=config.input.preprocess()),
-        name_image=sets.train.name,
-    )
+    task = _make_task(sets, val_batches, config, world=world)
     best = fit(model, train_batches, task, config=config, run=run, world=world)
     skipped = world.gather([*train_batches.skipped, *val_batches.skipped])
     return best, sorted({printable(name) for name in skipped})
+
+
+def _fit_head(
+    model: RexNet, sets: ImageSets, order: TrainBatches, *, config: TrainConfig, run: RunFolder, world: World
+) -> tuple[dict, list[str]]:
+    """`_fit` on features that are computed once."""
+    in_order = partial(EvalBatches, preprocess=config.input.preprocess(), **_loading(config, world))
+    frozen = freeze_backbone(model, sets, order, in_order=in_order, config=config, run=run, world=world)
+    task = _make_task(sets, frozen.val, config, world=world)
+
+    def pack_whole(head: nn.Module, metrics: dict[str, Any]) -> dict[str, Any]:
+        content = task.pack(model, metrics)
+        return {**content, "state_dict": {**content["state_dict"], **checkpoint.portable(head.state_dict())}}
+
+    def own(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {key: state[key] for key in frozen.head.state_dict()}
+
+    task = task._replace(pack=pack_whole, own=own)
+    best = fit(frozen.head, frozen.train, task, config=config, run=run, world=world)
+    return best, sorted(printable(name) for name in frozen.skipped)
+
+
+def _make_task(sets: ImageSets, val_batches: SizedBatches, config: TrainConfig, *, world: World) -> Task:
+    dtype = choose_autocast(config.run.amp, world.device)
+
+    def evaluate_held_back(network: nn.Module) -> dict[str, float]:
+        return evaluate(network, val_batches, classes=sets.classes, world=world, autocast_dtype=dtype).figures()
+
+    return Task(
+        loss=partial(classification_loss, device=world.device, label_smoothing=config.augment.label_smoothing),
+        evaluate=evaluate_held_back,
+        pack=partial(checkpoint.pack, classes=sets.classes, preprocess=config.input.preprocess()),
+        name_image=sets.train.name,
+    )
 
 
 def classification_loss(

@@ -151,6 +151,11 @@ def starting_point(asked: TrainConfig) -> TrainConfig:
         return replace(saved, run=replace(saved.run, resume=False, overwrite=False, output=None))
     recipe = choose_recipe(asked.data, asked.network.weights) if asked.recipe == "auto" else asked.recipe
     start = digits() if (recipe, asked.data) == ("small-image", "digits") else RECIPES[recipe]()
+    if asked.transfer.freeze == "all":
+        kept = AugmentConfig(
+            horizontal_flip=start.augment.horizontal_flip, label_smoothing=start.augment.label_smoothing
+        )
+        start = replace(start, augment=kept)
     return _as_the_weights_were_made(start, asked.network.weights) if asked.network.weights else start
 
 
