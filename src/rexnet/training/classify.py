@@ -25,7 +25,7 @@ from rexnet.training.config import NetworkConfig, TrainConfig, ValidateConfig
 from rexnet.training.distributed import World, joined
 from rexnet.training.evaluation import SizedBatches, evaluate
 from rexnet.training.freezing import prepare
-from rexnet.training.frozen_features import check_frozen_backbone, freeze_backbone
+from rexnet.training.frozen_features import check_frozen_backbone, freeze_backbone, head_task
 from rexnet.training.loop import Task, choose_autocast, fit
 from rexnet.training.optimization import check_optimizer
 from rexnet.training.run_folder import RunFolder, folder_to_resume, open_run
@@ -105,7 +105,7 @@ def _fit(
     if config.transfer.freeze == "all":
         return _fit_head(model, sets, batches[0], config=config, run=run, world=world)
     train_batches, val_batches = batches
-    task = _make_task(sets, val_batches, config, world=world)
+    task = classification_task(sets, val_batches, config, world=world)
     best = fit(model, train_batches, task, config=config, run=run, world=world)
     skipped = world.gather([*train_batches.skipped, *val_batches.skipped])
     return best, sorted({printable(name) for name in skipped})
@@ -117,21 +117,13 @@ def _fit_head(
     """`_fit` on features that are computed once."""
     in_order = partial(EvalBatches, preprocess=config.input.preprocess(), **_loading(config, world))
     frozen = freeze_backbone(model, sets, order, in_order=in_order, config=config, run=run, world=world)
-    task = _make_task(sets, frozen.val, config, world=world)
-
-    def pack_whole(head: nn.Module, metrics: dict[str, Any]) -> dict[str, Any]:
-        content = task.pack(model, metrics)
-        return {**content, "state_dict": {**content["state_dict"], **checkpoint.portable(head.state_dict())}}
-
-    def own(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {key: state[key] for key in frozen.head.state_dict()}
-
-    task = task._replace(pack=pack_whole, own=own)
+    task = head_task(classification_task(sets, frozen.val, config, world=world), model)
     best = fit(frozen.head, frozen.train, task, config=config, run=run, world=world)
     return best, sorted(printable(name) for name in frozen.skipped)
 
 
-def _make_task(sets: ImageSets, val_batches: SizedBatches, config: TrainConfig, *, world: World) -> Task:
+def classification_task(sets: ImageSets, val_batches: SizedBatches, config: TrainConfig, *, world: World) -> Task:
+    """Cross-entropy on batches of `sets.train`, accuracy on `val_batches`."""
     dtype = choose_autocast(config.run.amp, world.device)
 
     def evaluate_held_back(network: nn.Module) -> dict[str, float]:

@@ -25,7 +25,7 @@ from rexnet.models.rexnet import RexNet
 from rexnet.training import checkpoint
 from rexnet.training.config import TrainConfig
 from rexnet.training.distributed import World
-from rexnet.training.loop import choose_autocast
+from rexnet.training.loop import Task, choose_autocast
 from rexnet.training.progress import EpochProgress
 from rexnet.training.run_folder import RunFolder
 
@@ -167,6 +167,19 @@ def freeze_backbone(
             for index in (features.readable == 0).nonzero()[:, 0].tolist()
         ],
     )
+
+
+def head_task(task: Task, model: RexNet) -> Task:
+    """`task`, of whole networks, for the `Head` of `model`: its checkpoints hold whole networks too."""
+
+    def pack(head: nn.Module, metrics: dict[str, Any]) -> dict[str, Any]:
+        content = task.pack(model, metrics)
+        return {**content, "state_dict": {**content["state_dict"], **checkpoint.portable(head.state_dict())}}
+
+    def own(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {key: value for key, value in state.items() if key.startswith("output.")}
+
+    return task._replace(pack=pack, own=own)
 
 
 @torch.no_grad()
