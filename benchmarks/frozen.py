@@ -23,8 +23,9 @@ import tyro
 
 import records
 from rexnet.data.image_sets import load_image_sets
-from rexnet.data.loaders import EvalBatches, TrainBatches
-from rexnet.data.transforms import AugmentConfig
+from rexnet.data.labelled_images import ImageSet
+from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
+from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform
 from rexnet.training import checkpoint, classify
 from rexnet.training.config import InputConfig, NetworkConfig, RunConfig, TrainConfig, ValidateConfig
 from rexnet.training.distributed import World
@@ -79,6 +80,21 @@ class Options:
     """Of the head, either way."""
     threads: int = 1
     """One where other work shares the cores: two threads that wait for each other are slower there than one."""
+
+
+class ImagesAsEvaluated:
+    """The batches of `order` without augmentation."""
+
+    def __init__(self, images: ImageSet, preprocess: Preprocess, order: TrainBatches):
+        self.images, self.preprocess, self.order = images, preprocess, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        for positions in self.order.positions(epoch)[start_step:]:
+            pixels = torch.stack([self.preprocess(self.images.load(index)) for index in positions.tolist()])
+            yield Batch(pixels, torch.from_numpy(self.images.targets[positions]), torch.from_numpy(positions))
 
 
 class Clocked:
@@ -149,7 +165,8 @@ def train_head(config: TrainConfig, run: RunFolder, *, on_features: bool) -> dic
     model = classify.build_model(config.network, sets.classes)
     prepare(model, config.transfer, pretrained=True, images_per_step=config.run.batch_size)
     preprocess, batch_size = config.input.preprocess(), config.run.batch_size
-    order = TrainBatches(sets.train, preprocess, batch_size=batch_size, seed=config.run.seed)
+    transform = TrainTransform(preprocess, config.augment)
+    order = TrainBatches(sets.train, transform, batch_size=batch_size, seed=config.run.seed)
     in_order = partial(EvalBatches, preprocess=preprocess, batch_size=batch_size)
     run.path.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
@@ -158,7 +175,7 @@ def train_head(config: TrainConfig, run: RunFolder, *, on_features: bool) -> dic
         trained, batches, val = frozen.head, Clocked(frozen.train), frozen.val
         task = head_task(classify.classification_task(sets, val, config, world=world), model)
     else:
-        trained, batches, val = model, Clocked(order), in_order(sets.val)
+        trained, batches, val = model, Clocked(ImagesAsEvaluated(sets.train, preprocess, order)), in_order(sets.val)
         task = classify.classification_task(sets, val, config, world=world)
     features_seconds = time.perf_counter() - began
     fit(trained, batches, task, config=config, run=run, world=world)

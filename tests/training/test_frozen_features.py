@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rexnet.data.image_sets import load_image_sets
-from rexnet.data.loaders import TrainBatches
+from rexnet.data.loaders import Batch
 from rexnet.data.transforms import AugmentConfig
 from rexnet.models.variants import create_model
 from rexnet.training import checkpoint, classify, frozen_features
@@ -39,17 +39,31 @@ def config(tiny_config, tiny_preprocess, tmp_path, changed):
     return changed(config, "network", weights=str(path), drop_path_rate=0.0)
 
 
+class ImagesAsEvaluated:
+    """The batches of `order` without augmentation."""
+
+    def __init__(self, images, pixels, order):
+        self.images, self.pixels, self.order = images, pixels, order
+
+    def __len__(self):
+        return len(self.order)
+
+    def epoch(self, epoch, start_step=0):
+        for positions in self.order.positions(epoch)[start_step:]:
+            images = torch.stack([self.pixels(self.images.load(index)) for index in positions.tolist()])
+            yield Batch(images, torch.from_numpy(self.images.targets[positions]), torch.from_numpy(positions))
+
+
 def slow_way(config, run: RunFolder) -> None:
     """The same training with the features computed anew for each batch."""
     sets = load_image_sets(config.data)
     torch.manual_seed(config.run.seed)
     model = classify.build_model(config.network, sets.classes)
     prepare(model, config.transfer, pretrained=True, images_per_step=config.run.batch_size)
-    batch_size, pixels = config.run.batch_size, config.input.preprocess()
-    order = TrainBatches(sets.train, pixels, batch_size=batch_size, seed=config.run.seed)
-    _, val = classify._make_batches(sets, config, WORLD)
+    order, val = classify._make_batches(sets, config, WORLD)
+    batches = ImagesAsEvaluated(sets.train, config.input.preprocess(), order)
     run.path.mkdir()
-    fit(model, order, classification_task(sets, val, config, world=WORLD), config=config, run=run, world=WORLD)
+    fit(model, batches, classification_task(sets, val, config, world=WORLD), config=config, run=run, world=WORLD)
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
