@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 import torch
 import torchvision.datasets
 from PIL import Image
+from scipy.io import savemat
 
 from rexnet.data.image_sets import load_image_sets, small_images
 from rexnet.data.named_sets import _TORCHVISION_SETS, stratified_split
@@ -105,6 +107,44 @@ class TestTorchvision:
         monkeypatch.setattr(torchvision.datasets, "Food101", fake)
         images = load_image_sets("torchvision/food101").train
         assert images.load(0).size == (10, 20) and images.name(0) == str(path)
+
+    @pytest.mark.parametrize("name", ["fgvc_aircraft", "FGVC_Aircraft", "fgvcaircraft", "fgvcAircraft"])
+    def test_both_spellings(self, monkeypatch, name):
+        fake = FakeTorchvision({"_image_files": ["a.jpg"], "_labels": [0], "classes": ["707-320"]})
+        monkeypatch.setattr(torchvision.datasets, "FGVCAircraft", fake)
+        description = load_image_sets(f"torchvision/{name}").description
+        assert description.endswith("(its own split: trainval, test)")
+        assert [call["split"] for call in fake.calls] == ["trainval", "trainval", "test"]
+
+    def test_flowers102_trains_on_train_and_val_and_holds_back_the_test_set(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+        sides = {"trnid": [2, 5], "valid": [1, 8], "tstid": [3, 4, 6, 7]}
+        root = tmp_path / "datasets" / "flowers-102"
+        (root / "jpg").mkdir(parents=True)
+        savemat(root / "setid.mat", sides)
+        savemat(root / "imagelabels.mat", {"labels": [1, 2, 1, 2, 2, 1, 2, 1]})
+        monkeypatch.setattr(torchvision.datasets.Flowers102, "_check_integrity", lambda self: True)
+        sets = load_image_sets("torchvision/flowers102")
+        assert [Path(name).name for name in names_of(sets.train)] == [f"image_{n:05d}.jpg" for n in (2, 5, 1, 8)]
+        assert sets.train.targets.tolist() == [1, 1, 0, 0] and sets.val.targets.tolist() == [0, 1, 0, 1]
+        assert "4 train / 4 val images" in sets.description and "train + val, test" in sets.description
+
+    def test_cars_are_read_from_their_folder(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+        for name in ("stanford_cars", "StanfordCars"):
+            with pytest.raises(ValueError, match=r"cannot be downloaded .*: the original site is gone: get") as caught:
+                load_image_sets(f"torchvision/{name}")
+            assert "\n" not in str(caught.value)
+        root = tmp_path / "datasets" / "stanford_cars"
+        for folder in ("devkit", "cars_train", "cars_test"):
+            (root / folder).mkdir(parents=True)
+        rows = [{"fname": f"0000{number}.jpg", "class": number} for number in (2, 1, 2)]
+        savemat(root / "devkit" / "cars_meta.mat", {"class_names": np.array(["Acura", "BMW"], dtype=object)})
+        savemat(root / "devkit" / "cars_train_annos.mat", {"annotations": rows})
+        savemat(root / "cars_test_annos_withlabels.mat", {"annotations": rows[:2]})
+        sets = load_image_sets("torchvision/stanford_cars")
+        assert sets.classes == ("Acura", "BMW") and sets.train.targets.tolist() == [1, 0, 1]
+        assert Path(sets.val.name(0)).parts[-2:] == ("cars_test", "00002.jpg")
 
     def test_names_exist_in_torchvision(self):
         for row in _TORCHVISION_SETS.values():

@@ -49,12 +49,14 @@ with joined("cpu") as world:
     targets = torch.arange(8) % 3
     mine = slice(world.rank, None, world.size)
     for step in range(3):
+        updater.begin()
         assert updater.backward(nn.functional.cross_entropy(network(images[mine]), targets[mine]), step)
         updater.apply(step)
     weights = [float(p.detach().double().abs().sum()) for p in model.parameters()]
 
     # A loss that is not finite on the last process is so for all of them.
     spoiled = float("nan") if world.rank == world.size - 1 else 1.0
+    updater.begin()
     finite = updater.backward(nn.functional.cross_entropy(network(images[mine]), targets[mine]) * spoiled, 3)
     discarded = world.any(not finite, False, world.is_main) == (True, False, True)
 

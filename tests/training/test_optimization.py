@@ -79,6 +79,7 @@ def updater(model: nn.Module, *, scale_gradients: bool = False, **config) -> Upd
 
 
 def update(updates: Updater, loss: torch.Tensor, step: int) -> bool:
+    updates.begin()
     finite = updates.backward(loss, step)
     if finite:
         updates.apply(step)
@@ -169,7 +170,14 @@ def test_clipping_bounds_the_whole_gradient(tiny_model):
 
 
 @pytest.mark.parametrize(
-    "config", [{}, {"ema_decay": 0.9}, {"optimizer": "adamw", "ema_decay": 0.9}, {"optimizer": "lamb"}]
+    "config",
+    [
+        {},
+        {"ema_decay": 0.9},
+        {"optimizer": "adamw", "ema_decay": 0.9},
+        {"optimizer": "lamb"},
+        {"layer_decay": 0.7, "ema_decay": 0.9},
+    ],
 )
 def test_restored_state_goes_on_bit_for_bit(tiny_model, config):
     model = tiny_model(drop_rate=0.0, drop_path_rate=0.0)
@@ -200,3 +208,27 @@ def test_a_warm_up_takes_half_of_a_short_run_at_most():
     rate = LearningRate(peak_lr=1.0, schedule=schedule, steps_per_epoch=10)
     assert [rate(step) for step in range(5)] == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8])
     assert rate(5) == pytest.approx(0.5) and rate(9) == pytest.approx(0.0245, rel=1e-2)
+
+
+def test_each_layer_has_its_share_of_the_rate_at_every_step():
+    model = create_model("rexnet_100")
+    rate = LearningRate(peak_lr=0.4, schedule=ScheduleConfig(epochs=4, warmup_epochs=0.0), steps_per_epoch=5)
+    updates = Updater(model, OptimConfig(layer_decay=0.8, weight_decay=0.01), rate, scale_gradients=False)
+    for step in (0, 7):
+        loss = torch.stack([parameter.sum() for parameter in model.parameters()]).sum()
+        updates.backward(loss, step)
+        lr = {id(p): group["lr"] for group in updates.optimizer.param_groups for p in group["params"]}
+        golden = {"output.1.weight": 1.0, "output.1.bias": 1.0, "features.19.weight": 0.8, "features.20.bias": 0.8}
+        golden |= {"features.0.weight": 0.8**18, "features.1.weight": 0.8**18}
+        golden |= {f"features.{3 + block}.out.0.weight": 0.8 ** (17 - block) for block in range(16)}
+        named = dict(model.named_parameters())
+        assert len(lr) == len(named)
+        for name, share in golden.items():
+            assert lr[id(named[name])] == pytest.approx(rate(step) * share, rel=1e-12), name
+    decays = {id(p): group["weight_decay"] for group in updates.optimizer.param_groups for p in group["params"]}
+    assert all(decays[id(p)] == (0.01 if p.ndim > 1 else 0.0) for p in model.parameters())
+
+
+def test_layers_of_other_networks_are_refused():
+    with pytest.raises(ValueError, match=r"--layer-decay is 0\.5, but only a ReXNet's"):
+        make_optimizer(nn.Linear(2, 2), OptimConfig(layer_decay=0.5), lr=0.1)

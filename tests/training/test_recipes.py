@@ -12,6 +12,7 @@ from rexnet.training import checkpoint
 from rexnet.training.classify import build_model
 from rexnet.training.config import NetworkConfig, RecipeName, TrainConfig
 from rexnet.training.distributed import World
+from rexnet.training.frozen_features import check_frozen_backbone
 from rexnet.training.recipes import FIRST_LOOK, RECIPES, choose_recipe, digits, imagenet, starting_point
 from rexnet.training.run_folder import open_run
 
@@ -109,6 +110,15 @@ def test_options_override_the_recipe_and_nothing_else():
     config = command_line("digits --lr 0.3 --epochs 2")
     base = digits()
     assert config == replace(base, optim=replace(base.optim, lr=0.3), schedule=replace(base.schedule, epochs=2))
+
+
+def test_a_frozen_backbone_needs_no_other_option():
+    line = "digits --weights rexnet_100.nav_in1k --freeze all"
+    assert command_line(line).augment == AugmentConfig(label_smoothing=0.1)
+    check_frozen_backbone(command_line(line))
+    with pytest.raises(ValueError, match="--auto-augment is rand-m5"):
+        check_frozen_backbone(command_line(f"{line} --auto-augment rand-m5"))
+    assert command_line("digits --weights rexnet_100.nav_in1k --freeze 3").transfer.freeze == 3
 
 
 def test_resuming_needs_no_other_option(tiny_config):

@@ -16,7 +16,13 @@ from rexnet.data.class_balance import draw_shots
 from rexnet.data.decode import BadImageError, has_image_extension, image_files, printable, stored_size_px
 from rexnet.data.drawn_splits import DrawnSplit, fingerprint
 from rexnet.data.labelled_images import FileImages, ImageSet
-from rexnet.data.named_sets import is_named_set, load_named_set, named_set_is_small, stratified_split
+from rexnet.data.named_sets import (
+    describe_split,
+    is_named_set,
+    load_named_set,
+    named_set_is_small,
+    stratified_split,
+)
 from rexnet.data.packed_sets import is_packed_set, load_packed_set, some_sides_px, split_packed_set
 
 logger = logging.getLogger(__name__)
@@ -68,7 +74,8 @@ def load_image_sets(
         raise ValueError(f"val_fraction is {val_fraction}, but must be above 0 and below 1")
     fraction, whole, sides = val_fraction or DEFAULT_VAL_FRACTION, None, "its own split"
     if is_named_set(data):
-        title, (train, val) = str(data), load_named_set(str(data))
+        title, sides = str(data), describe_split(str(data))
+        train, val = load_named_set(str(data))
     elif is_packed_set(data):
         packed = load_packed_set(data)
         title, sides, whole = packed.title, packed.sides, packed.train if packed.val is None else None

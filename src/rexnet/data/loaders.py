@@ -148,6 +148,10 @@ class TrainBatches:
                 images, targets = self._mixer(images, targets)
         return Batch(images, targets, read.indices[: len(images)])
 
+    def positions(self, epoch: int) -> list[np.ndarray]:
+        """Of each batch of an epoch, the positions of its images in the set, as if all could be read."""
+        return [wanted.indices % self._num_indices for wanted in self._order(epoch)]
+
     def _order(self, epoch: int) -> list[_Wanted]:
         generator, targets = np.random.default_rng([_ORDER, self._seed, epoch]), self._balanced_targets
         order = generator.permutation(self._num_indices) if targets is None else balanced_draws(targets, generator)

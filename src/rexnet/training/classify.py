@@ -23,7 +23,9 @@ from rexnet.models.weights import load_weights, read_weights
 from rexnet.training import checkpoint
 from rexnet.training.config import GOAL_NAMES, NetworkConfig, TrainConfig
 from rexnet.training.distributed import World, joined
-from rexnet.training.evaluation import evaluate
+from rexnet.training.evaluation import SizedBatches, evaluate
+from rexnet.training.freezing import prepare
+from rexnet.training.frozen_features import check_frozen_backbone, freeze_backbone, head_task
 from rexnet.training.loop import Task, choose_autocast, fit
 from rexnet.training.memory import keep_freed_memory
 from rexnet.training.optimization import check_optimizer
@@ -51,6 +53,10 @@ def train(config: TrainConfig) -> dict[str, Any]:
         resumes = config.run.resume and RunFolder(folder_to_resume(config)).has_checkpoint
         network = replace(config.network, weights=None) if resumes else config.network
         model = build_model(network, sets.classes)
+        pretrained = config.network.weights is not None
+        prepare(model, config.transfer, pretrained=pretrained, images_per_step=config.run.batch_size)
+        if config.transfer.freeze == "all":
+            check_frozen_backbone(config)
         check_optimizer(model, config.optim, config.schedule, total_batch=config.run.batch_size * world.size)
         batches = _make_batches(sets, config, world)
         with closing(open_run(config, world)) as run:
@@ -75,7 +81,21 @@ def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[T
     """Training and held-back batches of this process. ValueError for augmentation that cannot be carried out."""
     preprocess = config.input.preprocess()
     transform = TrainTransform(preprocess, config.augment)
-    loading: dict[str, Any] = {
+    loading = _loading(config, world)
+    train_batches = TrainBatches(
+        sets.train,
+        transform,
+        seed=config.run.seed,
+        device=world.device,
+        mixer=batch_mixer(config.augment, len(sets.classes)),
+        balanced=config.input.balance == "sampler",
+        **loading,
+    )
+    return train_batches, EvalBatches(sets.val, preprocess, **loading)
+
+
+def _loading(config: TrainConfig, world: World) -> dict[str, Any]:
+    return {
         "batch_size": config.run.batch_size,
         "workers": choose_workers(config.run.workers, world),
         "rank": world.rank,
@@ -83,17 +103,6 @@ def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[T
         "bad_image": config.input.bad_image,
         "pin_memory": world.device.type == "cuda",
     }
-    mixer = batch_mixer(config.augment, len(sets.classes))
-    train_batches = TrainBatches(
-        sets.train,
-        transform,
-        seed=config.run.seed,
-        device=world.device,
-        mixer=mixer,
-        balanced=config.input.balance == "sampler",
-        **loading,
-    )
-    return train_batches, EvalBatches(sets.val, preprocess, **loading)
 
 
 def _fit(
@@ -105,28 +114,46 @@ def _fit(
     world: World,
 ) -> tuple[dict, list[str]]:
     """The best epoch's row, and the images that could not be read."""
+    if config.transfer.freeze == "all":
+        return _fit_head(model, sets, batches[0], config=config, run=run, world=world)
     train_batches, val_batches = batches
-    classes = sets.classes
-    dtype = choose_autocast(config.run.amp, world.device)
-
-    def evaluate_held_back(network: nn.Module) -> dict[str, float]:
-        return evaluate(network, val_batches, classes=classes, world=world, autocast_dtype=dtype).figures()
-
-    task = Task(
-        loss=partial(
-            classification_loss,
-            device=world.device,
-            label_smoothing=config.augment.label_smoothing,
-            weights=_loss_weights(sets, config, world),
-        ),
-        evaluate=evaluate_held_back,
-        pack=partial(checkpoint.pack, classes=classes, preprocess=config.input.preprocess(), split=sets.drawn),
-        name_image=sets.train.name,
-        goal=config.schedule.goal,
-    )
+    task = classification_task(sets, val_batches, config, world=world)
     best = fit(model, train_batches, task, config=config, run=run, world=world)
     skipped = world.gather([*train_batches.skipped, *val_batches.skipped])
     return best, sorted({printable(name) for name in skipped})
+
+
+def _fit_head(
+    model: RexNet, sets: ImageSets, order: TrainBatches, *, config: TrainConfig, run: RunFolder, world: World
+) -> tuple[dict, list[str]]:
+    """`_fit` on features that are computed once."""
+    in_order = partial(EvalBatches, preprocess=config.input.preprocess(), **_loading(config, world))
+    frozen = freeze_backbone(model, sets, order, in_order=in_order, config=config, run=run, world=world)
+    task = head_task(classification_task(sets, frozen.val, config, world=world), model)
+    best = fit(frozen.head, frozen.train, task, config=config, run=run, world=world)
+    return best, sorted(printable(name) for name in frozen.skipped)
+
+
+def classification_task(sets: ImageSets, val_batches: SizedBatches, config: TrainConfig, *, world: World) -> Task:
+    """Cross-entropy on batches of `sets.train`, accuracy on `val_batches`."""
+    dtype = choose_autocast(config.run.amp, world.device)
+
+    def evaluate_held_back(network: nn.Module) -> dict[str, float]:
+        return evaluate(network, val_batches, classes=sets.classes, world=world, autocast_dtype=dtype).figures()
+
+    loss = partial(
+        classification_loss,
+        device=world.device,
+        label_smoothing=config.augment.label_smoothing,
+        weights=_loss_weights(sets, config, world),
+    )
+    return Task(
+        loss=loss,
+        evaluate=evaluate_held_back,
+        pack=partial(checkpoint.pack, classes=sets.classes, preprocess=config.input.preprocess(), split=sets.drawn),
+        name_image=sets.train.name,
+        goal=config.schedule.goal,
+    )
 
 
 def classification_loss(

@@ -9,6 +9,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.option_checks import require
 from rexnet.data.transforms import AugmentConfig, Interpolation, Preprocess
+from rexnet.training.freezing import TransferConfig
 
 RecipeName = Literal["auto", "imagenet", "small-image", "finetune", "scratch"]
 Amp = Literal["auto", "off", "bf16", "fp16"]
@@ -104,6 +105,8 @@ class OptimConfig:
     """Momentum of SGD and its kin; optimizers of the Adam family ignore it."""
     weight_decay: float = 1e-5
     """Never on norms and biases."""
+    layer_decay: float = 1.0
+    """Learning rate of each layer as a share of the next one's, counted from the head down; 1 for one rate."""
     clip_grad: float | None = None
     """Largest norm of the whole gradient."""
     ema_decay: float | None = None
@@ -114,6 +117,7 @@ class OptimConfig:
         require(self.lr_batch >= 0, "lr_batch", self.lr_batch, "0 (no scaling) or more")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "from 0 to below 1")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        require(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0 and at most 1")
         require(self.clip_grad is None or self.clip_grad > 0, "clip_grad", self.clip_grad, "above 0, or None")
         holds = self.ema_decay is None or 0 < self.ema_decay < 1
         require(holds, "ema_decay", self.ema_decay, "between 0 and 1, or None")
@@ -213,6 +217,7 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    transfer: TransferConfig = field(default_factory=TransferConfig)
     run: RunConfig = RunConfig()
 
 

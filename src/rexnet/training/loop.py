@@ -47,6 +47,8 @@ class Task(NamedTuple):
     pack: Callable[[Any, dict[str, Any]], dict[str, Any]]
     """pack(model, metrics): the content of a checkpoint, see `checkpoint.pack`."""
     name_image: Callable[[int], str]
+    own: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+    """own(state_dict): of a checkpoint's weights those of the model that is trained, where that is only a part."""
     goal: str = "top1"
     """The figure of `evaluate` whose highest value makes best.pt."""
 
@@ -233,7 +235,7 @@ class _Training:
                 f"{self.run.path} was trained by {training['processes']} processes, now there are {self.world.size}; "
                 f"continue it with torchrun --nproc-per-node {training['processes']}"
             )
-        self.updater.restore(content["state_dict"], training["updater"])
+        self.updater.restore(self.task.own(content["state_dict"]), training["updater"])
         self.epoch, self.step, self.best = training["epoch"], training["step"], training["best"]
         self.discarded = training["discarded"]
         self.unfinished = training["figures"] and training["figures"][self.world.rank]

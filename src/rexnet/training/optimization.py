@@ -1,8 +1,10 @@
 """From a loss to new weights: parameter groups, optimizer, learning rate per step, moving average."""
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from rexnet.models.rexnet import RexNet
 from rexnet.training.checkpoint import portable
 from rexnet.training.config import OptimConfig, ScheduleConfig
+from rexnet.training.freezing import layer_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +42,7 @@ class LearningRate:
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig, *, lr: float) -> Optimizer:
-    """timm's optimizer of that name, with weight decay on matrices and kernels only: two parameter groups.
+    """timm's optimizer of that name, over the groups of `parameter_groups`.
 
     ValueError for a name timm does not have.
     """
@@ -48,8 +52,35 @@ def make_optimizer(model: nn.Module, config: OptimConfig, *, lr: float) -> Optim
         close = ", ".join(get_close_matches(config.optimizer, names, n=4)) or "sgd, momentum, adamw, lamb, lion"
         raise ValueError(f"--optimizer is {config.optimizer!r}; allowed: {close} and timm's {len(names)} others")
     return create_optimizer_v2(
-        model, opt=config.optimizer, lr=lr, weight_decay=config.weight_decay, momentum=config.momentum
+        model,
+        opt=config.optimizer,
+        lr=lr,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        param_group_fn=partial(parameter_groups, config=config),
     )
+
+
+def parameter_groups(model: nn.Module, *, config: OptimConfig) -> list[dict[str, Any]]:
+    """The trained parameters, with weight decay on matrices and kernels only: two groups, or two a layer.
+
+    A group's `lr_scale` is layer_decay to the power of its layer's distance from the head (discriminative fine-tuning,
+    arXiv 1801.06146). ValueError for a layer_decay below 1 where the model is no ReXNet.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
+    layered = config.layer_decay < 1
+    if layered and not isinstance(model, RexNet):
+        raise ValueError(
+            f"--layer-decay is {config.layer_decay}, but only a ReXNet's layers can be told apart; allowed: 1"
+        )
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            depth = len(model.config.blocks) + 2 - layer_number(model, name) if isinstance(model, RexNet) else 0
+            groups[config.layer_decay**depth, parameter.ndim > 1].append(parameter)
+    return [
+        {"params": groups[scale, decays], "weight_decay": config.weight_decay * decays, "lr_scale": scale}
+        for scale, decays in sorted(groups)
+    ]
 
 
 def check_optimizer(model: nn.Module, optim: OptimConfig, schedule: ScheduleConfig, *, total_batch: int) -> None:
@@ -85,14 +116,15 @@ class Updater:
         return self.ema.module if self.ema else self.model
 
     def begin(self) -> None:
-        """Remembers the batch-norm statistics, which the forward pass changes before anyone can look at the loss."""
+        """Before the forward pass: frees the last step's gradients, and remembers the batch-norm statistics, which it
+        changes before anyone can look at the loss."""
+        self.optimizer.zero_grad()
         _copy(self._buffers, self._kept_buffers)
 
     def backward(self, loss: Tensor, step: int) -> bool:
         """Gradients of a scalar loss, for `apply` or `discard`. False if the loss or a gradient is not finite."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(step)
-        self.optimizer.zero_grad()
+            group["lr"] = self.rate(step) * group["lr_scale"]
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
@@ -130,5 +162,6 @@ class Updater:
 
 
 def _copy(source: list[Tensor], target: list[Tensor]) -> None:
-    # One call instead of one for each of a few hundred small tensors.
-    torch._foreach_copy_(target, source)  # pyright: ignore[reportPrivateImportUsage]
+    # One call instead of one for each of a few hundred small tensors; a classifier alone has none.
+    if source:
+        torch._foreach_copy_(target, source)  # pyright: ignore[reportPrivateImportUsage]

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 FILES = (
     *("config.json", "environment.json", "data.json", "metrics.jsonl", "summary.json", "curves.png"),
-    *("best.pt", "last.pt", "previous.pt", "discarded_steps.jsonl", "report.html"),
+    *("best.pt", "last.pt", "previous.pt", "discarded_steps.jsonl", "report.html", "features.safetensors"),
 )
 SAMPLES = "samples"
 _MAX_SAMPLES = 10

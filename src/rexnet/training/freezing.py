@@ -1,0 +1,112 @@
+"""What a fine-tuned network keeps of its weights: whole layers, and the statistics of its batch norms."""
+
+import logging
+from dataclasses import dataclass
+from typing import Literal, final
+
+from torch import Tensor, nn
+
+from rexnet.data.option_checks import require
+from rexnet.models.blocks import DropPath
+from rexnet.models.rexnet import STEM_LAYERS, RexNet
+
+logger = logging.getLogger(__name__)
+
+FEW_IMAGES = 16
+"""Below so many images a process and step their statistics are too noisy to replace those of pretraining. Our choice;
+the evidence is pytorch/vision#6543 and arXiv 1803.08494, figure 1, where errors rise from 16 images downwards."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig:
+    """What stays as the weights of --weights have it."""
+
+    freeze: int | Literal["all"] = 0
+    """Freeze the stem and so many blocks: no gradient, no change of statistics. all: everything before the head, which
+    is then trained on features that are computed once."""
+    bn: Literal["auto", "train", "frozen"] = "auto"
+    """Statistics of the batch norms: of each batch (train), or kept and used as they are (frozen; scale and shift are
+    still trained). auto: frozen with --weights and fewer than 16 images a process and step, else train."""
+
+    def __post_init__(self) -> None:
+        require(self.freeze == "all" or self.freeze >= 0, "freeze", self.freeze, "0 or more, or all")
+        if self.freeze == "all" and self.bn == "train":
+            raise ValueError("--bn is train, but --freeze all keeps the statistics; allowed: auto, frozen")
+
+
+@final
+class FrozenBatchNorm(nn.Module):
+    """Batch norm of (B, C, H, W) by kept statistics, in training as in evaluation, under the keys of nn.BatchNorm2d.
+
+    A module of its own, because `train()` would switch an nn.BatchNorm2d back to the statistics of each batch.
+    Unlike torchvision's FrozenBatchNorm2d it leaves scale and shift to the optimizer.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, norm: nn.BatchNorm2d):
+        super().__init__()
+        self.eps = norm.eps
+        self.weight, self.bias = norm.weight, norm.bias
+        for name, buffer in norm.named_buffers():
+            self.register_buffer(name, buffer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
+def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_per_step: int) -> None:
+    """Freezes what `config` says, and logs what that is and why.
+
+    Raises ValueError where nothing worth keeping is there, or fewer blocks than are to be frozen.
+    """
+    num_blocks = len(model.config.blocks)
+    if config.freeze != "all":
+        require(config.freeze <= num_blocks, "freeze", config.freeze, f"0 to {num_blocks} for {model.name}, or all")
+    for option, value in (("freeze", config.freeze), ("bn", config.bn)):
+        if value in ("all", "frozen") or (isinstance(value, int) and value > 0):
+            # Random layers or statistics that stay random are a mistake that only shows in the accuracy.
+            require(pretrained, option, value, "0" if option == "freeze" else "auto and train, without --weights")
+    few = images_per_step < FEW_IMAGES
+    norms_frozen = config.bn == "frozen" or (config.bn == "auto" and pretrained and few)
+    reason = "as asked"
+    if config.bn == "auto":
+        origin = "pretrained" if pretrained else "random"
+        reason = f"auto: {origin} weights, {images_per_step} images a process and step"
+    logger.info("batch norm statistics: %s (%s)", "frozen" if norms_frozen else "of each batch", reason)
+    freeze(model, config.freeze, statistics=norms_frozen)
+    if config.freeze:
+        frozen = sum(not parameter.requires_grad for parameter in model.parameters())
+        logger.info("frozen: %d of %d tensors of weights", frozen, len(list(model.parameters())))
+
+
+def freeze(model: RexNet, depth: int | Literal["all"], *, statistics: bool) -> None:
+    """Freezes the stem and the first `depth` blocks, none for 0: their weights, statistics, and no path is dropped.
+
+    With `statistics`, those of every batch norm in the network. State-dict keys stay.
+    """
+    frozen_layers = len(model.config.blocks) + 2 if depth == "all" else depth + bool(depth)
+    for name, parameter in model.named_parameters():
+        if layer_number(model, name) < frozen_layers:
+            parameter.requires_grad_(False)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.BatchNorm2d) and (statistics or layer_number(model, name) < frozen_layers):
+            _replace(model, name, FrozenBatchNorm(module))
+        elif isinstance(module, DropPath) and layer_number(model, name) < frozen_layers:
+            _replace(model, name, nn.Identity())
+
+
+def layer_number(model: RexNet, name: str) -> int:
+    """Where the parameter or module of that name lies: 0 the stem, 1 to N the blocks, N + 1 the penultimate
+    convolution, N + 2 what follows pooling."""
+    num_blocks = len(model.config.blocks)
+    part, _, rest = name.partition(".")
+    if part != "features":
+        return num_blocks + 2
+    return min(max(int(rest.partition(".")[0]) - STEM_LAYERS + 1, 0), num_blocks + 1)
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)

@@ -1,0 +1,257 @@
+"""Training the head alone: what the frozen part of a network makes of the images is computed once, and kept.
+
+The images are seen as in evaluation and, where mirroring is on, mirrored as well. Everything else of a run stays: the
+loop, the order of the images, drop-out, schedule, moving average, and checkpoints, which hold whole networks.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rexnet.data.image_sets import ImageSets
+from rexnet.data.labelled_images import ImageSet
+from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
+from rexnet.data.output_files import write_whole
+from rexnet.data.transforms import AugmentConfig
+from rexnet.models.rexnet import RexNet
+from rexnet.training import checkpoint
+from rexnet.training.config import TrainConfig
+from rexnet.training.distributed import World
+from rexnet.training.loop import Task, choose_autocast
+from rexnet.training.progress import EpochProgress
+from rexnet.training.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+FILE = "features.safetensors"
+MAX_GIB = 4.0
+"""Features are kept in memory, in full precision, and three times for a moment when they are written."""
+
+_STILL_APPLIES = ("horizontal_flip", "label_smoothing")
+_VIEW = 3  # first entry of every seed, beside those of rexnet.data.loaders
+
+
+class Features(NamedTuple):
+    """Of a set of N images: `values` float32 (V, N, C), after pooling, V = 1 as in evaluation, 2 also mirrored;
+    `readable` float32 (N,), 1 or 0."""
+
+    values: Tensor
+    readable: Tensor
+
+
+class Head(nn.Module):
+    """What follows pooling in `model`, whose modules and state-dict keys these are: (B, C) -> logits (B, K)."""
+
+    def __init__(self, model: RexNet):
+        super().__init__()
+        self.output = model.output
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.output(features[:, :, None, None]).flatten(1)
+
+
+class FeatureBatches:
+    """The batches of `order`, with features (B, C) in place of images, of mirrored images with probability `mirror`.
+
+    Images that could not be read are left out; a batch that would have fewer than two is filled with others.
+    """
+
+    def __init__(
+        self, features: Features, targets: np.ndarray, *, order: TrainBatches, seed: int, rank: int, mirror: float
+    ):
+        self._values, self._targets = features.values, torch.from_numpy(targets)
+        self._readable, self._order = features.readable.numpy() > 0, order
+        self._seed, self._rank, self._mirror = seed, rank, mirror
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """See `TrainBatches.epoch`."""
+        for step, positions in list(enumerate(self._order.positions(epoch)))[start_step:]:
+            chosen = positions[self._readable[positions]]
+            if len(chosen) < 2:
+                others = np.setdiff1d(np.flatnonzero(self._readable), chosen)
+                chosen = np.concatenate([chosen, others[: 2 - len(chosen)]])
+            random = np.random.default_rng([_VIEW, self._seed, epoch, step, self._rank])
+            views = torch.from_numpy((random.random(len(chosen)) < self._mirror).astype(np.int64))
+            indices = torch.from_numpy(chosen)
+            yield Batch(self._values[views, indices], self._targets[indices], indices)
+
+
+class FrozenBackbone(NamedTuple):
+    """A task of the loop on features instead of images."""
+
+    head: Head
+    train: FeatureBatches
+    val: list[Batch]
+    """This process's share."""
+    skipped: list[str]
+    """Names of images that could not be read."""
+
+
+def check_frozen_backbone(config: TrainConfig) -> None:
+    """Raises ValueError for a setting that features which are computed once cannot follow."""
+    settings: list[tuple[str, Any, Any]] = [
+        (field.name, getattr(config.augment, field.name), field.default)
+        for field in fields(AugmentConfig)
+        if field.name not in _STILL_APPLIES
+    ]
+    settings += [("layer_decay", config.optim.layer_decay, 1.0)]
+    settings += [("drop_path_rate", config.network.drop_path_rate, 0.0)]
+    for name, value, default in settings:
+        if value != default:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {value}, which has no effect beside --freeze all; allowed: {default}"
+            )
+
+
+def freeze_backbone(
+    model: RexNet,
+    sets: ImageSets,
+    order: TrainBatches,
+    *,
+    in_order: Callable[[ImageSet], EvalBatches],
+    config: TrainConfig,
+    run: RunFolder,
+    world: World,
+) -> FrozenBackbone:
+    """Computes the features of all images, or takes those in the run folder if weights, pixels and images are theirs.
+
+    A run that is resumed gets its backbone from its checkpoint. ValueError for more features than `MAX_GIB`.
+    """
+    mirror = config.augment.horizontal_flip
+    gib = model.num_features * 4 / 2**30 * ((1 + (mirror > 0)) * len(sets.train) + len(sets.val))
+    if gib > MAX_GIB:
+        hint = "; --horizontal-flip 0 nearly halves that" if mirror else ""
+        raise ValueError(f"the features of --freeze all take {gib:.1f} GiB; allowed: up to {MAX_GIB:g} GiB{hint}")
+    # All processes have the run's weights before they go on, also where one of them saves them anew.
+    content = world.from_main(checkpoint.newest(run.last, run.previous) if world.is_main else None)
+    if content:
+        model.load_state_dict(content["state_dict"])
+    started = time.perf_counter()
+    key = _key(model, sets, config)
+    stored = _read(run, key) if world.is_main else None
+    known = any(world.any(stored is not None))
+    found = []
+    for side, images in enumerate((sets.train, sets.val)):
+        features = stored[side] if stored else _no_features(model, images, views=1 + (mirror > 0 and side == 0))
+        if not known:
+            compute_features(model, in_order(images), features, config=config, world=world)
+        # Each process has its own share, and zeros for the others'.
+        found.append(Features(*(world.sum(part) for part in features)))
+    if world.is_main:
+        if not known:
+            _write(run, key, found)
+        text = "features of all images: %.1f MiB in memory, %s %s in %.1f s"
+        how = "read from" if known else "computed and written to"
+        logger.info(text, gib * 1024, how, run.path / FILE, time.perf_counter() - started)
+    train, val = found
+    return FrozenBackbone(
+        head=Head(model),
+        train=FeatureBatches(
+            train, sets.train.targets, order=order, seed=config.run.seed, rank=world.rank, mirror=mirror
+        ),
+        val=_share(val, sets.val.targets, batch_size=config.run.batch_size, world=world),
+        skipped=[
+            images.name(index)
+            for images, features in ((sets.train, train), (sets.val, val))
+            for index in (features.readable == 0).nonzero()[:, 0].tolist()
+        ],
+    )
+
+
+def head_task(task: Task, model: RexNet) -> Task:
+    """`task`, of whole networks, for the `Head` of `model`: its checkpoints hold whole networks too."""
+
+    def pack(head: nn.Module, metrics: dict[str, Any]) -> dict[str, Any]:
+        content = task.pack(model, metrics)
+        return {**content, "state_dict": {**content["state_dict"], **checkpoint.portable(head.state_dict())}}
+
+    def own(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {key: value for key, value in state.items() if key.startswith("output.")}
+
+    return task._replace(pack=pack, own=own)
+
+
+@torch.no_grad()
+def compute_features(
+    model: RexNet, batches: EvalBatches, features: Features, *, config: TrainConfig, world: World
+) -> None:
+    """Writes into `features` what `model`, put in eval mode, makes of this process's share of the images."""
+    dtype = choose_autocast(config.run.amp, world.device)
+    layout = torch.channels_last if config.run.channels_last else torch.preserve_format
+    model.to(world.device).to(memory_format=layout).eval()
+    with EpochProgress("features", len(batches), visible=world.is_main) as progress:
+        for batch in progress.watch(batches):
+            images = batch.images.to(world.device, non_blocking=True)
+            for view, values in enumerate(features.values):
+                seen = images.flip(3) if view else images
+                with torch.autocast(world.device.type, dtype=dtype, enabled=dtype is not None):
+                    pooled = model.forward_features(seen).mean((2, 3))
+                values[batch.indices] = pooled.float().cpu()
+            features.readable[batch.indices] = 1.0
+            progress.update(len(images), {})
+
+
+def _no_features(model: RexNet, images: ImageSet, *, views: int) -> Features:
+    return Features(torch.zeros(views, len(images), model.num_features), torch.zeros(len(images)))
+
+
+def _share(features: Features, targets: np.ndarray, *, batch_size: int, world: World) -> list[Batch]:
+    """This process's batches of one view, as `EvalBatches` would divide them."""
+    batches = []
+    for indices in torch.arange(world.rank, len(targets), world.size).split(batch_size):
+        indices = indices[features.readable[indices] > 0]
+        if len(indices):
+            batches.append(Batch(features.values[0, indices], torch.from_numpy(targets)[indices], indices))
+    return batches
+
+
+def _key(model: RexNet, sets: ImageSets, config: TrainConfig) -> str:
+    """Of everything that features follow from, the images by their names and number alone."""
+    augment, run = config.augment, config.run
+    facts = [config.input.preprocess().to_dict(), run.amp, augment.horizontal_flip > 0, sets.description]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for images in (sets.train, sets.val):
+        for index in range(len(images)):
+            digest.update(images.name(index).encode("utf-8", "surrogateescape") + b"\0")
+    for name, tensor in checkpoint.portable(model.features.state_dict()).items():
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _write(run: RunFolder, key: str, found: list[Features]) -> None:
+    from safetensors.torch import save
+
+    tensors = {f"{part}.{side}": tensor for side, each in enumerate(found) for part, tensor in each._asdict().items()}
+    try:
+        write_whole(run.path / FILE, save(tensors, metadata={"key": key}))
+    except OSError as error:
+        reason = error.strerror or error
+        logger.warning("%s could not be written (%s): --resume will compute it anew", run.path / FILE, reason)
+
+
+def _read(run: RunFolder, key: str) -> list[Features] | None:
+    """What `_write` wrote; None where that is missing, damaged, or of other weights, pixels or images."""
+    from safetensors import SafetensorError, safe_open
+
+    if not run.holds(FILE):
+        return None
+    try:
+        with safe_open(run.path / FILE, framework="pt") as file:
+            if (file.metadata() or {}).get("key") != key:
+                return None
+            return [Features(file.get_tensor(f"values.{side}"), file.get_tensor(f"readable.{side}")) for side in (0, 1)]
+    except (SafetensorError, OSError) as error:
+        logger.warning("%s is damaged (%s) and computed anew", run.path / FILE, error)
+        return None
