@@ -120,12 +120,7 @@ def training_input() -> str:
     rows = [
         [what, f"{rates[ours][1]:.0f}", f"{rates[timm][1]:.0f}", f"{ratio[1]:.2f} ({ratio[0]:.2f} to {ratio[2]:.2f})"]
         for what, ours, timm, ratio in (
-            (
-                "up to the bytes a GPU gets",
-                "ours_before_device",
-                "timm_before_device",
-                row["ratio_to_timm_before_device"],
-            ),
+            ("up to the bytes a GPU gets", "ours_before_device", "timm_before_device", before_device),
             ("everything on one core", "ours", "timm", row["ratio_to_timm"]),
         )
     ]
