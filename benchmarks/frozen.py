@@ -66,7 +66,7 @@ SOURCES = {
         archive="cifar10.tar.gz",
         train_per_class=250,
         test_per_class=50,
-        start=replace(small_image(), network=NetworkConfig(model="rexnet_050", drop_rate=0.0)),
+        start=replace(small_image(), network=NetworkConfig(model="rexnet_050", stem_stride=1, drop_rate=0.0)),
     ),
 }
 
