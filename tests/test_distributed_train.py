@@ -65,7 +65,11 @@ def test_flags_for_the_larger_and_the_lite_networks(read_config, image_folder):
     assert (config.network.model, config.network.width) == ("rexnet_lite", 2.0)
     assert (config.network.drop_path_rate, config.optim.ema_decay) == (0.2, 0.9998)
     assert (config.augment.mixup, config.augment.cutmix, config.augment.label_smoothing) == (0.2, 1.0, 0.05)
-    assert read_config([*words(image_folder), "--model-ema-decay=0.99"]).optim.ema_decay == 0.99
+    decayed = [*words(image_folder), "--model-ema-decay=0.99", "--model-ema"]
+    assert read_config(decayed).optim.ema_decay == 0.99, "in any order"
+    equals = read_config(["--amp", str(image_folder), "--model=rexnetv1"])
+    assert (equals.data, equals.run.amp) == (str(image_folder), "auto")
+    assert (equals.network.model, equals.network.width) == ("rexnet", 1.0)
 
 
 @pytest.mark.slow

@@ -10,8 +10,8 @@ from rexnet.training.memory import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 def work():
-    for _ in range(40):
-        torch.ones(2_000_000)  # 8 MB, which glibc gives back by default
+    for size in range(1, 31):
+        blocks = [torch.ones(size * 260_000) for _ in range(2)]  # of 1 to 31 MB, as the layers of a network
 work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 work()
@@ -25,4 +25,6 @@ def test_freed_memory_is_used_again_without_asking_the_system():
         way: int(subprocess.run([sys.executable, "-c", PROGRAM, way], capture_output=True, text=True).stdout)
         for way in ("kept", "given back")
     }
-    assert faults["kept"] < 100, faults
+    if not faults["given back"]:
+        pytest.skip("this machine does not count page faults")
+    assert faults["kept"] < 0.2 * faults["given back"], faults

@@ -114,7 +114,7 @@ def test_rows_survive_a_cut_last_line_and_can_be_taken_back(tmp_path):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4, "train_l')
     assert [row["epoch"] for row in run.rows()] == [1, 2, 3]
-    run.keep_rows(2)
+    run.keep_rows(epochs=2, steps=100)
     assert [json.loads(line)["epoch"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2]
     run.draw_curves()
     with Image.open(tmp_path / "curves.png") as picture:

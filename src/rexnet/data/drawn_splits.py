@@ -48,7 +48,7 @@ def fingerprint(images: ImageSet) -> str:
 
     What is in the files does not count: reading all of them could take hours.
     """
-    names = [images.name(index) for index in range(len(images))]
+    names = [images.name(index).replace(os.sep, "/") for index in range(len(images))]
     # Unlike commonpath, this leaves the spelling of a path (./, //) alone, and so its length.
     folder = os.path.commonprefix(names).rpartition("/")[0]  # noqa: RUF071
     start = len(folder) + 1 if folder else 0

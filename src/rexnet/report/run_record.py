@@ -100,8 +100,8 @@ class RunRecord:
         for row in self.rows:
             total += row["seconds"]
             # The row's seconds are training and validation, its speed is that of training alone.
-            seconds = self.train_images / row["images_per_second"] if self.train_images else row["seconds"]
-            seconds = min(seconds, row["seconds"])
+            known = self.train_images and row["images_per_second"]  # 0 where no step of the epoch could be used
+            seconds = min(self.train_images / row["images_per_second"], row["seconds"]) if known else row["seconds"]
             training += seconds
             waiting += seconds * row["wait_share"]
         validating = total - training if self.train_images else None

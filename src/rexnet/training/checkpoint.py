@@ -107,9 +107,12 @@ def newest(*paths: Path) -> dict[str, Any] | None:
         try:
             content = read(path)
         except WeightsError as error:
+            if isinstance(error.__cause__, OSError):  # the disk's trouble says nothing about the file
+                raise
             errors.append(error)
             logger.warning("%s", error)
-            path.rename(path.with_name(f"{path.name}.damaged"))  # or it would take the place of the whole one later
+            # Or it would take the place of the whole one later.
+            path.replace(path.with_name(f"{path.name}.damaged"))
             continue
         if errors:
             logger.warning("going on from %s, which is older", path)

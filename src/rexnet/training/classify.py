@@ -69,6 +69,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
                 raise
             facts = {"run": str(run.path), "model": model.name, "data": sets.description}
             goal = config.schedule.goal
+            if run.holds("summary.json"):  # a finished run that was resumed has read nothing
+                skipped = sorted({*skipped, *run.read("summary.json")["skipped"]})
             summary = {**facts, "goal": goal, "best": best, "skipped": skipped}
             if world.is_main:
                 run.write("summary.json", summary)

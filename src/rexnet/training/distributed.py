@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ import torch.distributed
 from torch import Tensor, nn
 
 from rexnet.training.interruption import StopRequest
+
+# Others wait while the main process downloads or lists a data set; that a process is dead shows at once by itself.
+_PATIENCE = timedelta(hours=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +104,8 @@ def joined(device: str = "auto") -> Iterator[World]:
         if size == 1:
             yield world
             return
-        torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", rank=rank, world_size=size)
+        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(backend, rank=rank, world_size=size, timeout=_PATIENCE)
         try:
             yield world
         finally:

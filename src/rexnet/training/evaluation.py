@@ -113,7 +113,9 @@ def evaluate(
     model.eval()
     counts = torch.zeros(3, len(classes), dtype=torch.int64, device=world.device)
     top5 = torch.zeros(1, dtype=torch.int64, device=world.device)
-    loss_sum = torch.zeros(1, dtype=torch.float64, device=world.device)
+    # Apple's GPUs have no float64.
+    exact = torch.float32 if world.device.type == "mps" else torch.float64
+    loss_sum = torch.zeros(1, dtype=exact, device=world.device)
     with EpochProgress("validation", len(batches), visible=world.is_main) as progress:
         for batch in progress.watch(batches):
             images = batch.images.to(world.device, non_blocking=True)

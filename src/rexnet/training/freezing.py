@@ -74,8 +74,10 @@ def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_p
     if config.bn == "auto":
         origin = "pretrained" if pretrained else "random"
         reason = f"auto: {origin} weights, {images_per_step} images a process and step"
-    logger.info("batch norm statistics: %s (%s)", "frozen" if norms_frozen else "of each batch", reason)
     freeze(model, config.freeze, statistics=norms_frozen)
+    training = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    frozen = sum(isinstance(module, FrozenBatchNorm) for module in model.modules())
+    logger.info("batch norms: %d with frozen statistics, %d with those of each batch (%s)", frozen, training, reason)
     if config.freeze:
         frozen = sum(not parameter.requires_grad for parameter in model.parameters())
         logger.info("frozen: %d of %d tensors of weights", frozen, len(list(model.parameters())))

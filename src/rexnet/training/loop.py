@@ -17,7 +17,7 @@ from rexnet.training.distributed import World
 from rexnet.training.interruption import Stopped
 from rexnet.training.optimization import LearningRate, Updater
 from rexnet.training.progress import EpochProgress
-from rexnet.training.run_folder import RunFolder
+from rexnet.training.run_folder import DISCARDED, RunFolder
 from rexnet.training.tensorboard_events import EventLog
 
 logger = logging.getLogger(__name__)
@@ -173,12 +173,12 @@ class _Training:
         what, names = parts[0][0], [name for part in parts for name in part[1:]]
         if self.world.is_main:
             row = {"epoch": self.epoch + 1, "step": step, "what": what, "images": names}
-            self.run.append(row, name="discarded_steps.jsonl")
+            self.run.append(row, name=DISCARDED)
         some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         if self.discarded > MAX_DISCARDED_STEPS:
             raise NonFiniteError(
                 f"{self.discarded} steps of epoch {self.epoch + 1} had to be left out, at the last the {what}; its "
-                f"images are {some}, those of all in {self.run.path / 'discarded_steps.jsonl'}; a lower --lr or "
+                f"images are {some}, those of all in {self.run.path / DISCARDED}; a lower --lr or "
                 "--clip-grad 1 often helps"
             )
         if self.world.is_main:
@@ -240,7 +240,7 @@ class _Training:
         self.discarded = training["discarded"]
         self.unfinished = training["figures"] and training["figures"][self.world.rank]
         if self.world.is_main:
-            self.run.keep_rows(self.epoch)
+            self.run.keep_rows(epochs=self.epoch, steps=self.epoch * self.steps + self.step)
             logger.info("continuing %s after step %d of epoch %d", self.run.path, self.step, self.epoch + 1)
 
 

@@ -131,8 +131,10 @@ class Updater:
         norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         if self.clip_grad is not None:
             clip_grads_with_norm_(parameters, self.clip_grad, norm)
-        # An overflowing fp16 gradient is everyday business, for which the scaler leaves out the step.
-        return bool(loss.isfinite() if self.scaler.is_enabled() else loss.isfinite() & norm.isfinite())
+        # An overflowing fp16 gradient is everyday business, for which the scaler leaves out the step and halves its
+        # scale; at a scale of 1 it is no overflow any more.
+        overflows = self.scaler.is_enabled() and self.scaler.get_scale() > 1.0
+        return bool(loss.isfinite() if overflows else loss.isfinite() & norm.isfinite())
 
     def apply(self, step: int) -> None:
         """New weights and moving average from the gradients of `backward`."""

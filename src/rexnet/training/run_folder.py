@@ -22,9 +22,10 @@ from rexnet.training.distributed import World
 
 logger = logging.getLogger(__name__)
 
+METRICS, DISCARDED = "metrics.jsonl", "discarded_steps.jsonl"
 FILES = (
-    *("config.json", "environment.json", "data.json", "metrics.jsonl", "summary.json", "curves.png"),
-    *("best.pt", "last.pt", "previous.pt", "discarded_steps.jsonl", "report.html", "features.safetensors"),
+    *("config.json", "environment.json", "data.json", METRICS, "summary.json", "curves.png"),
+    *("best.pt", "last.pt", "previous.pt", DISCARDED, "report.html", "features.safetensors"),
 )
 SAMPLES = "samples"
 _MAX_SAMPLES = 10
@@ -100,7 +101,7 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise ValueError(f"{str(path)!r} cannot be read ({error}); is this the folder of a run?") from error
 
-    def append(self, row: dict[str, Any], name: str = "metrics.jsonl") -> None:
+    def append(self, row: dict[str, Any], name: str = METRICS) -> None:
         """One more row of a file with a row a line."""
         with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -109,17 +110,22 @@ class RunFolder:
         """metrics.jsonl as curves.png."""
         draw_curves(self.rows(), self.path / "curves.png", title=self.path.name)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl, one an epoch, without a last one that a kill cut short."""
-        if not self.holds("metrics.jsonl"):
+    def rows(self, name: str = METRICS) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl, one an epoch, or of DISCARDED, without a last one that a kill cut short."""
+        if not self.holds(name):
             return []
-        lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = (self.path / name).read_text(encoding="utf-8").splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def keep_rows(self, epochs: int) -> None:
-        """Drops the rows after epoch `epochs`: a kill can fall between a row and its checkpoint."""
-        rows = [row for row in self.rows() if row["epoch"] <= epochs]
-        write_whole(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    def keep_rows(self, *, epochs: int, steps: int) -> None:
+        """Drops the rows after epoch `epochs`, and those of discarded steps from the step `steps` of the run on: a kill
+        can fall between a row and its checkpoint."""
+        self._write_rows(METRICS, [row for row in self.rows() if row["epoch"] <= epochs])
+        if self.holds(DISCARDED):
+            self._write_rows(DISCARDED, [row for row in self.rows(DISCARDED) if row["step"] < steps])
+
+    def _write_rows(self, name: str, rows: list[dict[str, Any]]) -> None:
+        write_whole(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
 
     def save_samples(self, images: ImageSet) -> None:
         """Pictures to try a prediction on, samples/CLASS-NUMBER.png, one a class, of a set that has no files."""

@@ -4,6 +4,9 @@ Source: huggingface/pytorch-image-models train.py, clovaai/rexnet README.md@14d1
 """
 
 from collections.abc import Sequence
+from typing import get_args
+
+from rexnet.training.config import Amp
 
 ALIASES = {
     "--opt": "--optimizer",
@@ -31,21 +34,27 @@ ALIASES = {
 
 _BARE = {"--amp": "auto", "--model-ema": "0.9998"}
 """What a flag means that stands without a value: for the average timm's default."""
+_AMP = get_args(Amp)
 _MODELS = {"rexnetv1": "rexnet", "rexnetv1_lite": "rexnet_lite"}
 
 
 def translate(arguments: Sequence[str]) -> list[str]:
     """The words of a training command with this package's names for timm's flags; other words stay as they are."""
-    words: list[str] = []
     pairs = [word.partition("=") for word in arguments]
     named = {flag for flag, _, _ in pairs}
+    words: list[str] = []
     for (flag, equals, value), following in zip(pairs, [*arguments[1:], "--"], strict=True):
-        if words[-1:] == ["--model"] and flag in _MODELS:
-            flag = _MODELS[flag]
-            # The original's default width.
-            words += [flag] if named & {"--rex-width-mult", "--width"} else [flag, "--width", "1.0"]
+        if flag == "--model-ema" and "--model-ema-decay" in named:
+            continue
+        is_model = flag == "--model" and bool(equals)
+        if is_model or words[-1:] == ["--model"]:
+            name = value if is_model else flag
+            words += ["--model"] if is_model else []
+            words.append(_MODELS.get(name, name))
+            if name in _MODELS and not named & {"--rex-width-mult", "--width"}:
+                words += ["--width", "1.0"]  # the original's default
             continue
         words.append(ALIASES.get(flag, flag) + equals + value)
-        if flag in _BARE and not equals and following.startswith("-"):
+        if flag in _BARE and not equals and (following.startswith("-") or (flag == "--amp" and following not in _AMP)):
             words.append(_BARE[flag])
     return words
