@@ -71,7 +71,8 @@ def throughput() -> str:
 
 
 def classification() -> str:
-    """Every recorded training run."""
+    """The newest recorded training run of each set."""
+    newest = {row["title"]: row for row in records.read("classification")}
     rows = [
         [
             row["title"],
@@ -80,7 +81,7 @@ def classification() -> str:
             f"{row['minutes']:g}",
             f"{row['device']}, {row['processes']} x {row['threads']} threads",
         ]
-        for row in records.read("classification")
+        for row in newest.values()
     ]
     return table(["data", "command", "top-1, %", "minutes", "machine"], rows)
 
