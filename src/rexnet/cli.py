@@ -167,8 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif word in COMMANDS:
         _run(word, rest)
     else:
-        close = get_close_matches(word, COMMANDS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(COMMANDS)}"
+        close = [name for name in COMMANDS if name.startswith(f"{word} ")] or get_close_matches(word, COMMANDS, n=1)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"allowed: {', '.join(COMMANDS)}"
         _fail(f"there is no command {word!r}; {hint}", code=2)
 
 
@@ -187,7 +187,9 @@ def _run(word: str, arguments: Sequence[str]) -> None:
         sys.stderr.close()
         sys.exit(141)
     except (ValueError, OSError) as error:
-        _fail(" ".join(str(error).split()), code=1)
+        bad_image = type(error).__name__ == "BadImageError"
+        remedy = "; --bad-image skip leaves such files out, rexnet data check finds them all" if bad_image else ""
+        _fail(" ".join(str(error).split()) + remedy, code=1)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":
             raise

@@ -1,5 +1,4 @@
 import copy
-import logging
 
 import pytest
 import torch
@@ -90,27 +89,34 @@ def test_layers_are_counted_from_the_stem_to_the_head():
 
 
 @pytest.mark.parametrize(
-    ("bn", "pretrained", "images", "frozen", "said"),
+    ("bn", "pretrained", "images", "frozen", "reason"),
     [
-        ("auto", False, 2, False, "of each batch (auto: random weights, 2 images a process and step)"),
-        ("auto", True, 15, True, "frozen (auto: pretrained weights, 15 images a process and step)"),
-        ("auto", True, 16, False, "of each batch (auto: pretrained weights, 16 images a process and step)"),
-        ("frozen", True, 64, True, "frozen (as asked)"),
-        ("train", True, 2, False, "of each batch (as asked)"),
+        ("auto", False, 2, False, "auto: random weights, 2 images a process and step"),
+        ("auto", True, 15, True, "auto: pretrained weights, 15 images a process and step"),
+        ("auto", True, 16, False, "auto: pretrained weights, 16 images a process and step"),
+        ("frozen", True, 64, True, "as asked"),
+        ("train", True, 2, False, "as asked"),
     ],
 )
-def test_the_choice_is_logged_with_its_reason(tiny_model, caplog, bn, pretrained, images, frozen, said):
-    caplog.set_level(logging.INFO)
+def test_the_choice_is_said_with_its_reason(tiny_model, bn, pretrained, images, frozen, reason):
     model = tiny_model()
-    prepare(model, TransferConfig(bn=bn), pretrained=pretrained, images_per_step=images)
-    assert any(isinstance(module, FrozenBatchNorm) for module in model.modules()) == frozen
-    assert said in caplog.text
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    sentence = prepare(model, TransferConfig(bn=bn), pretrained=pretrained, images_per_step=images)
+    counts = (norms, 0) if frozen else (0, norms)
+    assert sentence == "batch norms: {} with frozen statistics, {} with those of each batch ({})".format(
+        *counts, reason
+    )
+    sentence = prepare(tiny_model(), TransferConfig(freeze="all"), pretrained=True, images_per_step=images)
+    assert f"batch norms: {norms} with frozen statistics, 0 with" in sentence and "; frozen: " in sentence
 
 
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        (TransferConfig(bn="frozen"), "--bn is frozen; allowed: auto and train, without --weights"),
+        (
+            TransferConfig(bn="frozen"),
+            "--bn is frozen; allowed: auto, train, because nothing is learned yet without --weights",
+        ),
         (TransferConfig(freeze=2), "--freeze is 2; allowed: 0"),
         (TransferConfig(freeze="all"), "--freeze is all; allowed: 0"),
         (TransferConfig(freeze=4), "--freeze is 4; allowed: 0 to 3 for tiny, or all"),

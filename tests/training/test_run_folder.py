@@ -146,3 +146,28 @@ def test_a_run_folder_may_be_resumed_from_where_it_was_moved(tiny_config, tmp_pa
     moved = run.path.rename(tmp_path / "archive")
     resumed = replace(tiny_config, run=replace(tiny_config.run, output=None, resume=str(moved)))
     assert open_run(resumed, WORLD).path == moved
+
+
+def test_a_run_that_lost_its_checkpoints_is_never_started_over_by_resume(tiny_config, changed):
+    run = open_run(tiny_config, WORLD)
+    for epoch in (1, 2):
+        run.append({"epoch": epoch})
+    run.best.write_bytes(b"weeks of work")
+    again = changed(tiny_config, "run", resume=True)
+    with pytest.raises(
+        ValueError, match=r"2 epochs in metrics\.jsonl but no whole checkpoint .*best\.pt is still there"
+    ):
+        open_run(again, WORLD)
+    (run.path / "metrics.jsonl").unlink()
+    (run.path / "last.pt.damaged").touch()
+    with pytest.raises(ValueError, match="no whole checkpoint"):
+        open_run(again, WORLD)
+    assert run.best.read_bytes() == b"weeks of work"
+
+
+@pytest.mark.parametrize(("file", "content"), [("config.json", "[1]"), ("metrics.jsonl", "garbage\n")])
+def test_a_damaged_file_is_named(tiny_config, changed, file, content):
+    run = open_run(tiny_config, WORLD)
+    (run.path / file).write_text(content)
+    with pytest.raises(ValueError, match=rf"{file}"):
+        open_run(changed(tiny_config, "run", resume=True), WORLD)

@@ -227,11 +227,12 @@ def _save_forever(pipe: int, last: Path, previous: Path, number: int) -> None:
 
 
 FULL_DISK = """
-import json, resource, signal, sys
+import json, resource, signal, sys, torch
 from rexnet import cli
 from rexnet.training import classify, checkpoint
 from rexnet.training.config import config_from_dict
 
+torch.set_num_threads(1)  # as in the runs it is compared with
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 save, calls = checkpoint.save, iter(range(100))
 

@@ -165,7 +165,7 @@ def _drawn_side(images: ImageSet, drawn: DrawnSplit | None, split: Literal["trai
 
 
 def _told_whole(images: ImageSet, data: str | Path) -> ImageSet:
-    text = "%s has no split of its own: all of it is measured, images that were trained on among them"
+    text = "%s has no split of its own: all of it is measured, whatever was trained on"
     logger.warning(text, printable(data))
     return images
 

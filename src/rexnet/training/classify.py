@@ -54,13 +54,15 @@ def train(config: TrainConfig) -> dict[str, Any]:
         network = replace(config.network, weights=None) if resumes else config.network
         model = build_model(network, sets.classes)
         pretrained = config.network.weights is not None
-        prepare(model, config.transfer, pretrained=pretrained, images_per_step=config.run.batch_size)
+        frozen = prepare(model, config.transfer, pretrained=pretrained, images_per_step=config.run.batch_size)
         if config.transfer.freeze == "all":
             check_frozen_backbone(config)
         check_optimizer(model, config.optim, config.schedule, total_batch=config.run.batch_size * world.size)
         batches = _make_batches(sets, config, world)
         with closing(open_run(config, world)) as run:
             _note_sets(sets, config, run=run, world=world)
+            if world.is_main:
+                logger.info("%s", frozen)
             try:
                 best, skipped = _fit(model, sets, batches, config, run, world)
             except KeyboardInterrupt:

@@ -223,7 +223,10 @@ class TrainConfig:
 
 # A run may move to another machine or folder and still be the same run.
 MAY_CHANGE_ON_RESUME = frozenset(
-    {"device", "workers", "threads", "output", "overwrite", "resume", "save_minutes", "tensorboard"}
+    {
+        *("data", "bad_image"),  # what the data is stands in data.json, and is compared
+        *("device", "workers", "threads", "output", "overwrite", "resume", "save_minutes", "tensorboard"),
+    }
 )
 
 

@@ -1,6 +1,5 @@
 """What a fine-tuned network keeps of its weights: whole layers, and the statistics of its batch norms."""
 
-import logging
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -9,8 +8,6 @@ from torch import Tensor, nn
 from rexnet.data.option_checks import require
 from rexnet.models.blocks import DropPath
 from rexnet.models.rexnet import STEM_LAYERS, RexNet
-
-logger = logging.getLogger(__name__)
 
 FEW_IMAGES = 16
 """Below so many images a process and step their statistics are too noisy to replace those of pretraining. Our choice;
@@ -56,8 +53,8 @@ class FrozenBatchNorm(nn.Module):
         return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
-def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_per_step: int) -> None:
-    """Freezes what `config` says, and logs what that is and why.
+def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_per_step: int) -> str:
+    """Freezes what `config` says; returns the sentence that says what that is, and why.
 
     Raises ValueError where nothing worth keeping is there, or fewer blocks than are to be frozen.
     """
@@ -67,7 +64,8 @@ def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_p
     for option, value in (("freeze", config.freeze), ("bn", config.bn)):
         if value in ("all", "frozen") or (isinstance(value, int) and value > 0):
             # Random layers or statistics that stay random are a mistake that only shows in the accuracy.
-            require(pretrained, option, value, "0" if option == "freeze" else "auto and train, without --weights")
+            allowed = "0" if option == "freeze" else "auto, train"
+            require(pretrained, option, value, f"{allowed}, because nothing is learned yet without --weights")
     few = images_per_step < FEW_IMAGES
     norms_frozen = config.bn == "frozen" or (config.bn == "auto" and pretrained and few)
     reason = "as asked"
@@ -77,10 +75,11 @@ def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_p
     freeze(model, config.freeze, statistics=norms_frozen)
     training = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     frozen = sum(isinstance(module, FrozenBatchNorm) for module in model.modules())
-    logger.info("batch norms: %d with frozen statistics, %d with those of each batch (%s)", frozen, training, reason)
+    said = f"batch norms: {frozen} with frozen statistics, {training} with those of each batch ({reason})"
     if config.freeze:
         frozen = sum(not parameter.requires_grad for parameter in model.parameters())
-        logger.info("frozen: %d of %d tensors of weights", frozen, len(list(model.parameters())))
+        said += f"; frozen: {frozen} of {len(list(model.parameters()))} tensors of weights"
+    return said
 
 
 def freeze(model: RexNet, depth: int | Literal["all"], *, statistics: bool) -> None:

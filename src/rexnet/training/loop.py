@@ -137,6 +137,8 @@ class _Training:
             self.best = row
         self.epoch, self.step, self.discarded, self.unfinished = self.epoch + 1, 0, 0, None
         self._finish_epoch(row)
+        if self.world.is_main and self.finished and self.epoch < self.config.schedule.epochs:
+            logger.info("stopped early: %d epochs without a better %s", self.config.schedule.patience, self.task.goal)
 
     def _run_step(self, batch: Any, progress: EpochProgress) -> None:
         step = self.epoch * self.steps + self.step
@@ -228,6 +230,8 @@ class _Training:
             checkpoint.newest(self.run.last, self.run.previous) if self.world.is_main else None
         )
         if content is None:
+            if self.world.is_main:
+                self.run.keep_rows(epochs=0, steps=0)
             return
         training = content["training"]
         if training["processes"] != self.world.size:
@@ -241,7 +245,10 @@ class _Training:
         self.unfinished = training["figures"] and training["figures"][self.world.rank]
         if self.world.is_main:
             self.run.keep_rows(epochs=self.epoch, steps=self.epoch * self.steps + self.step)
-            logger.info("continuing %s after step %d of epoch %d", self.run.path, self.step, self.epoch + 1)
+            if self.finished:
+                logger.info("%s is complete: %d epochs", self.run.path, self.epoch)
+            else:
+                logger.info("continuing %s after step %d of epoch %d", self.run.path, self.step, self.epoch + 1)
 
 
 def _learning_rate(config: TrainConfig, *, total_batch: int, steps_per_epoch: int) -> LearningRate:

@@ -97,7 +97,10 @@ class RunFolder:
         """What `write` wrote. ValueError, one sentence, where it is missing or broken."""
         path = self.path / name
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError(f"a {type(values).__name__} instead of settings")
+            return values
         except (OSError, ValueError) as error:
             raise ValueError(f"{str(path)!r} cannot be read ({error}); is this the folder of a run?") from error
 
@@ -110,17 +113,31 @@ class RunFolder:
         """metrics.jsonl as curves.png."""
         draw_curves(self.rows(), self.path / "curves.png", title=self.path.name)
 
+    def refuse_lost_checkpoints(self) -> None:
+        """Raises ValueError where epochs were trained, but no checkpoint is left to continue from: starting over would
+        replace what is left of them. (A kill at the end of the first epoch leaves one row, and nothing is lost.)"""
+        if not self.has_checkpoint and (len(self.rows()) > 1 or any(self.path.glob("*.pt.damaged"))):
+            kept = "; best.pt is still there to be used" if self.best.exists() else ""
+            raise ValueError(
+                f"{str(self.path)!r} has {len(self.rows())} epochs in {METRICS} but no whole checkpoint to continue "
+                f"from{kept}; --overwrite starts anew, --output elsewhere"
+            )
+
     def rows(self, name: str = METRICS) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl, one an epoch, or of DISCARDED, without a last one that a kill cut short."""
         if not self.holds(name):
             return []
         lines = (self.path / name).read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        try:
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+        except ValueError as error:
+            raise ValueError(f"{str(self.path / name)!r} is damaged ({error}); mend or remove the line") from error
 
     def keep_rows(self, *, epochs: int, steps: int) -> None:
         """Drops the rows after epoch `epochs`, and those of discarded steps from the step `steps` of the run on: a kill
         can fall between a row and its checkpoint."""
-        self._write_rows(METRICS, [row for row in self.rows() if row["epoch"] <= epochs])
+        if self.holds(METRICS):
+            self._write_rows(METRICS, [row for row in self.rows() if row["epoch"] <= epochs])
         if self.holds(DISCARDED):
             self._write_rows(DISCARDED, [row for row in self.rows(DISCARDED) if row["step"] < steps])
 
@@ -155,6 +172,7 @@ def open_run(config: TrainConfig, world: World) -> RunFolder:
             left.unlink()
         if resume and run.holds("config.json"):
             saved = config_from_dict(run.read("config.json"))
+            run.refuse_lost_checkpoints()
             if changes := changed_options(saved, config):
                 raise ValueError(
                     f"the run in {str(run.path)!r} has other settings: {', '.join(changes)}; --resume continues it as "
