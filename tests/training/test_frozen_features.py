@@ -136,6 +136,7 @@ def test_features_of_something_else_are_never_used(config, changed, damage, tmp_
     (target.path / FILE).write_bytes((run.path / FILE).read_bytes())
     (target.path / "last.pt").unlink()
     (target.path / "previous.pt").unlink()
+    (target.path / "metrics.jsonl").unlink()
     train(changed(other, "run", resume=True))
     assert (target.path / FILE).read_bytes() == fresh
     assert "computed and written" in caplog.text
