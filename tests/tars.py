@@ -41,3 +41,8 @@ def foreign(
     if classes:
         (root / "classes.txt").write_text("".join(f"{name}\n" for name in classes))
     return root
+
+
+def names_of(images) -> list[str]:
+    """What the images of a set are called, in order."""
+    return [images.name(index) for index in range(len(images))]

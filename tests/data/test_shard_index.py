@@ -2,7 +2,6 @@ import io
 import json
 import os
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,19 +9,7 @@ import pytest
 from rexnet.data.decode import BadImageError
 from rexnet.data.image_sets import load_image_sets
 from rexnet.data.shard_index import pack_index, unpack_index
-from rexnet.data.shard_writing import ShardConfig, write_shards
-from tests.tars import LETTERS, foreign, jpeg, write_tar
-
-
-@pytest.fixture
-def shards(image_folder, tmp_path) -> Path:
-    output = tmp_path / "shards"
-    write_shards(ShardConfig(data=str(image_folder), output=str(output), images_per_shard=10, workers=0))
-    return output
-
-
-def names_of(images) -> list[str]:
-    return [images.name(index) for index in range(len(images))]
+from tests.tars import LETTERS, foreign, jpeg, names_of, write_tar
 
 
 class TestIndex:

@@ -9,22 +9,10 @@ import pytest
 
 from rexnet.data.image_sets import load_image_sets, load_labelled_images, small_images
 from rexnet.data.loaders import EvalBatches, TrainBatches
-from rexnet.data.shard_writing import ShardConfig, write_shards
 from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform
 from tests.drawings import draw
-from tests.tars import LETTERS, foreign, jpeg, write_tar
+from tests.tars import LETTERS, foreign, jpeg, names_of, write_tar
 from tests.webdataset_reading import read_with_webdataset
-
-
-@pytest.fixture
-def shards(image_folder, tmp_path) -> Path:
-    output = tmp_path / "shards"
-    write_shards(ShardConfig(data=str(image_folder), output=str(output), images_per_shard=10, workers=0))
-    return output
-
-
-def names_of(images) -> list[str]:
-    return [images.name(index) for index in range(len(images))]
 
 
 class TestReading:
