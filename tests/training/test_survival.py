@@ -27,10 +27,10 @@ from pathlib import Path
 import torch
 from rexnet import cli
 from rexnet.training import classify
-from rexnet.training.config import config_from_dict
+from rexnet.training.config import TrainConfig, config_from_dict
 
 torch.set_num_threads(1)
-config, phase, flag = config_from_dict(json.loads(sys.argv[1])), sys.argv[2], Path(sys.argv[3])
+config, phase, flag = config_from_dict(TrainConfig, json.loads(sys.argv[1])), sys.argv[2], Path(sys.argv[3])
 is_it = os.environ.get("RANK", "0") == os.environ.get("AT_RANK", "0")
 
 def pausing(function, at):
@@ -199,7 +199,7 @@ def test_two_processes_killed_together_and_resumed_end_as_if_never_killed(at, st
         os.kill(pid, signal.SIGKILL)
     process.communicate(timeout=60)
     training = checkpoint.read(RunFolder(config.run.output).last)["training"]
-    assert 0 < training["step"] and training["epoch"] == 1, "the kill fell inside an epoch"
+    assert training["step"] > 0 and training["epoch"] == 1, "the kill fell inside an epoch"
     for name in ("killed", "straight"):
         again = replace(config, run=replace(config.run, resume=True, output=at(name).run.output))
         assert start(again, "none", *TORCHRUN).wait(timeout=120) == 0
@@ -264,7 +264,7 @@ FULL_DISK = """
 import json, resource, signal, sys, torch
 from rexnet import cli
 from rexnet.training import classify, checkpoint
-from rexnet.training.config import config_from_dict
+from rexnet.training.config import TrainConfig, config_from_dict
 
 torch.set_num_threads(1)  # as in the runs it is compared with
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -276,7 +276,7 @@ def limited(path, content, **more):
     save(path, content, **more)
 
 checkpoint.save = limited
-cli.COMMANDS["train"] = lambda arguments: classify.train(config_from_dict(json.loads(sys.argv[1])))
+cli.COMMANDS["train"] = lambda arguments: classify.train(config_from_dict(TrainConfig, json.loads(sys.argv[1])))
 cli.main(["train"])
 """
 
