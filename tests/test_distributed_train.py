@@ -10,11 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional
 
 from rexnet import cli
+from rexnet.data.erasing import Patches
 from rexnet.data.transforms import AugmentConfig
 from rexnet.training import classify
 from rexnet.training.config import TrainConfig
+from rexnet.training.loop import step_seed
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ORIGINAL = r"""
@@ -70,6 +75,38 @@ def test_flags_for_the_larger_and_the_lite_networks(read_config, image_folder):
     equals = read_config(["--amp", str(image_folder), "--model=rexnetv1"])
     assert (equals.data, equals.run.amp) == (str(image_folder), "auto")
     assert (equals.network.model, equals.network.width) == ("rexnet", 1.0)
+
+
+def test_golden_erasing_and_drop_out_of_each_step(read_config, image_folder, tmp_path, monkeypatch):
+    small = "--rex-width-mult 0.1 --img-size 32 --batch-size 18 --epochs 1 --device cpu --workers 0"
+    config = read_config([*words(image_folder), *small.split(), "--output", str(tmp_path / "run")])
+    monkeypatch.undo()
+    erased, dropped = [], []
+    lay_over, drop = Patches.lay_over, nn.Dropout.forward
+
+    def note_erased(patches, images):
+        erased.append(patches.places[:, :5].tolist())
+        lay_over(patches, images)
+
+    def note_dropped(module, x):
+        out = drop(module, torch.ones_like(x))
+        if module.training:
+            dropped.append(out)
+        return x * out
+
+    monkeypatch.setattr(Patches, "lay_over", note_erased)
+    monkeypatch.setattr(nn.Dropout, "forward", note_dropped)
+    classify.train(config)
+    # Which image of the batch, and top, left, height and width of what is erased of it.
+    assert erased == [
+        [[2, 6, 14, 14, 15], [11, 2, 6, 13, 25]],
+        [[5, 5, 17, 8, 4], [9, 3, 14, 19, 12], [10, 7, 1, 17, 9], [14, 3, 9, 21, 16]],
+    ]
+    for step, (seed, mask) in enumerate(zip((15793235383387715774, 5836529245451711556), dropped, strict=True)):
+        assert step_seed(0, step, rank=0) == seed
+        torch.manual_seed(seed)
+        assert torch.equal(mask, functional.dropout(torch.ones_like(mask), 0.2)), "the first draw of the step"
+        assert set(mask.unique().tolist()) == {0.0, 1.25}
 
 
 @pytest.mark.slow

@@ -191,7 +191,7 @@ def test_several_runs_are_compared(trained_run, run, output):
 
 def test_the_goal_is_what_the_page_calls_best(trained_run, run, output):
     config = run.read("config.json")
-    config["schedule"]["goal"] = "macro_f1"
+    config["goal"] = "macro_f1"
     run.write("config.json", config)
     rows = [{**row, "val_macro_f1": 87.5 if row["epoch"] == 2 else 1.0} for row in run.rows()]
     (run.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

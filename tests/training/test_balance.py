@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -170,12 +171,12 @@ def test_the_goal_chooses_the_best_epoch(tiny_config, changed, uneven, monkeypat
             return {name: row[epoch] for name, row in values.items()} | {"loss": 1.0, "images": 12}
 
     monkeypatch.setattr(classify, "evaluate", lambda *_, **__: Found())
-    config = changed(tiny_config, "schedule", goal=goal)
+    config = replace(tiny_config, goal=goal)
     summary = train(config)
     assert summary["goal"] == goal and summary["best"]["epoch"] == list(values).index(goal) + 1
     name = {"top1": "top-1", "macro_recall": "macro recall", "macro_f1": "macro F1"}[goal]
     assert f"best {name} {max(values[goal]):.2f} %, of epoch {summary['best']['epoch']}" in caplog.text
-    assert RunFolder(config.run.output).read("config.json")["schedule"]["goal"] == goal
+    assert RunFolder(config.run.output).read("config.json")["goal"] == goal
 
 
 def test_another_balance_or_number_of_shots_is_another_run(tiny_config, changed, caplog):
@@ -188,4 +189,4 @@ def test_another_balance_or_number_of_shots_is_another_run(tiny_config, changed,
         with pytest.raises(ValueError, match=f"--{option} {value} \\(was"):
             train(other)
     with pytest.raises(ValueError, match="--goal macro_f1"):
-        train(changed(changed(config, "schedule", goal="macro_f1"), "run", resume=True))
+        train(changed(replace(config, goal="macro_f1"), "run", resume=True))

@@ -37,6 +37,7 @@ def test_the_stable_options_reach_their_fields():
     assert config == TrainConfig(
         data="flowers",
         recipe="imagenet",
+        goal="macro_f1",
         network=NetworkConfig(
             model="rexnet_lite_100", weights="w.pth", drop_rate=0.1, drop_path_rate=0.2, stem_stride=1
         ),
@@ -50,9 +51,7 @@ def test_the_stable_options_reach_their_fields():
             label_smoothing=0.1,
         ),
         optim=OptimConfig(optimizer="adamw", lr=0.3, momentum=0.8, weight_decay=0.1, clip_grad=1.0, ema_decay=0.99),
-        schedule=ScheduleConfig(
-            epochs=7, warmup_epochs=2.0, warmup_lr=0.001, min_lr=0.0001, goal="macro_f1", patience=9
-        ),
+        schedule=ScheduleConfig(epochs=7, warmup_epochs=2.0, warmup_lr=0.001, min_lr=0.0001, patience=9),
         run=RunConfig(
             batch_size=16,
             seed=5,
@@ -120,7 +119,11 @@ def test_what_tyro_refuses_ends_with_exit_code_2(arguments, capsys):
         (ScheduleConfig, {"epochs": 0}, ("--epochs", "0")),
         (ScheduleConfig, {"warmup_epochs": -1.0}, ("--warmup-epochs", "-1.0")),
         (ScheduleConfig, {"min_lr": -1.0}, ("--min-lr", "-1.0")),
-        (RunConfig, {"batch_size": 1}, ("--batch-size", "1", "2 or more")),
+        (RunConfig, {"batch_size": 0}, ("--batch-size", "0", "1 or more")),
+        (TrainConfig, {"run": RunConfig(batch_size=1)}, ("--batch-size", "1", "2 or more")),
+        (ScheduleConfig, {"schedule": "multistep"}, ("--decay-milestones ()", "multistep needs one")),
+        (ScheduleConfig, {"decay_milestones": (3,)}, ("--decay-milestones (3,)", "the others none")),
+        (ScheduleConfig, {"schedule": "multistep", "decay_milestones": (3, 2)}, ("--decay-milestones", "rising")),
         (RunConfig, {"seed": -1}, ("--seed", "-1")),
         (RunConfig, {"workers": -1}, ("--workers", "-1")),
         (RunConfig, {"threads": 0}, ("--threads", "0")),
@@ -138,7 +141,7 @@ def test_a_wrong_value_is_one_sentence_with_option_value_and_remedy(kind, wrong,
 
 
 def test_config_survives_json(tiny_config):
-    assert config_from_dict(json.loads(json.dumps(config_to_dict(tiny_config)))) == tiny_config
+    assert config_from_dict(TrainConfig, json.loads(json.dumps(config_to_dict(tiny_config)))) == tiny_config
 
 
 def test_a_config_of_another_version_is_refused_by_name(tiny_config):
@@ -146,7 +149,7 @@ def test_a_config_of_another_version_is_refused_by_name(tiny_config):
     values["optim"]["nesterov"] = True
     del values["optim"]["momentum"]
     with pytest.raises(ValueError, match="momentum, nesterov"):
-        config_from_dict(values)
+        config_from_dict(TrainConfig, values)
 
 
 def test_changed_options_names_all_but_what_may_change(tiny_config, changed):

@@ -44,6 +44,17 @@ def test_learning_rate_equals_timms_at_every_step(warmup_epochs):
         assert rate(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
 
 
+def test_milestones_equal_torchs_at_every_step():
+    schedule = ScheduleConfig(epochs=6, warmup_epochs=0.0, schedule="multistep", decay_milestones=(2, 5))
+    rate = LearningRate(peak_lr=0.2, schedule=schedule, steps_per_epoch=10)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.2)
+    theirs = torch.optim.lr_scheduler.MultiStepLR(optimizer, [20, 50])
+    for step in range(60):
+        assert rate(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+        optimizer.step()
+        theirs.step()
+
+
 @pytest.mark.parametrize("name", ["rexnet_100", "rexnet_lite_100", "rexnet_plain"])
 def test_weight_decay_spares_norms_and_biases_and_nothing_else(name):
     model = create_model(name)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from rexnet.data.labelled_images import ArrayImages, FileImages
-from rexnet.training.config import config_from_dict
+from rexnet.training.config import TrainConfig, config_from_dict
 from rexnet.training.distributed import World
 from rexnet.training.run_folder import RunFolder, next_free_folder, open_run
 
@@ -18,7 +18,7 @@ WORLD = World(device=torch.device("cpu"))
 def test_a_new_run_writes_what_it_takes_to_repeat_it(tiny_config, tmp_path):
     run = open_run(tiny_config, WORLD)
     assert run.path == tmp_path / "run"
-    assert config_from_dict(run.read("config.json")) == tiny_config
+    assert config_from_dict(TrainConfig, run.read("config.json")) == tiny_config
     environment = run.read("environment.json")
     assert environment["torch"] == str(torch.__version__) and environment["threads"] == torch.get_num_threads()
     assert {"commit", "command", "device", "python", "timm", "rexnet"} <= environment.keys()

@@ -27,20 +27,24 @@ from pathlib import Path
 import torch
 from rexnet import cli
 from rexnet.training import classify
-from rexnet.training.config import config_from_dict
+from rexnet.training.config import TrainConfig, config_from_dict
 
 torch.set_num_threads(1)
-config, phase, flag = config_from_dict(json.loads(sys.argv[1])), sys.argv[2], Path(sys.argv[3])
+config, phase, flag = config_from_dict(TrainConfig, json.loads(sys.argv[1])), sys.argv[2], Path(sys.argv[3])
+is_it = os.environ.get("RANK", "0") == os.environ.get("AT_RANK", "0")
 
 def pausing(function, at):
     calls = iter(range(10**6))
     def paused(*args, **kwargs):
-        if next(calls) == at and os.environ.get("RANK", "0") == os.environ.get("AT_RANK", "0"):
+        if next(calls) == at and is_it:
             flag.touch()
             for _ in range(400):
                 time.sleep(0.01)
         return function(*args, **kwargs)
     return paused
+
+def raising(*args, **kwargs):
+    raise RuntimeError("this process has a trouble of its own")
 
 if phase == "start":
     classify.load_image_sets = pausing(classify.load_image_sets, 0)
@@ -48,9 +52,13 @@ elif phase == "training":
     classify.classification_loss = pausing(classify.classification_loss, 7)
 elif phase == "validation":
     classify.evaluate = pausing(classify.evaluate, 1)
+elif phase == "raise" and is_it:
+    classify.classification_loss = raising
 cli.COMMANDS["train"] = lambda arguments: classify.train(config)
 cli.main(["train"])
 """
+START_SECONDS = 60
+"""What starting three Pythons with torch may take on a busy machine."""
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
 
@@ -173,6 +181,32 @@ def test_when_one_process_dies_all_end_within_30_seconds(at, start, who):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_when_one_process_raises_all_end_within_30_seconds_and_its_reason_is_told(at, start, rank):
+    began = time.monotonic()
+    process = start(at("raised", batch_size=4), "raise", *TORCHRUN, AT_RANK=str(rank))
+    _, said = process.communicate(timeout=120)
+    assert time.monotonic() - began < 30 + START_SECONDS and process.returncode != 0
+    assert "this process has a trouble of its own" in said
+
+
+@pytest.mark.slow
+def test_two_processes_killed_together_and_resumed_end_as_if_never_killed(at, start):
+    config = at("killed", batch_size=4, save_minutes=1e-6)
+    process = start(config, "training", *TORCHRUN)
+    workers = children(process.pid)
+    for pid in (process.pid, *workers):
+        os.kill(pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    training = checkpoint.read(RunFolder(config.run.output).last)["training"]
+    assert training["step"] > 0 and training["epoch"] == 1, "the kill fell inside an epoch"
+    for name in ("killed", "straight"):
+        again = replace(config, run=replace(config.run, resume=True, output=at(name).run.output))
+        assert start(again, "none", *TORCHRUN).wait(timeout=120) == 0
+    assert_same_end(at("straight").run.output, config.run.output)
+
+
+@pytest.mark.slow
 def test_a_reading_process_that_dies_ends_the_run_with_the_cause(at, start):
     process = start(at("run", workers=2), "training")
     began = time.monotonic()
@@ -230,7 +264,7 @@ FULL_DISK = """
 import json, resource, signal, sys, torch
 from rexnet import cli
 from rexnet.training import classify, checkpoint
-from rexnet.training.config import config_from_dict
+from rexnet.training.config import TrainConfig, config_from_dict
 
 torch.set_num_threads(1)  # as in the runs it is compared with
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -242,7 +276,7 @@ def limited(path, content, **more):
     save(path, content, **more)
 
 checkpoint.save = limited
-cli.COMMANDS["train"] = lambda arguments: classify.train(config_from_dict(json.loads(sys.argv[1])))
+cli.COMMANDS["train"] = lambda arguments: classify.train(config_from_dict(TrainConfig, json.loads(sys.argv[1])))
 cli.main(["train"])
 """
 

@@ -75,10 +75,10 @@ class RunRecord:
     @property
     def goal(self) -> Goal:
         """The figure of the held-back images that chose the best epoch."""
-        return self.options()["schedule"].get("goal", "top1")
+        return self.config.get("goal", "top1")
 
     def options(self) -> dict[str, dict[str, Any]]:
-        """Option -> value in each group of the config; `data` and `recipe` are in the group "run"."""
+        """Option -> value in each group of the config; what stands alone, such as `data`, is in the group "run"."""
         groups = {name: values for name, values in self.config.items() if isinstance(values, dict)}
         alone = {name: value for name, value in self.config.items() if not isinstance(value, dict)}
         return {**groups, "run": {**alone, **groups.get("run", {})}}

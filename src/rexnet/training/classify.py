@@ -70,7 +70,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
                     logger.warning("`rexnet train --resume %s` continues where it stopped", run.path)
                 raise
             facts = {"run": str(run.path), "model": model.name, "data": sets.description}
-            goal = config.schedule.goal
+            goal = config.goal
             if run.holds("summary.json"):  # a finished run that was resumed has read nothing
                 skipped = sorted({*skipped, *run.read("summary.json")["skipped"]})
             summary = {**facts, "goal": goal, "best": best, "skipped": skipped}
@@ -156,7 +156,7 @@ def classification_task(sets: ImageSets, val_batches: SizedBatches, config: Trai
         evaluate=evaluate_held_back,
         pack=partial(checkpoint.pack, classes=sets.classes, preprocess=config.input.preprocess(), split=sets.drawn),
         name_image=sets.train.name,
-        goal=config.schedule.goal,
+        goal=config.goal,
     )
 
 

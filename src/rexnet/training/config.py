@@ -1,7 +1,7 @@
 """Every setting of a run. A field is a command-line option, the text under it its help, its default only here."""
 
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, Protocol, TypeVar, get_type_hints
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
@@ -131,8 +131,10 @@ class OptimConfig:
 class ScheduleConfig:
     """Learning rate over time, set anew for every step: linear warm-up, then the schedule."""
 
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls after the warm-up."""
+    schedule: Literal["cosine", "linear", "constant", "multistep"] = "cosine"
+    """How the learning rate falls after the warm-up; multistep: to a tenth after each of --decay-milestones."""
+    decay_milestones: tuple[int, ...] = ()
+    """Epochs after which --schedule multistep goes on with a tenth of the learning rate."""
     epochs: int = 400
     """Passes over the training images."""
     warmup_epochs: float = 5.0
@@ -141,11 +143,8 @@ class ScheduleConfig:
     """Learning rate of the first step of the warm-up."""
     min_lr: float = 0.0
     """What the learning rate falls to."""
-    goal: Goal = "top1"
-    """The figure of the held-back images whose highest value makes best.pt: top-1, or the mean over the classes of
-    recall or F1."""
     patience: int | None = None
-    """Stop early when the figure of --goal has not risen for so many epochs."""
+    """Stop early when the figure that chooses best.pt has not risen for so many epochs."""
 
     def __post_init__(self) -> None:
         holds = self.patience is None or self.patience >= 1
@@ -154,6 +153,14 @@ class ScheduleConfig:
         require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "0 or more")
         require(self.warmup_lr >= 0, "warmup_lr", self.warmup_lr, "0 or more")
         require(self.min_lr >= 0, "min_lr", self.min_lr, "0 or more")
+        milestones = self.decay_milestones
+        rising = list(milestones) == sorted({epoch for epoch in milestones if epoch >= 1})
+        require(rising, "decay_milestones", milestones, "whole numbers from 1, rising")
+        if (self.schedule == "multistep") != bool(milestones):
+            raise ValueError(
+                f"--schedule is {self.schedule!r} with --decay-milestones {milestones}; multistep needs one or more, "
+                "the others none"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +195,7 @@ class RunConfig:
     """Time between checkpoints inside an epoch; there is one after every epoch anyway, and after SIGTERM and Ctrl-C."""
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more (batch norm in squeeze-excitation)")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
         require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
         require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
@@ -212,6 +219,9 @@ class TrainConfig:
     recipe: RecipeName = "auto"
     """Settings to start from; every other option overrides them. auto: finetune with --weights, small-image for
     images up to 64 pixels, otherwise scratch."""
+    goal: Goal = "top1"
+    """The figure of the held-back images whose highest value makes best.pt: top-1, or the mean over the classes of
+    recall or F1."""
     network: NetworkConfig = NetworkConfig()
     input: InputConfig = InputConfig()
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -220,6 +230,35 @@ class TrainConfig:
     transfer: TransferConfig = field(default_factory=TransferConfig)
     run: RunConfig = RunConfig()
 
+    def __post_init__(self) -> None:
+        batch_size = self.run.batch_size
+        require(batch_size >= 2, "batch_size", batch_size, "2 or more (batch norm in squeeze-excitation)")
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """Network and data."""
+        return self.network.model, self.data
+
+
+class LoopConfig(Protocol):
+    """What the loop and the run folder read of a task's settings, which are a frozen dataclass of such groups."""
+
+    @property
+    def optim(self) -> OptimConfig: ...
+
+    @property
+    def schedule(self) -> ScheduleConfig: ...
+
+    @property
+    def run(self) -> RunConfig: ...
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """Network and data, for the name of a new run folder."""
+        ...
+
+
+Config = TypeVar("Config", bound=LoopConfig)
 
 # A run may move to another machine or folder and still be the same run.
 MAY_CHANGE_ON_RESUME = frozenset(
@@ -230,14 +269,14 @@ MAY_CHANGE_ON_RESUME = frozenset(
 )
 
 
-def config_to_dict(config: TrainConfig) -> dict[str, Any]:
+def config_to_dict(config: LoopConfig) -> dict[str, Any]:
     """Plain values for JSON; `config_from_dict` reads them back."""
-    return asdict(config)
+    return asdict(config)  # pyright: ignore[reportArgumentType]
 
 
-def config_from_dict(values: dict[str, Any]) -> TrainConfig:
+def config_from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
     """The reverse of `config_to_dict`. ValueError for options that this version does not have, or has beside them."""
-    return _from_dict(TrainConfig, values)
+    return _from_dict(kind, values)
 
 
 def _from_dict(kind: type, values: dict[str, Any]) -> Any:
@@ -257,10 +296,10 @@ def _from_dict(kind: type, values: dict[str, Any]) -> Any:
     )
 
 
-def changed_options(saved: TrainConfig, given: TrainConfig) -> list[str]:
+def changed_options(saved: Config, given: Config) -> list[str]:
     """The options, as "--lr 0.1 (was 0.5)", in which `given` would make another run of `saved`."""
     changes = []
-    for group in fields(saved):
+    for group in fields(saved):  # pyright: ignore[reportArgumentType]
         old, new = getattr(saved, group.name), getattr(given, group.name)
         if is_dataclass(old):
             pairs = [(inner.name, getattr(old, inner.name), getattr(new, inner.name)) for inner in fields(old)]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rexnet.data.decode import printable
 from rexnet.training import checkpoint
-from rexnet.training.config import Amp, TrainConfig
+from rexnet.training.config import Amp, LoopConfig
 from rexnet.training.distributed import World
 from rexnet.training.interruption import Stopped
 from rexnet.training.optimization import LearningRate, Updater
@@ -51,6 +51,8 @@ class Task(NamedTuple):
     """own(state_dict): of a checkpoint's weights those of the model that is trained, where that is only a part."""
     goal: str = "top1"
     """The figure of `evaluate` whose highest value makes best.pt."""
+    static: Callable[[nn.Module], nn.Module] = lambda model: model
+    """static(model): the part of it that torch.compile can take whole."""
 
 
 class NonFiniteError(ValueError):
@@ -58,7 +60,7 @@ class NonFiniteError(ValueError):
 
 
 def fit(
-    model: nn.Module, batches: Batches, task: Task, *, config: TrainConfig, run: RunFolder, world: World
+    model: nn.Module, batches: Batches, task: Task, *, config: LoopConfig, run: RunFolder, world: World
 ) -> dict[str, Any]:
     """Trains `model` for all epochs, or for the rest of them if `run` has a checkpoint to go on from.
 
@@ -82,7 +84,7 @@ class _Training:
     """A run in progress. What lasts from step to step is in `updater`, `epoch`, `step`, `best` and `progress`."""
 
     def __init__(
-        self, model: nn.Module, batches: Batches, task: Task, *, config: TrainConfig, run: RunFolder, world: World
+        self, model: nn.Module, batches: Batches, task: Task, *, config: LoopConfig, run: RunFolder, world: World
     ):
         layout = torch.channels_last if config.run.channels_last else torch.preserve_format
         model.to(world.device).to(memory_format=layout)
@@ -100,7 +102,7 @@ class _Training:
         with_events = config.run.tensorboard and world.is_main
         self.events = EventLog(run.path, done_epochs=self.epoch) if with_events else None
         if config.run.compile:
-            model.compile()
+            task.static(model).compile()
         self.model, self.network = model, world.wrap(model)
         self.autocast = torch.autocast(world.device.type, dtype=dtype, enabled=dtype is not None)
         self.saved_at = time.monotonic()
@@ -251,7 +253,7 @@ class _Training:
                 logger.info("continuing %s after step %d of epoch %d", self.run.path, self.step, self.epoch + 1)
 
 
-def _learning_rate(config: TrainConfig, *, total_batch: int, steps_per_epoch: int) -> LearningRate:
+def _learning_rate(config: LoopConfig, *, total_batch: int, steps_per_epoch: int) -> LearningRate:
     schedule, peak_lr = config.schedule, config.optim.peak_lr(total_batch)
     logger.info("learning rate up to %.4g, for a batch of %d in all", peak_lr, total_batch)
     if schedule.warmup_epochs > schedule.epochs / 2:

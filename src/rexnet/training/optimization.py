@@ -22,9 +22,9 @@ from rexnet.training.freezing import layer_number
 class LearningRate:
     """Learning rate by step, counted from 0: `rate(step)`.
 
-    Linear from warmup_lr to the peak, then a cosine to min_lr (or a line to it, or the peak throughout). The cosine
-    runs over all steps, the warm-up covers its beginning: timm's default, under which the paper's models were trained.
-    Unlike timm's, the warm-up ends at half of a short run.
+    Linear from warmup_lr to the peak, then a cosine to min_lr (or a line to it, or steps of a tenth, or the peak
+    throughout). The cosine runs over all steps, the warm-up covers its beginning: timm's default, under which the
+    paper's models were trained. Unlike timm's, the warm-up ends at half of a short run.
     """
 
     peak_lr: float
@@ -37,7 +37,13 @@ class LearningRate:
         if step < warmup_steps:
             return schedule.warmup_lr + (self.peak_lr - schedule.warmup_lr) * step / warmup_steps
         share_done = step / (schedule.epochs * self.steps_per_epoch)
-        height = {"cosine": 0.5 * (1 + math.cos(math.pi * share_done)), "linear": 1 - share_done, "constant": 1.0}
+        falls = sum(step >= epoch * self.steps_per_epoch for epoch in schedule.decay_milestones)
+        height = {
+            "cosine": 0.5 * (1 + math.cos(math.pi * share_done)),
+            "linear": 1 - share_done,
+            "constant": 1.0,
+            "multistep": 0.1**falls,
+        }
         return schedule.min_lr + (self.peak_lr - schedule.min_lr) * height[schedule.schedule]
 
 

@@ -153,7 +153,7 @@ def starting_point(asked: TrainConfig) -> TrainConfig:
     `asked` is what the command line says on top of the plain defaults.
     """
     if asked.run.resume and (run := RunFolder(folder_to_resume(asked))).holds("config.json"):
-        saved = config_from_dict(run.read("config.json"))
+        saved = config_from_dict(TrainConfig, run.read("config.json"))
         return replace(saved, run=replace(saved.run, resume=False, overwrite=False, output=None))
     recipe = choose_recipe(asked.data, asked.network.weights) if asked.recipe == "auto" else asked.recipe
     start = digits() if (recipe, asked.data) == ("small-image", "digits") else RECIPES[recipe]()

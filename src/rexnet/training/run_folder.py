@@ -16,7 +16,7 @@ import torch
 from rexnet._version import __version__
 from rexnet.data.labelled_images import FileImages, ImageSet
 from rexnet.data.output_files import write_whole
-from rexnet.training.config import TrainConfig, changed_options, config_from_dict, config_to_dict
+from rexnet.training.config import LoopConfig, changed_options, config_from_dict, config_to_dict
 from rexnet.training.curves import draw_curves
 from rexnet.training.distributed import World
 
@@ -156,7 +156,7 @@ class RunFolder:
                 images.load(indices[0]).save(self.path / SAMPLES / f"{name.replace('/', '-')}-{number}.png")
 
 
-def open_run(config: TrainConfig, world: World) -> RunFolder:
+def open_run(config: LoopConfig, world: World) -> RunFolder:
     """The run's folder, locked, with config.json and environment.json in it, the same on every process.
 
     A run to resume keeps its config; ValueError names the options in which `config` differs from it.
@@ -165,13 +165,13 @@ def open_run(config: TrainConfig, world: World) -> RunFolder:
         return RunFolder(world.from_main(None))
     resume = config.run.resume
     path = folder_to_resume(config) if resume else config.run.output and Path(config.run.output)
-    run = RunFolder(path or next_free_folder(config.network.model, config.data))
+    run = RunFolder(path or next_free_folder(*config.subject))
     run.lock()
     try:
         for left in run.path.glob(".*.unfinished"):  # by a kill
             left.unlink()
         if resume and run.holds("config.json"):
-            saved = config_from_dict(run.read("config.json"))
+            saved = config_from_dict(type(config), run.read("config.json"))
             run.refuse_lost_checkpoints()
             if changes := changed_options(saved, config):
                 raise ValueError(
@@ -191,7 +191,7 @@ def open_run(config: TrainConfig, world: World) -> RunFolder:
     return run
 
 
-def folder_to_resume(config: TrainConfig) -> Path:
+def folder_to_resume(config: LoopConfig) -> Path:
     """The folder that --resume means. ValueError where it is named by --resume itself and holds no run."""
     if not isinstance(config.run.resume, str):
         return Path(config.run.output or "")
