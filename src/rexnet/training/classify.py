@@ -21,7 +21,7 @@ from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import create_model
 from rexnet.models.weights import load_weights, read_weights
 from rexnet.training import checkpoint
-from rexnet.training.config import GOAL_NAMES, NetworkConfig, TrainConfig
+from rexnet.training.config import NetworkConfig, TrainConfig
 from rexnet.training.distributed import World, joined
 from rexnet.training.evaluation import SizedBatches, evaluate
 from rexnet.training.freezing import prepare
@@ -30,6 +30,7 @@ from rexnet.training.loop import Task, choose_autocast, fit
 from rexnet.training.memory import keep_freed_memory
 from rexnet.training.optimization import check_optimizer
 from rexnet.training.run_folder import RunFolder, folder_to_resume, open_run
+from rexnet.training.summary import resumable, write_summary
 from rexnet.training.tensorboard_events import require_tensorboard
 
 logger = logging.getLogger(__name__)
@@ -63,22 +64,10 @@ def train(config: TrainConfig) -> dict[str, Any]:
             _note_sets(sets, config, run=run, world=world)
             if world.is_main:
                 logger.info("%s", frozen)
-            try:
+            with resumable(run, world, command="rexnet train"):
                 best, skipped = _fit(model, sets, batches, config, run, world)
-            except KeyboardInterrupt:
-                if world.is_main:
-                    logger.warning("`rexnet train --resume %s` continues where it stopped", run.path)
-                raise
-            facts = {"run": str(run.path), "model": model.name, "data": sets.description}
-            goal = config.goal
-            if run.holds("summary.json"):  # a finished run that was resumed has read nothing
-                skipped = sorted({*skipped, *run.read("summary.json")["skipped"]})
-            summary = {**facts, "goal": goal, "best": best, "skipped": skipped}
-            if world.is_main:
-                run.write("summary.json", summary)
-                figure, name = best[f"val_{goal}"], GOAL_NAMES[goal]
-                logger.info("best %s %.2f %%, of epoch %d: %s", name, figure, best["epoch"], run.best)
-    return summary
+            facts = {"model": model.name, "data": sets.description}
+            return write_summary(run, facts, best, goal=config.goal, skipped=skipped, world=world)
 
 
 def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[TrainBatches, EvalBatches]:
@@ -258,14 +247,9 @@ def _load_sets(config: TrainConfig, world: World) -> ImageSets:
 
 def _note_sets(sets: ImageSets, config: TrainConfig, *, run: RunFolder, world: World) -> None:
     """Writes down what the data is, or checks that a resumed run's is what it began with."""
-    facts = {"description": sets.description, "classes": list(sets.classes)}
-    if run.holds("data.json"):
-        if (saved := run.read("data.json")) != facts:
-            raise ValueError(
-                f"the data is not what {run.path} began with: {sets.description}, instead of {saved['description']}"
-            )
-    elif world.is_main:
-        run.write("data.json", facts)
+    new = not run.holds("data.json")
+    run.note_data({"description": sets.description, "classes": list(sets.classes)}, main=world.is_main)
+    if new and world.is_main:
         run.save_samples(sets.val)
     world.wait()
     if world.is_main:

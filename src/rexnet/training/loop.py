@@ -51,6 +51,8 @@ class Task(NamedTuple):
     """own(state_dict): of a checkpoint's weights those of the model that is trained, where that is only a part."""
     goal: str = "top1"
     """The figure of `evaluate` whose highest value makes best.pt."""
+    told: tuple[str, ...] | None = None
+    """The figures of `evaluate` that the line about an epoch tells, where there are too many for all."""
     static: Callable[[nn.Module], nn.Module] = lambda model: model
     """static(model): the part of it that torch.compile can take whole."""
 
@@ -202,7 +204,7 @@ class _Training:
         """The row, then best.pt, then last.pt: a kill between them makes the resumed run write the same again."""
         epochs = self.config.schedule.epochs
         if self.world.is_main:
-            _log(row, self.best, epochs, self.task.goal)
+            _log(row, self.best, epochs, self.task)
             self.run.append(row)
             if self.events:
                 self.events.add(row)
@@ -284,8 +286,11 @@ def _train_figures(progress: EpochProgress, world: World) -> dict[str, float]:
     return means | speed
 
 
-def _log(row: dict[str, Any], best: dict[str, Any], epochs: int, goal: str) -> None:
-    key = f"val_{goal}"
-    figures = "  ".join(f"{name} {row[name]:.4g}" for name in row if name.startswith(("train_", "val_")))
+def _log(row: dict[str, Any], best: dict[str, Any], epochs: int, task: Task) -> None:
+    key = f"val_{task.goal}"
+    told = [name for name in row if name.startswith(("train_", "val_"))]
+    if task.told is not None:
+        told = [name for name in told if name == "train_loss" or name.removeprefix("val_") in task.told]
+    figures = "  ".join(f"{name} {row[name]:.4g}" for name in told)
     speed = f"{row['images_per_second']:.0f} images/s, {row['wait_share']:.0%} waiting for data"
     logger.info("epoch %d/%d  %s  best %s %.4g  (%s)", row["epoch"], epochs, figures, key, best[key], speed)

@@ -104,6 +104,18 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise ValueError(f"{str(path)!r} cannot be read ({error}); is this the folder of a run?") from error
 
+    def note_data(self, facts: dict[str, Any], *, main: bool) -> None:
+        """data.json, written by the main process at a run's start. ValueError where a resumed run's data, of which
+        `facts` has a "description", is not what it began with."""
+        if self.holds("data.json"):
+            if (saved := self.read("data.json")) != facts:
+                raise ValueError(
+                    f"the data is not what {self.path} began with: {facts['description']}, instead of "
+                    f"{saved['description']}"
+                )
+        elif main:
+            self.write("data.json", facts)
+
     def append(self, row: dict[str, Any], name: str = METRICS) -> None:
         """One more row of a file with a row a line."""
         with (self.path / name).open("a", encoding="utf-8") as file:

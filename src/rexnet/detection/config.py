@@ -1,0 +1,86 @@
+"""Every setting of a detector's training. A field is a command-line option, the text under it its help."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+
+from rexnet.data.box_transforms import DetectionAugmentConfig
+from rexnet.data.decode import BadImagePolicy
+from rexnet.data.option_checks import require
+from rexnet.detection.detectors import Kind
+from rexnet.training.config import OptimConfig, RunConfig, ScheduleConfig
+
+RecipeName = Literal["small", "1x", "2x", "3x"]
+GOALS: dict[Kind, str] = {"faster_rcnn": "box_ap", "mask_rcnn": "mask_ap", "ssdlite": "box_ap"}
+"""The figure of the held-back images whose highest value makes best.pt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorOptions:
+    """Which detector, on which network, and what it starts from."""
+
+    detector: Kind = "faster_rcnn"
+    """faster_rcnn and ssdlite find boxes, mask_rcnn boxes and masks; ssdlite is the fastest."""
+    model: str = "rexnet_100"
+    """Network below the detector; `rexnet models` lists them, any width goes, as rexnet_050."""
+    weights: str | None = None
+    """Start from a network's file or published weights such as rexnet_100.nav_in1k, or from a detector that `rexnet
+    detect train` made; its last layers are kept where the class names are the same."""
+    bn: Literal["auto", "train", "frozen"] = "auto"
+    """Statistics of the network's batch norms: of each batch (train), or kept as they are (frozen). auto: frozen with
+    --weights and fewer than 16 images a process and step, else train."""
+    min_size: int | None = None
+    """Pixels that an image's shorter side is resized to; None: 800, of ssdlite 320."""
+    max_size: int | None = None
+    """Limit of the longer side in pixels; None: 1333, of ssdlite the shorter."""
+
+    def __post_init__(self) -> None:
+        for name in ("min_size", "max_size"):
+            value = getattr(self, name)
+            require(value is None or value >= 32, name, value, "32 or more, or None")
+
+    def sizes(self) -> dict[str, int]:
+        """The fields of DetectorConfig that are asked for."""
+        if self.detector == "ssdlite" and self.min_size is not None and self.max_size is None:
+            return {"min_size_px": self.min_size, "max_size_px": self.min_size}
+        asked = {"min_size_px": self.min_size, "max_size_px": self.max_size}
+        return {name: value for name, value in asked.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectTrainConfig:
+    """Trains a detector on a folder in COCO's layout."""
+
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="COCO_DIR")]
+    """A folder with annotations/instances_train*.json and instances_val*.json, or train.json and val.json, and their
+    images; `rexnet detect convert` makes one from Pascal VOC and YOLO folders, `rexnet detect demo` one to try."""
+    recipe: RecipeName = "small"
+    """Settings to start from; every other option overrides them. small: some hundred to thousand images; 1x, 2x, 3x:
+    COCO's schedules of 12, 24 and 36 epochs, for ssdlite 100, 200 and 300."""
+    network: DetectorOptions = DetectorOptions()
+    bad_image: BadImagePolicy = "error"
+    """What to do with a file that cannot be read: stop and name it, or leave it out, name and count it."""
+    augment: DetectionAugmentConfig = field(default_factory=DetectionAugmentConfig)
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    run: RunConfig = RunConfig()
+
+    def __post_init__(self) -> None:
+        if self.augment.short_side_px and self.network.detector == "ssdlite":
+            raise ValueError(
+                f"--short-side-px is {self.augment.short_side_px}, but ssdlite resizes every image to one square; "
+                "allowed: none"
+            )
+        if self.optim.layer_decay != 1:
+            raise ValueError(f"--layer-decay is {self.optim.layer_decay}; detectors train with one rate: allowed: 1")
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """Detector with its network, and data."""
+        return f"{self.network.detector}-{self.network.model}", self.data
+
+    @property
+    def goal(self) -> str:
+        """The figure that chooses best.pt."""
+        return GOALS[self.network.detector]

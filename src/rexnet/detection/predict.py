@@ -1,0 +1,128 @@
+"""Finding objects in files from the command line: pictures with boxes, and COCO result rows."""
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from rexnet.data.decode import BadImagePolicy, find_images
+from rexnet.data.option_checks import require
+from rexnet.data.output_files import write_whole
+from rexnet.detection.evaluation import to_coco_rows
+from rexnet.detection.pictures import draw_detections
+from rexnet.detection.runtime import Detections, ObjectPredictor
+
+logger = logging.getLogger(__name__)
+
+RESULTS = "detections.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectPredictConfig:
+    """Finds objects in images, draws them and writes them down."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+    """best.pt of a run folder of `rexnet detect train`."""
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|FOLDER|PATTERN ...")]
+    """Image files, folders (read with all sub-folders) or patterns such as 'photos/*.jpg'."""
+    out: str
+    """Folder for the drawn pictures and detections.json, a list of COCO result rows; made if missing, files in it that
+    have other names stay."""
+    min_score: float = 0.5
+    """Draw and count what is at least this sure, 0 to 1; detections.json has everything the detector puts out."""
+    bad_image: BadImagePolicy = "error"
+    """What to do with a file that cannot be read: stop and name it, or name it and go on."""
+    batch_size: int = 1
+    """Images a step."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    threads: int | None = None
+    """CPU threads of PyTorch; None leaves its choice."""
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise ValueError("no images given; name files, folders or patterns such as 'photos/*.jpg'")
+        require(0 <= self.min_score <= 1, "min_score", self.min_score, "from 0 to 1")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What was found in one file."""
+
+    image: str
+    counts: dict[str, int]
+    """Class -> objects that are sure enough."""
+    error: str | None = None
+
+
+def predict_files(config: DetectPredictConfig) -> list[Found]:
+    """Draws every picture into the folder and writes RESULTS at the end; one `Found` a file, in order.
+
+    The row of a result has the number in the file's name as its image_id, as COCO's files do, or where names are no
+    numbers the file's place in the list, and `file_name`. A bad file raises BadImageError or, with bad_image "skip",
+    carries its error; ValueError where all of them are bad.
+    """
+    folder = Path(config.out)
+    if folder.is_file():
+        raise ValueError(f"--out {config.out!r} is a file; name a folder")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    files = find_images(config.images)
+    if folder.resolve() in {Path(file).resolve().parent for file in files}:
+        raise ValueError(f"--out {config.out!r} is a folder that images are read from; name another")
+    predictor = ObjectPredictor.load(config.checkpoint, device=config.device)
+    folder.mkdir(parents=True, exist_ok=True)
+    image_ids, drawn = _image_ids(files), _drawn_names(files)
+    found: list[Found] = []
+    rows: list[dict[str, Any]] = []
+    for detections in predictor.stream(files, batch_size=config.batch_size, bad_image=config.bad_image):
+        place = len(found)
+        if detections.picture is None:
+            found.append(Found(image=detections.image, counts={}, error=detections.error))
+            continue
+        picture = draw_detections(
+            detections.picture, detections.output, classes=predictor.classes, min_score=config.min_score
+        )
+        picture.save(folder / drawn[place], quality=92)
+        found.append(Found(image=detections.image, counts=_counts(detections, config.min_score)))
+        new = to_coco_rows(
+            [detections.output], image_ids=[image_ids[place]], category_ids=predictor.category_ids
+        )
+        rows += [{**row, "file_name": detections.image} for row in new]
+    write_whole(folder / RESULTS, json.dumps(rows) + "\n")
+    bad = sum(item.error is not None for item in found)
+    if bad == len(found):
+        raise ValueError(f"none of {bad} files can be read; the first: {found[0].error}")
+    return found
+
+
+def _counts(detections: Detections, min_score: float) -> dict[str, int]:
+    sure = (detections.output["scores"] >= min_score).tolist()
+    names = [name for name, counts in zip(detections.names, sure, strict=True) if counts]
+    return {name: names.count(name) for name in dict.fromkeys(names)}
+
+
+def _image_ids(files: list[str]) -> list[int]:
+    stems = [Path(file).stem for file in files]
+    numbers = [int(stem) for stem in stems if stem.isdecimal() and stem.isascii()]
+    return numbers if len(set(numbers)) == len(files) else list(range(1, len(files) + 1))
+
+
+def _drawn_names(files: list[str]) -> list[str]:
+    """NAME.jpg; files of one name in several folders keep theirs apart by a number."""
+    names: list[str] = []
+    for file in files:
+        stem, number = os.path.splitext(os.path.basename(file))[0], 1
+        name = f"{stem}.jpg"
+        while name in names:
+            number += 1
+            name = f"{stem}-{number}.jpg"
+        names.append(name)
+    return names

@@ -1,0 +1,98 @@
+"""Recipes for detectors: functions that return a complete configuration.
+
+The paper gives neither schedule nor learning rate of its detectors, so these are the field's usual ones, and our choice.
+"""
+
+from dataclasses import replace
+
+from rexnet.data.box_transforms import DetectionAugmentConfig
+from rexnet.detection.config import DetectorOptions, DetectTrainConfig, RecipeName
+from rexnet.detection.detectors import Kind
+from rexnet.training.config import OptimConfig, RunConfig, ScheduleConfig, config_from_dict
+from rexnet.training.run_folder import RunFolder, folder_to_resume
+
+_MILESTONES = {1: (8, 11), 2: (16, 22), 3: (28, 34)}
+
+
+def coco_pyramid(data: str, *, times: int) -> DetectTrainConfig:
+    """Faster and Mask R-CNN on COCO, 12 epochs `times` 1, 2 or 3 at a total batch of 16.
+
+    Command: torchrun --nproc-per-node 8 -m rexnet detect train COCO_DIR --recipe 1x --weights rexnet_100.nav_in1k
+    Hardware: 8 GPUs. Expect about the paper's Tables 7 and 9, for rexnet_100 box AP 38.5 (README; schedule unknown;
+    untested here). Source: the schedules of facebookresearch/detectron2 MODEL_ZOO.md, SGD at 0.02 for 16 images.
+    """
+    return DetectTrainConfig(
+        data=data,
+        recipe=_NAMES[times],
+        optim=OptimConfig(optimizer="momentum", lr=0.02, lr_batch=16, momentum=0.9, weight_decay=1e-4),
+        schedule=ScheduleConfig(
+            schedule="multistep",
+            epochs=12 * times,
+            decay_milestones=_MILESTONES[times],
+            warmup_epochs=0.1,
+            warmup_lr=2e-5,
+        ),
+        run=RunConfig(batch_size=2),
+    )
+
+
+def coco_ssdlite(data: str, *, times: int) -> DetectTrainConfig:
+    """SSDLite on COCO at 320 pixels, 100 epochs `times` 1, 2 or 3 at a total batch of 192.
+
+    Command: torchrun --nproc-per-node 8 -m rexnet detect train COCO_DIR --detector ssdlite --recipe 3x --weights ...
+    Hardware: 8 GPUs. The paper's Table 6 has AP 25.3 for rexnet_100, on test-dev; untested here. Source of augmentation
+    and rate: torchvision references/detection, for its own SSDLite; the lengths are ours.
+    """
+    return DetectTrainConfig(
+        data=data,
+        recipe=_NAMES[times],
+        network=DetectorOptions(detector="ssdlite"),
+        augment=DetectionAugmentConfig(iou_crop=True),
+        optim=OptimConfig(lr=0.15, lr_batch=192, momentum=0.9, weight_decay=4e-5, clip_grad=10.0),
+        schedule=ScheduleConfig(schedule="cosine", epochs=100 * times, warmup_epochs=1.0),
+        run=RunConfig(batch_size=24),
+    )
+
+
+def small(data: str, *, kind: Kind) -> DetectTrainConfig:
+    """A set of one's own with some hundred to thousand images, at about 512 pixels (ssdlite 320).
+
+    Command: rexnet detect train COCO_DIR --detector mask_rcnn --weights rexnet_100.nav_in1k
+    Hardware: one GPU, or hours on a CPU. Our choice, measured on drawn shapes (results/detection.jsonl).
+    """
+    single_stage = kind == "ssdlite"
+    return DetectTrainConfig(
+        data=data,
+        recipe="small",
+        network=DetectorOptions(detector=kind, **({} if single_stage else {"min_size": 512, "max_size": 853})),
+        optim=OptimConfig(
+            optimizer="adamw", lr=1e-3 if single_stage else 5e-4, lr_batch=16, weight_decay=0.01, clip_grad=10.0
+        ),
+        schedule=ScheduleConfig(schedule="cosine", epochs=50, warmup_epochs=1.0),
+        run=RunConfig(batch_size=16 if single_stage else 4),
+    )
+
+
+_NAMES: dict[int, RecipeName] = {1: "1x", 2: "2x", 3: "3x"}
+
+
+def make_recipe(name: RecipeName, kind: Kind, *, data: str) -> DetectTrainConfig:
+    """The configuration of that name for that detector."""
+    if name == "small":
+        return small(data, kind=kind)
+    times = int(name[0])
+    if kind == "ssdlite":
+        return coco_ssdlite(data, times=times)
+    recipe = coco_pyramid(data, times=times)
+    return replace(recipe, network=replace(recipe.network, detector=kind))
+
+
+def starting_point(asked: DetectTrainConfig) -> DetectTrainConfig:
+    """The configuration whose options the user's override: of the run to resume, or of the recipe.
+
+    `asked` is what the command line says on top of the plain defaults.
+    """
+    if asked.run.resume and (run := RunFolder(folder_to_resume(asked))).holds("config.json"):
+        saved = config_from_dict(DetectTrainConfig, run.read("config.json"))
+        return replace(saved, run=replace(saved.run, resume=False, overwrite=False, output=None))
+    return make_recipe(asked.recipe, asked.network.detector, data=asked.data)

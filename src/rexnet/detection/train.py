@@ -1,0 +1,175 @@
+"""Training of detectors on the one loop."""
+
+import logging
+import os
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rexnet.data.box_transforms import DetectionTransform
+from rexnet.data.coco import CocoImages, CocoSets, load_coco_sets
+from rexnet.data.decode import printable
+from rexnet.data.detection_loaders import DetectionBatch, EvalDetectionBatches, TrainDetectionBatches
+from rexnet.detection.config import DetectorOptions, DetectTrainConfig
+from rexnet.detection.detector_files import pack
+from rexnet.detection.detectors import create_detector
+from rexnet.detection.evaluation import check_ground_truth, evaluate_detector, require_evaluator
+from rexnet.detection.norms import prepare_norms
+from rexnet.detection.warm_start import is_detector_file, load_detector_weights
+from rexnet.training.classify import choose_workers
+from rexnet.training.distributed import World, joined
+from rexnet.training.loop import Task, choose_autocast, fit
+from rexnet.training.memory import keep_freed_memory
+from rexnet.training.optimization import check_optimizer
+from rexnet.training.run_folder import RunFolder, folder_to_resume, open_run
+from rexnet.training.summary import resumable, write_summary
+from rexnet.training.tensorboard_events import require_tensorboard
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: DetectTrainConfig) -> dict[str, Any]:
+    """Trains as `config` says and leaves everything in the run folder; returns what its summary.json holds.
+
+    Raises ValueError, one sentence, for settings, data or weights that do not go together.
+    """
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    if config.run.tensorboard:
+        require_tensorboard()
+    require_evaluator()
+    with joined(config.run.device) as world:
+        if world.device.type == "cpu":
+            keep_freed_memory()
+        # Nothing is written, and no older run replaced, before settings, data and weights are known to go together.
+        sets = load_coco_sets(config.data)
+        check_ground_truth(sets.val.to_coco())
+        torch.manual_seed(config.run.seed)
+        resumes = config.run.resume and RunFolder(folder_to_resume(config)).has_checkpoint
+        model = build_model(config.network, sets.train.classes, load=not resumes)
+        pretrained = config.network.weights is not None
+        norms = prepare_norms(
+            model, bn=config.network.bn, pretrained=pretrained, images_per_step=config.run.batch_size
+        )
+        check_optimizer(model, config.optim, config.schedule, total_batch=config.run.batch_size * world.size)
+        batches = _make_batches(sets, model, config, world)
+        with closing(open_run(config, world)) as run:
+            _note_sets(sets, run=run, world=world)
+            if world.is_main:
+                logger.info("%s", norms)
+            with resumable(run, world, command="rexnet detect train"):
+                best, skipped = _fit(model, sets, batches, config=config, run=run, world=world)
+            facts = {"model": config.subject[0], "data": describe(sets)}
+            return write_summary(run, facts, best, goal=config.goal, skipped=skipped, world=world)
+
+
+def build_model(options: DetectorOptions, classes: tuple[str, ...], *, load: bool = True) -> nn.Module:
+    """The detector for these classes, with `options.weights` in it if `load`."""
+    weights = options.weights if load else None
+    whole = weights is not None and os.path.isfile(weights) and is_detector_file(weights)
+    model = create_detector(
+        options.detector,
+        backbone=options.model,
+        num_classes=len(classes),
+        weights=None if whole else weights,
+        **options.sizes(),
+    )
+    if whole:
+        load_detector_weights(model, weights, classes=classes)
+    return model
+
+
+def _make_batches(
+    sets: CocoSets, model: nn.Module, config: DetectTrainConfig, world: World
+) -> tuple[TrainDetectionBatches, EvalDetectionBatches]:
+    """Training and held-back batches of this process."""
+    transform = DetectionTransform(config.augment)
+    # What the transform has resized the detector takes as it is, in training only.
+    model.get_submodule("transform")._skip_resize = transform.resizes  # pyright: ignore[reportArgumentType]
+    shared = {
+        "device": world.device,
+        "workers": choose_workers(config.run.workers, world),
+        "rank": world.rank,
+        "world_size": world.size,
+        "bad_image": config.bad_image,
+        "pin_memory": world.device.type == "cuda",
+    }
+    train_batches = TrainDetectionBatches(
+        sets.train,
+        transform,
+        batch_size=config.run.batch_size,
+        seed=config.run.seed,
+        masks=config.network.detector == "mask_rcnn",
+        **shared,
+    )
+    return train_batches, EvalDetectionBatches(sets.val, batch_size=config.run.batch_size, **shared)
+
+
+def _fit(
+    model: nn.Module,
+    sets: CocoSets,
+    batches: tuple[TrainDetectionBatches, EvalDetectionBatches],
+    *,
+    config: DetectTrainConfig,
+    run: RunFolder,
+    world: World,
+) -> tuple[dict[str, Any], list[str]]:
+    """The best epoch's row, and the images that could not be read."""
+    train_batches, val_batches = batches
+    task = detection_task(sets.train, sets.val, val_batches, config=config, world=world)
+    best = fit(model, train_batches, task, config=config, run=run, world=world)
+    skipped = world.gather([*train_batches.skipped, *val_batches.skipped])
+    return best, sorted({printable(name) for name in skipped})
+
+
+def detection_task(
+    train: CocoImages, val: CocoImages, val_batches: EvalDetectionBatches, *, config: DetectTrainConfig, world: World
+) -> Task:
+    """The detector's own losses on batches of `train`, COCO's figures on those of `val`."""
+    dtype = choose_autocast(config.run.amp, world.device)
+
+    def evaluate_held_back(model: nn.Module) -> dict[str, float]:
+        return evaluate_detector(model, val_batches, val, world=world, autocast_dtype=dtype).figures
+
+    return Task(
+        loss=partial(detection_loss, device=world.device),
+        evaluate=evaluate_held_back,
+        pack=partial(pack, classes=train.classes, category_ids=train.category_ids),
+        name_image=train.name,
+        goal=config.goal,
+        static=lambda model: model.get_submodule("backbone"),
+        told=("box_ap", "box_ap50", "mask_ap", "mask_ap50"),
+    )
+
+
+def detection_loss(model: nn.Module, batch: DetectionBatch, *, device: torch.device) -> dict[str, Tensor]:
+    """The sum of the detector's losses, which torchvision weighs alike, and each of them."""
+    images = [image.to(device) for image in batch.images]
+    targets = [{name: values.to(device) for name, values in target.items()} for target in batch.targets]
+    losses = model(images, targets)
+    return {"loss": torch.stack([loss.float() for loss in losses.values()]).sum(), **losses}
+
+
+def _note_sets(sets: CocoSets, *, run: RunFolder, world: World) -> None:
+    """Writes down what the data is, or checks that a resumed run's is what it began with."""
+    facts = {
+        "description": describe(sets),
+        "classes": list(sets.train.classes),
+        "category_ids": sets.train.category_ids.tolist(),
+    }
+    run.note_data(facts, main=world.is_main)
+    world.wait()
+    if world.is_main:
+        logger.info("%s", facts["description"])
+
+
+def describe(sets: CocoSets) -> str:
+    """Images and objects of both sides, in a sentence."""
+    train, val = sets.train, sets.val
+    return (
+        f"images: {len(train):,} train / {len(val):,} val with {len(train.labels):,} / {len(val.labels):,} objects of "
+        f"{len(train.classes)} classes"
+    )

@@ -1,0 +1,110 @@
+"""Measuring a trained detector on labelled images."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from rexnet.data.coco import CocoImages, find_annotation_files, load_coco_images
+from rexnet.data.decode import BadImagePolicy, printable
+from rexnet.data.detection_loaders import EvalDetectionBatches
+from rexnet.data.option_checks import require
+from rexnet.data.output_files import check_output_file, write_whole
+from rexnet.detection.detector_files import TrainedDetector, load_detector
+from rexnet.detection.evaluation import evaluate_detector, require_evaluator
+from rexnet.detection.pictures import draw_precision_recall
+from rexnet.training.classify import choose_workers
+from rexnet.training.config import Amp
+from rexnet.training.distributed import joined
+from rexnet.training.loop import choose_autocast
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectValidateConfig:
+    """Measures a trained detector on images with boxes, by COCO's rules."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+    """best.pt of a run folder of `rexnet detect train`."""
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="COCO_DIR")]
+    """A folder in COCO's layout, as for `rexnet detect train`."""
+    split: Literal["val", "train"] = "val"
+    """The side to measure on."""
+    batch_size: int = 4
+    """Images a step and process."""
+    bad_image: BadImagePolicy = "error"
+    """What to do with a file that cannot be read: stop and name it, or leave it out, name and count it."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    workers: int | None = None
+    """Processes that read images; None: up to 8 beside a GPU, none beside a CPU that computes as well."""
+    threads: int | None = None
+    """CPU threads of PyTorch; None leaves its choice."""
+    amp: Amp = "off"
+    """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
+    output: str | None = None
+    """Also write the result, with every class and the curves, to this JSON file."""
+    curves: str | None = None
+    """Also draw precision against recall into this PNG file."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+
+
+def validate(config: DetectValidateConfig) -> dict[str, Any]:
+    """COCO's figures of a checkpoint, its classes matched by name.
+
+    Keys: figures (percent; see `CocoResult`), by_class, curves, skipped (names). Raises ValueError, one sentence, for a
+    file or data that cannot be used.
+    """
+    for path in (config.output, config.curves):
+        if path is not None:
+            check_output_file(path)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    require_evaluator()
+    trained = load_detector(config.checkpoint)
+    with joined(config.device) as world:
+        images = _images(config, trained)
+        batches = EvalDetectionBatches(
+            images,
+            batch_size=config.batch_size,
+            workers=choose_workers(config.workers, world),
+            rank=world.rank,
+            world_size=world.size,
+            bad_image=config.bad_image,
+        )
+        model = trained.model.to(world.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        dtype = choose_autocast(config.amp, world.device)
+        found = evaluate_detector(model, batches, images, world=world, autocast_dtype=dtype)
+        skipped = sorted(printable(name) for name in world.gather(batches.skipped))
+    result = {
+        "checkpoint": config.checkpoint,
+        "data": config.data,
+        **{field.name: _plain(getattr(found, field.name)) for field in dataclasses.fields(found)},
+        "skipped": skipped,
+    }
+    if world.is_main:
+        if config.output is not None:
+            write_whole(config.output, json.dumps(result, indent=2) + "\n")
+        if config.curves is not None:
+            draw_precision_recall(found, config.curves)
+    return result
+
+
+def _images(config: DetectValidateConfig, trained: TrainedDetector) -> CocoImages:
+    files = find_annotation_files(config.data)
+    if config.split not in files:
+        have = ", ".join(files) or "no annotation file"
+        raise ValueError(f"--split is {config.split}, but {printable(config.data)} has {have}")
+    return load_coco_images(files[config.split]).with_classes(trained.classes)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return {name: _plain(inner) for name, inner in value.items()} if isinstance(value, dict) else value

@@ -1,0 +1,44 @@
+"""The end of a run: how to go on from an interruption, and summary.json."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rexnet.training.distributed import World
+from rexnet.training.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+_NAMES = {
+    "top1": "top-1",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+    "box_ap": "AP of boxes",
+    "mask_ap": "AP of masks",
+}
+
+
+@contextmanager
+def resumable(run: RunFolder, world: World, *, command: str) -> Iterator[None]:
+    """Says with which command a run that is stopped inside this context continues."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if world.is_main:
+            logger.warning("`%s --resume %s` continues where it stopped", command, run.path)
+        raise
+
+
+def write_summary(
+    run: RunFolder, facts: dict[str, Any], best: dict[str, Any], *, goal: str, skipped: list[str], world: World
+) -> dict[str, Any]:
+    """summary.json: what was trained on what (`facts`), the best epoch's row, and the images that could not be read.
+    Written by the main process, returned by all."""
+    if run.holds("summary.json"):  # a finished run that was resumed has read nothing
+        skipped = sorted({*skipped, *run.read("summary.json")["skipped"]})
+    summary = {"run": str(run.path), **facts, "goal": goal, "best": best, "skipped": skipped}
+    if world.is_main:
+        run.write("summary.json", summary)
+        logger.info("best %s %.2f %%, of epoch %d: %s", _NAMES[goal], best[f"val_{goal}"], best["epoch"], run.best)
+    return summary
