@@ -100,7 +100,7 @@ def expanded_body(backbone: RexNetConfig | str) -> Body:
         raise ValueError(f"backbone is {backbone!r}; of timm's networks SSDLite takes EfficientNets only")
     block, name = _first_block_of_stride_32(network)
     extractor = create_feature_extractor(network, {f"{name}.bn1": "16", "bn2": "32"})
-    return TimmBody(extractor, (block.conv_pw.out_channels, network.num_features))
+    return TimmBody(extractor, (block.conv_pw.out_channels, network.conv_head.out_channels))
 
 
 def _first_block_of_stride_32(network: "EfficientNet") -> tuple[Any, str]:
@@ -118,7 +118,7 @@ def _make_timm(backbone: str, **options: Any) -> Any:
         raise ValueError(f"backbone is {backbone!r}, which gives no feature maps ({error})") from error
 
 
-def load_body(body: Body, backbone: RexNetConfig | str, weights: Source) -> None:
+def load_body(body: nn.Module, backbone: RexNetConfig | str, weights: Source) -> None:
     """Copies what the body has of a whole network's weights, and logs "N of M backbone tensors loaded".
 
     `weights` as for `rexnet.create_model`; for a network of timm's the path of a file. Raises WeightsError, with the
@@ -132,10 +132,11 @@ def load_body(body: Body, backbone: RexNetConfig | str, weights: Source) -> None
     else:
         content = weights if isinstance(weights, dict) else read_checkpoint_file(str(weights))
         found, source = extract_state_dict(content, source=str(weights)), repr(weights)
-    own = body.network.state_dict()
+    own_network = body.get_submodule("network")
+    own = own_network.state_dict()
     taken = {key: found[key] for key in own if key in found and found[key].shape == own[key].shape}
     missing = [key for key in own if key not in taken and not key.endswith("num_batches_tracked")]
     if missing:
         raise WeightsError(f"{source} lacks {missing[0]} as {backbone} has it; pass a file that fits the backbone")
-    body.network.load_state_dict({**own, **taken})
+    own_network.load_state_dict({**own, **taken})
     logger.info("%d of %d backbone tensors loaded from %s", len(taken), len(own), source)

@@ -53,7 +53,9 @@ class DetectorConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DetectorConfig":
         backbone = values["backbone"]
-        return cls(**{**values, "backbone": backbone if isinstance(backbone, str) else RexNetConfig.from_dict(backbone)})
+        return cls(
+            **{**values, "backbone": backbone if isinstance(backbone, str) else RexNetConfig.from_dict(backbone)}
+        )
 
 
 def create_detector(

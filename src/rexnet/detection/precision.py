@@ -1,4 +1,4 @@
-"""Coordinates in float32 under autocast, whose bfloat16 cannot tell pixel 1001 from 1004."""
+"""Coordinates in float32 under autocast, whose bfloat16 cannot tell pixel 999 from 1001."""
 
 from typing import Any
 

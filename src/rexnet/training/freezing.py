@@ -122,10 +122,9 @@ def freeze(model: RexNet, depth: int | Literal["all"], *, statistics: bool) -> N
     if statistics:
         freeze_statistics(model)
     for name, module in list(model.named_modules()):
-        if layer_number(model, name) < frozen_layers and isinstance(module, nn.BatchNorm2d):
-            replace_module(model, name, FrozenBatchNorm(module))
-        elif layer_number(model, name) < frozen_layers and isinstance(module, DropPath):
-            replace_module(model, name, nn.Identity())
+        if isinstance(module, nn.BatchNorm2d | DropPath) and layer_number(model, name) < frozen_layers:
+            frozen = FrozenBatchNorm(module) if isinstance(module, nn.BatchNorm2d) else nn.Identity()
+            replace_module(model, name, frozen)
 
 
 def layer_number(model: RexNet, name: str) -> int:
