@@ -1,4 +1,4 @@
-"""Writes the tables of README.md from results/ and from the models themselves; `--check` only compares."""
+"""Writes the tables of README.md and docs/ from results/ and from the models themselves; `--check` only compares."""
 
 import re
 import statistics
@@ -12,7 +12,8 @@ import records
 import rexnet
 from rexnet.models.cost import measure_cost
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Paper supplement and official README, ImageNet-1k validation, 224 pixels.
 PUBLISHED_TOP1 = {
     "rexnet_090": 77.2,
@@ -160,6 +161,24 @@ def control() -> str:
     return table(["network", "MACs, M / parameters, M", "seeds", "top-1, % (range)"], rows)
 
 
+def detector_cost() -> str:
+    """The newest row of each detector of benchmarks/detector_cost.py."""
+    newest = {(row["kind"], row["backbone"]): row for row in records.read("detector_cost")}
+    rows = [
+        [
+            row["kind"],
+            f"`{row['backbone']}`",
+            f"{row['parameters_m']} / {row['parameters'] / 1e6:.2f}",
+            f"{row['macs_g']} / {row['macs'] / 1e9:.{3 if row['kind'] == 'ssdlite' else 1}f}",
+            f"{row['macs_difference_percent']:+.2f}",
+            row["note"],
+        ]
+        for row in newest.values()
+    ]
+    sizes = "parameters, M (published / ours)", "MACs, G (published / ours)", "MACs, %"
+    return table(["detector", "backbone", *sizes, "deviation"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "models": models,
     "throughput": throughput,
@@ -167,6 +186,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "training_input": training_input,
     "frozen": frozen,
     "control": control,
+    "detector_cost": detector_cost,
     "classification": classification,
 }
 
@@ -181,11 +201,12 @@ def render(text: str) -> str:
 
 
 def main() -> None:
-    old = README.read_text()
-    new = render(old)
+    stale = {page: new for page in PAGES if (new := render(old := page.read_text())) != old}
     if "--check" in sys.argv[1:]:
-        sys.exit("README.md differs from results/: run python benchmarks/render.py" if new != old else 0)
-    README.write_text(new)
+        names = ", ".join(page.name for page in stale)
+        sys.exit(f"{names} differ from results/: run python benchmarks/render.py" if stale else 0)
+    for page, text in stale.items():
+        page.write_text(text)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ class FrozenBatchNorm(nn.Module):
     """Batch norm of (B, C, H, W) by kept statistics, in training as in evaluation, under the keys of nn.BatchNorm2d.
 
     A module of its own, because `train()` would switch an nn.BatchNorm2d back to the statistics of each batch.
-    Unlike torchvision's FrozenBatchNorm2d it leaves scale and shift to the optimizer.
+    Unlike torchvision's FrozenBatchNorm2d it leaves scale and shift to the optimizer. What the norm holds beside, the
+    activation in timm's, follows as before.
     """
 
     running_mean: Tensor
@@ -48,9 +49,14 @@ class FrozenBatchNorm(nn.Module):
         self.weight, self.bias = norm.weight, norm.bias
         for name, buffer in norm.named_buffers():
             self.register_buffer(name, buffer)
+        for name, child in norm.named_children():
+            self.add_module(name, child)
 
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        x = nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        for child in self.children():
+            x = child(x)
+        return x
 
 
 def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_per_step: int) -> str:
@@ -61,25 +67,47 @@ def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_p
     num_blocks = len(model.config.blocks)
     if config.freeze != "all":
         require(config.freeze <= num_blocks, "freeze", config.freeze, f"0 to {num_blocks} for {model.name}, or all")
-    for option, value in (("freeze", config.freeze), ("bn", config.bn)):
-        if value in ("all", "frozen") or (isinstance(value, int) and value > 0):
-            # Random layers or statistics that stay random are a mistake that only shows in the accuracy.
-            allowed = "0" if option == "freeze" else "auto, train"
-            require(pretrained, option, value, f"{allowed}, because nothing is learned yet without --weights")
-    few = images_per_step < FEW_IMAGES
-    norms_frozen = config.bn == "frozen" or (config.bn == "auto" and pretrained and few)
-    reason = "as asked"
-    if config.bn == "auto":
-        origin = "pretrained" if pretrained else "random"
-        reason = f"auto: {origin} weights, {images_per_step} images a process and step"
+    if config.freeze:
+        _require_pretrained("freeze", config.freeze, "0", pretrained)
+    norms_frozen, reason = choose_statistics(config.bn, pretrained=pretrained, images_per_step=images_per_step)
     freeze(model, config.freeze, statistics=norms_frozen)
-    training = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    frozen = sum(isinstance(module, FrozenBatchNorm) for module in model.modules())
-    said = f"batch norms: {frozen} with frozen statistics, {training} with those of each batch ({reason})"
+    said = describe_norms(model, reason)
     if config.freeze:
         frozen = sum(not parameter.requires_grad for parameter in model.parameters())
         said += f"; frozen: {frozen} of {len(list(model.parameters()))} tensors of weights"
     return said
+
+
+def _require_pretrained(option: str, value: object, allowed: str, pretrained: bool) -> None:
+    # Random layers or statistics that stay random are a mistake that only shows in the accuracy.
+    require(pretrained, option, value, f"{allowed}, because nothing is learned yet without --weights")
+
+
+def choose_statistics(
+    bn: Literal["auto", "train", "frozen"], *, pretrained: bool, images_per_step: int
+) -> tuple[bool, str]:
+    """Whether the batch norms keep their statistics, and why. ValueError for "frozen" without pretrained weights."""
+    if bn != "auto":
+        if bn == "frozen":
+            _require_pretrained("bn", bn, "auto, train", pretrained)
+        return bn == "frozen", "as asked"
+    origin = "pretrained" if pretrained else "random"
+    few = images_per_step < FEW_IMAGES
+    return pretrained and few, f"auto: {origin} weights, {images_per_step} images a process and step"
+
+
+def describe_norms(model: nn.Module, reason: str) -> str:
+    """The sentence that says how many batch norms keep their statistics."""
+    training = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    frozen = sum(isinstance(module, FrozenBatchNorm) for module in model.modules())
+    return f"batch norms: {frozen} with frozen statistics, {training} with those of each batch ({reason})"
+
+
+def freeze_statistics(model: nn.Module) -> None:
+    """Makes every batch norm in `model` a FrozenBatchNorm; state-dict keys stay."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            replace_module(model, name, FrozenBatchNorm(module))
 
 
 def freeze(model: RexNet, depth: int | Literal["all"], *, statistics: bool) -> None:
@@ -91,11 +119,12 @@ def freeze(model: RexNet, depth: int | Literal["all"], *, statistics: bool) -> N
     for name, parameter in model.named_parameters():
         if layer_number(model, name) < frozen_layers:
             parameter.requires_grad_(False)
+    if statistics:
+        freeze_statistics(model)
     for name, module in list(model.named_modules()):
-        if isinstance(module, nn.BatchNorm2d) and (statistics or layer_number(model, name) < frozen_layers):
-            _replace(model, name, FrozenBatchNorm(module))
-        elif isinstance(module, DropPath) and layer_number(model, name) < frozen_layers:
-            _replace(model, name, nn.Identity())
+        if isinstance(module, nn.BatchNorm2d | DropPath) and layer_number(model, name) < frozen_layers:
+            frozen = FrozenBatchNorm(module) if isinstance(module, nn.BatchNorm2d) else nn.Identity()
+            replace_module(model, name, frozen)
 
 
 def layer_number(model: RexNet, name: str) -> int:
@@ -108,6 +137,7 @@ def layer_number(model: RexNet, name: str) -> int:
     return min(max(int(rest.partition(".")[0]) - STEM_LAYERS + 1, 0), num_blocks + 1)
 
 
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Puts `module` where `model` has its sub-module `name`."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)

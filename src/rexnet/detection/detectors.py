@@ -1,0 +1,99 @@
+"""Faster R-CNN, Mask R-CNN and SSDLite: torchvision's detectors from a config in plain values."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from torch import nn
+from torchvision.models.detection import FasterRCNN, MaskRCNN
+
+from rexnet.detection.bodies import backbone_config, load_body
+from rexnet.detection.norms import accept_single_values
+from rexnet.detection.precision import keep_coordinates_float32
+from rexnet.detection.pyramid import Pyramid
+from rexnet.detection.ssdlite import make_ssdlite
+from rexnet.models.rexnet import RexNetConfig
+from rexnet.models.weights import Source
+
+Kind = Literal["faster_rcnn", "mask_rcnn", "ssdlite"]
+SIZES_PX = {"faster_rcnn": (800, 1333), "mask_rcnn": (800, 1333), "ssdlite": (320, 320)}
+"""Shorter side and limit of the longer: torchvision's for the pyramids, the paper's for SSDLite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorConfig:
+    """Everything that decides a detector's graph and shapes, in plain values."""
+
+    kind: Kind
+    backbone: RexNetConfig | str
+    """A string names a network of timm's: "timm/resnet50"."""
+    num_classes: int
+    """Of objects, without the background: 80 for COCO."""
+    min_size_px: int
+    """What an image's shorter side is resized to."""
+    max_size_px: int
+    """What its longer side may have then. SSDLite resizes to squares: both are its side."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind is {self.kind!r}; allowed: {', '.join(get_args(Kind))}")
+        if not isinstance(self.num_classes, int) or self.num_classes < 1:
+            raise ValueError(f"num_classes is {self.num_classes!r}; allowed: whole numbers from 1, without background")
+        sizes = (self.min_size_px, self.max_size_px)
+        if not all(isinstance(size_px, int) for size_px in sizes) or not 32 <= self.min_size_px <= self.max_size_px:
+            raise ValueError(
+                f"min_size_px and max_size_px are {sizes[0]} and {sizes[1]}; allowed: whole numbers from 32, in order"
+            )
+        if self.kind == "ssdlite" and sizes[0] != sizes[1]:
+            raise ValueError(f"min_size_px and max_size_px are {sizes[0]} and {sizes[1]}; ssdlite takes squares")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "DetectorConfig":
+        backbone = values["backbone"]
+        return cls(
+            **{**values, "backbone": backbone if isinstance(backbone, str) else RexNetConfig.from_dict(backbone)}
+        )
+
+
+def create_detector(
+    kind: Kind,
+    *,
+    backbone: str | RexNetConfig = "rexnet_100",
+    num_classes: int,
+    weights: Source | None = None,
+    **overrides: int,
+) -> nn.Module:
+    """torchvision's detector of that kind on a network of ours, in training mode; nothing is frozen.
+
+    In training `model(images, targets)` gives a dict of losses, in evaluation `model(images)` a list of dicts with
+    boxes (N, 4) as x0 y0 x1 y1 in pixels of the image given, labels 1 to num_classes, scores, and for Mask R-CNN masks
+    (N, 1, H, W) from 0 to 1. Images are RGB (3, H, W) in 0..1: normalising and resizing happen inside.
+    `backbone`: any name of `rexnet.create_model`, its config, or "timm/NAME". `weights`: of the backbone, as for
+    `rexnet.create_model`. `overrides` are further fields of DetectorConfig. ValueError names what is allowed.
+    """
+    if kind not in SIZES_PX:
+        raise ValueError(f"kind is {kind!r}; allowed: {', '.join(SIZES_PX)}")
+    sizes_px = dict(zip(("min_size_px", "max_size_px"), SIZES_PX[kind], strict=True))
+    network = backbone_config(backbone) if isinstance(backbone, str) else backbone
+    config = DetectorConfig(kind=kind, backbone=network, num_classes=num_classes, **{**sizes_px, **overrides})
+    model = build_detector(config)
+    if weights is not None:
+        load_body(model.get_submodule("backbone.body"), network, weights)
+    return model
+
+
+def build_detector(config: DetectorConfig) -> nn.Module:
+    """The detector of a config with random weights; it has the attributes `config` and `kind`."""
+    if config.kind == "ssdlite":
+        model = make_ssdlite(config.backbone, num_classes=config.num_classes + 1, size_px=config.min_size_px)
+    else:
+        made = FasterRCNN if config.kind == "faster_rcnn" else MaskRCNN
+        sizes = {"min_size": config.min_size_px, "max_size": config.max_size_px}
+        model = made(Pyramid(config.backbone), num_classes=config.num_classes + 1, **sizes)
+    accept_single_values(model)
+    keep_coordinates_float32(model)
+    vars(model).update(config=config, kind=config.kind)
+    return model

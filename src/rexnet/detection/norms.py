@@ -1,0 +1,48 @@
+"""Batch norms of detectors: small batches, and what stays of the statistics of pretraining."""
+
+from typing import Literal, final
+
+from torch import Tensor, nn
+
+from rexnet.training.freezing import choose_statistics, describe_norms, freeze_statistics, replace_module
+
+
+@final
+class AnyBatchNorm(nn.BatchNorm2d):
+    """Batch norm of (B, C, H, W) that uses its running statistics where a batch holds one value a channel.
+
+    nn.BatchNorm2d raises there: one value has no variance. With one image a step that is every squeeze-excitation,
+    whose norm follows global pooling, and the last map of SSDLite. The statistics then stay as they are.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[1]:
+            mean, variance = self.running_mean, self.running_var
+            return nn.functional.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+
+def accept_single_values(model: nn.Module) -> None:
+    """Makes every nn.BatchNorm2d in `model` an AnyBatchNorm with the same tensors."""
+    for name, module in list(model.named_modules()):
+        if type(module) is nn.BatchNorm2d:
+            norm = AnyBatchNorm(module.num_features, eps=module.eps, momentum=module.momentum, device="meta")
+            norm.weight, norm.bias = module.weight, module.bias
+            for buffer_name, buffer in module.named_buffers():
+                norm.register_buffer(buffer_name, buffer)
+            replace_module(model, name, norm)
+
+
+def prepare_norms(
+    model: nn.Module, *, bn: Literal["auto", "train", "frozen"], pretrained: bool, images_per_step: int
+) -> str:
+    """Freezes the statistics of the backbone's batch norms where `bn` says so; returns the sentence that says it.
+
+    `bn` as in TransferConfig: auto is frozen with pretrained weights and few images a process and step. The layers of
+    the detector's own, which nothing has trained, always use those of each batch. Raises ValueError for "frozen"
+    without pretrained weights.
+    """
+    frozen, reason = choose_statistics(bn, pretrained=pretrained, images_per_step=images_per_step)
+    if frozen:
+        freeze_statistics(model.get_submodule("backbone.body"))
+    return describe_norms(model, reason)

@@ -1,0 +1,39 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rexnet.detection import create_detector
+
+SIZES_PX = {"faster_rcnn": (64, 128), "mask_rcnn": (64, 128), "ssdlite": (96, 96)}
+
+
+@pytest.fixture
+def tiny_detector():
+    """tiny_detector(kind, seed=0, **options): on rexnet_010, for 3 classes and images of about 64 pixels."""
+
+    def make(kind: str, seed: int = 0, **options) -> nn.Module:
+        torch.manual_seed(seed)
+        sizes_px = dict(zip(("min_size_px", "max_size_px"), SIZES_PX[kind], strict=True))
+        return create_detector(kind, **{"backbone": "rexnet_010", "num_classes": 3, **sizes_px, **options})
+
+    return make
+
+
+@pytest.fixture
+def detection_batch():
+    """detection_batch(2, boxes=1): images of different sizes with boxes, labels and masks; boxes=0: negative images."""
+
+    def make(count: int, *, boxes: int = 2) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+        generator = torch.Generator().manual_seed(count)
+        images, targets = [], []
+        for index in range(count):
+            height, width = 60 + 8 * index, 90
+            images.append(torch.rand(3, height, width, generator=generator))
+            corners = torch.tensor([[8.0, 10.0, 40.0, 50.0], [30.0, 5.0, 80.0, 45.0]])[:boxes]
+            masks = torch.zeros(boxes, height, width, dtype=torch.uint8)
+            for mask, (x0, y0, x1, y1) in zip(masks, corners.int().tolist(), strict=True):
+                mask[y0:y1, x0:x1] = 1
+            targets.append({"boxes": corners, "labels": torch.tensor([1, 3])[:boxes], "masks": masks})
+        return images, targets
+
+    return make
