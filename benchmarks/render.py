@@ -1,4 +1,4 @@
-"""Writes the tables of README.md from results/ and from the models themselves; `--check` only compares."""
+"""Writes the tables of README.md and docs/ from results/ and from the models themselves; `--check` only compares."""
 
 import re
 import statistics
@@ -12,7 +12,8 @@ import records
 import rexnet
 from rexnet.models.cost import measure_cost
 
-README = Path(__file__).parent.parent / "README.md"
+PROJECT = Path(__file__).parent.parent
+PAGES = (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")))
 # Paper supplement and official README, ImageNet-1k validation, 224 pixels.
 PUBLISHED_TOP1 = {
     "rexnet_090": 77.2,
@@ -160,6 +161,23 @@ def control() -> str:
     return table(["network", "MACs, M / parameters, M", "seeds", "top-1, % (range)"], rows)
 
 
+def coco_evaluation() -> str:
+    """The newest row of each kind of benchmarks/coco_evaluation.py."""
+    rows = [
+        [
+            f"{row['what']}, {row['images']:,} images",
+            f"{row['objects']:,} / {row['detections']:,}",
+            f"{row['seconds']['ours'][1]:.2f}",
+            f"{row['seconds']['pycocotools'][1]:.1f}",
+            f"{row['ratio'][1]:.0f} ({row['ratio'][0]:.0f} to {row['ratio'][2]:.0f})",
+            f"{row['largest_difference_percent']:.0e}",
+        ]
+        for row in {row["what"]: row for row in records.read("coco_evaluation_cpu")}.values()
+    ]
+    header = ["", "objects / detections", "ours, s", "pycocotools, s", "ratio (quartiles)", "largest difference, %"]
+    return table(header, rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "models": models,
     "throughput": throughput,
@@ -168,6 +186,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "frozen": frozen,
     "control": control,
     "classification": classification,
+    "coco_evaluation": coco_evaluation,
 }
 
 
@@ -181,11 +200,12 @@ def render(text: str) -> str:
 
 
 def main() -> None:
-    old = README.read_text()
-    new = render(old)
+    stale = {page: render(page.read_text()) for page in PAGES if render(page.read_text()) != page.read_text()}
     if "--check" in sys.argv[1:]:
-        sys.exit("README.md differs from results/: run python benchmarks/render.py" if new != old else 0)
-    README.write_text(new)
+        names = ", ".join(page.name for page in stale)
+        sys.exit(f"{names} differ from results/: run python benchmarks/render.py" if stale else 0)
+    for page, text in stale.items():
+        page.write_text(text)
 
 
 if __name__ == "__main__":
