@@ -179,6 +179,23 @@ def detector_cost() -> str:
     return table(["detector", "backbone", *sizes, "deviation"], rows)
 
 
+def coco_evaluation() -> str:
+    """The newest row of each kind of benchmarks/coco_evaluation.py."""
+    rows = [
+        [
+            f"{row['what']}, {row['images']:,} images",
+            f"{row['objects']:,} / {row['detections']:,}",
+            f"{row['seconds']['ours'][1]:.2f}",
+            f"{row['seconds']['pycocotools'][1]:.1f}",
+            f"{row['ratio'][1]:.0f} ({row['ratio'][0]:.0f} to {row['ratio'][2]:.0f})",
+            f"{row['largest_difference_percent']:.0e}",
+        ]
+        for row in {row["what"]: row for row in records.read("coco_evaluation_cpu")}.values()
+    ]
+    header = ["", "objects / detections", "ours, s", "pycocotools, s", "ratio (quartiles)", "largest difference, %"]
+    return table(header, rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "models": models,
     "throughput": throughput,
@@ -188,6 +205,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "control": control,
     "detector_cost": detector_cost,
     "classification": classification,
+    "coco_evaluation": coco_evaluation,
 }
 
 

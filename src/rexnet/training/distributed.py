@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 
 from rexnet.training.interruption import StopRequest
+
+Item = TypeVar("Item")
 
 # Others wait while the main process downloads or lists a data set; that a process is dead shows at once by itself.
 _PATIENCE = timedelta(hours=2)
@@ -68,11 +70,11 @@ class World:
         torch.distributed.broadcast_object_list(box, src=0)
         return box[0]
 
-    def gather(self, items: list[str]) -> list[str]:
-        """The items of all processes, by rank."""
+    def gather(self, items: list[Item]) -> list[Item]:
+        """The items of all processes, by rank; plain values."""
         if self.size == 1:
             return items
-        parts: list[list[str] | None] = [None] * self.size
+        parts: list[list[Item] | None] = [None] * self.size
         torch.distributed.all_gather_object(parts, items)
         return [item for part in parts for item in part or []]
 

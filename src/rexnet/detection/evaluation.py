@@ -1,0 +1,295 @@
+"""COCO's average precision and recall of a detector, exact on any number of processes."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rexnet.training.distributed import World
+from rexnet.training.evaluation import SizedBatches
+from rexnet.training.progress import EpochProgress
+
+Kind = Literal["box", "mask"]
+
+# COCO's own words for the two.
+_IOU_TYPES = {"box": "bbox", "mask": "segm"}
+_MASK_THRESHOLD = 0.5
+
+
+class GroundTruth(Protocol):
+    """What `evaluate_detector` needs of a set of images; `rexnet.data.coco.CocoImages` is one."""
+
+    classes: Sequence[str]
+    """Label i + 1 is classes[i]."""
+    category_ids: np.ndarray
+    """int64 (K,), in the order of `classes`."""
+    image_ids: np.ndarray
+    """int64 (N,), in the order of a batch's `indices`."""
+    has_masks: bool
+
+    def to_coco(self) -> dict[str, Any]:
+        """Images, categories and annotations as in a COCO json, with `area`, `iscrowd` and, of masks, `segmentation`
+        (polygons or RLE); crowds included, with the sizes, ids and class names of this set."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionRecall:
+    """Precision, 0 to 1, at each of `recall`, at an IoU of 0.5 and up to 100 detections an image.
+
+    COCO's envelope: the best precision at that recall or a higher one. Classes without an object have no curve.
+    """
+
+    recall: list[float]
+    """0, 0.01, ... 1."""
+    mean: list[float]
+    """Over the classes."""
+    by_class: dict[str, list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoResult:
+    """Scores of all images. Crowds count for nothing but excuse the detections within them, as COCO has it."""
+
+    figures: dict[str, float]
+    """Percent. For boxes `box_ap` (mean over IoU 0.5 to 0.95), `box_ap50`, `box_ap75`, `box_ap_small`,
+    `box_ap_medium`, `box_ap_large` (by the object's area, limits at 32 and 96 pixels squared), and recall with at most
+    1, 10 and 100 detections an image, `box_ar1`, `box_ar10`, `box_ar100`, `box_ar_small`, `box_ar_medium`,
+    `box_ar_large`; the same for masks, `mask_ap` and so on; `images` counts those scored. A figure of objects that do
+    not occur, which pycocotools calls -1, is left out."""
+    by_class: dict[str, dict[str, Any]]
+    """For each class name `objects`, which leaves out crowds, and in percent `box_ap`, `box_ap50` (`mask_ap`,
+    `mask_ap50`), None without objects."""
+    curves: dict[Kind, PrecisionRecall]
+
+
+def require_evaluator() -> Any:
+    """The package that scores. ValueError, one sentence with the remedy, where it is not installed."""
+    try:
+        import hotcoco
+    except ImportError as error:
+        raise ValueError("scoring detections needs the package hotcoco: pip install 'rexnet[detect]'") from error
+    return hotcoco
+
+
+def to_coco_rows(
+    outputs: Iterable[dict[str, Tensor]], *, image_ids: Iterable[int], category_ids: Sequence[int] | np.ndarray
+) -> list[dict[str, Any]]:
+    """What torchvision's detectors return, as the rows of a COCO result file.
+
+    An output has boxes (N, 4) as x0 y0 x1 y1, labels (N,) from 1, scores (N,) and perhaps masks (N, 1, H, W), 0 to 1 at
+    the size of the image; label i is category_ids[i - 1]. A row has its box as x0, y0, width, height and its mask as
+    RLE. ValueError for a label outside 1 to K.
+    """
+    ids = np.asarray(category_ids, dtype=np.int64)
+    rows = []
+    for output, image_id in zip(outputs, image_ids, strict=True):
+        labels = output["labels"].cpu().numpy()
+        wrong = labels[(labels < 1) | (labels > len(ids))]
+        if wrong.size:
+            raise ValueError(f"a detection in image {image_id} has label {wrong[0]}; labels are 1 to {len(ids)}")
+        boxes = output["boxes"].cpu().double()
+        boxes = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1)
+        columns: dict[str, list[Any]] = {
+            "category_id": ids[labels - 1].tolist(),
+            "bbox": boxes.tolist(),
+            "score": output["scores"].cpu().double().tolist(),
+        }
+        if "masks" in output:
+            columns["segmentation"] = _encoded(output["masks"][:, 0] > _MASK_THRESHOLD)
+        for values in zip(*columns.values(), strict=True):
+            rows.append({"image_id": int(image_id), **dict(zip(columns, values, strict=True))})
+    return rows
+
+
+def _encoded(masks: Tensor) -> list[dict[str, Any]]:
+    """Run lengths of boolean (N, H, W)."""
+    # They run down the columns, so the turned masks are read in order.
+    turned = masks.transpose(1, 2).contiguous().cpu().numpy()
+    found = require_evaluator().mask.encode(turned.view(np.uint8).transpose(2, 1, 0))
+    return [{"size": each["size"], "counts": each["counts"].decode("ascii")} for each in found]
+
+
+def score(ground_truth: dict[str, Any], rows: list[dict[str, Any]], *, kinds: Sequence[Kind] = ("box",)) -> CocoResult:
+    """The numbers of pycocotools, within rounding, over all images of `ground_truth`, the content of a COCO json.
+
+    `rows`: of a COCO result file, of any score; none at all score 0. Objects and detections of `mask` need a
+    `segmentation`, and the sizes of detections are then those of their masks, not of their boxes. ValueError where
+    there is no object to find, for two categories of one name, and for rows of unknown images or categories or with
+    numbers that are not finite.
+    """
+    hotcoco = require_evaluator()
+    check_ground_truth(ground_truth)
+    _check_rows(rows, ground_truth)
+    # pycocotools takes an object with id 0 for none, and ids that occur twice for one object.
+    objects = [{**row, "id": number} for number, row in enumerate(_complete(ground_truth["annotations"]), start=1)]
+    truth = hotcoco.COCO({**ground_truth, "annotations": objects})
+    categories = sorted(ground_truth["categories"], key=lambda category: category["id"])
+    names = [category["name"] for category in categories]
+    counts = Counter(row["category_id"] for row in objects if not row["iscrowd"])
+    figures: dict[str, float] = {}
+    by_class: dict[str, dict[str, Any]] = {
+        category["name"]: {"objects": counts[category["id"]]} for category in categories
+    }
+    curves: dict[Kind, PrecisionRecall] = {}
+    for kind in kinds:
+        evaluator = hotcoco.COCOeval(truth, truth.load_res(_rows_of(kind, rows)), _IOU_TYPES[kind])
+        evaluator.evaluate()
+        evaluator.accumulate()
+        precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
+        figures |= {f"{kind}_{name}": value for name, value in _figures(precision, recall).items()}
+        # (IoU, recall, class) at any size and 100 detections.
+        precision = precision[:, :, :, 0, -1]
+        for index, row in enumerate(by_class.values()):
+            row[f"{kind}_ap"] = _percent(precision[:, :, index])
+            row[f"{kind}_ap50"] = _percent(precision[0, :, index])
+        curves[kind] = _curves(precision[0], names)
+    return CocoResult(figures={**figures, "images": len(ground_truth["images"])}, by_class=by_class, curves=curves)
+
+
+def check_ground_truth(ground_truth: dict[str, Any]) -> None:
+    """ValueError where nothing can be scored."""
+    if all(row["iscrowd"] for row in _complete(ground_truth["annotations"])):
+        raise ValueError(f"there is no object to find in the {len(ground_truth['images'])} images to score")
+    names = Counter(category["name"] for category in ground_truth["categories"])
+    name, count = names.most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{count} categories have the name {name!r}; scores by class need different ones")
+
+
+def _complete(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With the fields that a json of boxes alone may lack."""
+    return [{"iscrowd": 0, "area": row["bbox"][2] * row["bbox"][3], **row} for row in annotations]
+
+
+def _check_rows(rows: list[dict[str, Any]], ground_truth: dict[str, Any]) -> None:
+    for key, group in (("image_id", "images"), ("category_id", "categories")):
+        unknown = {row[key] for row in rows} - {each["id"] for each in ground_truth[group]}
+        if unknown:
+            raise ValueError(f"detections have {key} {min(unknown)}, which the {group} of the ground truth do not have")
+    numbers = [number for row in rows for number in (row["score"], *row.get("bbox", ()))]
+    if np.isfinite(np.array(numbers, dtype=np.float64)).all():
+        return
+    for row in rows:
+        if not np.isfinite((row["score"], *row.get("bbox", ()))).all():
+            raise ValueError(
+                f"a detection in image {row['image_id']} has score {row['score']} and box {row.get('bbox')}; "
+                "scores and boxes must be finite"
+            )
+
+
+def _rows_of(kind: Kind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if kind == "box":
+        return rows
+    for row in rows:
+        if "segmentation" not in row:
+            raise ValueError(f"a detection in image {row['image_id']} has no segmentation, which scores of masks need")
+    # Where a row has a box, pycocotools sorts it by the area of that.
+    return [{name: value for name, value in row.items() if name != "bbox"} for row in rows]
+
+
+def _figures(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
+    """Of precision (IoU, recall, class, size, detections) and recall (IoU, class, size, detections)."""
+    chosen = {
+        "ap": precision[:, :, :, 0, 2],
+        "ap50": precision[0, :, :, 0, 2],
+        "ap75": precision[5, :, :, 0, 2],
+        "ap_small": precision[:, :, :, 1, 2],
+        "ap_medium": precision[:, :, :, 2, 2],
+        "ap_large": precision[:, :, :, 3, 2],
+        "ar1": recall[:, :, 0, 0],
+        "ar10": recall[:, :, 0, 1],
+        "ar100": recall[:, :, 0, 2],
+        "ar_small": recall[:, :, 1, 2],
+        "ar_medium": recall[:, :, 2, 2],
+        "ar_large": recall[:, :, 3, 2],
+    }
+    percents = {name: _percent(values) for name, values in chosen.items()}
+    return {name: value for name, value in percents.items() if value is not None}
+
+
+def _percent(values: np.ndarray) -> float | None:
+    """Mean without the -1 of objects that do not occur."""
+    defined = values[values > -1]
+    return 100.0 * float(defined.mean()) if defined.size else None
+
+
+def _curves(precision: np.ndarray, names: list[str]) -> PrecisionRecall:
+    """Of precision (recall, class)."""
+    defined = precision[0] > -1
+    return PrecisionRecall(
+        recall=np.linspace(0, 1, len(precision)).tolist(),
+        mean=precision[:, defined].mean(axis=1).tolist(),
+        by_class={name: precision[:, index].tolist() for index, name in enumerate(names) if defined[index]},
+    )
+
+
+@torch.inference_mode()
+def evaluate_detector(
+    model: nn.Module,
+    batches: SizedBatches,
+    images: GroundTruth,
+    *,
+    world: World,
+    autocast_dtype: torch.dtype | None = None,
+) -> CocoResult:
+    """Runs `model`, put in eval mode, over this process's share of the images and scores those of all processes.
+
+    A batch has `images`, tensors (3, H, W), and `indices` (B,) into images.image_ids. An image that comes twice counts
+    once; one that no process was given counts for nothing. Masks are scored where the model finds masks and the set
+    has them. ValueError as `score`, on every process; Stopped where a process was asked to stop.
+    """
+    require_evaluator()
+    ground_truth = images.to_coco()
+    check_ground_truth(ground_truth)
+    model.eval()
+    found: list[tuple[int, list[dict[str, Any]]]] = []
+    finds_masks = False
+    with EpochProgress("validation", len(batches), visible=world.is_main) as progress:
+        for batch in progress.watch(batches):
+            pixels = [image.to(world.device, non_blocking=True) for image in batch.images]
+            with torch.autocast(world.device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
+                outputs = model(pixels)
+            ids = images.image_ids[batch.indices.numpy()].tolist()
+            for output, image_id in zip(outputs, ids, strict=True):
+                finds_masks |= "masks" in output
+                scored = output if images.has_masks else {key: output[key] for key in ("boxes", "labels", "scores")}
+                rows = to_coco_rows([scored], image_ids=[image_id], category_ids=images.category_ids)
+                found.append((image_id, rows))
+            progress.update(len(pixels), {})
+            if world.stop.requested:
+                break
+    stopped, finds_masks = world.any(world.stop.requested, finds_masks)
+    if stopped:
+        raise world.stop.stopped()
+    kinds: tuple[Kind, ...] = ("box", "mask") if finds_masks and images.has_masks else ("box",)
+    return _score_together(found, ground_truth, kinds=kinds, world=world)
+
+
+def _score_together(
+    found: list[tuple[int, list[dict[str, Any]]]], ground_truth: dict[str, Any], *, kinds: Sequence[Kind], world: World
+) -> CocoResult:
+    """Scores the images, each with its rows, of all processes."""
+    gathered = dict(reversed(world.gather(found)))
+    if not gathered:
+        raise ValueError("there is no image to evaluate on")
+    outcome: CocoResult | ValueError | None = None
+    if world.is_main:
+        seen = {
+            **ground_truth,
+            "images": [image for image in ground_truth["images"] if image["id"] in gathered],
+            "annotations": [row for row in ground_truth["annotations"] if row["image_id"] in gathered],
+        }
+        try:
+            outcome = score(seen, [row for image_id in sorted(gathered) for row in gathered[image_id]], kinds=kinds)
+        except ValueError as error:
+            outcome = error
+    outcome = world.from_main(outcome)
+    if isinstance(outcome, ValueError):
+        raise outcome
+    assert outcome is not None
+    return outcome
