@@ -51,16 +51,12 @@ class CocoImages:
         self.width_px, self.height_px = content.width_px, content.height_px
         self.counts = counts
         self.has_masks = bool(content.segments.present.any())
+        # Of all N objects, by image: labels int32 from 1, iscrowd uint8, area float64 in pixels.
+        self.labels, self.iscrowd, self.area = content.labels, content.iscrowd, content.area
         self._content = content
-        self._labels = content.labels
 
     def __len__(self) -> int:
         return len(self.image_ids)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """int32 (N,), of all objects, by image."""
-        return self._labels
 
     @property
     def num_objects(self) -> np.ndarray:
@@ -103,9 +99,9 @@ class CocoImages:
         edges = (x.clip(0), y.clip(0), (x + box_width).clip(max=width), (y + box_height).clip(max=height))
         return {
             "boxes": np.stack(edges, axis=1).astype(np.float32),
-            "labels": self._labels[rows].astype(np.int64),
-            "iscrowd": content.iscrowd[rows].astype(np.int64),
-            "area": content.area[rows].astype(np.float32),
+            "labels": self.labels[rows].astype(np.int64),
+            "iscrowd": self.iscrowd[rows].astype(np.int64),
+            "area": self.area[rows].astype(np.float32),
             "annotation_ids": content.annotation_ids[rows],
             "segments": [content.segments.as_coco(row, height, width) for row in range(rows.start, rows.stop)],
         }
@@ -133,10 +129,10 @@ class CocoImages:
             annotation = {
                 "id": row + 1,  # pycocotools takes 0 for "no match"
                 "image_id": int(self.image_ids[image]),
-                "category_id": int(self.category_ids[self._labels[row] - 1]),
+                "category_id": int(self.category_ids[self.labels[row] - 1]),
                 "bbox": content.boxes[row].tolist(),
-                "area": float(content.area[row]),
-                "iscrowd": int(content.iscrowd[row]),
+                "area": float(self.area[row]),
+                "iscrowd": int(self.iscrowd[row]),
             }
             if self.has_masks:
                 annotation["segmentation"] = content.segments.as_coco(row, *self.size_px(image))
@@ -160,7 +156,7 @@ class CocoImages:
         position = {name: place for place, name in enumerate(classes)}
         places = np.array([position[name] for name in self.classes], dtype=np.int32)
         other = copy.copy(self)
-        other.classes, other._labels = tuple(classes), (places[self._labels - 1] + 1).astype(np.int32)
+        other.classes, other.labels = tuple(classes), (places[self.labels - 1] + 1).astype(np.int32)
         other.category_ids = np.empty_like(self.category_ids)
         other.category_ids[places] = self.category_ids
         return other

@@ -168,7 +168,7 @@ def _decompressed(text: str) -> list[int]:
 
 def _coco_masks() -> Any:
     try:
-        from hotcoco import mask
+        import hotcoco.mask
     except ImportError as error:
         raise ValueError("masks from polygons need the package hotcoco: pip install 'rexnet[detect]'") from error
-    return mask
+    return hotcoco.mask
