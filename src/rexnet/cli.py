@@ -81,7 +81,7 @@ def report(arguments: Sequence[str]) -> None:
 
 
 def data_check(arguments: Sequence[str]) -> None:
-    """Find unreadable, tiny, duplicate and misplaced images"""
+    """Find unreadable, tiny, duplicate and misplaced images, and unusable boxes"""
     from rexnet.data.check import CheckConfig, check
     from rexnet.data.output_files import write_whole
 
@@ -89,7 +89,7 @@ def data_check(arguments: Sequence[str]) -> None:
     report = check(config)
     if config.output is not None:
         write_whole(config.output, report.to_json())
-    table = _table("split", "images", "classes", "smallest", "largest", "ratio")
+    table = _table("split", report.counted, "classes", "smallest", "largest", "ratio")
     for split, by_class in report.classes.items():
         ends = [f"{report.balance[split].get(key, 0):,}" for key in ("smallest", "largest", "ratio")]
         table.add_row(split or "(none)", f"{sum(by_class.values()):,}", f"{len(by_class):,}", *ends)
@@ -101,6 +101,8 @@ def data_check(arguments: Sequence[str]) -> None:
     for problem, found in report.problems().items():
         more = [f"and {len(found) - 5:,} more; --output FILE lists all"] if len(found) > 5 else []
         print("".join([f"{problem}:\n" if found else "", *(f"  {line}\n" for line in [*found[:5], *more])]), end="")
+    for line in report.notes:
+        print(line)
     sizes = report.size_px.get("shorter_side", {})
     print(f"{report.images:,} images" + (f", shorter side {_range(sizes)} px" if sizes else ""))
     if not report.clean:

@@ -3,33 +3,33 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 import tyro
 
+from rexnet.data.coco import find_annotation_files
+from rexnet.data.coco_check import CocoCheckReport, check_coco
 from rexnet.data.decode import has_image_extension, image_files, printable
-from rexnet.data.examine import Examined, Examiner
+from rexnet.data.examine import Gathered, class_balance, default_min_size_px, examine, same_pixels, size_spread
 from rexnet.data.labelled_images import FileImages, ImageSet
 from rexnet.data.named_sets import is_named_set, load_named_set
 from rexnet.data.option_checks import require
 from rexnet.data.output_files import check_output_file
 from rexnet.data.packed_sets import is_packed_set, load_packed_set
-from rexnet.data.parallel import in_parallel, usable_cpus
+from rexnet.data.parallel import usable_cpus
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
-_IMAGES_A_TASK = 64
-_LARGEST_DEFAULT_MIN_SIZE_PX = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig:
-    """Looks for images that training would stumble over. Exit code 0: none found, 1: some found."""
+    """Looks for images and boxes that training would stumble over. Exit code 0: none found, 1: some found."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """What to check: a folder as for `rexnet train`, or anything else that it takes."""
+    """What to check: a folder as for `rexnet train`, anything else that it takes, or a folder in COCO's layout."""
     min_size_px: int | None = None
     """Images with a shorter side below this are tiny; None: a quarter of the median shorter side, at most 32."""
     output: str | None = None
@@ -46,6 +46,9 @@ class CheckConfig:
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
     """What was found; every list is whole. Images are called by their paths, or as in the set they belong to."""
+
+    counted: ClassVar[str] = "images"
+    notes: ClassVar[tuple[str, ...]] = ()
 
     data: str
     images: int
@@ -97,18 +100,21 @@ class CheckReport:
         }
 
 
-def check(config: CheckConfig) -> CheckReport:
-    """Reads every image of `config.data`. Raises ValueError for data that does not exist or holds no images at all."""
+def check(config: CheckConfig) -> CheckReport | CocoCheckReport:
+    """Reads every image of `config.data`, and of a folder in COCO's layout the annotations too. Raises ValueError for
+    data that does not exist or holds no images at all."""
     if config.output is not None:
         check_output_file(config.output)
+    workers = usable_cpus() if config.workers is None else config.workers
+    if annotation_files := find_annotation_files(config.data):
+        return check_coco(config.data, annotation_files, min_size_px=config.min_size_px, workers=workers)
     splits, outside = _find(config.data)
     count = sum(len(split.images) for split in splits)
     if not count and not outside:
         raise ValueError(f"{printable(config.data)} holds no images")
-    workers = usable_cpus() if config.workers is None else config.workers
-    gathered = _Gathered(count)
+    gathered = Gathered(count)
     for split in splits:
-        for examined in _examine(split, workers):
+        for examined in examine(split.images, workers=workers, label=split.name or "checking"):
             gathered.add(examined)
     return _report(config, splits, outside, gathered)
 
@@ -119,32 +125,6 @@ class _Split(NamedTuple):
     name: str
     images: ImageSet
     present: frozenset[str]
-
-
-class _Gathered:
-    """A row an image in the order of the splits, in flat arrays; width 0 where it cannot be read."""
-
-    def __init__(self, count: int):
-        self.filled = 0
-        self.width_px, self.height_px = np.zeros(count, np.int32), np.zeros(count, np.int32)
-        self.digest = np.zeros((count, 2), np.uint64)
-        self.reasons: dict[int, str] = {}
-        self.contents: dict[int, str] = {}
-
-    def add(self, examined: Examined) -> None:
-        start, stop = self.filled, self.filled + len(examined.width_px)
-        self.width_px[start:stop], self.height_px[start:stop] = examined.width_px, examined.height_px
-        self.digest[start:stop] = examined.digest
-        self.reasons.update((start + place, reason) for place, reason in examined.reasons.items())
-        self.contents.update((start + place, content) for place, content in examined.contents.items())
-        self.filled = stop
-
-
-def _examine(split: _Split, workers: int) -> Iterator[Examined]:
-    count = len(split.images)
-    tasks = [range(start, min(start + _IMAGES_A_TASK, count)) for start in range(0, count, _IMAGES_A_TASK)]
-    workers = workers if len(tasks) > 1 else 0
-    yield from in_parallel(Examiner(split.images), tasks, workers=workers, label=split.name or "checking")
 
 
 def _find(data: str) -> tuple[list[_Split], list[str]]:
@@ -177,7 +157,7 @@ def _find_in_folder(data: str) -> tuple[list[_Split], list[str]]:
     return splits, outside
 
 
-def _report(config: CheckConfig, splits: Sequence[_Split], outside: list[str], found: _Gathered) -> CheckReport:
+def _report(config: CheckConfig, splits: Sequence[_Split], outside: list[str], found: Gathered) -> CheckReport:
     starts = np.cumsum([0, *(len(split.images) for split in splits)])
 
     def name(row: int) -> str:
@@ -186,7 +166,7 @@ def _report(config: CheckConfig, splits: Sequence[_Split], outside: list[str], f
 
     readable = found.width_px > 0
     shorter = np.minimum(found.width_px, found.height_px)
-    limit = config.min_size_px or _default_min_size_px(shorter[readable])
+    limit = config.min_size_px or default_min_size_px(shorter[readable])
     tiny = np.flatnonzero(readable & (shorter < limit)).tolist()
     across_splits, across_classes, within = _duplicates(splits, found, readable, name)
     everywhere = frozenset().union(*(split.present for split in splits))
@@ -207,35 +187,23 @@ def _report(config: CheckConfig, splits: Sequence[_Split], outside: list[str], f
         empty_classes={s.name: _named(s.present & set(s.images.missing_classes)) for s in splits},
         missing_classes={s.name: _named(everywhere - s.present) for s in splits},
         classes={side: {printable(n): count for n, count in by_class.items()} for side, by_class in counts.items()},
-        balance={side: _balance(by_class) for side, by_class in counts.items()},
+        balance={side: class_balance(by_class) for side, by_class in counts.items()},
         size_px={
-            what: _spread(values[readable])
+            what: size_spread(values[readable])
             for what, values in (("width", found.width_px), ("height", found.height_px), ("shorter_side", shorter))
         },
         min_size_px=limit,
     )
 
 
-def _default_min_size_px(shorter_px: np.ndarray) -> float:
-    # Relative, so that a set of small pictures does not drown in its own size.
-    return min(_LARGEST_DEFAULT_MIN_SIZE_PX, float(np.median(shorter_px)) / 4) if len(shorter_px) else 1
-
-
-def _duplicates(splits: Sequence[_Split], found: _Gathered, readable: np.ndarray, name: Any) -> tuple[list, list, list]:
+def _duplicates(splits: Sequence[_Split], found: Gathered, readable: np.ndarray, name: Any) -> tuple[list, list, list]:
     """Groups of names with the same pixels: across splits, across classes, and those that are neither."""
-    rows = np.flatnonzero(readable)
-    order = rows[np.lexsort(found.digest[rows].T)]
-    same_as_next = (found.digest[order[1:]] == found.digest[order[:-1]]).all(axis=1)
-    ends = np.flatnonzero(~np.append(same_as_next, False))
     side = np.repeat(np.arange(len(splits)), [len(split.images) for split in splits])
     codes: dict[str, int] = {}
     classes = [np.array([codes.setdefault(n, len(codes)) for n in split.images.classes], int) for split in splits]
     target = np.concatenate([by_name[s.images.targets] for by_name, s in zip(classes, splits, strict=True)])
     across_splits, across_classes, within = [], [], []
-    for start, end in zip(np.append(0, ends[:-1] + 1), ends, strict=True) if len(order) else ():
-        if start == end:
-            continue
-        group = np.sort(order[start : end + 1])
+    for group in same_pixels(found.digest, readable):
         many_splits, many_classes = len(set(side[group])) > 1, len(set(target[group])) > 1
         for into, belongs in (
             (across_splits, many_splits),
@@ -250,19 +218,6 @@ def _duplicates(splits: Sequence[_Split], found: _Gathered, readable: np.ndarray
 def _count_classes(images: ImageSet) -> dict[str, int]:
     counts = np.bincount(images.targets, minlength=len(images.classes))
     return dict(zip(images.classes, counts.tolist(), strict=True))
-
-
-def _balance(by_class: dict[str, int]) -> dict[str, float]:
-    filled = [count for count in by_class.values() if count]
-    if not filled:
-        return {}
-    return {"smallest": min(filled), "largest": max(filled), "ratio": round(max(filled) / min(filled), 3)}
-
-
-def _spread(values: np.ndarray) -> dict[str, float]:
-    if not len(values):
-        return {}
-    return {"smallest": int(values.min()), "median": float(np.median(values)), "largest": int(values.max())}
 
 
 def _named(classes: frozenset[str]) -> list[str]:

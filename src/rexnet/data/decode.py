@@ -77,8 +77,11 @@ def printable(path: str | Path) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
 
 
-def open_image(source: str | Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode the first picture of a file into mode RGB, upright (EXIF orientation applied and removed).
+def open_image(
+    source: str | Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS, upright: bool = True
+) -> Image.Image:
+    """Decode the first picture of a file into mode RGB, upright (EXIF orientation applied and removed), or else as its
+    pixels are stored.
 
     Transparent parts are laid over white. More than 8 bits per sample are scaled by the full range of the format
     (16-bit gray keeps its high byte, as Pillow does for 16-bit colour); float and 32-bit data, whose files state no
@@ -92,7 +95,7 @@ def open_image(source: str | Path | bytes | BinaryIO, *, max_pixels: int = MAX_P
         image.load()
         orientation = exif_orientation(image)  # after load(): PNG may carry it behind the pixels, TIFF is then upright
         rgb = _to_rgb(image)
-    if orientation in _EXIF_TRANSPOSE:
+    if upright and orientation in _EXIF_TRANSPOSE:
         rgb = rgb.transpose(_EXIF_TRANSPOSE[orientation])
     rgb.info.clear()  # would otherwise let a later exif_transpose turn the picture a second time
     return rgb

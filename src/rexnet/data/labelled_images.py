@@ -1,7 +1,6 @@
 """Labelled images by index: the one interface that loaders, reports and prediction read from."""
 
 import copy
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Self, final
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from rexnet.data.decode import BadImageError, open_image
+from rexnet.data.flat_texts import FlatTexts
 
 Source = str | bytes | Image.Image
 """What a picture comes from: the path of its file, the content of one, or RGB pixels that are upright already."""
@@ -74,17 +74,13 @@ class FileImages(ImageSet):
 
     def __init__(self, paths: Sequence[str], targets: np.ndarray | Sequence[int], classes: Sequence[str]):
         super().__init__(targets, classes)
-        encoded = [os.fsencode(path) for path in paths]
-        self._text = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
+        self._paths = FlatTexts(paths)
 
     def source(self, index: int) -> str:
         return self.name(index)
 
     def name(self, index: int) -> str:
-        row = self._rows[index]
-        start = self._ends[row - 1] if row else 0
-        return os.fsdecode(self._text[start : self._ends[row]].tobytes())
+        return self._paths[self._rows[index]]
 
 
 @final

@@ -36,7 +36,7 @@ MAX_GIB = 4.0
 """Features are kept in memory, in full precision, and three times for a moment when they are written."""
 
 _STILL_APPLIES = ("horizontal_flip", "label_smoothing")
-_VIEW = 3  # first entry of every seed, beside those of rexnet.data.loaders
+_VIEW = 3  # first entry of every seed, beside those of rexnet.data.batch_reading
 
 
 class Features(NamedTuple):

@@ -1,0 +1,183 @@
+"""Whole batches of pictures, read in this process or in workers: the machinery below the batches of each task.
+
+Every random draw follows from (seed, epoch, image), so the number of worker processes changes nothing.
+"""
+
+import logging
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from rexnet.data.decode import BadImageError, BadImagePolicy
+
+logger = logging.getLogger(__name__)
+
+# First entry of every seed, so that no two uses share a stream of random numbers.
+ORDER, _IMAGE, MIX = 0, 1, 2
+
+
+class NamedImages(Protocol):
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str: ...
+
+
+class Wanted(NamedTuple):
+    """One batch to read. `random_key` is None where nothing random happens; `indices` may be draws then, see
+    `rexnet.data.class_balance.balanced_draws`: an image that comes again is augmented anew."""
+
+    indices: np.ndarray
+    random_key: tuple[int, int] | None = None  # seed, epoch
+    at_least: int = 0
+
+
+class Read(NamedTuple):
+    """`samples` is what the reader's `stack` makes, None where there are too few; `bad`: (name, reason)."""
+
+    samples: Any
+    indices: torch.Tensor
+    bad: list[tuple[str, str]]
+
+
+@dataclass
+class Plan:
+    """The batches that the next pass over a loader reads."""
+
+    wanted: list[Wanted]
+
+    def __iter__(self) -> Iterator[Wanted]:
+        return iter(self.wanted)
+
+    def __len__(self) -> int:
+        return len(self.wanted)
+
+
+class BatchReader(Dataset):
+    """Reads whole batches, in this process or in a worker. Bad images come back as data, not as exceptions, which would
+    arrive from a worker wrapped into its traceback."""
+
+    def __init__(
+        self,
+        images: NamedImages,
+        fetch: Callable[[int], Any],
+        transform: Callable[[Any], Any],
+        *,
+        stack: Callable[[list[Any]], Any],
+        bad_image: BadImagePolicy,
+    ):
+        """A sample is `transform(fetch(index))`, a batch `stack` of them; everything must survive pickling."""
+        self._images, self._bad_image = images, bad_image
+        self._fetch, self._transform, self._stack = fetch, transform, stack
+
+    def __getitem__(self, wanted: Wanted) -> Read:
+        if wanted.random_key is None:
+            return self._read(wanted)
+        with random_state_kept():
+            return self._read(wanted)
+
+    def _read(self, wanted: Wanted) -> Read:
+        samples: list[Any] = []
+        indices: list[int] = []
+        bad: list[tuple[str, str]] = []
+        for draw in self._candidates(wanted, indices):
+            index = draw % len(self._images)
+            if wanted.random_key:
+                seed_all(_IMAGE, *wanted.random_key, draw)
+            try:
+                samples.append(self._transform(self._fetch(index)))
+            except BadImageError as error:
+                bad.append((self._images.name(index), error.reason))
+                if self._bad_image == "error":
+                    break
+                continue
+            indices.append(index)
+        enough = len(samples) >= max(wanted.at_least, 1)
+        return Read(self._stack(samples) if enough else None, torch.tensor(indices, dtype=torch.int64), bad)
+
+    def _candidates(self, wanted: Wanted, read: list[int]) -> Iterator[int]:
+        """The wanted indices, then the ones after the last, round the whole set, while fewer than needed are `read`."""
+        tried = wanted.indices.tolist()
+        yield from tried
+        for step in range(1, len(self._images)):
+            if len(read) >= wanted.at_least:
+                return
+            index = (tried[-1] + step) % len(self._images)
+            if index not in tried:
+                yield index
+
+
+def make_loader(
+    reader: BatchReader, plan: Plan, *, workers: int, pin_memory: bool, start_method: str | None
+) -> DataLoader:
+    """Yields a `Read` for each batch of `plan` at the time when it is iterated."""
+    return DataLoader(
+        reader,
+        batch_size=None,  # the reader makes the batches
+        sampler=plan,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        worker_init_fn=_outlive_a_signal,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        multiprocessing_context=start_method if workers else None,
+        generator=torch.Generator(),  # or else each epoch would draw from the caller's generator
+    )
+
+
+def _outlive_a_signal(_worker: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM may reach every process of a run; the main one still needs batches then, and
+    ends its workers itself when it has saved its state."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # macOS and Windows have no way to tell who sends a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_the_main_process, daemon=True).start()
+
+
+def _obey_the_main_process() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
+def _unchanged(read: Any) -> Any:
+    return read
+
+
+def account(bad: list[tuple[str, str]], policy: BadImagePolicy, skipped: list[str]) -> None:
+    """Raises BadImageError for the first of `bad`, or logs those that are new and adds their names to `skipped`."""
+    for name, reason in bad:
+        if policy == "error":
+            # Kept in no variable: that would tie the loader into a reference cycle, and worker processes of a loader
+            # that the garbage collector finds take five seconds each to stop.
+            raise BadImageError(name, reason)
+        if name not in skipped:
+            skipped.append(name)
+            logger.warning("left out: %s", BadImageError(name, reason))
+
+
+def seed_all(*key: int) -> None:
+    """The global generators of random, numpy and torch, from a key that no other use shares."""
+    random.seed(" ".join(map(str, key)))  # of a text, Python takes a cryptographic hash: keys alike share nothing
+    np.random.seed(random.getrandbits(32))
+    torch.default_generator.manual_seed(random.getrandbits(63))  # torch.manual_seed would also touch every accelerator
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """What is drawn inside leaves the caller's random generators as they were."""
+    state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)

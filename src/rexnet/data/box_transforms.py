@@ -1,0 +1,131 @@
+"""Random changes to training pictures and, with them, to their boxes and masks, by torchvision's transforms v2.
+
+A picture is resized once, in one of two places. Without `short_side_px` the transform resizes nothing, and the detector
+brings each picture to its own size, in training as in evaluation; zoom_out and iou_crop still vary the scale of
+objects, because they only add or cut away margins. With `short_side_px` the transform resizes, and the detector must
+not: `DetectionTransform.resizes` says so, and torchvision's detectors then leave training pictures as they are when
+built with `_skip_resize=True`. They interpolate alike, so both places give the same pixels up to a rounding.
+
+torchvision's transforms are imported on first use: reading a configuration or `--help` must not wait for them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from rexnet.data.detection_samples import Sample
+from rexnet.data.option_checks import require
+from rexnet.models.published import IMAGENET_MEAN
+
+LEAST_SIDE_PX = 1.0
+"""Objects that a change leaves narrower or lower than this are removed."""
+_LEAST_PICTURE_PX = 8  # torchvision's crop divides by the size of its crops, which of smaller pictures can be 0
+_SSD_ZOOM = (1.0, 4.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionAugmentConfig:
+    """Random changes to training pictures with boxes; a setting without effect is refused."""
+
+    horizontal_flip: float = 0.5
+    """Probability of mirroring left and right; 0 where direction matters, as in text."""
+    short_side_px: tuple[int, ...] = ()
+    """Sizes of the shorter side, of which each picture gets one, as 640 672 704 736 768 800; none: the detector resizes
+    every picture to its own size."""
+    long_side_px: int = 1333
+    """Largest longer side, beside short_side_px: a picture that would be longer gets a smaller short side."""
+    photometric_distortion: float = 0.0
+    """Probability of each of SSD's changes of brightness, contrast, saturation, hue and order of channels; SSD: 0.5."""
+    zoom_out: float = 0.0
+    """Probability of laying the picture into a gray one up to four times as wide and high; SSD: 0.5."""
+    iou_crop: bool = False
+    """Cut out a random part that holds the centre of an object and enough of it, as SSD does."""
+
+    def __post_init__(self):
+        for name in ("horizontal_flip", "photometric_distortion", "zoom_out"):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
+        sides = self.short_side_px
+        require(all(side >= 1 for side in sides), "short_side_px", sides, "whole numbers from 1")
+        require(
+            not sides or self.long_side_px >= max(sides), "long_side_px", self.long_side_px, "short_side_px or more"
+        )
+        default = type(self).__dataclass_fields__["long_side_px"].default
+        allowed = f"{default}, or others beside --short-side-px"
+        require(bool(sides) or self.long_side_px == default, "long_side_px", self.long_side_px, allowed)
+
+
+@dataclass(frozen=True)
+class DetectionTransform:
+    """A sample to a changed one. Random draws come from torch's global generator, which the loaders seed per picture.
+
+    An object goes when its box becomes narrower than LEAST_SIDE_PX, when a crop leaves its centre outside, or when
+    nothing is left of its mask; a picture may lose all of them and then trains as a negative.
+    """
+
+    augment: DetectionAugmentConfig
+
+    def __post_init__(self):
+        _ = self._steps  # imports what workers need before they are forked
+
+    @property
+    def resizes(self) -> bool:
+        """Whether the pictures have their final size, so that the detector must not resize them in training."""
+        return bool(self.augment.short_side_px)
+
+    def __call__(self, sample: Sample) -> Sample:
+        from torchvision import tv_tensors
+
+        size = tuple(sample.pixels.shape[1:])
+        boxes: Any = tv_tensors.BoundingBoxes(sample.boxes, format="XYXY", canvas_size=size)  # type: ignore[call-overload]
+        parts: dict[str, Any] = {"pixels": tv_tensors.Image(sample.pixels), "boxes": boxes}
+        if sample.masks is not None:
+            parts["masks"] = tv_tensors.Mask(sample.masks)
+        for step in self._steps:
+            parts = step(parts)
+        plain = {name: part.as_subclass(torch.Tensor).contiguous() for name, part in parts.items()}
+        return _without_lost_objects(sample._replace(**plain))
+
+    @cached_property
+    def _steps(self) -> list[Callable[[dict[str, Any]], dict[str, Any]]]:
+        from torchvision import tv_tensors
+        from torchvision.transforms import v2
+
+        augment, steps = self.augment, []
+        if augment.photometric_distortion:
+            steps.append(v2.RandomPhotometricDistort(p=augment.photometric_distortion))
+        if augment.zoom_out:
+            gray: Any = {tv_tensors.Image: tuple(round(255 * value) for value in IMAGENET_MEAN), tv_tensors.Mask: 0}
+            steps.append(v2.RandomZoomOut(fill=gray, side_range=_SSD_ZOOM, p=augment.zoom_out))
+        if augment.iou_crop:
+            steps.append(_CropWithObjects(v2.RandomIoUCrop()))
+        if augment.horizontal_flip:
+            steps.append(v2.RandomHorizontalFlip(p=augment.horizontal_flip))
+        if augment.short_side_px:
+            # The detector's own resizing has no antialiasing, and what it learns must look like what it is tested on.
+            steps.append(
+                v2.RandomShortestSize(list(augment.short_side_px), max_size=augment.long_side_px, antialias=False)
+            )
+        return steps
+
+
+@dataclass(frozen=True)
+class _CropWithObjects:
+    """torchvision's crop looks for a part around some object for ever so long where there is none to find."""
+
+    crop: Callable[[dict[str, Any]], dict[str, Any]]
+
+    def __call__(self, parts: dict[str, Any]) -> dict[str, Any]:
+        if not len(parts["boxes"]) or min(parts["pixels"].shape[1:]) < _LEAST_PICTURE_PX:
+            return parts
+        return self.crop(parts)
+
+
+def _without_lost_objects(sample: Sample) -> Sample:
+    sides = sample.boxes[:, 2:] - sample.boxes[:, :2]
+    kept = (sides >= LEAST_SIDE_PX).all(dim=1)
+    if sample.masks is not None:
+        kept &= sample.masks.flatten(1).any(dim=1)
+    return sample.keep(kept)

@@ -1,0 +1,229 @@
+"""Images with boxes and masks from data sets in COCO's layout."""
+
+import copy
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, final
+
+import numpy as np
+from PIL import Image
+
+from rexnet.data.coco_findings import FINDINGS, count_findings
+from rexnet.data.coco_json import CocoContent, read_coco
+from rexnet.data.decode import BadImageError, open_image, printable
+
+logger = logging.getLogger(__name__)
+
+# First what COCO itself is called, then what other tools write; the first that is found counts.
+_ANNOTATION_FILES = {
+    "train": (
+        "annotations/instances_train*.json",
+        "annotations/train*.json",
+        "instances_train*.json",
+        "train.json",
+        "train/_annotations.coco.json",
+    ),
+    "val": (
+        "annotations/instances_val*.json",
+        "annotations/val*.json",
+        "instances_val*.json",
+        "val.json",
+        "valid/_annotations.coco.json",
+        "val/_annotations.coco.json",
+    ),
+}
+
+
+@final
+class CocoImages:
+    """Images with their objects. Label i + 1 is `classes[i]`, with the category id `category_ids[i]` of the file; 0 is
+    left to the background. Flat arrays only: sending it to workers or forking them copies no object.
+
+    `counts`: what was wrong in the file, see `rexnet.data.coco_findings`. `has_masks`: some object has an outline.
+    """
+
+    def __init__(self, content: CocoContent, counts: dict[str, int]):
+        self.classes, self.category_ids = content.classes, content.category_ids
+        self.image_ids = content.image_ids
+        self.width_px, self.height_px = content.width_px, content.height_px
+        self.counts = counts
+        self.has_masks = bool(content.segments.present.any())
+        # Of all N objects, by image: labels int32 from 1, iscrowd uint8, area float64 in pixels.
+        self.labels, self.iscrowd, self.area = content.labels, content.iscrowd, content.area
+        self._content = content
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def num_objects(self) -> np.ndarray:
+        """int64 (I,), of each image."""
+        return np.diff(self._content.first)
+
+    def name(self, index: int) -> str:
+        """The image's file."""
+        return os.path.join(self._content.image_folder, self._content.names[index])
+
+    source = name
+
+    def size_px(self, index: int) -> tuple[int, int]:
+        """(height, width), as the annotation file states them."""
+        return int(self.height_px[index]), int(self.width_px[index])
+
+    def load(self, index: int) -> Image.Image:
+        """The picture in mode RGB, in the orientation that the boxes are drawn in: upright, unless only the stored
+        pixels have the stated size. Raises BadImageError, also where neither has."""
+        stated = self.size_px(index)[::-1]
+        picture = open_image(self.name(index))
+        if picture.size == stated:
+            return picture
+        width, height = picture.size
+        if picture.size == stated[::-1]:
+            picture = open_image(self.name(index), upright=False)
+            if picture.size == stated:
+                return picture
+        reason = f"it has {width} x {height} px, but the annotation file says {stated[0]} x {stated[1]}"
+        raise BadImageError(self.name(index), reason)
+
+    def target(self, index: int) -> dict[str, Any]:
+        """The objects of an image, crowds among them, in numpy arrays: boxes float32 (N, 4) as x0 y0 x1 y1 px within
+        the image, labels int64, iscrowd int64, area float32 (px, of the outline where the file says so) and
+        annotation_ids int64 (N,), -1 where the file has none; `segments`, a list of what masks are made from, see
+        `Segments.as_coco`."""
+        content, rows = self._content, self._rows(index)
+        height, width = self.size_px(index)
+        x, y, box_width, box_height = content.boxes[rows].T
+        edges = (x.clip(0), y.clip(0), (x + box_width).clip(max=width), (y + box_height).clip(max=height))
+        return {
+            "boxes": np.stack(edges, axis=1).astype(np.float32),
+            "labels": self.labels[rows].astype(np.int64),
+            "iscrowd": self.iscrowd[rows].astype(np.int64),
+            "area": self.area[rows].astype(np.float32),
+            "annotation_ids": content.annotation_ids[rows],
+            "segments": [content.segments.as_coco(row, height, width) for row in range(rows.start, rows.stop)],
+        }
+
+    def masks(self, index: int) -> np.ndarray:
+        """uint8 (N, H, W), 1 on the object, in the order of `target`; all 0 for an object without an outline. Raises
+        ValueError where the package that fills polygons is not installed."""
+        rows, size = self._rows(index), self.size_px(index)
+        masks = np.zeros((rows.stop - rows.start, *size), dtype=np.uint8)
+        for place, row in enumerate(range(rows.start, rows.stop)):
+            masks[place] = self._content.segments.mask(row, *size)
+        return masks
+
+    def to_coco(self) -> dict[str, Any]:
+        """Images, categories and annotations as in a COCO file, without what was left out: the truth to score
+        detections against. Boxes are as in the file where they reach over the edge by no more than a rounding."""
+        content = self._content
+        images = [
+            {"id": int(self.image_ids[i]), "file_name": content.names[i], "width": width, "height": height}
+            for i, (height, width) in enumerate(map(self.size_px, range(len(self))))
+        ]
+        image_of = np.repeat(np.arange(len(self)), self.num_objects)
+        annotations = []
+        for row, image in enumerate(image_of.tolist()):
+            annotation = {
+                "id": row + 1,  # pycocotools takes 0 for "no match"
+                "image_id": int(self.image_ids[image]),
+                "category_id": int(self.category_ids[self.labels[row] - 1]),
+                "bbox": content.boxes[row].tolist(),
+                "area": float(self.area[row]),
+                "iscrowd": int(self.iscrowd[row]),
+            }
+            if self.has_masks:
+                annotation["segmentation"] = content.segments.as_coco(row, *self.size_px(image))
+            annotations.append(annotation)
+        categories = [
+            {"id": int(number), "name": name} for number, name in zip(self.category_ids, self.classes, strict=True)
+        ]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+    def with_classes(self, classes: Sequence[str]) -> Self:
+        """The same images with labels that count along `classes`, matched by name, each with this file's id. Raises
+        ValueError unless both have the same names."""
+        if sorted(classes) != sorted(self.classes):
+            here, there = set(self.classes), set(classes)
+            differ = [
+                f"{kind} {_some(names)}"
+                for kind, names in (("only here", here - there), ("missing here", there - here))
+                if names
+            ]
+            raise ValueError(f"the categories of {printable(self._content.image_folder)} differ: {', '.join(differ)}")
+        position = {name: place for place, name in enumerate(classes)}
+        places = np.array([position[name] for name in self.classes], dtype=np.int32)
+        other = copy.copy(self)
+        other.classes, other.labels = tuple(classes), (places[self.labels - 1] + 1).astype(np.int32)
+        other.category_ids = np.empty_like(self.category_ids)
+        other.category_ids[places] = self.category_ids
+        return other
+
+    def _rows(self, index: int) -> slice:
+        return slice(int(self._content.first[index]), int(self._content.first[index + 1]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoSets:
+    """Both sides have the same `classes`; each maps them to the category ids of its own file."""
+
+    train: CocoImages
+    val: CocoImages
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.train.classes
+
+
+def load_coco_sets(folder: str | Path) -> CocoSets:
+    """Training and validation images of a folder in COCO's layout: annotations/instances_train*.json and
+    instances_val*.json (or train.json and val.json, or Roboflow's train/ and valid/_annotations.coco.json) with the
+    images where `rexnet.data.image_confinement.find_image_folder` looks.
+
+    Raises ValueError where one is missing or there are several, and for sides with different category names.
+    """
+    found = find_annotation_files(folder)
+    for side, patterns in _ANNOTATION_FILES.items():
+        if side not in found:
+            looked = ", ".join(patterns)
+            raise ValueError(f"{printable(folder)} has no annotation file for {side}; looked for {looked}")
+    train, val = load_coco_images(found["train"]), load_coco_images(found["val"])
+    try:
+        return CocoSets(train=train, val=val.with_classes(train.classes))
+    except ValueError as error:
+        names = " and ".join(printable(found[side]) for side in ("val", "train"))
+        raise ValueError(f"{names} do not belong together: {error}") from error
+
+
+def load_coco_images(annotation_file: str | Path, image_folder: str | Path | None = None) -> CocoImages:
+    """One side; `image_folder` None: looked for beside the file. Raises ValueError like
+    `rexnet.data.coco_json.read_coco`. What is dirty is left out or mended, counted in `counts` and said."""
+    content, findings = read_coco(annotation_file, image_folder)
+    counts = count_findings(findings)
+    if counts:
+        said = "; ".join(f"{count:,} {kind} ({FINDINGS[kind]})" for kind, count in counts.items())
+        logger.warning("%s: %s; rexnet data check lists them", printable(annotation_file), said)
+    return CocoImages(content, counts)
+
+
+def find_annotation_files(folder: str | Path) -> dict[str, Path]:
+    """The annotation files of a folder in COCO's layout, of "train" and "val" those that it has. Raises ValueError
+    where several could be meant."""
+    found: dict[str, Path] = {}
+    for side, patterns in _ANNOTATION_FILES.items():
+        for pattern in patterns:
+            files = sorted(Path(folder).glob(pattern))
+            if len(files) > 1:
+                names = _some(str(file) for file in files)
+                raise ValueError(f"{printable(folder)} has several annotation files for {side}: {names}; leave one")
+            if files:
+                found[side] = files[0]
+                break
+    return found
+
+
+def _some(names: Any) -> str:
+    shown = [printable(name) for name in sorted(names)]
+    return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")

@@ -1,0 +1,188 @@
+"""A COCO annotation file into flat arrays. What is wrong in it is left out or mended, and each case is listed."""
+
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rexnet.data.coco_annotations import ImageEntry, read_annotations, whole_number
+from rexnet.data.coco_findings import Finding, summary_of
+from rexnet.data.decode import MAX_PIXELS, printable
+from rexnet.data.flat_texts import FlatTexts
+from rexnet.data.image_confinement import Confinement, find_image_folder
+from rexnet.data.segments import Segments
+
+_IMAGES_TO_TRY = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoContent:
+    """Of K categories, I images and N annotations; those of image i are `first[i]` to `first[i + 1]`."""
+
+    classes: tuple[str, ...]
+    category_ids: np.ndarray  # int64 (K,), ascending
+    image_folder: str
+    image_ids: np.ndarray  # int64 (I,)
+    names: FlatTexts  # (I,) below image_folder
+    width_px: np.ndarray  # int32 (I,)
+    height_px: np.ndarray  # int32 (I,)
+    first: np.ndarray  # int64 (I + 1,)
+    annotation_ids: np.ndarray  # int64 (N,), -1 where the file has none
+    labels: np.ndarray  # int32 (N,), 1 to K
+    iscrowd: np.ndarray  # uint8 (N,)
+    boxes: np.ndarray  # float64 (N, 4), x y width height as in the file
+    area: np.ndarray  # float64 (N,)
+    segments: Segments  # (N,)
+
+
+def read_coco(annotation_file: str | Path, image_folder: str | Path | None = None) -> tuple[CocoContent, list[Finding]]:
+    """Without `image_folder` it is looked for beside the annotation file, see `find_image_folder`.
+
+    Raises ValueError for a file that is no COCO annotation file, for categories whose names or ids are not unique, for
+    a file name that leads out of the image folder, and where no image is left.
+    """
+    name = printable(annotation_file)
+    tables = _read_tables(annotation_file)
+    classes, category_ids = _read_categories(tables["categories"], name)
+    findings: list[Finding] = []
+    entries = _read_images(tables["images"], findings)
+    if image_folder is None:
+        image_folder = find_image_folder(annotation_file, [entry.file_name for entry in entries[:_IMAGES_TO_TRY]])
+    elif not os.path.isdir(image_folder):
+        raise ValueError(f"{printable(image_folder)} is no folder; name the one with the images of {name}")
+    images, row_of_id = _present_images(entries, str(image_folder), name, findings)
+    if not images:
+        raise ValueError(f"none of the {len(tables['images']):,} images of {name} can be used: {summary_of(findings)}")
+    rows = list(
+        read_annotations(
+            tables["annotations"], images, row_of_id=row_of_id, category_ids=category_ids, findings=findings
+        )
+    )
+    rows.sort(key=lambda row: row.image)
+    content = CocoContent(
+        classes=classes,
+        category_ids=np.array(category_ids, dtype=np.int64),
+        image_folder=str(image_folder),
+        image_ids=np.array([image.id for image in images], dtype=np.int64),
+        names=FlatTexts(image.file_name for image in images),
+        width_px=np.array([image.width_px for image in images], dtype=np.int32),
+        height_px=np.array([image.height_px for image in images], dtype=np.int32),
+        first=np.searchsorted([row.image for row in rows], np.arange(len(images) + 1)).astype(np.int64),
+        annotation_ids=np.array([row.id for row in rows], dtype=np.int64),
+        labels=np.array([row.label for row in rows], dtype=np.int32),
+        iscrowd=np.array([row.iscrowd for row in rows], dtype=np.uint8),
+        boxes=np.array([row.box for row in rows], dtype=np.float64).reshape(-1, 4),
+        area=np.array([row.area for row in rows], dtype=np.float64),
+        segments=Segments(row.segment for row in rows),
+    )
+    if content.segments.present.any():
+        for row in rows:
+            if row.segment is None and not row.segment_was_refused:
+                findings.append(Finding("no mask", images[row.image].file_name, row.called, "it has no segmentation"))
+    return content, findings
+
+
+def _read_tables(annotation_file: str | Path) -> dict[str, list[Any]]:
+    name = printable(annotation_file)
+    try:
+        with open(annotation_file, encoding="utf-8-sig") as file:
+            content = json.load(file)
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is no JSON file: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{name} holds a {type(content).__name__}, but COCO's annotations are an object")
+    tables: dict[str, list[Any]] = {}
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content.get(key), list):
+            raise ValueError(f"{name} has no list {key!r}, which COCO's annotation files have")
+        tables[key] = content[key]
+    return tables
+
+
+def _read_categories(entries: list[Any], name: str) -> tuple[tuple[str, ...], list[int]]:
+    found: dict[int, str] = {}
+    for entry in entries:
+        number, title = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
+        category_id = whole_number(number)
+        if category_id is None or not isinstance(title, str) or not title:
+            raise ValueError(f"{name} has the category {entry!r:.80}; it needs a whole number 'id' and a text 'name'")
+        if category_id in found:
+            raise ValueError(f"{name} has two categories with the id {category_id}: {found[category_id]!r}, {title!r}")
+        found[category_id] = title
+    twice = [title for title, count in Counter(found.values()).items() if count > 1]
+    if twice:
+        ids = [category_id for category_id, title in found.items() if title == twice[0]]
+        raise ValueError(f"{name} has two categories named {twice[0]!r}, with the ids {ids[0]} and {ids[1]}")
+    if not found:
+        raise ValueError(f"{name} has no categories")
+    return tuple(found[category_id] for category_id in sorted(found)), sorted(found)
+
+
+def _read_images(entries: list[Any], findings: list[Finding]) -> list[ImageEntry]:
+    """The entries that say what they must, without those of an id that stands for several files."""
+    images: dict[int, ImageEntry] = {}
+    unclear: set[int] = set()
+    for place, entry in enumerate(entries):
+        image = _checked_image(entry)
+        if image is None:
+            text = f"entry {place} of 'images' is {entry!r:.80}; it needs a usable id, file_name, width and height"
+            findings.append(Finding("malformed image", "", None, text))
+            continue
+        first = images.setdefault(image.id, image)
+        if first is not image:
+            text = f"its id {image.id} is also that of {printable(first.file_name)}"
+            findings.append(Finding("duplicate image id", image.file_name, None, text))
+            if first != image:
+                unclear.add(image.id)
+    for image_id in sorted(unclear):
+        text = f"its id {image_id} stands for several files, so nobody knows which one the boxes belong to"
+        findings.append(Finding("duplicate image id", images.pop(image_id).file_name, None, text))
+    return list(images.values())
+
+
+def _checked_image(entry: Any) -> ImageEntry | None:
+    fields = entry if isinstance(entry, dict) else {}
+    file_name = fields.get("file_name")
+    image_id, width_px, height_px = (whole_number(fields.get(key)) for key in ("id", "width", "height"))
+    if not isinstance(file_name, str) or not _is_file_name(file_name):
+        return None
+    if image_id is None or width_px is None or height_px is None or min(width_px, height_px) < 1:
+        return None
+    return ImageEntry(image_id, file_name, width_px, height_px) if width_px * height_px <= MAX_PIXELS else None
+
+
+def _is_file_name(name: str) -> bool:
+    try:
+        return bool(os.fsencode(name))
+    except UnicodeEncodeError:  # half a character, which JSON can write
+        return False
+
+
+def _present_images(
+    entries: list[ImageEntry], image_folder: str, name: str, findings: list[Finding]
+) -> tuple[list[ImageEntry], dict[int, int]]:
+    """The images whose files are there, and the row of each image id."""
+    confined = Confinement(image_folder, name)
+    images: list[ImageEntry] = []
+    row_of_id: dict[int, int] = {}
+    row_of_file: dict[str, int] = {}
+    for image in entries:
+        path = confined.path(image.file_name)
+        if path in row_of_file:
+            first = images[row_of_file[path]]
+            text = f"image {image.id} is the file of image {first.id}"
+            findings.append(Finding("duplicate file", image.file_name, None, text))
+            if (first.width_px, first.height_px) == (image.width_px, image.height_px):
+                row_of_id[image.id] = row_of_file[path]
+        elif not os.path.isfile(path):
+            findings.append(Finding("missing file", image.file_name, None, "there is no such file"))
+        else:
+            row_of_file[path] = row_of_id[image.id] = len(images)
+            images.append(image)
+    return images, row_of_id

@@ -1,0 +1,198 @@
+"""Batches of pictures with boxes, for training and evaluating detectors."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from rexnet.data.batch_reading import ORDER, BatchReader, Plan, Wanted, account, make_loader
+from rexnet.data.box_transforms import DetectionTransform
+from rexnet.data.coco import CocoImages
+from rexnet.data.decode import BadImagePolicy
+from rexnet.data.detection_samples import PackedSamples, Sample
+
+
+class DetectionBatch(NamedTuple):
+    """B pictures float32 (3, H, W), 0 to 1, red green blue, each of its own size; for each a target with boxes float32
+    (N, 4) as x0 y0 x1 y1 px, labels int64 (N,) from 1, image_id int64 () and, where asked for, masks uint8 (N, H, W);
+    N may be 0. indices int64 (B,) into the images, on the CPU. Crowds are in no target."""
+
+    images: list[torch.Tensor]
+    targets: list[dict[str, torch.Tensor]]
+    indices: torch.Tensor
+
+
+class TrainDetectionBatches:
+    """Shuffled, augmented batches of rank `rank` of `world_size`; `len()` is the steps per epoch, equal on all ranks.
+    What an epoch delivers follows from (seed, epoch) alone, whatever the number of workers.
+
+    Every image comes exactly once an epoch. `group_by_aspect`: wide and tall pictures share no batch, which would pad
+    both; what is left of either at the end makes up one mixed batch if it fits into one.
+
+    Together the ranks' batches of one step are what one process with `world_size` times the batch size would read. The
+    last images of an epoch are shared as evenly as they can be, so some ranks may read one less than others; too few
+    for every rank to have one, they go to the batch before, which then has up to one more than the batch size on a
+    rank. Only then does one process differ, which keeps them as a batch.
+
+    Images that cannot be read: as in `rexnet.data.loaders.TrainBatches`; a batch left with none takes the image that
+    follows in the set.
+
+    `masks`: targets have masks, and objects without an outline are left out. Batches are on `device`, indices aside;
+    pixels are uint8 until they are there.
+
+    Raises ValueError for a batch size below one, for fewer images than ranks, for a negative seed, and for masks of
+    images that have none.
+    """
+
+    def __init__(
+        self,
+        images: CocoImages,
+        transform: DetectionTransform,
+        *,
+        batch_size: int,
+        seed: int,
+        masks: bool = False,
+        group_by_aspect: bool = True,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        bad_image: BadImagePolicy = "error",
+        pin_memory: bool = False,
+        start_method: str | None = None,
+    ):
+        _check_batch_size(batch_size)
+        if seed < 0:
+            raise ValueError(f"seed is {seed}, but must be 0 or more")
+        if len(images) < world_size:
+            raise ValueError(f"{len(images)} training images for {world_size} processes, but each needs one or more")
+        if masks and not images.has_masks:
+            raise ValueError("the training images have boxes but no masks, which Mask R-CNN learns from")
+        self.num_images = len(images)
+        self.skipped: list[str] = []
+        wide = images.width_px >= images.height_px
+        self._is_wide = wide if group_by_aspect else np.ones_like(wide)
+        self._batch_size, self._seed, self._rank, self._world_size = batch_size, seed, rank, world_size
+        self._bad_image: BadImagePolicy = bad_image
+        self._device = device
+        self._plan = Plan([])
+        reader = BatchReader(
+            images, _SampleReader(images, masks), transform, stack=PackedSamples.of, bad_image=bad_image
+        )
+        self._loader = make_loader(
+            reader, self._plan, workers=workers, pin_memory=pin_memory, start_method=start_method
+        )
+        self._num_batches = len(self._order(0))
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[DetectionBatch]:
+        """The batches of one epoch, from step `start_step` on; one epoch at a time. The same arguments give the same
+        batches, whatever was read before, and the caller's random generators are left as they are."""
+        wanted = self._order(epoch)[start_step:]
+        self._plan.wanted = [Wanted(indices, (self._seed, epoch), at_least=1) for indices in wanted]
+        for read in self._loader:
+            account(read.bad, self._bad_image, self.skipped)
+            if read.samples is None:
+                raise ValueError(f"none of {self.num_images:,} training images can be read")
+            pictures, targets = read.samples.unpack(self._device)
+            yield DetectionBatch(pictures, targets, read.indices)
+
+    def _order(self, epoch: int) -> list[np.ndarray]:
+        generator = np.random.default_rng([ORDER, self._seed, epoch])
+        order = generator.permutation(self.num_images)
+        size, ranks = self._batch_size * self._world_size, self._world_size
+        full: list[np.ndarray] = []
+        rests: list[np.ndarray] = []
+        for group in (order[self._is_wide[order]], order[~self._is_wide[order]]):
+            count = len(group) // size * size
+            full += list(group[:count].reshape(-1, size))
+            rests.append(group[count:])
+        sizes = [len(rest) for rest in rests]
+        if sum(sizes) <= size or min(sizes) < ranks:
+            rests = [np.concatenate(rests)]
+        if 0 < len(rests[0]) < ranks:
+            full[-1] = np.concatenate([full[-1], rests.pop(0)])
+        batches = full + [rest for rest in rests if len(rest)]
+        return [batches[place][self._rank :: ranks] for place in generator.permutation(len(batches))]
+
+
+class EvalDetectionBatches:
+    """Every image of rank `rank` (`rank`, `rank` + `world_size`, ...) exactly once, in order, never padded; iterate as
+    often as needed. `num_images` is this rank's share. Images that cannot be read are left out, or the first raises
+    BadImageError, as `bad_image` says."""
+
+    def __init__(
+        self,
+        images: CocoImages,
+        *,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        bad_image: BadImagePolicy = "error",
+        pin_memory: bool = False,
+        start_method: str | None = None,
+    ):
+        _check_batch_size(batch_size)
+        mine = np.arange(rank, len(images), world_size)
+        self.num_images = len(mine)
+        self.skipped: list[str] = []
+        self._bad_image: BadImagePolicy = bad_image
+        self._device = device
+        wanted = [Wanted(mine[start : start + batch_size]) for start in range(0, len(mine), batch_size)]
+        self._num_batches = len(wanted)
+        fetch = _SampleReader(images, masks=False)
+        reader = BatchReader(images, fetch, _unchanged, stack=PackedSamples.of, bad_image=bad_image)
+        self._loader = make_loader(
+            reader, Plan(wanted), workers=workers, pin_memory=pin_memory, start_method=start_method
+        )
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[DetectionBatch]:
+        for read in self._loader:
+            account(read.bad, self._bad_image, self.skipped)
+            if read.samples is not None:
+                pictures, targets = read.samples.unpack(self._device)
+                yield DetectionBatch(pictures, targets, read.indices)
+
+
+@dataclass(frozen=True)
+class _SampleReader:
+    """A picture with its objects, without crowds: a crowd is no single object to learn."""
+
+    images: CocoImages
+    masks: bool
+
+    def __call__(self, index: int) -> Sample:
+        picture = self.images.load(index)
+        target = self.images.target(index)
+        masks = torch.from_numpy(self.images.masks(index)) if self.masks else None
+        sample = Sample(
+            pixels=_pixels(picture),
+            boxes=torch.from_numpy(target["boxes"]),
+            labels=torch.from_numpy(target["labels"]),
+            image_id=int(self.images.image_ids[index]),
+            masks=masks,
+        )
+        return sample.keep(torch.from_numpy(target["iscrowd"] == 0))
+
+
+def _pixels(picture: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1)))
+
+
+def _unchanged(sample: Sample) -> Sample:
+    return sample
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch size is {batch_size}, but must be 1 or more")

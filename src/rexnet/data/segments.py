@@ -1,0 +1,174 @@
+"""The outlines of objects as COCO writes them, and the masks they stand for."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, final
+
+import numpy as np
+
+_NONE, _POLYGONS, _RUNS = 0, 1, 2
+
+
+class BadSegmentError(ValueError):
+    """An outline that no mask can be made from; the text says why."""
+
+
+@final
+class Segments:
+    """Outlines by position, in flat arrays. Coordinates are float64, because COCO's rule for the border pixels of a
+    polygon rounds them: a float32 would now and then fall to the other side."""
+
+    def __init__(self, segments: Iterable[Any]):
+        """Of each object None, a list of polygons or a dict of runs, as `checked_segment` gives them."""
+        kinds, first, lengths = [], [0], []
+        coordinates: list[np.ndarray] = []
+        runs: list[np.ndarray] = []
+        for segment in segments:
+            if segment is None:
+                kinds.append(_NONE)
+            elif isinstance(segment, dict):
+                kinds.append(_RUNS)
+                runs.append(np.array(segment["counts"], dtype=np.uint32))
+                lengths.append(len(runs[-1]))
+            else:
+                kinds.append(_POLYGONS)
+                coordinates += [np.array(ring, dtype=np.float64) for ring in segment]
+                lengths += map(len, segment)
+            first.append(len(lengths))
+        self._kind = np.array(kinds, dtype=np.uint8)
+        self._first_piece = np.array(first, dtype=np.int64)
+        self._piece_length = np.array(lengths, dtype=np.int32)
+        self._coordinates = np.concatenate([np.empty(0), *coordinates])
+        self._runs = np.concatenate([np.empty(0, np.uint32), *runs])
+        # Where each piece begins in the array of its kind.
+        is_runs = np.repeat(self._kind, np.diff(self._first_piece)) == _RUNS
+        self._piece_start = np.zeros(len(lengths), dtype=np.int64)
+        for chosen in (is_runs, ~is_runs):
+            ends = np.cumsum(self._piece_length[chosen], dtype=np.int64)
+            self._piece_start[chosen] = ends - self._piece_length[chosen]
+
+    def __len__(self) -> int:
+        return len(self._kind)
+
+    @property
+    def present(self) -> np.ndarray:
+        """bool (N,): which objects have an outline."""
+        return self._kind != _NONE
+
+    def as_coco(self, position: int, height_px: int, width_px: int) -> list[list[float]] | dict[str, Any]:
+        """Polygons [[x, y, x, y, ...], ...], none for an object without outline, or a dict of run lengths by column
+        ("size": [height, width], "counts": the lengths, of background first)."""
+        pieces = self._pieces(position)
+        if self._kind[position] == _RUNS:
+            return {"size": [height_px, width_px], "counts": pieces[0].tolist()}
+        return [piece.tolist() for piece in pieces]
+
+    def mask(self, position: int, height_px: int, width_px: int) -> np.ndarray:
+        """uint8 (height_px, width_px), 1 on the object; all 0 for an object without outline. Polygons are filled as
+        pycocotools does. Raises ValueError where hotcoco is not installed."""
+        if self._kind[position] == _RUNS:
+            return runs_to_mask(self._pieces(position)[0], height_px, width_px)
+        rings = [piece.tolist() for piece in self._pieces(position)]
+        if not rings:
+            return np.zeros((height_px, width_px), dtype=np.uint8)
+        coco = _coco_masks()
+        return np.ascontiguousarray(coco.decode(coco.merge(coco.frPyObjects(rings, height_px, width_px))))
+
+    def _pieces(self, position: int) -> list[np.ndarray]:
+        buffer = self._runs if self._kind[position] == _RUNS else self._coordinates
+        pieces = range(self._first_piece[position], self._first_piece[position + 1])
+        return [buffer[self._piece_start[p] : self._piece_start[p] + self._piece_length[p]] for p in pieces]
+
+
+def checked_segment(value: Any, height_px: int, width_px: int) -> tuple[Any, list[str]]:
+    """The `segmentation` of an annotation without what no mask can be made from: None, a list of polygons, or a dict
+    of runs with uncompressed "counts"; and a clause for each polygon left out.
+
+    Raises BadSegmentError where it is neither, and for runs that do not fill the image exactly.
+    """
+    if value is None or value == []:
+        return None, []
+    if isinstance(value, dict):
+        return {"counts": _checked_runs(value, height_px, width_px)}, []
+    if not isinstance(value, list):
+        raise BadSegmentError(f"its segmentation is {value!r:.40}, neither polygons nor runs")
+    rings, refused = [], []
+    for ring in value:
+        if reason := _why_no_polygon(ring, height_px, width_px):
+            refused.append(f"a polygon {reason}")
+        else:
+            rings.append(ring)
+    return rings or None, refused
+
+
+def mask_to_runs(mask: np.ndarray) -> list[int]:
+    """Run lengths of a (H, W) mask by column, of background first: the reverse of `runs_to_mask`."""
+    flat = np.asarray(mask, dtype=bool).ravel(order="F")
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    lengths = np.diff(np.concatenate([[0], changes, [len(flat)]])).tolist()
+    return [0, *lengths] if flat[0] else lengths
+
+
+def runs_to_mask(runs: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
+    """uint8 (height_px, width_px)."""
+    on = (np.arange(len(runs)) % 2).astype(np.uint8)
+    return np.ascontiguousarray(np.repeat(on, runs).reshape(width_px, height_px).T)
+
+
+def _why_no_polygon(ring: Any, height_px: int, width_px: int) -> str | None:
+    if not isinstance(ring, list) or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in ring):
+        return f"is {ring!r:.40}, no list of numbers"
+    if len(ring) < 6 or len(ring) % 2:
+        return f"has {len(ring)} coordinates; three points or more are needed, each with two"
+    if not all(abs(value) < math.inf for value in ring):
+        return "has a coordinate that is not finite"
+    reach_px = 2 * max(height_px, width_px)
+    if not all(-reach_px <= value <= reach_px for value in ring):
+        return "reaches far out of the picture"  # filling it would take memory for every pixel on the way
+    x, y = np.array(ring[::2], dtype=np.float64), np.array(ring[1::2], dtype=np.float64)
+    if abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) < 1e-6:
+        return "encloses no area"
+    return None
+
+
+def _checked_runs(value: dict[str, Any], height_px: int, width_px: int) -> list[int]:
+    if value.get("size") != [height_px, width_px]:
+        raise BadSegmentError(f"its runs are for the size {value.get('size')!r:.40}, not {[height_px, width_px]}")
+    counts = value.get("counts")
+    if isinstance(counts, str):
+        counts = _decompressed(counts)
+    if not isinstance(counts, list) or not all(type(run) is int and run >= 0 for run in counts):
+        raise BadSegmentError(f"its runs are {counts!r:.40}, no list of lengths")
+    if sum(counts) != height_px * width_px:
+        raise BadSegmentError(f"its runs cover {sum(counts):,} of {height_px * width_px:,} pixels")
+    return counts
+
+
+def _decompressed(text: str) -> list[int]:
+    """COCO's text for runs: numbers of 5 bits a character, 6th bit "more follows", the highest bit of the last is the
+    sign; from the fourth on, the difference to the one before the last. Source: rleFrString of cocodataset/cocoapi."""
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64 or shift > 35:
+            raise BadSegmentError(f"its runs are no text as COCO writes it, at {character!r}")
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise BadSegmentError("its runs end in the middle of a number")
+    return runs
+
+
+def _coco_masks() -> Any:
+    try:
+        import hotcoco.mask
+    except ImportError as error:
+        raise ValueError("masks from polygons need the package hotcoco: pip install 'rexnet[detect]'") from error
+    return hotcoco.mask
