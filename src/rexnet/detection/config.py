@@ -52,7 +52,7 @@ class DetectorOptions:
 class DetectTrainConfig:
     """Trains a detector on a folder in COCO's layout."""
 
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="COCO_DIR")]
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="COCO_DIR")] = ""
     """A folder with annotations/instances_train*.json and instances_val*.json, or train.json and val.json, and their
     images; `rexnet detect convert` makes one from Pascal VOC and YOLO folders, `rexnet detect demo` one to try."""
     recipe: RecipeName = "small"
@@ -62,18 +62,19 @@ class DetectTrainConfig:
     bad_image: BadImagePolicy = "error"
     """What to do with a file that cannot be read: stop and name it, or leave it out, name and count it."""
     augment: DetectionAugmentConfig = field(default_factory=DetectionAugmentConfig)
-    optim: OptimConfig = OptimConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    run: RunConfig = RunConfig()
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    run: RunConfig = field(default_factory=RunConfig)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """ValueError for groups that do not go together; not at construction, where the recipe is not known yet."""
+        if not self.data:
+            raise ValueError("no data given; name a folder in COCO's layout, or make one with rexnet detect demo")
         if self.augment.short_side_px and self.network.detector == "ssdlite":
             raise ValueError(
                 f"--short-side-px is {self.augment.short_side_px}, but ssdlite resizes every image to one square; "
                 "allowed: none"
             )
-        if self.optim.layer_decay != 1:
-            raise ValueError(f"--layer-decay is {self.optim.layer_decay}; detectors train with one rate: allowed: 1")
 
     @property
     def subject(self) -> tuple[str, str]:

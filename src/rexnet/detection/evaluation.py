@@ -23,10 +23,8 @@ _MASK_THRESHOLD = 0.5
 class GroundTruth(Protocol):
     """What `evaluate_detector` needs of a set of images; `rexnet.data.coco.CocoImages` is one."""
 
-    classes: Sequence[str]
-    """Label i + 1 is classes[i]."""
     category_ids: np.ndarray
-    """int64 (K,), in the order of `classes`."""
+    """int64 (K,), in the order of the labels from 1."""
     image_ids: np.ndarray
     """int64 (N,), in the order of a batch's `indices`."""
     has_masks: bool

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -75,7 +74,7 @@ def predict_files(config: DetectPredictConfig) -> list[Found]:
     if config.threads:
         torch.set_num_threads(config.threads)
     files = find_images(config.images)
-    if folder.resolve() in {Path(file).resolve().parent for file in files}:
+    if folder.resolve() in {file.resolve().parent for file in files}:
         raise ValueError(f"--out {config.out!r} is a folder that images are read from; name another")
     predictor = ObjectPredictor.load(config.checkpoint, device=config.device)
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,9 +91,7 @@ def predict_files(config: DetectPredictConfig) -> list[Found]:
         )
         picture.save(folder / drawn[place], quality=92)
         found.append(Found(image=detections.image, counts=_counts(detections, config.min_score)))
-        new = to_coco_rows(
-            [detections.output], image_ids=[image_ids[place]], category_ids=predictor.category_ids
-        )
+        new = to_coco_rows([detections.output], image_ids=[image_ids[place]], category_ids=predictor.category_ids)
         rows += [{**row, "file_name": detections.image} for row in new]
     write_whole(folder / RESULTS, json.dumps(rows) + "\n")
     bad = sum(item.error is not None for item in found)
@@ -109,20 +106,19 @@ def _counts(detections: Detections, min_score: float) -> dict[str, int]:
     return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
-def _image_ids(files: list[str]) -> list[int]:
-    stems = [Path(file).stem for file in files]
+def _image_ids(files: list[Path]) -> list[int]:
+    stems = [file.stem for file in files]
     numbers = [int(stem) for stem in stems if stem.isdecimal() and stem.isascii()]
     return numbers if len(set(numbers)) == len(files) else list(range(1, len(files) + 1))
 
 
-def _drawn_names(files: list[str]) -> list[str]:
+def _drawn_names(files: list[Path]) -> list[str]:
     """NAME.jpg; files of one name in several folders keep theirs apart by a number."""
     names: list[str] = []
     for file in files:
-        stem, number = os.path.splitext(os.path.basename(file))[0], 1
-        name = f"{stem}.jpg"
+        number, name = 1, f"{file.stem}.jpg"
         while name in names:
             number += 1
-            name = f"{stem}-{number}.jpg"
+            name = f"{file.stem}-{number}.jpg"
         names.append(name)
     return names

@@ -1,6 +1,6 @@
 """Recipes for detectors: functions that return a complete configuration.
 
-The paper gives neither schedule nor learning rate of its detectors, so these are the field's usual ones, and our choice.
+The paper gives neither schedule nor learning rate of its detectors, so these are the field's usual ones: our choice.
 """
 
 from dataclasses import replace
@@ -61,10 +61,13 @@ def small(data: str, *, kind: Kind) -> DetectTrainConfig:
     Hardware: one GPU, or hours on a CPU. Our choice, measured on drawn shapes (results/detection.jsonl).
     """
     single_stage = kind == "ssdlite"
+    network = (
+        DetectorOptions(detector=kind) if single_stage else DetectorOptions(detector=kind, min_size=512, max_size=853)
+    )
     return DetectTrainConfig(
         data=data,
         recipe="small",
-        network=DetectorOptions(detector=kind, **({} if single_stage else {"min_size": 512, "max_size": 853})),
+        network=network,
         optim=OptimConfig(
             optimizer="adamw", lr=1e-3 if single_stage else 5e-4, lr_batch=16, weight_decay=0.01, clip_grad=10.0
         ),
@@ -72,6 +75,9 @@ def small(data: str, *, kind: Kind) -> DetectTrainConfig:
         run=RunConfig(batch_size=16 if single_stage else 4),
     )
 
+
+FIRST_LOOK = DetectTrainConfig(augment=DetectionAugmentConfig(short_side_px=(800,)))
+"""Defaults beside which no option is idle and so refused: to read off a command line what `starting_point` needs."""
 
 _NAMES: dict[int, RecipeName] = {1: "1x", 2: "2x", 3: "3x"}
 

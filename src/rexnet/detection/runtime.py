@@ -105,7 +105,9 @@ def _read(sources: list[ImageSource]) -> list[tuple[ImageSource, Image.Image | B
 def _open(source: ImageSource) -> Image.Image | BadImageError:
     if isinstance(source, Image.Image):
         if source.mode != "RGB":
-            raise ValueError(f"a picture of mode {source.mode} was given; pass its file, or RGB as `open_image` makes it")
+            raise ValueError(
+                f"a picture of mode {source.mode} was given; pass its file, or RGB as `open_image` makes it"
+            )
         return source
     try:
         return open_image(source)

@@ -36,6 +36,7 @@ def train(config: DetectTrainConfig) -> dict[str, Any]:
 
     Raises ValueError, one sentence, for settings, data or weights that do not go together.
     """
+    config.check()
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     if config.run.tensorboard:
@@ -51,9 +52,7 @@ def train(config: DetectTrainConfig) -> dict[str, Any]:
         resumes = config.run.resume and RunFolder(folder_to_resume(config)).has_checkpoint
         model = build_model(config.network, sets.train.classes, load=not resumes)
         pretrained = config.network.weights is not None
-        norms = prepare_norms(
-            model, bn=config.network.bn, pretrained=pretrained, images_per_step=config.run.batch_size
-        )
+        norms = prepare_norms(model, bn=config.network.bn, pretrained=pretrained, images_per_step=config.run.batch_size)
         check_optimizer(model, config.optim, config.schedule, total_batch=config.run.batch_size * world.size)
         batches = _make_batches(sets, model, config, world)
         with closing(open_run(config, world)) as run:
@@ -68,17 +67,16 @@ def train(config: DetectTrainConfig) -> dict[str, Any]:
 
 def build_model(options: DetectorOptions, classes: tuple[str, ...], *, load: bool = True) -> nn.Module:
     """The detector for these classes, with `options.weights` in it if `load`."""
-    weights = options.weights if load else None
-    whole = weights is not None and os.path.isfile(weights) and is_detector_file(weights)
-    model = create_detector(
-        options.detector,
-        backbone=options.model,
-        num_classes=len(classes),
-        weights=None if whole else weights,
-        **options.sizes(),
+    make = partial(
+        create_detector, options.detector, backbone=options.model, num_classes=len(classes), **options.sizes()
     )
-    if whole:
-        load_detector_weights(model, weights, classes=classes)
+    weights = options.weights
+    if weights is None or not load:
+        return make()
+    if not (os.path.isfile(weights) and is_detector_file(weights)):
+        return make(weights=weights)
+    model = make()
+    load_detector_weights(model, weights, classes=classes)
     return model
 
 
@@ -137,7 +135,7 @@ def detection_task(
     return Task(
         loss=partial(detection_loss, device=world.device),
         evaluate=evaluate_held_back,
-        pack=partial(pack, classes=train.classes, category_ids=train.category_ids),
+        pack=partial(pack, classes=train.classes, category_ids=train.category_ids.tolist()),
         name_image=train.name,
         goal=config.goal,
         static=lambda model: model.get_submodule("backbone"),

@@ -33,11 +33,15 @@ def load_detector_weights(model: nn.Module, path: str, *, classes: tuple[str, ..
     kept = {
         name: values
         for name, values in content["state_dict"].items()
-        if name in own and own[name].shape == values.shape and (tuple(content["classes"]) == classes or not _tells_classes(name))
+        if name in own
+        and own[name].shape == values.shape
+        and (tuple(content["classes"]) == classes or not _tells_classes(name))
     }
     model.load_state_dict(kept, strict=False)
     logger.info("%d of %d tensors of the detector loaded from %r", len(kept), len(own), path)
 
 
 def _tells_classes(name: str) -> bool:
-    return name.startswith(("roi_heads.box_predictor", "roi_heads.mask_predictor.mask_fcn_logits", "head.classification_head"))
+    return name.startswith(
+        ("roi_heads.box_predictor", "roi_heads.mask_predictor.mask_fcn_logits", "head.classification_head")
+    )

@@ -156,11 +156,6 @@ class ScheduleConfig:
         milestones = self.decay_milestones
         rising = list(milestones) == sorted({epoch for epoch in milestones if epoch >= 1})
         require(rising, "decay_milestones", milestones, "whole numbers from 1, rising")
-        if (self.schedule == "multistep") != bool(milestones):
-            raise ValueError(
-                f"--schedule is {self.schedule!r} with --decay-milestones {milestones}; multistep needs one or more, "
-                "the others none"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

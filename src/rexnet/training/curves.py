@@ -20,7 +20,11 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
     panels = {
         "loss": {"train": "train_loss", "held back": "val_loss"},
         "top-1 (%)": {"train": "train_top1", "held back": "val_top1"},
-        "AP on held-back images (%)": {"boxes": "val_box_ap", "masks": "val_mask_ap", "boxes at IoU 0.5": "val_box_ap50"},
+        "AP on held-back images (%)": {
+            "boxes": "val_box_ap",
+            "masks": "val_mask_ap",
+            "boxes at IoU 0.5": "val_box_ap50",
+        },
         "learning rate": {"": "lr"},
     }
     have = {key for row in rows for key in row}

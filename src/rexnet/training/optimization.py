@@ -1,5 +1,6 @@
 """From a loss to new weights: parameter groups, optimizer, learning rate per step, moving average."""
 
+import logging
 import math
 from collections import defaultdict
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from rexnet.models.rexnet import RexNet
 from rexnet.training.checkpoint import portable
 from rexnet.training.config import OptimConfig, ScheduleConfig
 from rexnet.training.freezing import layer_number
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,10 @@ def check_optimizer(model: nn.Module, optim: OptimConfig, schedule: ScheduleConf
     peak_lr = optim.peak_lr(total_batch)
     if schedule.min_lr > peak_lr:
         raise ValueError(f"--min-lr is {schedule.min_lr:g}; allowed: at most the learning rate, here {peak_lr:g}")
+    if schedule.schedule == "multistep" and not schedule.decay_milestones:
+        raise ValueError("--schedule multistep has no --decay-milestones; name the epochs, as 8 11")
+    if schedule.schedule != "multistep" and schedule.decay_milestones:
+        logger.warning("--decay-milestones has no effect with --schedule %s", schedule.schedule)
     make_optimizer(model, optim, lr=peak_lr)
 
 

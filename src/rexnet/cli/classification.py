@@ -1,0 +1,74 @@
+"""Commands about classifiers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rexnet.cli.options import read_options
+from rexnet.cli.tables import new_table, percent, show
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Train a classifier on a folder of images"""
+    from rexnet.training import classify
+    from rexnet.training.config import TrainConfig
+    from rexnet.training.distributed import is_main_process
+    from rexnet.training.recipes import FIRST_LOOK, starting_point
+    from rexnet.training.timm_flags import translate
+
+    arguments = translate(arguments)
+    # Help and suggestions show what the recipe would use; so it is looked for before the options are judged.
+    known = [word for word in arguments if word not in ("-h", "--help")]
+    asked, unknown = read_options("train", TrainConfig, known, default=FIRST_LOOK, return_unknown_args=True)
+    try:
+        start = starting_point(asked)
+    except ValueError:
+        if not unknown:
+            raise
+        start = FIRST_LOOK  # an unknown option's value may stand where DATA should
+    config = read_options("train", TrainConfig, arguments, default=start)
+    run = classify.train(config)["run"]
+    if is_main_process():
+        print(f"run folder: {run}")
+        print(f"use it:     rexnet predict {Path(run) / 'best.pt'} IMAGE|FOLDER|PATTERN ...")
+
+
+def validate(arguments: Sequence[str]) -> None:
+    """Measure a trained classifier on labelled images"""
+    from rexnet.training.distributed import is_main_process
+    from rexnet.training.validate import ValidateConfig, validate
+
+    result = validate(read_options("validate", ValidateConfig, arguments))
+    if not is_main_process():
+        return
+    table = new_table("class", "images", "called so", "correct", "precision %", "recall %", "F1 %")
+    for name, row in result["by_class"].items():
+        shares = (percent(row[key]) for key in ("precision", "recall", "f1"))
+        table.add_row(name, str(row["images"]), str(row["called"]), str(row["correct"]), *shares)
+    show(table)
+    for what in ("skipped", "missing_classes"):
+        if result[what]:
+            more = ", ..." if len(result[what]) > 5 else ""
+            print(f"{what.replace('_', ' ')}: {len(result[what])} ({', '.join(result[what][:5])}{more})")
+    named = {"top-1": "top1", "top-5": "top5", "macro recall": "macro_recall", "macro F1": "macro_f1"}
+    figures = "  ".join(f"{name} {percent(result[key])} %" for name, key in named.items())
+    print(f"{result['images']:,} images  {figures}")
+
+
+def predict(arguments: Sequence[str]) -> None:
+    """Name the classes of images"""
+    from rexnet.data.output_files import write_whole
+    from rexnet.deploy.predict import PredictConfig, predict_files, render
+
+    config = read_options("predict", PredictConfig, arguments)
+    text = render(predict_files(config), config.format)
+    if config.output is None:
+        print(text, end="")
+    else:
+        write_whole(config.output, text)
+
+
+def report(arguments: Sequence[str]) -> None:
+    """Show what happened in training runs, as one HTML page"""
+    from rexnet.report.write import ReportConfig, write_report
+
+    print(f"report: {write_report(read_options('report', ReportConfig, arguments))}")

@@ -1,0 +1,50 @@
+"""Commands about data sets."""
+
+import sys
+from collections.abc import Sequence
+
+from rexnet.cli.options import read_options
+from rexnet.cli.tables import new_table, show, spread
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Find unreadable, tiny, duplicate and misplaced images, and unusable boxes"""
+    from rexnet.data.check import CheckConfig, check
+    from rexnet.data.output_files import write_whole
+
+    config = read_options("data check", CheckConfig, arguments)
+    report = check(config)
+    if config.output is not None:
+        write_whole(config.output, report.to_json())
+    table = new_table("split", report.counted, "classes", "smallest", "largest", "ratio")
+    for split, by_class in report.classes.items():
+        ends = [f"{report.balance[split].get(key, 0):,}" for key in ("smallest", "largest", "ratio")]
+        table.add_row(split or "(none)", f"{sum(by_class.values()):,}", f"{len(by_class):,}", *ends)
+    show(table)
+    table = new_table("problem", "found")
+    for problem, found in report.problems().items():
+        table.add_row(problem, f"{len(found):,}")
+    show(table)
+    for problem, found in report.problems().items():
+        more = [f"and {len(found) - 5:,} more; --output FILE lists all"] if len(found) > 5 else []
+        print("".join([f"{problem}:\n" if found else "", *(f"  {line}\n" for line in [*found[:5], *more])]), end="")
+    for line in report.notes:
+        print(line)
+    sizes = report.size_px.get("shorter_side", {})
+    print(f"{report.images:,} images" + (f", shorter side {spread(sizes)} px" if sizes else ""))
+    if not report.clean:
+        sys.exit(1)
+
+
+def shard(arguments: Sequence[str]) -> None:
+    """Pack images into tars (WebDataset format)"""
+    from rexnet.data.shard_writing import ShardConfig, write_shards
+
+    config = read_options("data shard", ShardConfig, arguments)
+    written = write_shards(config)
+    for side, images in written.images.items():
+        print(f"{side}: {images:,} images in {written.shards[side]:,} tars")
+    if written.skipped:
+        more = ", ..." if len(written.skipped) > 5 else ""
+        print(f"skipped: {len(written.skipped)} ({', '.join(written.skipped[:5])}{more})")
+    print(f"use it: rexnet train {config.output}")

@@ -1,0 +1,86 @@
+"""Commands about detectors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rexnet.cli.options import read_options
+from rexnet.cli.tables import new_table, percent, show
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Train a detector on images with boxes"""
+    from rexnet.detection.config import DetectTrainConfig
+    from rexnet.detection.recipes import FIRST_LOOK, starting_point
+    from rexnet.detection.train import train
+    from rexnet.training.distributed import is_main_process
+
+    # Help and suggestions show what the recipe would use; so it is looked for before the options are judged.
+    known = [word for word in arguments if word not in ("-h", "--help")]
+    asked, _ = read_options("detect train", DetectTrainConfig, known, default=FIRST_LOOK, return_unknown_args=True)
+    config = read_options("detect train", DetectTrainConfig, arguments, default=starting_point(asked))
+    run = train(config)["run"]
+    if is_main_process():
+        print(f"run folder: {run}")
+        print(f"use it:     rexnet detect predict {Path(run) / 'best.pt'} IMAGE|FOLDER|PATTERN ... --out DIR")
+
+
+def validate(arguments: Sequence[str]) -> None:
+    """Measure a trained detector by COCO's rules"""
+    from rexnet.detection.validate import DetectValidateConfig, validate
+    from rexnet.training.distributed import is_main_process
+
+    result = validate(read_options("detect validate", DetectValidateConfig, arguments))
+    if not is_main_process():
+        return
+    kinds = [kind for kind in ("box", "mask") if f"{kind}_ap" in result["figures"]]
+    classes = new_table("class", "objects", *(f"{kind} {name} %" for kind in kinds for name in ("AP", "AP50")))
+    for name, row in result["by_class"].items():
+        if row["objects"]:
+            figures = (percent(row[f"{kind}_{key}"]) for kind in kinds for key in ("ap", "ap50"))
+            classes.add_row(name, f"{row['objects']:,}", *figures)
+    show(classes)
+    names = [name.removeprefix("box_") for name in result["figures"] if name.startswith("box_")]
+    figures = new_table("figure", *(f"{kind} %" for kind in kinds))
+    for name in names:
+        figures.add_row(name, *(percent(result["figures"].get(f"{kind}_{name}")) for kind in kinds))
+    show(figures)
+    if result["skipped"]:
+        more = ", ..." if len(result["skipped"]) > 5 else ""
+        print(f"skipped: {len(result['skipped'])} ({', '.join(result['skipped'][:5])}{more})")
+    told = "  ".join(f"{kind} AP {percent(result['figures'][f'{kind}_ap'])} %" for kind in kinds)
+    print(f"{result['figures']['images']:,} images  {told}")
+
+
+def predict(arguments: Sequence[str]) -> None:
+    """Find objects in images and draw them"""
+    from rexnet.data.decode import printable
+    from rexnet.detection.predict import RESULTS, DetectPredictConfig, predict_files
+
+    config = read_options("detect predict", DetectPredictConfig, arguments)
+    for found in predict_files(config):
+        counts = ", ".join(f"{count} {name}" for name, count in found.counts.items()) or "nothing"
+        print(f"left out: {found.error}" if found.error else f"{printable(found.image)}: {counts}")
+    print(f"pictures and {RESULTS}: {config.out}")
+
+
+def convert(arguments: Sequence[str]) -> None:
+    """Make a COCO folder from Pascal VOC or YOLO"""
+    from rexnet.data.detection_formats import ConvertConfig, convert_data
+
+    config = read_options("detect convert", ConvertConfig, arguments)
+    converted = convert_data(config)
+    for side, images in converted.images.items():
+        print(f"{side}: {images:,} images with {converted.boxes[side]:,} objects")
+    if converted.left_out:
+        more = [f"and {len(converted.left_out) - 5:,} more"] if len(converted.left_out) > 5 else []
+        print("\n".join(["left out:", *(f"  {line}" for line in [*converted.left_out[:5], *more])]))
+    print(f"use it: rexnet detect train {config.output}")
+
+
+def demo(arguments: Sequence[str]) -> None:
+    """Draw a data set of shapes to try detection"""
+    from rexnet.data.shape_drawings import DemoConfig, draw_demo
+
+    config = read_options("detect demo", DemoConfig, arguments)
+    draw_demo(config)
+    print(f"use it: rexnet detect train {config.output} --detector mask_rcnn")

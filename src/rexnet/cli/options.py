@@ -1,0 +1,41 @@
+"""Reading a command's options, and ending with a sentence."""
+
+import io
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from typing import Any, NoReturn
+
+
+def fail(sentence: str, *, code: int) -> NoReturn:
+    """Ends the program with this sentence and exit code."""
+    print(f"rexnet: {sentence}", file=sys.stderr)
+    sys.exit(code)
+
+
+def read_options(command: str, kind: type, arguments: Sequence[str], **more: Any) -> Any:
+    """`kind` from the words of a command. A value out of range ends the program with its sentence, like any mistake."""
+    import tyro
+
+    marks = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(kind, prog=f"rexnet {command}", args=arguments, config=marks, **more)
+    except SystemExit as stop:
+        if sentence := _refusal(stop):
+            fail(sentence, code=2)
+        sys.stderr.write(said.getvalue())
+        raise
+
+
+def _refusal(error: BaseException | None) -> str | None:
+    """The sentence of the ValueError of ours that tyro turned into its own message, if there was one."""
+    while error is not None:
+        if isinstance(error, ValueError) and error.__traceback__ is not None:
+            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+            if frame.f_globals.get("__name__", "").startswith("rexnet."):
+                return str(error)
+        error = error.__context__
+    return None
