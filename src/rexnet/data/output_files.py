@@ -18,6 +18,21 @@ def check_output_file(path: str | PathLike[str], *, option: str = "--output") ->
         raise ValueError(f"{option} is {printable(path)!r}, which may not be written to; name another file")
 
 
+def check_new_folder(path: str | PathLike[str], *, outside: str | PathLike[str]) -> None:
+    """Raises ValueError where `path` is a file, a folder that holds something, in no folder, or in `outside`."""
+    path, data = Path(path), Path(outside)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{printable(path)} is a file; name a new or an empty folder")
+    if path.is_dir() and (others := sorted(os.listdir(path))):
+        raise ValueError(
+            f"{printable(path)} holds files, such as {printable(others[0])}; name a new or an empty folder"
+        )
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"there is no folder {printable(path.absolute().parent)!r} for {printable(path)}; make it")
+    if data.resolve() in (path.resolve(), *path.resolve().parents):
+        raise ValueError(f"{printable(path)} lies in {printable(data)}, which stays as it is; choose another")
+
+
 def write_whole(
     path: str | PathLike[str], content: str | bytes | memoryview, *, keep: str | PathLike[str] | None = None
 ) -> None:
