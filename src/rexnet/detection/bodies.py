@@ -1,9 +1,9 @@
 """What detectors see an image with: a network that puts out feature maps by stride, ours or one of timm's."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,6 @@ from torch import Tensor, nn
 from rexnet.models.rexnet import RexNet, RexNetConfig, feature_levels
 from rexnet.models.variants import model_config
 from rexnet.models.weights import Source, WeightsError, extract_state_dict, load_weights, read_checkpoint_file
-
-if TYPE_CHECKING:
-    from timm.models.efficientnet import EfficientNet
 
 logger = logging.getLogger(__name__)
 
@@ -98,15 +95,11 @@ def expanded_body(backbone: RexNetConfig | str) -> Body:
     network = _make_timm(backbone)
     if not isinstance(network, EfficientNet):
         raise ValueError(f"backbone is {backbone!r}; of timm's networks SSDLite takes EfficientNets only")
-    block, name = _first_block_of_stride_32(network)
-    extractor = create_feature_extractor(network, {f"{name}.bn1": "16", "bn2": "32"})
-    return TimmBody(extractor, (block.conv_pw.out_channels, network.conv_head.out_channels))
-
-
-def _first_block_of_stride_32(network: "EfficientNet") -> tuple[Any, str]:
     before = next(info["module"] for info in network.feature_info if info["reduction"] == 16)
-    name = f"blocks.{int(before.rpartition('.')[2]) + 1}.0"
-    return network.get_submodule(name), name
+    first = f"blocks.{int(before.rpartition('.')[2]) + 1}.0"
+    layers = [network.get_submodule(name) for name in (f"{first}.conv_pw", "conv_head")]
+    extractor = create_feature_extractor(network, {f"{first}.bn1": "16", "bn2": "32"})
+    return TimmBody(extractor, [layer.get_parameter("weight").shape[0] for layer in layers])
 
 
 def _make_timm(backbone: str, **options: Any) -> Any:
@@ -130,13 +123,14 @@ def load_body(body: nn.Module, backbone: RexNetConfig | str, weights: Source) ->
         found, source = network.state_dict(), report.source
         found = {key: value for key, value in found.items() if key not in report.not_loaded}
     else:
-        content = weights if isinstance(weights, dict) else read_checkpoint_file(str(weights))
-        found, source = extract_state_dict(content, source=str(weights)), repr(weights)
+        given = isinstance(weights, Mapping)
+        source = "the given state dict" if given else repr(str(weights))
+        found = extract_state_dict(weights if given else read_checkpoint_file(weights), source=source)
     own_network = body.get_submodule("network")
     own = own_network.state_dict()
     taken = {key: found[key] for key in own if key in found and found[key].shape == own[key].shape}
     missing = [key for key in own if key not in taken and not key.endswith("num_batches_tracked")]
     if missing:
-        raise WeightsError(f"{source} lacks {missing[0]} as {backbone} has it; pass a file that fits the backbone")
+        raise WeightsError(f"{source} lacks {missing[0]} as the backbone has it; pass a file that fits the backbone")
     own_network.load_state_dict({**own, **taken})
     logger.info("%d of %d backbone tensors loaded from %s", len(taken), len(own), source)
