@@ -56,7 +56,7 @@ def draw(images: int, *, masks: bool) -> tuple[dict[str, Any], list[dict[str, An
     rows: list[dict[str, Any]] = []
     for image in coco["images"]:
         objects, names = boxes(random, random.poisson(OBJECTS), size_px), random.integers(1, CLASSES + 1, 100)
-        found = boxes(random, random.integers(0, DETECTIONS + 1), size_px)
+        found = boxes(random, int(random.integers(0, DETECTIONS + 1)), size_px)
         found_names = random.integers(1, CLASSES + 1, len(found))
         if len(objects):
             near, source = random.random(len(found)) < 0.6, random.integers(0, len(objects), len(found))
@@ -81,11 +81,11 @@ def boxes(random: np.random.Generator, count: int, size_px: int) -> np.ndarray:
 
 def ellipse(box: np.ndarray, size_px: int) -> dict[str, Any]:
     """The ellipse within a box, as run lengths."""
-    from pycocotools import mask
+    from hotcoco.mask import encode
 
     along = np.arange(size_px) + 0.5
     x, y = ((along - box[axis]) / box[axis + 2] * 2 - 1 for axis in (0, 1))
-    found = mask.encode(np.asfortranarray((y[:, None] ** 2 + x[None] ** 2 <= 1).astype(np.uint8)))
+    found = encode((y[:, None] ** 2 + x[None] ** 2 <= 1).astype(np.uint8))
     return {"size": found["size"], "counts": found["counts"].decode("ascii")}
 
 
@@ -95,10 +95,11 @@ def score_with_pycocotools(coco: dict[str, Any], rows: list[dict[str, Any]], kin
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
+        # Its annotations of types know files only.
+        truth: Any = COCO()
         truth.dataset = coco
         truth.createIndex()
-        evaluator = COCOeval(truth, truth.loadRes(rows), {"box": "bbox", "mask": "segm"}[kind])
+        evaluator = COCOeval(truth, truth.loadRes(rows), "bbox" if kind == "box" else "segm")
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
