@@ -79,8 +79,9 @@ def convert(arguments: Sequence[str]) -> None:
 
 def demo(arguments: Sequence[str]) -> None:
     """Draw a data set of shapes to try detection"""
-    from rexnet.data.shape_drawings import DemoConfig, draw_demo
+    from rexnet.detection.demo import DemoConfig, draw_demo
 
     config = read_options("detect demo", DemoConfig, arguments)
-    draw_demo(config)
+    drawn = draw_demo(config)
+    print(", ".join(f"{side}: {images:,} images" for side, images in drawn.items()))
     print(f"use it: rexnet detect train {config.output} --detector mask_rcnn")
