@@ -127,5 +127,5 @@ def _without_lost_objects(sample: Sample) -> Sample:
     sides = sample.boxes[:, 2:] - sample.boxes[:, :2]
     kept = (sides >= LEAST_SIDE_PX).all(dim=1)
     if sample.masks is not None:
-        kept &= sample.masks.flatten(1).any(dim=1)
+        kept &= (sample.masks.flatten(1) > 0).any(dim=1)
     return sample.keep(kept)
