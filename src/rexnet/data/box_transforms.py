@@ -4,7 +4,7 @@ A picture is resized once, in one of two places. Without `short_side_px` the tra
 brings each picture to its own size, in training as in evaluation; zoom_out and iou_crop still vary the scale of
 objects, because they only add or cut away margins. With `short_side_px` the transform resizes, and the detector must
 not: `DetectionTransform.resizes` says so, and torchvision's detectors then leave training pictures as they are when
-built with `_skip_resize=True`. They interpolate alike, so both places give the same pixels up to a rounding.
+built with `_skip_resize=True`. They interpolate alike, so both places give the same pixels up to one of 255 levels.
 
 torchvision's transforms are imported on first use: reading a configuration or `--help` must not wait for them.
 """
@@ -127,5 +127,5 @@ def _without_lost_objects(sample: Sample) -> Sample:
     sides = sample.boxes[:, 2:] - sample.boxes[:, :2]
     kept = (sides >= LEAST_SIDE_PX).all(dim=1)
     if sample.masks is not None:
-        kept &= (sample.masks.flatten(1) > 0).any(dim=1)
+        kept &= sample.masks.flatten(1).any(dim=1).bool()
     return sample.keep(kept)

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterable
+from operator import mul
 from typing import Any, final
 
 import numpy as np
 
 _NONE, _POLYGONS, _RUNS = 0, 1, 2
+_NUMBERS = {int, float}
 
 
 class BadSegmentError(ValueError):
@@ -116,19 +118,19 @@ def runs_to_mask(runs: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
 
 
 def _why_no_polygon(ring: Any, height_px: int, width_px: int) -> str | None:
-    if not isinstance(ring, list) or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in ring):
+    # A full-size file has tens of millions of coordinates, hence no loop over them where a built-in does.
+    if not isinstance(ring, list) or not _NUMBERS.issuperset(map(type, ring)):
         return f"is {ring!r:.40}, no list of numbers"
     if len(ring) < 6 or len(ring) % 2:
         return f"has {len(ring)} coordinates; three points or more are needed, each with two"
-    if not all(abs(value) < math.inf for value in ring):
+    if not math.isfinite(sum(value for value in ring if type(value) is float)):
         return "has a coordinate that is not finite"
     reach_px = 2 * max(height_px, width_px)
-    if not all(-reach_px <= value <= reach_px for value in ring):
+    if min(ring) < -reach_px or max(ring) > reach_px:
         return "reaches far out of the picture"  # filling it would take memory for every pixel on the way
-    x, y = np.array(ring[::2], dtype=np.float64), np.array(ring[1::2], dtype=np.float64)
-    if abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) < 1e-6:
-        return "encloses no area"
-    return None
+    x, y = ring[::2], ring[1::2]
+    twice_area = sum(map(mul, x, y[1:] + y[:1])) - sum(map(mul, y, x[1:] + x[:1]))
+    return "encloses no area" if abs(twice_area) < 1e-6 else None
 
 
 def _checked_runs(value: dict[str, Any], height_px: int, width_px: int) -> list[int]:

@@ -34,17 +34,24 @@ class DetectorOptions:
     """Pixels that an image's shorter side is resized to; None: 800, of ssdlite 320."""
     max_size: int | None = None
     """Limit of the longer side in pixels; None: 1333, of ssdlite the shorter."""
+    proposals: int | None = None
+    """Regions an image that faster_rcnn and mask_rcnn look at closely; None: 1000. Fewer are faster, and enough where
+    images hold few objects."""
 
     def __post_init__(self) -> None:
         for name in ("min_size", "max_size"):
             value = getattr(self, name)
             require(value is None or value >= 32, name, value, "32 or more, or None")
+        require(self.proposals is None or self.proposals >= 8, "proposals", self.proposals, "8 or more, or None")
 
-    def sizes(self) -> dict[str, int]:
+    def overrides(self) -> dict[str, int]:
         """The fields of DetectorConfig that are asked for."""
-        if self.detector == "ssdlite" and self.min_size is not None and self.max_size is None:
-            return {"min_size_px": self.min_size, "max_size_px": self.min_size}
-        asked = {"min_size_px": self.min_size, "max_size_px": self.max_size}
+        square = self.detector == "ssdlite" and self.max_size is None
+        asked = {
+            "min_size_px": self.min_size,
+            "max_size_px": self.min_size if square else self.max_size,
+            "proposals": self.proposals,
+        }
         return {name: value for name, value in asked.items() if value is not None}
 
 
@@ -70,11 +77,12 @@ class DetectTrainConfig:
         """ValueError for groups that do not go together; not at construction, where the recipe is not known yet."""
         if not self.data:
             raise ValueError("no data given; name a folder in COCO's layout, or make one with rexnet detect demo")
-        if self.augment.short_side_px and self.network.detector == "ssdlite":
-            raise ValueError(
-                f"--short-side-px is {self.augment.short_side_px}, but ssdlite resizes every image to one square; "
-                "allowed: none"
-            )
+        if self.network.detector != "ssdlite":
+            return
+        for name, value in (("short-side-px", self.augment.short_side_px), ("proposals", self.network.proposals)):
+            if value:
+                reason = "takes every image as one square and has no second stage"
+                raise ValueError(f"--{name} is {value}, but ssdlite {reason}; allowed: none")
 
     @property
     def subject(self) -> tuple[str, str]:

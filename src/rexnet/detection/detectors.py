@@ -32,6 +32,9 @@ class DetectorConfig:
     """What an image's shorter side is resized to."""
     max_size_px: int
     """What its longer side may have then. SSDLite resizes to squares: both are its side."""
+    proposals: int = 1000
+    """Regions of an image that the second stage looks at; in training it draws about half as many out of twice as many,
+    512 of 2000. SSDLite has no second stage."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -43,6 +46,8 @@ class DetectorConfig:
             raise ValueError(
                 f"min_size_px and max_size_px are {sizes[0]} and {sizes[1]}; allowed: whole numbers from 32, in order"
             )
+        if not isinstance(self.proposals, int) or self.proposals < 8:
+            raise ValueError(f"proposals is {self.proposals!r}; allowed: whole numbers from 8")
         if self.kind == "ssdlite" and sizes[0] != sizes[1]:
             raise ValueError(f"min_size_px and max_size_px are {sizes[0]} and {sizes[1]}; ssdlite takes squares")
 
@@ -91,8 +96,15 @@ def build_detector(config: DetectorConfig) -> nn.Module:
         model = make_ssdlite(config.backbone, num_classes=config.num_classes + 1, size_px=config.min_size_px)
     else:
         made = FasterRCNN if config.kind == "faster_rcnn" else MaskRCNN
-        sizes = {"min_size": config.min_size_px, "max_size": config.max_size_px}
-        model = made(Pyramid(config.backbone), num_classes=config.num_classes + 1, **sizes)
+        model = made(
+            Pyramid(config.backbone),
+            num_classes=config.num_classes + 1,
+            min_size=config.min_size_px,
+            max_size=config.max_size_px,
+            rpn_post_nms_top_n_train=2 * config.proposals,
+            rpn_post_nms_top_n_test=config.proposals,
+            box_batch_size_per_image=512 * config.proposals // 1000,
+        )
     accept_single_values(model)
     keep_coordinates_float32(model)
     vars(model).update(config=config, kind=config.kind)

@@ -62,7 +62,9 @@ def small(data: str, *, kind: Kind) -> DetectTrainConfig:
     """
     single_stage = kind == "ssdlite"
     network = (
-        DetectorOptions(detector=kind) if single_stage else DetectorOptions(detector=kind, min_size=512, max_size=853)
+        DetectorOptions(detector=kind)
+        if single_stage
+        else DetectorOptions(detector=kind, min_size=512, max_size=853, proposals=300)
     )
     return DetectTrainConfig(
         data=data,

@@ -68,7 +68,7 @@ def train(config: DetectTrainConfig) -> dict[str, Any]:
 def build_model(options: DetectorOptions, classes: tuple[str, ...], *, load: bool = True) -> nn.Module:
     """The detector for these classes, with `options.weights` in it if `load`."""
     make = partial(
-        create_detector, options.detector, backbone=options.model, num_classes=len(classes), **options.sizes()
+        create_detector, options.detector, backbone=options.model, num_classes=len(classes), **options.overrides()
     )
     weights = options.weights
     if weights is None or not load:
