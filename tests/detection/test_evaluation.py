@@ -1,6 +1,7 @@
 import copy
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from rexnet.detection.evaluation import evaluate_detector, score, to_coco_rows
 from rexnet.training.distributed import World
+from rexnet.training.interruption import Stopped
 from tests.detection.coco_sets import draw_set, oracle, to_outputs
 
 WORLD = World(device=torch.device("cpu"))
@@ -240,6 +242,24 @@ def test_sets_that_cannot_be_scored_are_refused_before_the_network_runs():
         evaluate_detector(Answers([]), [], Images(coco), world=WORLD)
     with pytest.raises(ValueError, match="has no segmentation"):
         score(coco, rows, kinds=("mask",))
+
+
+def test_asked_to_stop_it_stops_after_the_batch_at_hand():
+    coco, rows = draw_set(0, category_ids=SPARSE_IDS)
+    images = Images(coco, has_masks=False)
+    model, given = Answers(to_outputs(coco, rows, images.category_ids.tolist())), []
+
+    class Asked(list):
+        def __iter__(self):
+            for batch in super().__iter__():
+                given.append(batch)
+                os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
+
+    world = World(device=torch.device("cpu"))
+    with world.stop.listening(), world.stop.deferred(), pytest.raises(Stopped):
+        evaluate_detector(model, Asked(batches(list(range(20)))), images, world=world)
+    assert len(given) == 1
 
 
 def test_a_missing_package_is_one_sentence_before_the_network_runs(monkeypatch):
