@@ -81,11 +81,11 @@ def boxes(random: np.random.Generator, count: int, size_px: int) -> np.ndarray:
 
 def ellipse(box: np.ndarray, size_px: int) -> dict[str, Any]:
     """The ellipse within a box, as run lengths."""
-    from hotcoco.mask import encode
+    from hotcoco import mask
 
     along = np.arange(size_px) + 0.5
     x, y = ((along - box[axis]) / box[axis + 2] * 2 - 1 for axis in (0, 1))
-    found = encode((y[:, None] ** 2 + x[None] ** 2 <= 1).astype(np.uint8))
+    found = mask.encode((y[:, None] ** 2 + x[None] ** 2 <= 1).astype(np.uint8))
     return {"size": found["size"], "counts": found["counts"].decode("ascii")}
 
 

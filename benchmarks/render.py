@@ -188,7 +188,7 @@ def coco_evaluation() -> str:
             f"{row['seconds']['ours'][1]:.2f}",
             f"{row['seconds']['pycocotools'][1]:.1f}",
             f"{row['ratio'][1]:.0f} ({row['ratio'][0]:.0f} to {row['ratio'][2]:.0f})",
-            f"{row['largest_difference_percent']:.0e}",
+            f"{row['largest_difference_percent']:g}",
         ]
         for row in {row["what"]: row for row in records.read("coco_evaluation_cpu")}.values()
     ]

@@ -283,7 +283,7 @@ def _score_together(
             "annotations": [row for row in ground_truth["annotations"] if row["image_id"] in gathered],
         }
         try:
-            outcome = score(seen, [row for image_id in sorted(gathered) for row in gathered[image_id]], kinds=kinds)
+            outcome = score(seen, [row for rows in gathered.values() for row in rows], kinds=kinds)
         except ValueError as error:
             outcome = error
     outcome = world.from_main(outcome)
