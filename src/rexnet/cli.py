@@ -34,8 +34,9 @@ def train(arguments: Sequence[str]) -> None:
     config = _read_options("train", TrainConfig, arguments, default=start)
     run = classify.train(config)["run"]
     if is_main_process():
+        network = next(path for name in ("best.pt", "last.pt") if (path := Path(run, name)).exists())
         print(f"run folder: {run}")
-        print(f"use it:     rexnet predict {Path(run) / 'best.pt'} IMAGE|FOLDER|PATTERN ...")
+        print(f"use it:     rexnet predict {network} IMAGE|FOLDER|PATTERN ...")
 
 
 def validate(arguments: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from rexnet.data.decode import BadImageError
 from rexnet.models.variants import create_model
 from rexnet.training import checkpoint
 from rexnet.training.classify import build_model, choose_workers, train
-from rexnet.training.config import NetworkConfig, config_to_dict
+from rexnet.training.config import NetworkConfig, config_from_dict, config_to_dict
 from rexnet.training.distributed import World
 from rexnet.training.run_folder import RunFolder
 from rexnet.training.validate import ValidateConfig, validate
@@ -136,6 +136,21 @@ def test_a_kill_before_the_first_checkpoint_starts_over(at, monkeypatch):
 
 def _interrupt(*args, **more):
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("state", ["missing", "damaged, and now called best.pt.damaged"])
+def test_a_finished_run_that_lost_its_best_network_says_so(trained_run, tmp_path, state, caplog):
+    run = RunFolder(shutil.copytree(trained_run, tmp_path / "run"))
+    config = config_from_dict(run.read("config.json"))
+    again = replace(config, run=replace(config.run, resume=str(run.path), output=None))
+    train(again)
+    assert "best.pt" not in caplog.text
+    run.best.write_bytes(run.best.read_bytes()[:1000])
+    if state == "missing":
+        run.best.unlink()
+    train(again)
+    assert f"best.pt is {state}; {run.last} holds the weights of the last epoch" in caplog.text
+    assert run.path.joinpath("best.pt.damaged").exists() == (state != "missing") and not run.best.exists()
 
 
 def test_resume_refuses_other_data(at, image_folder):

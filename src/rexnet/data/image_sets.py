@@ -64,8 +64,8 @@ def load_image_sets(
       a folder where they have no split.
 
     `shots` leaves so many images of each class to train on, drawn by `seed`; what is held back stays the same. Class
-    folders may be nested or linked. Names that start with a dot and files without an image extension are left out.
-    Classes are in plain sorted order of their names ("10" before "2").
+    folders may be nested (what is below one is of that class) or linked. Names that start with a dot and files without
+    an image extension are left out. Classes are in plain sorted order of their names ("10" before "2").
 
     Raises ValueError for data that does not exist or has no class folders, a class without images, fewer than two
     classes, and a class that is missing on one side.
@@ -143,7 +143,7 @@ def _labelled_folder(root: Path, split: Literal["train", "val"], drawn: DrawnSpl
     folder = chosen or train_folder or root
     by_class = _class_files(folder)
     if empty := [name for name, paths in by_class.items() if not paths]:
-        logger.warning("%s: left out class folders without images: %s", printable(folder), _some(empty))
+        logger.warning("%s: left out classes without images: %s", printable(folder), _some(empty))
     images = _file_images({name: paths for name, paths in by_class.items() if paths})
     if not val_folder and (side := _drawn_side(images, drawn, split)):
         return side
@@ -231,10 +231,28 @@ def _non_empty_class_files(folder: Path) -> dict[str, list[str]]:
     by_class = _class_files(folder)
     empty = [name for name, paths in by_class.items() if not paths]
     if empty:
-        raise ValueError(f"class folders without images in {printable(folder)}: {_some(empty)}")
+        text = f"class without images in {printable(folder)}: {_some(empty)}"
+        raise ValueError(f"{text}; put images into the folders, or remove them")
+    inner = {name: _inner_folders(os.path.join(folder, name), paths) for name, paths in by_class.items()}
     if len(by_class) < 2:
-        raise ValueError(f"{printable(folder)} has one class folder, {_some(by_class)}: two or more are needed")
+        found = _some(*inner.values())
+        hint = f"; if {found} in it are the classes, move them one level up" if found else ""
+        raise ValueError(f"{printable(folder)} has one class folder, {_some(by_class)}: two or more are needed{hint}")
+    if all(inner.values()) and (merged := [name for name, names in inner.items() if len(names) > 1]):
+        text = "%s: no class folder holds images itself; the sub-folders of each count as one class: %s"
+        logger.warning(text, printable(folder), _some(f"{name} ({_some(inner[name])})" for name in merged))
     return by_class
+
+
+def _inner_folders(class_folder: str, paths: Sequence[str]) -> list[str]:
+    """The folders in a class folder that hold its images; none where an image lies in the class folder itself."""
+    parts = (path[len(class_folder) + 1 :].partition(os.sep) for path in paths)
+    names: dict[str, None] = {}
+    for name, deeper, _ in parts:
+        if not deeper:
+            return []
+        names[name] = None
+    return list(names)
 
 
 def _class_files(folder: Path) -> dict[str, list[str]]:

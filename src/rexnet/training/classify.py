@@ -19,7 +19,7 @@ from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
 from rexnet.data.transforms import TrainTransform, batch_mixer
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import create_model
-from rexnet.models.weights import load_weights, read_weights
+from rexnet.models.weights import WeightsError, load_weights, read_weights
 from rexnet.training import checkpoint
 from rexnet.training.config import GOAL_NAMES, NetworkConfig, TrainConfig
 from rexnet.training.distributed import World, joined
@@ -78,7 +78,22 @@ def train(config: TrainConfig) -> dict[str, Any]:
                 run.write("summary.json", summary)
                 figure, name = best[f"val_{goal}"], GOAL_NAMES[goal]
                 logger.info("best %s %.2f %%, of epoch %d: %s", name, figure, best["epoch"], run.best)
+                if resumes:
+                    _warn_of_lost_best(run)
     return summary
+
+
+def _warn_of_lost_best(run: RunFolder) -> None:
+    """A run that goes on does not read best.pt, and replaces it only by something better."""
+    try:
+        checkpoint.read(run.best)
+    except WeightsError:
+        state = "missing"
+        if run.best.exists():
+            state = f"damaged, and now called {run.best.name}.damaged"
+            run.best.replace(run.best.with_name(f"{run.best.name}.damaged"))
+        text = "but %s is %s; %s holds the weights of the last epoch and can be used like it"
+        logger.warning(text, run.best, state, run.last)
 
 
 def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[TrainBatches, EvalBatches]:
