@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rexnet import cli
 from tests.drawings import draw
 
 
@@ -47,6 +49,15 @@ def test_train_validate_predict_on_a_folder(image_folder, tmp_path):
     again = run_rexnet("train", image_folder, *small, "--epochs", "2", "--output", "run", cwd=tmp_path, expect=1)
     assert again.stderr.startswith("rexnet: ") and "--overwrite" in again.stderr
     assert len(again.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["train", "validate", "predict", "report", "data check", "data shard"])
+def test_help_shows_no_empty_default(command, capsys, caplog):
+    caplog.set_level(logging.INFO, "rexnet")  # which puts back at the end what the command sets
+    with pytest.raises(SystemExit):
+        cli.main([*command.split(), "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--" in shown and "(default: )" not in shown
 
 
 def test_help_and_version_are_quick_and_name_every_command(tmp_path):

@@ -67,11 +67,14 @@ def predict(arguments: Sequence[str]) -> None:
     from rexnet.deploy.predict import PredictConfig, predict_files, render
 
     config = _read_options("predict", PredictConfig, arguments)
-    text = render(predict_files(config), config.format)
+    predictions = predict_files(config)
+    text = render(predictions, config.format)
     if config.output is None:
         print(text, end="")
     else:
         write_whole(config.output, text)
+    if all(prediction.error for prediction in predictions):
+        _fail(f"none of {len(predictions)} files can be read; the first: {predictions[0].error}", code=1)
 
 
 def report(arguments: Sequence[str]) -> None:
