@@ -16,6 +16,7 @@ from rexnet.data.class_balance import class_weights
 from rexnet.data.decode import printable
 from rexnet.data.image_sets import ImageSets, load_image_sets
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
+from rexnet.data.option_checks import OptionError
 from rexnet.data.transforms import TrainTransform, batch_mixer
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import create_model
@@ -231,18 +232,21 @@ def build_model(config: NetworkConfig, classes: tuple[str, ...]) -> RexNet:
 
     The classifier of the weights stays where their class names are the same, and starts anew otherwise.
     """
-    model = create_model(
-        config.model,
-        width=config.width,
-        stem_stride=config.stem_stride,
-        num_classes=len(classes),
-        drop_rate=config.drop_rate,
-        drop_path_rate=config.drop_path_rate,
-    )
+    try:
+        model = create_model(
+            config.model,
+            width=config.width,
+            stem_stride=config.stem_stride,
+            num_classes=len(classes),
+            drop_rate=config.drop_rate,
+            drop_path_rate=config.drop_path_rate,
+        )
+    except ValueError as error:  # of --model or --width
+        raise OptionError(str(error)) from error
     if config.weights is not None:
         weights = read_weights(config.weights)
         if weights.config and weights.config["stem_stride"] != config.stem_stride:
-            raise ValueError(
+            raise OptionError(
                 f"--stem-stride is {config.stem_stride}, but {config.weights} was trained with "
                 f"{weights.config['stem_stride']}; give that"
             )
