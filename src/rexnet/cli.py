@@ -18,7 +18,7 @@ def train(arguments: Sequence[str]) -> None:
     from rexnet.training import classify
     from rexnet.training.config import TrainConfig
     from rexnet.training.distributed import is_main_process
-    from rexnet.training.recipes import FIRST_LOOK, starting_point
+    from rexnet.training.recipes import FIRST_LOOK, named, starting_point
     from rexnet.training.timm_flags import translate
 
     arguments = translate(arguments)
@@ -32,9 +32,10 @@ def train(arguments: Sequence[str]) -> None:
             raise
         start = FIRST_LOOK  # an unknown option's value may stand where DATA should
     config = _read_options("train", TrainConfig, arguments, default=start)
-    run = classify.train(config)["run"]
+    run = classify.train(named(config, start))["run"]
     if is_main_process():
-        network = next(path for name in ("best.pt", "last.pt") if (path := Path(run, name)).exists())
+        best = Path(run, "best.pt")
+        network = best if best.exists() else best.with_name("last.pt")
         print(f"run folder: {run}")
         print(f"use it:     rexnet predict {network} IMAGE|FOLDER|PATTERN ...")
 

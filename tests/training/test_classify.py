@@ -70,12 +70,21 @@ def test_a_run_leaves_everything_it_promises(tiny_config, image_folder, caplog):
     assert summary["best"] == max(run.rows(), key=lambda row: row["val_top1"])
     assert summary["best"]["val_images"] == 12 and summary["skipped"] == []
     assert "36 train / 12 val images of 3 classes" in caplog.text and "epoch 3/3" in caplog.text
+    assert "padding" not in caplog.text, "16 pixels fill the one cell of the last feature map"
 
     model = rexnet.load(run.best)
     assert model.classes == ("cat", "dog", "fox") and model.preprocess == tiny_config.input.preprocess()
     found = validate(ValidateConfig(checkpoint=str(run.best), data=str(image_folder), device="cpu", batch_size=5))
     assert found["top1"] == summary["best"]["val_top1"] and found["images"] == 12
     assert found["loss"] == pytest.approx(summary["best"]["val_loss"], rel=1e-5)
+
+
+def test_images_smaller_than_the_stride_are_said_once(tiny_config, changed, caplog):
+    config = changed(changed(tiny_config, "schedule", epochs=1), "input", image_size=8)
+    train(config)
+    said = [message for message in caplog.messages if "padding" in message]
+    assert len(said) == 1 and said[0].startswith("--image-size 8 is below the stride of rexnet_010, 16: ")
+    assert said[0].endswith("; 32 or more would suit it")
 
 
 @pytest.mark.parametrize("mixed", [False, True])

@@ -20,7 +20,7 @@ from rexnet.data.option_checks import OptionError
 from rexnet.data.transforms import TrainTransform, batch_mixer
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import create_model
-from rexnet.models.weights import WeightsError, load_weights, read_weights
+from rexnet.models.weights import load_weights, read_weights
 from rexnet.training import checkpoint
 from rexnet.training.config import GOAL_NAMES, NetworkConfig, TrainConfig
 from rexnet.training.distributed import World, joined
@@ -59,6 +59,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
         if config.transfer.freeze == "all":
             check_frozen_backbone(config)
         check_optimizer(model, config.optim, config.schedule, total_batch=config.run.batch_size * world.size)
+        if world.is_main:
+            _warn_of_few_pixels(model, config.input.image_size)
         batches = _make_batches(sets, config, world)
         with closing(open_run(config, world)) as run:
             _note_sets(sets, config, run=run, world=world)
@@ -80,21 +82,17 @@ def train(config: TrainConfig) -> dict[str, Any]:
                 figure, name = best[f"val_{goal}"], GOAL_NAMES[goal]
                 logger.info("best %s %.2f %%, of epoch %d: %s", name, figure, best["epoch"], run.best)
                 if resumes:
-                    _warn_of_lost_best(run)
+                    checkpoint.warn_of_lost_best(run)
     return summary
 
 
-def _warn_of_lost_best(run: RunFolder) -> None:
-    """A run that goes on does not read best.pt, and replaces it only by something better."""
-    try:
-        checkpoint.read(run.best)
-    except WeightsError:
-        state = "missing"
-        if run.best.exists():
-            state = f"damaged, and now called {run.best.name}.damaged"
-            run.best.replace(run.best.with_name(f"{run.best.name}.damaged"))
-        text = "but %s is %s; %s holds the weights of the last epoch and can be used like it"
-        logger.warning(text, run.best, state, run.last)
+def _warn_of_few_pixels(model: RexNet, image_size_px: int) -> None:
+    """One cell of the last feature map that the image fills is few, but can be meant; less than one is padding."""
+    stride = model.config.output_stride
+    if image_size_px < stride:
+        text = "--image-size %d is below the stride of %s, %d: its last layers see mostly padding; %s would suit it"
+        better = f"{2 * stride} or more" + (", or --stem-stride 1," if model.config.stem_stride > 1 else "")
+        logger.warning(text, image_size_px, model.name, stride, better)
 
 
 def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[TrainBatches, EvalBatches]:
