@@ -260,17 +260,8 @@ def choose_workers(workers: int | None, world: World) -> int:
 
 
 def _load_sets(config: TrainConfig, world: World) -> ImageSets:
-    # The main process goes first: only one may download.
-    for turn in (True, False):
-        if world.is_main == turn:
-            sets = load_image_sets(
-                config.data,
-                val_fraction=config.input.val_fraction,
-                seed=config.run.seed,
-                shots=config.input.shots,
-            )
-        world.wait()
-    return sets
+    wanted = {"val_fraction": config.input.val_fraction, "seed": config.run.seed, "shots": config.input.shots}
+    return world.in_turns(partial(load_image_sets, config.data, **wanted))
 
 
 def _note_sets(sets: ImageSets, config: TrainConfig, *, run: RunFolder, world: World) -> None:
