@@ -9,6 +9,7 @@ from PIL import Image
 
 from rexnet.data.decode import BadImageError
 from rexnet.data.image_sets import load_image_sets, load_labelled_images, small_images
+from tests.tars import names_of
 
 
 def make(root: Path, *names: str, size: tuple[int, int] = (9, 7)) -> Path:
@@ -17,10 +18,6 @@ def make(root: Path, *names: str, size: tuple[int, int] = (9, 7)) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", size, (number % 256, number // 256, 77)).save(path)
     return root
-
-
-def names_of(images) -> list[str]:
-    return [images.name(index) for index in range(len(images))]
 
 
 class TestTwoFolders:
