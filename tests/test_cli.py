@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rexnet import cli
 from tests.drawings import draw
 
 
@@ -47,6 +49,15 @@ def test_train_validate_predict_on_a_folder(image_folder, tmp_path):
     again = run_rexnet("train", image_folder, *small, "--epochs", "2", "--output", "run", cwd=tmp_path, expect=1)
     assert again.stderr.startswith("rexnet: ") and "--overwrite" in again.stderr
     assert len(again.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["train", "validate", "predict", "report", "data check", "data shard"])
+def test_help_shows_no_empty_default(command, capsys, caplog):
+    caplog.set_level(logging.INFO, "rexnet")  # which puts back at the end what the command sets
+    with pytest.raises(SystemExit):
+        cli.main([*command.split(), "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--" in shown and "(default: )" not in shown
 
 
 def test_help_and_version_are_quick_and_name_every_command(tmp_path):
@@ -124,15 +135,17 @@ def test_ctrl_c_ends_data_commands_at_once(command, tmp_path):
         (("data", "shard", ".", "x"), 1, "lies in"),
         (("train", "no/such/folder"), 1, "no/such/folder"),
         (("train", "digits", "--lr", "-1"), 2, "rexnet: --lr is -1.0; allowed: above 0"),
-        (("train", "--optimizer", "sgdd"), 1, "--optimizer is 'sgdd'; allowed: sgd"),
-        (("train", "--auto-augment", "randd"), 1, "--auto-augment is 'randd', which timm does not know; allowed"),
-        (("train", "--min-lr", "7"), 1, "--min-lr is 7; allowed: at most the learning rate"),
+        (("train", "--optimizer", "sgdd"), 2, "--optimizer is 'sgdd'; allowed: sgd"),
+        (("train", "--auto-augment", "randd"), 2, "--auto-augment is 'randd', which timm does not know; allowed"),
+        (("train", "--min-lr", "7"), 2, "--min-lr is 7; allowed: at most the learning rate"),
         (("train", "--crop-scale", "0", "2"), 2, "--crop-scale is (0.0, 2.0); allowed"),
         (("train", "--image-size", "0"), 2, "--image-size is 0; allowed: 1 or more"),
         (("predict", "no.pt", ".", "--top-k", "0"), 2, "--top-k is 0; allowed: 1 or more"),
         (("predict", "no.pt", ".", "--output", "no/folder.json"), 1, "there is no folder 'no'"),
         (("validate", "no.pt", "digits", "--output", "."), 1, "--output is '.', a folder"),
-        (("train", "digits", "--model", "resnet50"), 1, "there is no model 'resnet50'"),
+        (("train", "digits", "--model", "resnet50"), 2, "there is no model 'resnet50'"),
+        (("train", "digits", "--model", "rexnet", "--width", "0"), 2, "rexnet: width is 0.0; allowed: above 0"),
+        (("train", "digits", "--freeze", "3"), 2, "rexnet: --freeze is 3; allowed: 0, because nothing is learned yet"),
         (("train", "digits", "--device", "cuda:9"), 1, "this machine allows"),
         (("validate", "no.pt", "digits"), 1, "no.pt"),
         (("predict", "no.pt", "."), 1, "holds no images"),

@@ -44,6 +44,13 @@ def test_commands_and_python_run(tmp_path):
         run("-c", script, cwd=tmp_path)
 
 
+@pytest.mark.slow
+def test_the_page_on_python_runs(tmp_path):
+    page = (ROOT / "docs" / "python.md").read_text()
+    scripts = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    run("-c", "\n".join([*scripts, "assert [len(part) for part in maps] == [1] * 5"]), cwd=tmp_path)
+
+
 def test_links_lead_somewhere():
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text()):

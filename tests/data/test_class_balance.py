@@ -12,6 +12,7 @@ from rexnet.data.labelled_images import ArrayImages, FileImages
 from rexnet.data.loaders import TrainBatches
 from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform
 from tests.drawings import draw_folder
+from tests.tars import names_of
 
 TRANSFORM = TrainTransform(Preprocess(image_size_px=16, crop_ratio=1.0), AugmentConfig(random_erasing=0.5))
 
@@ -20,10 +21,6 @@ def gray(targets: np.ndarray, classes: int = 3) -> ArrayImages:
     pixels = np.random.default_rng(0).integers(0, 256, (len(targets), 12, 10, 3), dtype=np.uint8)
     names = tuple(map(str, range(classes)))
     return ArrayImages(pixels, targets, names, label="noise", numbers=np.arange(len(targets)))
-
-
-def names_of(images) -> set[str]:
-    return {images.name(index) for index in range(len(images))}
 
 
 class TestWeights:
@@ -110,12 +107,12 @@ class TestShots:
         before = set[str]()
         for shots in (1, 2, 5, 9):
             few = draw_shots(images, shots, seed=4)
-            assert np.bincount(few.targets).tolist() == [shots] * 3 and before < names_of(few)
+            assert np.bincount(few.targets).tolist() == [shots] * 3 and before < set(names_of(few))
             for index in range(len(few)):
                 number = int(few.name(index).rpartition("/")[2])
                 assert images.targets[number] == few.targets[index]
                 assert few.load(index).tobytes() == images.load(number).tobytes()
-            before = names_of(few)
+            before = set(names_of(few))
         assert names_of(draw_shots(images, 5, seed=4)) != names_of(draw_shots(images, 5, seed=5))
 
     def test_a_class_with_fewer_keeps_them_and_is_named(self, caplog):
@@ -127,7 +124,9 @@ class TestShots:
     def test_only_the_training_side_shrinks(self, image_folder, tmp_path, sides):
         folder = image_folder if len(sides) == 2 else image_folder / "train"
         all_of_it, few = (load_image_sets(folder, seed=2, shots=shots) for shots in (None, 3))
-        assert names_of(few.val) == names_of(all_of_it.val) and names_of(few.train) < names_of(all_of_it.train)
+        assert names_of(few.val) == names_of(all_of_it.val) and set(names_of(few.train)) < set(
+            names_of(all_of_it.train)
+        )
         assert np.bincount(few.train.targets).tolist() == [3, 3, 3]
         assert "9 train / " in few.description and "3 of each class to train on, seed 2)" in few.description
         for images in (few.train, few.val):

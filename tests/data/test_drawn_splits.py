@@ -7,13 +7,9 @@ import pytest
 from rexnet.data.drawn_splits import DrawnSplit, fingerprint
 from rexnet.data.image_sets import load_image_sets, load_labelled_images
 from rexnet.data.labelled_images import FileImages
-from tests.tars import LETTERS, foreign
+from tests.tars import LETTERS, foreign, names_of
 
 CLASSES = ("cat", "dog", "fox")
-
-
-def names_of(images) -> set[str]:
-    return {images.name(index) for index in range(len(images))}
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from PIL import Image
 
 from rexnet.data.decode import BadImageError
 from rexnet.data.image_sets import load_image_sets, load_labelled_images, small_images
+from tests.tars import names_of
 
 
 def make(root: Path, *names: str, size: tuple[int, int] = (9, 7)) -> Path:
@@ -17,10 +18,6 @@ def make(root: Path, *names: str, size: tuple[int, int] = (9, 7)) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", size, (number % 256, number // 256, 77)).save(path)
     return root
-
-
-def names_of(images) -> list[str]:
-    return [images.name(index) for index in range(len(images))]
 
 
 class TestTwoFolders:
@@ -53,7 +50,7 @@ class TestTwoFolders:
     def test_an_empty_class_is_named(self, image_folder):
         (image_folder / "val" / "emu").mkdir()
         (image_folder / "val" / "emu" / "notes.txt").write_text("no image")
-        with pytest.raises(ValueError, match=r"class folders without images in .*val: emu"):
+        with pytest.raises(ValueError, match=r"class without images in .*val: emu; put images into"):
             load_image_sets(image_folder)
 
     def test_no_train(self, image_folder):
@@ -151,6 +148,21 @@ class TestOneFolder:
         with pytest.raises(ValueError, match="has one class folder, a: two or more are needed"):
             load_image_sets(tmp_path)
 
+    def test_classes_one_level_too_deep(self, tmp_path, caplog):
+        make(tmp_path, *(f"all/{name}/{number}.png" for name in ("cat", "dog") for number in range(3)))
+        with pytest.raises(ValueError, match=r"one class folder, all: .* if cat, dog in it are the classes, move them"):
+            load_image_sets(tmp_path)
+        make(tmp_path, "more/cat/1.png", "more/cat/2.png")
+        assert load_image_sets(tmp_path).classes == ("all", "more")
+        assert "sub-folders of each count as one class: all (cat, dog)" in caplog.text
+
+    def test_folders_inside_a_class_are_no_cause_for_a_warning(self, tmp_path, caplog):
+        make(tmp_path, *(f"{name}/images/{number}.png" for name in ("cat", "dog") for number in range(3)))
+        load_image_sets(tmp_path)
+        make(tmp_path, "dog/1.png", "cat/more/1.png")
+        load_image_sets(tmp_path)
+        assert not caplog.records
+
     def test_no_class_folders(self, tmp_path):
         with pytest.raises(ValueError, match="holds no class folders"):
             load_image_sets(tmp_path)
@@ -161,7 +173,7 @@ class TestOneFolder:
     def test_many_bad_classes_are_cut_short(self, tmp_path):
         for number in range(30):
             (tmp_path / f"class{number:02d}").mkdir()
-        with pytest.raises(ValueError, match=r": class00, class01, class02, class03, class04 and 25 more$"):
+        with pytest.raises(ValueError, match=r": class00, class01, class02, class03, class04 and 25 more;"):
             load_image_sets(tmp_path)
 
     @pytest.mark.parametrize("fraction", [0.0, 1.0, -1, float("nan")])

@@ -10,10 +10,7 @@ from scipy.io import savemat
 
 from rexnet.data.image_sets import load_image_sets, small_images
 from rexnet.data.named_sets import _TORCHVISION_SETS, stratified_split
-
-
-def names_of(images) -> list[str]:
-    return [images.name(index) for index in range(len(images))]
+from tests.tars import names_of
 
 
 class TestSplit:

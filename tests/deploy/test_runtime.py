@@ -1,10 +1,13 @@
 import json
+import logging
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import rexnet
+from rexnet import cli
 from rexnet.data.decode import BadImageError
 from rexnet.data.transforms import Preprocess
 from rexnet.deploy.predict import PredictConfig, predict_files, render
@@ -64,6 +67,10 @@ def test_pictures_in_other_modes_and_single_images_are_refused(checkpoint_file, 
     predictor = Predictor.load(checkpoint_file)
     with pytest.raises(ValueError, match="a picture of mode I;16 was given"):
         predictor([Image.new("I;16", (20, 20), 30000)])
+    for wrong in (torch.zeros(3, 48, 48), np.zeros((48, 48, 3), np.uint8), None, 3):
+        with pytest.raises(ValueError, match=rf"is a {type(wrong).__name__}; allowed: a path, the bytes") as refused:
+            list(predictor.stream([wrong], bad_image="skip"))
+        assert not isinstance(refused.value, BadImageError), "nothing to skip: the caller is wrong, not the file"
     with pytest.raises(ValueError, match="images is a single str; pass a list"):
         predictor(str(next((pictures / "deep").iterdir())))
 
@@ -124,9 +131,15 @@ def test_class_names_must_fit_the_model():
         Predictor(model, classes=("a", "b"), preprocess=Preprocess())
 
 
-def test_nothing_readable_is_an_error(checkpoint_file, tmp_path):
+def test_nothing_readable_is_listed_and_an_error(checkpoint_file, tmp_path, capsys, caplog):
+    caplog.set_level(logging.INFO, "rexnet")  # which puts back at the end what the command sets
     (tmp_path / "a.jpg").write_bytes(b"")
     (tmp_path / "b.jpg").symlink_to("nowhere")
-    config = PredictConfig(checkpoint=str(checkpoint_file), images=(str(tmp_path),), bad_image="skip")
-    with pytest.raises(ValueError, match=r"none of 2 files can be read; the first: .*a\.jpg .*the file is empty"):
-        predict_files(config)
+    output = tmp_path / "out.json"
+    for words, shown in (([], 2), (["--output", str(output)], 0)):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["predict", str(checkpoint_file), str(tmp_path), "--bad-image", "skip", *words])
+        said = capsys.readouterr()
+        assert stop.value.code == 1 and "none of 2 files can be read; the first: " in said.err
+        assert said.out.count("left out: ") == shown
+    assert [sorted(item) for item in json.loads(output.read_text())] == [["error", "image", "predictions"]] * 2

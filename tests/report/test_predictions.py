@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from rexnet.data.labelled_images import ArrayImages, FileImages
 from rexnet.data.transforms import Preprocess
 from rexnet.report.predictions import Confusion, Predictions, predict_set
+from rexnet.training.evaluation import ClassCounts
 
 COLOURS = ("red", "green", "blue")
 PREPROCESS = Preprocess(image_size_px=8, crop_ratio=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -68,13 +69,8 @@ def test_figures_are_those_of_a_direct_count():
             )
     assert matrix.sum() == 60
     for index, row in enumerate(found.by_class()):
-        assert (row.name, row.images, row.correct, row.called) == (
-            COLOURS[index],
-            matrix[index].sum(),
-            matrix[index, index],
-            matrix[:, index].sum(),
-        )
-        assert row.recall == row.correct / row.images and row.precision == row.correct / row.called
+        counts = ClassCounts(images=matrix[index].sum(), called=matrix[:, index].sum(), correct=matrix[index, index])
+        assert (row.name, row.counts) == (COLOURS[index], counts)
         assert row.taken_for is not None and row.taken_for.count == max(
             matrix[index, other] for other in range(3) if other != index
         )
@@ -85,8 +81,8 @@ def test_figures_are_those_of_a_direct_count():
 def test_a_class_without_images_has_no_recall():
     found = predict(coloured([(255, 0, 0), (0, 0, 255)], [0, 0]))
     green, blue = found.by_class()[1:]
-    assert green.recall is None and green.precision is None and green.taken_for is None
-    assert blue.recall is None and blue.precision == 0.0
+    assert green.counts.recall is None and green.counts.precision is None and green.taken_for is None
+    assert blue.counts.recall is None and blue.counts.precision == 0.0
     assert found.confusions() == [Confusion(0, 2, 1)]
 
 

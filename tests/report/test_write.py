@@ -158,6 +158,7 @@ def test_a_run_without_a_network_yet(run, output, caplog):
     page = report(run.path, output=output)
     assert "2 of 8 epochs so far." in page.text and page.count("svg") == 4 and page.count("img") == 0
     assert "best.pt does not exist" in page.text and "best.pt does not exist" in caplog.text
+    assert "it was lost after 2 epochs." in page.text and "No epoch has ended" not in page.text
     for name in ("metrics.jsonl", "data.json", "environment.json"):
         (run.path / name).unlink()
     page = report(run.path, output=output)

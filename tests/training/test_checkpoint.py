@@ -127,6 +127,15 @@ def test_a_flipped_bit_in_a_weight_is_found(saved, content):
     assert "damaged" in refusal(saved)
 
 
+def test_a_damaged_file_of_a_run_leads_to_the_ones_beside_it(saved):
+    saved.write_bytes(saved.read_bytes()[:-100])
+    assert refusal(saved).endswith("; download or save it again"), "a file that was copied out of its run"
+    for name in ("config.json", "last.pt", "previous.pt"):
+        (saved.parent / name).touch()
+    assert f"; use last.pt beside it, from which `rexnet train --resume {saved.parent}` would" in refusal(saved)
+    assert "; use previous.pt beside it" in refusal(saved.with_name("last.pt"))
+
+
 class _Attack:
     def __init__(self, sentinel: Path):
         self.sentinel = sentinel

@@ -18,7 +18,7 @@ from rexnet.data.decode import BadImageError
 from rexnet.models.variants import create_model
 from rexnet.training import checkpoint
 from rexnet.training.classify import build_model, choose_workers, train
-from rexnet.training.config import NetworkConfig, config_to_dict
+from rexnet.training.config import NetworkConfig, config_from_dict, config_to_dict
 from rexnet.training.distributed import World
 from rexnet.training.run_folder import RunFolder
 from rexnet.training.validate import ValidateConfig, validate
@@ -70,12 +70,21 @@ def test_a_run_leaves_everything_it_promises(tiny_config, image_folder, caplog):
     assert summary["best"] == max(run.rows(), key=lambda row: row["val_top1"])
     assert summary["best"]["val_images"] == 12 and summary["skipped"] == []
     assert "36 train / 12 val images of 3 classes" in caplog.text and "epoch 3/3" in caplog.text
+    assert "padding" not in caplog.text, "16 pixels fill the one cell of the last feature map"
 
     model = rexnet.load(run.best)
     assert model.classes == ("cat", "dog", "fox") and model.preprocess == tiny_config.input.preprocess()
     found = validate(ValidateConfig(checkpoint=str(run.best), data=str(image_folder), device="cpu", batch_size=5))
     assert found["top1"] == summary["best"]["val_top1"] and found["images"] == 12
     assert found["loss"] == pytest.approx(summary["best"]["val_loss"], rel=1e-5)
+
+
+def test_images_smaller_than_the_stride_are_said_once(tiny_config, changed, caplog):
+    config = changed(changed(tiny_config, "schedule", epochs=1), "input", image_size=8)
+    train(config)
+    said = [message for message in caplog.messages if "padding" in message]
+    assert len(said) == 1 and said[0].startswith("--image-size 8 is below the stride of rexnet_010, 16: ")
+    assert said[0].endswith("; 32 or more would suit it")
 
 
 @pytest.mark.parametrize("mixed", [False, True])
@@ -136,6 +145,21 @@ def test_a_kill_before_the_first_checkpoint_starts_over(at, monkeypatch):
 
 def _interrupt(*args, **more):
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("state", ["missing", "damaged, and now called best.pt.damaged"])
+def test_a_finished_run_that_lost_its_best_network_says_so(trained_run, tmp_path, state, caplog):
+    run = RunFolder(shutil.copytree(trained_run, tmp_path / "run"))
+    config = config_from_dict(run.read("config.json"))
+    again = replace(config, run=replace(config.run, resume=str(run.path), output=None))
+    train(again)
+    assert "best.pt" not in caplog.text
+    run.best.write_bytes(run.best.read_bytes()[:1000])
+    if state == "missing":
+        run.best.unlink()
+    train(again)
+    assert f"best.pt is {state}; {run.last} holds the weights of the last epoch" in caplog.text
+    assert run.path.joinpath("best.pt.damaged").exists() == (state != "missing") and not run.best.exists()
 
 
 def test_resume_refuses_other_data(at, image_folder):

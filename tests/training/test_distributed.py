@@ -1,7 +1,12 @@
 import json
+import os
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -111,6 +116,48 @@ def test_two_processes_do_what_one_does(prime_folder, tmp_path):
         assert result["discarded"] and result["untouched"] and result["shared"]
         assert result["big"] == 2**53 + 1
     assert first["names"] == ["rank 0", "rank 1"]
+
+
+@pytest.mark.parametrize("shared_disk", [True, False])
+def test_one_process_loads_first_on_each_disk(shared_disk, monkeypatch):
+    """Two machines with two processes each, as threads. What one process has loaded, the others of its disk find."""
+    ranks = [(0, 0), (1, 1), (2, 0), (3, 1)]
+    barrier, disks, loads = threading.Barrier(len(ranks), timeout=20), {}, []
+    monkeypatch.setattr(torch.distributed, "barrier", barrier.wait)
+
+    def take_part(rank: int, local_rank: int) -> int:
+        def load() -> int:
+            disk = 0 if shared_disk else rank // 2
+            if disk not in disks:
+                time.sleep(0.05)
+                loads.append(rank)
+                disks[disk] = rank
+            return disks[disk]
+
+        return World(device=torch.device("cpu"), rank=rank, local_rank=local_rank, size=len(ranks)).in_turns(load)
+
+    with ThreadPoolExecutor(len(ranks)) as pool:
+        found = list(pool.map(lambda pair: take_part(*pair), ranks))
+    assert loads == ([0] if shared_disk else [0, 2])
+    assert found == ([0] * 4 if shared_disk else [0, 0, 2, 2])
+
+
+@pytest.mark.slow
+def test_two_machines_validate_what_one_does(trained_run, tmp_path):
+    """Two processes that are each the first of a machine."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    data, result = trained_run.parent / "images", tmp_path / "result.json"
+    command = [sys.executable, "-m", "rexnet", "validate", str(trained_run / "best.pt"), str(data), "--threads", "1"]
+    shared = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    machines = [
+        subprocess.Popen([*command, "--output", str(result)], env={**os.environ, **shared, "RANK": rank})
+        for rank in ("0", "1")
+    ]
+    assert [machine.wait(timeout=120) for machine in machines] == [0, 0]
+    found = json.loads(result.read_text())
+    assert (found["images"], found["top1"]) == (12, 100.0)
 
 
 def test_alone_nothing_communicates():

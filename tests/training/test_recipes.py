@@ -1,3 +1,4 @@
+import logging
 from dataclasses import replace
 from typing import get_args
 
@@ -5,10 +6,11 @@ import pytest
 import torch
 import tyro
 
+from rexnet import cli
 from rexnet.data.transforms import AugmentConfig, Preprocess
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import model_config
-from rexnet.training import checkpoint
+from rexnet.training import checkpoint, classify
 from rexnet.training.classify import build_model
 from rexnet.training.config import NetworkConfig, RecipeName, TrainConfig
 from rexnet.training.distributed import World
@@ -104,6 +106,16 @@ def test_an_option_may_depend_on_what_the_recipe_sets():
     assert command_line("digits --recipe imagenet --erasing-mode const").augment.erasing_mode == "const"
     with pytest.raises(SystemExit):
         command_line("digits --recipe finetune --erasing-mode const")
+
+
+@pytest.mark.parametrize("words", ["", " --recipe auto"])
+def test_the_chosen_recipe_is_told_and_kept(words, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "rexnet")
+    trained = []
+    monkeypatch.setattr(classify, "train", lambda config: trained.append(config) or {"run": "x"})
+    cli.train(f"digits{words}".split())
+    assert trained[0].recipe == "small-image"
+    assert "recipe small-image, for images up to 64 pixels" in caplog.messages
 
 
 def test_options_override_the_recipe_and_nothing_else():

@@ -26,7 +26,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command. Exit code 1 with one sentence for what a user can mend, 2 for a mistyped command or option."""
+    """Runs one command. Exit code 2 for a mistyped command or option and for an option's value that cannot be, 1 for
+    all else that a user can mend; both with one sentence."""
     word, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if rest and f"{word} {rest[0]}" in COMMANDS:
         word, *rest = f"{word} {rest[0]}", *rest[1:]
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(word: str, arguments: Sequence[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
+        from rexnet.data.option_checks import OptionError
         from rexnet.training.distributed import is_main_process
 
         # Of several processes one tells what happens; what goes wrong, each does.
@@ -61,7 +63,7 @@ def _run(word: str, arguments: Sequence[str]) -> None:
     except (ValueError, OSError) as error:
         bad_image = type(error).__name__ == "BadImageError"
         remedy = "; --bad-image skip leaves such files out, rexnet data check finds them all" if bad_image else ""
-        fail(" ".join(str(error).split()) + remedy, code=1)
+        fail(" ".join(str(error).split()) + remedy, code=2 if isinstance(error, OptionError) else 1)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":
             raise

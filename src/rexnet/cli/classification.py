@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rexnet.cli.options import read_options
+from rexnet.cli.options import fail, read_options
 from rexnet.cli.tables import new_table, percent, show
 
 
@@ -12,7 +12,7 @@ def train(arguments: Sequence[str]) -> None:
     from rexnet.training import classify
     from rexnet.training.config import TrainConfig
     from rexnet.training.distributed import is_main_process
-    from rexnet.training.recipes import FIRST_LOOK, starting_point
+    from rexnet.training.recipes import FIRST_LOOK, named, starting_point
     from rexnet.training.timm_flags import translate
 
     arguments = translate(arguments)
@@ -26,10 +26,12 @@ def train(arguments: Sequence[str]) -> None:
             raise
         start = FIRST_LOOK  # an unknown option's value may stand where DATA should
     config = read_options("train", TrainConfig, arguments, default=start)
-    run = classify.train(config)["run"]
+    run = classify.train(named(config, start))["run"]
     if is_main_process():
+        best = Path(run, "best.pt")
+        network = best if best.exists() else best.with_name("last.pt")
         print(f"run folder: {run}")
-        print(f"use it:     rexnet predict {Path(run) / 'best.pt'} IMAGE|FOLDER|PATTERN ...")
+        print(f"use it:     rexnet predict {network} IMAGE|FOLDER|PATTERN ...")
 
 
 def validate(arguments: Sequence[str]) -> None:
@@ -60,11 +62,14 @@ def predict(arguments: Sequence[str]) -> None:
     from rexnet.deploy.predict import PredictConfig, predict_files, render
 
     config = read_options("predict", PredictConfig, arguments)
-    text = render(predict_files(config), config.format)
+    predictions = predict_files(config)
+    text = render(predictions, config.format)
     if config.output is None:
         print(text, end="")
     else:
         write_whole(config.output, text)
+    if all(prediction.error for prediction in predictions):
+        fail(f"none of {len(predictions)} files can be read; the first: {predictions[0].error}", code=1)
 
 
 def report(arguments: Sequence[str]) -> None:

@@ -4,10 +4,9 @@ from typing import Any, final
 
 import numpy as np
 
-from rexnet.data.labelled_images import ImageSet
+from rexnet.data.labelled_images import TRAIN_SIDE, VAL_SIDES, ImageSet
 
 HUGGING_FACE_PREFIX = "hfds/"
-_VAL_SPLITS = ("validation", "val", "valid", "test")
 
 
 @final
@@ -44,8 +43,8 @@ def load_hugging_face(data: str) -> dict[str, HuggingFaceImages]:
         raise ValueError(
             f"{data} cannot be loaded ({reason}); it is the name of a data set on the Hub or a folder"
         ) from error
-    val_split = next((name for name in _VAL_SPLITS if name in loaded), None)
-    sides = {"train": "train" if "train" in loaded else None, "val": val_split}
+    val_split = next((name for name in VAL_SIDES if name in loaded), None)
+    sides = {"train": TRAIN_SIDE if TRAIN_SIDE in loaded else None, "val": val_split}
     found = {side: _split(data, loaded[name], name, datasets) for side, name in sides.items() if name}
     if not found:
         raise ValueError(f"{data} has the splits {', '.join(loaded)}, but needs one called train")

@@ -15,7 +15,7 @@ import numpy as np
 from rexnet.data.class_balance import draw_shots
 from rexnet.data.decode import BadImageError, has_image_extension, image_files, printable, stored_size_px
 from rexnet.data.drawn_splits import DrawnSplit, fingerprint
-from rexnet.data.labelled_images import FileImages, ImageSet
+from rexnet.data.labelled_images import TRAIN_SIDE, VAL_SIDES, FileImages, ImageSet
 from rexnet.data.named_sets import (
     describe_split,
     is_named_set,
@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_VAL_FRACTION = 0.2
 SMALL_IMAGE_PX = 64
-_TRAIN = "train"
-_VAL = ("val", "valid", "validation", "test")
 _HEADERS_TO_PEEK_AT = 32
 
 
@@ -64,8 +62,8 @@ def load_image_sets(
       a folder where they have no split.
 
     `shots` leaves so many images of each class to train on, drawn by `seed`; what is held back stays the same. Class
-    folders may be nested or linked. Names that start with a dot and files without an image extension are left out.
-    Classes are in plain sorted order of their names ("10" before "2").
+    folders may be nested (what is below one is of that class) or linked. Names that start with a dot and files without
+    an image extension are left out. Classes are in plain sorted order of their names ("10" before "2").
 
     Raises ValueError for data that does not exist or has no class folders, a class without images, fewer than two
     classes, and a class that is missing on one side.
@@ -84,10 +82,10 @@ def load_image_sets(
         root = _existing_folder(data)
         title, val_folder = printable(root.resolve().name), _val_folder(root)
         if val_folder:
-            sides = f"{_TRAIN}/, {val_folder.name}/"
-            train, val = _two_folders(root / _TRAIN, val_folder)
+            sides = f"{TRAIN_SIDE}/, {val_folder.name}/"
+            train, val = _two_folders(root / TRAIN_SIDE, val_folder)
         else:
-            whole = _whole_folder(root / _TRAIN if (root / _TRAIN).is_dir() else root)
+            whole = _whole_folder(root / TRAIN_SIDE if (root / TRAIN_SIDE).is_dir() else root)
             train, val = (whole.subset(part) for part in stratified_split(whole.targets, fraction, seed))
     drawn = None
     if whole is not None:
@@ -137,18 +135,19 @@ def load_labelled_images(
 
 
 def _labelled_folder(root: Path, split: Literal["train", "val"], drawn: DrawnSplit | None) -> ImageSet:
-    train_folder = root / _TRAIN if (root / _TRAIN).is_dir() else None
+    train_folder = root / TRAIN_SIDE if (root / TRAIN_SIDE).is_dir() else None
     val_folder = _val_folder(root)
     chosen = train_folder if split == "train" else val_folder
     folder = chosen or train_folder or root
     by_class = _class_files(folder)
     if empty := [name for name, paths in by_class.items() if not paths]:
-        logger.warning("%s: left out class folders without images: %s", printable(folder), _some(empty))
+        logger.warning("%s: left out classes without images: %s", printable(folder), _some(empty))
     images = _file_images({name: paths for name, paths in by_class.items() if paths})
     if not val_folder and (side := _drawn_side(images, drawn, split)):
         return side
     if train_folder and not chosen:
-        raise ValueError(f"{printable(root)} has {_TRAIN}/ but none of {_some(_VAL)}: name the folder to measure on")
+        other = f"none of {_some(VAL_SIDES)}: name the folder to measure on"
+        raise ValueError(f"{printable(root)} has {TRAIN_SIDE}/ but {other}")
     return images if chosen else _told_whole(images, root)
 
 
@@ -200,12 +199,12 @@ def _existing_folder(data: str | Path) -> Path:
 
 
 def _val_folder(root: Path) -> Path | None:
-    return next((root / name for name in _VAL if (root / name).is_dir()), None)
+    return next((root / name for name in VAL_SIDES if (root / name).is_dir()), None)
 
 
 def _two_folders(train_folder: Path, val_folder: Path) -> tuple[ImageSet, ImageSet]:
     if not train_folder.is_dir():
-        raise ValueError(f"{printable(train_folder.parent)} has {val_folder.name}/ but no {_TRAIN}/")
+        raise ValueError(f"{printable(train_folder.parent)} has {val_folder.name}/ but no {TRAIN_SIDE}/")
     sides = [_non_empty_class_files(folder) for folder in (train_folder, val_folder)]
     for here, there, folder in ((0, 1, val_folder), (1, 0, train_folder)):
         missing = sorted(set(sides[here]) - set(sides[there]))
@@ -231,10 +230,28 @@ def _non_empty_class_files(folder: Path) -> dict[str, list[str]]:
     by_class = _class_files(folder)
     empty = [name for name, paths in by_class.items() if not paths]
     if empty:
-        raise ValueError(f"class folders without images in {printable(folder)}: {_some(empty)}")
+        text = f"class without images in {printable(folder)}: {_some(empty)}"
+        raise ValueError(f"{text}; put images into the folders, or remove them")
+    inner = {name: _inner_folders(os.path.join(folder, name), paths) for name, paths in by_class.items()}
     if len(by_class) < 2:
-        raise ValueError(f"{printable(folder)} has one class folder, {_some(by_class)}: two or more are needed")
+        found = _some(*inner.values())
+        hint = f"; if {found} in it are the classes, move them one level up" if found else ""
+        raise ValueError(f"{printable(folder)} has one class folder, {_some(by_class)}: two or more are needed{hint}")
+    if all(inner.values()) and (merged := [name for name, names in inner.items() if len(names) > 1]):
+        text = "%s: no class folder holds images itself; the sub-folders of each count as one class: %s"
+        logger.warning(text, printable(folder), _some(f"{name} ({_some(inner[name])})" for name in merged))
     return by_class
+
+
+def _inner_folders(class_folder: str, paths: Sequence[str]) -> list[str]:
+    """The folders in a class folder that hold its images; none where an image lies in the class folder itself."""
+    parts = (path[len(class_folder) + 1 :].partition(os.sep) for path in paths)
+    names: dict[str, None] = {}
+    for name, deeper, _ in parts:
+        if not deeper:
+            return []
+        names[name] = None
+    return list(names)
 
 
 def _class_files(folder: Path) -> dict[str, list[str]]:

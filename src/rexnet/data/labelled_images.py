@@ -11,6 +11,9 @@ from PIL import Image
 from rexnet.data.decode import BadImageError, open_image
 from rexnet.data.flat_texts import FlatTexts
 
+TRAIN_SIDE = "train"
+VAL_SIDES = ("val", "valid", "validation", "test")
+"""What folders and splits of validation images are called; the first of these that is there counts."""
 Source = str | bytes | Image.Image
 """What a picture comes from: the path of its file, the content of one, or RGB pixels that are upright already."""
 

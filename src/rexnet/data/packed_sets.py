@@ -9,13 +9,12 @@ import numpy as np
 
 from rexnet.data.decode import BadImageError, printable
 from rexnet.data.hugging_face import HUGGING_FACE_PREFIX, HuggingFaceImages, load_hugging_face
+from rexnet.data.labelled_images import TRAIN_SIDE, VAL_SIDES
 from rexnet.data.named_sets import stratified_split
 from rexnet.data.shards import ShardImages, is_shards, load_shards
 
 logger = logging.getLogger(__name__)
 
-_TRAIN = "train"
-_VAL = ("val", "valid", "validation", "test")
 _STREAMS = ("tfds/", "wds/", "hfids/")  # timm's names
 
 
@@ -39,7 +38,7 @@ def is_packed_set(data: str | Path) -> bool:
             f"{printable(data)} is timm's name of a stream, in which no image can be asked for by number; give "
             "hfds/NAME, a folder of tars, or the URL of one that `rexnet data shard` wrote"
         )
-    return is_shards(data, (_TRAIN, *_VAL))
+    return is_shards(data, (TRAIN_SIDE, *VAL_SIDES))
 
 
 def load_packed_set(data: str | Path) -> PackedSet:
@@ -47,9 +46,9 @@ def load_packed_set(data: str | Path) -> PackedSet:
     if isinstance(data, str) and data.startswith(HUGGING_FACE_PREFIX):
         found = load_hugging_face(data)
         return PackedSet(found.get("train"), found.get("val"), printable(data), "its own split")
-    shards, title = load_shards(data, (_TRAIN, *_VAL))
-    val = next((name for name in _VAL if name in shards), None)
-    train = next((name for name in (_TRAIN, "") if name in shards), None)
+    shards, title = load_shards(data, (TRAIN_SIDE, *VAL_SIDES))
+    val = next((name for name in VAL_SIDES if name in shards), None)
+    train = next((name for name in (TRAIN_SIDE, "") if name in shards), None)
     names = [f"{name}/" for name in (train, val) if name]
     return PackedSet(
         None if train is None else shards[train], None if val is None else shards[val], title, ", ".join(names)

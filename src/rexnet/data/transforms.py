@@ -18,7 +18,7 @@ from PIL import Image
 from rexnet.data.crops import CropInterpolation, RandomPaddedCrop, RandomResizedCrop, limit_aspect
 from rexnet.data.erasing import ErasingMode, RandomErasing
 from rexnet.data.labelled_images import Source
-from rexnet.data.option_checks import require
+from rexnet.data.option_checks import OptionError, require
 from rexnet.data.policies import Picture, as_array, on_arrays
 from rexnet.data.views import View, Views
 from rexnet.models.published import IMAGENET_MEAN, IMAGENET_STD
@@ -236,7 +236,7 @@ class TrainTransform:
             )
         except (AssertionError, KeyError, ValueError) as error:
             reason = f" ({error})" if str(error) else ""
-            raise ValueError(
+            raise OptionError(
                 f"--auto-augment is {augment.auto_augment!r}, which timm does not know{reason}; allowed: names "
                 "such as rand-m9-mstd0.5, augmix-m3-w3, original and v0"
             ) from error

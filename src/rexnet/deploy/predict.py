@@ -24,7 +24,11 @@ class PredictConfig:
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """best.pt of a run folder, or a .safetensors file made from it."""
-    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|FOLDER|PATTERN ...")]
+    images: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="IMAGE|FOLDER|PATTERN ...", help_behavior_hint="(required)"),
+    ]
     """Image files, folders (read with all sub-folders) or patterns such as 'photos/*.jpg'."""
     top_k: int = 5
     """Classes to name for each image."""
@@ -63,7 +67,7 @@ class PredictConfig:
 
 def predict_files(config: PredictConfig) -> list[Prediction]:
     """Predictions in the order of the files. A bad one raises BadImageError or, with bad_image "skip", carries its
-    error; ValueError where all of them are bad."""
+    error."""
     if config.output is not None:
         check_output_file(config.output)
     if config.threads:
@@ -73,8 +77,6 @@ def predict_files(config: PredictConfig) -> list[Prediction]:
     stream = predictor.stream(files, top_k=config.top_k, batch_size=config.batch_size, bad_image=config.bad_image)
     predictions = list(stream)
     bad = sum(prediction.error is not None for prediction in predictions)
-    if bad == len(predictions):
-        raise ValueError(f"none of {bad} files can be read; the first: {predictions[0].error}")
     good = len(predictions) - bad
     logger.info("%d %s predicted, %d left out", good, "image" if good == 1 else "images", bad)
     return predictions

@@ -77,7 +77,8 @@ class Predictor:
     def __call__(self, images: Iterable[ImageSource], *, top_k: int = 5) -> list[Prediction]:
         """A list of paths, encoded bytes or upright RGB pictures -> predictions in order.
 
-        BadImageError for one that cannot be read, ValueError for a picture in another mode than RGB.
+        BadImageError for one that cannot be read, ValueError for anything else, such as a tensor or a picture in
+        another mode than RGB.
         """
         return list(self.stream(images, top_k=top_k))
 
@@ -107,6 +108,11 @@ class Predictor:
                 yield from self._predict(chunk, loaded, top_k)
 
     def _load(self, source: ImageSource) -> Tensor | BadImageError:
+        if not isinstance(source, ImageSource):
+            raise ValueError(
+                f"one of the images is a {type(source).__name__}; allowed: a path, the bytes of an image file, or a "
+                "picture of Pillow; `probabilities` takes preprocessed tensors"
+            )
         try:
             image = source if isinstance(source, Image.Image) else open_image(source)
         except BadImageError as error:

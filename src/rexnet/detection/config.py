@@ -7,7 +7,7 @@ import tyro
 
 from rexnet.data.box_transforms import DetectionAugmentConfig
 from rexnet.data.decode import BadImagePolicy
-from rexnet.data.option_checks import require
+from rexnet.data.option_checks import OptionError, require
 from rexnet.detection.detectors import Kind
 from rexnet.training.config import OptimConfig, RunConfig, ScheduleConfig
 
@@ -82,7 +82,7 @@ class DetectTrainConfig:
         for name, value in (("short-side-px", self.augment.short_side_px), ("proposals", self.network.proposals)):
             if value:
                 reason = "takes every image as one square and has no second stage"
-                raise ValueError(f"--{name} is {value}, but ssdlite {reason}; allowed: none")
+                raise OptionError(f"--{name} is {value}, but ssdlite {reason}; allowed: none")
 
     @property
     def subject(self) -> tuple[str, str]:

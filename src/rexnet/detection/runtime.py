@@ -85,7 +85,7 @@ class ObjectPredictor:
     ) -> Iterator[Detections]:
         pictures = [picture for _, picture in loaded if isinstance(picture, Image.Image)]
         tensors = [_tensor(picture).to(self.device) for picture in pictures]
-        outputs = iter(self._model(tensors) if tensors else ())
+        outputs: Iterator[dict[str, Tensor]] = iter(self._model(tensors) if tensors else [])
         for source, picture in loaded:
             name = str(source) if isinstance(source, str | Path) else ""
             if isinstance(picture, BadImageError):

@@ -29,6 +29,14 @@ class WeightsError(ValueError):
     """A weights file, name or state dict that cannot be used; its text is one sentence."""
 
 
+class DamagedFileError(WeightsError):
+    """A weights file that is not what was once written. `finding` is the text without its advice."""
+
+    def __init__(self, finding: str, advice: str = "download or save it again"):
+        super().__init__(f"{finding}; {advice}")
+        self.finding = finding
+
+
 def read_checkpoint_file(path: str | PathLike[str]) -> dict[str, Any]:
     """What a `.pth`, `.pt`, `.bin` or `.safetensors` file holds, on the CPU; the content decides which kind it is.
 
@@ -98,7 +106,7 @@ def _open_regular_file(path: Path) -> BinaryIO:
     if not path.is_file():
         raise WeightsError(f"weights file {str(path)!r} is not a regular file; {allowed}")
     if path.stat().st_size == 0:
-        raise WeightsError(f"weights file {str(path)!r} is empty; download or save it again")
+        raise DamagedFileError(f"weights file {str(path)!r} is empty")
     return path.open("rb")
 
 
@@ -111,9 +119,9 @@ def _describe_foreign_content(path: Path, head: bytes) -> str:
     return f"weights file {str(path)!r} is neither a PyTorch nor a safetensors file; pass one that is"
 
 
-def _damaged(path: Path, error: Exception) -> WeightsError:
+def _damaged(path: Path, error: Exception) -> DamagedFileError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:100]
-    return WeightsError(f"weights file {str(path)!r} is damaged or cut short ({reason}); download or save it again")
+    return DamagedFileError(f"weights file {str(path)!r} is damaged or cut short ({reason})")
 
 
 def _check_archive(path: Path, file: BinaryIO) -> None:

@@ -103,7 +103,11 @@ def _note(notes: list[str], sentence: str) -> None:
 def _load_best(record: RunRecord, notes: list[str]) -> tuple[TrainedRexNet | None, int | None]:
     best = record.folder.best
     if not best.exists():
-        _note(notes, f"{best} does not exist, so nothing is said of pictures and classes: no epoch has ended yet.")
+        why = "no epoch has ended yet"
+        if record.rows:
+            kept = f"; {record.folder.last} is still there" if record.folder.last.exists() else ""
+            why = f"it was lost after {len(record.rows)} epochs{kept}"
+        _note(notes, f"{best} does not exist, so nothing is said of pictures and classes: {why}.")
         return None, None
     try:
         content = checkpoint.read(best)

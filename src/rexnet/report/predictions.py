@@ -13,6 +13,7 @@ from torch.nn import functional
 from rexnet.data.labelled_images import ImageSet
 from rexnet.data.loaders import EvalBatches
 from rexnet.data.transforms import Preprocess
+from rexnet.training.evaluation import ClassCounts
 from rexnet.training.progress import EpochProgress
 
 
@@ -25,23 +26,11 @@ class Confusion(NamedTuple):
 
 
 class ClassFigures(NamedTuple):
-    """One class: its images, those of them called so, everything called so, and its most frequent confusion."""
+    """One class, and its most frequent confusion."""
 
     name: str
-    images: int
-    correct: int
-    called: int
+    counts: ClassCounts
     taken_for: Confusion | None
-
-    @property
-    def recall(self) -> float | None:
-        """Share of its images that were called so, 0 to 1; None without images."""
-        return self.correct / self.images if self.images else None
-
-    @property
-    def precision(self) -> float | None:
-        """Share of what was called so that is it, 0 to 1; None where nothing was."""
-        return self.correct / self.called if self.called else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +107,13 @@ class Predictions:
         count = len(self.classes)
         images, called = (np.bincount(side, minlength=count) for side in (self.targets, self.predicted))
         correct = np.bincount(self.targets[self.targets == self.predicted], minlength=count)
+        rows = images.tolist(), called.tolist(), correct.tolist()
         taken_for: dict[int, Confusion] = {}
         for row in self.confusions():
             taken_for.setdefault(row.target, row)
         return [
-            ClassFigures(name, int(images[index]), int(correct[index]), int(called[index]), taken_for.get(index))
-            for index, name in enumerate(self.classes)
+            ClassFigures(name, ClassCounts(*counts), taken_for.get(index))
+            for index, (name, *counts) in enumerate(zip(self.classes, *rows, strict=True))
         ]
 
 

@@ -144,7 +144,7 @@ def _cell(count: int, total: int, right: bool) -> Markup:
 
 
 def _classes(predictions: Predictions, heading: str) -> Markup:
-    figures = sorted(predictions.by_class(), key=lambda row: (row.recall is None, row.recall, row.name))
+    figures = sorted(predictions.by_class(), key=lambda row: (row.counts.recall is None, row.counts.recall, row.name))
     rows = [_class_row(row, predictions.classes) for row in figures[:MAX_CLASS_ROWS]]
     heads = ["class", "images", "right", "recall", "precision", "most often taken for"]
     caption = (
@@ -160,10 +160,11 @@ def _classes(predictions: Predictions, heading: str) -> Markup:
 
 def _class_row(row: ClassFigures, classes: Sequence[str]) -> list[object]:
     taken_for = f"{classes[row.taken_for.predicted]} ({row.taken_for.count:,})" if row.taken_for else "-"
-    recall = "-" if row.recall is None else percent(row.recall)
-    meter = None if row.recall is None else tag("span", class_="meter", style=f"--share:{row.recall:.2f}")
-    precision = "-" if row.precision is None else percent(row.precision)
-    return [row.name, f"{row.images:,}", f"{row.correct:,}", join(recall, meter), precision, taken_for]
+    counts = row.counts
+    recall = "-" if counts.recall is None else percent(counts.recall)
+    meter = None if counts.recall is None else tag("span", class_="meter", style=f"--share:{counts.recall:.2f}")
+    precision = "-" if counts.precision is None else percent(counts.precision)
+    return [row.name, f"{counts.images:,}", f"{counts.correct:,}", join(recall, meter), precision, taken_for]
 
 
 def time_section(record: RunRecord, heading: str) -> Markup:

@@ -19,7 +19,9 @@ from rexnet.training.distributed import choose_device
 class ReportConfig:
     """Shows what happened in training runs, as one HTML page that needs no other file and no network."""
 
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]
+    runs: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...", help_behavior_hint="(required)")
+    ]
     """Folders of runs, finished or still going; several are compared."""
     output: str | None = None
     """The page; None: report.html in the folder of a single run, in the current folder for several."""

@@ -16,7 +16,9 @@ from rexnet.data.drawn_splits import DrawnSplit
 from rexnet.data.output_files import write_whole
 from rexnet.data.transforms import Preprocess
 from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.models.weight_files import DamagedFileError
 from rexnet.models.weights import CHECKPOINT_FORMAT, WeightsError, read_checkpoint_file
+from rexnet.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +89,15 @@ def read(path: str | PathLike[str]) -> dict[str, Any]:
 
     Nothing in the file is run. Raises WeightsError, one sentence, for damage and for any other kind of file.
     """
-    content = read_checkpoint_file(path)
+    try:
+        content = read_checkpoint_file(path)
+    except DamagedFileError as error:
+        run = RunFolder(Path(path).parent)
+        others = [other for other in (run.last, run.previous) if other.name != Path(path).name and other.exists()]
+        if not (others and run.holds("config.json")):
+            raise
+        advice = f"use {others[0].name} beside it, from which `rexnet train --resume {run.path}` would continue"
+        raise DamagedFileError(error.finding, advice) from error
     if content.get("format") != CHECKPOINT_FORMAT:
         raise WeightsError(
             f"{os.fspath(path)!r} is not a checkpoint of this project ({CHECKPOINT_FORMAT}); for official and timm "
@@ -110,9 +120,9 @@ def newest(*paths: Path) -> dict[str, Any] | None:
             if isinstance(error.__cause__, OSError):  # the disk's trouble says nothing about the file
                 raise
             errors.append(error)
-            logger.warning("%s", error)
+            logger.warning("%s", error.finding if isinstance(error, DamagedFileError) else error)
             # Or it would take the place of the whole one later.
-            path.replace(path.with_name(f"{path.name}.damaged"))
+            _set_aside(path)
             continue
         if errors:
             logger.warning("going on from %s, which is older", path)
@@ -120,6 +130,21 @@ def newest(*paths: Path) -> dict[str, Any] | None:
     if errors:
         raise WeightsError(f"no checkpoint of {existing[0].parent} can be read; --overwrite starts anew") from errors[0]
     return None
+
+
+def warn_of_lost_best(run: RunFolder) -> None:
+    """Says so where best.pt is missing or damaged, and renames it then: a run that goes on does not read it, and
+    replaces it only by something better."""
+    try:
+        read(run.best)
+    except WeightsError:
+        state = f"damaged, and now called {_set_aside(run.best).name}" if run.best.exists() else "missing"
+        text = "%s is %s; %s holds the weights of the last epoch and can be used like it"
+        logger.warning(text, run.best, state, run.last)
+
+
+def _set_aside(path: Path) -> Path:
+    return path.replace(path.with_name(f"{path.name}.damaged"))
 
 
 def load(path: str | PathLike[str], device: str | torch.device = "cpu") -> TrainedRexNet:

@@ -16,6 +16,7 @@ from rexnet.data.class_balance import class_weights
 from rexnet.data.decode import printable
 from rexnet.data.image_sets import ImageSets, load_image_sets
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
+from rexnet.data.option_checks import OptionError
 from rexnet.data.transforms import TrainTransform, batch_mixer
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import create_model
@@ -59,6 +60,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
         if config.transfer.freeze == "all":
             check_frozen_backbone(config)
         check_optimizer(model, config.optim, config.schedule, total_batch=config.run.batch_size * world.size)
+        if world.is_main:
+            _warn_of_few_pixels(model, config.input.image_size)
         batches = _make_batches(sets, config, world)
         with closing(open_run(config, world)) as run:
             _note_sets(sets, config, run=run, world=world)
@@ -68,6 +71,15 @@ def train(config: TrainConfig) -> dict[str, Any]:
                 best, skipped = _fit(model, sets, batches, config, run, world)
             facts = {"model": model.name, "data": sets.description}
             return write_summary(run, facts, best, goal=config.goal, skipped=skipped, world=world)
+
+
+def _warn_of_few_pixels(model: RexNet, image_size_px: int) -> None:
+    """One cell of the last feature map that the image fills is few, but can be meant; less than one is padding."""
+    stride = model.config.output_stride
+    if image_size_px < stride:
+        text = "--image-size %d is below the stride of %s, %d: its last layers see mostly padding; %s would suit it"
+        better = f"{2 * stride} or more" + (", or --stem-stride 1," if model.config.stem_stride > 1 else "")
+        logger.warning(text, image_size_px, model.name, stride, better)
 
 
 def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[TrainBatches, EvalBatches]:
@@ -205,18 +217,21 @@ def build_model(config: NetworkConfig, classes: tuple[str, ...]) -> RexNet:
 
     The classifier of the weights stays where their class names are the same, and starts anew otherwise.
     """
-    model = create_model(
-        config.model,
-        width=config.width,
-        stem_stride=config.stem_stride,
-        num_classes=len(classes),
-        drop_rate=config.drop_rate,
-        drop_path_rate=config.drop_path_rate,
-    )
+    try:
+        model = create_model(
+            config.model,
+            width=config.width,
+            stem_stride=config.stem_stride,
+            num_classes=len(classes),
+            drop_rate=config.drop_rate,
+            drop_path_rate=config.drop_path_rate,
+        )
+    except ValueError as error:  # of --model or --width
+        raise OptionError(str(error)) from error
     if config.weights is not None:
         weights = read_weights(config.weights)
         if weights.config and weights.config["stem_stride"] != config.stem_stride:
-            raise ValueError(
+            raise OptionError(
                 f"--stem-stride is {config.stem_stride}, but {config.weights} was trained with "
                 f"{weights.config['stem_stride']}; give that"
             )
@@ -232,17 +247,8 @@ def choose_workers(workers: int | None, world: World) -> int:
 
 
 def _load_sets(config: TrainConfig, world: World) -> ImageSets:
-    # The main process goes first: only one may download.
-    for turn in (True, False):
-        if world.is_main == turn:
-            sets = load_image_sets(
-                config.data,
-                val_fraction=config.input.val_fraction,
-                seed=config.run.seed,
-                shots=config.input.shots,
-            )
-        world.wait()
-    return sets
+    wanted = {"val_fraction": config.input.val_fraction, "seed": config.run.seed, "shots": config.input.shots}
+    return world.in_turns(partial(load_image_sets, config.data, **wanted))
 
 
 def _note_sets(sets: ImageSets, config: TrainConfig, *, run: RunFolder, world: World) -> None:

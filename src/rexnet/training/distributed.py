@@ -2,11 +2,11 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed
@@ -27,12 +27,25 @@ class World:
     device: torch.device
     rank: int = 0
     size: int = 1
+    local_rank: int = 0
+    """Among the processes of this machine."""
     stop: StopRequest = field(default_factory=StopRequest, compare=False)
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and draws the progress bar."""
         return self.rank == 0
+
+    def in_turns(self, load: Callable[[], Item]) -> Item:
+        """`load()`, in the main process before all others, then in the first one of each other machine: what it may
+        download or write beside the data is there for the rest, with one disk for all machines or one for each."""
+        mine = 0 if self.is_main else 1 if self.local_rank == 0 else 2
+        loaded = None
+        for turn in range(3):
+            if turn == mine:
+                loaded = load()
+            self.wait()
+        return cast(Item, loaded)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """`model` with gradients averaged; a step starts from the main process's batch-norm statistics."""
@@ -101,7 +114,7 @@ def joined(device: str = "auto") -> Iterator[World]:
     chosen = choose_device(device, local_rank)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    world = World(device=chosen, rank=rank, size=size)
+    world = World(device=chosen, rank=rank, size=size, local_rank=local_rank)
     with world.stop.listening(follow_parent=size > 1), _plain_words(world):
         if size == 1:
             yield world

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -21,14 +21,32 @@ class SizedBatches(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
+class ClassCounts(NamedTuple):
+    """Of one class: its images, the images of any class that were called so, and those of both."""
+
+    images: int
+    called: int
+    correct: int
+
+    @property
+    def recall(self) -> float | None:
+        """Share of its images that were called so, 0 to 1; None without images."""
+        return self.correct / self.images if self.images else None
+
+    @property
+    def precision(self) -> float | None:
+        """Share of what was called so that is it, 0 to 1; None where nothing was."""
+        return self.correct / self.called if self.called else None
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of precision and recall, 0 to 1; None without images."""
+        return 2 * self.correct / (self.images + self.called) if self.images else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Counts over labelled images, those of all processes.
-
-    Recall of a class: the share of its images that were called so; precision: the share of what was called so that is
-    it; F1: their harmonic mean, 2 correct / (images + called). A class without images has no recall and no F1, and one
-    that nothing was called has no precision; the macro figures are means over the classes with images.
-    """
+    """Counts over labelled images, those of all processes; the macro figures are means over the classes with images."""
 
     classes: tuple[str, ...]
     images: tuple[int, ...]
@@ -58,16 +76,15 @@ class Evaluation:
     @property
     def macro_recall(self) -> float:
         """Percent."""
-        return 100.0 * fmean(right / images for images, right, _ in self._filled())
+        return 100.0 * fmean(row.recall for row in self._counts() if row.recall is not None)
 
     @property
     def macro_f1(self) -> float:
         """Percent."""
-        return 100.0 * fmean(2 * right / (images + called) for images, right, called in self._filled())
+        return 100.0 * fmean(row.f1 for row in self._counts() if row.f1 is not None)
 
-    def _filled(self) -> list[tuple[int, int, int]]:
-        """Images, correct and called of each class with images."""
-        return [row for row in zip(self.images, self.correct, self.called, strict=True) if row[0]]
+    def _counts(self) -> Iterator[ClassCounts]:
+        return map(ClassCounts, self.images, self.called, self.correct)
 
     def figures(self) -> dict[str, float]:
         """The numbers of a row of metrics: those of accuracy in percent, mean loss, images counted."""
@@ -82,18 +99,14 @@ class Evaluation:
 
     def by_class(self) -> dict[str, dict[str, Any]]:
         """For each class name images, called and correct; precision, recall and f1 in percent, or None."""
-        rows = zip(self.classes, self.images, self.called, self.correct, strict=True)
         return {
-            name: {
-                "images": images,
-                "called": called,
-                "correct": correct,
-                "precision": round(100.0 * correct / called, 4) if called else None,
-                "recall": round(100.0 * correct / images, 4) if images else None,
-                "f1": round(200.0 * correct / (images + called), 4) if images else None,
-            }
-            for name, images, called, correct in rows
+            name: row._asdict() | {share: _percent(getattr(row, share)) for share in ("precision", "recall", "f1")}
+            for name, row in zip(self.classes, self._counts(), strict=True)
         }
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else round(100.0 * share, 4)
 
 
 @torch.inference_mode()

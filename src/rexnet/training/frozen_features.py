@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rexnet.data.image_sets import ImageSets
 from rexnet.data.labelled_images import ImageSet
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
+from rexnet.data.option_checks import OptionError
 from rexnet.data.output_files import write_whole
 from rexnet.data.transforms import AugmentConfig
 from rexnet.models.rexnet import RexNet
@@ -101,7 +102,7 @@ class FrozenBackbone(NamedTuple):
 
 
 def check_frozen_backbone(config: TrainConfig) -> None:
-    """Raises ValueError for a setting that features which are computed once cannot follow."""
+    """Raises OptionError for a setting that features which are computed once cannot follow."""
     settings: list[tuple[str, Any, Any]] = [
         (field.name, getattr(config.augment, field.name), field.default)
         for field in fields(AugmentConfig)
@@ -111,7 +112,7 @@ def check_frozen_backbone(config: TrainConfig) -> None:
     settings += [("drop_path_rate", config.network.drop_path_rate, 0.0)]
     for name, value, default in settings:
         if value != default:
-            raise ValueError(
+            raise OptionError(
                 f"--{name.replace('_', '-')} is {value}, which has no effect beside --freeze all; allowed: {default}"
             )
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from rexnet.data.option_checks import OptionError
 from rexnet.models.rexnet import RexNet
 from rexnet.training.checkpoint import portable
 from rexnet.training.config import OptimConfig, ScheduleConfig
@@ -53,13 +54,13 @@ class LearningRate:
 def make_optimizer(model: nn.Module, config: OptimConfig, *, lr: float) -> Optimizer:
     """timm's optimizer of that name, over the groups of `parameter_groups`.
 
-    ValueError for a name timm does not have.
+    OptionError for a name timm does not have.
     """
     from timm.optim import create_optimizer_v2, list_optimizers  # pyright: ignore[reportPrivateImportUsage]
 
     if config.optimizer not in (names := [str(name) for name in list_optimizers()]):
         close = ", ".join(get_close_matches(config.optimizer, names, n=4)) or "sgd, momentum, adamw, lamb, lion"
-        raise ValueError(f"--optimizer is {config.optimizer!r}; allowed: {close} and timm's {len(names)} others")
+        raise OptionError(f"--optimizer is {config.optimizer!r}; allowed: {close} and timm's {len(names)} others")
     return create_optimizer_v2(
         model,
         opt=config.optimizer,
@@ -74,12 +75,12 @@ def parameter_groups(model: nn.Module, *, config: OptimConfig) -> list[dict[str,
     """The trained parameters, with weight decay on matrices and kernels only: two groups, or two a layer.
 
     A group's `lr_scale` is layer_decay to the power of its layer's distance from the head (discriminative fine-tuning,
-    arXiv 1801.06146). ValueError for a layer_decay below 1 where the model is no ReXNet.
+    arXiv 1801.06146). OptionError for a layer_decay below 1 where the model is no ReXNet.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
     layered = config.layer_decay < 1
     if layered and not isinstance(model, RexNet):
-        raise ValueError(
+        raise OptionError(
             f"--layer-decay is {config.layer_decay}, but only a ReXNet's layers can be told apart; allowed: 1"
         )
     for name, parameter in model.named_parameters():
@@ -93,12 +94,12 @@ def parameter_groups(model: nn.Module, *, config: OptimConfig) -> list[dict[str,
 
 
 def check_optimizer(model: nn.Module, optim: OptimConfig, schedule: ScheduleConfig, *, total_batch: int) -> None:
-    """Raises ValueError for an optimizer or learning rates that `Updater` could not use; changes nothing."""
+    """Raises OptionError for an optimizer or learning rates that `Updater` could not use; changes nothing."""
     peak_lr = optim.peak_lr(total_batch)
     if schedule.min_lr > peak_lr:
-        raise ValueError(f"--min-lr is {schedule.min_lr:g}; allowed: at most the learning rate, here {peak_lr:g}")
+        raise OptionError(f"--min-lr is {schedule.min_lr:g}; allowed: at most the learning rate, here {peak_lr:g}")
     if schedule.schedule == "multistep" and not schedule.decay_milestones:
-        raise ValueError("--schedule multistep has no --decay-milestones; name the epochs, as 8 11")
+        raise OptionError("--schedule multistep has no --decay-milestones; name the epochs, as 8 11")
     if schedule.schedule != "multistep" and schedule.decay_milestones:
         logger.warning("--decay-milestones has no effect with --schedule %s", schedule.schedule)
     make_optimizer(model, optim, lr=peak_lr)

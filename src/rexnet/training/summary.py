@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rexnet.training import checkpoint
 from rexnet.training.distributed import World
 from rexnet.training.run_folder import RunFolder
 
@@ -40,5 +41,6 @@ def write_summary(
     summary = {"run": str(run.path), **facts, "goal": goal, "best": best, "skipped": skipped}
     if world.is_main:
         run.write("summary.json", summary)
+        checkpoint.warn_of_lost_best(run)
         logger.info("best %s %.2f %%, of epoch %d: %s", _NAMES[goal], best[f"val_{goal}"], best["epoch"], run.best)
     return summary

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -65,7 +66,9 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     model = checkpoint.load(config.checkpoint)
     with joined(config.device) as world:
-        images = load_labelled_images(config.data, model.classes, split=config.split, drawn=model.split)
+        images = world.in_turns(
+            partial(load_labelled_images, config.data, model.classes, split=config.split, drawn=model.split)
+        )
         batches = EvalBatches(
             images,
             model.preprocess,
