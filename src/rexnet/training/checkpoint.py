@@ -157,6 +157,8 @@ def load(path: str | PathLike[str], device: str | torch.device = "cpu") -> Train
 
 def unpack(content: dict[str, Any], *, source: str) -> TrainedRexNet:
     """What `pack` was given, from what it returned; see `load`."""
+    if content.get("task") is not None:
+        raise WeightsError(f"checkpoint {source!r} holds a detector; `rexnet detect` takes it")
     try:
         # Without storage of its own the network cannot be made to fill the memory by what the file says of its size.
         with torch.device("meta"):
