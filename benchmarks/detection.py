@@ -23,7 +23,7 @@ from rexnet.detection.config import DetectTrainConfig
 from rexnet.detection.detectors import Kind
 from rexnet.detection.recipes import small
 from rexnet.detection.train import train
-from rexnet.training.config import OptimConfig, ScheduleConfig
+from rexnet.training.config import Amp, OptimConfig, ScheduleConfig
 
 NAME = "detection"
 OVERFIT_IMAGES = 16
@@ -44,6 +44,7 @@ class Options:
     batch_size: int = 4
     lr: float = 1e-3
     proposals: int = 100
+    amp: Amp = "off"
     threads: int = 1
     images: int = 300
     """Drawn pictures to train on."""
@@ -88,7 +89,9 @@ def settings(options: Options, data: Path, output: Path) -> DetectTrainConfig:
         augment=DetectionAugmentConfig(horizontal_flip=flip),
         optim=OptimConfig(optimizer="adamw", lr=options.lr, lr_batch=0, weight_decay=0.01, clip_grad=10.0),
         schedule=ScheduleConfig(epochs=options.epochs, warmup_epochs=1.0),
-        run=replace(recipe.run, batch_size=options.batch_size, threads=options.threads, output=str(output)),
+        run=replace(
+            recipe.run, batch_size=options.batch_size, threads=options.threads, amp=options.amp, output=str(output)
+        ),
     )
 
 
@@ -105,7 +108,7 @@ def main() -> None:
         best = train(settings(options, data, Path(folder, "run")))["best"]
     figures = {name.removeprefix("val_"): round(best[name], 2) for name in best if name.startswith("val_")}
     torch.set_num_threads(options.threads)
-    made = {"size_px": options.size_px, "epochs": options.epochs, "best_epoch": best["epoch"]}
+    made = {"size_px": options.size_px, "epochs": options.epochs, "amp": options.amp, "best_epoch": best["epoch"]}
     minutes = round((time.perf_counter() - began) / 60, 1)
     records.append(NAME, {**facts, **made, **figures, "minutes": minutes, **records.provenance("cpu")})
     print(json.dumps({**facts, **figures, "minutes": minutes}))
