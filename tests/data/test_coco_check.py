@@ -1,4 +1,5 @@
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -20,6 +21,15 @@ def clean(tmp_path):
     many_images(tmp_path, 12)
     many_images(tmp_path, 4, side="val")
     return tmp_path
+
+
+@pytest.fixture
+def command():
+    """`main`, whose verbosity other tests do not get to see."""
+    logger = logging.getLogger("rexnet")
+    level = logger.level
+    yield main
+    logger.setLevel(level)
 
 
 def filled(report) -> set[str]:
@@ -102,19 +112,19 @@ def test_categories_of_one_side(tmp_path):
     assert run(tmp_path).different_categories == ["train/b", "val/c"]
 
 
-def test_command(clean, tmp_path, capsys):
-    main(["data", "check", str(clean), "--workers", "0"])
+def test_command(command, clean, tmp_path, capsys):
+    command(["data", "check", str(clean), "--workers", "0"])
     said = capsys.readouterr().out
     assert "boxes" in said and "16 images" in said and "train: 18 small" in said
     write_side(clean, "val", [image_entry(1)], [annotation(9, box=(0, 0, 0, 0))])
     with pytest.raises(SystemExit) as stop:
-        main(["data", "check", str(clean), "--workers", "0", "--output", str(tmp_path / "report.json")])
+        command(["data", "check", str(clean), "--workers", "0", "--output", str(tmp_path / "report.json")])
     assert stop.value.code == 1 and "1.png, annotation 9: its box is [0, 0, 0, 0]" in capsys.readouterr().out
     assert json.loads((tmp_path / "report.json").read_text())["annotations"]["zero area"][0]["annotation"] == "9"
 
 
-def test_an_annotation_file_that_is_none(clean, capsys):
+def test_an_annotation_file_that_is_none(command, clean, capsys):
     (clean / "annotations" / "instances_val.json").write_text("{")
     with pytest.raises(SystemExit) as stop:
-        main(["data", "check", str(clean)])
+        command(["data", "check", str(clean)])
     assert stop.value.code == 1 and "instances_val.json is no JSON file" in capsys.readouterr().err
