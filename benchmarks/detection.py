@@ -17,8 +17,8 @@ import torch
 import tyro
 
 import records
-from rexnet.data.box_transforms import DetectionAugmentConfig
-from rexnet.data.shape_drawings import draw_shapes
+from rexnet.data.boxes.shape_drawings import draw_shapes
+from rexnet.data.boxes.transforms import DetectionAugmentConfig
 from rexnet.detection.config import DetectTrainConfig
 from rexnet.detection.detectors import Kind
 from rexnet.detection.recipes import small

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from rexnet import cli
-from rexnet.data.box_transforms import DetectionAugmentConfig
-from rexnet.data.shape_drawings import draw_shapes
+from rexnet.data.boxes.shape_drawings import draw_shapes
+from rexnet.data.boxes.transforms import DetectionAugmentConfig
 from rexnet.detection import train as training
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig
 from rexnet.detection.detector_files import load_detector

@@ -65,7 +65,7 @@ def predict(arguments: Sequence[str]) -> None:
 
 def convert(arguments: Sequence[str]) -> None:
     """Make a COCO folder from Pascal VOC or YOLO"""
-    from rexnet.data.detection_formats import ConvertConfig, convert_data
+    from rexnet.data.boxes.formats import ConvertConfig, convert_data
 
     config = read_options("detect convert", ConvertConfig, arguments)
     converted = convert_data(config)

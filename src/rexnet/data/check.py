@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import numpy as np
 import tyro
 
-from rexnet.data.coco import find_annotation_files
-from rexnet.data.coco_check import CocoCheckReport, check_coco
+from rexnet.data.boxes.coco import find_annotation_files
+from rexnet.data.boxes.coco_check import CocoCheckReport, check_coco
 from rexnet.data.decode import has_image_extension, image_files, printable
 from rexnet.data.examine import Gathered, class_balance, default_min_size_px, examine, same_pixels, size_spread
 from rexnet.data.labelled_images import FileImages, ImageSet

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rexnet.data.box_transforms import DetectionAugmentConfig
+from rexnet.data.boxes.transforms import DetectionAugmentConfig
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.option_checks import OptionError, require
 from rexnet.detection.detectors import Kind

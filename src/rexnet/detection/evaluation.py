@@ -21,7 +21,7 @@ _MASK_THRESHOLD = 0.5
 
 
 class GroundTruth(Protocol):
-    """What `evaluate_detector` needs of a set of images; `rexnet.data.coco.CocoImages` is one."""
+    """What `evaluate_detector` needs of a set of images; `rexnet.data.boxes.coco.CocoImages` is one."""
 
     category_ids: np.ndarray
     """int64 (K,), in the order of the labels from 1."""

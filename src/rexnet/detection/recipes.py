@@ -5,7 +5,7 @@ The paper gives neither schedule nor learning rate of its detectors, so these ar
 
 from dataclasses import replace
 
-from rexnet.data.box_transforms import DetectionAugmentConfig
+from rexnet.data.boxes.transforms import DetectionAugmentConfig
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig, RecipeName
 from rexnet.detection.detectors import Kind
 from rexnet.training.config import OptimConfig, RunConfig, ScheduleConfig, config_from_dict

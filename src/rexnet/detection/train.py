@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rexnet.data.box_transforms import DetectionTransform
-from rexnet.data.coco import CocoImages, CocoSets, load_coco_sets
+from rexnet.data.boxes.coco import CocoImages, CocoSets, load_coco_sets
+from rexnet.data.boxes.loaders import DetectionBatch, EvalDetectionBatches, TrainDetectionBatches
+from rexnet.data.boxes.transforms import DetectionTransform
 from rexnet.data.decode import printable
-from rexnet.data.detection_loaders import DetectionBatch, EvalDetectionBatches, TrainDetectionBatches
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig
 from rexnet.detection.detector_files import pack
 from rexnet.detection.detectors import create_detector

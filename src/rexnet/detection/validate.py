@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from rexnet.data.coco import CocoImages, find_annotation_files, load_coco_images
+from rexnet.data.boxes.coco import CocoImages, find_annotation_files, load_coco_images
+from rexnet.data.boxes.loaders import EvalDetectionBatches
 from rexnet.data.decode import BadImagePolicy, printable
-from rexnet.data.detection_loaders import EvalDetectionBatches
 from rexnet.data.option_checks import require
 from rexnet.data.output_files import check_output_file, write_whole
 from rexnet.detection.detector_files import TrainedDetector, load_detector

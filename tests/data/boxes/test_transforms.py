@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rexnet.data.box_transforms import LEAST_SIDE_PX, DetectionAugmentConfig, DetectionTransform
-from rexnet.data.detection_samples import PackedSamples, Sample
+from rexnet.data.boxes.samples import PackedSamples, Sample
+from rexnet.data.boxes.transforms import LEAST_SIDE_PX, DetectionAugmentConfig, DetectionTransform
 
 SSD = DetectionAugmentConfig(photometric_distortion=0.5, zoom_out=0.5, iou_crop=True)
 STILL = DetectionAugmentConfig(horizontal_flip=0)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rexnet.data.segments import BadSegmentError, Segments, checked_segment, mask_to_runs, runs_to_mask
+from rexnet.data.boxes.segments import BadSegmentError, Segments, checked_segment, mask_to_runs, runs_to_mask
 
 HEIGHT, WIDTH = 30, 40
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from rexnet.data.box_transforms import DetectionAugmentConfig, DetectionTransform
-from rexnet.data.coco import load_coco_images
+from rexnet.data.boxes.coco import load_coco_images
+from rexnet.data.boxes.loaders import EvalDetectionBatches, TrainDetectionBatches
+from rexnet.data.boxes.transforms import DetectionAugmentConfig, DetectionTransform
 from rexnet.data.decode import BadImageError
-from rexnet.data.detection_loaders import EvalDetectionBatches, TrainDetectionBatches
 from tests.coco_files import annotation, image_entry, many_images, write_side
 
 TRANSFORM = DetectionTransform(DetectionAugmentConfig(photometric_distortion=0.5, zoom_out=0.5, iou_crop=True))
@@ -220,9 +220,9 @@ class TestBadImages:
         program = textwrap.dedent(
             f"""
             import os, signal
-            from rexnet.data.box_transforms import DetectionAugmentConfig, DetectionTransform
-            from rexnet.data.coco import load_coco_images
-            from rexnet.data.detection_loaders import TrainDetectionBatches
+            from rexnet.data.boxes.transforms import DetectionAugmentConfig, DetectionTransform
+            from rexnet.data.boxes.coco import load_coco_images
+            from rexnet.data.boxes.loaders import TrainDetectionBatches
 
             transform = DetectionTransform(DetectionAugmentConfig())
             batches = TrainDetectionBatches(

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from rexnet.data.detection_samples import Sample
+from rexnet.data.boxes.samples import Sample
 from rexnet.data.option_checks import require
 from rexnet.models.published import IMAGENET_MEAN
 

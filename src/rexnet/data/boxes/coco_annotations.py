@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rexnet.data.coco_findings import Finding
-from rexnet.data.segments import BadSegmentError, checked_segment
+from rexnet.data.boxes.coco_findings import Finding
+from rexnet.data.boxes.segments import BadSegmentError, checked_segment
 
 # Below this a box has no area that float32 pixels could hold at the edge of a large picture.
 LEAST_SIDE_PX = 0.01

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rexnet.data.coco import find_annotation_files, load_coco_images, load_coco_sets
-from rexnet.data.coco_json import read_coco
+from rexnet.data.boxes.coco import find_annotation_files, load_coco_images, load_coco_sets
+from rexnet.data.boxes.coco_json import read_coco
 from rexnet.data.decode import BadImageError
 from tests.coco_files import CATEGORIES, annotation, image_entry, many_images, write_side
 

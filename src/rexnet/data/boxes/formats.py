@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import tyro
 
-from rexnet.data.boxed_images import BoxedImage, BoxedImages, Side
+from rexnet.data.boxes.boxed_images import BoxedImage, BoxedImages, Side
+from rexnet.data.boxes.voc import is_voc, read_voc
+from rexnet.data.boxes.yolo import is_yolo, read_yolo
 from rexnet.data.decode import printable
 from rexnet.data.option_checks import require
 from rexnet.data.output_files import check_new_folder, write_whole
 from rexnet.data.parallel import usable_cpus
-from rexnet.data.voc import is_voc, read_voc
-from rexnet.data.yolo import is_yolo, read_yolo
 
 DetectionFormat = Literal["auto", "voc", "yolo"]
 _DEFAULT_VAL_FRACTION = 0.2

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from rexnet.data.boxes.segments import mask_to_runs
 from rexnet.data.decode import printable
 from rexnet.data.output_files import write_whole
-from rexnet.data.segments import mask_to_runs
 
 SHAPES = ("circle", "triangle", "square", "cross")
 _CATEGORY_IDS = {"circle": 3, "triangle": 7, "square": 8, "cross": 21}  # with gaps, as COCO's

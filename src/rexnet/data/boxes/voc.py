@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
-from rexnet.data.boxed_images import BoxedImage, BoxedImages, NamedBox, Side, upright_sizes_px
+from rexnet.data.boxes.boxed_images import BoxedImage, BoxedImages, NamedBox, Side, upright_sizes_px
 from rexnet.data.decode import image_files, printable
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"

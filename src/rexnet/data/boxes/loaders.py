@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from rexnet.data.batch_reading import ORDER, BatchReader, Plan, Wanted, account, make_loader
-from rexnet.data.box_transforms import DetectionTransform
-from rexnet.data.coco import CocoImages
+from rexnet.data.boxes.coco import CocoImages
+from rexnet.data.boxes.samples import PackedSamples, Sample
+from rexnet.data.boxes.transforms import DetectionTransform
 from rexnet.data.decode import BadImagePolicy
-from rexnet.data.detection_samples import PackedSamples, Sample
 
 
 class DetectionBatch(NamedTuple):

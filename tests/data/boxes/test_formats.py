@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rexnet.data.coco import load_coco_sets
-from rexnet.data.detection_formats import ConvertConfig, convert_data
+from rexnet.data.boxes.coco import load_coco_sets
+from rexnet.data.boxes.formats import ConvertConfig, convert_data
 
 
 def convert(source, output, **options):

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rexnet.data.coco import CocoImages
-from rexnet.data.coco_findings import FINDINGS, Finding, count_findings
-from rexnet.data.coco_json import read_coco
+from rexnet.data.boxes.coco import CocoImages
+from rexnet.data.boxes.coco_findings import FINDINGS, Finding, count_findings
+from rexnet.data.boxes.coco_json import read_coco
 from rexnet.data.decode import BadImageError, printable, stored_size_px
 from rexnet.data.examine import Gathered, class_balance, default_min_size_px, examine, same_pixels, size_spread
 
@@ -38,7 +38,7 @@ class CocoCheckReport:
     wrong_extension: list[dict[str, str]]
     """Keys image, content."""
     annotations: dict[str, list[dict[str, Any]]]
-    """Each kind of `rexnet.data.coco_findings` -> its cases: keys split, image, annotation (its id), reason."""
+    """Each kind of `rexnet.data.boxes.coco_findings` -> its cases: keys split, image, annotation (its id), reason."""
     different_categories: list[str]
     """Categories that only one split has."""
     duplicates_across_splits: list[list[str]]
@@ -99,8 +99,8 @@ class CocoCheckReport:
 def check_coco(
     data: str, annotation_files: Mapping[str, Path], *, min_size_px: int | None, workers: int
 ) -> CocoCheckReport:
-    """`annotation_files`: split -> file, as `rexnet.data.coco.find_annotation_files` gives them. Raises ValueError for
-    files that `rexnet.data.coco_json.read_coco` refuses."""
+    """`annotation_files`: split -> file, as of `rexnet.data.boxes.coco.find_annotation_files`. Raises ValueError for
+    files that `rexnet.data.boxes.coco_json.read_coco` refuses."""
     splits: dict[str, CocoImages] = {}
     findings: list[tuple[str, Finding]] = []
     for split, annotation_file in annotation_files.items():

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from rexnet.data.coco_annotations import ImageEntry, read_annotations, whole_number
-from rexnet.data.coco_findings import Finding, summary_of
+from rexnet.data.boxes.coco_annotations import ImageEntry, read_annotations, whole_number
+from rexnet.data.boxes.coco_findings import Finding, summary_of
+from rexnet.data.boxes.image_confinement import Confinement, find_image_folder
+from rexnet.data.boxes.segments import Segments
 from rexnet.data.decode import MAX_PIXELS, printable
 from rexnet.data.flat_texts import FlatTexts
-from rexnet.data.image_confinement import Confinement, find_image_folder
-from rexnet.data.segments import Segments
 
 _IMAGES_TO_TRY = 20
 

@@ -3,9 +3,9 @@ import filecmp
 import numpy as np
 import pytest
 
+from rexnet.data.boxes.coco import load_coco_sets
+from rexnet.data.boxes.shape_drawings import SHAPES, draw_shapes
 from rexnet.data.check import CheckConfig, check
-from rexnet.data.coco import load_coco_sets
-from rexnet.data.shape_drawings import SHAPES, draw_shapes
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from typing import Any, Self, final
 import numpy as np
 from PIL import Image
 
-from rexnet.data.coco_findings import FINDINGS, count_findings
-from rexnet.data.coco_json import CocoContent, read_coco
+from rexnet.data.boxes.coco_findings import FINDINGS, count_findings
+from rexnet.data.boxes.coco_json import CocoContent, read_coco
 from rexnet.data.decode import BadImageError, open_image, printable
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,8 @@ class CocoImages:
     """Images with their objects. Label i + 1 is `classes[i]`, with the category id `category_ids[i]` of the file; 0 is
     left to the background. Flat arrays only: sending it to workers or forking them copies no object.
 
-    `counts`: what was wrong in the file, see `rexnet.data.coco_findings`. `has_masks`: some object has an outline.
+    `counts`: what was wrong in the file, see `rexnet.data.boxes.coco_findings`. `has_masks`: some object has an
+    outline.
     """
 
     def __init__(self, content: CocoContent, counts: dict[str, int]):
@@ -180,7 +181,7 @@ class CocoSets:
 def load_coco_sets(folder: str | Path) -> CocoSets:
     """Training and validation images of a folder in COCO's layout: annotations/instances_train*.json and
     instances_val*.json (or train.json and val.json, or Roboflow's train/ and valid/_annotations.coco.json) with the
-    images where `rexnet.data.image_confinement.find_image_folder` looks.
+    images where `rexnet.data.boxes.image_confinement.find_image_folder` looks.
 
     Raises ValueError where one is missing or there are several, and for sides with different category names.
     """
@@ -199,7 +200,7 @@ def load_coco_sets(folder: str | Path) -> CocoSets:
 
 def load_coco_images(annotation_file: str | Path, image_folder: str | Path | None = None) -> CocoImages:
     """One side; `image_folder` None: looked for beside the file. Raises ValueError like
-    `rexnet.data.coco_json.read_coco`. What is dirty is left out or mended, counted in `counts` and said."""
+    `rexnet.data.boxes.coco_json.read_coco`. What is dirty is left out or mended, counted in `counts` and said."""
     content, findings = read_coco(annotation_file, image_folder)
     counts = count_findings(findings)
     if counts:

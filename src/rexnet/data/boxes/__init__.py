@@ -1,0 +1,1 @@
+"""Images with boxes and masks: reading, checking, converting, drawing and batching them."""
