@@ -9,7 +9,7 @@ from PIL import Image
 from rexnet.cli import main
 from rexnet.data.check import CheckConfig, check
 from tests.coco_files import annotation, image_entry, many_images, write_side
-from tests.data.test_coco import GOLDEN, POISON, POISONED_IMAGES
+from tests.data.boxes.test_coco import GOLDEN, POISON, POISONED_IMAGES
 
 
 def run(data, **options):
