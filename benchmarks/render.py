@@ -179,6 +179,39 @@ def detector_cost() -> str:
     return table(["detector", "backbone", *sizes, "deviation"], rows)
 
 
+def detection() -> str:
+    """The newest row of each task and detector of benchmarks/detection.py."""
+    newest = {(row["what"], row["detector"]): row for row in records.read("detection")}
+    tasks = {"overfit": "16 photographs of COCO, {objects} objects", "shapes": "shapes, {train} images to train on"}
+    rows = [
+        [
+            f"{row['detector']}, `{row['backbone']}`",
+            f"{tasks[row['what']].format(**row)}; {row['size_px']} px, {row['epochs']} epochs",
+            f"{row['box_ap50']:.1f} / {row['box_ap']:.1f}",
+            f"{row['mask_ap50']:.1f} / {row['mask_ap']:.1f}" if "mask_ap" in row else "",
+            f"{row['minutes']:.0f} ({row['threads']})",
+        ]
+        for row in newest.values()
+    ]
+    return table(["detector", "on", "boxes, AP50 / AP, %", "masks, AP50 / AP, %", "minutes (threads)"], rows)
+
+
+def detector_speed() -> str:
+    """The newest row of each contender of benchmarks/detector_speed.py."""
+    newest = {(row["what"], row["detector"]): row for row in records.read("detector_speed_cpu")}
+    rows = [
+        [
+            f"training, batch {row['batch']}" if row["what"] == "training" else "detecting, batch 1",
+            f"{row['detector']} {('`' + row['backbone'] + '`') if row['backbone'] else ''}".strip(),
+            f"{row['seconds'][1]:.2f}",
+            f"{row['times_faster'][1]:.2f} ({row['times_faster'][0]:.2f} to {row['times_faster'][2]:.2f})",
+        ]
+        for row in newest.values()
+    ]
+    baselines = "than torchvision's loop, than its ResNet50-FPN"
+    return table(["", "detector", "seconds", f"times faster {baselines} (quartiles)"], rows)
+
+
 def coco_evaluation() -> str:
     """The newest row of each kind of benchmarks/coco_evaluation.py."""
     rows = [
@@ -204,6 +237,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "frozen": frozen,
     "control": control,
     "detector_cost": detector_cost,
+    "detection": detection,
+    "detector_speed": detector_speed,
     "classification": classification,
     "coco_evaluation": coco_evaluation,
 }

@@ -1,5 +1,7 @@
 """Object detection and instance segmentation: torchvision's detectors on our networks."""
 
+from rexnet.detection.detector_files import load_detector
 from rexnet.detection.detectors import create_detector
+from rexnet.detection.runtime import ObjectPredictor
 
-__all__ = ["create_detector"]
+__all__ = ["ObjectPredictor", "create_detector", "load_detector"]
