@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +89,26 @@ def test_killed_inside_an_epoch_and_resumed_equals_uninterrupted(config, tmp_pat
     }
 
 
+@pytest.mark.slow
+def test_two_processes_score_every_image_once(shapes, tmp_path):
+    words = "--detector ssdlite --model rexnet_010 --min-size 64 --epochs 1 --batch-size 2 --device cpu --output run"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+            *("-m", "rexnet", "detect", "train", str(shapes), *words.split()),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (row,) = RunFolder(tmp_path / "run").rows()
+    assert row["val_images"] == 2 and "val_box_ap" in row
+    assert done.stderr.count("run folder: ") == 1, "one process tells what happens"
+    assert checkpoint.read(tmp_path / "run" / "last.pt")["training"]["processes"] == 2
+
+
 def test_the_run_folder_names_what_was_trained(trained, shapes):
     run = RunFolder(trained)
     assert run.read("data.json")["classes"] == list(load_detector(run.best).classes)
@@ -150,7 +173,7 @@ def test_recipes_are_for_their_detector(kind, name):
     recipe = make_recipe(name, kind, data="d")
     assert recipe.network.detector == kind and recipe.recipe == name and recipe.data == "d"
     recipe.check()
-    assert all(milestone < recipe.schedule.epochs for milestone in recipe.schedule.decay_milestones)
+    assert all(milestone < recipe.schedule.epochs for milestone in recipe.schedule.decay_milestones or ())
 
 
 @pytest.mark.slow

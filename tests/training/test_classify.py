@@ -18,7 +18,7 @@ from rexnet.data.decode import BadImageError
 from rexnet.models.variants import create_model
 from rexnet.training import checkpoint
 from rexnet.training.classify import build_model, choose_workers, train
-from rexnet.training.config import NetworkConfig, config_from_dict, config_to_dict
+from rexnet.training.config import NetworkConfig, TrainConfig, config_from_dict, config_to_dict
 from rexnet.training.distributed import World
 from rexnet.training.run_folder import RunFolder
 from rexnet.training.validate import ValidateConfig, validate
@@ -101,10 +101,10 @@ PROGRAM = """
 import json, os, signal, sys
 import torch
 from rexnet.training import classify
-from rexnet.training.config import config_from_dict
+from rexnet.training.config import TrainConfig, config_from_dict
 
 torch.set_num_threads(1)
-config, kill_at = config_from_dict(json.loads(sys.argv[1])), int(sys.argv[2])
+config, kill_at = config_from_dict(TrainConfig, json.loads(sys.argv[1])), int(sys.argv[2])
 plain_loss, calls = classify.classification_loss, iter(range(10**6))
 
 def loss(*args, **kwargs):
@@ -150,7 +150,7 @@ def _interrupt(*args, **more):
 @pytest.mark.parametrize("state", ["missing", "damaged, and now called best.pt.damaged"])
 def test_a_finished_run_that_lost_its_best_network_says_so(trained_run, tmp_path, state, caplog):
     run = RunFolder(shutil.copytree(trained_run, tmp_path / "run"))
-    config = config_from_dict(run.read("config.json"))
+    config = config_from_dict(TrainConfig, run.read("config.json"))
     again = replace(config, run=replace(config.run, resume=str(run.path), output=None))
     train(again)
     assert "best.pt" not in caplog.text

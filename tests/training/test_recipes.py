@@ -1,4 +1,3 @@
-import logging
 from dataclasses import replace
 from typing import get_args
 
@@ -109,13 +108,11 @@ def test_an_option_may_depend_on_what_the_recipe_sets():
 
 
 @pytest.mark.parametrize("words", ["", " --recipe auto"])
-def test_the_chosen_recipe_is_told_and_kept(words, caplog, monkeypatch):
-    caplog.set_level(logging.INFO, "rexnet")
+def test_the_chosen_recipe_is_kept(words, monkeypatch):
     trained = []
     monkeypatch.setattr(classify, "train", lambda config: trained.append(config) or {"run": "x"})
-    cli.train(f"digits{words}".split())
+    cli.main(["train", *f"digits{words}".split()])
     assert trained[0].recipe == "small-image"
-    assert "recipe small-image, for images up to 64 pixels" in caplog.messages
 
 
 def test_options_override_the_recipe_and_nothing_else():

@@ -58,6 +58,7 @@ def train(config: DetectTrainConfig) -> dict[str, Any]:
         with closing(open_run(config, world)) as run:
             _note_sets(sets, run=run, world=world)
             if world.is_main:
+                logger.info("recipe %s", config.recipe)
                 logger.info("%s", norms)
             with resumable(run, world, command="rexnet detect train"):
                 best, skipped = _fit(model, sets, batches, config=config, run=run, world=world)

@@ -66,6 +66,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         with closing(open_run(config, world)) as run:
             _note_sets(sets, config, run=run, world=world)
             if world.is_main:
+                logger.info("recipe %s", config.recipe)
                 logger.info("%s", frozen)
             with resumable(run, world, command="rexnet train"):
                 best, skipped = _fit(model, sets, batches, config, run, world)

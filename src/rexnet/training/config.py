@@ -133,7 +133,7 @@ class ScheduleConfig:
 
     schedule: Literal["cosine", "linear", "constant", "multistep"] = "cosine"
     """How the learning rate falls after the warm-up; multistep: to a tenth after each of --decay-milestones."""
-    decay_milestones: tuple[int, ...] = ()
+    decay_milestones: tuple[int, ...] | None = None
     """Epochs after which --schedule multistep goes on with a tenth of the learning rate."""
     epochs: int = 400
     """Passes over the training images."""
@@ -153,7 +153,7 @@ class ScheduleConfig:
         require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "0 or more")
         require(self.warmup_lr >= 0, "warmup_lr", self.warmup_lr, "0 or more")
         require(self.min_lr >= 0, "min_lr", self.min_lr, "0 or more")
-        milestones = self.decay_milestones
+        milestones = self.decay_milestones or ()
         rising = list(milestones) == sorted({epoch for epoch in milestones if epoch >= 1})
         require(rising, "decay_milestones", milestones, "whole numbers from 1, rising")
 

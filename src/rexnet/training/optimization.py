@@ -41,7 +41,7 @@ class LearningRate:
         if step < warmup_steps:
             return schedule.warmup_lr + (self.peak_lr - schedule.warmup_lr) * step / warmup_steps
         share_done = step / (schedule.epochs * self.steps_per_epoch)
-        falls = sum(step >= epoch * self.steps_per_epoch for epoch in schedule.decay_milestones)
+        falls = sum(step >= epoch * self.steps_per_epoch for epoch in schedule.decay_milestones or ())
         height = {
             "cosine": 0.5 * (1 + math.cos(math.pi * share_done)),
             "linear": 1 - share_done,

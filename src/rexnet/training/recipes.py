@@ -3,7 +3,6 @@
 Accuracies that were not reached with this code are marked as untested.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -21,8 +20,6 @@ from rexnet.training.config import (
     config_from_dict,
 )
 from rexnet.training.run_folder import RunFolder, folder_to_resume
-
-logger = logging.getLogger(__name__)
 
 
 def imagenet() -> TrainConfig:
@@ -143,19 +140,9 @@ FIRST_LOOK = TrainConfig(augment=AugmentConfig(random_erasing=0.5, mixup=1.0, cu
 """Defaults beside which no option is idle and so refused: to read off a command line what `starting_point` needs."""
 
 
-_PURPOSE = {
-    "imagenet": "the paper's training",
-    "scratch": "photos without published weights",
-    "finetune": "published weights on images of one's own",
-    "small-image": "images up to 64 pixels",
-}
-
-
 def named(config: TrainConfig, start: TrainConfig) -> TrainConfig:
-    """`config` with the name of the recipe that it began from in place of "auto"; the log tells it."""
-    recipe = start.recipe if config.recipe == "auto" else config.recipe
-    logger.info("recipe %s, for %s", recipe, _PURPOSE.get(recipe, "images of any size"))
-    return replace(config, recipe=recipe)
+    """`config` with the name of the recipe that it began from in place of "auto"."""
+    return replace(config, recipe=start.recipe if config.recipe == "auto" else config.recipe)
 
 
 def choose_recipe(data: str, weights: str | None) -> RecipeName:

@@ -32,8 +32,8 @@ class DetectionAugmentConfig:
 
     horizontal_flip: float = 0.5
     """Probability of mirroring left and right; 0 where direction matters, as in text."""
-    short_side_px: tuple[int, ...] = ()
-    """Sizes of the shorter side, of which each picture gets one, as 640 672 704 736 768 800; none: the detector resizes
+    short_side_px: tuple[int, ...] | None = None
+    """Sizes of the shorter side, of which each picture gets one, as 640 672 704 736 768 800; None: the detector resizes
     every picture to its own size."""
     long_side_px: int = 1333
     """Largest longer side, beside short_side_px: a picture that would be longer gets a smaller short side."""
@@ -47,7 +47,7 @@ class DetectionAugmentConfig:
     def __post_init__(self):
         for name in ("horizontal_flip", "photometric_distortion", "zoom_out"):
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
-        sides = self.short_side_px
+        sides = self.short_side_px or ()
         require(all(side >= 1 for side in sides), "short_side_px", sides, "whole numbers from 1")
         require(
             not sides or self.long_side_px >= max(sides), "long_side_px", self.long_side_px, "short_side_px or more"
