@@ -102,7 +102,7 @@ class OptimConfig:
     lr_batch: int = 512
     """The total batch that --lr is meant for; 0 uses --lr as it is, whatever the batch."""
     momentum: float = 0.9
-    """Momentum of SGD and its kin; optimizers of the Adam family ignore it."""
+    """Momentum of SGD and its kin; those of the Adam family have none."""
     weight_decay: float = 1e-5
     """Never on norms and biases."""
     layer_decay: float = 1.0
