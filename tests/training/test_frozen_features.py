@@ -189,6 +189,7 @@ def test_mirrored_images_are_a_second_view_drawn_anew_each_epoch():
         ("augment", "crop_scale", (0.5, 1.0)),
         ("optim", "layer_decay", 0.8),
         ("network", "drop_path_rate", 0.1),
+        ("run", "compile", True),
     ],
 )
 def test_what_cannot_apply_is_refused_before_anything_is_written(config, changed, group, name, value):
