@@ -1,6 +1,6 @@
 """Training images per second and peak memory on a CPU: this package's network with the memory order and the kept memory
-of `rexnet train` beside timm's with the defaults of timm's training script (float32, batch axis first). Around both runs
-the same plain loop; what `rexnet train` does beside it (checks of the gradient, copies of statistics) is not in it.
+of `rexnet train` beside timm's with the defaults of timm's training script (float32, batch axis first). The same plain
+loop is around both; what `rexnet train` does beside it (checks of the gradient, copies of statistics) is not in it.
 
 Every measurement is a process of its own, because peak memory and the way the C library keeps memory belong to one; the
 contenders take turns, so that a drift of the machine hits all.
