@@ -11,7 +11,6 @@ import copy
 import importlib.metadata
 import io
 import os
-import statistics
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -132,15 +131,11 @@ def measure(kind: Kind, images: int, rounds: int) -> dict[str, Any]:
         "objects": len(coco["annotations"]),
         "detections": len(rows),
         "rounds": rounds,
-        "seconds": {name: quartiles(values) for name, values in seconds.items()},
-        "ratio": quartiles(ratios),
+        "seconds": {name: records.quartiles(values) for name, values in seconds.items()},
+        "ratio": records.quartiles(ratios),
         "largest_difference_percent": float(np.abs(np.subtract(figures["ours"], figures["pycocotools"])).max()),
         **{name: importlib.metadata.version(name) for name in ("hotcoco", "pycocotools", "numpy")},
     }
-
-
-def quartiles(values: list[float]) -> list[float]:
-    return [round(value, 3) for value in statistics.quantiles(values, n=4)]
 
 
 def main() -> None:

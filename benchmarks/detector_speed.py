@@ -144,10 +144,6 @@ def measure_inference(options: Options) -> list[dict[str, float]]:
     return rows
 
 
-def quartiles(values: list[float]) -> list[float]:
-    return [round(value, 4) for value in statistics.quantiles(values, n=4)]
-
-
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     torch.set_num_threads(options.threads)
@@ -165,8 +161,8 @@ def main() -> None:
             "size_px": options.size_px,
             "batch": options.batch if training else 1,
             "rounds": options.rounds,
-            "seconds": quartiles([times[name] for times in rounds]),
-            "times_faster": quartiles([times[baseline] / times[name] for times in rounds]),
+            "seconds": records.quartiles([times[name] for times in rounds], 4),
+            "times_faster": records.quartiles([times[baseline] / times[name] for times in rounds], 4),
         }
         records.append(NAME, {**row, **records.provenance("cpu")})
         print(json.dumps(row), flush=True)

@@ -7,7 +7,6 @@ those of the ratio within a round.
 """
 
 import os
-import statistics
 import tarfile
 import tempfile
 import time
@@ -108,22 +107,18 @@ def measure(folder: str, options: Options) -> dict[str, Any]:
                 speeds[name].append(speed)
 
     def ratio(above: str, below: str) -> list[float]:
-        return quartiles([a / b for a, b in zip(speeds[above], speeds[below], strict=True)], digits=3)
+        return records.quartiles([a / b for a, b in zip(speeds[above], speeds[below], strict=True)], digits=3)
 
     return {
         "what": "training input",
         "images": len(paths),
         "batch": batch_size,
         "rounds": options.rounds,
-        "images_per_core_second": {name: quartiles(values, digits=1) for name, values in speeds.items()},
+        "images_per_core_second": {name: records.quartiles(values, digits=1) for name, values in speeds.items()},
         "ratio_to_timm": ratio("ours", "timm"),
         "ratio_to_timm_before_device": ratio("ours_before_device", "timm_before_device"),
         "share_of_libjpeg_turbo_decoding": ratio("ours", "libjpeg_turbo_decoding"),
     }
-
-
-def quartiles(values: list[float], digits: int) -> list[float]:
-    return [round(value, digits) for value in statistics.quantiles(values, n=4)]
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import json
 import platform
 import shlex
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,10 @@ def provenance(device: str) -> dict[str, Any]:
         "device": device_name(device),
         **{name: environment[name] for name in ("threads", "python", "torch", "torchvision", "timm")},
     }
+
+
+def quartiles(values: list[float], digits: int = 3) -> list[float]:
+    return [round(value, digits) for value in statistics.quantiles(values, n=4)]
 
 
 def append(name: str, row: dict[str, Any]) -> Path:

@@ -4,7 +4,6 @@ The two take turns within every round, so that a drift of the machine hits both;
 quartiles of the rounds, and the median of the ratio within a round.
 """
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,10 +77,6 @@ def images_per_second(step: Callable[[], None], batch: int, options: Options) ->
     return count / (time.perf_counter() - start)
 
 
-def quartiles(values: list[float]) -> list[float]:
-    return [round(value, 3) for value in statistics.quantiles(values, n=4)]
-
-
 def measure(mode: str, options: Options) -> dict[str, Any]:
     batch = options.train_batch if mode == "training" else options.inference_batch
     images = torch.randn(batch, 3, options.image_size, options.image_size, device=options.device)
@@ -114,9 +109,11 @@ def measure(mode: str, options: Options) -> dict[str, Any]:
         "precision": options.precision,
         "compile": options.compile,
         "rounds": options.rounds,
-        "ours_images_per_s": quartiles(speeds["ours"]),
-        "timm_images_per_s": quartiles(speeds["timm"]),
-        "ratio": quartiles([ours / theirs for ours, theirs in zip(speeds["ours"], speeds["timm"], strict=True)]),
+        "ours_images_per_s": records.quartiles(speeds["ours"]),
+        "timm_images_per_s": records.quartiles(speeds["timm"]),
+        "ratio": records.quartiles(
+            [ours / theirs for ours, theirs in zip(speeds["ours"], speeds["timm"], strict=True)]
+        ),
         **({"peak_mib": peak_mib} if peak_mib else {}),
     }
 

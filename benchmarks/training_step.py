@@ -1,5 +1,6 @@
-"""Training images per second and peak memory on a CPU: this package's network as `rexnet train` runs it beside timm's
-with the defaults of timm's training script (float32, batch axis first).
+"""Training images per second and peak memory on a CPU: this package's network with the memory order and the kept memory
+of `rexnet train` beside timm's with the defaults of timm's training script (float32, batch axis first). The same plain
+loop is around both; what `rexnet train` does beside it (checks of the gradient, copies of statistics) is not in it.
 
 Every measurement is a process of its own, because peak memory and the way the C library keeps memory belong to one; the
 contenders take turns, so that a drift of the machine hits all.
@@ -76,18 +77,14 @@ def in_a_process(contender: Contender, options: Options, setting: tuple[int, int
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def quartiles(values: list[float]) -> list[float]:
-    return [round(value, 3) for value in statistics.quantiles(values, n=4)]
-
-
 def compare(setting: tuple[int, int], options: Options) -> None:
     contenders: tuple[Contender, ...] = ("timm", "ours", "ours, bf16")
     rounds = [{name: in_a_process(name, options, setting) for name in contenders} for _ in range(options.rounds)]
     row = {"model": options.model, "image_size_px": setting[0], "batch": setting[1], "rounds": options.rounds}
     for what in ("images_per_s", "peak_mib"):
-        row[what] = {name: quartiles([figures[name][what] for figures in rounds]) for name in contenders}
+        row[what] = {name: records.quartiles([figures[name][what] for figures in rounds]) for name in contenders}
         row[f"{what}_ratio"] = {
-            name: quartiles([figures[name][what] / figures["timm"][what] for figures in rounds])
+            name: records.quartiles([figures[name][what] / figures["timm"][what] for figures in rounds])
             for name in contenders[1:]
         }
     torch.set_num_threads(options.threads)

@@ -12,8 +12,9 @@ from rexnet.models.variants import create_model
 from rexnet.training import checkpoint, classify, frozen_features
 from rexnet.training.classify import classification_task, train
 from rexnet.training.distributed import World
+from rexnet.training.feature_files import FILE, Features
 from rexnet.training.freezing import TransferConfig, prepare
-from rexnet.training.frozen_features import FILE, FeatureBatches, Features
+from rexnet.training.frozen_features import FeatureBatches
 from rexnet.training.loop import fit
 from rexnet.training.run_folder import RunFolder
 from rexnet.training.validate import ValidateConfig, validate
@@ -188,6 +189,7 @@ def test_mirrored_images_are_a_second_view_drawn_anew_each_epoch():
         ("augment", "crop_scale", (0.5, 1.0)),
         ("optim", "layer_decay", 0.8),
         ("network", "drop_path_rate", 0.1),
+        ("run", "compile", True),
     ],
 )
 def test_what_cannot_apply_is_refused_before_anything_is_written(config, changed, group, name, value):

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from rexnet.training import checkpoint
 from rexnet.training.config import TrainConfig
+from rexnet.training.discarded_steps import MAX_DISCARDED_STEPS, NonFiniteError
 from rexnet.training.distributed import World
 from rexnet.training.interruption import Stopped
-from rexnet.training.loop import MAX_DISCARDED_STEPS, NonFiniteError, Task, choose_autocast, fit, step_seed
+from rexnet.training.loop import Task, choose_autocast, fit, step_seed
 from rexnet.training.run_folder import RunFolder
 
 WORLD = World(device=torch.device("cpu"))

@@ -9,7 +9,7 @@ from torch import nn
 
 from rexnet.models.variants import create_model
 from rexnet.training.config import OptimConfig, ScheduleConfig
-from rexnet.training.optimization import LearningRate, Updater, make_optimizer
+from rexnet.training.optimization import LearningRate, Updater, check_optimizer, make_optimizer
 
 PAPER = LearningRate(peak_lr=0.5, schedule=ScheduleConfig(epochs=400, warmup_epochs=5.0), steps_per_epoch=2502)
 
@@ -80,6 +80,23 @@ def test_sgd_is_nesterov_and_momentum_is_not(tiny_model):
 def test_an_unknown_optimizer_is_named_with_the_allowed_ones(tiny_model):
     with pytest.raises(ValueError, match=r"--optimizer is 'sdg'; allowed: .*sgd.* and timm's"):
         make_optimizer(tiny_model(), OptimConfig(optimizer="sdg"), lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("optim", "schedule", "said"),
+    [
+        ({"optimizer": "adamw", "momentum": 0.8}, {}, ["--momentum has no effect with --optimizer adamw"]),
+        ({}, {"schedule": "constant", "min_lr": 0.1}, ["--min-lr has no effect with --schedule constant"]),
+        ({}, {"decay_milestones": (3,)}, ["--decay-milestones has no effect with --schedule cosine"]),
+        ({}, {"warmup_epochs": 0.0, "warmup_lr": 0.1}, ["--warmup-lr has no effect with no warm-up"]),
+        ({"momentum": 0.8}, {"min_lr": 0.1, "warmup_lr": 0.1}, []),
+        ({"optimizer": "rmsprop", "momentum": 0.8}, {"schedule": "multistep", "decay_milestones": (3,)}, []),
+        ({"optimizer": "adamw"}, {"schedule": "constant", "warmup_epochs": 0.0}, []),
+    ],
+)
+def test_options_without_effect_are_said(tiny_model, caplog, optim, schedule, said):
+    check_optimizer(tiny_model(), OptimConfig(**optim), ScheduleConfig(**schedule), total_batch=512)
+    assert caplog.messages == said
 
 
 def updater(model: nn.Module, *, scale_gradients: bool = False, **config) -> Updater:

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from rexnet.data.labelled_images import ArrayImages, FileImages
-from rexnet.training.config import TrainConfig, config_from_dict
+from rexnet.training.config import TrainConfig
 from rexnet.training.distributed import World
 from rexnet.training.run_folder import RunFolder, next_free_folder, open_run
+from rexnet.training.saved_config import config_from_dict
 
 WORLD = World(device=torch.device("cpu"))
 

@@ -17,8 +17,8 @@ import torch
 
 from rexnet.training import checkpoint
 from rexnet.training.classify import train
-from rexnet.training.config import config_to_dict
 from rexnet.training.run_folder import RunFolder
+from rexnet.training.saved_config import config_to_dict
 
 # A training that says where it is, and waits there until it is told to go on or stopped.
 PROGRAM = """
@@ -27,7 +27,8 @@ from pathlib import Path
 import torch
 from rexnet import cli
 from rexnet.training import classify
-from rexnet.training.config import TrainConfig, config_from_dict
+from rexnet.training.config import TrainConfig
+from rexnet.training.saved_config import config_from_dict
 
 torch.set_num_threads(1)
 config, phase, flag = config_from_dict(TrainConfig, json.loads(sys.argv[1])), sys.argv[2], Path(sys.argv[3])
@@ -264,7 +265,8 @@ FULL_DISK = """
 import json, resource, signal, sys, torch
 from rexnet import cli
 from rexnet.training import classify, checkpoint
-from rexnet.training.config import TrainConfig, config_from_dict
+from rexnet.training.config import TrainConfig
+from rexnet.training.saved_config import config_from_dict
 
 torch.set_num_threads(1)  # as in the runs it is compared with
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

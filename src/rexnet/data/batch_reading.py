@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from rexnet.data.decode import BadImageError, BadImagePolicy
+from rexnet.data.parallel import unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def make_loader(
         batch_size=None,  # the reader makes the batches
         sampler=plan,
         num_workers=workers,
-        collate_fn=_unchanged,
+        collate_fn=unchanged,
         worker_init_fn=_outlive_a_signal,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
@@ -146,10 +147,6 @@ def _obey_the_main_process() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
-
-
-def _unchanged(read: Any) -> Any:
-    return read
 
 
 def account(bad: list[tuple[str, str]], policy: BadImagePolicy, skipped: list[str]) -> None:

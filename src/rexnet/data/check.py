@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -116,7 +116,7 @@ def check(config: CheckConfig) -> CheckReport | CocoCheckReport:
     for split in splits:
         for examined in examine(split.images, workers=workers, label=split.name or "checking"):
             gathered.add(examined)
-    return _report(config, splits, outside, gathered)
+    return _report(config, splits, outside=outside, found=gathered)
 
 
 class _Split(NamedTuple):
@@ -157,7 +157,7 @@ def _find_in_folder(data: str) -> tuple[list[_Split], list[str]]:
     return splits, outside
 
 
-def _report(config: CheckConfig, splits: Sequence[_Split], outside: list[str], found: Gathered) -> CheckReport:
+def _report(config: CheckConfig, splits: Sequence[_Split], *, outside: list[str], found: Gathered) -> CheckReport:
     starts = np.cumsum([0, *(len(split.images) for split in splits)])
 
     def name(row: int) -> str:
@@ -168,7 +168,7 @@ def _report(config: CheckConfig, splits: Sequence[_Split], outside: list[str], f
     shorter = np.minimum(found.width_px, found.height_px)
     limit = config.min_size_px or default_min_size_px(shorter[readable])
     tiny = np.flatnonzero(readable & (shorter < limit)).tolist()
-    across_splits, across_classes, within = _duplicates(splits, found, readable, name)
+    across_splits, across_classes, within = _duplicates(splits, found, name=name)
     everywhere = frozenset().union(*(split.present for split in splits))
     counts = {split.name: _count_classes(split.images) for split in splits}
     return CheckReport(
@@ -196,14 +196,14 @@ def _report(config: CheckConfig, splits: Sequence[_Split], outside: list[str], f
     )
 
 
-def _duplicates(splits: Sequence[_Split], found: Gathered, readable: np.ndarray, name: Any) -> tuple[list, list, list]:
+def _duplicates(splits: Sequence[_Split], found: Gathered, *, name: Callable[[int], str]) -> tuple[list, list, list]:
     """Groups of names with the same pixels: across splits, across classes, and those that are neither."""
     side = np.repeat(np.arange(len(splits)), [len(split.images) for split in splits])
     codes: dict[str, int] = {}
     classes = [np.array([codes.setdefault(n, len(codes)) for n in split.images.classes], int) for split in splits]
     target = np.concatenate([by_name[s.images.targets] for by_name, s in zip(classes, splits, strict=True)])
     across_splits, across_classes, within = [], [], []
-    for group in same_pixels(found.digest, readable):
+    for group in same_pixels(found.digest, found.width_px > 0):
         many_splits, many_classes = len(set(side[group])) > 1, len(set(target[group])) > 1
         for into, belongs in (
             (across_splits, many_splits),

@@ -13,7 +13,7 @@ HUGGING_FACE_PREFIX = "hfds/"
 class HuggingFaceImages(ImageSet):
     """One split of a data set: `rows` has pictures, still encoded, in the column `image_column`."""
 
-    def __init__(self, rows: Any, image_column: str, targets: np.ndarray, classes: list[str], label: str):
+    def __init__(self, rows: Any, targets: np.ndarray, classes: list[str], *, image_column: str, label: str):
         super().__init__(targets, classes)
         self._table, self._image_column, self._label = rows, image_column, label
 
@@ -45,23 +45,26 @@ def load_hugging_face(data: str) -> dict[str, HuggingFaceImages]:
         ) from error
     val_split = next((name for name in VAL_SIDES if name in loaded), None)
     sides = {"train": TRAIN_SIDE if TRAIN_SIDE in loaded else None, "val": val_split}
-    found = {side: _split(data, loaded[name], name, datasets) for side, name in sides.items() if name}
+    found = {side: _split(data, loaded[name], split=name) for side, name in sides.items() if name}
     if not found:
         raise ValueError(f"{data} has the splits {', '.join(loaded)}, but needs one called train")
     return found
 
 
-def _split(data: str, rows: Any, split: str, datasets: Any) -> HuggingFaceImages:
-    image = _only_column(data, rows, datasets.Image, "images")
-    label = _only_column(data, rows, datasets.ClassLabel, "class labels")
+def _split(data: str, rows: Any, *, split: str) -> HuggingFaceImages:
+    import datasets
+
+    image = _only_column(data, rows, kind=datasets.Image, what="images")
+    label = _only_column(data, rows, kind=datasets.ClassLabel, what="class labels")
     targets = np.asarray(rows.with_format("numpy")[label][:], dtype=np.int64)
     if len(targets) and targets.min() < 0:
         raise ValueError(f"{data} has images without a label in its split {split}")
     encoded = rows.cast_column(image, datasets.Image(decode=False)).select_columns([image])
-    return HuggingFaceImages(encoded, image, targets, rows.features[label].names, f"{data}/{split}")
+    classes = rows.features[label].names
+    return HuggingFaceImages(encoded, targets, classes, image_column=image, label=f"{data}/{split}")
 
 
-def _only_column(data: str, rows: Any, kind: type, what: str) -> str:
+def _only_column(data: str, rows: Any, *, kind: type, what: str) -> str:
     columns = [name for name, feature in rows.features.items() if isinstance(feature, kind)]
     if len(columns) != 1:
         held = f"{len(columns)} ({', '.join(columns)})" if columns else "none"

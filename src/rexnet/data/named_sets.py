@@ -121,7 +121,7 @@ def _load_torchvision(data: str, class_name: str, options: dict[str, Any]) -> Im
     try:
         dataset = factory(folder, **options)
     except RuntimeError:  # torchvision's way to say that the files are not there
-        dataset = _download(data, factory, folder, options)
+        dataset = _download(data, factory, folder=folder, options=options)
     label = f"{data} {' '.join(option for option in options.values() if isinstance(option, str))}".rstrip()
     if hasattr(dataset, "_samples"):
         paths, labels = zip(*dataset._samples, strict=True)
@@ -137,7 +137,7 @@ def _load_torchvision(data: str, class_name: str, options: dict[str, Any]) -> Im
     return FileImages(paths, targets, classes)
 
 
-def _download(data: str, factory: Any, folder: str, options: dict[str, Any]) -> Any:
+def _download(data: str, factory: Any, *, folder: str, options: dict[str, Any]) -> Any:
     logger.info("%s is not in %s, downloading it", data, folder)
     try:
         return factory(folder, download=True, **options)

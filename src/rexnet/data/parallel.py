@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
@@ -29,7 +31,7 @@ def in_parallel(task: Callable[[Item], Result], items: Sequence[Item], *, worker
         batch_size=None,
         sampler=items,
         num_workers=min(workers, len(items)),
-        collate_fn=_unchanged,
+        collate_fn=unchanged,
         generator=torch.Generator(),  # or else it would draw from the caller's generator
     )
     last_said = time.monotonic()
@@ -40,11 +42,21 @@ def in_parallel(task: Callable[[Item], Result], items: Sequence[Item], *, worker
                 last_said = time.monotonic()
                 logger.info("%s: %.0f %% done", label, 100 * done / len(items))
     except RuntimeError as error:
-        if "exited unexpectedly" not in str(error):
+        if (sentence := dead_worker(error)) is None:
             raise
-        raise OSError(
-            "a worker process was killed, perhaps for want of memory; --workers with fewer may help"
-        ) from error
+        raise OSError(sentence) from error
+
+
+def dead_worker(error: RuntimeError) -> str | None:
+    """What lies behind the error of a loader whose worker process died, in one sentence; None for other errors."""
+    found = re.search(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)", str(error))
+    if found is None:
+        return None
+    shared = f" of {shutil.disk_usage('/dev/shm').total / 2**20:,.0f} MiB" if os.path.isdir("/dev/shm") else ""
+    return (
+        f"a process that reads images (pid {found[1]}) ended unexpectedly; too little memory, or too little in "
+        f"/dev/shm{shared}, is the usual cause: fewer --workers need less"
+    )
 
 
 def usable_cpus() -> int:
@@ -60,5 +72,6 @@ class _Tasks(Dataset, Generic[Item, Result]):
         return self._task(item)
 
 
-def _unchanged(result: Any) -> Any:
+def unchanged(result: Any) -> Any:
+    """What a loader hands on as it is."""
     return result

@@ -126,12 +126,12 @@ def _read_tar(path: str, number: int, rows: _Rows) -> None:
                 folder, _, base = member.name.rpartition("/")
                 stem, _, suffix = base.partition(".")
                 if (folder, stem) != key:
-                    _add_sample(path, number, sample, stream, rows)
+                    _add_sample(path, number, sample, stream=stream, rows=rows)
                     key, sample = (folder, stem), {}
                 if suffix.lower() in sample:
                     raise ValueError(f"{printable(path)} holds {printable(member.name)} twice")
                 sample[suffix.lower()] = member
-            _add_sample(path, number, sample, stream, rows)
+            _add_sample(path, number, sample, stream=stream, rows=rows)
             stream.seek(tar.offset)
             if stream.read(BLOCK_BYTES).strip(b"\0") or os.fstat(stream.fileno()).st_size < tar.offset + BLOCK_BYTES:
                 raise tarfile.ReadError("it ends without the end mark of a tar, or is damaged in the middle")
@@ -139,7 +139,9 @@ def _read_tar(path: str, number: int, rows: _Rows) -> None:
         raise ValueError(f"{printable(path)} is not a whole tar: {error}") from error
 
 
-def _add_sample(path: str, number: int, sample: dict[str, tarfile.TarInfo], stream: io.BufferedReader, rows: _Rows):
+def _add_sample(
+    path: str, number: int, sample: dict[str, tarfile.TarInfo], *, stream: io.BufferedReader, rows: _Rows
+) -> None:
     images = [member for suffix, member in sample.items() if has_image_extension(f"x.{suffix}") and "." not in suffix]
     if not images:
         rows.left_out += bool(sample)

@@ -93,7 +93,7 @@ def write_shards(config: ShardConfig) -> WrittenShards:
     about: dict[str, Any] = {"format": SHARDS_FORMAT, "classes": sets.classes, "seed": config.seed, "sides": {}}
     skipped: list[str] = []
     for side, images in zip(WRITTEN_SIDES, (sets.train, sets.val), strict=True):
-        about["sides"][side] = _write_side(output, side, images, config, skipped)
+        about["sides"][side] = _write_side(output, side, images=images, config=config, skipped=skipped)
     write_whole(output / SHARDS_FILE, json.dumps(about, indent=1).encode())
     (output / UNFINISHED_MARK).unlink()
     return WrittenShards(
@@ -134,12 +134,12 @@ def _prepare(output: Path) -> None:
 
 
 def _write_side(
-    output: Path, side: str, images: ImageSet, config: ShardConfig, skipped: list[str]
+    output: Path, side: str, *, images: ImageSet, config: ShardConfig, skipped: list[str]
 ) -> list[dict[str, Any]]:
     """Tars and index of one side; its entry of shards.json."""
     (output / side).mkdir()
     order = np.random.default_rng([config.seed, WRITTEN_SIDES.index(side)]).permutation(len(images))
-    write = _ShardWriter(images, order, os.fspath(output / side), config.bad_image)
+    write = _ShardWriter(images, order, folder=os.fspath(output / side), bad_image=config.bad_image)
     cuts = _cuts(images, order, config)
     workers = usable_cpus() if config.workers is None else config.workers
     tars = []
@@ -190,7 +190,7 @@ class _ShardWriter:
     """Writes one shard, here or in a worker process. Failures come back as data: an exception would arrive from a
     worker wrapped into its traceback."""
 
-    def __init__(self, images: ImageSet, order: np.ndarray, folder: str, bad_image: BadImagePolicy):
+    def __init__(self, images: ImageSet, order: np.ndarray, *, folder: str, bad_image: BadImagePolicy):
         self._images, self._order, self._folder, self._bad_image = images, order, folder, bad_image
         self._main_process = os.getpid()
 

@@ -88,12 +88,12 @@ def load_shards(data: str | Path, side_names: Sequence[str]) -> tuple[dict[str, 
         tars_by_side = {side: [tar["file"] for tar in tars] for side, tars in about["sides"].items()}
     else:
         tars_by_side = _find_tars(root, side_names)
-    sides = {side: _local_side(root, side, tars, classes) for side, tars in tars_by_side.items()}
+    sides = {side: _local_side(root, side, tars=tars, classes=classes) for side, tars in tars_by_side.items()}
     if about:
         for side, images in sides.items():
-            _check_count(root, side, len(images), about)
+            _check_count(root, side, found=len(images), about=about)
     known = max((images.classes for images in sides.values()), key=len)
-    matched = {side: _matched(root, side, images, known) for side, images in sides.items()}
+    matched = {side: _matched(root, side, images=images, classes=known) for side, images in sides.items()}
     return matched, printable(Path(root).resolve().name)
 
 
@@ -160,13 +160,13 @@ def _read_about(source: ByteSource) -> dict[str, Any]:
     return {**about, "classes": tuple(about["classes"])}
 
 
-def _check_count(root: str, side: str, found: int, about: dict[str, Any]) -> None:
+def _check_count(root: str, side: str, *, found: int, about: dict[str, Any]) -> None:
     expected = sum(tar["images"] for tar in about["sides"][side])
     if found != expected:
         raise ValueError(f"{printable(root)} holds {found:,} images in {side}, but {SHARDS_FILE} says {expected:,}")
 
 
-def _local_side(root: str, side: str, tars: Sequence[str], classes: tuple[str, ...] | None) -> ShardImages:
+def _local_side(root: str, side: str, *, tars: Sequence[str], classes: tuple[str, ...] | None) -> ShardImages:
     try:
         states = tar_states(root, tars)
     except FileNotFoundError as error:
@@ -191,7 +191,7 @@ def _local_side(root: str, side: str, tars: Sequence[str], classes: tuple[str, .
     return ShardImages(LocalSource(root), index)
 
 
-def _matched(root: str, side: str, images: ShardImages, classes: tuple[str, ...]) -> ShardImages:
+def _matched(root: str, side: str, *, images: ShardImages, classes: tuple[str, ...]) -> ShardImages:
     if unknown := sorted(set(images.classes) - set(classes)):
         raise ValueError(
             f"the label {printable(unknown[0])} of {printable(os.path.join(root, side))} is missing in "
@@ -209,7 +209,7 @@ def _remote_sides(source: RemoteSource) -> dict[str, ShardImages]:
             index, states, _ = unpack_index(source.read(index_file(side)))
             if index.classes != about["classes"] or [s.name for s in states] != [tar["file"] for tar in tars]:
                 raise ValueError(f"{index_file(side)} belongs to other shards than {SHARDS_FILE}")
-            _check_count(source.location, side, len(index), about)
+            _check_count(source.location, side, found=len(index), about=about)
             sides[side] = ShardImages(source, index)
     except OSError as error:
         raise ValueError(f"{error}; a URL must be that of a folder that `rexnet data shard` wrote") from error

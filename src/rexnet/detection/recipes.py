@@ -8,8 +8,8 @@ from dataclasses import replace
 from rexnet.data.boxes.transforms import DetectionAugmentConfig
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig, RecipeName
 from rexnet.detection.detectors import Kind
-from rexnet.training.config import OptimConfig, RunConfig, ScheduleConfig, config_from_dict
-from rexnet.training.run_folder import RunFolder, folder_to_resume
+from rexnet.training.config import OptimConfig, RunConfig, ScheduleConfig
+from rexnet.training.run_folder import settings_to_resume
 
 _MILESTONES = {1: (8, 11), 2: (16, 22), 3: (28, 34)}
 
@@ -100,7 +100,6 @@ def starting_point(asked: DetectTrainConfig) -> DetectTrainConfig:
 
     `asked` is what the command line says on top of the plain defaults.
     """
-    if asked.run.resume and (run := RunFolder(folder_to_resume(asked))).holds("config.json"):
-        saved = config_from_dict(DetectTrainConfig, run.read("config.json"))
-        return replace(saved, run=replace(saved.run, resume=False, overwrite=False, output=None))
+    if saved := settings_to_resume(asked):
+        return saved
     return make_recipe(asked.recipe, asked.network.detector, data=asked.data)

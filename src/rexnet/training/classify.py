@@ -69,7 +69,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
                 logger.info("recipe %s", config.recipe)
                 logger.info("%s", frozen)
             with resumable(run, world, command="rexnet train"):
-                best, skipped = _fit(model, sets, batches, config, run, world)
+                best, skipped = _fit(model, sets, batches, config=config, run=run, world=world)
             facts = {"model": model.name, "data": sets.description}
             return write_summary(run, facts, best, goal=config.goal, skipped=skipped, world=world)
 
@@ -115,6 +115,7 @@ def _fit(
     model: RexNet,
     sets: ImageSets,
     batches: tuple[TrainBatches, EvalBatches],
+    *,
     config: TrainConfig,
     run: RunFolder,
     world: World,

@@ -1,7 +1,7 @@
 """Every setting of a run. A field is a command-line option, the text under it its help, its default only here."""
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Annotated, Any, Literal, Protocol, TypeVar, get_type_hints
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, Protocol
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
@@ -102,7 +102,7 @@ class OptimConfig:
     lr_batch: int = 512
     """The total batch that --lr is meant for; 0 uses --lr as it is, whatever the batch."""
     momentum: float = 0.9
-    """Momentum of SGD and its kin; optimizers of the Adam family ignore it."""
+    """Momentum of SGD and its kin; those of the Adam family have none."""
     weight_decay: float = 1e-5
     """Never on norms and biases."""
     layer_decay: float = 1.0
@@ -251,58 +251,3 @@ class LoopConfig(Protocol):
     def subject(self) -> tuple[str, str]:
         """Network and data, for the name of a new run folder."""
         ...
-
-
-Config = TypeVar("Config", bound=LoopConfig)
-
-# A run may move to another machine or folder and still be the same run.
-MAY_CHANGE_ON_RESUME = frozenset(
-    {
-        *("data", "bad_image"),  # what the data is stands in data.json, and is compared
-        *("device", "workers", "threads", "output", "overwrite", "resume", "save_minutes", "tensorboard"),
-    }
-)
-
-
-def config_to_dict(config: LoopConfig) -> dict[str, Any]:
-    """Plain values for JSON; `config_from_dict` reads them back."""
-    return asdict(config)  # pyright: ignore[reportArgumentType]
-
-
-def config_from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
-    """The reverse of `config_to_dict`. ValueError for options that this version does not have, or has beside them."""
-    return _from_dict(kind, values)
-
-
-def _from_dict(kind: type, values: dict[str, Any]) -> Any:
-    names = {option.name for option in fields(kind)}
-    if unknown := sorted(values.keys() ^ names):
-        raise ValueError(
-            f"the saved settings differ from this version's in {', '.join(unknown)}; allowed: the same set"
-        )
-    types = get_type_hints(kind)
-    return kind(
-        **{
-            name: _from_dict(types[name], value)
-            if is_dataclass(types[name])
-            else (tuple(value) if isinstance(value, list) else value)
-            for name, value in values.items()
-        }
-    )
-
-
-def changed_options(saved: Config, given: Config) -> list[str]:
-    """The options, as "--lr 0.1 (was 0.5)", in which `given` would make another run of `saved`."""
-    changes = []
-    for group in fields(saved):  # pyright: ignore[reportArgumentType]
-        old, new = getattr(saved, group.name), getattr(given, group.name)
-        if is_dataclass(old):
-            pairs = [(inner.name, getattr(old, inner.name), getattr(new, inner.name)) for inner in fields(old)]
-        else:
-            pairs = [(group.name, old, new)]
-        changes += [
-            f"--{name.replace('_', '-')} {after} (was {before})"
-            for name, before, after in pairs
-            if before != after and name not in MAY_CHANGE_ON_RESUME
-        ]
-    return changes

@@ -1,7 +1,6 @@
 """Several processes as one run, started by torchrun. The only reader of environment variables."""
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from rexnet.data.parallel import dead_worker
 from rexnet.training.interruption import StopRequest
 
 Item = TypeVar("Item")
@@ -137,14 +137,10 @@ def _plain_words(world: World) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        text = str(error)
-        if worker := re.search(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)", text):
-            raise LostProcessError(
-                f"a process that reads images (pid {worker[1]}) ended unexpectedly; too little memory, or too little "
-                "in /dev/shm, is the usual cause: fewer --workers or a smaller --batch-size need less"
-            ) from error
+        if (sentence := dead_worker(error)) is not None:
+            raise LostProcessError(sentence) from error
         # gloo has no exception type of its own.
-        if isinstance(error, torch.distributed.DistError) or (world.size > 1 and "gloo" in text.lower()):
+        if isinstance(error, torch.distributed.DistError) or (world.size > 1 and "gloo" in str(error).lower()):
             lost = f"process {world.rank} of {world.size} lost another one of the run, whose message says why"
             raise LostProcessError(lost) from error
         raise

@@ -68,7 +68,7 @@ def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_p
     if config.freeze != "all":
         require(config.freeze <= num_blocks, "freeze", config.freeze, f"0 to {num_blocks} for {model.name}, or all")
     if config.freeze:
-        _require_pretrained("freeze", config.freeze, "0", pretrained)
+        _require_pretrained("freeze", config.freeze, allowed="0", pretrained=pretrained)
     norms_frozen, reason = choose_statistics(config.bn, pretrained=pretrained, images_per_step=images_per_step)
     freeze(model, config.freeze, statistics=norms_frozen)
     said = describe_norms(model, reason)
@@ -78,7 +78,7 @@ def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_p
     return said
 
 
-def _require_pretrained(option: str, value: object, allowed: str, pretrained: bool) -> None:
+def _require_pretrained(option: str, value: object, *, allowed: str, pretrained: bool) -> None:
     # Random layers or statistics that stay random are a mistake that only shows in the accuracy.
     require(pretrained, option, value, f"{allowed}, because nothing is learned yet without --weights")
 
@@ -89,7 +89,7 @@ def choose_statistics(
     """Whether the batch norms keep their statistics, and why. ValueError for "frozen" without pretrained weights."""
     if bn != "auto":
         if bn == "frozen":
-            _require_pretrained("bn", bn, "auto, train", pretrained)
+            _require_pretrained("bn", bn, allowed="auto, train", pretrained=pretrained)
         return bn == "frozen", "as asked"
     origin = "pretrained" if pretrained else "random"
     few = images_per_step < FEW_IMAGES

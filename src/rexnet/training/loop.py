@@ -13,17 +13,15 @@ from torch import Tensor, nn
 from rexnet.data.decode import printable
 from rexnet.training import checkpoint
 from rexnet.training.config import Amp, LoopConfig
+from rexnet.training.discarded_steps import note_discarded
 from rexnet.training.distributed import World
 from rexnet.training.interruption import Stopped
 from rexnet.training.optimization import LearningRate, Updater
 from rexnet.training.progress import EpochProgress
-from rexnet.training.run_folder import DISCARDED, RunFolder
+from rexnet.training.run_folder import RunFolder
 from rexnet.training.tensorboard_events import EventLog
 
 logger = logging.getLogger(__name__)
-
-MAX_DISCARDED_STEPS = 10
-"""Steps of one epoch whose loss or gradient may be not finite; one more ends the run."""
 
 
 class Batches(Protocol):
@@ -55,10 +53,6 @@ class Task(NamedTuple):
     """The figures of `evaluate` that the line about an epoch tells, where there are too many for all."""
     static: Callable[[nn.Module], nn.Module] = lambda model: model
     """static(model): the part of it that torch.compile can take whole."""
-
-
-class NonFiniteError(ValueError):
-    """Too many losses or gradients that are infinite or not a number, none of which reached the weights."""
 
 
 def fit(
@@ -156,7 +150,7 @@ class _Training:
         bad, stopping, saving = self.world.any(not finite, stop.requested, self._is_time_to_save())
         if bad:
             self.updater.discard()
-            self._note_discarded(losses["loss"], batch, finite, step)
+            self._note_discarded(losses["loss"], batch, finite=finite, step=step)
         else:
             self.updater.apply(step)
             progress.update(len(batch.indices), {name: float(value.detach()) for name, value in losses.items()})
@@ -167,28 +161,14 @@ class _Training:
             raise stop.stopped()
 
     def _is_time_to_save(self) -> bool:
-        minutes = self.config.run.save_minutes
-        return self.world.is_main and minutes > 0 and time.monotonic() - self.saved_at > 60 * minutes
+        return self.world.is_main and time.monotonic() - self.saved_at > 60 * self.config.run.save_minutes
 
-    def _note_discarded(self, loss: Tensor, batch: Any, finite: bool, step: int) -> None:
-        """Leaves the step out, and names the images of the processes on which it failed; or ends the run."""
+    def _note_discarded(self, loss: Tensor, batch: Any, *, finite: bool, step: int) -> None:
+        """The step is left out; the images of the processes on which it failed are named."""
         self.discarded += 1
         what = "gradient is not finite" if loss.isfinite() else f"loss is {float(loss.detach())}"
         mine = [] if finite else [what, *(printable(self.task.name_image(int(index))) for index in batch.indices)]
-        parts = [part for text in self.world.gather([json.dumps(mine)]) if (part := json.loads(text))]
-        what, names = parts[0][0], [name for part in parts for name in part[1:]]
-        if self.world.is_main:
-            row = {"epoch": self.epoch + 1, "step": step, "what": what, "images": names}
-            self.run.append(row, name=DISCARDED)
-        some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        if self.discarded > MAX_DISCARDED_STEPS:
-            raise NonFiniteError(
-                f"{self.discarded} steps of epoch {self.epoch + 1} had to be left out, at the last the {what}; its "
-                f"images are {some}, those of all in {self.run.path / DISCARDED}; a lower --lr or "
-                "--clip-grad 1 often helps"
-            )
-        if self.world.is_main:
-            logger.warning("step %d is left out because the %s; its images: %s", step, what, some)
+        note_discarded(mine, count=self.discarded, epoch=self.epoch + 1, step=step, run=self.run, world=self.world)
 
     def _save(self, progress: EpochProgress) -> None:
         """last.pt with the position inside the epoch; every process takes part."""
@@ -204,7 +184,7 @@ class _Training:
         """The row, then best.pt, then last.pt: a kill between them makes the resumed run write the same again."""
         epochs = self.config.schedule.epochs
         if self.world.is_main:
-            _log(row, self.best, epochs, self.task)
+            _log(row, self.best, epochs=epochs, task=self.task)
             self.run.append(row)
             if self.events:
                 self.events.add(row)
@@ -286,7 +266,7 @@ def _train_figures(progress: EpochProgress, world: World) -> dict[str, float]:
     return means | speed
 
 
-def _log(row: dict[str, Any], best: dict[str, Any], epochs: int, task: Task) -> None:
+def _log(row: dict[str, Any], best: dict[str, Any], *, epochs: int, task: Task) -> None:
     key = f"val_{task.goal}"
     told = [name for name in row if name.startswith(("train_", "val_"))]
     if task.told is not None:

@@ -94,15 +94,23 @@ def parameter_groups(model: nn.Module, *, config: OptimConfig) -> list[dict[str,
 
 
 def check_optimizer(model: nn.Module, optim: OptimConfig, schedule: ScheduleConfig, *, total_batch: int) -> None:
-    """Raises OptionError for an optimizer or learning rates that `Updater` could not use; changes nothing."""
+    """Raises OptionError for an optimizer or learning rates that `Updater` could not use, and warns of options that do
+    nothing; changes nothing."""
     peak_lr = optim.peak_lr(total_batch)
     if schedule.min_lr > peak_lr:
         raise OptionError(f"--min-lr is {schedule.min_lr:g}; allowed: at most the learning rate, here {peak_lr:g}")
     if schedule.schedule == "multistep" and not schedule.decay_milestones:
         raise OptionError("--schedule multistep has no --decay-milestones; name the epochs, as 8 11")
-    if schedule.schedule != "multistep" and schedule.decay_milestones:
-        logger.warning("--decay-milestones has no effect with --schedule %s", schedule.schedule)
-    make_optimizer(model, optim, lr=peak_lr)
+    optimizer = make_optimizer(model, optim, lr=peak_lr)
+    kind, has_momentum = schedule.schedule, any("momentum" in group for group in optimizer.param_groups)
+    for option, idle, beside in (
+        ("decay_milestones", schedule.decay_milestones and kind != "multistep", f"--schedule {kind}"),
+        ("min_lr", schedule.min_lr and kind == "constant", f"--schedule {kind}"),
+        ("warmup_lr", schedule.warmup_lr != ScheduleConfig.warmup_lr and not schedule.warmup_epochs, "no warm-up"),
+        ("momentum", optim.momentum != OptimConfig.momentum and not has_momentum, f"--optimizer {optim.optimizer}"),
+    ):
+        if idle:
+            logger.warning("--%s has no effect with %s", option.replace("_", "-"), beside)
 
 
 class Updater:

@@ -17,9 +17,8 @@ from rexnet.training.config import (
     RunConfig,
     ScheduleConfig,
     TrainConfig,
-    config_from_dict,
 )
-from rexnet.training.run_folder import RunFolder, folder_to_resume
+from rexnet.training.run_folder import settings_to_resume
 
 
 def imagenet() -> TrainConfig:
@@ -157,9 +156,8 @@ def starting_point(asked: TrainConfig) -> TrainConfig:
 
     `asked` is what the command line says on top of the plain defaults.
     """
-    if asked.run.resume and (run := RunFolder(folder_to_resume(asked))).holds("config.json"):
-        saved = config_from_dict(TrainConfig, run.read("config.json"))
-        return replace(saved, run=replace(saved.run, resume=False, overwrite=False, output=None))
+    if saved := settings_to_resume(asked):
+        return saved
     recipe = choose_recipe(asked.data, asked.network.weights) if asked.recipe == "auto" else asked.recipe
     start = digits() if (recipe, asked.data) == ("small-image", "digits") else RECIPES[recipe]()
     if asked.transfer.freeze == "all":

@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import torch
 from rexnet._version import __version__
 from rexnet.data.labelled_images import FileImages, ImageSet
 from rexnet.data.output_files import write_whole
-from rexnet.training.config import LoopConfig, changed_options, config_from_dict, config_to_dict
+from rexnet.training.config import LoopConfig
 from rexnet.training.curves import draw_curves
 from rexnet.training.distributed import World
+from rexnet.training.saved_config import Config, changed_options, config_from_dict, config_to_dict
 
 logger = logging.getLogger(__name__)
 
@@ -212,6 +214,14 @@ def folder_to_resume(config: LoopConfig) -> Path:
     if not RunFolder(path).holds("config.json"):
         raise ValueError(f"--resume {str(path)!r} is not the folder of a run: it holds no config.json")
     return path
+
+
+def settings_to_resume(asked: Config) -> Config | None:
+    """Those of the run that --resume means, as if it was not said; None where there is none to resume yet."""
+    if not asked.run.resume or not (run := RunFolder(folder_to_resume(asked))).holds("config.json"):
+        return None
+    saved: Any = config_from_dict(type(asked), run.read("config.json"))
+    return replace(saved, run=replace(saved.run, resume=False, overwrite=False, output=None))
 
 
 def next_free_folder(model: str, data: str, *, parent: str | os.PathLike[str] = "runs") -> Path:

@@ -1,0 +1,29 @@
+import dataclasses
+import json
+
+import pytest
+
+from rexnet.training.config import TrainConfig
+from rexnet.training.saved_config import changed_options, config_from_dict, config_to_dict
+
+
+def test_config_survives_json(tiny_config):
+    assert config_from_dict(TrainConfig, json.loads(json.dumps(config_to_dict(tiny_config)))) == tiny_config
+
+
+def test_a_config_of_another_version_is_refused_by_name(tiny_config):
+    values = config_to_dict(tiny_config)
+    values["optim"]["nesterov"] = True
+    del values["optim"]["momentum"]
+    with pytest.raises(ValueError, match="momentum, nesterov"):
+        config_from_dict(TrainConfig, values)
+
+
+def test_changed_options_names_all_but_what_may_change(tiny_config, changed):
+    moved = changed(
+        tiny_config, "run", device="auto", workers=2, threads=1, output=None, resume="elsewhere", overwrite=False
+    )
+    assert changed_options(tiny_config, moved) == []
+    other = changed(changed(moved, "optim", lr=1.0), "augment", mixup=0.5)
+    other = dataclasses.replace(other, data="moved/elsewhere")  # what it holds is compared when it is read
+    assert changed_options(tiny_config, other) == ["--mixup 0.5 (was 0.0)", "--lr 1.0 (was 0.05)"]
