@@ -1,6 +1,6 @@
-"""Training images per second and peak memory on a CPU: this package's network with the memory order and the kept memory
-of `rexnet train` beside timm's with the defaults of timm's training script (float32, batch axis first). The same plain
-loop is around both; what `rexnet train` does beside it (checks of the gradient, copies of statistics) is not in it.
+"""Training images per second and peak memory on a CPU: a step of `rexnet train`, with its memory order, kept memory,
+checks of loss and gradient and copies of statistics, beside timm's network in a plain step with the defaults of timm's
+training script (float32, batch axis first).
 
 Every measurement is a process of its own, because peak memory and the way the C library keeps memory belong to one; the
 contenders take turns, so that a drift of the machine hits all.
@@ -12,11 +12,13 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import tyro
+from torch import Tensor, nn
 
 import records
 
@@ -51,23 +53,55 @@ def measure(contender: Contender, options: Options) -> dict[str, float]:
     ((size_px, batch),) = options.settings
     images, labels = torch.randn(batch, 3, size_px, size_px), torch.randint(1000, (batch,))
     if contender == "timm":
-        model = timm.create_model(options.model).train()
+        step = timms_step(timm.create_model(options.model).train())
     else:
         keep_freed_memory()
-        model = rexnet.create_model(options.model).to(memory_format=torch.channels_last)
+        step = our_step(rexnet.create_model(options.model).to(memory_format=torch.channels_last))
         images = images.contiguous(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True, weight_decay=1e-5)
+
+    def loss_of(model: nn.Module) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=contender.endswith("bf16")):
+            return nn.functional.cross_entropy(model(images).float(), labels, label_smoothing=0.1)
+
     seconds = []
     for _ in range(2 + options.steps):
         start = time.perf_counter()
-        optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=contender.endswith("bf16")):
-            loss = torch.nn.functional.cross_entropy(model(images).float(), labels, label_smoothing=0.1)
-        loss.backward()
-        optimizer.step()
+        step(loss_of)
         seconds.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"images_per_s": batch / statistics.median(seconds[2:]), "peak_mib": peak}
+
+
+Step = Callable[[Callable[[nn.Module], Tensor]], None]
+"""Takes the loss of a network and changes the network's weights."""
+
+
+def timms_step(model: nn.Module) -> Step:
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True, weight_decay=1e-5)
+
+    def step(loss_of: Callable[[nn.Module], Tensor]) -> None:
+        optimizer.zero_grad()
+        loss_of(model).backward()
+        optimizer.step()
+
+    return step
+
+
+def our_step(model: nn.Module) -> Step:
+    from rexnet.training.config import OptimConfig, ScheduleConfig
+    from rexnet.training.optimization import LearningRate, Updater
+
+    rate = LearningRate(peak_lr=1e-3, schedule=ScheduleConfig(epochs=1, warmup_epochs=0.0), steps_per_epoch=1000)
+    updater = Updater(model, OptimConfig(weight_decay=1e-5), rate, scale_gradients=False)
+
+    def step(loss_of: Callable[[nn.Module], Tensor]) -> None:
+        updater.begin()
+        if updater.backward(loss_of(model), step=0):
+            updater.apply(step=0)
+        else:
+            updater.discard()
+
+    return step
 
 
 def in_a_process(contender: Contender, options: Options, setting: tuple[int, int]) -> dict[str, float]:

@@ -15,7 +15,7 @@ def models(arguments: Sequence[str]) -> None:
     from rexnet.models.variants import create_model, list_models
 
     if arguments:
-        _show_help_orfail("models", arguments, "lists all networks; it takes no options")
+        _show_help_or_fail("models", arguments, "lists all networks; it takes no options")
         return
     table = new_table("network", "parameters M", "MACs G at 224 px", "published weights (their publisher's top-1 %)")
     for name in list_models():
@@ -27,7 +27,7 @@ def models(arguments: Sequence[str]) -> None:
     print("any other width: rexnet_117 is width 1.17, also with rexnetr_ and rexnet_lite_")
 
 
-def _show_help_orfail(command: str, arguments: Sequence[str], sentence: str) -> None:
+def _show_help_or_fail(command: str, arguments: Sequence[str], sentence: str) -> None:
     if arguments[0] not in ("-h", "--help"):
         fail(f"unrecognized options {' '.join(arguments)}; rexnet {command} {sentence}", code=2)
     print(f"usage: rexnet {command}\n\nrexnet {command} {sentence}.")
