@@ -179,17 +179,14 @@ class TrainTransform:
         pixels = self._crop(source)
         if random.random() < self.augment.horizontal_flip:
             pixels = pixels.flip(2)
-        if self._colour_steps:
-            picture: Picture = pixels.permute(1, 2, 0).numpy()
-            for step in self._colour_steps:
-                picture = step(picture)
-            pixels = torch.from_numpy(as_array(picture)).permute(2, 0, 1)
-        return View(pixels, self._erasing.draw())
+        picture: Picture = pixels.permute(1, 2, 0).numpy()
+        for step in self._colour_steps:
+            picture = step(picture)
+        return View(as_array(picture), self._erasing.draw())
 
     def finish(self, views: Views, device: torch.device | str = "cpu") -> torch.Tensor:
         """float32 (B, 3, H, W) on `device`, normalised there and then erased: the arithmetic of timm's prefetcher."""
-        pixels = views.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
-        images = torch.empty(pixels.shape, device=device).copy_(pixels)
+        images = views.floats_on(device)
         mean, std = (
             torch.tensor([255 * value for value in values], device=device).view(3, 1, 1)
             for values in (self.preprocess.mean, self.preprocess.std)
