@@ -48,6 +48,8 @@ def train(config: DetectTrainConfig) -> dict[str, Any]:
         # Nothing is written, and no older run replaced, before settings, data and weights are known to go together.
         sets = load_coco_sets(config.data)
         check_ground_truth(sets.val.to_coco())
+        if config.goal == "mask_ap" and not sets.val.has_masks:
+            raise ValueError("the validation images have boxes but no masks, by which Mask R-CNN's best epoch is chosen")
         torch.manual_seed(config.run.seed)
         resumes = config.run.resume and RunFolder(folder_to_resume(config)).has_checkpoint
         model = build_model(config.network, sets.train.classes, load=not resumes)
