@@ -18,7 +18,7 @@ from rexnet.detection.config import DetectorOptions, DetectTrainConfig
 from rexnet.detection.detector_files import load_detector
 from rexnet.detection.train import build_model, train
 from rexnet.training import checkpoint
-from rexnet.training.config import OptimConfig, RunConfig, ScheduleConfig
+from rexnet.training.config import RunConfig, ScheduleConfig
 from rexnet.training.run_folder import RunFolder
 from tests.coco_files import annotation, image_entry, many_images, write_side
 
