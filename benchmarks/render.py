@@ -176,7 +176,7 @@ def detector_cost() -> str:
         for row in newest.values()
     ]
     sizes = "parameters, M (published / ours)", "MACs, G (published / ours)", "MACs, %"
-    return table(["detector", "backbone", *sizes, "deviation"], rows)
+    return table(["detector", "backbone", *sizes, "form that fits, or deviation"], rows)
 
 
 def detection() -> str:

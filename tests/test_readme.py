@@ -13,6 +13,10 @@ from tests.drawings import draw_folder
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 SMALL = ["--epochs", "1", "--model", "rexnet_030", "--image-size", "32", "--batch-size", "16", "--threads", "1"]
+SMALL_DETECTION = {
+    "demo": ["--images", "8", "--size-px", "64"],
+    "train": ["--model", "rexnet_010", "--min-size", "64", "--epochs", "1", "--batch-size", "4", "--threads", "1"],
+}
 
 
 def blocks(language: str) -> list[str]:
@@ -29,15 +33,24 @@ def run(*arguments, cwd):
 def test_commands_and_python_run(tmp_path):
     """In order, in an empty folder, with small settings where the README trains; what needs a network is left out."""
     draw_folder(tmp_path / "PATH" / "TO" / "FOLDER")
+    yolo = tmp_path / "PATH" / "TO" / "VOC_OR_YOLO"
+    for image in draw_folder(yolo / "images").rglob("*.*"):
+        labels = yolo / "labels" / image.relative_to(yolo / "images").with_suffix(".txt")
+        labels.parent.mkdir(parents=True, exist_ok=True)
+        labels.write_text("0 0.5 0.5 0.5 0.5")
+    (yolo / "classes.txt").write_text("thing")
     run("-m", "rexnet", "train", "digits", *SMALL, "--output", "runs/demo", cwd=tmp_path)
     lines = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(line) for line in lines if line.startswith("rexnet ")]
-    assert {command[1] for command in commands} == {"train", "data", "validate", "report", "predict"}
+    assert {command[1] for command in commands} == {"train", "data", "validate", "report", "predict", "detect"}
     for command in commands:
         if "rexnet_100.nav_in1k" in command:
             continue
         if "--resume" in command:
             command[-1] = str(next(tmp_path.glob("runs/*FOLDER*")))
+        if command[1] == "detect":
+            run("-m", *command, *SMALL_DETECTION.get(command[2], []), cwd=tmp_path)
+            continue
         small = SMALL if command[1] == "train" and "--resume" not in command else []
         run("-m", *command, *small, cwd=tmp_path)
     for script in blocks("python"):

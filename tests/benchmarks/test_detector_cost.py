@@ -7,11 +7,10 @@ from rexnet.detection.detectors import create_detector
 
 # Parameters in millions and MACs in percent that a row is off: what the notes of the rows speak of.
 DEVIATIONS = {
-    ("faster_rcnn", "timm/fbnetc_100"): (-1.116, 3.28),
-    ("faster_rcnn", "timm/resnet50"): (-0.043, 2.04),
-    ("faster_rcnn", "timm/resnext101_32x4d"): (-0.022, 4.82),
     ("mask_rcnn", "timm/resnet50"): (0.201, -0.08),
 }
+# MACs in percent that the others may be off; a row without a note is of the paper's own networks or EfficientNets.
+CLOSE = {"ssdlite": 1.0, "faster_rcnn": 0.25, "mask_rcnn": 0.25}
 
 
 @pytest.mark.parametrize("row", detector_cost.ROWS, ids=lambda row: f"{row.kind}-{row.backbone}")
@@ -23,22 +22,14 @@ def test_sizes_are_the_published_ones(row):
         assert (millions, percent) == pytest.approx(known, abs=0.01) and row.note
         assert abs(known[0]) > 0.1 or abs(known[1]) > 2
     else:
-        assert abs(millions) < 0.1 and abs(percent) < (1.0 if row.kind == "ssdlite" else 0.25) and not row.note
+        assert abs(millions) < 0.1 and abs(percent) < (2.0 if row.form else CLOSE[row.kind])
+        assert bool(row.note) == bool(row.form)
 
 
-def resnet50(kind):
+def test_the_note_on_masks_of_resnet50_holds():
     with torch.device("meta"):
-        model = create_detector(kind, backbone="timm/resnet50", num_classes=80)
-    return model, model.get_submodule("backbone.body.network")
-
-
-def test_the_notes_on_resnet50_hold():
-    model, network = resnet50("faster_rcnn")
-    for stage in (network.layer2, network.layer3, network.layer4):
-        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
-    cost = measure_detector_cost(model, height_px=800, width_px=1280)
-    assert cost.macs / 1e9 == pytest.approx(202.2, rel=0.003)
-    model, network = resnet50("mask_rcnn")
+        model = create_detector("mask_rcnn", backbone="timm/resnet50", num_classes=80)
+    network = model.get_submodule("backbone.body.network")
     for part in (network.conv1, network.bn1, network.layer1):
         part.requires_grad_(False)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

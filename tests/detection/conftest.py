@@ -1,8 +1,15 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from rexnet.data.boxes.shape_drawings import draw_shapes
+from rexnet.data.boxes.transforms import DetectionAugmentConfig
 from rexnet.detection import create_detector
+from rexnet.detection.config import DetectorOptions, DetectTrainConfig
+from rexnet.detection.train import train
+from rexnet.training.config import OptimConfig, RunConfig, ScheduleConfig
 
 SIZES_PX = {"faster_rcnn": (64, 128), "mask_rcnn": (64, 128), "ssdlite": (96, 96)}
 
@@ -43,3 +50,33 @@ def detection_batch():
         return images, targets
 
     return make
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("shapes") / "set"
+    draw_shapes(folder, images=8, seed=0, size_px=64)
+    return folder
+
+
+@pytest.fixture
+def config(shapes, tmp_path) -> DetectTrainConfig:
+    """A whole run of the smallest detector in seconds, with everything random switched on."""
+    return DetectTrainConfig(
+        data=str(shapes),
+        network=DetectorOptions(detector="ssdlite", model="rexnet_010", min_size=64),
+        augment=DetectionAugmentConfig(iou_crop=True),
+        optim=OptimConfig(lr=0.01, lr_batch=0, clip_grad=10.0, ema_decay=0.9),
+        schedule=ScheduleConfig(epochs=2, warmup_epochs=0.5),
+        run=RunConfig(batch_size=3, seed=3, device="cpu", workers=0, output=str(tmp_path / "run")),
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(shapes, tmp_path_factory) -> Path:
+    """The run folder of a Mask R-CNN, hardly trained; nobody writes into it."""
+    output = tmp_path_factory.mktemp("detector") / "run"
+    network = DetectorOptions(detector="mask_rcnn", model="rexnet_010", min_size=64, max_size=64, proposals=16)
+    run = RunConfig(batch_size=4, device="cpu", output=str(output))
+    train(DetectTrainConfig(data=str(shapes), network=network, schedule=ScheduleConfig(epochs=1), run=run))
+    return output

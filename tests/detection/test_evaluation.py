@@ -285,7 +285,7 @@ from tests.detection.coco_sets import draw_set, to_outputs
 from tests.detection.test_evaluation import SPARSE_IDS, Answers, Images, batches
 
 torch.set_num_threads(1)
-coco, rows = draw_set(8, category_ids=SPARSE_IDS, masks=True)
+coco, rows = draw_set(8, category_ids=SPARSE_IDS, images=19, masks=True)
 images = Images(coco)
 outputs = to_outputs(coco, rows, images.category_ids.tolist())
 every = list(range(len(outputs)))
@@ -313,12 +313,15 @@ Path(sys.argv[1], f"{world.size}-{world.rank}.json").write_text(json.dumps(resul
 
 
 @pytest.mark.slow
-def test_two_processes_score_what_one_does(tmp_path, request):
-    """Also where one has no image, or finds nothing; and a refusal reaches both."""
+def test_two_and_three_processes_score_what_one_does(tmp_path, request):
+    """Also where one has no image, or finds nothing; and a refusal reaches all. A prime number of images."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    for count in (1, 2):
-        start = [sys.executable, *(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] * (count > 1))]
+    for count in (1, 2, 3):
+        start = [
+            sys.executable,
+            *(["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] * (count > 1)),
+        ]
         environment = {"PYTHONPATH": str(request.config.rootpath), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [*start, str(program), str(tmp_path)],
@@ -328,6 +331,7 @@ def test_two_processes_score_what_one_does(tmp_path, request):
             env={**os.environ, **environment},
         )
         assert done.returncode == 0, done.stderr[-3000:]
-    one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
-    assert first == second == one
+    names = ("1-0", "2-0", "2-1", "3-0", "3-1", "3-2")
+    one, *others = (json.loads((tmp_path / f"{name}.json").read_text()) for name in names)
+    assert all(other == one for other in others)
     assert len(one) == 6 and "score nan" in one[5] and "mask_ap" in one[0]["figures"]

@@ -1,55 +1,26 @@
-import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from rexnet import cli
-from rexnet.data.boxes.shape_drawings import draw_shapes
+from rexnet import cli, create_model
+from rexnet.data.boxes.loaders import DetectionBatch
 from rexnet.data.boxes.transforms import DetectionAugmentConfig
 from rexnet.detection import train as training
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig
 from rexnet.detection.detector_files import load_detector
-from rexnet.detection.recipes import make_recipe
 from rexnet.detection.train import build_model, train
-from rexnet.models.weights import WeightsError
 from rexnet.training import checkpoint
-from rexnet.training.config import OptimConfig, RunConfig, ScheduleConfig
+from rexnet.training.config import RunConfig, ScheduleConfig
 from rexnet.training.run_folder import RunFolder
-
-
-@pytest.fixture(scope="session")
-def shapes(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("shapes") / "set"
-    draw_shapes(folder, images=8, seed=0, size_px=64)
-    return folder
-
-
-@pytest.fixture
-def config(shapes, tmp_path) -> DetectTrainConfig:
-    """A whole run of the smallest detector in seconds, with everything random switched on."""
-    return DetectTrainConfig(
-        data=str(shapes),
-        network=DetectorOptions(detector="ssdlite", model="rexnet_010", min_size=64),
-        augment=DetectionAugmentConfig(iou_crop=True),
-        optim=OptimConfig(lr=0.01, lr_batch=0, clip_grad=10.0, ema_decay=0.9),
-        schedule=ScheduleConfig(epochs=2, warmup_epochs=0.5),
-        run=RunConfig(batch_size=3, seed=3, device="cpu", workers=0, output=str(tmp_path / "run")),
-    )
-
-
-@pytest.fixture(scope="session")
-def trained(shapes, tmp_path_factory) -> Path:
-    """The run folder of a Mask R-CNN, hardly trained; nobody writes into it."""
-    output = tmp_path_factory.mktemp("detector") / "run"
-    network = DetectorOptions(detector="mask_rcnn", model="rexnet_010", min_size=64, max_size=64, proposals=16)
-    run = RunConfig(batch_size=4, device="cpu", output=str(output))
-    train(DetectTrainConfig(data=str(shapes), network=network, schedule=ScheduleConfig(epochs=1), run=run))
-    return output
+from tests.coco_files import annotation, image_entry, many_images, write_side
 
 
 def weights(run: Path | str, name: str = "last.pt") -> dict[str, torch.Tensor]:
@@ -90,6 +61,45 @@ def test_killed_inside_an_epoch_and_resumed_equals_uninterrupted(config, tmp_pat
 
 
 @pytest.mark.slow
+def test_mask_rcnn_killed_by_the_machine_and_resumed_equals_uninterrupted(shapes, tmp_path):
+    words = (
+        "--detector mask_rcnn --model rexnet_010 --min-size 64 --max-size 96 --proposals 16 --epochs 2 --batch-size 2"
+    )
+    words += " --short-side-px 48 64 --long-side-px 96 --device cpu --threads 1 --workers 1 --save-minutes 1e-9"
+    command = [sys.executable, "-m", "rexnet", "detect", "train"]
+    options = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    begin = [*command, str(shapes), *words.split(), "--output"]
+    subprocess.run([*begin, "straight"], check=True, **options)
+    with subprocess.Popen([*begin, "killed"], **options) as process:
+        last = tmp_path / "killed" / "last.pt"
+        while process.poll() is None and not (last.exists() and checkpoint.read(last)["training"]["step"] > 1):
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    subprocess.run([*command, "--resume", "killed"], check=True, **options)
+    first, second = weights(tmp_path / "straight"), weights(tmp_path / "killed")
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    figures = [
+        [{name: value for name, value in row.items() if name.startswith(("train_", "val_"))} for row in run.rows()]
+        for run in (RunFolder(tmp_path / "straight"), RunFolder(tmp_path / "killed"))
+    ]
+    assert figures[0] == figures[1] and len(figures[0]) == 2
+
+
+def test_the_command_refuses_what_has_no_effect(shapes, capsys):
+    for bad, sentence in (
+        (["detect", "train"], "no data given"),
+        (
+            ["detect", "train", str(shapes), "--detector", "ssdlite", "--proposals", "50"],
+            "--proposals is 50, but ssdlite",
+        ),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(bad)
+        assert stop.value.code in (1, 2) and sentence in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_two_processes_score_every_image_once(shapes, tmp_path):
     words = "--detector ssdlite --model rexnet_010 --min-size 64 --epochs 1 --batch-size 2 --device cpu --output run"
     done = subprocess.run(
@@ -118,45 +128,35 @@ def test_the_run_folder_names_what_was_trained(trained, shapes):
     assert row["val_images"] == 2
 
 
-def test_a_checkpoint_rebuilds_the_detector(trained):
-    detector = load_detector(trained / "best.pt")
-    content = checkpoint.read(trained / "best.pt")
-    state = detector.model.state_dict()
-    assert all(torch.equal(state[name], values) for name, values in content["state_dict"].items())
-    assert not detector.model.training and detector.category_ids == tuple(content["category_ids"])
-
-
-def test_classifiers_and_detectors_are_told_apart(trained, trained_run):
-    with pytest.raises(WeightsError, match="holds a classifier, no detector; `rexnet predict` takes it"):
-        load_detector(trained_run / "best.pt")
-    with pytest.raises(WeightsError, match="holds a detector; `rexnet detect` takes it"):
-        checkpoint.load(trained / "best.pt")
-
-
-def test_starts_from_a_detector(trained, shapes, config, tmp_path, caplog):
+def test_the_log_tells_what_norms_do_and_what_was_loaded(shapes, tmp_path, caplog):
     caplog.set_level("INFO")
-    options = DetectorOptions(
-        detector="mask_rcnn",
-        model="rexnet_010",
-        min_size=64,
-        max_size=64,
-        proposals=16,
-        weights=str(trained / "best.pt"),
+    torch.save(create_model("rexnet_010").state_dict(), tmp_path / "classifier.pth")
+    network = DetectorOptions(
+        detector="ssdlite", model="rexnet_010", min_size=64, weights=str(tmp_path / "classifier.pth")
     )
-    theirs = weights(trained, "best.pt")
-    classes = load_detector(trained / "best.pt").classes
-    same = build_model(options, classes).state_dict()
-    assert all(torch.equal(same[name], values) for name, values in theirs.items())
-    other = build_model(options, ("one", "two", "three", "four")).state_dict()
-    changed = {name for name, values in theirs.items() if not torch.equal(other[name], values)}
-    assert {name.rpartition(".")[0] for name in changed} == {
-        "roi_heads.box_predictor.cls_score",
-        "roi_heads.box_predictor.bbox_pred",
-        "roi_heads.mask_predictor.mask_fcn_logits",
-    }
-    assert f"{len(theirs) - len(changed)} of {len(theirs)} tensors of the detector loaded" in caplog.text
-    with pytest.raises(WeightsError, match="kind mask_rcnn, but faster_rcnn is to be trained"):
-        build_model(replace(options, detector="faster_rcnn"), classes)
+    run = RunConfig(batch_size=8, device="cpu", output=str(tmp_path / "run"))
+    train(DetectTrainConfig(data=str(shapes), network=network, schedule=ScheduleConfig(epochs=1), run=run))
+    body = build_model(network, ("a",)).get_submodule("backbone.body.network")
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in body.modules())
+    assert f"{len(body.state_dict())} of {len(body.state_dict())} backbone tensors loaded from" in caplog.text
+    assert f"batch norms: {norms} with frozen statistics" in caplog.text
+    assert "(auto: pretrained weights, 8 images a process and step)" in caplog.text
+    before, after = torch.load(tmp_path / "classifier.pth"), weights(tmp_path / "run")
+    statistics = [name for name in body.state_dict() if "running" in name]
+    assert statistics
+    for name in statistics:
+        assert torch.equal(after[f"backbone.body.network.{name}"], before[name])
+
+
+def test_full_memory_names_the_picture_with_the_most_objects():
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    batch = DetectionBatch(
+        [torch.zeros(3, 8, 8)] * 3, [{"boxes": torch.zeros(n, 4)} for n in (2, 1000, 0)], torch.tensor([5, 1, 7])
+    )
+    with pytest.raises(ValueError, match=r"1,002 objects, 1,000 of them in 1\.jpg; a smaller --batch-size"):
+        training.detection_loss(full, batch, device=torch.device("cpu"), name_image=lambda index: f"{index}.jpg")
 
 
 def test_an_unusable_set_leaves_no_run(config, tmp_path):
@@ -164,42 +164,9 @@ def test_an_unusable_set_leaves_no_run(config, tmp_path):
         train(replace(config, data=str(tmp_path)))
     with pytest.raises(ValueError, match="no data given"):
         train(replace(config, data=""))
+    many_images(tmp_path, 3)
+    write_side(tmp_path, "val", [image_entry(1)], [annotation(1)])
+    masks = replace(config.network, detector="mask_rcnn", max_size=64)
+    with pytest.raises(ValueError, match="validation images have boxes but no masks"):
+        train(replace(config, data=str(tmp_path), network=masks, augment=DetectionAugmentConfig()))
     assert not Path(config.run.output).exists()
-
-
-@pytest.mark.parametrize("kind", ["faster_rcnn", "mask_rcnn", "ssdlite"])
-@pytest.mark.parametrize("name", ["small", "1x", "2x", "3x"])
-def test_recipes_are_for_their_detector(kind, name):
-    recipe = make_recipe(name, kind, data="d")
-    assert recipe.network.detector == kind and recipe.recipe == name and recipe.data == "d"
-    recipe.check()
-    assert all(milestone < recipe.schedule.epochs for milestone in recipe.schedule.decay_milestones or ())
-
-
-@pytest.mark.slow
-def test_commands(trained, shapes, tmp_path, capsys):
-    found = tmp_path / "found.json"
-    cli.main(["detect", "validate", str(trained / "best.pt"), str(shapes), "--output", str(found)])
-    said = capsys.readouterr().out
-    assert "2 images  box AP" in said and json.loads(found.read_text())["figures"]["images"] == 2
-    pictures = shapes / "val"
-    out = tmp_path / "drawn"
-    words = ["detect", "predict", str(trained / "best.pt"), str(pictures), "--out", str(out), "--min-score", "0"]
-    cli.main(words)
-    names = sorted(path.stem for path in pictures.iterdir())
-    assert sorted(path.stem for path in out.glob("*.jpg")) == names
-    rows = json.loads((out / "detections.json").read_text())
-    assert {row["image_id"] for row in rows} <= set(map(int, names)) and all(row["segmentation"] for row in rows)
-    assert capsys.readouterr().out.count(".png: ") == len(names)
-    for bad, sentence in (
-        ([*words[:4], "--out", str(pictures)], "is a folder that images are read from"),
-        ([*words, "--min-score", "2"], "--min-score is 2.0; allowed: from 0 to 1"),
-        (["detect", "train"], "no data given"),
-        (
-            ["detect", "train", str(shapes), "--detector", "ssdlite", "--proposals", "50"],
-            "--proposals is 50, but ssdlite",
-        ),
-    ):
-        with pytest.raises(SystemExit) as stop:
-            cli.main(bad)
-        assert stop.value.code in (1, 2) and sentence in capsys.readouterr().err

@@ -7,6 +7,7 @@ from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 
 from rexnet.detection.bodies import backbone_config, load_body
+from rexnet.detection.matching import match_in_parts
 from rexnet.detection.norms import accept_single_values
 from rexnet.detection.precision import keep_coordinates_float32
 from rexnet.detection.pyramid import Pyramid
@@ -107,5 +108,6 @@ def build_detector(config: DetectorConfig) -> nn.Module:
         )
     accept_single_values(model)
     keep_coordinates_float32(model)
+    match_in_parts(model)
     vars(model).update(config=config, kind=config.kind)
     return model

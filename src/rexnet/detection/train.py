@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -48,6 +49,10 @@ def train(config: DetectTrainConfig) -> dict[str, Any]:
         # Nothing is written, and no older run replaced, before settings, data and weights are known to go together.
         sets = load_coco_sets(config.data)
         check_ground_truth(sets.val.to_coco())
+        if config.goal == "mask_ap" and not sets.val.has_masks:
+            raise ValueError(
+                "the validation images have boxes but no masks, by which Mask R-CNN's best epoch is chosen"
+            )
         torch.manual_seed(config.run.seed)
         resumes = config.run.resume and RunFolder(folder_to_resume(config)).has_checkpoint
         model = build_model(config.network, sets.train.classes, load=not resumes)
@@ -134,7 +139,7 @@ def detection_task(
         return evaluate_detector(model, val_batches, val, world=world, autocast_dtype=dtype).figures
 
     return Task(
-        loss=partial(detection_loss, device=world.device),
+        loss=partial(detection_loss, device=world.device, name_image=train.name),
         evaluate=evaluate_held_back,
         pack=partial(pack, classes=train.classes, category_ids=train.category_ids.tolist()),
         name_image=train.name,
@@ -144,11 +149,24 @@ def detection_task(
     )
 
 
-def detection_loss(model: nn.Module, batch: DetectionBatch, *, device: torch.device) -> dict[str, Tensor]:
-    """The sum of the detector's losses, which torchvision weighs alike, and each of them."""
+def detection_loss(
+    model: nn.Module, batch: DetectionBatch, *, device: torch.device, name_image: Callable[[int], str]
+) -> dict[str, Tensor]:
+    """The sum of the detector's losses, which torchvision weighs alike, and each of them. ValueError that names the
+    picture with the most objects where they do not fit into memory."""
     images = [image.to(device) for image in batch.images]
     targets = [{name: values.to(device) for name, values in target.items()} for target in batch.targets]
-    losses = model(images, targets)
+    try:
+        losses = model(images, targets)
+    except RuntimeError as error:
+        if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+            raise
+        objects = [len(target["boxes"]) for target in targets]
+        name = printable(name_image(int(batch.indices[objects.index(max(objects))])))
+        raise ValueError(
+            f"memory is full at a step with {sum(objects):,} objects, {max(objects):,} of them in {name}; a smaller "
+            "--batch-size, --max-size or --proposals needs less"
+        ) from error
     return {"loss": torch.stack([loss.float() for loss in losses.values()]).sum(), **losses}
 
 
