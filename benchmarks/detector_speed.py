@@ -40,6 +40,8 @@ class Options:
     size_px: int = 480
     """Shorter side of an image in the detector; of ssdlite 320, whatever this is."""
     threads: int = 2
+    bf16: bool = True
+    """Measure training with mixed precision too; processors that only imitate it need minutes for a step."""
     only: Trainer | None = None
     """Measure this one here and print it; what the script starts itself with."""
 
@@ -116,7 +118,8 @@ def in_a_process(trainer: Trainer, options: Options) -> float:
 
 
 def measure_training(options: Options) -> list[dict[str, float]]:
-    return [{trainer: in_a_process(trainer, options) for trainer in TRAINERS} for _ in range(options.rounds)]
+    trainers = [trainer for trainer in TRAINERS if options.bf16 or not trainer.endswith("bf16")]
+    return [{trainer: in_a_process(trainer, options) for trainer in trainers} for _ in range(options.rounds)]
 
 
 def measure_inference(options: Options) -> list[dict[str, float]]:
