@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: install demo test check bench clean
+.PHONY: install demo test check bench study study-full clean
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml
@@ -33,6 +33,13 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/throughput.py
+
+# Both go on where they were stopped; study takes about two minutes on two cores, study-full hours.
+study: $(INSTALLED)
+	$(BIN)/rexnet study rank --networks 100 --processes 2 --output runs/study
+
+study-full: $(INSTALLED)
+	$(BIN)/rexnet study rank --networks 10000 --processes -1 --output runs/study-full
 
 clean:
 	rm -rf $(VENV) build

@@ -42,7 +42,7 @@ def test_commands_and_python_run(tmp_path):
     run("-m", "rexnet", "train", "digits", *SMALL, "--output", "runs/demo", cwd=tmp_path)
     lines = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(line) for line in lines if line.startswith("rexnet ")]
-    assert {command[1] for command in commands} == {"train", "data", "validate", "report", "predict", "detect"}
+    assert {command[1] for command in commands} == {"train", "data", "validate", "report", "predict", "detect", "study"}
     for command in commands:
         if "rexnet_100.nav_in1k" in command:
             continue
@@ -52,6 +52,8 @@ def test_commands_and_python_run(tmp_path):
             run("-m", *command, *SMALL_DETECTION.get(command[2], []), cwd=tmp_path)
             continue
         small = SMALL if command[1] == "train" and "--resume" not in command else []
+        if "--networks" in command:
+            small = ["--networks", "50", "--ratios", "0.5", "--smallest-size", "10", "--largest-size", "20"]
         run("-m", *command, *small, cwd=tmp_path)
     for script in blocks("python"):
         run("-c", script, cwd=tmp_path)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from rexnet._version import __version__
-from rexnet.cli import classification, data, detection, networks
+from rexnet.cli import classification, data, detection, networks, study
 from rexnet.cli.options import fail
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -21,6 +21,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "detect demo": detection.demo,
     "data check": data.check,
     "data shard": data.shard,
+    "study rank": study.rank,
     "models": networks.models,
 }
 

@@ -1,0 +1,190 @@
+"""Random networks: the blocks whose output is measured, and the draws they are made from.
+
+A block is any object with the two attributes of `Block`; `module:factory` names a function that makes one. Maps are
+(networks, channels, samples, height, width), a batch of networks of equal size; weights (networks, out, in, k, k).
+"""
+
+import importlib
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Function = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, order=True, kw_only=True)
+class Size:
+    """Of one network. `expanded_channels` is what lies inside a bottleneck."""
+
+    in_channels: int
+    out_channels: int
+    expanded_channels: int
+    samples: int
+
+
+class Block(Protocol):
+    """What is measured. `expands`: its expanded_channels are drawn, from the protocol's `expansion`."""
+
+    @property
+    def expands(self) -> bool: ...
+
+    @property
+    def depthwise(self) -> bool: ...
+
+    def weight_shapes(self, size: Size) -> list[tuple[int, int, int]]:
+        """(out channels, in channels a group, kernel size) of each convolution."""
+        ...
+
+    def __call__(self, x: Tensor, weights: Sequence[Tensor], *, activation: Function, norm: Function) -> Tensor:
+        """The output; `norm` is the batch norm that follows a convolution."""
+        ...
+
+
+def convolve(x: Tensor, weight: Tensor) -> Tensor:
+    """Each network's convolution, stride 1, zero padding. One weight a channel and tap means a depthwise one."""
+    networks, channels, _, height, width = x.shape
+    out_channels, kernel_size = weight.shape[1], weight.shape[-1]
+    depthwise = weight.shape[2] == 1 and out_channels == channels > 1
+    if (height, width) == (1, 1):
+        # Zero padding leaves one position to the centre tap alone.
+        centre = weight[..., kernel_size // 2, kernel_size // 2]
+        flat = x[..., 0, 0]
+        return (flat * centre if depthwise else centre @ flat)[..., None, None]
+    if kernel_size == 1 and not depthwise:
+        return (weight[..., 0, 0] @ x.flatten(2)).unflatten(2, x.shape[2:])
+    images = x.permute(2, 0, 1, 3, 4).flatten(1, 2)
+    groups = networks * channels if depthwise else networks
+    out = nn.functional.conv2d(images, weight.flatten(0, 1), padding=kernel_size // 2, groups=groups)
+    return out.unflatten(1, (networks, out_channels)).permute(1, 2, 0, 3, 4)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SingleConvolution:
+    """f(W X), the paper's Fig. 1 (a) and (b)."""
+
+    kernel_size: int
+    expands: bool = False
+    depthwise: bool = False
+
+    def weight_shapes(self, size: Size) -> list[tuple[int, int, int]]:
+        return [(size.out_channels, size.in_channels, self.kernel_size)]
+
+    def __call__(self, x: Tensor, weights: Sequence[Tensor], *, activation: Function, norm: Function) -> Tensor:
+        return activation(norm(convolve(x, weights[0])))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class InvertedBottleneck:
+    """1x1, 3x3, 1x1 convolutions with activations after the first two and the input added to the first channels."""
+
+    depthwise: bool
+    expands: bool = True
+
+    def weight_shapes(self, size: Size) -> list[tuple[int, int, int]]:
+        inside = size.expanded_channels
+        middle = (inside, 1 if self.depthwise else inside, 3)
+        return [(inside, size.in_channels, 1), middle, (size.out_channels, inside, 1)]
+
+    def __call__(self, x: Tensor, weights: Sequence[Tensor], *, activation: Function, norm: Function) -> Tensor:
+        inside = activation(norm(convolve(x, weights[0])))
+        inside = activation(norm(convolve(inside, weights[1])))
+        out = norm(convolve(inside, weights[2]))
+        shared = min(x.shape[1], out.shape[1])
+        out[:, :shared] += x[:, :shared]
+        return out
+
+
+BLOCKS: dict[str, Block] = {
+    "conv1x1": SingleConvolution(kernel_size=1),
+    "conv3x3": SingleConvolution(kernel_size=3),
+    "bottleneck3x3": InvertedBottleneck(depthwise=False),
+    "bottleneck_depthwise": InvertedBottleneck(depthwise=True),
+}
+
+
+def find_block(name: str) -> Block:
+    """A block of BLOCKS, or what the function named by `module:factory` returns."""
+    if name in BLOCKS:
+        return BLOCKS[name]
+    return cast(Block, call_factory(name, allowed=", ".join(BLOCKS)))
+
+
+def call_factory(name: str, *, allowed: str) -> object:
+    """What the function `module:factory` returns without arguments; ValueError, one sentence, where there is none."""
+    module, colon, factory = name.partition(":")
+    if not colon:
+        raise ValueError(f"there is no {name!r}; allowed: {allowed}, or module:factory")
+    try:
+        return getattr(importlib.import_module(module), factory)()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{name!r} cannot be imported ({error}); allowed: {allowed}, or module:factory") from error
+
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "linear": nn.Identity,
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "softplus": nn.Softplus,
+    "hardswish": nn.Hardswish,
+    "silu": nn.SiLU,
+}
+
+
+def find_activation(name: str) -> Function:
+    """A function of ACTIVATIONS, or any class of torch.nn by its name, as GELU or Mish."""
+    if name in ACTIVATIONS:
+        return ACTIVATIONS[name]()
+    kind = getattr(nn, name, None)
+    try:
+        if isinstance(kind, type) and issubclass(kind, nn.Module):
+            probe = kind()(torch.zeros(2, 3))
+            if isinstance(probe, Tensor) and probe.shape == (2, 3):
+                return kind()
+    except (TypeError, ValueError, RuntimeError, NotImplementedError):
+        pass
+    raise ValueError(f"activation is {name!r}; allowed: {', '.join(ACTIVATIONS)}, or a class of torch.nn such as GELU")
+
+
+def draw_number(distribution: str, generator: np.random.Generator) -> float:
+    """One number from `uniform:LOW:HIGH`, `log_uniform:LOW:HIGH` or `constant:VALUE`."""
+    kind, *words = distribution.split(":")
+    numbers = [float(word) for word in words]
+    if kind == "constant" and len(numbers) == 1:
+        return numbers[0]
+    if len(numbers) == 2 and 0 <= numbers[0] < numbers[1]:
+        if kind == "uniform":
+            return float(generator.uniform(numbers[0], numbers[1]))
+        if kind == "log_uniform" and numbers[0] > 0:
+            return math.exp(generator.uniform(math.log(numbers[0]), math.log(numbers[1])))
+    allowed = "constant:VALUE, uniform:LOW:HIGH and log_uniform:LOW:HIGH with LOW below HIGH, none negative"
+    raise ValueError(f"expansion is {distribution!r}; allowed: {allowed}")
+
+
+INPUTS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
+    "half_normal": lambda generator, shape: np.abs(generator.standard_normal(shape, np.float32)),
+    "normal": lambda generator, shape: generator.standard_normal(shape, np.float32),
+    "uniform": lambda generator, shape: generator.random(shape, np.float32),
+    "exponential": lambda generator, shape: generator.standard_exponential(shape, np.float32),
+}
+WEIGHTS: dict[str, Callable[[int], float]] = {
+    "normal": lambda fan_in: 1.0,
+    "lecun": lambda fan_in: fan_in**-0.5,
+    "he": lambda fan_in: (2.0 / fan_in) ** 0.5,
+}
+"""Standard deviation of normal weights by the number of inputs of an output."""
+
+
+def generator_for(seed: int, block: str, *, ratio: float, network: int) -> np.random.Generator:
+    """The source of all that is random in one network: depends on nothing but these four, in any process and order."""
+    words = [seed, zlib.crc32(block.encode()), round(ratio * 1_000_000), network]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))

@@ -1,0 +1,138 @@
+"""Every free choice of the rank study. A field is a command-line option, the text under it its help."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from rexnet.data.option_checks import require
+from rexnet.study.networks import (
+    ACTIVATIONS,
+    BLOCKS,
+    INPUTS,
+    WEIGHTS,
+    Block,
+    Size,
+    draw_number,
+    find_activation,
+    find_block,
+)
+
+RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Which random networks are drawn and how their rank is taken; the defaults are what fits the paper's Fig. 1 best.
+
+    The paper states none of these but blocks, activations and ratios.
+    """
+
+    blocks: tuple[str, ...] = tuple(BLOCKS)
+    """conv1x1, conv3x3, bottleneck3x3, bottleneck_depthwise, or module:factory for a block of your own."""
+    activations: tuple[str, ...] = tuple(ACTIVATIONS)
+    """linear, relu, relu6, leaky_relu, elu, softplus, hardswish, silu, or any class of torch.nn, as GELU."""
+    ratios: tuple[float, ...] = RATIOS
+    """Input channels over output channels."""
+    smallest_size: int = 30
+    """Least number of output channels."""
+    largest_size: int = 70
+    """Largest number of output channels."""
+    size_step: int = 10
+    """Output channels are the smallest size plus a multiple of this, all equally likely; networks of one size are
+    computed together, and multiples of 10 make ratios of tenths whole."""
+    samples_per_channel: float = 2.0
+    """Samples over output channels."""
+    spatial_size: int = 1
+    """Height and width of the maps; each position counts as a sample."""
+    inputs: Literal["half_normal", "normal", "uniform", "exponential"] = "half_normal"
+    """Distribution of the input. half_normal is |N(0, 1)|."""
+    weights: Literal["normal", "lecun", "he"] = "normal"
+    """Normal weights with standard deviation 1, 1 / sqrt(fan in) or sqrt(2 / fan in)."""
+    norm: Literal["initial", "batch", "none"] = "initial"
+    """Batch norm with its initial statistics, with those of the samples, or none."""
+    expansion: str = "uniform:0:5"
+    """Expanded over input channels inside the bottleneck with a 3x3 convolution: uniform:LOW:HIGH, log_uniform:LOW:HIGH
+    or constant:VALUE, drawn for each network."""
+    depthwise_expansion: str = "log_uniform:0.02:8"
+    """The same inside the bottleneck with a depthwise convolution."""
+    tolerance: float | None = 2e-4
+    """Singular values above this share of the largest count; None: max(rows, columns) times float32's epsilon."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision of the network; ranks are always taken in float64."""
+    spectra: bool = False
+    """Also take effective rank, stable rank and nuclear norm, which need all singular values and several times the
+    time."""
+    seed: int = 0
+    """Of all that is random."""
+
+    def __post_init__(self) -> None:
+        for name in ("blocks", "activations", "ratios"):
+            values = getattr(self, name)
+            require(0 < len(values) == len(set(values)), name, values, "one or more, each once")
+        for name in self.blocks:
+            find_block(name)
+        for name in self.activations:
+            find_activation(name)
+        for ratio in self.ratios:
+            require(0 < ratio <= 4, "ratios", ratio, "above 0, up to 4")
+        require(self.smallest_size >= 2, "smallest_size", self.smallest_size, "2 or more")
+        largest = f"{self.smallest_size} (the smallest size) to 4096"
+        require(self.smallest_size <= self.largest_size <= 4096, "largest_size", self.largest_size, largest)
+        require(self.size_step >= 1, "size_step", self.size_step, "1 or more")
+        require(self.samples_per_channel > 1, "samples_per_channel", self.samples_per_channel, "above 1")
+        require(self.spatial_size >= 1, "spatial_size", self.spatial_size, "1 or more")
+        require(self.tolerance is None or 0 < self.tolerance < 1, "tolerance", self.tolerance, "above 0, below 1, None")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        for distribution in (self.expansion, self.depthwise_expansion):
+            draw_number(distribution, np.random.default_rng(0))
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def draw_size(self, block: Block, *, ratio: float, generator: np.random.Generator) -> Size:
+        sizes = (self.largest_size - self.smallest_size) // self.size_step + 1
+        out_channels = self.smallest_size + self.size_step * int(generator.integers(sizes))
+        in_channels = max(1, round(ratio * out_channels))
+        expanded = in_channels
+        if block.expands:
+            distribution = self.depthwise_expansion if block.depthwise else self.expansion
+            expanded = max(1, round(draw_number(distribution, generator) * in_channels))
+        samples = max(out_channels + 1, math.ceil(self.samples_per_channel * out_channels))
+        return Size(in_channels=in_channels, out_channels=out_channels, expanded_channels=expanded, samples=samples)
+
+    def draw_tensors(self, block: Block, size: Size, generator: np.random.Generator) -> list[torch.Tensor]:
+        """The weights of each convolution, (out, in, k, k), and last the input, (channels, samples, height, width)."""
+        tensors = []
+        side = self.spatial_size
+        for out_channels, in_channels, kernel_size in block.weight_shapes(size):
+            # Of one position the padding hides all taps but one, and so they are not drawn.
+            kernel_size = kernel_size if side > 1 else 1
+            shape = (out_channels, in_channels, kernel_size, kernel_size)
+            deviation = WEIGHTS[self.weights](in_channels * kernel_size**2)
+            tensors.append(generator.standard_normal(shape, np.float32) * np.float32(deviation))
+        tensors.append(INPUTS[self.inputs](generator, (size.in_channels, size.samples, side, side)))
+        dtype = torch.float64 if self.dtype == "float64" else torch.float32
+        return [torch.from_numpy(tensor).to(dtype) for tensor in tensors]
+
+    def normalise(self, x: torch.Tensor) -> torch.Tensor:
+        """Batch norm of (networks, channels, samples, height, width) without weight and bias."""
+        if self.norm == "none":
+            return x
+        if self.norm == "initial":
+            return x * (1.0 + 1e-5) ** -0.5
+        variance, mean = torch.var_mean(x, dim=(2, 3, 4), correction=0, keepdim=True)
+        return (x - mean) * (variance + 1e-5).rsqrt()
+
+
+def outputs(
+    protocol: Protocol, block: Block, *, batch: Sequence[Sequence[torch.Tensor]], activation: str
+) -> torch.Tensor:
+    """Output matrices (networks, out channels, samples x positions) of networks of one size, by `draw_tensors`."""
+    *weights, x = (torch.stack(list(parts)) for parts in zip(*batch, strict=True))
+    out = block(x, weights, activation=find_activation(activation), norm=protocol.normalise)
+    return out.flatten(2)

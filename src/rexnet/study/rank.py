@@ -1,0 +1,193 @@
+"""Rank of matrices as a number that can be trusted: numerical, effective, stable rank and nuclear norm.
+
+The numerical rank is the number of singular values above `tolerance` times the largest, in float64 whatever the dtype
+of the matrix, as `torch.linalg.matrix_rank(matrix.double(), rtol=tolerance)` counts them. A tolerance of None means
+max(rows, columns) times float32's epsilon, torch's choice for float32 matrices.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+MARGIN = 1e-3
+"""Singular values closer to the threshold than this share of it are not left to the fast count."""
+_SMALLEST_FAST_TOLERANCE = 5e-6
+_POWER_STEPS = (1, 6)
+
+
+def choose_tolerance(rows: int, columns: int, tolerance: float | None) -> float:
+    """`tolerance`, or for None the one that torch uses for a float32 matrix of this shape."""
+    if tolerance is None:
+        return max(rows, columns) * torch.finfo(torch.float32).eps
+    if not 0.0 < tolerance < 1.0:
+        raise ValueError(f"tolerance is {tolerance}; allowed: above 0 and below 1, or None")
+    return tolerance
+
+
+def check_matrices(matrices: Tensor) -> Tensor:
+    """(..., m, n) of any real dtype in float64. ValueError for what has no rank: fewer than two axes, not finite."""
+    if matrices.ndim < 2:
+        raise ValueError(f"the shape is {tuple(matrices.shape)}; allowed: two axes or more, (..., rows, columns)")
+    if matrices.is_complex():
+        raise ValueError(f"the dtype is {matrices.dtype}; allowed: real numbers")
+    wide = matrices.double()
+    if not torch.isfinite(wide.sum()) and not torch.isfinite(wide).all():
+        raise ValueError("a matrix holds values that are not finite (nan or inf), and so has no rank")
+    return wide
+
+
+def singular_values(matrices: Tensor) -> Tensor:
+    """(..., m, n) -> (..., min(m, n)) in float64, largest first.
+
+    LAPACK's divide and conquer may not converge; then each matrix is tried alone, and scaled, transposed, by another
+    driver, and last by the eigenvalues of its Gram matrix, exact to about 1e-8 of the largest.
+    """
+    matrices = check_matrices(matrices)
+    try:
+        return torch.linalg.svdvals(matrices)
+    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+        flat = matrices.flatten(0, -3) if matrices.ndim > 2 else matrices[None]
+        values = torch.stack([_stubborn_singular_values(matrix) for matrix in flat])
+        return values.reshape(*matrices.shape[:-2], -1)
+
+
+def _stubborn_singular_values(matrix: Tensor) -> Tensor:
+    scale = matrix.abs().amax()
+    scale = torch.where(scale > 0, scale, 1.0)
+    scaled = matrix / scale
+    attempts: list[Callable[[], Tensor]] = [
+        lambda: torch.linalg.svdvals(scaled),
+        lambda: torch.linalg.svdvals(scaled.mT.contiguous()),
+        # The triangular factor has the same singular values and is another problem to the iteration.
+        lambda: torch.linalg.svdvals(torch.linalg.qr(scaled if len(scaled) > scaled.shape[1] else scaled.mT, "r")[1]),
+    ]
+    if matrix.is_cuda:
+        attempts.append(lambda: torch.linalg.svdvals(scaled, driver="gesvd"))
+    for attempt in attempts:
+        try:
+            return attempt() * scale
+        except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+            continue
+    return torch.linalg.eigvalsh(_gram(scaled)).flip(-1).clamp_min(0.0).sqrt() * scale
+
+
+def numerical_rank(matrices: Tensor, *, tolerance: float | None = None) -> Tensor:
+    """(..., m, n) -> (...), integers: singular values above `tolerance` times the largest."""
+    values = singular_values(matrices)
+    limit = choose_tolerance(matrices.shape[-2], matrices.shape[-1], tolerance) * values[..., :1]
+    return (values > limit).sum(-1)
+
+
+def effective_rank(values: Tensor) -> Tensor:
+    """exp of the entropy of the singular values (..., k) divided by their sum (Roy and Vetterli 2007); 0 of zeros."""
+    total = values.sum(-1, keepdim=True)
+    shares = values / torch.where(total > 0, total, 1.0)
+    return torch.where(total[..., 0] > 0, torch.special.entr(shares).sum(-1).exp(), 0.0)
+
+
+def stable_rank(values: Tensor) -> Tensor:
+    """Sum of the squared singular values (..., k) over the largest square: never above the rank; 0 of zeros."""
+    largest = values.amax(-1, keepdim=True)
+    return (values / torch.where(largest > 0, largest, 1.0)).square().sum(-1)
+
+
+def nuclear_norm(values: Tensor) -> Tensor:
+    """Sum of the singular values (..., k)."""
+    return values.sum(-1)
+
+
+def count_rank(matrices: Tensor, *, tolerance: float | None = None) -> Tensor:
+    """`numerical_rank` of many matrices (B, m, n) several times faster, with the very same result.
+
+    By Sylvester's law of inertia the number of singular values above t is the number of positive pivots of
+    G - t^2 I, G the Gram matrix in float64: all of them where its Cholesky factor exists, else counted in LDL^T. What
+    is too close to the threshold to be sure in float64 is given to `numerical_rank`.
+    """
+    matrices = check_matrices(matrices)
+    if matrices.ndim != 3:
+        raise ValueError(f"the shape is {tuple(matrices.shape)}; allowed: three axes, (matrices, rows, columns)")
+    relative = choose_tolerance(matrices.shape[1], matrices.shape[2], tolerance)
+    if relative < _SMALLEST_FAST_TOLERANCE or 0 in matrices.shape:
+        return numerical_rank(matrices, tolerance=relative)
+    gram = _gram(matrices)
+    lowest, highest = _bound_largest(gram)
+    surely_above = highest * (relative * (1 + MARGIN)) ** 2
+    size = gram.shape[-1]
+    dead = gram.diagonal(dim1=1, dim2=2) == 0.0
+    shifted = gram.clone()
+    shifted.diagonal(dim1=1, dim2=2).sub_(surely_above[:, None])
+    shifted.diagonal(dim1=1, dim2=2)[dead] = 1.0
+    _, failures = torch.linalg.cholesky_ex(shifted)
+    ranks = size - dead.sum(1)
+    rest = (failures != 0).nonzero()[:, 0]
+    if len(rest):
+        surely_below = (lowest * (relative * (1 - MARGIN)) ** 2)[rest]
+        ranks[rest] = _count_by_inertia(gram[rest], shifted[rest], surely_below) - dead[rest].sum(1)
+        unsure = rest[ranks[rest] < 0]
+        if len(unsure):
+            ranks[unsure] = numerical_rank(matrices[unsure], tolerance=relative)
+    return ranks
+
+
+def _gram(matrices: Tensor) -> Tensor:
+    return matrices @ matrices.mT if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT @ matrices
+
+
+def _bound_largest(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """A lower and an upper bound of the largest eigenvalue of each (B, d, d), at most a tenth of MARGIN apart.
+
+    A vector after a few power steps splits the matrix into its Rayleigh quotient q, a coupling r and a remainder of
+    norm at most f, the Frobenius norm of what is left: the largest eigenvalue is at most q + r^2 / (q - f) where
+    f < q. Where that is too wide, more steps are taken, and at last the eigenvalues are computed.
+    """
+    frobenius = torch.linalg.vector_norm(gram, dim=(1, 2))
+    lowest, highest = frobenius.clone(), frobenius.clone()
+    open_cases = frobenius.nonzero()[:, 0]
+    vector = gram[open_cases].sum(2, keepdim=True)
+    for steps in _POWER_STEPS:
+        part = gram if len(open_cases) == len(gram) else gram[open_cases]
+        for _ in range(steps):
+            vector = part @ (vector / vector.norm(dim=1, keepdim=True).clamp_min(1e-300))
+        unit = vector / vector.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        image = part @ unit
+        quotient = (unit * image).sum((1, 2))
+        coupling = (image - quotient[:, None, None] * unit).square().sum((1, 2))
+        rest = (frobenius[open_cases].square() - quotient.square() - 2 * coupling).clamp_min(0.0).sqrt()
+        # Rounding of the norm and of the quotient, generously.
+        gap = quotient - rest - 1e-7 * quotient
+        narrow = (gap > 0) & (coupling <= 0.1 * MARGIN * quotient * gap)
+        lowest[open_cases[narrow]] = quotient[narrow]
+        highest[open_cases[narrow]] = (quotient + coupling / gap)[narrow]
+        open_cases, vector = open_cases[~narrow], image[~narrow]
+        if not len(open_cases):
+            return lowest, highest
+    lowest[open_cases] = highest[open_cases] = torch.linalg.eigvalsh(gram[open_cases])[:, -1]
+    return lowest, highest
+
+
+def _count_by_inertia(gram: Tensor, shifted: Tensor, surely_below: Tensor) -> Tensor:
+    """Positive eigenvalues of `shifted`, dead rows among them; -size of a matrix where a lower shift says otherwise."""
+    upper = _positive_pivots(shifted)
+    dead = gram.diagonal(dim1=1, dim2=2) == 0.0
+    lower_shifted = gram.clone()
+    lower_shifted.diagonal(dim1=1, dim2=2).sub_(surely_below[:, None])
+    lower_shifted.diagonal(dim1=1, dim2=2)[dead] = 1.0
+    return torch.where(_positive_pivots(lower_shifted) == upper, upper, -math.prod(gram.shape[1:]))
+
+
+def _positive_pivots(symmetric: Tensor) -> Tensor:
+    """(B, d, d) -> positive eigenvalues of each, counted in the block-diagonal factor of LDL^T."""
+    factor, pivots, _ = torch.linalg.ldl_factor_ex(symmetric)
+    diagonal = factor.diagonal(dim1=1, dim2=2)
+    below = factor.diagonal(offset=-1, dim1=1, dim2=2)
+    # LAPACK marks both rows of a 2 x 2 block by a negative pivot; the entry that couples them is below the first.
+    paired = pivots < 0
+    ones = ((diagonal > 0) & ~paired).sum(1)
+    order = paired.long().cumsum(1)
+    first = (paired & (order % 2 == 1))[:, :-1]
+    upper, lower = diagonal[:, :-1], diagonal[:, 1:]
+    determinant, trace = upper * lower - below.square(), upper + lower
+    in_block = torch.where(determinant < 0, 1, torch.where(trace > 0, 2, 0))
+    return ones + torch.where(first, in_block, 0).sum(1)

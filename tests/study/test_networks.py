@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rexnet.study.networks import (
+    BLOCKS,
+    SingleConvolution,
+    Size,
+    convolve,
+    draw_number,
+    find_activation,
+    find_block,
+    generator_for,
+)
+from rexnet.study.protocol import Protocol, outputs
+
+
+def make_block():
+    return SingleConvolution(kernel_size=5)
+
+
+@pytest.mark.parametrize("side", [1, 4])
+@pytest.mark.parametrize(("kernel_size", "depthwise"), [(1, False), (3, False), (3, True)])
+def test_convolutions_of_a_batch_of_networks_are_those_of_torch(side, kernel_size, depthwise):
+    x = torch.randn(2, 4, 7, side, side, dtype=torch.float64)
+    out_channels, inner = (4, 1) if depthwise else (6, 4)
+    weight = torch.randn(2, out_channels, inner, kernel_size, kernel_size, dtype=torch.float64)
+    for network, found in enumerate(convolve(x, weight)):
+        images = x[network].transpose(0, 1)
+        groups = 4 if depthwise else 1
+        expected = nn.functional.conv2d(images, weight[network], padding=kernel_size // 2, groups=groups)
+        torch.testing.assert_close(found.transpose(0, 1), expected)
+
+
+def test_the_depthwise_bottleneck_is_the_block_written_with_torch():
+    protocol = Protocol(spatial_size=3, dtype="float64", norm="none")
+    generator = generator_for(0, "bottleneck_depthwise", ratio=0.5, network=1)
+    size = Size(in_channels=5, out_channels=10, expanded_channels=15, samples=11)
+    block = BLOCKS["bottleneck_depthwise"]
+    *weights, x = tensors = protocol.draw_tensors(block, size, generator)
+    images = x.transpose(0, 1)
+    inside = nn.functional.silu(nn.functional.conv2d(images, weights[0]))
+    inside = nn.functional.silu(nn.functional.conv2d(inside, weights[1], padding=1, groups=15))
+    expected = nn.functional.conv2d(inside, weights[2])
+    expected[:, :5] += images
+    found = outputs(protocol, block, batch=[tensors], activation="silu")
+    torch.testing.assert_close(found[0], expected.transpose(0, 1).flatten(1))
+
+
+def test_batch_statistics_centre_every_channel():
+    x = Protocol(norm="batch").normalise(torch.randn(2, 3, 50, 1, 1) + 5)
+    torch.testing.assert_close(x.mean((2, 3, 4)), torch.zeros(2, 3), atol=1e-5, rtol=0)
+
+
+def test_blocks_and_activations_by_name():
+    assert find_block("tests.study.test_networks:make_block").kernel_size == 5
+    assert isinstance(find_activation("Mish"), nn.Mish)
+    for find, name in ((find_block, "conv7x7"), (find_activation, "relu9"), (find_activation, "MaxPool2d")):
+        with pytest.raises(ValueError, match=f"'{name}'; allowed: "):
+            find(name)
+    with pytest.raises(ValueError, match="cannot be imported"):
+        find_block("rexnet.nowhere:block")
+
+
+def test_draws_depend_on_their_four_numbers_only():
+    first = generator_for(1, "conv1x1", ratio=0.1, network=2).standard_normal(4)
+    assert np.array_equal(first, generator_for(1, "conv1x1", ratio=0.1, network=2).standard_normal(4))
+    for seed, block, ratio, network in ((0, "conv1x1", 0.1, 2), (1, "conv3x3", 0.1, 2), (1, "conv1x1", 0.2, 2)):
+        other = generator_for(seed, block, ratio=ratio, network=network)
+        assert not np.array_equal(first, other.standard_normal(4))
+    other = generator_for(1, "conv1x1", ratio=0.1, network=3)
+    assert not np.array_equal(first, other.standard_normal(4))
+
+
+def test_distributions_of_the_expansion():
+    generator = np.random.default_rng(0)
+    assert draw_number("constant:6", generator) == 6
+    assert all(0.5 <= draw_number("log_uniform:0.5:2", generator) <= 2 for _ in range(50))
+    for wrong in ("uniform:3", "uniform:6:0", "log_uniform:0:6", "gamma:1:2"):
+        with pytest.raises(ValueError, match=f"expansion is '{wrong}'; allowed: constant:VALUE"):
+            draw_number(wrong, generator)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("ratios", (0.0,), "--ratios is 0.0; allowed: above 0, up to 4"),
+        ("largest_size", 5, "--largest-size is 5; allowed: 30"),
+        ("tolerance", 1.0, "--tolerance is 1.0; allowed: above 0"),
+        ("samples_per_channel", 1.0, "--samples-per-channel is 1.0; allowed: above 1"),
+        ("activations", (), "--activations is "),
+    ],
+)
+def test_a_protocol_that_cannot_be_is_refused(field, value, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Protocol(**{field: value})
