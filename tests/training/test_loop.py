@@ -252,9 +252,18 @@ def test_too_many_non_finite_steps_end_the_run(run_fit):
         losses = cross_entropy(model, batch)
         return losses if next(calls) < steps else {**losses, "loss": losses["loss"] * float("nan")}
 
-    with pytest.raises(NonFiniteError, match="11 steps of epoch 2 had to be left out") as end:
+    with pytest.raises(NonFiniteError, match="11 of 14 steps of epoch 2 had to be left out") as end:
         run_fit("run", loss=spoiled, batches=Noise(steps))
     assert "\n" not in str(end.value)
+
+
+def test_an_epoch_of_non_finite_steps_alone_ends_the_run(run_fit):
+    def spoiled(model, batch):
+        losses = cross_entropy(model, batch)
+        return {**losses, "loss": losses["loss"] * float("nan")}
+
+    with pytest.raises(NonFiniteError, match="3 of 3 steps of epoch 1 had to be left out"):
+        run_fit("run", loss=spoiled, batches=Noise(3))
 
 
 def test_best_is_the_best_epoch_and_last_the_last(run_fit, tiny_config):

@@ -168,7 +168,8 @@ class _Training:
         self.discarded += 1
         what = "gradient is not finite" if loss.isfinite() else f"loss is {float(loss.detach())}"
         mine = [] if finite else [what, *(printable(self.task.name_image(int(index))) for index in batch.indices)]
-        note_discarded(mine, count=self.discarded, epoch=self.epoch + 1, step=step, run=self.run, world=self.world)
+        counts = {"count": self.discarded, "of": self.steps, "epoch": self.epoch + 1, "step": step}
+        note_discarded(mine, **counts, run=self.run, world=self.world)
 
     def _save(self, progress: EpochProgress) -> None:
         """last.pt with the position inside the epoch; every process takes part."""
