@@ -30,8 +30,8 @@ def note_discarded(
     some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     if count > MAX_DISCARDED_STEPS or count == of:
         raise NonFiniteError(
-            f"{count} of {of} steps of epoch {epoch} had to be left out, at the last the {what}; its images are {some}, "
-            f"those of all in {run.path / DISCARDED}; a lower --lr or --clip-grad 1 often helps"
+            f"{count} of {of} steps of epoch {epoch} had to be left out, at the last the {what}; its images are {some}"
+            f", those of all in {run.path / DISCARDED}; a lower --lr or --clip-grad 1 often helps"
         )
     if world.is_main:
         logger.warning("step %d is left out because the %s; its images: %s", step, what, some)
