@@ -262,7 +262,7 @@ def rank_study() -> str:
         for row in records.read("rank_study_cpu")[-1:]
     ]
     times = ("study, s", "loop, s", "times faster (quartiles)", "hours for 3.2 million")
-    return table(["machine", "ranks", *times], rows)
+    return "No row yet." if not rows else table(["machine", "ranks", *times], rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {
