@@ -23,6 +23,7 @@ from torch import Tensor, nn
 import records
 
 Contender = Literal["timm", "ours", "ours, bf16"]
+CONTENDERS: tuple[Contender, ...] = ("timm", "ours", "ours, bf16")
 NAME = "training_step_cpu"
 
 
@@ -38,6 +39,8 @@ class Options:
     steps: int = 5
     """Measured steps of a process, after two that are not."""
     threads: int = 2
+    bf16: bool = True
+    """Measure mixed precision too; processors that only imitate it need minutes for a step."""
     only: Contender | None = None
     """Measure this one here and print it; what the script starts itself with."""
 
@@ -112,7 +115,7 @@ def in_a_process(contender: Contender, options: Options, setting: tuple[int, int
 
 
 def compare(setting: tuple[int, int], options: Options) -> None:
-    contenders: tuple[Contender, ...] = ("timm", "ours", "ours, bf16")
+    contenders = CONTENDERS if options.bf16 else CONTENDERS[:2]
     rounds = [{name: in_a_process(name, options, setting) for name in contenders} for _ in range(options.rounds)]
     row = {"model": options.model, "image_size_px": setting[0], "batch": setting[1], "rounds": options.rounds}
     for what in ("images_per_s", "peak_mib"):
