@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from rexnet import cli
+from rexnet.cli.options import read_options
+from rexnet.training.config import RunConfig, TrainConfig
 from tests.drawings import draw
 
 
@@ -58,6 +60,15 @@ def test_help_shows_no_empty_default(command, capsys, caplog):
         cli.main([*command.split(), "--help"])
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "--" in shown and "(default: )" not in shown
+
+
+@pytest.mark.parametrize("words", [["--tensorboard"], ["--no-channels-last"], ["--no-tensorboard", "--channels-last"]])
+@pytest.mark.parametrize("saved", [RunConfig(), RunConfig(tensorboard=True, channels_last=False)])
+def test_a_flag_means_the_same_whatever_the_run_to_resume_has(words, saved):
+    run = read_options("train", TrainConfig, words, default=TrainConfig(run=saved)).run
+    for word in words:
+        name = word.removeprefix("--").removeprefix("no-").replace("-", "_")
+        assert getattr(run, name) != word.startswith("--no-")
 
 
 def test_help_and_version_are_quick_and_name_every_command(tmp_path):

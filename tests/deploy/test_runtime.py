@@ -143,3 +143,11 @@ def test_nothing_readable_is_listed_and_an_error(checkpoint_file, tmp_path, caps
         assert stop.value.code == 1 and "none of 2 files can be read; the first: " in said.err
         assert said.out.count("left out: ") == shown
     assert [sorted(item) for item in json.loads(output.read_text())] == [["error", "image", "predictions"]] * 2
+
+
+def test_a_network_whose_output_is_not_finite_names_no_class(pictures):
+    model = rexnet.create_model("rexnet", width=0.3, num_classes=3)
+    torch.nn.init.constant_(model.get_classifier().bias, float("nan"))
+    predictor = Predictor(model, classes=CLASSES, preprocess=Preprocess(image_size_px=48))
+    with pytest.raises(ValueError, match="not finite"):
+        predictor(sorted((pictures / "deep").iterdir()))

@@ -54,6 +54,14 @@ def test_counts_equal_a_plain_count_at_any_batch_size(num_classes, batch_size):
     assert found.figures()["top1"] == pytest.approx(100 * right.mean(), abs=1e-4)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_outputs_that_are_not_finite_have_no_accuracy(value):
+    logits = torch.eye(3)
+    logits[1, 2] = value
+    with pytest.raises(ValueError, match="not finite"):
+        evaluate(Answers(), batches(logits, torch.tensor([0, 1, 2]), 2), classes=("a", "b", "c"), world=WORLD)
+
+
 def test_a_class_without_images_has_no_accuracy():
     found = evaluate(Answers(), [Batch(torch.eye(3)[:2], torch.tensor([0, 2]))], classes=("a", "b", "c"), world=WORLD)
     assert found.by_class() == {

@@ -18,7 +18,7 @@ def read_options(command: str, kind: type, arguments: Sequence[str], **more: Any
     """`kind` from the words of a command. A value out of range ends the program with its sentence, like any mistake."""
     import tyro
 
-    marks = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    marks = (tyro.conf.OmitArgPrefixes,)
     said = io.StringIO()
     try:
         with redirect_stderr(said):

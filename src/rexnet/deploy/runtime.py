@@ -70,9 +70,15 @@ class Predictor:
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
-        """Preprocessed images (B, 3, S, S) -> softmax over the classes, float32 (B, K), on the CPU."""
+        """Preprocessed images (B, 3, S, S) -> softmax over the classes, float32 (B, K), on the CPU.
+
+        ValueError for a network whose output is not finite.
+        """
         images = images.to(self.device, memory_format=torch.channels_last)
-        return self._model(images).float().softmax(dim=1).cpu()
+        found = self._model(images).float().softmax(dim=1).cpu()
+        if not found.isfinite().all():
+            raise ValueError("what the network puts out is not finite (nan or inf): its training has failed")
+        return found
 
     def __call__(self, images: Iterable[ImageSource], *, top_k: int = 5) -> list[Prediction]:
         """A list of paths, encoded bytes or upright RGB pictures -> predictions in order.

@@ -120,8 +120,8 @@ def evaluate(
 ) -> Evaluation:
     """Runs `model`, put in eval mode, over this process's share of the images and adds up all shares.
 
-    A batch has `images` (B, 3, H, W) and `targets` (B,), indices into `classes`. ValueError when there is no image,
-    Stopped where a process was asked to stop.
+    A batch has `images` (B, 3, H, W) and `targets` (B,), indices into `classes`. ValueError when there is no image
+    and for a network whose output is not finite, Stopped where a process was asked to stop.
     """
     model.eval()
     counts = torch.zeros(3, len(classes), dtype=torch.int64, device=world.device)
@@ -150,6 +150,12 @@ def evaluate(
     counts, top5, loss_sum = world.sum(counts), world.sum(top5), world.sum(loss_sum)
     if not counts[0].sum():
         raise ValueError("there is no image to evaluate on")
+    if not loss_sum.isfinite():
+        # The most probable of classes that are not a number is the first one, and so an accuracy like any other.
+        raise ValueError(
+            "what the network puts out for the held-back images is not finite (nan or inf), so nothing can be measured;"
+            " a lower --lr or --clip-grad 1 helps a training, --amp off what only overflows in fp16"
+        )
     return Evaluation(
         classes=classes,
         images=tuple(counts[0].tolist()),
