@@ -20,6 +20,8 @@ class Line:
     points: tuple[tuple[float, float], ...]
     colour: int
     """Which colour of the page, from 0."""
+    core: int = 0
+    """Which core of the page runs along its middle, from 1; 0 is none."""
     dashed: bool = False
     marked: float | None = None
     """The epoch to put a ring around."""
@@ -104,11 +106,14 @@ def _grid(axes: _Axes) -> Markup:
 
 def _curve(line: Line, points: list[tuple[float, float]], axes: _Axes) -> Markup:
     path = " ".join(f"{axes.x(x)},{axes.y(y)}" for x, y in points)
-    parts = [tag("polyline", points=path, class_="dashed" if line.dashed else None)]
+    kind = "dashed" if line.dashed else None
+    parts = [tag("polyline", points=path, class_=kind)]
+    if line.core:
+        parts.append(tag("polyline", points=path, class_=f"{kind} core" if kind else "core"))
     if len(points) <= _MAX_DOTS:
         parts += [
             tag("circle", tag("title", f"{line.label}, epoch {x:g}: {y:.4g}"), cx=axes.x(x), cy=axes.y(y), r=2.5)
             for x, y in points
         ]
     parts += [tag("circle", cx=axes.x(x), cy=axes.y(y), r=6, class_="ring") for x, y in points if x == line.marked]
-    return tag("g", *parts, class_=f"colour{line.colour}")
+    return tag("g", *parts, class_=f"colour{line.colour} core{line.core}" if line.core else f"colour{line.colour}")
