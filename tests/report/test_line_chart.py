@@ -46,3 +46,10 @@ def test_the_figures_beside_the_axis_have_room():
         chart = line_chart("x", [curve([value, value * 1.02])], description="")
         labels = re.findall(r'<text x="([^"]*)"[^>]*"end">([^<]*)<', chart)
         assert labels and all(float(end) >= 7.5 * len(text) for end, text in labels)
+
+
+def test_only_whole_epochs_are_marked():
+    for epochs in (1, 2, 3, 7, 100):
+        chart = line_chart("x", [curve([1.0] * epochs)], description="")
+        marks = re.findall(r'"middle">([^<e]*)<', chart)
+        assert marks and all(mark.isdecimal() and 1 <= int(mark) <= epochs for mark in marks)

@@ -91,7 +91,7 @@ def _axes(points: list[tuple[float, float]]) -> _Axes:
         low, high = (low - abs(low) / 10, high + abs(high) / 10) if low else (0.0, 1.0)
     x_ticks = [
         tick
-        for tick in MaxNLocator(6, steps=[1, 2, 5, 10], integer=True).tick_values(first, last)
+        for tick in MaxNLocator(6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1).tick_values(first, last)
         if first <= tick <= last
     ]
     y_ticks = list(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
