@@ -94,7 +94,9 @@ def load_image_sets(
         logger.warning("val_fraction %g has no effect: %s comes with its own split", val_fraction, printable(data))
     split = drawn.words if drawn else sides
     if shots is not None:
-        train, split = draw_shots(train, shots, seed), f"{split}; {shots} of each class to train on, seed {seed}"
+        train = draw_shots(train, shots, seed)
+        few = "" if len(train) == shots * len(train.classes) else "at most "
+        split = f"{split}; {few}{shots} of each class to train on, seed {seed}"
     sizes = f"{len(train):,} train / {len(val):,} val images of {len(train.classes):,} classes"
     return ImageSets(train=train, val=val, description=f"{title}: {sizes} ({split})", drawn=drawn)
 
