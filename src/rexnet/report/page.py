@@ -74,7 +74,7 @@ def _run_sections(record: RunRecord, evidence: Evidence, heading: str) -> list[M
 
 def _status(record: RunRecord) -> Markup:
     planned = record.options()["schedule"]["epochs"]
-    count = f"{len(record.rows)} of {planned} epochs"
+    count = f"{len(record.rows)} of {planned} {'epoch' if planned == 1 else 'epochs'}"
     done = f"Finished after {count}." if record.finished else f"{count} so far."
     data = f"{record.data['description']}. " if record.data else ""
     return tag("p", data + done, class_="lead")
