@@ -128,7 +128,9 @@ class TestShots:
             names_of(all_of_it.train)
         )
         assert np.bincount(few.train.targets).tolist() == [3, 3, 3]
-        assert "9 train / " in few.description and "3 of each class to train on, seed 2)" in few.description
+        assert "9 train / " in few.description and "; 3 of each class to train on, seed 2)" in few.description
+        many = load_image_sets(folder, seed=2, shots=1000)
+        assert "; at most 1000 of each class to train on, seed 2)" in many.description
         for images in (few.train, few.val):
             assert all(images.classes[t] in images.name(i) for i, t in enumerate(images.targets))
 

@@ -83,7 +83,7 @@ class TestTwoFolders:
         for index, name in enumerate(names_of(sets.train)):
             assert os.path.isfile(name)
             sets.train.load(index)
-        assert "1 images outside the class folders" in caplog.text
+        assert "1 image outside the class folders is left out" in caplog.text
 
     def test_links_that_lead_nowhere(self, image_folder):
         broken = image_folder / "train" / "cat" / "broken.jpg"

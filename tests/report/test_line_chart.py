@@ -33,3 +33,23 @@ def test_long_lines_are_thinned_but_keep_their_end_and_their_best():
     (points,) = re.findall(r'polyline points="([^"]*)"', chart)
     assert len(points.split()) <= 402 and 'class="ring"' in chart and len(chart) < 12_000
     assert points.split()[-1].startswith("388.0,")
+
+
+def test_lines_with_a_core_differ_from_those_of_their_colour():
+    chart = line_chart("x", [curve([1.0, 2.0]), curve([1.0, 2.0], core=1), curve([1.0, 2.0], core=2)], description="")
+    assert [chart.count(f'<g class="{look}">') for look in ("colour0", "colour0 core1", "colour0 core2")] == [1, 1, 1]
+    assert chart.count("<polyline") == 5 and chart.count('class="core"') == 2
+
+
+def test_the_figures_beside_the_axis_have_room():
+    for value in (0.00095, -0.00125, 1.25e-7, 88.0):
+        chart = line_chart("x", [curve([value, value * 1.02])], description="")
+        labels = re.findall(r'<text x="([^"]*)"[^>]*"end">([^<]*)<', chart)
+        assert labels and all(float(end) >= 7.5 * len(text) for end, text in labels)
+
+
+def test_only_whole_epochs_are_marked():
+    for epochs in (1, 2, 3, 7, 100):
+        chart = line_chart("x", [curve([1.0] * epochs)], description="")
+        marks = re.findall(r'"middle">([^<e]*)<', chart)
+        assert marks and all(mark.isdecimal() and 1 <= int(mark) <= epochs for mark in marks)

@@ -190,6 +190,14 @@ def test_several_runs_are_compared(trained_run, run, output):
     assert page.count("li", class_="wide3") == 0 and "These are" not in page.text
 
 
+def test_the_ninth_run_looks_unlike_the_first(run, output, tmp_path):
+    run.best.unlink()
+    runs = [shutil.copytree(run.path, tmp_path / f"run{number}") for number in range(9)]
+    page = report(*runs, output=output)
+    assert page.count("g", class_="colour0") == page.count("g", class_="colour0 core1") == 6
+    assert page.count("span", class_="swatch colour0 core1") == page.count("span", class_="swatch colour3") > 0
+
+
 def test_the_goal_is_what_the_page_calls_best(trained_run, run, output):
     config = run.read("config.json")
     config["goal"] = "macro_f1"

@@ -43,7 +43,9 @@ def shard(arguments: Sequence[str]) -> None:
     config = read_options("data shard", ShardConfig, arguments)
     written = write_shards(config)
     for side, images in written.images.items():
-        print(f"{side}: {images:,} images in {written.shards[side]:,} tars")
+        shards = written.shards[side]
+        counted = f"{images:,} {'image' if images == 1 else 'images'}"
+        print(f"{side}: {counted} in {shards:,} {'tar' if shards == 1 else 'tars'}")
     if written.skipped:
         more = ", ..." if len(written.skipped) > 5 else ""
         print(f"skipped: {len(written.skipped)} ({', '.join(written.skipped[:5])}{more})")

@@ -94,7 +94,9 @@ def load_image_sets(
         logger.warning("val_fraction %g has no effect: %s comes with its own split", val_fraction, printable(data))
     split = drawn.words if drawn else sides
     if shots is not None:
-        train, split = draw_shots(train, shots, seed), f"{split}; {shots} of each class to train on, seed {seed}"
+        train = draw_shots(train, shots, seed)
+        few = "" if len(train) == shots * len(train.classes) else "at most "
+        split = f"{split}; {few}{shots} of each class to train on, seed {seed}"
     sizes = f"{len(train):,} train / {len(val):,} val images of {len(train.classes):,} classes"
     return ImageSets(train=train, val=val, description=f"{title}: {sizes} ({split})", drawn=drawn)
 
@@ -270,11 +272,13 @@ def _class_files(folder: Path) -> dict[str, list[str]]:
             loose.append(name)
         elif not os.path.exists(path):
             raise ValueError(f"{printable(path)} is a link to a folder that does not exist; mend or remove it")
+    images = "image" if len(loose) == 1 else "images"
     if not by_class:
-        content = f"{len(loose):,} images but " if loose else ""
+        content = f"{len(loose):,} {images} but " if loose else ""
         raise ValueError(f"{printable(folder)} holds {content}no class folders: put the images of each class in one")
     if loose:
-        logger.warning("%s: %d images outside the class folders are left out", printable(folder), len(loose))
+        left_out = "is left out" if len(loose) == 1 else "are left out"
+        logger.warning("%s: %d %s outside the class folders %s", printable(folder), len(loose), images, left_out)
     return by_class
 
 

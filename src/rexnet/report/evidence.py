@@ -106,7 +106,8 @@ def _load_best(record: RunRecord, notes: list[str]) -> tuple[TrainedRexNet | Non
         why = "no epoch has ended yet"
         if record.rows:
             kept = f"; {record.folder.last} is still there" if record.folder.last.exists() else ""
-            why = f"it was lost after {len(record.rows)} epochs{kept}"
+            epochs = "epoch" if len(record.rows) == 1 else "epochs"
+            why = f"it was lost after {len(record.rows)} {epochs}{kept}"
         _note(notes, f"{best} does not exist, so nothing is said of pictures and classes: {why}.")
         return None, None
     try:

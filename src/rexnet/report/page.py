@@ -14,7 +14,9 @@ from rexnet.report.sections import duration, evidence_sections, table, time_sect
 from rexnet.training.config import GOAL_NAMES, Goal
 
 _COLOURS = 8
-"""In page.css; further runs begin again at the first."""
+"""In page.css; further runs begin again at the first, with a core in their lines."""
+_CORES = 2
+"""In page.css, besides none."""
 _MAX_EPOCH_ROWS = 300
 _PANELS = (
     ("Loss", (("train_loss", "training"), ("val_loss", "held back"))),
@@ -72,7 +74,7 @@ def _run_sections(record: RunRecord, evidence: Evidence, heading: str) -> list[M
 
 def _status(record: RunRecord) -> Markup:
     planned = record.options()["schedule"]["epochs"]
-    count = f"{len(record.rows)} of {planned} epochs"
+    count = f"{len(record.rows)} of {planned} {'epoch' if planned == 1 else 'epochs'}"
     done = f"Finished after {count}." if record.finished else f"{count} so far."
     data = f"{record.data['description']}. " if record.data else ""
     return tag("p", data + done, class_="lead")
@@ -103,8 +105,14 @@ def _headline(record: RunRecord, evidence: Evidence) -> Markup:
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items()), class_="facts")
 
 
+def _look(number: int) -> tuple[int, int]:
+    """(colour, core) of a run."""
+    return number % _COLOURS, number // _COLOURS % (_CORES + 1)
+
+
 def _swatch(number: int) -> Markup:
-    return tag("span", class_=f"swatch colour{number % _COLOURS}")
+    colour, core = _look(number)
+    return tag("span", class_=f"swatch colour{colour} core{core}" if core else f"swatch colour{colour}")
 
 
 def _comparison(pairs: Pairs) -> Markup:
@@ -154,8 +162,8 @@ def _curves(pairs: Pairs) -> Markup:
                 label = ", ".join(part for part in (record.label if len(pairs) > 1 else "", side) if part) or title
                 marked = record.best["epoch"] if record.best and key == f"val_{record.goal}" else None
                 dashed = side == "training"
-                colour = number % _COLOURS
-                lines.append(Line(label=label, points=points, colour=colour, dashed=dashed, marked=marked))
+                colour, core = _look(number)
+                lines.append(Line(label=label, points=points, colour=colour, core=core, dashed=dashed, marked=marked))
         ends = [
             f"{line.label} from {line.points[0][1]:.4g} to {line.points[-1][1]:.4g}" for line in lines if line.points
         ]

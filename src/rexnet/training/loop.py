@@ -136,7 +136,9 @@ class _Training:
         self.epoch, self.step, self.discarded, self.unfinished = self.epoch + 1, 0, 0, None
         self._finish_epoch(row)
         if self.world.is_main and self.finished and self.epoch < self.config.schedule.epochs:
-            logger.info("stopped early: %d epochs without a better %s", self.config.schedule.patience, self.task.goal)
+            patience = self.config.schedule.patience
+            epochs = "epoch" if patience == 1 else "epochs"
+            logger.info("stopped early: %d %s without a better %s", patience, epochs, self.task.goal)
 
     def _run_step(self, batch: Any, progress: EpochProgress) -> None:
         step = self.epoch * self.steps + self.step
@@ -231,7 +233,8 @@ class _Training:
         if self.world.is_main:
             self.run.keep_rows(epochs=self.epoch, steps=self.epoch * self.steps + self.step)
             if self.finished:
-                logger.info("%s is complete: %d epochs", self.run.path, self.epoch)
+                epochs = "epoch" if self.epoch == 1 else "epochs"
+                logger.info("%s is complete: %d %s", self.run.path, self.epoch, epochs)
             else:
                 logger.info("continuing %s after step %d of epoch %d", self.run.path, self.step, self.epoch + 1)
 
@@ -240,7 +243,8 @@ def _learning_rate(config: LoopConfig, *, total_batch: int, steps_per_epoch: int
     schedule, peak_lr = config.schedule, config.optim.peak_lr(total_batch)
     logger.info("learning rate up to %.4g, for a batch of %d in all", peak_lr, total_batch)
     if schedule.warmup_epochs > schedule.epochs / 2:
-        logger.info("the warm-up takes half of the run, %g epochs", schedule.epochs / 2)
+        epochs = "epoch" if schedule.epochs == 2 else "epochs"
+        logger.info("the warm-up takes half of the run, %g %s", schedule.epochs / 2, epochs)
     return LearningRate(peak_lr=peak_lr, schedule=schedule, steps_per_epoch=steps_per_epoch)
 
 

@@ -132,8 +132,9 @@ class RunFolder:
         replace what is left of them. (A kill at the end of the first epoch leaves one row, and nothing is lost.)"""
         if not self.has_checkpoint and (len(self.rows()) > 1 or any(self.path.glob("*.pt.damaged"))):
             kept = "; best.pt is still there to be used" if self.best.exists() else ""
+            epochs = "epoch" if len(self.rows()) == 1 else "epochs"
             raise ValueError(
-                f"{str(self.path)!r} has {len(self.rows())} epochs in {METRICS} but no whole checkpoint to continue "
+                f"{str(self.path)!r} has {len(self.rows())} {epochs} in {METRICS} but no whole checkpoint to continue "
                 f"from{kept}; --overwrite starts anew, --output elsewhere"
             )
 
