@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,7 +162,7 @@ def test_ctrl_c_ends_data_commands_at_once(command, tmp_path):
         (("validate", "no.pt", "digits"), 1, "no.pt"),
         (("predict", "no.pt", "."), 1, "holds no images"),
         (("report",), 2, "RUN"),
-        (("report", "."), 1, "is this the folder of a run?"),
+        (("report", "."), 1, "cannot be read (No such file or directory); is this the folder of a run?"),
     ],
 )
 def test_mistakes_get_one_sentence_and_an_exit_code(arguments, code, said, tmp_path):
@@ -170,3 +171,24 @@ def test_mistakes_get_one_sentence_and_an_exit_code(arguments, code, said, tmp_p
     if code == 1:
         assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("rexnet: ")
     assert not (tmp_path / "runs").exists(), "a refused command leaves nothing behind"
+
+
+def _write_to_a_full_disk(arguments):
+    from rexnet.data.output_files import write_whole
+
+    write_whole(arguments[0], "x")
+
+
+def _open_a_folder(arguments):
+    Path(arguments[0]).write_bytes(b"x")
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "said"),
+    [(_write_to_a_full_disk, "/dev/full", "no space left on device"), (_open_a_folder, "/dev", "is a directory")],
+)
+def test_an_error_of_the_system_names_the_file_and_no_number(command, file, said, monkeypatch, capsys):
+    monkeypatch.setitem(cli.COMMANDS, "write", command)
+    with pytest.raises(SystemExit, match="1"):
+        cli.main(["write", file])
+    assert capsys.readouterr().err == f"rexnet: {file}: {said}\n"

@@ -86,6 +86,8 @@ def test_odd_widths_run(width):
         ("rexnet_100", {"width": 1.0}, "model 'rexnet_100' has its width in its name"),
         ("rexnet_plain", {"width": 1.0}, "model 'rexnet_plain' has its width in its name"),
         ("rexnet", {"width": 0.0}, "width is 0.0; allowed: above 0"),
+        ("rexnet", {"width": 10.0}, "width is 10.0; allowed: above 0 and below 10$"),
+        ("rexnet_1000", {}, r"width is 10.0; allowed: above 0 and below 10 .*did you mean rexnet_100\?"),
         ("rexnet", {"width": float("nan")}, "width is nan; allowed: above 0"),
         ("rexnet_100", {"output_stride": 4}, "output_stride is 4; allowed: 8, 16, 32"),
         ("rexnet_100", {"stem_stride": 4}, "stem_stride is 4; allowed: 1, 2"),

@@ -64,8 +64,16 @@ def _run(word: str, arguments: Sequence[str]) -> None:
     except (ValueError, OSError) as error:
         bad_image = type(error).__name__ == "BadImageError"
         remedy = "; --bad-image skip leaves such files out, rexnet data check finds them all" if bad_image else ""
-        fail(" ".join(str(error).split()) + remedy, code=2 if isinstance(error, OptionError) else 1)
+        fail(" ".join(_sentence(error).split()) + remedy, code=2 if isinstance(error, OptionError) else 1)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":
             raise
         fail("the device's memory is full; a smaller --batch-size or --image-size needs less", code=1)
+
+
+def _sentence(error: ValueError | OSError) -> str:
+    """Of an error of the system, its file and its words without its number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    file = "" if error.filename is None else f"{error.filename}: "
+    return f"{file}{error.strerror.lower()}"

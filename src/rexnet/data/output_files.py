@@ -39,15 +39,15 @@ def write_whole(
     """`content` (text as UTF-8) under that name once its last byte is on the disk; until then what was there stays, and
     afterwards goes to the name `keep`.
 
-    Raises OSError, for example when the disk is full, and leaves nothing behind then.
+    Raises OSError with that name, for example when the disk is full, and leaves nothing behind then.
     """
     path = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
-    if path.exists() and not path.is_file():  # a pipe or device, such as /dev/stdout, cannot be replaced
-        path.write_bytes(data)
-        return
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
+        if path.exists() and not path.is_file():  # a pipe or device, such as /dev/stdout, cannot be replaced
+            path.write_bytes(data)
+            return
         with unfinished.open("wb") as file:
             file.write(data)
             file.flush()
@@ -57,8 +57,10 @@ def write_whole(
         if keep is not None and path.exists():
             os.replace(path, keep)
         os.replace(unfinished, path)
-    except OSError:
+    except OSError as error:
         unfinished.unlink(missing_ok=True)
+        if error.errno is not None:  # of a full disk, the system names no file
+            error.filename = os.fspath(path)
         raise
     if os.name == "posix":
         # The new name is on the disk only once its folder is.

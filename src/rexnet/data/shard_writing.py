@@ -208,7 +208,7 @@ class _ShardWriter:
             else:
                 os.unlink(unfinished)
         except OSError as error:
-            return _Written(path, 0, bad, failure=str(error))
+            return _Written(path, 0, bad, failure=f"{path}: {(error.strerror or str(error)).lower()}")
         return _Written(os.path.basename(path), written, bad)
 
     def _fill(self, tar: tarfile.TarFile, places: range, bad: list[tuple[str, str]]) -> int:

@@ -46,7 +46,7 @@ class ShardImages(ImageSet):
         try:
             data = self._source.read(tar, start - BLOCK_BYTES, start + size)
         except OSError as error:
-            raise BadImageError(self.name(index), str(error)) from error
+            raise BadImageError(self.name(index), error.strerror or str(error)) from error
         if len(data) != BLOCK_BYTES + size or not _is_header_of(data[:BLOCK_BYTES], self._index.member(row), size):
             raise BadImageError(self.name(index), f"{tar} is not as it was when its index was made")
         return data[BLOCK_BYTES:]
@@ -179,13 +179,15 @@ def _local_side(root: str, side: str, *, tars: Sequence[str], classes: tuple[str
             if indexed_states != states or indexed_classes != classes:
                 index = None
         except (OSError, ValueError) as error:
-            logger.warning("%s is made anew: %s", printable(path), error)
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            logger.warning("%s is made anew: %s", printable(path), reason)
     if index is None:
         index = build_index(root, tars, classes)
         try:
             write_whole(path, pack_index(index, states, classes))
         except OSError as error:
-            logger.info("%s cannot be kept: the tars are read through at every start (%s)", printable(path), error)
+            reason = error.strerror or error
+            logger.info("%s cannot be kept: the tars are read through at every start (%s)", printable(path), reason)
     if not len(index):
         raise ValueError(f"the tars in {printable(os.path.join(root, side))} hold no pictures")
     return ShardImages(LocalSource(root), index)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from math import ceil
 from os import PathLike
 from typing import Any, TypedDict, Unpack
@@ -67,9 +68,9 @@ def _by_stage(values: tuple, blocks: tuple[int, ...]) -> list:
     return [value for value, count in zip(values, blocks, strict=True) for _ in range(count)]
 
 
-def _check_width(width: float) -> None:
-    if not 0.0 < width < 100.0:
-        raise ValueError(f"width is {width}; allowed: above 0 and below 100")
+def _check_width(width: float, hint: str = "") -> None:
+    if not 0.0 < width < 10.0:
+        raise ValueError(f"width is {width}; allowed: above 0 and below 10{hint}")
 
 
 def family_config(family: Family, width: float, **config: Any) -> RexNetConfig:
@@ -168,7 +169,7 @@ def _width_name(family: str, width: float) -> str:
 
 
 def list_models() -> list[str]:
-    """Names of the published variants. Any other width has a name too: rexnet_117 is width 1.17."""
+    """Names of the published variants. Any other width below 10 has a name too: rexnet_117 is 1.17."""
     by_width = [_width_name(family, width) for family, rules in FAMILIES.items() for width in rules.widths]
     return [*by_width, "rexnet_plain"]
 
@@ -206,7 +207,10 @@ def model_config(
     if name == "rexnet_plain" and width is None:
         made = plain_config(name=name, **options)
     elif match and (match[2] is None) != (width is None):
-        width = width if width is not None else float(match[2]) / 100
+        if width is None:
+            width = float(match[2]) / 100
+            close = get_close_matches(name, list_models(), n=1)
+            _check_width(width, f" ({name} is the width times 100" + (f"; did you mean {close[0]}?)" if close else ")"))
         full_name = _width_name(match[1], width)
         made = family_config(FAMILIES[match[1]], width, name=full_name, **options)
     elif match or name == "rexnet_plain":

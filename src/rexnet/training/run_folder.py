@@ -104,7 +104,8 @@ class RunFolder:
                 raise ValueError(f"a {type(values).__name__} instead of settings")
             return values
         except (OSError, ValueError) as error:
-            raise ValueError(f"{str(path)!r} cannot be read ({error}); is this the folder of a run?") from error
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            raise ValueError(f"{str(path)!r} cannot be read ({reason}); is this the folder of a run?") from error
 
     def note_data(self, facts: dict[str, Any], *, main: bool) -> None:
         """data.json, written by the main process at a run's start. ValueError where a resumed run's data, of which
@@ -120,8 +121,13 @@ class RunFolder:
 
     def append(self, row: dict[str, Any], name: str = METRICS) -> None:
         """One more row of a file with a row a line."""
-        with (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        path = self.path / name
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            error.filename = os.fspath(path)  # of a full disk, the system names no file
+            raise
 
     def draw_curves(self) -> None:
         """metrics.jsonl as curves.png."""
