@@ -34,7 +34,7 @@ check: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/throughput.py
 
-# Both go on where they were stopped; study takes about two minutes on two cores, study-full hours.
+# Both go on where they were stopped; study takes half a minute on two cores, study-full hours.
 study: $(INSTALLED)
 	$(BIN)/rexnet study rank --networks 100 --processes 2 --output runs/study
 

@@ -32,13 +32,18 @@ def short_commit(commit: str | None) -> str:
     return digits[:7] + changes
 
 
+def without_folder(word: str) -> str:
+    return Path(word).name if Path(word).is_absolute() else word
+
+
 def provenance(device: str) -> dict[str, Any]:
     """Date, commit, command, device, threads and versions for a row measured by the running script."""
     environment = describe_environment(World(device=torch.device(device)))
     return {
         "date": environment["time"][:10],
         "commit": short_commit(environment["commit"]),
-        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        # Where a file lies on this machine helps nobody.
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(without_folder, sys.argv[1:])]),
         "device": device_name(device),
         **{name: environment[name] for name in ("threads", "python", "torch", "torchvision", "timm")},
     }

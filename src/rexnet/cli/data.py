@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from rexnet.cli.options import read_options
 from rexnet.cli.tables import new_table, show, spread
+from rexnet.data.wording import plural
 
 
 def check(arguments: Sequence[str]) -> None:
@@ -44,8 +45,7 @@ def shard(arguments: Sequence[str]) -> None:
     written = write_shards(config)
     for side, images in written.images.items():
         shards = written.shards[side]
-        counted = f"{images:,} {'image' if images == 1 else 'images'}"
-        print(f"{side}: {counted} in {shards:,} {'tar' if shards == 1 else 'tars'}")
+        print(f"{side}: {images:,} {plural(images, 'image')} in {shards:,} {plural(shards, 'tar')}")
     if written.skipped:
         more = ", ..." if len(written.skipped) > 5 else ""
         print(f"skipped: {len(written.skipped)} ({', '.join(written.skipped[:5])}{more})")

@@ -24,6 +24,7 @@ from rexnet.data.named_sets import (
     stratified_split,
 )
 from rexnet.data.packed_sets import is_packed_set, load_packed_set, some_sides_px, split_packed_set
+from rexnet.data.wording import plural
 
 logger = logging.getLogger(__name__)
 
@@ -272,7 +273,7 @@ def _class_files(folder: Path) -> dict[str, list[str]]:
             loose.append(name)
         elif not os.path.exists(path):
             raise ValueError(f"{printable(path)} is a link to a folder that does not exist; mend or remove it")
-    images = "image" if len(loose) == 1 else "images"
+    images = plural(len(loose), "image")
     if not by_class:
         content = f"{len(loose):,} {images} but " if loose else ""
         raise ValueError(f"{printable(folder)} holds {content}no class folders: put the images of each class in one")

@@ -30,6 +30,7 @@ from rexnet.data.shards import (
     ShardImages,
     index_file,
 )
+from rexnet.data.wording import reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +209,7 @@ class _ShardWriter:
             else:
                 os.unlink(unfinished)
         except OSError as error:
-            return _Written(path, 0, bad, failure=f"{path}: {(error.strerror or str(error)).lower()}")
+            return _Written(path, 0, bad, failure=f"{path}: {reason_of(error).lower()}")
         return _Written(os.path.basename(path), written, bad)
 
     def _fill(self, tar: tarfile.TarFile, places: range, bad: list[tuple[str, str]]) -> int:

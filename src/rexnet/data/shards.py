@@ -14,6 +14,7 @@ from rexnet.data.decode import BadImageError, printable
 from rexnet.data.labelled_images import ImageSet
 from rexnet.data.output_files import write_whole
 from rexnet.data.shard_index import BLOCK_BYTES, ShardIndex, build_index, pack_index, tar_states, unpack_index
+from rexnet.data.wording import reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class ShardImages(ImageSet):
         try:
             data = self._source.read(tar, start - BLOCK_BYTES, start + size)
         except OSError as error:
-            raise BadImageError(self.name(index), error.strerror or str(error)) from error
+            raise BadImageError(self.name(index), reason_of(error)) from error
         if len(data) != BLOCK_BYTES + size or not _is_header_of(data[:BLOCK_BYTES], self._index.member(row), size):
             raise BadImageError(self.name(index), f"{tar} is not as it was when its index was made")
         return data[BLOCK_BYTES:]
@@ -179,15 +180,14 @@ def _local_side(root: str, side: str, *, tars: Sequence[str], classes: tuple[str
             if indexed_states != states or indexed_classes != classes:
                 index = None
         except (OSError, ValueError) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or error
-            logger.warning("%s is made anew: %s", printable(path), reason)
+            logger.warning("%s is made anew: %s", printable(path), reason_of(error))
     if index is None:
         index = build_index(root, tars, classes)
         try:
             write_whole(path, pack_index(index, states, classes))
         except OSError as error:
-            reason = error.strerror or error
-            logger.info("%s cannot be kept: the tars are read through at every start (%s)", printable(path), reason)
+            told = "%s cannot be kept: the tars are read through at every start (%s)"
+            logger.info(told, printable(path), reason_of(error))
     if not len(index):
         raise ValueError(f"the tars in {printable(os.path.join(root, side))} hold no pictures")
     return ShardImages(LocalSource(root), index)

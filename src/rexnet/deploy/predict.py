@@ -13,6 +13,7 @@ import tyro
 from rexnet.data.decode import BadImagePolicy, find_images, printable
 from rexnet.data.option_checks import require
 from rexnet.data.output_files import check_output_file
+from rexnet.data.wording import plural
 from rexnet.deploy.runtime import Prediction, Predictor
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def predict_files(config: PredictConfig) -> list[Prediction]:
     predictions = list(stream)
     bad = sum(prediction.error is not None for prediction in predictions)
     good = len(predictions) - bad
-    logger.info("%d %s predicted, %d left out", good, "image" if good == 1 else "images", bad)
+    logger.info("%d %s predicted, %d left out", good, plural(good, "image"), bad)
     return predictions
 
 

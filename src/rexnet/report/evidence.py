@@ -12,6 +12,7 @@ from PIL import Image
 from rexnet.data.decode import printable
 from rexnet.data.image_sets import load_image_sets, load_labelled_images
 from rexnet.data.labelled_images import ImageSet
+from rexnet.data.wording import plural
 from rexnet.models.cost import Cost, measure_cost
 from rexnet.report.gradcam import grad_cam, map_cells
 from rexnet.report.pictures import Picture, heat_picture, thumbnail
@@ -106,8 +107,8 @@ def _load_best(record: RunRecord, notes: list[str]) -> tuple[TrainedRexNet | Non
         why = "no epoch has ended yet"
         if record.rows:
             kept = f"; {record.folder.last} is still there" if record.folder.last.exists() else ""
-            epochs = "epoch" if len(record.rows) == 1 else "epochs"
-            why = f"it was lost after {len(record.rows)} {epochs}{kept}"
+            count = len(record.rows)
+            why = f"it was lost after {count} {plural(count, 'epoch')}{kept}"
         _note(notes, f"{best} does not exist, so nothing is said of pictures and classes: {why}.")
         return None, None
     try:

@@ -6,6 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 from rexnet._version import __version__
+from rexnet.data.wording import plural
 from rexnet.report.evidence import Evidence
 from rexnet.report.line_chart import Line, line_chart
 from rexnet.report.markup import Markup, join, tag
@@ -74,7 +75,7 @@ def _run_sections(record: RunRecord, evidence: Evidence, heading: str) -> list[M
 
 def _status(record: RunRecord) -> Markup:
     planned = record.options()["schedule"]["epochs"]
-    count = f"{len(record.rows)} of {planned} {'epoch' if planned == 1 else 'epochs'}"
+    count = f"{len(record.rows)} of {planned} {plural(planned, 'epoch')}"
     done = f"Finished after {count}." if record.finished else f"{count} so far."
     data = f"{record.data['description']}. " if record.data else ""
     return tag("p", data + done, class_="lead")

@@ -5,7 +5,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -66,9 +66,8 @@ def measure_network(options: NetworkOptions, *, tolerance: float, output: str | 
     assert options.model is not None and options.data is not None
     device = choose_device(options.device)
     files = find_images([options.data])
-    chosen = [files[index * len(files) // options.images] for index in range(min(options.images, len(files)))]
-    if len(files) <= options.images:
-        chosen = files
+    count = min(options.images, len(files))
+    chosen = [files[index * len(files) // count] for index in range(count)]
     model, preprocess = load_network(options)
     layers = measure_layers(model.to(device), _batches(chosen, preprocess, device), tolerance=tolerance)
     folder = Path(output)
@@ -84,8 +83,7 @@ def load_network(options: NetworkOptions) -> tuple[nn.Module, Preprocess]:
     name, size = options.model or "", options.image_size
     if os.path.isfile(name):
         trained = checkpoint.load(name)
-        kept = trained.preprocess
-        return trained, kept if size is None else Preprocess(**{**_fields(kept), "image_size_px": size})
+        return trained, replace(trained.preprocess, image_size_px=size or trained.preprocess.image_size_px)
     if name.startswith(TIMM):
         return _load_timm(name.removeprefix(TIMM), options)
     preprocess = Preprocess(image_size_px=size or 224)
@@ -105,10 +103,6 @@ def load_network(options: NetworkOptions) -> tuple[nn.Module, Preprocess]:
     if not tags:
         raise ValueError(f"--pretrained is asked for, but there are no published weights of {name}")
     return create_model(name, weights=tags[0]), preprocess
-
-
-def _fields(preprocess: Preprocess) -> dict:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in preprocess.to_dict().items()}
 
 
 def _load_timm(name: str, options: NetworkOptions) -> tuple[nn.Module, Preprocess]:

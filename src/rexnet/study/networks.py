@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rexnet.models import blocks
+
 Function = Callable[[Tensor], Tensor]
 
 
@@ -128,16 +130,8 @@ def call_factory(name: str, *, allowed: str) -> object:
         raise ValueError(f"{name!r} cannot be imported ({error}); allowed: {allowed}, or module:factory") from error
 
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "linear": nn.Identity,
-    "relu": nn.ReLU,
-    "relu6": nn.ReLU6,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "softplus": nn.Softplus,
-    "hardswish": nn.Hardswish,
-    "silu": nn.SiLU,
-}
+ACTIVATIONS = {"linear" if name == "identity" else name: kind for name, kind in blocks.ACTIVATIONS.items()}
+"""Those of the networks, by the words of the paper's Fig. 1."""
 
 
 def find_activation(name: str) -> Function:

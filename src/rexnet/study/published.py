@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 _SINGLE = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 _BOTTLENECK = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
-_WITHOUT_3X3 = (0.1, 0.2, 0.3, 0.4, 0.5)
 _CURVES: dict[str, dict[str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
     "conv1x1": {
         "silu": (_SINGLE, (0.958, 0.983, 0.985, 0.989, 0.995, 0.997, 0.998)),
@@ -30,7 +29,7 @@ _CURVES: dict[str, dict[str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
         "silu": (_BOTTLENECK, (0.385, 0.685, 0.835, 0.910, 0.955, 0.975, 0.985, 0.990, 1.0)),
         "hardswish": (_BOTTLENECK, (0.385, 0.685, 0.835, 0.910, 0.955, 0.975, 0.985, 0.990, 1.0)),
         "softplus": (_BOTTLENECK, (0.365, 0.640, 0.800, 0.885, 0.935, 0.955, 0.980, 0.985, 1.0)),
-        "leaky_relu": (_WITHOUT_3X3, (0.310, 0.600, 0.750, 0.860, 0.930)),
+        "leaky_relu": (_BOTTLENECK[:5], (0.310, 0.600, 0.750, 0.860, 0.930)),
         "relu6": (_BOTTLENECK, (0.300, 0.555, 0.745, 0.845, 0.910, 0.950, 0.970, 0.985, 1.0)),
         "relu": (_BOTTLENECK[:7], (0.300, 0.570, 0.745, 0.845, 0.910, 0.955, 0.975)),
         "linear": (_BOTTLENECK, _BOTTLENECK),

@@ -5,7 +5,6 @@ of the matrix, as `torch.linalg.matrix_rank(matrix.double(), rtol=tolerance)` co
 max(rows, columns) times float32's epsilon, torch's choice for float32 matrices.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -114,17 +113,14 @@ def count_rank(matrices: Tensor, *, tolerance: float | None = None) -> Tensor:
     gram = _gram(matrices)
     lowest, highest = _bound_largest(gram)
     surely_above = highest * (relative * (1 + MARGIN)) ** 2
-    size = gram.shape[-1]
-    dead = gram.diagonal(dim1=1, dim2=2) == 0.0
-    shifted = gram.clone()
-    shifted.diagonal(dim1=1, dim2=2).sub_(surely_above[:, None])
-    shifted.diagonal(dim1=1, dim2=2)[dead] = 1.0
+    dead = (gram.diagonal(dim1=1, dim2=2) == 0.0).sum(1)
+    shifted = _shifted(gram, surely_above)
     _, failures = torch.linalg.cholesky_ex(shifted)
-    ranks = size - dead.sum(1)
+    ranks = gram.shape[-1] - dead
     rest = (failures != 0).nonzero()[:, 0]
     if len(rest):
         surely_below = (lowest * (relative * (1 - MARGIN)) ** 2)[rest]
-        ranks[rest] = _count_by_inertia(gram[rest], shifted[rest], surely_below) - dead[rest].sum(1)
+        ranks[rest] = _count_by_inertia(shifted[rest], _shifted(gram[rest], surely_below)) - dead[rest]
         unsure = rest[ranks[rest] < 0]
         if len(unsure):
             ranks[unsure] = numerical_rank(matrices[unsure], tolerance=relative)
@@ -167,14 +163,20 @@ def _bound_largest(gram: Tensor) -> tuple[Tensor, Tensor]:
     return lowest, highest
 
 
-def _count_by_inertia(gram: Tensor, shifted: Tensor, surely_below: Tensor) -> Tensor:
-    """Positive eigenvalues of `shifted`, dead rows among them; -size of a matrix where a lower shift says otherwise."""
-    upper = _positive_pivots(shifted)
-    dead = gram.diagonal(dim1=1, dim2=2) == 0.0
-    lower_shifted = gram.clone()
-    lower_shifted.diagonal(dim1=1, dim2=2).sub_(surely_below[:, None])
-    lower_shifted.diagonal(dim1=1, dim2=2)[dead] = 1.0
-    return torch.where(_positive_pivots(lower_shifted) == upper, upper, -math.prod(gram.shape[1:]))
+def _shifted(gram: Tensor, limit: Tensor) -> Tensor:
+    """(B, d, d) less `limit` (B,) on the diagonal; rows of zeros, of dead channels, have 1 there: they count."""
+    shifted = gram.clone()
+    diagonal = shifted.diagonal(dim1=1, dim2=2)
+    dead = diagonal == 0.0
+    diagonal.sub_(limit[:, None])
+    diagonal[dead] = 1.0
+    return shifted
+
+
+def _count_by_inertia(shifted: Tensor, shifted_less: Tensor) -> Tensor:
+    """Positive eigenvalues of `shifted`, dead rows among them; -1 where those of `shifted_less` are not as many."""
+    counted = _positive_pivots(shifted)
+    return torch.where(_positive_pivots(shifted_less) == counted, counted, -1)
 
 
 def _positive_pivots(symmetric: Tensor) -> Tensor:

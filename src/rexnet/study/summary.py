@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rexnet.data.decode import printable
+from rexnet.study.sweep import COLUMNS, HEADER
 
-_SUMS = 5
+_SUMS = COLUMNS.index("rank_ratio_sum")
 """The column from which on a row holds sums over its networks."""
 
 
@@ -38,7 +39,7 @@ def read_rows(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]]
     path = Path(path)
     text = path.read_text(encoding="utf-8")
     lines = text[: text.rfind("\n") + 1].splitlines()
-    if len(lines) < 2 or not lines[0].startswith("# rexnet study rank "):
+    if len(lines) < 2 or not lines[0].startswith(HEADER):
         raise ValueError(f"{printable(path)} is no table of the rank study; allowed: what rexnet study rank wrote")
     columns, *rows = csv.reader(lines[1:])
     return columns, rows
@@ -72,9 +73,8 @@ def summarise(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[Cel
 
 def cell_means(rows: Iterable[Sequence[str]], block: str) -> dict[str, dict[float, float]]:
     """Mean rank over output channels of a block, by activation and ratio."""
-    columns = ("block", "activation", "ratio", "first_network", "networks", "rank_ratio_sum", "rank_ratio_square_sum")
     means: dict[str, dict[float, float]] = {}
-    for cell in summarise(columns, (row[: len(columns)] for row in rows if row[0] == block)):
+    for cell in summarise(COLUMNS, (row[: len(COLUMNS)] for row in rows if row[0] == block)):
         means.setdefault(cell.activation, {})[cell.ratio] = cell.mean
     return means
 

@@ -26,7 +26,8 @@ CHUNK = 50
 """Networks of a row. Fixed, so that the same networks share a row however many there are."""
 COLUMNS = ("block", "activation", "ratio", "first_network", "networks", "rank_ratio_sum", "rank_ratio_square_sum")
 SPECTRUM_COLUMNS = ("effective_rank_ratio_sum", "stable_rank_ratio_sum", "nuclear_norm_sum")
-_HEADER = "# rexnet study rank "
+HEADER = "# rexnet study rank "
+"""A table begins with this and its protocol."""
 Backend = Literal["loky", "threading", "dask", "ray"]
 
 
@@ -106,7 +107,7 @@ def sweep(protocol: Protocol, *, networks: int, path: str | os.PathLike[str], wo
     ValueError for a file of another protocol.
     """
     columns = (*COLUMNS, *(SPECTRUM_COLUMNS if protocol.spectra else ()))
-    header = f"{_HEADER}{json.dumps(protocol.as_dict())}\n{','.join(columns)}\n"
+    header = f"{HEADER}{json.dumps(protocol.as_dict())}\n{','.join(columns)}\n"
     tasks, each = list_tasks(protocol, networks), len(protocol.activations)
     path = Path(path)
     done = _open_table(path, header, each)
@@ -144,8 +145,8 @@ def _open_table(path: Path, header: str, rows_a_task: int) -> int:
 def _difference(content: bytes, header: str) -> str:
     first, wanted = content.split(b"\n", 1)[0].decode("utf-8", "replace"), header.split("\n", 1)[0]
     try:
-        have = json.loads(first.removeprefix(_HEADER))
-        asked = json.loads(wanted.removeprefix(_HEADER))
+        have = json.loads(first.removeprefix(HEADER))
+        asked = json.loads(wanted.removeprefix(HEADER))
         name = next(name for name in asked if have.get(name) != asked[name])
     except (ValueError, StopIteration, AttributeError):
         return "is no table of the rank study"

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rexnet.data.image_sets import ImageSets
 from rexnet.data.output_files import write_whole
+from rexnet.data.wording import reason_of
 from rexnet.models.rexnet import RexNet
 from rexnet.training import checkpoint
 from rexnet.training.config import TrainConfig
@@ -48,8 +49,8 @@ def write_features(run: RunFolder, key: str, found: list[Features]) -> None:
     try:
         write_whole(run.path / FILE, save(tensors, metadata={"key": key}))
     except OSError as error:
-        reason = error.strerror or error
-        logger.warning("%s could not be written (%s): --resume will compute it anew", run.path / FILE, reason)
+        told = "%s could not be written (%s): --resume will compute it anew"
+        logger.warning(told, run.path / FILE, reason_of(error))
 
 
 def read_features(run: RunFolder, key: str) -> list[Features] | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rexnet.data.decode import printable
+from rexnet.data.wording import plural
 from rexnet.training import checkpoint
 from rexnet.training.config import Amp, LoopConfig
 from rexnet.training.discarded_steps import note_discarded
@@ -137,7 +138,8 @@ class _Training:
         self._finish_epoch(row)
         if self.world.is_main and self.finished and self.epoch < self.config.schedule.epochs:
             patience = self.config.schedule.patience
-            epochs = "epoch" if patience == 1 else "epochs"
+            assert patience is not None
+            epochs = plural(patience, "epoch")
             logger.info("stopped early: %d %s without a better %s", patience, epochs, self.task.goal)
 
     def _run_step(self, batch: Any, progress: EpochProgress) -> None:
@@ -233,8 +235,7 @@ class _Training:
         if self.world.is_main:
             self.run.keep_rows(epochs=self.epoch, steps=self.epoch * self.steps + self.step)
             if self.finished:
-                epochs = "epoch" if self.epoch == 1 else "epochs"
-                logger.info("%s is complete: %d %s", self.run.path, self.epoch, epochs)
+                logger.info("%s is complete: %d %s", self.run.path, self.epoch, plural(self.epoch, "epoch"))
             else:
                 logger.info("continuing %s after step %d of epoch %d", self.run.path, self.step, self.epoch + 1)
 

@@ -17,6 +17,7 @@ import torch
 from rexnet._version import __version__
 from rexnet.data.labelled_images import FileImages, ImageSet
 from rexnet.data.output_files import write_whole
+from rexnet.data.wording import plural, reason_of
 from rexnet.training.config import LoopConfig
 from rexnet.training.curves import draw_curves
 from rexnet.training.distributed import World
@@ -104,8 +105,9 @@ class RunFolder:
                 raise ValueError(f"a {type(values).__name__} instead of settings")
             return values
         except (OSError, ValueError) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or error
-            raise ValueError(f"{str(path)!r} cannot be read ({reason}); is this the folder of a run?") from error
+            raise ValueError(
+                f"{str(path)!r} cannot be read ({reason_of(error)}); is this the folder of a run?"
+            ) from error
 
     def note_data(self, facts: dict[str, Any], *, main: bool) -> None:
         """data.json, written by the main process at a run's start. ValueError where a resumed run's data, of which
@@ -136,12 +138,14 @@ class RunFolder:
     def refuse_lost_checkpoints(self) -> None:
         """Raises ValueError where epochs were trained, but no checkpoint is left to continue from: starting over would
         replace what is left of them. (A kill at the end of the first epoch leaves one row, and nothing is lost.)"""
-        if not self.has_checkpoint and (len(self.rows()) > 1 or any(self.path.glob("*.pt.damaged"))):
+        if self.has_checkpoint:
+            return
+        count = len(self.rows())
+        if count > 1 or any(self.path.glob("*.pt.damaged")):
             kept = "; best.pt is still there to be used" if self.best.exists() else ""
-            epochs = "epoch" if len(self.rows()) == 1 else "epochs"
             raise ValueError(
-                f"{str(self.path)!r} has {len(self.rows())} {epochs} in {METRICS} but no whole checkpoint to continue "
-                f"from{kept}; --overwrite starts anew, --output elsewhere"
+                f"{str(self.path)!r} has {count} {plural(count, 'epoch')} in {METRICS} but no whole checkpoint to "
+                f"continue from{kept}; --overwrite starts anew, --output elsewhere"
             )
 
     def rows(self, name: str = METRICS) -> list[dict[str, Any]]:
