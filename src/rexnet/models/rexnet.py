@@ -140,14 +140,8 @@ class RexNet(nn.Module):
         self._config = config
         self.grad_checkpointing = False
         self.global_pool = "avg"
-        layers: list[nn.Module] = conv_norm_activation(
-            config.in_channels,
-            config.stem_channels,
-            norm=config.norm,
-            activation=config.activation,
-            kernel_size=3,
-            stride=config.stem_stride,
-        )
+        stem = nn.Conv2d(config.in_channels, config.stem_channels, 3, config.stem_stride, padding=1, bias=False)
+        layers = conv_norm_activation(stem, norm=config.norm, activation=config.activation)
         last = max(len(config.blocks) - 1, 1)
         layers += [
             LinearBottleneck(block, norm=config.norm, drop_path_rate=config.drop_path_rate * index / last)
@@ -155,9 +149,8 @@ class RexNet(nn.Module):
         ]
         self.num_features = config.penultimate_channels or config.blocks[-1].out_channels
         if config.penultimate_channels:
-            layers += conv_norm_activation(
-                config.blocks[-1].out_channels, self.num_features, norm=config.norm, activation=config.activation
-            )
+            penultimate = nn.Conv2d(config.blocks[-1].out_channels, self.num_features, 1, bias=False)
+            layers += conv_norm_activation(penultimate, norm=config.norm, activation=config.activation)
         self.num_feature_layers = len(layers)
         self.features = nn.Sequential(*layers)
         self.feature_levels = feature_levels(config)

@@ -1,0 +1,54 @@
+"""Depthwise convolution, and the training step on maps of a few positions, where a CPU's convolution is slow.
+
+Images of 32 to 64 pixels end in such maps. The gradient of a depthwise weight then takes its time for each channel,
+however small the map; one product of all channels at once takes a tenth of it.
+"""
+
+from typing import final
+
+import torch
+from torch import Tensor, fx, nn
+
+_MOST_POSITIONS = 4
+"""Of a map that is mixed: the work grows with their square, and at 16 the convolution is far ahead."""
+
+
+@final
+class DepthwiseConv2d(nn.Conv2d):
+    """nn.Conv2d with a group a channel, no bias and zero padding of half its odd kernel."""
+
+    def __init__(self, channels: int, kernel_size: int, *, stride: int = 1, dilation: int = 1):
+        padding = kernel_size // 2 * dilation
+        super().__init__(
+            channels, channels, kernel_size, stride, padding, dilation=dilation, groups=channels, bias=False
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and self.stride == self.dilation == (1, 1):
+            return _convolve(input, self.weight)
+        return super().forward(input)
+
+
+# A leaf to torch.fx, which cannot follow a decision about shapes.
+@fx.wrap
+def _convolve(x: Tensor, weight: Tensor) -> Tensor:
+    few = x.is_cpu and x.shape[2] * x.shape[3] <= _MOST_POSITIONS and not torch.compiler.is_compiling()
+    if few:
+        return mix_positions(x, weight)
+    return nn.functional.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=len(weight))
+
+
+def mix_positions(x: Tensor, weight: Tensor) -> Tensor:
+    """The depthwise convolution of (B, C, H, W) with (C, 1, k, k), as a matrix between positions for each channel."""
+    _, channels, height, width = x.shape
+    size = weight.shape[-1]
+    position = torch.arange(height * width)
+    row, column = position // width, position % width
+    # From each output (first axis) to each input, counted in taps of the kernel.
+    down = row[None] - row[:, None] + size // 2
+    across = column[None] - column[:, None] + size // 2
+    reached = (down >= 0) & (down < size) & (across >= 0) & (across < size)
+    taps = torch.where(reached, down * size + across, 0)
+    matrix = weight.to(x.dtype).flatten(1).mT[taps] * reached[..., None]  # (outputs, inputs, C)
+    pixels = x.permute(0, 2, 3, 1).reshape(-1, 1, height * width, channels)
+    return (pixels * matrix).sum(2).unflatten(1, (height, width)).permute(0, 3, 1, 2)

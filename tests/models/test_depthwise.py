@@ -1,0 +1,56 @@
+"""The training step of depthwise convolutions on small maps is nn.Conv2d's."""
+
+import pytest
+import torch
+from torch import nn
+
+from rexnet.models import depthwise
+from rexnet.models.depthwise import DepthwiseConv2d, mix_positions
+from rexnet.models.variants import create_model
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 4), (3, 5)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_mixing_positions_is_the_convolution(kernel_size, size, memory_format):
+    torch.manual_seed(0)
+    x = torch.randn(3, 8, *size, dtype=torch.double).contiguous(memory_format=memory_format).requires_grad_()
+    weight = torch.randn(8, 1, kernel_size, kernel_size, dtype=torch.double, requires_grad=True)
+    expected = nn.functional.conv2d(x, weight, padding=kernel_size // 2, groups=8)
+    found = mix_positions(x, weight)
+    torch.testing.assert_close(found, expected)
+    gradient = torch.randn_like(expected)
+    pairs = zip(*(torch.autograd.grad(out, (x, weight), gradient) for out in (found, expected)), strict=True)
+    for mine, theirs in pairs:
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "dilation", "mixes"), [(2, 1, 1, 1), (4, 1, 1, 0), (2, 2, 1, 0), (2, 1, 2, 0)]
+)
+def test_only_small_maps_in_training_are_mixed(monkeypatch, size, stride, dilation, mixes):
+    calls = []
+    monkeypatch.setattr(depthwise, "mix_positions", lambda x, weight: calls.append(x) or mix_positions(x, weight))
+    convolution = DepthwiseConv2d(4, 3, stride=stride, dilation=dilation)
+    x = torch.randn(2, 4, size, size)
+    trained = convolution(x)
+    assert len(calls) == mixes
+    torch.testing.assert_close(convolution.eval()(x), trained)
+    assert len(calls) == mixes
+
+
+def test_under_autocast_the_type_is_that_of_the_convolution():
+    convolution = DepthwiseConv2d(4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert convolution(torch.randn(2, 4, 2, 2).bfloat16()).dtype is torch.bfloat16
+
+
+def test_a_network_in_training_can_be_traced_and_compiled_for_any_size():
+    model = create_model("rexnet_030", num_classes=3).train()
+    graph = torch.fx.symbolic_trace(model)
+    small, large = torch.randn(2, 3, 64, 64), torch.randn(2, 3, 160, 160)
+    for images in (small, large):
+        torch.manual_seed(0)
+        expected = model(images)
+        torch.manual_seed(0)
+        torch.testing.assert_close(graph(images), expected)
