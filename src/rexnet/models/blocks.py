@@ -5,7 +5,7 @@ from itertools import islice
 
 from torch import Tensor, nn
 
-from rexnet.models.depthwise import DepthwiseConv2d
+from rexnet.models.convolutions import DepthwiseConv2d, PooledConv2d
 
 
 class SiLU(nn.Module):
@@ -65,10 +65,10 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int, hidden_channels: int, norm: NormConfig):
         super().__init__()
         self.fc = nn.Sequential(
-            nn.Conv2d(channels, hidden_channels, 1),
+            PooledConv2d(channels, hidden_channels),
             nn.BatchNorm2d(hidden_channels, momentum=norm.momentum, eps=norm.eps),
             nn.ReLU(inplace=True),
-            nn.Conv2d(hidden_channels, channels, 1),
+            PooledConv2d(hidden_channels, channels),
             nn.Sigmoid(),
         )
 

@@ -19,6 +19,7 @@ from rexnet.models.blocks import (
     conv_norm_activation,
     make_activation,
 )
+from rexnet.models.convolutions import PooledConv2d
 
 STEM_LAYERS = 3
 
@@ -157,7 +158,7 @@ class RexNet(nn.Module):
         self.head_hidden_size = config.head_hidden_channels or self.num_features
         self.output = nn.Sequential()
         if config.head_hidden_channels:
-            self.output.append(nn.Conv2d(self.num_features, self.head_hidden_size, 1))
+            self.output.append(PooledConv2d(self.num_features, self.head_hidden_size))
             self.output.append(
                 nn.BatchNorm2d(self.head_hidden_size, momentum=config.norm.momentum, eps=config.norm.eps)
             )
@@ -187,7 +188,7 @@ class RexNet(nn.Module):
         ]
 
     def _make_classifier(self, num_classes: int) -> nn.Module:
-        return nn.Conv2d(self.head_hidden_size, num_classes, 1) if num_classes else nn.Identity()
+        return PooledConv2d(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
 
     def get_classifier(self) -> nn.Module:
         """The last layer: a 1x1 convolution with `num_classes` outputs, or the identity."""

@@ -1,11 +1,11 @@
-"""The training step of depthwise convolutions on small maps is nn.Conv2d's."""
+"""Convolutions of small maps are nn.Conv2d's, in values, gradients and keys."""
 
 import pytest
 import torch
 from torch import nn
 
-from rexnet.models import depthwise
-from rexnet.models.depthwise import DepthwiseConv2d, mix_positions
+from rexnet.models import convolutions
+from rexnet.models.convolutions import DepthwiseConv2d, PooledConv2d, mix_positions
 from rexnet.models.variants import create_model
 
 
@@ -30,7 +30,7 @@ def test_mixing_positions_is_the_convolution(kernel_size, size, memory_format):
 )
 def test_only_small_maps_in_training_are_mixed(monkeypatch, size, stride, dilation, mixes):
     calls = []
-    monkeypatch.setattr(depthwise, "mix_positions", lambda x, weight: calls.append(x) or mix_positions(x, weight))
+    monkeypatch.setattr(convolutions, "mix_positions", lambda x, weight: calls.append(x) or mix_positions(x, weight))
     convolution = DepthwiseConv2d(4, 3, stride=stride, dilation=dilation)
     x = torch.randn(2, 4, size, size)
     trained = convolution(x)
@@ -54,3 +54,18 @@ def test_a_network_in_training_can_be_traced_and_compiled_for_any_size():
         expected = model(images)
         torch.manual_seed(0)
         torch.testing.assert_close(graph(images), expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2)])
+def test_pooled_convolution_is_a_convolution(size):
+    torch.manual_seed(0)
+    ours, theirs = PooledConv2d(6, 9).double(), nn.Conv2d(6, 9, 1).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 6, *size, dtype=torch.double, requires_grad=True)
+    found, expected = ours(x), theirs(x)
+    torch.testing.assert_close(found, expected)
+    gradient = torch.randn_like(expected)
+    mine = torch.autograd.grad(found, (x, *ours.parameters()), gradient)
+    wanted = torch.autograd.grad(expected, (x, *theirs.parameters()), gradient)
+    for left, right in zip(mine, wanted, strict=True):
+        torch.testing.assert_close(left, right)
