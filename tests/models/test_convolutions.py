@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from rexnet.models import convolutions
-from rexnet.models.convolutions import DepthwiseConv2d, PooledConv2d, mix_positions
+from rexnet.models.convolutions import BlockConv2d, PooledConv2d, mix_positions
 from rexnet.models.variants import create_model
 
 
@@ -31,7 +31,7 @@ def test_mixing_positions_is_the_convolution(kernel_size, size, memory_format):
 def test_only_small_maps_in_training_are_mixed(monkeypatch, size, stride, dilation, mixes):
     calls = []
     monkeypatch.setattr(convolutions, "mix_positions", lambda x, weight: calls.append(x) or mix_positions(x, weight))
-    convolution = DepthwiseConv2d(4, 3, stride=stride, dilation=dilation)
+    convolution = BlockConv2d(4, 4, 3, stride=stride, dilation=dilation, groups=4)
     x = torch.randn(2, 4, size, size)
     trained = convolution(x)
     assert len(calls) == mixes
@@ -40,7 +40,7 @@ def test_only_small_maps_in_training_are_mixed(monkeypatch, size, stride, dilati
 
 
 def test_under_autocast_the_type_is_that_of_the_convolution():
-    convolution = DepthwiseConv2d(4, 3)
+    convolution = BlockConv2d(4, 4, 3, groups=4)
     with torch.autocast("cpu", torch.bfloat16):
         assert convolution(torch.randn(2, 4, 2, 2).bfloat16()).dtype is torch.bfloat16
 
@@ -54,6 +54,22 @@ def test_a_network_in_training_can_be_traced_and_compiled_for_any_size():
         expected = model(images)
         torch.manual_seed(0)
         torch.testing.assert_close(graph(images), expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (8, 8)])
+@pytest.mark.parametrize(
+    ("channels", "kernel_size", "groups"), [((6, 9), 1, 1), ((6, 6), 3, 6), ((6, 6), 1, 6), ((1, 1), 3, 1)]
+)
+def test_a_training_step_of_a_block_is_that_of_plain_convolutions(size, channels, kernel_size, groups):
+    torch.manual_seed(0)
+    ours = BlockConv2d(*channels, kernel_size, groups=groups).double()
+    theirs = nn.Conv2d(*channels, kernel_size, padding=kernel_size // 2, groups=groups, bias=False).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(3, channels[0], *size, dtype=torch.double)
+    torch.testing.assert_close(ours(x), theirs(x))
+    for convolution in (ours, theirs):
+        convolution(x).square().sum().backward()
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2)])

@@ -5,7 +5,7 @@ from itertools import islice
 
 from torch import Tensor, nn
 
-from rexnet.models.convolutions import DepthwiseConv2d, PooledConv2d
+from rexnet.models.convolutions import BlockConv2d, PooledConv2d
 
 
 class SiLU(nn.Module):
@@ -141,19 +141,26 @@ class LinearBottleneck(nn.Module):
         expand: list[nn.Module] = []
         if spec.expanded_channels != spec.in_channels:
             expand = conv_norm_activation(
-                nn.Conv2d(spec.in_channels, spec.expanded_channels, 1, bias=False),
+                BlockConv2d(spec.in_channels, spec.expanded_channels),
                 norm=norm,
                 activation=spec.expand_activation,
             )
         depthwise = conv_norm_activation(
-            DepthwiseConv2d(spec.expanded_channels, spec.kernel_size, stride=spec.stride, dilation=spec.dilation),
+            BlockConv2d(
+                spec.expanded_channels,
+                spec.expanded_channels,
+                spec.kernel_size,
+                stride=spec.stride,
+                dilation=spec.dilation,
+                groups=spec.expanded_channels,
+            ),
             norm=norm,
             activation="identity",
         )
         if spec.se_channels:
             depthwise.append(SqueezeExcitation(spec.expanded_channels, spec.se_channels, norm))
         project = conv_norm_activation(
-            nn.Conv2d(spec.expanded_channels, spec.out_channels, 1, bias=False),
+            BlockConv2d(spec.expanded_channels, spec.out_channels),
             norm=norm,
             activation=spec.out_activation,
         )

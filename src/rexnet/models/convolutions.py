@@ -12,13 +12,13 @@ from torch import Tensor, fx, nn
 
 @final
 class PooledConv2d(nn.Conv2d):
-    """A 1x1 convolution, as a matrix product over the channels of every position; meant for pooled maps."""
+    """A 1x1 convolution of pooled maps; others are right too."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 1)
 
     def forward(self, input: Tensor) -> Tensor:
-        return nn.functional.linear(input.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        return multiply_channels(input, self.weight, self.bias)
 
 
 _MOST_POSITIONS = 4
@@ -26,28 +26,42 @@ _MOST_POSITIONS = 4
 
 
 @final
-class DepthwiseConv2d(nn.Conv2d):
-    """nn.Conv2d with a group a channel, no bias and zero padding of half its odd kernel."""
+class BlockConv2d(nn.Conv2d):
+    """A convolution of a block, without bias: 1x1, or one filter a channel with zero padding of half its odd kernel."""
 
-    def __init__(self, channels: int, kernel_size: int, *, stride: int = 1, dilation: int = 1):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+    ):
         padding = kernel_size // 2 * dilation
         super().__init__(
-            channels, channels, kernel_size, stride, padding, dilation=dilation, groups=channels, bias=False
+            in_channels, out_channels, kernel_size, stride, padding, dilation=dilation, groups=groups, bias=False
         )
 
     def forward(self, input: Tensor) -> Tensor:
         if self.training and self.stride == self.dilation == (1, 1):
-            return _convolve(input, self.weight)
+            return _convolve(input, self.weight, self.groups)
         return super().forward(input)
 
 
 # A leaf to torch.fx, which cannot follow a decision about shapes.
 @fx.wrap
-def _convolve(x: Tensor, weight: Tensor) -> Tensor:
+def _convolve(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     few = x.is_cpu and x.shape[2] * x.shape[3] <= _MOST_POSITIONS and not torch.compiler.is_compiling()
-    if few:
-        return mix_positions(x, weight)
-    return nn.functional.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=len(weight))
+    if not few:
+        return nn.functional.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=groups)
+    return multiply_channels(x, weight) if weight.shape[-1] == groups == 1 else mix_positions(x, weight)
+
+
+def multiply_channels(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The 1x1 convolution of (B, C, H, W) with (C', C, 1, 1), as a matrix product of channels at each position."""
+    return nn.functional.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
 def mix_positions(x: Tensor, weight: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from rexnet.models.blocks import (
     conv_norm_activation,
     make_activation,
 )
-from rexnet.models.convolutions import PooledConv2d
+from rexnet.models.convolutions import BlockConv2d, PooledConv2d
 
 STEM_LAYERS = 3
 
@@ -150,7 +150,7 @@ class RexNet(nn.Module):
         ]
         self.num_features = config.penultimate_channels or config.blocks[-1].out_channels
         if config.penultimate_channels:
-            penultimate = nn.Conv2d(config.blocks[-1].out_channels, self.num_features, 1, bias=False)
+            penultimate = BlockConv2d(config.blocks[-1].out_channels, self.num_features)
             layers += conv_norm_activation(penultimate, norm=config.norm, activation=config.activation)
         self.num_feature_layers = len(layers)
         self.features = nn.Sequential(*layers)
