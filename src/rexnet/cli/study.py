@@ -7,6 +7,7 @@ from rexnet.cli.options import read_options
 from rexnet.cli.tables import new_table, show
 
 if TYPE_CHECKING:
+    from rexnet.study.factor_run import Mean
     from rexnet.study.run import RankConfig
 
 
@@ -48,3 +49,60 @@ def _show_layers(config: "RankConfig") -> None:
     told = ", ".join(f"{layer.name} ({layer.effective_rank_ratio:.3f})" for layer in lowest)
     print(f"lowest effective rank over output channels: {told}")
     print(f"tables and figures: {config.output}")
+
+
+def depth(arguments: Sequence[str]) -> None:
+    """Measure the rank of deep random networks by their expand layers"""
+    from rexnet.study.depth import DepthConfig, study_depth
+
+    config = read_options("study depth", DepthConfig, arguments)
+    cells = study_depth(config)
+    print(f"rank over output channels, %, of {config.layers} layers by how many expand")
+    table = new_table("which expand", "activation", *map(str, range(1, config.layers + 1)))
+    for placement in dict.fromkeys(placement for placement, _ in cells):
+        for activation in config.activations:
+            found = [cells[placement, count][activation] for count in range(1, config.layers + 1)]
+            table.add_row(placement, activation, *(f"{100 * cell.mean:.1f}" for cell in found))
+    show(table)
+    print(f"{found[0].networks:,} networks a cell; tables and figures: {config.output}")
+
+
+def spectra(arguments: Sequence[str]) -> None:
+    """Compare the singular values of the final features of networks"""
+    from rexnet.study.spectra import SpectraConfig, measure_spectra
+
+    config = read_options("study spectra", SpectraConfig, arguments)
+    found = measure_spectra(config)
+    shares = (0.5, 0.75, 0.98)
+    columns = (f"{share:.0%} up to" for share in shares)
+    table = new_table("network", "images", "channels", "effective", "stable", "nuclear norm", *columns)
+    for one in found:
+        ranks = (f"{one.effective_rank:.1f}", f"{one.stable_rank:.2f}", f"{one.nuclear_norm:.4g}")
+        quantiles = (f"{one.quantile(share):.4f}" for share in shares)
+        table.add_row(one.label, str(one.samples), str(one.channels), *ranks, *quantiles)
+    show(table)
+    print(f"singular values are over the largest; figures: {config.output}")
+
+
+def factors(arguments: Sequence[str]) -> None:
+    """Train the two-bottleneck networks of the paper's Table 2"""
+    from rexnet.study.factor_run import FactorConfig, study_factors
+
+    config = read_options("study factors", FactorConfig, arguments)
+    found = study_factors(config)
+    table = new_table("network", "channels", "MACs, M", "top-1, %", "step", "paper", "nuclear norm", "step", "paper")
+    for one in found:
+        sizes = ("-".join(map(str, one.channels)), f"{one.macs / 1e6:.1f}")
+        top1 = (_mean_text(one.top1, digits=1), _mean_text(one.top1_step, digits=1, sign="+"))
+        norm = (_mean_text(one.nuclear_norm, digits=0), _mean_text(one.nuclear_norm_step, digits=0, sign="+"))
+        published = (f"{one.factor.top1:.1f}", f"{one.factor.nuclear_norm:.0f}")
+        table.add_row(one.factor.name, *sizes, *top1, published[0], *norm, published[1])
+    show(table)
+    print(f"{found[0].seeds} seeds, ± standard deviation; tables and figures: {config.output}")
+
+
+def _mean_text(value: "Mean | None", *, digits: int, sign: str = "") -> str:
+    if value is None:
+        return "-"
+    spread = "" if value.deviation is None else f" ± {value.deviation:.{digits}f}"
+    return f"{value.mean:{sign}.{digits}f}{spread}"

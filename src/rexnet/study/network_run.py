@@ -6,13 +6,16 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rexnet.data.decode import find_images, open_image
+from rexnet.data.decode import find_images
+from rexnet.data.labelled_images import FileImages, ImageSet
+from rexnet.data.loaders import EvalBatches
+from rexnet.data.named_sets import is_named_set, load_named_set
 from rexnet.data.output_files import write_whole
 from rexnet.data.transforms import Preprocess
 from rexnet.models.variants import create_model
@@ -23,7 +26,6 @@ from rexnet.training import checkpoint
 from rexnet.training.distributed import choose_device
 
 TIMM = "timm/"
-_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,8 @@ class NetworkOptions:
     pretrained: bool = False
     """Published weights for a network that is given by name; timm's are downloaded unless they are at hand."""
     data: str | None = None
-    """Folder of images for --model, read with all sub-folders."""
+    """Folder of images for --model, read with all sub-folders, or a set with a name, as digits or
+    torchvision/cifar10."""
     images: int = 64
     """How many of them, evenly spread over the folder."""
     image_size: int | None = None
@@ -65,11 +68,9 @@ def measure_network(options: NetworkOptions, *, tolerance: float, output: str | 
     """Measures, and writes layers.csv, spectra.json and layers.png and .svg into the folder `output`."""
     assert options.model is not None and options.data is not None
     device = choose_device(options.device)
-    files = find_images([options.data])
-    count = min(options.images, len(files))
-    chosen = [files[index * len(files) // count] for index in range(count)]
+    images = find_study_images(options.data, options.images)
     model, preprocess = load_network(options)
-    layers = measure_layers(model.to(device), _batches(chosen, preprocess, device), tolerance=tolerance)
+    layers = measure_layers(model.to(device), read_batches(images, preprocess, device=device), tolerance=tolerance)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "layers.csv", layers_csv(layers))
@@ -123,10 +124,29 @@ def _load_timm(name: str, options: NetworkOptions) -> tuple[nn.Module, Preproces
     )
 
 
-def _batches(files: Sequence[Path], preprocess: Preprocess, device: torch.device) -> Iterator[Tensor]:
-    remaining = iter(files)
-    while chunk := list(islice(remaining, _BATCH)):
-        yield torch.stack([preprocess(open_image(file)) for file in chunk]).to(device)
+def find_study_images(data: str, count: int) -> ImageSet:
+    """Up to `count` images, evenly spread: all those of a folder, or the validation side of a set with a name. The
+    class indices mean nothing."""
+    if is_named_set(data):
+        found = load_named_set(data)[1]
+    else:
+        files = find_images([data])
+        found = FileImages([str(file) for file in files], np.zeros(len(files)), ["any"])
+    return evenly_spread(found, count)
+
+
+def evenly_spread(images: ImageSet, count: int) -> ImageSet:
+    """`count` of the images, or all where there are no more."""
+    count = min(count, len(images))
+    return images.subset(np.arange(count) * len(images) // count)
+
+
+def read_batches(
+    images: ImageSet, preprocess: Preprocess, *, device: torch.device, batch_size: int = 16
+) -> Iterator[Tensor]:
+    """(B, 3, H, W) on the device, in order."""
+    for batch in EvalBatches(images, preprocess, batch_size=batch_size):
+        yield batch.images.to(device)
 
 
 def layers_csv(layers: Sequence[Layer]) -> str:
