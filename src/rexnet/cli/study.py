@@ -73,15 +73,14 @@ def spectra(arguments: Sequence[str]) -> None:
 
     config = read_options("study spectra", SpectraConfig, arguments)
     found = measure_spectra(config)
-    shares = (0.5, 0.75, 0.98)
-    columns = (f"{share:.0%} up to" for share in shares)
-    table = new_table("network", "images", "channels", "effective", "stable", "nuclear norm", *columns)
+    table = new_table("network", "images", "channels", "effective rank", "nuclear norm", "median")
     for one in found:
-        ranks = (f"{one.effective_rank:.1f}", f"{one.stable_rank:.2f}", f"{one.nuclear_norm:.4g}")
-        quantiles = (f"{one.quantile(share):.4f}" for share in shares)
-        table.add_row(one.label, str(one.samples), str(one.channels), *ranks, *quantiles)
+        sizes = (str(one.samples), str(one.channels))
+        table.add_row(
+            one.label, *sizes, f"{one.effective_rank:.1f}", f"{one.nuclear_norm:.4g}", f"{one.quantile(0.5):.4f}"
+        )
     show(table)
-    print(f"singular values are over the largest; figures: {config.output}")
+    print(f"median: of the singular values, over the largest; figures: {config.output}")
 
 
 def factors(arguments: Sequence[str]) -> None:

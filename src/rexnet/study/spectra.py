@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -84,9 +85,9 @@ class Spectrum:
         return self.network if self.trained else f"{self.network}, untrained"
 
     def quantile(self, share: float) -> float:
-        """The singular value, over the largest, that this share of them does not exceed."""
-        ascending = self.values[::-1]
-        return ascending[min(len(ascending) - 1, int(share * len(ascending)))] / (self.values[0] or 1.0)
+        """The smallest singular value, over the largest, that at least this share of them does not exceed."""
+        place = max(0, math.ceil(share * len(self.values)) - 1)
+        return self.values[::-1][place] / (self.values[0] or 1.0)
 
 
 def is_trained(options: NetworkOptions) -> bool:
