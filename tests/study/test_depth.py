@@ -39,7 +39,7 @@ def test_a_deep_network_is_its_layers_written_with_torch():
     expected = x[:, :, 0, 0]
     for weight in weights:
         expected = torch.nn.functional.silu(weight[:, :, 0, 0] @ expected)
-    torch.testing.assert_close(outputs(protocol, block, batch=[tensors], activation="silu")[0], expected)
+    torch.testing.assert_close(outputs(protocol, block, batch=[tensors], activations=["silu"])[0, 0], expected)
 
 
 def test_late_expand_layers_raise_the_rank_and_linear_layers_never_do(tmp_path):

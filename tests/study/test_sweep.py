@@ -46,7 +46,7 @@ def test_a_row_is_the_sum_over_networks_computed_one_by_one_in_any_order(name):
             generator = generator_for(SMALL.seed, name, ratio=0.5, network=CHUNK + number)
             size = SMALL.draw_size(BLOCKS[name], ratio=0.5, generator=generator)
             batch = [SMALL.draw_tensors(BLOCKS[name], size, generator)]
-            matrices = outputs(SMALL, BLOCKS[name], batch=batch, activation=activation)
+            matrices = outputs(SMALL, BLOCKS[name], batch=batch, activations=[activation])[0]
             total += count_rank(matrices, tolerance=SMALL.tolerance).item() / size.out_channels
         assert rows[activation] == pytest.approx(total, abs=1e-12)
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -67,17 +68,22 @@ def _measure(protocol: Protocol, task: Task) -> list[list[str]]:
         generator = generator_for(protocol.seed, task.block, ratio=task.ratio, network=network)
         size = protocol.draw_size(block, ratio=task.ratio, generator=generator)
         by_size.setdefault(size, []).append(protocol.draw_tensors(block, size, generator))
-    rows = []
-    for activation in protocol.activations:
-        # Inner widths differ from network to network; the outputs of one size are ranked together nonetheless.
-        by_shape: dict[torch.Size, list[torch.Tensor]] = {}
-        for batch in by_size.values():
-            matrices = outputs(protocol, block, batch=batch, activation=activation)
-            by_shape.setdefault(matrices.shape[1:], []).append(matrices)
-        figures = [figure for parts in by_shape.values() for figure in _figures(torch.cat(parts), protocol)]
-        sums = [math.fsum(column) for column in zip(*figures, strict=True)]
-        rows.append([task.block, activation, repr(task.ratio), str(task.first), str(CHUNK), *map(repr, sums)])
-    return rows
+    # Inner widths differ from network to network; the outputs of one size are ranked together nonetheless.
+    by_shape: dict[torch.Size, list[torch.Tensor]] = {}
+    for batch in by_size.values():
+        matrices = outputs(protocol, block, batch=batch, activations=protocol.activations)
+        by_shape.setdefault(matrices.shape[2:], []).append(matrices)
+    figures: list[list[tuple[float, ...]]] = [[] for _ in protocol.activations]
+    for parts in by_shape.values():
+        matrices = torch.cat(parts, 1)
+        found = iter(_figures(matrices.flatten(0, 1), protocol))
+        for of_activation in figures:
+            of_activation += islice(found, matrices.shape[1])
+    head = [repr(task.ratio), str(task.first), str(CHUNK)]
+    return [
+        [task.block, activation, *head, *(repr(math.fsum(column)) for column in zip(*part, strict=True))]
+        for activation, part in zip(protocol.activations, figures, strict=True)
+    ]
 
 
 def _figures(matrices: torch.Tensor, protocol: Protocol) -> list[tuple[float, ...]]:
