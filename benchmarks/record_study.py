@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +11,7 @@ import tyro
 
 import records
 from rexnet.study.factor_run import TABLE, FactorConfig, read_factors, summarise
+from rexnet.study.factors import FACTORS
 from rexnet.study.run import RANKS
 from rexnet.study.summary import cell_means, read_rows
 
@@ -30,10 +32,12 @@ def factors(folder: Path) -> list[dict[str, Any]]:
     settings = settings_of(folder / TABLE)
     chosen = {name: value for name, value in settings.items() if name != "data"}
     measured = read_factors(folder / TABLE)
+    if len(measured) < len(FACTORS):
+        sys.exit(f"{folder / TABLE} has no seed with all networks")
     means = ("top1", "top1_step", "nuclear_norm", "nuclear_norm_step", "effective_rank")
     found = []
     for one in summarise(measured, FactorConfig(data=settings["data"], **chosen)):
-        runs = [row for row in measured if row.network == one.factor.name]
+        runs = [row for row in measured if row.network == one.factor.name][: one.seeds]
         figures = {name: value and value._asdict() for name in means for value in [getattr(one, name)]}
         sizes = {"channels": one.channels, "macs": one.macs, "parameters": runs[0].parameters, "seeds": one.seeds}
         spent = {"samples": runs[0].samples, "minutes": round(sum(row.seconds for row in runs) / 60, 1)}

@@ -38,8 +38,8 @@ class Options:
     data: Annotated[Path, tyro.conf.Positional]
     width: float = 0.75
     """Of MobileNetV2."""
-    epochs: int = 4
-    shots: int = 800
+    epochs: int = 2
+    shots: int = 1200
     """Training images of each class."""
     images: int = 2000
     """Test images whose features are measured."""

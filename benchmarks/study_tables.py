@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import records
 from markdown_tables import table_if_any
+from rexnet.data.wording import plural
 from rexnet.study.factors import FACTORS
 
 
@@ -52,7 +53,8 @@ def depth() -> str:
         placement, count, _, layers = block.split("_")
         means = [f"{row['rank_ratio'][name]:.3f}" for name in shown]
         rows.append([placement, f"{count} of {layers}", *means, str(row["networks"])])
-    return table_if_any(["expand layers are", "how many", *shown, "networks"], rows)
+    text = table_if_any(["expand layers are", "how many", *shown, "networks"], rows)
+    return _below_figure("Rank against expand layers", "depth", text)
 
 
 def factors() -> str:
@@ -74,11 +76,12 @@ def factors() -> str:
                 f"{factor.nuclear_norm:.0f}",
                 _spread(row["nuclear_norm"], 0),
                 _spread(row["nuclear_norm_step"], 0, "+"),
-                f"{row['data'].partition(':')[0]}, {_protocol(row)}, {row['seeds']} seeds",
+                f"{row['data'].partition(':')[0]}, {_protocol(row)}, {row['seeds']} {plural(row['seeds'], 'seed')}",
             ]
         )
     figures = ("top-1, % (published)", "measured", "step", "nuclear norm (published)", "measured", "step")
-    return table_if_any(["network (channels)", "MACs, M (published / ours)", *figures, "protocol"], rows)
+    text = table_if_any(["network (channels)", "MACs, M (published / ours)", *figures, "protocol"], rows)
+    return _below_figure("Table 2, published and measured", "factors", text)
 
 
 def _protocol(row: dict) -> str:
@@ -110,7 +113,14 @@ def spectra() -> str:
         for row in newest.values()
     ]
     quantiles = ("50 % up to", "75 % up to", "98 % up to")
-    return table_if_any(["network", "MACs, M", "top-1, %", "effective rank", "nuclear norm", *quantiles], rows)
+    text = table_if_any(["network", "MACs, M", "top-1, %", "effective rank", "nuclear norm", *quantiles], rows)
+    return _below_figure("Singular values of the final features", "spectra", text)
+
+
+def _below_figure(caption: str, name: str, text: str) -> str:
+    """The figure that was recorded with the rows, where there is one, and the table."""
+    figure = records.RESULTS.parent / f"docs/images/{name}.png"
+    return f"![{caption}](images/{name}.png)\n\n{text}" if figure.exists() else text
 
 
 TABLES: dict[str, Callable[[], str]] = {

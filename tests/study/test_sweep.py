@@ -101,7 +101,7 @@ def test_a_table_of_another_protocol_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"ranks.csv was made with --tolerance 0.0002, not 0.01; name another folder"):
         run(tmp_path / "ranks.csv", replace(SMALL, tolerance=0.01))
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="is no table of the rank study"):
+    with pytest.raises(ValueError, match="is no table of rexnet study rank"):
         run(tmp_path / "other.csv")
 
 

@@ -85,19 +85,20 @@ def spectra(arguments: Sequence[str]) -> None:
 
 def factors(arguments: Sequence[str]) -> None:
     """Train the two-bottleneck networks of the paper's Table 2"""
+    from rexnet.data.wording import plural
     from rexnet.study.factor_run import FactorConfig, study_factors
 
     config = read_options("study factors", FactorConfig, arguments)
     found = study_factors(config)
-    table = new_table("network", "channels", "MACs, M", "top-1, %", "step", "paper", "nuclear norm", "step", "paper")
+    table = new_table("network", "top-1, %", "step", "paper", "nuclear norm", "step", "paper")
     for one in found:
-        sizes = ("-".join(map(str, one.channels)), f"{one.macs / 1e6:.1f}")
         top1 = (_mean_text(one.top1, digits=1), _mean_text(one.top1_step, digits=1, sign="+"))
         norm = (_mean_text(one.nuclear_norm, digits=0), _mean_text(one.nuclear_norm_step, digits=0, sign="+"))
         published = (f"{one.factor.top1:.1f}", f"{one.factor.nuclear_norm:.0f}")
-        table.add_row(one.factor.name, *sizes, *top1, published[0], *norm, published[1])
+        table.add_row(one.factor.name, *top1, published[0], *norm, published[1])
     show(table)
-    print(f"{found[0].seeds} seeds, ± standard deviation; tables and figures: {config.output}")
+    seeds = found[0].seeds
+    print(f"{seeds} {plural(seeds, 'seed')}, ± standard deviation; tables and figures: {config.output}")
 
 
 def _mean_text(value: "Mean | None", *, digits: int, sign: str = "") -> str:

@@ -209,7 +209,8 @@ def read_factors(path: Path) -> list[Measured]:
 
 
 def summarise(rows: Sequence[Measured], config: FactorConfig) -> list[FactorSummary]:
-    """In the order of FACTORS, of which `rows` has each from every seed."""
+    """In the order of FACTORS; a last seed that `rows` has not all networks of is left out."""
+    rows = rows[: len(rows) // len(FACTORS) * len(FACTORS)]
     found: list[FactorSummary] = []
     above: dict[int, Measured] = {}
     for factor in FACTORS:

@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from rexnet.data.output_files import write_whole
@@ -163,7 +164,7 @@ def draw_spectra(spectra: Sequence["Spectrum"], stem: str | os.PathLike[str]) ->
     panel.set_xlabel("singular value of the final features / largest")
     panel.set_ylabel("share of singular values up to it")
     panel.grid(alpha=0.25)
-    panel.legend(fontsize=8)
+    panel.legend(fontsize=8, loc="upper left")
     return write_figure(figure, stem)
 
 
@@ -191,7 +192,7 @@ def draw_factors(summaries: Sequence["FactorSummary"], stem: str | os.PathLike[s
     norms.errorbar(places, means, yerr=spreads, fmt="o-", color="C3", capsize=3, label="measured")
     norms.set_ylabel("nuclear norm of the final features / first")
     for panel in (points, norms):
-        panel.set_xticks(list(places), [summary.factor.title.replace(", ", ",\n") for summary in summaries], fontsize=7)
+        panel.set_xticks(list(places), [fill(summary.factor.title, 16) for summary in summaries], fontsize=7)
         panel.grid(alpha=0.25)
         panel.legend(fontsize=8)
     return write_figure(figure, stem)
