@@ -10,6 +10,7 @@ import torch
 
 import records
 import rexnet
+from principles_gains import gains
 from rexnet.models.cost import measure_cost
 
 ROOT = Path(__file__).parent.parent
@@ -265,6 +266,12 @@ def rank_study() -> str:
     return "No row yet." if not rows else table(["machine", "ranks", *times], rows)
 
 
+def principles() -> str:
+    """The gains of benchmarks/principles.py."""
+    header, *rows = gains()
+    return table(header, rows) if rows else "No row yet."
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "models": models,
     "throughput": throughput,
@@ -279,6 +286,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "coco_evaluation": coco_evaluation,
     "rank_fit": rank_fit,
     "rank_study": rank_study,
+    "principles": principles,
 }
 
 

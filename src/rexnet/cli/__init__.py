@@ -22,6 +22,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "data check": data.check,
     "data shard": data.shard,
     "study rank": study.rank,
+    "study advise": study.advise,
+    "study rewrite": study.rewrite,
     "models": networks.models,
 }
 

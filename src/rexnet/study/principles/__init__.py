@@ -1,0 +1,6 @@
+"""The paper's design principles applied to networks people know: advice on their layers, and rewritten networks."""
+
+from rexnet.study.principles.advice import Advice, Finding, Limits, advise
+from rexnet.study.principles.rewriting import Change, Rewriting, rewrite
+
+__all__ = ["Advice", "Change", "Finding", "Limits", "Rewriting", "advise", "rewrite"]
