@@ -272,6 +272,22 @@ def principles() -> str:
     return table(header, rows) if rows else "No row yet."
 
 
+def rewritten() -> str:
+    """The newest row of each network of benchmarks/rewritten.py."""
+    newest = {row["network"]: row for row in records.read("rewritten")}
+    rows = []
+    for name, row in newest.items():
+        after = row.get("breaks_after")
+        counts = [f"{count}" + (f" / {after[rule]}" if after else "") for rule, count in row["breaks"].items()]
+        sizes = [
+            f"{row['before'][size] / 1e6:.2f} / {row['after'][size] / 1e6:.2f}" if after else ""
+            for size in ("macs", "parameters")
+        ]
+        rows.append([f"`{name}`", *counts, *sizes])
+    rules = ("expansion", "block ratio", "activation", "penultimate")
+    return table(["network / rewritten", *rules, "MACs, M", "parameters, M"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "models": models,
     "throughput": throughput,
@@ -287,6 +303,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "rank_fit": rank_fit,
     "rank_study": rank_study,
     "principles": principles,
+    "rewritten": rewritten,
 }
 
 

@@ -10,6 +10,7 @@ from rexnet.models.blocks import BlockSpec
 from rexnet.models.cost import Cost, measure_cost
 from rexnet.models.rexnet import RexNet, RexNetConfig
 from rexnet.study.principles.bottlenecks import Bottleneck, find_bottlenecks, is_pointwise, layer_of
+from rexnet.study.principles.changes import Parts
 from rexnet.study.principles.tracing import NONE, Operation, Trace
 
 GREATEST_PENULTIMATE_GAIN = 2.0
@@ -123,3 +124,18 @@ def with_parameters(config: RexNetConfig, parameters: int, image_size_px: int) -
     return replace(
         config, penultimate_channels=min(max(before, before + more), round(GREATEST_PENULTIMATE_GAIN * before))
     )
+
+
+def chain_parts(config: RexNetConfig) -> Parts:
+    parts = {"stem": (f"{config.in_channels} -> {config.stem_channels}", config.activation)}
+    for place, block in enumerate(config.blocks):
+        expands = block.expanded_channels != block.in_channels
+        inside = [block.expanded_channels] if expands else []
+        after = [block.expand_activation] if expands else []
+        last = [] if block.out_activation == "identity" else [block.out_activation]
+        channels = " -> ".join(map(str, [block.in_channels, *inside, block.out_channels]))
+        parts[f"block {place}"] = channels, "/".join([*after, block.depthwise_activation, *last])
+    if config.penultimate_channels:
+        channels = f"{config.blocks[-1].out_channels} -> {config.penultimate_channels}"
+        parts["penultimate"] = channels, config.activation
+    return parts

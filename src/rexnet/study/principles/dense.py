@@ -8,7 +8,7 @@ from torch import nn
 
 from rexnet.models.blocks import NormConfig, SiLU, conv_norm_activation
 from rexnet.study.principles.bottlenecks import is_pointwise, layer_of
-from rexnet.study.principles.reasons import Reason
+from rexnet.study.principles.changes import Parts, Reason
 from rexnet.study.principles.tracing import Operation, Trace
 from rexnet.study.principles.widths import ChannelGroups, channel_groups, resize
 
@@ -37,10 +37,15 @@ class DensePlan:
     left: tuple[str, ...]
     """What should change by the rules and cannot."""
 
-    def reason(self, layer: str) -> Reason | None:
-        group = self.groups.of_layer.get(layer)
-        found = self.shares.get(group or "") or self.fixed.get(group or "")
-        return found[1] if found else None
+    def reason_of(self, layer: str) -> Reason:
+        """Why the channels of a layer change: those that it puts out, or else those that it reads."""
+        *_, (classifier, _) = self.trace.layers()
+        if layer == classifier.module and (self.pool or self.fixed):
+            return "penultimate"
+        for group in (self.groups.of_layer[layer], self.groups.read_by[layer] or ""):
+            if changed := self.shares.get(group) or self.fixed.get(group):
+                return changed[1]
+        return "budget"
 
     def apply(self, model: Any, scale: float) -> None:
         """Changes `model`, which is like the one that was traced, in place."""
@@ -148,3 +153,10 @@ def _simple_activations(model: nn.Module, trace: Trace) -> tuple[frozenset[str],
         elif operation.word.startswith("relu"):
             functions.append(operation.module)
     return frozenset(modules), functions
+
+
+def layer_parts(trace: Trace) -> Parts:
+    return {
+        operation.module: (f"{layer.in_channels} -> {layer.out_channels}", trace.activation_after(operation))
+        for operation, layer in trace.layers()
+    }

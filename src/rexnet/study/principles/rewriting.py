@@ -1,6 +1,6 @@
 """A known network rewritten by the paper's principles at the cost it had."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from math import sqrt
@@ -8,29 +8,17 @@ from typing import Any
 
 from torch import nn
 
-from rexnet.models.blocks import BlockSpec
 from rexnet.models.cost import measure_cost
 from rexnet.models.rexnet import RexNet, RexNetConfig
-from rexnet.study.principles.chains import by_the_rules, chain_cost, read_chain, with_parameters
-from rexnet.study.principles.dense import DensePlan, plan_dense
-from rexnet.study.principles.reasons import WHY, Reason
+from rexnet.study.principles.chains import by_the_rules, chain_cost, chain_parts, read_chain, with_parameters
+from rexnet.study.principles.changes import WHY, Change, Reason, list_changes
+from rexnet.study.principles.dense import layer_parts, plan_dense
 from rexnet.study.principles.tracing import Trace, image_channels, trace
 
-_TOLERANCE = 0.001
+_TOLERANCE = 0.0025
 """Of the multiply-accumulates: near enough to stop. What whole channels allow may be further off, to _FARTHEST."""
 _FARTHEST = 0.02
 _STEPS = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """What became of a layer or block."""
-
-    layer: str
-    before: str
-    """Channels, and the activations that follow; "" for a layer that is new."""
-    after: str
-    reasons: tuple[Reason, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +75,17 @@ def _rewrite_chain(model: nn.Module, chain: RexNetConfig, image_size_px: int, na
     def at(step: float) -> RexNetConfig:
         return with_parameters(by_the_rules(chain, step), before.parameters, image_size_px)
 
-    widest = max(block.out_channels for block in chain.blocks)
-    step = solve(lambda value: chain_cost(at(value), image_size_px).macs, before.macs, greatest=float(widest))
+    steep = 2 * max(block.out_channels for block in chain.blocks) / len(chain.blocks)
+    step = solve(lambda value: chain_cost(at(value), image_size_px).macs, before.macs, greatest=steep)
     made = replace(at(step), name=name)
     network = RexNet(made)
+    wider = made.penultimate_channels > chain.penultimate_channels
+
+    def reason_of(part: str) -> Reason:
+        return "penultimate" if part == "penultimate" and wider else "line"
+
     report = Rewriting(
-        changes=tuple(_chain_changes(chain, made)),
+        changes=tuple(list_changes(chain_parts(chain), chain_parts(made), reason_of)),
         before=size(model, image_size_px),
         after=size(network, image_size_px),
         image_size_px=image_size_px,
@@ -106,15 +99,15 @@ def _rewrite_dense(model: nn.Module, found: Trace, image_size_px: int) -> tuple[
     shapes = deepcopy(model).to("meta")
 
     def at(scale: float, start: nn.Module) -> nn.Module:
-        changed = deepcopy(start)
-        plan.apply(changed, scale)
-        return changed
+        scaled = deepcopy(start)
+        plan.apply(scaled, scale)
+        return scaled
 
     before = size(model, image_size_px)
     scale = solve(lambda value: size(at(value, shapes), image_size_px).macs, before.macs, greatest=2.0)
     network = at(scale, model)
     report = Rewriting(
-        changes=tuple(_dense_changes(plan, trace(network, image_size_px))),
+        changes=tuple(list_changes(layer_parts(found), layer_parts(trace(network, image_size_px)), plan.reason_of)),
         before=before,
         after=size(network, image_size_px),
         image_size_px=image_size_px,
@@ -147,61 +140,3 @@ def solve(cost: Callable[[float], int], target: int, *, greatest: float) -> floa
 def size(model: nn.Module, image_size_px: int) -> Size:
     cost = measure_cost(model, image_size_px, image_channels(model))
     return Size(macs=cost.macs, parameters=sum(parameter.numel() for parameter in model.parameters()))
-
-
-def _chain_changes(before: RexNetConfig, after: RexNetConfig) -> Iterator[Change]:
-    stems = [f"{config.in_channels} -> {config.stem_channels}, {config.activation}" for config in (before, after)]
-    if stems[0] != stems[1]:
-        yield Change(layer="stem", before=stems[0], after=stems[1], reasons=("activation",))
-    for place, (old, new) in enumerate(zip(before.blocks, after.blocks, strict=True)):
-        reasons: list[Reason] = []
-        if (old.in_channels, old.out_channels) != (new.in_channels, new.out_channels):
-            reasons.append("line")
-        if _activations(old) != _activations(new):
-            reasons.append("activation")
-        if reasons:
-            yield Change(layer=f"block {place}", before=_block(old), after=_block(new), reasons=tuple(reasons))
-    if not before.penultimate_channels:
-        return
-    reasons: list[Reason] = ["penultimate"] if before.penultimate_channels != after.penultimate_channels else []
-    reasons += ["activation"] if before.activation != after.activation else []
-    if reasons:
-        old, new = (
-            f"{config.blocks[-1].out_channels} -> {config.penultimate_channels}, {config.activation}"
-            for config in (before, after)
-        )
-        yield Change(layer="penultimate", before=old, after=new, reasons=tuple(reasons))
-
-
-def _activations(block: BlockSpec) -> str:
-    expand = [] if block.expanded_channels == block.in_channels else [block.expand_activation]
-    project = [] if block.out_activation == "identity" else [block.out_activation]
-    return "/".join([*expand, block.depthwise_activation, *project])
-
-
-def _block(block: BlockSpec) -> str:
-    expanded = [] if block.expanded_channels == block.in_channels else [block.expanded_channels]
-    return f"{' -> '.join(map(str, [block.in_channels, *expanded, block.out_channels]))}, {_activations(block)}"
-
-
-def _dense_changes(plan: DensePlan, after: Trace) -> Iterator[Change]:
-    old = {operation.module: _layer(plan.trace, operation) for operation, _ in plan.trace.layers()}
-    for operation, _ in after.layers():
-        name = operation.module
-        text = _layer(after, operation)
-        before = old.get(name)
-        if before is None:
-            yield Change(layer=name, before="", after=", ".join(text), reasons=("penultimate", "activation"))
-            continue
-        reasons: list[Reason] = []
-        if before[0] != text[0]:
-            reasons.append(plan.reason(name) or "penultimate")
-        if before[1] != text[1]:
-            reasons.append("activation")
-        if reasons:
-            yield Change(layer=name, before=", ".join(before), after=", ".join(text), reasons=tuple(reasons))
-
-
-def _layer(trace: Trace, operation: Any) -> tuple[str, str]:
-    layer = operation.layer
-    return f"{layer.in_channels} -> {layer.out_channels}", trace.activation_after(operation)
