@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from rexnet.models.blocks import NormConfig, SiLU, conv_norm_activation
+from rexnet.study.principles.advice import SIMPLE
 from rexnet.study.principles.bottlenecks import is_pointwise, layer_of
 from rexnet.study.principles.changes import Parts, Reason
 from rexnet.study.principles.tracing import Operation, Trace
@@ -22,7 +23,7 @@ _SIMPLE_MODULES = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardtanh)
 
 @dataclass(frozen=True, kw_only=True)
 class DensePlan:
-    """What is changed at a scale of 1; `apply` scales it."""
+    """What is changed, up to a scale."""
 
     trace: Trace
     groups: ChannelGroups
@@ -64,9 +65,8 @@ class DensePlan:
         before = self.groups.widths[source]
         outputs = round(PENULTIMATE_GAIN * before)
         parts = conv_norm_activation(widths[source], outputs, norm=NormConfig(), activation="silu")
-        model.set_submodule(pool, nn.Sequential(*parts, model.get_submodule(pool)))
         device = next(model.parameters()).device
-        model.get_submodule(pool).to(device)
+        model.set_submodule(pool, nn.Sequential(*parts, model.get_submodule(pool)).to(device))
         last = model.get_submodule(classifier.module)
         features = layer_of(classifier).in_channels // before * outputs
         replaced = type(last)(features, last.out_features, bias=last.bias is not None)
@@ -100,7 +100,10 @@ def plan_dense(model: nn.Module, trace: Trace) -> DensePlan:
         fixed=fixed,
         pool=pool,
         activations=activations,
-        left=(*left, *(f"{name}: its activation is no module of its own, and so stays" for name in functions)),
+        left=(
+            *left,
+            *(f"{name}: its activation is no module of its own, and so stays" for name in dict.fromkeys(functions)),
+        ),
     )
 
 
@@ -135,23 +138,18 @@ def _pool_before(model: nn.Module, trace: Trace, classifier: Operation) -> str |
 
 
 def _simple_activations(model: nn.Module, trace: Trace) -> tuple[frozenset[str], list[str]]:
-    """Modules to be replaced, and layers that are followed by a function in their place.
+    """Modules to be replaced, and modules that call a function in their place.
 
     An activation after a sum is one after the convolutions that were added.
     """
-    kept = {
-        follower.module
-        for operation, layer in trace.layers()
-        if not layer.dense and (follower := trace.activation_operation(operation)) is not None
-    }
-    simple = [each for each in trace.operations if each.role == "activation" and not each.pooled]
     modules, functions = set(), []
-    for operation in simple:
-        module = model.get_submodule(operation.module)
-        if isinstance(module, _SIMPLE_MODULES) and operation.module not in kept:
+    for operation in trace.operations:
+        if operation.role != "activation" or operation.pooled or operation.word not in SIMPLE:
+            continue
+        if isinstance(model.get_submodule(operation.module), _SIMPLE_MODULES):
             modules.add(operation.module)
-        elif operation.word.startswith("relu"):
-            functions.append(operation.module)
+        else:
+            functions.append(operation.module or "the network itself")
     return frozenset(modules), functions
 
 

@@ -106,23 +106,16 @@ class Trace:
 
     def activation_after(self, operation: Operation) -> str:
         """The first activation after a layer and its norm; NONE where a layer, sum or pool comes first."""
-        return self._first_activation(operation)[0]
-
-    def activation_operation(self, operation: Operation) -> Operation | None:
-        """The operation of `activation_after`, where there is one."""
-        return self._first_activation(operation)[1]
-
-    def _first_activation(self, operation: Operation) -> tuple[str, Operation | None]:
         for branch in self._branches(operation):
             followers = self._maps_after(branch)
             for follower in followers:
                 if follower.role == "activation":
                     gates = (each for each in followers if each.role == "gate")
                     gated = any(follower.index in gate.inputs for gate in gates)
-                    return _GATED.get(follower.word, UNSEEN) if gated else follower.word, follower
+                    return _GATED.get(follower.word, UNSEEN) if gated else follower.word
             if any(follower.role == "other" for follower in followers):
-                return UNSEEN, None
-        return NONE, None
+                return UNSEEN
+        return NONE
 
     def next_layers(self, operation: Operation) -> list[Operation]:
         """The layers that read its output, unless it is added, concatenated or pooled before."""
@@ -153,7 +146,6 @@ class _Recorder(TorchDispatchMode):
 
     def __init__(self, model: nn.Module, image: Tensor):
         super().__init__()
-        self.model = model
         self.operations: list[Operation] = []
         self.makers: Any = WeakTensorKeyDictionary()
         self.makers[image] = -1
