@@ -11,6 +11,8 @@ from rexnet.detection.matching import match_in_parts
 from rexnet.detection.norms import accept_single_values
 from rexnet.detection.precision import keep_coordinates_float32
 from rexnet.detection.pyramid import Pyramid
+from rexnet.detection.region_pooling import pool_regions_fast
+from rexnet.detection.sparse_gradient import use_sparse_gradients
 from rexnet.detection.ssdlite import make_ssdlite
 from rexnet.models.rexnet import RexNetConfig
 from rexnet.models.weights import Source
@@ -109,5 +111,7 @@ def build_detector(config: DetectorConfig) -> nn.Module:
     accept_single_values(model)
     keep_coordinates_float32(model)
     match_in_parts(model)
+    use_sparse_gradients(model)
+    pool_regions_fast(model)
     vars(model).update(config=config, kind=config.kind)
     return model

@@ -5,6 +5,8 @@ from itertools import islice
 
 from torch import Tensor, nn
 
+from rexnet.models.convolutions import BlockConv2d, PooledConv2d
+
 
 class SiLU(nn.Module):
     """x * sigmoid(x); overwrites its input in eval mode, which spares inference a copy a layer."""
@@ -45,29 +47,13 @@ class NormConfig:
     eps: float = 1e-5
 
 
-def conv_norm_activation(
-    in_channels: int,
-    out_channels: int,
-    *,
-    norm: NormConfig,
-    activation: str,
-    kernel_size: int = 1,
-    stride: int = 1,
-    dilation: int = 1,
-    groups: int = 1,
-) -> list[nn.Module]:
-    """Convolution without bias, batch norm and, unless it is the identity, an activation.
+def conv_norm_activation(convolution: nn.Conv2d, *, norm: NormConfig, activation: str) -> list[nn.Module]:
+    """The convolution, batch norm and, unless it is the identity, an activation.
 
     A list and not a module: the official state-dict keys count these as layers of the sequence that holds them.
     """
-    padding = (kernel_size - 1) // 2 * dilation
-    layers: list[nn.Module] = [
-        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False),
-        nn.BatchNorm2d(out_channels, momentum=norm.momentum, eps=norm.eps),
-    ]
-    if activation != "identity":
-        layers.append(make_activation(activation))
-    return layers
+    layers = [convolution, nn.BatchNorm2d(convolution.out_channels, momentum=norm.momentum, eps=norm.eps)]
+    return layers if activation == "identity" else [*layers, make_activation(activation)]
 
 
 class SqueezeExcitation(nn.Module):
@@ -79,10 +65,10 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int, hidden_channels: int, norm: NormConfig):
         super().__init__()
         self.fc = nn.Sequential(
-            nn.Conv2d(channels, hidden_channels, 1),
+            PooledConv2d(channels, hidden_channels),
             nn.BatchNorm2d(hidden_channels, momentum=norm.momentum, eps=norm.eps),
             nn.ReLU(inplace=True),
-            nn.Conv2d(hidden_channels, channels, 1),
+            PooledConv2d(hidden_channels, channels),
             nn.Sigmoid(),
         )
 
@@ -155,22 +141,28 @@ class LinearBottleneck(nn.Module):
         expand: list[nn.Module] = []
         if spec.expanded_channels != spec.in_channels:
             expand = conv_norm_activation(
-                spec.in_channels, spec.expanded_channels, norm=norm, activation=spec.expand_activation
+                BlockConv2d(spec.in_channels, spec.expanded_channels),
+                norm=norm,
+                activation=spec.expand_activation,
             )
         depthwise = conv_norm_activation(
-            spec.expanded_channels,
-            spec.expanded_channels,
+            BlockConv2d(
+                spec.expanded_channels,
+                spec.expanded_channels,
+                spec.kernel_size,
+                stride=spec.stride,
+                dilation=spec.dilation,
+                groups=spec.expanded_channels,
+            ),
             norm=norm,
             activation="identity",
-            kernel_size=spec.kernel_size,
-            stride=spec.stride,
-            dilation=spec.dilation,
-            groups=spec.expanded_channels,
         )
         if spec.se_channels:
             depthwise.append(SqueezeExcitation(spec.expanded_channels, spec.se_channels, norm))
         project = conv_norm_activation(
-            spec.expanded_channels, spec.out_channels, norm=norm, activation=spec.out_activation
+            BlockConv2d(spec.expanded_channels, spec.out_channels),
+            norm=norm,
+            activation=spec.out_activation,
         )
         self.num_expand_layers = len(expand)
         self.out = nn.Sequential(*expand, *depthwise, make_activation(spec.depthwise_activation), *project)

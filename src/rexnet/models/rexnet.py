@@ -19,6 +19,7 @@ from rexnet.models.blocks import (
     conv_norm_activation,
     make_activation,
 )
+from rexnet.models.convolutions import BlockConv2d, PooledConv2d
 
 STEM_LAYERS = 3
 
@@ -140,14 +141,8 @@ class RexNet(nn.Module):
         self._config = config
         self.grad_checkpointing = False
         self.global_pool = "avg"
-        layers: list[nn.Module] = conv_norm_activation(
-            config.in_channels,
-            config.stem_channels,
-            norm=config.norm,
-            activation=config.activation,
-            kernel_size=3,
-            stride=config.stem_stride,
-        )
+        stem = nn.Conv2d(config.in_channels, config.stem_channels, 3, config.stem_stride, padding=1, bias=False)
+        layers = conv_norm_activation(stem, norm=config.norm, activation=config.activation)
         last = max(len(config.blocks) - 1, 1)
         layers += [
             LinearBottleneck(block, norm=config.norm, drop_path_rate=config.drop_path_rate * index / last)
@@ -155,16 +150,15 @@ class RexNet(nn.Module):
         ]
         self.num_features = config.penultimate_channels or config.blocks[-1].out_channels
         if config.penultimate_channels:
-            layers += conv_norm_activation(
-                config.blocks[-1].out_channels, self.num_features, norm=config.norm, activation=config.activation
-            )
+            penultimate = BlockConv2d(config.blocks[-1].out_channels, self.num_features)
+            layers += conv_norm_activation(penultimate, norm=config.norm, activation=config.activation)
         self.num_feature_layers = len(layers)
         self.features = nn.Sequential(*layers)
         self.feature_levels = feature_levels(config)
         self.head_hidden_size = config.head_hidden_channels or self.num_features
         self.output = nn.Sequential()
         if config.head_hidden_channels:
-            self.output.append(nn.Conv2d(self.num_features, self.head_hidden_size, 1))
+            self.output.append(PooledConv2d(self.num_features, self.head_hidden_size))
             self.output.append(
                 nn.BatchNorm2d(self.head_hidden_size, momentum=config.norm.momentum, eps=config.norm.eps)
             )
@@ -194,7 +188,7 @@ class RexNet(nn.Module):
         ]
 
     def _make_classifier(self, num_classes: int) -> nn.Module:
-        return nn.Conv2d(self.head_hidden_size, num_classes, 1) if num_classes else nn.Identity()
+        return PooledConv2d(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
 
     def get_classifier(self) -> nn.Module:
         """The last layer: a 1x1 convolution with `num_classes` outputs, or the identity."""

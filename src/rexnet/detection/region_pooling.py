@@ -1,0 +1,90 @@
+"""What the maps of a pyramid hold inside regions, several times faster on a CPU than torchvision's kernel.
+
+Each cell of a region's grid is a weighted sum of 16 positions of a map: four samples with four neighbours each. An
+embedding bag adds up just such sums, on all cores forward and backward; torchvision's backward pass uses one.
+"""
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import MultiScaleRoIAlign
+
+from rexnet.detection.pyramid import STRIDES
+
+SAMPLES = 2
+"""In each direction of a cell, as torchvision's detectors have it."""
+
+
+@final
+class RegionPooling(nn.Module):
+    """torchvision's MultiScaleRoIAlign over the maps of STRIDES: the same numbers up to rounding, on other devices its
+    very kernel.
+
+    `forward(maps, boxes, image_sizes)`: maps by name, (B, C, H, W) each; boxes (N, 4) of every image as x0 y0 x1 y1 in
+    its pixels -> (sum of N, C, side, side). Source: torchvision, ops/poolers.py and ops/cpu/roi_align_kernel.cpp.
+    """
+
+    def __init__(self, pooler: MultiScaleRoIAlign):
+        super().__init__()
+        assert pooler.sampling_ratio == SAMPLES and len(pooler.featmap_names) == len(STRIDES)
+        self.pooler = pooler
+
+    def forward(self, maps: dict[str, Tensor], boxes: list[Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
+        chosen = [maps[name] for name in self.pooler.featmap_names]
+        if not chosen[0].is_cpu:
+            return self.pooler(maps, boxes, image_sizes)
+        side, count, channels = self.pooler.output_size[0], sum(map(len, boxes)), chosen[0].shape[1]
+        positions, weights = self._cells(chosen, boxes, side)
+        # torchvision computes in float32 under autocast too.
+        table = torch.cat([features.permute(0, 2, 3, 1).reshape(-1, channels).float() for features in chosen])
+        cells = nn.functional.embedding_bag(positions, table, per_sample_weights=weights, mode="sum")
+        return cells.view(count, side, side, channels).permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def _cells(self, maps: Sequence[Tensor], boxes: Sequence[Tensor], side: int) -> tuple[Tensor, Tensor]:
+        """Of every cell, row after row, the 16 rows of the table (cells, 16), and their weights."""
+        region = torch.cat(list(boxes)).float()
+        image = torch.cat([torch.full((len(part),), number) for number, part in enumerate(boxes)])
+        areas = (region[:, 2] - region[:, 0]) * (region[:, 3] - region[:, 1])
+        # Feature Pyramid Networks (arXiv 1612.03144), equation 1.
+        finest = torch.floor(
+            self.pooler.canonical_level + torch.log2(areas.sqrt() / self.pooler.canonical_scale) + 1e-6
+        )
+        level = finest.clamp(2, 1 + len(STRIDES)).long() - 2
+        heights, widths = (torch.tensor([features.shape[axis] for features in maps])[level] for axis in (2, 3))
+        sizes = torch.tensor([0, *(features.numel() // features.shape[1] for features in maps)])
+        start = sizes.cumsum(0)[level] + image * heights * widths
+        scaled = region / torch.tensor(STRIDES)[level][:, None]
+        rows, of_rows = _neighbours(scaled[:, 1], scaled[:, 3], heights, side)
+        columns, of_columns = _neighbours(scaled[:, 0], scaled[:, 2], widths, side)
+        # (regions, cells down, cells across, samples and neighbours down, the same across)
+        index = start[:, None, None, None, None] + (
+            rows[:, :, None, :, None] * widths[:, None, None, None, None] + columns[:, None, :, None, :]
+        )
+        weights = of_rows[:, :, None, :, None] * of_columns[:, None, :, None, :] / SAMPLES**2
+        return index.flatten(3).flatten(0, 2), weights.flatten(3).flatten(0, 2)
+
+
+def _neighbours(low: Tensor, high: Tensor, size: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Along one axis of regions from `low` to `high` (N,) on maps of `size` (N,): the positions that `side` cells read,
+    (N, side, samples x 2), and their shares; none of a sample outside the map."""
+    cell = (high - low).clamp(min=1.0)[:, None, None] / side
+    steps, samples = torch.arange(side)[:, None], torch.arange(SAMPLES)
+    at = low[:, None, None] + steps * cell + (samples + 0.5) * cell / SAMPLES
+    last = (size - 1)[:, None, None]
+    inside = (at >= -1.0) & (at <= last + 1)
+    at = at.clamp(min=0.0).minimum(last)
+    before = at.floor()
+    share = at - before
+    positions = torch.stack([before.long(), (before.long() + 1).minimum(last)], dim=3)
+    shares = torch.stack([1.0 - share, share], dim=3) * inside[..., None]
+    return positions.flatten(2), shares.flatten(2)
+
+
+def pool_regions_fast(detector: nn.Module) -> None:
+    """Puts RegionPooling around the poolers of a two-stage detector."""
+    for name, module in list(detector.named_modules()):
+        if isinstance(module, MultiScaleRoIAlign):
+            setattr(detector.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], RegionPooling(module))
