@@ -64,7 +64,9 @@ class DensePlan:
         assert source is not None
         before = self.groups.widths[source]
         outputs = round(PENULTIMATE_GAIN * before)
-        parts = conv_norm_activation(widths[source], outputs, norm=NormConfig(), activation="silu")
+        parts = conv_norm_activation(
+            nn.Conv2d(widths[source], outputs, 1, bias=False), norm=NormConfig(), activation="silu"
+        )
         device = next(model.parameters()).device
         model.set_submodule(pool, nn.Sequential(*parts, model.get_submodule(pool)).to(device))
         last = model.get_submodule(classifier.module)

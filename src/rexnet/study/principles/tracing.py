@@ -169,9 +169,8 @@ class _Recorder(TorchDispatchMode):
         if word == "convolution":
             layer = _convolution(args, outputs[0])
             module = self.weights.get(args[1], module)
-        elif word in _PRODUCTS and isinstance(kind, nn.Linear):
-            sizes = {"in_channels": kind.in_features, "out_channels": kind.out_features}
-            layer = Layer(kind="linear", macs=outputs[0].numel() * kind.in_features, **sizes)
+        elif word in _PRODUCTS and isinstance(kind, nn.Linear | nn.Conv2d):
+            layer = _product(kind, outputs[0])
         operation = Operation(
             index=len(self.operations),
             role="layer" if layer else _role(word, len(read), args),
@@ -210,6 +209,22 @@ def _convolution(args: Any, output: Tensor) -> Layer:
         kernel_size=max(weight.shape[2:]),
         stride=max(stride),
         groups=groups,
+    )
+
+
+def _product(module: nn.Linear | nn.Conv2d, output: Tensor) -> Layer:
+    """A linear layer, or a convolution that computes as one."""
+    macs = output.numel() * module.weight[0].numel()
+    if isinstance(module, nn.Linear):
+        return Layer(kind="linear", in_channels=module.in_features, out_channels=module.out_features, macs=macs)
+    return Layer(
+        kind=kind_of(module.kernel_size, groups=module.groups, in_channels=module.in_channels),
+        in_channels=module.in_channels,
+        out_channels=module.out_channels,
+        macs=macs,
+        kernel_size=max(module.kernel_size),
+        stride=max(module.stride),
+        groups=module.groups,
     )
 
 
