@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import records
 from markdown_tables import table_if_any
+from principles_gains import gains
 from rexnet.data.wording import plural
 from rexnet.study.factors import FACTORS
 
@@ -117,6 +118,28 @@ def spectra() -> str:
     return _below_figure("Singular values of the final features", "spectra", text)
 
 
+def principles() -> str:
+    """The gains of benchmarks/principles.py."""
+    header, *rows = gains()
+    return table_if_any(header, rows)
+
+
+def rewritten() -> str:
+    """The newest row of each network of benchmarks/rewritten.py."""
+    newest = {row["network"]: row for row in records.read("rewritten")}
+    rows = []
+    for name, row in newest.items():
+        after = row.get("breaks_after")
+        counts = [f"{count}" + (f" / {after[rule]}" if after else "") for rule, count in row["breaks"].items()]
+        sizes = [
+            f"{row['before'][size] / 1e6:.2f} / {row['after'][size] / 1e6:.2f}" if after else ""
+            for size in ("macs", "parameters")
+        ]
+        rows.append([f"`{name}`", *counts, *sizes])
+    rules = ("expansion", "block ratio", "activation", "penultimate")
+    return table_if_any(["network / rewritten", *rules, "MACs, M", "parameters, M"], rows)
+
+
 def _below_figure(caption: str, name: str, text: str) -> str:
     """The figure that was recorded with the rows, where there is one, and the table."""
     figure = records.RESULTS.parent / f"docs/images/{name}.png"
@@ -129,4 +152,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "depth": depth,
     "factors": factors,
     "spectra": spectra,
+    "rewritten": rewritten,
+    "principles": principles,
 }

@@ -25,6 +25,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "study depth": study.depth,
     "study factors": study.factors,
     "study spectra": study.spectra,
+    "study advise": study.advise,
+    "study rewrite": study.rewrite,
     "models": networks.models,
 }
 

@@ -1,10 +1,13 @@
-"""Commands about the rank of networks."""
+"""Commands about the rank of networks and the design principles that follow from it."""
 
+import json
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rexnet.cli.options import read_options
 from rexnet.cli.tables import new_table, show
+from rexnet.data.wording import plural
 
 if TYPE_CHECKING:
     from rexnet.study.factor_run import Mean
@@ -106,3 +109,53 @@ def _mean_text(value: "Mean | None", *, digits: int, sign: str = "") -> str:
         return "-"
     spread = "" if value.deviation is None else f" ± {value.deviation:.{digits}f}"
     return f"{value.mean:{sign}.{digits}f}{spread}"
+
+
+def advise(arguments: Sequence[str]) -> None:
+    """List the layers of a network that break the design principles"""
+    from rexnet.study.principles.advice import RULES
+    from rexnet.study.principles.run import AdviceConfig, advise_on
+
+    config = read_options("study advise", AdviceConfig, arguments)
+    advice = advise_on(config)
+    if config.format == "json":
+        print(json.dumps({"model": config.model, **advice.to_dict()}, indent=2))
+        sys.exit(1 if advice.findings else 0)
+    if advice.findings:
+        table = new_table("layer", "channels", "ratio", "MACs, M", "breaks", "instead")
+        for each in advice.findings:
+            sizes = (f"{each.in_channels} -> {each.out_channels}", f"{each.ratio:.2f}", f"{each.macs / 1e6:.2f}")
+            table.add_row(each.layer, *sizes, each.found, each.remedy)
+        show(table)
+    layers = f"{advice.layers} {plural(advice.layers, 'layer')}, {advice.blocks} {plural(advice.blocks, 'block')}"
+    macs = f"{advice.macs / 1e6:,.1f} M MACs at {advice.image_size_px} px"
+    print(f"{config.model}: {layers} with a depthwise convolution, {macs}")
+    for rule, count in advice.by_rule().items():
+        print(f"{count} {rule}: {RULES[rule]}")
+    if advice.unseen:
+        print(f"of {len(advice.unseen)} the activation cannot be told: {', '.join(advice.unseen)}")
+    if advice.findings:
+        sys.exit(1)
+    print("no layer breaks a rule")
+
+
+def rewrite(arguments: Sequence[str]) -> None:
+    """Rewrite a known network by the design principles at equal cost"""
+    from rexnet.study.principles.run import RewriteConfig, rewrite_known
+
+    config = read_options("study rewrite", RewriteConfig, arguments)
+    report = rewrite_known(config)
+    table = new_table("layer", "before", "after", "why")
+    for change in report.changes:
+        table.add_row(change.layer, change.before or "(none)", change.after, ", ".join(change.reasons))
+    show(table)
+    for reason, text in report.why.items():
+        print(f"{reason}: {text}")
+    for sentence in report.left:
+        print(f"unchanged: {sentence}")
+    before, after = report.before, report.after
+    for name, old, new in (("MACs", before.macs, after.macs), ("parameters", before.parameters, after.parameters)):
+        print(f"{name}: {old / 1e6:,.2f} M -> {new / 1e6:,.2f} M ({100 * (new / old - 1):+.2f} %)")
+    print(f"counted at {report.image_size_px} px; make it again as rewritten/{config.model}")
+    if config.output is not None:
+        print(f"report: {config.output}")

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -121,14 +121,14 @@ def _networks(config: SpectraConfig) -> Iterator[tuple[str, bool, nn.Module, Pre
     for name in config.models:
         options = config.network(name)
         path, trained = Path(name), is_trained(options)
-        model, preprocess = load_network(options)
+        model, preprocess = load_network(name, pretrained=options.pretrained, image_size=options.image_size)
         short = f"{path.absolute().parent.name}/{path.name}" if path.is_file() else name
         yield short, trained, model, preprocess
         if config.untrained_too and isinstance(model, TrainedRexNet):
             torch.manual_seed(0)
             yield short, False, RexNet(model.config), preprocess
         elif config.untrained_too and options.pretrained and ":" not in name:
-            yield name, False, load_network(replace(options, pretrained=False))[0], preprocess
+            yield name, False, load_network(name, image_size=options.image_size)[0], preprocess
 
 
 @torch.no_grad()
