@@ -39,7 +39,7 @@ def loop(protocol: Protocol, task: Task) -> dict[str, float]:
         size = protocol.draw_size(block, ratio=task.ratio, generator=generator)
         tensors = protocol.draw_tensors(block, size, generator)
         for name in protocol.activations:
-            matrix = outputs(protocol, block, batch=[tensors], activation=name)[0]
+            matrix = outputs(protocol, block, batch=[tensors], activations=[name])[0, 0]
             # In float64, as the study counts.
             rank = int(torch.linalg.matrix_rank(matrix.double(), rtol=protocol.tolerance))
             ratios[name].append(rank / size.out_channels)

@@ -10,6 +10,8 @@ import torch
 
 import records
 import rexnet
+import study_tables
+from markdown_tables import table
 from rexnet.models.cost import measure_cost
 
 ROOT = Path(__file__).parent.parent
@@ -32,12 +34,6 @@ PUBLISHED_TOP1 = {
     "rexnet_lite_200": 80.2,
     "rexnet_plain": 74.8,
 }
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def models() -> str:
@@ -229,42 +225,6 @@ def coco_evaluation() -> str:
     return table(header, rows)
 
 
-def rank_fit() -> str:
-    """The newest row of benchmarks/fit_rank_protocol.py for the default protocol: residuals of each panel."""
-    found = [row for row in records.read("rank_protocol_fit") if row["what"] == "defaults"]
-    targets = {"conv1x1": 0.012, "conv3x3": 0.012, "bottleneck3x3": 0.03, "bottleneck_depthwise": 0.03}
-    rows = [
-        [
-            f"({letter}) `{block}`",
-            f"{panel['mean_absolute_error']:.4f}",
-            f"{targets[block]:g}",
-            f"{panel['largest_error']:+.3f}",
-            str(len(panel["misordered"])),
-            str(found[-1]["networks"]),
-        ]
-        for letter, (block, panel) in zip("abcd", (found[-1]["panels"] if found else {}).items(), strict=False)
-    ]
-    errors = ("mean absolute error", "aimed at", "largest error", "pairs of points in the wrong order")
-    return table(["panel", *errors, "networks a cell"], rows)
-
-
-def rank_study() -> str:
-    """The newest row of benchmarks/rank_study.py."""
-    rows = [
-        [
-            f"{row['device']}, {row['processes']} processes",
-            f"{row['ranks_a_round']:,}",
-            f"{row['study_seconds'][1]:.1f}",
-            f"{row['loop_seconds'][1]:.1f}",
-            f"{row['times_faster'][1]:.1f} ({row['times_faster'][0]:.1f} to {row['times_faster'][2]:.1f})",
-            f"{row['hours_for_3_2_million']:.1f}",
-        ]
-        for row in records.read("rank_study_cpu")[-1:]
-    ]
-    times = ("study, s", "loop, s", "times faster (quartiles)", "hours for 3.2 million")
-    return "No row yet." if not rows else table(["machine", "ranks", *times], rows)
-
-
 TABLES: dict[str, Callable[[], str]] = {
     "models": models,
     "throughput": throughput,
@@ -277,8 +237,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "detector_speed": detector_speed,
     "classification": classification,
     "coco_evaluation": coco_evaluation,
-    "rank_fit": rank_fit,
-    "rank_study": rank_study,
+    **study_tables.TABLES,
 }
 
 

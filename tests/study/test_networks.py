@@ -44,12 +44,12 @@ def test_the_depthwise_bottleneck_is_the_block_written_with_torch():
     inside = nn.functional.silu(nn.functional.conv2d(inside, weights[1], padding=1, groups=15))
     expected = nn.functional.conv2d(inside, weights[2])
     expected[:, :5] += images
-    found = outputs(protocol, block, batch=[tensors], activation="silu")
+    found = outputs(protocol, block, batch=[tensors], activations=["silu"])[0]
     torch.testing.assert_close(found[0], expected.transpose(0, 1).flatten(1))
 
 
 def test_batch_statistics_centre_every_channel():
-    x = Protocol(norm="batch").normalise(torch.randn(2, 3, 50, 1, 1) + 5)
+    x = Protocol(norm="batch").normalise(torch.randn(2, 3, 50, 1, 1) + 5, 50)
     torch.testing.assert_close(x.mean((2, 3, 4)), torch.zeros(2, 3), atol=1e-5, rtol=0)
 
 

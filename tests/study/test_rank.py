@@ -47,7 +47,7 @@ def test_the_fast_count_is_matrix_rank_of_float64_for_random_networks(name):
             size = protocol.draw_size(BLOCKS[name], ratio=ratio, generator=generator)
             batch = [protocol.draw_tensors(BLOCKS[name], size, generator)]
             for activation in ACTIVATIONS:
-                matrices = outputs(protocol, BLOCKS[name], batch=batch, activation=activation)
+                matrices = outputs(protocol, BLOCKS[name], batch=batch, activations=[activation])[0]
                 for tolerance in (1e-2, 1e-4, 1e-6):
                     expected = torch.linalg.matrix_rank(matrices.double(), rtol=tolerance)
                     assert rank.count_rank(matrices, tolerance=tolerance).tolist() == expected.tolist()

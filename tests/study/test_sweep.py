@@ -46,7 +46,7 @@ def test_a_row_is_the_sum_over_networks_computed_one_by_one_in_any_order(name):
             generator = generator_for(SMALL.seed, name, ratio=0.5, network=CHUNK + number)
             size = SMALL.draw_size(BLOCKS[name], ratio=0.5, generator=generator)
             batch = [SMALL.draw_tensors(BLOCKS[name], size, generator)]
-            matrices = outputs(SMALL, BLOCKS[name], batch=batch, activation=activation)
+            matrices = outputs(SMALL, BLOCKS[name], batch=batch, activations=[activation])[0]
             total += count_rank(matrices, tolerance=SMALL.tolerance).item() / size.out_channels
         assert rows[activation] == pytest.approx(total, abs=1e-12)
 
@@ -98,10 +98,10 @@ def test_a_local_dask_cluster_writes_the_same_bytes(tmp_path, finished):
 
 def test_a_table_of_another_protocol_is_refused(tmp_path):
     run(tmp_path / "ranks.csv")
-    with pytest.raises(ValueError, match=r"ranks.csv was made with --tolerance 0.0002, not 0.01; name another file"):
+    with pytest.raises(ValueError, match=r"ranks.csv was made with --tolerance 0.0002, not 0.01; name another folder"):
         run(tmp_path / "ranks.csv", replace(SMALL, tolerance=0.01))
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="is no table of the rank study"):
+    with pytest.raises(ValueError, match="is no table of rexnet study rank"):
         run(tmp_path / "other.csv")
 
 

@@ -22,6 +22,11 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "data check": data.check,
     "data shard": data.shard,
     "study rank": study.rank,
+    "study depth": study.depth,
+    "study factors": study.factors,
+    "study spectra": study.spectra,
+    "study advise": study.advise,
+    "study rewrite": study.rewrite,
     "models": networks.models,
 }
 

@@ -1,12 +1,16 @@
-"""Commands about the rank of networks."""
+"""Commands about the rank of networks and the design principles that follow from it."""
 
+import json
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rexnet.cli.options import read_options
 from rexnet.cli.tables import new_table, show
+from rexnet.data.wording import plural
 
 if TYPE_CHECKING:
+    from rexnet.study.factor_run import Mean
     from rexnet.study.run import RankConfig
 
 
@@ -48,3 +52,110 @@ def _show_layers(config: "RankConfig") -> None:
     told = ", ".join(f"{layer.name} ({layer.effective_rank_ratio:.3f})" for layer in lowest)
     print(f"lowest effective rank over output channels: {told}")
     print(f"tables and figures: {config.output}")
+
+
+def depth(arguments: Sequence[str]) -> None:
+    """Measure the rank of deep random networks by their expand layers"""
+    from rexnet.study.depth import DepthConfig, study_depth
+
+    config = read_options("study depth", DepthConfig, arguments)
+    cells = study_depth(config)
+    print(f"rank over output channels, %, of {config.layers} layers by how many expand")
+    table = new_table("which expand", "activation", *map(str, range(1, config.layers + 1)))
+    for placement in dict.fromkeys(placement for placement, _ in cells):
+        for activation in config.activations:
+            found = [cells[placement, count][activation] for count in range(1, config.layers + 1)]
+            table.add_row(placement, activation, *(f"{100 * cell.mean:.1f}" for cell in found))
+    show(table)
+    print(f"{found[0].networks:,} networks a cell; tables and figures: {config.output}")
+
+
+def spectra(arguments: Sequence[str]) -> None:
+    """Compare the singular values of the final features of networks"""
+    from rexnet.study.spectra import SpectraConfig, measure_spectra
+
+    config = read_options("study spectra", SpectraConfig, arguments)
+    found = measure_spectra(config)
+    table = new_table("network", "images", "channels", "effective rank", "nuclear norm", "median")
+    for one in found:
+        sizes = (str(one.samples), str(one.channels))
+        table.add_row(
+            one.label, *sizes, f"{one.effective_rank:.1f}", f"{one.nuclear_norm:.4g}", f"{one.quantile(0.5):.4f}"
+        )
+    show(table)
+    print(f"median: of the singular values, over the largest; figures: {config.output}")
+
+
+def factors(arguments: Sequence[str]) -> None:
+    """Train the two-bottleneck networks of the paper's Table 2"""
+    from rexnet.data.wording import plural
+    from rexnet.study.factor_run import FactorConfig, study_factors
+
+    config = read_options("study factors", FactorConfig, arguments)
+    found = study_factors(config)
+    table = new_table("network", "top-1, %", "step", "paper", "nuclear norm", "step", "paper")
+    for one in found:
+        top1 = (_mean_text(one.top1, digits=1), _mean_text(one.top1_step, digits=1, sign="+"))
+        norm = (_mean_text(one.nuclear_norm, digits=0), _mean_text(one.nuclear_norm_step, digits=0, sign="+"))
+        published = (f"{one.factor.top1:.1f}", f"{one.factor.nuclear_norm:.0f}")
+        table.add_row(one.factor.name, *top1, published[0], *norm, published[1])
+    show(table)
+    seeds = found[0].seeds
+    print(f"{seeds} {plural(seeds, 'seed')}, ± standard deviation; tables and figures: {config.output}")
+
+
+def _mean_text(value: "Mean | None", *, digits: int, sign: str = "") -> str:
+    if value is None:
+        return "-"
+    spread = "" if value.deviation is None else f" ± {value.deviation:.{digits}f}"
+    return f"{value.mean:{sign}.{digits}f}{spread}"
+
+
+def advise(arguments: Sequence[str]) -> None:
+    """List the layers of a network that break the design principles"""
+    from rexnet.study.principles.advice import RULES
+    from rexnet.study.principles.run import AdviceConfig, advise_on
+
+    config = read_options("study advise", AdviceConfig, arguments)
+    advice = advise_on(config)
+    if config.format == "json":
+        print(json.dumps({"model": config.model, **advice.to_dict()}, indent=2))
+        sys.exit(1 if advice.findings else 0)
+    if advice.findings:
+        table = new_table("layer", "channels", "ratio", "MACs, M", "breaks", "instead")
+        for each in advice.findings:
+            sizes = (f"{each.in_channels} -> {each.out_channels}", f"{each.ratio:.2f}", f"{each.macs / 1e6:.2f}")
+            table.add_row(each.layer, *sizes, each.found, each.remedy)
+        show(table)
+    layers = f"{advice.layers} {plural(advice.layers, 'layer')}, {advice.blocks} {plural(advice.blocks, 'block')}"
+    macs = f"{advice.macs / 1e6:,.1f} M MACs at {advice.image_size_px} px"
+    print(f"{config.model}: {layers} with a depthwise convolution, {macs}")
+    for rule, count in advice.by_rule().items():
+        print(f"{count} {rule}: {RULES[rule]}")
+    if advice.unseen:
+        print(f"of {len(advice.unseen)} the activation cannot be told: {', '.join(advice.unseen)}")
+    if advice.findings:
+        sys.exit(1)
+    print("no layer breaks a rule")
+
+
+def rewrite(arguments: Sequence[str]) -> None:
+    """Rewrite a known network by the design principles at equal cost"""
+    from rexnet.study.principles.run import RewriteConfig, rewrite_known
+
+    config = read_options("study rewrite", RewriteConfig, arguments)
+    report = rewrite_known(config)
+    table = new_table("layer", "before", "after", "why")
+    for change in report.changes:
+        table.add_row(change.layer, change.before or "(none)", change.after, ", ".join(change.reasons))
+    show(table)
+    for reason, text in report.why.items():
+        print(f"{reason}: {text}")
+    for sentence in report.left:
+        print(f"unchanged: {sentence}")
+    before, after = report.before, report.after
+    for name, old, new in (("MACs", before.macs, after.macs), ("parameters", before.parameters, after.parameters)):
+        print(f"{name}: {old / 1e6:,.2f} M -> {new / 1e6:,.2f} M ({100 * (new / old - 1):+.2f} %)")
+    print(f"counted at {report.image_size_px} px; make it again as rewritten/{config.model}")
+    if config.output is not None:
+        print(f"report: {config.output}")

@@ -52,6 +52,12 @@ class Layer:
         return self.stable_rank / self.out_channels
 
 
+def kind_of(kernel_size: tuple[int, ...], *, groups: int, in_channels: int) -> str:
+    """How a convolution is called in tables: 1x1, depthwise 3x3, grouped 3x3."""
+    sharing = "depthwise " if groups == in_channels > 1 else "grouped " if groups > 1 else ""
+    return sharing + "x".join(map(str, kernel_size))
+
+
 class _Gram:
     """Sum of the outer products of a layer's output columns: (C, C) however many samples there are."""
 
@@ -60,8 +66,7 @@ class _Gram:
         self.total: Tensor | None = None
         self.samples = 0
         if isinstance(module, nn.Conv2d):
-            depthwise = module.groups == module.in_channels > 1
-            self.kind = f"{'depthwise ' if depthwise else ''}{'x'.join(map(str, module.kernel_size))}"
+            self.kind = kind_of(module.kernel_size, groups=module.groups, in_channels=module.in_channels)
             self.in_channels, self.out_channels = module.in_channels, module.out_channels
         else:
             self.kind = "linear"

@@ -6,24 +6,25 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rexnet.data.decode import find_images, open_image
+from rexnet.data.decode import find_images
+from rexnet.data.labelled_images import FileImages, ImageSet
+from rexnet.data.loaders import EvalBatches
+from rexnet.data.named_sets import is_named_set, load_named_set
 from rexnet.data.output_files import write_whole
 from rexnet.data.transforms import Preprocess
 from rexnet.models.variants import create_model
 from rexnet.study.figures import draw_layers
 from rexnet.study.layers import Layer, measure_layers
 from rexnet.study.networks import call_factory
+from rexnet.study.principles.rewriting import rewrite
 from rexnet.training import checkpoint
 from rexnet.training.distributed import choose_device
-
-TIMM = "timm/"
-_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +32,14 @@ class NetworkOptions:
     """Which network is measured in place of random ones, and on what."""
 
     model: str | None = None
-    """Measure this network layer by layer in place of random ones: a checkpoint, a name such as rexnet_100 or
-    timm/resnet50 (random weights unless --pretrained), or module:factory."""
+    """Measure this network layer by layer in place of random ones: a checkpoint, a name such as rexnet_100,
+    timm/resnet50 or torchvision/vgg16_bn (random weights unless --pretrained), or module:factory."""
     pretrained: bool = False
-    """Published weights for a network that is given by name; timm's are downloaded unless they are at hand."""
+    """Published weights for a network that is given by name; timm's and torchvision's are downloaded unless they are
+    at hand."""
     data: str | None = None
-    """Folder of images for --model, read with all sub-folders."""
+    """Folder of images for --model, read with all sub-folders, or a set with a name, as digits or
+    torchvision/cifar10."""
     images: int = 64
     """How many of them, evenly spread over the folder."""
     image_size: int | None = None
@@ -65,11 +68,9 @@ def measure_network(options: NetworkOptions, *, tolerance: float, output: str | 
     """Measures, and writes layers.csv, spectra.json and layers.png and .svg into the folder `output`."""
     assert options.model is not None and options.data is not None
     device = choose_device(options.device)
-    files = find_images([options.data])
-    count = min(options.images, len(files))
-    chosen = [files[index * len(files) // count] for index in range(count)]
-    model, preprocess = load_network(options)
-    layers = measure_layers(model.to(device), _batches(chosen, preprocess, device), tolerance=tolerance)
+    images = find_study_images(options.data, options.images)
+    model, preprocess = load_network(options.model, pretrained=options.pretrained, image_size=options.image_size)
+    layers = measure_layers(model.to(device), read_batches(images, preprocess, device=device), tolerance=tolerance)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "layers.csv", layers_csv(layers))
@@ -78,24 +79,27 @@ def measure_network(options: NetworkOptions, *, tolerance: float, output: str | 
     return layers
 
 
-def load_network(options: NetworkOptions) -> tuple[nn.Module, Preprocess]:
-    """The network and how its images are prepared; ValueError, one sentence, where there is none."""
-    name, size = options.model or "", options.image_size
+def load_network(name: str, *, pretrained: bool = False, image_size: int | None = None) -> tuple[nn.Module, Preprocess]:
+    """The network and how its images are prepared; ValueError, one sentence, where there is none.
+
+    `name` as in NetworkOptions. Before any of these, rewritten/ makes it anew by the paper's design principles.
+    """
     if os.path.isfile(name):
         trained = checkpoint.load(name)
-        return trained, replace(trained.preprocess, image_size_px=size or trained.preprocess.image_size_px)
-    if name.startswith(TIMM):
-        return _load_timm(name.removeprefix(TIMM), options)
-    preprocess = Preprocess(image_size_px=size or 224)
+        return trained, replace(trained.preprocess, image_size_px=image_size or trained.preprocess.image_size_px)
+    library, slash, rest = name.partition("/")
+    if slash and library in _LIBRARIES:
+        return _LIBRARIES[library](rest, pretrained, image_size)
+    preprocess = Preprocess(image_size_px=image_size or 224)
     torch.manual_seed(0)
     if ":" in name:
-        made = call_factory(name, allowed="a checkpoint, a network of rexnet models, timm/NAME")
+        made = call_factory(name, allowed="a checkpoint, a network of rexnet models, timm/NAME, torchvision/NAME")
         if not isinstance(made, nn.Module):
             raise ValueError(f"{name!r} returns {type(made).__name__}; allowed: a torch.nn.Module")
         return made, preprocess
     if name.endswith((".pt", ".pth", ".safetensors")):
-        raise ValueError(f"--model is {name!r}, and there is no such file")
-    if not options.pretrained:
+        raise ValueError(f"there is no such file as {name!r}")
+    if not pretrained:
         return create_model(name), preprocess
     from rexnet.models.published import published_for
 
@@ -105,28 +109,68 @@ def load_network(options: NetworkOptions) -> tuple[nn.Module, Preprocess]:
     return create_model(name, weights=tags[0]), preprocess
 
 
-def _load_timm(name: str, options: NetworkOptions) -> tuple[nn.Module, Preprocess]:
+def _load_timm(name: str, pretrained: bool, image_size: int | None) -> tuple[nn.Module, Preprocess]:
     import timm
     from timm.data.config import resolve_data_config
     from timm.models import is_model
 
     if not is_model(name):
-        raise ValueError(f"--model is 'timm/{name}'; timm has no network of that name")
+        raise ValueError(f"timm has no network {name!r}")
     torch.manual_seed(0)
-    model = timm.create_model(name, pretrained=options.pretrained)
+    model = timm.create_model(name, pretrained=pretrained)
     config = resolve_data_config({}, model=model)
     return model, Preprocess(
-        image_size_px=options.image_size or config["input_size"][-1],
+        image_size_px=image_size or config["input_size"][-1],
         crop_ratio=config["crop_pct"],
         mean=config["mean"],
         std=config["std"],
     )
 
 
-def _batches(files: Sequence[Path], preprocess: Preprocess, device: torch.device) -> Iterator[Tensor]:
-    remaining = iter(files)
-    while chunk := list(islice(remaining, _BATCH)):
-        yield torch.stack([preprocess(open_image(file)) for file in chunk]).to(device)
+def find_study_images(data: str, count: int) -> ImageSet:
+    """Up to `count` images, evenly spread: all those of a folder, or the validation side of a set with a name. The
+    class indices mean nothing."""
+    if is_named_set(data):
+        found = load_named_set(data)[1]
+    else:
+        files = find_images([data])
+        found = FileImages([str(file) for file in files], np.zeros(len(files)), ["any"])
+    return evenly_spread(found, count)
+
+
+def evenly_spread(images: ImageSet, count: int) -> ImageSet:
+    """`count` of the images, or all where there are no more."""
+    count = min(count, len(images))
+    return images.subset(np.arange(count) * len(images) // count)
+
+
+def read_batches(
+    images: ImageSet, preprocess: Preprocess, *, device: torch.device, batch_size: int = 16
+) -> Iterator[Tensor]:
+    """(B, 3, H, W) on the device, in order."""
+    for batch in EvalBatches(images, preprocess, batch_size=batch_size):
+        yield batch.images.to(device)
+
+
+def _load_torchvision(name: str, pretrained: bool, image_size: int | None) -> tuple[nn.Module, Preprocess]:
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        raise ValueError(f"torchvision has no classifier {name!r}")
+    torch.manual_seed(0)
+    model = models.get_model(name, weights="DEFAULT" if pretrained else None)
+    return model, Preprocess(image_size_px=image_size or 224)
+
+
+def _load_rewritten(name: str, pretrained: bool, image_size: int | None) -> tuple[nn.Module, Preprocess]:
+    if pretrained:
+        raise ValueError(f"--pretrained is asked for, but no weights fit a rewritten {name}; train it, or leave it out")
+    model, preprocess = load_network(name, image_size=image_size)
+    torch.manual_seed(0)
+    return rewrite(model, image_size_px=preprocess.image_size_px)[0], preprocess
+
+
+_LIBRARIES = {"timm": _load_timm, "torchvision": _load_torchvision, "rewritten": _load_rewritten}
 
 
 def layers_csv(layers: Sequence[Layer]) -> str:

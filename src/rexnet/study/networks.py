@@ -6,10 +6,12 @@ A block is any object with the two attributes of `Block`; `module:factory` names
 
 import importlib
 import math
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast, final
+from itertools import pairwise
+from typing import Literal, Protocol, cast, final
 
 import numpy as np
 import torch
@@ -104,6 +106,44 @@ class InvertedBottleneck:
         return out
 
 
+Placement = Literal["early", "spread", "late"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DeepNetwork:
+    """1x1 convolutions with an activation after each. Channels grow in `expand_layers` of them, each time by the same
+    factor: in the first ones, the last ones, or in ones evenly spread; the others keep their width."""
+
+    layers: int
+    expand_layers: int
+    placement: Placement
+    expands: bool = False
+    depthwise: bool = False
+
+    def widths(self, size: Size) -> list[int]:
+        """Channels before the first layer and after each."""
+        growth = (size.out_channels / size.in_channels) ** (1 / self.expand_layers)
+        return [round(size.in_channels * growth ** self._grown(layer)) for layer in range(self.layers + 1)]
+
+    def _grown(self, layer: int) -> int:
+        """How often channels have grown after so many layers."""
+        if self.placement == "early":
+            return min(layer, self.expand_layers)
+        if self.placement == "late":
+            return max(0, layer - (self.layers - self.expand_layers))
+        return (2 * layer * self.expand_layers + self.layers) // (2 * self.layers)
+
+    def weight_shapes(self, size: Size) -> list[tuple[int, int, int]]:
+        widths = self.widths(size)
+        return [(after, before, 1) for before, after in pairwise(widths)]
+
+    def __call__(self, x: Tensor, weights: Sequence[Tensor], *, activation: Function, norm: Function) -> Tensor:
+        for weight in weights:
+            x = activation(norm(convolve(x, weight)))
+        return x
+
+
 BLOCKS: dict[str, Block] = {
     "conv1x1": SingleConvolution(kernel_size=1),
     "conv3x3": SingleConvolution(kernel_size=3),
@@ -113,10 +153,19 @@ BLOCKS: dict[str, Block] = {
 
 
 def find_block(name: str) -> Block:
-    """A block of BLOCKS, or what the function named by `module:factory` returns."""
+    """A block of BLOCKS, a deep network by `deep_name`, or what the function named by `module:factory` returns."""
     if name in BLOCKS:
         return BLOCKS[name]
-    return cast(Block, call_factory(name, allowed=", ".join(BLOCKS)))
+    if match := re.fullmatch(r"(early|spread|late)_(\d+)_of_(\d+)", name):
+        expand_layers, layers = int(match[2]), int(match[3])
+        if 1 <= expand_layers <= layers:
+            return DeepNetwork(layers=layers, expand_layers=expand_layers, placement=cast(Placement, match[1]))
+    return cast(Block, call_factory(name, allowed=f"{', '.join(BLOCKS)}, late_2_of_6"))
+
+
+def deep_name(placement: Placement, expand_layers: int, *, layers: int) -> str:
+    """The name by which `find_block` knows a DeepNetwork."""
+    return f"{placement}_{expand_layers}_of_{layers}"
 
 
 def call_factory(name: str, *, allowed: str) -> object:

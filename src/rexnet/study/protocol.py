@@ -119,20 +119,34 @@ class Protocol:
         dtype = torch.float64 if self.dtype == "float64" else torch.float32
         return [torch.from_numpy(tensor).to(dtype) for tensor in tensors]
 
-    def normalise(self, x: torch.Tensor) -> torch.Tensor:
-        """Batch norm of (networks, channels, samples, height, width) without weight and bias."""
+    def normalise(self, x: torch.Tensor, samples: int) -> torch.Tensor:
+        """Batch norm without weight and bias of (networks, channels, activations x samples, height, width), with
+        statistics of each activation's own."""
         if self.norm == "none":
             return x
         if self.norm == "initial":
             return x * (1.0 + 1e-5) ** -0.5
-        variance, mean = torch.var_mean(x, dim=(2, 3, 4), correction=0, keepdim=True)
-        return (x - mean) * (variance + 1e-5).rsqrt()
+        apart = x.unflatten(2, (-1, samples))
+        variance, mean = torch.var_mean(apart, dim=(3, 4, 5), correction=0, keepdim=True)
+        return ((apart - mean) * (variance + 1e-5).rsqrt()).flatten(2, 3)
 
 
 def outputs(
-    protocol: Protocol, block: Block, *, batch: Sequence[Sequence[torch.Tensor]], activation: str
+    protocol: Protocol, block: Block, *, batch: Sequence[Sequence[torch.Tensor]], activations: Sequence[str]
 ) -> torch.Tensor:
-    """Output matrices (networks, out channels, samples x positions) of networks of one size, by `draw_tensors`."""
+    """Output matrices (activations, networks, out channels, samples x positions) of networks of one size, by
+    `draw_tensors`.
+
+    Every network is computed once, with the samples of all activations side by side: its products are then large.
+    """
     *weights, x = (torch.stack(list(parts)) for parts in zip(*batch, strict=True))
-    out = block(x, weights, activation=find_activation(activation), norm=protocol.normalise)
-    return out.flatten(2)
+    samples, functions = x.shape[2], [find_activation(name) for name in activations]
+
+    def activation(maps: torch.Tensor) -> torch.Tensor:
+        return torch.cat([function(part) for function, part in zip(functions, maps.split(samples, 2), strict=True)], 2)
+
+    def norm(maps: torch.Tensor) -> torch.Tensor:
+        return protocol.normalise(maps, samples)
+
+    out = block(x.repeat(1, 1, len(functions), 1, 1), weights, activation=activation, norm=norm)
+    return out.unflatten(2, (-1, samples)).movedim(2, 0).flatten(3)

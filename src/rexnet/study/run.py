@@ -38,25 +38,43 @@ class RankConfig:
     network: NetworkOptions = field(default_factory=NetworkOptions)
 
     def __post_init__(self) -> None:
-        ours = self.networks >= CHUNK and self.networks % CHUNK == 0
-        require(ours, "networks", self.networks, f"a multiple of {CHUNK}, which share a row of the table")
-        require(self.processes >= 1 or self.processes == -1, "processes", self.processes, "1 or more, or -1")
+        check_amounts(self.networks, self.processes)
         local = self.backend in ("loky", "threading")
         require(self.address is None or not local, "address", self.address, "with --backend dask or ray only")
 
 
+def check_amounts(networks: int, processes: int) -> None:
+    """Raises OptionError for --networks and --processes that cannot be."""
+    ours = networks >= CHUNK and networks % CHUNK == 0
+    require(ours, "networks", networks, f"a multiple of {CHUNK}, which share a row of the table")
+    require(processes >= 1 or processes == -1, "processes", processes, "1 or more, or -1")
+
+
 def study(config: RankConfig) -> list[Cell]:
     """Brings the folder's table up to date, and writes ranks.csv, summary.csv and figure.png and .svg from it."""
-    folder = Path(config.output)
+    folder = make_folder(config.output)
+    workers = Workers(processes=config.processes, backend=config.backend, address=config.address)
+    cells = measure_cells(config.protocol, networks=config.networks, folder=folder, workers=workers)
+    draw_study(cells, folder / "figure")
+    return cells
+
+
+def make_folder(output: str) -> Path:
+    """The folder of a study. ValueError where a file is in its place."""
+    folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output is {printable(folder)!r}, a file; allowed: a folder, new or of an earlier study")
     folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def measure_cells(protocol: Protocol, *, networks: int, folder: Path, workers: Workers) -> list[Cell]:
+    """Brings ranks.csv of the folder to so many networks a cell, telling how it goes, and writes summary.csv."""
     path = folder / RANKS
-    total = len(list_tasks(config.protocol, config.networks)) * len(config.protocol.activations)
-    workers = Workers(processes=config.processes, backend=config.backend, address=config.address)
+    total = len(list_tasks(protocol, networks)) * len(protocol.activations)
     began = told = time.monotonic()
     first = None
-    for rows in sweep(config.protocol, networks=config.networks, path=path, workers=workers):
+    for rows in sweep(protocol, networks=networks, path=path, workers=workers):
         first = rows if first is None else first
         now = time.monotonic()
         if now - told > _SECONDS_BETWEEN_NEWS:
@@ -64,5 +82,4 @@ def study(config: RankConfig) -> list[Cell]:
             logger.info("%s of %s rows, about %.0f minutes left", f"{rows:,}", f"{total:,}", left / 60)
     cells = summarise(*read_rows(path))
     write_whole(folder / "summary.csv", summary_csv(cells))
-    draw_study(cells, folder / "figure")
     return cells

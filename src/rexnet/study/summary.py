@@ -1,14 +1,12 @@
 """From the rows of the study's CSV to mean, spread and confidence interval of each cell."""
 
-import csv
 import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from rexnet.data.decode import printable
-from rexnet.study.sweep import COLUMNS, HEADER
+from rexnet.study.sweep import COLUMNS, KIND
+from rexnet.study.tables import read_table
 
 _SUMS = COLUMNS.index("rank_ratio_sum")
 """The column from which on a row holds sums over its networks."""
@@ -36,13 +34,7 @@ class Cell:
 
 def read_rows(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]]:
     """Columns and whole rows of the study's CSV; a torn last line is left out."""
-    path = Path(path)
-    text = path.read_text(encoding="utf-8")
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    if len(lines) < 2 or not lines[0].startswith(HEADER):
-        raise ValueError(f"{printable(path)} is no table of the rank study; allowed: what rexnet study rank wrote")
-    columns, *rows = csv.reader(lines[1:])
-    return columns, rows
+    return read_table(path, kind=KIND)
 
 
 def summarise(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[Cell]:

@@ -1,33 +1,26 @@
 """The study over all cells, into a CSV that can be stopped, resumed and extended, on one machine or many."""
 
-import csv
-import io
-import json
-import logging
 import math
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import torch
 
-from rexnet.data.decode import printable
-from rexnet.data.output_files import write_whole
 from rexnet.study.networks import find_block, generator_for
 from rexnet.study.protocol import Protocol, outputs
 from rexnet.study.rank import count_rank, effective_rank, nuclear_norm, numerical_rank, singular_values, stable_rank
-
-logger = logging.getLogger(__name__)
+from rexnet.study.tables import append_rows, open_table
 
 CHUNK = 50
 """Networks of a row. Fixed, so that the same networks share a row however many there are."""
 COLUMNS = ("block", "activation", "ratio", "first_network", "networks", "rank_ratio_sum", "rank_ratio_square_sum")
 SPECTRUM_COLUMNS = ("effective_rank_ratio_sum", "stable_rank_ratio_sum", "nuclear_norm_sum")
-HEADER = "# rexnet study rank "
-"""A table begins with this and its protocol."""
+KIND = "rexnet study rank"
+"""Of the table."""
 Backend = Literal["loky", "threading", "dask", "ray"]
 
 
@@ -75,17 +68,22 @@ def _measure(protocol: Protocol, task: Task) -> list[list[str]]:
         generator = generator_for(protocol.seed, task.block, ratio=task.ratio, network=network)
         size = protocol.draw_size(block, ratio=task.ratio, generator=generator)
         by_size.setdefault(size, []).append(protocol.draw_tensors(block, size, generator))
-    rows = []
-    for activation in protocol.activations:
-        # Inner widths differ from network to network; the outputs of one size are ranked together nonetheless.
-        by_shape: dict[torch.Size, list[torch.Tensor]] = {}
-        for batch in by_size.values():
-            matrices = outputs(protocol, block, batch=batch, activation=activation)
-            by_shape.setdefault(matrices.shape[1:], []).append(matrices)
-        figures = [figure for parts in by_shape.values() for figure in _figures(torch.cat(parts), protocol)]
-        sums = [math.fsum(column) for column in zip(*figures, strict=True)]
-        rows.append([task.block, activation, repr(task.ratio), str(task.first), str(CHUNK), *map(repr, sums)])
-    return rows
+    # Inner widths differ from network to network; the outputs of one size are ranked together nonetheless.
+    by_shape: dict[torch.Size, list[torch.Tensor]] = {}
+    for batch in by_size.values():
+        matrices = outputs(protocol, block, batch=batch, activations=protocol.activations)
+        by_shape.setdefault(matrices.shape[2:], []).append(matrices)
+    figures: list[list[tuple[float, ...]]] = [[] for _ in protocol.activations]
+    for parts in by_shape.values():
+        matrices = torch.cat(parts, 1)
+        found = iter(_figures(matrices.flatten(0, 1), protocol))
+        for of_activation in figures:
+            of_activation += islice(found, matrices.shape[1])
+    head = [repr(task.ratio), str(task.first), str(CHUNK)]
+    return [
+        [task.block, activation, *head, *(repr(math.fsum(column)) for column in zip(*part, strict=True))]
+        for activation, part in zip(protocol.activations, figures, strict=True)
+    ]
 
 
 def _figures(matrices: torch.Tensor, protocol: Protocol) -> list[tuple[float, ...]]:
@@ -107,50 +105,14 @@ def sweep(protocol: Protocol, *, networks: int, path: str | os.PathLike[str], wo
     ValueError for a file of another protocol.
     """
     columns = (*COLUMNS, *(SPECTRUM_COLUMNS if protocol.spectra else ()))
-    header = f"{HEADER}{json.dumps(protocol.as_dict())}\n{','.join(columns)}\n"
     tasks, each = list_tasks(protocol, networks), len(protocol.activations)
-    path = Path(path)
-    done = _open_table(path, header, each)
+    done = open_table(path, kind=KIND, settings=protocol.as_dict(), columns=columns, rows_a_task=each)
     yield done * each
-    remaining = tasks[done:]
-    if not remaining:
-        return
-    with path.open("a", encoding="utf-8", newline="") as file:
-        for number, rows in enumerate(run_tasks(protocol, remaining, workers), start=done + 1):
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows(rows)
-            file.write(text.getvalue())
-            file.flush()
-            yield number * each
-
-
-def _open_table(path: Path, header: str, rows_a_task: int) -> int:
-    """Makes the table or cuts it back to its last whole task; returns the number of tasks in it."""
-    if not path.exists() or not path.stat().st_size:
-        write_whole(path, header)
-        return 0
-    content = path.read_bytes()
-    wanted = header.encode("utf-8")
-    if not content.startswith(wanted):
-        raise ValueError(f"{printable(path)} {_difference(content, header)}; name another file or move this one away")
-    lines = content[len(wanted) :].split(b"\n")[:-1]
-    whole = len(lines) // rows_a_task
-    end = len(wanted) + sum(len(line) + 1 for line in lines[: whole * rows_a_task])
-    if end < len(content):
-        logger.info("%s ends in the middle of a task, which is made anew", printable(path))
-        os.truncate(path, end)
-    return whole
-
-
-def _difference(content: bytes, header: str) -> str:
-    first, wanted = content.split(b"\n", 1)[0].decode("utf-8", "replace"), header.split("\n", 1)[0]
-    try:
-        have = json.loads(first.removeprefix(HEADER))
-        asked = json.loads(wanted.removeprefix(HEADER))
-        name = next(name for name in asked if have.get(name) != asked[name])
-    except (ValueError, StopIteration, AttributeError):
-        return "is no table of the rank study"
-    return f"was made with --{name.replace('_', '-')} {have.get(name)}, not {asked[name]}"
+    if done >= len(tasks):
+        return  # and no worker is started
+    for number, rows in enumerate(run_tasks(protocol, tasks[done:], workers), start=done + 1):
+        append_rows(path, rows)
+        yield number * each
 
 
 def run_tasks(protocol: Protocol, tasks: list[Task], workers: Workers) -> Iterator[list[list[str]]]:

@@ -1,0 +1,87 @@
+"""Appends what `rexnet study factors` or `rexnet study depth` measured to results/, and copies its figure to docs/."""
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+import records
+from rexnet.study.factor_run import TABLE, FactorConfig, read_factors, summarise
+from rexnet.study.factors import FACTORS
+from rexnet.study.run import RANKS
+from rexnet.study.summary import cell_means, read_rows
+
+IMAGES = Path(__file__).parent.parent / "docs/images"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """`python benchmarks/record_study.py factors factor_study`"""
+
+    what: Annotated[Literal["factors", "depth"], tyro.conf.Positional]
+    study: Annotated[Path, tyro.conf.Positional]
+    """Folder that the command wrote."""
+
+
+def factors(folder: Path) -> list[dict[str, Any]]:
+    """A row a network."""
+    settings = settings_of(folder / TABLE)
+    chosen = {name: value for name, value in settings.items() if name != "data"}
+    measured = read_factors(folder / TABLE)
+    if len(measured) < len(FACTORS):
+        sys.exit(f"{folder / TABLE} has no seed with all networks")
+    means = ("top1", "top1_step", "nuclear_norm", "nuclear_norm_step", "effective_rank")
+    found = []
+    for one in summarise(measured, FactorConfig(data=settings["data"], **chosen)):
+        runs = [row for row in measured if row.network == one.factor.name][: one.seeds]
+        figures = {name: value and value._asdict() for name in means for value in [getattr(one, name)]}
+        sizes = {"channels": one.channels, "macs": one.macs, "parameters": runs[0].parameters, "seeds": one.seeds}
+        spent = {"samples": runs[0].samples, "minutes": round(sum(row.seconds for row in runs) / 60, 1)}
+        found.append({"network": one.factor.name, "title": one.factor.title, **sizes, **figures, **spent, **settings})
+    return found
+
+
+def depth(folder: Path) -> list[dict[str, Any]]:
+    """A row a kind of network."""
+    settings, rows = settings_of(folder / RANKS), read_rows(folder / RANKS)[1]
+    found = []
+    for block in settings.pop("blocks"):
+        means = {name: round(next(iter(curve.values())), 4) for name, curve in cell_means(rows, block).items()}
+        networks = sum(int(row[4]) for row in rows if row[0] == block) // len(means)
+        found.append({"block": block, "rank_ratio": means, "networks": networks, "protocol": settings})
+    return found
+
+
+def settings_of(table: Path) -> dict[str, Any]:
+    """What the first line of a table of the study says of its making."""
+    head = table.read_text().split("\n", 1)[0]
+    return json.loads(head[head.index("{") :])
+
+
+def environment_of(folder: Path) -> dict[str, Any]:
+    """Of the first training run in the folder, or else of this process."""
+    environment = records.provenance("cpu")
+    for file in sorted(folder.glob("runs/*/environment.json"))[:1]:
+        trained = json.loads(file.read_text())
+        device = records.device_name("cpu") if trained["device"] == "cpu" else trained["device"]
+        environment |= {name: trained[name] for name in ("threads", "python", "torch", "torchvision", "timm")}
+        environment |= {"date": trained["time"][:10], "commit": records.short_commit(trained["commit"])}
+        environment |= {"device": device}
+    return environment
+
+
+def main() -> None:
+    options = tyro.cli(Options, description=__doc__)
+    rows = {"factors": factors, "depth": depth}[options.what](options.study)
+    environment = environment_of(options.study)
+    for row in rows:
+        records.append(options.what, {**row, **environment})
+    shutil.copyfile(options.study / "figure.png", IMAGES / f"{options.what}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""`rexnet study factors`: trains the networks of Table 2 and measures their final features, over several seeds."""
+
+import logging
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import torch
+import tyro
+
+from rexnet.data.image_sets import load_image_sets
+from rexnet.data.option_checks import require
+from rexnet.data.output_files import write_whole
+from rexnet.models.cost import measure_cost
+from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.study.factors import FACTORS, IMAGE_PX, Factor, network
+from rexnet.study.figures import draw_factors
+from rexnet.study.network_run import evenly_spread, read_batches
+from rexnet.study.run import make_folder
+from rexnet.study.spectra import BATCH, final_features, spectrum_of, take_statistics
+from rexnet.study.tables import append_rows, csv_text, open_table, read_table
+from rexnet.training import checkpoint
+from rexnet.training.classify import train
+from rexnet.training.config import TrainConfig
+from rexnet.training.distributed import choose_device
+from rexnet.training.recipes import small_image
+from rexnet.training.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+TABLE, KIND = "factors.csv", "rexnet study factors"
+_RECIPE = small_image()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorConfig:
+    """Trains the four two-bottleneck networks of the paper's Table 2 and measures top-1 and nuclear norm."""
+
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """Labelled images as for rexnet train; the paper has torchvision/cifar100."""
+    output: str = "factor_study"
+    """Folder for tables, figure and run folders. A stopped study goes on there; one with more --seeds is extended."""
+    seeds: int = 3
+    """Each network is trained so often; the networks of a seed see the same images in the same order."""
+    scale: float = 1.0
+    """MACs as a share of the published ones; smaller networks keep all ratios."""
+    epochs: int = _RECIPE.schedule.epochs
+    """Passes over the training images, by the recipe small-image."""
+    shots: int | None = None
+    """Train on so many images of each class only, others for every seed."""
+    images: int = 2000
+    """Held-back images whose features are measured, evenly spread."""
+    untrained: bool = False
+    """Measure the networks as training would begin, and train nothing."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    threads: int | None = None
+    """CPU threads of PyTorch; None leaves its choice."""
+
+    def __post_init__(self) -> None:
+        require(self.seeds >= 1, "seeds", self.seeds, "1 or more")
+        require(0 < self.scale <= 4, "scale", self.scale, "above 0, up to 4")
+        require(self.images >= 2, "images", self.images, "2 or more")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+        for name in ("epochs", "shots"):
+            default = type(self).__dataclass_fields__[name].default
+            idle = self.untrained and getattr(self, name) != default
+            require(not idle, name, getattr(self, name), f"{default} beside --untrained, which trains nothing")
+        self.training(FACTORS[0], seed=0)
+
+    @cached_property
+    def networks(self) -> dict[str, RexNetConfig]:
+        """By the names of FACTORS."""
+        return {factor.name: network(factor, scale=self.scale) for factor in FACTORS}
+
+    def training(self, factor: Factor, *, seed: int) -> TrainConfig:
+        """The recipe small-image on the network of `factor`, continued where it was stopped."""
+        output = str(Path(self.output, "runs", f"{factor.name}-{seed}"))
+        machine = {"seed": seed, "device": self.device, "threads": self.threads}
+        return replace(
+            _RECIPE,
+            data=self.data,
+            network=replace(_RECIPE.network, model=self.networks[factor.name].name),
+            input=replace(_RECIPE.input, shots=self.shots),
+            schedule=replace(_RECIPE.schedule, epochs=self.epochs),
+            run=replace(_RECIPE.run, **machine, output=output, resume=True),
+        )
+
+    def settings(self, data: str) -> dict[str, object]:
+        """What decides the rows of the table, `data` being the set in words."""
+        names = ("scale", "epochs", "shots", "images", "untrained")
+        return {"data": data, **{name: getattr(self, name) for name in names}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A row of factors.csv: one network from one seed. `samples` and the figures after it are of its final features."""
+
+    network: str
+    seed: int
+    macs: int
+    parameters: int
+    top1: float | None
+    """Percent of the held-back images after the last epoch; None if it was not trained."""
+    samples: int
+    nuclear_norm: float
+    effective_rank: float
+    stable_rank: float
+    seconds: float
+    """Of everything."""
+
+
+COLUMNS = tuple(field.name for field in fields(Measured))
+
+
+class Mean(NamedTuple):
+    """Over seeds."""
+
+    mean: float
+    deviation: float | None
+    """Standard deviation; None of a single seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorSummary:
+    """One network over its seeds. A step is the difference to the network above from the same seed."""
+
+    factor: Factor
+    channels: tuple[int, ...]
+    """Of the stem and after each bottleneck."""
+    macs: int
+    seeds: int
+    top1: Mean | None
+    top1_step: Mean | None
+    nuclear_norm: Mean
+    nuclear_norm_step: Mean | None
+    effective_rank: Mean
+
+
+def study_factors(config: FactorConfig) -> list[FactorSummary]:
+    """Brings factors.csv up to date, a row a network and seed, and writes summary.csv and figure.png and .svg."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = choose_device(config.device)
+    settings = config.settings(load_image_sets(config.data).description)
+    path = make_folder(config.output) / TABLE
+    done = open_table(path, kind=KIND, settings=settings, columns=COLUMNS)
+    tasks = [(seed, factor) for seed in range(config.seeds) for factor in FACTORS]
+    for number, (seed, factor) in enumerate(tasks[done:], start=done + 1):
+        logger.info("network %d of %d: %s, seed %d", number, len(tasks), factor.name, seed)
+        append_rows(path, [asdict(_measure(config, factor, seed=seed, device=device)).values()])
+    summaries = summarise(read_factors(path), config)
+    write_whole(path.with_name("summary.csv"), _summary_csv(summaries))
+    draw_factors(summaries, path.with_name("figure"))
+    return summaries
+
+
+def _measure(config: FactorConfig, factor: Factor, *, seed: int, device: torch.device) -> Measured:
+    began = time.perf_counter()
+    sets = load_image_sets(config.data, seed=seed)
+    training = config.training(factor, seed=seed)
+    layers = replace(config.networks[factor.name], num_classes=len(sets.classes))
+    torch.manual_seed(seed)
+    model, top1 = RexNet(layers), None
+    if not config.untrained:
+        train(training, layers=layers)
+        run = RunFolder(training.run.output or "")
+        model, top1 = checkpoint.load(run.last), run.rows()[-1]["val_top1"]
+    batches = partial(
+        read_batches,
+        evenly_spread(sets.val, config.images),
+        training.input.preprocess(),
+        device=device,
+        batch_size=BATCH,
+    )
+    model.to(device)
+    if config.untrained:
+        take_statistics(model, batches())
+    spectrum = spectrum_of(final_features(model, batches()), network=factor.name, trained=not config.untrained)
+    cost = measure_cost(model, IMAGE_PX)
+    return Measured(
+        network=factor.name,
+        seed=seed,
+        macs=cost.macs,
+        parameters=cost.parameters,
+        top1=top1,
+        samples=spectrum.samples,
+        nuclear_norm=spectrum.nuclear_norm,
+        effective_rank=spectrum.effective_rank,
+        stable_rank=spectrum.stable_rank,
+        seconds=round(time.perf_counter() - began, 1),
+    )
+
+
+def read_factors(path: Path) -> list[Measured]:
+    """The whole rows of a factors.csv."""
+    columns, rows = read_table(path, kind=KIND)
+    kinds: dict[str, Any] = {"network": str, "seed": int, "macs": int, "parameters": int, "samples": int}
+    found = []
+    for row in rows:
+        texts = zip(columns, row, strict=True)
+        values: dict[str, Any] = {name: kinds.get(name, float)(text) if text else None for name, text in texts}
+        found.append(Measured(**values))
+    return found
+
+
+def summarise(rows: Sequence[Measured], config: FactorConfig) -> list[FactorSummary]:
+    """In the order of FACTORS; a last seed that `rows` has not all networks of is left out."""
+    rows = rows[: len(rows) // len(FACTORS) * len(FACTORS)]
+    found: list[FactorSummary] = []
+    above: dict[int, Measured] = {}
+    for factor in FACTORS:
+        runs = {row.seed: row for row in rows if row.network == factor.name}
+        blocks = config.networks[factor.name].blocks
+        found.append(
+            FactorSummary(
+                factor=factor,
+                channels=(blocks[0].in_channels, *(block.out_channels for block in blocks)),
+                macs=next(iter(runs.values())).macs,
+                seeds=len(runs),
+                top1=None if config.untrained else _mean(runs, "top1"),
+                top1_step=None if config.untrained or not above else _mean(runs, "top1", above=above),
+                nuclear_norm=_mean(runs, "nuclear_norm"),
+                nuclear_norm_step=_mean(runs, "nuclear_norm", above=above) if above else None,
+                effective_rank=_mean(runs, "effective_rank"),
+            )
+        )
+        above = runs
+    return found
+
+
+def _mean(runs: Mapping[int, Measured], name: str, *, above: Mapping[int, Measured] | None = None) -> Mean:
+    """Of a figure of the runs, which are by seed, or of how far it lies from that of the runs `above`."""
+    values = [getattr(run, name) - (getattr(above[seed], name) if above else 0.0) for seed, run in runs.items()]
+    return Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+def _summary_csv(summaries: Sequence[FactorSummary]) -> str:
+    means = ("top1", "top1_step", "nuclear_norm", "nuclear_norm_step", "effective_rank")
+    head = ["network", "channels", "macs", "macs_published", "seeds", "top1_published", "nuclear_norm_published"]
+    rows: list[list[object]] = [[*head, *(f"{name}_{what}" for name in means for what in Mean._fields)]]
+    for summary in summaries:
+        factor = summary.factor
+        row = [factor.name, "-".join(map(str, summary.channels)), summary.macs, round(factor.macs), summary.seeds]
+        figures = [value for name in means for value in getattr(summary, name) or (None, None)]
+        texts = [None if value is None else f"{value:.6g}" for value in figures]
+        rows.append([*row, factor.top1, factor.nuclear_norm, *texts])
+    return csv_text(rows)

@@ -1,0 +1,181 @@
+"""The paper's design principles as rules that a network's layers keep or break."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+from rexnet.data.option_checks import require
+from rexnet.study.principles.bottlenecks import find_bottlenecks, is_pointwise, layer_of
+from rexnet.study.principles.tracing import UNSEEN, Layer, Operation, Trace, trace
+
+Rule = Literal["expansion", "block ratio", "activation", "penultimate"]
+RULES: dict[Rule, str] = {
+    "expansion": "a 1x1 convolution before a spatial one expands its input at most 6 times (section 3, rule 1)",
+    "block ratio": "input over output channels of a block with a depthwise convolution is near 1 (section 3, rule 2)",
+    "activation": "SiLU, ELU or their like follow 1x1 and 3x3 convolutions, and not depthwise ones (section 3, rule 3)",
+    "penultimate": "what enters the classifier has no fewer channels than there are classes (v1; softmax bottleneck)",
+}
+SIMPLE = ("relu", "relu6", "leaky_relu", "prelu", "hardtanh")
+"""Activations of straight pieces, which expand the rank least in the paper's Fig. 1."""
+COMPLICATED = ("silu", "hardswish", "elu", "softplus", "gelu", "mish")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """From where on a rule is broken."""
+
+    greatest_expansion: float = 6.0
+    """Output over input channels of a 1x1 convolution before a depthwise, 3x3 or larger one; 6 is the paper's."""
+    least_block_ratio: float = 0.8
+    """Input over output channels of a block with a depthwise convolution. The paper says "nearer 1"; 0.8 is what its
+    Table 2 raises 0.22 to."""
+
+    def __post_init__(self) -> None:
+        require(self.greatest_expansion >= 1, "greatest_expansion", self.greatest_expansion, "1 or more")
+        ratio = self.least_block_ratio
+        require(0 < ratio <= 1, "least_block_ratio", ratio, "above 0 and at most 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A layer that breaks a rule."""
+
+    layer: str
+    kind: str
+    in_channels: int
+    out_channels: int
+    macs: int
+    rule: Rule
+    found: str
+    """The number, or the activation, that breaks it."""
+    remedy: str
+
+    @property
+    def ratio(self) -> float:
+        """Input over output channels, of the layer or, for "block ratio", of its block."""
+        return 1.0 if "depthwise" in self.kind else self.in_channels / self.out_channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What breaks the rules, in the order of the layers."""
+
+    findings: tuple[Finding, ...]
+    layers: int
+    blocks: int
+    """With a depthwise convolution."""
+    macs: int
+    image_size_px: int
+    unseen: tuple[str, ...] = field(default=())
+    """Layers whose activation could not be told, and of which the rule about activations says nothing."""
+
+    def by_rule(self) -> dict[Rule, int]:
+        counts = Counter(finding.rule for finding in self.findings)
+        return {rule: counts[rule] for rule in RULES}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        findings = [{**asdict(finding), "ratio": round(finding.ratio, 6)} for finding in self.findings]
+        return {**asdict(self), "findings": findings, "by_rule": self.by_rule(), "rules": RULES}
+
+
+def advise(model: nn.Module, *, image_size_px: int = 224, limits: Limits | None = None) -> Advice:
+    """Which layers of a network break which rule. ValueError for a network that cannot be followed on an image."""
+    found = trace(model, image_size_px)
+    layers = list(found.layers())
+    blocks = list(find_bottlenecks(found))
+    limits = limits or Limits()
+    findings = [
+        *_expansions(found, limits),
+        *_block_ratios(found, limits),
+        *_activations(found),
+        *_penultimate(layers),
+    ]
+    places = {operation.module: place for place, (operation, _) in enumerate(layers)}
+    return Advice(
+        findings=tuple(sorted(findings, key=lambda finding: places[finding.layer])),
+        layers=len(layers),
+        blocks=len(blocks),
+        macs=found.macs(),
+        image_size_px=image_size_px,
+        unseen=tuple(
+            operation.module
+            for operation, layer in layers
+            if layer.kind != "linear" and not operation.pooled and found.activation_after(operation) == UNSEEN
+        ),
+    )
+
+
+def _finding(operation: Operation, rule: Rule, *, found: str, remedy: str, in_channels: int | None = None) -> Finding:
+    layer = layer_of(operation)
+    return Finding(
+        layer=operation.module,
+        kind=layer.kind,
+        in_channels=in_channels or layer.in_channels,
+        out_channels=layer.out_channels,
+        macs=layer.macs,
+        rule=rule,
+        found=found,
+        remedy=remedy,
+    )
+
+
+def _expansions(trace: Trace, limits: Limits) -> Iterator[Finding]:
+    for operation, layer in trace.layers():
+        expansion = layer.out_channels / layer.in_channels
+        if not is_pointwise(operation) or expansion <= limits.greatest_expansion:
+            continue
+        if any(layer_of(follower).kernel_size > 1 for follower in trace.next_layers(operation)):
+            least = -(-layer.out_channels // limits.greatest_expansion)
+            remedy = f"input of {least:.0f} or more"
+            yield _finding(operation, "expansion", found=f"expansion {expansion:.1f}", remedy=remedy)
+
+
+def _block_ratios(trace: Trace, limits: Limits) -> Iterator[Finding]:
+    blocks = list(find_bottlenecks(trace))
+    first, last = (blocks[0].out_channels, blocks[-1].out_channels) if blocks else (0, 0)
+    step = (last - first) / max(1, len(blocks) - 1)
+    for place, block in enumerate(blocks):
+        if block.ratio < limits.least_block_ratio:
+            before, after = (round(first + step * index) for index in (place - 1, place))
+            yield _finding(
+                block.project,
+                "block ratio",
+                found=f"block ratio {block.ratio:.2f}",
+                remedy=_on_the_line(block.ratio, before, after) if place else "wider input or narrower output",
+                in_channels=block.in_channels,
+            )
+
+
+def _on_the_line(ratio: float, before: int, after: int) -> str:
+    """What a straight line from the first block's output channels to the last one's makes of a block: where channels
+    are few, it too has low ratios."""
+    if before < 1.05 * ratio * after:
+        return "a line is no better"
+    return f"line: {before} -> {after}"
+
+
+def _activations(trace: Trace) -> Iterator[Finding]:
+    for operation, layer in trace.layers():
+        if operation.pooled:
+            continue
+        activation = trace.activation_after(operation)
+        if layer.depthwise and activation in COMPLICATED:
+            remedy = "ReLU6"
+            yield _finding(operation, "activation", found=f"{activation} after depthwise", remedy=remedy)
+        elif _is_dense_convolution(layer) and activation in SIMPLE:
+            yield _finding(operation, "activation", found=f"{activation} after {layer.kind}", remedy="SiLU")
+
+
+def _is_dense_convolution(layer: Layer) -> bool:
+    return layer.dense and layer.kind != "linear"
+
+
+def _penultimate(layers: list[tuple[Operation, Layer]]) -> Iterator[Finding]:
+    operation, layer = layers[-1]
+    if operation.pooled and layer.ratio < 1:
+        remedy = f"{layer.out_channels} or more before it"
+        yield _finding(operation, "penultimate", found=f"penultimate {layer.ratio:.2f}", remedy=remedy)

@@ -1,0 +1,40 @@
+"""What differs between a network and its rewriting, and why."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Reason = Literal["line", "expand input", "activation", "penultimate", "budget"]
+WHY: dict[Reason, str] = {
+    "line": "channels grow by the same step from layer to layer, so that no layer expands much (section 3, rule 2)",
+    "expand input": "the input of a layer that expands is widened (v1; section 3, rule 1)",
+    "activation": "SiLU follows 1x1 and 3x3 convolutions; what follows a depthwise one stays (section 3, rule 3)",
+    "penultimate": "more channels enter the classifier (v1)",
+    "budget": "scaled, so that the multiply-accumulates stay what they were",
+}
+
+Parts = dict[str, tuple[str, str]]
+"""By layer or block its channels, as "64 -> 256", and the activations that follow, in the order of computing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What became of a layer or block."""
+
+    layer: str
+    before: str
+    """Channels and activations; "" for a layer that is new."""
+    after: str
+    reasons: tuple[Reason, ...]
+
+
+def list_changes(before: Parts, after: Parts, reason_of: Callable[[str], Reason]) -> Iterator[Change]:
+    """`reason_of` says why the channels of a layer differ."""
+    for name, new in after.items():
+        old = before.get(name)
+        if old is None:
+            yield Change(layer=name, before="", after=", ".join(new), reasons=("penultimate", "activation"))
+        elif old != new:
+            channels: tuple[Reason, ...] = () if old[0] == new[0] else (reason_of(name),)
+            activations: tuple[Reason, ...] = () if old[1] == new[1] else ("activation",)
+            yield Change(layer=name, before=", ".join(old), after=", ".join(new), reasons=channels + activations)

@@ -1,0 +1,142 @@
+"""A known network rewritten by the paper's principles at the cost it had."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from math import sqrt
+from typing import Any
+
+from torch import nn
+
+from rexnet.models.cost import measure_cost
+from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.study.principles.chains import by_the_rules, chain_cost, chain_parts, read_chain, with_parameters
+from rexnet.study.principles.changes import WHY, Change, Reason, list_changes
+from rexnet.study.principles.dense import layer_parts, plan_dense
+from rexnet.study.principles.tracing import Trace, image_channels, trace
+
+_TOLERANCE = 0.0025
+"""Of the multiply-accumulates: near enough to stop. What whole channels allow may be further off, to _FARTHEST."""
+_FARTHEST = 0.02
+_STEPS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    macs: int
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewriting:
+    """What was changed and why, and what it costs."""
+
+    changes: tuple[Change, ...]
+    before: Size
+    after: Size
+    image_size_px: int
+    left: tuple[str, ...] = ()
+    """What should change by the rules and cannot."""
+    config: RexNetConfig | None = None
+    """Of a network that is a list of BlockSpec now."""
+
+    @property
+    def why(self) -> dict[Reason, str]:
+        """The reasons that occur, in sentences."""
+        reasons = {reason for change in self.changes for reason in change.reasons}
+        return {reason: text for reason, text in WHY.items() if reason in reasons}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "why": self.why}
+
+
+def rewrite(model: nn.Module, *, image_size_px: int = 224, name: str = "rewritten") -> tuple[nn.Module, Rewriting]:
+    """The network by the rules with the multiply-accumulates it has at this size, and the report; `model` stays.
+
+    A chain of depthwise blocks (MobileNetV1, V2) becomes a RexNet of that `name`; a network of dense convolutions
+    (ResNet50, VGG16) keeps its modules, with other numbers. All layers that change begin with random weights.
+    ValueError, one sentence, for a network that is neither.
+    """
+    found = trace(model, image_size_px)
+    if (chain := read_chain(model, found, image_size_px)) is not None:
+        return _rewrite_chain(model, chain, image_size_px, name)
+    if any(layer.depthwise for _, layer in found.layers()):
+        raise ValueError(
+            "the network has depthwise convolutions but is no chain of stem, blocks without gates, 1x1 convolution and "
+            "classifier; allowed: such chains, and networks of dense convolutions"
+        )
+    return _rewrite_dense(model, found, image_size_px)
+
+
+def _rewrite_chain(model: nn.Module, chain: RexNetConfig, image_size_px: int, name: str) -> tuple[nn.Module, Rewriting]:
+    before = chain_cost(chain, image_size_px)
+
+    def at(step: float) -> RexNetConfig:
+        return with_parameters(by_the_rules(chain, step), before.parameters, image_size_px)
+
+    steep = 2 * max(block.out_channels for block in chain.blocks) / len(chain.blocks)
+    step = solve(lambda value: chain_cost(at(value), image_size_px).macs, before.macs, greatest=steep)
+    made = replace(at(step), name=name)
+    network = RexNet(made)
+    wider = made.penultimate_channels > chain.penultimate_channels
+
+    def reason_of(part: str) -> Reason:
+        return "penultimate" if part == "penultimate" and wider else "line"
+
+    report = Rewriting(
+        changes=tuple(list_changes(chain_parts(chain), chain_parts(made), reason_of)),
+        before=size(model, image_size_px),
+        after=size(network, image_size_px),
+        image_size_px=image_size_px,
+        config=made,
+    )
+    return network, report
+
+
+def _rewrite_dense(model: nn.Module, found: Trace, image_size_px: int) -> tuple[nn.Module, Rewriting]:
+    plan = plan_dense(model, found)
+    shapes = deepcopy(model).to("meta")
+
+    def at(scale: float, start: nn.Module) -> nn.Module:
+        scaled = deepcopy(start)
+        plan.apply(scaled, scale)
+        return scaled
+
+    before = size(model, image_size_px)
+    scale = solve(lambda value: size(at(value, shapes), image_size_px).macs, before.macs, greatest=2.0)
+    network = at(scale, model)
+    report = Rewriting(
+        changes=tuple(list_changes(layer_parts(found), layer_parts(trace(network, image_size_px)), plan.reason_of)),
+        before=before,
+        after=size(network, image_size_px),
+        image_size_px=image_size_px,
+        left=plan.left,
+    )
+    return network, report
+
+
+def solve(cost: Callable[[float], int], target: int, *, greatest: float) -> float:
+    """Where the rising `cost` is nearest to `target` between 0 and `greatest`.
+
+    A cost that grows about with the square is nearly straight under the root, and so found in a few steps.
+    """
+    ends = [(place, sqrt(cost(place))) for place in (0.0, greatest)]
+    best = min(ends, key=lambda end: abs(end[1] - sqrt(target)))
+    for _ in range(_STEPS):
+        (low, under), (high, over) = ends
+        if abs(best[1] ** 2 - target) <= _TOLERANCE * target or not under < sqrt(target) < over:
+            break
+        share = (sqrt(target) - under) / (over - under)
+        middle = low + (high - low) * min(max(share, 0.05), 0.95)
+        found = (middle, sqrt(cost(middle)))
+        best = min(best, found, key=lambda end: abs(end[1] - sqrt(target)))
+        ends = [found, ends[1]] if found[1] < sqrt(target) else [ends[0], found]
+    if abs(best[1] ** 2 - target) > _FARTHEST * target:
+        raise ValueError(f"no width comes within 2 % of {target / 1e6:.1f} M multiply-accumulates; it is too small")
+    return best[0]
+
+
+def size(model: nn.Module, image_size_px: int) -> Size:
+    cost = measure_cost(model, image_size_px, image_channels(model))
+    return Size(macs=cost.macs, parameters=sum(parameter.numel() for parameter in model.parameters()))

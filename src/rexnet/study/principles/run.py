@@ -1,0 +1,68 @@
+"""`rexnet study advise` and `rexnet study rewrite`: from a network's name to the report."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from rexnet.data.decode import printable
+from rexnet.data.option_checks import require
+from rexnet.data.output_files import write_whole
+from rexnet.study.network_run import load_network
+from rexnet.study.principles.advice import Advice, Limits, advise
+from rexnet.study.principles.rewriting import Rewriting, rewrite
+
+
+@dataclass(frozen=True, kw_only=True)
+class _KnownNetwork:
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A checkpoint, a name such as rexnet_100, timm/resnet50 or torchvision/vgg16_bn, module:factory, or
+    rewritten/ before any of these."""
+    image_size: int | None = None
+    """Side in pixels; None: what the network was made for, else 224."""
+
+    def __post_init__(self) -> None:
+        require(self.image_size is None or self.image_size >= 8, "image_size", self.image_size, "8 or more, or None")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdviceConfig(_KnownNetwork):
+    """Lists the layers of a network that break the paper's design principles, with the numbers. The exit code is 1
+    where there are any."""
+
+    format: Literal["table", "json"] = "table"
+    """How the findings are printed."""
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewriteConfig(_KnownNetwork):
+    """Rewrites a network by the paper's design principles with the multiply-accumulates it has, and says what was
+    changed and why."""
+
+    output: str | None = None
+    """Folder, made where it is missing, for report.json and, of a network that becomes a list of blocks,
+    config.json."""
+
+
+def advise_on(config: AdviceConfig) -> Advice:
+    model, preprocess = load_network(config.model, image_size=config.image_size)
+    return advise(model, image_size_px=preprocess.image_size_px, limits=config.limits)
+
+
+def rewrite_known(config: RewriteConfig) -> Rewriting:
+    """Writes into the folder of --output, where there is one."""
+    folder = None if config.output is None else Path(config.output)
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output is {printable(folder)!r}, a file; allowed: a folder")
+    model, preprocess = load_network(config.model, image_size=config.image_size)
+    _, report = rewrite(model, image_size_px=preprocess.image_size_px)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        values = {"model": config.model, **report.to_dict()}
+        write_whole(folder / "report.json", json.dumps(values, indent=2) + "\n")
+        if report.config is not None:
+            write_whole(folder / "config.json", json.dumps(report.config.to_dict(), indent=2) + "\n")
+    return report

@@ -1,0 +1,203 @@
+"""`rexnet study spectra`: singular values of the features that networks hand to their classifier."""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+
+from rexnet.data.option_checks import require
+from rexnet.data.output_files import write_whole
+from rexnet.data.transforms import Preprocess
+from rexnet.models.rexnet import RexNet
+from rexnet.study.figures import draw_spectra
+from rexnet.study.network_run import NetworkOptions, find_study_images, load_network, read_batches
+from rexnet.study.rank import effective_rank, nuclear_norm, singular_values, stable_rank
+from rexnet.study.run import make_folder
+from rexnet.training.checkpoint import TrainedRexNet
+from rexnet.training.distributed import choose_device
+
+logger = logging.getLogger(__name__)
+
+BATCH = 64
+"""Images whose statistics an untrained network's batch norms see at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectraConfig:
+    """Compares the singular values of the final features of networks: what enters the classifier, images x channels."""
+
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """Checkpoints, names such as rexnet_100 or timm/mobilenetv2_100 (random weights unless --pretrained), or
+    module:factory."""
+    data: str
+    """Folder of images, read with all sub-folders, or a set with a name, as digits or torchvision/cifar10."""
+    images: int = 2000
+    """How many of them, evenly spread; fewer images than channels leave no more singular values than images."""
+    image_size: int | None = NetworkOptions.image_size
+    """Side in pixels; None: what each network was made for, else 224."""
+    pretrained: bool = NetworkOptions.pretrained
+    """Published weights for networks that are given by name; timm's are downloaded unless they are at hand."""
+    untrained_too: bool = False
+    """Also measure each trained network with new random weights."""
+    output: str = "spectra"
+    """Folder for spectra.json and figure.png and .svg."""
+    device: str = NetworkOptions.device
+    """auto, cpu, cuda, cuda:1 or mps."""
+
+    def __post_init__(self) -> None:
+        require(0 < len(self.models) == len(set(self.models)), "models", self.models, "one or more, each once")
+        trained = any(is_trained(self.network(name)) for name in self.models)
+        allowed = "with --pretrained or a checkpoint, as all networks are untrained without"
+        require(trained or not self.untrained_too, "untrained_too", self.untrained_too, allowed)
+
+    def network(self, name: str) -> NetworkOptions:
+        """What `load_network` needs to know of one of them."""
+        shared = {key: getattr(self, key) for key in ("data", "images", "image_size", "pretrained", "device")}
+        return NetworkOptions(model=name, **shared)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectrum:
+    """The singular values of a matrix of features, uncentred, a row an image."""
+
+    network: str
+    trained: bool
+    samples: int
+    channels: int
+    effective_rank: float
+    stable_rank: float
+    nuclear_norm: float
+    values: list[float]
+    """Largest first."""
+
+    @property
+    def label(self) -> str:
+        return self.network if self.trained else f"{self.network}, untrained"
+
+    def quantile(self, share: float) -> float:
+        """The smallest singular value, over the largest, that at least this share of them does not exceed."""
+        place = max(0, math.ceil(share * len(self.values)) - 1)
+        return self.values[::-1][place] / (self.values[0] or 1.0)
+
+
+def is_trained(options: NetworkOptions) -> bool:
+    """Whether the weights are anybody's work: those of a file, of a factory, or published ones."""
+    name = options.model or ""
+    return os.path.isfile(name) or ":" in name or options.pretrained
+
+
+def measure_spectra(config: SpectraConfig) -> list[Spectrum]:
+    """Measures, and writes spectra.json and figure.png and .svg into the folder."""
+    device, folder = choose_device(config.device), make_folder(config.output)
+    images = find_study_images(config.data, config.images)
+    found = []
+    for name, trained, model, preprocess in list(_networks(config)):
+        logger.info("%s%s: features of %d images", name, "" if trained else ", untrained", len(images))
+
+        def batches(preprocess: Preprocess = preprocess) -> Iterator[Tensor]:
+            return read_batches(images, preprocess, device=device, batch_size=BATCH)
+
+        model.to(device)
+        if not trained:
+            take_statistics(model, batches())
+        found.append(spectrum_of(final_features(model, batches()), network=name, trained=trained))
+    write_whole(folder / "spectra.json", json.dumps([asdict(spectrum) for spectrum in found]) + "\n")
+    draw_spectra(found, folder / "figure")
+    return found
+
+
+def _networks(config: SpectraConfig) -> Iterator[tuple[str, bool, nn.Module, Preprocess]]:
+    """Name, whether it is trained, the network and how its images are prepared."""
+    for name in config.models:
+        options = config.network(name)
+        path, trained = Path(name), is_trained(options)
+        model, preprocess = load_network(name, pretrained=options.pretrained, image_size=options.image_size)
+        short = f"{path.absolute().parent.name}/{path.name}" if path.is_file() else name
+        yield short, trained, model, preprocess
+        if config.untrained_too and isinstance(model, TrainedRexNet):
+            torch.manual_seed(0)
+            yield short, False, RexNet(model.config), preprocess
+        elif config.untrained_too and options.pretrained and ":" not in name:
+            yield name, False, load_network(name, image_size=options.image_size)[0], preprocess
+
+
+@torch.no_grad()
+def take_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Gives the batch norms of a network that was never trained the statistics of these images.
+
+    With the initial ones, mean 0 and variance 1, signals fade from layer to layer until a SiLU is a straight line, and
+    the spectrum is not that of the network that training begins with.
+    """
+    # Squeeze-excitation has nothing to normalise in a batch of one.
+    update_bn((images for images in batches if len(images) > 1), model)
+
+
+@torch.inference_mode()
+def final_features(model: nn.Module, batches: Iterable[Tensor]) -> Tensor:
+    """What enters the last Conv2d or Linear that computes, the classifier, (images, channels) in float32 on the CPU;
+    the mean over positions where there are several. Images are (B, 3, H, W)."""
+    training, features = model.training, []
+    try:
+        model.eval()
+        with _last_input(model) as entered:
+            for images in batches:
+                model(images)
+                features.append(_by_image(entered()).float().cpu())
+    finally:
+        model.train(training)
+    return torch.cat(features)
+
+
+def _by_image(values: Tensor) -> Tensor:
+    """(B, C), from (B, C, H, W) or (B, tokens, C) where a classifier works on positions."""
+    if values.ndim == 4:
+        return values.mean((2, 3))
+    return values.flatten(1, -2).mean(1) if values.ndim > 2 else values
+
+
+@contextmanager
+def _last_input(model: nn.Module) -> Iterator[Callable[[], Tensor]]:
+    """A function that returns the input of the layer that computed last."""
+    inputs: list[Tensor] = []
+
+    def note(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        inputs[:] = arguments[:1]
+
+    def last() -> Tensor:
+        if not inputs:
+            raise ValueError("the network has no Conv2d and no Linear layer that computes, so there is no classifier")
+        return inputs.pop()
+
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    try:
+        yield last
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def spectrum_of(features: Tensor, *, network: str, trained: bool) -> Spectrum:
+    """The singular values of (images, channels). ValueError for features that are not finite."""
+    values = singular_values(features)
+    samples, channels = features.shape
+    return Spectrum(
+        network=network,
+        trained=trained,
+        samples=samples,
+        channels=channels,
+        effective_rank=float(effective_rank(values)),
+        stable_rank=float(stable_rank(values)),
+        nuclear_norm=float(nuclear_norm(values)),
+        values=values.tolist(),
+    )
