@@ -34,8 +34,8 @@ def use_sparse_gradients(detector: nn.Module) -> None:
     """Makes the convolution of the first stage a SparselyUsedConv2d with the same tensors; SSDLite has none."""
     for name, module in list(detector.named_modules()):
         if name.startswith("rpn.head.conv.") and type(module) is nn.Conv2d:
-            sizes: Any = (module.in_channels, module.out_channels, module.kernel_size)
-            sparse = SparselyUsedConv2d(*sizes, padding=module.padding, device="meta")
+            channels, size = (module.in_channels, module.out_channels), module.kernel_size[0]
+            sparse = SparselyUsedConv2d(*channels, size, padding=size // 2, device="meta")
             sparse.weight, sparse.bias = module.weight, module.bias
             replace_module(detector, name, sparse)
 
