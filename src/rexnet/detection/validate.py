@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from rexnet.data.boxes.coco import CocoImages, find_annotation_files, load_coco_images
+from rexnet.data.boxes.coco import CocoImages, find_annotation_files, load_coco_images, refuse_missing_files
 from rexnet.data.boxes.loaders import EvalDetectionBatches
 from rexnet.data.decode import BadImagePolicy, printable
 from rexnet.data.option_checks import require
@@ -70,6 +70,8 @@ def validate(config: DetectValidateConfig) -> dict[str, Any]:
     trained = load_detector(config.checkpoint)
     with joined(config.device) as world:
         images = _images(config, trained)
+        if config.bad_image == "error":
+            refuse_missing_files(images)
         batches = EvalDetectionBatches(
             images,
             batch_size=config.batch_size,

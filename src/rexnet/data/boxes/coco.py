@@ -185,17 +185,31 @@ def load_coco_sets(folder: str | Path) -> CocoSets:
 
     Raises ValueError where one is missing or there are several, and for sides with different category names.
     """
+    if not Path(folder).is_dir():
+        raise ValueError(f"there is no folder {printable(folder)}; allowed: one in COCO's layout")
     found = find_annotation_files(folder)
     for side, patterns in _ANNOTATION_FILES.items():
         if side not in found:
             looked = ", ".join(patterns)
-            raise ValueError(f"{printable(folder)} has no annotation file for {side}; looked for {looked}")
+            raise ValueError(
+                f"{printable(folder)} has no annotation file for {side}; looked for {looked} (rexnet detect convert makes "
+                "them from Pascal VOC and YOLO)"
+            )
     train, val = load_coco_images(found["train"]), load_coco_images(found["val"])
     try:
         return CocoSets(train=train, val=val.with_classes(train.classes))
     except ValueError as error:
         names = " and ".join(printable(found[side]) for side in ("val", "train"))
         raise ValueError(f"{names} do not belong together: {error}") from error
+
+
+def refuse_missing_files(images: CocoImages) -> None:
+    """Raises ValueError where pictures that the annotation file names are not there: fewer of them are another test."""
+    if missing := images.counts.get("missing file", 0):
+        raise ValueError(
+            f"{missing:,} of {missing + len(images):,} pictures that are named beside {printable(images.name(0))} are "
+            "missing; --bad-image skip leaves such files out, rexnet data check lists them"
+        )
 
 
 def load_coco_images(annotation_file: str | Path, image_folder: str | Path | None = None) -> CocoImages:

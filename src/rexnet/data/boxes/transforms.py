@@ -49,9 +49,8 @@ class DetectionAugmentConfig:
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
         sides = self.short_side_px or ()
         require(all(side >= 1 for side in sides), "short_side_px", sides, "whole numbers from 1")
-        require(
-            not sides or self.long_side_px >= max(sides), "long_side_px", self.long_side_px, "short_side_px or more"
-        )
+        fits = not sides or self.long_side_px >= max(sides)
+        require(fits, "long_side_px", self.long_side_px, f"from the short side, {max(sides, default=0)}, on")
         default = type(self).__dataclass_fields__["long_side_px"].default
         allowed = f"{default}, or others beside --short-side-px"
         require(bool(sides) or self.long_side_px == default, "long_side_px", self.long_side_px, allowed)
