@@ -192,8 +192,8 @@ def load_coco_sets(folder: str | Path) -> CocoSets:
         if side not in found:
             looked = ", ".join(patterns)
             raise ValueError(
-                f"{printable(folder)} has no annotation file for {side}; looked for {looked} (rexnet detect convert makes "
-                "them from Pascal VOC and YOLO)"
+                f"{printable(folder)} has no annotation file for {side}; looked for {looked} (rexnet detect convert "
+                "makes them from Pascal VOC and YOLO)"
             )
     train, val = load_coco_images(found["train"]), load_coco_images(found["val"])
     try:
