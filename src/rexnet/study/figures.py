@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rexnet.data.output_files import write_whole
-from rexnet.study.layers import Layer
+from rexnet.models.layer_ranks import Layer
 from rexnet.study.published import PUBLISHED
 from rexnet.study.summary import Cell
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from rexnet.data.decode import find_images, open_image
 from rexnet.data.output_files import write_whole
 from rexnet.data.transforms import Preprocess
+from rexnet.models.layer_ranks import Layer, measure_layers
 from rexnet.models.variants import create_model
 from rexnet.study.figures import draw_layers
-from rexnet.study.layers import Layer, measure_layers
 from rexnet.study.networks import call_factory
 from rexnet.training import checkpoint
 from rexnet.training.distributed import choose_device

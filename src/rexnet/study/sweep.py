@@ -16,9 +16,9 @@ import torch
 
 from rexnet.data.decode import printable
 from rexnet.data.output_files import write_whole
+from rexnet.models.rank import count_rank, effective_rank, nuclear_norm, numerical_rank, singular_values, stable_rank
 from rexnet.study.networks import find_block, generator_for
 from rexnet.study.protocol import Protocol, outputs
-from rexnet.study.rank import count_rank, effective_rank, nuclear_norm, numerical_rank, singular_values, stable_rank
 
 logger = logging.getLogger(__name__)
 
