@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from rexnet._version import __version__
-from rexnet.cli import classification, data, detection, networks, study
+from rexnet.cli import classification, data, detection, networks, search, study
 from rexnet.cli.options import fail
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -22,6 +22,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "data check": data.check,
     "data shard": data.shard,
     "study rank": study.rank,
+    "search run": search.run,
     "models": networks.models,
 }
 

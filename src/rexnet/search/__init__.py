@@ -1,0 +1,1 @@
+"""Search over the channels of every block under limits on cost (paper section 4)."""

@@ -1,0 +1,138 @@
+"""Where a search is kept: any Optuna storage, which processes on many machines may share."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rexnet.data.option_checks import OptionError
+from rexnet.search.config import DIRECTIONS, EngineOptions, SearchConfig
+from rexnet.training.saved_config import config_from_dict, config_to_dict
+
+if TYPE_CHECKING:
+    import optuna
+
+JOURNAL = "journal:"
+DATABASE = "study.db"
+_HEARTBEAT_SECONDS, _GRACE_SECONDS = 20, 80
+_LOCK_SECONDS = 60
+_SETTINGS, _DATA = "settings", "data"
+
+
+def require_optuna() -> Any:
+    """The library; ValueError with the pip line where it is missing. Of its own messages only errors are shown."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise ValueError("rexnet search needs Optuna; pip install 'rexnet[search]'") from error
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    return optuna
+
+
+@contextmanager
+def known_experiments() -> Iterator[None]:
+    """Without Optuna's warning that heartbeats are experimental, as they have been since its version 2.9."""
+    optuna = require_optuna()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+def open_storage(engine: EngineOptions) -> "optuna.storages.BaseStorage":
+    """ValueError, one sentence, where it cannot be reached.
+
+    A database is told every few seconds that the process of a trial is alive. One that stays silent has died, and its
+    trial is put in line again, for whichever process is free next. A journal has no such sign of life: there a killed
+    trial is not taken up again, another one takes its place.
+    """
+    optuna = require_optuna()
+    place = engine.storage or f"sqlite:///{Path(engine.output) / DATABASE}"
+    if place.startswith(JOURNAL):
+        backend = optuna.storages.journal.JournalFileBackend(place.removeprefix(JOURNAL))
+        return optuna.storages.JournalStorage(backend)
+    if "://" not in place:
+        raise OptionError(
+            f"--storage is {place!r}; allowed: a database's URL, such as postgresql://USER@HOST/NAME, or journal:FILE"
+        )
+    try:
+        with known_experiments():
+            return optuna.storages.RDBStorage(
+                place,
+                engine_kwargs={"connect_args": {"timeout": _LOCK_SECONDS}} if place.startswith("sqlite:") else None,
+                heartbeat_interval=_HEARTBEAT_SECONDS,
+                grace_period=_GRACE_SECONDS,
+                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+            )
+    except Exception as error:  # each database has its own
+        reason = f"{error}".splitlines()[0]
+        raise ValueError(f"--storage {_without_password(place)} cannot be opened: {reason}") from error
+
+
+def put_in_line_again(study: "optuna.Study", number: int) -> None:
+    """Of a trial that was interrupted, as Optuna does for one whose process died."""
+    optuna = require_optuna()
+    trial = study.get_trials(deepcopy=False)[number]
+    if trial.state == optuna.trial.TrialState.FAIL:
+        with known_experiments():
+            optuna.storages.RetryHeartbeatStaleTrialCallback()(study, trial)
+
+
+def create_study(config: SearchConfig, storage: "optuna.storages.BaseStorage") -> bool:
+    """Begins the search in the storage with its settings; False where it is there already."""
+    optuna = require_optuna()
+    names = list(config.engine.objectives)
+    directions = [DIRECTIONS[name] for name in config.engine.objectives]
+    try:
+        study = optuna.create_study(storage=storage, study_name=config.engine.study, directions=directions)
+    except optuna.exceptions.DuplicatedStudyError:
+        return False
+    with known_experiments():
+        study.set_metric_names(names)
+    study.set_user_attr(_SETTINGS, config_to_dict(config))
+    return True
+
+
+def saved_settings(engine: EngineOptions) -> SearchConfig | None:
+    """The settings that the search at this place began with; None where there is none yet."""
+    if engine.storage is None and not (Path(engine.output) / DATABASE).is_file():
+        return None
+    storage = open_storage(engine)
+    names = {study.study_name for study in require_optuna().get_all_study_summaries(storage)}
+    return settings_of(load_study(engine, storage)) if engine.study in names else None
+
+
+def settings_of(study: "optuna.Study") -> SearchConfig:
+    if _SETTINGS not in study.user_attrs:
+        raise ValueError(
+            f"the study {study.study_name!r} in this storage is no search of rexnet; choose another --study"
+        )
+    return config_from_dict(SearchConfig, study.user_attrs[_SETTINGS])
+
+
+def load_study(engine: EngineOptions, storage: "optuna.storages.BaseStorage", **more: Any) -> "optuna.Study":
+    """`more`: sampler and pruner. ValueError where there is none of that name."""
+    optuna = require_optuna()
+    try:
+        return optuna.load_study(study_name=engine.study, storage=storage, **more)
+    except KeyError as error:
+        raise ValueError(f"there is no search {engine.study!r} in {engine.storage or engine.output}") from error
+
+
+def note_data(study: "optuna.Study", description: str) -> None:
+    """Writes down what the images are, or raises ValueError where the search began with others."""
+    saved = study.user_attrs.get(_DATA)
+    if saved is None:
+        study.set_user_attr(_DATA, description)
+    elif saved != description:
+        raise ValueError(f"the data is not what the search began with: {description}, instead of {saved}")
+
+
+def _without_password(url: str) -> str:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return url
