@@ -38,7 +38,7 @@ def short() -> SearchConfig:
     return replace(
         base,
         recipe="short",
-        images=ImageOptions(image_size=16, shots=300, val_shots=400, crop_padding_px=2),
+        images=ImageOptions(image_size=16, shots=300, val_shots=300, crop_padding_px=2),
         training=CandidateOptions(repeats=1, batch_size=32),
         schedule=ScheduleConfig(epochs=8, warmup_epochs=1.0),
     )
