@@ -111,6 +111,8 @@ def work(config: SearchConfig, data: SearchData, *, follow_parent: bool = False)
 
         def after_trial(study: "optuna.Study", _trial: Any) -> None:
             teller.tell()
+            if world.stop.requested:  # too late for the training that has just ended
+                raise world.stop.stopped()
             if _enough(config, study):
                 study.stop()
 
