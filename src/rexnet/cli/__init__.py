@@ -23,6 +23,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "data shard": data.shard,
     "study rank": study.rank,
     "search run": search.run,
+    "search report": search.report,
+    "search export": search.export,
     "models": networks.models,
 }
 

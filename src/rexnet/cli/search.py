@@ -27,3 +27,22 @@ def run(arguments: Sequence[str]) -> None:
         table.add_row(row.name, *values, f"{row.parameters / 1e6:.3f}", f"{row.macs / 1e6:.1f}")
     show(table)
     print(f"{len(found)} candidates; tables and figures: rexnet search report {config.engine.output}")
+
+
+def report(arguments: Sequence[str]) -> None:
+    """Show what searches found, in tables, figures and Optuna's plots"""
+    from rexnet.search.report import SearchReportConfig, report
+
+    folder = report(read_options("search report", SearchReportConfig, arguments))
+    print((folder / "report.md").read_text(encoding="utf-8"), end="")
+    print(f"tables, figures and Optuna's plots: {folder}")
+
+
+def export(arguments: Sequence[str]) -> None:
+    """Write a network that a search found to a file"""
+    from rexnet.search.export import ExportConfig, export
+
+    config = read_options("search export", ExportConfig, arguments)
+    network = export(config)
+    print(f"{network.name}: {config.output}")
+    print(f"use it: rexnet train DATA --model {config.output}")

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rexnet.data.decode import printable
 from rexnet.data.option_checks import OptionError
 from rexnet.search.config import DIRECTIONS, EngineOptions, SearchConfig
 from rexnet.training.saved_config import config_from_dict, config_to_dict
@@ -108,6 +109,13 @@ def settings_of(study: "optuna.Study") -> SearchConfig:
             f"the study {study.study_name!r} in this storage is no search of rexnet; choose another --study"
         )
     return config_from_dict(SearchConfig, study.user_attrs[_SETTINGS])
+
+
+def existing_study(engine: EngineOptions) -> "optuna.Study":
+    """The search at this place. ValueError where there is none; nothing is created."""
+    if engine.storage is None and not (Path(engine.output) / DATABASE).is_file():
+        raise ValueError(f"there is no search in {printable(engine.output)!r}; rexnet search run begins one")
+    return load_study(engine, open_storage(engine))
 
 
 def load_study(engine: EngineOptions, storage: "optuna.storages.BaseStorage", **more: Any) -> "optuna.Study":

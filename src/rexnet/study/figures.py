@@ -1,12 +1,11 @@
 """The study's figure, four panels as the paper's Fig. 1, and the layers of one network as a chart."""
 
-import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rexnet.data.output_files import write_whole
+from rexnet.data.figure_files import write_figure
 from rexnet.models.layer_ranks import Layer
 from rexnet.study.published import PUBLISHED
 from rexnet.study.summary import Cell
@@ -27,7 +26,6 @@ COLOURS = {
     "hardswish": "#ff7f0e",
     "silu": "#d62728",
 }
-ENDINGS = (".png", ".svg")
 
 
 def draw_study(cells: Sequence[Cell], stem: str | os.PathLike[str]) -> list[Path]:
@@ -107,21 +105,3 @@ def draw_layers(layers: Sequence[Layer], stem: str | os.PathLike[str]) -> list[P
     spectra.set_title("first layer dark, last layer light", fontsize=9)
     spectra.grid(alpha=0.25)
     return write_figure(figure, stem)
-
-
-def write_figure(figure: Any, stem: str | os.PathLike[str]) -> list[Path]:
-    """To STEM.png and STEM.svg; the same figure gives the same bytes."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    paths = []
-    for ending in ENDINGS:
-        FigureCanvasAgg(figure)
-        content = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "rexnet"}):
-            no_date = {"Date": None} if ending == ".svg" else None
-            figure.savefig(content, format=ending[1:], dpi=130, metadata=no_date)
-        path = Path(f"{os.fspath(stem)}{ending}")
-        write_whole(path, content.getvalue())
-        paths.append(path)
-    return paths

@@ -238,6 +238,7 @@ def settings_to_resume(asked: Config) -> Config | None:
 def next_free_folder(model: str, data: str, *, parent: str | os.PathLike[str] = "runs") -> Path:
     """parent/MODEL-DATA-N with the smallest N from 1 that is free."""
     short_name = Path(data).resolve().name if os.path.exists(data) else data.replace("/", "-")
+    model = Path(model).stem if os.path.isfile(model) else model
     number = 1
     while (path := Path(parent, f"{model}-{short_name}-{number}")).exists():
         number += 1
