@@ -1,6 +1,5 @@
 """One candidate: trained by the project's loop on images in memory, and what can be told of it without training."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,19 +51,19 @@ class SearchData:
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateTrainer:
-    """Trains and scores candidates, one after the other, in one process. Half-done trainings are kept in `folder`."""
+    """Trains and scores candidates, one after the other, in one process."""
 
     config: SearchConfig
     data: SearchData
-    folder: Path
     world: World
 
     def build(self, channels: Sequence[int], seed: int) -> RexNet:
         torch.manual_seed(seed)
         return RexNet(self.config.space.config(channels, num_classes=len(self.data.sets.classes)))
 
-    def train(self, channels: Sequence[int], *, seed: int, watch: Watch | None = None) -> list[float]:
-        """Accuracy on the held-back images after each epoch, in percent. One that was killed goes on where it was."""
+    def train(self, channels: Sequence[int], *, seed: int, folder: Path, watch: Watch | None = None) -> list[float]:
+        """Accuracy on the held-back images after each epoch, in percent. What was trained before a kill is in `folder`,
+        and goes on from there."""
         model = self.build(channels, seed)
         settings = self.config.train_config(seed)
         preprocess, device = self.config.images.preprocess, self.world.device
@@ -78,7 +77,7 @@ class CandidateTrainer:
         )
         val_batches = MemoryEvalBatches(self.data.val, preprocess, batch_size=EVAL_BATCH, device=device)
         task = classification_task(self.data.sets, val_batches, settings, world=self.world)
-        run = RunFolder(self.folder / f"{model.name}-{self.config.fingerprint()}-{seed}")
+        run = RunFolder(folder)
         run.lock()
         try:
 
@@ -92,12 +91,6 @@ class CandidateTrainer:
             return [row["val_top1"] for row in run.rows()]
         finally:
             run.close()
-
-    def forget(self, channels: Sequence[int]) -> None:
-        """Removes what trainings of this candidate left; its figures are in the storage then."""
-        name = self.config.space.config(channels).name
-        for folder in self.folder.glob(f"{name}-{self.config.fingerprint()}-*"):
-            shutil.rmtree(folder)
 
     def initial_ranks(self, channels: Sequence[int], *, seed: int) -> dict[str, float]:
         """Measures of the untrained network on training images, which cost less than one step of an epoch: effective

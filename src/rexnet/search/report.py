@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from rexnet.data.output_files import write_whole
+from rexnet.data.wording import plural
 from rexnet.search.analysis import Group, compare, drawn, groups, nearer_to_a_line, predictors
 from rexnet.search.config import EngineOptions, SearchConfig
 from rexnet.search.figures import draw_budgets, draw_groups, draw_predictors
@@ -47,6 +48,8 @@ class SearchReportConfig:
     def __post_init__(self) -> None:
         if not self.searches:
             raise ValueError("no search is named; give the folder of one")
+        if len(set(self.searches)) < len(self.searches):
+            raise ValueError("a search is named twice; give each folder once")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,10 @@ class Finding:
 def report(config: SearchReportConfig) -> Path:
     """Writes report.md with all tables, each as CSV too, the figures as PNG and SVG, and optuna.html; returns the
     folder. ValueError for a folder without a search, and for a search with too few candidates."""
-    findings = [_read(folder, config) for folder in config.searches]
+    names = [Path(folder).resolve().name for folder in config.searches]
+    if len(set(names)) < len(names):
+        names = [folder.strip("/").replace("/", "-") for folder in config.searches]
+    findings = [_read(folder, config, name=name) for folder, name in zip(config.searches, names, strict=True)]
     output = Path(config.output or Path(config.searches[0]) / "report")
     texts = [_describe(finding, output, prefix=_prefix(finding, findings)) for finding in findings]
     trained = [finding for finding in findings if drawn(finding.candidates)]
@@ -79,11 +85,9 @@ def report(config: SearchReportConfig) -> Path:
     return output
 
 
-def _read(folder: str, config: SearchReportConfig) -> Finding:
+def _read(folder: str, config: SearchReportConfig, *, name: str) -> Finding:
     study = existing_study(EngineOptions(output=folder, storage=config.storage, study=config.study))
-    return Finding(
-        name=Path(folder).resolve().name, settings=settings_of(study), candidates=candidates_of(study), study=study
-    )
+    return Finding(name=name, settings=settings_of(study), candidates=candidates_of(study), study=study)
 
 
 def _prefix(finding: Finding, findings: Sequence[Finding]) -> str:
@@ -120,9 +124,8 @@ def _limits(settings: SearchConfig) -> str:
     space = settings.space
     limits = {"parameters": space.max_parameters, f"MACs at {space.cost_size} px": space.max_macs}
     told = [f"at most {limit / 1e6:g} M {what}" for what, limit in limits.items() if limit is not None]
-    protocol = (
-        f"{settings.schedule.epochs} epochs at {settings.images.image_size} px, {settings.training.repeats} a candidate"
-    )
+    trainings = f"{settings.training.repeats} {plural(settings.training.repeats, 'training')} a candidate"
+    protocol = f"{settings.schedule.epochs} epochs at {settings.images.image_size} px, {trainings}"
     return f"{space.blocks} blocks, {', '.join(told)}; {protocol}; {settings.engine.sampler} sampler"
 
 

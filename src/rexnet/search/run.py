@@ -4,9 +4,7 @@ enough."""
 import logging
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +12,7 @@ import torch
 from rexnet.data.decode import printable
 from rexnet.search.candidates import CandidateTrainer, SearchData
 from rexnet.search.config import SearchConfig
+from rexnet.search.objective import Objective
 from rexnet.search.results import Candidate, Teller, candidates_of
 from rexnet.search.samplers import make_pruner, make_sampler
 from rexnet.search.shape import shape_variables, stage_wise, straight
@@ -25,9 +24,9 @@ from rexnet.search.storage import (
     open_storage,
     put_in_line_again,
     require_optuna,
+    saved_settings,
     settings_of,
 )
-from rexnet.training.discarded_steps import NonFiniteError
 from rexnet.training.distributed import joined
 from rexnet.training.interruption import Stopped
 from rexnet.training.memory import keep_freed_memory
@@ -62,6 +61,8 @@ def search(config: SearchConfig) -> list[Candidate]:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output is {printable(folder)!r}, a file; allowed: a folder, new or of an earlier search")
     config.space.widest(straight(config.space.blocks, 2.0))  # refuses limits that nothing fits
+    if saved := saved_settings(engine):
+        _refuse_changes(saved, config)
     data = SearchData.load(
         config.data, config.images, seed=engine.seed, workers=engine.processes if engine.processes > 1 else 0
     )
@@ -71,17 +72,21 @@ def search(config: SearchConfig) -> list[Candidate]:
     if create_study(config, storage):
         _enqueue_comparisons(config, load_study(engine, storage))
     study = load_study(engine, storage)
-    if changes := changed_options(settings_of(study), config, may_change=MAY_CHANGE):
-        raise ValueError(
-            f"the search {engine.study!r} has other settings: {', '.join(changes)}; it goes on as it began, a new "
-            "--output or --study starts another"
-        )
+    _refuse_changes(settings_of(study), config)  # another process may have begun it meanwhile
     note_data(study, data.sets.description)
     if engine.processes == 1:
         work(config, data)
     else:
         _share_work(config, data, study)
     return candidates_of(study)
+
+
+def _refuse_changes(saved: SearchConfig, config: SearchConfig) -> None:
+    if changes := changed_options(saved, config, may_change=MAY_CHANGE):
+        raise ValueError(
+            f"the search {config.engine.study!r} has other settings: {', '.join(changes)}; it goes on as it began, a "
+            "new --output or --study starts another"
+        )
 
 
 def _enqueue_comparisons(config: SearchConfig, study: "optuna.Study") -> None:
@@ -104,12 +109,11 @@ def work(config: SearchConfig, data: SearchData, *, follow_parent: bool = False)
             keep_freed_memory()
         storage = open_storage(engine)
         study = load_study(engine, storage, sampler=make_sampler(engine), pruner=make_pruner(engine))
-        folder = Path(engine.output) / "unfinished"
-        folder.mkdir(parents=True, exist_ok=True)
-        objective = _Objective(CandidateTrainer(config=config, data=data, folder=folder, world=world), study)
+        objective = Objective(CandidateTrainer(config=config, data=data, world=world), study)
         teller = Teller(study, engine.objectives)
 
         def after_trial(study: "optuna.Study", _trial: Any) -> None:
+            objective.clean_up()
             teller.tell()
             if world.stop.requested:  # too late for the training that has just ended
                 raise world.stop.stopped()
@@ -169,72 +173,3 @@ def _enough(config: SearchConfig, study: "optuna.Study") -> bool:
         logger.warning("only %d different candidates in %d trials: the space holds few more", len(drawn), len(found))
         return True
     return len(drawn) >= wanted and compared >= 2 * config.engine.comparisons
-
-
-class _Objective:
-    """What Optuna calls for each trial: from channels to values, everything else noted beside them."""
-
-    def __init__(self, trainer: CandidateTrainer, study: "optuna.Study"):
-        self.trainer, self.study, self.config = trainer, study, trainer.config
-        self.current = -1
-        """Number of the trial at work."""
-
-    def __call__(self, trial: "optuna.Trial") -> Sequence[float]:
-        self.current = trial.number
-        channels = self.config.space.suggest(trial)
-        cost = self.config.space.cost(channels)
-        comparison = trial.user_attrs.get("comparison")
-        if comparison is None and (same := self._measured(channels)) is not None:
-            self._note(trial, channels=channels, **same.notes)
-            return same.values
-        self._note(trial, channels=channels, parameters=cost.parameters, macs=cost.macs)
-        began = time.perf_counter()
-        seed = self.config.engine.seed + trial.user_attrs.get("seed", 0)
-        scores = self.trainer.initial_ranks(channels, seed=seed)
-        self._note(trial, scores=scores)
-        values = {"macs": float(cost.macs), "effective_rank": scores["effective_rank"]}
-        objectives = self.config.engine.objectives
-        if "latency" in objectives:
-            values["latency"] = self.trainer.latency_ms(channels)
-            self._note(trial, latency_ms=values["latency"])
-        if "accuracy" in objectives:
-            values["accuracy"] = self._accuracy(trial, channels, seed)
-        self._note(trial, seconds=round(time.perf_counter() - began, 2))
-        return [values[name] for name in objectives]
-
-    def _measured(self, channels: tuple[int, ...]) -> Candidate | None:
-        """The same network, drawn before: it is not trained again."""
-        found = candidates_of(self.study)
-        return next(
-            (row for row in found if row.channels == channels and row.comparison is None and not row.pruned), None
-        )
-
-    def _accuracy(self, trial: "optuna.Trial", channels: tuple[int, ...], seed: int) -> float:
-        """Mean over the repeats of each one's best epoch."""
-        optuna = require_optuna()
-        pruning = self.config.engine.prune_worst is not None
-        best: list[float] = []
-        by_epoch: list[list[float]] = []
-
-        def watch(epoch: int, accuracy: float) -> None:
-            if pruning and not best:
-                trial.report(accuracy, epoch)
-                if trial.should_prune():
-                    raise optuna.TrialPruned(f"among the worst after epoch {epoch}")
-
-        try:
-            for repeat in range(self.config.training.repeats):
-                by_epoch.append(self.trainer.train(channels, seed=seed + repeat, watch=watch))
-                best.append(max(by_epoch[-1]))
-                self._note(trial, accuracies=best, by_epoch=by_epoch)
-        except (NonFiniteError, optuna.TrialPruned) as error:
-            self.trainer.forget(channels)
-            if isinstance(error, NonFiniteError):
-                logger.warning("%s is given up: %s", "-".join(map(str, channels)), error)
-            raise optuna.TrialPruned(str(error)) from error
-        self.trainer.forget(channels)
-        return fmean(best)
-
-    def _note(self, trial: "optuna.Trial", **notes: Any) -> None:
-        for name, value in notes.items():
-            trial.set_user_attr(name, value)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rexnet.data.wording import plural
 from rexnet.search.analysis import Comparison, Estimate, Group, Spread, drawn, groups
 from rexnet.search.config import SearchConfig
 from rexnet.search.published import Search
@@ -24,16 +25,7 @@ def markdown(rows: Sequence[Sequence[Any]]) -> str:
 
 def groups_table(found: Sequence[Group], published: Search | None) -> Rows:
     """As the paper's Table 3, with its values beside where the search has one of its constraints."""
-    head = [
-        "group",
-        "candidates",
-        "top-1 %",
-        "parameters M",
-        "FLOPs M",
-        "mean channels",
-        "line",
-        "distance from a line",
-    ]
+    head = ["group", "candidates", "top-1 %", "parameters M", "FLOPs M", "mean channels", "line", "off a line"]
     rows = [head + (["paper: top-1 % (CIFAR-100)", "paper: FLOPs M"] if published else [])]
     for group in found:
         row = [
@@ -65,7 +57,8 @@ def comparison_lines(comparison: Comparison | None, nearer: Estimate | None, spa
     if comparison:
         both = f"{_told(comparison.line, '{:.2f}')} % against {_told(comparison.stages, '{:.2f}')} %"
         cost = "equal parameters and MACs" if space.max_parameters and space.max_macs else "an equal limit"
-        told = f"A straight line reaches {both} of the stage-wise convention at {cost}, {comparison.seeds} seeds each"
+        seeds = f"{comparison.seeds} {plural(comparison.seeds, 'seed')} each"
+        told = f"A straight line reaches {both} of the stage-wise convention at {cost}, {seeds}"
         less = f"; difference {_interval(comparison.difference, '{:.2f}')}" if comparison.difference else ""
         lines += [f"{told}{less}.", ""]
     return lines
