@@ -4,12 +4,14 @@ import re
 import statistics
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
 import records
 import rexnet
+from render_search import search_groups, search_predictors, search_speed
 from rexnet.models.cost import measure_cost
 
 ROOT = Path(__file__).parent.parent
@@ -279,6 +281,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "coco_evaluation": coco_evaluation,
     "rank_fit": rank_fit,
     "rank_study": rank_study,
+    **{make.__name__: partial(make, table) for make in (search_groups, search_predictors, search_speed)},
 }
 
 

@@ -18,7 +18,7 @@ def search_config(tmp_path) -> Callable[..., SearchConfig]:
     """search_config(candidates=6, ...): a search on digits whose trainings take a second or two."""
 
     def make(folder: Path = tmp_path / "search", **engine) -> SearchConfig:
-        options = {"candidates": 6, "comparisons": 1, "sampler": "random", "device": "cpu", **engine}
+        options = {"candidates": 3, "comparisons": 1, "sampler": "random", "device": "cpu", **engine}
         return SearchConfig(
             data="digits",
             space=Space(blocks=4, max_parameters=50_000, max_macs=400_000, cost_size=8, penultimate_channels=64),

@@ -143,7 +143,7 @@ def test_any_share_of_the_limits_is_kept():
     ("options", "words"),
     [
         ({}, "there is no limit"),
-        ({"max_macs": 1000.0}, "below a network of one channel a block"),
+        ({"max_macs": 1000.0}, "a share of 1 of the limits is below a network of one channel a block"),
     ],
 )
 def test_limits_that_cannot_be_are_refused(options, words):

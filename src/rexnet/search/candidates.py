@@ -1,5 +1,6 @@
 """One candidate: trained by the project's loop on images in memory, and what can be told of it without training."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ Watch = Callable[[int, float], None]
 EVAL_BATCH = 250
 _SCORED_IMAGES = 128
 _SCORE_TOLERANCE = 1e-4
-_LATENCY_SECONDS = 1.0
+_LATENCY_SECONDS, _WARM_UP = 0.5, 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,14 +113,16 @@ class CandidateTrainer:
 
     def latency_ms(self, channels: Sequence[int]) -> float:
         """Median time for one image of --cost-size, on the device of the search."""
-        from torch.utils.benchmark import Timer
-
         model = self.build(channels, 0).to(self.world.device).eval()
         side = self.config.space.cost_size
         image = torch.zeros(1, 3, side, side, device=self.world.device)
-        timer = Timer("model(image)", globals={"model": model, "image": image}, num_threads=torch.get_num_threads())
+        seconds: list[float] = []
         with torch.inference_mode():
-            return 1000.0 * median(timer.blocked_autorange(min_run_time=_LATENCY_SECONDS).times)
+            while sum(seconds) < _LATENCY_SECONDS or len(seconds) < 2 * _WARM_UP:
+                began = time.perf_counter()
+                float(model(image).sum())  # waits for an accelerator
+                seconds.append(time.perf_counter() - began)
+        return 1000.0 * median(seconds[_WARM_UP:])
 
     def _images(self, count: int) -> Tensor:
         part = Pixels(*(values[:: max(1, len(values) // count)][:count] for values in self.data.train))

@@ -28,7 +28,7 @@ class Objective:
 
     def __init__(self, trainer: CandidateTrainer, study: "optuna.Study"):
         self.trainer, self.study, self.config = trainer, study, trainer.config
-        self.current = -1
+        self.current: int | None = None
         """Number of the trial at work."""
         self._folder: Path | None = None
 

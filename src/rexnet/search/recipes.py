@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from rexnet.search.config import CandidateOptions, EngineOptions, ImageOptions, RecipeName, SearchConfig
+from rexnet.search.config import CandidateOptions, ImageOptions, RecipeName, SearchConfig
 from rexnet.search.published import SEARCHES, Constraint
 from rexnet.search.space import Space
 from rexnet.search.storage import saved_settings
@@ -46,7 +46,7 @@ def short() -> SearchConfig:
 
 RECIPES: dict[RecipeName, Callable[[], SearchConfig]] = {"short": short, "published": published}
 
-FIRST_LOOK = SearchConfig(space=Space(min_share=0.5), engine=EngineOptions())
+FIRST_LOOK = SearchConfig(space=Space(min_share=0.5))
 """Defaults beside which no option is refused: to read off a command line what `starting_point` needs."""
 
 

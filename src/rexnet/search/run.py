@@ -60,7 +60,7 @@ def search(config: SearchConfig) -> list[Candidate]:
     folder = Path(engine.output)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output is {printable(folder)!r}, a file; allowed: a folder, new or of an earlier search")
-    config.space.widest(straight(config.space.blocks, 2.0))  # refuses limits that nothing fits
+    config.space.widest(straight(config.space.blocks, 2.0), config.space.min_share)  # refuses limits that nothing fits
     if saved := saved_settings(engine):
         _refuse_changes(saved, config)
     data = SearchData.load(
@@ -124,8 +124,9 @@ def work(config: SearchConfig, data: SearchData, *, follow_parent: bool = False)
             return
         try:
             study.optimize(objective, callbacks=[after_trial])
-        except KeyboardInterrupt:
-            put_in_line_again(study, objective.current)
+        except BaseException:
+            if objective.current is not None:
+                put_in_line_again(study, objective.current)
             raise
 
 
@@ -165,11 +166,12 @@ def _work_aside(config: SearchConfig, data: SearchData, errors: Any) -> None:
 
 
 def _enough(config: SearchConfig, study: "optuna.Study") -> bool:
+    """Whether all that was asked is measured, and nothing that was begun or ordered waits."""
     found = candidates_of(study)
     wanted = config.engine.candidates
     drawn = {candidate.channels for candidate in found if candidate.comparison is None}
-    compared = sum(candidate.comparison is not None for candidate in found)
-    if len(found) >= wanted * _TRIALS_PER_CANDIDATE + compared:
+    if len(found) >= wanted * _TRIALS_PER_CANDIDATE:
         logger.warning("only %d different candidates in %d trials: the space holds few more", len(drawn), len(found))
         return True
-    return len(drawn) >= wanted and compared >= 2 * config.engine.comparisons
+    in_line = study.get_trials(deepcopy=False, states=(require_optuna().trial.TrialState.WAITING,))
+    return len(drawn) >= wanted and not in_line

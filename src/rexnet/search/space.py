@@ -148,8 +148,9 @@ class Space:
         if not self.fits(shape.channels(low), share):
             least = self.cost(shape.channels(low))
             raise OptionError(
-                f"the limits are below a network of one channel a block, which has {least.parameters:,} parameters and "
-                f"{least.macs:,} multiply-accumulates; allowed: --max-parameters and --max-macs above these"
+                f"a share of {share:g} of the limits is below a network of one channel a block, which has "
+                f"{least.parameters:,} parameters and {least.macs:,} multiply-accumulates; allowed: higher "
+                "--max-parameters and --max-macs, or --min-share"
             )
         shape = self._balanced(shape, share)
         while self.fits(shape.channels(high), share):

@@ -1,8 +1,9 @@
 """Where a search is kept: any Optuna storage, which processes on many machines may share."""
 
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ JOURNAL = "journal:"
 DATABASE = "study.db"
 _HEARTBEAT_SECONDS, _GRACE_SECONDS = 20, 80
 _LOCK_SECONDS = 60
+_TRIES, _PAUSE_SECONDS, _WRITING_SECONDS = 3, 0.5, 10.0
 _SETTINGS, _DATA = "settings", "data"
 
 
@@ -56,22 +58,32 @@ def open_storage(engine: EngineOptions) -> "optuna.storages.BaseStorage":
         raise OptionError(
             f"--storage is {place!r}; allowed: a database's URL, such as postgresql://USER@HOST/NAME, or journal:FILE"
         )
+    for _ in range(_TRIES - 1):
+        # Of two processes that find an empty database together, one meets the tables that the other is making.
+        with suppress(Exception):
+            return _open_database(place)
+        time.sleep(_PAUSE_SECONDS)
     try:
-        with known_experiments():
-            return optuna.storages.RDBStorage(
-                place,
-                engine_kwargs={"connect_args": {"timeout": _LOCK_SECONDS}} if place.startswith("sqlite:") else None,
-                heartbeat_interval=_HEARTBEAT_SECONDS,
-                grace_period=_GRACE_SECONDS,
-                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
-            )
+        return _open_database(place)
     except Exception as error:  # each database has its own
         reason = f"{error}".splitlines()[0]
         raise ValueError(f"--storage {_without_password(place)} cannot be opened: {reason}") from error
 
 
+def _open_database(url: str) -> "optuna.storages.RDBStorage":
+    storages = require_optuna().storages
+    with known_experiments():
+        return storages.RDBStorage(
+            url,
+            engine_kwargs={"connect_args": {"timeout": _LOCK_SECONDS}} if url.startswith("sqlite:") else None,
+            heartbeat_interval=_HEARTBEAT_SECONDS,
+            grace_period=_GRACE_SECONDS,
+            heartbeat_stale_trial_callback=storages.RetryHeartbeatStaleTrialCallback(),
+        )
+
+
 def put_in_line_again(study: "optuna.Study", number: int) -> None:
-    """Of a trial that was interrupted, as Optuna does for one whose process died."""
+    """Of a trial that was interrupted or broke off, as Optuna does for one whose process died."""
     optuna = require_optuna()
     trial = study.get_trials(deepcopy=False)[number]
     if trial.state == optuna.trial.TrialState.FAIL:
@@ -104,10 +116,12 @@ def saved_settings(engine: EngineOptions) -> SearchConfig | None:
 
 
 def settings_of(study: "optuna.Study") -> SearchConfig:
-    if _SETTINGS not in study.user_attrs:
-        raise ValueError(
-            f"the study {study.study_name!r} in this storage is no search of rexnet; choose another --study"
-        )
+    """ValueError for a study that another program made."""
+    began = time.monotonic()
+    while _SETTINGS not in study.user_attrs:  # perhaps only not yet
+        if time.monotonic() - began > _WRITING_SECONDS:
+            raise ValueError(f"the study {study.study_name!r} there is no search of rexnet; name another --study")
+        time.sleep(_PAUSE_SECONDS)
     return config_from_dict(SearchConfig, study.user_attrs[_SETTINGS])
 
 
