@@ -10,6 +10,7 @@ import torch
 
 import records
 import rexnet
+import search_tables
 import study_tables
 from markdown_tables import table
 from rexnet.models.cost import measure_cost
@@ -238,6 +239,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "classification": classification,
     "coco_evaluation": coco_evaluation,
     **study_tables.TABLES,
+    **search_tables.TABLES,
 }
 
 

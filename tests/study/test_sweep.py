@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rexnet.models.rank import count_rank
 from rexnet.study.networks import BLOCKS, generator_for
 from rexnet.study.protocol import Protocol, outputs
-from rexnet.study.rank import count_rank
 from rexnet.study.summary import cell_means, read_rows, summarise
 from rexnet.study.sweep import CHUNK, Task, Workers, list_tasks, measure, sweep
 

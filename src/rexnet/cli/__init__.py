@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from rexnet._version import __version__
-from rexnet.cli import classification, data, detection, networks, study
+from rexnet.cli import classification, data, detection, networks, search, study
 from rexnet.cli.options import fail
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -27,6 +27,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "study spectra": study.spectra,
     "study advise": study.advise,
     "study rewrite": study.rewrite,
+    "search run": search.run,
+    "search report": search.report,
+    "search export": search.export,
     "models": networks.models,
 }
 

@@ -57,21 +57,27 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """RGB picture of any size -> float32 (3, image_size_px, image_size_px), channels red, green, blue."""
-        return self._pipeline(limit_aspect(image))
+        return self._to_tensor(self._square(limit_aspect(image)))
+
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """The same before normalisation: uint8 (image_size_px, image_size_px, 3)."""
+        return np.asarray(self._square(limit_aspect(image)))
 
     @cached_property
-    def _pipeline(self) -> Callable[[Image.Image], torch.Tensor]:
+    def _square(self) -> Callable[[Image.Image], Image.Image]:
         from torchvision import transforms
 
-        steps: list[Any] = [
-            transforms.Resize(
-                math.floor(self.image_size_px / self.crop_ratio), transforms.InterpolationMode(self.interpolation)
-            ),
+        short_side = math.floor(self.image_size_px / self.crop_ratio)
+        steps: Any = [
+            transforms.Resize(short_side, transforms.InterpolationMode(self.interpolation)),
             transforms.CenterCrop(self.image_size_px),
-            _ToTensor(self.mean, self.std),
         ]
         pipeline: Any = transforms.Compose(steps)
         return pipeline
+
+    @cached_property
+    def _to_tensor(self) -> Callable[[Image.Image], torch.Tensor]:
+        return _ToTensor(self.mean, self.std)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` reads it back."""

@@ -9,6 +9,7 @@ from typing import Any, TypedDict, Unpack
 
 from rexnet.models.blocks import BlockSpec, NormConfig
 from rexnet.models.channels import linear_channels, round_to_multiple
+from rexnet.models.config_files import is_config_file, read_config
 from rexnet.models.rexnet import RexNet, RexNetConfig
 from rexnet.models.weights import load_weights
 
@@ -195,7 +196,8 @@ class ModelOptions(ConfigOptions, total=False):
 def model_config(
     name: str, *, width: float | None = None, output_stride: int = 32, **options: Unpack[ConfigOptions]
 ) -> RexNetConfig:
-    """The config of a name in `list_models()`, of "rexnet_117", or of a family with `width`: ("rexnet", width=1.17).
+    """The config of a name in `list_models()`, of "rexnet_117", of a family with `width`: ("rexnet", width=1.17), or of
+    a file, the JSON of `rexnet search export` or a checkpoint; `options` come before what a file says.
 
     Families are rexnet, rexnetr and rexnet_lite. `stem_stride` 1 halves the network's stride, for images of 32 to 64
     pixels. `output_stride` (8, 16 or 32) is the most the network may stride; it dilates from there. ValueError names
@@ -204,7 +206,11 @@ def model_config(
     if output_stride not in (8, 16, 32):
         raise ValueError(f"output_stride is {output_stride}; allowed: 8, 16, 32")
     match = re.fullmatch(rf"({'|'.join(FAMILIES)})(?:_(\d{{2,4}}(?:\.\d+)?))?", name)
-    if name == "rexnet_plain" and width is None:
+    if is_config_file(name):
+        if width is not None:
+            raise ValueError(f"model {name!r} has its channels in the file; allowed: width beside a family's name")
+        made = replace(read_config(name), **options)
+    elif name == "rexnet_plain" and width is None:
         made = plain_config(name=name, **options)
     elif match and (match[2] is None) != (width is None):
         if width is None:
@@ -218,7 +224,7 @@ def model_config(
         problem = needs_width if width is None else "has its width in its name"
         raise ValueError(f"model {name!r} {problem}")
     else:
-        raise ValueError(f"there is no model {name!r}; allowed: {', '.join(list_models())}")
+        raise ValueError(f"there is no model {name!r}; allowed: {', '.join(list_models())}, FILE.json")
     return dilated(made, output_stride)
 
 

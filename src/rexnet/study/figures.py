@@ -1,14 +1,13 @@
 """The study's figures: the paper's Fig. 1, layers of one network, deep networks, spectra, Table 2."""
 
-import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from rexnet.data.output_files import write_whole
-from rexnet.study.layers import Layer
+from rexnet.data.figure_files import write_figure
+from rexnet.models.layer_ranks import Layer
 from rexnet.study.published import PUBLISHED, PUBLISHED_SPECTRA
 from rexnet.study.summary import Cell
 
@@ -32,7 +31,6 @@ COLOURS = {
     "hardswish": "#ff7f0e",
     "silu": "#d62728",
 }
-ENDINGS = (".png", ".svg")
 _SMALLEST_SHOWN = 1e-7
 """Singular values below have no place on a logarithmic axis."""
 
@@ -196,21 +194,3 @@ def draw_factors(summaries: Sequence["FactorSummary"], stem: str | os.PathLike[s
         panel.grid(alpha=0.25)
         panel.legend(fontsize=8)
     return write_figure(figure, stem)
-
-
-def write_figure(figure: Any, stem: str | os.PathLike[str]) -> list[Path]:
-    """To STEM.png and STEM.svg; the same figure gives the same bytes."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    paths = []
-    for ending in ENDINGS:
-        FigureCanvasAgg(figure)
-        content = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "rexnet"}):
-            no_date = {"Date": None} if ending == ".svg" else None
-            figure.savefig(content, format=ending[1:], dpi=130, metadata=no_date)
-        path = Path(f"{os.fspath(stem)}{ending}")
-        write_whole(path, content.getvalue())
-        paths.append(path)
-    return paths

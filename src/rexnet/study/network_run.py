@@ -18,9 +18,9 @@ from rexnet.data.loaders import EvalBatches
 from rexnet.data.named_sets import is_named_set, load_named_set
 from rexnet.data.output_files import write_whole
 from rexnet.data.transforms import Preprocess
+from rexnet.models.layer_ranks import Layer, measure_layers
 from rexnet.models.variants import create_model
 from rexnet.study.figures import draw_layers
-from rexnet.study.layers import Layer, measure_layers
 from rexnet.study.networks import call_factory
 from rexnet.study.principles.rewriting import rewrite
 from rexnet.training import checkpoint

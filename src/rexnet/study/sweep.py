@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from rexnet.models.rank import count_rank, effective_rank, nuclear_norm, numerical_rank, singular_values, stable_rank
 from rexnet.study.networks import find_block, generator_for
 from rexnet.study.protocol import Protocol, outputs
-from rexnet.study.rank import count_rank, effective_rank, nuclear_norm, numerical_rank, singular_values, stable_rank
 from rexnet.study.tables import append_rows, open_table
 
 CHUNK = 50

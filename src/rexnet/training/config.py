@@ -40,7 +40,8 @@ class NetworkConfig:
     """Which network, and what it starts from."""
 
     model: str = "rexnet_100"
-    """Network to train; `rexnet models` lists them. A family (rexnet, rexnetr, rexnet_lite) takes --width."""
+    """Network to train; `rexnet models` lists them. A family (rexnet, rexnetr, rexnet_lite) takes --width. Also the
+    .json file of `rexnet search export`, or a checkpoint whose network is to be trained anew."""
     width: float | None = None
     """Width multiplier of a family, for example --model rexnet --width 0.75."""
     stem_stride: int = 2

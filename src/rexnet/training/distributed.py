@@ -103,10 +103,11 @@ def is_main_process() -> bool:
 
 
 @contextmanager
-def joined(device: str = "auto") -> Iterator[World]:
+def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[World]:
     """This process's place in the run that torchrun describes, or alone. `device`: auto, cpu, cuda, cuda:N or mps.
 
-    With several GPUs a process takes that of its local rank. Signals become requests to stop. ValueError for a device
+    With several GPUs a process takes that of its local rank. Signals become requests to stop, and with `follow_parent`
+    the end of the parent process does, as that of torchrun always. ValueError for a device
     this machine does not have, LostProcessError where another process of the run ends early.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -115,7 +116,7 @@ def joined(device: str = "auto") -> Iterator[World]:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     world = World(device=chosen, rank=rank, size=size, local_rank=local_rank)
-    with world.stop.listening(follow_parent=size > 1), _plain_words(world):
+    with world.stop.listening(follow_parent=follow_parent or size > 1), _plain_words(world):
         if size == 1:
             yield world
             return

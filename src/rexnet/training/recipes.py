@@ -176,7 +176,9 @@ def _as_the_weights_were_made(start: TrainConfig, source: str) -> TrainConfig:
         weights = read_weights(source)
         facts, network = weights.preprocess, weights.config
     if network is not None:
-        same_network = replace(start.network, model=network["name"], stem_stride=network["stem_stride"])
+        # A network without a name of its own, such as a searched one, stands in the file itself.
+        model = network["name"] if weights.variant else source
+        same_network = replace(start.network, model=model, stem_stride=network["stem_stride"])
         start = replace(start, network=same_network)
     if facts is None:
         return start

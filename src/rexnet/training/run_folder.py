@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,9 +21,11 @@ from rexnet.data.wording import plural, reason_of
 from rexnet.training.config import LoopConfig
 from rexnet.training.curves import draw_curves
 from rexnet.training.distributed import World
-from rexnet.training.saved_config import Config, changed_options, config_from_dict, config_to_dict
+from rexnet.training.saved_config import changed_options, config_from_dict, config_to_dict
 
 logger = logging.getLogger(__name__)
+
+Settings = TypeVar("Settings", bound=LoopConfig)
 
 METRICS, DISCARDED = "metrics.jsonl", "discarded_steps.jsonl"
 FILES = (
@@ -227,7 +229,7 @@ def folder_to_resume(config: LoopConfig) -> Path:
     return path
 
 
-def settings_to_resume(asked: Config) -> Config | None:
+def settings_to_resume(asked: Settings) -> Settings | None:
     """Those of the run that --resume means, as if it was not said; None where there is none to resume yet."""
     if not asked.run.resume or not (run := RunFolder(folder_to_resume(asked))).holds("config.json"):
         return None
@@ -238,6 +240,7 @@ def settings_to_resume(asked: Config) -> Config | None:
 def next_free_folder(model: str, data: str, *, parent: str | os.PathLike[str] = "runs") -> Path:
     """parent/MODEL-DATA-N with the smallest N from 1 that is free."""
     short_name = Path(data).resolve().name if os.path.exists(data) else data.replace("/", "-")
+    model = Path(model).stem if os.path.isfile(model) else model
     number = 1
     while (path := Path(parent, f"{model}-{short_name}-{number}")).exists():
         number += 1

@@ -3,9 +3,7 @@
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
-from rexnet.training.config import LoopConfig
-
-Config = TypeVar("Config", bound=LoopConfig)
+Config = TypeVar("Config")
 
 # A run may move to another machine or folder and still be the same run.
 MAY_CHANGE_ON_RESUME = frozenset(
@@ -16,9 +14,9 @@ MAY_CHANGE_ON_RESUME = frozenset(
 )
 
 
-def config_to_dict(config: LoopConfig) -> dict[str, Any]:
+def config_to_dict(config: Any) -> dict[str, Any]:
     """Plain values for JSON; `config_from_dict` reads them back."""
-    return asdict(config)  # pyright: ignore[reportArgumentType]
+    return asdict(config)
 
 
 def config_from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
@@ -43,7 +41,7 @@ def _from_dict(kind: type, values: dict[str, Any]) -> Any:
     )
 
 
-def changed_options(saved: Config, given: Config) -> list[str]:
+def changed_options(saved: Config, given: Config, *, may_change: frozenset[str] = MAY_CHANGE_ON_RESUME) -> list[str]:
     """The options, as "--lr 0.1 (was 0.5)", in which `given` would make another run of `saved`."""
     changes = []
     for group in fields(saved):  # pyright: ignore[reportArgumentType]
@@ -55,6 +53,6 @@ def changed_options(saved: Config, given: Config) -> list[str]:
         changes += [
             f"--{name.replace('_', '-')} {after} (was {before})"
             for name, before, after in pairs
-            if before != after and name not in MAY_CHANGE_ON_RESUME
+            if before != after and name not in may_change
         ]
     return changes

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from rexnet.study import rank
+from rexnet.models import rank
 from rexnet.study.networks import ACTIVATIONS, BLOCKS, generator_for
 from rexnet.study.protocol import Protocol, outputs
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rexnet.study.rank import effective_rank, nuclear_norm, stable_rank
+from rexnet.models.rank import effective_rank, nuclear_norm, stable_rank
 
 _FOLLOWERS = (
     nn.modules.batchnorm._NormBase,

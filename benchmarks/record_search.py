@@ -1,0 +1,60 @@
+"""Appends what a search found to results/search.jsonl: its groups, lines, comparison and predictors."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+import records
+from rexnet.search.analysis import compare, drawn, groups, nearer_to_a_line, predictors
+from rexnet.search.config import EngineOptions
+from rexnet.search.results import candidates_of
+from rexnet.search.storage import existing_study, settings_of
+
+NAME = "search"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """`python benchmarks/record_search.py SEARCH --title "CIFAR-10 (JPEG files)"`"""
+
+    search: Annotated[Path, tyro.conf.Positional]
+    """Folder of `rexnet search run`."""
+    title: str
+    """Name of the data in the tables."""
+
+
+def row(options: Options) -> dict[str, Any]:
+    study = existing_study(EngineOptions(output=str(options.search)))
+    settings, found = settings_of(study), candidates_of(study)
+    ranked = drawn(found)
+    comparison, nearer = compare(found), nearer_to_a_line(found)
+    # Where data and results lie on this machine helps nobody.
+    protocol = {name: asdict(getattr(settings, name)) for name in ("space", "images", "training", "schedule")}
+    return {
+        "title": options.title,
+        "data": study.user_attrs["data"],
+        "constraint": settings.constraint,
+        "recipe": settings.recipe,
+        "sampler": settings.engine.sampler,
+        "protocol": protocol,
+        "candidates": len(ranked),
+        "trainings": sum(len(candidate.accuracies) for candidate in found),
+        "seconds_a_candidate": round(sum(row.seconds or 0.0 for row in ranked) / len(ranked), 1),
+        "groups": [asdict(group) for group in groups(found, settings.space)],
+        "line_and_stages": comparison and comparison._asdict(),
+        "top_less_bottom_residual": nearer,
+        "predictors": predictors(found),
+        "best": [[candidate.name, candidate.accuracy] for candidate in ranked[:5]],
+        "worst": [[candidate.name, candidate.accuracy] for candidate in ranked[-5:]],
+        **records.provenance("cpu"),
+    }
+
+
+def main() -> None:
+    print(f"appended to {records.append(NAME, row(tyro.cli(Options, description=__doc__)))}")
+
+
+if __name__ == "__main__":
+    main()

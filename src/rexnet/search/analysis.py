@@ -1,0 +1,155 @@
+"""What the candidates of a search tell: groups by accuracy, their channels and lines, and what predicts accuracy."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from rexnet.search.results import Candidate
+from rexnet.search.space import Space
+from rexnet.search.trend import Line, fit_line
+
+GROUP_SHARE = 0.1
+_FEWEST = 4
+"""Pairs of values of which a rank correlation has an interval."""
+
+
+class Spread(NamedTuple):
+    """Mean and standard deviation; of one value the deviation is 0."""
+
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """A tenth of the candidates, as in Table 3 and Fig. 2 of the paper."""
+
+    name: str
+    size: int
+    accuracy: Spread
+    parameters: Spread
+    flops: Spread
+    """As the paper counts, see `BodyCost.published_flops`."""
+    channels: tuple[Spread, ...]
+    """Of each block."""
+    line: Line
+    """Of the mean channels."""
+    residual: Spread
+    """Of the group's own lines, one for each candidate."""
+
+
+class Estimate(NamedTuple):
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Comparison(NamedTuple):
+    """Networks of equal cost, each trained with several seeds; accuracies in percent."""
+
+    line: Spread
+    stages: Spread
+    seeds: int
+    difference: Estimate | None
+    """Of the means, line less stages, by Welch's t; None with one seed."""
+
+
+def drawn(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The different networks that were drawn and trained to the end, best first."""
+    different = {row.channels: row for row in candidates if row.comparison is None and row.accuracy is not None}
+    return sorted(different.values(), key=lambda row: (-(row.accuracy or 0.0), row.number))
+
+
+def groups(candidates: Sequence[Candidate], space: Space) -> list[Group]:
+    """The best, middle and worst tenth, at least one each. ValueError for fewer than three."""
+    ranked = drawn(candidates)
+    if len(ranked) < 3:
+        raise ValueError(f"the search has {len(ranked)} trained candidates; a report needs three or more")
+    size = max(1, round(GROUP_SHARE * len(ranked)))
+    middle = (len(ranked) - size) // 2
+    parts = {"top": ranked[:size], "middle": ranked[middle : middle + size], "bottom": ranked[-size:]}
+    return [_group(name, rows, space) for name, rows in parts.items()]
+
+
+def _group(name: str, rows: Sequence[Candidate], space: Space) -> Group:
+    channels = tuple(Spread.of(block) for block in zip(*(row.channels for row in rows), strict=True))
+    return Group(
+        name=name,
+        size=len(rows),
+        accuracy=Spread.of([row.accuracy or 0.0 for row in rows]),
+        parameters=Spread.of([row.parameters for row in rows]),
+        flops=Spread.of([space.cost(row.channels).published_flops for row in rows]),
+        channels=channels,
+        line=fit_line([block.mean for block in channels]),
+        residual=Spread.of([fit_line(row.channels).residual for row in rows]),
+    )
+
+
+def predictors(candidates: Sequence[Candidate]) -> dict[str, Estimate]:
+    """Rank correlation of everything that is known before the end of a training with the accuracy at its end."""
+    ranked = drawn(candidates)
+    accuracy = [row.accuracy or 0.0 for row in ranked]
+    columns: dict[str, list[float]] = {}
+    epochs = min((len(curve) for row in ranked for curve in row.by_epoch), default=0)
+    for epoch in range(epochs - 1):
+        name = f"accuracy after epoch {epoch + 1}"
+        columns[name] = [float(np.mean([curve[epoch] for curve in row.by_epoch])) for row in ranked]
+    for score in ranked[0].scores if ranked else ():
+        columns[f"{score.replace('_', ' ')}, untrained"] = [row.scores[score] for row in ranked]
+    columns["parameters"] = [float(row.parameters) for row in ranked]
+    columns["MACs"] = [float(row.macs) for row in ranked]
+    columns["distance from a line"] = [fit_line(row.channels).residual for row in ranked]
+    found = {name: rank_correlation(values, accuracy) for name, values in columns.items()}
+    return {name: estimate for name, estimate in found.items() if estimate is not None}
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> Estimate | None:
+    """Spearman's, with the interval of Bonett and Wright (2000); None for fewer than four pairs, or without spread."""
+    from scipy.stats import spearmanr
+
+    if len(first) < _FEWEST or len(set(first)) < 2 or len(set(second)) < 2:
+        return None
+    value = float(spearmanr(first, second)[0])  # pyright: ignore[reportArgumentType]
+    half = 1.96 * math.sqrt((1 + value**2 / 2) / (len(first) - 3))
+    middle = math.atanh(max(-1 + 1e-12, min(1 - 1e-12, value)))
+    return Estimate(value, math.tanh(middle - half), math.tanh(middle + half))
+
+
+def compare(candidates: Sequence[Candidate]) -> Comparison | None:
+    """The straight line beside the stage-wise convention; None where either is missing."""
+    by_kind = {
+        kind: [row.accuracy for row in candidates if row.comparison == kind and row.accuracy is not None]
+        for kind in ("line", "stages")
+    }
+    line, stages = by_kind["line"], by_kind["stages"]
+    if not line or not stages:
+        return None
+    seeds = min(len(line), len(stages))
+    return Comparison(Spread.of(line), Spread.of(stages), seeds, _difference(line, stages))
+
+
+def _difference(first: Sequence[float], second: Sequence[float]) -> Estimate | None:
+    from scipy.stats import ttest_ind
+
+    if min(len(first), len(second)) < 2 or not (np.std(first) or np.std(second)):
+        return None
+    low, high = ttest_ind(first, second, equal_var=False).confidence_interval()
+    return Estimate(float(np.mean(first) - np.mean(second)), float(low), float(high))
+
+
+def nearer_to_a_line(candidates: Sequence[Candidate]) -> Estimate | None:
+    """Distance from a line, top tenth less bottom tenth: below 0 where the best are nearer. By Welch's t; None with
+    fewer than two candidates in a group."""
+    ranked = drawn(candidates)
+    size = max(1, round(GROUP_SHARE * len(ranked)))
+    top, bottom = ([fit_line(row.channels).residual for row in rows] for rows in (ranked[:size], ranked[-size:]))
+    return _difference(top, bottom)

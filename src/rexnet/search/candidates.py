@@ -1,0 +1,130 @@
+"""One candidate: trained by the project's loop on images in memory, and what can be told of it without training."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from rexnet.data.class_balance import draw_shots
+from rexnet.data.image_sets import ImageSets, load_image_sets
+from rexnet.data.memory_batches import MemoryEvalBatches, MemoryTrainBatches, Pixels, decode
+from rexnet.models.layer_ranks import measure_layers
+from rexnet.models.rexnet import RexNet
+from rexnet.search.config import ImageOptions, SearchConfig
+from rexnet.training.classify import classification_task
+from rexnet.training.distributed import World
+from rexnet.training.loop import fit
+from rexnet.training.run_folder import RunFolder
+
+Watch = Callable[[int, float], None]
+"""watch(epoch, accuracy), after each epoch, counted from 1; may raise to end the training."""
+
+EVAL_BATCH = 250
+_SCORED_IMAGES = 128
+_SCORE_TOLERANCE = 1e-4
+_LATENCY_SECONDS, _WARM_UP = 0.5, 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchData:
+    """The images of a search, decoded once; the tensors are shared with the processes that it is sent to."""
+
+    sets: ImageSets
+    train: Pixels
+    val: Pixels
+
+    @classmethod
+    def load(cls, data: str, options: ImageOptions, *, seed: int, workers: int = 0) -> "SearchData":
+        """Reads and decodes; errors as of `load_image_sets` and `decode`."""
+        sets = load_image_sets(data, val_fraction=options.val_fraction, seed=seed, shots=options.shots)
+        if options.val_shots is not None:
+            sets = replace(sets, val=draw_shots(sets.val, options.val_shots, seed))
+        train, val = (
+            decode(images, options.preprocess, workers=workers, bad_image=options.bad_image)
+            for images in (sets.train, sets.val)
+        )
+        return cls(sets=sets, train=train, val=val)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateTrainer:
+    """Trains and scores candidates, one after the other, in one process."""
+
+    config: SearchConfig
+    data: SearchData
+    world: World
+
+    def build(self, channels: Sequence[int], seed: int) -> RexNet:
+        torch.manual_seed(seed)
+        return RexNet(self.config.space.config(channels, num_classes=len(self.data.sets.classes)))
+
+    def train(self, channels: Sequence[int], *, seed: int, folder: Path, watch: Watch | None = None) -> list[float]:
+        """Accuracy on the held-back images after each epoch, in percent. What was trained before a kill is in `folder`,
+        and goes on from there."""
+        model = self.build(channels, seed)
+        settings = self.config.train_config(seed)
+        preprocess, device = self.config.images.preprocess, self.world.device
+        batches = MemoryTrainBatches(
+            self.data.train,
+            preprocess,
+            self.config.images.augment,
+            batch_size=settings.run.batch_size,
+            seed=seed,
+            device=device,
+        )
+        val_batches = MemoryEvalBatches(self.data.val, preprocess, batch_size=EVAL_BATCH, device=device)
+        task = classification_task(self.data.sets, val_batches, settings, world=self.world)
+        run = RunFolder(folder)
+        run.lock()
+        try:
+
+            def evaluate(network: nn.Module) -> dict[str, float]:
+                figures = task.evaluate(network)
+                if watch:
+                    watch(len(run.rows()) + 1, figures["top1"])
+                return figures
+
+            fit(model, batches, task._replace(evaluate=evaluate), config=settings, run=run, world=self.world)
+            return [row["val_top1"] for row in run.rows()]
+        finally:
+            run.close()
+
+    def initial_ranks(self, channels: Sequence[int], *, seed: int) -> dict[str, float]:
+        """Measures of the untrained network on training images, which cost less than one step of an epoch: effective
+        rank over channels, the mean of all layers and that of the last features, and the nuclear norm of these."""
+        model = self.build(channels, seed).to(self.world.device)
+        images = self._images(_SCORED_IMAGES)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0  # its statistics become those of these images: with the initial ones layers fade
+        with torch.no_grad():
+            model.train()(images)
+        layers = measure_layers(model, [images], tolerance=_SCORE_TOLERANCE)[:-1]
+        last = layers[-1]
+        return {
+            "effective_rank": sum(layer.effective_rank_ratio for layer in layers) / len(layers),
+            "effective_rank_of_features": last.effective_rank_ratio,
+            "nuclear_norm_of_features": last.nuclear_norm,
+        }
+
+    def latency_ms(self, channels: Sequence[int]) -> float:
+        """Median time for one image of --cost-size, on the device of the search."""
+        model = self.build(channels, 0).to(self.world.device).eval()
+        side = self.config.space.cost_size
+        image = torch.zeros(1, 3, side, side, device=self.world.device)
+        seconds: list[float] = []
+        with torch.inference_mode():
+            while sum(seconds) < _LATENCY_SECONDS or len(seconds) < 2 * _WARM_UP:
+                began = time.perf_counter()
+                float(model(image).sum())  # waits for an accelerator
+                seconds.append(time.perf_counter() - began)
+        return 1000.0 * median(seconds[_WARM_UP:])
+
+    def _images(self, count: int) -> Tensor:
+        part = Pixels(*(values[:: max(1, len(values) // count)][:count] for values in self.data.train))
+        batches = MemoryEvalBatches(part, self.config.images.preprocess, batch_size=count, device=self.world.device)
+        return next(iter(batches)).images

@@ -1,0 +1,185 @@
+"""Every setting of a search. A field is a command-line option, the text under it its help."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
+
+from rexnet.data.decode import BadImagePolicy
+from rexnet.data.memory_batches import CropAndFlip
+from rexnet.data.option_checks import require
+from rexnet.data.transforms import Preprocess
+from rexnet.search.published import Constraint
+from rexnet.search.space import Space
+from rexnet.training.config import Amp, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
+
+Objective = Literal["accuracy", "macs", "latency", "effective_rank"]
+DIRECTIONS: dict[Objective, Literal["maximize", "minimize"]] = {
+    "accuracy": "maximize",
+    "macs": "minimize",
+    "latency": "minimize",
+    "effective_rank": "maximize",
+}
+Sampler = Literal["random", "tpe", "cmaes"]
+RecipeName = Literal["short", "published"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """Which images a candidate is trained and measured on."""
+
+    image_size: int = 32
+    """Side in pixels of the square the networks see in training; below --cost-size for a cheaper search."""
+    shots: int | None = None
+    """Train on so many images of each class only, drawn by --seed; None: all."""
+    val_shots: int | None = None
+    """Measure on so many held-back images of each class only; None: all."""
+    val_fraction: float | None = None
+    """Share of every class that is held back where the data has no split of its own; None: a fifth."""
+    crop_padding_px: int = 4
+    """Black pixels around a picture, of which a random square is cut; 0: no random crop."""
+    horizontal_flip: float = 0.5
+    """Probability of mirroring left and right; 0 where direction matters, as in digits."""
+    bad_image: BadImagePolicy = "error"
+    """What to do with a file that cannot be read: stop and name it, or leave it out and name it."""
+
+    def __post_init__(self) -> None:
+        require(self.image_size >= 4, "image_size", self.image_size, "4 or more")
+        for name in ("shots", "val_shots"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, value, "1 or more, or None")
+        holds = self.val_fraction is None or 0.0 < self.val_fraction < 1.0
+        require(holds, "val_fraction", self.val_fraction, "between 0 and 1, or None")
+        require(self.crop_padding_px >= 0, "crop_padding_px", self.crop_padding_px, "0 or more")
+        require(0 <= self.horizontal_flip <= 1, "horizontal_flip", self.horizontal_flip, "from 0 to 1")
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return Preprocess(image_size_px=self.image_size, crop_ratio=1.0)
+
+    @property
+    def augment(self) -> CropAndFlip:
+        return CropAndFlip(padding_px=self.crop_padding_px, flip=self.horizontal_flip)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateOptions:
+    """How a candidate is trained, beside optimizer and schedule."""
+
+    repeats: int = 1
+    """Trainings of each candidate with seeds of their own, whose accuracies are averaged."""
+    batch_size: int = 64
+    """Images a step."""
+    label_smoothing: float = 0.1
+    """Share of the target that is spread over all classes."""
+    amp: Amp = "auto"
+    """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
+    channels_last: bool = True
+    """Memory order of images and weights."""
+
+    def __post_init__(self) -> None:
+        require(self.repeats >= 1, "repeats", self.repeats, "1 or more")
+        require(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more")
+        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "from 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How candidates are chosen, and where the work is done and kept."""
+
+    output: str = "search"
+    """Folder of the search; started again with it, a search goes on."""
+    storage: str | None = None
+    """Optuna's storage, which processes on many machines may share: postgresql://, mysql:// or sqlite:/// URL, or
+    journal:FILE; None: study.db in --output."""
+    study: str = "channels"
+    """Name of the search in the storage."""
+    sampler: Sampler = "tpe"
+    """Chooses the next candidate: at random, or by what earlier ones reached."""
+    objectives: tuple[Objective, ...] = ("accuracy",)
+    """What is sought: accuracy, and beside it few macs or short latency; or effective_rank, which trains nothing."""
+    prune_worst: float | None = None
+    """Stop a candidate whose accuracy after an epoch is among the worst share of those before it, for example 0.25."""
+    candidates: int = 60
+    """Different networks to measure, those of all processes together."""
+    comparisons: int = 3
+    """First measure a straight line and the stage-wise convention so many times each, with seeds of their own."""
+    processes: int = 1
+    """Processes of this command, which share one copy of the images; more may join from other machines."""
+    threads: int = 1
+    """CPU threads of each process; more gain little on networks as small as these."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    seed: int = 0
+    """Of all that is random; the candidates of several processes also depend on which is faster."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("candidates", 1), ("comparisons", 0), ("processes", 1), ("threads", 1)):
+            require(getattr(self, name) >= least, name, getattr(self, name), f"{least} or more")
+        require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
+        worst = self.prune_worst
+        require(worst is None or 0 < worst < 1, "prune_worst", worst, "above 0 and below 1, or None")
+        require(bool(self.study), "study", repr(self.study), "a name")
+        several = len(self.objectives) > 1
+        told = " ".join(self.objectives)
+        wanted = f"one or more of {', '.join(get_args(Objective))}, each once"
+        require(0 < len(self.objectives) == len(set(self.objectives)), "objectives", told or "empty", wanted)
+        require(worst is None or self.objectives == ("accuracy",), "prune_worst", worst, "with --objectives accuracy")
+        require(
+            not (several and self.sampler == "cmaes"), "sampler", "cmaes", "random, tpe beside several --objectives"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """Searches the channels of every block, under limits on parameters and multiply-accumulates. What is not given is
+    as the recipe says, or as the search in --output began."""
+
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = "digits"
+    """A folder with train/ and val|valid|validation|test/, a folder of class folders, digits, torchvision/NAME, a
+    folder of tars or its URL, or hfds/NAME."""
+    recipe: RecipeName = "short"
+    """Settings to start from; every other option overrides them. published: 30 epochs, three repeats, all images;
+    short: for two CPU cores."""
+    constraint: Constraint | None = None
+    """Blocks and limits of one of the paper's four searches, a to d."""
+    space: Space = field(default_factory=Space)
+    images: ImageOptions = ImageOptions()
+    training: CandidateOptions = CandidateOptions()
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    engine: EngineOptions = EngineOptions()
+
+    def __post_init__(self) -> None:
+        costs = [name for name in self.engine.objectives if name in ("macs", "latency")]
+        free = self.space.min_share < 1
+        require(not costs or free, "min_share", self.space.min_share, f"below 1 beside the objective {costs[:1]}")
+
+    def train_config(self, seed: int) -> TrainConfig:
+        """What `rexnet.training.loop.fit` reads, for one training of a candidate."""
+        training = self.training
+        run = RunConfig(
+            batch_size=training.batch_size,
+            seed=seed,
+            device=self.engine.device,
+            amp=training.amp,
+            channels_last=training.channels_last,
+        )
+        start = TrainConfig()
+        return TrainConfig(
+            data=self.data,
+            network=start.network,
+            augment=type(start.augment)(label_smoothing=training.label_smoothing),
+            optim=self.optim,
+            schedule=self.schedule,
+            run=run,
+        )
+
+    def fingerprint(self) -> str:
+        """Of everything that decides what a training comes to."""
+        parts: dict[str, Any] = {
+            name: asdict(getattr(self, name)) for name in ("space", "images", "training", "optim", "schedule")
+        }
+        return hashlib.sha256(json.dumps({"data": self.data, **parts}, sort_keys=True).encode()).hexdigest()[:12]

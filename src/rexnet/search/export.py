@@ -1,0 +1,82 @@
+"""`rexnet search export`: a candidate, or a member of the family of its line, as a file that every command takes."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import tyro
+
+from rexnet.data.option_checks import OptionError, require
+from rexnet.data.output_files import check_output_file, write_whole
+from rexnet.models.rexnet import RexNetConfig
+from rexnet.search.config import DIRECTIONS, EngineOptions, SearchConfig
+from rexnet.search.results import Candidate, candidates_of
+from rexnet.search.space import Space
+from rexnet.search.storage import existing_study, settings_of
+from rexnet.search.trend import fit_line, scaled_config
+
+BEST = "best"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Writes a network that a search found to a file, which `rexnet train --model` and `create_model` take."""
+
+    search: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SEARCH")]
+    """Folder of the search."""
+    candidate: str = BEST
+    """best, the number of a candidate, or channels such as 34-34-45-55-66."""
+    output: str = "network.json"
+    """File to write."""
+    width: float | None = None
+    """Instead of the candidate itself: its least-squares line with all channels times this width."""
+    stem_stride: int | None = None
+    """Stride of the first convolution; None: that of the search. 2 for larger images, and for detectors."""
+    strided_blocks: tuple[int, ...] | None = None
+    """Blocks with stride 2, counted from 1; None: those of the search. Detectors need a stride of 32 in all."""
+    storage: str | None = None
+    """Optuna's storage, as for search run; None: study.db in the folder."""
+    study: str = EngineOptions.study
+    """Name of the search in the storage."""
+
+    def __post_init__(self) -> None:
+        require(self.width is None or self.width > 0, "width", self.width, "above 0, or None")
+
+
+def export(config: ExportConfig) -> RexNetConfig:
+    """Writes the file and returns what is in it. ValueError where the search has no such candidate."""
+    check_output_file(config.output)
+    engine = EngineOptions(output=config.search, storage=config.storage, study=config.study)
+    study = existing_study(engine)
+    settings = settings_of(study)
+    chosen = _choose(config.candidate, candidates_of(study), settings)
+    space = replace(
+        settings.space,
+        stem_stride=config.stem_stride or settings.space.stem_stride,
+        strided_blocks=config.strided_blocks or settings.space.strided_blocks,
+    )
+    network = _network(chosen.channels, space, config.width)
+    write_whole(config.output, json.dumps(network.to_dict(), indent=2) + "\n")
+    return network
+
+
+def _network(channels: Sequence[int], space: Space, width: float | None) -> RexNetConfig:
+    num_classes = RexNetConfig.__dataclass_fields__["num_classes"].default
+    if width is None:
+        return space.config(channels, num_classes=num_classes)
+    return scaled_config(fit_line(channels), space, width=width, num_classes=num_classes)
+
+
+def _choose(wanted: str, found: list[Candidate], settings: SearchConfig) -> Candidate:
+    whole = [row for row in found if not row.pruned]
+    if not whole:
+        raise ValueError("the search has no finished candidate yet")
+    if wanted == BEST:
+        objective = settings.engine.objectives[0]
+        choose = max if DIRECTIONS[objective] == "maximize" else min
+        return choose(whole, key=lambda row: row.values[0])
+    for row in found:
+        if wanted in (str(row.number), row.name):
+            return row
+    raise OptionError(f"--candidate is {wanted!r}; allowed: best, a number up to {found[-1].number}, or its channels")

@@ -1,0 +1,196 @@
+"""The networks of the search: their fixed parts, what they cost, and channels as wide as the limits let them be."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil, exp, log, sqrt
+from typing import NamedTuple
+
+from rexnet.data.option_checks import OptionError, require
+from rexnet.models.blocks import BlockSpec
+from rexnet.models.rexnet import RexNetConfig
+from rexnet.search.shape import Shape, Trial, suggest_shape
+
+_HALVINGS = 30
+
+
+class BodyCost(NamedTuple):
+    """Of a network without its classifier, for one image."""
+
+    parameters: int
+    macs: int
+    """Multiply-accumulates of convolutions, as `rexnet.models.cost` counts them."""
+    norm_elements: int
+    """Values that pass a batch norm."""
+
+    @property
+    def published_flops(self) -> int:
+        """As the paper's search counts: MACs, and two operations for each value that passes a batch norm."""
+        return self.macs + 2 * self.norm_elements
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """Which networks are candidates. At least one limit is needed; both hold for every candidate, without classifier,
+    whose size is the data's affair."""
+
+    blocks: int = 9
+    """Linear bottlenecks of a network."""
+    max_parameters: float | None = None
+    """Most parameters, the classifier not counted; also written as 0.2e6."""
+    max_macs: float | None = None
+    """Most multiply-accumulates for an image of --cost-size."""
+    cost_size: int = 32
+    """Side in pixels of the image for which multiply-accumulates are counted; training may use smaller ones."""
+    min_share: float = 1.0
+    """Each candidate may use from this share of the limits to all of it; below 1 where cost is an objective."""
+    max_growth: float = 12.0
+    """Most channels of the last block over those of the first."""
+    strided_blocks: tuple[int, ...] | None = None
+    """Blocks with stride 2, counted from 1; None: at the two thirds, as in the published searches."""
+    stem_channels: int = 16
+    """Channels of the first convolution."""
+    stem_stride: int = 1
+    """Stride of the first convolution; 1 for images of 32 to 64 pixels, 2 for larger ones."""
+    expand_ratio: int = 6
+    """Channels inside a bottleneck over those that enter it."""
+    penultimate_channels: int = 1280
+    """Channels of the last convolution; 0 for none."""
+
+    def __post_init__(self) -> None:
+        require(self.blocks >= 3, "blocks", self.blocks, "3 or more")
+        for name in ("max_parameters", "max_macs"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, value, "above 0, or None")
+        for name, least in (("cost_size", 8), ("stem_channels", 1), ("expand_ratio", 1), ("penultimate_channels", 0)):
+            require(getattr(self, name) >= least, name, getattr(self, name), f"{least} or more")
+        require(0 < self.min_share <= 1, "min_share", self.min_share, "above 0, up to 1")
+        require(self.max_growth > 1, "max_growth", self.max_growth, "above 1")
+        require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")
+        strided = self.strided_blocks or ()
+        rising = list(strided) == sorted({block for block in strided if 1 <= block <= self.blocks})
+        require(rising, "strided_blocks", " ".join(map(str, strided)), f"rising numbers from 1 to {self.blocks}")
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of each block. Source: blocks 2, 3 of 5, 4, 7 of 9 and 5, 9 of 13 give the paper's parameters and FLOPs."""
+        third = self.blocks // 3
+        strided = (1 + third, 1 + 2 * third) if self.strided_blocks is None else self.strided_blocks
+        return tuple(2 if block in strided else 1 for block in range(1, self.blocks + 1))
+
+    def config(self, channels: Sequence[int], *, num_classes: int = 0, name: str | None = None) -> RexNetConfig:
+        """The network with these output channels of its blocks, named after them unless it has a `name`."""
+        if len(channels) != self.blocks:
+            raise ValueError(f"{len(channels)} channels for {self.blocks} blocks; allowed: one for each")
+        specs = tuple(
+            BlockSpec(
+                in_channels=in_channels,
+                expanded_channels=in_channels * self.expand_ratio,
+                out_channels=out_channels,
+                stride=stride,
+                shortcut=stride == 1 and in_channels <= out_channels,
+                expand_activation="relu6",
+            )
+            for in_channels, out_channels, stride in zip(
+                [self.stem_channels, *channels], channels, self.strides, strict=False
+            )
+        )
+        return RexNetConfig(
+            name=name or "channels_" + "-".join(map(str, channels)),
+            blocks=specs,
+            stem_channels=self.stem_channels,
+            stem_stride=self.stem_stride,
+            activation="relu6",
+            penultimate_channels=self.penultimate_channels,
+            num_classes=num_classes,
+            drop_rate=0.0,
+        )
+
+    def cost(self, channels: Sequence[int]) -> BodyCost:
+        """In closed form, because sampling asks a hundred times for each candidate."""
+        return BodyCost(*map(int, self._cost(channels)))
+
+    def _cost(self, channels: Sequence[float]) -> tuple[float, float, float]:
+        side = ceil(self.cost_size / self.stem_stride)
+        in_channels: float = self.stem_channels
+        parameters, macs, elements = 29 * in_channels, 27 * in_channels * side**2, in_channels * side**2
+        for out_channels, stride in zip(channels, self.strides, strict=True):
+            inside = in_channels * self.expand_ratio
+            if inside != in_channels:
+                parameters += in_channels * inside + 2 * inside
+                macs += in_channels * inside * side**2
+                elements += inside * side**2
+            side = ceil(side / stride)
+            parameters += 11 * inside + inside * out_channels + 2 * out_channels
+            macs += (9 * inside + inside * out_channels) * side**2
+            elements += (inside + out_channels) * side**2
+            in_channels = out_channels
+        wide = self.penultimate_channels
+        if wide:
+            parameters += in_channels * wide + 2 * wide
+        return parameters, macs + in_channels * wide * side**2, elements + wide * side**2
+
+    def fits(self, channels: Sequence[int], share: float = 1.0) -> bool:
+        """Whether a network keeps within `share` of both limits."""
+        cost = self.cost(channels)
+        limits = (self.max_parameters, self.max_macs)
+        return all(limit is None or spent <= share * limit for spent, limit in zip(cost, limits, strict=False))
+
+    def widest(self, shape: Shape, share: float = 1.0) -> tuple[int, ...]:
+        """The most channels of this shape within `share` of the limits, so that nothing that is drawn is thrown away.
+
+        Two limits settle both unknowns of c_i = a f(i) + b, as in the paper: the growth is the one at which both are
+        met, and that of `shape` counts only where there is no such growth up to `max_growth`, or a single limit.
+        OptionError where not even one channel a block fits.
+        """
+        if self.max_parameters is None and self.max_macs is None:
+            raise OptionError("there is no limit; give --max-parameters, --max-macs or --constraint")
+        low, high = 0.0, 1.0
+        if not self.fits(shape.channels(low), share):
+            least = self.cost(shape.channels(low))
+            raise OptionError(
+                f"a share of {share:g} of the limits is below a network of one channel a block, which has "
+                f"{least.parameters:,} parameters and {least.macs:,} multiply-accumulates; allowed: higher "
+                "--max-parameters and --max-macs, or --min-share"
+            )
+        shape = self._balanced(shape, share)
+        while self.fits(shape.channels(high), share):
+            low, high = high, 2 * high
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.fits(shape.channels(middle), share) else (low, middle)
+        return shape.channels(low)
+
+    def _balanced(self, shape: Shape, share: float) -> Shape:
+        """`shape` with the growth at which one width meets both limits, where there is one."""
+        low, high = 0.0, log(self.max_growth)
+        if not self._is_slack(shape, share, growth=1.0) or self._is_slack(shape, share, growth=self.max_growth):
+            return shape
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            slack = self._is_slack(shape, share, growth=exp(middle))
+            low, high = (middle, high) if slack else (low, middle)
+        return replace(shape, growth=exp(low))
+
+    def _is_slack(self, shape: Shape, share: float, *, growth: float) -> bool:
+        """Whether parameters are left where a network of this growth has reached its multiply-accumulates."""
+        if self.max_parameters is None or self.max_macs is None:
+            return False
+        heights = replace(shape, growth=growth).heights
+        # Cost is quadratic in the width: three widths tell it everywhere, without rounding to whole channels.
+        costs = zip(*(self._cost([width * height for height in heights])[:2] for width in (0.0, 1.0, 2.0)), strict=True)
+        limits = (share * self.max_parameters, share * self.max_macs)
+        by_parameters, by_macs = (_width_at(limit, *cost) for limit, cost in zip(limits, costs, strict=True))
+        return by_macs < by_parameters
+
+    def suggest(self, trial: Trial) -> tuple[int, ...]:
+        """Channels that `trial` draws."""
+        shape = suggest_shape(trial, blocks=self.blocks, max_growth=self.max_growth)
+        share = 1.0 if self.min_share == 1.0 else trial.suggest_float("share", self.min_share, 1.0, log=True)
+        return self.widest(shape, share)
+
+
+def _width_at(limit: float, at_zero: float, at_one: float, at_two: float) -> float:
+    """Where the parabola through these three values reaches `limit`, for a positive width."""
+    square = (at_two - 2 * at_one + at_zero) / 2
+    linear = at_one - at_zero - square
+    return (sqrt(linear**2 + 4 * square * (limit - at_zero)) - linear) / (2 * square)

@@ -1,0 +1,109 @@
+"""The tables of a report, as rows of texts of which the first is the head."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rexnet.data.wording import plural
+from rexnet.search.analysis import Comparison, Estimate, Group, Spread, drawn, groups
+from rexnet.search.config import SearchConfig
+from rexnet.search.published import Search
+from rexnet.search.results import Candidate
+from rexnet.search.space import Space
+from rexnet.search.trend import fit_line
+
+if TYPE_CHECKING:
+    import optuna
+
+Rows = list[list[str]]
+
+
+def markdown(rows: Sequence[Sequence[Any]]) -> str:
+    head, *body = ([str(cell) for cell in row] for row in rows)
+    lines = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def groups_table(found: Sequence[Group], published: Search | None) -> Rows:
+    """As the paper's Table 3, with its values beside where the search has one of its constraints."""
+    head = ["group", "candidates", "top-1 %", "parameters M", "FLOPs M", "mean channels", "line", "off a line"]
+    rows = [head + (["paper: top-1 % (CIFAR-100)", "paper: FLOPs M"] if published else [])]
+    for group in found:
+        row = [
+            f"{group.name} 10 %",
+            str(group.size),
+            _told(group.accuracy, "{:.2f}"),
+            _told(Spread(group.parameters.mean / 1e6, group.parameters.deviation / 1e6), "{:.3f}"),
+            _told(Spread(group.flops.mean / 1e6, group.flops.deviation / 1e6), "{:.1f}"),
+            "-".join(f"{block.mean:.0f}" for block in group.channels),
+            f"{group.line.slope:.2f} i {group.line.offset:+.1f}",
+            _told(Spread(100 * group.residual.mean, 100 * group.residual.deviation), "{:.1f} %"),
+        ]
+        if published:
+            theirs = published.groups[group.name]
+            row += [
+                f"{theirs.top1:.1f} ± {theirs.top1_spread:.1f}",
+                f"{theirs.mflops:.0f} ± {theirs.mflops_spread:.0f}",
+            ]
+        rows.append(row)
+    return rows
+
+
+def comparison_lines(comparison: Comparison | None, nearer: Estimate | None, space: Space) -> list[str]:
+    """What the groups and the comparison say about straight lines, in sentences."""
+    lines = []
+    if nearer:
+        points = _interval(Estimate(*(100 * value for value in nearer)), "{:.1f}")
+        lines += [f"Distance from a line, top less bottom 10 %, in percent of the channels: {points}.", ""]
+    if comparison:
+        both = f"{_told(comparison.line, '{:.2f}')} % against {_told(comparison.stages, '{:.2f}')} %"
+        cost = "equal parameters and MACs" if space.max_parameters and space.max_macs else "an equal limit"
+        seeds = f"{comparison.seeds} {plural(comparison.seeds, 'seed')} each"
+        told = f"A straight line reaches {both} of the stage-wise convention at {cost}, {seeds}"
+        less = f"; difference {_interval(comparison.difference, '{:.2f}')}" if comparison.difference else ""
+        lines += [f"{told}{less}.", ""]
+    return lines
+
+
+def predictors_table(known: Mapping[str, Estimate]) -> Rows:
+    head = ["known before the end of a training", "rank correlation with its accuracy", "95 % interval"]
+    return [
+        head,
+        *(
+            [name, f"{estimate.value:.2f}", f"{estimate.low:.2f} to {estimate.high:.2f}"]
+            for name, estimate in known.items()
+        ),
+    ]
+
+
+def budgets_table(searches: Mapping[str, tuple[Space, Sequence[Candidate]]]) -> Rows:
+    """The best candidate of each search and its top group, as the paper's Fig. 4."""
+    rows = [["search", "parameters M", "MACs M", "best", "top-1 %", "top 10 %: top-1 %", "mean channels", "line"]]
+    for name, (space, candidates) in searches.items():
+        best, top = drawn(candidates)[0], groups(candidates, space)[0]
+        mean = "-".join(f"{block.mean:.0f}" for block in top.channels)
+        cost = [f"{best.parameters / 1e6:.3f}", f"{best.macs / 1e6:.1f}"]
+        reached = [best.name, f"{best.accuracy:.2f}", _told(top.accuracy, "{:.2f}")]
+        rows.append([name, *cost, *reached, mean, f"{top.line.slope:.2f} i {top.line.offset:+.1f}"])
+    return rows
+
+
+def front_table(study: "optuna.Study", settings: SearchConfig) -> Rows:
+    """The trials of a search with several objectives that none beats in all."""
+    objectives = settings.engine.objectives
+    rows = [["channels", *objectives, "distance from a line"]]
+    best = {tuple(trial.user_attrs["channels"]): trial.values for trial in study.best_trials}
+    for channels, values in sorted(best.items(), key=lambda item: item[1]):
+        distance = f"{fit_line(channels).residual:.1%}"
+        rows.append(["-".join(map(str, channels)), *(f"{value:.5g}" for value in values), distance])
+    return rows
+
+
+def _told(spread: Spread, form: str) -> str:
+    unit = form.partition("}")[2]
+    number = form.removesuffix(unit)
+    return f"{number.format(spread.mean)} ± {number.format(spread.deviation)}{unit}"
+
+
+def _interval(estimate: Estimate, form: str) -> str:
+    low, high = form.format(estimate.low), form.format(estimate.high)
+    return f"{form.format(estimate.value)} (95 % interval {low} to {high})"

@@ -1,0 +1,47 @@
+import json
+
+import pytest
+
+import rexnet
+from rexnet.models.variants import model_config
+
+
+@pytest.fixture
+def config_file(tmp_path, tiny_model):
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps(tiny_model().config.to_dict()))
+    return path
+
+
+def test_a_file_makes_the_network_that_it_was_made_of(config_file, tiny_model):
+    assert model_config(str(config_file)) == tiny_model().config
+    assert model_config(str(config_file), num_classes=5).num_classes == 5
+    assert rexnet.create_model(str(config_file)).state_dict().keys() == tiny_model().state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "holds no network of rexnet"),
+        ("[1]", "holds no network of rexnet"),
+        ("{}", "it has no 'blocks'"),
+        ('{"name": "x", "blocks": [], "norm": {}}', "blocks is empty"),
+        ('{"name": "x", "blocks": [{"width": 3}], "norm": {}}', "holds no network of rexnet"),
+        ("\\u0000\\xff", "holds no network of rexnet"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, text, words):
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=words) as error:
+        model_config(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path, config_file):
+    with pytest.raises(ValueError, match=r"missing\.json' cannot be read: No such file"):
+        model_config(str(tmp_path / "missing.json"))
+    with pytest.raises(ValueError, match=r"missing\.pt' does not exist"):
+        model_config(str(tmp_path / "missing.pt"))
+    with pytest.raises(ValueError, match="has its channels in the file"):
+        model_config(str(config_file), width=1.0)

@@ -1,0 +1,300 @@
+"""The engine: as many candidates as asked, by one process or several, through stops and kills, and none twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rexnet.search import run, storage
+from rexnet.search.candidates import CandidateTrainer
+from rexnet.search.results import candidates_of
+from rexnet.search.run import search
+from rexnet.search.storage import existing_study, load_study, open_storage
+from rexnet.training.discarded_steps import NonFiniteError
+from rexnet.training.interruption import Stopped
+from tests.search.conftest import other
+
+optuna = pytest.importorskip("optuna")
+
+
+def drawn(found):
+    return [row for row in found if row.comparison is None]
+
+
+def states(config):
+    return [trial.state.name for trial in existing_study(config.engine).get_trials()]
+
+
+def test_real_training_from_pixels_to_accuracy(search_config):
+    config = search_config(candidates=1)
+    config = other(config, "schedule", epochs=12)
+    found = search(config)
+    assert [row.comparison for row in found] == ["line", "stages", None]
+    for row in found:
+        assert config.space.fits(row.channels)
+        assert len(row.by_epoch[0]) == 12
+        assert max(row.by_epoch[0]) == row.accuracy == row.values[0]
+        assert row.accuracy > 50  # of ten digits
+        assert row.scores["effective_rank"] > 0
+    assert not list(Path(config.engine.output).glob("unfinished/*"))
+
+
+def test_a_search_is_repeated_by_its_seed_alone(search_config, tmp_path, instant_training):
+    first = search(search_config(tmp_path / "one", candidates=4))
+    second = search(search_config(tmp_path / "two", candidates=4))
+    third = search(search_config(tmp_path / "three", candidates=4, seed=1))
+    assert [row.channels for row in first] == [row.channels for row in second]
+    assert [row.channels for row in drawn(first)] != [row.channels for row in drawn(third)]
+
+
+def test_no_network_is_trained_twice_and_all_asked_are_different(search_config, instant_training):
+    found = search(search_config(candidates=8, comparisons=2))
+    assert len({row.channels for row in drawn(found)}) == 8
+    of_comparisons = [row.channels for row in found if row.comparison]
+    trained = list(instant_training)
+    for channels in of_comparisons:
+        trained.remove(channels)
+    assert len(trained) == len(set(trained)) == 8
+
+
+def test_a_space_with_few_networks_ends_the_search(search_config, instant_training, caplog, monkeypatch):
+    monkeypatch.setattr(run, "_TRIALS_PER_CANDIDATE", 2)
+    config = search_config(candidates=10, comparisons=0)
+    found = search(replace(config, space=replace(config.space, blocks=3, max_parameters=4500, max_macs=None)))
+    assert len(found) == 20
+    assert len({row.channels for row in found}) < 10
+    assert "the space holds few more" in caplog.text
+
+
+def test_repeats_are_averaged(search_config, instant_training):
+    config = other(search_config(candidates=2, comparisons=0), "training", repeats=3)
+    found = search(config)
+    assert len(instant_training) == 6
+    for row in found:
+        assert len(row.accuracies) == len(row.by_epoch) == 3
+        assert len(set(row.accuracies)) == 3  # each has its own seed
+        assert row.values[0] == pytest.approx(sum(row.accuracies) / 3)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes"])
+def test_samplers_go_on_where_a_search_ended(search_config, instant_training, sampler):
+    first = search(search_config(candidates=12, sampler=sampler))
+    more = search(search_config(candidates=13, sampler=sampler))
+    assert more[: len(first)] == first
+    assert len({row.channels for row in drawn(more)}) >= 13
+
+
+def test_hopeless_candidates_are_stopped(search_config, instant_training):
+    found = drawn(search(search_config(candidates=18, comparisons=0, prune_worst=0.25)))
+    pruned = [row for row in found if row.pruned]
+    whole = [row for row in found if not row.pruned]
+    assert 1 <= len(pruned) <= 7
+    assert all(row.accuracy is None for row in pruned)
+    # Spared were the ten first ones, and those above the worst quarter of the ones before them.
+    assert [row.number for row in whole[:10]] == list(range(10))
+    worst = sorted(row.accuracy for row in whole[:10])[1]
+    assert all(row.accuracy >= worst for row in whole[10:])
+
+
+def test_several_objectives_have_a_front(search_config):
+    config = other(search_config(), "space", min_share=0.6)
+    config = other(config, "engine", objectives=("effective_rank", "macs", "latency"), candidates=5)
+    found = search(config)
+    for row in found:
+        assert row.accuracy is None  # nothing was trained
+        assert row.values == (row.scores["effective_rank"], row.macs, row.latency_ms)
+    assert len({row.macs for row in found}) > 3
+    assert existing_study(config.engine).best_trials
+
+
+def test_a_network_that_diverges_is_given_up(search_config, monkeypatch, caplog):
+    calls = []
+
+    def train(self, channels, *, seed, folder, watch=None):
+        calls.append(channels)
+        if len(calls) == 2:
+            raise NonFiniteError("the loss is nan")
+        return [50.0]
+
+    monkeypatch.setattr(CandidateTrainer, "train", train)
+    found = search(search_config(candidates=3, comparisons=0))
+    assert [row.pruned for row in found] == [False, True, False]
+    assert "is given up: the loss is nan" in caplog.text
+
+
+def test_a_stopped_trial_is_in_line_again(search_config, monkeypatch):
+    config = search_config(candidates=3, comparisons=0)
+    calls = []
+
+    def train(self, channels, *, seed, folder, watch=None):
+        calls.append(channels)
+        if len(calls) == 2:
+            raise Stopped(signal.SIGTERM)
+        return [50.0 + len(calls)]
+
+    monkeypatch.setattr(CandidateTrainer, "train", train)
+    with pytest.raises(Stopped):
+        search(config)
+    assert states(config) == ["COMPLETE", "FAIL", "WAITING"]
+    before = candidates_of(existing_study(config.engine))
+    found = search(config)
+    assert found[:1] == before
+    assert calls[1] == calls[2]  # the very same candidate
+    assert len(found) == 3
+
+
+def test_an_error_loses_nothing(search_config, monkeypatch):
+    """As a full disk: when it is mended, the same candidate is taken up again."""
+    config = search_config(candidates=2, comparisons=1)
+    calls = []
+
+    def train(self, channels, *, seed, folder, watch=None):
+        calls.append(channels)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return [50.0]
+
+    monkeypatch.setattr(CandidateTrainer, "train", train)
+    with pytest.raises(OSError, match="No space left"):
+        search(config)
+    assert [row.comparison for row in search(config)] == ["line", "stages", None, None]
+    assert calls[1] == calls[2]
+
+
+def test_a_killed_trial_is_in_line_again_when_it_is_silent(search_config, monkeypatch, instant_training):
+    monkeypatch.setattr(storage, "_HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(storage, "_GRACE_SECONDS", 1)
+    config = search_config(candidates=1, comparisons=0)
+    search(config)
+    study = load_study(config.engine, open_storage(config.engine))
+    with pytest.warns(UserWarning, match="Heartbeat"):
+        dead = study.ask()  # as a process that then dies
+    channels = config.space.suggest(dead)
+    study._storage.record_heartbeat(dead._trial_id)  # pyright: ignore
+    time.sleep(2.5)
+    found = search(other(config, "engine", candidates=3))
+    assert channels in {row.channels for row in found}
+    assert states(config)[1] == "FAIL"
+    assert len(found) == 3
+
+
+def test_half_a_training_is_not_lost(search_config, monkeypatch):
+    """A kill after some epochs: the same candidate goes on from there, and ends as if it had never been stopped."""
+    config = search_config(candidates=1, comparisons=0)
+    whole = search(search_config(Path(config.engine.output).with_name("whole"), candidates=1, comparisons=0))
+    task_of = CandidateTrainer.train
+    epochs = []
+
+    def train(self, channels, *, seed, folder, watch=None):
+        def stop_after_two(epoch, accuracy):
+            epochs.append(epoch)
+            if len(epochs) == 3:
+                raise Stopped(signal.SIGTERM)
+
+        return task_of(self, channels, seed=seed, folder=folder, watch=stop_after_two)
+
+    monkeypatch.setattr(CandidateTrainer, "train", train)
+    with pytest.raises(Stopped):
+        search(config)
+    found = search(config)
+    assert epochs == [1, 2, 3, 3, 4]
+    assert found[0].by_epoch == whole[0].by_epoch
+
+
+COMMAND = (
+    "search run digits --blocks 4 --max-parameters 50e3 --max-macs 400e3 --cost-size 8 --penultimate-channels 64 "
+    "--image-size 8 --shots 20 --val-shots 10 --epochs 2 --comparisons 1 --sampler random --device cpu"
+)
+
+
+def start(folder, *words, env=None):
+    command = [sys.executable, "-m", "rexnet", *COMMAND.split(), "--output", str(folder), *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_search(tmp_path):
+    process = start(tmp_path / "search", "--candidates", "5", "--processes", "2")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    found = candidates_of(existing_study(replace(storage.EngineOptions(), output=str(tmp_path / "search"))))
+    trained = [row.channels for row in drawn(found) if row.seconds is not None]
+    assert len(trained) == len(set(trained)) >= 5
+    assert sorted(row.comparison for row in found if row.comparison) == ["line", "stages"]
+    assert output.count("candidate ") >= 7
+
+
+@pytest.mark.slow
+def test_two_commands_share_one_search_and_one_may_be_killed(tmp_path):
+    folder = tmp_path / "search"
+    first = start(folder, "--candidates", "6")
+    deadline = time.monotonic() + 200
+    while not (folder / "study.db").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    second = start(folder, "--candidates", "6")
+    engine = storage.EngineOptions(output=str(folder))
+    while len(candidates_of(existing_study(engine))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.3)
+    first.kill()
+    first.communicate()
+    before = candidates_of(existing_study(engine))
+    output, _ = second.communicate(timeout=300)
+    assert second.returncode == 0, output
+    found = candidates_of(existing_study(engine))
+    assert [row for row in found if row.number in {other.number for other in before}] == before
+    trained = [row.channels for row in drawn(found) if row.seconds is not None]
+    assert len(trained) == len(set(trained)) >= 6
+
+
+def test_a_journal_is_a_storage_too(search_config, tmp_path, instant_training):
+    config = search_config(candidates=2, storage=f"journal:{tmp_path / 'journal.log'}")
+    assert len(drawn(search(config))) == 2
+    assert len(drawn(search(other(config, "engine", candidates=3)))) == 3
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ({"storage": "study.db"}, "--storage is 'study.db'; allowed: a database's URL"),
+        ({"storage": "nosuchdb://user:secret@host/x"}, "cannot be opened"),
+        ({"storage": "sqlite:////no/such/folder/study.db"}, "cannot be opened"),
+    ],
+)
+def test_storages_that_cannot_be_are_refused(search_config, engine, words):
+    with pytest.raises(ValueError, match=words) as error:
+        search(search_config(**engine))
+    assert "secret" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_other_settings_are_refused(search_config, instant_training, tmp_path, monkeypatch):
+    config = search_config(candidates=1)
+    search(config)
+    with pytest.raises(ValueError, match=r"other settings: --epochs 9 \(was 4\)"):
+        search(other(config, "schedule", epochs=9))
+    study = load_study(config.engine, open_storage(config.engine))
+    study.set_user_attr("data", "other images")
+    with pytest.raises(ValueError, match="the data is not what the search began with"):
+        search(config)
+    monkeypatch.setattr(storage, "_WRITING_SECONDS", 0.0)
+    optuna.create_study(storage=f"sqlite:///{tmp_path}/foreign.db", study_name="channels")
+    with pytest.raises(ValueError, match="is no search of rexnet"):
+        search(search_config(storage=f"sqlite:///{tmp_path}/foreign.db"))
+
+
+def test_options_that_contradict_are_refused(search_config):
+    for engine, words in (
+        ({"objectives": ("accuracy", "macs"), "sampler": "cmaes"}, "--sampler is cmaes"),
+        ({"objectives": ("accuracy", "macs")}, "--min-share is 1.0"),
+        ({"objectives": ("accuracy", "macs"), "prune_worst": 0.2}, "--prune-worst"),
+        ({"objectives": ()}, "--objectives is empty"),
+        ({"candidates": 0}, "--candidates is 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            search_config(**engine)
