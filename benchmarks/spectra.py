@@ -14,8 +14,10 @@ import tyro
 
 import records
 from control import rexnet_width
+from rexnet.data.output_files import write_whole
 from rexnet.models.blocks import BlockSpec
 from rexnet.models.channels import round_to_multiple
+from rexnet.models.config_files import config_text
 from rexnet.models.cost import measure_cost
 from rexnet.models.rexnet import RexNet, RexNetConfig
 from rexnet.models.variants import model_config
@@ -82,15 +84,18 @@ def main() -> None:
     recipe, top1 = small_image(), []
     for network in (rexnet, mobilenet):
         run = RunFolder(Path(options.output, network.name))
+        file = Path(options.output, f"{network.name}.json")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, config_text(network))
         config = replace(
             recipe,
             data=str(options.data),
-            network=replace(recipe.network, model=network.name),
+            network=replace(recipe.network, model=str(file)),
             input=replace(recipe.input, shots=options.shots),
             schedule=replace(recipe.schedule, epochs=options.epochs),
             run=replace(recipe.run, device="cpu", threads=options.threads, output=str(run.path), resume=True),
         )
-        train(config, layers=network)
+        train(config)
         top1.append(run.rows()[-1]["val_top1"])
     last = [str(Path(options.output, network.name, "last.pt")) for network in (rexnet, mobilenet)]
     shared = {"data": str(options.data / "test"), "images": options.images, "device": "cpu"}

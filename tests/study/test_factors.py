@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rexnet.cli import main
+from rexnet.models.config_files import config_text
 from rexnet.models.cost import measure_cost
 from rexnet.models.rexnet import RexNet
 from rexnet.study import factor_run
@@ -97,7 +98,7 @@ def test_training_goes_on_after_a_kill_and_repeats_nothing(image_folder, tmp_pat
     for row, summary in zip(rows, summaries, strict=True):
         run = RunFolder(tmp_path / "out/runs" / f"{row.network}-0")
         assert row.top1 == run.rows()[-1]["val_top1"] == summary.top1.mean
-        assert run.read("config.json")["network"]["model"] == f"two_bottlenecks_{row.network}_x0.1"
+        assert run.read("config.json")["network"]["model"].endswith(f"two_bottlenecks_{row.network}_x0.1.json")
         assert row.samples == len(list((image_folder / "val").rglob("*.*")))
         assert (row.macs, summary.seeds, summary.top1.deviation) == (summary.macs, 1, None)
     assert json.loads((tmp_path / "out/runs/ratio-0/summary.json").read_text())["model"] == "two_bottlenecks_ratio_x0.1"
@@ -105,7 +106,9 @@ def test_training_goes_on_after_a_kill_and_repeats_nothing(image_folder, tmp_pat
 
 def test_a_run_of_another_protocol_is_not_continued(image_folder, tmp_path):
     config = FactorConfig(data=str(image_folder), output=str(tmp_path / "out"), seeds=1, epochs=1, **SMALL)
-    factor_run.train(config.training(FACTORS[0], seed=0), layers=config.networks["baseline"])
+    config.network_file(FACTORS[0]).parent.mkdir(parents=True)
+    config.network_file(FACTORS[0]).write_text(config_text(config.networks["baseline"]))
+    factor_run.train(config.training(FACTORS[0], seed=0))
     with pytest.raises(ValueError, match=r"has other settings: --epochs 2 \(was 1\)"):
         study_factors(replace(config, epochs=2))
 

@@ -14,6 +14,11 @@ def is_config_file(name: str) -> bool:
     return name.endswith((_JSON, _CHECKPOINT))
 
 
+def config_text(config: RexNetConfig) -> str:
+    """The content of a file that `read_config` reads."""
+    return json.dumps(config.to_dict(), indent=2) + "\n"
+
+
 def read_config(path: str) -> RexNetConfig:
     """What `RexNetConfig.to_dict` gave, from its JSON or from a checkpoint of this package.
 

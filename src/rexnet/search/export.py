@@ -1,6 +1,5 @@
 """`rexnet search export`: a candidate, or a member of the family of its line, as a file that every command takes."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -9,6 +8,7 @@ import tyro
 
 from rexnet.data.option_checks import OptionError, require
 from rexnet.data.output_files import check_output_file, write_whole
+from rexnet.models.config_files import config_text
 from rexnet.models.rexnet import RexNetConfig
 from rexnet.search.config import DIRECTIONS, EngineOptions, SearchConfig
 from rexnet.search.results import Candidate, candidates_of
@@ -57,7 +57,7 @@ def export(config: ExportConfig) -> RexNetConfig:
         strided_blocks=config.strided_blocks or settings.space.strided_blocks,
     )
     network = _network(chosen.channels, space, config.width)
-    write_whole(config.output, json.dumps(network.to_dict(), indent=2) + "\n")
+    write_whole(config.output, config_text(network))
     return network
 
 

@@ -15,6 +15,7 @@ import tyro
 from rexnet.data.image_sets import load_image_sets
 from rexnet.data.option_checks import require
 from rexnet.data.output_files import write_whole
+from rexnet.models.config_files import config_text
 from rexnet.models.cost import measure_cost
 from rexnet.models.rexnet import RexNet, RexNetConfig
 from rexnet.study.factors import FACTORS, IMAGE_PX, Factor, network
@@ -77,6 +78,10 @@ class FactorConfig:
         """By the names of FACTORS."""
         return {factor.name: network(factor, scale=self.scale) for factor in FACTORS}
 
+    def network_file(self, factor: Factor) -> Path:
+        """Of the network that is trained."""
+        return Path(self.output, "networks", f"{self.networks[factor.name].name}.json")
+
     def training(self, factor: Factor, *, seed: int) -> TrainConfig:
         """The recipe small-image on the network of `factor`, continued where it was stopped."""
         output = str(Path(self.output, "runs", f"{factor.name}-{seed}"))
@@ -84,7 +89,7 @@ class FactorConfig:
         return replace(
             _RECIPE,
             data=self.data,
-            network=replace(_RECIPE.network, model=self.networks[factor.name].name),
+            network=replace(_RECIPE.network, model=str(self.network_file(factor))),
             input=replace(_RECIPE.input, shots=self.shots),
             schedule=replace(_RECIPE.schedule, epochs=self.epochs),
             run=replace(_RECIPE.run, **machine, output=output, resume=True),
@@ -167,7 +172,10 @@ def _measure(config: FactorConfig, factor: Factor, *, seed: int, device: torch.d
     torch.manual_seed(seed)
     model, top1 = RexNet(layers), None
     if not config.untrained:
-        train(training, layers=layers)
+        file = config.network_file(factor)
+        make_folder(file.parent)
+        write_whole(file, config_text(config.networks[factor.name]))
+        train(training)
         run = RunFolder(training.run.output or "")
         model, top1 = checkpoint.load(run.last), run.rows()[-1]["val_top1"]
     batches = partial(

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from rexnet.data.image_sets import ImageSets, load_image_sets
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
 from rexnet.data.option_checks import OptionError
 from rexnet.data.transforms import TrainTransform, batch_mixer
-from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import create_model
 from rexnet.models.weights import load_weights, read_weights
 from rexnet.training import checkpoint
@@ -37,11 +37,10 @@ from rexnet.training.tensorboard_events import require_tensorboard
 logger = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig, *, layers: RexNetConfig | None = None) -> dict[str, Any]:
+def train(config: TrainConfig) -> dict[str, Any]:
     """Trains as `config` says and leaves everything in the run folder; returns what its summary.json holds.
 
-    `layers` is a network without a name, trained in place of the one that `config.network` names; only a call with the
-    same `layers` resumes it. Raises ValueError, one sentence, for settings, data or weights that do not go together.
+    Raises ValueError, one sentence, for settings, data or weights that do not go together.
     """
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
@@ -55,7 +54,7 @@ def train(config: TrainConfig, *, layers: RexNetConfig | None = None) -> dict[st
         torch.manual_seed(config.run.seed)
         resumes = config.run.resume and RunFolder(folder_to_resume(config)).has_checkpoint
         network = replace(config.network, weights=None) if resumes else config.network
-        model = build_model(network, sets.classes, layers)
+        model = build_model(network, sets.classes)
         pretrained = config.network.weights is not None
         frozen = prepare(model, config.transfer, pretrained=pretrained, images_per_step=config.run.batch_size)
         if config.transfer.freeze == "all":
@@ -69,7 +68,7 @@ def train(config: TrainConfig, *, layers: RexNetConfig | None = None) -> dict[st
             if world.is_main:
                 logger.info("recipe %s", config.recipe)
                 logger.info("%s", frozen)
-            with resumable(run, world, command="rexnet train") if layers is None else nullcontext():
+            with resumable(run, world, command="rexnet train"):
                 best, skipped = _fit(model, sets, batches, config=config, run=run, world=world)
             facts = {"model": model.name, "data": sets.description}
             return write_summary(run, facts, best, goal=config.goal, skipped=skipped, world=world)
@@ -215,23 +214,22 @@ def _loss_weights(sets: ImageSets, config: TrainConfig, world: World) -> Tensor 
     return torch.tensor(weights, dtype=torch.float32, device=world.device)
 
 
-def build_model(config: NetworkConfig, classes: tuple[str, ...], layers: RexNetConfig | None = None) -> RexNet:
-    """The network for these classes, that of `layers` or the named one, with `config.weights` in it.
+def build_model(config: NetworkConfig, classes: tuple[str, ...]) -> RexNet:
+    """The network for these classes, with `config.weights` in it.
 
     The classifier of the weights stays where their class names are the same, and starts anew otherwise.
     """
-    shared: dict[str, Any] = {
-        "num_classes": len(classes),
-        "drop_rate": config.drop_rate,
-        "drop_path_rate": config.drop_path_rate,
-    }
-    if layers is not None:
-        model = RexNet(replace(layers, **shared))
-    else:
-        try:
-            model = create_model(config.model, width=config.width, stem_stride=config.stem_stride, **shared)
-        except ValueError as error:  # of --model or --width
-            raise OptionError(str(error)) from error
+    try:
+        model = create_model(
+            config.model,
+            width=config.width,
+            stem_stride=config.stem_stride,
+            num_classes=len(classes),
+            drop_rate=config.drop_rate,
+            drop_path_rate=config.drop_path_rate,
+        )
+    except ValueError as error:  # of --model or --width
+        raise OptionError(str(error)) from error
     if config.weights is not None:
         weights = read_weights(config.weights)
         if weights.config and weights.config["stem_stride"] != config.stem_stride:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from rexnet.data.image_sets import small_images
 from rexnet.data.transforms import AugmentConfig, Preprocess
+from rexnet.models.config_files import is_config_file, read_config
 from rexnet.models.weights import PUBLISHED, read_weights
 from rexnet.training.config import (
     InputConfig,
@@ -165,6 +166,9 @@ def starting_point(asked: TrainConfig) -> TrainConfig:
             horizontal_flip=start.augment.horizontal_flip, label_smoothing=start.augment.label_smoothing
         )
         start = replace(start, augment=kept)
+    if is_config_file(asked.network.model):
+        stem_stride = read_config(asked.network.model).stem_stride
+        start = replace(start, network=replace(start.network, stem_stride=stem_stride))
     return _as_the_weights_were_made(start, asked.network.weights) if asked.network.weights else start
 
 

@@ -10,6 +10,7 @@ import tyro
 from rexnet.data.decode import printable
 from rexnet.data.option_checks import require
 from rexnet.data.output_files import write_whole
+from rexnet.models.config_files import config_text
 from rexnet.study.network_run import load_network
 from rexnet.study.principles.advice import Advice, Limits, advise
 from rexnet.study.principles.rewriting import Rewriting, rewrite
@@ -64,5 +65,5 @@ def rewrite_known(config: RewriteConfig) -> Rewriting:
         values = {"model": config.model, **report.to_dict()}
         write_whole(folder / "report.json", json.dumps(values, indent=2) + "\n")
         if report.config is not None:
-            write_whole(folder / "config.json", json.dumps(report.config.to_dict(), indent=2) + "\n")
+            write_whole(folder / "config.json", config_text(report.config))
     return report
