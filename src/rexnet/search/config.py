@@ -155,7 +155,7 @@ class SearchConfig:
     def __post_init__(self) -> None:
         costs = [name for name in self.engine.objectives if name in ("macs", "latency")]
         free = self.space.min_share < 1
-        require(not costs or free, "min_share", self.space.min_share, f"below 1 beside the objective {costs[:1]}")
+        require(not costs or free, "min_share", self.space.min_share, f"below 1 beside the objective {' '.join(costs)}")
 
     def train_config(self, seed: int) -> TrainConfig:
         """What `rexnet.training.loop.fit` reads, for one training of a candidate."""

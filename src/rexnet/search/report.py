@@ -126,6 +126,8 @@ def _limits(settings: SearchConfig) -> str:
     told = [f"at most {limit / 1e6:g} M {what}" for what, limit in limits.items() if limit is not None]
     trainings = f"{settings.training.repeats} {plural(settings.training.repeats, 'training')} a candidate"
     protocol = f"{settings.schedule.epochs} epochs at {settings.images.image_size} px, {trainings}"
+    if "accuracy" not in settings.engine.objectives:
+        protocol = "not trained"
     return f"{space.blocks} blocks, {', '.join(told)}; {protocol}; {settings.engine.sampler} sampler"
 
 

@@ -107,8 +107,8 @@ def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[Wor
     """This process's place in the run that torchrun describes, or alone. `device`: auto, cpu, cuda, cuda:N or mps.
 
     With several GPUs a process takes that of its local rank. Signals become requests to stop, and with `follow_parent`
-    the end of the parent process does, as that of torchrun always. ValueError for a device
-    this machine does not have, LostProcessError where another process of the run ends early.
+    the end of the parent process does, as that of torchrun always. ValueError for a device this machine does not have,
+    LostProcessError where another process of the run ends early.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
