@@ -94,8 +94,8 @@ class CandidateTrainer:
             run.close()
 
     def initial_ranks(self, channels: Sequence[int], *, seed: int) -> dict[str, float]:
-        """Measures of the untrained network on training images, which take about a second: effective rank over channels,
-        the mean of all layers and that of the last features, and the nuclear norm of these."""
+        """Measures of the untrained network on training images, in about a second: effective rank over channels, the
+        mean of all layers and that of the last features, and the nuclear norm of these."""
         model = self.build(channels, seed).to(self.world.device)
         images = self._images(_SCORED_IMAGES)
         for module in model.modules():

@@ -235,5 +235,7 @@ class TestBadImages:
         )
         start = time.monotonic()
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 1 and "killed by signal" in done.stderr
+        # The second, where the worker dies with a batch half handed over.
+        told = ("killed by signal", "ConnectionResetError")
+        assert done.returncode == 1 and any(words in done.stderr for words in told)
         assert time.monotonic() - start < 10 + 5, "ten seconds, and five to import torch"
