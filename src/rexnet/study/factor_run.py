@@ -173,7 +173,7 @@ def _measure(config: FactorConfig, factor: Factor, *, seed: int, device: torch.d
     model, top1 = RexNet(layers), None
     if not config.untrained:
         file = config.network_file(factor)
-        make_folder(file.parent)
+        make_folder(str(file.parent))
         write_whole(file, config_text(config.networks[factor.name]))
         train(training)
         run = RunFolder(training.run.output or "")
