@@ -71,7 +71,6 @@ def test_two_processes_share_a_search_in_postgresql(server, tmp_path):
     assert [process.returncode for process in processes] == [0, 0], outputs
     study = existing_study(EngineOptions(storage=server, study="shared"))
     found = candidates_of(study)
-    study._storage._backend.engine.dispose()  # its connections would be found open in a later test
     trained = [row.channels for row in drawn(found) if row.seconds is not None]
     assert len(trained) == len(set(trained)) >= 4
     assert sorted(row.comparison for row in found if row.comparison) == ["line", "stages"]

@@ -71,11 +71,17 @@ def open_storage(engine: EngineOptions) -> "optuna.storages.BaseStorage":
 
 
 def _open_database(url: str) -> "optuna.storages.RDBStorage":
+    from sqlalchemy.pool import NullPool
+
     storages = require_optuna().storages
+    # A connection is closed after each use: between two of them a training takes minutes, and servers have few.
+    options: dict[str, Any] = {"poolclass": NullPool}
+    if url.startswith("sqlite:"):
+        options["connect_args"] = {"timeout": _LOCK_SECONDS}
     with known_experiments():
         return storages.RDBStorage(
             url,
-            engine_kwargs={"connect_args": {"timeout": _LOCK_SECONDS}} if url.startswith("sqlite:") else None,
+            engine_kwargs=options,
             heartbeat_interval=_HEARTBEAT_SECONDS,
             grace_period=_GRACE_SECONDS,
             heartbeat_stale_trial_callback=storages.RetryHeartbeatStaleTrialCallback(),
