@@ -1,8 +1,8 @@
-"""Candidates an hour of `rexnet search run` beside a plain script that trains one candidate after the other: each in a
-process of its own that reads the images again, with the loader of `rexnet train` and a thread for each core.
+"""Candidates an hour of `rexnet search run` beside a plain PyTorch script for each candidate: torchvision's ImageFolder
+and transforms, a DataLoader with a worker for each core, an ordinary loop with a thread for each core.
 
-Both train the same networks by the same loop, recipe and number of images. They take turns; each figure of the search
-holds its start, the decoding of all images and the choice of candidates.
+Both train the same networks on as many images for as many epochs, and measure them after each. They take turns; the
+figure of the search holds its start, the decoding of all images and the choice of candidates.
 """
 
 import statistics
@@ -13,25 +13,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+from torchvision import datasets, transforms
 
 import records
-from rexnet.data.class_balance import draw_shots
-from rexnet.data.image_sets import load_image_sets
-from rexnet.data.loaders import EvalBatches, TrainBatches
-from rexnet.data.transforms import AugmentConfig, TrainTransform
+from rexnet.models.published import IMAGENET_MEAN, IMAGENET_STD
 from rexnet.models.rexnet import RexNet
-from rexnet.search.candidates import EVAL_BATCH
 from rexnet.search.config import EngineOptions, SearchConfig
 from rexnet.search.recipes import starting_point
 from rexnet.search.results import candidates_of
 from rexnet.search.storage import existing_study
-from rexnet.training.classify import classification_task
-from rexnet.training.distributed import World
-from rexnet.training.loop import fit
-from rexnet.training.run_folder import RunFolder
 
 NAME = "search_speed_cpu"
 
@@ -47,7 +43,7 @@ class Options:
     plain_candidates: int = 2
     """Of the plain script, a round: the first ones of the search."""
     cores: int = 2
-    """Processes of the search, and threads of the plain script."""
+    """Processes of the search; threads, and workers of the loader, of the plain script."""
     epochs: int = 8
     shots: int = 300
     val_shots: int = 300
@@ -66,23 +62,47 @@ def settings(options: Options) -> SearchConfig:
     )
 
 
+def loader(folder: Path, transform: Any, *, per_class: int, options: Options, train: bool) -> DataLoader:
+    images = datasets.ImageFolder(str(folder), transform)
+    chosen: list[int] = []
+    for label in range(len(images.classes)):
+        chosen += [index for index, target in enumerate(images.targets) if target == label][:per_class]
+    batch = settings(options).training.batch_size
+    return DataLoader(Subset(images, chosen), batch, shuffle=train, num_workers=options.cores)
+
+
 def train_plainly(channels: Sequence[int], options: Options) -> None:
-    """One candidate from files to accuracy."""
+    """One candidate from files to accuracy, as one would write it down."""
     torch.set_num_threads(options.cores)
     config = settings(options)
-    train_config, preprocess = config.train_config(seed=0), config.images.preprocess
-    sets = load_image_sets(options.data, shots=options.shots)
-    sets = replace(sets, val=draw_shots(sets.val, options.val_shots, 0))
-    augment = AugmentConfig(crop_padding_px=config.images.crop_padding_px)
-    batch_size = train_config.run.batch_size
-    batches = TrainBatches(sets.train, TrainTransform(preprocess, augment), batch_size=batch_size, seed=0)
-    world = World(device=torch.device("cpu"))
-    task = classification_task(
-        sets, EvalBatches(sets.val, preprocess, batch_size=EVAL_BATCH), train_config, world=world
-    )
-    model = RexNet(config.space.config(channels, num_classes=len(sets.classes)))
-    with tempfile.TemporaryDirectory() as folder:
-        fit(model, batches, task, config=train_config, run=RunFolder(folder), world=world)
+    size, padding = config.images.image_size, config.images.crop_padding_px
+    finish = [transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    augment = [
+        transforms.Resize(size),
+        transforms.RandomCrop(size, padding),
+        transforms.RandomHorizontalFlip(),
+        *finish,
+    ]
+    sides = {side: Path(options.data, side) for side in ("train", "test")}
+    train_transform = transforms.Compose([transforms.Resize(size), *change, *finish])
+    train = loader(sides["train"], train_transform, per_class=options.shots, options=options, train=True)
+    val_transform = transforms.Compose([transforms.Resize(size), *finish])
+    val = loader(sides["test"], val_transform, per_class=options.val_shots, options=options, train=False)
+    model = RexNet(config.space.config(channels, num_classes=10))
+    criterion = nn.CrossEntropyLoss(label_smoothing=config.training.label_smoothing)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs)
+    for epoch in range(options.epochs):
+        model.train()
+        for images, targets in train:
+            optimizer.zero_grad()
+            criterion(model(images), targets).backward()
+            optimizer.step()
+        schedule.step()
+        model.eval()
+        with torch.no_grad():
+            right = sum(int((model(images).argmax(1) == targets).sum()) for images, targets in val)
+        print(f"epoch {epoch + 1}: {right} right")
 
 
 def seconds_of(command: Sequence[str]) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rexnet.data.class_balance import draw_shots
 from rexnet.data.image_sets import ImageSets, load_image_sets
 from rexnet.data.memory_batches import MemoryEvalBatches, MemoryTrainBatches, Pixels, decode
+from rexnet.models.folding import folded
 from rexnet.models.layer_ranks import measure_layers
 from rexnet.models.rexnet import RexNet
 from rexnet.search.config import ImageOptions, SearchConfig
@@ -23,7 +24,8 @@ from rexnet.training.run_folder import RunFolder
 Watch = Callable[[int, float], None]
 """watch(epoch, accuracy), after each epoch, counted from 1; may raise to end the training."""
 
-EVAL_BATCH = 250
+_EVAL_BATCH_CPU, _EVAL_BATCH = 64, 1000
+"""The maps of so few images stay in a core's cache."""
 _SCORED_IMAGES = 128
 _SCORE_TOLERANCE = 1e-4
 _LATENCY_SECONDS, _WARM_UP = 0.5, 5
@@ -76,14 +78,15 @@ class CandidateTrainer:
             seed=seed,
             device=device,
         )
-        val_batches = MemoryEvalBatches(self.data.val, preprocess, batch_size=EVAL_BATCH, device=device)
+        eval_batch = _EVAL_BATCH_CPU if device.type == "cpu" else _EVAL_BATCH
+        val_batches = MemoryEvalBatches(self.data.val, preprocess, batch_size=eval_batch, device=device)
         task = classification_task(self.data.sets, val_batches, settings, world=self.world)
         run = RunFolder(folder)
         run.lock()
         try:
 
             def evaluate(network: nn.Module) -> dict[str, float]:
-                figures = task.evaluate(network)
+                figures = task.evaluate(folded(network))
                 if watch:
                     watch(len(run.rows()) + 1, figures["top1"])
                 return figures
