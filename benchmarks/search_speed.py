@@ -77,12 +77,7 @@ def train_plainly(channels: Sequence[int], options: Options) -> None:
     config = settings(options)
     size, padding = config.images.image_size, config.images.crop_padding_px
     finish = [transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
-    augment = [
-        transforms.Resize(size),
-        transforms.RandomCrop(size, padding),
-        transforms.RandomHorizontalFlip(),
-        *finish,
-    ]
+    change = [transforms.RandomCrop(size, padding), transforms.RandomHorizontalFlip()]
     sides = {side: Path(options.data, side) for side in ("train", "test")}
     train_transform = transforms.Compose([transforms.Resize(size), *change, *finish])
     train = loader(sides["train"], train_transform, per_class=options.shots, options=options, train=True)
