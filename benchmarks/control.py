@@ -52,19 +52,17 @@ class Options:
     threads: int = 1
 
 
-def mobilenet(num_classes: int) -> nn.Module:
-    return _with_fine_stem(
-        _gen_mobilenet_v2("mobilenetv2_100", channel_multiplier=MOBILENET_WIDTH, num_classes=num_classes)
-    )
+def mobilenet(num_classes: int, *, width: float = MOBILENET_WIDTH) -> nn.Module:
+    return with_fine_stem(_gen_mobilenet_v2("mobilenetv2_100", channel_multiplier=width, num_classes=num_classes))
 
 
 def efficientnet(num_classes: int) -> nn.Module:
-    return _with_fine_stem(
+    return with_fine_stem(
         _gen_efficientnet("efficientnet_b0", channel_multiplier=EFFICIENTNET_WIDTH, num_classes=num_classes)
     )
 
 
-def _with_fine_stem(model: Any) -> nn.Module:
+def with_fine_stem(model: Any) -> nn.Module:
     model.conv_stem.stride = (1, 1)
     return model
 

@@ -1,10 +1,11 @@
 """Tables of the rendered pages."""
 
+from rexnet.data.text_tables import markdown_text
+
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    """A Markdown table without its last line's end."""
+    return markdown_text([header, *rows]).rstrip("\n")
 
 
 def table_if_any(header: list[str], rows: list[list[str]]) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import timm
 import torch
@@ -29,16 +29,11 @@ Pair = Literal["MobileNetV1", "MobileNetV2", "ResNet50", "VGG16"]
 
 
 def mobilenet_v1(num_classes: int) -> nn.Module:
-    return _with_fine_stem(timm.create_model("mobilenetv1_100", num_classes=num_classes))
+    return control.with_fine_stem(timm.create_model("mobilenetv1_100", num_classes=num_classes))
 
 
 def mobilenet_v2(num_classes: int) -> nn.Module:
-    return _with_fine_stem(timm.create_model("mobilenetv2_100", num_classes=num_classes))
-
-
-def _with_fine_stem(model: Any) -> nn.Module:
-    model.conv_stem.stride = (1, 1)
-    return model
+    return control.with_fine_stem(timm.create_model("mobilenetv2_100", num_classes=num_classes))
 
 
 def resnet50(num_classes: int) -> nn.Module:

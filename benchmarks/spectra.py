@@ -9,18 +9,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 
+import control
 import records
-from control import rexnet_width
 from rexnet.data.output_files import write_whole
-from rexnet.models.blocks import BlockSpec
-from rexnet.models.channels import round_to_multiple
 from rexnet.models.config_files import config_text
-from rexnet.models.cost import measure_cost
-from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.models.rexnet import RexNetConfig
 from rexnet.models.variants import model_config
+from rexnet.study.principles.chains import chain_cost, read_chain
+from rexnet.study.principles.tracing import trace
 from rexnet.study.spectra import SpectraConfig, measure_spectra
 from rexnet.training.classify import train
 from rexnet.training.recipes import small_image
@@ -28,9 +26,7 @@ from rexnet.training.run_folder import RunFolder
 
 NAME = "spectra"
 FIGURE = Path(__file__).parent.parent / "docs/images/spectra.png"
-IMAGE_PX = 32
-STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-"""MobileNetV2 (arXiv 1801.04381, table 2): expansion, output channels, blocks, stride of the first."""
+IMAGE_PX = control.IMAGE_PX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +34,7 @@ class Options:
     """`python benchmarks/spectra.py cifar` with the folder that holds CIFAR-10's train/ and test/."""
 
     data: Annotated[Path, tyro.conf.Positional]
-    width: float = 0.75
+    width: float = control.MOBILENET_WIDTH
     """Of MobileNetV2."""
     epochs: int = 2
     shots: int = 1200
@@ -50,37 +46,21 @@ class Options:
 
 
 def mobilenet_v2(width: float) -> RexNetConfig:
-    """ReLU6 everywhere, shortcuts where a block keeps stride and channels."""
-    channels = stem = round_to_multiple(32 * width, 8)
-    blocks = []
-    for expansion, stage_channels, count, first_stride in STAGES:
-        out_channels = round_to_multiple(stage_channels * width, 8)
-        for stride in (first_stride, *[1] * (count - 1)):
-            blocks.append(
-                BlockSpec(
-                    in_channels=channels,
-                    expanded_channels=expansion * channels,
-                    out_channels=out_channels,
-                    stride=stride,
-                    shortcut=stride == 1 and channels == out_channels,
-                    expand_activation="relu6",
-                )
-            )
-            channels = out_channels
-    return RexNetConfig(
-        name=f"mobilenetv2_x{width:g}", blocks=tuple(blocks), stem_channels=stem, stem_stride=1, activation="relu6"
-    )
+    """timm's, with a stem of stride 1, as a list of blocks."""
+    model = control.mobilenet(10, width=width)
+    chain = read_chain(model, trace(model, IMAGE_PX), IMAGE_PX)
+    assert chain is not None
+    return replace(chain, name=f"mobilenetv2_x{width:g}")
 
 
 def macs(config: RexNetConfig) -> int:
-    with torch.device("meta"):
-        return measure_cost(RexNet(replace(config, num_classes=10)), IMAGE_PX).macs
+    return chain_cost(replace(config, num_classes=10), IMAGE_PX).macs
 
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     mobilenet = mobilenet_v2(options.width)
-    rexnet = model_config("rexnet", width=rexnet_width(macs(mobilenet)), stem_stride=1)
+    rexnet = model_config("rexnet", width=control.rexnet_width(macs(mobilenet)), stem_stride=1)
     recipe, top1 = small_image(), []
     for network in (rexnet, mobilenet):
         run = RunFolder(Path(options.output, network.name))

@@ -23,9 +23,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def run(*arguments, cwd):
+def run(*arguments, cwd, exit_code=0):
     done = subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == exit_code, done.stderr
     return done.stdout
 
 
@@ -54,7 +54,8 @@ def test_commands_and_python_run(tmp_path):
         small = SMALL if command[1] == "train" and "--resume" not in command else []
         if "--networks" in command:
             small = ["--networks", "50", "--ratios", "0.5", "--smallest-size", "10", "--largest-size", "20"]
-        run("-m", *command, *small, cwd=tmp_path)
+        # MobileNetV2 breaks the principles, which `advise` says in its exit code too.
+        run("-m", *command, *small, cwd=tmp_path, exit_code=1 if "advise" in command else 0)
     for script in blocks("python"):
         run("-c", script, cwd=tmp_path)
 

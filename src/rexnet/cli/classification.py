@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rexnet.cli.options import fail, read_options
+from rexnet.cli.options import fail, read_ahead, read_options
 from rexnet.cli.tables import new_table, percent, show
 
 
@@ -16,9 +16,7 @@ def train(arguments: Sequence[str]) -> None:
     from rexnet.training.timm_flags import translate
 
     arguments = translate(arguments)
-    # Help and suggestions show what the recipe would use; so it is looked for before the options are judged.
-    known = [word for word in arguments if word not in ("-h", "--help")]
-    asked, unknown = read_options("train", TrainConfig, known, default=FIRST_LOOK, return_unknown_args=True)
+    asked, unknown = read_ahead("train", TrainConfig, arguments, default=FIRST_LOOK)
     try:
         start = starting_point(asked)
     except ValueError:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rexnet.cli.options import read_options
+from rexnet.cli.options import read_ahead, read_options
 from rexnet.cli.tables import new_table, percent, show
 
 
@@ -14,9 +14,7 @@ def train(arguments: Sequence[str]) -> None:
     from rexnet.detection.train import train
     from rexnet.training.distributed import is_main_process
 
-    # Help and suggestions show what the recipe would use; so it is looked for before the options are judged.
-    known = [word for word in arguments if word not in ("-h", "--help")]
-    asked, _ = read_options("detect train", DetectTrainConfig, known, default=FIRST_LOOK, return_unknown_args=True)
+    asked, _ = read_ahead("detect train", DetectTrainConfig, arguments, default=FIRST_LOOK)
     config = read_options("detect train", DetectTrainConfig, arguments, default=starting_point(asked))
     run = train(config)["run"]
     if is_main_process():

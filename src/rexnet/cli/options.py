@@ -30,6 +30,13 @@ def read_options(command: str, kind: type, arguments: Sequence[str], **more: Any
         raise
 
 
+def read_ahead(command: str, kind: type, arguments: Sequence[str], *, default: Any) -> tuple[Any, list[str]]:
+    """What the words ask for beside `default`, and those that are no options, before the options are judged: help and
+    suggestions show what the recipe would use, which is looked for in what is asked."""
+    known = [word for word in arguments if word not in ("-h", "--help")]
+    return read_options(command, kind, known, default=default, return_unknown_args=True)
+
+
 def _refusal(error: BaseException | None) -> str | None:
     """The sentence of the ValueError of ours that tyro turned into its own message, if there was one."""
     while error is not None:

@@ -3,26 +3,23 @@
 import logging
 from collections.abc import Sequence
 
-from rexnet.cli.options import read_options
+from rexnet.cli.options import read_ahead, read_options
 from rexnet.cli.tables import new_table, show
 
 
 def run(arguments: Sequence[str]) -> None:
     """Search the channels of every block under limits on cost"""
-    from rexnet.search.config import SearchConfig
+    from rexnet.search.config import DIRECTIONS, SearchConfig
     from rexnet.search.recipes import FIRST_LOOK, starting_point
     from rexnet.search.run import search
 
-    # Help and suggestions show what the recipe would use; so it is looked for before the options are judged.
-    known = [word for word in arguments if word not in ("-h", "--help")]
-    asked, _ = read_options("search run", SearchConfig, known, default=FIRST_LOOK, return_unknown_args=True)
+    asked, _ = read_ahead("search run", SearchConfig, arguments, default=FIRST_LOOK)
     config = read_options("search run", SearchConfig, arguments, default=starting_point(asked))
     logging.getLogger("rexnet.training").setLevel(logging.WARNING)  # a search is many trainings, each told in a line
     found = [row for row in search(config) if not row.pruned]
     table = new_table("channels", *config.engine.objectives, "parameters M", "MACs M")
-    first = config.engine.objectives[0]
-    rising = first in ("macs", "latency")
-    for row in sorted(found, key=lambda row: row.values[0], reverse=not rising)[:10]:
+    falling = DIRECTIONS[config.engine.objectives[0]] == "maximize"
+    for row in sorted(found, key=lambda row: row.values[0], reverse=falling)[:10]:
         values = (f"{value:.4g}" for value in row.values)
         table.add_row(row.name, *values, f"{row.parameters / 1e6:.3f}", f"{row.macs / 1e6:.1f}")
     show(table)

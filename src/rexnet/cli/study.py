@@ -88,7 +88,6 @@ def spectra(arguments: Sequence[str]) -> None:
 
 def factors(arguments: Sequence[str]) -> None:
     """Train the two-bottleneck networks of the paper's Table 2"""
-    from rexnet.data.wording import plural
     from rexnet.study.factor_run import FactorConfig, study_factors
 
     config = read_options("study factors", FactorConfig, arguments)

@@ -23,7 +23,7 @@ from rexnet.data.parallel import unchanged
 logger = logging.getLogger(__name__)
 
 # First entry of every seed, so that no two uses share a stream of random numbers.
-ORDER, _IMAGE, MIX = 0, 1, 2
+ORDER, _IMAGE, MIX, CROP = 0, 1, 2, 3
 
 
 class NamedImages(Protocol):

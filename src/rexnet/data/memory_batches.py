@@ -13,15 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rexnet.data.batch_reading import ORDER, account
+from rexnet.data.batch_reading import CROP, ORDER, account
 from rexnet.data.decode import BadImageError, BadImagePolicy
 from rexnet.data.labelled_images import ImageSet
 from rexnet.data.loaders import Batch
 from rexnet.data.parallel import in_parallel
 from rexnet.data.transforms import Preprocess
 
-_CROP = 3
-"""Keeps the draws of crops apart from those of the order, see `rexnet.data.batch_reading`."""
 _CHUNK = 500
 
 
@@ -121,7 +119,7 @@ class MemoryTrainBatches:
         self._padded = augment.pad(pixels.values.to(device))
         self._targets, self._indices = pixels.targets.to(device), pixels.indices
         self._augment, self._seed, self._steps = augment, seed, -(-count // batch_size)
-        self._normalise = _Normaliser(preprocess, device)
+        self._preprocess = preprocess
 
     def __len__(self) -> int:
         return self._steps
@@ -131,10 +129,10 @@ class MemoryTrainBatches:
         order = np.random.default_rng([ORDER, self._seed, epoch]).permutation(len(self._targets))
         for step, part in enumerate(np.array_split(order, self._steps)[start_step:], start=start_step):
             chosen = torch.from_numpy(part)
-            generator = np.random.default_rng([_CROP, self._seed, epoch, step])
+            generator = np.random.default_rng([CROP, self._seed, epoch, step])
             there = chosen.to(self._padded.device)
             drawn = self._augment.draw(self._padded, there, generator)
-            yield Batch(self._normalise(drawn), self._targets[there], self._indices[chosen])
+            yield Batch(_normalised(drawn, self._preprocess), self._targets[there], self._indices[chosen])
 
 
 class MemoryEvalBatches:
@@ -142,7 +140,7 @@ class MemoryEvalBatches:
 
     def __init__(self, pixels: Pixels, preprocess: Preprocess, *, batch_size: int, device: torch.device | str = "cpu"):
         self._pixels, self._targets, self._indices = pixels.values.to(device), pixels.targets.to(device), pixels.indices
-        self._batch_size, self._normalise = batch_size, _Normaliser(preprocess, device)
+        self._batch_size, self._preprocess = batch_size, preprocess
 
     def __len__(self) -> int:
         return -(-len(self._targets) // self._batch_size)
@@ -150,17 +148,10 @@ class MemoryEvalBatches:
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, len(self._targets), self._batch_size):
             part = slice(start, start + self._batch_size)
-            yield Batch(self._normalise(self._pixels[part]), self._targets[part], self._indices[part])
+            images = _normalised(self._pixels[part], self._preprocess)
+            yield Batch(images, self._targets[part], self._indices[part])
 
 
-class _Normaliser:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in channels-last memory, less the mean and over the deviation."""
-
-    def __init__(self, preprocess: Preprocess, device: torch.device | str):
-        self._mean, self._std = (
-            torch.tensor([255 * value for value in values], device=device)
-            for values in (preprocess.mean, preprocess.std)
-        )
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        return pixels.float().sub_(self._mean).div_(self._std).permute(0, 3, 1, 2)
+def _normalised(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in channels-last memory."""
+    return preprocess.normalise(pixels.permute(0, 3, 1, 2).float())

@@ -18,6 +18,13 @@ def check_output_file(path: str | PathLike[str], *, option: str = "--output") ->
         raise ValueError(f"{option} is {printable(path)!r}, which may not be written to; name another file")
 
 
+def check_output_folder(path: str | PathLike[str], *, allowed: str) -> None:
+    """Raises ValueError where `path` is a file; `allowed` says in the sentence which folders may stand there."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--output is {printable(path)!r}, a file; allowed: {allowed}")
+
+
 def check_new_folder(path: str | PathLike[str], *, outside: str | PathLike[str]) -> None:
     """Raises ValueError where `path` is a file, a folder that holds something, in no folder, or in `outside`."""
     path, data = Path(path), Path(outside)

@@ -79,6 +79,14 @@ class Preprocess:
     def _to_tensor(self) -> Callable[[Image.Image], torch.Tensor]:
         return _ToTensor(self.mean, self.std)
 
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """float32 (B, 3, H, W) from 0 to 255 on any device, in place."""
+        mean, std = (
+            torch.tensor([255 * value for value in values], device=images.device).view(3, 1, 1)
+            for values in (self.mean, self.std)
+        )
+        return images.sub_(mean).div_(std)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` reads it back."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
@@ -192,12 +200,7 @@ class TrainTransform:
 
     def finish(self, views: Views, device: torch.device | str = "cpu") -> torch.Tensor:
         """float32 (B, 3, H, W) on `device`, normalised there and then erased: the arithmetic of timm's prefetcher."""
-        images = views.floats_on(device)
-        mean, std = (
-            torch.tensor([255 * value for value in values], device=device).view(3, 1, 1)
-            for values in (self.preprocess.mean, self.preprocess.std)
-        )
-        images.sub_(mean).div_(std)
+        images = self.preprocess.normalise(views.floats_on(device))
         views.patches.lay_over(images)
         return images
 

@@ -1,7 +1,5 @@
 """Predicting files from the command line: what to read, what to write."""
 
-import csv
-import io
 import json
 import logging
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ import tyro
 from rexnet.data.decode import BadImagePolicy, find_images, printable
 from rexnet.data.option_checks import require
 from rexnet.data.output_files import check_output_file
+from rexnet.data.text_tables import csv_text
 from rexnet.data.wording import plural
 from rexnet.deploy.runtime import Prediction, Predictor
 
@@ -105,15 +104,13 @@ def _as_dict(prediction: Prediction) -> dict:
 
 def _as_csv(predictions: list[Prediction]) -> str:
     ranks = max((len(prediction.classes) for prediction in predictions), default=0)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     pairs = [f"{word}_{rank}" for rank in range(1, ranks + 1) for word in ("class", "probability")]
-    writer.writerow(["image", *pairs, "error"])
+    rows = [["image", *pairs, "error"]]
     for prediction in predictions:
         cells = [cell for scored in prediction.classes for cell in (scored.name, f"{scored.probability:.6f}")]
         padding = [""] * (2 * ranks - len(cells))
-        writer.writerow([_encodable(prediction.image), *cells, *padding, prediction.error or ""])
-    return text.getvalue()
+        rows.append([_encodable(prediction.image), *cells, *padding, prediction.error or ""])
+    return csv_text(rows)
 
 
 def _as_line(prediction: Prediction) -> str:

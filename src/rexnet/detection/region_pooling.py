@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.ops import MultiScaleRoIAlign
 
 from rexnet.detection.pyramid import STRIDES
+from rexnet.training.freezing import replace_module
 
 SAMPLES = 2
 """In each direction of a cell, as torchvision's detectors have it."""
@@ -87,4 +88,4 @@ def pool_regions_fast(detector: nn.Module) -> None:
     """Puts RegionPooling around the poolers of a two-stage detector."""
     for name, module in list(detector.named_modules()):
         if isinstance(module, MultiScaleRoIAlign):
-            setattr(detector.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], RegionPooling(module))
+            replace_module(detector, name, RegionPooling(module))

@@ -10,7 +10,7 @@ import tyro
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.memory_batches import CropAndFlip
 from rexnet.data.option_checks import require
-from rexnet.data.transforms import Preprocess
+from rexnet.data.transforms import AugmentConfig, Preprocess
 from rexnet.search.published import Constraint
 from rexnet.search.space import Space
 from rexnet.training.config import Amp, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
@@ -167,11 +167,9 @@ class SearchConfig:
             amp=training.amp,
             channels_last=training.channels_last,
         )
-        start = TrainConfig()
         return TrainConfig(
             data=self.data,
-            network=start.network,
-            augment=type(start.augment)(label_smoothing=training.label_smoothing),
+            augment=AugmentConfig(label_smoothing=training.label_smoothing),
             optim=self.optim,
             schedule=self.schedule,
             run=run,

@@ -1,15 +1,15 @@
 """`rexnet search report`: tables, figures and Optuna's own plots of one search, or of several at other budgets."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from rexnet.data.output_files import write_whole
+from rexnet.data.text_tables import csv_text, markdown_text
 from rexnet.data.wording import plural
 from rexnet.search.analysis import Group, compare, drawn, groups, nearer_to_a_line, predictors
 from rexnet.search.config import EngineOptions, SearchConfig
@@ -23,7 +23,6 @@ from rexnet.search.tables import (
     comparison_lines,
     front_table,
     groups_table,
-    markdown,
     predictors_table,
 )
 from rexnet.search.trend import fit_line
@@ -61,7 +60,7 @@ class Finding:
     candidates: list[Candidate]
     study: "optuna.Study"
 
-    @property
+    @cached_property
     def groups(self) -> list[Group]:
         return groups(self.candidates, self.settings.space)
 
@@ -96,7 +95,7 @@ def _prefix(finding: Finding, findings: Sequence[Finding]) -> str:
 
 def _describe(finding: Finding, output: Path, *, prefix: str) -> str:
     output.mkdir(parents=True, exist_ok=True)
-    write_whole(output / f"{prefix}candidates.csv", _csv(_candidate_rows(finding)))
+    write_whole(output / f"{prefix}candidates.csv", csv_text(_candidate_rows(finding)))
     write_whole(output / f"{prefix}optuna.html", optuna_page(finding.study))
     space = finding.settings.space
     facts = [f"{finding.study.user_attrs.get('data', finding.settings.data)}", _limits(finding.settings)]
@@ -149,11 +148,5 @@ def _candidate_rows(finding: Finding) -> list[list[Any]]:
 
 def _table(rows: Sequence[Sequence[Any]], path: Path) -> str:
     """Markdown of a table whose first row is its head; it goes to `path` as CSV too."""
-    write_whole(path, _csv(rows))
-    return markdown(rows)
-
-
-def _csv(rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    write_whole(path, csv_text(rows))
+    return markdown_text(rows)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rexnet.data.decode import printable
+from rexnet.data.output_files import check_output_folder
 from rexnet.search.candidates import CandidateTrainer, SearchData
 from rexnet.search.config import SearchConfig
 from rexnet.search.objective import Objective
@@ -58,8 +58,7 @@ def search(config: SearchConfig) -> list[Candidate]:
     require_optuna()
     engine = config.engine
     folder = Path(engine.output)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output is {printable(folder)!r}, a file; allowed: a folder, new or of an earlier search")
+    check_output_folder(folder, allowed="a folder, new or of an earlier search")
     config.space.widest(straight(config.space.blocks, 2.0), config.space.min_share)  # refuses limits that nothing fits
     if saved := saved_settings(engine):
         _refuse_changes(saved, config)

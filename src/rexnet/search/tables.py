@@ -1,7 +1,7 @@
 """The tables of a report, as rows of texts of which the first is the head."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rexnet.data.wording import plural
 from rexnet.search.analysis import Comparison, Estimate, Group, Spread, drawn, groups
@@ -15,12 +15,6 @@ if TYPE_CHECKING:
     import optuna
 
 Rows = list[list[str]]
-
-
-def markdown(rows: Sequence[Sequence[Any]]) -> str:
-    head, *body = ([str(cell) for cell in row] for row in rows)
-    lines = [head, ["---"] * len(head), *body]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def groups_table(found: Sequence[Group], published: Search | None) -> Rows:

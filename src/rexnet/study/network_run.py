@@ -1,7 +1,5 @@
 """`rexnet study rank --model`: from a network's name and a folder of images to its table of layers."""
 
-import csv
-import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -17,6 +15,7 @@ from rexnet.data.labelled_images import FileImages, ImageSet
 from rexnet.data.loaders import EvalBatches
 from rexnet.data.named_sets import is_named_set, load_named_set
 from rexnet.data.output_files import write_whole
+from rexnet.data.text_tables import csv_text
 from rexnet.data.transforms import Preprocess
 from rexnet.models.layer_ranks import Layer, measure_layers
 from rexnet.models.variants import create_model
@@ -87,11 +86,11 @@ def load_network(name: str, *, pretrained: bool = False, image_size: int | None 
     if os.path.isfile(name):
         trained = checkpoint.load(name)
         return trained, replace(trained.preprocess, image_size_px=image_size or trained.preprocess.image_size_px)
+    torch.manual_seed(0)
     library, slash, rest = name.partition("/")
     if slash and library in _LIBRARIES:
         return _LIBRARIES[library](rest, pretrained, image_size)
     preprocess = Preprocess(image_size_px=image_size or 224)
-    torch.manual_seed(0)
     if ":" in name:
         made = call_factory(name, allowed="a checkpoint, a network of rexnet models, timm/NAME, torchvision/NAME")
         if not isinstance(made, nn.Module):
@@ -116,7 +115,6 @@ def _load_timm(name: str, pretrained: bool, image_size: int | None) -> tuple[nn.
 
     if not is_model(name):
         raise ValueError(f"timm has no network {name!r}")
-    torch.manual_seed(0)
     model = timm.create_model(name, pretrained=pretrained)
     config = resolve_data_config({}, model=model)
     return model, Preprocess(
@@ -157,7 +155,6 @@ def _load_torchvision(name: str, pretrained: bool, image_size: int | None) -> tu
 
     if name not in models.list_models(module=models):
         raise ValueError(f"torchvision has no classifier {name!r}")
-    torch.manual_seed(0)
     model = models.get_model(name, weights="DEFAULT" if pretrained else None)
     return model, Preprocess(image_size_px=image_size or 224)
 
@@ -175,11 +172,9 @@ _LIBRARIES = {"timm": _load_timm, "torchvision": _load_torchvision, "rewritten":
 
 def layers_csv(layers: Sequence[Layer]) -> str:
     names = ("name", "kind", "in_channels", "out_channels", "ratio", "samples", "rank", "rank_ratio", "effective_rank")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*names, "stable_rank", "nuclear_norm"])
+    rows: list[tuple[object, ...]] = [(*names, "stable_rank", "nuclear_norm")]
     for layer in layers:
         figures = (layer.rank_ratio, layer.effective_rank, layer.stable_rank, layer.nuclear_norm)
         head = (layer.name, layer.kind, layer.in_channels, layer.out_channels, f"{layer.ratio:.6g}", layer.samples)
-        writer.writerow([*head, layer.rank, *(f"{figure:.6g}" for figure in figures)])
-    return text.getvalue()
+        rows.append((*head, layer.rank, *(f"{figure:.6g}" for figure in figures)))
+    return csv_text(rows)

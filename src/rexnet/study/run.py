@@ -5,9 +5,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rexnet.data.decode import printable
 from rexnet.data.option_checks import require
-from rexnet.data.output_files import write_whole
+from rexnet.data.output_files import check_output_folder, write_whole
 from rexnet.study.figures import draw_study
 from rexnet.study.network_run import NetworkOptions
 from rexnet.study.protocol import Protocol
@@ -61,9 +60,8 @@ def study(config: RankConfig) -> list[Cell]:
 
 def make_folder(output: str) -> Path:
     """The folder of a study. ValueError where a file is in its place."""
+    check_output_folder(output, allowed="a folder, new or of an earlier study")
     folder = Path(output)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output is {printable(folder)!r}, a file; allowed: a folder, new or of an earlier study")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

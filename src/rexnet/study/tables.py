@@ -1,7 +1,6 @@
 """CSV tables that say in their first line how they were made, so that a study can be stopped, resumed and extended."""
 
 import csv
-import io
 import json
 import logging
 import os
@@ -11,6 +10,7 @@ from typing import Any
 
 from rexnet.data.decode import printable
 from rexnet.data.output_files import write_whole
+from rexnet.data.text_tables import csv_text
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +61,6 @@ def append_rows(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) 
     """All of them in one write, after which a kill cannot lose them."""
     with Path(path).open("a", encoding="utf-8", newline="") as file:
         file.write(csv_text(rows))
-
-
-def csv_text(rows: Iterable[Iterable[object]]) -> str:
-    """The rows as lines; None is an empty cell."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def read_table(path: str | os.PathLike[str], *, kind: str) -> tuple[list[str], list[list[str]]]:

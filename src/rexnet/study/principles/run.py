@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rexnet.data.decode import printable
 from rexnet.data.option_checks import require
-from rexnet.data.output_files import write_whole
+from rexnet.data.output_files import check_output_folder, write_whole
 from rexnet.models.config_files import config_text
 from rexnet.study.network_run import load_network
 from rexnet.study.principles.advice import Advice, Limits, advise
@@ -56,8 +55,8 @@ def advise_on(config: AdviceConfig) -> Advice:
 def rewrite_known(config: RewriteConfig) -> Rewriting:
     """Writes into the folder of --output, where there is one."""
     folder = None if config.output is None else Path(config.output)
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output is {printable(folder)!r}, a file; allowed: a folder")
+    if folder is not None:
+        check_output_folder(folder, allowed="a folder")
     model, preprocess = load_network(config.model, image_size=config.image_size)
     _, report = rewrite(model, image_size_px=preprocess.image_size_px)
     if folder is not None:
