@@ -56,6 +56,12 @@ def constrained(space: Space, constraint: Constraint) -> Space:
     return replace(space, blocks=row.blocks, max_parameters=row.max_parameters, max_macs=row.max_macs)
 
 
+def known_constraint(settings: SearchConfig) -> Constraint | None:
+    """Which of the paper's searches this one repeats; None where blocks or limits are others."""
+    name = settings.constraint
+    return name if name and constrained(settings.space, name) == settings.space else None
+
+
 def starting_point(asked: SearchConfig) -> SearchConfig:
     """The settings that the user's options override. `asked` is what the command line says on plain defaults; a search
     that has begun keeps its own."""
