@@ -32,7 +32,7 @@ def published() -> SearchConfig:
 def short() -> SearchConfig:
     """For two CPU cores and an hour or two: few images of half the side, few epochs, one training a candidate.
 
-    Command: rexnet search run cifar --constraint a --processes 2
+    Command: rexnet search run torchvision/cifar10 --constraint a --processes 2
     """
     base = published()
     return replace(
