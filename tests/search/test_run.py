@@ -178,8 +178,6 @@ def test_a_killed_trial_is_in_line_again_when_it_is_silent(
 ):
     """Also where nothing else is missing."""
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(storage, "_HEARTBEAT_SECONDS", 1)
-    monkeypatch.setattr(storage, "_GRACE_SECONDS", 1)
     config = search_config(candidates=1, comparisons=0)
     search(config)
     study = load_study(config.engine, open_storage(config.engine))
@@ -189,6 +187,8 @@ def test_a_killed_trial_is_in_line_again_when_it_is_silent(
     study._storage.record_heartbeat(dead._trial_id)  # pyright: ignore
     assert len(search(config)) == 1
     assert "1 candidate under way in other processes" in caplog.text
+    monkeypatch.setattr(storage, "_HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(storage, "_GRACE_SECONDS", 1)
     time.sleep(2.5)
     found = search(other(config, "engine", candidates=candidates))
     assert channels in {row.channels for row in found}
