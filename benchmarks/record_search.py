@@ -9,6 +9,7 @@ import tyro
 import records
 from rexnet.search.analysis import compare, drawn, groups, nearer_to_a_line, predictors
 from rexnet.search.config import EngineOptions
+from rexnet.search.recipes import known_constraint
 from rexnet.search.results import candidates_of
 from rexnet.search.storage import existing_study, settings_of
 
@@ -31,11 +32,11 @@ def row(options: Options) -> dict[str, Any]:
     ranked = drawn(found)
     comparison, nearer = compare(found), nearer_to_a_line(found)
     # Where data and results lie on this machine helps nobody.
-    protocol = {name: asdict(getattr(settings, name)) for name in ("space", "images", "training", "schedule")}
+    protocol = {name: asdict(getattr(settings, name)) for name in ("space", "images", "training", "optim", "schedule")}
     return {
         "title": options.title,
         "data": study.user_attrs["data"],
-        "constraint": settings.constraint,
+        "constraint": known_constraint(settings),
         "recipe": settings.recipe,
         "sampler": settings.engine.sampler,
         "protocol": protocol,

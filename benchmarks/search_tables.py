@@ -10,7 +10,8 @@ from rexnet.search.published import SEARCHES
 
 def _newest() -> dict[str, dict[str, Any]]:
     """The newest row of each data set and constraint of benchmarks/record_search.py."""
-    return {f"{row['title']}, ({row['constraint']})": row for row in records.read("search")}
+    rows = records.read("search")
+    return {f"{row['title']}, ({row['constraint']})" if row["constraint"] else row["title"]: row for row in rows}
 
 
 def search_groups() -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,13 +10,25 @@ import torch
 
 import rexnet
 from rexnet.cli import main
-from rexnet.search.analysis import Estimate, compare, drawn, groups, nearer_to_a_line, predictors, rank_correlation
+from rexnet.detection.detectors import create_detector
+from rexnet.search.analysis import (
+    Estimate,
+    agreement,
+    compare,
+    drawn,
+    groups,
+    nearer_to_a_line,
+    predictors,
+    rank_correlation,
+)
 from rexnet.search.export import ExportConfig, export
 from rexnet.search.report import SearchReportConfig, report
-from rexnet.search.results import Candidate
-from rexnet.search.run import search
+from rexnet.search.results import Candidate, best_first
+from rexnet.search.run import _enqueue_comparisons, search
 from rexnet.search.space import Space
+from rexnet.search.storage import create_study, load_study, open_storage
 from rexnet.search.trend import fit_line
+from rexnet.study.network_run import load_network
 from tests.search.conftest import other
 
 pytest.importorskip("optuna")
@@ -66,7 +79,7 @@ def test_networks_that_were_not_drawn_or_not_trained_are_in_no_group():
     found = a_search(5)
     pruned = Candidate(number=90, channels=(1, 2, 3, 4, 5), values=(), parameters=1, macs=1, comparison=None)
     again = candidate(91, found[0].channels, found[0].accuracy)
-    assert drawn([*found, candidate(92, (9, 9, 9, 9, 9), 99.0, "line"), pruned, again]) == drawn([*found[1:], again])
+    assert drawn([*found, candidate(92, (9, 9, 9, 9, 9), 99.0, "line"), pruned, again]) == drawn(found)
     with pytest.raises(ValueError, match="needs three or more"):
         groups(found[:2], Space(blocks=5))
 
@@ -78,6 +91,26 @@ def test_what_predicts_is_told_from_what_does_not():
     assert known["effective rank, untrained"].low < 0 < known["effective rank, untrained"].high
     assert "MACs" not in known  # all alike
     assert rank_correlation([1, 2, 3], [1, 2, 3]) is None
+
+
+def test_the_best_is_not_the_luckiest_seed():
+    rows = [candidate(seed, (4, 5, 6), accuracy, "line") for seed, accuracy in enumerate((50.0, 70.0, 54.0))]
+    rows += [candidate(3, (4, 4, 6), 60.0), candidate(4, (3, 4, 7), 56.0)]
+    assert [(row.channels, row.values) for row in best_first(rows, "accuracy")] == [
+        ((4, 4, 6), (60.0,)),
+        ((4, 5, 6), (58.0,)),
+        ((3, 4, 7), (56.0,)),
+    ]
+    assert best_first(rows, "macs")[0].channels == (3, 4, 7)  # less is better
+
+
+def test_searches_agree_on_the_networks_they_share():
+    found = a_search(30)
+    cheaper = [candidate(row.number, row.channels, row.accuracy - 20) for row in found[10:]]
+    assert agreement(found, cheaper)[0] == 20
+    assert agreement(found, cheaper)[1].value == pytest.approx(1.0)
+    assert agreement(found, cheaper[:3]) == (3, None)
+    assert agreement(found, []) == (0, None)
 
 
 def test_interval_of_a_rank_correlation_covers():
@@ -117,9 +150,13 @@ def test_report_has_tables_figures_and_plots(finished, tmp_path, capsys):
     assert "| top 10 % | 1 |" in out
     assert "A straight line reaches" in out
     names = {path.name for path in (tmp_path / "search" / "report").iterdir()}
-    tables = {f"{name}.csv" for name in ("candidates", "groups", "predictors")}
+    tables = {f"{name}.csv" for name in ("best", "candidates", "groups", "predictors")}
     figures = {f"{name}.{ending}" for name in ("groups", "predictors") for ending in ("png", "svg")}
     assert names == {"report.md", "optuna.html", *tables, *figures}
+    text = (tmp_path / "search" / "report" / "report.md").read_text()
+    best = max(search(finished), key=lambda row: row.values[0])
+    assert f"| {best.name} | {best.values[0]:.2f} % |" in text
+    assert "4 epochs at 8 px, 1 training a candidate" in text
     with (tmp_path / "search" / "report" / "candidates.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) >= 14
@@ -144,6 +181,33 @@ def test_searches_are_compared_by_budget(finished, search_config, tmp_path):
     assert (folder / "wide-groups.png").stat().st_size > 5000
 
 
+def test_two_protocols_are_compared_in_the_same_networks(finished, search_config, tmp_path):
+    """As searches at random draw them with one seed, whatever they train for."""
+    cheap = other(search_config(tmp_path / "cheap", candidates=10, comparisons=2), "images", shots=5)
+    search(cheap)
+    searches = (finished.engine.output, cheap.engine.output)
+    folder = report(SearchReportConfig(searches=searches, output=str(tmp_path / "r")))
+    with (folder / "agreement.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["networks of both"], row["rank correlation"]) == ("10", "1.00")
+    assert "## The same networks in two searches" in (folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize("candidates", [0, 1, 2])
+def test_a_search_that_has_hardly_begun_has_a_report(search_config, instant_training, candidates):
+    config = search_config(candidates=max(1, candidates))
+    if candidates:
+        search(config)
+    else:  # as where it was stopped at once
+        Path(config.engine.output).mkdir()
+        storage = open_storage(config.engine)
+        create_study(config, storage)
+        _enqueue_comparisons(config, load_study(config.engine, storage))
+    text = (report(SearchReportConfig(searches=(config.engine.output,))) / "report.md").read_text()
+    assert ("No candidate is finished yet." in text) == (candidates == 0)
+    assert "Groups need 3 trained candidates or more." in text
+
+
 def test_a_folder_without_a_search_is_refused_and_left_alone(tmp_path):
     with pytest.raises(ValueError, match="there is no search in"):
         report(SearchReportConfig(searches=(str(tmp_path),)))
@@ -164,6 +228,9 @@ def test_export_makes_a_network_for_every_command(finished, tmp_path, monkeypatc
     assert network(torch.zeros(2, 3, 8, 8)).shape == (2, 7)
     words = "train digits --model network.json --epochs 1 --image-size 8 --shots 4 --batch-size 20 --device cpu"
     main([*words.split(), "--crop-padding-px", "1"])
+    model, preprocess = load_network("network.json", image_size=32)  # of rexnet study
+    assert tuple(block.out_channels for block in model.config.blocks) == best.channels
+    assert preprocess.image_size_px == 32
     trained = rexnet.load("runs/network-digits-1/best.pt")
     assert tuple(block.out_channels for block in trained.config.blocks) == best.channels
     # And goes on from its own weights, though no name tells what network it is.
@@ -181,7 +248,8 @@ def test_export_of_one_candidate_or_of_its_family(finished, tmp_path):
     wide = export(ExportConfig(search=finished.engine.output, candidate="3", width=2.0, output=str(path)))
     assert tuple(block.out_channels for block in wide.blocks) == line.channels(4, width=2.0)
     coarse = ExportConfig(search=finished.engine.output, stem_stride=2, strided_blocks=(1, 2, 3, 4), output=str(path))
-    assert export(coarse).output_stride == 32  # as detectors need it
+    assert export(coarse).output_stride == 32
+    create_detector("ssdlite", backbone=str(path), num_classes=2)
     assert json.loads(path.read_text()) == json.loads(json.dumps(export(coarse).to_dict()))
     with pytest.raises(ValueError, match="allowed: best, a number up to"):
         export(ExportConfig(search=finished.engine.output, candidate="1-2-3", output=str(path)))

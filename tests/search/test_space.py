@@ -143,17 +143,30 @@ def test_any_share_of_the_limits_is_kept():
     ("options", "words"),
     [
         ({}, "there is no limit"),
-        ({"max_macs": 1000.0}, "a share of 1 of the limits is below a network of one channel a block"),
+        (
+            {"max_parameters": 9000.0, "min_share": 0.5},
+            "the limits are --max-parameters 9000 times a share of 0.5; allowed: from 7,922",
+        ),
+        ({"max_macs": 1000.0}, "the limits are --max-macs 1000; allowed: from 7,922 parameters and 3,284,480"),
     ],
 )
 def test_limits_that_cannot_be_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
-        Space(**options).widest(straight(9, 2.0))
+        space = Space(**options)
+        space.widest(straight(9, 2.0), space.min_share)
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"blocks": 2}, {"max_macs": 0.0}, {"min_share": 0.0}, {"max_growth": 1.0}, {"strided_blocks": (4, 2)}],
+    [
+        {"blocks": 2},
+        {"max_macs": 0.0},
+        {"min_share": 0.0},
+        {"max_macs": float("inf")},
+        {"max_growth": 1.0},
+        {"max_growth": float("inf")},
+        {"strided_blocks": (4, 2)},
+    ],
 )
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match="allowed"):

@@ -53,3 +53,9 @@ def test_lines_that_cannot_be_are_refused():
         fit_line([4])
     with pytest.raises(ValueError, match="allowed: 1 or more"):
         Line(10.0, -12.0).channels(5)
+    for channels in ([0, 0, 0], [4, float("nan"), 6], [4, -1, 6]):
+        with pytest.raises(ValueError, match="allowed: finite numbers above 0"):
+            fit_line(channels)
+    for width in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="allowed: 1 or more in each block"):
+            scaled_config(Line(10.0, 0.0), Space(), width=width)

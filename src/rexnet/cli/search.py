@@ -9,21 +9,21 @@ from rexnet.cli.tables import new_table, show
 
 def run(arguments: Sequence[str]) -> None:
     """Search the channels of every block under limits on cost"""
-    from rexnet.search.config import DIRECTIONS, SearchConfig
+    from rexnet.search.config import SearchConfig
     from rexnet.search.recipes import FIRST_LOOK, starting_point
     from rexnet.search.run import search
+    from rexnet.search.tables import best_table
 
     asked, _ = read_ahead("search run", SearchConfig, arguments, default=FIRST_LOOK)
     config = read_options("search run", SearchConfig, arguments, default=starting_point(asked))
     logging.getLogger("rexnet.training").setLevel(logging.WARNING)  # a search is many trainings, each told in a line
-    found = [row for row in search(config) if not row.pruned]
-    table = new_table("channels", *config.engine.objectives, "parameters M", "MACs M")
-    falling = DIRECTIONS[config.engine.objectives[0]] == "maximize"
-    for row in sorted(found, key=lambda row: row.values[0], reverse=falling)[:10]:
-        values = (f"{value:.4g}" for value in row.values)
-        table.add_row(row.name, *values, f"{row.parameters / 1e6:.3f}", f"{row.macs / 1e6:.1f}")
+    found = search(config)
+    head, *rows = best_table(found, config.engine.objectives)
+    table = new_table(*head)
+    for row in rows:
+        table.add_row(*row)
     show(table)
-    print(f"{len(found)} candidates; tables and figures: rexnet search report {config.engine.output}")
+    print(f"{len(found)} trials; tables and figures: rexnet search report {config.engine.output}")
 
 
 def report(arguments: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from rexnet.search.space import Space
 from rexnet.search.trend import Line, fit_line
 
 GROUP_SHARE = 0.1
+FEWEST_IN_GROUPS = 3
 _FEWEST = 4
 """Pairs of values of which a rank correlation has an interval."""
 
@@ -65,14 +66,15 @@ class Comparison(NamedTuple):
 
 def drawn(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The different networks that were drawn and trained to the end, best first."""
-    different = {row.channels: row for row in candidates if row.comparison is None and row.accuracy is not None}
+    trained = [row for row in candidates if row.comparison is None and row.accuracy is not None]
+    different = {row.channels: row for row in reversed(trained)}  # the one that was trained, and not drawn again
     return sorted(different.values(), key=lambda row: (-(row.accuracy or 0.0), row.number))
 
 
 def groups(candidates: Sequence[Candidate], space: Space) -> list[Group]:
     """The best, middle and worst tenth, at least one each. ValueError for fewer than three."""
     ranked = drawn(candidates)
-    if len(ranked) < 3:
+    if len(ranked) < FEWEST_IN_GROUPS:
         raise ValueError(f"the search has {len(ranked)} trained candidates; a report needs three or more")
     size = max(1, round(GROUP_SHARE * len(ranked)))
     middle = (len(ranked) - size) // 2
@@ -122,6 +124,14 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> Estimat
     half = 1.96 * math.sqrt((1 + value**2 / 2) / (len(first) - 3))
     middle = math.atanh(max(-1 + 1e-12, min(1 - 1e-12, value)))
     return Estimate(value, math.tanh(middle - half), math.tanh(middle + half))
+
+
+def agreement(first: Sequence[Candidate], second: Sequence[Candidate]) -> tuple[int, Estimate | None]:
+    """How many networks two searches have both trained, and the rank correlation of what they reached in them: does a
+    cheaper training put them in the order of the other?"""
+    reached = {row.channels: row.accuracy or 0.0 for row in drawn(second)}
+    both = [(row.accuracy or 0.0, reached[row.channels]) for row in drawn(first) if row.channels in reached]
+    return len(both), rank_correlation([one for one, _ in both], [other for _, other in both])
 
 
 def compare(candidates: Sequence[Candidate]) -> Comparison | None:

@@ -44,7 +44,8 @@ class SearchData:
         """Reads and decodes; errors as of `load_image_sets` and `decode`."""
         sets = load_image_sets(data, val_fraction=options.val_fraction, seed=seed, shots=options.shots)
         if options.val_shots is not None:
-            sets = replace(sets, val=draw_shots(sets.val, options.val_shots, seed))
+            val = draw_shots(sets.val, options.val_shots, seed)
+            sets = replace(sets, val=val, description=f"{sets.description}, {len(val):,} val images measured on")
         train, val = (
             decode(images, options.preprocess, workers=workers, bad_image=options.bad_image)
             for images in (sets.train, sets.val)

@@ -22,8 +22,20 @@ DIRECTIONS: dict[Objective, Literal["maximize", "minimize"]] = {
     "latency": "minimize",
     "effective_rank": "maximize",
 }
+_FORMS: dict[Objective, tuple[float, str]] = {
+    "accuracy": (1.0, "{:.2f} %"),
+    "macs": (1e-6, "{:.2f} M"),
+    "latency": (1.0, "{:.3g} ms"),
+    "effective_rank": (1.0, "{:.4f}"),
+}
 Sampler = Literal["random", "tpe", "cmaes"]
 RecipeName = Literal["short", "published"]
+
+
+def told(objective: Objective, value: float) -> str:
+    """A value of an objective with its unit."""
+    factor, form = _FORMS[objective]
+    return form.format(factor * value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +135,11 @@ class EngineOptions:
         require(worst is None or 0 < worst < 1, "prune_worst", worst, "above 0 and below 1, or None")
         require(bool(self.study), "study", repr(self.study), "a name")
         several = len(self.objectives) > 1
-        told = " ".join(self.objectives)
+        listed = " ".join(self.objectives)
         wanted = f"one or more of {', '.join(get_args(Objective))}, each once"
-        require(0 < len(self.objectives) == len(set(self.objectives)), "objectives", told or "empty", wanted)
+        require(0 < len(self.objectives) == len(set(self.objectives)), "objectives", listed or "empty", wanted)
+        alone = "latency" not in self.objectives or self.processes == 1
+        require(alone, "processes", self.processes, "1 beside the objective latency, or they disturb each other")
         require(worst is None or self.objectives == ("accuracy",), "prune_worst", worst, "with --objectives accuracy")
         require(
             not (several and self.sampler == "cmaes"), "sampler", "cmaes", "random, tpe beside several --objectives"

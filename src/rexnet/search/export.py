@@ -10,8 +10,8 @@ from rexnet.data.option_checks import OptionError, require
 from rexnet.data.output_files import check_output_file, write_whole
 from rexnet.models.config_files import config_text
 from rexnet.models.rexnet import RexNetConfig
-from rexnet.search.config import DIRECTIONS, EngineOptions, SearchConfig
-from rexnet.search.results import Candidate, candidates_of
+from rexnet.search.config import EngineOptions, SearchConfig
+from rexnet.search.results import Candidate, best_first, candidates_of
 from rexnet.search.space import Space
 from rexnet.search.storage import existing_study, settings_of
 from rexnet.search.trend import fit_line, scaled_config
@@ -26,7 +26,7 @@ class ExportConfig:
     search: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SEARCH")]
     """Folder of the search."""
     candidate: str = BEST
-    """best, the number of a candidate, or channels such as 34-34-45-55-66."""
+    """best, in the first of the search's objectives, the number of a candidate, or channels such as 34-34-45-55-66."""
     output: str = "network.json"
     """File to write."""
     width: float | None = None
@@ -69,13 +69,11 @@ def _network(channels: Sequence[int], space: Space, width: float | None) -> RexN
 
 
 def _choose(wanted: str, found: list[Candidate], settings: SearchConfig) -> Candidate:
-    whole = [row for row in found if not row.pruned]
-    if not whole:
+    ranked = best_first(found, settings.engine.objectives[0])
+    if not ranked:
         raise ValueError("the search has no finished candidate yet")
     if wanted == BEST:
-        objective = settings.engine.objectives[0]
-        choose = max if DIRECTIONS[objective] == "maximize" else min
-        return choose(whole, key=lambda row: row.values[0])
+        return ranked[0]
     for row in found:
         if wanted in (str(row.number), row.name):
             return row

@@ -32,7 +32,7 @@ def published() -> SearchConfig:
 def short() -> SearchConfig:
     """For two CPU cores and an hour or two: few images of half the side, few epochs, one training a candidate.
 
-    Command: rexnet search run cifar --constraint a --processes 2
+    Command: rexnet search run torchvision/cifar10 --constraint a --processes 2
     """
     base = published()
     return replace(
@@ -54,6 +54,12 @@ def constrained(space: Space, constraint: Constraint) -> Space:
     """`space` with the blocks and limits of one of the paper's searches."""
     row = SEARCHES[constraint]
     return replace(space, blocks=row.blocks, max_parameters=row.max_parameters, max_macs=row.max_macs)
+
+
+def known_constraint(settings: SearchConfig) -> Constraint | None:
+    """Which of the paper's searches this one repeats; None where blocks or limits are others."""
+    name = settings.constraint
+    return name if name and constrained(settings.space, name) == settings.space else None
 
 
 def starting_point(asked: SearchConfig) -> SearchConfig:

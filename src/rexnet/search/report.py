@@ -11,14 +11,17 @@ import tyro
 from rexnet.data.output_files import write_whole
 from rexnet.data.text_tables import csv_text, markdown_text
 from rexnet.data.wording import plural
-from rexnet.search.analysis import Group, compare, drawn, groups, nearer_to_a_line, predictors
+from rexnet.search.analysis import FEWEST_IN_GROUPS, Group, compare, drawn, groups, nearer_to_a_line, predictors
 from rexnet.search.config import EngineOptions, SearchConfig
 from rexnet.search.figures import draw_budgets, draw_groups, draw_predictors
 from rexnet.search.plots import optuna_page
 from rexnet.search.published import SEARCHES
+from rexnet.search.recipes import known_constraint
 from rexnet.search.results import Candidate, candidates_of
 from rexnet.search.storage import existing_study, settings_of
 from rexnet.search.tables import (
+    agreement_table,
+    best_table,
     budgets_table,
     comparison_lines,
     front_table,
@@ -36,7 +39,7 @@ class SearchReportConfig:
     """Shows what searches found: groups by accuracy, their channels and lines, and what predicts accuracy."""
 
     searches: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SEARCH ...")]
-    """Folders of searches; several are compared by their budgets."""
+    """Folders of searches; several are compared by their budgets, and in the networks that they share."""
     output: str | None = None
     """Folder to write to; None: report in the first search's."""
     storage: str | None = None
@@ -60,6 +63,10 @@ class Finding:
     candidates: list[Candidate]
     study: "optuna.Study"
 
+    @property
+    def has_groups(self) -> bool:
+        return len(drawn(self.candidates)) >= FEWEST_IN_GROUPS
+
     @cached_property
     def groups(self) -> list[Group]:
         return groups(self.candidates, self.settings.space)
@@ -67,19 +74,16 @@ class Finding:
 
 def report(config: SearchReportConfig) -> Path:
     """Writes report.md with all tables, each as CSV too, the figures as PNG and SVG, and optuna.html; returns the
-    folder. ValueError for a folder without a search, and for a search with too few candidates."""
+    folder. ValueError for a folder without a search."""
     names = [Path(folder).resolve().name for folder in config.searches]
     if len(set(names)) < len(names):
         names = [folder.strip("/").replace("/", "-") for folder in config.searches]
     findings = [_read(folder, config, name=name) for folder, name in zip(config.searches, names, strict=True)]
     output = Path(config.output or Path(config.searches[0]) / "report")
     texts = [_describe(finding, output, prefix=_prefix(finding, findings)) for finding in findings]
-    trained = [finding for finding in findings if drawn(finding.candidates)]
+    trained = [finding for finding in findings if finding.has_groups]
     if len(trained) > 1:
-        tops = {finding.name: finding.groups[0] for finding in trained}
-        draw_budgets(tops, output / "budgets")
-        rows = budgets_table({finding.name: (finding.settings.space, finding.candidates) for finding in trained})
-        texts.append(f"## Budgets\n\n{_table(rows, output / 'budgets.csv')}\n![budgets](budgets.png)\n")
+        texts += _compare(trained, output)
     write_whole(output / "report.md", "# Search for channels\n\n" + "\n".join(texts))
     return output
 
@@ -93,6 +97,17 @@ def _prefix(finding: Finding, findings: Sequence[Finding]) -> str:
     return f"{finding.name}-" if len(findings) > 1 else ""
 
 
+def _compare(findings: Sequence[Finding], output: Path) -> list[str]:
+    draw_budgets({finding.name: finding.groups[0] for finding in findings}, output / "budgets")
+    rows = budgets_table({finding.name: (finding.settings.space, finding.candidates) for finding in findings})
+    texts = [f"## Budgets\n\n{_table(rows, output / 'budgets.csv')}\n![budgets](budgets.png)\n"]
+    same = agreement_table({finding.name: finding.candidates for finding in findings})
+    if len(same) > 1:
+        table = _table(same, output / "agreement.csv")
+        texts.append(f"## The same networks in two searches\n\nHow alike their accuracies rank them:\n\n{table}")
+    return texts
+
+
 def _describe(finding: Finding, output: Path, *, prefix: str) -> str:
     output.mkdir(parents=True, exist_ok=True)
     write_whole(output / f"{prefix}candidates.csv", csv_text(_candidate_rows(finding)))
@@ -100,13 +115,17 @@ def _describe(finding: Finding, output: Path, *, prefix: str) -> str:
     space = finding.settings.space
     facts = [f"{finding.study.user_attrs.get('data', finding.settings.data)}", _limits(finding.settings)]
     lines = [f"## {finding.name}", "", "; ".join(facts), ""]
-    if len(finding.settings.engine.objectives) > 1:
+    objectives = finding.settings.engine.objectives
+    best = best_table(finding.candidates, objectives)
+    lines += [_table(best, output / f"{prefix}best.csv") if len(best) > 1 else "No candidate is finished yet.", ""]
+    if len(objectives) > 1:
         table = _table(front_table(finding.study, finding.settings), output / f"{prefix}front.csv")
         lines += ["Candidates that no other one beats in all objectives:", "", table]
-    if not drawn(finding.candidates):
-        return "\n".join(lines)
-    found = finding.groups
-    published = SEARCHES[finding.settings.constraint] if finding.settings.constraint else None
+    if not finding.has_groups:
+        few = f"Groups need {FEWEST_IN_GROUPS} trained candidates or more.\n"
+        return "\n".join([*lines, few] if "accuracy" in objectives else lines)
+    found, constraint = finding.groups, known_constraint(finding.settings)
+    published = SEARCHES[constraint] if constraint else None
     draw_groups(found, output / f"{prefix}groups")
     lines += [_table(groups_table(found, published), output / f"{prefix}groups.csv")]
     lines += [f"![channels by group]({prefix}groups.png)", ""]
@@ -124,7 +143,8 @@ def _limits(settings: SearchConfig) -> str:
     limits = {"parameters": space.max_parameters, f"MACs at {space.cost_size} px": space.max_macs}
     told = [f"at most {limit / 1e6:g} M {what}" for what, limit in limits.items() if limit is not None]
     trainings = f"{settings.training.repeats} {plural(settings.training.repeats, 'training')} a candidate"
-    protocol = f"{settings.schedule.epochs} epochs at {settings.images.image_size} px, {trainings}"
+    epochs = settings.schedule.epochs
+    protocol = f"{epochs} {plural(epochs, 'epoch')} at {settings.images.image_size} px, {trainings}"
     if "accuracy" not in settings.engine.objectives:
         protocol = "not trained"
     return f"{space.blocks} blocks, {', '.join(told)}; {protocol}; {settings.engine.sampler} sampler"

@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
+from rexnet.search.config import DIRECTIONS, Objective, told
 from rexnet.search.storage import require_optuna
 from rexnet.search.trend import fit_line
 
@@ -80,10 +82,25 @@ def _candidate(trial: "optuna.trial.FrozenTrial", *, pruned: bool) -> Candidate:
     )
 
 
+def best_first(candidates: Sequence[Candidate], objective: Objective) -> list[Candidate]:
+    """The different networks that were measured to the end, by `objective`, the first one of the search; each with the
+    mean of what it reached where it was measured with several seeds, or luck would win."""
+    by_channels: dict[tuple[int, ...], list[Candidate]] = {}
+    for row in candidates:
+        if not row.pruned:
+            by_channels.setdefault(row.channels, []).append(row)
+    means = [
+        replace(rows[0], values=tuple(map(fmean, zip(*(row.values for row in rows), strict=True))))
+        for rows in by_channels.values()
+    ]
+    sign = -1 if DIRECTIONS[objective] == "maximize" else 1
+    return sorted(means, key=lambda row: (sign * row.values[0], row.number))
+
+
 class Teller:
     """Logs each candidate once, when it is finished."""
 
-    def __init__(self, study: "optuna.Study", objectives: Sequence[str]):
+    def __init__(self, study: "optuna.Study", objectives: Sequence[Objective]):
         self._study, self._objectives = study, objectives
         self._told = {candidate.number for candidate in candidates_of(study)}
 
@@ -95,8 +112,8 @@ class Teller:
 
     def _line(self, row: Candidate) -> str:
         reached = zip(self._objectives, row.values, strict=False)
-        told = ", ".join(f"{name} {value:.4g}" for name, value in reached) or "stopped early"
+        result = ", ".join(f"{name} {told(name, value)}" for name, value in reached) or "stopped early"
         cost = f"{row.parameters / 1e6:.3f} M parameters, {row.macs / 1e6:.1f} M MACs"
         spent = f", {timedelta(seconds=round(row.seconds))}" if row.seconds is not None else ", measured before"
         off = f"off a line by {fit_line(row.channels).residual:.1%}"
-        return f"candidate {row.number}: {row.name}  {told}  ({cost}, {off}{spent})"
+        return f"candidate {row.number}: {row.name}  {result}  ({cost}, {off}{spent})"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rexnet.data.output_files import check_output_folder
+from rexnet.data.wording import plural
 from rexnet.search.candidates import CandidateTrainer, SearchData
 from rexnet.search.config import SearchConfig
 from rexnet.search.objective import Objective
@@ -23,6 +24,7 @@ from rexnet.search.storage import (
     note_data,
     open_storage,
     put_in_line_again,
+    put_killed_in_line,
     require_optuna,
     saved_settings,
     settings_of,
@@ -77,6 +79,7 @@ def search(config: SearchConfig) -> list[Candidate]:
         work(config, data)
     else:
         _share_work(config, data, study)
+    _tell_unfinished(study)
     return candidates_of(study)
 
 
@@ -119,6 +122,7 @@ def work(config: SearchConfig, data: SearchData, *, follow_parent: bool = False)
             if _enough(config, study):
                 study.stop()
 
+        put_killed_in_line(study)  # those that complete the search are no reason for `optimize` to begin
         if _enough(config, study):
             return
         try:
@@ -168,9 +172,20 @@ def _enough(config: SearchConfig, study: "optuna.Study") -> bool:
     """Whether all that was asked is measured, and nothing that was begun or ordered waits."""
     found = candidates_of(study)
     wanted = config.engine.candidates
-    drawn = {candidate.channels for candidate in found if candidate.comparison is None}
-    if len(found) >= wanted * _TRIALS_PER_CANDIDATE:
-        logger.warning("only %d different candidates in %d trials: the space holds few more", len(drawn), len(found))
+    trials = [candidate.channels for candidate in found if candidate.comparison is None]
+    drawn = set(trials)
+    if len(trials) >= wanted * _TRIALS_PER_CANDIDATE:
+        logger.warning("only %d different candidates in %d trials: the space holds few more", len(drawn), len(trials))
         return True
     in_line = study.get_trials(deepcopy=False, states=(require_optuna().trial.TrialState.WAITING,))
     return len(drawn) >= wanted and not in_line
+
+
+def _tell_unfinished(study: "optuna.Study") -> None:
+    if running := study.get_trials(deepcopy=False, states=(require_optuna().trial.TrialState.RUNNING,)):
+        logger.info(
+            "%d %s under way in other processes; should one of these have been killed, the same command takes up its "
+            "candidate when it has been silent for a while",
+            len(running),
+            plural(len(running), "candidate"),
+        )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil, exp, log, sqrt
+from math import ceil, exp, inf, log, sqrt
 from typing import NamedTuple
 
 from rexnet.data.option_checks import OptionError, require
@@ -60,11 +60,11 @@ class Space:
         require(self.blocks >= 3, "blocks", self.blocks, "3 or more")
         for name in ("max_parameters", "max_macs"):
             value = getattr(self, name)
-            require(value is None or value > 0, name, value, "above 0, or None")
+            require(value is None or 0 < value < inf, name, value, "a finite number above 0, or None")
         for name, least in (("cost_size", 8), ("stem_channels", 1), ("expand_ratio", 1), ("penultimate_channels", 0)):
             require(getattr(self, name) >= least, name, getattr(self, name), f"{least} or more")
         require(0 < self.min_share <= 1, "min_share", self.min_share, "above 0, up to 1")
-        require(self.max_growth > 1, "max_growth", self.max_growth, "above 1")
+        require(1 < self.max_growth < inf, "max_growth", self.max_growth, "a finite number above 1")
         require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")
         strided = self.strided_blocks or ()
         rising = list(strided) == sorted({block for block in strided if 1 <= block <= self.blocks})
@@ -147,10 +147,12 @@ class Space:
         low, high = 0.0, 1.0
         if not self.fits(shape.channels(low), share):
             least = self.cost(shape.channels(low))
+            limits = {"--max-parameters": self.max_parameters, "--max-macs": self.max_macs}
+            told = " and ".join(f"{name} {limit:g}" for name, limit in limits.items() if limit is not None)
             raise OptionError(
-                f"a share of {share:g} of the limits is below a network of one channel a block, which has "
-                f"{least.parameters:,} parameters and {least.macs:,} multiply-accumulates; allowed: higher "
-                "--max-parameters and --max-macs, or --min-share"
+                f"the limits are {told}{f' times a share of {share:g}' if share < 1 else ''}; allowed: from "
+                f"{least.parameters:,} parameters and {least.macs:,} multiply-accumulates on, which a network of one "
+                "channel a block has"
             )
         shape = self._balanced(shape, share)
         while self.fits(shape.channels(high), share):

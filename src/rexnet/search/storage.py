@@ -4,11 +4,12 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rexnet.data.decode import printable
-from rexnet.data.option_checks import OptionError
+from rexnet.data.option_checks import OptionError, require
 from rexnet.search.config import DIRECTIONS, EngineOptions, SearchConfig
 from rexnet.training.saved_config import config_from_dict, config_to_dict
 
@@ -52,8 +53,10 @@ def open_storage(engine: EngineOptions) -> "optuna.storages.BaseStorage":
     optuna = require_optuna()
     place = engine.storage or f"sqlite:///{Path(engine.output) / DATABASE}"
     if place.startswith(JOURNAL):
-        backend = optuna.storages.journal.JournalFileBackend(place.removeprefix(JOURNAL))
-        return optuna.storages.JournalStorage(backend)
+        file = Path(place.removeprefix(JOURNAL))
+        usable = file.parent.is_dir() and not file.is_dir()
+        require(usable, "storage", repr(place), "journal:FILE in a folder that is there")
+        return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(file)))
     if "://" not in place:
         raise OptionError(
             f"--storage is {place!r}; allowed: a database's URL, such as postgresql://USER@HOST/NAME, or journal:FILE"
@@ -97,6 +100,12 @@ def put_in_line_again(study: "optuna.Study", number: int) -> None:
             optuna.storages.RetryHeartbeatStaleTrialCallback()(study, trial)
 
 
+def put_killed_in_line(study: "optuna.Study") -> None:
+    """The trials of processes that have been silent for too long."""
+    with known_experiments():
+        require_optuna().storages.fail_stale_trials(study)
+
+
 def create_study(config: SearchConfig, storage: "optuna.storages.BaseStorage") -> bool:
     """Begins the search in the storage with its settings; False where it is there already."""
     optuna = require_optuna()
@@ -108,7 +117,8 @@ def create_study(config: SearchConfig, storage: "optuna.storages.BaseStorage") -
         return False
     with known_experiments():
         study.set_metric_names(names)
-    study.set_user_attr(_SETTINGS, config_to_dict(config))
+    no_password = replace(config, engine=replace(config.engine, storage=None))
+    study.set_user_attr(_SETTINGS, config_to_dict(no_password))
     return True
 
 

@@ -1,13 +1,14 @@
 """The tables of a report, as rows of texts of which the first is the head."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from rexnet.data.wording import plural
-from rexnet.search.analysis import Comparison, Estimate, Group, Spread, drawn, groups
-from rexnet.search.config import SearchConfig
+from rexnet.search.analysis import Comparison, Estimate, Group, Spread, agreement, drawn, groups
+from rexnet.search.config import Objective, SearchConfig, told
 from rexnet.search.published import Search
-from rexnet.search.results import Candidate
+from rexnet.search.results import Candidate, best_first
 from rexnet.search.space import Space
 from rexnet.search.trend import fit_line
 
@@ -15,6 +16,17 @@ if TYPE_CHECKING:
     import optuna
 
 Rows = list[list[str]]
+_BEST = 10
+
+
+def best_table(candidates: Sequence[Candidate], objectives: Sequence[Objective]) -> Rows:
+    """The ten best networks; without one the head alone."""
+    rows = [["channels", *objectives, "parameters M", "MACs M", "off a line"]]
+    for row in best_first(candidates, objectives[0])[:_BEST]:
+        reached = [told(name, value) for name, value in zip(objectives, row.values, strict=True)]
+        cost = [f"{row.parameters / 1e6:.3f}", f"{row.macs / 1e6:.1f}"]
+        rows.append([row.name, *reached, *cost, f"{fit_line(row.channels).residual:.1%}"])
+    return rows
 
 
 def groups_table(found: Sequence[Group], published: Search | None) -> Rows:
@@ -25,12 +37,12 @@ def groups_table(found: Sequence[Group], published: Search | None) -> Rows:
         row = [
             f"{group.name} 10 %",
             str(group.size),
-            _told(group.accuracy, "{:.2f}"),
-            _told(Spread(group.parameters.mean / 1e6, group.parameters.deviation / 1e6), "{:.3f}"),
-            _told(Spread(group.flops.mean / 1e6, group.flops.deviation / 1e6), "{:.1f}"),
+            _spread(group.accuracy, "{:.2f}"),
+            _spread(Spread(group.parameters.mean / 1e6, group.parameters.deviation / 1e6), "{:.3f}"),
+            _spread(Spread(group.flops.mean / 1e6, group.flops.deviation / 1e6), "{:.1f}"),
             "-".join(f"{block.mean:.0f}" for block in group.channels),
             f"{group.line.slope:.2f} i {group.line.offset:+.1f}",
-            _told(Spread(100 * group.residual.mean, 100 * group.residual.deviation), "{:.1f} %"),
+            _spread(Spread(100 * group.residual.mean, 100 * group.residual.deviation), "{:.1f} %"),
         ]
         if published:
             theirs = published.groups[group.name]
@@ -49,12 +61,12 @@ def comparison_lines(comparison: Comparison | None, nearer: Estimate | None, spa
         points = _interval(Estimate(*(100 * value for value in nearer)), "{:.1f}")
         lines += [f"Distance from a line, top less bottom 10 %, in percent of the channels: {points}.", ""]
     if comparison:
-        both = f"{_told(comparison.line, '{:.2f}')} % against {_told(comparison.stages, '{:.2f}')} %"
+        both = f"{_spread(comparison.line, '{:.2f}')} % against {_spread(comparison.stages, '{:.2f}')} %"
         cost = "equal parameters and MACs" if space.max_parameters and space.max_macs else "an equal limit"
         seeds = f"{comparison.seeds} {plural(comparison.seeds, 'seed')} each"
-        told = f"A straight line reaches {both} of the stage-wise convention at {cost}, {seeds}"
+        reached = f"A straight line reaches {both} of the stage-wise convention at {cost}, {seeds}"
         less = f"; difference {_interval(comparison.difference, '{:.2f}')}" if comparison.difference else ""
-        lines += [f"{told}{less}.", ""]
+        lines += [f"{reached}{less}.", ""]
     return lines
 
 
@@ -76,23 +88,34 @@ def budgets_table(searches: Mapping[str, tuple[Space, Sequence[Candidate]]]) -> 
         best, top = drawn(candidates)[0], groups(candidates, space)[0]
         mean = "-".join(f"{block.mean:.0f}" for block in top.channels)
         cost = [f"{best.parameters / 1e6:.3f}", f"{best.macs / 1e6:.1f}"]
-        reached = [best.name, f"{best.accuracy:.2f}", _told(top.accuracy, "{:.2f}")]
+        reached = [best.name, f"{best.accuracy:.2f}", _spread(top.accuracy, "{:.2f}")]
         rows.append([name, *cost, *reached, mean, f"{top.line.slope:.2f} i {top.line.offset:+.1f}"])
+    return rows
+
+
+def agreement_table(searches: Mapping[str, Sequence[Candidate]]) -> Rows:
+    """Each pair of searches that have trained the same networks; without one the head alone."""
+    rows = [["search", "other search", "networks of both", "rank correlation", "95 % interval"]]
+    for (name, found), (other, others) in combinations(searches.items(), 2):
+        count, estimate = agreement(found, others)
+        if estimate:
+            interval = f"{estimate.low:.2f} to {estimate.high:.2f}"
+            rows.append([name, other, str(count), f"{estimate.value:.2f}", interval])
     return rows
 
 
 def front_table(study: "optuna.Study", settings: SearchConfig) -> Rows:
     """The trials of a search with several objectives that none beats in all."""
     objectives = settings.engine.objectives
-    rows = [["channels", *objectives, "distance from a line"]]
+    rows = [["channels", *objectives, "off a line"]]
     best = {tuple(trial.user_attrs["channels"]): trial.values for trial in study.best_trials}
     for channels, values in sorted(best.items(), key=lambda item: item[1]):
-        distance = f"{fit_line(channels).residual:.1%}"
-        rows.append(["-".join(map(str, channels)), *(f"{value:.5g}" for value in values), distance])
+        reached = [told(name, value) for name, value in zip(objectives, values, strict=True)]
+        rows.append(["-".join(map(str, channels)), *reached, f"{fit_line(channels).residual:.1%}"])
     return rows
 
 
-def _told(spread: Spread, form: str) -> str:
+def _spread(spread: Spread, form: str) -> str:
     unit = form.partition("}")[2]
     number = form.removesuffix(unit)
     return f"{number.format(spread.mean)} ± {number.format(spread.deviation)}{unit}"

@@ -31,8 +31,9 @@ class NetworkOptions:
     """Which network is measured in place of random ones, and on what."""
 
     model: str | None = None
-    """Measure this network layer by layer in place of random ones: a checkpoint, a name such as rexnet_100,
-    timm/resnet50 or torchvision/vgg16_bn (random weights unless --pretrained), or module:factory."""
+    """Measure this network layer by layer in place of random ones: a checkpoint, a name such as rexnet_100, a file of
+    rexnet search export, timm/resnet50 or torchvision/vgg16_bn (random weights unless --pretrained), or
+    module:factory."""
     pretrained: bool = False
     """Published weights for a network that is given by name; timm's and torchvision's are downloaded unless they are
     at hand."""
@@ -83,7 +84,7 @@ def load_network(name: str, *, pretrained: bool = False, image_size: int | None 
 
     `name` as in NetworkOptions. Before any of these, rewritten/ makes it anew by the paper's design principles.
     """
-    if os.path.isfile(name):
+    if os.path.isfile(name) and not name.endswith(".json"):  # which holds a network without weights
         trained = checkpoint.load(name)
         return trained, replace(trained.preprocess, image_size_px=image_size or trained.preprocess.image_size_px)
     torch.manual_seed(0)

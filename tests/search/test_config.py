@@ -1,0 +1,34 @@
+"""Settings of a search."""
+
+import pytest
+
+from rexnet.search.candidates import SearchData
+from rexnet.search.config import ImageOptions, SearchConfig
+from rexnet.search.recipes import constrained, known_constraint
+from rexnet.search.space import Space
+
+
+def test_options_that_contradict_are_refused(search_config):
+    for engine, words in (
+        ({"objectives": ("accuracy", "macs"), "sampler": "cmaes"}, "--sampler is cmaes"),
+        ({"objectives": ("accuracy", "macs")}, "--min-share is 1.0"),
+        ({"objectives": ("accuracy", "macs"), "prune_worst": 0.2}, "--prune-worst"),
+        ({"objectives": ()}, "--objectives is empty"),
+        ({"objectives": ("latency",), "processes": 2}, "--processes is 2; allowed: 1 beside the objective latency"),
+        ({"candidates": 0}, "--candidates is 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            search_config(**engine)
+
+
+def test_a_search_with_other_limits_is_not_the_papers():
+    space = constrained(Space(), "a")
+    assert known_constraint(SearchConfig(constraint="a", space=space)) == "a"
+    assert known_constraint(SearchConfig(space=space)) is None
+    assert known_constraint(SearchConfig(constraint="a", space=constrained(space, "b"))) is None
+
+
+def test_the_images_that_are_measured_on_are_told():
+    data = SearchData.load("digits", ImageOptions(image_size=8, shots=3, val_shots=2), seed=0)
+    assert len(data.sets.val) == len(data.val.targets) == 20
+    assert data.sets.description.endswith(", 20 val images measured on")
