@@ -17,6 +17,7 @@ SMALL_DETECTION = {
     "demo": ["--images", "8", "--size-px", "64"],
     "train": ["--model", "rexnet_010", "--min-size", "64", "--epochs", "1", "--batch-size", "4", "--threads", "1"],
 }
+SMALL_SEARCH = ["--candidates", "3", "--comparisons", "0", "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "8"]
 
 
 def blocks(language: str) -> list[str]:
@@ -42,7 +43,7 @@ def test_commands_and_python_run(tmp_path):
     run("-m", "rexnet", "train", "digits", *SMALL, "--output", "runs/demo", cwd=tmp_path)
     lines = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(line) for line in lines if line.startswith("rexnet ")]
-    assert {command[1] for command in commands} == {"train", "data", "validate", "report", "predict", "detect", "study"}
+    assert {command[1] for command in commands} == {"train", "data", "validate", "report", "predict", "detect", "study", "search"}
     for command in commands:
         if "rexnet_100.nav_in1k" in command:
             continue
@@ -54,6 +55,8 @@ def test_commands_and_python_run(tmp_path):
         small = SMALL if command[1] == "train" and "--resume" not in command else []
         if "--networks" in command:
             small = ["--networks", "50", "--ratios", "0.5", "--smallest-size", "10", "--largest-size", "20"]
+        if command[1:3] == ["search", "run"]:
+            small = SMALL_SEARCH
         # MobileNetV2 breaks the principles, which `advise` says in its exit code too.
         run("-m", *command, *small, cwd=tmp_path, exit_code=1 if "advise" in command else 0)
     for script in blocks("python"):
