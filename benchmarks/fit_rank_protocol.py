@@ -7,6 +7,7 @@ samples, inputs and tolerance; the expansions are fitted for the bottlenecks alo
 import itertools
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,19 +22,31 @@ from rexnet.study.summary import cell_means
 from rexnet.study.sweep import list_tasks, measure
 
 SINGLE = ("conv1x1", "conv3x3")
+OLDER: dict[str, Any] = {
+    "smallest_size": 30,
+    "largest_size": 70,
+    "size_step": 10,
+    "samples_per_channel": 2.0,
+    "tolerance": 2e-4,
+    "weights": "normal",
+    "weight_scale": 1.0,
+}
+"""The defaults before the scale of the weights was tried."""
 CANDIDATES: dict[str, list[dict[str, Any]]] = {
     "single": [
-        {"smallest_size": low, "largest_size": high, "samples_per_channel": samples, "tolerance": tolerance, **more}
-        for (low, high), (samples, tolerance), more in itertools.product(
-            ((30, 70), (30, 80), (20, 100), (10, 160)),
-            ((2.0, 1e-4), (2.0, 2e-4), (3.0, 2e-4), (3.0, 5e-4)),
-            ({"inputs": "half_normal"}, {"inputs": "uniform"}),
-        )
+        OLDER,
+        {**OLDER, "weights": "lecun", "weight_scale": 3.0},
+        *(
+            {**sizes, "samples_per_channel": samples, "weight_scale": scale}
+            for sizes, samples, scale in itertools.product(
+                ({}, {"smallest_size": 10, "largest_size": 130, "size_step": 10}), (2.0, 3.0), (2.0, 2.5, 3.0)
+            )
+        ),
     ],
-    "bottleneck3x3": [{"expansion": law} for law in ("uniform:0:6", "uniform:0:5", "uniform:0:5.5", "constant:6")],
+    "bottleneck3x3": [{"expansion": law} for law in ("log_uniform:0.3:8", "uniform:0:5", "constant:6")],
     "bottleneck_depthwise": [
         {"depthwise_expansion": law}
-        for law in ("log_uniform:0.03:9", "log_uniform:0.03:8", "log_uniform:0.02:8", "uniform:0:6", "constant:6")
+        for law in ("log_uniform:0.02:8", "log_uniform:0.01:8", "log_uniform:0.01:6", "constant:6")
     ],
 }
 
@@ -52,11 +65,10 @@ class Options:
     """Append rows to results/."""
 
 
-def compare(protocol: Protocol, networks: int) -> dict[str, Any]:
-    """Residuals of each panel of `protocol`."""
-    rows = [row for task in list_tasks(protocol, networks) for row in measure(protocol, task)]
+def compare(rows: Sequence[Sequence[str]], blocks: Sequence[str]) -> dict[str, Any]:
+    """Residuals of each panel, from the rows of a study."""
     panels = {}
-    for block in protocol.blocks:
+    for block in blocks:
         measured = cell_means(rows, block)
         errors = residuals(block, measured)
         panels[block] = {
@@ -76,7 +88,8 @@ def main() -> None:
     start = replace(Protocol(blocks=blocks, ratios=ratios), **json.loads(options.change))
     for change in CANDIDATES.get(options.what, [{}]):
         protocol = replace(start, **change)
-        panels = compare(protocol, options.networks)
+        rows = [row for task in list_tasks(protocol, options.networks) for row in measure(protocol, task)]
+        panels = compare(rows, blocks)
         errors = {block: panel["mean_absolute_error"] for block, panel in panels.items()}
         print(change, errors, {block: panel["misordered"] for block, panel in panels.items()}, flush=True)
         if options.record:

@@ -74,7 +74,6 @@ def main() -> None:
         "study_seconds": quartiles(study_seconds),
         "loop_seconds": quartiles(loop_seconds),
         "times_faster": quartiles(ratios),
-        "hours_for_3_2_million": round(statistics.median(study_seconds) / ranks * 3.2e6 / 3600, 2),
         "rows_that_differ": different,
         "protocol": protocol.as_dict(),
     }

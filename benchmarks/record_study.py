@@ -1,4 +1,4 @@
-"""Appends what `rexnet study factors` or `rexnet study depth` measured to results/, and copies its figure to docs/."""
+"""Appends what `rexnet study rank`, `depth` or `factors` measured to results/, and copies its figure to docs/."""
 
 import json
 import shutil
@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from fit_rank_protocol import compare
 
 import records
+from rexnet.data.option_checks import require
 from rexnet.study.factor_run import TABLE, FactorConfig, read_factors, summarise
 from rexnet.study.factors import FACTORS
+from rexnet.study.published import PUBLISHED
 from rexnet.study.run import RANKS
 from rexnet.study.summary import cell_means, read_rows
 
@@ -22,9 +25,32 @@ IMAGES = Path(__file__).parent.parent / "docs/images"
 class Options:
     """`python benchmarks/record_study.py factors factor_study`"""
 
-    what: Annotated[Literal["factors", "depth"], tyro.conf.Positional]
+    what: Annotated[Literal["rank", "depth", "factors"], tyro.conf.Positional]
     study: Annotated[Path, tyro.conf.Positional]
     """Folder that the command wrote."""
+    processes: int | None = None
+    """Of rank, and needed there, as the next two: the command's own --processes."""
+    minutes: float | None = None
+    """Wall time of the whole command, as `time -v` tells it."""
+    peak_memory_gb: float | None = None
+    """Greatest resident memory of all its processes together, as `ps -o rss` tells it when asked every few seconds."""
+
+    def __post_init__(self) -> None:
+        for name, value in self.spent().items():
+            allowed = "a number with rank, nothing with depth and factors"
+            require((value is not None) == (self.what == "rank"), name, value, allowed)
+
+    def spent(self) -> dict[str, float | None]:
+        return {name: getattr(self, name) for name in ("processes", "minutes", "peak_memory_gb")}
+
+
+def rank(folder: Path) -> list[dict[str, Any]]:
+    """One row; its residuals are of the means over all networks."""
+    settings, rows = settings_of(folder / RANKS), read_rows(folder / RANKS)[1]
+    networks = sum(int(row[4]) for row in rows if row[:3] == rows[0][:3])
+    panels = compare(rows, [block for block in settings["blocks"] if block in PUBLISHED])
+    ranks = sum(int(row[4]) for row in rows)
+    return [{"networks": networks, "ranks": ranks, "panels": panels, "protocol": settings}]
 
 
 def factors(folder: Path) -> list[dict[str, Any]]:
@@ -76,10 +102,11 @@ def environment_of(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    rows = {"factors": factors, "depth": depth}[options.what](options.study)
+    rows = {"rank": rank, "depth": depth, "factors": factors}[options.what](options.study)
+    spent = options.spent() if options.what == "rank" else {}
     environment = environment_of(options.study)
     for row in rows:
-        records.append(options.what, {**row, **environment})
+        records.append(options.what, {**row, **spent, **environment})
     shutil.copyfile(options.study / "figure.png", IMAGES / f"{options.what}.png")
 
 

@@ -10,8 +10,8 @@ from rexnet.study.factors import FACTORS
 
 
 def rank_fit() -> str:
-    """The newest row of benchmarks/fit_rank_protocol.py for the default protocol: residuals of each panel."""
-    found = [row for row in records.read("rank_protocol_fit") if row["what"] == "defaults"]
+    """Residuals of each panel, of the newest study that benchmarks/record_study.py recorded."""
+    newest = records.read("rank")[-1:]
     targets = {"conv1x1": 0.012, "conv3x3": 0.012, "bottleneck3x3": 0.03, "bottleneck_depthwise": 0.03}
     rows = [
         [
@@ -20,15 +20,31 @@ def rank_fit() -> str:
             f"{targets[block]:g}",
             f"{panel['largest_error']:+.3f}",
             str(len(panel["misordered"])),
-            str(found[-1]["networks"]),
+            f"{row['networks']:,}",
         ]
-        for letter, (block, panel) in zip("abcd", (found[-1]["panels"] if found else {}).items(), strict=False)
+        for row in newest
+        for letter, (block, panel) in zip("abcd", row["panels"].items(), strict=True)
     ]
     errors = ("mean absolute error", "aimed at", "largest error", "pairs of points in the wrong order")
-    return table_if_any(["panel", *errors, "networks a cell"], rows)
+    text = table_if_any(["panel", *errors, "networks a cell"], rows)
+    return _below_figure("Rank against channel ratio", "rank", text)
 
 
-def rank_study() -> str:
+def rank_time() -> str:
+    """Time and memory of the same study."""
+    rows = [
+        [
+            f"{row['device']}, {row['processes']} processes",
+            f"{row['ranks']:,}",
+            f"{row['minutes']:.1f}",
+            f"{row['peak_memory_gb']:.1f}",
+        ]
+        for row in records.read("rank")[-1:]
+    ]
+    return table_if_any(["machine", "ranks", "minutes", "greatest memory of all processes, GB"], rows)
+
+
+def rank_speed() -> str:
     """The newest row of benchmarks/rank_study.py."""
     rows = [
         [
@@ -37,12 +53,10 @@ def rank_study() -> str:
             f"{row['study_seconds'][1]:.1f}",
             f"{row['loop_seconds'][1]:.1f}",
             f"{row['times_faster'][1]:.1f} ({row['times_faster'][0]:.1f} to {row['times_faster'][2]:.1f})",
-            f"{row['hours_for_3_2_million']:.1f}",
         ]
         for row in records.read("rank_study_cpu")[-1:]
     ]
-    times = ("study, s", "loop, s", "times faster (quartiles)", "hours for 3.2 million")
-    return table_if_any(["machine", "ranks", *times], rows)
+    return table_if_any(["machine", "ranks", "study, s", "loop, s", "times faster (quartiles)"], rows)
 
 
 def depth() -> str:
@@ -148,7 +162,8 @@ def _below_figure(caption: str, name: str, text: str) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "rank_fit": rank_fit,
-    "rank_study": rank_study,
+    "rank_time": rank_time,
+    "rank_speed": rank_speed,
     "depth": depth,
     "factors": factors,
     "spectra": spectra,

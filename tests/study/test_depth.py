@@ -33,7 +33,7 @@ def test_one_spread_layer_is_in_the_middle_and_all_layers_are_the_same_anywhere(
 
 
 def test_a_deep_network_is_its_layers_written_with_torch():
-    protocol = Protocol(weights="he", dtype="float64", norm="none")
+    protocol = Protocol(weights="he", weight_scale=1.0, dtype="float64", norm="none")
     block = find_block("late_2_of_3")
     *weights, x = tensors = protocol.draw_tensors(block, SIZE, generator_for(0, "deep", ratio=0.1, network=0))
     expected = x[:, :, 0, 0]

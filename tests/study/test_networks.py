@@ -86,8 +86,9 @@ def test_distributions_of_the_expansion():
     ("field", "value", "sentence"),
     [
         ("ratios", (0.0,), "--ratios is 0.0; allowed: above 0, up to 4"),
-        ("largest_size", 5, "--largest-size is 5; allowed: 30"),
+        ("largest_size", 4, "--largest-size is 4; allowed: 5"),
         ("tolerance", 1.0, "--tolerance is 1.0; allowed: above 0"),
+        ("weight_scale", 0.0, "--weight-scale is 0.0; allowed: above 0"),
         ("samples_per_channel", 1.0, "--samples-per-channel is 1.0; allowed: above 1"),
         ("activations", (), "--activations is "),
     ],

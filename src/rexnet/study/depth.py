@@ -43,11 +43,13 @@ class DepthConfig:
         self.protocol()
 
     def protocol(self) -> Protocol:
-        """The draws of the rank study, but weights that keep the size of the signal, which would grow from layer to
-        layer until a SiLU is a ReLU and a ReLU6 a step."""
+        """Weights keep the size of the signal, which would grow from layer to layer until a SiLU is a ReLU and a ReLU6
+        a step; no network is so small that its layers have a channel or two."""
         names = [deep_name(placement, count, layers=self.layers) for placement, count in self.cells()]
         chosen = {"activations": self.activations, "seed": self.seed}
-        return Protocol(blocks=tuple(names), ratios=(self.ratio,), weights="he", **chosen)
+        sizes = {"smallest_size": 30, "largest_size": 70, "size_step": 10, "samples_per_channel": 2.0}
+        scale = {"weights": "he", "weight_scale": 1.0, "tolerance": 2e-4}
+        return Protocol(blocks=tuple(names), ratios=(self.ratio,), **sizes, **scale, **chosen)
 
     def cells(self) -> list[tuple[Placement, int]]:
         """Placement and number of expand layers, in the order of the tables."""

@@ -38,29 +38,31 @@ class Protocol:
     """linear, relu, relu6, leaky_relu, elu, softplus, hardswish, silu, or any class of torch.nn, as GELU."""
     ratios: tuple[float, ...] = RATIOS
     """Input channels over output channels."""
-    smallest_size: int = 30
+    smallest_size: int = 5
     """Least number of output channels."""
-    largest_size: int = 70
+    largest_size: int = 131
     """Largest number of output channels."""
-    size_step: int = 10
+    size_step: int = 6
     """Output channels are the smallest size plus a multiple of this, all equally likely; networks of one size are
-    computed together, and multiples of 10 make ratios of tenths whole."""
-    samples_per_channel: float = 2.0
+    computed together."""
+    samples_per_channel: float = 3.0
     """Samples over output channels."""
     spatial_size: int = 1
     """Height and width of the maps; each position counts as a sample."""
     inputs: Literal["half_normal", "normal", "uniform", "exponential"] = "half_normal"
     """Distribution of the input. half_normal is |N(0, 1)|."""
-    weights: Literal["normal", "lecun", "he"] = "normal"
-    """Normal weights with standard deviation 1, 1 / sqrt(fan in) or sqrt(2 / fan in)."""
+    weights: Literal["normal", "lecun", "he"] = "lecun"
+    """Normal weights with standard deviation 1, 1 / sqrt(fan in) or sqrt(2 / fan in), times the weight scale."""
+    weight_scale: float = 2.5
+    """Of all weights. Smooth activations of a large signal are straight but near 0, of a small one straight lines."""
     norm: Literal["initial", "batch", "none"] = "initial"
     """Batch norm with its initial statistics, with those of the samples, or none."""
-    expansion: str = "uniform:0:5"
+    expansion: str = "log_uniform:0.3:8"
     """Expanded over input channels inside the bottleneck with a 3x3 convolution: uniform:LOW:HIGH, log_uniform:LOW:HIGH
     or constant:VALUE, drawn for each network."""
-    depthwise_expansion: str = "log_uniform:0.02:8"
+    depthwise_expansion: str = "log_uniform:0.01:8"
     """The same inside the bottleneck with a depthwise convolution."""
-    tolerance: float | None = 2e-4
+    tolerance: float | None = 1e-4
     """Singular values above this share of the largest count; None: max(rows, columns) times float32's epsilon."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of the network; ranks are always taken in float64."""
@@ -86,6 +88,7 @@ class Protocol:
         require(self.size_step >= 1, "size_step", self.size_step, "1 or more")
         require(self.samples_per_channel > 1, "samples_per_channel", self.samples_per_channel, "above 1")
         require(self.spatial_size >= 1, "spatial_size", self.spatial_size, "1 or more")
+        require(0 < self.weight_scale < math.inf, "weight_scale", self.weight_scale, "above 0")
         require(self.tolerance is None or 0 < self.tolerance < 1, "tolerance", self.tolerance, "above 0, below 1, None")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         for distribution in (self.expansion, self.depthwise_expansion):
@@ -113,7 +116,7 @@ class Protocol:
             # Of one position the padding hides all taps but one, and so they are not drawn.
             kernel_size = kernel_size if side > 1 else 1
             shape = (out_channels, in_channels, kernel_size, kernel_size)
-            deviation = WEIGHTS[self.weights](in_channels * kernel_size**2)
+            deviation = self.weight_scale * WEIGHTS[self.weights](in_channels * kernel_size**2)
             tensors.append(generator.standard_normal(shape, np.float32) * np.float32(deviation))
         tensors.append(INPUTS[self.inputs](generator, (size.in_channels, size.samples, side, side)))
         dtype = torch.float64 if self.dtype == "float64" else torch.float32
