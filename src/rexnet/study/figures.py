@@ -162,7 +162,7 @@ def draw_spectra(spectra: Sequence["Spectrum"], stem: str | os.PathLike[str]) ->
     panel.set_xlabel("singular value of the final features / largest")
     panel.set_ylabel("share of singular values up to it")
     panel.grid(alpha=0.25)
-    panel.legend(fontsize=8, loc="upper left")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return write_figure(figure, stem)
 
 
