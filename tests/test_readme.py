@@ -43,7 +43,8 @@ def test_commands_and_python_run(tmp_path):
     run("-m", "rexnet", "train", "digits", *SMALL, "--output", "runs/demo", cwd=tmp_path)
     lines = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(line) for line in lines if line.startswith("rexnet ")]
-    assert {command[1] for command in commands} == {"train", "data", "validate", "report", "predict", "detect", "study", "search"}
+    words = {"train", "data", "validate", "report", "predict", "detect", "study", "search"}
+    assert {command[1] for command in commands} == words
     for command in commands:
         if "rexnet_100.nav_in1k" in command:
             continue

@@ -146,7 +146,7 @@ def draw_spectra(spectra: Sequence["Spectrum"], stem: str | os.PathLike[str]) ->
     hollow marks for what the paper shows."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    figure = Figure(figsize=(8.6, 5.0), layout="constrained")
     panel = figure.subplots()
     colours = {name: f"C{number}" for number, name in enumerate(dict.fromkeys(one.network for one in spectra))}
     for one in spectra:
