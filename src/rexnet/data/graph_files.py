@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rexnet.data.option_checks import require
 from rexnet.data.decode import printable
+from rexnet.data.option_checks import require
 from rexnet.data.wording import reason_of
 from rexnet.models.weight_files import WeightsError
 

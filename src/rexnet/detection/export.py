@@ -183,8 +183,7 @@ def _both(
 def told(exported: ExportedDetector) -> str:
     """Two lines for the terminal."""
     found = exported.agreement
-    head = f"{printable(exported.path)}: {exported.kind}, {len(exported.classes):,} classes, {exported.bytes / 1e6:,.1f} MB"
-    return (
-        f"{head}\n{found.detections:,} detections in {found.pictures} pictures: scores differ by up to "
-        f"{found.score:.1e} from PyTorch's, boxes by {found.box_px:.1e} px"
-    )
+    head = f"{printable(exported.path)}: {exported.kind}, {len(exported.classes):,} classes"
+    differences = f"scores differ by up to {found.score:.1e} from PyTorch's, boxes by {found.box_px:.1e} px"
+    size = f"{exported.bytes / 1e6:,.1f} MB"
+    return f"{head}, {size}\n{found.detections:,} detections in {found.pictures} pictures: {differences}"
