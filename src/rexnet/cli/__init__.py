@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from rexnet._version import __version__
-from rexnet.cli import classification, data, detection, networks, search, study
+from rexnet.cli import classification, data, deploy, detection, networks, search, study
 from rexnet.cli.options import fail
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": classification.train,
     "validate": classification.validate,
     "predict": classification.predict,
+    "export": deploy.export,
     "report": classification.report,
     "detect train": detection.train,
     "detect validate": detection.validate,

@@ -1,6 +1,10 @@
 """Files that results go to: checked before the work, and written whole or not at all."""
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
@@ -40,6 +44,32 @@ def check_new_folder(path: str | PathLike[str], *, outside: str | PathLike[str])
         raise ValueError(f"{printable(path)} lies in {printable(data)}, which stays as it is; choose another")
 
 
+def check_replaceable(*paths: Path, overwrite: bool) -> None:
+    """Raises ValueError where one of them is there, unless it may be replaced."""
+    if not overwrite and (there := [path for path in paths if os.path.lexists(path)]):
+        raise ValueError(f"--output: {printable(there[0])!r} is there already; --overwrite replaces it")
+
+
+@contextmanager
+def made_aside(path: str | PathLike[str]) -> Iterator[Path]:
+    """A path of the same name in an empty folder beside `path`.
+
+    What lies in that folder when the block has ended takes its place beside `path`, the file `path` last; where the
+    block raises, nothing of it stays, and what was there before does.
+    """
+    path = Path(path)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        inside = Path(folder, path.name)
+        yield inside
+        for made in sorted(Path(folder).iterdir(), key=lambda made: made == inside):
+            place = path.with_name(made.name)
+            if made.is_dir() and place.is_dir():
+                shutil.rmtree(place)
+            _flush(made)
+            os.replace(made, place)
+        _flush(path.parent)
+
+
 def write_whole(
     path: str | PathLike[str], content: str | bytes | memoryview, *, keep: str | PathLike[str] | None = None
 ) -> None:
@@ -69,10 +99,15 @@ def write_whole(
         if error.errno is not None:  # of a full disk, the system names no file
             error.filename = os.fspath(path)
         raise
-    if os.name == "posix":
-        # The new name is on the disk only once its folder is.
-        folder = os.open(path.parent, os.O_RDONLY)
+    # The new name is on the disk only once its folder is.
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """A file, or the names in a folder, onto the disk."""
+    if path.is_file() or os.name == "posix":
+        handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(handle)
         finally:
-            os.close(folder)
+            os.close(handle)

@@ -1,0 +1,153 @@
+"""Files of graphs, in ONNX's format and others: what they say of themselves, one JSON text under one key, and how they
+are run as their users run them.
+"""
+
+import json
+import zipfile
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from rexnet.data.decode import printable
+from rexnet.data.option_checks import require
+from rexnet.data.wording import reason_of
+from rexnet.models.weight_files import WeightsError
+
+Format = Literal["onnx", "openvino", "torch-export", "executorch", "coreml", "tensorrt"]
+ENDINGS: dict[Format, str] = {
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "torch-export": ".pt2",
+    "executorch": ".pte",
+    "coreml": ".mlpackage",
+    "tensorrt": ".engine",
+}
+Run = Callable[[np.ndarray], list[np.ndarray]]
+"""Images in, everything that a graph puts out."""
+KEY = "rexnet"
+_EXTRA = f"/extra/{KEY}"
+"""Where torch.export.save puts it in its archive."""
+
+
+def import_onnx() -> Any:
+    """The package. ValueError with the pip line where it is missing."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise ValueError("ONNX files need the package onnx: pip install 'rexnet[deploy]'") from error
+    return onnx
+
+
+def import_openvino() -> Any:
+    """The package. ValueError with the pip line where it is missing."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise ValueError("OpenVINO is not installed; pip install 'rexnet[deploy]'") from error
+    return openvino
+
+
+def choose_format(path: str, asked: Format | None) -> Format:
+    """`asked`, or what the ending of `path` says. OptionError where they differ or neither says."""
+    endings = {ending: name for name, ending in ENDINGS.items()}
+    guessed = endings.get(Path(path).suffix)
+    known = ", ".join(f"{ending} ({name})" for ending, name in endings.items())
+    require(guessed is not None, "output", printable(path), f"names that end in {known}")
+    assert guessed is not None
+    require(asked in (None, guessed), "format", f"{asked} beside {printable(path)}", f"{guessed}, or another ending")
+    return guessed
+
+
+def run_in_onnxruntime(path: Path) -> Run:
+    """An ONNX file on the CPU. ValueError with the pip line where ONNX Runtime is missing."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ValueError("onnxruntime is not installed; pip install 'rexnet[deploy]'") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session: Any = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})
+
+
+def run_in_openvino(path: Path) -> Run:
+    """An OpenVINO or ONNX file on the CPU, in float32 though the CPU may have bfloat16."""
+    core = import_openvino().Core()
+    core.set_property({"ENABLE_MMAP": False})  # a file that is in use cannot be moved everywhere
+    compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda images: [found.copy() for found in compiled([images]).values()]
+
+
+def describe_onnx(graph: Any, facts: dict[str, Any]) -> None:
+    """Puts `facts` into an onnx.ModelProto, in place of what it said before."""
+    others = {entry.key: entry.value for entry in graph.metadata_props if entry.key != KEY}
+    import_onnx().helper.set_model_props(graph, {**others, KEY: json.dumps(facts)})
+
+
+def describe_openvino(model: Any, facts: dict[str, Any]) -> None:
+    """Puts `facts` into an openvino.Model, in place of what it said before."""
+    model.set_rt_info(json.dumps(facts), [KEY])
+
+
+def describe_archive(facts: dict[str, Any]) -> dict[str, Any]:
+    """`facts` as the extra_files of torch.export.save."""
+    return {KEY: json.dumps(facts)}
+
+
+def read_facts(path: str | PathLike[str]) -> dict[str, Any]:
+    """What `describe_onnx` and `describe_openvino` were given, and of a .pt2 what lies in its archive under KEY.
+
+    Nothing in the file is run. WeightsError, one sentence, for a file that cannot be read or says nothing.
+    """
+    path = Path(path)
+    readers = {".onnx": _of_onnx, ".xml": _of_openvino, ".pt2": _of_archive}
+    name = printable(path)
+    if path.suffix not in readers:
+        raise WeightsError(f"{name!r} is no exported network; allowed: files that end in {', '.join(readers)}")
+    if not path.is_file():
+        raise WeightsError(f"there is no file {name!r}")
+    try:
+        text = readers[path.suffix](path)
+        facts = None if text is None else json.loads(text)
+    except ValueError as error:
+        if "pip install" in str(error):
+            raise
+        raise WeightsError(f"{name!r} cannot be read as a {path.suffix} file; export it again") from error
+    except OSError as error:
+        raise WeightsError(f"{name!r} cannot be read: {reason_of(error)}") from error
+    if not isinstance(facts, dict):
+        raise WeightsError(f"{name!r} was not made by rexnet export: it does not say what its network is")
+    return facts
+
+
+def _of_onnx(path: Path) -> str | None:
+    onnx = import_onnx()
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise ValueError("no ONNX") from error
+    return next((entry.value for entry in graph.metadata_props if entry.key == KEY), None)
+
+
+def _of_openvino(path: Path) -> str | None:
+    openvino = import_openvino()
+    try:
+        model = openvino.Core().read_model(path)
+    except RuntimeError as error:
+        raise ValueError("no OpenVINO") from error
+    return model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
+
+
+def _of_archive(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(_EXTRA)]
+            return archive.read(names[0]).decode("utf-8") if names else None
+    except zipfile.BadZipFile as error:
+        raise ValueError("no archive") from error

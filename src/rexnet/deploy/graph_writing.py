@@ -1,0 +1,101 @@
+"""Writers of files, one a format: a network without batch norms in, a file and the function that runs it out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rexnet.data.graph_files import (
+    Format,
+    Run,
+    describe_archive,
+    import_openvino,
+    run_in_onnxruntime,
+    run_in_openvino,
+)
+from rexnet.deploy import vendor_formats
+from rexnet.deploy.exported_file import ExportedFile
+from rexnet.deploy.graph_check import OutputLayers
+from rexnet.deploy.onnx_graph import onnx_graph
+from rexnet.models.rexnet import RexNet
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Of a format. `write` puts everything into the folder of its path; None where this machine cannot run it."""
+
+    write: Callable[[RexNet, ExportedFile, Path], Run | None]
+    any_shape: bool = True
+    """Batch and image size are open in the file; else a batch is one image of the preprocessing's size."""
+    more_endings: tuple[str, ...] = ()
+    """Of files beside the one that is named."""
+
+
+def described_graph(network: RexNet, described: ExportedFile) -> Any:
+    """The onnx.ModelProto of a network without batch norms, with its description."""
+    pixels = described.preprocess if described.pixels else None
+    graph = onnx_graph(network, output=described.output, pixels=pixels)
+    described.put_into_onnx(graph)
+    return graph
+
+
+def _write_onnx(network: RexNet, described: ExportedFile, path: Path) -> Run:
+    path.write_bytes(described_graph(network, described).SerializeToString())
+    return run_in_onnxruntime(path)
+
+
+def _write_openvino(network: RexNet, described: ExportedFile, path: Path) -> Run:
+    openvino = import_openvino()
+    model = openvino.Core().read_model(described_graph(network, described).SerializeToString())
+    described.put_into_openvino(model)
+    openvino.save_model(model, path, compress_to_fp16=False)
+    return run_in_openvino(path)
+
+
+def _write_torch_export(network: RexNet, described: ExportedFile, path: Path) -> Run:
+    layers, images = torch_graph(network, described)
+    # A batch of one would become a constant of the graph.
+    images = images.repeat(2, 1, 1, 1)
+    axes = (0, 1, 2) if described.pixels else (0, 2, 3)
+    program = torch.export.export(
+        layers, (images,), dynamic_shapes=({axis: torch.export.Dim.DYNAMIC for axis in axes},)
+    )
+    torch.export.save(program, path, extra_files=describe_archive(described.to_dict()))
+    module = torch.export.load(path).module()
+    return lambda images: [found.numpy() for found in module(torch.from_numpy(np.ascontiguousarray(images)))]
+
+
+def torch_graph(network: RexNet, described: ExportedFile) -> tuple[OutputLayers, torch.Tensor]:
+    """What a file does as a module, and a batch of one image that it takes."""
+    layers = OutputLayers(network, described.output, described.preprocess if described.pixels else None)
+    size_px, channels = described.preprocess.image_size_px, described.config.in_channels
+    if described.pixels:
+        return layers, torch.zeros(1, size_px, size_px, channels, dtype=torch.uint8)
+    return layers, torch.zeros(1, channels, size_px, size_px)
+
+
+def _write_executorch(network: RexNet, described: ExportedFile, path: Path) -> Run:
+    return vendor_formats.write_executorch(*torch_graph(network, described), path)
+
+
+def _write_coreml(network: RexNet, described: ExportedFile, path: Path) -> Run | None:
+    return vendor_formats.write_coreml(*torch_graph(network, described), path, facts=described.to_dict())
+
+
+def _write_tensorrt(network: RexNet, described: ExportedFile, path: Path) -> Run:
+    _, images = torch_graph(network, described)
+    graph = described_graph(network, described).SerializeToString()
+    return vendor_formats.write_tensorrt(graph, tuple(images.shape), path)
+
+
+WRITERS: dict[Format, Writer] = {
+    "onnx": Writer(_write_onnx),
+    "openvino": Writer(_write_openvino, more_endings=(".bin",)),
+    "torch-export": Writer(_write_torch_export),
+    "executorch": Writer(_write_executorch, any_shape=False),
+    "coreml": Writer(_write_coreml, any_shape=False),
+    "tensorrt": Writer(_write_tensorrt, any_shape=False),
+}

@@ -1,0 +1,189 @@
+"""Detectors as ONNX and OpenVINO files, compared with PyTorch before they get their names."""
+
+import io
+import logging
+import warnings
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from rexnet._version import __version__
+from rexnet.data.decode import printable
+from rexnet.data.graph_files import (
+    Format,
+    Run,
+    choose_format,
+    describe_onnx,
+    describe_openvino,
+    import_onnx,
+    import_openvino,
+    run_in_onnxruntime,
+    run_in_openvino,
+)
+from rexnet.data.option_checks import require
+from rexnet.data.output_files import check_output_file, check_replaceable, made_aside
+from rexnet.data.sample_pictures import sample_pictures
+from rexnet.detection.detector_files import TASK, TrainedDetector, detector_config
+from rexnet.detection.graph_check import Agreement, compare
+from rexnet.detection.region_pooling import RegionPooling
+from rexnet.training.freezing import replace_module
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+OPSET = 18
+FORMATS: tuple[Format, ...] = ("onnx", "openvino")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedDetector:
+    """What `export_detector` wrote."""
+
+    path: Path
+    bytes: int
+    kind: str
+    classes: tuple[str, ...]
+    agreement: Agreement
+
+
+class _OnePicture(nn.Module):
+    """RGB (3, H, W) from 0 to 1, or uint8 (H, W, 3) with `pixels` -> boxes, labels, scores and masks, as in
+    `create_detector`."""
+
+    def __init__(self, detector: nn.Module, *, pixels: bool):
+        super().__init__()
+        self.detector, self.pixels = detector, pixels
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        if self.pixels:
+            image = image.permute(2, 0, 1).float() / 255
+        (found,) = self.detector([image])
+        return tuple(found[name] for name in output_names(self.detector))
+
+
+def output_names(detector: nn.Module) -> tuple[str, ...]:
+    """In the order in which a file puts them out."""
+    masks = ("masks",) if detector_config(detector).kind == "mask_rcnn" else ()
+    return ("boxes", "labels", "scores", *masks)
+
+
+def export_detector(
+    trained: TrainedDetector,
+    path: str | PathLike[str],
+    *,
+    format: Format | None = None,
+    pixels: bool = False,
+    verify: str | None = None,
+    overwrite: bool = False,
+) -> ExportedDetector:
+    """Writes a graph of one image of any size; `trained` is left alone.
+
+    `format` None: what the ending of `path` says. `pixels`: the file takes uint8. The file is run on pictures, those of
+    the folder `verify` or of `sample_pictures`, and on blank ones, and gets its name only if it finds what PyTorch
+    finds. ValueError, one sentence, where it does not, and for a path or format that cannot be.
+    """
+    path = Path(path)
+    kind = choose_format(str(path), format)
+    require(kind in FORMATS, "format", kind, f"{' or '.join(FORMATS)} for a detector")
+    check_output_file(path)
+    more = [path.with_suffix(".bin")] if kind == "openvino" else []
+    check_replaceable(path, *more, overwrite=overwrite)
+    pictures = sample_pictures(verify)
+    blank = [Image.new("RGB", (width, height), shade) for width, height, shade in ((200, 150, 0), (120, 210, 0xFFFFFF))]
+    model = deepcopy(trained.model).cpu().float().eval()
+    with made_aside(path) as inside:
+        run = _write(_plain_form(model), trained, inside, kind, pixels=pixels)
+        eager = _OnePicture(model, pixels=False)
+        agreement = compare([_both(eager, run, picture, pixels=pixels) for picture in (*pictures, *blank)])
+        size = sum(file.stat().st_size for file in inside.parent.iterdir())
+    if not agreement.detections:
+        logger.warning("neither PyTorch nor the file finds anything in the pictures compared; --verify takes others")
+    config = detector_config(model)
+    return ExportedDetector(path=path, bytes=size, kind=config.kind, classes=trained.classes, agreement=agreement)
+
+
+def _plain_form(model: nn.Module) -> nn.Module:
+    """A copy that pools regions as torchvision does: ONNX has an operator for that."""
+    model = deepcopy(model)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, RegionPooling):
+            replace_module(model, name, module.pooler)
+    return model
+
+
+def _write(model: nn.Module, trained: TrainedDetector, path: Path, kind: Format, *, pixels: bool) -> Run:
+    graph = import_onnx().load_model_from_string(_traced(model, pixels=pixels))
+    facts = _facts(trained, pixels=pixels)
+    describe_onnx(graph, facts)
+    if kind == "onnx":
+        path.write_bytes(graph.SerializeToString())
+        return run_in_onnxruntime(path)
+    openvino = import_openvino()
+    made = openvino.Core().read_model(graph.SerializeToString())
+    describe_openvino(made, facts)
+    openvino.save_model(made, path, compress_to_fp16=False)
+    return run_in_openvino(path)
+
+
+def _facts(trained: TrainedDetector, *, pixels: bool) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "task": TASK,
+        "detector": detector_config(trained.model).to_dict(),
+        "classes": list(trained.classes),
+        "category_ids": list(trained.category_ids),
+        "pixels": pixels,
+        "versions": {"rexnet": __version__, "torch": str(torch.__version__)},
+    }
+
+
+def _traced(model: nn.Module, *, pixels: bool) -> bytes:
+    """An ONNX file by tracing, for which torchvision's detectors keep sizes and counts open."""
+    image = torch.zeros(96, 128, 3, dtype=torch.uint8) if pixels else torch.zeros(3, 96, 128)
+    names = output_names(model)
+    axes: dict[str, dict[int, str]] = {name: {0: "detections"} for name in names}
+    axes["image"] = {0: "height", 1: "width"} if pixels else {1: "height", 2: "width"}
+    if "masks" in names:
+        axes["masks"] |= {2: "height", 3: "width"}
+    content = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        # That tracing is deprecated and may fix what is open; the comparison on other sizes tells whether it did.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _OnePicture(model, pixels=pixels).eval(),
+            (image,),
+            content,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=list(names),
+            dynamic_axes=axes,
+        )
+    return content.getvalue()
+
+
+@torch.inference_mode()
+def _both(
+    eager: nn.Module, run: Run, picture: Image.Image, *, pixels: bool
+) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
+    """What PyTorch and the file find in a picture."""
+    array = np.array(picture)
+    image = torch.from_numpy(array).permute(2, 0, 1).float().div_(255).contiguous()
+    return [found.numpy() for found in eager(image)], run(array if pixels else image.numpy())
+
+
+def told(exported: ExportedDetector) -> str:
+    """Two lines for the terminal."""
+    found = exported.agreement
+    head = f"{printable(exported.path)}: {exported.kind}, {len(exported.classes):,} classes"
+    differences = f"scores differ by up to {found.score:.1e} from PyTorch's, boxes by {found.box_px:.1e} px"
+    size = f"{exported.bytes / 1e6:,.1f} MB"
+    return f"{head}, {size}\n{found.detections:,} detections in {found.pictures} pictures: {differences}"

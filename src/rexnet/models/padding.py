@@ -1,0 +1,67 @@
+"""Channels rounded up with zeros, exactly: vector units work on 8, 16 or 32 channels at a time."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from rexnet.models.blocks import BlockSpec
+from rexnet.models.rexnet import RexNet, RexNetConfig
+
+
+def padded(model: RexNet, multiple: int) -> RexNet:
+    """A copy whose stem and blocks have multiples of `multiple` channels, with the logits of `model`.
+
+    Channels that are added stay zero, so that a shortcut still adds its input to the first channels. What the last
+    block, the penultimate convolution and the head put out keeps its size. `unpadded` undoes it. ValueError for a
+    network whose activation makes something of zero where a shortcut reads, as SoftPlus does.
+    """
+    if multiple < 1:
+        raise ValueError(f"multiple is {multiple}; allowed: 1 or more")
+    config = model.config
+    blocks = [_padded_block(block, multiple) for block in config.blocks]
+    if not config.penultimate_channels:
+        blocks[-1] = replace(blocks[-1], out_channels=config.blocks[-1].out_channels)
+    if "softplus" in (config.activation, *(block.out_activation for block in config.blocks)):
+        raise ValueError("the activation softplus turns added zero channels into others; allowed: what keeps zero")
+    stem_channels = _round_up(config.stem_channels, multiple)
+    return _resized(model, replace(config, stem_channels=stem_channels, blocks=tuple(blocks)))
+
+
+def unpadded(model: RexNet, config: RexNetConfig) -> RexNet:
+    """A copy with the channels of `config`, that of the network before `padded`."""
+    return _resized(model, config)
+
+
+def _padded_block(block: BlockSpec, multiple: int) -> BlockSpec:
+    names = ("in_channels", "expanded_channels", "out_channels", "se_channels")
+    # No expansion convolution stands where both are equal before; rounding must not remove one.
+    rounded = {name: _round_up(getattr(block, name), multiple) for name in names}
+    if rounded["expanded_channels"] == rounded["in_channels"] and block.expanded_channels != block.in_channels:
+        rounded["expanded_channels"] += multiple
+    return replace(block, **rounded)
+
+
+def _round_up(channels: int, multiple: int) -> int:
+    return -(-channels // multiple) * multiple
+
+
+def _resized(model: RexNet, config: RexNetConfig) -> RexNet:
+    source = model.state_dict()
+    some = next(model.parameters())
+    other = RexNet(config).to(some.device, some.dtype).train(model.training)
+    other.global_pool = model.global_pool
+    target = {key: _corner(source[key], like=value) for key, value in other.state_dict().items()}
+    # A variance of 0 would multiply rounding errors by the inverse of eps.
+    for key, value in target.items():
+        if key.endswith("running_var"):
+            value[source[key].numel() :] = 1.0
+    other.load_state_dict(target)
+    return other
+
+
+def _corner(source: Tensor, *, like: Tensor) -> Tensor:
+    found = torch.zeros_like(like)
+    shared = tuple(slice(min(have, want)) for have, want in zip(source.shape, like.shape, strict=True))
+    found[shared] = source[shared]
+    return found

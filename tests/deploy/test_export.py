@@ -1,0 +1,184 @@
+"""Exported files, as their users meet them."""
+
+import logging
+import os
+
+import numpy as np
+import onnxruntime
+import openvino
+import pytest
+import torch
+from PIL import Image
+
+from rexnet import cli
+from rexnet.data.decode import open_image
+from rexnet.data.transforms import Preprocess
+from rexnet.deploy import graph_writing
+from rexnet.deploy.export import ExportOptions, export
+from rexnet.deploy.exported_file import read_exported
+from rexnet.models.folding import folded
+from rexnet.models.rexnet import RexNet
+from rexnet.models.weights import WeightsError
+from rexnet.training import checkpoint
+from tests.drawings import draw
+from tests.networks import with_measured_statistics
+
+CLASSES = ("cat", "dog, or wolf", "füchse")
+PREPROCESS = Preprocess(image_size_px=24, crop_ratio=0.9, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+
+
+@pytest.fixture
+def model(tiny_model) -> RexNet:
+    return with_measured_statistics(tiny_model(), size_px=24)
+
+
+@pytest.fixture
+def checkpoint_file(model, tmp_path):
+    path = tmp_path / "best.pt"
+    checkpoint.save(path, checkpoint.pack(model, classes=CLASSES, preprocess=PREPROCESS, metrics={}))
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "odd pictures"
+    folder.mkdir()
+    for index, kind in enumerate(("cat", "dog", "fox", "cat")):
+        draw(kind, index, (30 + 17 * index, 64 - 9 * index)).save(folder / f"{index} é.png")
+    noise = np.random.default_rng(1).integers(256, size=(90, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "noise.jpg")
+    return folder
+
+
+def run_plainly(path, images: np.ndarray) -> list[np.ndarray]:
+    """Without any code of this package."""
+    if path.suffix == ".onnx":
+        return onnxruntime.InferenceSession(str(path)).run(None, {"images": images})
+    if path.suffix == ".xml":
+        compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return list(compiled([images]).values())
+    with torch.no_grad():
+        return [found.numpy() for found in torch.export.load(path).module()(torch.from_numpy(images))]
+
+
+@pytest.mark.parametrize("ending", ["onnx", "xml", "pt2"])
+def test_the_file_alone_is_the_network_and_the_model_is_left_alone(ending, model, pictures, tmp_path):
+    model.train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    folder = tmp_path / "out"
+    folder.mkdir()
+    options = ExportOptions(pixels=True, verify=str(pictures))
+    made = export(model, folder / f"a.{ending}", options, classes=CLASSES, preprocess=PREPROCESS)
+    assert model.training and all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    expected_files = {"a.xml", "a.bin"} if ending == "xml" else {f"a.{ending}"}
+    assert set(os.listdir(folder)) == expected_files
+    assert made.difference < 1e-4 and made.bytes == sum(file.stat().st_size for file in folder.iterdir())
+    elsewhere = folder.rename(tmp_path / "elsewhere") / f"a.{ending}"
+    said = read_exported(elsewhere)
+    assert (said.classes, said.preprocess, said.config, said.pixels) == (CLASSES, PREPROCESS, model.config, True)
+    opened = [open_image(file) for file in sorted(pictures.iterdir())]
+    with torch.no_grad():
+        expected = model.eval()(torch.stack([said.preprocess(picture) for picture in opened])).numpy()
+    for batch in (1, 5):
+        pixels = np.stack([said.preprocess.pixels(picture) for picture in opened[:batch]])
+        (found,) = run_plainly(elsewhere, pixels)
+        np.testing.assert_allclose(found, expected[:batch], atol=1e-4 * np.abs(expected).max(), rtol=0)
+
+
+@pytest.mark.parametrize("ending", ["onnx", "xml"])
+def test_maps_and_embeddings(ending, model, tmp_path):
+    images = torch.randn(2, 3, 24, 32)
+    with torch.no_grad():
+        maps = list(model.feature_maps(images.clone()).values())
+        embedding = model.forward_head(model.forward_features(images.clone()), pre_logits=True)
+    for layer, expected in (("features", maps), ("embedding", [embedding])):
+        path = tmp_path / f"{layer}.{ending}"
+        export(model, path, ExportOptions(output_layer=layer), preprocess=PREPROCESS)
+        assert read_exported(path).output == layer
+        for found, wanted in zip(run_plainly(path, images.numpy()), expected, strict=True):
+            np.testing.assert_allclose(found, wanted, atol=1e-4 * float(wanted.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("ending", ["onnx", "xml"])
+def test_a_graph_that_differs_gets_no_name_and_what_was_there_stays(ending, model, tiny_model, tmp_path, monkeypatch):
+    path = tmp_path / f"a.{ending}"
+    export(model, path, preprocess=PREPROCESS)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    other, write = with_measured_statistics(tiny_model(1), size_px=24), graph_writing.onnx_graph
+    monkeypatch.setattr(graph_writing, "onnx_graph", lambda model, **more: write(folded(other), **more))
+    with pytest.raises(ValueError, match=r"differ by .* of the largest output for a batch of 1 at 24 px; allowed"):
+        export(model, path, ExportOptions(overwrite=True), preprocess=PREPROCESS)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_network_that_failed_is_refused_and_one_that_sees_nothing_is_told(model, tiny_model, tmp_path, caplog):
+    torch.nn.init.constant_(model.get_classifier().weight, 0.0)
+    export(model, tmp_path / "a.onnx", preprocess=PREPROCESS)
+    assert "nearly the same for any picture" in caplog.text
+    torch.nn.init.constant_(model.get_classifier().bias, float("nan"))
+    with pytest.raises(ValueError, match="not finite"):
+        export(model, tmp_path / "b.onnx", preprocess=PREPROCESS)
+    assert os.listdir(tmp_path) == ["a.onnx"]
+
+
+def test_from_a_name_with_weights_and_from_a_checkpoint(checkpoint_file, tmp_path, capsys, caplog):
+    caplog.set_level(logging.INFO, "rexnet")
+    cli.main(["export", str(checkpoint_file), "--output", str(tmp_path / "a.onnx")])
+    assert "logits of 3 classes" in capsys.readouterr().out
+    assert read_exported(tmp_path / "a.onnx").classes == CLASSES
+    name = ["rexnet_010", "--output", str(tmp_path / "b.onnx"), "--output-layer", "features"]
+    cli.main(["export", *name])
+    assert "has random weights" in caplog.text and read_exported(tmp_path / "b.onnx").classes == ()
+    with pytest.raises(SystemExit):
+        cli.main(["export", *name, "--overwrite", "--weights", str(checkpoint_file)])
+    assert "but the model is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["{best}", "--output", "{dir}/a.tflite"], 2, "--output is .*; allowed: names that end in .onnx"),
+        (["{best}", "--output", "{dir}/a.onnx", "--format", "openvino"], 2, "--format is openvino beside .*: onnx"),
+        (["{best}", "--output", "{dir}/no/a.onnx"], 1, "there is no folder"),
+        (["{best}", "--output", "{dir}/there.xml"], 1, r"there\.bin' is there already; --overwrite replaces it"),
+        (["{best}", "--output", "{dir}/a.pte"], 1, "needs the package executorch: pip install executorch"),
+        (["{best}", "--output", "{dir}/a.mlpackage"], 1, "needs the package coremltools: pip install coremltools"),
+        (["{best}", "--output", "{dir}/a.engine"], 1, "needs the package tensorrt: pip install tensorrt"),
+        (["{best}", "--output", "{dir}/a.onnx", "--weights", "x"], 2, "--weights is x; allowed: none beside a check"),
+        (["{best}", "--output", "{dir}/a.onnx", "--channel-multiple", "0"], 2, "channel-multiple is 0; allowed: 1"),
+        (
+            ["{best}", "--output", "{dir}/a.onnx", "--channel-multiple", "8", "--output-layer", "features"],
+            *(2, "--channel-multiple is 8; allowed: 1 with --output-layer features"),
+        ),
+        (["{best}", "--output", "{dir}/a.onnx", "--verify", "{dir}/no"], 1, "no does not exist"),
+        (["{dir}/no.pt", "--output", "{dir}/a.onnx"], 1, r"no\.pt"),
+        (["{dir}/evil.pt", "--output", "{dir}/a.onnx"], 1, r"evil\.pt"),
+        (["rexnet_1", "--output", "{dir}/a.onnx"], 1, "there is no model 'rexnet_1'"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence_and_nothing_is_left(words, code, sentence, checkpoint_file, tmp_path, capsys):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sentinel"),)
+
+    (tmp_path / "there.bin").write_bytes(b"")
+    torch.save({"model": Evil()}, tmp_path / "evil.pt")
+    before = set(os.listdir(tmp_path))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["export", *(word.format(best=checkpoint_file, dir=tmp_path) for word in words)])
+    said = capsys.readouterr().err
+    assert stop.value.code == code and set(os.listdir(tmp_path)) == before
+    assert len(said.strip().splitlines()) == 1
+    with pytest.raises(AssertionError, match=sentence):
+        raise AssertionError(said)
+
+
+def test_a_detectors_file_is_no_classifiers(tmp_path, model):
+    from rexnet.data.graph_files import describe_onnx, import_onnx
+
+    export(model, tmp_path / "a.onnx", preprocess=PREPROCESS)
+    graph = import_onnx().load(tmp_path / "a.onnx")
+    describe_onnx(graph, {"task": "detection"})
+    import_onnx().save(graph, tmp_path / "a.onnx")
+    with pytest.raises(WeightsError, match="holds a detector"):
+        read_exported(tmp_path / "a.onnx")
