@@ -1,7 +1,7 @@
 """Predictor: pictures in, class names with probabilities out."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rexnet.data.decode import BadImageError, BadImagePolicy
 from rexnet.data.parallel import usable_cpus
-from rexnet.data.picture_stream import Pictures, each_picture, in_chunks, in_order, picture_reader
+from rexnet.data.picture_stream import Pictures, PictureSource, each_picture, in_chunks, in_order, picture_reader
 from rexnet.data.transforms import Preprocess
 from rexnet.deploy.backends import Backend, Engine, Network, Precision
 from rexnet.deploy.classifier_files import of_file, of_model
@@ -134,9 +134,7 @@ class Predictor:
         """
         return list(self.stream(images, top_k=top_k))
 
-    def stream(
-        self, images: Pictures, *, top_k: int = 5, bad_image: BadImagePolicy = "error"
-    ) -> Iterator[Prediction]:
+    def stream(self, images: Pictures, *, top_k: int = 5, bad_image: BadImagePolicy = "error") -> Iterator[Prediction]:
         """Like calling, over any number of images in constant memory: reading runs ahead by a few dozen images. With
         bad_image "skip" an unreadable image yields its error."""
         if top_k < 1:
@@ -144,38 +142,51 @@ class Predictor:
         sources = each_picture(images)
         read = picture_reader(self.prepare, bad_image)
         named = partial(self._named, top_k=top_k)
-        head = list(islice(sources, 2))
-        if len(head) < 2:
-            yield from named([read(source) for source in head], self._one)
-            return
-        network, size = self._for_many()
-        if network is self._one:
-            ahead = in_order(read, chain(head, sources), threads=self._workers, ahead=2 * size)
+        first = list(islice(sources, 2))
+        sources = chain(first, sources)
+        if len(first) < 2:
+            yield from named([read(source) for source in sources], self._one, size=1)
+        elif self._one_call_at_a_time:
+            size = self._chunk or CHUNKS[-1]
+            ahead = in_order(read, sources, threads=self._workers, ahead=2 * size)
             for part in in_chunks(ahead, size):
-                yield from named(part, network, size)
-            return
-        head += islice(sources, self._workers * size - len(head))
-        size = max(chunk for chunk in CHUNKS if chunk <= max(1, min(size, len(head) // self._workers)))
-        parts = in_chunks(chain(head, sources), size)
-        work = lambda part: named([read(source) for source in part], network, size)  # noqa: E731
-        for found in in_order(work, parts, threads=self._workers, ahead=self._workers + 1):
-            yield from found
+                yield from named(part, self._one, size=size)
+        else:
+            network = self._for_many()
+            size, sources = self._fitting(sources)
 
-    def _for_many(self) -> tuple[Network, int]:
-        """What runs the parts of a stream, and the images of a part. On a CPU every thread reads a part and runs it by
-        itself, so that none waits for another; elsewhere, and compiled, one call at a time takes the whole machine."""
-        if self.device.type != "cpu" or self.engine.backend == "compile":
-            return self._one, self._chunk or CHUNKS[-1]
+            def work(part: list[PictureSource]) -> list[Prediction]:
+                return named([read(source) for source in part], network, size=size)
+
+            # Every thread reads a part and runs it by itself, so that none waits for another.
+            for found in in_order(work, in_chunks(sources, size), threads=self._workers, ahead=self._workers + 1):
+                yield from found
+
+    @property
+    def _one_call_at_a_time(self) -> bool:
+        """Takes all of the device, as compiled code does of the CPU, while threads read ahead."""
+        return self.device.type != "cpu" or self.engine.backend == "compile"
+
+    def _for_many(self) -> Network:
+        """A call on each thread. Finds out the number of images a call where that is not known."""
         with self._opening:
             if self._chunk is None:
                 backend, precision = self.engine.backend, self.engine.precision
                 choice = choose(self._classifier, backend=backend, precision=precision, threads=self.engine.threads)
                 self._chunk = choice.chunk
             if self._many is None:
-                self._many = self._classifier.open(stream_engine(self.engine, self._workers), self.device)
-        return self._many, self._chunk
+                engine = stream_engine(self.engine, self._workers)
+                self._many = self._one if self._workers == 1 else self._classifier.open(engine, self.device)
+        return self._many
 
-    def _named(self, part: Sequence[Read], network: Network, size: int = 1, *, top_k: int) -> list[Prediction]:
+    def _fitting(self, sources: Iterable[PictureSource]) -> tuple[int, Iterable[PictureSource]]:
+        """Images a call, fewer where few images would leave threads without any; and the sources again."""
+        remaining = iter(sources)
+        first = list(islice(remaining, self._workers * (self._chunk or 1)))
+        most = max(1, len(first) // self._workers)
+        return max(chunk for chunk in CHUNKS if chunk <= most), chain(first, remaining)
+
+    def _named(self, part: Sequence[Read], network: Network, *, size: int, top_k: int) -> list[Prediction]:
         tensors = [item for _, item in part if isinstance(item, Tensor)]
         if tensors and self.engine.backend == "openvino":
             # It compiles for each new number of images.
