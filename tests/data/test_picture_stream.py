@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from rexnet.data.decode import BadImageError, open_image
 from rexnet.data.picture_stream import each_picture, in_chunks, in_order, open_picture, picture_reader
-from tests.drawings import encoded, landscape
+from tests.drawings import encoded, landscape, odd_pictures
 
 
 def test_results_come_in_order_however_long_each_takes():
@@ -60,34 +60,6 @@ def test_an_error_of_the_source_comes_through():
 
     with pytest.raises(KeyError, match="source"):
         list(in_order(lambda number: number, broken(), threads=1, ahead=3))
-
-
-def odd_pictures() -> dict[str, bytes]:
-    picture = landscape(37, 23)
-    turned = {f"turned {value}": encoded(picture, "JPEG", exif=exif(value)) for value in range(1, 9)}
-    clear = picture.copy()
-    clear.putalpha(Image.linear_gradient("L").resize(picture.size))
-    others = {
-        "gray": encoded(picture.convert("L"), "PNG"),
-        "one bit": encoded(picture.convert("1"), "PNG"),
-        "palette": encoded(picture.quantize(16), "GIF"),
-        "clear": encoded(clear, "PNG"),
-        "clear gray": encoded(clear.convert("LA"), "PNG"),
-        "16 bit": encoded(Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100), "PNG"),
-        "cmyk": encoded(picture.convert("CMYK"), "JPEG"),
-        "float": encoded(Image.fromarray(np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)), "TIFF"),
-        "webp": encoded(picture, "WEBP"),
-        "line": encoded(landscape(90, 1), "PNG"),
-        "pixel": encoded(landscape(1, 1), "BMP"),
-        "turned png": encoded(picture, "PNG", exif=exif(6)),
-    }
-    return {**turned, **others}
-
-
-def exif(orientation: int) -> Image.Exif:
-    found = Image.Exif()
-    found[274] = orientation
-    return found
 
 
 @pytest.mark.parametrize("name", odd_pictures())

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
@@ -31,6 +31,8 @@ CHUNKS = (1, 4, 8)
 _AGREE = 1e-3
 """Most that a probability of an fp32 engine may differ from those of the first one, which is PyTorch for a checkpoint;
 rounding makes a thousandth of that."""
+_FAR = 3
+"""Times the fastest engine's time."""
 _PACKAGES = ("torch", "onnx", "onnxruntime", "openvino")
 
 
@@ -161,7 +163,7 @@ def _remember(file: Path, key: dict[str, Any], choice: Choice) -> None:
 def _measured(classifier: Classifier, engines: Sequence[Engine], *, wanted: Precision, workers: int) -> Choice:
     image = classifier.sample(1)
     networks = _opened(classifier, engines, image, wanted=wanted)
-    found = _medians({_name(engine): partial(network, image) for engine, network in networks}, rounds=7)
+    found = _times({_name(engine): partial(network, image) for engine, network in networks})
     fastest = min((e for e, _ in networks if e.precision == wanted), key=lambda e: found[_name(e)])
     # The networks of the others would take memory and threads from what is measured next.
     networks.clear()
@@ -170,12 +172,12 @@ def _measured(classifier: Classifier, engines: Sequence[Engine], *, wanted: Prec
     calls = {f"{chunk} a call": partial(_at_once, many, batch, workers) for chunk, batch in batches.items()}
     together = _medians(calls, rounds=3)
     by_chunk = {chunk: together[f"{chunk} a call"] / (chunk * workers) for chunk in CHUNKS}
-    figures = {**found, **{f"{chunk} a call": ms for chunk, ms in by_chunk.items()}}
+    found |= {f"{chunk} a call": ms for chunk, ms in by_chunk.items()}
     return Choice(
         backend=fastest.backend,
         precision=fastest.precision,
         chunk=min(CHUNKS, key=by_chunk.__getitem__),
-        ms_per_image={name: round(ms, 3) for name, ms in figures.items()},
+        ms_per_image={name: round(ms, 3) for name, ms in found.items()},
     )
 
 
@@ -208,7 +210,14 @@ def _opened(
     return networks
 
 
-def _medians(calls: Mapping[str, Any], *, rounds: int) -> dict[str, float]:
+def _times(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Milliseconds of each; those far behind are not asked again."""
+    found = _medians(calls, rounds=1)
+    near = {name: call for name, call in calls.items() if found[name] < _FAR * min(found.values())}
+    return {**found, **_medians(near, rounds=5)}
+
+
+def _medians(calls: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
     return {name: median(times) for name, times in interleaved_ms(calls, rounds=rounds).items()}
 
 

@@ -17,7 +17,7 @@ from rexnet.data.parallel import usable_cpus
 from rexnet.data.picture_stream import Pictures, PictureSource, each_picture, in_chunks, in_order, picture_reader
 from rexnet.data.transforms import Preprocess
 from rexnet.deploy.backends import Backend, Engine, Network, Precision
-from rexnet.deploy.classifier_files import of_file, of_model
+from rexnet.deploy.classifier_files import Classifier, of_file, of_model
 from rexnet.deploy.engine_choice import CHUNKS, choose, stream_engine
 from rexnet.models.rexnet import RexNet
 from rexnet.training.distributed import choose_device
@@ -82,16 +82,7 @@ class Predictor:
         """
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}; allowed: 1 or more, or None")
-        if isinstance(source, RexNet):
-            self._classifier = of_model(
-                source,
-                classes=_given("classes", classes, source),
-                preprocess=_given("preprocess", preprocess, source),
-            )
-        elif classes is None and preprocess is None:
-            self._classifier = of_file(source)
-        else:
-            raise ValueError("classes and preprocess were given beside a file, which holds its own; leave them out")
+        self._classifier = _classifier(source, classes, preprocess)
         self.classes, self.preprocess = self._classifier.classes, self._classifier.preprocess
         on_cpu = "torch" not in self._classifier.backends or backend in ("onnxruntime", "openvino")
         self.device = choose_device("cpu" if device == "auto" and on_cpu else device)
@@ -213,11 +204,18 @@ class Predictor:
             ) from error
 
 
-def _given(name: str, value, model: RexNet):
-    found = getattr(model, name, None) if value is None else value
-    if found is None:
-        raise ValueError(f"{name} is not given, and the network does not have it, as one of rexnet.load would")
-    return found
+def _classifier(
+    source: str | PathLike[str] | RexNet, classes: Sequence[str] | None, preprocess: Preprocess | None
+) -> Classifier:
+    if not isinstance(source, RexNet):
+        if classes is not None or preprocess is not None:
+            raise ValueError("classes and preprocess were given beside a file, which holds its own; leave them out")
+        return of_file(source)
+    classes = getattr(source, "classes", None) if classes is None else classes
+    preprocess = getattr(source, "preprocess", None) if preprocess is None else preprocess
+    if classes is None or preprocess is None:
+        raise ValueError("the network does not hold its classes and preprocess, as one of rexnet.load does; give both")
+    return of_model(source, classes=classes, preprocess=preprocess)
 
 
 def _probabilities(network: Network, images: Tensor) -> Tensor:
