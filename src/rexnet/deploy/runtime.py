@@ -159,23 +159,26 @@ class Predictor:
         return self.device.type != "cpu" or self.engine.backend == "compile"
 
     def _for_many(self) -> Network:
-        """A call on each thread. Finds out the number of images a call where that is not known."""
+        """A call on each thread."""
         with self._opening:
-            if self._chunk is None:
-                backend, precision = self.engine.backend, self.engine.precision
-                choice = choose(self._classifier, backend=backend, precision=precision, threads=self.engine.threads)
-                self._chunk = choice.chunk
             if self._many is None:
                 engine = stream_engine(self.engine, self._workers)
                 self._many = self._one if self._workers == 1 else self._classifier.open(engine, self.device)
-        return self._many
+            return self._many
 
     def _fitting(self, sources: Iterable[PictureSource]) -> tuple[int, Iterable[PictureSource]]:
         """Images a call, fewer where few images would leave threads without any; and the sources again."""
         remaining = iter(sources)
-        first = list(islice(remaining, self._workers * (self._chunk or 1)))
-        most = max(1, len(first) // self._workers)
-        return max(chunk for chunk in CHUNKS if chunk <= most), chain(first, remaining)
+        enough = self._workers * CHUNKS[-1]
+        first = list(islice(remaining, enough))
+        if self._chunk is None and len(first) == enough:
+            engine = self.engine
+            choice = choose(
+                self._classifier, backend=engine.backend, precision=engine.precision, threads=engine.threads
+            )
+            self._chunk = choice.chunk
+        most = min(len(first) // self._workers, self._chunk or CHUNKS[-1])
+        return max(chunk for chunk in CHUNKS if chunk <= max(1, most)), chain(first, remaining)
 
     def _named(self, part: Sequence[Read], network: Network, *, size: int, top_k: int) -> list[Prediction]:
         tensors = [item for _, item in part if isinstance(item, Tensor)]
