@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from rexnet.data.decode import BadImageError, BadImagePolicy
-from rexnet.data.parallel import usable_cpus
+from rexnet.data.parallel import unchanged, usable_cpus
 from rexnet.data.picture_stream import Pictures, each_picture, in_chunks, in_order, picture_reader
 from rexnet.detection.detector_files import TrainedDetector, load_detector
 from rexnet.training.distributed import choose_device
@@ -64,7 +64,7 @@ class ObjectPredictor:
         an unreadable picture yields its error."""
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; allowed: 1 or more")
-        read = picture_reader(_unchanged, bad_image)
+        read = picture_reader(unchanged, bad_image)
         ahead = in_order(read, each_picture(images), threads=self._threads, ahead=2 * batch_size)
         for part in in_chunks(ahead, batch_size):
             yield from self._detect(part, min_score)
@@ -85,10 +85,6 @@ class ObjectPredictor:
             output = {key: values[kept].cpu() for key, values in output.items()}
             names = tuple(self.classes[label - 1] for label in output["labels"].tolist())
             yield Detections(image=name, picture=picture, names=names, output=output)
-
-
-def _unchanged(picture: Image.Image) -> Image.Image:
-    return picture
 
 
 def _tensor(picture: Image.Image) -> Tensor:
