@@ -35,7 +35,9 @@ def test_ten_thousand_items_are_never_in_memory_together():
     stream = in_order(lambda item: item, (Item() for _ in range(10_000)), threads=3, ahead=8)
     counts = [len(alive) for _ in stream]
     most = max(counts)
-    assert len(counts) == 10_000 and 8 <= most <= 8 + 3 + 2, "those ahead, those just done in each thread, and the one in hand"
+    assert len(counts) == 10_000 and 8 <= most <= 8 + 3 + 2, (
+        "those ahead, those just done in each thread, and the one in hand"
+    )
 
 
 def test_an_endless_source_can_be_left_and_an_error_comes_at_its_place():

@@ -53,7 +53,7 @@ def exported(checkpoint_file) -> Callable[..., Path]:
         )
         graph = onnx_graph(folded(model), output=output, pixels=model.preprocess if pixels else None)
         described.put_into_onnx(graph)
-        path = checkpoint_file.with_suffix(suffix)
+        path = checkpoint_file.with_name(f"{output}{suffix}")
         if suffix == ".onnx":
             path.write_bytes(graph.SerializeToString())
         elif suffix == ".xml":
@@ -122,7 +122,7 @@ def test_every_engine_says_the_same_of_odd_files(backend, precision, checkpoint_
         files.append(tmp_path / name)
         files[-1].write_bytes(content)
     expected = predictor(files)
-    assert len(files) == 20 and len({prediction.best.name for prediction in expected}) > 1
+    assert len(files) == 20 and len({round(p.best.probability, 4) for p in expected}) > 8
     engine = {"backend": backend, "precision": precision, "threads": 2}
     other = with_chunks(Predictor(checkpoint_file, **engine, device="cpu"))
     assert other.engine.backend == backend and other.engine.precision == precision
@@ -226,7 +226,9 @@ def test_any_number_of_images_is_predicted_in_constant_memory(threads, predictor
     for prediction in predictor.stream((File() for _ in range(10_000)), top_k=1):
         most = max(most, len(alive))
         found.append(prediction.image == name)
-    assert sum(found) == 10_000 and most <= 4 * (2 * threads + 3), "in fours: those ahead, at work and in hand"
+    assert sum(found) == 10_000 and most <= 8 * threads + 4 * (threads + 4), (
+        "those looked at first; in fours, those ahead, at work and in hand"
+    )
 
 
 def test_prediction_is_what_the_loaded_model_says(checkpoint_file, pictures):
