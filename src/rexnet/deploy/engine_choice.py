@@ -98,11 +98,11 @@ def _candidates(
         return [Engine(backend=backend, precision=chosen, threads=threads)]
     # A compiled network takes up to a minute to start in every process, which no figure of a single image shows.
     pairs = [(name, each) for name in classifier.backends if name != "compile" for each in PRECISIONS[name]]
-    asked = {classifier.precision if precision == "auto" else precision}
+    asked = classifier.precision if precision == "auto" else precision
     return [
         Engine(backend=name, precision=each, threads=threads)
         for name, each in pairs
-        if each in asked or (precision == "auto" and name == "openvino")
+        if each == asked or (precision == "auto" and name == "openvino")
     ]
 
 
