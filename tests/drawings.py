@@ -51,3 +51,32 @@ def encoded(image: Image.Image, format: str = "JPEG", **options) -> bytes:
     stream = io.BytesIO()
     image.save(stream, format, **options)
     return stream.getvalue()
+
+
+def odd_pictures() -> dict[str, bytes]:
+    """Name -> content of a file: every EXIF orientation, several formats, colours, depths and shapes."""
+    picture = landscape(37, 23)
+    turned = {f"turned {value}": encoded(picture, "JPEG", exif=exif(value)) for value in range(1, 9)}
+    clear = picture.copy()
+    clear.putalpha(Image.linear_gradient("L").resize(picture.size))
+    others = {
+        "gray": encoded(picture.convert("L"), "PNG"),
+        "one bit": encoded(picture.convert("1"), "PNG"),
+        "palette": encoded(picture.quantize(16), "GIF"),
+        "clear": encoded(clear, "PNG"),
+        "clear gray": encoded(clear.convert("LA"), "PNG"),
+        "16 bit": encoded(Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100), "PNG"),
+        "cmyk": encoded(picture.convert("CMYK"), "JPEG"),
+        "float": encoded(Image.fromarray(np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)), "TIFF"),
+        "webp": encoded(picture, "WEBP"),
+        "line": encoded(landscape(90, 1), "PNG"),
+        "pixel": encoded(landscape(1, 1), "BMP"),
+        "turned png": encoded(picture, "PNG", exif=exif(6)),
+    }
+    return {**turned, **others}
+
+
+def exif(orientation: int) -> Image.Exif:
+    found = Image.Exif()
+    found[274] = orientation
+    return found

@@ -29,7 +29,7 @@ def run_rexnet(*arguments, cwd, expect=0):
 
 
 @pytest.mark.slow
-def test_train_validate_predict_on_a_folder(image_folder, tmp_path):
+def test_train_validate_predict_on_a_folder(image_folder, tmp_path, monkeypatch):
     small = ("--model", "rexnet", "--width", "0.3", "--image-size", "32", "--batch-size", "8", "--threads", "1")
     trained = run_rexnet("train", image_folder, *small, "--epochs", "2", "--output", "run", cwd=tmp_path)
     run = tmp_path / "run"
@@ -44,7 +44,12 @@ def test_train_validate_predict_on_a_folder(image_folder, tmp_path):
 
     odd = tmp_path / "odd name,\n1.jpg"
     draw("cat", 7).save(odd)
-    predicted = run_rexnet("predict", run / "best.pt", odd, image_folder / "val", "--csv", cwd=tmp_path)
+    words = ("predict", run / "best.pt", odd, image_folder / "val", "--csv", "--threads", "1")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("HOME", str(tmp_path))
+        for when in ("now", "before"):
+            predicted = run_rexnet(*words, cwd=tmp_path)
+            assert f"engine, measured {when}: " in predicted.stderr
     rows = list(csv.DictReader(predicted.stdout.splitlines(keepends=True)))
     assert len(rows) == 13 and rows[0]["image"] == str(odd)
     assert {row["class_1"] for row in rows} <= {"cat", "dog", "fox"}

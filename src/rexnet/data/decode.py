@@ -91,10 +91,20 @@ def open_image(
     most `max_pixels` pixels; that limit is checked on the header, before pixels are decoded.
     """
     with _opened(source) as (stream, name), _refusing(name):
-        image = _read_header(stream, name, max_pixels)
-        image.load()
-        orientation = exif_orientation(image)  # after load(): PNG may carry it behind the pixels, TIFF is then upright
-        rgb = _to_rgb(image)
+        return _as_rgb(_read_header(stream, name, max_pixels), upright=upright)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A picture that Pillow has opened, in the pixels that `open_image` gives for its file. Raises BadImageError where
+    its data turns out damaged."""
+    with _refusing(""):
+        return _as_rgb(image, upright=True)
+
+
+def _as_rgb(image: Image.Image, *, upright: bool) -> Image.Image:
+    image.load()
+    orientation = exif_orientation(image)  # after load(): PNG may carry it behind the pixels, TIFF is then upright
+    rgb = _to_rgb(image)
     if upright and orientation in _EXIF_TRANSPOSE:
         rgb = rgb.transpose(_EXIF_TRANSPOSE[orientation])
     rgb.info.clear()  # would otherwise let a later exif_transpose turn the picture a second time
@@ -245,7 +255,7 @@ def exif_orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: ImageFile.ImageFile) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         return _to_8_bits(image).convert("RGB")
     if image.has_transparency_data:
@@ -254,7 +264,7 @@ def _to_rgb(image: ImageFile.ImageFile) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_8_bits(image: ImageFile.ImageFile) -> Image.Image:
+def _to_8_bits(image: Image.Image) -> Image.Image:
     """Gray with more than 8 bits into mode L.
 
     16-bit (and 12-bit TIFF) keeps the high byte. Wider integers in 0..65535 count as 16-bit; floats in 0..1, else

@@ -4,7 +4,8 @@ Every engine is called like a function of one tensor and may be called from seve
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -40,6 +41,8 @@ class Engine:
     precision: Precision = "fp32"
     threads: int | None = None
     """CPU threads; None leaves the engine's choice."""
+    calls: int = 1
+    """Calls that are made at the same time and share the threads."""
 
     def __post_init__(self) -> None:
         if self.backend not in get_args(Backend):
@@ -49,6 +52,13 @@ class Engine:
             raise ValueError(f"precision is {self.precision!r}; {self.backend} computes in {allowed} here")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads is {self.threads}; allowed: 1 or more, or None")
+        if not 1 <= self.calls <= (self.threads or 1):
+            raise ValueError(f"calls is {self.calls}; allowed: 1 to the number of threads")
+
+    @property
+    def threads_of_a_call(self) -> int | None:
+        """None leaves the engine's choice."""
+        return self.threads and self.threads // self.calls
 
 
 def open_network(model: RexNet, engine: Engine, *, device: torch.device | str = "cpu") -> Network:
@@ -72,17 +82,27 @@ def open_graph(graph: bytes | str, engine: Engine) -> Network:
 
 
 def _torch_network(model: nn.Module, engine: Engine, device: torch.device) -> Network:
-    if engine.threads:
-        torch.set_num_threads(engine.threads)
     dtype = torch.bfloat16 if engine.precision == "bf16" else torch.float32
     model = model.to(device, dtype).to(memory_format=torch.channels_last)
     run = torch.compile(model, dynamic=True) if engine.backend == "compile" else model
 
     @torch.inference_mode()
     def network(images: Tensor) -> Tensor:
-        return run(images.to(device, dtype, memory_format=torch.channels_last)).float().cpu()
+        with _torch_threads(engine.threads_of_a_call):
+            return run(images.to(device, dtype, memory_format=torch.channels_last)).float().cpu()
 
     return network
+
+
+@contextmanager
+def _torch_threads(count: int | None) -> Iterator[None]:
+    """PyTorch counts them for each thread that calls it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class OnnxRuntimeNetwork:
@@ -92,8 +112,8 @@ class OnnxRuntimeNetwork:
         runtime = import_engine("onnxruntime")
         options = runtime.SessionOptions()
         options.log_severity_level = 3
-        if engine.threads:
-            options.intra_op_num_threads = engine.threads
+        if engine.threads_of_a_call:
+            options.intra_op_num_threads = engine.threads_of_a_call
         self._session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 
@@ -114,6 +134,8 @@ class OpenVinoNetwork:
         self._settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
         if engine.threads:
             self._settings["INFERENCE_NUM_THREADS"] = engine.threads
+        if engine.calls > 1:
+            self._settings |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": engine.calls}
         self._compiled: dict[tuple[int, ...], Any] = {}
         self._compiling = threading.Lock()
         self._requests = threading.local()

@@ -3,9 +3,8 @@
 import json
 import logging
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
-import torch
 import tyro
 
 from rexnet.data.decode import BadImagePolicy, find_images, printable
@@ -13,6 +12,7 @@ from rexnet.data.option_checks import require
 from rexnet.data.output_files import check_output_file
 from rexnet.data.text_tables import csv_text
 from rexnet.data.wording import plural
+from rexnet.deploy.backends import Backend, Precision
 from rexnet.deploy.runtime import Prediction, Predictor
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class PredictConfig:
     """Names the classes of images."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """best.pt of a run folder, or a .safetensors file made from it."""
+    """best.pt of a run folder, a .safetensors file made from it, or a .onnx or .xml file of `rexnet export`."""
     images: Annotated[
         tuple[str, ...],
         tyro.conf.Positional,
@@ -40,12 +40,14 @@ class PredictConfig:
     """Write to this file instead of the terminal; .csv and .json choose the format."""
     bad_image: BadImagePolicy = "error"
     """What to do with a file that cannot be read: stop and name it, or list it with its reason and go on."""
-    batch_size: int = 32
-    """Images a step."""
+    backend: Backend | Literal["auto"] = "auto"
+    """What computes: auto measures the installed engines once on this machine and remembers the fastest."""
+    precision: Precision | Literal["auto"] = "auto"
+    """Of the computing: auto is what the file was made for, fp32 for a checkpoint."""
+    threads: int | None = None
+    """CPU threads of reading images and computing together; None: one for each CPU."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
-    threads: int | None = None
-    """CPU threads of PyTorch; None leaves its choice."""
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -53,7 +55,6 @@ class PredictConfig:
         if self.csv and self.json:
             raise ValueError("--csv and --json exclude each other; give one of them")
         require(self.top_k >= 1, "top_k", self.top_k, "1 or more")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
 
     @property
@@ -70,12 +71,15 @@ def predict_files(config: PredictConfig) -> list[Prediction]:
     error."""
     if config.output is not None:
         check_output_file(config.output)
-    if config.threads:
-        torch.set_num_threads(config.threads)
     files = find_images(config.images)
-    predictor = Predictor.load(config.checkpoint, device=config.device)
-    stream = predictor.stream(files, top_k=config.top_k, batch_size=config.batch_size, bad_image=config.bad_image)
-    predictions = list(stream)
+    predictor = Predictor(
+        config.checkpoint,
+        backend=config.backend,
+        precision=config.precision,
+        threads=config.threads,
+        device=config.device,
+    )
+    predictions = list(predictor.stream(files, top_k=config.top_k, bad_image=config.bad_image))
     bad = sum(prediction.error is not None for prediction in predictions)
     good = len(predictions) - bad
     logger.info("%d %s predicted, %d left out", good, plural(good, "image"), bad)

@@ -1,26 +1,28 @@
-"""Predictor: image files in, class names with probabilities out."""
+"""Predictor: pictures in, class names with probabilities out."""
 
-import logging
+import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from os import PathLike
-from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from rexnet.data.decode import BadImageError, BadImagePolicy, open_image
+from rexnet.data.decode import BadImageError, BadImagePolicy
+from rexnet.data.parallel import usable_cpus
+from rexnet.data.picture_stream import Pictures, PictureSource, each_picture, in_chunks, in_order, picture_reader
 from rexnet.data.transforms import Preprocess
+from rexnet.deploy.backends import Backend, Engine, Network, Precision
+from rexnet.deploy.classifier_files import Classifier, of_file, of_model
+from rexnet.deploy.engine_choice import CHUNKS, choose, stream_engine
 from rexnet.models.rexnet import RexNet
-from rexnet.training.checkpoint import load
 from rexnet.training.distributed import choose_device
 
-logger = logging.getLogger(__name__)
-
-ImageSource = str | Path | bytes | Image.Image
+_ACCELERATOR_CHUNK = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,98 +50,179 @@ class Prediction:
         return self.classes[0]
 
 
-class Predictor:
-    """A trained classifier with the class names and the preprocessing it was trained with.
+Read = tuple[str, Tensor | BadImageError]
+"""A picture's path, and what the network takes of it."""
 
-    An image's prediction does not depend on the images beside it.
+
+class Predictor:
+    """A trained classifier in the engine that is fastest here, with its class names and its preprocessing.
+
+    May be used from several threads at once. An image's prediction does not depend on the images beside it, but for
+    rounding.
     """
 
-    def __init__(self, model: RexNet, *, classes: Sequence[str], preprocess: Preprocess, device: str = "auto"):
-        if model.num_classes != len(classes):
-            raise ValueError(f"{len(classes)} class names given for a model of {model.num_classes} classes")
-        self.classes = tuple(classes)
-        self.preprocess = preprocess
-        self.device = choose_device(device)
-        self._model = model.eval().to(self.device).to(memory_format=torch.channels_last)
+    def __init__(
+        self,
+        source: str | PathLike[str] | RexNet,
+        *,
+        classes: Sequence[str] | None = None,
+        preprocess: Preprocess | None = None,
+        backend: Backend | Literal["auto"] = "auto",
+        precision: Precision | Literal["auto"] = "auto",
+        threads: int | None = None,
+        device: str = "auto",
+    ):
+        """`source`: a checkpoint, a .onnx or .xml file of `rexnet export`, or a network in memory, which is copied;
+        `classes` and `preprocess` are for a network that `rexnet.load` did not give.
 
-    @classmethod
-    def load(cls, path: str | PathLike[str], *, device: str = "auto") -> "Predictor":
-        """From a checkpoint of this project, `best.pt` or its `.safetensors`; errors as of `rexnet.load`."""
-        model = load(path)
-        return cls(model, classes=model.classes, preprocess=model.preprocess, device=device)
+        backend "auto" measures the engines on this machine at the first start (`rexnet.deploy.engine_choice`), and is
+        PyTorch elsewhere than on a CPU. precision "auto" is that of the file, fp32 for a checkpoint. `threads` are
+        those of reading images and of the engine together; None: one for each CPU. `device`: auto, cpu, cuda, cuda:1
+        or mps. ValueError, one sentence, for what cannot be opened here.
+        """
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads is {threads}; allowed: 1 or more, or None")
+        self._classifier = _classifier(source, classes, preprocess)
+        self.classes, self.preprocess = self._classifier.classes, self._classifier.preprocess
+        on_cpu = "torch" not in self._classifier.backends or backend in ("onnxruntime", "openvino")
+        self.device = choose_device("cpu" if device == "auto" and on_cpu else device)
+        self._workers = threads or usable_cpus()
+        self._chunk: int | None = _ACCELERATOR_CHUNK if self.device.type != "cpu" else None
+        if backend == "auto" and self.device.type == "cpu":
+            choice = choose(self._classifier, backend=backend, precision=precision, threads=threads)
+            backend, precision, self._chunk = choice.backend, choice.precision, choice.chunk
+        self.engine = Engine(
+            backend="torch" if backend == "auto" else backend,
+            precision=self._classifier.precision if precision == "auto" else precision,
+            threads=threads,
+        )
+        self._one = self._classifier.open(self.engine, self.device)
+        self._many: Network | None = None
+        self._opening = threading.Lock()
+        if backend == "compile":
+            self._check_compiler()
 
-    @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
-        """Preprocessed images (B, 3, S, S) -> softmax over the classes, float32 (B, K), on the CPU.
+        """Images as `prepare` makes them, stacked (B, ...) -> softmax over the classes, float32 (B, K), on the CPU.
 
         ValueError for a network whose output is not finite.
         """
-        images = images.to(self.device, memory_format=torch.channels_last)
-        found = self._model(images).float().softmax(dim=1).cpu()
-        if not found.isfinite().all():
-            raise ValueError("what the network puts out is not finite (nan or inf): its training has failed")
-        return found
+        return _probabilities(self._one, images)
 
-    def __call__(self, images: Iterable[ImageSource], *, top_k: int = 5) -> list[Prediction]:
-        """A list of paths, encoded bytes or upright RGB pictures -> predictions in order.
+    def prepare(self, picture: Image.Image) -> Tensor:
+        """An upright RGB picture as the network takes it: float32 (3, S, S), normalised, or for a file that normalises
+        itself uint8 (S, S, 3)."""
+        if self._classifier.pixels:
+            return torch.from_numpy(self.preprocess.pixels(picture).copy())
+        return self.preprocess(picture)
 
-        BadImageError for one that cannot be read, ValueError for anything else, such as a tensor or a picture in
-        another mode than RGB.
+    def __call__(self, images: Pictures, *, top_k: int = 5) -> list[Prediction]:
+        """Predictions in order, of one image too: paths, encoded bytes, pictures of Pillow, uint8 arrays (H, W, 3) or
+        (B, H, W, 3) and uint8 tensors (3, H, W) or (B, 3, H, W), red, green, blue; `probabilities` takes preprocessed
+        ones.
+
+        BadImageError for a file that cannot be read, ValueError for anything else.
         """
         return list(self.stream(images, top_k=top_k))
 
-    def stream(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        top_k: int = 5,
-        batch_size: int = 32,
-        bad_image: BadImagePolicy = "error",
-        decoding_threads: int = 2,
-    ) -> Iterator[Prediction]:
-        """Like calling, one batch in memory at a time; with bad_image "skip" an unreadable image yields its error."""
-        if isinstance(images, ImageSource):
-            raise ValueError(f"images is a single {type(images).__name__}; pass a list of images")
+    def stream(self, images: Pictures, *, top_k: int = 5, bad_image: BadImagePolicy = "error") -> Iterator[Prediction]:
+        """Like calling, over any number of images in constant memory: reading runs ahead by a few dozen images. With
+        bad_image "skip" an unreadable image yields its error."""
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}; allowed: 1 or more")
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; allowed: 1 or more")
-        remaining = iter(images)
-        with ThreadPoolExecutor(decoding_threads) as pool:
-            while chunk := list(islice(remaining, batch_size)):
-                loaded = list(pool.map(self._load, chunk))
-                for item in loaded:
-                    if isinstance(item, BadImageError) and bad_image == "error":
-                        raise item
-                yield from self._predict(chunk, loaded, top_k)
+        sources = each_picture(images)
+        read = picture_reader(self.prepare, bad_image)
+        named = partial(self._named, top_k=top_k)
+        first = list(islice(sources, 2))
+        sources = chain(first, sources)
+        if len(first) < 2:
+            yield from named([read(source) for source in sources], self._one, size=1)
+        elif self._one_call_at_a_time:
+            size = self._chunk or CHUNKS[-1]
+            ahead = in_order(read, sources, threads=self._workers, ahead=2 * size)
+            for part in in_chunks(ahead, size):
+                yield from named(part, self._one, size=size)
+        else:
+            network = self._for_many()
+            size, sources = self._fitting(sources)
 
-    def _load(self, source: ImageSource) -> Tensor | BadImageError:
-        if not isinstance(source, ImageSource):
-            raise ValueError(
-                f"one of the images is a {type(source).__name__}; allowed: a path, the bytes of an image file, or a "
-                "picture of Pillow; `probabilities` takes preprocessed tensors"
+            def work(part: list[PictureSource]) -> list[Prediction]:
+                return named([read(source) for source in part], network, size=size)
+
+            # Every thread reads a part and runs it by itself, so that none waits for another.
+            for found in in_order(work, in_chunks(sources, size), threads=self._workers, ahead=self._workers + 1):
+                yield from found
+
+    @property
+    def _one_call_at_a_time(self) -> bool:
+        """Takes all of the device, as compiled code does of the CPU, while threads read ahead."""
+        return self.device.type != "cpu" or self.engine.backend == "compile"
+
+    def _for_many(self) -> Network:
+        """A call on each thread."""
+        with self._opening:
+            if self._many is None:
+                engine = stream_engine(self.engine, self._workers)
+                self._many = self._one if self._workers == 1 else self._classifier.open(engine, self.device)
+            return self._many
+
+    def _fitting(self, sources: Iterable[PictureSource]) -> tuple[int, Iterable[PictureSource]]:
+        """Images a call, fewer where few images would leave threads without any; and the sources again."""
+        remaining = iter(sources)
+        enough = self._workers * CHUNKS[-1]
+        first = list(islice(remaining, enough))
+        if self._chunk is None and len(first) == enough:
+            engine = self.engine
+            choice = choose(
+                self._classifier, backend=engine.backend, precision=engine.precision, threads=engine.threads
             )
+            self._chunk = choice.chunk
+        most = min(len(first) // self._workers, self._chunk or CHUNKS[-1])
+        return max(chunk for chunk in CHUNKS if chunk <= max(1, most)), chain(first, remaining)
+
+    def _named(self, part: Sequence[Read], network: Network, *, size: int, top_k: int) -> list[Prediction]:
+        tensors = [item for _, item in part if isinstance(item, Tensor)]
+        if tensors and self.engine.backend == "openvino":
+            # It compiles for each new number of images.
+            tensors += [torch.zeros_like(tensors[0])] * (size - len(tensors))
+        scores = iter(_probabilities(network, torch.stack(tensors)) if tensors else ())
+        return [self._prediction(name, item, scores, top_k) for name, item in part]
+
+    def _prediction(self, name: str, item: Tensor | BadImageError, scores: Iterator[Tensor], top_k: int) -> Prediction:
+        if isinstance(item, BadImageError):
+            return Prediction(image=name, error=str(item))
+        best = next(scores).topk(min(top_k, len(self.classes)))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return Prediction(
+            image=name, classes=tuple(ScoredClass(name=self.classes[index], probability=p) for index, p in pairs)
+        )
+
+    def _check_compiler(self) -> None:
         try:
-            image = source if isinstance(source, Image.Image) else open_image(source)
-        except BadImageError as error:
-            return error
-        if image.mode != "RGB":
+            self._one(self._classifier.sample(1))
+        except Exception as error:  # PyTorch wraps what its back ends raise into kinds of its own
+            reason = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"a picture of mode {image.mode} was given; pass its file, or RGB as `open_image` makes it"
-            )
-        return self.preprocess(image)
+                f"torch.compile does not work here, it needs a C++ compiler ({reason}); allowed: torch"
+            ) from error
 
-    def _predict(
-        self, sources: Sequence[ImageSource], loaded: Sequence[Tensor | BadImageError], top_k: int
-    ) -> Iterator[Prediction]:
-        tensors = [item for item in loaded if isinstance(item, Tensor)]
-        scores = iter(self.probabilities(torch.stack(tensors)) if tensors else ())
-        for source, item in zip(sources, loaded, strict=True):
-            name = str(source) if isinstance(source, str | Path) else ""
-            if isinstance(item, BadImageError):
-                yield Prediction(image=name, error=str(item))
-                continue
-            best = next(scores).topk(min(top_k, len(self.classes)))
-            names = [self.classes[index] for index in best.indices.tolist()]
-            pairs = zip(names, best.values.tolist(), strict=True)
-            yield Prediction(image=name, classes=tuple(ScoredClass(name=n, probability=p) for n, p in pairs))
+
+def _classifier(
+    source: str | PathLike[str] | RexNet, classes: Sequence[str] | None, preprocess: Preprocess | None
+) -> Classifier:
+    if not isinstance(source, RexNet):
+        if classes is not None or preprocess is not None:
+            raise ValueError("classes and preprocess were given beside a file, which holds its own; leave them out")
+        return of_file(source)
+    classes = getattr(source, "classes", None) if classes is None else classes
+    preprocess = getattr(source, "preprocess", None) if preprocess is None else preprocess
+    if classes is None or preprocess is None:
+        raise ValueError("the network does not hold its classes and preprocess, as one of rexnet.load does; give both")
+    return of_model(source, classes=classes, preprocess=preprocess)
+
+
+def _probabilities(network: Network, images: Tensor) -> Tensor:
+    found = network(images).softmax(dim=1)
+    if not found.isfinite().all():
+        raise ValueError("what the network puts out is not finite (nan or inf): its training has failed")
+    return found

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 
 from rexnet.data.decode import BadImagePolicy, find_images
@@ -41,7 +40,7 @@ class DetectPredictConfig:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     threads: int | None = None
-    """CPU threads of PyTorch; None leaves its choice."""
+    """CPU threads of reading images and of PyTorch; None: one for each CPU."""
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -71,12 +70,10 @@ def predict_files(config: DetectPredictConfig) -> list[Found]:
     folder = Path(config.out)
     if folder.is_file():
         raise ValueError(f"--out {config.out!r} is a file; name a folder")
-    if config.threads:
-        torch.set_num_threads(config.threads)
     files = find_images(config.images)
     if folder.resolve() in {file.resolve().parent for file in files}:
         raise ValueError(f"--out {config.out!r} is a folder that images are read from; name another")
-    predictor = ObjectPredictor.load(config.checkpoint, device=config.device)
+    predictor = ObjectPredictor(config.checkpoint, threads=config.threads, device=config.device)
     folder.mkdir(parents=True, exist_ok=True)
     image_ids, drawn = _image_ids(files), _drawn_names(files)
     found: list[Found] = []
