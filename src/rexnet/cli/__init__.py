@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from rexnet._version import __version__
-from rexnet.cli import classification, data, detection, networks, search, study
+from rexnet.cli import classification, data, deploy, detection, networks, search, study
 from rexnet.cli.options import fail
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -14,6 +14,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "validate": classification.validate,
     "predict": classification.predict,
     "report": classification.report,
+    "quantize": deploy.quantize,
     "detect train": detection.train,
     "detect validate": detection.validate,
     "detect predict": detection.predict,
