@@ -1,12 +1,11 @@
-"""Graphs whose convolutions multiply whole numbers of eight bits: static, per channel, as quantize-dequantize pairs.
+"""Graphs whose convolutions multiply whole numbers of eight bits: static, per channel, as quantise-dequantise pairs.
 
 ONNX Runtime and OpenVINO both read such pairs and run them as int8; nodes keep their names, those of the modules.
 """
 
-import io
 import logging
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,40 +19,14 @@ from rexnet.deploy.onnx_graph import INPUT
 if TYPE_CHECKING:
     import onnx
 
-
 Int8Backend = Literal["openvino", "onnxruntime"]
 
 
 def int8_graph(graph: "onnx.ModelProto", images: Sequence[Tensor], backend: Int8Backend) -> "onnx.ModelProto":
-    """`graph` calibrated on `images`, float32 (1, 3, H, W) each: weights by channel, activations by tensor.
-
-    The two engines are fast with pairs in different places, so each has the tool that knows its places: by one core on
-    a batch of 8 in ONNX Runtime, NNCF's graph took 1,033 ms and its own tool's 300 (float 516), in OpenVINO 300 and 400
-    (float 651, bf16 336).
-    """
-    return _by_nncf(graph, images) if backend == "openvino" else _by_onnxruntime(graph, images)
-
-
-def _by_nncf(graph: "onnx.ModelProto", images: Sequence[Tensor]) -> "onnx.ModelProto":
-    """Pairs before convolutions only, so that SiLU stays fused with the one before; the small convolutions of
-    squeeze-excitation in float; biases corrected by what rounding the weights changes on average."""
-    nncf = _import_nncf()
-    dataset = nncf.Dataset(images, lambda image: {INPUT: image.numpy()})
-    with redirect_stdout(io.StringIO()):  # its progress bars
-        return nncf.quantize(
-            graph,
-            dataset,
-            # SiLU reaches down to -0.28: symmetric numbers would leave nearly half of their range unused.
-            preset=nncf.QuantizationPreset.MIXED,
-            target_device=nncf.TargetDevice.CPU,
-            subset_size=len(images),
-        )
-
-
-def _by_onnxruntime(graph: "onnx.ModelProto", images: Sequence[Tensor]) -> "onnx.ModelProto":
-    """Pairs around every operator, since ONNX Runtime has int8 code only for whole chains of them."""
+    """`graph` calibrated on `images`, float32 (1, 3, H, W) each: weights by channel, activations by tensor; with the
+    pairs where `backend` is fast with them."""
     import_engine("onnxruntime")
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
@@ -63,22 +36,44 @@ def _by_onnxruntime(graph: "onnx.ModelProto", images: Sequence[Tensor]) -> "onnx
             image = next(self.remaining, None)
             return None if image is None else {INPUT: image.numpy()}
 
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "int8.onnx")
-        quantize_static(graph, path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True)
-        return import_onnx().load(path)
+    onnx = import_onnx()
+    with TemporaryDirectory() as folder, _without_advice():
+        # A graph in memory would come back with its weights moved into a file.
+        source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
+        onnx.save(graph, source)
+        quantize_static(
+            source,
+            target,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            # What processors multiply at once: activations without sign, weights with.
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            **_places(graph, backend),
+        )
+        return onnx.load(target)
 
 
-def _import_nncf() -> Any:
-    before = logging.getLoggerClass()
+def _places(graph: "onnx.ModelProto", backend: Int8Backend) -> dict[str, Any]:
+    """ONNX Runtime has int8 code for whole chains of operators, so all are quantised. OpenVINO computes SiLU and
+    squeeze-excitation as a part of the convolution before, in float: there, only what enters a convolution is."""
+    if backend == "onnxruntime":
+        return {}
+    convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv" and ".fc." not in node.name]
+    options = {"OpTypesToExcludeOutputQuantization": ["Conv"], "QuantizeBias": False}
+    return {"nodes_to_quantize": convolutions, "extra_options": options}
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """ONNX Runtime warns, twice, of a graph that was not optimised before; this one has nothing left to optimise."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        import nncf
-    except ImportError as error:
-        raise ValueError("int8 for OpenVINO needs the package nncf: pip install 'rexnet[deploy]'") from error
+        yield
     finally:
-        logging.setLoggerClass(before)  # nncf sets its own for the whole program
-    nncf.set_log_level(logging.ERROR)
-    return nncf
+        logging.disable(before)
 
 
 def int8_layers(graph: "onnx.ModelProto") -> list[str]:
@@ -96,17 +91,14 @@ def with_float_layers(
     copy.CopyFrom(int8)
     weights = {tensor.name: tensor for tensor in reference.graph.initializer}
     originals = {node.name: node for node in reference.graph.node}
+    present = {tensor.name for tensor in copy.graph.initializer}
     for node in copy.graph.node:
         if node.name not in names:
             continue
         # Its output stays: an activation behind it may have become a part of the rounding there.
-        node.input[0], *parameters = originals[node.name].input
-        for position, name in enumerate(parameters, start=1):
-            # Under its own name a bias may have been corrected for int8.
-            node.input[position] = f"{name}.float"
-            tensor = copy.graph.initializer.add()
-            tensor.CopyFrom(weights[name])
-            tensor.name = node.input[position]
+        node.input[:] = originals[node.name].input
+        missing = [name for name in node.input[1:] if name not in present]
+        copy.graph.initializer.extend(weights[name] for name in missing)
     _remove_unread(copy.graph)
     return copy
 

@@ -49,7 +49,7 @@ class QuantizeConfig:
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """best.pt of a run folder, or a .safetensors file made from it."""
     data: str
-    """Images like those of later use, as for rexnet validate: the training side calibrates, the held-back one judges."""
+    """As for rexnet validate: images of the training side calibrate, those held back judge."""
     output: str
     """A file that ends in .onnx (for ONNX Runtime) or .xml (for OpenVINO)."""
     max_drop: float = 0.5
@@ -59,7 +59,7 @@ class QuantizeConfig:
     calibration_images: int = 300
     """Images of the training side that tell the range of every activation."""
     fine_tune_epochs: int = 2
-    """Passes over up to 5,000 images of the training side to mend what rounding cost, where all else misses; 0: none."""
+    """Passes over up to 5,000 images of the training side where all else loses too much; 0: none."""
     batch_size: int = 16
     """Images a step, and the larger batch whose speed is measured."""
     rounds: int = 20
@@ -126,10 +126,16 @@ def quantize(config: QuantizeConfig) -> Quantized:
     reference = onnx_graph(network)
     candidates = _candidates(network, reference, calibration, config=config, model=model, training=training)
     best, comparison = _first_good(candidates, reference, measured, config=config, model=model)
-    facts = ExportedFile(classes=model.classes, preprocess=model.preprocess, config=model.config, precision="int8")
-    written_bytes = write_int8(best.graph, facts, config.output)
-    images = torch.cat(calibration[: config.batch_size])
     content = reference.SerializeToString()
+    speeds = measure_speed(
+        content,
+        best.graph.SerializeToString(),
+        torch.cat(calibration[: config.batch_size]),
+        backend=config.backend,
+        rounds=config.rounds,
+        threads=config.threads,
+    )
+    facts = ExportedFile(classes=model.classes, preprocess=model.preprocess, config=model.config, precision="int8")
     return Quantized(
         comparison=comparison,
         calibration_images=len(calibration),
@@ -137,15 +143,8 @@ def quantize(config: QuantizeConfig) -> Quantized:
         float_layers=best.float_layers,
         fine_tuned=best.fine_tuned,
         float_bytes=len(content),
-        int8_bytes=written_bytes,
-        speeds=measure_speed(
-            content,
-            best.graph.SerializeToString(),
-            images,
-            backend=config.backend,
-            rounds=config.rounds,
-            threads=config.threads,
-        ),
+        int8_bytes=write_int8(best.graph, facts, config.output),
+        speeds=speeds,
     )
 
 
