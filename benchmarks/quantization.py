@@ -11,7 +11,7 @@ import tyro
 
 import records
 from record_run import command
-from rexnet.deploy.quantize import Quantized, QuantizeConfig, quantize
+from rexnet.deploy.quantize import QuantizeConfig, Quantized, quantize
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ Rounding is simulated in float, with the straight-through gradient of torch.fake
 
 from contextlib import closing
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -32,19 +32,20 @@ _EVALUATED = 256
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning:
-    """The settings of the loop."""
+    """What the loop is told."""
 
-    output: str
-    epochs: int
-    optim: OptimConfig = OptimConfig(optimizer="adamw", lr=1e-4, lr_batch=32, weight_decay=0.0, clip_grad=1.0)
-    run: RunConfig = field(init=False)
-    schedule: ScheduleConfig = field(init=False)
+    optim: OptimConfig
+    schedule: ScheduleConfig
+    run: RunConfig
     subject: tuple[str, str] = ("int8", "images")
 
-    def __post_init__(self) -> None:
-        run = RunConfig(batch_size=32, device="cpu", workers=0, amp="off", output=self.output)
-        object.__setattr__(self, "run", run)
-        object.__setattr__(self, "schedule", ScheduleConfig(epochs=self.epochs, warmup_epochs=0.0))
+
+def _settings(output: str, epochs: int) -> FineTuning:
+    return FineTuning(
+        optim=OptimConfig(optimizer="adamw", lr=1e-4, lr_batch=32, weight_decay=0.0, clip_grad=1.0),
+        schedule=ScheduleConfig(epochs=epochs, warmup_epochs=0.0),
+        run=RunConfig(batch_size=32, device="cpu", workers=0, amp="off", output=output),
+    )
 
 
 class RoundedWeight(nn.Module):
@@ -81,7 +82,7 @@ def fine_tuned(model: RexNet, images: ImageSet, preprocess: Preprocess, *, epoch
     for layer in layers:
         parametrize.register_parametrization(layer, "weight", RoundedWeight())
     with TemporaryDirectory() as folder, joined("cpu") as world:
-        config = FineTuning(output=folder, epochs=epochs)
+        config = _settings(folder, epochs)
         size, seed = config.run.batch_size, config.run.seed
         batches = MemoryTrainBatches(pixels, preprocess, unchanged, batch_size=size, seed=seed)
         few = Pixels(*(part[:_EVALUATED] for part in pixels))
