@@ -123,7 +123,11 @@ def test_layers_go_back_to_float_one_by_one(tiny_model):
         layers = int8_layers(int8)
         assert layers[0] == "features.0"
         for count in (0, 1, len(layers)):
-            assert int8_layers(with_float_layers(int8, reference, layers[:count])) == layers[count:]
+            mixed = with_float_layers(int8, reference, layers[:count])
+            assert int8_layers(mixed) == layers[count:]
+            assert (
+                open_graph(mixed.SerializeToString(), Engine(backend=backend, threads=1))(pictures[0]).isfinite().all()
+            )
     # Only what enters a convolution is rounded for OpenVINO, so that without those all is float again.
     back = with_float_layers(int8, reference, layers)
     assert {node.op_type for node in back.graph.node} == {node.op_type for node in reference.graph.node}
@@ -161,18 +165,21 @@ def test_a_slower_int8_is_advised_against():
     slower, faster = {"float32": [9.0], "bf16": [3.0], "int8": [4.0]}, {"float32": [9.0], "bf16": [3.0], "int8": [2.0]}
     one, many = Speed(batch=1, ms=slower), Speed(batch=16, ms=faster)
     assert "should not be used here" in advice([one, replace(many, ms=slower)])
-    assert advice([one, many]).endswith("take bf16 there, int8 at batch 16")
+    assert advice([one, many]).endswith("take that there, int8 at batch 16")
+    assert advice([replace(many, ms={**faster, "float32": [1.0]})]).startswith("int8 is slower than float32 on this")
     assert advice([many]) == "int8 is faster than bf16 on this machine (2.00 against 3.00 ms at batch 16)"
 
 
 def test_the_command_says_when_int8_should_not_be_used(config, capsys, monkeypatch):
     monkeypatch.setattr(
-        int8_speed, "interleaved_ms", lambda calls, rounds: {name: [2.0 if name == "int8" else 1.0] for name in calls}
+        int8_speed,
+        "interleaved_ms",
+        lambda calls, rounds: {name: [{"int8": 2.0, "bf16": 1.0}.get(name, 3.0)] for name in calls},
     )
     wanted = config()
     cli.main(["quantize", wanted.checkpoint, "--data", wanted.data, "--output", wanted.output, "--max-drop", "5"])
     said = capsys.readouterr().out
-    assert "int8 is slower than bf16 on this machine" in said and "should not be used here: take bf16 instead" in said
+    assert "int8 is slower than bf16 on this machine" in said and "should not be used here: take that instead" in said
     assert f"written: {wanted.output}" in said and "in float: none" in said
 
 

@@ -91,7 +91,10 @@ def with_float_layers(
     copy.CopyFrom(int8)
     weights = {tensor.name: tensor for tensor in reference.graph.initializer}
     originals = {node.name: node for node in reference.graph.node}
-    present = {tensor.name for tensor in copy.graph.initializer}
+    # A bias in 32 bits may have taken the name of the float one, which it equals.
+    present = {tensor.name for tensor in copy.graph.initializer} | {
+        name for node in copy.graph.node for name in node.output
+    }
     for node in copy.graph.node:
         if node.name not in names:
             continue

@@ -50,15 +50,17 @@ def measure_speed(
 
 
 def advice(speeds: Sequence[Speed]) -> str:
-    """One sentence on whether int8 is worth its loss here."""
-    slower = [speed for speed in speeds if speed.median_ms("int8") >= speed.median_ms("bf16")]
+    """One sentence on whether int8 is faster here than the faster of float32 and bf16."""
+    rival = {speed.batch: min(("float32", "bf16"), key=speed.median_ms) for speed in speeds}
+    slower = [speed for speed in speeds if speed.median_ms("int8") >= speed.median_ms(rival[speed.batch])]
+    names = " and ".join(sorted({rival[speed.batch] for speed in slower or speeds}))
     figures = ", ".join(
-        f"{speed.median_ms('int8'):.2f} against {speed.median_ms('bf16'):.2f} ms at batch {speed.batch}"
+        f"{speed.median_ms('int8'):.2f} against {speed.median_ms(rival[speed.batch]):.2f} ms at batch {speed.batch}"
         for speed in slower or speeds
     )
     if not slower:
-        return f"int8 is faster than bf16 on this machine ({figures})"
+        return f"int8 is faster than {names} on this machine ({figures})"
     if len(slower) == len(speeds):
-        return f"int8 is slower than bf16 on this machine ({figures}) and should not be used here: take bf16 instead"
+        return f"int8 is slower than {names} on this machine ({figures}) and should not be used here: take that instead"
     rest = " and ".join(str(speed.batch) for speed in speeds if speed not in slower)
-    return f"int8 is slower than bf16 on this machine ({figures}): take bf16 there, int8 at batch {rest}"
+    return f"int8 is slower than {names} on this machine ({figures}): take that there, int8 at batch {rest}"
