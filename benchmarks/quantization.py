@@ -30,7 +30,7 @@ class Options:
     rounds: int = 30
     threads: int = 1
     loaded: bool = False
-    """Other programs were at work, so that the times are no more than ratios."""
+    """Other programs were at work, so that the times say little, short calls being interrupted less than long ones."""
 
 
 def figures(made: Quantized) -> dict[str, Any]:
