@@ -102,8 +102,17 @@ def with_float_layers(
         node.input[:] = originals[node.name].input
         missing = [name for name in node.input[1:] if name not in present]
         copy.graph.initializer.extend(weights[name] for name in missing)
+    # What a shortcut reads was rounded for the convolution that read it too.
+    no_longer_read = _read_by_convolutions(int8) - _read_by_convolutions(copy)
+    for node in copy.graph.node:
+        if no_longer_read.intersection(node.input):
+            node.input[:] = originals[node.name].input
     _remove_unread(copy.graph)
     return copy
+
+
+def _read_by_convolutions(graph: "onnx.ModelProto") -> set[str]:
+    return {node.input[0] for node in graph.graph.node if node.op_type == "Conv"}
 
 
 def _remove_unread(graph: Any) -> None:
