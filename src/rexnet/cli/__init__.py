@@ -15,6 +15,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "predict": classification.predict,
     "export": deploy.export,
     "report": classification.report,
+    "quantize": deploy.quantize,
     "detect train": detection.train,
     "detect validate": detection.validate,
     "detect predict": detection.predict,

@@ -1,8 +1,14 @@
 """Commands about networks in use."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rexnet.cli.options import read_options
+from rexnet.cli.tables import new_table, show
+from rexnet.data.wording import plural
+
+if TYPE_CHECKING:
+    from rexnet.deploy.budget import BudgetFit
 
 
 def export(arguments: Sequence[str]) -> None:
@@ -18,3 +24,76 @@ def export(arguments: Sequence[str]) -> None:
 
     options = config.options.for_detector()
     print(detectors.told(detectors.export_detector(load_detector(config.model), config.output, **options)))
+
+
+def quantize(arguments: Sequence[str]) -> None:
+    """Make an int8 file of a trained classifier, if it keeps its accuracy"""
+    from rexnet.deploy.int8_speed import ENGINE_NAMES, advice, engines
+    from rexnet.deploy.quantize import QuantizeConfig, quantize
+
+    config = read_options("quantize", QuantizeConfig, arguments)
+    made = quantize(config)
+    compared = made.comparison
+    right = f"same class as float32, % of {compared.images:,}" if config.measure == "agreement" else "top-1 %"
+    table = new_table("", right, "MB", *(f"ms at batch {speed.batch}" for speed in made.speeds))
+    accuracies = {"float32": f"{compared.float_percent:.2f}", "bf16": "", "int8": f"{compared.int8_percent:.2f}"}
+    megabytes = {"float32": f"{made.float_bytes / 1e6:.2f}", "bf16": "", "int8": f"{made.int8_bytes / 1e6:.2f}"}
+    for name, engine in engines(config.backend).items():
+        times = (f"{speed.median_ms(name):.2f}" for speed in made.speeds)
+        table.add_row(f"{name} ({ENGINE_NAMES[engine]})", accuracies[name], megabytes[name], *times)
+    show(table)
+    images = f"{compared.images:,} images, calibrated on {made.calibration_images} others"
+    print(f"drop: {compared.drop:.2f} points, within {compared.margin:.2f} at 95 %, on {images}")
+    kept = made.float_layers
+    tuned = ", fine-tuned" if made.fine_tuned else ""
+    print(f"int8: {made.int8_layers} {plural(made.int8_layers, 'layer')}{tuned}; in float: {', '.join(kept) or 'none'}")
+    print(advice(made.speeds))
+    print(f"written: {config.output}")
+
+
+def bench(arguments: Sequence[str]) -> None:
+    """Measure how fast networks run on this machine"""
+    from rexnet.deploy.bench import BenchConfig
+    from rexnet.deploy.bench import bench as measure
+
+    config = read_options("bench", BenchConfig, arguments)
+    rows = measure(config)
+    for batch, size_px in dict.fromkeys((row.batch, row.image_size_px) for row in rows):
+        print(f"batch {batch}, {size_px} px")
+        table = new_table("network", "engine", "ms", "quartiles", "p95", "images/s", *["MiB"] * config.memory)
+        for row in rows:
+            if (row.batch, row.image_size_px) != (batch, size_px):
+                continue
+            low, high = row.quartiles_ms
+            times = (f"{row.median_ms:.4g}", f"{low:.4g}-{high:.4g}", f"{row.p95_ms:.4g}", f"{row.images_per_s:.1f}")
+            memory = ["-" if row.peak_mib is None else f"{row.peak_mib:.0f}"] * config.memory
+            table.add_row(row.model, f"{row.backend} {row.precision}", *times, *memory)
+        show(table)
+    for path in filter(None, (config.output, config.plot)):
+        print(f"written: {path}")
+
+
+def fit_budget(arguments: Sequence[str]) -> None:
+    """Find the widest network that is fast enough on this machine"""
+    from rexnet.deploy.budget import BudgetConfig
+    from rexnet.deploy.budget import fit_budget as fit
+
+    found = fit(read_options("fit-budget", BudgetConfig, arguments))
+    show_budget(found)
+    print(f"go on with: {found.train_command}")
+
+
+def show_budget(found: "BudgetFit") -> None:
+    with_memory = any(one.measured.peak_mib is not None for one in found.candidates)
+    table = new_table(
+        "network", "px", "M params", "M MACs", "predicted ms", "measured", *["MiB"] * with_memory, "verdict"
+    )
+    verdicts = {found.chosen: "chosen", **{other: "widest here" for other in found.others}}
+    for one in found.candidates:
+        sizes = (str(one.image_size_px), f"{one.parameters / 1e6:.2f}", f"{one.macs / 1e6:.1f}")
+        predicted = "-" if one.predicted_ms is None else f"{one.predicted_ms:.2f}"
+        memory = ["-" if one.measured.peak_mib is None else f"{one.measured.peak_mib:.0f}"] * with_memory
+        verdict = verdicts.get(one, "fits" if one.fits else "too much")
+        table.add_row(one.model, *sizes, predicted, f"{one.measured.latency_ms:.2f}", *memory, verdict)
+    show(table)
+    print(f"{found.chosen.model} at {found.chosen.image_size_px} px is the widest within the budget ({found.engine})")

@@ -161,7 +161,7 @@ def _drawn_side(images: ImageSet, drawn: DrawnSplit | None, split: Literal["trai
     train, val = stratified_split(images.targets, drawn.val_fraction, drawn.seed)
     chosen = train if split == "train" else val
     what = "left to train on" if split == "train" else "held back"
-    text = "the split of the training is repeated: the %d of %d images that were %s are measured (%s)"
+    text = "the split of the training is repeated: the %d of %d images that were %s are taken (%s)"
     logger.info(text, len(chosen), len(images), what, drawn.words)
     return images.subset(chosen)
 

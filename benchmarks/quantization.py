@@ -1,0 +1,94 @@
+"""Accuracy and speed of a trained network in float32, bf16 and int8, as `rexnet quantize` measures them."""
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Literal
+
+import tyro
+
+import records
+from record_run import command
+from rexnet.deploy.quantize import QuantizeConfig, Quantized, quantize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """`python benchmarks/quantization.py runs/cifar10-1 --data cifar --title "CIFAR-10 (JPEG)"`"""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder of `rexnet train`; its best.pt is quantised."""
+    data: str
+    title: str
+    """Name of the data in the table."""
+    format: Literal["onnx", "xml"] = "xml"
+    max_drop: float = 0.5
+    calibration_images: int = QuantizeConfig.calibration_images
+    fine_tune_epochs: int = QuantizeConfig.fine_tune_epochs
+    rounds: int = 30
+    threads: int = 1
+    loaded: bool = False
+    """Other programs were at work, so that the times say little, short calls being interrupted less than long ones."""
+
+
+def figures(made: Quantized) -> dict[str, Any]:
+    compared = made.comparison
+    return {
+        "images": compared.images,
+        "float_percent": round(compared.float_percent, 3),
+        "int8_percent": round(compared.int8_percent, 3),
+        "drop_points": round(compared.drop, 3),
+        "margin_points": round(compared.margin, 3),
+        "calibration_images": made.calibration_images,
+        "int8_layers": made.int8_layers,
+        "float_layers": list(made.float_layers),
+        "fine_tuned": made.fine_tuned,
+        "float_bytes": made.float_bytes,
+        "int8_bytes": made.int8_bytes,
+        "ms": {
+            str(speed.batch): {name: records.quartiles(list(times)) for name, times in speed.ms.items()}
+            for speed in made.speeds
+        },
+    }
+
+
+def main() -> None:
+    options = tyro.cli(Options, description=__doc__)
+    config, environment, summary = (
+        json.loads((options.run / f"{name}.json").read_text()) for name in ("config", "environment", "summary")
+    )
+    row = {
+        "title": options.title,
+        "model": summary["model"],
+        "image_size_px": config["input"]["image_size"],
+        "training": command(environment, config["data"]),
+        "format": options.format,
+        "max_drop": options.max_drop,
+        "rounds": options.rounds,
+        "loaded": options.loaded,
+    }
+    with TemporaryDirectory() as folder:
+        wanted = QuantizeConfig(
+            checkpoint=str(options.run / "best.pt"),
+            data=options.data,
+            output=str(Path(folder, f"int8.{options.format}")),
+            max_drop=options.max_drop,
+            calibration_images=options.calibration_images,
+            fine_tune_epochs=options.fine_tune_epochs,
+            rounds=options.rounds,
+            threads=options.threads,
+        )
+        try:
+            row |= figures(quantize(wanted))
+        except ValueError as error:
+            row["refused"] = str(error)
+    packages = {name: version(name) for name in ("onnxruntime", "openvino")}
+    provenance = records.provenance("cpu") | {"threads": options.threads}
+    print(json.dumps(row, indent=2))
+    print(f"appended to {records.append('quantization_cpu', {**row, **provenance, **packages})}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rexnet import cli
+from rexnet.deploy import int8_speed
+from rexnet.deploy.backends import Engine, open_graph
+from rexnet.deploy.calibration import Comparison, labelled_sides
+from rexnet.deploy.exported_file import read_exported
+from rexnet.deploy.fine_tuning import fine_tuned
+from rexnet.deploy.int8_graph import int8_graph, int8_layers, with_float_layers
+from rexnet.deploy.int8_speed import Speed, advice
+from rexnet.deploy.onnx_graph import onnx_graph
+from rexnet.deploy.quantize import QuantizeConfig, quantize
+from rexnet.models.folding import folded
+from rexnet.training.checkpoint import load
+from tests.drawings import draw_folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return draw_folder(tmp_path_factory.mktemp("quantize") / "images", train=8, val=20)
+
+
+@pytest.fixture
+def config(trained_run, images, tmp_path) -> Callable[..., QuantizeConfig]:
+    """config(output): few rounds on one thread, no fine-tuning."""
+
+    def make(output: str = "int8.onnx", **changes) -> QuantizeConfig:
+        quick = {"rounds": 1, "threads": 1, "fine_tune_epochs": 0, "batch_size": 8, "data": str(images)}
+        values = {"checkpoint": str(trained_run / "best.pt"), "output": str(tmp_path / output), **quick, **changes}
+        return QuantizeConfig(**values)
+
+    return make
+
+
+@pytest.mark.parametrize("output", ["int8.onnx", "int8.xml"])
+def test_a_trained_network_keeps_its_accuracy_in_a_smaller_file_that_says_what_it_is(output, config, images, tmp_path):
+    wanted = config(output)
+    made = quantize(wanted)
+    assert made.comparison.images == 60 and made.comparison.float_percent > 90
+    assert made.comparison.drop <= 0.5
+    weights = Path(wanted.output).with_suffix(".onnx" if output == "int8.onnx" else ".bin")
+    assert made.int8_layers > 40 and weights.stat().st_size < 0.6 * made.float_bytes
+    assert [speed.batch for speed in made.speeds] == [1, 8]
+    assert all(speed.ms.keys() == {"float32", "bf16", "int8"} for speed in made.speeds)
+    exported = read_exported(wanted.output)
+    model = load(wanted.checkpoint)
+    assert (exported.precision, exported.classes, exported.preprocess) == ("int8", model.classes, model.preprocess)
+
+    network = open_graph(wanted.output, Engine(backend=wanted.backend, threads=1))
+    _, measured = labelled_sides(str(images), model)
+    pictures = torch.stack([model.preprocess(measured.load(index)) for index in range(len(measured))])
+    right = network(pictures).argmax(1) == torch.from_numpy(measured.targets)
+    assert 100 * right.double().mean().item() == pytest.approx(made.comparison.int8_percent)
+
+
+@pytest.fixture
+def harmed(images, tmp_path) -> Path:
+    """The labelled images, with black ones to calibrate on."""
+    folder = tmp_path / "harmed"
+    for name in ("cat", "dog", "fox"):
+        (folder / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (48, 40)).save(folder / "train" / name / "black.png")
+    (folder / "val").symlink_to(images / "val")
+    return folder
+
+
+def test_black_images_to_calibrate_on_are_refused_with_both_figures_and_no_file(config, harmed, capsys, tmp_path):
+    wanted = config(data=str(harmed), max_drop=0.0)
+    arguments = ["--data", wanted.data, "--output", wanted.output, "--max-drop", "0", "--fine-tune-epochs", "0"]
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["quantize", wanted.checkpoint, *arguments, "--threads", "1"])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 1 and "nothing was written" in said
+    assert "of 60 images rightly, float32 100.00 %, a drop of" in said and "--max-drop allows 0" in said
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_one_image_to_calibrate_on_is_said_and_one_to_measure_on_refused(config, images, caplog, tmp_path):
+    quantize(config(calibration_images=1, max_drop=100))
+    alone = tmp_path / "alone" / "cat"
+    alone.mkdir(parents=True)
+    Image.new("RGB", (48, 40)).save(alone / "one.png")
+    with pytest.raises(ValueError, match="has 0 images to compare both networks on beside 1 to calibrate on"):
+        quantize(config(data=str(alone.parent)))
+
+
+def test_images_without_labels_need_the_word_agreement(config, images, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number, path in enumerate(sorted((images / "val").rglob("*.[jp]*"))):
+        (flat / f"{number}{path.suffix}").symlink_to(path)
+    with pytest.raises(ValueError, match=r"60 images but no class folders.*; where images have no labels, --measure"):
+        quantize(config(data=str(flat)))
+    made = quantize(config(data=str(flat), measure="agreement", max_drop=10))
+    assert made.comparison.images == 48 and made.calibration_images == 12
+    assert made.comparison.float_percent == 100 and made.comparison.gained == 0
+
+
+def test_classes_are_matched_by_name(config, images, tmp_path):
+    fewer = tmp_path / "fewer"
+    for side, name in (("train", "fox"), ("val", "fox"), ("val", "dog")):
+        (fewer / side).mkdir(parents=True, exist_ok=True)
+        (fewer / side / name).symlink_to(images / side / name)
+    assert quantize(config(data=str(fewer), max_drop=5)).comparison.float_percent > 90
+    (fewer / "val" / "wolf").symlink_to(images / "val" / "cat")
+    with pytest.raises(ValueError, match="has classes that the model does not know: wolf"):
+        quantize(config(data=str(fewer)))
+
+
+def test_layers_go_back_to_float_one_by_one(tiny_model):
+    model = folded(tiny_model())
+    reference = onnx_graph(model)
+    pictures = [torch.randn(1, 3, 16, 16) for _ in range(4)]
+    for backend in ("onnxruntime", "openvino"):
+        int8 = int8_graph(reference, pictures, backend)
+        layers = int8_layers(int8)
+        assert layers[0] == "features.0"
+        for count in (0, 1, len(layers)):
+            mixed = with_float_layers(int8, reference, layers[:count])
+            assert int8_layers(mixed) == layers[count:]
+            assert (
+                open_graph(mixed.SerializeToString(), Engine(backend=backend, threads=1))(pictures[0]).isfinite().all()
+            )
+    # Only what enters a convolution is rounded for OpenVINO, so that without those all is float again.
+    back = with_float_layers(int8, reference, layers)
+    assert {node.op_type for node in back.graph.node} == {node.op_type for node in reference.graph.node}
+    assert {row.name for row in back.graph.initializer} == {row.name for row in reference.graph.initializer}
+    batch = torch.cat(pictures)
+    found = open_graph(back.SerializeToString(), Engine(backend="onnxruntime", threads=1))(batch)
+    torch.testing.assert_close(found, model(batch).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_fine_tuning_changes_the_weights_of_a_copy_and_leaves_no_trace_of_its_rounding(trained_run, images):
+    model = folded(load(trained_run / "best.pt"))
+    training, _ = labelled_sides(str(images), load(trained_run / "best.pt"))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    tuned = fine_tuned(model, training, load(trained_run / "best.pt").preprocess, epochs=1)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert tuned.state_dict().keys() == before.keys(), "the simulation of rounding stayed"
+    assert not tuned.training
+    changed = [name for name, value in tuned.state_dict().items() if not torch.equal(value, before[name])]
+    assert len(changed) > len(before) / 2
+
+
+def test_the_drop_is_that_of_paired_images():
+    targets = torch.zeros(200, dtype=torch.int64)
+    before, after = torch.zeros(200, dtype=torch.int64), torch.zeros(200, dtype=torch.int64)
+    before[:10], after[5:18] = 1, 1
+    compared = Comparison.of(before, after, targets)
+    assert (compared.lost, compared.gained) == (8, 5)
+    assert (compared.float_percent, compared.int8_percent, compared.drop) == (95.0, 93.5, 1.5)
+    differences = np.r_[np.ones(8), -np.ones(5), np.zeros(187)]
+    assert compared.margin == pytest.approx(196 * differences.std() / np.sqrt(200))
+    assert Comparison.of(before, before, targets).margin == 1.5
+
+
+def test_a_slower_int8_is_advised_against():
+    slower, faster = {"float32": [9.0], "bf16": [3.0], "int8": [4.0]}, {"float32": [9.0], "bf16": [3.0], "int8": [2.0]}
+    one, many = Speed(batch=1, ms=slower), Speed(batch=16, ms=faster)
+    assert "should not be used here" in advice([one, replace(many, ms=slower)])
+    assert advice([one, many]).endswith("take that there, int8 at batch 16")
+    assert advice([replace(many, ms={**faster, "float32": [1.0]})]).startswith("int8 is slower than float32 on this")
+    assert advice([many]) == "int8 is faster than bf16 on this machine (2.00 against 3.00 ms at batch 16)"
+
+
+def test_the_command_says_when_int8_should_not_be_used(config, capsys, monkeypatch):
+    monkeypatch.setattr(
+        int8_speed,
+        "interleaved_ms",
+        lambda calls, rounds: {name: [{"int8": 2.0, "bf16": 1.0}.get(name, 3.0)] for name in calls},
+    )
+    wanted = config()
+    cli.main(["quantize", wanted.checkpoint, "--data", wanted.data, "--output", wanted.output, "--max-drop", "5"])
+    said = capsys.readouterr().out
+    assert "int8 is slower than bf16 on this machine" in said and "should not be used here: take that instead" in said
+    assert f"written: {wanted.output}" in said and "in float: none" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("output", "a.pt", "a name that ends in .onnx or .xml"),
+        ("max_drop", -1, "0 to 100 points"),
+        ("calibration_images", 0, "1 or more"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(option, value, allowed, config):
+    with pytest.raises(ValueError, match=f"--{option.replace('_', '-')} is {value}; allowed: {allowed}"):
+        replace(config(), **{option: value})
