@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from torch import Tensor, nn
 
+from rexnet.data.graph_files import import_onnx
 from rexnet.data.transforms import Preprocess
 from rexnet.models.blocks import DropPath, LinearBottleneck, SiLU, SqueezeExcitation
 from rexnet.models.rexnet import RexNet
@@ -28,15 +29,6 @@ _SIMPLE = {
     nn.Sigmoid: ("Sigmoid", {}),
 }
 """Layers that are one node without parameters; all have PyTorch's default settings in `ACTIVATIONS`."""
-
-
-def import_onnx() -> Any:
-    """The package. ValueError with the pip line where it is missing."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise ValueError("ONNX files need the package onnx: pip install 'rexnet[deploy]'") from error
-    return onnx
 
 
 def onnx_graph(model: RexNet, *, output: Output = "logits", pixels: Preprocess | None = None) -> "onnx.ModelProto":

@@ -1,0 +1,91 @@
+"""What an exported classifier says of itself, so that its file is enough to use it."""
+
+from dataclasses import asdict, dataclass, field
+from os import PathLike, fspath
+from typing import Any, Literal, get_args
+
+import torch
+
+from rexnet._version import __version__
+from rexnet.data.graph_files import describe_onnx, describe_openvino, read_facts
+from rexnet.data.transforms import Preprocess
+from rexnet.deploy.onnx_graph import Output
+from rexnet.models.rexnet import RexNetConfig
+from rexnet.models.weights import WeightsError
+
+FORMAT = 1
+FilePrecision = Literal["fp32", "bf16", "int8"]
+
+
+def _versions() -> dict[str, str]:
+    return {"rexnet": __version__, "torch": str(torch.__version__)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedFile:
+    """The description of a graph."""
+
+    classes: tuple[str, ...]
+    """Names in the order of the logits; empty where they are unknown."""
+    preprocess: Preprocess
+    config: RexNetConfig
+    """Of the network before channels were padded."""
+    output: Output = "logits"
+    pixels: bool = False
+    """The graph takes uint8 (B, H, W, 3) and normalises them itself."""
+    precision: FilePrecision = "fp32"
+    """Of the weights."""
+    versions: dict[str, str] = field(default_factory=_versions)
+    """Of what made the file."""
+
+    def __post_init__(self) -> None:
+        if self.classes and len(self.classes) != self.config.num_classes:
+            raise ValueError(f"{len(self.classes)} class names for {self.config.num_classes} classes")
+        for name, allowed in (("output", get_args(Output)), ("precision", get_args(FilePrecision))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; `from_dict` reads it back."""
+        nested = {"config": self.config.to_dict(), "preprocess": self.preprocess.to_dict()}
+        return {"format": FORMAT, "task": "classification", **asdict(self), "classes": list(self.classes), **nested}
+
+    @classmethod
+    def from_dict(cls, facts: dict[str, Any]) -> "ExportedFile":
+        """Raises KeyError, TypeError or ValueError for what `to_dict` does not give."""
+        if facts["format"] != FORMAT or facts["task"] != "classification":
+            raise ValueError(f"it holds format {facts['format']} of {facts['task']}")
+        values = {key: value for key, value in facts.items() if key not in ("format", "task")}
+        if not all(isinstance(name, str) for name in values["classes"]):
+            raise ValueError("class names are not texts")
+        return cls(
+            **{
+                **values,
+                "classes": tuple(values["classes"]),
+                "preprocess": Preprocess.from_dict(values["preprocess"]),
+                "config": RexNetConfig.from_dict(values["config"]),
+            }
+        )
+
+    def put_into_onnx(self, graph: Any) -> None:
+        """Into an onnx.ModelProto."""
+        describe_onnx(graph, self.to_dict())
+
+    def put_into_openvino(self, model: Any) -> None:
+        """Into an openvino.Model."""
+        describe_openvino(model, self.to_dict())
+
+
+def read_exported(path: str | PathLike[str]) -> ExportedFile:
+    """The description in a .onnx, .xml (OpenVINO) or .pt2 (torch.export) file of `rexnet export` or `rexnet quantize`.
+
+    Nothing in the file is run. WeightsError, one sentence, for a file that cannot be used.
+    """
+    facts = read_facts(path)
+    if facts.get("task") == "detection":
+        raise WeightsError(f"{fspath(path)!r} holds a detector; a classifier is needed here")
+    try:
+        return ExportedFile.from_dict(facts)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(f"{fspath(path)!r} contradicts itself ({type(error).__name__}: {reason})") from error

@@ -1,0 +1,70 @@
+"""Descriptions in exported files."""
+
+import json
+import zipfile
+
+import pytest
+
+from rexnet.data.graph_files import KEY, import_onnx, import_openvino
+from rexnet.data.transforms import Preprocess
+from rexnet.deploy.exported_file import ExportedFile, read_exported
+from rexnet.deploy.onnx_graph import onnx_graph
+from rexnet.models.folding import folded
+from rexnet.models.variants import create_model
+from rexnet.models.weights import WeightsError
+
+CLASSES = ("cat", 'a "quoted" <dog> & wolf,', "füchse\n\u2028")
+
+
+@pytest.fixture
+def described(tiny_model) -> tuple[ExportedFile, object]:
+    model = tiny_model()
+    preprocess = Preprocess(image_size_px=17, crop_ratio=0.9, mean=(0.1, 0.2, 0.3))
+    exported = ExportedFile(classes=CLASSES, preprocess=preprocess, config=model.config, output="embedding")
+    graph = onnx_graph(folded(model), output="embedding")
+    exported.put_into_onnx(graph)
+    return exported, graph
+
+
+def test_what_is_put_in_comes_out_of_every_kind_of_file(described, tmp_path):
+    exported, graph = described
+    exported.put_into_onnx(graph)
+    assert len(graph.metadata_props) == 1, "said twice"
+    import_onnx().save(graph, tmp_path / "a.onnx")
+    openvino = import_openvino()
+    model = openvino.Core().read_model(tmp_path / "a.onnx")
+    exported.put_into_openvino(model)
+    openvino.save_model(model, tmp_path / "a.xml", compress_to_fp16=False)
+    with zipfile.ZipFile(tmp_path / "a.pt2", "w") as archive:
+        archive.writestr(f"a/extra/{KEY}", json.dumps(exported.to_dict()))
+    for name in ("a.onnx", "a.xml", "a.pt2"):
+        assert read_exported(tmp_path / name) == exported
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.xml", "a.pt2", "a.png", "none.onnx"])
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"<?xml version='1.0'?><net/>"])
+def test_other_files_are_one_sentence(name, content, tmp_path):
+    if name != "none.onnx":
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=name):
+        read_exported(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"format": 2}, {"task": "detection"}, {"classes": ["one"]}, {"classes": [1, 2, 3]}, {"output": "x"}, {"more": 1}],
+)
+def test_a_description_that_contradicts_itself_is_refused(described, changes, tmp_path):
+    exported, graph = described
+    for entry in graph.metadata_props:
+        entry.value = json.dumps({**exported.to_dict(), **changes})
+    import_onnx().save(graph, tmp_path / "a.onnx")
+    with pytest.raises(WeightsError, match=r"contradicts itself|holds a detector"):
+        read_exported(tmp_path / "a.onnx")
+
+
+def test_names_may_be_unknown_but_not_too_few():
+    config = create_model("rexnet_020").config
+    assert ExportedFile(classes=(), preprocess=Preprocess(), config=config).classes == ()
+    with pytest.raises(ValueError, match="2 class names for 1000"):
+        ExportedFile(classes=("a", "b"), preprocess=Preprocess(), config=config)
