@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from rexnet._version import __version__
-from rexnet.cli import classification, data, detection, networks, search, study
+from rexnet.cli import classification, data, deploy, detection, networks, search, study
 from rexnet.cli.options import fail
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -30,6 +30,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "search run": search.run,
     "search report": search.report,
     "search export": search.export,
+    "bench": deploy.bench,
+    "fit-budget": deploy.fit_budget,
     "models": networks.models,
 }
 
