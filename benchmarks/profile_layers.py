@@ -82,7 +82,7 @@ def node_ms(model: RexNet, options: Options) -> tuple[dict[str, tuple[str, float
             if node.real_time.total_seconds():
                 nodes[node.node_name].append(node.real_time.total_seconds() * 1e3)
                 kinds[node.node_name] = f"{node.node_type} {node.exec_type}"
-    found = {name: (kinds[name], sum(times) / options.rounds) for name, times in nodes.items()}
+    found = {name: (kinds[name], statistics.median(times)) for name, times in nodes.items()}
     return found, statistics.median(whole)
 
 
@@ -97,6 +97,7 @@ def kind_of(name: str, node_type: str, modules: Mapping[str, nn.Module]) -> str:
 
 
 def layer_of(name: str) -> str:
+    name = name.partition("/")[0]
     return ".".join(name.split(".")[:2]) if name.startswith(("features.", "output.")) else "between"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
@@ -89,17 +90,21 @@ def bench(config: BenchConfig) -> list[BenchRow]:
     for option, path in (("--output", config.output), ("--plot", config.plot)):
         if path is not None:
             check_output_file(path, option=option)
-    subjects = [find_subject(name) for name in dict.fromkeys(config.models)]
-    rows = [row for subject in subjects for row in _configurations(subject, config)]
-    if not rows:
-        asked = f"{', '.join(config.backends)} in {' or '.join(config.precisions)}"
-        raise OptionError(f"nothing can be measured: none of the networks runs with {asked}")
-    found = _measure(rows, config)
+    found = measure_subjects([find_subject(name) for name in dict.fromkeys(config.models)], config)
     if config.output is not None:
         write_whole(config.output, bench_json(found, config))
     if config.plot is not None:
         draw_bench(found, config.plot)
     return found
+
+
+def measure_subjects(subjects: Sequence[Subject], config: BenchConfig) -> list[BenchRow]:
+    """`bench` of these networks in place of `config.models`; nothing is written."""
+    configurations = [one for subject in subjects for one in _configurations(subject, config)]
+    if not configurations:
+        asked = f"{', '.join(config.backends)} in {' or '.join(config.precisions)}"
+        raise OptionError(f"nothing can be measured: none of the networks runs with {asked}")
+    return _measure(configurations, config)
 
 
 @dataclass(frozen=True, kw_only=True)
