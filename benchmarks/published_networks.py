@@ -57,9 +57,7 @@ _FAMILIES: dict[str, tuple[str, tuple[tuple[str, str, int, float], ...]]] = {
     ),
     "MobileNetV3": (
         "arXiv 1905.02244",
-        (
-            ("timm/mobilenetv3_large_100", "MobileNetV3-L 1.0", 224, 75.2),
-        ),
+        (("timm/mobilenetv3_large_100", "MobileNetV3-L 1.0", 224, 75.2),),
     ),
     "MobileNetV4": (
         "arXiv 2404.10518",

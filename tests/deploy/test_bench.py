@@ -42,7 +42,13 @@ def test_every_combination_that_exists_has_a_row_whose_figures_agree(exported, t
         plot=str(tmp_path / "bench.png"),
     )
     rows = bench(config)
-    engines = [("torch", "fp32"), ("torch", "bf16"), ("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")]
+    engines = [
+        ("torch", "fp32"),
+        ("torch", "bf16"),
+        ("onnxruntime", "fp32"),
+        ("openvino", "fp32"),
+        ("openvino", "bf16"),
+    ]
     expected = [(name, *engine, batch) for name in config.models for engine in engines for batch in (1, 2)]
     graphs = [row for row in expected if row[0] != exported or row[1] != "torch"]
     assert [(row.model, row.backend, row.precision, row.batch) for row in rows] == graphs

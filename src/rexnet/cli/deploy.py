@@ -16,15 +16,18 @@ def bench(arguments: Sequence[str]) -> None:
     from rexnet.deploy.bench import bench as measure
 
     config = read_options("bench", BenchConfig, arguments)
-    columns = ("network", "engine", "precision", "batch", "px", "median ms", "quartiles ms", "p95 ms", "images/s")
-    table = new_table(*columns, *(["peak MiB"] if config.memory else []))
-    for row in measure(config):
-        sizes = (row.backend, row.precision, str(row.batch), str(row.image_size_px))
-        low, high = row.quartiles_ms
-        times = (f"{row.median_ms:.2f}", f"{low:.2f} to {high:.2f}", f"{row.p95_ms:.2f}", f"{row.images_per_s:.1f}")
-        memory = [("-" if row.peak_mib is None else f"{row.peak_mib:.0f}")] if config.memory else []
-        table.add_row(row.model, *sizes, *times, *memory)
-    show(table)
+    rows = measure(config)
+    for batch, size_px in dict.fromkeys((row.batch, row.image_size_px) for row in rows):
+        print(f"batch {batch}, {size_px} px")
+        table = new_table("network", "engine", "ms", "quartiles", "p95", "images/s", *["MiB"] * config.memory)
+        for row in rows:
+            if (row.batch, row.image_size_px) != (batch, size_px):
+                continue
+            low, high = row.quartiles_ms
+            times = (f"{row.median_ms:.4g}", f"{low:.4g}-{high:.4g}", f"{row.p95_ms:.4g}", f"{row.images_per_s:.1f}")
+            memory = ["-" if row.peak_mib is None else f"{row.peak_mib:.0f}"] * config.memory
+            table.add_row(row.model, f"{row.backend} {row.precision}", *times, *memory)
+        show(table)
     for path in filter(None, (config.output, config.plot)):
         print(f"written: {path}")
 
@@ -40,14 +43,16 @@ def fit_budget(arguments: Sequence[str]) -> None:
 
 
 def show_budget(found: "BudgetFit") -> None:
-    columns = ("network", "px", "parameters M", "MACs M", "predicted ms", "measured ms", "peak MiB", "")
-    table = new_table(*columns)
-    marks = {found.chosen: "chosen", **{other: "widest at its size" for other in found.others}}
+    with_memory = any(one.measured.peak_mib is not None for one in found.candidates)
+    table = new_table(
+        "network", "px", "M params", "M MACs", "predicted ms", "measured", *["MiB"] * with_memory, "verdict"
+    )
+    verdicts = {found.chosen: "chosen", **{other: "widest here" for other in found.others}}
     for one in found.candidates:
-        predicted = "-" if one.predicted_ms is None else f"{one.predicted_ms:.2f}"
-        peak_mib = "-" if one.measured.peak_mib is None else f"{one.measured.peak_mib:.0f}"
         sizes = (str(one.image_size_px), f"{one.parameters / 1e6:.2f}", f"{one.macs / 1e6:.1f}")
-        mark = marks.get(one, "" if one.fits else "too much")
-        table.add_row(one.model, *sizes, predicted, f"{one.measured.latency_ms:.2f}", peak_mib, mark)
+        predicted = "-" if one.predicted_ms is None else f"{one.predicted_ms:.2f}"
+        memory = ["-" if one.measured.peak_mib is None else f"{one.measured.peak_mib:.0f}"] * with_memory
+        verdict = verdicts.get(one, "fits" if one.fits else "too much")
+        table.add_row(one.model, *sizes, predicted, f"{one.measured.latency_ms:.2f}", *memory, verdict)
     show(table)
     print(f"{found.chosen.model} at {found.chosen.image_size_px} px is the widest within the budget ({found.engine})")

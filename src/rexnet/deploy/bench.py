@@ -178,7 +178,11 @@ def _run_twice(name: str, engine: Engine, batch: int, image_size_px: int) -> Non
 
 def bench_json(rows: list[BenchRow], config: BenchConfig) -> str:
     """Rounded to what can be measured."""
-    content = {"machine": describe_machine(), "settings": asdict(config), "rows": [_rounded(asdict(row)) for row in rows]}
+    content = {
+        "machine": describe_machine(),
+        "settings": asdict(config),
+        "rows": [_rounded(asdict(row)) for row in rows],
+    }
     return json.dumps(content, indent=2) + "\n"
 
 
