@@ -32,7 +32,7 @@ class BudgetConfig:
     memory_mb: float | None = None
     """Most memory of a process that only runs the network, libraries included, in MiB."""
     family: str = "rexnet"
-    """rexnet, rexnetr or rexnet_lite: rexnetr has channels in eights, rexnet_lite neither squeeze-excitation nor SiLU."""
+    """rexnet, rexnetr (channels in eights) or rexnet_lite (neither squeeze-excitation nor SiLU)."""
     size: int | None = None
     """Side of the images in pixels; None: 224, and 192 and 160 beside."""
     batch: int = 1
