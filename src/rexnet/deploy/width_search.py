@@ -118,11 +118,18 @@ class Search:
         least = SMALLEST if best is None else best.hundredths + 1
         if least > bound - 1:
             return None
-        near = [each for each in self._at(image_size_px) if each.hundredths == bound] + ([best] if best else [])
-        macs, shares = self._points(near if len(near) == 2 else self.candidates)
-        slope, base = _affine(macs, shares)
+        slope, base = self._line(best, bound, image_size_px)
         wanted = (_AIM - base) / slope
         return min(max(self._widest_with(wanted, image_size_px), least), bound - 1)
+
+    def _line(self, best: Candidate | None, bound: int, image_size_px: int) -> tuple[float, float]:
+        """Share of the limit by MACs, slope and base: through both neighbours, or through the only one with the slope
+        of all that was measured."""
+        near = [each for each in self._at(image_size_px) if each.hundredths == bound] + ([best] if best else [])
+        if len(near) == 2:
+            return _affine(*self._points(near))
+        slope, base = _affine(*self._points(self.candidates))
+        return slope, near[0].measured.share_of(self.limits) - slope * near[0].macs if near else base
 
     def _points(self, candidates: list[Candidate]) -> tuple[list[float], list[float]]:
         return [each.macs for each in candidates], [each.measured.share_of(self.limits) for each in candidates]
