@@ -40,6 +40,7 @@ class Options:
     """A name that this package and timm share."""
     batch: int = 16
     rounds: int = 5
+    """Two or more, after one that is not counted."""
     threads: int = 2
 
 
