@@ -142,7 +142,7 @@ def _draw(values: dict[str, float], label: str, stem: Path) -> list[Path]:
     for family in dict.fromkeys(published.family for published in PUBLISHED_NETWORKS.values()):
         members = [one for name, one in PUBLISHED_NETWORKS.items() if one.family == family and name in values]
         points = sorted((values[one.name], one.top1_percent, one.label.split()[-1]) for one in members)
-        style = {"color": COLOURS[family], "marker": MARKERS.get(family, "D"), "label": family}
+        style: Any = {"color": COLOURS[family], "marker": MARKERS.get(family, "D"), "label": family}
         panel.plot([x for x, _, _ in points], [y for _, y, _ in points], linewidth=1.2, markersize=5, **style)
         for x, y, text in points:
             panel.annotate(text, (x, y), textcoords="offset points", xytext=(4, -9), fontsize=7)

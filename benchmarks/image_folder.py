@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -48,10 +48,11 @@ class TimmImages(torch.utils.data.Dataset):
     """What a script with timm reads: Pillow, then its evaluation transform."""
 
     def __init__(self, files: list[str], model: torch.nn.Module):
-        import timm.data
+        from timm.data.config import resolve_model_data_config
+        from timm.data.transforms_factory import create_transform
 
         self.files = files
-        self.transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+        self.transform: Any = create_transform(**resolve_model_data_config(model))
 
     def __len__(self) -> int:
         return len(self.files)

@@ -47,7 +47,7 @@ def matrix_gmacs_per_s(precision: Precision, *, size: int = 1536, rounds: int = 
     seconds = []
     for _ in range(2 + rounds):
         start = time.perf_counter()
-        left @ right
+        torch.matmul(left, right)
         seconds.append(time.perf_counter() - start)
     return size**3 / statistics.median(seconds[2:]) / 1e9
 

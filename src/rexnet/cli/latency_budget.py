@@ -1,5 +1,6 @@
 """`rexnet train --latency-budget-ms`: the width is found before the training, which knows nothing of engines."""
 
+import re
 from dataclasses import dataclass, fields, replace
 
 from rexnet.data.option_checks import OptionError, require
@@ -26,14 +27,20 @@ def with_budget(config: TrainConfig) -> BudgetedTrainConfig:
     return BudgetedTrainConfig(**{field.name: getattr(config, field.name) for field in fields(TrainConfig)})
 
 
+def family_of(model: str) -> str | None:
+    """Of "rexnet" or "rexnet_117"; None for a network without a width."""
+    named = re.fullmatch(rf"({'|'.join(FAMILIES)})(?:_[\d.]+)?", model)
+    return named and named[1]
+
+
 def resolved(options: BudgetedTrainConfig) -> TrainConfig:
     """The settings of the training, with the network that was found; shows how. OptionError beside other options that
     decide the width, and in a run of several processes, which would disturb each other."""
     config = TrainConfig(**{field.name: getattr(options, field.name) for field in fields(TrainConfig)})
     if options.latency_budget_ms is None:
         return config
-    family = config.network.model if config.network.model in FAMILIES else config.network.model.rpartition("_")[0]
-    if family not in FAMILIES or config.network.width is not None or config.run.resume is not False:
+    family = family_of(config.network.model)
+    if family is None or config.network.width is not None or config.run.resume is not False:
         allowed = f"--model {', '.join(FAMILIES)}, without --width and --resume"
         raise OptionError(f"--latency-budget-ms decides the width; allowed beside it: {allowed}")
     if process_count() > 1:

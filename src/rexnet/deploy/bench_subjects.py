@@ -71,12 +71,13 @@ def rexnet_subject(model: RexNet, *, name: str, image_size_px: int = 224) -> Sub
 
 def _timm_subject(name: str) -> Subject:
     import timm
+    from timm.data.config import resolve_model_data_config
 
     short = name.removeprefix(TIMM)
     if not timm.is_model(short):
         raise ValueError(f"timm has no network {short!r}; timm.list_models() names those it has")
     model = timm.create_model(short).eval()
-    size_px = timm.data.resolve_model_data_config(model)["input_size"][-1]
+    size_px = resolve_model_data_config(model)["input_size"][-1]
     return Subject(name=name, model=model, image_size_px=size_px, open=lambda engine: _open_timm(model, engine))
 
 
@@ -104,7 +105,7 @@ def _eager(model: nn.Module, engine: Engine) -> Network:
 def exported_by_tracing(model: nn.Module, *, size_px: int = 224) -> bytes:
     """An ONNX file of any network: images (batch, 3, height, width), as far as its layers do not fix them."""
     import_onnx()
-    content = io.BytesIO()
+    content: Any = io.BytesIO()
     axes = {"images": {0: "batch", 2: "height", 3: "width"}}
     with warnings.catch_warnings():
         # The exporter that traces is deprecated, and needs a second where its successor needs many.

@@ -110,7 +110,7 @@ def _impossible(search: Search, engine: str) -> str:
     smallest = min(search.candidates, key=lambda each: (each.macs, each.measured.latency_ms))
     limits, measured = search.limits, smallest.measured
     asked = f"{limits.latency_ms:g} ms" + (f" and {limits.memory_mib:g} MiB" if limits.memory_mib else "")
-    takes = f"{measured.latency_ms:.2f} ms" + (f" and {measured.peak_mib:.0f} MiB" if measured.peak_mib else "")
+    takes = f"{measured.latency_ms:.2f} ms" + (f" and {measured.peak_mib:.0f} MiB" if limits.memory_mib else "")
     at = f"{smallest.image_size_px} px ({engine})"
     return f"no {search.family} stays within {asked} here: {smallest.model}, the smallest, takes {takes} at {at}"
 
