@@ -1,4 +1,5 @@
-"""Writes the tables of README.md and docs/ from results/ and from the models themselves; `--check` only compares."""
+"""Writes the tables and figures of README.md and docs/ from results/ and from the models themselves; `--check` only
+compares the tables."""
 
 import re
 import statistics
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+import deployment_tables
 import records
 import rexnet
 import search_tables
@@ -240,6 +242,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "coco_evaluation": coco_evaluation,
     **study_tables.TABLES,
     **search_tables.TABLES,
+    **deployment_tables.TABLES,
 }
 
 
@@ -259,6 +262,7 @@ def main() -> None:
         sys.exit(f"{names} differ from results/: run python benchmarks/render.py" if stale else 0)
     for page, text in stale.items():
         page.write_text(text)
+    deployment_tables.draw_figures(ROOT / "docs" / "images")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,12 @@ import pytest
 from PIL import Image
 
 from rexnet import cli
+from rexnet.cli.latency_budget import resolved, with_budget
 from rexnet.cli.options import read_options
-from rexnet.training.config import RunConfig, TrainConfig
+from rexnet.data.option_checks import OptionError
+from rexnet.deploy import budget
+from rexnet.deploy.width_search import Measured
+from rexnet.training.config import InputConfig, NetworkConfig, RunConfig, TrainConfig
 from tests.drawings import draw
 
 
@@ -75,6 +80,22 @@ def test_a_flag_means_the_same_whatever_the_run_to_resume_has(words, saved):
     for word in words:
         name = word.removeprefix("--").removeprefix("no-").replace("-", "_")
         assert getattr(run, name) != word.startswith("--no-")
+
+
+def test_a_latency_decides_the_width_that_is_trained(monkeypatch, capsys):
+    def fit_at_once(config, fit=budget.fit_budget):
+        return fit(config, lambda name, size_px: Measured(latency_ms=float(name.rpartition("_")[2]) / 10))
+
+    monkeypatch.setattr(budget, "fit_budget", fit_at_once)
+    asked = TrainConfig(input=InputConfig(image_size=32), network=NetworkConfig(model="rexnet_lite_100", stem_stride=1))
+    options = replace(with_budget(asked), latency_budget_ms=12.0)
+    network = resolved(options).network
+    assert network.model in [f"rexnet_lite_{hundredths}" for hundredths in range(114, 121)] and network.stem_stride == 1
+    assert f"{network.model} at 32 px is the widest" in capsys.readouterr().out
+    assert resolved(with_budget(asked)) == asked
+    for wrong in (NetworkConfig(model="rexnet", width=0.7), NetworkConfig(model="rexnet_plain")):
+        with pytest.raises(OptionError, match="--latency-budget-ms decides the width; allowed beside it: --model rexn"):
+            resolved(replace(options, network=wrong))
 
 
 def test_help_and_version_are_quick_and_name_every_command(tmp_path):

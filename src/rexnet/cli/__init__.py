@@ -32,6 +32,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "search run": search.run,
     "search report": search.report,
     "search export": search.export,
+    "bench": deploy.bench,
+    "fit-budget": deploy.fit_budget,
     "models": networks.models,
 }
 

@@ -102,6 +102,11 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def process_count() -> int:
+    """Of the run: 1 unless torchrun started this process."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[World]:
     """This process's place in the run that torchrun describes, or alone. `device`: auto, cpu, cuda, cuda:N or mps.
@@ -110,7 +115,7 @@ def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[Wor
     the end of the parent process does, as that of torchrun always. ValueError for a device this machine does not have,
     LostProcessError where another process of the run ends early.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = process_count()
     rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
     chosen = choose_device(device, local_rank)
     if chosen.type == "cuda":

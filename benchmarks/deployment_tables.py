@@ -1,0 +1,153 @@
+"""Tables and figures of benchmarks/deployment.py and benchmarks/image_folder.py."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import records
+from markdown_tables import table_if_any
+from published_networks import PUBLISHED_NETWORKS
+from rexnet.data.figure_files import write_figure
+
+Row = dict[str, Any]
+MARKERS = {"ReXNet": "o", "ReXNet-lite": "s", "EfficientNet": "^", "EfficientNet-lite": "v"}
+COLOURS = {
+    "ReXNet": "#d62728",
+    "ReXNet-lite": "#ff7f0e",
+    "EfficientNet": "#1f77b4",
+    "EfficientNet-lite": "#17becf",
+    "MobileNetV3": "#2ca02c",
+    "MobileNetV4": "#9467bd",
+}
+
+
+def newest(name: str) -> dict[tuple[str, str, str, int], Row]:
+    """The last row of each (network, engine, precision, batch)."""
+    return {(row["model"], row["backend"], row["precision"], row["batch"]): row for row in records.read(name)}
+
+
+def networks() -> str:
+    """Each network at the resolution of its published accuracy."""
+    rows = newest("deployment_cpu")
+    cells = []
+    for name, published in PUBLISHED_NETWORKS.items():
+        found = [rows.get((name, "openvino", *key)) for key in _SETTINGS]
+        counted = next((row for row in found if row), None)
+        if counted is None:
+            continue
+        cells.append(
+            [
+                published.label,
+                str(published.image_size_px),
+                f"{counted['parameters'] / 1e6:.1f} / {counted['macs'] / 1e9:.2f}",
+                f"{published.top1_percent}",
+                *(_figure(row, "median_ms" if batch == 1 else "images_per_s") for row, (_, batch) in _paired(found)),
+            ]
+        )
+    header = ["network", "px", "parameters, M / MACs, G", "top-1, % (published)", "batch 1, ms (fp32)"]
+    header += ["batch 1, ms (bf16)", "batch 16, images/s (fp32)", "batch 16, images/s (bf16)"]
+    return table_if_any(header, cells)
+
+
+_SETTINGS = (("fp32", 1), ("bf16", 1), ("fp32", 16), ("bf16", 16))
+
+
+def _paired(found: list[Row | None]) -> list[tuple[Row | None, tuple[str, int]]]:
+    return list(zip(found, _SETTINGS, strict=True))
+
+
+def _figure(row: Row | None, what: str) -> str:
+    return "" if row is None else f"{row[what]:.1f}"
+
+
+def peers() -> str:
+    """Engines side by side: ours and timm's."""
+    cells = [
+        [
+            f"`{row['model']}`",
+            f"{row['backend']} {row['precision']}",
+            str(row["batch"]),
+            f"{row['median_ms']:.1f} ({row['quartiles_ms'][0]:.1f} to {row['quartiles_ms'][1]:.1f})",
+            f"{row['p95_ms']:.1f}",
+            f"{row['images_per_s']:.1f}",
+            "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}",
+        ]
+        for row in newest("peers_cpu").values()
+    ]
+    header = ["network", "engine", "batch", "ms (quartiles)", "p95, ms", "images/s", "peak memory, MiB"]
+    return table_if_any(header, cells)
+
+
+def ratios() -> str:
+    """Ours over the best peer at the same precision; below 1 is slower."""
+    rows = newest("peers_cpu")
+    cells = []
+    for ours, theirs in (("rexnet_100", "timm/rexnet_100"), ("rexnet_lite_100", "timm/efficientnet_lite0")):
+        for precision, batch in _SETTINGS:
+            mine, peer = _fastest(rows, ours, precision, batch), _fastest(rows, theirs, precision, batch)
+            if mine is None or peer is None:
+                continue
+            names = (f"`{ours}`, {mine['backend']}", f"`{theirs}`, {peer['backend']}")
+            times = (f"{mine['median_ms']:.1f}", f"{peer['median_ms']:.1f}")
+            ratio = f"{peer['median_ms'] / mine['median_ms']:.2f}"
+            cells.append([f"{precision}, batch {batch}", names[0], times[0], names[1], times[1], ratio])
+    return table_if_any(["", "ours", "ms", "best of timm's", "ms", "times as fast"], cells)
+
+
+def _fastest(rows: dict[tuple[str, str, str, int], Row], model: str, precision: str, batch: int) -> Row | None:
+    found = [row for key, row in rows.items() if (key[0], key[2], key[3]) == (model, precision, batch)]
+    return min(found, key=lambda row: row["median_ms"], default=None)
+
+
+def image_folder() -> str:
+    """The newest row of benchmarks/image_folder.py."""
+    found = records.read("image_folder_cpu")[-1:]
+    cells = [
+        [name, f"{rates[1]:.1f} ({rates[0]:.1f} to {rates[2]:.1f})"]
+        for row in found
+        for name, rates in row["images_per_s"].items()
+    ]
+    return table_if_any(["folder of JPEG files, decoding included", "images/s (quartiles)"], cells)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "deployment": networks,
+    "peers": peers,
+    "peer_ratios": ratios,
+    "image_folder": image_folder,
+}
+
+
+def draw_figures(folder: Path) -> list[Path]:
+    """Published accuracy against measured latency (batch 1, OpenVINO fp32) and against counted MACs; nothing while no
+    network was measured."""
+    rows = {key[0]: row for key, row in newest("deployment_cpu").items() if key[1:] == ("openvino", "fp32", 1)}
+    if not rows:
+        return []
+    latency = {name: row["median_ms"] for name, row in rows.items()}
+    macs = {name: row["macs"] / 1e9 for name, row in rows.items()}
+    device = next(iter(rows.values()))
+    said = f"ms an image, OpenVINO fp32, {device['device']}, {device['threads']} threads"
+    return [
+        *_draw(latency, said, folder / "accuracy_latency"),
+        *_draw(macs, "multiply-accumulates, G", folder / "accuracy_flops"),
+    ]
+
+
+def _draw(values: dict[str, float], label: str, stem: Path) -> list[Path]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    panel = figure.subplots()
+    for family in dict.fromkeys(published.family for published in PUBLISHED_NETWORKS.values()):
+        members = [one for name, one in PUBLISHED_NETWORKS.items() if one.family == family and name in values]
+        points = sorted((values[one.name], one.top1_percent, one.label.split()[-1]) for one in members)
+        style: Any = {"color": COLOURS[family], "marker": MARKERS.get(family, "D"), "label": family}
+        panel.plot([x for x, _, _ in points], [y for _, y, _ in points], linewidth=1.2, markersize=5, **style)
+        for x, y, text in points:
+            panel.annotate(text, (x, y), textcoords="offset points", xytext=(4, -9), fontsize=7)
+    panel.set_xlabel(label)
+    panel.set_ylabel("ImageNet-1k top-1, % (published)")
+    panel.grid(alpha=0.25)
+    panel.legend(fontsize=8)
+    return write_figure(figure, stem)

@@ -1,0 +1,126 @@
+"""Images a second over a folder of JPEG files, decoding included: the Predictor beside timm's transforms in PyTorch's
+loader with ONNX Runtime; rounds in which all take turns, and the ratio within a round.
+
+The network has random weights; what it says does not change how long it takes.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from PIL import Image
+from torch import Tensor
+
+import records
+import rexnet
+from rexnet.data.decode import find_images
+from rexnet.data.transforms import Preprocess
+from rexnet.deploy.backends import Engine, open_graph
+from rexnet.deploy.bench_subjects import exported_by_tracing
+from rexnet.deploy.machine import engine_versions
+from rexnet.deploy.runtime import Predictor
+from rexnet.training.checkpoint import pack, save
+
+NAME = "image_folder_cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """`python benchmarks/image_folder.py FOLDER`"""
+
+    folder: Annotated[str, tyro.conf.Positional]
+    images: int = 200
+    """Of the folder, spread evenly."""
+    model: str = "rexnet_100"
+    """A name that this package and timm share."""
+    batch: int = 16
+    rounds: int = 5
+    """Two or more, after one that is not counted."""
+    threads: int = 2
+
+
+class TimmImages(torch.utils.data.Dataset):
+    """What a script with timm reads: Pillow, then its evaluation transform."""
+
+    def __init__(self, files: list[str], model: torch.nn.Module):
+        from timm.data.config import resolve_model_data_config
+        from timm.data.transforms_factory import create_transform
+
+        self.files = files
+        self.transform: Any = create_transform(**resolve_model_data_config(model))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        with Image.open(self.files[index]) as image:
+            return self.transform(image.convert("RGB"))
+
+
+def ours(files: list[str], options: Options) -> Callable[[], int]:
+    model = rexnet.create_model(options.model)
+    content = pack(model, {}, classes=tuple(map(str, range(model.num_classes))), preprocess=Preprocess())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.pt")
+        save(path, content)
+        predictor = Predictor.load(path)
+    return lambda: sum(1 for _ in predictor.stream(files, top_k=1))
+
+
+def timms(files: list[str], options: Options, *, workers: int) -> Callable[[], int]:
+    import timm
+
+    model = timm.create_model(options.model).eval()
+    network = open_graph(exported_by_tracing(model), Engine(backend="onnxruntime", threads=options.threads))
+    images = TimmImages(files, model)
+
+    def run() -> int:
+        loader = torch.utils.data.DataLoader(images, batch_size=options.batch, num_workers=workers)
+        return sum(len(network(batch).softmax(dim=1).argmax(dim=1)) for batch in loader)
+
+    return run
+
+
+def measure(options: Options) -> dict[str, object]:
+    found = find_images((options.folder,))
+    step = max(len(found) // options.images, 1)
+    files = [str(path) for path in found[::step][: options.images]]
+    contenders = {
+        "ours": ours(files, options),
+        "timm, 2 loader processes": timms(files, options, workers=2),
+        "timm, no loader process": timms(files, options, workers=0),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(1 + options.rounds):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            count = run()
+            if number:
+                rates[name].append(count / (time.perf_counter() - start))
+    peers = [max(each) for each in zip(*(rates[name] for name in list(contenders)[1:]), strict=True)]
+    ratios = [mine / best for mine, best in zip(rates["ours"], peers, strict=True)]
+    return {
+        "model": options.model,
+        "images": len(files),
+        "batch": options.batch,
+        "rounds": options.rounds,
+        "images_per_s": {name: records.quartiles(each) for name, each in rates.items()},
+        "ratio_to_best_peer": records.quartiles(ratios),
+    }
+
+
+def main() -> None:
+    options = tyro.cli(Options, description=__doc__)
+    torch.set_num_threads(options.threads)
+    row = measure(options)
+    print(row)
+    print(f"appended to {records.append(NAME, {**row, **records.provenance('cpu'), **engine_versions()})}")
+
+
+if __name__ == "__main__":
+    main()

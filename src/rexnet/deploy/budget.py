@@ -1,0 +1,152 @@
+"""Width for a budget: the widest network that is fast enough on the machine at hand."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+
+from rexnet.data.option_checks import require
+from rexnet.deploy.backends import PRECISIONS, Backend, Engine, Precision, open_network
+from rexnet.deploy.latency import interleaved_ms, spread_of
+from rexnet.deploy.machine import peak_mib_of_process
+from rexnet.deploy.width_search import Candidate, Limits, Measure, Measured, Search
+from rexnet.models.variants import FAMILIES, create_model
+
+logger = logging.getLogger(__name__)
+
+SIZES_PX = (224, 192, 160)
+"""What is looked at where no size is asked for. The published networks are all meant for the first."""
+_AUTOMATIC: tuple[Backend, ...] = ("openvino", "onnxruntime", "torch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetConfig:
+    """Finds the widest network that stays within a latency on this machine."""
+
+    latency_ms: float
+    """Longest time of a call, its median."""
+    memory_mb: float | None = None
+    """Most memory of a process that only runs the network, libraries included, in MiB."""
+    family: str = "rexnet"
+    """rexnet, rexnetr (channels in eights) or rexnet_lite (neither squeeze-excitation nor SiLU)."""
+    size: int | None = None
+    """Side of the images in pixels; None: 224, and 192 and 160 beside."""
+    batch: int = 1
+    """Images a call."""
+    backend: Backend | Literal["auto"] = "auto"
+    """The engine; auto: the installed one that is fastest at width 1.0."""
+    precision: Precision = "fp32"
+    """What to compute in."""
+    threads: int | None = None
+    """CPU threads; None leaves the engine's choice."""
+    num_classes: int = 1000
+    """Outputs of the network."""
+    stem_stride: int = 2
+    """As of rexnet train."""
+    rounds: int = 40
+    """Calls that are counted for each network, after five that are not."""
+
+    def __post_init__(self) -> None:
+        require(self.family in FAMILIES, "family", self.family, ", ".join(FAMILIES))
+        for name in ("latency_ms", "memory_mb"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, value, "above 0")
+        for name in ("size", "threads", "batch", "num_classes"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, value, "1 or more")
+        require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")
+        require(self.rounds >= 2, "rounds", self.rounds, "2 or more")
+        if self.backend != "auto":
+            Engine(backend=self.backend, precision=self.precision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetFit:
+    """What was found, and on the way."""
+
+    chosen: Candidate
+    others: tuple[Candidate, ...]
+    """The widest at other image sizes."""
+    candidates: tuple[Candidate, ...]
+    """All that were measured, in order."""
+    engine: str
+
+    @property
+    def train_command(self) -> str:
+        return f"rexnet train DATA --model {self.chosen.model} --image-size {self.chosen.image_size_px}"
+
+
+def fit_budget(config: BudgetConfig, measure: Measure | None = None) -> BudgetFit:
+    """The widest network within the limits, at the largest size where there is one; measured with `measure` if given.
+
+    ValueError, with the smallest network's cost, where there is none at all.
+    """
+    engine = "given" if measure else None
+    if measure is None:
+        chosen_engine = _engine(config)
+        engine = f"{chosen_engine.backend} {chosen_engine.precision}"
+        measure = partial(_measure, config=config, engine=chosen_engine)
+    search = Search(
+        family=config.family,
+        limits=Limits(latency_ms=config.latency_ms, memory_mib=config.memory_mb),
+        measure=measure,
+        stem_stride=config.stem_stride,
+        num_classes=config.num_classes,
+        candidates=[],
+    )
+    sizes = (config.size,) if config.size else SIZES_PX
+    found = [best for size_px in sizes if (best := search.widest(size_px))]
+    assert engine is not None
+    if not found:
+        raise ValueError(_impossible(search, engine))
+    return BudgetFit(chosen=found[0], others=tuple(found[1:]), candidates=tuple(search.candidates), engine=engine)
+
+
+def _impossible(search: Search, engine: str) -> str:
+    smallest = min(search.candidates, key=lambda each: (each.macs, each.measured.latency_ms))
+    limits, measured = search.limits, smallest.measured
+    asked = f"{limits.latency_ms:g} ms" + (f" and {limits.memory_mib:g} MiB" if limits.memory_mib else "")
+    takes = f"{measured.latency_ms:.2f} ms" + (f" and {measured.peak_mib:.0f} MiB" if limits.memory_mib else "")
+    at = f"{smallest.image_size_px} px ({engine})"
+    return f"no {search.family} stays within {asked} here: {smallest.model}, the smallest, takes {takes} at {at}"
+
+
+def _engine(config: BudgetConfig) -> Engine:
+    if config.backend != "auto":
+        return Engine(backend=config.backend, precision=config.precision, threads=config.threads)
+    engines = [
+        Engine(backend=backend, precision=config.precision, threads=config.threads)
+        for backend in _AUTOMATIC
+        if config.precision in PRECISIONS[backend] and find_spec(backend)
+    ]
+    size_px = config.size or SIZES_PX[0]
+    calls = {engine: _call(f"{config.family}_100", size_px, config=config, engine=engine) for engine in engines}
+    times = interleaved_ms(calls, rounds=5, calls_per_turn=2)
+    fastest = min(times, key=lambda engine: spread_of(times[engine]).median_ms)
+    logger.info("%s is the fastest engine here in %s", fastest.backend, fastest.precision)
+    return fastest
+
+
+def _call(name: str, image_size_px: int, *, config: BudgetConfig, engine: Engine) -> Callable[[], object]:
+    model = create_model(name, stem_stride=config.stem_stride, num_classes=config.num_classes)
+    return partial(open_network(model, engine), torch.randn(config.batch, 3, image_size_px, image_size_px))
+
+
+def _measure(name: str, image_size_px: int, *, config: BudgetConfig, engine: Engine) -> Measured:
+    call = _call(name, image_size_px, config=config, engine=engine)
+    median_ms = spread_of(interleaved_ms({name: call}, rounds=config.rounds, warm_up=5)[name]).median_ms
+    peak_mib = None
+    if config.memory_mb is not None:
+        peak_mib = peak_mib_of_process(_run_twice, name, image_size_px, config, engine)
+    logger.info("%s at %d px: %.2f ms", name, image_size_px, median_ms)
+    return Measured(latency_ms=median_ms, peak_mib=peak_mib)
+
+
+def _run_twice(name: str, image_size_px: int, config: BudgetConfig, engine: Engine) -> None:
+    call = _call(name, image_size_px, config=config, engine=engine)
+    for _ in range(2):
+        call()

@@ -1,0 +1,98 @@
+import json
+
+import pytest
+import torch
+
+from rexnet.data.option_checks import OptionError
+from rexnet.data.transforms import Preprocess
+from rexnet.deploy.backends import Engine
+from rexnet.deploy.bench import BenchConfig, bench
+from rexnet.deploy.bench_subjects import find_subject
+from rexnet.deploy.exported_file import ExportedFile
+from rexnet.deploy.latency import interleaved_ms, spread_of
+from rexnet.deploy.machine import peak_mib_of_process
+from rexnet.deploy.onnx_graph import onnx_graph
+from rexnet.models.folding import folded
+from rexnet.models.variants import create_model
+from tests.models.test_folding import with_statistics
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    model = create_model("rexnet_010", num_classes=3)
+    preprocess = Preprocess(image_size_px=32)
+    graph = onnx_graph(folded(model), pixels=preprocess)
+    ExportedFile(classes=(), preprocess=preprocess, config=model.config, pixels=True).put_into_onnx(graph)
+    path = tmp_path_factory.mktemp("exported") / "small.onnx"
+    path.write_bytes(graph.SerializeToString())
+    return str(path)
+
+
+def test_every_combination_that_exists_has_a_row_whose_figures_agree(exported, tmp_path):
+    config = BenchConfig(
+        models=("rexnet_010", exported),
+        backends=("torch", "onnxruntime"),
+        precisions=("fp32", "bf16"),
+        batch=(1, 2),
+        image_size=32,
+        threads=1,
+        rounds=2,
+        memory=False,
+        output=str(tmp_path / "bench.json"),
+        plot=str(tmp_path / "bench.png"),
+    )
+    rows = bench(config)
+    engines = [
+        ("torch", "fp32"),
+        ("torch", "bf16"),
+        ("onnxruntime", "fp32"),
+    ]
+    expected = [(name, *engine, batch) for name in config.models for engine in engines for batch in (1, 2)]
+    graphs = [row for row in expected if row[0] != exported or row[1] != "torch"]
+    assert [(row.model, row.backend, row.precision, row.batch) for row in rows] == graphs
+    for row in rows:
+        low, high = row.quartiles_ms
+        assert 0 < low <= row.median_ms <= high <= row.p95_ms
+        assert row.images_per_s == pytest.approx(1e3 * row.batch / row.median_ms)
+    written = json.loads((tmp_path / "bench.json").read_text())
+    assert {"processor", "torch", "onnxruntime", "openvino", "commit"} <= written["machine"].keys()
+    assert [row["median_ms"] for row in written["rows"]] == pytest.approx([row.median_ms for row in rows], rel=1e-4)
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG") and (tmp_path / "bench.svg").exists()
+
+
+def test_what_cannot_be_measured_is_refused(exported):
+    with pytest.raises(ValueError, match="timm has no network 'rexnet_999'"):
+        find_subject("timm/rexnet_999")
+    with pytest.raises(OptionError, match="none of the networks runs with torch in fp32"):
+        bench(BenchConfig(models=(exported,), backends=("torch",), precisions=("fp32",)))
+    with pytest.raises(OptionError, match="--batch is"):
+        BenchConfig(batch=(0,))
+
+
+def test_timms_networks_say_in_every_engine_what_they_say_eagerly():
+    subject = find_subject("timm/mobilenetv3_small_050")
+    with_statistics(subject.model)
+    images = torch.randn(2, 3, 64, 64)
+    eager = subject.open(Engine(threads=1))(images)
+    assert eager.abs().max() > 0
+    for backend in ("onnxruntime", "openvino"):
+        found = subject.open(Engine(backend=backend, threads=1))(images)
+        torch.testing.assert_close(found, eager, rtol=1e-3, atol=1e-3 * float(eager.abs().max()))
+    subject.open(Engine(precision="bf16", threads=1))
+    assert next(subject.model.parameters()).dtype == torch.float32
+
+
+def test_calls_take_turns_and_the_first_of_a_turn_is_not_counted():
+    order = []
+    times = interleaved_ms(
+        {name: lambda name=name: order.append(name) for name in "ab"}, rounds=3, warm_up=1, calls_per_turn=2
+    )
+    assert order == list("aaabbb" * 4)
+    assert {name: len(each) for name, each in times.items()} == {"a": 6, "b": 6}
+    spread = spread_of([float(value) for value in range(101)])
+    assert (spread.quartiles_ms, spread.median_ms, spread.p95_ms) == ((25.0, 75.0), 50.0, 95.0)
+
+
+def test_peak_memory_is_that_of_a_new_process():
+    found = [peak_mib_of_process(bytearray, size * 2**20) for size in (1, 201)]
+    assert None in found or 150 < found[1] - found[0] < 250
