@@ -114,8 +114,6 @@ class OnnxRuntimeNetwork:
         options.log_severity_level = 3
         if engine.threads_of_a_call:
             options.intra_op_num_threads = engine.threads_of_a_call
-        # Threads that wait in a loop keep a core from whatever else runs: half again as slow beside another process.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 
