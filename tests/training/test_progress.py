@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from rexnet.training.progress import EpochProgress
+from rexnet.training.progress import EpochProgress, speed_text
 
 
 def test_counts_images_means_and_waiting(capsys):
@@ -45,3 +45,7 @@ def test_a_bar_in_a_terminal_shows_what_was_promised(monkeypatch):
         progress._bar.refresh()
     for words in ("epoch 2/9", "4/4", "images/s", "loss 0.25", "top1 87.5", "waiting for data"):
         assert words in screen.getvalue(), words
+
+
+def test_a_slow_run_has_a_speed_too():
+    assert [speed_text(speed) for speed in (0.078, 1.26, 31.4)] == ["0.08 images/s", "1.3 images/s", "31 images/s"]

@@ -56,7 +56,8 @@ def train(config: DetectTrainConfig) -> dict[str, Any]:
             raise ValueError("the training images have no object, from which nothing can be learned")
         if config.goal == "mask_ap" and not sets.val.has_masks:
             raise ValueError(
-                "the validation images have boxes but no masks, by which Mask R-CNN's best epoch is chosen"
+                "the validation images have boxes but no masks, by which Mask R-CNN's best epoch is chosen; "
+                "--detector faster_rcnn and ssdlite need none"
             )
         torch.manual_seed(config.run.seed)
         resumes = config.run.resume and RunFolder(folder_to_resume(config)).has_checkpoint

@@ -18,7 +18,7 @@ from rexnet.training.discarded_steps import note_discarded
 from rexnet.training.distributed import World
 from rexnet.training.interruption import Stopped
 from rexnet.training.optimization import LearningRate, Updater
-from rexnet.training.progress import EpochProgress
+from rexnet.training.progress import EpochProgress, speed_text
 from rexnet.training.run_folder import RunFolder
 from rexnet.training.tensorboard_events import EventLog
 
@@ -268,7 +268,7 @@ def _train_figures(progress: EpochProgress, world: World) -> dict[str, float]:
     names = list(progress.sums)
     totals = world.sum(torch.tensor([*progress.sums.values(), progress.images], dtype=torch.float64)).tolist()
     means = {f"train_{name}": total / totals[-1] for name, total in zip(names, totals[:-1], strict=True)}
-    speed = {"images_per_second": round(totals[-1] / progress.seconds, 1), "wait_share": round(progress.wait_share, 4)}
+    speed = {"images_per_second": round(totals[-1] / progress.seconds, 3), "wait_share": round(progress.wait_share, 4)}
     return means | speed
 
 
@@ -278,5 +278,5 @@ def _log(row: dict[str, Any], best: dict[str, Any], *, epochs: int, task: Task) 
     if task.told is not None:
         told = [name for name in told if name == "train_loss" or name.removeprefix("val_") in task.told]
     figures = "  ".join(f"{name} {row[name]:.4g}" for name in told)
-    speed = f"{row['images_per_second']:.0f} images/s, {row['wait_share']:.0%} waiting for data"
+    speed = f"{speed_text(row['images_per_second'])}, {row['wait_share']:.0%} waiting for data"
     logger.info("epoch %d/%d  %s  best %s %.4g  (%s)", row["epoch"], epochs, figures, key, best[key], speed)

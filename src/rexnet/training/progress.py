@@ -11,6 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 Item = TypeVar("Item")
 
 
+def speed_text(images_per_second: float) -> str:
+    """Never 0 for a run that is only slow: detectors on a CPU may need seconds for an image."""
+    digits = 0 if images_per_second >= 10 else 1 if images_per_second >= 1 else 2
+    return f"{images_per_second:.{digits}f} images/s"
+
+
 class EpochProgress:
     """Times one pass over batches and draws its bar: images/s, averages so far, time left, share of time spent waiting.
 
@@ -73,7 +79,7 @@ class EpochProgress:
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value * images
         shown = "  ".join(f"{name} {value:.4g}" for name, value in self.means().items())
-        figures = f"{self.images_per_second:.0f} images/s  {shown}  waiting for data {self.wait_share:.0%}"
+        figures = f"{speed_text(self.images_per_second)}  {shown}  waiting for data {self.wait_share:.0%}"
         self._bar.update(self._task, advance=1, figures=figures)
 
     @property

@@ -84,8 +84,9 @@ class TestVoc:
         voc_lists(source, train="\n".join(names))
         found = convert(source, tmp_path / "out")
         assert found.images["train"] == 2 and found.boxes["train"] == 4
-        assert len(found.left_out) == 9
+        assert len(found.left_out) == 10
         for name, said in [
+            ("Annotations:", "lack 1 of 7 files, such as 000002.xml"),
             ("000004.xml: object 1 (x)", "without area"),
             ("000004.xml: object 2", "no name"),
             ("000004.xml: object 3 (y)", "numbers"),
@@ -97,6 +98,12 @@ class TestVoc:
             ("secret.xml", "no such file"),
         ]:
             assert any(name in line and said in line for line in found.left_out), (name, found.left_out)
+
+    def test_listed_names_may_have_blanks(self, source, tmp_path):
+        voc_image(source, "my photo (1)", voc_object())
+        voc_lists(source, train="000001  1\nmy photo (1)\n000002 -1\n")
+        found = convert(source, tmp_path / "out")
+        assert found.images == {"train": 3, "val": 1} and found.left_out == []
 
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp037"])
     def test_declarations_are_refused(self, source, tmp_path, encoding):

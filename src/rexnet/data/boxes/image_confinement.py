@@ -36,7 +36,7 @@ class Confinement:
     def path(self, name: str) -> str:
         """The file, links followed. Raises ValueError where it lies outside."""
         if os.path.isabs(name) or "\0" in name or ".." in name.replace("\\", "/").split("/"):
-            self._refuse(name, "which is not a plain name below it")
+            self._refuse(name, "which is absolute or has .. or a zero byte in it")
         folder, file = os.path.split(os.path.join(self._folder, name))
         if folder not in self._checked_folders:
             self._checked_folders[folder] = os.path.realpath(folder)

@@ -70,7 +70,10 @@ class TrainDetectionBatches:
         if len(images) < world_size:
             raise ValueError(f"{len(images)} training images for {world_size} processes, but each needs one or more")
         if masks and not images.has_masks:
-            raise ValueError("the training images have boxes but no masks, which Mask R-CNN learns from")
+            raise ValueError(
+                "the training images have boxes but no masks, which Mask R-CNN learns from; "
+                "--detector faster_rcnn and ssdlite need none"
+            )
         self.num_images = len(images)
         self.skipped: list[str] = []
         wide = images.width_px >= images.height_px

@@ -27,7 +27,9 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
     """
     pictures = {Path(path).stem: path for path in image_files(folder / _IMAGES)}
     found = BoxedImages(classes=())
-    for side, names in _names_by_side(folder).items():
+    names_by_side = _names_by_side(folder)
+    _note_unlisted(folder, names_by_side, found.left_out)
+    for side, names in names_by_side.items():
         images = [_read_image(folder, name, pictures, found.left_out) for name in names]
         found.sides[side] = _with_sizes([image for image in images if image], found.left_out, workers)
     classes = {box.name for images in found.sides.values() for image in images for box in image.boxes}
@@ -44,8 +46,24 @@ def _names_by_side(folder: Path) -> dict[Side | None, list[str]]:
         if file is None:
             return {None: sorted(path.stem for path in (folder / _ANNOTATIONS).glob("*.xml"))}
         lines = file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-        lists[side] = list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
+        lists[side] = list(dict.fromkeys(_listed_name(folder, line) for line in lines if line.strip()))
     return lists
+
+
+def _listed_name(folder: Path, line: str) -> str:
+    """Lists of one class have 1, 0 or -1 after the name; a name may have blanks itself."""
+    whole, first = line.strip(), line.split()[0]
+    return whole if Path(whole).name == whole and (folder / _ANNOTATIONS / f"{whole}.xml").is_file() else first
+
+
+def _note_unlisted(folder: Path, names_by_side: dict[Side | None, list[str]], left_out: list[str]) -> None:
+    there = {path.stem for path in (folder / _ANNOTATIONS).glob("*.xml")}
+    unlisted = sorted(there.difference(*names_by_side.values()))
+    if unlisted:
+        left_out.append(
+            f"{printable(folder / _ANNOTATIONS)}: the lists used for train and val lack {len(unlisted):,} of "
+            f"{len(there):,} files, such as {printable(unlisted[0])}.xml"
+        )
 
 
 def _read_image(folder: Path, name: str, pictures: dict[str, str], left_out: list[str]) -> BoxedImage | None:
