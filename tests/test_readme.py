@@ -17,6 +17,11 @@ SMALL_DETECTION = {
     "demo": ["--images", "8", "--size-px", "64"],
     "train": ["--model", "rexnet_010", "--min-size", "64", "--epochs", "1", "--batch-size", "4", "--threads", "1"],
 }
+SMALL_DEPLOYMENT = {
+    "quantize": ["--max-drop", "100"],
+    "bench": ["--rounds", "2", "--image-size", "32", "--batch", "1", "--backends", "onnxruntime", "--no-memory"],
+    "fit-budget": ["--size", "32", "--backend", "onnxruntime"],
+}
 SMALL_SEARCH = ["--candidates", "3", "--comparisons", "0", "--epochs", "1", "--warmup-epochs", "0", "--batch-size", "8"]
 
 
@@ -44,6 +49,7 @@ def test_commands_and_python_run(tmp_path):
     lines = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(line) for line in lines if line.startswith("rexnet ")]
     words = {"train", "data", "validate", "report", "predict", "detect", "study", "search"}
+    words |= {"export", *SMALL_DEPLOYMENT}
     assert {command[1] for command in commands} == words
     for command in commands:
         if "rexnet_100.nav_in1k" in command:
@@ -56,6 +62,7 @@ def test_commands_and_python_run(tmp_path):
         small = SMALL if command[1] == "train" and "--resume" not in command else []
         if "--networks" in command:
             small = ["--networks", "50", "--ratios", "0.5", "--smallest-size", "10", "--largest-size", "20"]
+        small = SMALL_DEPLOYMENT.get(command[1], small)
         if command[1:3] == ["search", "run"]:
             small = SMALL_SEARCH
         # MobileNetV2 breaks the principles, which `advise` says in its exit code too.

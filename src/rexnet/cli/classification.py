@@ -9,7 +9,7 @@ from rexnet.cli.tables import new_table, percent, show
 
 def train(arguments: Sequence[str]) -> None:
     """Train a classifier on a folder of images"""
-    from rexnet.cli.latency_budget import BudgetedTrainConfig, resolved, with_budget
+    from rexnet.cli.latency_budget import BudgetedTrainConfig, resolved, with_budget, without_budget
     from rexnet.training import classify
     from rexnet.training.distributed import is_main_process
     from rexnet.training.recipes import FIRST_LOOK, named, starting_point
@@ -18,7 +18,7 @@ def train(arguments: Sequence[str]) -> None:
     arguments = translate(arguments)
     asked, unknown = read_ahead("train", BudgetedTrainConfig, arguments, default=with_budget(FIRST_LOOK))
     try:
-        start = starting_point(asked)
+        start = starting_point(without_budget(asked))
     except ValueError:
         if not unknown:
             raise

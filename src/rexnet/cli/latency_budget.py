@@ -27,6 +27,10 @@ def with_budget(config: TrainConfig) -> BudgetedTrainConfig:
     return BudgetedTrainConfig(**{field.name: getattr(config, field.name) for field in fields(TrainConfig)})
 
 
+def without_budget(config: BudgetedTrainConfig) -> TrainConfig:
+    return TrainConfig(**{field.name: getattr(config, field.name) for field in fields(TrainConfig)})
+
+
 def family_of(model: str) -> str | None:
     """Of "rexnet" or "rexnet_117"; None for a network without a width."""
     named = re.fullmatch(rf"({'|'.join(FAMILIES)})(?:_[\d.]+)?", model)
@@ -36,7 +40,7 @@ def family_of(model: str) -> str | None:
 def resolved(options: BudgetedTrainConfig) -> TrainConfig:
     """The settings of the training, with the network that was found; shows how. OptionError beside other options that
     decide the width, and in a run of several processes, which would disturb each other."""
-    config = TrainConfig(**{field.name: getattr(options, field.name) for field in fields(TrainConfig)})
+    config = without_budget(options)
     if options.latency_budget_ms is None:
         return config
     family = family_of(config.network.model)
