@@ -52,7 +52,7 @@ def import_openvino() -> Any:
 
 def choose_format(path: str, asked: Format | None) -> Format:
     """`asked`, or what the ending of `path` says. OptionError where they differ or neither says."""
-    endings = {ending: name for name, ending in ENDINGS.items()}
+    endings: dict[str, Format] = {ending: name for name, ending in ENDINGS.items()}
     guessed = endings.get(Path(path).suffix)
     known = ", ".join(f"{ending} ({name})" for ending, name in endings.items())
     require(guessed is not None, "output", printable(path), f"names that end in {known}")

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,8 +19,8 @@ from rexnet.data.sample_pictures import sample_pictures
 from rexnet.data.transforms import Preprocess
 from rexnet.deploy.backends import CHANNEL_MULTIPLE
 from rexnet.deploy.exported_file import ExportedFile
-from rexnet.deploy.graph_check import TOLERANCE, largest_difference, sizes_px
-from rexnet.deploy.graph_writing import WRITERS
+from rexnet.deploy.graph_check import TOLERANCE, largest_difference
+from rexnet.deploy.graph_writing import WRITERS, compared_px
 from rexnet.deploy.onnx_graph import Output
 from rexnet.models.folding import folded
 from rexnet.models.padding import padded
@@ -144,13 +145,14 @@ def export(
         raise OptionError(f"--pixels is on, but {model.name} takes {model.config.in_channels} channels; allowed: 3")
     pictures = sample_pictures(options.verify)
     eager = deepcopy(model).cpu().float().eval()
-    writer = WRITERS[choose_format(str(path), options.format)]
+    kind = choose_format(str(path), options.format)
+    writer, sizes_px = WRITERS[kind], compared_px(kind, described)
     with made_aside(path) as inside:
         run = writer.write(_prepared(eager, options), described, inside)
-        difference = run and largest_difference(run, eager, described, pictures, any_shape=writer.any_shape)
+        compare = partial(largest_difference, sizes_px=sizes_px, any_batch=writer.any_shape)
+        difference = run and compare(run, eager, described, pictures)
         size = sum(file.stat().st_size for file in inside.parent.rglob("*") if file.is_file())
-    compared = sizes_px(described, any_shape=writer.any_shape)
-    return Exported(path=path, bytes=size, described=described, sizes_px=compared, difference=difference)
+    return Exported(path=path, bytes=size, described=described, sizes_px=sizes_px, difference=difference)
 
 
 def _check_output(path: Path, options: ExportOptions) -> None:

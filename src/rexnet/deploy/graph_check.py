@@ -21,8 +21,6 @@ TOLERANCE = 1e-4
 """Allowed difference as a share of the largest number that the network puts out; rounding makes some 1e-6."""
 BATCHES = (slice(0, 1), slice(1, 3), slice(0, 5))
 """Of one, two and five pictures."""
-STEP_PX = 32
-"""By which the second image size is larger than that of the preprocessing."""
 
 
 class OutputLayers(nn.Module):
@@ -47,25 +45,25 @@ class OutputLayers(nn.Module):
         return (self.model.forward_head(features, pre_logits=self.output == "embedding"),)
 
 
-def sizes_px(described: ExportedFile, *, any_shape: bool) -> tuple[int, ...]:
-    """Sides of the images that a graph is tried on."""
-    size_px = described.preprocess.image_size_px
-    return (size_px, size_px + STEP_PX) if any_shape else (size_px,)
-
-
 @torch.inference_mode()
 def largest_difference(
-    run: Run, model: RexNet, described: ExportedFile, pictures: Sequence[Image.Image], *, any_shape: bool = True
+    run: Run,
+    model: RexNet,
+    described: ExportedFile,
+    pictures: Sequence[Image.Image],
+    *,
+    sizes_px: Sequence[int],
+    any_batch: bool = True,
 ) -> float:
     """Between `run` and `model`, which is in evaluation, as a share of the largest number of a tensor.
 
-    Pictures are prepared at each of `sizes_px`, and run in BATCHES, or one by one without `any_shape`. ValueError,
+    Pictures are prepared at each of `sizes_px`, and run in BATCHES, or one by one without `any_batch`. ValueError,
     one sentence, where it exceeds TOLERANCE.
     """
     eager = OutputLayers(model, described.output)
-    batches = BATCHES if any_shape else [slice(index, index + 1) for index in range(len(pictures))]
+    batches = BATCHES if any_batch else [slice(index, index + 1) for index in range(len(pictures))]
     worst = 0.0
-    for size_px in sizes_px(described, any_shape=any_shape):
+    for size_px in sizes_px:
         preprocess = replace(described.preprocess, image_size_px=size_px)
         images = torch.stack([preprocess(picture) for picture in pictures])
         images = images[:, [channel % 3 for channel in range(described.config.in_channels)]]
@@ -96,7 +94,8 @@ def _difference(
         raise ValueError(f"the graph puts out {shapes[1]} for {where}, and PyTorch {shapes[0]}; nothing was written")
     worst = 0.0
     for ours, theirs, scale in zip(expected, found, whole, strict=True):
-        difference = float(np.abs(ours - theirs).max()) / max(float(np.abs(scale).max()), np.finfo(np.float32).tiny)
+        largest = max(float(np.abs(scale).max()), float(np.finfo(np.float32).tiny))
+        difference = float(np.abs(ours - theirs).max()) / largest
         if not difference <= TOLERANCE:
             raise ValueError(
                 f"the graph and PyTorch differ by {difference:.2g} of the largest output for {where}; allowed: "

@@ -22,6 +22,8 @@ from rexnet.deploy.graph_check import OutputLayers
 from rexnet.deploy.onnx_graph import onnx_graph
 from rexnet.models.rexnet import RexNet
 
+STEP_PX = 32
+
 
 @dataclass(frozen=True)
 class Writer:
@@ -29,7 +31,7 @@ class Writer:
 
     write: Callable[[RexNet, ExportedFile, Path], Run | None]
     any_shape: bool = True
-    """Batch and image size are open in the file; else a batch is one image of the preprocessing's size."""
+    """Batch and image size are open in the file, as far as `compared_px` says; else it takes one image of one size."""
     more_endings: tuple[str, ...] = ()
     """Of files beside the one that is named."""
 
@@ -56,16 +58,25 @@ def _write_openvino(network: RexNet, described: ExportedFile, path: Path) -> Run
 
 
 def _write_torch_export(network: RexNet, described: ExportedFile, path: Path) -> Run:
-    layers, images = torch_graph(network, described)
-    # A batch of one would become a constant of the graph.
-    images = images.repeat(2, 1, 1, 1)
-    axes = (0, 1, 2) if described.pixels else (0, 2, 3)
+    layers, image = torch_graph(network, described)
+    batch, *sides = (0, 1, 2) if described.pixels else (0, 2, 3)
+    open_axes = [batch] if _ends_in_one(described) else [batch, *sides]
+    # A batch of one, or a last map of one position, would become a constant of the graph.
+    shape = list(image.shape)
+    for axis in open_axes:
+        shape[axis] = 2 if axis == batch else max(shape[axis], 3 * described.config.output_stride)
+    images = image.new_zeros(shape)
     program = torch.export.export(
-        layers, (images,), dynamic_shapes=({axis: torch.export.Dim.DYNAMIC for axis in axes},)
+        layers, (images,), dynamic_shapes=({axis: torch.export.Dim.DYNAMIC for axis in open_axes},)
     )
     torch.export.save(program, path, extra_files=describe_archive(described.to_dict()))
     module = torch.export.load(path).module()
     return lambda images: [found.numpy() for found in module(torch.from_numpy(np.ascontiguousarray(images)))]
+
+
+def _ends_in_one(described: ExportedFile) -> bool:
+    """Whether the last map has one position; torch.export then takes no other size."""
+    return described.preprocess.image_size_px <= described.config.output_stride
 
 
 def torch_graph(network: RexNet, described: ExportedFile) -> tuple[OutputLayers, torch.Tensor]:
@@ -99,3 +110,10 @@ WRITERS: dict[Format, Writer] = {
     "coreml": Writer(_write_coreml, any_shape=False),
     "tensorrt": Writer(_write_tensorrt, any_shape=False),
 }
+
+
+def compared_px(format: Format, described: ExportedFile) -> tuple[int, ...]:
+    """Sides of the images that a file is tried on: two, unless it takes one only."""
+    size_px = described.preprocess.image_size_px
+    fixed = not WRITERS[format].any_shape or (format == "torch-export" and _ends_in_one(described))
+    return (size_px,) if fixed else (size_px, size_px + STEP_PX)

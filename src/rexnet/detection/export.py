@@ -4,7 +4,6 @@ import io
 import logging
 import warnings
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from rexnet._version import __version__
 from rexnet.data.decode import printable
@@ -33,8 +32,7 @@ from rexnet.data.output_files import check_output_file, check_replaceable, made_
 from rexnet.data.sample_pictures import sample_pictures
 from rexnet.detection.detector_files import TASK, TrainedDetector, detector_config
 from rexnet.detection.graph_check import Agreement, compare
-from rexnet.detection.region_pooling import RegionPooling
-from rexnet.training.freezing import replace_module
+from rexnet.detection.graph_form import GraphForm, resized_by_whole_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -52,21 +50,6 @@ class ExportedDetector:
     kind: str
     classes: tuple[str, ...]
     agreement: Agreement
-
-
-class _OnePicture(nn.Module):
-    """RGB (3, H, W) from 0 to 1, or uint8 (H, W, 3) with `pixels` -> boxes, labels, scores and masks, as in
-    `create_detector`."""
-
-    def __init__(self, detector: nn.Module, *, pixels: bool):
-        super().__init__()
-        self.detector, self.pixels = detector, pixels
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        if self.pixels:
-            image = image.permute(2, 0, 1).float() / 255
-        (found,) = self.detector([image])
-        return tuple(found[name] for name in output_names(self.detector))
 
 
 def output_names(detector: nn.Module) -> tuple[str, ...]:
@@ -98,25 +81,15 @@ def export_detector(
     check_replaceable(path, *more, overwrite=overwrite)
     pictures = sample_pictures(verify)
     blank = [Image.new("RGB", (width, height), shade) for width, height, shade in ((200, 150, 0), (120, 210, 0xFFFFFF))]
-    model = deepcopy(trained.model).cpu().float().eval()
+    model = resized_by_whole_numbers(trained.model)
     with made_aside(path) as inside:
-        run = _write(_plain_form(model), trained, inside, kind, pixels=pixels)
-        eager = _OnePicture(model, pixels=False)
-        agreement = compare([_both(eager, run, picture, pixels=pixels) for picture in (*pictures, *blank)])
+        run = _write(model, trained, inside, kind, pixels=pixels)
+        agreement = compare([_both(model, run, picture, pixels=pixels) for picture in (*pictures, *blank)])
         size = sum(file.stat().st_size for file in inside.parent.iterdir())
     if not agreement.detections:
         logger.warning("neither PyTorch nor the file finds anything in the pictures compared; --verify takes others")
     config = detector_config(model)
     return ExportedDetector(path=path, bytes=size, kind=config.kind, classes=trained.classes, agreement=agreement)
-
-
-def _plain_form(model: nn.Module) -> nn.Module:
-    """A copy that pools regions as torchvision does: ONNX has an operator for that."""
-    model = deepcopy(model)
-    for name, module in list(model.named_modules()):
-        if isinstance(module, RegionPooling):
-            replace_module(model, name, module.pooler)
-    return model
 
 
 def _write(model: nn.Module, trained: TrainedDetector, path: Path, kind: Format, *, pixels: bool) -> Run:
@@ -153,12 +126,12 @@ def _traced(model: nn.Module, *, pixels: bool) -> bytes:
     axes["image"] = {0: "height", 1: "width"} if pixels else {1: "height", 2: "width"}
     if "masks" in names:
         axes["masks"] |= {2: "height", 3: "width"}
-    content = io.BytesIO()
+    content: Any = io.BytesIO()  # the exporter that traces takes it, though its signature forgets it
     with warnings.catch_warnings(), torch.no_grad():
         # That tracing is deprecated and may fix what is open; the comparison on other sizes tells whether it did.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _OnePicture(model, pixels=pixels).eval(),
+            GraphForm(model, names, pixels=pixels),
             (image,),
             content,
             dynamo=False,
@@ -172,12 +145,13 @@ def _traced(model: nn.Module, *, pixels: bool) -> bytes:
 
 @torch.inference_mode()
 def _both(
-    eager: nn.Module, run: Run, picture: Image.Image, *, pixels: bool
+    model: nn.Module, run: Run, picture: Image.Image, *, pixels: bool
 ) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
     """What PyTorch and the file find in a picture."""
     array = np.array(picture)
     image = torch.from_numpy(array).permute(2, 0, 1).float().div_(255).contiguous()
-    return [found.numpy() for found in eager(image)], run(array if pixels else image.numpy())
+    (found,) = model([image])
+    return [found[name].numpy() for name in output_names(model)], run(array if pixels else image.numpy())
 
 
 def told(exported: ExportedDetector) -> str:
