@@ -96,13 +96,13 @@ def _candidates(
     if backend != "auto":
         chosen = classifier.precision if precision == "auto" else precision
         return [Engine(backend=backend, precision=chosen, threads=threads)]
-    # A compiled network takes up to a minute to start in every process, which no figure of a single image shows.
-    pairs = [(name, each) for name in classifier.backends if name != "compile" for each in PRECISIONS[name]]
     asked = classifier.precision if precision == "auto" else precision
+    # A compiled network takes up to a minute to start in every process, which no figure of a single image shows.
     return [
         Engine(backend=name, precision=each, threads=threads)
-        for name, each in pairs
-        if each == asked or (precision == "auto" and name == "openvino")
+        for name in classifier.backends
+        for each in PRECISIONS[name]
+        if name != "compile" and (each == asked or (precision == "auto" and name == "openvino"))
     ]
 
 
