@@ -68,7 +68,7 @@ def ours(files: list[str], options: Options) -> Callable[[], int]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.pt")
         save(path, content)
-        predictor = Predictor.load(path)
+        predictor = Predictor(path)
     return lambda: sum(1 for _ in predictor.stream(files, top_k=1))
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.onnx import operators
 
 from rexnet.detection.region_pooling import RegionPooling
 from rexnet.training.freezing import replace_module
@@ -35,12 +36,13 @@ class _Resize:
         self.short_px, self.long_px = short_px, long_px
 
     def __call__(self, image: Tensor, target: None = None) -> tuple[Tensor, None]:
-        shape = torch.onnx.operators.shape_as_tensor(image)[-2:]
+        shape = operators.shape_as_tensor(image)[-2:]
         short, long = shape.min(), shape.max()
         by_short = self.short_px * long <= self.long_px * short
         numerator = torch.where(by_short, self.short_px, self.long_px)
         height, width = torch.div(shape * numerator, torch.where(by_short, short, long), rounding_mode="floor").unbind()
-        size: Any = (height, width) if torch.jit.is_tracing() else (int(height), int(width))
+        tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        size: Any = (height, width) if tracing else (int(height), int(width))
         return nn.functional.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0], target
 
 
