@@ -36,6 +36,8 @@ from rexnet.detection.graph_form import GraphForm, resized_by_whole_numbers
 
 logger = logging.getLogger(__name__)
 
+EXPORTABLE = ("ssdlite",)
+
 FORMAT = 1
 OPSET = 18
 FORMATS: tuple[Format, ...] = ("onnx", "openvino")
@@ -76,6 +78,10 @@ def export_detector(
     path = Path(path)
     kind = choose_format(str(path), format)
     require(kind in FORMATS, "format", kind, f"{' or '.join(FORMATS)} for a detector")
+    detector = detector_config(trained.model).kind
+    if detector not in EXPORTABLE:
+        # Their second stage looks at regions that rounding orders, and so finds others in a graph too often.
+        raise ValueError(f"a {detector} cannot be exported yet; allowed: {', '.join(EXPORTABLE)}")
     check_output_file(path)
     more = [path.with_suffix(".bin")] if kind == "openvino" else []
     check_replaceable(path, *more, overwrite=overwrite)
