@@ -4,11 +4,8 @@ loader with ONNX Runtime; rounds in which all take turns, and the ratio within a
 The network has random weights; what it says does not change how long it takes.
 """
 
-import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -22,9 +19,9 @@ from rexnet.data.decode import find_images
 from rexnet.data.transforms import Preprocess
 from rexnet.deploy.backends import Engine, open_graph
 from rexnet.deploy.bench_subjects import exported_by_tracing
+from rexnet.deploy.latency import interleaved_ms
 from rexnet.deploy.machine import engine_versions
 from rexnet.deploy.runtime import Predictor
-from rexnet.training.checkpoint import pack, save
 
 NAME = "image_folder_cpu"
 
@@ -64,11 +61,8 @@ class TimmImages(torch.utils.data.Dataset):
 
 def ours(files: list[str], options: Options) -> Callable[[], int]:
     model = rexnet.create_model(options.model)
-    content = pack(model, {}, classes=tuple(map(str, range(model.num_classes))), preprocess=Preprocess())
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.pt")
-        save(path, content)
-        predictor = Predictor(path)
+    classes = tuple(map(str, range(model.num_classes)))
+    predictor = Predictor(model, classes=classes, preprocess=Preprocess(), threads=options.threads)
     return lambda: sum(1 for _ in predictor.stream(files, top_k=1))
 
 
@@ -95,13 +89,8 @@ def measure(options: Options) -> dict[str, object]:
         "timm, 2 loader processes": timms(files, options, workers=2),
         "timm, no loader process": timms(files, options, workers=0),
     }
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(1 + options.rounds):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            count = run()
-            if number:
-                rates[name].append(count / (time.perf_counter() - start))
+    times_ms = interleaved_ms(contenders, rounds=options.rounds, warm_up=1)
+    rates = {name: [1e3 * len(files) / ms for ms in times] for name, times in times_ms.items()}
     peers = [max(each) for each in zip(*(rates[name] for name in list(contenders)[1:]), strict=True)]
     ratios = [mine / best for mine, best in zip(rates["ours"], peers, strict=True)]
     return {

@@ -15,7 +15,8 @@ from torch import nn
 import records
 import rexnet
 from rexnet.cli.tables import new_table, show
-from rexnet.deploy.backends import CHANNEL_MULTIPLE, Precision, import_engine
+from rexnet.data.graph_files import import_engine
+from rexnet.deploy.backends import CHANNEL_MULTIPLE, Precision
 from rexnet.deploy.onnx_graph import onnx_graph
 from rexnet.models.cost import measure_cost
 from rexnet.models.folding import folded

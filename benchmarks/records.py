@@ -1,7 +1,6 @@
 """Rows of results/: one JSON object a line, appended, each with what is needed to measure it again."""
 
 import json
-import platform
 import shlex
 import statistics
 import sys
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from rexnet.deploy.machine import processor_name
 from rexnet.training.distributed import World
 from rexnet.training.run_folder import describe_environment
 
@@ -20,10 +20,7 @@ def device_name(device: str) -> str:
     """The processor's or accelerator's product name, as the system reports it."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return processor_name()
 
 
 def short_commit(commit: str | None) -> str:

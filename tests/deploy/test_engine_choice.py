@@ -85,9 +85,9 @@ def test_a_choice_is_measured_once_for_each_machine_network_and_setting(classifi
     for number, (other, changes) in enumerate(others, start=2):
         auto(other, **changes)
         assert len(measured) == 3 * number
-    monkeypatch.setattr(engine_choice, "_version", lambda package: "99")
+    monkeypatch.setattr(engine_choice, "engine_versions", lambda: {"openvino": "99"})
     auto(classifier)
-    monkeypatch.setattr(engine_choice, "_cpu_model", lambda: "another")
+    monkeypatch.setattr(engine_choice, "processor_name", lambda: "another")
     auto(classifier)
     assert len(measured) == 3 * (len(others) + 3)
 

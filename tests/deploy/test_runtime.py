@@ -16,6 +16,7 @@ from PIL import Image
 import rexnet
 from rexnet import cli
 from rexnet.data.decode import BadImageError, open_image
+from rexnet.data.graph_files import write_graph
 from rexnet.data.transforms import Preprocess
 from rexnet.deploy import engine_choice
 from rexnet.deploy.exported_file import ExportedFile
@@ -57,15 +58,11 @@ def exported(checkpoint_file) -> Callable[..., Path]:
             classes=classes, preprocess=model.preprocess, config=model.config, pixels=pixels, output=output
         )
         graph = onnx_graph(folded(model), output=output, pixels=model.preprocess if pixels else None)
-        described.put_into_onnx(graph)
         path = checkpoint_file.with_name(f"{output}{suffix}")
-        if suffix == ".onnx":
-            path.write_bytes(graph.SerializeToString())
-        elif suffix == ".xml":
-            openvino = pytest.importorskip("openvino")
-            network = openvino.Core().read_model(graph.SerializeToString())
-            described.put_into_openvino(network)
-            openvino.save_model(network, path, compress_to_fp16=False)
+        if suffix == ".xml":
+            pytest.importorskip("openvino")
+        if suffix in (".onnx", ".xml"):
+            write_graph(graph, described.to_dict(), path)
         else:
             with zipfile.ZipFile(path, "w") as archive:
                 archive.writestr("a/extra/rexnet", json.dumps(described.to_dict()))

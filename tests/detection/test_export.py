@@ -115,11 +115,8 @@ def test_a_graph_that_differs_and_options_without_effect_leave_nothing(tmp_path,
             cli.main(["export", str(tmp_path / "best.pt"), "--output", str(tmp_path / "a.onnx"), *words])
         assert stop.value.code == 2 and "for a detector" in capsys.readouterr().err
 
-    def wrong(model, trained, path, kind, *, pixels):
-        path.write_bytes(b"half")
-        return lambda image: detections((0, 1, 0.9))
-
-    monkeypatch.setattr(export, "_write", wrong)
+    monkeypatch.setattr(export, "write_graph", lambda graph, facts, path: path.write_bytes(b"half"))
+    monkeypatch.setattr(export, "run_graph", lambda path: lambda image: detections((0, 1, 0.9)))
     picture = tmp_path / "pictures"
     picture.mkdir()
     Image.new("RGB", (64, 48), "red").save(picture / "a.png")

@@ -2,14 +2,19 @@
 are run as their users run them.
 """
 
+import io
 import json
+import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from rexnet.data.decode import printable
 from rexnet.data.option_checks import require
@@ -41,13 +46,12 @@ def import_onnx() -> Any:
     return onnx
 
 
-def import_openvino() -> Any:
+def import_engine(package: Literal["onnxruntime", "openvino"]) -> Any:
     """The package. ValueError with the pip line where it is missing."""
     try:
-        import openvino
+        return import_module(package)
     except ImportError as error:
-        raise ValueError("OpenVINO is not installed; pip install 'rexnet[deploy]'") from error
-    return openvino
+        raise ValueError(f"{package} is not installed; pip install 'rexnet[deploy]'") from error
 
 
 def choose_format(path: str, asked: Format | None) -> Format:
@@ -61,12 +65,59 @@ def choose_format(path: str, asked: Format | None) -> Format:
     return guessed
 
 
+def traced(
+    module: nn.Module,
+    image: Tensor,
+    *,
+    opset: int,
+    axes: Mapping[str, Mapping[int, str]],
+    inputs: Sequence[str],
+    outputs: Sequence[str] | None = None,
+) -> bytes:
+    """The content of an ONNX file by running `module` once on `image`; `axes` are those that shall stay open, by the
+    name of the tensor.
+
+    What the tracing fixes all the same, only a comparison on other sizes tells.
+    """
+    import_onnx()
+    content: Any = io.BytesIO()  # the exporter that traces takes it, though its signature forgets it
+    with warnings.catch_warnings(), torch.no_grad():
+        # This exporter is deprecated, and needs a second where its successor needs many.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            (image,),
+            content,
+            dynamo=False,
+            opset_version=opset,
+            input_names=list(inputs),
+            output_names=None if outputs is None else list(outputs),
+            dynamic_axes={name: dict(names) for name, names in axes.items()},
+        )
+    return content.getvalue()
+
+
+def write_graph(graph: Any, facts: dict[str, Any], path: Path) -> None:
+    """An onnx.ModelProto that says `facts` of itself: to .onnx, or as OpenVINO's .xml with its .bin beside it."""
+    if path.suffix == ENDINGS["onnx"]:
+        describe_onnx(graph, facts)
+        path.write_bytes(graph.SerializeToString())
+        return
+    openvino = import_engine("openvino")
+    model = openvino.Core().read_model(graph.SerializeToString())
+    model.set_rt_info(json.dumps(facts), [KEY])
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def run_graph(path: Path) -> Run:
+    """A .onnx file in ONNX Runtime or a .xml file in OpenVINO, on the CPU. ValueError with the pip line where the
+    engine is missing."""
+    return run_in_onnxruntime(path) if path.suffix == ENDINGS["onnx"] else run_in_openvino(path)
+
+
 def run_in_onnxruntime(path: Path) -> Run:
     """An ONNX file on the CPU. ValueError with the pip line where ONNX Runtime is missing."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ValueError("onnxruntime is not installed; pip install 'rexnet[deploy]'") from error
+    onnxruntime = import_engine("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session: Any = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
@@ -76,7 +127,7 @@ def run_in_onnxruntime(path: Path) -> Run:
 
 def run_in_openvino(path: Path) -> Run:
     """An OpenVINO or ONNX file on the CPU, in float32 though the CPU may have bfloat16."""
-    core = import_openvino().Core()
+    core = import_engine("openvino").Core()
     core.set_property({"ENABLE_MMAP": False})  # a file that is in use cannot be moved everywhere
     compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda images: [found.copy() for found in compiled([images]).values()]
@@ -88,18 +139,13 @@ def describe_onnx(graph: Any, facts: dict[str, Any]) -> None:
     import_onnx().helper.set_model_props(graph, {**others, KEY: json.dumps(facts)})
 
 
-def describe_openvino(model: Any, facts: dict[str, Any]) -> None:
-    """Puts `facts` into an openvino.Model, in place of what it said before."""
-    model.set_rt_info(json.dumps(facts), [KEY])
-
-
 def describe_archive(facts: dict[str, Any]) -> dict[str, Any]:
     """`facts` as the extra_files of torch.export.save."""
     return {KEY: json.dumps(facts)}
 
 
 def read_facts(path: str | PathLike[str]) -> dict[str, Any]:
-    """What `describe_onnx` and `describe_openvino` were given, and of a .pt2 what lies in its archive under KEY.
+    """What `describe_onnx` and `write_graph` were given, and of a .pt2 what lies in its archive under KEY.
 
     Nothing in the file is run. WeightsError, one sentence, for a file that cannot be read or says nothing.
     """
@@ -136,7 +182,7 @@ def _of_onnx(path: Path) -> str | None:
 
 
 def _of_openvino(path: Path) -> str | None:
-    openvino = import_openvino()
+    openvino = import_engine("openvino")
     try:
         model = openvino.Core().read_model(path)
     except RuntimeError as error:

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from rexnet.data.graph_files import import_engine
 from rexnet.deploy.onnx_graph import onnx_graph
 from rexnet.models.folding import folded
 from rexnet.models.padding import padded
@@ -26,6 +27,8 @@ PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
     "openvino": ("fp32", "bf16"),
 }
 """What each engine computes in, on a CPU."""
+FILE_BACKENDS: dict[str, tuple[Backend, ...]] = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
+"""What opens a file of a graph, by its ending."""
 CHANNEL_MULTIPLE = 8
 """Of ONNX Runtime and OpenVINO: 1.2 times as fast as unpadded in the one, 1.05 in the other; 16 gains no more."""
 
@@ -163,15 +166,3 @@ class OpenVinoNetwork:
                 model.reshape(list(shape))
                 self._compiled[shape] = self._core.compile_model(model, "CPU", self._settings)
             return self._compiled[shape]
-
-
-def import_engine(backend: Backend) -> Any:
-    """The package of ONNX Runtime or OpenVINO. ValueError with the pip line where it is missing."""
-    try:
-        if backend == "onnxruntime":
-            import onnxruntime as package
-        else:
-            import openvino as package
-    except ImportError as error:
-        raise ValueError(f"{backend} is not installed; pip install 'rexnet[deploy]'") from error
-    return package

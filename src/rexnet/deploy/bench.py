@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
@@ -17,7 +17,7 @@ from rexnet.deploy.bench_figure import draw_bench
 from rexnet.deploy.bench_subjects import Subject, find_subject
 from rexnet.deploy.latency import interleaved_ms, spread_of
 from rexnet.deploy.machine import describe_machine, peak_mib_of_process
-from rexnet.models.cost import measure_cost
+from rexnet.models.cost import Cost, measure_cost
 
 logger = logging.getLogger(__name__)
 
@@ -113,18 +113,22 @@ class _Configuration:
     engine: Engine
     batch: int
     image_size_px: int
+    cost: Cost
+    """Of one image."""
 
 
 def _configurations(subject: Subject, config: BenchConfig) -> list[_Configuration]:
+    size_px = config.image_size or subject.image_size_px
+    cost = measure_cost(subject.model, size_px)
     found = []
     for backend, precision in product(config.backends, config.precisions):
         if backend not in subject.backends or precision not in PRECISIONS[backend]:
             logger.info("%s in %s on %s does not exist and is left out", subject.name, precision, backend)
             continue
         engine = Engine(backend=backend, precision=precision, threads=config.threads)
-        size_px = config.image_size or subject.image_size_px
         found += [
-            _Configuration(subject=subject, engine=engine, batch=batch, image_size_px=size_px) for batch in config.batch
+            _Configuration(subject=subject, engine=engine, batch=batch, image_size_px=size_px, cost=cost)
+            for batch in config.batch
         ]
     return found
 
@@ -149,7 +153,6 @@ def _measure(configurations: list[_Configuration], config: BenchConfig) -> list[
 
 
 def _row(one: _Configuration, times_ms: list[float], *, peak_mib: float | None) -> BenchRow:
-    cost = measure_cost(one.subject.model, one.image_size_px)
     spread = spread_of(times_ms)
     return BenchRow(
         model=one.subject.name,
@@ -157,8 +160,8 @@ def _row(one: _Configuration, times_ms: list[float], *, peak_mib: float | None) 
         precision=one.engine.precision,
         batch=one.batch,
         image_size_px=one.image_size_px,
-        parameters=cost.parameters,
-        macs=cost.macs,
+        parameters=one.cost.parameters,
+        macs=one.cost.macs,
         images_per_s=1e3 * one.batch / spread.median_ms,
         peak_mib=peak_mib,
         **asdict(spread),
@@ -166,14 +169,12 @@ def _row(one: _Configuration, times_ms: list[float], *, peak_mib: float | None) 
 
 
 def _peak_mib(one: _Configuration) -> float | None:
-    return peak_mib_of_process(_run_twice, one.subject.name, one.engine, one.batch, one.image_size_px)
+    return peak_mib_of_process(_call, one.subject.name, one.engine, one.batch, one.image_size_px)
 
 
-def _run_twice(name: str, engine: Engine, batch: int, image_size_px: int) -> None:
+def _call(name: str, engine: Engine, batch: int, image_size_px: int) -> Callable[[], object]:
     subject = find_subject(name)
-    network, images = subject.open(engine), subject.images(batch, image_size_px)
-    for _ in range(2):
-        network(images)
+    return partial(subject.open(engine), subject.images(batch, image_size_px))
 
 
 def bench_json(rows: list[BenchRow], config: BenchConfig) -> str:

@@ -1,7 +1,5 @@
 """What `rexnet bench` can measure: networks of ours, checkpoints, exported files, networks of timm."""
 
-import io
-import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -11,15 +9,14 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from rexnet.deploy.backends import Backend, Engine, Network, open_graph, open_network
+from rexnet.data.graph_files import traced
+from rexnet.deploy.backends import FILE_BACKENDS, Backend, Engine, Network, open_graph, open_network
 from rexnet.deploy.exported_file import read_exported
-from rexnet.deploy.onnx_graph import import_onnx
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import create_model
 from rexnet.training.checkpoint import load
 
 TIMM = "timm/"
-_GRAPH_BACKENDS: dict[str, tuple[Backend, ...]] = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +46,14 @@ def find_subject(name: str) -> Subject:
     if name.startswith(TIMM):
         return _timm_subject(name)
     ending = Path(name).suffix
-    if ending in _GRAPH_BACKENDS:
+    if ending in FILE_BACKENDS:
         facts = read_exported(name)
         return Subject(
             name=name,
             model=RexNet(facts.config),
             image_size_px=facts.preprocess.image_size_px,
             open=lambda engine: open_graph(name, engine),
-            backends=_GRAPH_BACKENDS[ending],
+            backends=FILE_BACKENDS[ending],
             pixels=facts.pixels,
         )
     if ending in (".pt", ".safetensors"):
@@ -104,19 +101,5 @@ def _eager(model: nn.Module, engine: Engine) -> Network:
 
 def exported_by_tracing(model: nn.Module, *, size_px: int = 224) -> bytes:
     """An ONNX file of any network: images (batch, 3, height, width), as far as its layers do not fix them."""
-    import_onnx()
-    content: Any = io.BytesIO()
     axes = {"images": {0: "batch", 2: "height", 3: "width"}}
-    with warnings.catch_warnings():
-        # The exporter that traces is deprecated, and needs a second where its successor needs many.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            model,
-            (torch.randn(2, 3, size_px, size_px),),
-            content,
-            dynamo=False,
-            opset_version=17,
-            input_names=["images"],
-            dynamic_axes=axes,
-        )
-    return content.getvalue()
+    return traced(model, torch.randn(2, 3, size_px, size_px), opset=17, axes=axes, inputs=["images"])

@@ -141,12 +141,6 @@ def _measure(name: str, image_size_px: int, *, config: BudgetConfig, engine: Eng
     median_ms = spread_of(interleaved_ms({name: call}, rounds=config.rounds, warm_up=5)[name]).median_ms
     peak_mib = None
     if config.memory_mb is not None:
-        peak_mib = peak_mib_of_process(_run_twice, name, image_size_px, config, engine)
+        peak_mib = peak_mib_of_process(partial(_call, config=config, engine=engine), name, image_size_px)
     logger.info("%s at %d px: %.2f ms", name, image_size_px, median_ms)
     return Measured(latency_ms=median_ms, peak_mib=peak_mib)
-
-
-def _run_twice(name: str, image_size_px: int, config: BudgetConfig, engine: Engine) -> None:
-    call = _call(name, image_size_px, config=config, engine=engine)
-    for _ in range(2):
-        call()

@@ -1,7 +1,7 @@
 """The images that an int8 network is calibrated on, and those that it is compared on with the float network."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import sqrt
 
@@ -115,20 +115,19 @@ class Comparison:
         return 100.0 * 1.96 * sqrt(changed - (self.lost - self.gained) ** 2 / self.images) / self.images
 
 
-def named_classes(networks: Sequence[Network], batches: Iterable[Batch]) -> tuple[list[Tensor], Tensor]:
-    """The class index (N,) that each network finds most probable, and the right ones; images are read once.
+def named_classes(network: Network, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+    """The class indices (N,) that the network finds most probable, and the right ones.
 
     ValueError for a network whose output is not finite, and where no image can be read.
     """
-    found: list[list[Tensor]] = [[] for _ in networks]
+    named: list[Tensor] = []
     targets: list[Tensor] = []
     for batch in batches:
         targets.append(batch.targets)
-        for named, network in zip(found, networks, strict=True):
-            logits = network(batch.images)
-            if not logits.isfinite().all():
-                raise ValueError("what a network puts out for these images is not finite (nan or inf)")
-            named.append(logits.argmax(dim=1))
+        logits = network(batch.images)
+        if not logits.isfinite().all():
+            raise ValueError("what a network puts out for these images is not finite (nan or inf)")
+        named.append(logits.argmax(dim=1))
     if not targets:
         raise ValueError("none of the images to compare on can be read")
-    return [torch.cat(named) for named in found], torch.cat(targets)
+    return torch.cat(named), torch.cat(targets)

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from rexnet.data.transforms import Preprocess
-from rexnet.deploy.backends import Backend, Engine, Network, Precision, open_graph, open_network
+from rexnet.deploy.backends import FILE_BACKENDS, Backend, Engine, Network, Precision, open_graph, open_network
 from rexnet.deploy.exported_file import read_exported
 from rexnet.models.rexnet import RexNet, RexNetConfig
 from rexnet.models.weights import WeightsError
 from rexnet.training.checkpoint import load
 
-_OF_FILE: dict[str, tuple[Backend, ...]] = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
-_EXPORTED = (*_OF_FILE, ".pt2")
+_EXPORTED = (*FILE_BACKENDS, ".pt2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,18 +78,18 @@ def of_file(path: str | PathLike[str]) -> Classifier:
         model = load(path)
         return of_model(model, classes=model.classes, preprocess=model.preprocess)
     exported = read_exported(path)
-    if suffix not in _OF_FILE:
+    if suffix not in FILE_BACKENDS:
         # Its reader in PyTorch unpickles what the archive holds and evaluates its expressions.
         raise WeightsError(
             f"{fspath(path)!r} can run code of its maker when PyTorch opens it; allowed: the checkpoint it was made "
-            f"from, or the files {', '.join(_OF_FILE)} of rexnet export"
+            f"from, or the files {', '.join(FILE_BACKENDS)} of rexnet export"
         )
     if exported.output != "logits":
         raise WeightsError(f"{fspath(path)!r} puts out its {exported.output}; predictions need one with logits")
 
     def opened(engine: Engine, device: torch.device) -> Network:
-        if engine.backend not in _OF_FILE[suffix] or device.type != "cpu":
-            allowed = " or ".join(_OF_FILE[suffix])
+        if engine.backend not in FILE_BACKENDS[suffix] or device.type != "cpu":
+            allowed = " or ".join(FILE_BACKENDS[suffix])
             raise ValueError(f"{engine.backend} on {device} cannot open a {suffix} file; allowed: {allowed} on cpu")
         return open_graph(fspath(path), engine)
 
@@ -98,7 +97,7 @@ def of_file(path: str | PathLike[str]) -> Classifier:
         classes=exported.classes or tuple(map(str, range(exported.config.num_classes))),
         preprocess=exported.preprocess,
         config=exported.config,
-        backends=_OF_FILE[suffix],
+        backends=FILE_BACKENDS[suffix],
         open=opened,
         pixels=exported.pixels,
         precision="bf16" if exported.precision == "bf16" else "fp32",

@@ -3,11 +3,9 @@
 import hashlib
 import json
 import logging
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -23,6 +21,7 @@ from rexnet.data.wording import plural, reason_of
 from rexnet.deploy.backends import PRECISIONS, Backend, Engine, Network, Precision
 from rexnet.deploy.classifier_files import Classifier
 from rexnet.deploy.latency import interleaved_ms
+from rexnet.deploy.machine import engine_versions, processor_name
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +32,6 @@ _AGREE = 1e-3
 rounding makes a thousandth of that."""
 _FAR = 3
 """Times the fastest engine's time."""
-_PACKAGES = ("torch", "onnx", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,30 +108,14 @@ def _key(classifier: Classifier, engines: Sequence[Engine], *, workers: int) -> 
     """Everything that a choice depends on."""
     config = json.dumps(classifier.config.to_dict(), sort_keys=True)
     return {
-        "cpu": _cpu_model(),
+        "cpu": processor_name(),
         "threads": workers,
-        "versions": {"rexnet": __version__, **{name: _version(name) for name in _PACKAGES}},
+        "versions": {"rexnet": __version__, "torch": str(torch.__version__), **engine_versions()},
         "network": hashlib.sha256(config.encode()).hexdigest(),
         "file": classifier.kind,
         "image": list(classifier.image_shape),
         "engines": [asdict(engine) for engine in engines],
     }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _remembered(file: Path, key: dict[str, Any]) -> Choice | None:

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from rexnet._version import __version__
-from rexnet.data.graph_files import describe_onnx, describe_openvino, read_facts
+from rexnet.data.graph_files import read_facts
 from rexnet.data.transforms import Preprocess
 from rexnet.deploy.onnx_graph import Output
 from rexnet.models.rexnet import RexNetConfig
@@ -66,14 +66,6 @@ class ExportedFile:
                 "config": RexNetConfig.from_dict(values["config"]),
             }
         )
-
-    def put_into_onnx(self, graph: Any) -> None:
-        """Into an onnx.ModelProto."""
-        describe_onnx(graph, self.to_dict())
-
-    def put_into_openvino(self, model: Any) -> None:
-        """Into an openvino.Model."""
-        describe_openvino(model, self.to_dict())
 
 
 def read_exported(path: str | PathLike[str]) -> ExportedFile:

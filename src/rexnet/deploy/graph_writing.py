@@ -12,9 +12,8 @@ from rexnet.data.graph_files import (
     Format,
     Run,
     describe_archive,
-    import_openvino,
-    run_in_onnxruntime,
-    run_in_openvino,
+    run_graph,
+    write_graph,
 )
 from rexnet.deploy import vendor_formats
 from rexnet.deploy.exported_file import ExportedFile
@@ -36,25 +35,14 @@ class Writer:
     """Of files beside the one that is named."""
 
 
-def described_graph(network: RexNet, described: ExportedFile) -> Any:
-    """The onnx.ModelProto of a network without batch norms, with its description."""
-    pixels = described.preprocess if described.pixels else None
-    graph = onnx_graph(network, output=described.output, pixels=pixels)
-    described.put_into_onnx(graph)
-    return graph
+def _graph(network: RexNet, described: ExportedFile) -> Any:
+    """The onnx.ModelProto of a network without batch norms."""
+    return onnx_graph(network, output=described.output, pixels=described.preprocess if described.pixels else None)
 
 
-def _write_onnx(network: RexNet, described: ExportedFile, path: Path) -> Run:
-    path.write_bytes(described_graph(network, described).SerializeToString())
-    return run_in_onnxruntime(path)
-
-
-def _write_openvino(network: RexNet, described: ExportedFile, path: Path) -> Run:
-    openvino = import_openvino()
-    model = openvino.Core().read_model(described_graph(network, described).SerializeToString())
-    described.put_into_openvino(model)
-    openvino.save_model(model, path, compress_to_fp16=False)
-    return run_in_openvino(path)
+def _write_graph(network: RexNet, described: ExportedFile, path: Path) -> Run:
+    write_graph(_graph(network, described), described.to_dict(), path)
+    return run_graph(path)
 
 
 def _write_torch_export(network: RexNet, described: ExportedFile, path: Path) -> Run:
@@ -98,13 +86,13 @@ def _write_coreml(network: RexNet, described: ExportedFile, path: Path) -> Run |
 
 def _write_tensorrt(network: RexNet, described: ExportedFile, path: Path) -> Run:
     _, images = torch_graph(network, described)
-    graph = described_graph(network, described).SerializeToString()
+    graph = _graph(network, described).SerializeToString()
     return vendor_formats.write_tensorrt(graph, tuple(images.shape), path)
 
 
 WRITERS: dict[Format, Writer] = {
-    "onnx": Writer(_write_onnx),
-    "openvino": Writer(_write_openvino, more_endings=(".bin",)),
+    "onnx": Writer(_write_graph),
+    "openvino": Writer(_write_graph, more_endings=(".bin",)),
     "torch-export": Writer(_write_torch_export),
     "executorch": Writer(_write_executorch, any_shape=False),
     "coreml": Writer(_write_coreml, any_shape=False),

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from rexnet.data.graph_files import import_onnx
-from rexnet.deploy.backends import import_engine
+from rexnet.data.graph_files import import_engine, import_onnx
 from rexnet.deploy.onnx_graph import INPUT
 
 if TYPE_CHECKING:

@@ -42,17 +42,20 @@ def describe_machine() -> dict[str, Any]:
     return {**environment, "processor": processor_name(), **engine_versions()}
 
 
-def peak_mib_of_process(work: Callable[..., object], *arguments: object) -> float | None:
-    """The most memory of a new process that does this work and nothing else; None where the system does not tell.
+def peak_mib_of_process(prepare: Callable[..., Callable[[], object]], *arguments: object) -> float | None:
+    """The most memory of a new process that prepares a call with these arguments, makes it twice and does nothing
+    else; None where the system does not tell.
 
     A new one, since what a process has given back is still in its peak, and engines keep what others then use.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_peak_mib_after, work, arguments).result()
+        return pool.submit(_peak_mib_after, prepare, arguments).result()
 
 
-def _peak_mib_after(work: Callable[..., object], arguments: tuple[object, ...]) -> float | None:
-    work(*arguments)
+def _peak_mib_after(prepare: Callable[..., Callable[[], object]], arguments: tuple[object, ...]) -> float | None:
+    call = prepare(*arguments)
+    for _ in range(2):
+        call()
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.exists() else ():
         # ru_maxrss would begin with what the parent process held.

@@ -11,16 +11,16 @@ import tyro
 from torch import Tensor
 
 from rexnet.data.decode import BadImagePolicy
+from rexnet.data.graph_files import write_graph
 from rexnet.data.labelled_images import ImageSet
 from rexnet.data.loaders import EvalBatches
 from rexnet.data.option_checks import require
-from rexnet.data.output_files import check_output_file
+from rexnet.data.output_files import check_output_file, made_aside
 from rexnet.data.wording import plural
 from rexnet.deploy.backends import CHANNEL_MULTIPLE, Engine, Network, open_graph
 from rexnet.deploy.calibration import Comparison, drawn, labelled_sides, named_classes, unlabelled_sides
 from rexnet.deploy.exported_file import ExportedFile
 from rexnet.deploy.fine_tuning import fine_tuned
-from rexnet.deploy.int8_files import write_int8
 from rexnet.deploy.int8_graph import Int8Backend, int8_graph, int8_layers, with_float_layers
 from rexnet.deploy.int8_speed import Speed, measure_speed
 from rexnet.deploy.onnx_graph import onnx_graph
@@ -143,9 +143,16 @@ def quantize(config: QuantizeConfig) -> Quantized:
         float_layers=best.float_layers,
         fine_tuned=best.fine_tuned,
         float_bytes=len(content),
-        int8_bytes=write_int8(best.graph, facts, config.output),
+        int8_bytes=_write(best.graph, facts, config.output),
         speeds=speeds,
     )
+
+
+def _write(graph: "onnx.ModelProto", facts: ExportedFile, output: str) -> int:
+    """Returns the bytes of the file, or of both where its weights lie beside it."""
+    with made_aside(output) as inside:
+        write_graph(graph, facts.to_dict(), inside)
+        return sum(file.stat().st_size for file in inside.parent.iterdir())
 
 
 def _loaded(images: ImageSet, model: TrainedRexNet, config: QuantizeConfig) -> list[Tensor]:
@@ -198,11 +205,11 @@ def _first_good(
     def opened(graph: "onnx.ModelProto") -> Network:
         return open_graph(graph.SerializeToString(), engine)
 
-    (float_named,), targets = named_classes([opened(reference)], batches)
+    float_named, targets = named_classes(opened(reference), batches)
     right = float_named if config.measure == "agreement" else targets
     best: Comparison | None = None
     for candidate in candidates:
-        (named,), _ = named_classes([opened(candidate.graph)], batches)
+        named, _ = named_classes(opened(candidate.graph), batches)
         comparison = Comparison.of(float_named, named, right)
         kept, how = len(candidate.float_layers), ", fine-tuned" if candidate.fine_tuned else ""
         text = "int8%s with %d %s in float: %.2f %% of %d images, a drop of %.2f points"

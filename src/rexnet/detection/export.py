@@ -1,8 +1,6 @@
 """Detectors as ONNX and OpenVINO files, compared with PyTorch before they get their names."""
 
-import io
 import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -20,12 +18,10 @@ from rexnet.data.graph_files import (
     Format,
     Run,
     choose_format,
-    describe_onnx,
-    describe_openvino,
     import_onnx,
-    import_openvino,
-    run_in_onnxruntime,
-    run_in_openvino,
+    run_graph,
+    traced,
+    write_graph,
 )
 from rexnet.data.option_checks import require
 from rexnet.data.output_files import check_output_file, check_replaceable, made_aside
@@ -33,11 +29,11 @@ from rexnet.data.sample_pictures import sample_pictures
 from rexnet.detection.detector_files import TASK, TrainedDetector, detector_config
 from rexnet.detection.graph_check import Agreement, compare
 from rexnet.detection.graph_form import GraphForm, resized_by_whole_numbers
+from rexnet.detection.runtime import as_tensor
 
 logger = logging.getLogger(__name__)
 
 EXPORTABLE = ("ssdlite",)
-
 FORMAT = 1
 OPSET = 18
 FORMATS: tuple[Format, ...] = ("onnx", "openvino")
@@ -89,27 +85,15 @@ def export_detector(
     blank = [Image.new("RGB", (width, height), shade) for width, height, shade in ((200, 150, 0), (120, 210, 0xFFFFFF))]
     model = resized_by_whole_numbers(trained.model)
     with made_aside(path) as inside:
-        run = _write(model, trained, inside, kind, pixels=pixels)
+        graph = import_onnx().load_model_from_string(_traced(model, pixels=pixels))
+        write_graph(graph, _facts(trained, pixels=pixels), inside)
+        run = run_graph(inside)
         agreement = compare([_both(model, run, picture, pixels=pixels) for picture in (*pictures, *blank)])
         size = sum(file.stat().st_size for file in inside.parent.iterdir())
     if not agreement.detections:
         logger.warning("neither PyTorch nor the file finds anything in the pictures compared; --verify takes others")
     config = detector_config(model)
     return ExportedDetector(path=path, bytes=size, kind=config.kind, classes=trained.classes, agreement=agreement)
-
-
-def _write(model: nn.Module, trained: TrainedDetector, path: Path, kind: Format, *, pixels: bool) -> Run:
-    graph = import_onnx().load_model_from_string(_traced(model, pixels=pixels))
-    facts = _facts(trained, pixels=pixels)
-    describe_onnx(graph, facts)
-    if kind == "onnx":
-        path.write_bytes(graph.SerializeToString())
-        return run_in_onnxruntime(path)
-    openvino = import_openvino()
-    made = openvino.Core().read_model(graph.SerializeToString())
-    describe_openvino(made, facts)
-    openvino.save_model(made, path, compress_to_fp16=False)
-    return run_in_openvino(path)
 
 
 def _facts(trained: TrainedDetector, *, pixels: bool) -> dict[str, Any]:
@@ -132,21 +116,8 @@ def _traced(model: nn.Module, *, pixels: bool) -> bytes:
     axes["image"] = {0: "height", 1: "width"} if pixels else {1: "height", 2: "width"}
     if "masks" in names:
         axes["masks"] |= {2: "height", 3: "width"}
-    content: Any = io.BytesIO()  # the exporter that traces takes it, though its signature forgets it
-    with warnings.catch_warnings(), torch.no_grad():
-        # That tracing is deprecated and may fix what is open; the comparison on other sizes tells whether it did.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            GraphForm(model, names, pixels=pixels),
-            (image,),
-            content,
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=["image"],
-            output_names=list(names),
-            dynamic_axes=axes,
-        )
-    return content.getvalue()
+    form = GraphForm(model, names, pixels=pixels)
+    return traced(form, image, opset=OPSET, axes=axes, inputs=["image"], outputs=names)
 
 
 @torch.inference_mode()
@@ -154,10 +125,9 @@ def _both(
     model: nn.Module, run: Run, picture: Image.Image, *, pixels: bool
 ) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
     """What PyTorch and the file find in a picture."""
-    array = np.array(picture)
-    image = torch.from_numpy(array).permute(2, 0, 1).float().div_(255).contiguous()
+    image = as_tensor(picture).contiguous()
     (found,) = model([image])
-    return [found[name].numpy() for name in output_names(model)], run(array if pixels else image.numpy())
+    return [found[name].numpy() for name in output_names(model)], run(np.array(picture) if pixels else image.numpy())
 
 
 def told(exported: ExportedDetector) -> str:

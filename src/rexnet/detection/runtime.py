@@ -74,7 +74,7 @@ class ObjectPredictor:
         self, loaded: Sequence[tuple[str, Image.Image | BadImageError]], min_score: float
     ) -> Iterator[Detections]:
         pictures = [picture for _, picture in loaded if isinstance(picture, Image.Image)]
-        tensors = [_tensor(picture).to(self.device) for picture in pictures]
+        tensors = [as_tensor(picture).to(self.device) for picture in pictures]
         outputs: Iterator[dict[str, Tensor]] = iter(self._model(tensors) if tensors else [])
         for name, picture in loaded:
             if isinstance(picture, BadImageError):
@@ -87,6 +87,6 @@ class ObjectPredictor:
             yield Detections(image=name, picture=picture, names=names, output=output)
 
 
-def _tensor(picture: Image.Image) -> Tensor:
+def as_tensor(picture: Image.Image) -> Tensor:
     """float32 (3, H, W), 0 to 1; the detector normalises."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div_(255)
