@@ -26,3 +26,14 @@ def with_measured_statistics(model: nn.Module, *, size_px: int = 48) -> nn.Modul
     with torch.no_grad():
         model.train()(picture_batch(size_px))
     return model.eval()
+
+
+def with_trained_norms(model: nn.Module) -> nn.Module:
+    """Batch norms get scales and shifts as well, as a training might leave them, and then the statistics of pictures;
+    in evaluation."""
+    random = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.5, generator=random)
+            module.bias.data.normal_(0.0, 0.3, generator=random)
+    return with_measured_statistics(model)

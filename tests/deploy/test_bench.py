@@ -16,7 +16,7 @@ from rexnet.deploy.machine import peak_mib_of_process
 from rexnet.deploy.onnx_graph import onnx_graph
 from rexnet.models.folding import folded
 from rexnet.models.variants import create_model
-from tests.models.test_folding import with_statistics
+from tests.networks import picture_batch, with_trained_norms
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def test_what_cannot_be_measured_is_refused(exported):
 
 def test_timms_networks_say_in_every_engine_what_they_say_eagerly():
     subject = find_subject("timm/mobilenetv3_small_050")
-    with_statistics(subject.model)
-    images = torch.randn(2, 3, 64, 64)
+    with_trained_norms(subject.model)
+    images = picture_batch(64)[:2]
     eager = subject.open(Engine(threads=1))(images)
     assert eager.abs().max() > 0
     for backend in ("onnxruntime", "openvino"):

@@ -5,32 +5,21 @@ from torch import nn
 from rexnet.models.folding import folded
 from rexnet.models.variants import create_model
 from rexnet.training.freezing import freeze_statistics
-
-
-def with_statistics(model: nn.Module) -> nn.Module:
-    """Scale, shift and statistics as a training might leave them."""
-    random = torch.Generator().manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for values in (module.weight.data, module.running_var):
-                values.uniform_(0.5, 1.5, generator=random)
-            for values in (module.bias.data, module.running_mean):
-                values.normal_(generator=random)
-    return model
+from tests.networks import picture_batch, with_trained_norms
 
 
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("name", ["rexnet_050", "rexnet_lite_050", "rexnet_plain"])
 def test_logits_are_equal_up_to_rounding_and_the_model_is_left_alone(name, frozen):
     torch.manual_seed(0)
-    model = with_statistics(create_model(name, num_classes=7)).train()
+    model = with_trained_norms(create_model(name, num_classes=7)).train()
     if frozen:
         freeze_statistics(model)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     other = folded(model)
     assert model.training and all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert not any(hasattr(module, "running_var") for module in other.modules()) and not other.training
-    images = torch.randn(2, 3, 64, 64)
+    images = picture_batch(64)
     with torch.inference_mode():
         expected = model.eval()(images)
         torch.testing.assert_close(other(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))

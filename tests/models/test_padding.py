@@ -7,19 +7,19 @@ from rexnet.models.folding import folded
 from rexnet.models.padding import padded, unpadded
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import create_model
-from tests.models.test_folding import with_statistics
+from tests.networks import picture_batch, with_trained_norms
 
 
 @pytest.mark.parametrize("multiple", [8, 16])
 @pytest.mark.parametrize("name", ["rexnet_050", "rexnetr_050", "rexnet_lite_050", "rexnet_plain"])
 def test_logits_are_equal_widths_are_multiples_and_the_way_back_is_exact(name, multiple):
     torch.manual_seed(0)
-    model = with_statistics(create_model(name, num_classes=7)).eval()
+    model = with_trained_norms(create_model(name, num_classes=7)).eval()
     wide = padded(model, multiple)
     blocks = wide.config.blocks
     widths = {c for block in blocks for c in (block.in_channels, block.expanded_channels, block.se_channels)}
     assert all(width % multiple == 0 for width in widths | {wide.config.stem_channels})
-    images = torch.randn(2, 3, 64, 64)
+    images = picture_batch(64)
     with torch.inference_mode():
         expected = model(images)
         for other in (wide, folded(wide)):
