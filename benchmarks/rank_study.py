@@ -9,14 +9,16 @@ import math
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import tyro
 
 import records
+from rexnet.study.jobs import Workers, in_order
 from rexnet.study.networks import find_block, generator_for
 from rexnet.study.protocol import Protocol, outputs
-from rexnet.study.sweep import CHUNK, Task, Workers, list_tasks, measure, run_tasks
+from rexnet.study.sweep import CHUNK, Task, list_tasks, measure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ def main() -> None:
         start = time.perf_counter()
         plain = [loop(protocol, task) for task in tasks]
         middle = time.perf_counter()
-        rows = list(run_tasks(protocol, tasks, workers))
+        rows = list(in_order(partial(measure, protocol), tasks, workers))
         end = time.perf_counter()
         different += sum(float(row[5]) != sums[row[1]] for part, sums in zip(rows, plain, strict=True) for row in part)
         # The first round starts the processes and is not counted.

@@ -104,6 +104,19 @@ def test_training_goes_on_after_a_kill_and_repeats_nothing(image_folder, tmp_pat
     assert json.loads((tmp_path / "out/runs/ratio-0/summary.json").read_text())["model"] == "two_bottlenecks_ratio_x0.1"
 
 
+def test_trainings_side_by_side_are_those_one_after_the_other(image_folder, tmp_path, made):
+    tables = []
+    for processes in (1, 2):
+        output = str(tmp_path / f"with {processes}")
+        study_factors(
+            FactorConfig(
+                data=str(image_folder), output=output, seeds=1, epochs=1, batch_size=8, processes=processes, **SMALL
+            )
+        )
+        tables.append([replace(row, seconds=0.0) for row in read_factors(tmp_path / f"with {processes}/factors.csv")])
+    assert tables[0] == tables[1] and len(tables[0]) == len(FACTORS)
+
+
 def test_a_run_of_another_protocol_is_not_continued(image_folder, tmp_path):
     config = FactorConfig(data=str(image_folder), output=str(tmp_path / "out"), seeds=1, epochs=1, **SMALL)
     config.network_file(FACTORS[0]).parent.mkdir(parents=True)

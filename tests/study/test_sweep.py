@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from rexnet.models.rank import count_rank
+from rexnet.study.jobs import Workers
 from rexnet.study.networks import BLOCKS, generator_for
 from rexnet.study.protocol import Protocol, outputs
 from rexnet.study.summary import cell_means, read_rows, summarise
-from rexnet.study.sweep import CHUNK, Task, Workers, list_tasks, measure, sweep
+from rexnet.study.sweep import CHUNK, Task, list_tasks, measure, sweep
 
 SMALL = Protocol(
     blocks=("conv1x1", "bottleneck_depthwise"),

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from rexnet.data.option_checks import require
 from rexnet.study.figures import draw_depth
+from rexnet.study.jobs import Workers
 from rexnet.study.networks import ACTIVATIONS, Placement, deep_name
 from rexnet.study.protocol import Protocol
 from rexnet.study.run import check_amounts, make_folder, measure_cells
 from rexnet.study.summary import Cell
-from rexnet.study.sweep import Workers
 
 PLACEMENTS: tuple[Placement, ...] = ("late", "spread", "early")
 

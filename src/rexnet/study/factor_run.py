@@ -21,6 +21,7 @@ from rexnet.models.cost import measure_cost
 from rexnet.models.rexnet import RexNet, RexNetConfig
 from rexnet.study.factors import FACTORS, IMAGE_PX, Factor, network
 from rexnet.study.figures import draw_factors
+from rexnet.study.jobs import Workers, in_order
 from rexnet.study.network_run import evenly_spread, read_batches
 from rexnet.study.run import make_folder
 from rexnet.study.spectra import BATCH, final_features, spectrum_of, take_statistics
@@ -52,23 +53,30 @@ class FactorConfig:
     """MACs as a share of the published ones; smaller networks keep all ratios."""
     epochs: int = _RECIPE.schedule.epochs
     """Passes over the training images, by the recipe small-image."""
+    batch_size: int = _RECIPE.run.batch_size
+    """Images a step; the learning rate scales with it."""
     shots: int | None = None
     """Train on so many images of each class only, others for every seed."""
     images: int = 2000
     """Held-back images whose features are measured, evenly spread."""
     untrained: bool = False
     """Measure the networks as training would begin, and train nothing."""
+    processes: int = 1
+    """Trainings at a time; small networks leave most of a GPU idle."""
+    workers: int | None = None
+    """Processes that read images for each training; None: up to 8 beside a GPU, none beside a CPU."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     threads: int | None = None
-    """CPU threads of PyTorch; None leaves its choice."""
+    """CPU threads of PyTorch in each process; None leaves its choice."""
 
     def __post_init__(self) -> None:
         require(self.seeds >= 1, "seeds", self.seeds, "1 or more")
         require(0 < self.scale <= 4, "scale", self.scale, "above 0, up to 4")
         require(self.images >= 2, "images", self.images, "2 or more")
         require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
-        for name in ("epochs", "shots"):
+        require(self.processes >= 1, "processes", self.processes, "1 or more")
+        for name in ("epochs", "shots", "batch_size", "processes", "workers"):
             default = type(self).__dataclass_fields__[name].default
             idle = self.untrained and getattr(self, name) != default
             require(not idle, name, getattr(self, name), f"{default} beside --untrained, which trains nothing")
@@ -86,19 +94,20 @@ class FactorConfig:
     def training(self, factor: Factor, *, seed: int) -> TrainConfig:
         """The recipe small-image on the network of `factor`, continued where it was stopped."""
         output = str(Path(self.output, "runs", f"{factor.name}-{seed}"))
-        machine = {"seed": seed, "device": self.device, "threads": self.threads}
+        machine = {"device": self.device, "threads": self.threads, "workers": self.workers}
+        run = {"seed": seed, "batch_size": self.batch_size, "output": output, "resume": True}
         return replace(
             _RECIPE,
             data=self.data,
             network=replace(_RECIPE.network, model=str(self.network_file(factor))),
             input=replace(_RECIPE.input, shots=self.shots),
             schedule=replace(_RECIPE.schedule, epochs=self.epochs),
-            run=replace(_RECIPE.run, **machine, output=output, resume=True),
+            run=replace(_RECIPE.run, **machine, **run),
         )
 
     def settings(self, data: str) -> dict[str, object]:
         """What decides the rows of the table, `data` being the set in words."""
-        names = ("scale", "epochs", "shots", "images", "untrained")
+        names = ("scale", "epochs", "shots", "batch_size", "images", "untrained")
         return {"data": data, **{name: getattr(self, name) for name in names}}
 
 
@@ -156,6 +165,8 @@ def study_factors(config: FactorConfig) -> list[FactorSummary]:
     path = make_folder(config.output) / TABLE
     done = open_table(path, kind=KIND, settings=settings, columns=COLUMNS)
     tasks = [(seed, factor) for seed in range(config.seeds) for factor in FACTORS]
+    if config.processes > 1:
+        _train_side_by_side(config, tasks[done:])
     for number, (seed, factor) in enumerate(tasks[done:], start=done + 1):
         logger.info("network %d of %d: %s, seed %d", number, len(tasks), factor.name, seed)
         append_rows(path, [asdict(_measure(config, factor, seed=seed, device=device)).values()])
@@ -163,6 +174,25 @@ def study_factors(config: FactorConfig) -> list[FactorSummary]:
     write_whole(path.with_name("summary.csv"), _summary_csv(summaries))
     draw_factors(summaries, path.with_name("figure"))
     return summaries
+
+
+def _train_side_by_side(config: FactorConfig, tasks: Sequence[tuple[int, Factor]]) -> None:
+    """Trainings that are complete stay as they are."""
+    jobs = in_order(lambda task: _train(config, task[1], task[0]), tasks, Workers(processes=config.processes))
+    for number, run in enumerate(jobs, start=1):
+        logger.info("%d of %d trained: %s", number, len(tasks), run.path)
+
+
+def _train(config: FactorConfig, factor: Factor, seed: int) -> RunFolder:
+    """The network of `factor`, to the end, in the run folder that is returned."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    file = config.network_file(factor)
+    make_folder(str(file.parent))
+    write_whole(file, config_text(config.networks[factor.name]))
+    training = config.training(factor, seed=seed)
+    train(training)
+    return RunFolder(training.run.output or "")
 
 
 def _measure(config: FactorConfig, factor: Factor, *, seed: int, device: torch.device) -> Measured:
@@ -173,11 +203,7 @@ def _measure(config: FactorConfig, factor: Factor, *, seed: int, device: torch.d
     torch.manual_seed(seed)
     model, top1 = RexNet(layers), None
     if not config.untrained:
-        file = config.network_file(factor)
-        make_folder(str(file.parent))
-        write_whole(file, config_text(config.networks[factor.name]))
-        train(training)
-        run = RunFolder(training.run.output or "")
+        run = _train(config, factor, seed)
         model, top1 = checkpoint.load(run.last), run.rows()[-1]["val_top1"]
     batches = partial(
         read_batches,

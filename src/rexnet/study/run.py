@@ -8,10 +8,11 @@ from pathlib import Path
 from rexnet.data.option_checks import require
 from rexnet.data.output_files import check_output_folder, write_whole
 from rexnet.study.figures import draw_study
+from rexnet.study.jobs import Backend, Workers
 from rexnet.study.network_run import NetworkOptions
 from rexnet.study.protocol import Protocol
 from rexnet.study.summary import Cell, read_rows, summarise, summary_csv
-from rexnet.study.sweep import CHUNK, Backend, Workers, list_tasks, sweep
+from rexnet.study.sweep import CHUNK, list_tasks, sweep
 
 logger = logging.getLogger(__name__)
 

@@ -3,14 +3,14 @@
 import math
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from rexnet.models.rank import count_rank, effective_rank, nuclear_norm, numerical_rank, singular_values, stable_rank
+from rexnet.study.jobs import Workers, in_order
 from rexnet.study.networks import find_block, generator_for
 from rexnet.study.protocol import Protocol, outputs
 from rexnet.study.tables import append_rows, open_table
@@ -21,7 +21,6 @@ COLUMNS = ("block", "activation", "ratio", "first_network", "networks", "rank_ra
 SPECTRUM_COLUMNS = ("effective_rank_ratio_sum", "stable_rank_ratio_sum", "nuclear_norm_sum")
 KIND = "rexnet study rank"
 """Of the table."""
-Backend = Literal["loky", "threading", "dask", "ray"]
 
 
 class Task(NamedTuple):
@@ -30,15 +29,6 @@ class Task(NamedTuple):
     block: str
     ratio: float
     first: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workers:
-    """Where the work is done."""
-
-    processes: int = 1
-    backend: Backend = "loky"
-    address: str | None = None
 
 
 def list_tasks(protocol: Protocol, networks: int) -> list[Task]:
@@ -110,41 +100,6 @@ def sweep(protocol: Protocol, *, networks: int, path: str | os.PathLike[str], wo
     yield done * each
     if done >= len(tasks):
         return  # and no worker is started
-    for number, rows in enumerate(run_tasks(protocol, tasks[done:], workers), start=done + 1):
+    for number, rows in enumerate(in_order(partial(measure, protocol), tasks[done:], workers), start=done + 1):
         append_rows(path, rows)
         yield number * each
-
-
-def run_tasks(protocol: Protocol, tasks: list[Task], workers: Workers) -> Iterator[list[list[str]]]:
-    """The rows of each task in the order of the tasks, whoever is done first."""
-    if workers.processes == 1 and workers.backend == "loky":
-        yield from (measure(protocol, task) for task in tasks)
-        return
-    try:
-        import joblib
-    except ImportError as error:
-        raise ValueError("--processes and --backend need joblib: pip install 'rexnet[study]'") from error
-    # A batch is sent ahead of every worker, and no more: memory stays flat however long the list is.
-    with _cluster(workers), joblib.parallel_config(workers.backend, n_jobs=workers.processes):
-        options: dict[str, Any] = {"return_as": "generator", "batch_size": 1, "pre_dispatch": "3*n_jobs"}
-        run: Any = joblib.Parallel(**options)
-        yield from run(joblib.delayed(measure)(protocol, task) for task in tasks)
-
-
-def _cluster(workers: Workers) -> AbstractContextManager[Any]:
-    """The connection to the cluster that the joblib backend of the same name uses."""
-    if workers.backend == "dask":
-        try:
-            from distributed import Client
-        except ImportError as error:
-            raise ValueError("--backend dask needs Dask: pip install 'rexnet[dask]'") from error
-        return Client(workers.address)
-    if workers.backend == "ray":
-        try:
-            import ray  # pyright: ignore[reportMissingImports]
-            from ray.util.joblib import register_ray  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise ValueError("--backend ray needs Ray: pip install 'ray[default]'") from error
-        ray.init(address=workers.address)
-        register_ray()
-    return nullcontext()
