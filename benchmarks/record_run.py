@@ -56,7 +56,7 @@ def row(options: Options) -> dict[str, Any]:
         "note": options.note,
         "date": environment["time"][:10],
         "commit": records.short_commit(environment["commit"]),
-        "device": records.device_name(environment["device"]),
+        "device": records.device_name("cpu") if environment["device"] == "cpu" else environment["device"],
         **{name: environment[name] for name in ("processes", "threads", "python", "torch", "torchvision", "timm")},
     }
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from fit_rank_protocol import compare
 import records
 from rexnet.data.option_checks import require
 from rexnet.study.factor_run import TABLE, FactorConfig, read_factors, summarise
-from rexnet.study.factors import FACTORS
+from rexnet.study.factors import FACTORS, count_macs, network
 from rexnet.study.published import PUBLISHED
 from rexnet.study.run import RANKS
 from rexnet.study.summary import cell_means, read_rows
@@ -59,7 +60,7 @@ def factors(folder: Path) -> list[dict[str, Any]]:
     chosen = {name: value for name, value in settings.items() if name != "data"}
     measured = read_factors(folder / TABLE)
     if len(measured) < len(FACTORS):
-        sys.exit(f"{folder / TABLE} has no seed with all networks")
+        return unfinished_factors(folder, settings)
     means = ("top1", "top1_step", "nuclear_norm", "nuclear_norm_step", "effective_rank")
     found = []
     for one in summarise(measured, FactorConfig(data=settings["data"], **chosen)):
@@ -69,6 +70,36 @@ def factors(folder: Path) -> list[dict[str, Any]]:
         spent = {"samples": runs[0].samples, "minutes": round(sum(row.seconds for row in runs) / 60, 1)}
         found.append({"network": one.factor.name, "title": one.factor.title, **sizes, **figures, **spent, **settings})
     return found
+
+
+def unfinished_factors(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row a network of trainings that were cut off: top-1 after the last epoch that all have, and no nuclear norm."""
+    runs = {path.parent.name: path.read_text().splitlines() for path in folder.glob("runs/*/metrics.jsonl")}
+    done = min(map(len, runs.values()), default=0)
+    seeds = len(runs) // len(FACTORS)
+    if not done or set(runs) != {f"{factor.name}-{seed}" for factor in FACTORS for seed in range(seeds)}:
+        sys.exit(f"{folder} has no seed with all networks")
+    found: list[dict[str, Any]] = []
+    above: list[float] = []
+    for factor in FACTORS:
+        top1 = [json.loads(runs[f"{factor.name}-{seed}"][done - 1])["val_top1"] for seed in range(seeds)]
+        steps = [mine - other for mine, other in zip(top1, above, strict=True)] if above else []
+        layers = network(factor, scale=settings["scale"])
+        stem, first, last = layers.stem_channels, *(block.out_channels for block in layers.blocks)
+        macs = count_macs((stem, first, last), expansion=factor.expansion, penultimate=layers.penultimate_channels)
+        sizes = {"channels": (stem, first, last), "macs": macs}
+        figures = {"top1": mean_of(top1), "top1_step": mean_of(steps), "nuclear_norm": None, "nuclear_norm_step": None}
+        head = {"network": factor.name, "title": factor.title, **sizes, "seeds": seeds}
+        found.append({**head, **figures, "epochs_done": done, **settings})
+        above = top1
+    return found
+
+
+def mean_of(values: list[float]) -> dict[str, float | None] | None:
+    if not values:
+        return None
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "deviation": deviation}
 
 
 def depth(folder: Path) -> list[dict[str, Any]]:

@@ -74,8 +74,8 @@ def depth() -> str:
 
 def factors() -> str:
     """The newest row of each network and protocol of `rexnet study factors` that was recorded."""
-    protocol = ("data", "scale", "epochs", "shots", "untrained")
-    newest = {(*(row[name] for name in protocol), row["network"]): row for row in records.read("factors")}
+    protocol = ("data", "scale", "epochs", "epochs_done", "shots", "untrained")
+    newest = {(*(row.get(name) for name in protocol), row["network"]): row for row in records.read("factors")}
     published = {factor.name: factor for factor in FACTORS}
     rows = []
     for row in newest.values():
@@ -103,7 +103,8 @@ def _protocol(row: dict) -> str:
     if row["untrained"]:
         return "untrained"
     shots = "all images" if row["shots"] is None else f"{row['shots']} images of each class"
-    return f"{row['epochs']} epochs of {shots}"
+    done = f"{row['epochs_done']} of " if "epochs_done" in row else ""
+    return f"{done}{row['epochs']} epochs of {shots}"
 
 
 def _spread(value: dict | None, digits: int, sign: str = "") -> str:

@@ -106,13 +106,10 @@ def test_training_goes_on_after_a_kill_and_repeats_nothing(image_folder, tmp_pat
 
 def test_trainings_side_by_side_are_those_one_after_the_other(image_folder, tmp_path, made):
     tables = []
-    for processes in (1, 2):
+    config = FactorConfig(data=str(image_folder), seeds=1, epochs=1, batch_size=8, **SMALL)
+    for processes, workers in ((1, 0), (2, 1)):
         output = str(tmp_path / f"with {processes}")
-        study_factors(
-            FactorConfig(
-                data=str(image_folder), output=output, seeds=1, epochs=1, batch_size=8, processes=processes, **SMALL
-            )
-        )
+        study_factors(replace(config, output=output, processes=processes, workers=workers))
         tables.append([replace(row, seconds=0.0) for row in read_factors(tmp_path / f"with {processes}/factors.csv")])
     assert tables[0] == tables[1] and len(tables[0]) == len(FACTORS)
 

@@ -4,8 +4,10 @@ import logging
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -21,7 +23,6 @@ from rexnet.models.cost import measure_cost
 from rexnet.models.rexnet import RexNet, RexNetConfig
 from rexnet.study.factors import FACTORS, IMAGE_PX, Factor, network
 from rexnet.study.figures import draw_factors
-from rexnet.study.jobs import Workers, in_order
 from rexnet.study.network_run import evenly_spread, read_batches
 from rexnet.study.run import make_folder
 from rexnet.study.spectra import BATCH, final_features, spectrum_of, take_statistics
@@ -178,9 +179,11 @@ def study_factors(config: FactorConfig) -> list[FactorSummary]:
 
 def _train_side_by_side(config: FactorConfig, tasks: Sequence[tuple[int, Factor]]) -> None:
     """Trainings that are complete stay as they are."""
-    jobs = in_order(lambda task: _train(config, task[1], task[0]), tasks, Workers(processes=config.processes))
-    for number, run in enumerate(jobs, start=1):
-        logger.info("%d of %d trained: %s", number, len(tasks), run.path)
+    # Not joblib's loky, in whose processes PyTorch's loaders cannot start any.
+    with ProcessPoolExecutor(config.processes, get_context("spawn")) as pool:
+        jobs = [pool.submit(_train, config, factor, seed) for seed, factor in tasks]
+        for number, job in enumerate(as_completed(jobs), start=1):
+            logger.info("%d of %d trained: %s", number, len(tasks), job.result().path)
 
 
 def _train(config: FactorConfig, factor: Factor, seed: int) -> RunFolder:
