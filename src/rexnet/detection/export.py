@@ -33,7 +33,7 @@ from rexnet.detection.runtime import as_tensor
 
 logger = logging.getLogger(__name__)
 
-EXPORTABLE = ("ssdlite",)
+EXPORTABLE = ("ssdlite","faster_rcnn","mask_rcnn")
 FORMAT = 1
 OPSET = 18
 FORMATS: tuple[Format, ...] = ("onnx", "openvino")
