@@ -57,9 +57,10 @@ class DetectorGraph(nn.Module):
 
 
 def load_exported(path: str | PathLike[str], *, threads: int | None = None) -> TrainedDetector:
-    """The detector in a .onnx or .xml file of `rexnet export`; its `model` is a DetectorGraph. `threads`: of the engine.
+    """The detector in a .onnx or .xml file of `rexnet export`; its `model` is a DetectorGraph, whose engine uses
+    `threads`.
 
-    WeightsError, one sentence, for a file that cannot be used; ValueError with the pip line where its engine is missing.
+    WeightsError, one sentence, for a file that cannot be used, ValueError with the pip line without its engine.
     """
     facts = read_facts(path)
     if facts.get("task") == "classification":
