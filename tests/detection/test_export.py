@@ -216,6 +216,8 @@ def test_a_graph_that_differs_and_options_without_effect_leave_nothing(tmp_path,
             cli.main(["export", str(tmp_path / "best.pt"), "--output", str(tmp_path / "a.onnx"), *words])
         assert stop.value.code == 2 and "for a detector" in capsys.readouterr().err
 
+    reads, read = [], checkpoint.read_checkpoint_file
+    monkeypatch.setattr(checkpoint, "read_checkpoint_file", lambda path: reads.append(path) or read(path))
     monkeypatch.setattr(export, "write_graph", lambda graph, facts, path: path.write_bytes(b"half"))
     monkeypatch.setattr(export, "run_graph", lambda path: lambda image: detections((0, 1, 0.9)))
     picture = tmp_path / "pictures"
@@ -223,5 +225,5 @@ def test_a_graph_that_differs_and_options_without_effect_leave_nothing(tmp_path,
     Image.new("RGB", (64, 48), "red").save(picture / "a.png")
     with pytest.raises(SystemExit) as stop:
         cli.main(["export", str(tmp_path / "best.pt"), "--output", str(tmp_path / "a.onnx"), "--verify", str(picture)])
-    assert stop.value.code == 1 and "nothing was written" in capsys.readouterr().err
+    assert stop.value.code == 1 and "nothing was written" in capsys.readouterr().err and len(reads) == 1
     assert set(os.listdir(tmp_path)) == {"best.pt", "pictures"}
