@@ -121,10 +121,12 @@ def test_a_network_that_failed_is_refused_and_one_that_sees_nothing_is_told(mode
     assert os.listdir(tmp_path) == ["a.onnx"]
 
 
-def test_from_a_name_with_weights_and_from_a_checkpoint(checkpoint_file, tmp_path, capsys, caplog):
+def test_from_a_name_with_weights_and_from_a_checkpoint(checkpoint_file, tmp_path, capsys, caplog, monkeypatch):
+    reads, read = [], checkpoint.read_checkpoint_file
+    monkeypatch.setattr(checkpoint, "read_checkpoint_file", lambda path: reads.append(path) or read(path))
     caplog.set_level(logging.INFO, "rexnet")
     cli.main(["export", str(checkpoint_file), "--output", str(tmp_path / "a.onnx")])
-    assert "logits of 3 classes" in capsys.readouterr().out
+    assert "logits of 3 classes" in capsys.readouterr().out and len(reads) == 1
     assert read_exported(tmp_path / "a.onnx").classes == CLASSES
     name = ["rexnet_010", "--output", str(tmp_path / "b.onnx"), "--output-layer", "features"]
     cli.main(["export", *name])

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from rexnet import cli
+from rexnet.data.labelled_images import ImageSet
 from rexnet.deploy import int8_speed
 from rexnet.deploy.backends import Engine, open_graph
-from rexnet.deploy.calibration import Comparison, labelled_sides
+from rexnet.deploy.calibration import Comparison, MeasuredBatches, labelled_sides
 from rexnet.deploy.exported_file import read_exported
 from rexnet.deploy.fine_tuning import fine_tuned
 from rexnet.deploy.int8_graph import int8_graph, int8_layers, with_float_layers
@@ -195,3 +196,38 @@ def test_the_command_says_when_int8_should_not_be_used(config, capsys, monkeypat
 def test_settings_that_cannot_be_are_refused(option, value, allowed, config):
     with pytest.raises(ValueError, match=f"--{option.replace('_', '-')} is {value}; allowed: {allowed}"):
         replace(config(), **{option: value})
+
+
+@pytest.fixture
+def counted(monkeypatch) -> list[str]:
+    """The names of image files, one each time one is decoded."""
+    opened: list[str] = []
+
+    def load(images: ImageSet, index: int) -> Image.Image:
+        opened.append(images.name(index))
+        return plain(images, index)
+
+    plain = ImageSet.load
+    monkeypatch.setattr(ImageSet, "load", load)
+    return opened
+
+
+def test_images_to_measure_on_are_decoded_once_for_all_candidates(config, harmed, counted):
+    with pytest.raises(ValueError, match="nothing was written"):
+        quantize(config(data=str(harmed), max_drop=0.0))
+    measured = [name for name in counted if "/val/" in name]
+    assert len(measured) == len(set(measured)) == 60
+
+
+def test_images_beyond_the_memory_allowed_are_read_anew(images, trained_run, counted):
+    model = load(trained_run / "best.pt")
+    _, measured = labelled_sides(str(images), model)
+    of_one = 3 * model.preprocess.image_size_px**2
+    batches = MeasuredBatches(measured, model.preprocess, batch_size=8, kept_bytes=50 * of_one + 1)
+    passes = [list(batches) for _ in range(2)]
+    assert len(counted) == 50 + 2 * 10
+    expected = torch.stack([model.preprocess(measured.load(index)) for index in range(60)])
+    for found in passes:
+        assert [len(batch.images) for batch in found] == [8] * 6 + [2, 8, 2]
+        torch.testing.assert_close(torch.cat([batch.images for batch in found]), expected, rtol=0, atol=1e-5)
+        assert torch.equal(torch.cat([batch.targets for batch in found]), torch.from_numpy(measured.targets))

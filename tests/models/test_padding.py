@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rexnet.models.blocks import BlockSpec
 from rexnet.models.folding import folded
 from rexnet.models.padding import padded, unpadded
 from rexnet.models.rexnet import RexNet
@@ -34,6 +35,31 @@ def test_what_is_put_out_keeps_its_size():
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(padded(model.eval(), 16)(images), model(images))
+
+
+@pytest.mark.parametrize("shortcuts", [(False, False, True), (False, True, True), (True, True, True)])
+def test_a_shortcut_into_an_output_that_keeps_its_size_keeps_its_input(shortcuts):
+    torch.manual_seed(0)
+    widths = (17, 18, 18, 19)
+    blocks = tuple(
+        BlockSpec(
+            in_channels=before, expanded_channels=6 * before, out_channels=after, se_channels=5, shortcut=shortcut
+        )
+        for before, after, shortcut in zip(widths[:-1], widths[1:], shortcuts, strict=True)
+    )
+    # One without an expansion, and one whose expansion would be rounded to its input.
+    blocks = (replace(blocks[0], expanded_channels=17), replace(blocks[1], expanded_channels=24), blocks[2])
+    config = replace(create_model("rexnet_050").config, stem_channels=17, blocks=blocks, penultimate_channels=0)
+    model = with_trained_norms(RexNet(config)).eval()
+    wide = padded(model, 16)
+    kept = [block.in_channels for block in wide.config.blocks]
+    first = max(index for index, shortcut in enumerate((False, *shortcuts)) if not shortcut)
+    assert kept == [32] * first + list(widths[first:3]) and wide.config.blocks[-1].out_channels == 19
+    images = picture_batch(48)
+    with torch.inference_mode():
+        expected = model(images)
+        torch.testing.assert_close(wide(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    assert unpadded(wide, model.config).config == model.config
 
 
 def test_an_activation_that_makes_something_of_zero_is_refused():

@@ -14,16 +14,18 @@ if TYPE_CHECKING:
 def export(arguments: Sequence[str]) -> None:
     """Write a network to a file for ONNX Runtime, OpenVINO and others"""
     from rexnet.deploy.export import ExportConfig, export_files, told
-    from rexnet.detection.detector_files import holds_detector, load_detector
+    from rexnet.detection.detector_files import TASK, unpack
+    from rexnet.training import checkpoint
 
     config = read_options("export", ExportConfig, arguments)
-    if not (config.is_checkpoint and holds_detector(config.model)):
-        print(told(export_files(config)))
+    content = checkpoint.read(config.model) if config.is_checkpoint else None
+    if content is None or content.get("task") != TASK:
+        print(told(export_files(config, content)))
         return
     from rexnet.detection import export as detectors
 
-    options = config.options.for_detector()
-    print(detectors.told(detectors.export_detector(load_detector(config.model), config.output, **options)))
+    options, trained = config.options.for_detector(), unpack(content, source=config.model)
+    print(detectors.told(detectors.export_detector(trained, config.output, **options)))
 
 
 def quantize(arguments: Sequence[str]) -> None:

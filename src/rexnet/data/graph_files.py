@@ -109,27 +109,33 @@ def write_graph(graph: Any, facts: dict[str, Any], path: Path) -> None:
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def run_graph(path: Path) -> Run:
-    """A .onnx file in ONNX Runtime or a .xml file in OpenVINO, on the CPU. ValueError with the pip line where the
-    engine is missing."""
-    return run_in_onnxruntime(path) if path.suffix == ENDINGS["onnx"] else run_in_openvino(path)
+def run_graph(path: Path, *, threads: int | None = None) -> Run:
+    """A .onnx file in ONNX Runtime or a .xml file in OpenVINO, on the CPU; `threads` None leaves the engine's choice.
+    ValueError with the pip line where the engine is missing."""
+    run = run_in_onnxruntime if path.suffix == ENDINGS["onnx"] else run_in_openvino
+    return run(path, threads=threads)
 
 
-def run_in_onnxruntime(path: Path) -> Run:
+def run_in_onnxruntime(path: Path, *, threads: int | None = None) -> Run:
     """An ONNX file on the CPU. ValueError with the pip line where ONNX Runtime is missing."""
     onnxruntime = import_engine("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
     session: Any = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda images: session.run(None, {name: images})
 
 
-def run_in_openvino(path: Path) -> Run:
+def run_in_openvino(path: Path, *, threads: int | None = None) -> Run:
     """An OpenVINO or ONNX file on the CPU, in float32 though the CPU may have bfloat16."""
     core = import_engine("openvino").Core()
     core.set_property({"ENABLE_MMAP": False})  # a file that is in use cannot be moved everywhere
-    compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = core.compile_model(core.read_model(path), "CPU", settings)
     return lambda images: [found.copy() for found in compiled([images]).values()]
 
 

@@ -27,7 +27,7 @@ from rexnet.models.padding import padded
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import create_model
 from rexnet.models.weights import load_weights, read_weights
-from rexnet.training.checkpoint import load
+from rexnet.training.checkpoint import unpack
 
 logger = logging.getLogger(__name__)
 
@@ -103,11 +103,12 @@ class Exported:
     """Largest one from PyTorch, as a share of the largest number put out; None where this machine cannot run it."""
 
 
-def export_files(config: ExportConfig) -> Exported:
-    """What the command does with a classifier. ValueError, one sentence, for a file or name that cannot be used."""
+def export_files(config: ExportConfig, content: dict[str, Any] | None) -> Exported:
+    """What the command does with a classifier; `content` is that of its checkpoint, None for the name of a network.
+    ValueError, one sentence, for a file or name that cannot be used."""
     _check_output(Path(config.output), config.options)
-    if config.is_checkpoint:
-        return export(load(config.model), config.output, config.options)
+    if content is not None:
+        return export(unpack(content, source=config.model), config.output, config.options)
     if config.weights is None:
         logger.warning("%s has random weights: good for measuring speed; --weights gives it others", config.model)
         return export(create_model(config.model), config.output, config.options)

@@ -18,7 +18,14 @@ from rexnet.data.option_checks import require
 from rexnet.data.output_files import check_output_file, made_aside
 from rexnet.data.wording import plural
 from rexnet.deploy.backends import CHANNEL_MULTIPLE, Engine, Network, open_graph
-from rexnet.deploy.calibration import Comparison, drawn, labelled_sides, named_classes, unlabelled_sides
+from rexnet.deploy.calibration import (
+    Comparison,
+    MeasuredBatches,
+    drawn,
+    labelled_sides,
+    named_classes,
+    unlabelled_sides,
+)
 from rexnet.deploy.exported_file import ExportedFile
 from rexnet.deploy.fine_tuning import fine_tuned
 from rexnet.deploy.int8_graph import Int8Backend, int8_graph, int8_layers, with_float_layers
@@ -200,7 +207,7 @@ def _first_good(
 ) -> tuple[Candidate, Comparison]:
     """The first candidate that loses little enough. ValueError where none does."""
     engine = Engine(backend=config.backend, threads=config.threads)
-    batches = EvalBatches(measured, model.preprocess, batch_size=config.batch_size, bad_image=config.bad_image)
+    batches = MeasuredBatches(measured, model.preprocess, batch_size=config.batch_size, bad_image=config.bad_image)
 
     def opened(graph: "onnx.ModelProto") -> Network:
         return open_graph(graph.SerializeToString(), engine)

@@ -48,11 +48,6 @@ def detector_config(model: nn.Module) -> DetectorConfig:
     return config
 
 
-def holds_detector(path: str | PathLike[str]) -> bool:
-    """Whether a checkpoint is one of a detector. Raises WeightsError, one sentence, for a file that is none."""
-    return checkpoint.read(path).get("task") == TASK
-
-
 def load_detector(path: str | PathLike[str], device: str | torch.device = "cpu") -> TrainedDetector:
     """The detector in a checkpoint of `rexnet detect train`, rebuilt from the file alone, in evaluation mode.
 

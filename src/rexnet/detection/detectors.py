@@ -12,6 +12,7 @@ from rexnet.detection.norms import accept_single_values
 from rexnet.detection.precision import keep_coordinates_float32
 from rexnet.detection.pyramid import Pyramid
 from rexnet.detection.region_pooling import pool_regions_fast
+from rexnet.detection.region_ranking import rank_regions_by_logits
 from rexnet.detection.sparse_gradient import use_sparse_gradients
 from rexnet.detection.ssdlite import make_ssdlite
 from rexnet.models.rexnet import RexNetConfig
@@ -113,5 +114,6 @@ def build_detector(config: DetectorConfig) -> nn.Module:
     match_in_parts(model)
     use_sparse_gradients(model)
     pool_regions_fast(model)
+    rank_regions_by_logits(model)
     vars(model).update(config=config, kind=config.kind)
     return model

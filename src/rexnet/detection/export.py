@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
-from rexnet._version import __version__
 from rexnet.data.decode import printable
 from rexnet.data.graph_files import (
     Format,
@@ -26,15 +24,14 @@ from rexnet.data.graph_files import (
 from rexnet.data.option_checks import require
 from rexnet.data.output_files import check_output_file, check_replaceable, made_aside
 from rexnet.data.sample_pictures import sample_pictures
-from rexnet.detection.detector_files import TASK, TrainedDetector, detector_config
+from rexnet.detection.detector_files import TrainedDetector, detector_config
+from rexnet.detection.exported_detectors import facts_of, output_names
 from rexnet.detection.graph_check import Agreement, compare
 from rexnet.detection.graph_form import GraphForm, resized_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
 
 logger = logging.getLogger(__name__)
 
-EXPORTABLE = ("ssdlite",)
-FORMAT = 1
 OPSET = 18
 FORMATS: tuple[Format, ...] = ("onnx", "openvino")
 
@@ -50,12 +47,6 @@ class ExportedDetector:
     agreement: Agreement
 
 
-def output_names(detector: nn.Module) -> tuple[str, ...]:
-    """In the order in which a file puts them out."""
-    masks = ("masks",) if detector_config(detector).kind == "mask_rcnn" else ()
-    return ("boxes", "labels", "scores", *masks)
-
-
 def export_detector(
     trained: TrainedDetector,
     path: str | PathLike[str],
@@ -69,26 +60,22 @@ def export_detector(
 
     `format` None: what the ending of `path` says. `pixels`: the file takes uint8. The file is run on pictures, those of
     the folder `verify` or of `sample_pictures`, and on blank ones, and gets its name only if it finds what PyTorch
-    finds. ValueError, one sentence, where it does not, and for a path or format that cannot be.
+    finds, with images resized by whole numbers. ValueError, one sentence, where it does not, and for a path or format
+    that cannot be.
     """
     path = Path(path)
     kind = choose_format(str(path), format)
     require(kind in FORMATS, "format", kind, f"{' or '.join(FORMATS)} for a detector")
-    detector = detector_config(trained.model).kind
-    if detector not in EXPORTABLE:
-        # Their second stage looks at regions that rounding orders, and so finds others in a graph too often.
-        raise ValueError(f"a {detector} cannot be exported yet; allowed: {', '.join(EXPORTABLE)}")
     check_output_file(path)
     more = [path.with_suffix(".bin")] if kind == "openvino" else []
     check_replaceable(path, *more, overwrite=overwrite)
-    pictures = sample_pictures(verify)
-    blank = [Image.new("RGB", (width, height), shade) for width, height, shade in ((200, 150, 0), (120, 210, 0xFFFFFF))]
+    pictures = _compared_pictures(verify)
     model = resized_by_whole_numbers(trained.model)
     with made_aside(path) as inside:
         graph = import_onnx().load_model_from_string(_traced(model, pixels=pixels))
-        write_graph(graph, _facts(trained, pixels=pixels), inside)
+        write_graph(graph, facts_of(trained, pixels=pixels), inside)
         run = run_graph(inside)
-        agreement = compare([_both(model, run, picture, pixels=pixels) for picture in (*pictures, *blank)])
+        agreement = compare([_both(model, run, picture, pixels=pixels) for picture in pictures])
         size = sum(file.stat().st_size for file in inside.parent.iterdir())
     if not agreement.detections:
         logger.warning("neither PyTorch nor the file finds anything in the pictures compared; --verify takes others")
@@ -96,22 +83,19 @@ def export_detector(
     return ExportedDetector(path=path, bytes=size, kind=config.kind, classes=trained.classes, agreement=agreement)
 
 
-def _facts(trained: TrainedDetector, *, pixels: bool) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "task": TASK,
-        "detector": detector_config(trained.model).to_dict(),
-        "classes": list(trained.classes),
-        "category_ids": list(trained.category_ids),
-        "pixels": pixels,
-        "versions": {"rexnet": __version__, "torch": str(torch.__version__)},
-    }
+def _compared_pictures(verify: str | None) -> list[Image.Image]:
+    """Pictures of several sizes, wide and tall, and blank ones."""
+    pictures = sample_pictures(verify)
+    turned = pictures[0].transpose(Image.Transpose.ROTATE_90)
+    smaller = pictures[1].resize((pictures[1].width // 3 + 1, pictures[1].height // 2 + 1))
+    blank = [Image.new("RGB", (width, height), shade) for width, height, shade in ((200, 150, 0), (120, 210, 0xFFFFFF))]
+    return [*pictures, turned, smaller, *blank]
 
 
 def _traced(model: nn.Module, *, pixels: bool) -> bytes:
     """An ONNX file by tracing, for which torchvision's detectors keep sizes and counts open."""
     image = torch.zeros(96, 128, 3, dtype=torch.uint8) if pixels else torch.zeros(3, 96, 128)
-    names = output_names(model)
+    names = output_names(detector_config(model))
     axes: dict[str, dict[int, str]] = {name: {0: "detections"} for name in names}
     axes["image"] = {0: "height", 1: "width"} if pixels else {1: "height", 2: "width"}
     if "masks" in names:
@@ -127,7 +111,9 @@ def _both(
     """What PyTorch and the file find in a picture."""
     image = as_tensor(picture).contiguous()
     (found,) = model([image])
-    return [found[name].numpy() for name in output_names(model)], run(np.array(picture) if pixels else image.numpy())
+    return [found[name].numpy() for name in output_names(detector_config(model))], run(
+        np.array(picture) if pixels else image.numpy()
+    )
 
 
 def told(exported: ExportedDetector) -> str:

@@ -16,11 +16,12 @@ _SURE = 50.0
 
 
 def resized_by_whole_numbers(model: nn.Module) -> nn.Module:
-    """A copy, on the CPU and in evaluation, that computes the size of the resized image in whole numbers.
+    """A copy, on the CPU and in evaluation, that resizes images by whole numbers.
 
     torchvision multiplies floats: in a graph, of float32, one image in ten gets a side that is a pixel shorter than in
-    PyTorch. Whole numbers are the same everywhere, and torchvision's own in PyTorch for more than nine sizes in ten,
-    else a pixel more. SSDLite's square does not depend on the image.
+    PyTorch, and engines round the places between pixels each in its own way. Whole numbers are the same everywhere. The
+    size is torchvision's own in PyTorch for more than nine sizes in ten, else a pixel more; pixels differ by rounding.
+    SSDLite's square does not depend on the image.
     """
     model = deepcopy(model).cpu().float().eval()
     transform: Any = model.get_submodule("transform")
@@ -40,10 +41,20 @@ class _Resize:
         short, long = shape.min(), shape.max()
         by_short = self.short_px * long <= self.long_px * short
         numerator = torch.where(by_short, self.short_px, self.long_px)
-        height, width = torch.div(shape * numerator, torch.where(by_short, short, long), rounding_mode="floor").unbind()
-        tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-        size: Any = (height, width) if tracing else (int(height), int(width))
-        return nn.functional.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0], target
+        sizes = torch.div(shape * numerator, torch.where(by_short, short, long), rounding_mode="floor")
+        for axis, (old, new) in enumerate(zip(shape.unbind(), sizes.unbind(), strict=True), start=1):
+            image = _interpolated(image, axis, old, new)
+        return image, target
+
+
+def _interpolated(image: Tensor, axis: int, old: Tensor, new: Tensor) -> Tensor:
+    """Bilinear, along one axis from `old` to `new` pixels, with the centres of the first and last pixel as limits."""
+    # Counted in parts of a pixel, 2 x new of them, every centre is a whole number.
+    at = ((2 * torch.arange(new) + 1) * old - new).clamp(min=0)
+    before = torch.div(at, 2 * new, rounding_mode="floor")
+    share = (at - before * 2 * new).float() / (2 * new).float()
+    low, high = (image.index_select(axis, place) for place in (before, (before + 1).minimum(old - 1)))
+    return low + (high - low) * (share if axis == 2 else share[:, None])
 
 
 class GraphForm(nn.Module):

@@ -25,7 +25,7 @@ class DetectPredictConfig:
     """Finds objects in images, draws them and writes them down."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """best.pt of a run folder of `rexnet detect train`."""
+    """best.pt of a run folder of `rexnet detect train`, or a .onnx or .xml file of `rexnet export`."""
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|FOLDER|PATTERN ...")]
     """Image files, folders (read with all sub-folders) or patterns such as 'photos/*.jpg'."""
     out: str
@@ -38,9 +38,9 @@ class DetectPredictConfig:
     batch_size: int = 1
     """Images a step."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """auto, cpu, cuda, cuda:1 or mps; exported files run on the CPU."""
     threads: int | None = None
-    """CPU threads of reading images and of PyTorch; None: one for each CPU."""
+    """CPU threads of reading images and of computing; None: one for each CPU."""
 
     def __post_init__(self) -> None:
         if not self.images:

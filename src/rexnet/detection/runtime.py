@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from rexnet.data.decode import BadImageError, BadImagePolicy
 from rexnet.data.parallel import unchanged, usable_cpus
 from rexnet.data.picture_stream import Pictures, each_picture, in_chunks, in_order, picture_reader
 from rexnet.detection.detector_files import TrainedDetector, load_detector
+from rexnet.detection.exported_detectors import ENDINGS, DetectorGraph, load_exported
 from rexnet.training.distributed import choose_device
 
 
@@ -39,13 +41,17 @@ class ObjectPredictor:
     def __init__(
         self, source: str | PathLike[str] | TrainedDetector, *, threads: int | None = None, device: str = "auto"
     ):
-        """`source`: best.pt of `rexnet detect train`, or what `load_detector` gives. `threads` read images and, on a
-        CPU, compute; None: one for each CPU. ValueError as of `load_detector`."""
+        """`source`: best.pt of `rexnet detect train`, what `load_detector` gives, or a .onnx or .xml file of
+        `rexnet export`, which runs on the CPU. `threads` read images and, on a CPU, compute; None: one for each CPU.
+        ValueError as of `load_detector` and `load_exported`."""
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}; allowed: 1 or more, or None")
-        trained = source if isinstance(source, TrainedDetector) else load_detector(source)
+        trained = source if isinstance(source, TrainedDetector) else _opened(source, threads)
         self.classes, self.category_ids = trained.classes, trained.category_ids
-        self.device = choose_device(device)
+        exported = isinstance(trained.model, DetectorGraph)
+        if exported and device not in ("auto", "cpu"):
+            raise ValueError(f"device is {device!r}; allowed for a file of rexnet export: auto or cpu")
+        self.device = choose_device("cpu" if exported else device)
         self._threads = threads or usable_cpus()
         if threads:
             torch.set_num_threads(threads)
@@ -85,6 +91,10 @@ class ObjectPredictor:
             output = {key: values[kept].cpu() for key, values in output.items()}
             names = tuple(self.classes[label - 1] for label in output["labels"].tolist())
             yield Detections(image=name, picture=picture, names=names, output=output)
+
+
+def _opened(path: str | PathLike[str], threads: int | None) -> TrainedDetector:
+    return load_exported(path, threads=threads) if Path(path).suffix in ENDINGS else load_detector(path)
 
 
 def as_tensor(picture: Image.Image) -> Tensor:

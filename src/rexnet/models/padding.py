@@ -13,19 +13,17 @@ def padded(model: RexNet, multiple: int) -> RexNet:
     """A copy whose stem and blocks have multiples of `multiple` channels, with the logits of `model`.
 
     Channels that are added stay zero, so that a shortcut still adds its input to the first channels. What the last
-    block, the penultimate convolution and the head put out keeps its size. `unpadded` undoes it. ValueError for a
+    block, the penultimate convolution and the head put out keeps its size, and what does not fit into it then keeps
+    its own. `unpadded` undoes it. ValueError for a
     network whose activation makes something of zero where a shortcut reads, as SoftPlus does.
     """
     if multiple < 1:
         raise ValueError(f"multiple is {multiple}; allowed: 1 or more")
     config = model.config
-    blocks = [_padded_block(block, multiple) for block in config.blocks]
-    if not config.penultimate_channels:
-        blocks[-1] = replace(blocks[-1], out_channels=config.blocks[-1].out_channels)
     if "softplus" in (config.activation, *(block.out_activation for block in config.blocks)):
         raise ValueError("the activation softplus turns added zero channels into others; allowed: what keeps zero")
-    stem_channels = _round_up(config.stem_channels, multiple)
-    return _resized(model, replace(config, stem_channels=stem_channels, blocks=tuple(blocks)))
+    blocks = _padded_blocks(config, multiple)
+    return _resized(model, replace(config, stem_channels=blocks[0].in_channels, blocks=tuple(blocks)))
 
 
 def unpadded(model: RexNet, config: RexNetConfig) -> RexNet:
@@ -33,13 +31,35 @@ def unpadded(model: RexNet, config: RexNetConfig) -> RexNet:
     return _resized(model, config)
 
 
-def _padded_block(block: BlockSpec, multiple: int) -> BlockSpec:
-    names = ("in_channels", "expanded_channels", "out_channels", "se_channels")
+def _padded_blocks(config: RexNetConfig, multiple: int) -> list[BlockSpec]:
+    """From the last to the first: where an output keeps its size, the input of a shortcut to it must fit into it."""
+    blocks: list[BlockSpec] = []
+    out_channels = None if config.penultimate_channels else config.blocks[-1].out_channels
+    for block in reversed(config.blocks):
+        blocks.insert(0, _padded_block(block, multiple, out_channels))
+        out_channels = blocks[0].in_channels
+    return blocks
+
+
+def _padded_block(block: BlockSpec, multiple: int, out_channels: int | None) -> BlockSpec:
+    """`out_channels`: what the block after it takes."""
+    out_channels = out_channels or _round_up(block.out_channels, multiple)
+    in_channels = _round_up(block.in_channels, multiple)
+    if block.shortcut and in_channels > out_channels:
+        in_channels = block.in_channels
     # No expansion convolution stands where both are equal before; rounding must not remove one.
-    rounded = {name: _round_up(getattr(block, name), multiple) for name in names}
-    if rounded["expanded_channels"] == rounded["in_channels"] and block.expanded_channels != block.in_channels:
-        rounded["expanded_channels"] += multiple
-    return replace(block, **rounded)
+    expanded_channels = _round_up(block.expanded_channels, multiple)
+    if block.expanded_channels == block.in_channels:
+        expanded_channels = in_channels
+    elif expanded_channels == in_channels:
+        expanded_channels += multiple
+    return replace(
+        block,
+        in_channels=in_channels,
+        expanded_channels=expanded_channels,
+        out_channels=out_channels,
+        se_channels=_round_up(block.se_channels, multiple),
+    )
 
 
 def _round_up(channels: int, multiple: int) -> int:

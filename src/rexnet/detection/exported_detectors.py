@@ -1,0 +1,78 @@
+"""Detectors in files of `rexnet export`: what such a file says of itself, and finding objects with it."""
+
+from collections.abc import Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from rexnet._version import __version__
+from rexnet.data.graph_files import read_facts, run_graph
+from rexnet.detection.detector_files import TASK, TrainedDetector, detector_config
+from rexnet.detection.detectors import DetectorConfig
+from rexnet.models.weights import WeightsError
+
+FORMAT = 1
+ENDINGS = (".onnx", ".xml")
+
+
+def output_names(config: DetectorConfig) -> tuple[str, ...]:
+    """In the order in which a file puts them out."""
+    return ("boxes", "labels", "scores", *(("masks",) if config.kind == "mask_rcnn" else ()))
+
+
+def facts_of(trained: TrainedDetector, *, pixels: bool) -> dict[str, Any]:
+    """JSON-able; `load_exported` reads them back. `pixels`: the graph takes uint8 (H, W, 3)."""
+    return {
+        "format": FORMAT,
+        "task": TASK,
+        "detector": detector_config(trained.model).to_dict(),
+        "classes": list(trained.classes),
+        "category_ids": list(trained.category_ids),
+        "pixels": pixels,
+        "versions": {"rexnet": __version__, "torch": str(torch.__version__)},
+    }
+
+
+@final
+class DetectorGraph(nn.Module):
+    """A graph in ONNX Runtime or OpenVINO, on the CPU, called like the detector that it was made of: images float32
+    (3, H, W) from 0 to 1 in, one dict an image out."""
+
+    def __init__(self, path: Path, config: DetectorConfig, *, pixels: bool, threads: int | None):
+        super().__init__()
+        self.config, self.pixels = config, pixels
+        self._run = run_graph(path, threads=threads)
+
+    def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        return [self._found(image) for image in images]
+
+    def _found(self, image: Tensor) -> dict[str, Tensor]:
+        if self.pixels:
+            image = (255 * image).round().byte().permute(1, 2, 0)
+        found = self._run(image.contiguous().numpy())
+        return {name: torch.from_numpy(part) for name, part in zip(output_names(self.config), found, strict=True)}
+
+
+def load_exported(path: str | PathLike[str], *, threads: int | None = None) -> TrainedDetector:
+    """The detector in a .onnx or .xml file of `rexnet export`; its `model` is a DetectorGraph, whose engine uses
+    `threads`.
+
+    WeightsError, one sentence, for a file that cannot be used, ValueError with the pip line without its engine.
+    """
+    facts = read_facts(path)
+    if facts.get("task") == "classification":
+        raise WeightsError(f"{fspath(path)!r} holds a classifier, no detector; `rexnet predict` takes it")
+    try:
+        if facts["format"] != FORMAT or facts["task"] != TASK:
+            raise ValueError(f"it holds format {facts['format']} of {facts['task']}")
+        config, pixels = DetectorConfig.from_dict(facts["detector"]), bool(facts["pixels"])
+        classes, category_ids = tuple(map(str, facts["classes"])), tuple(map(int, facts["category_ids"]))
+        if not len(classes) == len(category_ids) == config.num_classes:
+            raise ValueError(f"{len(classes)} class names and {len(category_ids)} category ids for its classes")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(f"{fspath(path)!r} contradicts itself ({type(error).__name__}: {reason})") from error
+    return TrainedDetector(DetectorGraph(Path(path), config, pixels=pixels, threads=threads), classes, category_ids)
