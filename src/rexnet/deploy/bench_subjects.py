@@ -43,7 +43,8 @@ class Subject:
 
 
 def find_subject(name: str) -> Subject:
-    """From a name of ours, FILE.pt, FILE.safetensors, FILE.onnx, FILE.xml, a model folder or timm/NAME. ValueError for what is none."""
+    """From a name of ours, FILE.pt, FILE.safetensors, FILE.onnx, FILE.xml, a model folder or timm/NAME. ValueError for
+    what is none."""
     if name.startswith(TIMM):
         return _timm_subject(name)
     ending = Path(name).suffix
