@@ -68,7 +68,7 @@ def write_card(config: CardConfig) -> ModelFolder:
     """
     path = Path(config.output).absolute()
     trained = read_trained(config.run)
-    _check_output(path, trained, overwrite=config.overwrite)
+    _check_output(config.output, trained, overwrite=config.overwrite)
     with made_aside(path) as inside:
         inside.mkdir()
         _fill(inside, trained, config)
@@ -77,8 +77,8 @@ def write_card(config: CardConfig) -> ModelFolder:
     return ModelFolder(path=Path(config.output), trained=trained, bytes=size, address=address)
 
 
-def _check_output(path: Path, trained: TrainedFile, *, overwrite: bool) -> None:
-    name = f"--output {str(path)!r}"
+def _check_output(given: str, trained: TrainedFile, *, overwrite: bool) -> None:
+    path, name = Path(given).absolute(), f"--output {given!r}"
     if path.exists() and not path.is_dir():
         raise ValueError(f"{name} is a file; name a new or an empty folder")
     if not path.parent.is_dir():
