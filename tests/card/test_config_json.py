@@ -24,7 +24,7 @@ def test_timm_reads_the_folder_after_register_with_timm(tmp_path, tiny_preproces
     images = torch.randn(1, 3, 32, 32)
     assert torch.equal(read(images), model(images))
     config = timm.data.resolve_model_data_config(read)
-    assert (config["input_size"], config["crop_pct"], config["mean"]) == ((3, 16, 16), 1.0, tiny_preprocess.mean)
+    assert (config["input_size"], config["crop_pct"], config["interpolation"]) == ([3, 16, 16], 1.0, "bicubic")
 
 
 @pytest.mark.parametrize(

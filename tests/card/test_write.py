@@ -179,7 +179,7 @@ def test_a_model_folder_is_replaced_only_when_told_to(run, output):
         write(run, output, license="mit", overwrite=True)
     (output / "notes.txt").unlink()
     assert ModelCard(write(run, output, license="mit", overwrite=True)).data.license == "mit"
-    with pytest.raises(ValueError, match="is where model.safetensors lies"):
+    with pytest.raises(ValueError, match=r"is where model\.safetensors lies"):
         write(output / "model.safetensors", output, overwrite=True)
 
 
