@@ -60,10 +60,7 @@ def test_both_kinds_of_file_give_the_very_same_logits_after_training_in_channels
     first, second = (rexnet.load(tmp_path / name) for name in ("best.pt", "best.safetensors"))
     images = torch.randn(2, 3, 24, 24)
     assert torch.equal(first(images), second(images))
-    state = first.state_dict()
-    assert {key: value.stride() for key, value in second.state_dict().items()} == {
-        key: value.contiguous(memory_format=torch.contiguous_format).stride() for key, value in state.items()
-    }
+    assert {value.data_ptr() % 64 for value in second.state_dict().values()} == {0}
 
 
 @pytest.mark.parametrize(

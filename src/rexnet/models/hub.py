@@ -18,7 +18,7 @@ REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"
 
 def is_model_folder(name: str | PathLike[str]) -> bool:
     """Whether `name` means a folder with a model in it, here or at the hub, and no file."""
-    return os.fspath(name).startswith(PREFIX) or Path(name, WEIGHTS).is_file()
+    return os.fspath(name).startswith(PREFIX) or os.path.isfile(Path(name, WEIGHTS))
 
 
 def weights_path(name: str | PathLike[str]) -> Path:
@@ -29,7 +29,7 @@ def weights_path(name: str | PathLike[str]) -> Path:
     if os.fspath(name).startswith(PREFIX):
         return _from_hub(os.fspath(name))
     inside = Path(name, WEIGHTS)
-    return inside if inside.is_file() else Path(name)
+    return inside if os.path.isfile(inside) else Path(name)  # which takes a name that is too long for the system
 
 
 def download(repository: str, file: str, *, revision: str | None = None) -> Path:

@@ -150,7 +150,8 @@ def _set_aside(path: Path) -> Path:
 def load(path: str | PathLike[str], device: str | torch.device = "cpu") -> TrainedRexNet:
     """The network in a checkpoint of this project (`.pt` or `.safetensors`), rebuilt from the file alone, in eval mode.
 
-    `path` may also be a folder of `rexnet card`, and "hf://OWNER/NAME" such a folder at the Hugging Face hub. Raises WeightsError, one sentence, for a file that cannot be used.
+    `path` may also be a folder of `rexnet card`, and "hf://OWNER/NAME" such a folder at the Hugging Face hub. Raises
+    WeightsError, one sentence, for a file that cannot be used.
     """
     return unpack(read(path), source=os.fspath(path)).to(device)
 
