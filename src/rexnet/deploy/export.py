@@ -73,8 +73,8 @@ class ExportConfig:
     """Writes a network to a file that other programs run."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT|MODEL")]
-    """best.pt of a run folder, of a classifier or a detector, a .safetensors file made from it, or the name of a
-    network; `rexnet models` lists them."""
+    """best.pt of a run folder, of a classifier or a detector, a .safetensors file made from it, a folder of `rexnet
+    card`, or the name of a network; `rexnet models` lists them."""
     output: str
     """File to write."""
     weights: str | None = None
