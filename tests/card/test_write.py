@@ -14,8 +14,11 @@ import rexnet
 from rexnet.card.write import FILES, CardConfig, write_card
 from rexnet.cli import main
 from rexnet.data.option_checks import OptionError
+from rexnet.deploy.bench_subjects import find_subject
+from rexnet.deploy.export import ExportConfig
 from rexnet.detection import ObjectPredictor, load_detector
-from rexnet.detection.warm_start import is_detector_file
+from rexnet.detection.config import DetectorOptions
+from rexnet.detection.train import build_model
 from rexnet.models.weights import read_weights
 from rexnet.training import checkpoint
 from tests.card.conftest import CLASSES
@@ -76,6 +79,16 @@ def test_class_names_cannot_become_markdown(run, output):
     assert json.loads((output / "labels.json").read_text(encoding="utf-8")) == list(CLASSES)
 
 
+def test_export_and_bench_take_the_folder_unless_it_has_a_networks_name(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("animals", "rexnet_100"):
+        write(run, tmp_path / name)
+    assert ExportConfig(model="animals", output="x.onnx").is_checkpoint
+    assert find_subject("animals").image_size_px == find_subject("./rexnet_100").image_size_px == 16
+    assert not ExportConfig(model="rexnet_100", output="x.onnx").is_checkpoint
+    assert find_subject("rexnet_100").image_size_px == 224
+
+
 def test_without_a_licence_none_is_guessed(run, output):
     text = write(run, output)
     assert ModelCard(text).data.license is None and "None is stated" in text
@@ -108,7 +121,9 @@ def test_a_detector_comes_back_too(detector_run, output, monkeypatch):
     image = torch.rand(3, 80, 90)
     mine, theirs = read.model([image])[0], original.model([image])[0]
     assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
-    assert is_detector_file(str(output)), "as rexnet detect train --weights takes it"
+    options = DetectorOptions(detector="ssdlite", model="rexnet_010", weights=str(output), min_size=96)
+    warm = build_model(options, read.classes).state_dict()
+    assert all(torch.equal(warm[key], value) for key, value in original.model.state_dict().items())
     with pytest.raises(ValueError, match="holds a detector"):
         rexnet.load(output)
     data = ModelCard(text).data
