@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from rexnet.cli.options import read_options
-from rexnet.data.decode import printable
 
 
 def card(arguments: Sequence[str]) -> None:
     """Write a model folder with a card, for others and for the hub"""
     from rexnet.card.write import CardConfig, write_card
+    from rexnet.data.decode import printable
 
     config = read_options("card", CardConfig, arguments)
     made = write_card(config)
