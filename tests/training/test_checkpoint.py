@@ -51,6 +51,18 @@ def test_load_rebuilds_the_model_from_the_file_alone(tiny_model, tiny_preprocess
     assert copy.deepcopy(model).classes == CLASSES
 
 
+def test_both_kinds_of_file_give_the_very_same_logits_after_training_in_channels_last_order(tmp_path):
+    torch.manual_seed(0)
+    model = create_model("rexnet", width=0.2, stem_stride=1, num_classes=3).to(memory_format=torch.channels_last)
+    content = checkpoint.pack(model, {}, classes=CLASSES, preprocess=Preprocess(image_size_px=24))
+    for name in ("best.pt", "best.safetensors"):
+        checkpoint.save(tmp_path / name, content)
+    first, second = (rexnet.load(tmp_path / name) for name in ("best.pt", "best.safetensors"))
+    images = torch.randn(2, 3, 24, 24)
+    assert torch.equal(first(images), second(images))
+    assert {value.data_ptr() % 64 for value in second.state_dict().values()} == {0}
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from rexnet._version import __version__
-from rexnet.cli import classification, data, deploy, detection, networks, search, study
+from rexnet.cli import card, classification, data, deploy, detection, networks, search, study
 from rexnet.cli.options import fail
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -15,6 +15,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "predict": classification.predict,
     "export": deploy.export,
     "report": classification.report,
+    "card": card.card,
     "quantize": deploy.quantize,
     "detect train": detection.train,
     "detect validate": detection.validate,

@@ -23,9 +23,10 @@ from rexnet.deploy.graph_check import TOLERANCE, largest_difference
 from rexnet.deploy.graph_writing import WRITERS, compared_px
 from rexnet.deploy.onnx_graph import Output
 from rexnet.models.folding import folded
+from rexnet.models.hub import is_model_folder
 from rexnet.models.padding import padded
 from rexnet.models.rexnet import RexNet
-from rexnet.models.variants import create_model
+from rexnet.models.variants import create_model, list_models
 from rexnet.models.weights import load_weights, read_weights
 from rexnet.training.checkpoint import unpack
 
@@ -72,8 +73,8 @@ class ExportConfig:
     """Writes a network to a file that other programs run."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT|MODEL")]
-    """best.pt of a run folder, of a classifier or a detector, a .safetensors file made from it, or the name of a
-    network; `rexnet models` lists them."""
+    """best.pt of a run folder, of a classifier or a detector, a .safetensors file made from it, a folder of `rexnet
+    card`, or the name of a network; `rexnet models` lists them."""
     output: str
     """File to write."""
     weights: str | None = None
@@ -87,7 +88,8 @@ class ExportConfig:
     @property
     def is_checkpoint(self) -> bool:
         """And not the name of a network."""
-        return self.model.endswith(_CHECKPOINTS)
+        in_folder = is_model_folder(self.model) and self.model not in list_models()
+        return in_folder or self.model.endswith(_CHECKPOINTS)
 
 
 @dataclass(frozen=True, kw_only=True)

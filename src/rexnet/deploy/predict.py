@@ -23,7 +23,8 @@ class PredictConfig:
     """Names the classes of images."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """best.pt of a run folder, a .safetensors file made from it, or a .onnx or .xml file of `rexnet export`."""
+    """best.pt of a run folder, a .safetensors file made from it, a .onnx or .xml file of `rexnet export`, or a folder
+    of `rexnet card`, here or as hf://OWNER/NAME at the Hugging Face hub."""
     images: Annotated[
         tuple[str, ...],
         tyro.conf.Positional,

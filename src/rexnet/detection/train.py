@@ -20,6 +20,7 @@ from rexnet.detection.detectors import create_detector
 from rexnet.detection.evaluation import check_ground_truth, evaluate_detector, require_evaluator
 from rexnet.detection.norms import prepare_norms
 from rexnet.detection.warm_start import is_detector_file, load_detector_weights
+from rexnet.models.hub import is_model_folder
 from rexnet.training.classify import choose_workers
 from rexnet.training.distributed import World, joined
 from rexnet.training.loop import Task, choose_autocast, fit
@@ -85,7 +86,7 @@ def build_model(options: DetectorOptions, classes: tuple[str, ...], *, load: boo
     weights = options.weights
     if weights is None or not load:
         return make()
-    if not (os.path.isfile(weights) and is_detector_file(weights)):
+    if not ((os.path.isfile(weights) or is_model_folder(weights)) and is_detector_file(weights)):
         return make(weights=weights)
     model = make()
     load_detector_weights(model, weights, classes=classes)

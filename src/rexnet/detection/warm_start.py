@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from rexnet.detection.detector_files import TASK, detector_config
+from rexnet.detection.detectors import DetectorConfig
 from rexnet.models.weights import CHECKPOINT_FORMAT, WeightsError, read_checkpoint_file
 
 logger = logging.getLogger(__name__)
@@ -23,8 +24,8 @@ def load_detector_weights(model: nn.Module, path: str, *, classes: tuple[str, ..
     """
     content = read_checkpoint_file(path)
     config = detector_config(model)
-    theirs = content["detector"]
-    mine = config.to_dict()
+    # A .safetensors file has lists where a .pt has tuples.
+    theirs, mine = DetectorConfig.from_dict(content["detector"]).to_dict(), config.to_dict()
     for name in ("kind", "backbone"):
         if theirs[name] != mine[name]:
             had, wanted = (part["name"] if isinstance(part, dict) else part for part in (theirs[name], mine[name]))

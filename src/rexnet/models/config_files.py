@@ -6,12 +6,12 @@ from pathlib import Path
 from rexnet.models.rexnet import RexNetConfig
 from rexnet.models.weight_files import WeightsError, read_checkpoint_file
 
-_JSON, _CHECKPOINT = ".json", ".pt"
+_JSON, _CHECKPOINTS = ".json", (".pt", ".safetensors")
 
 
 def is_config_file(name: str) -> bool:
     """Whether `name`, where that of a network is asked for, means a file."""
-    return name.endswith((_JSON, _CHECKPOINT))
+    return name.endswith((_JSON, *_CHECKPOINTS))
 
 
 def config_text(config: RexNetConfig) -> str:
@@ -25,7 +25,7 @@ def read_config(path: str) -> RexNetConfig:
     ValueError, one sentence, for a file that cannot be read or holds no network.
     """
     try:
-        if path.endswith(_CHECKPOINT):
+        if path.endswith(_CHECKPOINTS):
             return RexNetConfig.from_dict(read_checkpoint_file(path)["model"])
         return RexNetConfig.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
     except WeightsError:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import torch
 
-from rexnet.models.weight_files import WeightsError
+from rexnet.models.hub import download
+from rexnet.models.weight_errors import WeightsError
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ def download_weights(name: str) -> Path:
 def _from_hugging_face(row: PublishedWeights) -> Path:
     by_hand = f"download {row.file} from {row.address} by hand and give the path of the file in place of the name"
     try:
-        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+        from huggingface_hub import try_to_load_from_cache
     except ImportError as error:
         raise WeightsError(
             f"{row.name} needs the package huggingface_hub; pip install huggingface_hub, or {by_hand}"
@@ -176,9 +177,7 @@ def _from_hugging_face(row: PublishedWeights) -> Path:
         return Path(cached)
     logger.info("downloading %s from %s", row.file, row.address)
     try:
-        # Fails at once without network, where the download itself tries again for half a minute.
-        get_hf_file_metadata(hf_hub_url(repository, row.file))
-        return Path(hf_hub_download(repository, row.file))
+        return download(repository, row.file)
     # The hub's client lets errors of its HTTP library through, which differ by version.
     except Exception as error:
         raise WeightsError(f"{row.name} could not be downloaded ({type(error).__name__}); {by_hand}") from error

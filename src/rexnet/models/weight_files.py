@@ -14,6 +14,18 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from rexnet.models.hub import weights_path
+from rexnet.models.weight_errors import DamagedFileError, WeightsError
+
+__all__ = [
+    "CHECKPOINT_FORMAT",
+    "SUFFIXES",
+    "DamagedFileError",
+    "WeightsError",
+    "extract_state_dict",
+    "read_checkpoint_file",
+]
+
 CHECKPOINT_FORMAT = "rexnet-checkpoint/1"
 """Value of "format" in this project's checkpoints; a `.safetensors` file has all but its tensors in the metadata."""
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
@@ -25,25 +37,14 @@ _STATE_DICT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model", "model
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
-class WeightsError(ValueError):
-    """A weights file, name or state dict that cannot be used; its text is one sentence."""
-
-
-class DamagedFileError(WeightsError):
-    """A weights file that is not what was once written. `finding` is the text without its advice."""
-
-    def __init__(self, finding: str, advice: str = "download or save it again"):
-        super().__init__(f"{finding}; {advice}")
-        self.finding = finding
-
-
 def read_checkpoint_file(path: str | PathLike[str]) -> dict[str, Any]:
-    """What a `.pth`, `.pt`, `.bin` or `.safetensors` file holds, on the CPU; the content decides which kind it is.
+    """What a `.pth`, `.pt`, `.bin` or `.safetensors` file holds, on the CPU; the content decides which kind it is. Of a
+    model folder and of "hf://OWNER/NAME", which is fetched, it is the weights file.
 
     Nothing in the file is run: only tensors and plain values are read. A `.safetensors` file of this project comes back
     as the same dictionary as its `.pt`; any other one as its tensors. Raises WeightsError naming the file.
     """
-    path = Path(path)
+    path = weights_path(path)
     try:
         with _open_regular_file(path) as file:
             head = file.read(512)

@@ -150,7 +150,8 @@ def _set_aside(path: Path) -> Path:
 def load(path: str | PathLike[str], device: str | torch.device = "cpu") -> TrainedRexNet:
     """The network in a checkpoint of this project (`.pt` or `.safetensors`), rebuilt from the file alone, in eval mode.
 
-    Raises WeightsError, one sentence, for a file that cannot be used.
+    `path` may also be a folder of `rexnet card`, and "hf://OWNER/NAME" such a folder at the Hugging Face hub. Raises
+    WeightsError, one sentence, for a file that cannot be used.
     """
     return unpack(read(path), source=os.fspath(path)).to(device)
 
@@ -163,7 +164,7 @@ def unpack(content: dict[str, Any], *, source: str) -> TrainedRexNet:
         # Without storage of its own the network cannot be made to fill the memory by what the file says of its size.
         with torch.device("meta"):
             model = TrainedRexNet(RexNetConfig.from_dict(content["model"]))
-        model.load_state_dict(content["state_dict"], assign=True)
+        model.load_state_dict({key: _anew(value) for key, value in content["state_dict"].items()}, assign=True)
         model.classes, model.preprocess = tuple(content["classes"]), Preprocess.from_dict(content["preprocess"])
         split = content.get("split")
         model.split = None if split is None else DrawnSplit.from_dict(split)
@@ -174,3 +175,9 @@ def unpack(content: dict[str, Any], *, source: str) -> TrainedRexNet:
         raise WeightsError(f"checkpoint {source!r} contradicts itself ({type(error).__name__}: {reason})") from error
     model.requires_grad_(True)
     return model.eval()
+
+
+def _anew(value: Tensor) -> Tensor:
+    """A copy with the strides and alignment of new tensors. A `.pt` keeps the strides of 1x1 weights in channels-last
+    order, a `.safetensors` places tensors at any multiple of 8 bytes, and either decides how a convolution rounds."""
+    return torch.empty(value.shape, dtype=value.dtype).copy_(value)

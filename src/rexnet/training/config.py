@@ -51,8 +51,8 @@ class NetworkConfig:
     drop_path_rate: float = 0.0
     """Chance to skip the last block, from 0 at the first on; the paper's author advises it above width 1.0."""
     weights: str | None = None
-    """Start from a file or published weights such as rexnet_100.nav_in1k; their classifier is kept where the class
-    names are the same, otherwise a new one begins."""
+    """Start from a file, a folder of `rexnet card`, hf://OWNER/NAME or published weights such as rexnet_100.nav_in1k;
+    their classifier is kept where the class names are the same, otherwise a new one begins."""
 
     def __post_init__(self) -> None:
         require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")

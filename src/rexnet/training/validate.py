@@ -26,7 +26,7 @@ class ValidateConfig:
     """Measures a trained classifier on labelled images."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """best.pt of a run folder, or a .safetensors file made from it."""
+    """best.pt of a run folder, a .safetensors file made from it, or a folder of `rexnet card`."""
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """A folder of class folders, a folder with val|valid|validation|test/, digits, torchvision/NAME, a folder of tars
     or its URL, or hfds/NAME."""

@@ -1,0 +1,121 @@
+"""What is known of a trained model: its checkpoint, and the run folder that it lies in. Only read."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rexnet.models.hub import is_model_folder
+from rexnet.models.weights import WeightsError
+from rexnet.training import checkpoint
+from rexnet.training.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+DETECTION = "detection"
+# Counted or averaged in training, not learned.
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What the files of a run folder say."""
+
+    config: dict[str, Any]
+    """As in config.json, of whatever version."""
+    environment: dict[str, Any]
+    data: dict[str, Any]
+    summary: dict[str, Any]
+    """Empty before the run's end."""
+    rows: list[dict[str, Any]]
+    """One an epoch."""
+
+    def option(self, group: str, name: str) -> Any:
+        """None where the run's version had no such option."""
+        return self.config.get(group, {}).get(name)
+
+    @property
+    def described_data(self) -> str | None:
+        """Images of both sides, classes and split, in one line."""
+        return self.data.get("description")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedFile:
+    """A checkpoint of a classifier or a detector."""
+
+    path: Path
+    content: dict[str, Any]
+    training: Training | None
+    """None where the file lies in no run folder."""
+
+    @property
+    def is_detector(self) -> bool:
+        return self.content.get("task") == DETECTION
+
+    @property
+    def classes(self) -> list[str]:
+        return self.content["classes"]
+
+    @property
+    def network(self) -> str:
+        """Of a detector, the one below it."""
+        return self._config if isinstance(self._config, str) else self._config["name"]
+
+    @property
+    def is_rexnet(self) -> bool:
+        """And not a detector on a network of timm's."""
+        return not isinstance(self._config, str)
+
+    @property
+    def _config(self) -> dict[str, Any] | str:
+        return self.content["detector"]["backbone"] if self.is_detector else self.content["model"]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Of the epoch that the weights are of, as measured in training."""
+        return self.content.get("metrics") or {}
+
+    @property
+    def parameters(self) -> int:
+        state = self.content["state_dict"]
+        return sum(values.numel() for name, values in state.items() if not name.endswith(_STATISTICS))
+
+
+def read_trained(run: str) -> TrainedFile:
+    """From a run folder, its best checkpoint, or from a checkpoint, with what is known of its run.
+
+    ValueError, one sentence, for what is neither, and for a file that cannot be used.
+    """
+    path = Path(run)
+    if is_model_folder(run):
+        raise ValueError(f"{run!r} is a model folder already; name the run or the checkpoint that it was made from")
+    file = _checkpoint_of(RunFolder(path)) if path.is_dir() else path
+    content = checkpoint.read(file)
+    if content.get("task") is None:
+        checkpoint.unpack(content, source=str(file))  # which refuses what contradicts itself
+    elif content["task"] != DETECTION:
+        raise WeightsError(f"{str(file)!r} is a checkpoint for {content['task']!r}; allowed: classifiers and detectors")
+    return TrainedFile(path=file, content=content, training=_training_of(file))
+
+
+def _checkpoint_of(run: RunFolder) -> Path:
+    if "network" not in run.read("config.json"):
+        raise ValueError(f"{str(run.path / 'config.json')!r} holds no settings of a run; name the folder of a run")
+    if run.best.exists():
+        return run.best
+    if not run.last.exists():
+        raise ValueError(f"{str(run.path)!r} has no checkpoint yet; the first is there after an epoch")
+    logger.warning("%s has no best.pt: the card is that of last.pt", run.path)
+    return run.last
+
+
+def _training_of(file: Path) -> Training | None:
+    """Files of other names may lie in a run folder without being of that run."""
+    run = RunFolder(file.parent)
+    ours = file.name in (run.best.name, run.last.name, run.previous.name)
+    if not ours or not run.holds("config.json") or "network" not in (config := run.read("config.json")):
+        return None
+    names = ("environment.json", "data.json", "summary.json")
+    environment, data, summary = (run.read(name) if run.holds(name) else {} for name in names)
+    return Training(config=config, environment=environment, data=data, summary=summary, rows=run.rows())

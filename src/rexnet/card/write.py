@@ -1,0 +1,127 @@
+"""A model folder out of a run, and its way to the hub."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from rexnet._version import __version__
+from rexnet.card.config_json import folder_config
+from rexnet.card.figures import figures_of
+from rexnet.card.front_matter import front_matter
+from rexnet.card.text import card_text
+from rexnet.card.trained_file import TrainedFile, read_trained
+from rexnet.data.option_checks import require
+from rexnet.data.output_files import made_aside
+from rexnet.models.hub import PREFIX, REPOSITORY, WEIGHTS
+from rexnet.training import checkpoint
+
+CONFIG, LABELS, PREPROCESSING, CARD = "config.json", "labels.json", "preprocessing.json", "README.md"
+FILES = (WEIGHTS, CONFIG, LABELS, PREPROCESSING, CARD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """Writes a trained model into a folder that describes itself, and sends it to the Hugging Face hub if told to."""
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a run of `rexnet train` or `rexnet detect train`, or a checkpoint."""
+    output: str
+    """Folder to write, new or empty."""
+    license: str | None = None
+    """Licence of the weights by the hub's name, such as mit, apache-2.0 or cc-by-4.0; None: the card says that none is
+    stated. Nothing is guessed: it depends on the images and the weights that training began with."""
+    overwrite: bool = False
+    """Replace --output where it holds a model folder and nothing else."""
+    push: str | None = None
+    """OWNER/NAME at the Hugging Face hub to send the folder to, made if missing; None: nothing is sent."""
+    public: bool = False
+    """Let everybody see a repository that --push makes; one that is there stays as it is."""
+
+    def __post_init__(self) -> None:
+        known = self.license is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", self.license) is not None
+        require(known, "license", repr(self.license), "a name such as mit, apache-2.0, cc-by-4.0, other, or None")
+        named = self.push is None or re.fullmatch(REPOSITORY, self.push) is not None
+        require(named, "push", repr(self.push), "OWNER/NAME, or None")
+        require(not self.public or self.push is not None, "public", self.public, "False without --push")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFolder:
+    """What `write_card` wrote."""
+
+    path: Path
+    trained: TrainedFile
+    bytes: int
+    address: str | None
+    """Where at the hub it is; None if it was not sent."""
+
+
+def write_card(config: CardConfig) -> ModelFolder:
+    """Writes the folder, whole or not at all, and sends it where that was asked for.
+
+    ValueError, one sentence, for what is no run or checkpoint, for a folder that holds other files, and where the hub
+    does not take it, with the folder as it was written.
+    """
+    path = Path(config.output).absolute()
+    trained = read_trained(config.run)
+    _check_output(config.output, trained, overwrite=config.overwrite)
+    with made_aside(path) as inside:
+        inside.mkdir()
+        _fill(inside, trained, config)
+        size = sum(file.stat().st_size for file in inside.iterdir())
+    address = send(path, config.push, public=config.public) if config.push else None
+    return ModelFolder(path=Path(config.output), trained=trained, bytes=size, address=address)
+
+
+def _check_output(given: str, trained: TrainedFile, *, overwrite: bool) -> None:
+    path, name = Path(given).absolute(), f"--output {given!r}"
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{name} is a file; name a new or an empty folder")
+    if not path.parent.is_dir():
+        raise ValueError(f"{name} is in no folder: make {str(path.parent)!r}")
+    inside = {file.name for file in path.iterdir()} if path.exists() else set()
+    if others := sorted(inside - set(FILES)):
+        raise ValueError(f"{name} holds other files, such as {others[0]}; name a new or an empty folder")
+    if inside and trained.path.resolve().parent == path.resolve():
+        raise ValueError(f"{name} is where {trained.path.name} lies; name a new or an empty folder")
+    if inside and not (overwrite and {WEIGHTS, CARD} <= inside):
+        hint = "--overwrite replaces it" if {WEIGHTS, CARD} <= inside else "name a new or an empty folder"
+        raise ValueError(f"{name} holds files already; {hint}")
+
+
+def _fill(folder: Path, trained: TrainedFile, config: CardConfig) -> None:
+    content = trained.content
+    checkpoint.save(folder / WEIGHTS, content)
+    values = {CONFIG: folder_config(trained), LABELS: trained.classes}
+    if not trained.is_detector:
+        values[PREPROCESSING] = content["preprocess"]
+    for name, value in values.items():
+        (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    figures, licence = figures_of(trained), config.license and config.license.lower()
+    name = config.push.partition("/")[2] if config.push else folder.name
+    address = f"{PREFIX}{config.push}" if config.push else "."
+    head = front_matter(trained, figures, name=name, licence=licence)
+    text = card_text(trained, figures, name=name, address=address, licence=licence)
+    (folder / CARD).write_text(f"{head}\n{text}", encoding="utf-8")
+
+
+def send(folder: Path, repository: str, *, public: bool) -> str:
+    """Puts the folder's files into a repository of the hub, as whoever is logged in there; returns its address."""
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi(library_name="rexnet", library_version=__version__)
+        made = api.create_repo(repository, private=not public, exist_ok=True)
+        api.upload_folder(
+            repo_id=repository, folder_path=folder, allow_patterns=list(FILES), commit_message="rexnet card"
+        )
+    # The hub's client lets errors of its HTTP library through, which differ by version.
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        later = f"after `hf auth login`, `hf upload {repository} {str(folder)!r}` sends it"
+        raise ValueError(f"{str(folder)!r} is written, but the hub did not take it ({reason}); {later}") from error
+    return str(made)

@@ -1,0 +1,24 @@
+"""The command that hands a model to others."""
+
+from collections.abc import Sequence
+
+from rexnet.cli.options import read_options
+
+
+def card(arguments: Sequence[str]) -> None:
+    """Write a model folder with a card, for others and for the hub"""
+    from rexnet.card.write import CardConfig, write_card
+    from rexnet.data.decode import printable
+
+    config = read_options("card", CardConfig, arguments)
+    made = write_card(config)
+    path = printable(made.path)
+    facts = f"{made.trained.network}, {len(made.trained.classes):,} classes, {made.bytes / 1e6:,.1f} MB"
+    print(f"model folder: {path} ({facts})")
+    if config.license is None:
+        print("no licence is stated: --license names one")
+    if made.address:
+        print(f"sent to:      {made.address}")
+    predict = "detect predict" if made.trained.is_detector else "predict"
+    out = " --out DIR" if made.trained.is_detector else ""
+    print(f"use it:       rexnet {predict} {path} IMAGE|FOLDER|PATTERN ...{out}")

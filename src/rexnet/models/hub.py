@@ -1,0 +1,71 @@
+"""Model folders, as `rexnet card` writes them: here, or as repositories of the Hugging Face hub, "hf://OWNER/NAME"."""
+
+import logging
+import os
+import re
+from os import PathLike
+from pathlib import Path
+
+from rexnet.models.weight_errors import WeightsError
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "hf://"
+WEIGHTS = "model.safetensors"
+"""The one file of such a folder that is needed to use the model: it holds everything else as well."""
+REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"
+
+
+def is_model_folder(name: str | PathLike[str]) -> bool:
+    """Whether `name` means a folder with a model in it, here or at the hub, and no file."""
+    return os.fspath(name).startswith(PREFIX) or os.path.isfile(Path(name, WEIGHTS))
+
+
+def weights_path(name: str | PathLike[str]) -> Path:
+    """The file that is meant: of a model folder its weights, fetched if need be; any other path as it is.
+
+    WeightsError, one sentence, for an address that is none, and where there is neither network nor an earlier copy.
+    """
+    if os.fspath(name).startswith(PREFIX):
+        return _from_hub(os.fspath(name))
+    inside = Path(name, WEIGHTS)
+    return inside if os.path.isfile(inside) else Path(name)  # which takes a name that is too long for the system
+
+
+def download(repository: str, file: str, *, revision: str | None = None) -> Path:
+    """The newest version of a hub's file, in the hub's usual cache. Raises whatever the hub's client lets through."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    # Fails at once without network, where the download itself tries again for half a minute.
+    get_hf_file_metadata(hf_hub_url(repository, file, revision=revision))
+    return Path(hf_hub_download(repository, file, revision=revision))
+
+
+def _from_hub(address: str) -> Path:
+    repository, _, revision = address.removeprefix(PREFIX).partition("@")
+    if not re.fullmatch(REPOSITORY, repository):
+        allowed = f"{PREFIX}OWNER/NAME, or {PREFIX}OWNER/NAME@REVISION"
+        raise WeightsError(f"{address!r} is no repository of the hub; allowed: {allowed}")
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    except ImportError as error:
+        raise WeightsError(f"{address} needs the package huggingface_hub; pip install huggingface_hub") from error
+    try:
+        return download(repository, WEIGHTS, revision=revision or None)
+    except RepositoryNotFoundError as error:
+        private = "of a private one, log in with `hf auth login`"
+        raise WeightsError(f"the hub shows no repository {repository!r}; correct the name, or {private}") from error
+    except RevisionNotFoundError as error:
+        raise WeightsError(f"{repository} has no revision {revision!r}; leave it out for the newest") from error
+    except EntryNotFoundError as error:
+        raise WeightsError(f"{repository} holds no {WEIGHTS}; `rexnet card` makes a repository with one") from error
+    # The hub's client lets errors of its HTTP library through, which differ by version.
+    except Exception as error:
+        reason = type(error).__name__
+        cached = try_to_load_from_cache(repository, WEIGHTS, revision=revision or None)
+        if not isinstance(cached, str):
+            by_hand = "without a network, name a folder that was copied here instead"
+            raise WeightsError(f"{address} could not be downloaded ({reason}); {by_hand}") from error
+        logger.warning("%s could not be asked for (%s): this is the copy of its last download", address, reason)
+        return Path(cached)

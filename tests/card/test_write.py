@@ -1,0 +1,278 @@
+import json
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard, metadata_load
+from PIL import Image
+
+import rexnet
+from rexnet.card.write import FILES, CardConfig, write_card
+from rexnet.cli import main
+from rexnet.data.option_checks import OptionError
+from rexnet.deploy.bench_subjects import find_subject
+from rexnet.deploy.export import ExportConfig
+from rexnet.detection import ObjectPredictor, load_detector
+from rexnet.detection.config import DetectorOptions
+from rexnet.detection.train import build_model
+from rexnet.models.weights import read_weights
+from rexnet.training import checkpoint
+from tests.card.conftest import CLASSES
+
+
+def write(run: Path, output: Path, **options) -> str:
+    """The text of the card."""
+    write_card(CardConfig(run=str(run), output=str(output), **options))
+    return (output / "README.md").read_text(encoding="utf-8")
+
+
+def pictures() -> torch.Tensor:
+    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def output(tmp_path) -> Path:
+    return tmp_path / "given-away"
+
+
+def test_a_trained_run_comes_back_with_equal_logits(trained_run, output):
+    write(trained_run, output)
+    original, read = rexnet.load(trained_run / "best.pt"), rexnet.load(output)
+    images = torch.randn(2, 3, 24, 24)
+    assert torch.equal(read(images), original(images))
+    assert (read.classes, read.preprocess, read.config, read.split) == (
+        (original.classes, original.preprocess, original.config, original.split)
+    )
+    assert sorted(file.name for file in output.iterdir()) == sorted(FILES)
+    assert json.loads((output / "labels.json").read_text()) == list(read.classes)
+    assert json.loads((output / "preprocessing.json").read_text()) == read.preprocess.to_dict()
+    assert read_weights(str(output)).classes == read.classes, "as --weights takes it"
+    picture = Image.fromarray(np.zeros((30, 40, 3), np.uint8))
+    options = {"backend": "torch", "device": "cpu", "threads": 1}
+    assert rexnet.Predictor(output, **options)(picture) == rexnet.Predictor(original, **options)(picture)
+
+
+def test_the_hub_reads_the_card(run, output):
+    text = write(run, output, license="MIT")
+    card = ModelCard.load(output / "README.md")
+    data = card.data
+    assert (data.library_name, data.pipeline_tag, data.license) == ("rexnet", "image-classification", "mit")
+    assert data.datasets is None and data.base_model is None, "a folder of photos is no data set of the hub's"
+    found = {result.metric_name: (result.metric_type, result.metric_value) for result in data.eval_results}
+    assert found == {"top-1 accuracy": ("accuracy", 0.9), "macro recall": ("recall", 0.885)}, "no NaN, no top-5 of 3"
+    assert {(result.dataset_type, result.dataset_name) for result in data.eval_results} == {("imagefolder", "photos")}
+    assert metadata_load(output / "README.md")["model-index"][0]["name"] == "given-away"
+    assert "alice" not in text, "folders of the machine are nobody's business"
+    assert "rexnet train photos --output=1 --epochs 3" in text
+    assert "82.6 to 94.5" in text, "the interval of 90 right of 100"
+    assert "drawn at random" in text and "had not ended (2 of 3 epochs)" in text and "100 images are few" in text
+
+
+def test_class_names_cannot_become_markdown(run, output):
+    text = write(run, output)
+    shown = re.search(r"## Classes\n\n(.*?)\n\n", text, flags=re.DOTALL)
+    assert shown and "\n" not in shown[1] and "<b>" not in text and "狐" in text
+    assert json.loads((output / "labels.json").read_text(encoding="utf-8")) == list(CLASSES)
+
+
+def test_export_and_bench_take_the_folder_unless_it_has_a_networks_name(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("animals", "rexnet_100"):
+        write(run, tmp_path / name)
+    assert ExportConfig(model="animals", output="x.onnx").is_checkpoint
+    assert find_subject("animals").image_size_px == find_subject("./rexnet_100").image_size_px == 16
+    assert not ExportConfig(model="rexnet_100", output="x.onnx").is_checkpoint
+    assert find_subject("rexnet_100").image_size_px == 224
+
+
+def test_without_a_licence_none_is_guessed(run, output):
+    text = write(run, output)
+    assert ModelCard(text).data.license is None and "None is stated" in text
+
+
+def test_what_training_started_from_is_named(run, output):
+    config = json.loads((run / "config.json").read_text())
+    config["network"]["weights"] = "rexnet_100.nav_in1k"
+    (run / "config.json").write_text(json.dumps({**config, "data": "hfds/owner/animals"}))
+    data = ModelCard(text := write(run, output)).data
+    assert (data.base_model, data.datasets) == ("timm/rexnet_100.nav_in1k", ["owner/animals"])
+    assert "MIT, by their publisher" in text
+
+
+def test_the_code_in_the_card_runs(run, output, monkeypatch, capsys):
+    text = write(run, output)
+    choice = SimpleNamespace(backend="torch", precision="fp32", chunk=1)
+    monkeypatch.setattr("rexnet.deploy.runtime.choose", lambda *_, **__: choice)
+    monkeypatch.chdir(output)
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save("picture.jpg")
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    exec(code, {})
+    assert "ScoredClass" in capsys.readouterr().out
+
+
+def test_a_detector_comes_back_too(detector_run, output, monkeypatch):
+    text = write(detector_run, output, license="cc-by-4.0")
+    read, original = load_detector(output), load_detector(detector_run / "best.pt")
+    assert (read.classes, read.category_ids) == (original.classes, original.category_ids)
+    image = torch.rand(3, 80, 90)
+    mine, theirs = read.model([image])[0], original.model([image])[0]
+    assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+    options = DetectorOptions(detector="ssdlite", model="rexnet_010", weights=str(output), min_size=96)
+    warm = build_model(options, read.classes).state_dict()
+    assert all(torch.equal(warm[key], value) for key, value in original.model.state_dict().items())
+    with pytest.raises(ValueError, match="holds a detector"):
+        rexnet.load(output)
+    data = ModelCard(text).data
+    assert data.pipeline_tag == "object-detection" and "ssdlite" in data.tags
+    assert [(r.metric_name, r.metric_value) for r in data.eval_results] == [
+        ("AP, IoU 0.50 to 0.95, boxes", 0.333),
+        ("AP, IoU 0.50, boxes", 0.5),
+    ]
+    assert "95 % interval" not in text
+    monkeypatch.chdir(output)
+    Image.fromarray(np.zeros((80, 90, 3), np.uint8)).save("picture.jpg")
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    exec(code, {})
+    assert ObjectPredictor(output, threads=1, device="cpu").classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("name", ["model.pt", "mine.safetensors"])
+def test_of_a_checkpoint_alone_nothing_is_claimed(content, tmp_path, output, name):
+    checkpoint.save(tmp_path / name, content)
+    text = write(tmp_path / name, output)
+    assert "Nothing is known of its training" in text and "is not known" in text
+    assert ModelCard(text).data.eval_results is None, "nobody knows on which images"
+    assert torch.equal(rexnet.load(output)(pictures()), rexnet.load(tmp_path / name)(pictures()))
+
+
+def test_a_file_of_another_name_is_not_of_the_run_it_lies_in(run, content, output):
+    checkpoint.save(run / "other.safetensors", content)
+    assert "Nothing is known of its training" in write(run / "other.safetensors", output)
+
+
+def test_last_pt_where_no_best_is(run, output, caplog):
+    (run / "best.pt").rename(run / "last.pt")
+    assert "by which this epoch was chosen" not in write(run, output)
+    assert "has no best.pt" in caplog.text
+
+
+def test_a_stopped_first_epoch_has_no_figures(run, content, output):
+    (run / "best.pt").unlink()
+    checkpoint.save(run / "last.pt", {**content, "metrics": {"epoch": 1, "step": 5}, "training": {"x": 1}})
+    text = write(run, output)
+    assert "holds no measured figures" in text and ModelCard(text).data.eval_results is None
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (lambda folder: folder.write_text("x"), "is a file"),
+        (lambda folder: (folder.mkdir(), (folder / "thesis.doc").touch()), "holds other files, such as thesis.doc"),
+        (lambda folder: (folder.mkdir(), (folder / "README.md").touch()), "holds files already; name a new"),
+    ],
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_other_files_are_never_touched(run, output, prepare, words, overwrite):
+    prepare(output)
+    before = sorted(output.parent.rglob("*"))
+    with pytest.raises(ValueError, match=words):
+        write(run, output, overwrite=overwrite)
+    assert sorted(output.parent.rglob("*")) == before
+
+
+def test_a_model_folder_is_replaced_only_when_told_to(run, output):
+    output.mkdir()
+    write(run, output)
+    with pytest.raises(ValueError, match="--overwrite replaces it"):
+        write(run, output, license="mit")
+    (output / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"other files, such as notes\.txt"):
+        write(run, output, license="mit", overwrite=True)
+    (output / "notes.txt").unlink()
+    assert ModelCard(write(run, output, license="mit", overwrite=True)).data.license == "mit"
+    with pytest.raises(ValueError, match=r"is where model\.safetensors lies"):
+        write(output / "model.safetensors", output, overwrite=True)
+
+
+def test_what_cannot_be_a_card_is_one_sentence(run, content, output, tmp_path):
+    (tmp_path / "empty").mkdir()
+    young = shutil.copytree(run, tmp_path / "young")
+    (young / "best.pt").unlink()
+    torch.save({**content, "classes": ["one"]}, tmp_path / "wrong.pt")
+    torch.save({**content, "task": "poetry"}, tmp_path / "poetry.pt")
+    refused = {
+        "nothing": "does not exist",
+        "empty": "is this the folder of a run",
+        "young": "has no checkpoint yet",
+        "wrong.pt": "contradicts itself",
+        "poetry.pt": "allowed: classifiers and detectors",
+    }
+    for name, words in refused.items():
+        with pytest.raises(ValueError, match=words) as error:
+            write(tmp_path / name, output)
+        assert "\n" not in str(error.value) and not output.exists()
+    write(run, output)
+    with pytest.raises(ValueError, match="is a model folder already"):
+        write(output, tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    "options", [{"push": "me"}, {"push": "me/../x"}, {"license": "do what you want"}, {"license": ""}, {"public": True}]
+)
+def test_options_that_cannot_be(options):
+    with pytest.raises(OptionError, match=f"--{next(iter(options))} is .*; allowed: "):
+        CardConfig(run="run", output="out", **options)
+
+
+class FakeHub:
+    """In the place of HfApi: notes what it is asked for."""
+
+    asked: list
+    fails = False
+
+    def __init__(self, **_):
+        pass
+
+    def create_repo(self, repository, **options):
+        self.asked.append((repository, options))
+        return f"https://hub.example/{repository}"
+
+    def upload_folder(self, *, repo_id, folder_path, **_):
+        if self.fails:
+            raise ConnectionError("no\nroute")
+        self.asked.append((repo_id, sorted(file.name for file in Path(folder_path).iterdir())))
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    FakeHub.asked, FakeHub.fails = [], False
+    monkeypatch.setattr("huggingface_hub.HfApi", FakeHub)
+    return FakeHub
+
+
+def test_nothing_is_sent_unasked(run, output, hub, capsys):
+    main(["card", str(run), "--output", str(output)])
+    assert hub.asked == []
+    said = capsys.readouterr().out
+    assert f"rexnet predict {output}" in said and "no licence is stated" in said
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_push_sends_the_folder_and_tells_where(run, output, hub, capsys, public):
+    main(["card", str(run), "--output", str(output), "--push", "me/animals", *(["--public"] if public else [])])
+    assert hub.asked == [("me/animals", {"private": not public, "exist_ok": True}), ("me/animals", sorted(FILES))]
+    assert "https://hub.example/me/animals" in capsys.readouterr().out
+    text = (output / "README.md").read_text()
+    assert 'rexnet.Predictor("hf://me/animals")' in text and "# animals\n" in text
+
+
+def test_what_the_hub_refuses_is_one_sentence_and_keeps_the_folder(run, output, hub):
+    hub.fails = True
+    with pytest.raises(ValueError, match=r"is written, but the hub did not take it \(ConnectionError") as error:
+        write(run, output, push="me/animals")
+    assert "\n" not in str(error.value) and f"hf upload me/animals {str(output)!r}" in str(error.value)
+    assert rexnet.load(output).classes == CLASSES
