@@ -105,7 +105,7 @@ def test_the_region_is_what_the_crop_keeps(size, crop_ratio):
 
 @pytest.mark.parametrize("name", ["", "A", "bright\n", "../bright"])
 def test_an_unknown_class_is_named(brightness, name):
-    with pytest.raises(ValueError, match="has no class .*2 classes"):
+    with pytest.raises(ValueError, match=r"has no class .*2 classes"):
         brightness(noise(8, 8), name)
 
 
