@@ -1,1 +1,1 @@
-"""Trained networks behind HTTP: a standard protocol, a plain one, and a web page."""
+"""Networks behind HTTP: needs the packages of `pip install 'rexnet[serve]'`."""
