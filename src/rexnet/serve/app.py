@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from rexnet._version import __version__
-from rexnet.serve import docs_page, predict_routes, protocol_routes
+from rexnet.serve import docs_page, explain_routes, page_routes, predict_routes, protocol_routes
 from rexnet.serve.config import ServeConfig
 from rexnet.serve.gate import Gate
 from rexnet.serve.metrics import CONTENT_TYPE, Metrics
@@ -48,8 +48,8 @@ def create_app(
         title="rexnet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     app.state.config, app.state.shelf, app.state.metrics = config, shelf, metrics
-    for router in (predict_routes.router, protocol_routes.router, docs_page.router):
-        app.include_router(router)
+    for routes in (predict_routes, explain_routes, protocol_routes, docs_page, page_routes):
+        app.include_router(routes.router)
 
     @app.get("/metrics", include_in_schema=False)
     async def show_metrics() -> Response:

@@ -18,7 +18,9 @@ from rexnet.detection.detector_files import TASK, TrainedDetector, detector_conf
 from rexnet.detection.runtime import Detections, ObjectPredictor
 from rexnet.serve.batching import Batcher
 from rexnet.serve.config import ServeConfig
+from rexnet.serve.explain import Explainer
 from rexnet.training import checkpoint
+from rexnet.training.checkpoint import TrainedRexNet
 
 _MASK_PIXELS = 1_800_000
 """Of a picture that masks are looked for in: torchvision's detectors see no more of it, and paste up to a hundred masks
@@ -41,15 +43,17 @@ class OpenModel:
     """RGB picture -> an item of `batcher`."""
     batcher: Batcher[Any, Any]
     """Of a classifier: image tensors -> probabilities (K,). Of a detector: pictures -> Detections."""
-    explains: bool = False
+    explainer: Explainer | None = None
+    """Of a classifier out of a checkpoint."""
     masks: bool = False
     image_size_px: int | None = None
     image_shape: tuple[int, ...] | None = None
     """Of an item of a classifier: (3, S, S) float32 or (S, S, 3) uint8."""
 
     def facts(self) -> dict[str, Any]:
-        names = ("kind", "version", "image_size_px", "backend", "precision", "explains", "masks")
-        return {name: getattr(self, name) for name in names} | {"classes": list(self.classes)}
+        names = ("kind", "version", "image_size_px", "backend", "precision", "masks")
+        explains = self.explainer is not None
+        return {name: getattr(self, name) for name in names} | {"explains": explains, "classes": list(self.classes)}
 
 
 Identity = tuple[tuple[int, int, int], ...]
@@ -69,12 +73,12 @@ def open_model(path: Path, config: ServeConfig, on_batch: OnBatch = lambda size:
     else:
         content = checkpoint.read(path)
         detects = content.get("task") == TASK
-        source = load_detector(path) if detects else path
+        source = load_detector(path) if detects else checkpoint.unpack(content, source=str(path))
     opened = _open_detector if detects else _open_classifier
     return opened(source, version, config, on_batch)
 
 
-def _open_classifier(source: Path, version: str, config: ServeConfig, on_batch: OnBatch) -> OpenModel:
+def _open_classifier(source: TrainedRexNet | Path, version: str, config: ServeConfig, on_batch: OnBatch) -> OpenModel:
     predictor = Predictor(
         source,
         backend=config.backend,
@@ -105,7 +109,7 @@ def _open_classifier(source: Path, version: str, config: ServeConfig, on_batch: 
             wait_ms=config.batch_wait_ms,
             on_batch=on_batch,
         ),
-        explains=source.suffix not in FILE_BACKENDS,
+        explainer=None if isinstance(source, Path) else Explainer(source.to(predictor.device)),
         image_size_px=predictor.preprocess.image_size_px,
         image_shape=predictor.image_shape,
     )
