@@ -12,8 +12,7 @@ from rexnet.report.gradcam import grad_cam
 from rexnet.serve.explain import MAX_HEAT_PX, Explainer, seen_region
 from rexnet.training import checkpoint
 from tests.networks import brightness_network, with_measured_statistics
-
-PLAIN = Preprocess(image_size_px=64, crop_ratio=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+from tests.serve.served import PLAIN
 
 
 def trained(model: RexNet, classes: tuple[str, ...], preprocess: Preprocess) -> checkpoint.TrainedRexNet:

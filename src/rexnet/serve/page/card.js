@@ -32,9 +32,10 @@ export function modelCard(entry, model, { announce, onError }) {
   return card;
 }
 
-/** The sentence of an error, and a button that calls `again`. */
+/** The sentence of an error, and where that may help a button that calls `again`. */
 export function failure(error, again) {
-  const button = element("button", { type: "button", onclick: again }, "Try again");
+  const mayPass = error.status === 0 || error.status >= 500 || [401, 408, 429].includes(error.status);
+  const button = mayPass ? element("button", { type: "button", onclick: again }, "Try again") : null;
   return element("div", { class: "error", role: "alert" }, element("p", {}, error.message), button);
 }
 
@@ -61,7 +62,7 @@ function timing({ result, milliseconds }) {
     ["network", compute],
     ["reading", decode],
     ["waiting", wait],
-    ["in all, with the way here", milliseconds],
+    ["in all, with transfer", milliseconds],
   ];
   const terms = parts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, shown(value))));
   return element("dl", { class: "timing", "aria-label": "Time" }, ...terms);

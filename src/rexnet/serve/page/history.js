@@ -46,7 +46,7 @@ export class History {
 
   async #open(entry, place) {
     await entry.picture();
-    if (entry.thumbnail) place.append(entry.thumbnail);
+    place.append(entry.thumbnail ?? "no preview");
     if (entry !== this.#current) entry.rest();
   }
 

@@ -9,7 +9,7 @@ const SHOWN_SCORE = 0.5;
 export function showObjects({ model, result, stage, findings }) {
   const objects = result.objects.map((object) => ({
     ...object,
-    colour: classColour(model.classes.indexOf(object.class)),
+    colour: classColour(1 + model.classes.indexOf(object.class)),
   }));
   const score = element("input", { type: "range", min: LEAST_SCORE, max: 1, step: 0.01, value: SHOWN_SCORE });
   const least = element("span", { class: "value" });
@@ -19,11 +19,12 @@ export function showObjects({ model, result, stage, findings }) {
   let chosen = null;
 
   function show() {
-    least.textContent = percent(Number(score.value));
+    least.textContent = wholePercent(score.value);
     score.setAttribute("aria-valuetext", least.textContent);
     const sure = objects.filter((object) => object.score >= Number(score.value));
     if (!sure.includes(chosen)) chosen = null;
-    count.textContent = `${sentence(sure)}${objects.length > sure.length ? ` ${objects.length - sure.length} less sure.` : ""}`;
+    const others = objects.length - sure.length;
+    count.textContent = `${sentence(sure)}${others ? ` ${others} less sure.` : ""}`;
     list.replaceChildren(...sure.map((object) => row(object, object === chosen, choose)));
     stage.describe(sentence(sure));
     paint(sure);
@@ -45,8 +46,8 @@ export function showObjects({ model, result, stage, findings }) {
 
   score.addEventListener("input", show);
   masks.addEventListener("change", show);
-  const choice = model.masks ? element("label", { class: "check" }, masks, "Masks") : null;
-  findings.append(element("label", {}, element("span", {}, "Least score ", least), score), ...[choice].filter(Boolean));
+  findings.append(element("label", {}, "Least score ", least, score));
+  if (model.masks) findings.append(element("label", { class: "check" }, masks, "Masks"));
   findings.append(count, list);
   show();
   return count.textContent;
@@ -62,8 +63,10 @@ function row(object, isChosen, choose) {
 }
 
 function box({ class: name, score, box: [left, top, right, bottom], colour }, { width, height }) {
-  const words = element("span", {}, `${name} ${percent(score)}`);
-  const made = element("div", { class: top < 0.08 * height ? "box inward" : "box" }, words);
+  const words = element("span", {}, `${name} ${wholePercent(score)}`);
+  const made = element("div", { class: "box" }, words);
+  made.classList.toggle("inward", top < 0.08 * height); // where else the name would be cut off
+  made.classList.toggle("leftward", left > 0.6 * width);
   Object.assign(made.style, {
     left: `${(100 * left) / width}%`,
     top: `${(100 * top) / height}%`,
@@ -75,7 +78,10 @@ function box({ class: name, score, box: [left, top, right, bottom], colour }, { 
   return made;
 }
 
-/** "2 dogs"-free plurals: names come from the data, so each is only counted. */
+function wholePercent(share) {
+  return `${Math.round(100 * share)} %`;
+}
+
 function sentence(objects) {
   if (!objects.length) return "No object found.";
   const counts = new Map();

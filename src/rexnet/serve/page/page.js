@@ -10,7 +10,7 @@ import { fetchModels, useKey } from "./server.js";
 /** With more models only the first is asked unless the reader wants others. */
 const ASKED_AT_ONCE = 3;
 
-const fieldset = document.getElementById("models");
+const choices = document.getElementById("models");
 const answers = document.getElementById("answers");
 const cards = document.getElementById("cards");
 const trouble = document.getElementById("trouble");
@@ -24,8 +24,8 @@ let shown = { entry: null, cards: new Map() };
 
 const history = new History(showAnswers);
 
-watchIntake((files) => history.add(files.map((file) => new Entry(file))), (sentence) => say(trouble, sentence));
-watchCamera((file) => history.add([new Entry(file)]));
+watchIntake(take, (sentence) => say(trouble, sentence));
+watchCamera((file) => take([file]));
 keyForm.addEventListener("submit", (event) => {
   event.preventDefault();
   useKey(keyForm.elements.key.value);
@@ -34,16 +34,19 @@ keyForm.addEventListener("submit", (event) => {
 });
 loadModels();
 
+function take(files) {
+  history.add(files.map((file) => new Entry(file)));
+}
+
 async function loadModels() {
-  const legend = fieldset.querySelector("legend");
   try {
     models = await fetchModels();
     chosen = new Set(models.length <= ASKED_AT_ONCE ? models : models.slice(0, 1));
-    fieldset.replaceChildren(legend, ...models.map(modelChoice));
+    choices.replaceChildren(...models.map(modelChoice));
     shown = { entry: null, cards: new Map() };
     showAnswers(history.current);
   } catch (error) {
-    fieldset.replaceChildren(legend, failure(error, loadModels));
+    choices.replaceChildren(failure(error, loadModels));
     onError(error);
   }
 }
