@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
-
-import uvicorn
-from fastapi import FastAPI
+from typing import TYPE_CHECKING
 
 from rexnet.data.transforms import Preprocess
 from rexnet.models.rexnet import RexNet
 from rexnet.training import checkpoint
 from tests.networks import brightness_network
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 PLAIN = Preprocess(image_size_px=64, crop_ratio=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 """The network sees what is there, from 0 to 1."""
@@ -30,8 +31,10 @@ def write_brightness(path: Path, classes: tuple[str, str] = ("bright", "dark")) 
 
 
 @contextmanager
-def running(app: FastAPI) -> Iterator[str]:
+def running(app: "FastAPI") -> Iterator[str]:
     """The address of `app`, served by a thread on a free port."""
+    import uvicorn
+
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

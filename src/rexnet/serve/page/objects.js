@@ -86,6 +86,6 @@ function sentence(objects) {
   if (!objects.length) return "No object found.";
   const counts = new Map();
   for (const { class: name } of objects) counts.set(name, (counts.get(name) ?? 0) + 1);
-  const named = [...counts].map(([name, count]) => (count > 1 ? `${count} × ${name}` : name)).join(", ");
+  const named = [...counts].map(([name, count]) => (count > 1 ? `${name} (${count})` : name)).join(", ");
   return `${objects.length} ${objects.length === 1 ? "object" : "objects"}: ${named}.`;
 }

@@ -20,11 +20,12 @@ export function paintPicture(canvas, picture) {
 export function paintHeat(canvas, { width, height, region, heatmap }, strength) {
   const context = canvas.getContext("2d");
   context.save();
-  context.globalAlpha = strength;
+  context.globalAlpha = Math.min(1, 1.5 * strength);
   context.globalCompositeOperation = "saturation"; // gray: colours could not be told from those of the heat
   context.fillStyle = "#808080";
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.globalCompositeOperation = "source-over";
+  context.globalAlpha = strength;
   context.scale(canvas.width / width, canvas.height / height);
   const [left, top, right, bottom] = region;
   context.fillStyle = "rgb(0 0 0 / 0.55)"; // what the network did not see
@@ -43,7 +44,7 @@ function heatPicture({ width, height, values }) {
   canvas.height = height;
   const context = canvas.getContext("2d");
   const image = context.createImageData(width, height);
-  values.flat().forEach((value, place) => image.data.set([...heatColour(value), 255 * (0.25 + 0.6 * value)], 4 * place));
+  values.flat().forEach((value, place) => image.data.set([...heatColour(value), 255 * (0.35 + 0.5 * value)], 4 * place));
   context.putImageData(image, 0, 0);
   return canvas;
 }
