@@ -102,10 +102,17 @@ def test_the_region_is_what_the_crop_keeps(size, crop_ratio):
         assert seen[-1, 0, 1] - seen[0, 0, 1] == pytest.approx(255 * (bottom - top) / height, abs=8)
 
 
-@pytest.mark.parametrize("name", ["", "A", "bright\n", "../bright"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 2)])
+def test_pictures_of_any_size_are_explained(tiny, size):
+    found = tiny(noise(*size))
+    assert found.heat.shape == (32, 32) and found.heat.isfinite().all() and found.size == size
+
+
+@pytest.mark.parametrize("name", ["", "A", "bright\n", "../bright", "x" * 5000])
 def test_an_unknown_class_is_named(brightness, name):
-    with pytest.raises(ValueError, match=r"has no class .*2 classes"):
+    with pytest.raises(ValueError, match=r"has no class .*2 classes") as error:
         brightness(noise(8, 8), name)
+    assert len(str(error.value)) < 200
 
 
 def test_a_network_that_failed_says_so(tiny):

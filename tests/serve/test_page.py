@@ -26,7 +26,9 @@ def choose(page: Page, data: bytes, *, name: str = "photo.png", kind: str = "ima
 
 
 def only(page: Page, *names: str) -> None:
-    for label in page.locator("#models label").all():
+    labels = page.locator("#models label")
+    labels.first.wait_for()
+    for label in labels.all():
         label.locator("input").set_checked(label.locator("strong").text_content() in names)
 
 

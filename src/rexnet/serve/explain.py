@@ -11,6 +11,7 @@ from torch.nn import functional
 from rexnet.data.crops import middle
 from rexnet.data.transforms import Preprocess
 from rexnet.report.gradcam import grad_cam
+from rexnet.serve.refusals import shown
 from rexnet.training.checkpoint import TrainedRexNet
 
 MAX_HEAT_PX = 64
@@ -59,7 +60,9 @@ class Explainer:
         ValueError for a class the model does not know, and for a network whose output is not finite.
         """
         if name is not None and name not in self.model.classes:
-            raise ValueError(f"the model has no class {name!r}; /models lists its {len(self.model.classes)} classes")
+            raise ValueError(
+                f"the model has no class {shown(name)}; /models lists its {len(self.model.classes)} classes"
+            )
         device = next(self.model.parameters()).device
         images = self.model.preprocess(picture)[None].to(device)
         with torch.inference_mode():
