@@ -1,69 +1,41 @@
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.serve.served import running, write_brightness
+import rexnet
+from rexnet.data.transforms import Preprocess
+from rexnet.deploy import engine_choice
+from rexnet.training import checkpoint
+from tests.networks import with_trained_norms
+from tests.serve.servers import SIDE_PX
 
-ARGUMENTS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
-)
+CLASSES = ("cat", "dog, or wolf", "füchse")
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator:
-    """Chromium, with a camera that is none."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("needs Chromium; on Debian: apt-get install chromium")
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
-        yield opened
-        opened.close()
+@pytest.fixture(autouse=True)
+def no_choices_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.setattr(engine_choice, "cache_folder", lambda: tmp_path / "engines")
 
 
 @pytest.fixture(scope="session")
-def app(tmp_path_factory):
-    """Two hand-made classifiers, `light` and `names`, the second with names that look like markup."""
-    pytest.importorskip("fastapi", reason="needs the packages of pip install 'rexnet[serve]'")
-    from rexnet.serve.app import create_app
-    from rexnet.serve.config import ServeConfig
+def make_checkpoint():
+    """make_checkpoint(path, seed=0): of a network whose answers differ from picture to picture."""
 
-    folder: Path = tmp_path_factory.mktemp("models")
-    light = write_brightness(folder / "light.pt")
-    names = write_brightness(folder / "names.pt", ("<b>bright</b>&amp;", "d" * 70))
-    models = (str(light), str(names))
-    return create_app(ServeConfig(models=models, backend="torch", threads=1, reload=False, max_megapixels=1))
+    def make(path: Path, seed: int = 0) -> Path:
+        torch.manual_seed(seed)
+        model = rexnet.create_model("rexnet_010", num_classes=len(CLASSES))
+        with_trained_norms(model)
+        torch.nn.init.normal_(model.get_classifier().weight, std=0.1)
+        content = checkpoint.pack(
+            model, {}, classes=CLASSES, preprocess=Preprocess(image_size_px=SIDE_PX, crop_ratio=0.9)
+        )
+        checkpoint.save(path, content)
+        return path
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def address(app) -> Iterator[str]:
-    with running(app) as found:
-        yield found
-
-
-@pytest.fixture
-def open_page(browser, address) -> Iterator:
-    """open_page(**options of a browser context): the page, which must not fail, break its policy or ask elsewhere."""
-    contexts, wrong = [], []
-
-    def opened(url: str = address, prepare=lambda page: None, **options):
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        context.set_default_timeout(20_000)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda line: "Content Security" in line.text and wrong.append(line.text))
-        page.on("request", lambda sent: sent.url.startswith((url, "blob:", "data:")) or wrong.append(sent.url))
-        prepare(page)
-        page.goto(f"{url}/")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert not wrong
+def checkpoint_file(make_checkpoint, tmp_path_factory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("models") / "animals.pt")

@@ -12,7 +12,7 @@ from rexnet.report.gradcam import grad_cam
 from rexnet.serve.explain import MAX_HEAT_PX, Explainer, seen_region
 from rexnet.training import checkpoint
 from tests.networks import brightness_network, with_measured_statistics
-from tests.serve.served import PLAIN
+from tests.serve.hand_made import PLAIN
 
 
 def trained(model: RexNet, classes: tuple[str, ...], preprocess: Preprocess) -> checkpoint.TrainedRexNet:

@@ -114,7 +114,8 @@ class Batcher(Generic[Item, Result]):
 
     def _by_itself(self, item: Item) -> Result | Exception:
         try:
-            return self._compute([item], False)[0]
+            (result,) = self._compute([item], False)
+            return result
         except Exception as error:
             return error
 

@@ -1,4 +1,4 @@
-"""A request of the Open Inference Protocol, version 2: JSON, with tensors in it or as bytes behind it, and its answer."""
+"""A request of the Open Inference Protocol, version 2, and its answer: JSON, with tensors in it or as bytes behind."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -16,8 +16,8 @@ _POLL_S = 1.0
 
 
 async def keep_fresh(shelf: Shelf, config: ServeConfig, metrics: Metrics, *, poll_s: float = _POLL_S) -> None:
-    """Looks at the files for ever. A new one is opened and tried beside the old one, which goes on answering until then,
-    and for good where the new one cannot be used."""
+    """Looks at the files for ever. A new one is opened and tried beside the old one, which goes on answering until then
+    and, where the new one cannot be used, thereafter."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="reload")
     before: dict[str, Identity | None] = {}
     loop = asyncio.get_running_loop()

@@ -35,7 +35,7 @@ def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
         listening = stack.enter_context(_listening(config))
         host, port = listening.getsockname()[:2]
         if config.workers == 1:
-            settings = _settings(config, _application(config, api_key))
+            settings = server_settings(config, _application(config, api_key))
             logger.info("http://%s:%d", f"[{host}]" if ":" in host else host, port)
             uvicorn.Server(settings).run(sockets=[listening])
             return
@@ -45,7 +45,7 @@ def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
         stack.callback(os.environ.pop, _METRICS_FOLDER)
         logger.info("http://%s:%d, %d workers", host, port, config.workers)
         factory = partial(_worker, config, api_key)
-        Multiprocess(_settings(config, factory, factory=True, workers=config.workers), sockets=[listening]).run()
+        Multiprocess(server_settings(config, factory, factory=True, workers=config.workers), sockets=[listening]).run()
 
 
 def _worker(config: ServeConfig, api_key: str | None) -> Any:
@@ -65,7 +65,7 @@ def _application(config: ServeConfig, api_key: str | None, *, one_of_several: bo
     return create_app(config, api_key=api_key, metrics=Metrics(one_of_several=one_of_several), log=log)
 
 
-def _settings(config: ServeConfig, app: Any, **more: Any) -> Settings:
+def server_settings(config: ServeConfig, app: Any, **more: Any) -> Settings:
     settings = Settings(
         app,
         http=ImpatientProtocol,

@@ -7,9 +7,8 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 from playwright.sync_api import expect
 
-from rexnet.serve.app import create_app
-from tests.serve.served import running
-from tests.serve.test_page import choose, only, png, with_detector
+from tests.serve.page.test_page import choose, only, png, with_detector
+from tests.serve.servers import config, listening
 
 KEY = "correct-horse"
 
@@ -162,10 +161,9 @@ def test_bars_grow_only_for_those_who_like_motion(open_page, motion, animation):
     assert bar.evaluate("bar => getComputedStyle(bar, '::before').animationName") == animation
 
 
-def test_a_server_with_a_key_is_given_it(open_page, app):
-    locked = create_app(app.state.config, shelf=app.state.shelf, api_key=KEY)
-    with running(locked) as url:
-        page = open_page(url)
+def test_a_server_with_a_key_is_given_it(open_page, models):
+    with listening(config(models[0]), api_key=KEY) as address:
+        page = open_page(f"http://{address}")
         field = page.get_by_label("This server wants its API key")
         expect(field).to_be_focused()
         expect(page.locator("#models [role=alert]")).to_contain_text("API key")
