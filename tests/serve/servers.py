@@ -38,7 +38,7 @@ def in_memory(config: ServeConfig, **more) -> Iterator[TestClient]:
 @contextmanager
 def listening(config: ServeConfig, **more) -> Iterator[str]:
     """HOST:PORT of a server in a thread, which at the end finishes what it has accepted."""
-    server = uvicorn.Server(server_settings(config, create_app(config, **more)))
+    server = uvicorn.Server(server_settings(config, create_app(config, **more), port=config.port))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
