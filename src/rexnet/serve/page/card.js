@@ -34,7 +34,7 @@ export function modelCard(entry, model, { announce, onError }) {
 
 /** The sentence of an error, and where that may help a button that calls `again`. */
 export function failure(error, again) {
-  const mayPass = error.status === 0 || error.status >= 500 || [401, 408, 429].includes(error.status);
+  const mayPass = error.status === 0 || error.status >= 500 || [408, 429].includes(error.status);
   const button = mayPass ? element("button", { type: "button", onclick: again }, "Try again") : null;
   return element("div", { class: "error", role: "alert" }, element("p", {}, error.message), button);
 }

@@ -28,6 +28,8 @@ export function paintHeat(canvas, { width, height, region, heatmap }, strength) 
   context.globalAlpha = strength;
   context.scale(canvas.width / width, canvas.height / height);
   const [left, top, right, bottom] = region;
+  context.fillStyle = "rgb(0 0 0 / 0.25)"; // colours are paler on a bright picture
+  context.fillRect(0, 0, width, height);
   context.fillStyle = "rgb(0 0 0 / 0.55)"; // what the network did not see
   context.beginPath();
   context.rect(0, 0, width, height);
