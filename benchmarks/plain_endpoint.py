@@ -10,7 +10,8 @@ import timm
 import torch
 from fastapi import FastAPI, File
 from PIL import Image
-from timm.data import create_transform, resolve_data_config
+from timm.data.config import resolve_data_config
+from timm.data.transforms_factory import create_transform
 
 app = FastAPI()
 model = timm.create_model("rexnet_100", pretrained=False).eval()
