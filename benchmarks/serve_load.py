@@ -152,9 +152,11 @@ def load(at: Server, pictures: list[bytes], number: int, clients: int) -> list[A
 
 
 def wrong(expected: list, picture: int, body: bytes) -> bool:
-    best = json.loads(body)["results"][0]["predictions"][0]
+    found = json.loads(body)["results"][0]["predictions"]
     right = expected[picture]
-    return abs(best["probability"] - right.probability) > 1e-3 or best["class"] != right.name
+    # Of two classes that are as likely, rounding may name either first.
+    near = {one["class"] for one in found if one["probability"] > found[0]["probability"] - 2e-3}
+    return abs(found[0]["probability"] - right.probability) > 1e-3 or right.name not in near
 
 
 def form(picture: bytes) -> bytes:
