@@ -66,7 +66,8 @@ def test_a_key_is_wanted_everywhere(server, headers, path):
 
 
 @pytest.mark.parametrize(
-    "headers", [{"authorization": "Bearer right-key-1"}, {"authorization": "bearer right-key-1"}, {"x-api-key": "right-key-1"}]
+    "headers",
+    [{"authorization": "Bearer right-key-1"}, {"authorization": "bearer right-key-1"}, {"x-api-key": "right-key-1"}],
 )
 def test_the_right_key_opens(server, headers):
     client = server(api_key="right-key-1")
@@ -162,7 +163,9 @@ def test_other_sites_get_no_permission(server):
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("path", ["/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/page/..%2f..%2fx", "/models/tiny"])
+@pytest.mark.parametrize(
+    "path", ["/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/page/..%2f..%2fx", "/models/tiny"]
+)
 def test_no_path_reaches_the_file_system(server, path):
     assert server().get(path).status_code == 404
 

@@ -10,7 +10,9 @@ KIND = "multipart/form-data; boundary=xyz"
 
 def body(*parts: tuple[str, str, bytes], end: bytes = b"--xyz--\r\n") -> bytes:
     made = [
-        f'--xyz\r\nContent-Disposition: form-data; name="{name}"; filename="{file}"\r\n\r\n'.encode() + content + b"\r\n"
+        f'--xyz\r\nContent-Disposition: form-data; name="{name}"; filename="{file}"\r\n\r\n'.encode()
+        + content
+        + b"\r\n"
         for name, file, content in parts
     ]
     return b"".join(made) + end
@@ -49,7 +51,9 @@ def test_what_is_refused(sent, kind, status):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.binary(max_size=200), st.sampled_from([KIND, 'multipart/form-data; boundary="a b"', "multipart/form-data;;="]))
+@given(
+    st.binary(max_size=200), st.sampled_from([KIND, 'multipart/form-data; boundary="a b"', "multipart/form-data;;="])
+)
 def test_any_bytes_are_parts_or_a_refusal(noise, kind):
     for sent in (noise, b"--xyz\r\n" + noise, body(("image", "a", noise)), body(("image", "a", b"x"))[: len(noise)]):
         try:

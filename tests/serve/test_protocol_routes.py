@@ -225,9 +225,12 @@ def memory(checkpoint_file):
         yield client
 
 
-@pytest.mark.parametrize(("suffix", "pixels"), [(".onnx", False), (".onnx", True), (".xml", True)])
-def test_exported_files_answer_alike(checkpoint_file, predictor, tmp_path, suffix, pixels):
-    pytest.importorskip("onnxruntime" if suffix == ".onnx" else "openvino")
+@pytest.mark.parametrize(
+    ("suffix", "pixels", "engine"),
+    [(".onnx", False, "onnxruntime"), (".onnx", True, "onnxruntime"), (".xml", True, "openvino")],
+)
+def test_exported_files_answer_alike(checkpoint_file, predictor, tmp_path, suffix, pixels, engine):
+    pytest.importorskip(engine)
     model = rexnet.load(checkpoint_file)
     facts = ExportedFile(
         classes=model.classes, preprocess=model.preprocess, config=model.config, pixels=pixels, output="logits"
@@ -235,11 +238,11 @@ def test_exported_files_answer_alike(checkpoint_file, predictor, tmp_path, suffi
     path = tmp_path / f"graph{suffix}"
     write_graph(onnx_graph(folded(model), pixels=model.preprocess if pixels else None), facts.to_dict(), path)
     picture = open_image(PICTURES[0])
-    with in_memory(config(path, backend="auto")) as client:
+    with in_memory(config(path, backend=engine, max_batch=2)) as client:
         described = client.get("/v2/models/graph").json()["inputs"][0]
         assert described["datatype"] == ("UINT8" if pixels else "FP32")
         values = model.preprocess.pixels(picture) if pixels else model.preprocess(picture)
-        tensor = {**described, "shape": [1, *values.shape], "data": values.tolist()}
+        tensor = {**described, "shape": [1, *values.shape], "data": [values.tolist()]}
         answer = client.post("/v2/models/graph/infer", json={"inputs": [tensor]}).json()
     expected = [scored.probability for scored in sorted(predictor(PICTURES[0])[0].classes, key=lambda s: s.name)]
     assert np.allclose(answer["outputs"][0]["data"], expected, atol=1e-4)

@@ -42,9 +42,10 @@ class Gate:
         try:
             self._check_key(scope)
             await self._read(scope, receive, body)
-            scope["rexnet.bytes"] = sum(map(len, body))
+            body[:] = [b"".join(body)]
+            scope["rexnet.bytes"] = len(body[0])
             async with asyncio.timeout(self._config.timeout_s):
-                await self._app(scope, _replayed(b"".join(body), receive), observed)
+                await self._app(scope, _replayed(body[0], receive), observed)
         except _GoneError:
             return
         except Refusal as refusal:

@@ -14,7 +14,7 @@ from torch import Tensor
 from rexnet.data.graph_files import read_facts
 from rexnet.deploy.backends import FILE_BACKENDS
 from rexnet.deploy.runtime import Predictor
-from rexnet.detection.detector_files import TASK, TrainedDetector, detector_config, load_detector
+from rexnet.detection.detector_files import TASK, TrainedDetector, unpack
 from rexnet.detection.runtime import Detections, ObjectPredictor
 from rexnet.serve.batching import Batcher
 from rexnet.serve.config import ServeConfig
@@ -73,7 +73,8 @@ def open_model(path: Path, config: ServeConfig, on_batch: OnBatch = lambda size:
     else:
         content = checkpoint.read(path)
         detects = content.get("task") == TASK
-        source = load_detector(path) if detects else checkpoint.unpack(content, source=str(path))
+        rebuild = unpack if detects else checkpoint.unpack
+        source = rebuild(content, source=str(path))
     opened = _open_detector if detects else _open_classifier
     return opened(source, version, config, on_batch)
 
@@ -117,17 +118,18 @@ def _open_classifier(source: TrainedRexNet | Path, version: str, config: ServeCo
 
 def _open_detector(source: TrainedDetector | Path, version: str, config: ServeConfig, on_batch: OnBatch) -> OpenModel:
     predictor = ObjectPredictor(source, threads=config.threads_of_a_worker, device=config.device)
-    masks = isinstance(source, TrainedDetector) and detector_config(source.model).kind == "mask_rcnn"
 
     def compute(pictures: Sequence[Image.Image], alone: bool) -> Sequence[Detections]:
         return list(predictor.stream(pictures, batch_size=len(pictures)))
 
-    predictor(Image.new("RGB", (64, 64)))
+    (tried,) = predictor(Image.new("RGB", (64, 64)))
+    masks = "masks" in tried.output
+    backend = "torch" if isinstance(source, TrainedDetector) else FILE_BACKENDS[source.suffix][0]
     return OpenModel(
         kind="detector",
         version=version,
         classes=tuple(predictor.classes),
-        backend="torch",
+        backend=backend,
         precision="fp32",
         prepare=_fitting if masks else _unchanged,
         # Pictures differ in size and fill a CPU one by one; a batch would only be padded to the largest.

@@ -15,14 +15,14 @@ logger = logging.getLogger(__name__)
 _POLL_S = 1.0
 
 
-async def keep_fresh(shelf: Shelf, config: ServeConfig, metrics: Metrics, *, poll_s: float = _POLL_S) -> None:
+async def keep_fresh(shelf: Shelf, config: ServeConfig, metrics: Metrics) -> None:
     """Looks at the files for ever. A new one is opened and tried beside the old one, which goes on answering until then
     and, where the new one cannot be used, thereafter."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="reload")
     before: dict[str, Identity | None] = {}
     loop = asyncio.get_running_loop()
     while True:
-        await asyncio.sleep(poll_s)
+        await asyncio.sleep(_POLL_S)
         for model in shelf.models.values():
             now = _identity(model)
             settled = now == before.get(model.name)  # a file that is being copied still grows
