@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: install demo test check bench study study-full clean
+.PHONY: install demo serve-demo test check bench study study-full clean
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml
@@ -21,8 +21,13 @@ demo: $(INSTALLED)
 	$(BIN)/rexnet predict runs/demo/best.pt runs/demo/samples
 	@echo "Next, with your own folder of images (one sub-folder a class): $(BIN)/rexnet train PATH/TO/FOLDER"
 
+# Open the address that it tells in a browser; Ctrl-C stops it.
+serve-demo: $(INSTALLED)
+	test -f runs/demo/best.pt || $(BIN)/rexnet train digits --output runs/demo --overwrite
+	$(BIN)/rexnet serve runs/demo
+
 # ONNX Runtime and OpenVINO bring thread pools of their own: a process that has run them all once crashed in a training.
-ENGINE_TESTS := tests/deploy tests/detection/test_export.py
+ENGINE_TESTS := tests/deploy tests/serve tests/detection/test_export.py
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 $(addprefix --ignore=,$(ENGINE_TESTS))
 	$(BIN)/python -m pytest -n 2 $(ENGINE_TESTS)

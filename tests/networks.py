@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from rexnet.data.sample_pictures import sample_pictures
 from rexnet.data.transforms import Preprocess
+from rexnet.models.blocks import BlockSpec
+from rexnet.models.rexnet import RexNet, RexNetConfig
 
 
 def picture_batch(size_px: int) -> Tensor:
@@ -37,3 +39,20 @@ def with_trained_norms(model: nn.Module) -> nn.Module:
             module.weight.data.uniform_(0.5, 1.5, generator=random)
             module.bias.data.normal_(0.0, 0.3, generator=random)
     return with_measured_statistics(model)
+
+
+def brightness_network() -> RexNet:
+    """Built by hand: layers pass brightness on, class 0 is where it is bright, class 1 the opposite."""
+    block = BlockSpec(in_channels=4, expanded_channels=4, out_channels=4, stride=2)
+    config = RexNetConfig(
+        name="brightness", blocks=(block, block), stem_channels=4, penultimate_channels=4, num_classes=2
+    )
+    model = RexNet(config).eval()
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    with torch.no_grad():
+        model.get_classifier().weight[1] *= -1
+    return model

@@ -4,38 +4,21 @@ import pytest
 import torch
 from torch import nn
 
-from rexnet.models.blocks import BlockSpec
-from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import create_model
 from rexnet.report.gradcam import grad_cam, map_cells, map_layer
-
-
-@pytest.fixture
-def brightness_network() -> RexNet:
-    """A network built by hand: layers pass brightness on, class 0 is where it is bright, class 1 the opposite."""
-    block = BlockSpec(in_channels=4, expanded_channels=4, out_channels=4, stride=2)
-    config = RexNetConfig(
-        name="brightness", blocks=(block, block), stem_channels=4, penultimate_channels=4, num_classes=2
-    )
-    model = RexNet(config).eval()
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.constant_(module.weight, 1 / module.weight[0].numel())
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    with torch.no_grad():
-        model.get_classifier().weight[1] *= -1
-    return model
+from tests.networks import brightness_network
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_heat_is_in_the_corner_that_holds_the_evidence(brightness_network, row, column):
+def test_heat_is_in_the_corner_that_holds_the_evidence(row, column):
+    model = brightness_network()
     images = torch.zeros(1, 3, 64, 64)
     images[:, :, 40 * row : 40 * row + 24, 40 * column : 40 * column + 24] = 5.0
-    heat = grad_cam(brightness_network, images, torch.tensor([0]))[0]
+    heat = grad_cam(model, images, torch.tensor([0]))[0]
     corner = heat[32 * row : 32 * row + 32, 32 * column : 32 * column + 32]
     assert corner.sum() > 0.8 * heat.sum() and corner.max() == 1.0
-    against = grad_cam(brightness_network, images, torch.tensor([1]))
+    against = grad_cam(model, images, torch.tensor([1]))
     assert not against.any(), "nothing speaks for the other class"
 
 

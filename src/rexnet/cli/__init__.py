@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from rexnet._version import __version__
-from rexnet.cli import card, classification, data, deploy, detection, networks, search, study
+from rexnet.cli import card, classification, data, deploy, detection, networks, search, serve, study
 from rexnet.cli.options import fail
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -17,6 +17,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "report": classification.report,
     "card": card.card,
     "quantize": deploy.quantize,
+    "serve": serve.serve,
     "detect train": detection.train,
     "detect validate": detection.validate,
     "detect predict": detection.predict,
@@ -75,7 +76,7 @@ def _run(word: str, arguments: Sequence[str]) -> None:
         sys.stderr.close()
         sys.exit(141)
     except (ValueError, OSError) as error:
-        bad_image = type(error).__name__ == "BadImageError"
+        bad_image = any(kind.__name__ == "BadImageError" for kind in type(error).__mro__)
         remedy = "; --bad-image skip leaves such files out, rexnet data check finds them all" if bad_image else ""
         fail(" ".join(_sentence(error).split()) + remedy, code=2 if isinstance(error, OptionError) else 1)
     except RuntimeError as error:

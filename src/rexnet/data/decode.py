@@ -72,6 +72,10 @@ class BadImageError(ValueError):
         return type(self), (self.path, self.reason)
 
 
+class TooManyPixelsError(BadImageError):
+    """A picture that is larger than whoever opens it allows."""
+
+
 def printable(path: str | Path) -> str:
     """The path on one line: line breaks and bytes that are no text appear as escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
@@ -242,7 +246,7 @@ def _read_header(stream: BinaryIO, name: str, max_pixels: int) -> ImageFile.Imag
     image = reader(stream)  # no file name: Pillow would map the file into memory, and crash if it shrinks meanwhile
     width, height = image.size
     if width * height > max_pixels:
-        raise BadImageError(name, f"it has {width:,} x {height:,} pixels, more than the {max_pixels:,} allowed")
+        raise TooManyPixelsError(name, f"it has {width:,} x {height:,} pixels, more than the {max_pixels:,} allowed")
     return image
 
 

@@ -63,13 +63,17 @@ class Preprocess:
         """The same before normalisation: uint8 (image_size_px, image_size_px, 3)."""
         return np.asarray(self._square(limit_aspect(image)))
 
+    @property
+    def short_side_px(self) -> int:
+        """That pictures are resized to before the crop."""
+        return math.floor(self.image_size_px / self.crop_ratio)
+
     @cached_property
     def _square(self) -> Callable[[Image.Image], Image.Image]:
         from torchvision import transforms
 
-        short_side = math.floor(self.image_size_px / self.crop_ratio)
         steps: Any = [
-            transforms.Resize(short_side, transforms.InterpolationMode(self.interpolation)),
+            transforms.Resize(self.short_side_px, transforms.InterpolationMode(self.interpolation)),
             transforms.CenterCrop(self.image_size_px),
         ]
         pipeline: Any = transforms.Compose(steps)

@@ -102,12 +102,27 @@ class Predictor:
         if backend == "compile":
             self._check_compiler()
 
-    def probabilities(self, images: Tensor) -> Tensor:
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Of an image as `prepare` makes it."""
+        return self._classifier.image_shape
+
+    @property
+    def calls_at_once(self) -> int:
+        """Calls of `probabilities` that are worth making at the same time."""
+        return 1 if self._one_call_at_a_time else self._workers
+
+    def sample(self, count: int) -> Tensor:
+        """So many images of noise, as `prepare` makes them, stacked; always the same."""
+        return self._classifier.sample(count)
+
+    def probabilities(self, images: Tensor, *, alone: bool = True) -> Tensor:
         """Images as `prepare` makes them, stacked (B, ...) -> softmax over the classes, float32 (B, K), on the CPU.
 
-        ValueError for a network whose output is not finite.
+        Not `alone`: other calls are made at the same time, and this one keeps to its share of the threads. ValueError
+        for a network whose output is not finite.
         """
-        return _probabilities(self._one, images)
+        return _probabilities(self._one if alone or self._one_call_at_a_time else self._for_many(), images)
 
     def prepare(self, picture: Image.Image) -> Tensor:
         """An upright RGB picture as the network takes it: float32 (3, S, S), normalised, or for a file that normalises

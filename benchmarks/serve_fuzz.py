@@ -1,0 +1,109 @@
+"""Ten thousand made-up requests to `rexnet serve MODEL`: none may be answered with a status of 500 or more, and the
+server must live on.
+
+Half come from the server's OpenAPI document by schemathesis, half are bytes on a socket that only begin like HTTP. What
+was found is printed; the exit code is 1 where something was.
+"""
+
+import random
+import re
+import socket
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from typing import Annotated
+
+import httpx
+import schemathesis
+import tyro
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.core.result import Ok
+
+STARTS = (
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 60\r\n\r\n",
+    b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\nx\r\n--b--\r\n',
+    b'POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"a":\r\n0\r\n\r\n',
+    b"Inference-Header-Content-Length: 9\r\n",
+    b"Content-Length: 99999999999999\r\n",
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\xd8\xff",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Fuzzes a server."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    requests: int = 10_000
+    seed: int = 0
+
+
+def main(options: Options) -> None:
+    command = [sys.executable, "-m", "rexnet", "serve", options.model, "--port", "0", "--body-timeout-s", "1"]
+    process = subprocess.Popen([*command, "--log", "/dev/null"], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    found = next(filter(None, (re.search(r"http://([\d.]+):(\d+)", line) for line in process.stderr)))
+    host, port = found.group(1), int(found.group(2))
+    statuses: Counter[int] = Counter()
+    from_schema(f"http://{host}:{port}", options.requests // 2, statuses)
+    from_bytes(host, port, options.requests - sum(statuses.values()), random.Random(options.seed), statuses)
+    alive = process.poll() is None and httpx.get(f"http://{host}:{port}/v2/health/live", timeout=60).status_code == 200
+    process.terminate()
+    process.communicate()
+    print(f"{sum(statuses.values()):,} requests: {dict(sorted(statuses.items()))} (0: closed without an answer)")
+    print("the server lives" if alive else "the server is dead")
+    sys.exit(not alive or any(status >= 500 for status in statuses))
+
+
+def from_schema(address: str, number: int, statuses: Counter[int]) -> None:
+    schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
+    operations = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
+    quiet = settings(
+        max_examples=number // len(operations) + 1,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+        phases=[Phase.generate],
+        database=None,
+    )
+    with httpx.Client(timeout=60) as client:
+        for operation in operations:
+
+            @quiet
+            @given(operation.as_strategy())
+            def ask(case: schemathesis.Case) -> None:
+                try:
+                    sent = case.as_transport_kwargs(base_url=address)
+                    sent.pop("cookies", None)
+                    request = client.build_request(**sent)
+                except (UnicodeError, ValueError, TypeError):  # what no client sends
+                    return
+                statuses[client.send(request).status_code] += 1
+
+            ask()
+
+
+def from_bytes(host: str, port: int, number: int, chance: random.Random, statuses: Counter[int]) -> None:
+    for _ in range(number):
+        pieces = [chance.choice(STARTS) if chance.random() < 0.7 else chance.randbytes(30) for _ in range(3)]
+        content = bytearray(b"".join(pieces))
+        for _ in range(chance.randrange(4)):
+            content[chance.randrange(len(content))] = chance.randrange(256)
+        statuses[status_of(host, port, bytes(content))] += 1
+
+
+def status_of(host: str, port: int, content: bytes) -> int:
+    with socket.create_connection((host, port), timeout=0.2) as client:
+        try:
+            client.sendall(content)
+            said = client.recv(65536)
+        except (TimeoutError, ConnectionError):
+            return 0
+    found = re.match(rb"HTTP/1\.1 (\d{3})", said)
+    return int(found.group(1)) if found else 0
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,0 +1,201 @@
+"""Requests a second of `rexnet serve` beside a plain FastAPI endpoint with timm's rexnet_100 in PyTorch.
+
+Both servers run all the time; rounds of requests go to one and the other in turns, from 16 clients at once, with the
+same JPEG files. Every answer of ours is compared with what the network says of that file alone. A row is appended to
+results/serve_load_cpu.jsonl.
+"""
+
+import http.client
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Annotated
+
+import torch
+import tyro
+from torch import nn
+
+import records
+import rexnet
+from rexnet.data.decode import find_images, open_image
+from rexnet.data.transforms import Preprocess
+from rexnet.deploy.runtime import Predictor
+from rexnet.training import checkpoint
+
+BOUNDARY = "7d9f3c"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Loads both servers."""
+
+    images: Annotated[str, tyro.conf.Positional]
+    """Folder of JPEG files."""
+    requests: int = 20_000
+    """To ours, in all rounds together."""
+    rounds: int = 10
+    plain_share: float = 0.2
+    """Requests to the plain endpoint, as a share of those to ours."""
+    clients: int = 16
+    pictures: int = 100
+    backend: str = "auto"
+    threads: int = 2
+    append: bool = True
+    """Add the row to results/; otherwise it is printed only."""
+
+
+def main(options: Options) -> None:
+    torch.set_num_threads(options.threads)
+    pictures = [path.read_bytes() for path in find_images([options.images])[: options.pictures]]
+    with tempfile.TemporaryDirectory() as folder:
+        model = write_model(Path(folder) / "rexnet_100.pt", pictures)
+        expected = [one.best for one in Predictor(model, backend="torch", threads=options.threads)(pictures, top_k=1)]
+        serve = ["-m", "rexnet", "serve", str(model), "--port", "0", "--backend", options.backend]
+        serve += ["--threads", str(options.threads), "--log", str(Path(folder) / "access.log")]
+        plain = ["-m", "uvicorn", "--app-dir", "benchmarks", "plain_endpoint:app", "--port", "0", "--no-access-log"]
+        with server(serve) as ours, server(plain) as theirs:
+            row = measure(options, pictures, ours, theirs, partial(wrong, expected))
+    row |= {"clients": options.clients, "rounds": options.rounds, "pictures": len(pictures), "backend": options.backend}
+    row |= records.provenance("cpu")
+    if options.append:
+        records.append("serve_load_cpu", row)
+    print(json.dumps(row, indent=1))
+
+
+@dataclass(frozen=True)
+class Server:
+    port: int
+    process_id: int
+
+    def resident_mib(self) -> float:
+        status = Path(f"/proc/{self.process_id}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+
+
+def measure(
+    options: Options,
+    pictures: list[bytes],
+    ours: Server,
+    theirs: Server,
+    wrong: Callable[[int, bytes], bool],
+) -> dict:
+    share = options.requests // options.rounds
+    plain_share = max(options.clients, int(share * options.plain_share))
+    load(ours, pictures, 100, options.clients)
+    load(theirs, pictures, options.clients * 2, options.clients)
+    rates: dict[str, list[float]] = {"ours": [], "plain": []}
+    seconds: dict[str, list[float]] = {"ours": [], "plain": []}
+    memory = [round(ours.resident_mib())]
+    failed = mixed = answered = 0
+    for _ in range(options.rounds):
+        for name, at, number in (("ours", ours, share), ("plain", theirs, plain_share)):
+            started = time.perf_counter()
+            answers = load(at, pictures, number, options.clients)
+            rates[name].append(number / (time.perf_counter() - started))
+            seconds[name] += [one.seconds for one in answers]
+            if name == "ours":
+                answered += len(answers)
+                failed += sum(one.status != 200 for one in answers)
+                mixed += sum(one.status == 200 and wrong(one.picture, one.body) for one in answers)
+        memory.append(round(ours.resident_mib()))
+    figures = {}
+    for name in rates:
+        cuts = quantiles(seconds[name], n=100)
+        figures[name] = {"requests_per_s": round(median(rates[name]), 1)}
+        figures[name] |= {"p50_ms": round(cuts[49] * 1e3, 1), "p99_ms": round(cuts[98] * 1e3, 1)}
+    ratios = [a / b for a, b in zip(rates["ours"], rates["plain"], strict=True)]
+    lost = options.rounds * share - answered
+    checked = {"requests": options.rounds * share, "lost": lost, "failed": failed, "mixed_up": mixed}
+    return {**figures, "ratio": records.quartiles(ratios, 2), **checked, "resident_mib": memory}
+
+
+@dataclass(frozen=True)
+class Answered:
+    picture: int
+    status: int
+    body: bytes
+    seconds: float
+
+
+def load(at: Server, pictures: list[bytes], number: int, clients: int) -> list[Answered]:
+    """So many requests, as fast as `clients` get them answered one after the other."""
+    turns = count()
+    forms = [form(picture) for picture in pictures]
+
+    def client(_: int) -> list[Answered]:
+        connection = http.client.HTTPConnection("127.0.0.1", at.port, timeout=120)
+        headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+        found = []
+        while (turn := next(turns)) < number:
+            picture = turn * 7919 % len(pictures)
+            started = time.perf_counter()
+            connection.request("POST", "/predict", forms[picture], headers)
+            answer = connection.getresponse()
+            body = answer.read()
+            found.append(Answered(picture, answer.status, body, time.perf_counter() - started))
+        connection.close()
+        return found
+
+    with ThreadPoolExecutor(clients) as pool:
+        return [one for found in pool.map(client, range(clients)) for one in found]
+
+
+def wrong(expected: list, picture: int, body: bytes) -> bool:
+    found = json.loads(body)["results"][0]["predictions"]
+    right = expected[picture]
+    # Of two classes that are as likely, rounding may name either first.
+    near = {one["class"] for one in found if one["probability"] > found[0]["probability"] - 2e-3}
+    return abs(found[0]["probability"] - right.probability) > 1e-3 or right.name not in near
+
+
+def form(picture: bytes) -> bytes:
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
+    return head.encode() + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def write_model(path: Path, pictures: list[bytes]) -> Path:
+    """Of rexnet_100 with random weights, whose answers all the same differ from picture to picture: its norms have the
+    statistics of pictures."""
+    torch.manual_seed(0)
+    preprocess = Preprocess()
+    model = rexnet.create_model("rexnet_100")
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.train()(torch.stack([preprocess(open_image(picture)) for picture in pictures[:16]]))
+    nn.init.normal_(model.get_parameter("output.1.weight"), std=0.1)
+    classes = tuple(map(str, range(1000)))
+    checkpoint.save(path, checkpoint.pack(model.eval(), {}, classes=classes, preprocess=preprocess))
+    return path
+
+
+@contextmanager
+def server(arguments: list[str]) -> Iterator[Server]:
+    process = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if found := re.search(r"http://\S+?:(\d+)", line):
+                yield Server(int(found.group(1)), process.pid)
+                break
+        else:
+            raise RuntimeError(f"{arguments} did not start")
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

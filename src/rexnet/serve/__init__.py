@@ -1,0 +1,1 @@
+"""Networks behind HTTP: needs the packages of `pip install 'rexnet[serve]'`."""

@@ -1,0 +1,135 @@
+"""Pictures of several requests in one call of a network."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Batched(Generic[Result]):
+    """A result, and where its time went."""
+
+    result: Result
+    wait_ms: float
+    compute_ms: float
+    """Of its whole batch."""
+
+
+@dataclass
+class _Waiting(Generic[Item, Result]):
+    item: Item
+    future: asyncio.Future[Batched[Result]]
+    since: float
+
+
+class Batcher(Generic[Item, Result]):
+    """Calls `compute` in threads, on what waits: as many items as there are, at most `max_batch`, a power of two of
+    them, shared among the idle threads.
+
+    It needs no task of its own and may be forgotten with items in it: these are still answered. All its methods are for
+    one event loop.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[Sequence[Item], bool], Sequence[Result]],
+        *,
+        lanes: int,
+        max_batch: int,
+        wait_ms: float = 0.0,
+        on_batch: Callable[[int], None] = lambda size: None,
+    ):
+        """`compute(items, alone)`: a result for each; `alone` where no other call is running. `lanes`: calls at the
+        same time. With `wait_ms` a batch that is not full waits that long, unless nothing is running. `on_batch` is
+        told the size of each batch."""
+        self._compute = compute
+        self._lanes = lanes
+        self._max_batch = max_batch
+        self._wait_s = wait_ms / 1e3
+        self._on_batch = on_batch
+        self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="network")
+        self._waiting: deque[_Waiting[Item, Result]] = deque()
+        self._running = 0
+        self._soon: asyncio.Handle | None = None
+        self._later: asyncio.TimerHandle | None = None
+
+    async def __call__(self, item: Item) -> Batched[Result]:
+        """Raises what `compute` raises for this item by itself."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Batched[Result]] = loop.create_future()
+        self._waiting.append(_Waiting(item, future, perf_counter()))
+        # Not at once: what arrives in the same turn of the loop joins.
+        if self._soon is None:
+            self._soon = loop.call_soon(self._dispatch)
+        return await future
+
+    def _dispatch(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+        self._soon = self._later = None
+        if any(one.future.done() for one in self._waiting):  # their requests have given up
+            self._waiting = deque(one for one in self._waiting if not one.future.done())
+        while self._waiting and self._running < self._lanes:
+            left_s = self._waiting[0].since + self._wait_s - perf_counter()
+            if self._running and len(self._waiting) < self._max_batch and left_s > 0:
+                self._later = asyncio.get_running_loop().call_later(left_s, self._dispatch)
+                return
+            share = -(-len(self._waiting) // (self._lanes - self._running))
+            most = min(share, self._max_batch)
+            self._start([self._waiting.popleft() for _ in range(1 << (most.bit_length() - 1))])
+
+    def _start(self, batch: list[_Waiting[Item, Result]]) -> None:
+        alone = self._running == 0 and not self._waiting
+        self._running += 1
+        self._on_batch(len(batch))
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._pool, self._run, batch, alone)
+        work.add_done_callback(partial(self._finished, batch))
+
+    def _run(self, batch: list[_Waiting[Item, Result]], alone: bool) -> list[Batched[Result] | Exception]:
+        started = perf_counter()
+        items = [one.item for one in batch]
+        results: list[Result | Exception] = []
+        try:
+            results.extend(self._compute(items, alone))
+            assert len(results) == len(items)
+        except Exception as error:  # engines raise whatever they like
+            # One item must not spoil the answers to others.
+            results = [error] if len(batch) == 1 else [self._by_itself(item) for item in items]
+        compute_ms = (perf_counter() - started) * 1e3
+        return [
+            result
+            if isinstance(result, Exception)
+            else Batched(result, wait_ms=(started - one.since) * 1e3, compute_ms=compute_ms)
+            for one, result in zip(batch, results, strict=True)
+        ]
+
+    def _by_itself(self, item: Item) -> Result | Exception:
+        try:
+            (result,) = self._compute([item], False)
+            return result
+        except Exception as error:
+            return error
+
+    def _finished(
+        self,
+        batch: list[_Waiting[Item, Result]],
+        work: asyncio.Future[list[Batched[Result] | Exception]],
+    ) -> None:
+        self._running -= 1
+        for one, result in zip(batch, work.result(), strict=True):
+            if one.future.done():
+                continue
+            if isinstance(result, Exception):
+                one.future.set_exception(result)
+            else:
+                one.future.set_result(result)
+        self._dispatch()

@@ -1,0 +1,47 @@
+"""Why: Grad-CAM of a picture that a form brings."""
+
+from time import perf_counter
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from rexnet.serve.api_schema import IMAGE_FORM, answers
+from rexnet.serve.explain import Explainer
+from rexnet.serve.multipart import image_parts
+from rexnet.serve.pictures import open_sent
+from rexnet.serve.predict_routes import ModelName
+from rexnet.serve.refusals import Refusal, reply
+from rexnet.serve.shelf import Shelf
+
+router = APIRouter(tags=["pictures"])
+
+ClassName = Annotated[
+    str | None, Query(alias="class", description="name of the class; the most probable one if not given")
+]
+
+
+@router.post("/explain", openapi_extra=IMAGE_FORM, responses=answers(200, 400, 404, 413, 415, 429, 503))
+async def explain(request: Request, model: ModelName = None, name: ClassName = None) -> Response:
+    """Where in a picture a classifier sees a class, as a heat map over the region that the network saw."""
+    shelf: Shelf = request.app.state.shelf
+    config = request.app.state.config
+    found = shelf[model]
+    explainer = found.current.explainer
+    if explainer is None:
+        raise Refusal(
+            400, f"{found.name} cannot be explained; allowed: classifiers out of checkpoints, no exported files"
+        )
+    [part] = image_parts(await request.body(), request.headers.get("content-type", ""), most=1)
+    with found.accepting(1):
+        said = await shelf.in_thread(_explained, explainer, part.content, name, config.max_pixels)
+    return reply({"model": found.name, "version": found.current.version, **said})
+
+
+def _explained(explainer: Explainer, content: bytes, name: str | None, max_pixels: int) -> dict[str, Any]:
+    picture = open_sent(content, max_pixels=max_pixels)
+    started = perf_counter()
+    try:
+        explanation = explainer(picture, name)
+    except ValueError as error:
+        raise Refusal(400, str(error)) from error
+    return {**explanation.to_dict(), "milliseconds": {"compute": round((perf_counter() - started) * 1e3, 3)}}

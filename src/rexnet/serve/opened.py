@@ -1,0 +1,164 @@
+"""A model file, ready to answer: classifier or detector, and what all of it is called with."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import stat_result
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rexnet.data.graph_files import read_facts
+from rexnet.deploy.backends import FILE_BACKENDS
+from rexnet.deploy.runtime import Predictor
+from rexnet.detection.detector_files import TASK, TrainedDetector, unpack
+from rexnet.detection.runtime import Detections, ObjectPredictor
+from rexnet.serve.batching import Batcher
+from rexnet.serve.config import ServeConfig
+from rexnet.serve.explain import Explainer
+from rexnet.training import checkpoint
+from rexnet.training.checkpoint import TrainedRexNet
+
+_MASK_PIXELS = 1_800_000
+"""Of a picture that masks are looked for in: torchvision's detectors see no more of it, and paste up to a hundred masks
+of its size."""
+
+OnBatch = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenModel:
+    """What one state of a model file answers with. It stays usable when the file is replaced."""
+
+    kind: Literal["classifier", "detector"]
+    version: str
+    """First digits of the SHA-256 of its file."""
+    classes: tuple[str, ...]
+    backend: str
+    precision: str
+    prepare: Callable[[Image.Image], Any]
+    """RGB picture -> an item of `batcher`."""
+    batcher: Batcher[Any, Any]
+    """Of a classifier: image tensors -> probabilities (K,). Of a detector: pictures -> Detections."""
+    explainer: Explainer | None = None
+    """Of a classifier out of a checkpoint."""
+    masks: bool = False
+    image_size_px: int | None = None
+    image_shape: tuple[int, ...] | None = None
+    """Of an item of a classifier: (3, S, S) float32 or (S, S, 3) uint8."""
+
+    def facts(self) -> dict[str, Any]:
+        names = ("kind", "version", "image_size_px", "backend", "precision", "masks")
+        explains = self.explainer is not None
+        return {name: getattr(self, name) for name in names} | {"explains": explains, "classes": list(self.classes)}
+
+
+Identity = tuple[tuple[int, int, int], ...]
+
+
+def identity(path: Path) -> Identity:
+    """Changes when the file, or the weights beside an .xml file, are written anew. OSError where there is none."""
+    return tuple(_identity(part.stat()) for part in _parts(path))
+
+
+def open_model(path: Path, config: ServeConfig, on_batch: OnBatch = lambda size: None) -> OpenModel:
+    """Checked on one picture. ValueError, one sentence, for a file that cannot be used."""
+    version = hashlib.sha256(b"".join(part.read_bytes() for part in _parts(path))).hexdigest()[:12]
+    if path.suffix in FILE_BACKENDS:
+        detects = read_facts(path).get("task") == TASK
+        source: Any = path
+    else:
+        content = checkpoint.read(path)
+        detects = content.get("task") == TASK
+        rebuild = unpack if detects else checkpoint.unpack
+        source = rebuild(content, source=str(path))
+    opened = _open_detector if detects else _open_classifier
+    return opened(source, version, config, on_batch)
+
+
+def _open_classifier(source: TrainedRexNet | Path, version: str, config: ServeConfig, on_batch: OnBatch) -> OpenModel:
+    predictor = Predictor(
+        source,
+        backend=config.backend,
+        precision=config.precision,
+        threads=config.threads_of_a_worker,
+        device=config.device,
+    )
+
+    def compute(images: Sequence[Tensor], alone: bool) -> Sequence[Tensor]:
+        return predictor.probabilities(torch.stack(list(images)), alone=alone).unbind()
+
+    sizes = [1 << power for power in range(config.max_batch.bit_length())]
+    for size in sizes:
+        # OpenVINO compiles for each number of images: now, not when somebody waits for an answer.
+        predictor.probabilities(predictor.sample(size), alone=False)
+    predictor.probabilities(predictor.sample(1))
+    return OpenModel(
+        kind="classifier",
+        version=version,
+        classes=tuple(predictor.classes),
+        backend=predictor.engine.backend,
+        precision=predictor.engine.precision,
+        prepare=predictor.prepare,
+        batcher=Batcher(
+            compute,
+            lanes=predictor.calls_at_once,
+            max_batch=config.max_batch,
+            wait_ms=config.batch_wait_ms,
+            on_batch=on_batch,
+        ),
+        explainer=None if isinstance(source, Path) else Explainer(source.to(predictor.device)),
+        image_size_px=predictor.preprocess.image_size_px,
+        image_shape=predictor.image_shape,
+    )
+
+
+def _open_detector(source: TrainedDetector | Path, version: str, config: ServeConfig, on_batch: OnBatch) -> OpenModel:
+    predictor = ObjectPredictor(source, threads=config.threads_of_a_worker, device=config.device)
+
+    def compute(pictures: Sequence[Image.Image], alone: bool) -> Sequence[Detections]:
+        return list(predictor.stream(pictures, batch_size=len(pictures)))
+
+    (tried,) = predictor(Image.new("RGB", (64, 64)))
+    masks = "masks" in tried.output
+    backend = "torch" if isinstance(source, TrainedDetector) else FILE_BACKENDS[source.suffix][0]
+    return OpenModel(
+        kind="detector",
+        version=version,
+        classes=tuple(predictor.classes),
+        backend=backend,
+        precision="fp32",
+        prepare=_fitting if masks else _unchanged,
+        # Pictures differ in size and fill a CPU one by one; a batch would only be padded to the largest.
+        batcher=Batcher(
+            compute,
+            lanes=1,
+            max_batch=1 if predictor.device.type == "cpu" else config.max_batch,
+            wait_ms=config.batch_wait_ms,
+            on_batch=on_batch,
+        ),
+        masks=masks,
+    )
+
+
+def _unchanged(picture: Image.Image) -> Image.Image:
+    return picture
+
+
+def _fitting(picture: Image.Image) -> Image.Image:
+    scale = (_MASK_PIXELS / (picture.width * picture.height)) ** 0.5
+    if scale >= 1:
+        return picture
+    size = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def _parts(path: Path) -> list[Path]:
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+
+
+def _identity(status: stat_result) -> tuple[int, int, int]:
+    return status.st_mtime_ns, status.st_size, status.st_ino

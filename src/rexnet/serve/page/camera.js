@@ -1,0 +1,64 @@
+/** A picture from the camera, in a dialog. */
+import { say } from "./elements.js";
+
+const dialog = document.getElementById("camera");
+const video = dialog.querySelector("video");
+const trouble = dialog.querySelector("[role=alert]");
+const shoot = document.getElementById("camera-shoot");
+
+let stream = null;
+
+/** Calls `onFile` with each picture taken. */
+export function watchCamera(onFile) {
+  document.getElementById("camera-open").addEventListener("click", open);
+  document.getElementById("camera-close").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", stop); // by Escape as well
+  video.addEventListener("loadeddata", () => {
+    shoot.disabled = false;
+    shoot.focus();
+  });
+  shoot.addEventListener("click", async () => {
+    const file = await still();
+    dialog.close();
+    onFile(file);
+  });
+}
+
+async function open() {
+  say(trouble, "");
+  shoot.disabled = true;
+  dialog.showModal();
+  try {
+    const found = await request();
+    if (dialog.open) video.srcObject = stream = found;
+    else found.getTracks().forEach((track) => track.stop());
+  } catch (error) {
+    say(trouble, error.message);
+  }
+}
+
+function request() {
+  if (!navigator.mediaDevices) {
+    throw new Error("Browsers lend the camera only to pages with https, or on this machine itself.");
+  }
+  return navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } }).catch((error) => {
+    const refused = error.name === "NotAllowedError";
+    throw new Error(refused ? "The browser was not allowed to use the camera." : "No camera can be used here.");
+  });
+}
+
+function stop() {
+  stream?.getTracks().forEach((track) => track.stop());
+  video.srcObject = stream = null;
+}
+
+function still() {
+  const canvas = document.createElement("canvas");
+  canvas.width = video.videoWidth;
+  canvas.height = video.videoHeight;
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  const name = `camera ${new Date().toLocaleTimeString()}.jpg`;
+  return new Promise((resolve) => {
+    canvas.toBlob((blob) => resolve(new File([blob], name, { type: "image/jpeg" })), "image/jpeg", 0.92);
+  });
+}

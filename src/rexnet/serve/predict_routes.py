@@ -1,0 +1,87 @@
+"""Pictures by a form, and what the models are."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from torch import Tensor
+
+from rexnet.serve.api_schema import IMAGE_FORM, answers
+from rexnet.serve.mask_runs import run_lengths
+from rexnet.serve.multipart import Part, image_parts
+from rexnet.serve.opened import OpenModel
+from rexnet.serve.refusals import Refusal, reply
+from rexnet.serve.shelf import Answer, Shelf
+
+router = APIRouter(tags=["pictures"])
+
+ModelName = Annotated[str | None, Query(description="name of the model; the first one if not given")]
+
+
+@router.get("/models", responses=answers(200))
+async def models(request: Request) -> Response:
+    """The models, with their classes."""
+    shelf: Shelf = request.app.state.shelf
+    return reply({"models": [{"name": name, **model.current.facts()} for name, model in shelf.models.items()]})
+
+
+@router.post("/predict", openapi_extra=IMAGE_FORM, responses=answers(200, 400, 404, 413, 415, 429, 503))
+async def predict(
+    request: Request,
+    model: ModelName = None,
+    top_k: Annotated[int, Query(ge=1, description="classes to name for each picture")] = 5,
+    min_score: Annotated[float, Query(ge=0, le=1, description="of a detector: least score of an object")] = 0.5,
+) -> Response:
+    """What is on pictures: classes with probabilities, or objects with boxes and masks."""
+    shelf: Shelf = request.app.state.shelf
+    found = shelf[model]
+    opened = found.current
+    body, kind = await request.body(), request.headers.get("content-type", "")
+    parts = image_parts(body, kind, most=request.app.state.config.max_images)
+
+    async def of_part(part: Part) -> dict[str, Any] | Refusal:
+        try:
+            answer = await shelf.answer(opened, part.content)
+        except Refusal as refusal:
+            return refusal
+        if opened.kind == "classifier":
+            said = _classes(opened, answer, top_k)
+        else:
+            said = await shelf.in_thread(_objects, answer, min_score)
+        size = {"width": answer.width, "height": answer.height}
+        times = {"decode": answer.decode_ms, "wait": answer.wait_ms, "compute": answer.compute_ms}
+        return {**size, **said, "milliseconds": {name: round(ms, 3) for name, ms in times.items()}}
+
+    with found.accepting(len(parts)):
+        results = await asyncio.gather(*map(of_part, parts))
+    bad = [result for result in results if isinstance(result, Refusal)]
+    if len(bad) == len(results):
+        raise bad[0]
+    listed = [
+        {"image": part.file_name, **({"error": result.sentence} if isinstance(result, Refusal) else result)}
+        for part, result in zip(parts, results, strict=True)
+    ]
+    return reply({"model": found.name, "kind": opened.kind, "version": opened.version, "results": listed})
+
+
+def _classes(opened: OpenModel, answer: Answer, top_k: int) -> dict[str, Any]:
+    probabilities: Tensor = answer.result
+    best = probabilities.topk(min(top_k, len(opened.classes)))
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return {"predictions": [{"class": opened.classes[index], "probability": round(p, 6)} for index, p in pairs]}
+
+
+def _objects(answer: Answer, min_score: float) -> dict[str, Any]:
+    found = []
+    output = answer.result.output
+    across, down = answer.width / answer.result.picture.width, answer.height / answer.result.picture.height
+    for index, (name, score) in enumerate(zip(answer.result.names, output["scores"].tolist(), strict=True)):
+        if score < min_score:
+            continue
+        left, top, right, bottom = output["boxes"][index].tolist()
+        box = [round(value, 2) for value in (left * across, top * down, right * across, bottom * down)]
+        one = {"class": name, "score": round(score, 6), "box": box}
+        if "masks" in output:
+            one["mask"] = run_lengths(output["masks"][index, 0], width=answer.width, height=answer.height)
+        found.append(one)
+    return {"objects": found}

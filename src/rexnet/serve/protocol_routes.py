@@ -1,0 +1,208 @@
+"""The Open Inference Protocol, version 2, with the binary tensor and classification extensions of Triton."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import torch
+from fastapi import APIRouter, Request, Response
+from torch import Tensor
+
+from rexnet._version import __version__
+from rexnet.serve.api_schema import INFERENCE, answers
+from rexnet.serve.inference import LENGTH_HEADER, InferenceRequest, WantedOutput, read_request, write_answer
+from rexnet.serve.opened import OpenModel
+from rexnet.serve.refusals import Refusal, reply, shown
+from rexnet.serve.shelf import Model, Shelf
+from rexnet.serve.tensors import OutputTensor, TensorSpec
+
+router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])
+
+_EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository")
+
+
+@router.get("", responses=answers(200))
+async def server() -> Response:
+    """What this server is."""
+    return reply({"name": "rexnet", "version": __version__, "extensions": list(_EXTENSIONS)})
+
+
+@router.get("/health/live", responses=answers(200))
+async def live() -> Response:
+    """Whether the process answers."""
+    return reply({"live": True})
+
+
+@router.get("/health/ready", responses=answers(200))
+async def ready() -> Response:
+    """Whether all models are loaded, which they are before the server listens."""
+    return reply({"ready": True})
+
+
+@router.post("/repository/index", responses=answers(200))
+async def repository_index(request: Request) -> Response:
+    """The models and their versions."""
+    models: Shelf = request.app.state.shelf
+    return reply(
+        [
+            {"name": name, "version": model.current.version, "state": "READY", "reason": ""}
+            for name, model in models.models.items()
+        ]
+    )
+
+
+@router.get("/models/{model}", responses=answers(200, 404))
+@router.get("/models/{model}/versions/{version}", responses=answers(200, 404))
+async def metadata(request: Request, model: str, version: str | None = None) -> Response:
+    """Inputs and outputs of a model."""
+    found, opened = _asked(request, model, version)
+    return reply(
+        {
+            "name": found.name,
+            "versions": [opened.version],
+            "platform": f"rexnet_{opened.backend}",
+            "inputs": [spec.to_dict() for spec in input_specs(opened)],
+            "outputs": [spec.to_dict() for spec in output_specs(opened)],
+        }
+    )
+
+
+@router.get("/models/{model}/config", responses=answers(200, 404))
+@router.get("/models/{model}/versions/{version}/config", responses=answers(200, 404))
+async def configuration(request: Request, model: str, version: str | None = None) -> Response:
+    """The same in the words of Triton's model configuration, whose shapes leave out the batch."""
+    found, opened = _asked(request, model, version)
+
+    def described(spec: TensorSpec) -> dict[str, Any]:
+        dims = list(spec.shape[1:]) or [1]
+        return {"name": spec.name, "data_type": f"TYPE_{spec.datatype.replace('BYTES', 'STRING')}", "dims": dims}
+
+    return reply(
+        {
+            "name": found.name,
+            "platform": f"rexnet_{opened.backend}",
+            "max_batch_size": request.app.state.config.max_images if opened.kind == "classifier" else 0,
+            "input": [{**described(spec), "optional": True} for spec in input_specs(opened)],
+            "output": [described(spec) for spec in output_specs(opened)],
+        }
+    )
+
+
+@router.get("/models/{model}/ready", responses=answers(200, 404))
+@router.get("/models/{model}/versions/{version}/ready", responses=answers(200, 404))
+async def model_ready(request: Request, model: str, version: str | None = None) -> Response:
+    """Whether a model answers."""
+    found, _ = _asked(request, model, version)
+    return reply({"name": found.name, "ready": True})
+
+
+@router.post("/models/{model}/infer", openapi_extra=INFERENCE, responses=answers(200, 400, 404, 413, 415, 429, 503))
+@router.post(
+    "/models/{model}/versions/{version}/infer",
+    openapi_extra=INFERENCE,
+    responses=answers(200, 400, 404, 413, 415, 429, 503),
+)
+async def infer(request: Request, model: str, version: str | None = None) -> Response:
+    """Tensors in, tensors out, in JSON or as bytes behind it."""
+    found, opened = _asked(request, model, version)
+    asked = read_request(
+        await request.body(),
+        request.headers.get(LENGTH_HEADER),
+        inputs=input_specs(opened),
+        outputs=output_specs(opened),
+        most=request.app.state.config.max_images if opened.kind == "classifier" else 1,
+    )
+    if len(asked.inputs) != 1:
+        raise Refusal(400, f"{' and '.join(asked.inputs)} are given; give one of them")
+    (items,) = asked.inputs.values()
+    with found.accepting(len(items)):
+        results = await _results(request.app.state.shelf, opened, items)
+    if opened.kind == "classifier":
+        tensors = _classified(opened, asked, torch.stack(results))
+    else:
+        tensors = _detected(results[0], _min_score(asked))
+    return write_answer(asked, tensors, model=found.name, version=opened.version)
+
+
+def input_specs(opened: OpenModel) -> tuple[TensorSpec, ...]:
+    """A request gives one of them: images as the network takes them, or the bytes of image files."""
+    encoded = TensorSpec(name="encoded", datatype="BYTES", shape=(-1,) if opened.kind == "classifier" else (1,))
+    if opened.image_shape is None:
+        return (encoded,)
+    datatype = "UINT8" if opened.image_shape[-1] == 3 else "FP32"
+    return (TensorSpec(name="image", datatype=datatype, shape=(-1, *opened.image_shape)), encoded)
+
+
+def output_specs(opened: OpenModel) -> tuple[TensorSpec, ...]:
+    if opened.kind == "classifier":
+        return (TensorSpec(name="probabilities", datatype="FP32", shape=(-1, len(opened.classes))),)
+    return (
+        TensorSpec(name="boxes", datatype="FP32", shape=(-1, 4)),
+        TensorSpec(name="scores", datatype="FP32", shape=(-1,)),
+        TensorSpec(name="labels", datatype="BYTES", shape=(-1,)),
+    )
+
+
+def _asked(request: Request, name: str, version: str | None) -> tuple[Model, OpenModel]:
+    found = request.app.state.shelf[name]
+    opened = found.current
+    if version not in (None, opened.version):
+        raise Refusal(404, f"{found.name} has no version {shown(version)}; allowed: {opened.version}, or none")
+    return found, opened
+
+
+async def _results(shelf: Shelf, opened: OpenModel, items: np.ndarray | list[bytes]) -> list[Any]:
+    if isinstance(items, list):
+        return [answer.result for answer in await _all(shelf.answer(opened, content) for content in items)]
+    tensors: list[Tensor] = [torch.from_numpy(item.copy()) for item in items]
+    try:
+        return [batched.result for batched in await _all(map(opened.batcher, tensors))]
+    except ValueError as error:
+        # The network answered a picture when it was loaded: this is the doing of the numbers sent.
+        raise Refusal(400, f"the network has no answer to these numbers: {error}") from error
+
+
+async def _all(calls: Any) -> list[Any]:
+    """Results in order; where one fails, its error once all have ended, so that none is in work uncounted."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
+
+
+def _classified(opened: OpenModel, asked: InferenceRequest, probabilities: Tensor) -> dict[str, OutputTensor]:
+    return {wanted.name: _probabilities(opened, wanted, probabilities) for wanted in asked.outputs}
+
+
+def _probabilities(opened: OpenModel, wanted: WantedOutput, probabilities: Tensor) -> OutputTensor:
+    if not wanted.classification:
+        shape = tuple(probabilities.shape)
+        return OutputTensor(name=wanted.name, datatype="FP32", shape=shape, values=probabilities.numpy())
+    best = probabilities.topk(min(wanted.classification, len(opened.classes)), dim=1)
+    texts = [
+        f"{value:f}:{index}:{opened.classes[index]}".encode()
+        for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        for value, index in zip(values, indices, strict=True)
+    ]
+    return OutputTensor(name=wanted.name, datatype="BYTES", shape=tuple(best.values.shape), values=texts)
+
+
+def _min_score(asked: InferenceRequest) -> float:
+    value = asked.parameters.get("min_score", 0.5)
+    if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1):
+        raise Refusal(400, f"min_score is {shown(value)}; allowed: 0 to 1")
+    return value
+
+
+def _detected(found: Any, min_score: float) -> dict[str, OutputTensor]:
+    kept = found.output["scores"] >= min_score
+    boxes, scores = found.output["boxes"][kept].numpy(), found.output["scores"][kept].numpy()
+    names = [name.encode() for name, keep in zip(found.names, kept.tolist(), strict=True) if keep]
+    count = len(names)
+    tensors = (
+        OutputTensor(name="boxes", datatype="FP32", shape=(count, 4), values=boxes),
+        OutputTensor(name="scores", datatype="FP32", shape=(count,), values=scores),
+        OutputTensor(name="labels", datatype="BYTES", shape=(count,), values=names),
+    )
+    return {tensor.name: tensor for tensor in tensors}

@@ -1,0 +1,121 @@
+"""Tensors of the Open Inference Protocol, version 2, as JSON and as bytes behind it."""
+
+import base64
+import binascii
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rexnet.serve.refusals import Refusal, shown
+
+DTYPES = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1"), "INT64": np.dtype("<i8")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """Of an input or output; -1 in a shape is any number."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputTensor:
+    """`values` are an array, or a list of bytes for BYTES."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    values: np.ndarray | Sequence[bytes]
+
+    def to_json(self) -> list[Any]:
+        if isinstance(self.values, np.ndarray):
+            return self.values.ravel().tolist()
+        return [value.decode("utf-8", "replace") for value in self.values]
+
+    def to_bytes(self) -> bytes:
+        if isinstance(self.values, np.ndarray):
+            return np.ascontiguousarray(self.values, DTYPES[self.datatype]).tobytes()
+        return b"".join(struct.pack("<I", len(value)) + value for value in self.values)
+
+
+def checked_shape(shape: Any, spec: TensorSpec, *, most: int) -> tuple[int, ...]:
+    """Refusal with 400 unless it is one that `spec` allows, of 1 to `most` items."""
+    allowed = f"{list(spec.shape)} with 1 to {most} for the first"
+    whole = isinstance(shape, list) and all(type(side) is int for side in shape)
+    if not whole or len(shape) != len(spec.shape) or not 1 <= shape[0] <= most:
+        raise Refusal(400, f"input {spec.name} has the shape {shown(shape)}; allowed: {allowed}")
+    if any(wanted not in (-1, side) for side, wanted in zip(shape, spec.shape, strict=True)):
+        raise Refusal(400, f"input {spec.name} has the shape {shown(shape)}; allowed: {allowed}")
+    return tuple(shape)
+
+
+def from_json(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray | list[bytes]:
+    """Flat or nested lists -> an array of that shape, or the items of BYTES, which are base64 in JSON."""
+    if spec.datatype == "BYTES":
+        return [_decoded(item, spec) for item in _flat_texts(data, spec, count=shape[0])]
+    try:
+        found = np.asarray(data)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise Refusal(400, f"the data of input {spec.name} is ragged or mixed; give numbers, flat or nested") from error
+    wanted = DTYPES[spec.datatype]
+    if found.dtype.kind not in ("iu" if wanted.kind == "u" else "iuf"):
+        raise Refusal(400, f"the data of input {spec.name} are not all numbers as {spec.datatype} holds them")
+    if found.shape not in (shape, (int(np.prod(shape)),)):
+        sizes = f"{list(found.shape)}; its shape says {list(shape)}"
+        raise Refusal(400, f"the data of input {spec.name} is {sizes}")
+    if wanted.kind == "u" and not (found.min() >= 0 and found.max() <= 255):
+        raise Refusal(400, f"the data of input {spec.name} goes from {found.min()} to {found.max()}; allowed: 0 to 255")
+    with np.errstate(over="ignore"):
+        return _finite(found.astype(wanted).reshape(shape), spec)
+
+
+def from_bytes(data: bytes, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray | list[bytes]:
+    """Little-endian numbers -> an array of that shape; for BYTES each item behind its length, 4 bytes."""
+    if spec.datatype == "BYTES":
+        return _split_items(data, spec, count=shape[0])
+    wanted = DTYPES[spec.datatype]
+    size = int(np.prod(shape)) * wanted.itemsize
+    if len(data) != size:
+        raise Refusal(400, f"input {spec.name} has {len(data):,} bytes of data; its shape {list(shape)} takes {size:,}")
+    return _finite(np.frombuffer(data, wanted).reshape(shape), spec)
+
+
+def _finite(values: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise Refusal(400, f"the data of input {spec.name} holds values that are not finite (nan or inf)")
+    return values
+
+
+def _flat_texts(data: Any, spec: TensorSpec, *, count: int) -> list[str]:
+    rows = data if isinstance(data, list) else []
+    items = [one for row in rows for one in (row if isinstance(row, list) else [row])]
+    if len(items) != count or not all(isinstance(item, str) for item in items):
+        raise Refusal(400, f"the data of input {spec.name} are not {count} texts, as its shape says")
+    return items
+
+
+def _decoded(item: str, spec: TensorSpec) -> bytes:
+    try:
+        return base64.b64decode(item, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Refusal(400, f"the data of input {spec.name} is not base64, as BYTES are in JSON here") from error
+
+
+def _split_items(data: bytes, spec: TensorSpec, *, count: int) -> list[bytes]:
+    items: list[bytes] = []
+    place = 0
+    while place + 4 <= len(data) and len(items) < count:
+        (length,) = struct.unpack_from("<I", data, place)
+        items.append(data[place + 4 : place + 4 + length])
+        place += 4 + length
+    if place != len(data) or len(items) != count:
+        raise Refusal(400, f"the bytes of input {spec.name} are not {count} items, each behind its length in 4 bytes")
+    return items

@@ -1,0 +1,189 @@
+"""Whoever uses the page without a mouse, without seeing it, on a phone or with a key."""
+
+from itertools import pairwise
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+from playwright.sync_api import expect
+
+from tests.serve.page.test_page import choose, only, png, with_detector
+from tests.serve.servers import config, listening
+
+KEY = "correct-horse"
+
+# The least contrast of all visible text, with the background that is painted behind it.
+CONTRAST = """() => {
+  const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const luminance = (colour) => {
+    const [r, g, b] = colour.map((value) => {
+      const share = value / 255;
+      return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const [r, g, b, alpha = 1] = channels(getComputedStyle(at).backgroundColor);
+      if (alpha > 0.8) return [r, g, b];
+    }
+    return [255, 255, 255];
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || !element.checkVisibility()) continue;
+    const lights = [channels(getComputedStyle(element).color).slice(0, 3), behind(element)].map(luminance);
+    found.push([(Math.max(...lights) + 0.05) / (Math.min(...lights) + 0.05), walker.currentNode.data]);
+  }
+  return found.sort(([a], [b]) => a - b);
+}"""
+
+FULL = {"width": 360, "height": 740}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_has_contrast(open_page, scheme):
+    page = open_page(prepare=with_detector, color_scheme=scheme)
+    choose(page, b"broken", name="broken.png")
+    expect(page.locator(".card [role=alert]").first).to_be_visible()
+    choose(page, b"", name="notes.txt", kind="text/plain")
+    expect(page.locator("#trouble")).to_be_visible()
+    texts = page.evaluate(CONTRAST)
+    choose(page, png())
+    page.get_by_role("button", name="Why bright?").click()
+    expect(page.locator(".why").first).to_contain_text("speaks for")
+    page.locator(".objects button").first.click()
+    texts += page.evaluate(CONTRAST)
+    assert len(texts) > 80
+    for ratio, text in texts:
+        assert ratio >= 4.5, text
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(18, 22, 28)")
+
+
+def test_a_phone_needs_no_scrolling_sideways(open_page):
+    page = open_page(prepare=with_detector, viewport=FULL)
+    choose(page, png((200, 100)), name="a" * 200 + ".png")
+    expect(page.locator(".timing")).to_have_count(3)
+    page.get_by_role("button", name="Why bright?").click()
+    expect(page.locator(".why").first).to_contain_text("speaks for")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    shown = "main *:not(#status, #status *)"
+    widest = page.eval_on_selector_all(shown, "all => Math.max(...all.map((e) => e.getBoundingClientRect().right))")
+    assert widest <= 360
+    page.click("#camera-open")
+    expect(page.locator("#camera-shoot")).to_be_enabled()
+    box = page.locator("#camera").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 360
+    heights = page.eval_on_selector_all(
+        "button:not([hidden])", "all => all.map((e) => e.getBoundingClientRect().height)"
+    )
+    assert min(height for height in heights if height) >= 24, "large enough to be touched"
+
+
+def test_the_keyboard_reaches_everything_in_order(open_page):
+    page = open_page(prepare=with_detector)
+    only(page, "light", "pets")
+    choose(page, png())
+    expect(page.locator(".timing")).to_have_count(2)
+    page.locator(".skip").focus()
+    reached = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        focused = page.evaluate(
+            """() => {
+              const element = document.activeElement;
+              const style = getComputedStyle(element);
+              const seen = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+              const label = element.getAttribute("aria-label") ?? element.closest("label")?.innerText;
+              return [label ?? element.innerText, seen];
+            }"""
+        )
+        if "the interface" in focused[0]:
+            break
+        reached.append(focused)
+    names = [name.split("\n")[0] for name, _ in reached]
+    assert names[:5] == ["Choose a picture", "Camera", "light", "names", "pets"]
+    assert names[5:7] == ["Why bright?", "Why dark?"] and names[7].startswith("Least score")
+    assert names[8:] == ["Masks", "cat", "dog", "Forget all", "photo.png"]
+    assert all(seen for _, seen in reached), "the focus is visible"
+
+
+def test_the_keyboard_suffices(open_page):
+    page = open_page()
+    only(page, "light")
+    choose(page, png())
+    page.get_by_role("button", name="Why bright?").focus()
+    page.keyboard.press("Enter")
+    slider = page.get_by_label("Strength of the overlay")
+    expect(slider).to_be_visible()
+    slider.focus()
+    page.keyboard.press("Home")
+    expect(slider).to_have_value("0")
+    page.keyboard.press("End")
+    expect(slider).to_have_value("100")
+    with page.expect_file_chooser():
+        page.locator("#choose").focus()
+        page.keyboard.press("Space")
+
+
+def test_a_screen_reader_hears_names_and_news(open_page):
+    page = open_page(prepare=with_detector)
+    only(page, "light", "pets")
+    expect(page.get_by_role("group", name="Models").get_by_role("checkbox")).to_have_count(3)
+    choose(page, png())
+    expect(page.get_by_role("status")).to_contain_text("light: bright")
+    expect(page.get_by_role("status")).to_contain_text("pets: 2 objects: cat, dog.")
+    card = page.get_by_role("article", name="light")
+    expect(card.get_by_role("list", name="Classes, most probable first").get_by_role("listitem")).to_have_count(2)
+    expect(card.get_by_role("img")).to_have_count(1)
+    expect(page.get_by_role("slider", name="Least score")).to_have_attribute("aria-valuetext", "50 %")
+    assert page.evaluate("document.documentElement.lang") == "en" and page.title()
+    nameless = page.eval_on_selector_all(
+        "button, input:not([hidden])",
+        """all => all.filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim()
+                                      || [...(e.labels ?? [])].some((l) => l.textContent.trim()))).length""",
+    )
+    assert nameless == 0
+    levels = page.eval_on_selector_all("h1, h2, h3", "all => all.map((e) => Number(e.tagName[1]))")
+    assert levels[0] == 1 and all(after - before <= 1 for before, after in pairwise(levels))
+
+
+@pytest.mark.parametrize(("motion", "animation"), [("reduce", "none"), ("no-preference", "grow")])
+def test_bars_grow_only_for_those_who_like_motion(open_page, motion, animation):
+    page = open_page(reduced_motion=motion)
+    only(page, "light")
+    choose(page, png())
+    bar = page.locator(".bar").first
+    expect(bar).to_be_visible()
+    assert bar.evaluate("bar => getComputedStyle(bar, '::before').animationName") == animation
+
+
+def test_a_server_with_a_key_is_given_it(open_page, models):
+    with listening(config(models[0]), api_key=KEY) as address:
+        page = open_page(f"http://{address}")
+        field = page.get_by_label("This server wants its API key")
+        expect(field).to_be_focused()
+        expect(page.locator("#models [role=alert]")).to_contain_text("API key")
+        field.fill("wrong")
+        field.press("Enter")
+        expect(page.locator("#models [role=alert]")).to_contain_text("API key")
+        expect(field).to_be_visible()
+        field.fill(KEY)
+        field.press("Enter")
+        expect(page.locator("#models")).to_contain_text("light")
+        expect(field).to_be_hidden()
+        choose(page, png())
+        expect(page.locator(".classes").first).to_contain_text("bright")
+        page.get_by_role("button", name="Why bright?").click()
+        expect(page.locator(".why").first).to_contain_text("speaks for bright")
+        assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
+        page.context.close()
+
+
+def test_without_a_key_nothing_is_asked_for(open_page):
+    page = open_page()
+    expect(page.locator("#models")).to_contain_text("light")
+    expect(page.locator("#key-form")).to_be_hidden()

@@ -1,0 +1,320 @@
+"""The page in a real browser, in front of a real server of hand-made networks."""
+
+import io
+import re
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+from playwright.sync_api import Page, Route, expect
+
+CANVAS = ".stage canvas"
+
+
+def png(size: tuple[int, int] = (100, 100), *, light: tuple[int, int, int, int] = (50, 50, 100, 100)) -> bytes:
+    """Black, and white in the box `light`."""
+    picture = Image.new("RGB", size)
+    picture.paste("white", light)
+    stream = io.BytesIO()
+    picture.save(stream, "png")
+    return stream.getvalue()
+
+
+def choose(page: Page, data: bytes, *, name: str = "photo.png", kind: str = "image/png") -> None:
+    page.set_input_files("#file", {"name": name, "mimeType": kind, "buffer": data})
+
+
+def only(page: Page, *names: str) -> None:
+    labels = page.locator("#models label")
+    labels.first.wait_for()
+    for label in labels.all():
+        label.locator("input").set_checked(label.locator("strong").text_content() in names)
+
+
+def pixel(page: Page, across: float, down: float) -> list[int]:
+    """Red, green, blue at a place of the first picture, as shares of its width and height."""
+    return page.eval_on_selector(
+        CANVAS,
+        "(canvas, [x, y]) => [...canvas.getContext('2d').getImageData("
+        "Math.floor(x * canvas.width), Math.floor(y * canvas.height), 1, 1).data].slice(0, 3)",
+        [across, down],
+    )
+
+
+def files(page: Page, event: str, name: str, kind: str, data: bytes) -> None:
+    """Pastes or drops a file onto the page."""
+    page.evaluate(
+        """([event, name, kind, data]) => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([new Uint8Array(data)], name, {type: kind}));
+          const options = {bubbles: true, cancelable: true};
+          document.body.dispatchEvent(event === "paste"
+            ? new ClipboardEvent("paste", {...options, clipboardData: transfer})
+            : new DragEvent(event, {...options, dataTransfer: transfer}));
+        }""",
+        [event, name, kind, list(data)],
+    )
+
+
+DETECTED = {
+    "width": 200,
+    "height": 100,
+    "milliseconds": {"decode": 1, "wait": 0, "compute": 2},
+    "objects": [
+        {"class": "cat", "score": 0.9, "box": [20, 40, 60, 90], "mask": {"size": [100, 200], "counts": []}},
+        {"class": "dog", "score": 0.6, "box": [150, 0, 200, 50], "mask": {"size": [100, 200], "counts": [20000]}},
+        {"class": "dog", "score": 0.3, "box": [0, 0, 10, 10], "mask": {"size": [100, 200], "counts": [0, 5, 19995]}},
+    ],
+}
+# Columns 30 to 39, rows 50 to 79: run lengths go down the columns.
+DETECTED["objects"][0]["mask"]["counts"] = [3050, *[30, 70] * 9, 30, 20000 - 3950 - 30]
+
+
+def with_detector(page: Page) -> None:
+    """The server seems to have a detector as well, and it finds DETECTED."""
+
+    def models(route: Route) -> None:
+        answer = route.fetch().json()
+        facts = {"kind": "detector", "classes": ["cat", "dog"], "masks": True, "explains": False, "image_size_px": None}
+        answer["models"].append({**answer["models"][0], **facts, "name": "pets"})
+        route.fulfill(json=answer)
+
+    page.route("**/models", models)
+    page.route("**/predict?model=pets*", lambda route: route.fulfill(json={"results": [DETECTED]}))
+
+
+def test_classes_come_with_bars_and_times(open_page):
+    page = open_page()
+    only(page, "light")
+    choose(page, png())
+    rows = page.locator(".classes li")
+    expect(rows).to_have_count(2)
+    expect(rows.first).to_contain_text("bright")
+    share = float(rows.first.locator(".share").text_content().removesuffix(" %"))
+    bar = rows.first.locator(".bar")
+    assert 50 < share < 100
+    assert bar.evaluate("bar => Number(bar.style.getPropertyValue('--share'))") == pytest.approx(share / 100, abs=1e-3)
+    expect(page.locator(".timing")).to_contain_text(re.compile(r"network\s*[\d.]+ ms.*reading.*waiting.*in all"))
+    expect(page.locator("#status")).to_contain_text("light: bright")
+    expect(page.locator(CANVAS)).to_have_attribute("aria-label", re.compile(r"photo\.png: bright, [\d.]+ %"))
+
+
+@pytest.mark.parametrize("event", ["paste", "drop"])
+def test_pictures_can_be_pasted_and_dropped(open_page, event):
+    page = open_page()
+    files(page, event, "sent.png", "image/png", png())
+    expect(page.locator(".classes").first).to_contain_text("bright")
+    expect(page.locator("#entries button")).to_contain_text("sent.png")
+    files(page, event, "notes.pdf", "application/pdf", b"%PDF")
+    expect(page.get_by_role("alert")).to_have_text(re.compile("notes.pdf is not a picture but application/pdf"))
+    files(page, event, "next.png", "image/png", png())
+    expect(page.locator("#trouble")).to_be_hidden()
+    expect(page.locator("#entries button")).to_have_count(2)
+
+
+def test_the_zone_shows_that_a_file_would_be_taken(open_page):
+    page = open_page()
+    files(page, "dragenter", "a.png", "image/png", b"")
+    expect(page.locator("#drop")).to_have_class(re.compile("over"))
+    files(page, "dragleave", "a.png", "image/png", b"")
+    expect(page.locator("#drop")).not_to_have_class(re.compile("over"))
+
+
+def test_the_camera_takes_a_picture_and_is_let_go(open_page):
+    page = open_page()
+    page.click("#camera-open")
+    page.click("#camera-shoot")
+    expect(page.locator("#camera")).to_be_hidden()
+    expect(page.locator(".classes").first).to_be_visible()
+    expect(page.locator("#entries button")).to_contain_text("camera")
+    assert page.evaluate("document.querySelector('video').srcObject") is None
+
+
+def test_a_camera_that_is_not_lent_says_why(open_page):
+    refuse = "navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotAllowedError'))"
+    page = open_page(prepare=lambda page: page.add_init_script(refuse))
+    page.click("#camera-open")
+    expect(page.locator("#camera [role=alert]")).to_have_text("The browser was not allowed to use the camera.")
+    expect(page.locator("#camera-shoot")).to_be_disabled()
+    page.keyboard.press("Escape")
+    expect(page.locator("#camera")).to_be_hidden()
+
+
+def test_why_lights_the_quarter_that_decides(open_page):
+    page = open_page()
+    only(page, "light")
+    choose(page, png())
+    why = page.get_by_role("button", name="Why bright?")
+    why.click()
+    expect(why).to_have_attribute("aria-pressed", "true")
+    slider = page.get_by_label("Strength of the overlay")
+    slider.fill("100")
+    red, green, blue = pixel(page, 0.75, 0.75)
+    assert red > 240 and green > 200 and blue < 220, "much heat on white is a light yellow"
+    dark = pixel(page, 0.25, 0.25)
+    assert max(dark) < 60 and dark[2] > dark[1], "little heat on black is a dark violet"
+    slider.fill("0")
+    assert pixel(page, 0.75, 0.75) == [255, 255, 255] and pixel(page, 0.25, 0.25) == [0, 0, 0]
+    slider.fill("100")
+    why.click()
+    assert pixel(page, 0.75, 0.75) == [255, 255, 255]
+    expect(page.locator(".why")).to_be_hidden()
+
+
+def test_why_of_any_class_and_its_margin(open_page):
+    page = open_page()
+    only(page, "light")
+    choose(page, png((200, 100), light=(100, 50, 150, 100)))
+    page.get_by_role("button", name="Why bright?").click()
+    words = page.locator(".why p").first
+    expect(words).to_contain_text(
+        re.compile(r"speaks for bright \([\d.]+ %\)\. The network does not see the dark margin")
+    )
+    page.get_by_role("button", name="Why dark?").click()
+    expect(words).to_contain_text(re.compile(r"Nothing in the picture speaks for dark \([\d.]+ %\)"))
+    expect(page.locator("button[aria-pressed=true]")).to_have_count(1)
+
+
+def test_why_fails_with_the_servers_sentence(open_page):
+    page = open_page()
+    only(page, "light")
+    choose(page, png())
+    page.route("**/explain?*", lambda route: route.fulfill(status=429, json={"error": "light is busy"}))
+    page.get_by_role("button", name="Why bright?").click()
+    expect(page.locator(".why .error")).to_have_text("light is busy")
+    expect(page.locator("button[aria-pressed=true]")).to_have_count(0)
+    page.unroute("**/explain?*")
+    page.get_by_role("button", name="Why bright?").click()
+    expect(page.locator(".why")).to_contain_text("speaks for bright")
+
+
+def test_boxes_and_masks_lie_where_the_detector_says(open_page):
+    page = open_page(prepare=with_detector)
+    only(page, "pets")
+    choose(page, png((200, 100), light=(0, 0, 0, 0)))
+    boxes = page.locator(".box")
+    expect(boxes).to_have_count(2)
+    canvas = page.locator(CANVAS).bounding_box()
+    cat = page.locator(".box", has_text="cat 90 %").bounding_box()
+    assert cat["x"] - canvas["x"] == pytest.approx(0.1 * canvas["width"], abs=1)
+    assert cat["y"] - canvas["y"] == pytest.approx(0.4 * canvas["height"], abs=1)
+    assert cat["width"] == pytest.approx(0.2 * canvas["width"], abs=1)
+    assert cat["height"] == pytest.approx(0.5 * canvas["height"], abs=1)
+    assert max(pixel(page, 35 / 200, 65 / 100)) > 40, "inside the mask"
+    for across, down in ((28, 65), (42, 65), (35, 47), (35, 83), (65, 35)):
+        assert pixel(page, across / 200, down / 100) == [0, 0, 0], "outside"
+    page.get_by_label("Masks").uncheck()
+    assert pixel(page, 35 / 200, 65 / 100) == [0, 0, 0]
+
+
+def test_the_score_slider_and_a_single_object(open_page):
+    page = open_page(prepare=with_detector)
+    only(page, "pets")
+    choose(page, png((200, 100)))
+    words = page.locator(".findings p").first
+    expect(words).to_have_text("2 objects: cat, dog. 1 less sure.")
+    page.get_by_label("Least score").fill("0.2")
+    expect(words).to_have_text("3 objects: cat, dog (2).")
+    expect(page.locator(".box")).to_have_count(3)
+    one = page.locator(".objects button", has_text="60.0 %")
+    one.click()
+    expect(page.locator(".box")).to_have_count(1)
+    expect(one).to_have_attribute("aria-pressed", "true")
+    expect(one).to_be_focused()
+    one.click()
+    expect(page.locator(".box")).to_have_count(3)
+    page.get_by_label("Least score").fill("1")
+    expect(words).to_have_text("No object found. 3 less sure.")
+
+
+def test_models_answer_side_by_side(open_page):
+    page = open_page(prepare=with_detector)
+    choose(page, png())
+    cards = page.locator(".card")
+    expect(cards).to_have_count(3)
+    expect(page.locator(".timing")).to_have_count(3)
+    lefts = {round(card.bounding_box()["x"]) for card in cards.all()}
+    assert len(lefts) == 3, "beside one another"
+    page.get_by_role("button", name="Why bright?").click()
+    expect(page.locator(".why").first).to_contain_text("speaks for bright")
+    only(page, "light", "pets")
+    expect(cards).to_have_count(2)
+    expect(page.locator(".why").first).to_contain_text("speaks for bright")
+    only(page)
+    expect(page.locator("#cards")).to_have_text("Choose a model above.")
+
+
+def test_the_history_shows_answers_again_without_asking(open_page):
+    page = open_page()
+    only(page, "light")
+    asked = []
+    page.on("request", lambda request: "/predict" in request.url and asked.append(request.url))
+    for name in ("one.png", "two.png"):
+        choose(page, png(), name=name)
+        expect(page.locator(CANVAS)).to_have_attribute("aria-label", re.compile(name))
+        expect(page.locator(".classes")).to_be_visible()
+    entries = page.locator("#entries button")
+    expect(entries).to_have_count(2)
+    entries.filter(has_text="one.png").click()
+    expect(page.locator(CANVAS)).to_have_attribute("aria-label", re.compile(r"one\.png: bright"))
+    expect(entries.filter(has_text="one.png")).to_have_attribute("aria-current", "true")
+    expect(entries.filter(has_text="one.png")).to_be_focused()
+    assert len(asked) == 2
+    page.get_by_role("button", name="Forget all").click()
+    expect(page.locator("#history")).to_be_hidden()
+    expect(page.locator("#answers")).to_be_hidden()
+
+
+def test_errors_of_the_server_are_shown_as_its_sentence(open_page):
+    page = open_page()
+    only(page, "light")
+    choose(page, png()[:20], name="broken.png")
+    expect(page.locator(".card [role=alert]")).to_contain_text("the picture cannot be read")
+    expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+    choose(page, png((1100, 1000)), name="large.png")
+    expect(page.locator(".card [role=alert]")).to_contain_text("1,100 x 1,000 pixels")
+    expect(page.locator("#entries")).to_contain_text("no preview")
+
+
+def test_a_server_that_is_away_can_be_asked_again(open_page):
+    page = open_page()
+    only(page, "light")
+    page.route("**/predict?*", lambda route: route.abort())
+    choose(page, png())
+    expect(page.locator(".card [role=alert]")).to_contain_text("cannot be reached")
+    page.unroute("**/predict?*")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".classes")).to_contain_text("bright")
+
+
+def test_names_are_text_and_never_markup(open_page):
+    page = open_page()
+    only(page, "names")
+    choose(page, png(), name="<img src=x onerror=alert(1)>.png")
+    expect(page.locator(".classes .name").first).to_have_text("<b>bright</b>&amp;")
+    expect(page.locator("#entries .name")).to_have_text("<img src=x onerror=alert(1)>.png")
+    page.get_by_role("button", name="Why <b>bright</b>&amp;?").click()
+    expect(page.locator(".why")).to_contain_text("speaks for <b>bright</b>&amp;")
+    assert page.locator("#answers b, #entries img").count() == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turned_photographs_are_shown_as_the_server_reads_them(open_page, orientation):
+    picture = Image.new("RGB", (160, 96))
+    picture.paste("white", (0, 0, 40, 24))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stream = io.BytesIO()
+    picture.save(stream, "jpeg", exif=exif)
+    page = open_page()
+    only(page, "light")
+    with page.expect_response("**/predict?*") as answer:
+        choose(page, stream.getvalue(), name="turned.jpg", kind="image/jpeg")
+    expect(page.locator(".classes")).to_be_visible()
+    [result] = answer.value.json()["results"]
+    shown = page.eval_on_selector(CANVAS, "canvas => canvas.width / canvas.height")
+    assert shown == pytest.approx(result["width"] / result["height"])
+    # A mark at the stored top left goes where EXIF's table says.
+    right, bottom = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
+    assert min(pixel(page, 0.95 if right else 0.05, 0.95 if bottom else 0.05)) > 200

@@ -1,0 +1,85 @@
+import base64
+
+import numpy as np
+import pytest
+import torch
+
+from rexnet.detection.detector_files import pack
+from rexnet.detection.detectors import create_detector
+from rexnet.detection.runtime import ObjectPredictor
+from rexnet.serve import opened
+from rexnet.training import checkpoint
+from tests.drawings import draw, encoded
+from tests.serve.servers import PICTURES, config, form, in_memory
+
+SIZES_PX = {"ssdlite": (96, 96), "mask_rcnn": (64, 128)}
+
+
+@pytest.fixture(scope="module", params=SIZES_PX)
+def detector(request, tmp_path_factory):
+    torch.manual_seed(0)
+    small, large = SIZES_PX[request.param]
+    model = create_detector(
+        request.param, backbone="rexnet_010", num_classes=3, min_size_px=small, max_size_px=large
+    ).eval()
+    if request.param == "mask_rcnn":
+        vars(model.get_submodule("roi_heads"))["detections_per_img"] = 5
+    path = tmp_path_factory.mktemp("detector") / "things.pt"
+    checkpoint.save(path, pack(model, {}, classes=("a", "b", "c"), category_ids=(1, 2, 3)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def client(detector):
+    with in_memory(config(detector)) as client:
+        yield client
+
+
+def test_objects_are_those_of_the_predictor(client, detector):
+    expected = ObjectPredictor(detector)(PICTURES[:2])
+    described = client.get("/models").json()["models"][0]
+    assert described["kind"] == "detector" and not described["explains"]
+    said = client.post("/predict?min_score=0", files=form(*PICTURES[:2])).json()
+    for result, found in zip(said["results"], expected, strict=True):
+        assert [one["class"] for one in result["objects"]] == list(found.names) != []
+        boxes = [one["box"] for one in result["objects"]]
+        assert np.allclose(boxes, found.output["boxes"].numpy(), atol=0.02)
+        assert all(("mask" in one) == described["masks"] for one in result["objects"])
+        for index, one in enumerate(result["objects"] if described["masks"] else ()):
+            inside = sum(one["mask"]["counts"][1::2])
+            assert one["mask"]["size"] == [40, 48] and inside == (found.output["masks"][index] > 0.5).sum()
+
+
+def test_only_what_is_sure_enough(client):
+    found = client.post("/predict?min_score=0", files=form(PICTURES[0])).json()["results"][0]["objects"]
+    middle = found[len(found) // 2]["score"]
+    sure = client.post(f"/predict?min_score={middle}", files=form(PICTURES[0])).json()["results"][0]["objects"]
+    assert 0 < len(sure) < len(found) or found[0]["score"] == found[-1]["score"]
+
+
+def test_the_protocol_has_boxes_scores_and_labels(client, detector):
+
+    tensor = {"name": "encoded", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(PICTURES[0]).decode()]}
+    answer = client.post("/v2/models/things/infer", json={"inputs": [tensor], "parameters": {"min_score": 0}})
+    boxes, scores, labels = answer.json()["outputs"]
+    found = ObjectPredictor(detector)(PICTURES[0])[0]
+    count = len(found.names)
+    assert (boxes["shape"], scores["shape"], labels["shape"]) == ([count, 4], [count], [count])
+    assert labels["data"] == list(found.names)
+    assert np.allclose(np.reshape(boxes["data"], (-1, 4)), found.output["boxes"].numpy(), atol=1e-3)
+    for wrong in ({"min_score": 2}, {"min_score": "all"}, {"min_score": True}):
+        assert client.post("/v2/models/things/infer", json={"inputs": [tensor], "parameters": wrong}).status_code == 400
+    two = {**tensor, "shape": [2], "data": tensor["data"] * 2}
+    assert client.post("/v2/models/things/infer", json={"inputs": [two]}).status_code == 400
+
+
+def test_masks_and_boxes_of_a_shrunken_picture_are_of_the_whole_one(client, monkeypatch):
+    monkeypatch.setattr(opened, "_MASK_PIXELS", 1200)
+    picture = encoded(draw("cat", 0, (96, 80)), "PNG")
+    (result,) = client.post("/predict?min_score=0", files=form(picture)).json()["results"]
+    assert (result["width"], result["height"]) == (96, 80)
+    for one in result["objects"]:
+        left, top, right, bottom = one["box"]
+        assert 0 <= left <= right <= 96.01 and 0 <= top <= bottom <= 80.01
+        if "mask" in one:
+            assert one["mask"]["size"] == [80, 96] and sum(one["mask"]["counts"]) == 96 * 80

@@ -1,0 +1,178 @@
+import asyncio
+import threading
+import time
+
+import httpx
+import pytest
+import torch
+
+from rexnet.serve.app import create_app
+from tests.serve.servers import PICTURES, by_hand, config, even, form, in_memory
+
+
+@pytest.fixture
+def server():
+    """server(max_body_mib=1): a client of a server with one model made by hand."""
+    entered = []
+
+    def make(compute=even, api_key=None, **more):
+        settings = config(**more)
+        context = in_memory(settings, shelf=by_hand(compute, settings), api_key=api_key)
+        entered.append(context)
+        return context.__enter__()
+
+    yield make
+    for context in entered:
+        context.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("lies", [None, "10", "-1", "nonsense"])
+def test_the_cap_on_bytes_holds_whatever_the_length_says(server, lies):
+    client = server(max_body_mib=0.1)
+
+    def chunks():
+        for _ in range(30):
+            yield bytes(10_000)
+
+    headers = {} if lies is None else {"content-length": lies}
+    answer = client.post("/v2/models/hand/infer", content=chunks(), headers=headers)
+    assert answer.status_code == 413 and "0.1 MiB" in answer.json()["error"]
+    assert answer.headers["connection"] == "close"
+    assert client.post("/predict", files=form(PICTURES[0])).status_code == 200
+
+
+def test_compressed_requests_are_refused(server):
+    answer = server().post("/v2/models/hand/infer", content=b"x", headers={"content-encoding": "gzip"})
+    assert answer.status_code == 415 and "Content-Encoding" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": "Bearer wrong-key-1"},
+        {"authorization": "Basic right-key-1"},
+        {"authorization": "Bearer"},
+        {"x-api-key": "right-key-12"},
+        {"x-api-key": b"r\xffght-key-1"},
+        {"x-api-key": ""},
+    ],
+)
+@pytest.mark.parametrize("path", ["/models", "/metrics", "/docs", "/openapi.json", "/v2", "/nothing", "/pages"])
+def test_a_key_is_wanted_everywhere(server, headers, path):
+    answer = server(api_key="right-key-1").get(path, headers=headers)
+    assert answer.status_code == 401 and "API key" in answer.json()["error"]
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"authorization": "Bearer right-key-1"}, {"authorization": "bearer right-key-1"}, {"x-api-key": "right-key-1"}],
+)
+def test_the_right_key_opens(server, headers):
+    client = server(api_key="right-key-1")
+    assert client.get("/models", headers=headers).status_code == 200
+    assert client.post("/predict", files=form(PICTURES[0]), headers=headers).status_code == 200
+
+
+def test_without_the_key_the_server_says_that_it_lives(server):
+    client = server(api_key="right-key-1")
+    assert client.get("/v2/health/live").json() == {"live": True}
+    assert client.get("/v2/health/ready").json() == {"ready": True}
+
+
+def test_a_full_queue_says_when_to_come_again(server):
+    go_on = threading.Event()
+
+    def slow(images, alone):
+        go_on.wait(20)
+        return even(images, alone)
+
+    client = server(slow, queue_length=3, max_images=3, max_batch=1)
+    statuses = []
+    waiting = threading.Thread(
+        target=lambda: statuses.append(client.post("/predict", files=form(*PICTURES[:3])).status_code)
+    )
+    waiting.start()
+    until = time.monotonic() + 10
+    while 'rexnet_pending_pictures{model="hand"} 3.0' not in client.get("/metrics").text:
+        if 'model="hand"' not in client.get("/metrics").text or time.monotonic() > until:
+            break
+        time.sleep(0.01)
+    time.sleep(0.2)
+    answer = client.post("/predict", files=form(PICTURES[0]))
+    go_on.set()
+    waiting.join(20)
+    assert answer.status_code == 429 and answer.headers["retry-after"] == "1"
+    assert "takes 3 at most" in answer.json()["error"]
+    assert statuses == [200]
+    assert client.post("/predict", files=form(PICTURES[0])).status_code == 200
+
+
+def test_a_late_answer_is_given_up(server):
+    def slow(images, alone):
+        time.sleep(0.5)
+        return even(images, alone)
+
+    client = server(slow, timeout_s=0.1, max_batch=1, queue_length=4, max_images=4)
+    for _ in range(3):
+        answer = client.post("/predict", files=form(*PICTURES[:4]))
+        assert answer.status_code == 503 and "0.1 s" in answer.json()["error"]
+        assert answer.headers["retry-after"] == "1"
+
+
+def test_bodies_under_way_share_the_memory():
+    """Eight at once at most; the ninth is refused while the others are in work, and taken afterwards."""
+    settings = config(max_body_mib=0.01)
+    app = create_app(settings, shelf=by_hand(even, settings))
+    body = bytes(10_000)
+
+    async def ask():
+        transport = httpx.ASGITransport(app=app)
+        hold = asyncio.Event()
+
+        async def held():
+            yield body
+            await hold.wait()
+
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            tasks = [asyncio.create_task(client.post("/v2/models/hand/infer", content=held())) for _ in range(8)]
+            await asyncio.sleep(0.2)
+            refused = await client.post("/v2/models/hand/infer", content=body)
+            hold.set()
+            answers = await asyncio.gather(*tasks)
+            later = await client.post("/v2/models/hand/infer", content=body)
+        return [answer.status_code for answer in (refused, *answers, later)]
+
+    refused, *answers, later = asyncio.run(ask())
+    assert refused == 429 and set(answers) == {400} and later == 400
+
+
+def test_a_network_that_fails_is_an_error_of_the_server_in_a_sentence(server):
+    def broken(images, alone):
+        raise RuntimeError("secret detail")
+
+    answer = server(broken).post("/predict", files=form(PICTURES[0]))
+    assert answer.status_code == 500 and "secret" not in answer.text and "error" in answer.json()
+
+
+def test_other_sites_get_no_permission(server):
+    headers = {"origin": "http://example.com", "access-control-request-method": "POST"}
+    for answer in (server().options("/predict", headers=headers), server().get("/models", headers=headers)):
+        assert not any(name.startswith("access-control") for name in answer.headers)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "path", ["/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/page/..%2f..%2fx", "/models/tiny"]
+)
+def test_no_path_reaches_the_file_system(server, path):
+    assert server().get(path).status_code == 404
+
+
+def test_a_nan_of_the_network_is_no_answer(server):
+    def nan(images, alone):
+        raise ValueError("what the network puts out is not finite")
+
+    tensor = {"name": "image", "datatype": "FP32", "shape": [1, 3, 24, 24], "data": torch.zeros(1728).tolist()}
+    assert server(nan).post("/v2/models/hand/infer", json={"inputs": [tensor]}).status_code == 400

@@ -1,0 +1,27 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from rexnet.serve.mask_runs import run_lengths
+
+# Of pycocotools with NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+SIZES = st.tuples(st.integers(1, 9), st.integers(1, 9))
+
+
+@settings(max_examples=100, deadline=None)
+@given(arrays.arrays(np.bool_, SIZES))
+def test_pycocotools_reads_the_same_mask(mask):
+    masks = pytest.importorskip("pycocotools.mask")
+    height, width = mask.shape
+    runs = run_lengths(torch.from_numpy(mask).float(), width=width, height=height)
+    assert runs["size"] == [height, width] and sum(runs["counts"]) == mask.size
+    assert np.array_equal(masks.decode(masks.frPyObjects(runs, height, width)).astype(bool), mask)
+
+
+def test_a_mask_of_a_smaller_copy_covers_the_whole_picture():
+    small = torch.tensor([[0.0, 1.0], [0.0, 0.4]])
+    assert run_lengths(small, width=4, height=4) == {"size": [4, 4], "counts": [8, 2, 2, 2, 2]}

@@ -1,0 +1,48 @@
+import pytest
+
+from rexnet.data.option_checks import OptionError
+from rexnet.serve.model_names import named_files
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name in ("flowers/best.pt", "cars/best.pt", "cars/last.pt", "graph.onnx", "a=b.pt", "ü.pt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("word", "name", "file"),
+    [
+        ("{}/flowers/best.pt", "flowers", "flowers/best.pt"),
+        ("{}/flowers", "flowers", "flowers/best.pt"),
+        ("{}/cars/last.pt", "last", "cars/last.pt"),
+        ("{}/graph.onnx", "graph", "graph.onnx"),
+        ("mine={}/graph.onnx", "mine", "graph.onnx"),
+        ("x={}/a=b.pt", "x", "a=b.pt"),
+    ],
+)
+def test_names(files, word, name, file):
+    assert named_files([word.format(files)]) == {name: files / file}
+
+
+def test_a_name_from_where_the_command_runs(files, monkeypatch):
+    monkeypatch.chdir(files / "cars")
+    assert list(named_files(["best.pt"])) == ["cars"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["{}/flowers", "flowers={}/graph.onnx"], "two models are called 'flowers'"),
+        (["{}/nothing.pt"], "there is no file"),
+        (["{}"], "there is no file"),
+        (["{}/ü.pt"], "cannot be the name of a model"),
+        (["../x={}/graph.onnx"], "cannot be the name of a model"),
+        (["{}/a=b.pt"], "cannot be the name of a model"),
+    ],
+)
+def test_what_is_refused(files, words, said):
+    with pytest.raises(OptionError, match=said):
+        named_files([word.format(files) for word in words])

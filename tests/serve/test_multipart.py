@@ -1,0 +1,62 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rexnet.serve.multipart import image_parts
+from rexnet.serve.refusals import Refusal
+
+KIND = "multipart/form-data; boundary=xyz"
+
+
+def body(*parts: tuple[str, str, bytes], end: bytes = b"--xyz--\r\n") -> bytes:
+    made = [
+        f'--xyz\r\nContent-Disposition: form-data; name="{name}"; filename="{file}"\r\n\r\n'.encode()
+        + content
+        + b"\r\n"
+        for name, file, content in parts
+    ]
+    return b"".join(made) + end
+
+
+def test_parts_in_order():
+    contents = [b"", b"\r\n--xy", bytes(range(256)) * 400, b"\r\n\r\n"]
+    parts = image_parts(body(*(("image", f"{i} ü.png", one) for i, one in enumerate(contents))), KIND, most=4)
+    assert [part.content for part in parts] == contents
+    assert parts[1].file_name == "1 ü.png"
+
+
+@pytest.mark.parametrize(
+    ("sent", "kind", "status"),
+    [
+        (body(("image", "a", b"x")), "application/json", 415),
+        (body(("image", "a", b"x")), "", 415),
+        (body(("image", "a", b"x")), "multipart/form-data", 415),
+        (body(("image", "a", b"x")), f"multipart/form-data; boundary={'x' * 300}", 415),
+        (body(("image", "a", b"x")), "multipart/form-data; boundary=other", 400),
+        (body(), KIND, 400),
+        (b"", KIND, 400),
+        (body(("image", "a", b"x"), end=b""), KIND, 400),
+        (body(("picture", "a", b"x")), KIND, 400),
+        (body(("image", "a", b"x"), ("picture", "a", b"x")), KIND, 400),
+        (b"--xyz\r\n\r\nx\r\n--xyz--\r\n", KIND, 400),
+        (body(*[("image", "a", b"x")] * 5), KIND, 413),
+        (b"--xyz\r\n" + b"A: b\r\n" * 100 + b"\r\nx\r\n--xyz--\r\n", KIND, 400),
+        (b"--xyz\r\nA: " + b"b" * 9000 + b"\r\n\r\nx\r\n--xyz--\r\n", KIND, 400),
+    ],
+)
+def test_what_is_refused(sent, kind, status):
+    with pytest.raises(Refusal) as caught:
+        image_parts(sent, kind, most=4)
+    assert caught.value.status == status
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.binary(max_size=200), st.sampled_from([KIND, 'multipart/form-data; boundary="a b"', "multipart/form-data;;="])
+)
+def test_any_bytes_are_parts_or_a_refusal(noise, kind):
+    for sent in (noise, b"--xyz\r\n" + noise, body(("image", "a", noise)), body(("image", "a", b"x"))[: len(noise)]):
+        try:
+            assert image_parts(sent, kind, most=4)
+        except Refusal as refusal:
+            assert 400 <= refusal.status < 500

@@ -1,0 +1,60 @@
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+
+import pytest
+from starlette.testclient import TestClient
+
+from rexnet.serve.page_routes import page_files
+from tests.serve.hand_made import write_brightness
+from tests.serve.servers import config, in_memory
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory) -> Iterator[TestClient]:
+    path = write_brightness(tmp_path_factory.mktemp("models") / "brightness.pt")
+    with in_memory(config(path, max_megapixels=1)) as found:
+        yield found
+
+
+def test_the_page_lets_nothing_in_from_elsewhere(client):
+    answer = client.get("/")
+    assert answer.status_code == 200 and answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'self'" in policy and "img-src 'self' blob: data:" in policy
+    assert "unsafe" not in policy and "http" not in policy and "frame-ancestors 'none'" in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("name", sorted(page_files()))
+def test_every_file_is_served_once_and_then_only_when_it_changes(client, name):
+    answer = client.get(f"/page/{name}")
+    kinds = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith(kinds[name.split(".")[-1]])
+    assert answer.content == files("rexnet.serve").joinpath("page", name).read_bytes()
+    again = client.get(f"/page/{name}", headers={"If-None-Match": answer.headers["etag"]})
+    assert again.status_code == 304 and not again.content and again.headers["cache-control"] == "no-cache"
+    assert client.get(f"/page/{name}", headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/page/", "/page/page.py", "/page/..%2Fapp.py", "/page/%2e%2e/app.py", "/page/x/y", "/page/%00", "/pages"]
+)
+def test_no_other_file_can_be_had(client, path):
+    answer = client.get(path)
+    assert answer.status_code == 404 and list(answer.json()) == ["error"]
+
+
+def test_the_page_names_only_files_that_are_there_and_none_from_elsewhere():
+    known = page_files()
+    for name, file in known.items():
+        text = file.content.decode()
+        assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|[\"'(]//", text), name
+        linked = re.findall(r'(?:src|href)="page/([^"]+)"|from "\./([^"]+)"', text)
+        assert {first or second for first, second in linked} <= known.keys(), name
+        if name.endswith(".html"):
+            assert not re.search(r"\sstyle=|<style|\son\w+=|<script(?![^>]*\ssrc=)", text), "the policy forbids these"
+    scripts = [name for name in known if name.endswith(".js")]
+    imported = {name for file in known.values() for name in re.findall(r'from "\./([^"]+)"', file.content.decode())}
+    assert imported | {"page.js"} == set(scripts), "every script is used"

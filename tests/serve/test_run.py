@@ -1,0 +1,124 @@
+"""The command in processes of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+
+from rexnet import cli
+from tests.serve.servers import PICTURES, form
+
+
+@pytest.fixture
+def start(tmp_path):
+    """start("model.pt", "--workers", "2"): (process, address) of a server."""
+    processes = []
+
+    def make(*arguments, environment=()):
+        command = [sys.executable, "-m", "rexnet", "serve", *map(str, arguments), "--backend", "torch", "--port", "0"]
+        settings = {**os.environ, "HOME": str(tmp_path), "PYTHONWARNINGS": "error", **dict(environment)}
+        with open(tmp_path / "server.log", "w") as log:
+            process = subprocess.Popen(command, stderr=log, env=settings)
+        processes.append(process)
+        until = time.monotonic() + 120
+        while not (found := re.search(r"http://\S+:\d+", (tmp_path / "server.log").read_text())):
+            assert process.poll() is None and time.monotonic() < until, (tmp_path / "server.log").read_text()
+            time.sleep(0.05)
+        return process, found.group().rstrip(",")
+
+    yield make
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_stopped_server_answers_what_it_has_accepted(start, checkpoint_file, tmp_path):
+    process, address = start(checkpoint_file, "--log", tmp_path / "access.log", "--threads", "1")
+    answers = []
+
+    def ask():
+        with httpx.Client(timeout=60) as client:
+            answers.append(client.post(f"{address}/predict", files=form(*PICTURES * 2)).status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + 30
+    while "rexnet_pending_pictures" not in httpx.get(f"{address}/metrics").text and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join()
+    process.wait(60)
+    lines = [json.loads(line) for line in (tmp_path / "access.log").read_text().splitlines()]
+    assert process.returncode == -signal.SIGTERM
+    answered = [line for line in lines if line["path"] == "/predict"]
+    assert answers.count(200) == len(answered) and all(line["status"] == 200 for line in answered)
+
+
+@pytest.mark.slow
+def test_several_workers_share_port_and_metrics(start, checkpoint_file, tmp_path):
+    process, address = start(
+        checkpoint_file, "--workers", "2", "--threads", "1", environment={"REXNET_API_KEY": "key-of-the-test"}.items()
+    )
+    until = time.monotonic() + 120
+    headers = {"x-api-key": "key-of-the-test"}
+    while True:
+        try:
+            answers = [httpx.get(f"{address}/models", headers=headers).status_code for _ in range(20)]
+            break
+        except httpx.TransportError:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+    assert answers == [200] * 20
+    assert httpx.get(f"{address}/models").status_code == 401
+    counted = httpx.get(f"{address}/metrics", headers=headers).text
+    found = re.search(r'rexnet_requests_total\{route="/models",status="200"\} (\d+)', counted)
+    assert found and int(found.group(1)) == 20
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) in (0, -signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["nothing.pt"], 2, "there is no file"),
+        ([], 2, ""),
+        (["{model}", "--port", "70000"], 2, "allowed: 0 to 65535"),
+        (["{model}", "--host", "no such host"], 2, "no address of this machine"),
+        (["{model}", "--log", "/"], 2, "cannot be written"),
+        (["{model}", "{model}"], 2, "two models are called"),
+        (["{broken}"], 1, "broken.pt"),
+    ],
+)
+def test_what_cannot_be_served_is_a_sentence(checkpoint_file, tmp_path, capsys, arguments, code, said):
+    (tmp_path / "broken.pt").write_bytes(b"none")
+    words = [word.format(model=checkpoint_file, broken=tmp_path / "broken.pt") for word in arguments]
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["serve", *words, *([] if "--port" in words else ["--port", "0"]), "--backend", "torch"])
+    assert caught.value.code == code and said in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_a_sentence(checkpoint_file, capsys):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as caught:
+        cli.main(["serve", str(checkpoint_file), "--port", str(taken.getsockname()[1])])
+    assert caught.value.code == 1 and "choose another --port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client"])
+def test_a_missing_package_is_a_pip_line(checkpoint_file, package):
+    code = f"import sys; sys.modules[{package!r}] = None; from rexnet import cli; cli.main(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "serve", str(checkpoint_file)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1 and done.stderr.endswith("pip install 'rexnet[serve]'\n"), done.stderr
