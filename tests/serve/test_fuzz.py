@@ -53,7 +53,7 @@ def test_requests_made_from_the_schema(client):
     for operation in schema.get_all_operations():
         made = operation.ok().as_strategy()
 
-        @settings(max_examples=15, **QUIET)
+        @settings(max_examples=10, **QUIET)
         @given(made)
         def ask(case):
             sent = case.as_transport_kwargs(base_url="http://testserver")

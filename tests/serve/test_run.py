@@ -45,15 +45,18 @@ def test_a_stopped_server_answers_what_it_has_accepted(start, checkpoint_file, t
     answers = []
 
     def ask():
-        with httpx.Client(timeout=60) as client:
-            answers.append(client.post(f"{address}/predict", files=form(*PICTURES * 2)).status_code)
+        try:
+            answers.append(httpx.post(f"{address}/predict", files=form(*PICTURES * 2), timeout=60).status_code)
+        except httpx.ConnectError:  # it came too late
+            answers.append(None)
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
     until = time.monotonic() + 30
-    while "rexnet_pending_pictures" not in httpx.get(f"{address}/metrics").text and time.monotonic() < until:
-        time.sleep(0.01)
+    while time.monotonic() < until:
+        if re.search(r"rexnet_pending_pictures\{.*\} [1-9]", httpx.get(f"{address}/metrics", timeout=30).text):
+            break
     process.send_signal(signal.SIGTERM)
     for thread in threads:
         thread.join()
@@ -61,7 +64,8 @@ def test_a_stopped_server_answers_what_it_has_accepted(start, checkpoint_file, t
     lines = [json.loads(line) for line in (tmp_path / "access.log").read_text().splitlines()]
     assert process.returncode == -signal.SIGTERM
     answered = [line for line in lines if line["path"] == "/predict"]
-    assert answers.count(200) == len(answered) and all(line["status"] == 200 for line in answered)
+    assert answers.count(200) == len(answered) >= 1 and all(line["status"] == 200 for line in answered)
+    assert set(answers) <= {200, None}
 
 
 @pytest.mark.slow

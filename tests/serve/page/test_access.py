@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 from playwright.sync_api import expect
 
-from tests.serve.page.test_page import choose, only, png, with_detector
+from tests.serve.page.browsing import choose, only, png, with_detector
 from tests.serve.servers import config, listening
 
 KEY = "correct-horse"

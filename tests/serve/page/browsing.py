@@ -1,0 +1,83 @@
+"""What a reader does with the page, and what they see."""
+
+import io
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+from playwright.sync_api import Page, Route
+
+CANVAS = ".stage canvas"
+
+
+def png(size: tuple[int, int] = (100, 100), *, light: tuple[int, int, int, int] = (50, 50, 100, 100)) -> bytes:
+    """Black, and white in the box `light`."""
+    picture = Image.new("RGB", size)
+    picture.paste("white", light)
+    stream = io.BytesIO()
+    picture.save(stream, "png")
+    return stream.getvalue()
+
+
+def choose(page: Page, data: bytes, *, name: str = "photo.png", kind: str = "image/png") -> None:
+    page.set_input_files("#file", {"name": name, "mimeType": kind, "buffer": data})
+
+
+def only(page: Page, *names: str) -> None:
+    labels = page.locator("#models label")
+    labels.first.wait_for()
+    for label in labels.all():
+        label.locator("input").set_checked(label.locator("strong").text_content() in names)
+
+
+def pixel(page: Page, across: float, down: float) -> list[int]:
+    """Red, green, blue at a place of the first picture, as shares of its width and height."""
+    return page.eval_on_selector(
+        CANVAS,
+        "(canvas, [x, y]) => [...canvas.getContext('2d').getImageData("
+        "Math.floor(x * canvas.width), Math.floor(y * canvas.height), 1, 1).data].slice(0, 3)",
+        [across, down],
+    )
+
+
+def files(page: Page, event: str, name: str, kind: str, data: bytes) -> None:
+    """Pastes or drops a file onto the page."""
+    page.evaluate(
+        """([event, name, kind, data]) => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([new Uint8Array(data)], name, {type: kind}));
+          const options = {bubbles: true, cancelable: true};
+          document.body.dispatchEvent(event === "paste"
+            ? new ClipboardEvent("paste", {...options, clipboardData: transfer})
+            : new DragEvent(event, {...options, dataTransfer: transfer}));
+        }""",
+        [event, name, kind, list(data)],
+    )
+
+
+DETECTED = {
+    "width": 200,
+    "height": 100,
+    "milliseconds": {"decode": 1, "wait": 0, "compute": 2},
+    "objects": [
+        {"class": "cat", "score": 0.9, "box": [20, 40, 60, 90], "mask": {"size": [100, 200], "counts": []}},
+        {"class": "dog", "score": 0.6, "box": [150, 0, 200, 50], "mask": {"size": [100, 200], "counts": [20000]}},
+        {"class": "dog", "score": 0.3, "box": [0, 0, 10, 10], "mask": {"size": [100, 200], "counts": [0, 5, 19995]}},
+    ],
+}
+# Columns 30 to 39, rows 50 to 79: run lengths go down the columns.
+DETECTED["objects"][0]["mask"]["counts"] = [3050, *[30, 70] * 9, 30, 20000 - 3950 - 30]
+
+
+def with_detector(page: Page) -> None:
+    """The server seems to have a detector as well, and it finds DETECTED."""
+
+    def models(route: Route) -> None:
+        answer = route.fetch().json()
+        facts = {"kind": "detector", "classes": ["cat", "dog"], "masks": True, "explains": False, "image_size_px": None}
+        answer["models"].append({**answer["models"][0], **facts, "name": "pets"})
+        route.fulfill(json=answer)
+
+    page.route("**/models", models)
+    page.route("**/predict?model=pets*", lambda route: route.fulfill(json={"results": [DETECTED]}))
