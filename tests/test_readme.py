@@ -2,9 +2,11 @@
 
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -35,6 +37,17 @@ def run(*arguments, cwd, exit_code=0):
     return done.stdout
 
 
+def serve_once(*arguments, cwd):
+    """Until the server has said where it listens and answers there."""
+    command = [sys.executable, "-m", *arguments, "--port", "0"]
+    with subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE, text=True) as process:
+        told = next(line for line in process.stderr if "http://" in line)
+        page = urlopen(re.search(r"http://\S+", told).group(), timeout=60).read()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert b"<html" in page and process.returncode == 0
+
+
 @pytest.mark.slow
 def test_commands_and_python_run(tmp_path):
     """In order, in an empty folder, with small settings where the README trains; what needs a network is left out."""
@@ -49,10 +62,13 @@ def test_commands_and_python_run(tmp_path):
     lines = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(line) for line in lines if line.startswith("rexnet ")]
     words = {"train", "data", "validate", "report", "predict", "detect", "study", "search"}
-    words |= {"export", *SMALL_DEPLOYMENT}
+    words |= {"export", "serve", "card", *SMALL_DEPLOYMENT}
     assert {command[1] for command in commands} == words
     for command in commands:
         if "rexnet_100.nav_in1k" in command:
+            continue
+        if command[1] == "serve":
+            serve_once(*command, "--backend", "torch", cwd=tmp_path)
             continue
         if "--resume" in command:
             command[-1] = str(next(tmp_path.glob("runs/*FOLDER*")))

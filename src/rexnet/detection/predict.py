@@ -25,8 +25,8 @@ class DetectPredictConfig:
     """Finds objects in images, draws them and writes them down."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """best.pt of a run folder of `rexnet detect train`, a folder of `rexnet card` or hf://OWNER/NAME, or a .onnx or .xml
-    file of `rexnet export`."""
+    """best.pt of a run folder of `rexnet detect train`, a folder of `rexnet card` or hf://OWNER/NAME, or a .onnx or
+    .xml file of `rexnet export`."""
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|FOLDER|PATTERN ...")]
     """Image files, folders (read with all sub-folders) or patterns such as 'photos/*.jpg'."""
     out: str
