@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _KEEP_ALIVE_S = 30
 _MOST_CONNECTIONS = 1024
 _WORKER_START_S = 60
-"""A worker says nothing while it imports PyTorch; the supervisor would kill it after 5 s, and start it again, for ever."""
+"""A worker says nothing while it imports PyTorch; after 5 s the supervisor would start it again, for ever."""
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
