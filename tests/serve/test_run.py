@@ -27,7 +27,7 @@ def start(tmp_path):
         with open(tmp_path / "server.log", "w") as log:
             process = subprocess.Popen(command, stderr=log, env=settings)
         processes.append(process)
-        until = time.monotonic() + 120
+        until = time.monotonic() + 400
         while not (found := re.search(r"http://\S+:\d+", (tmp_path / "server.log").read_text())):
             assert process.poll() is None and time.monotonic() < until, (tmp_path / "server.log").read_text()
             time.sleep(0.05)
@@ -73,7 +73,7 @@ def test_several_workers_share_port_and_metrics(start, checkpoint_file, tmp_path
     process, address = start(
         checkpoint_file, "--workers", "2", "--threads", "1", environment={"REXNET_API_KEY": "key-of-the-test"}.items()
     )
-    until = time.monotonic() + 120
+    until = time.monotonic() + 400
     headers = {"x-api-key": "key-of-the-test"}
     while True:
         try:
@@ -123,6 +123,6 @@ def test_a_port_that_is_taken_is_a_sentence(checkpoint_file, capsys):
 def test_a_missing_package_is_a_pip_line(checkpoint_file, package):
     code = f"import sys; sys.modules[{package!r}] = None; from rexnet import cli; cli.main(sys.argv[1:])"
     done = subprocess.run(
-        [sys.executable, "-c", code, "serve", str(checkpoint_file)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, "serve", str(checkpoint_file)], capture_output=True, text=True, timeout=500
     )
     assert done.returncode == 1 and done.stderr.endswith("pip install 'rexnet[serve]'\n"), done.stderr

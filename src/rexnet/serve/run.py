@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _KEEP_ALIVE_S = 30
 _MOST_CONNECTIONS = 1024
+_WORKER_START_S = 60
+"""A worker says nothing while it imports PyTorch; after 5 s the supervisor would start it again, for ever."""
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -77,6 +79,7 @@ def server_settings(config: ServeConfig, app: Any, **more: Any) -> Settings:
         proxy_headers=False,
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_worker_healthcheck=_WORKER_START_S,
         timeout_graceful_shutdown=int(config.body_timeout_s + config.timeout_s) + 1,
         **more,
     )
