@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated
 
-import httpx
+import httpx2 as httpx
 import schemathesis
 import tyro
 from hypothesis import HealthCheck, Phase, given, settings

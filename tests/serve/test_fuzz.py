@@ -2,6 +2,7 @@
 
 import json
 
+import httpx2 as httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -48,6 +49,16 @@ def checked(answer):
         assert set(answer.json()) == {"error"} and answer.json()["error"]
 
 
+def written(client, **request):
+    """None for what the client itself does not send."""
+    try:
+        request = client.build_request(**request)
+        request.read()  # forms are written only now
+    except (UnicodeError, ValueError, TypeError, AttributeError, httpx.InvalidURL):
+        return None
+    return request
+
+
 def test_requests_made_from_the_schema(client):
     schema = schemathesis.openapi.from_asgi("/openapi.json", client.app)
     for operation in schema.get_all_operations():
@@ -58,11 +69,8 @@ def test_requests_made_from_the_schema(client):
         def ask(case):
             sent = case.as_transport_kwargs(base_url="http://testserver")
             sent.pop("cookies", None)
-            try:
-                request = client.build_request(**sent)
-            except (UnicodeError, ValueError, TypeError):  # what httpx itself does not send
-                return
-            checked(client.send(request))
+            if (request := written(client, **sent)) is not None:
+                checked(client.send(request))
 
         ask()
 
@@ -97,5 +105,5 @@ def test_damaged_pictures_and_forms(client, place, noise, cut, kind):
 )
 def test_any_path_and_query(client, method, path, query):
     for start in ("/", "/v2/models/", "/predict"):
-        answer = client.request(method, start + path.lstrip("/"), params=query)
-        assert answer.status_code < 500
+        request = written(client, method=method, url=start + path.lstrip("/"), params=query)
+        assert request is None or client.send(request).status_code < 500

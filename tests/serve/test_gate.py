@@ -2,7 +2,7 @@ import asyncio
 import threading
 import time
 
-import httpx
+import httpx2 as httpx
 import pytest
 import torch
 

@@ -1,6 +1,6 @@
 import sys
 
-import httpx
+import httpx2 as httpx
 import pytest
 
 from rexnet.serve.ray_deployment import deployment

@@ -2,7 +2,7 @@ import os
 import threading
 import time
 
-import httpx
+import httpx2 as httpx
 import numpy as np
 import pytest
 

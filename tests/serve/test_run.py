@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-import httpx
+import httpx2 as httpx
 import pytest
 
 from rexnet import cli
