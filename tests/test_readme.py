@@ -5,8 +5,8 @@ import shlex
 import signal
 import subprocess
 import sys
+from http.client import HTTPConnection
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 
@@ -41,11 +41,16 @@ def serve_once(*arguments, cwd):
     """Until the server has said where it listens and answers there."""
     command = [sys.executable, "-m", *arguments, "--port", "0"]
     with subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE, text=True) as process:
-        told = next(line for line in process.stderr if "http://" in line)
-        page = urlopen(re.search(r"http://\S+", told).group(), timeout=60).read()
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    assert b"<html" in page and process.returncode == 0
+        try:
+            told = next(line for line in process.stderr if "http://" in line)
+            connection = HTTPConnection(*re.search(r"http://(\S+):(\d+)", told).groups(), timeout=60)
+            connection.request("GET", "/")
+            page = connection.getresponse().read()
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert b"<html" in page and process.returncode == 130
 
 
 @pytest.mark.slow

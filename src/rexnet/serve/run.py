@@ -38,6 +38,7 @@ def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
         host, port = listening.getsockname()[:2]
         if config.workers == 1:
             settings = server_settings(config, _application(config, api_key))
+            listening.listen()  # who asks as soon as the address is told waits, and is not refused
             logger.info("http://%s:%d", f"[{host}]" if ":" in host else host, port)
             uvicorn.Server(settings).run(sockets=[listening])
             return
@@ -45,6 +46,7 @@ def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
         open_shelf(config, Metrics())
         os.environ[_METRICS_FOLDER] = stack.enter_context(tempfile.TemporaryDirectory(prefix="rexnet-metrics-"))
         stack.callback(os.environ.pop, _METRICS_FOLDER)
+        listening.listen()
         logger.info("http://%s:%d, %d workers", host, port, config.workers)
         factory = partial(_worker, config, api_key)
         Multiprocess(server_settings(config, factory, factory=True, workers=config.workers), sockets=[listening]).run()
