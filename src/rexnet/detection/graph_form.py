@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import operators
 
+from rexnet.detection.mask_pasting import paste_by_products
 from rexnet.detection.region_pooling import RegionPooling
 from rexnet.training.freezing import replace_module
 
@@ -75,6 +76,8 @@ class GraphForm(nn.Module):
                 replace_module(self.detector, name, module.pooler)
         if "roi_heads" in dict(self.detector.named_children()):
             _add_sliver_region(self.detector.get_submodule("roi_heads"))
+            if "masks" in names:
+                paste_by_products(self.detector.get_submodule("transform"))
         else:
             _add_sliver_anchor(self.detector)
         self.eval()
