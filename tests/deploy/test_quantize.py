@@ -1,4 +1,6 @@
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -212,9 +214,11 @@ def counted(monkeypatch) -> list[str]:
     return opened
 
 
-def test_images_to_measure_on_are_decoded_once_for_all_candidates(config, harmed, counted):
-    with pytest.raises(ValueError, match="nothing was written"):
+def test_images_to_measure_on_are_decoded_once_for_all_candidates(config, harmed, counted, caplog):
+    caplog.set_level(logging.INFO, "rexnet")
+    with suppress(ValueError):  # whether the last candidate is good enough
         quantize(config(data=str(harmed), max_drop=0.0))
+    assert caplog.text.count("a drop of") > 1
     measured = [name for name in counted if "/val/" in name]
     assert len(measured) == len(set(measured)) == 60
 

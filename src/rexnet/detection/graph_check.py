@@ -7,7 +7,7 @@ import numpy as np
 
 SCORE = 1e-3
 BOX_PX = 0.1
-MASK = 0.02
+MASK = 0.005
 """Largest differences of what counts as the same detection; masks by their sum, as a share of the box's area."""
 UNMATCHED = 0.02
 UNMATCHED_IN_ONE = 0.1
