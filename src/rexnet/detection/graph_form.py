@@ -51,13 +51,8 @@ class _Resize:
 def _interpolated(image: Tensor, axis: int, old: Tensor, new: Tensor) -> Tensor:
     """Bilinear, along one axis from `old` to `new` pixels, with the centres of the first and last pixel as limits."""
     # Counted in parts of a pixel, 2 x new of them, every centre is a whole number.
-<<<<<<< HEAD
-    places = torch.arange(new)  # pyright: ignore[reportArgumentType, reportCallIssue]
-    at = ((2 * places + 1) * old - new).clamp(min=0)
-=======
     centres = 2 * torch.arange(new) + 1  # pyright: ignore[reportCallIssue, reportArgumentType]
     at = (centres * old - new).clamp(min=0)
->>>>>>> export
     before = torch.div(at, 2 * new, rounding_mode="floor")
     share = (at - before * 2 * new).float() / (2 * new).float()
     low, high = (image.index_select(axis, place) for place in (before, (before + 1).minimum(old - 1)))
