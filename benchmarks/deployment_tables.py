@@ -1,4 +1,4 @@
-"""Tables and figures of benchmarks/deployment.py and benchmarks/image_folder.py."""
+"""Tables and figures of benchmarks/deployment.py, benchmarks/image_folder.py and benchmarks/serve_load.py."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -110,7 +110,21 @@ def image_folder() -> str:
     return table_if_any(["folder of JPEG files, decoding included", "images/s (quartiles)"], cells)
 
 
+def serve_load() -> str:
+    """The newest row of benchmarks/serve_load.py."""
+    cells = [
+        [label, f"{figures['requests_per_s']:.1f}", f"{figures['p50_ms']:.0f}", f"{figures['p99_ms']:.0f}"]
+        for row in records.read("serve_load_cpu")[-1:]
+        for label, figures in (
+            (f"`rexnet serve`, {row['requests']:,} requests", row["ours"]),
+            ("FastAPI with timm's network in PyTorch", row["plain"]),
+        )
+    ]
+    return table_if_any(["16 clients at once, two cores", "requests/s", "median, ms", "99th percentile, ms"], cells)
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "serve_load": serve_load,
     "deployment": networks,
     "peers": peers,
     "peer_ratios": ratios,
