@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from rexnet.serve import connection
 from tests.serve.servers import by_hand, config, even, listening
 
 PATIENCE_S = 0.4
@@ -97,3 +98,15 @@ def test_a_client_that_leaves_harms_nobody(address):
             client.sendall(b"POST /predict HTTP/1.1\r\nContent-Length: 10\r\n\r\nx")
     said = asked(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert b'status="gone"' in said
+
+
+def test_too_many_clients_are_turned_away_in_json(address, monkeypatch):
+    monkeypatch.setattr(connection, "_MOST_CONNECTIONS", 1)
+    request = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as first:
+        first.sendall(request)
+        assert first.recv(4096).startswith(b"HTTP/1.1 200")
+        said = asked(address, request)
+        assert said.startswith(b"HTTP/1.1 503") and b"retry-after: 1" in said.lower() and b'"error"' in said
+        first.sendall(request)

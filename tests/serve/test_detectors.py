@@ -3,11 +3,13 @@ import base64
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from rexnet.detection.detector_files import pack
 from rexnet.detection.detectors import create_detector
 from rexnet.detection.runtime import ObjectPredictor
-from rexnet.serve import opened
+from rexnet.serve import opened, predict_routes
+from rexnet.serve.shelf import Shelf
 from rexnet.training import checkpoint
 from tests.drawings import draw, encoded
 from tests.serve.servers import PICTURES, config, form, in_memory
@@ -83,3 +85,48 @@ def test_masks_and_boxes_of_a_shrunken_picture_are_of_the_whole_one(client, monk
         assert 0 <= left <= right <= 96.01 and 0 <= top <= bottom <= 80.01
         if "mask" in one:
             assert one["mask"]["size"] == [80, 96] and sum(one["mask"]["counts"]) == 96 * 80
+
+
+def test_both_interfaces_name_the_same_boxes_of_a_shrunken_picture(detector, monkeypatch):
+    monkeypatch.setattr(opened, "_MASK_PIXELS", 1200)
+    monkeypatch.setattr(opened, "_BOX_PIXELS", 1200)
+    picture = encoded(draw("cat", 0, (96, 80)), "PNG")
+    tensor = {"name": "encoded", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(picture).decode()]}
+    with in_memory(config(detector)) as client:
+        (result,) = client.post("/predict?min_score=0", files=form(picture)).json()["results"]
+        asked = {"inputs": [tensor], "parameters": {"min_score": 0}}
+        boxes = client.post("/v2/models/things/infer", json=asked).json()["outputs"][0]["data"]
+    assert len(boxes) > 0
+    assert np.allclose(np.reshape(boxes, (-1, 4)), [one["box"] for one in result["objects"]], atol=0.01)
+    assert max(boxes) > 1200**0.5 * 1.1  # not of the smaller copy
+
+
+def test_a_picture_of_which_nothing_would_be_left_is_refused(client):
+    lines = [encoded(Image.new("RGB", size), "PNG") for size in ((3000, 1), (1, 3000))]
+    for line in lines:
+        answer = client.post("/predict", files=form(line))
+        assert answer.status_code == 400 and "30 times" in answer.json()["error"]
+    assert client.post("/predict", files=form(encoded(Image.new("RGB", (300, 10)), "PNG"))).status_code == 200
+
+
+def test_few_pictures_are_decoded_ahead(detector, monkeypatch):
+    inside, most = 0, 0
+    read, described = Shelf._read, predict_routes.described_objects
+
+    def counted_read(*arguments):
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        return read(*arguments)
+
+    def counted_description(*arguments):
+        nonlocal inside
+        found = described(*arguments)
+        inside -= 1
+        return found
+
+    monkeypatch.setattr(Shelf, "_read", counted_read)
+    monkeypatch.setattr(predict_routes, "described_objects", counted_description)
+    with in_memory(config(detector)) as client:
+        assert client.post("/predict", files=form(*PICTURES[:8])).status_code == 200
+    assert inside == 0 and 1 <= most <= 3

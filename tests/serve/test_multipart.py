@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,3 +62,26 @@ def test_any_bytes_are_parts_or_a_refusal(noise, kind):
             assert image_parts(sent, kind, most=4)
         except Refusal as refusal:
             assert 400 <= refusal.status < 500
+
+
+def test_what_surrounds_the_parts_and_a_boundary_with_blanks_behind_it():
+    sent = b"preamble\r\n" + body(("image", "a", b"x--xyz in the middle"), end=b"--xyz \t\r\n")
+    sent += b'content-disposition: form-data; name="image"\r\nX: y\r\n\r\n\r\n--xyz--\r\nepilogue --xyz\r\n'
+    assert [part.content for part in image_parts(sent, KIND, most=2)] == [b"x--xyz in the middle", b""]
+
+
+@pytest.mark.parametrize("noise", [b"\r", b"\r\n", b"\r\n--xy", b"x"])
+def test_the_bytes_of_a_picture_are_not_looked_at_one_by_one(noise):
+    content = noise * (2**21 // len(noise))
+    calls = 0
+
+    def count(*_):
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        parts = image_parts(body(("image", "a", content)), KIND, most=1)
+    finally:
+        sys.setprofile(None)
+    assert parts[0].content == content and calls < 1000

@@ -88,3 +88,15 @@ def test_a_bomb_is_refused_without_a_rise_in_memory(made, statuses, tmp_path):
     )
     status, kib = map(int, found.stdout.split())
     assert status in statuses and kib < 8 * 1024
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded(monkeypatch):
+    whole = encoded(landscape(64, 48), "JPEG", progressive=True)
+    last = whole.rindex(b"\xff\xda")
+    comment = b"\xff\xfe\x02\x02" + b"\xff\xda" * 256  # says nothing of scans
+    behind = b"\xff\xda" * 300  # cameras put a film behind the picture
+    assert open_sent(whole[:2] + comment + whole[2:] + behind, max_pixels=10_000).size == (64, 48)
+    monkeypatch.setattr("rexnet.serve.pictures.open_image", None)
+    with pytest.raises(Refusal, match="100 scans") as caught:
+        open_sent(whole[:-2] + whole[last:-2] * 100 + whole[-2:], max_pixels=10_000)
+    assert caught.value.status == 400

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -77,3 +79,5 @@ def test_pages_of_documentation_load_nothing_from_elsewhere(client):
     page = client.get("/docs")
     assert page.status_code == 200 and "<script" not in page.text and "http" not in page.text.replace("HTTP", "")
     assert "/predict" in client.get("/openapi.json").json()["paths"]
+    (style,) = re.findall(r'<link rel="stylesheet" href="([^"]+)"', page.text)
+    assert client.get(f"/{style}").headers["content-type"].startswith("text/css")

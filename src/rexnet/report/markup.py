@@ -5,7 +5,7 @@ from typing import final
 
 from rexnet.data.decode import printable
 
-_WITHOUT_END = frozenset({"meta", "img", "wbr"})
+_WITHOUT_END = frozenset({"meta", "link", "img", "wbr"})
 
 
 @final

@@ -6,16 +6,29 @@ from collections.abc import Callable
 from typing import Any
 
 import uvicorn
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from rexnet.serve.refusals import busy, refused
 
 _OVERHEAD_BYTES = 2**19
 """Of headers, and of what marks chunks of a body, beyond eight times that body."""
+
+
+_MOST_CONNECTIONS = 1024
 
 
 class Settings(uvicorn.Config):
     """uvicorn's, and how many seconds a client may take to send its headers, or to take what is sent to it."""
 
     client_timeout_s: float = 20.0
+
+
+async def turn_away(scope: Scope, receive: Receive, send: Send) -> None:
+    """In place of the application where too many are connected."""
+    crowded = busy(f"{_MOST_CONNECTIONS} clients are connected already; ask again in a moment", status=503)
+    crowded.headers["Connection"] = "close"
+    await refused(crowded)(scope, receive, send)
 
 
 class ImpatientProtocol(HttpToolsProtocol):
@@ -45,6 +58,7 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._cancel_timers()
+        self.app = turn_away if len(self.connections) > _MOST_CONNECTIONS else self.config.loaded_app
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -10,6 +10,8 @@ from rexnet.report.markup import Markup, join, tag
 
 router = APIRouter(include_in_schema=False)
 
+_SCALE = tag("meta", name="viewport", content="width=device-width, initial-scale=1")
+
 
 @router.get("/docs")
 async def docs(request: Request) -> HTMLResponse:
@@ -24,9 +26,10 @@ def _page(document: dict[str, Any]) -> str:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
-    intro = tag("p", "For programs: ", tag("a", "openapi.json", href="/openapi.json"))
-    head = tag("head", tag("meta", charset="utf-8"), tag("title", "rexnet: routes"))
-    body = tag("body", tag("h1", "Routes of this server"), intro, *routes)
+    intro = tag("p", "For programs: ", tag("a", "openapi.json", href="openapi.json"))
+    style = tag("link", rel="stylesheet", href="page/page.css")
+    head = tag("head", tag("meta", charset="utf-8"), _SCALE, tag("title", "rexnet: routes"), style)
+    body = tag("body", tag("header", tag("h1", "Routes of this server"), intro), tag("main", *routes))
     return "<!doctype html>" + tag("html", head, body, lang="en")
 
 

@@ -26,7 +26,8 @@ async def explain(request: Request, model: ModelName = None, name: ClassName = N
     shelf: Shelf = request.app.state.shelf
     config = request.app.state.config
     found = shelf[model]
-    explainer = found.current.explainer
+    opened = found.current
+    explainer = opened.explainer
     if explainer is None:
         raise Refusal(
             400, f"{found.name} cannot be explained; allowed: classifiers out of checkpoints, no exported files"
@@ -34,7 +35,7 @@ async def explain(request: Request, model: ModelName = None, name: ClassName = N
     [part] = image_parts(await request.body(), request.headers.get("content-type", ""), most=1)
     with found.accepting(1):
         said = await shelf.in_thread(_explained, explainer, part.content, name, config.max_pixels)
-    return reply({"model": found.name, "version": found.current.version, **said})
+    return reply({"model": found.name, "version": opened.version, **said})
 
 
 def _explained(explainer: Explainer, content: bytes, name: str | None, max_pixels: int) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """A model file, ready to answer: classifier or detector, and what all of it is called with."""
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from os import stat_result
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +22,17 @@ from rexnet.detection.runtime import Detections, ObjectPredictor
 from rexnet.serve.batching import Batcher
 from rexnet.serve.config import ServeConfig
 from rexnet.serve.explain import Explainer
+from rexnet.serve.refusals import Refusal
 from rexnet.training import checkpoint
 from rexnet.training.checkpoint import TrainedRexNet
 
 _MASK_PIXELS = 1_800_000
 """Of a picture that masks are looked for in: torchvision's detectors see no more of it, and paste up to a hundred masks
 of its size."""
+_BOX_PIXELS = 16_000_000
+"""Of a picture that boxes are looked for in; the detector shrinks it further, but in numbers of four bytes."""
+_MOST_OBLONG = 30
+"""Longer side by shorter one: detectors resize the longer one to 32 pixels or more, and of the other one is left."""
 
 OnBatch = Callable[[int], None]
 
@@ -43,6 +51,8 @@ class OpenModel:
     """RGB picture -> an item of `batcher`."""
     batcher: Batcher[Any, Any]
     """Of a classifier: image tensors -> probabilities (K,). Of a detector: pictures -> Detections."""
+    room: AbstractAsyncContextManager[Any] = field(default_factory=nullcontext)
+    """Be in it from before a picture is decoded until it is answered: few of a detector's are in memory at once."""
     explainer: Explainer | None = None
     """Of a classifier out of a checkpoint."""
     masks: bool = False
@@ -66,7 +76,7 @@ def identity(path: Path) -> Identity:
 
 def open_model(path: Path, config: ServeConfig, on_batch: OnBatch = lambda size: None) -> OpenModel:
     """Checked on one picture. ValueError, one sentence, for a file that cannot be used."""
-    version = hashlib.sha256(b"".join(part.read_bytes() for part in _parts(path))).hexdigest()[:12]
+    version = _version(path)
     if path.suffix in FILE_BACKENDS:
         detects = read_facts(path).get("task") == TASK
         source: Any = path
@@ -124,6 +134,8 @@ def _open_detector(source: TrainedDetector | Path, version: str, config: ServeCo
 
     (tried,) = predictor(Image.new("RGB", (64, 64)))
     masks = "masks" in tried.output
+    # Pictures differ in size and fill a CPU one by one; a batch would only be padded to the largest.
+    most = 1 if predictor.device.type == "cpu" else config.max_batch
     backend = "torch" if isinstance(source, TrainedDetector) else FILE_BACKENDS[source.suffix][0]
     return OpenModel(
         kind="detector",
@@ -131,29 +143,36 @@ def _open_detector(source: TrainedDetector | Path, version: str, config: ServeCo
         classes=tuple(predictor.classes),
         backend=backend,
         precision="fp32",
-        prepare=_fitting if masks else _unchanged,
-        # Pictures differ in size and fill a CPU one by one; a batch would only be padded to the largest.
+        prepare=partial(_fitting, most_pixels=_MASK_PIXELS if masks else _BOX_PIXELS),
         batcher=Batcher(
             compute,
             lanes=1,
-            max_batch=1 if predictor.device.type == "cpu" else config.max_batch,
+            max_batch=most,
             wait_ms=config.batch_wait_ms,
             on_batch=on_batch,
         ),
+        room=asyncio.Semaphore(2 * most + 1),
         masks=masks,
     )
 
 
-def _unchanged(picture: Image.Image) -> Image.Image:
-    return picture
-
-
-def _fitting(picture: Image.Image) -> Image.Image:
-    scale = (_MASK_PIXELS / (picture.width * picture.height)) ** 0.5
+def _fitting(picture: Image.Image, *, most_pixels: int) -> Image.Image:
+    if max(picture.size) > _MOST_OBLONG * min(picture.size):
+        sides = f"{picture.width:,} x {picture.height:,}"
+        raise Refusal(400, f"the picture has {sides} pixels; a detector takes one side {_MOST_OBLONG} times the other")
+    scale = (most_pixels / (picture.width * picture.height)) ** 0.5
     if scale >= 1:
         return picture
     size = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
     return picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def _version(path: Path) -> str:
+    digest = hashlib.sha256()
+    for part in _parts(path):
+        with part.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()[:12]
 
 
 def _parts(path: Path) -> list[Path]:

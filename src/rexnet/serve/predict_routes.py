@@ -7,8 +7,8 @@ from fastapi import APIRouter, Query, Request, Response
 from torch import Tensor
 
 from rexnet.serve.api_schema import IMAGE_FORM, answers
-from rexnet.serve.mask_runs import run_lengths
 from rexnet.serve.multipart import Part, image_parts
+from rexnet.serve.objects import described_objects
 from rexnet.serve.opened import OpenModel
 from rexnet.serve.refusals import Refusal, reply
 from rexnet.serve.shelf import Answer, Shelf
@@ -40,14 +40,15 @@ async def predict(
     parts = image_parts(body, kind, most=request.app.state.config.max_images)
 
     async def of_part(part: Part) -> dict[str, Any] | Refusal:
-        try:
-            answer = await shelf.answer(opened, part.content)
-        except Refusal as refusal:
-            return refusal
-        if opened.kind == "classifier":
-            said = _classes(opened, answer, top_k)
-        else:
-            said = await shelf.in_thread(_objects, answer, min_score)
+        async with opened.room:
+            try:
+                answer = await shelf.answer(opened, part.content)
+            except Refusal as refusal:
+                return refusal
+            if opened.kind == "classifier":
+                said = _classes(opened, answer, top_k)
+            else:
+                said = {"objects": await shelf.in_thread(described_objects, answer, min_score)}
         size = {"width": answer.width, "height": answer.height}
         times = {"decode": answer.decode_ms, "wait": answer.wait_ms, "compute": answer.compute_ms}
         return {**size, **said, "milliseconds": {name: round(ms, 3) for name, ms in times.items()}}
@@ -69,19 +70,3 @@ def _classes(opened: OpenModel, answer: Answer, top_k: int) -> dict[str, Any]:
     best = probabilities.topk(min(top_k, len(opened.classes)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return {"predictions": [{"class": opened.classes[index], "probability": round(p, 6)} for index, p in pairs]}
-
-
-def _objects(answer: Answer, min_score: float) -> dict[str, Any]:
-    found = []
-    output = answer.result.output
-    across, down = answer.width / answer.result.picture.width, answer.height / answer.result.picture.height
-    for index, (name, score) in enumerate(zip(answer.result.names, output["scores"].tolist(), strict=True)):
-        if score < min_score:
-            continue
-        left, top, right, bottom = output["boxes"][index].tolist()
-        box = [round(value, 2) for value in (left * across, top * down, right * across, bottom * down)]
-        one = {"class": name, "score": round(score, 6), "box": box}
-        if "masks" in output:
-            one["mask"] = run_lengths(output["masks"][index, 0], width=answer.width, height=answer.height)
-        found.append(one)
-    return {"objects": found}

@@ -11,9 +11,10 @@ from torch import Tensor
 from rexnet._version import __version__
 from rexnet.serve.api_schema import INFERENCE, answers
 from rexnet.serve.inference import LENGTH_HEADER, InferenceRequest, WantedOutput, read_request, write_answer
+from rexnet.serve.objects import upright_boxes
 from rexnet.serve.opened import OpenModel
 from rexnet.serve.refusals import Refusal, reply, shown
-from rexnet.serve.shelf import Model, Shelf
+from rexnet.serve.shelf import Answer, Model, Shelf
 from rexnet.serve.tensors import OutputTensor, TensorSpec
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])
@@ -105,7 +106,10 @@ async def model_ready(request: Request, model: str, version: str | None = None) 
 async def infer(request: Request, model: str, version: str | None = None) -> Response:
     """Tensors in, tensors out, in JSON or as bytes behind it."""
     found, opened = _asked(request, model, version)
-    asked = read_request(
+    shelf: Shelf = request.app.state.shelf
+    # In a thread: numbers as JSON are millions of objects.
+    asked = await shelf.in_thread(
+        read_request,
         await request.body(),
         request.headers.get(LENGTH_HEADER),
         inputs=input_specs(opened),
@@ -116,11 +120,11 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
         raise Refusal(400, f"{' and '.join(asked.inputs)} are given; give one of them")
     (items,) = asked.inputs.values()
     with found.accepting(len(items)):
-        results = await _results(request.app.state.shelf, opened, items)
-    if opened.kind == "classifier":
-        tensors = _classified(opened, asked, torch.stack(results))
-    else:
-        tensors = _detected(results[0], _min_score(asked))
+        if opened.kind == "classifier":
+            tensors = _classified(opened, asked, torch.stack(await _results(shelf, opened, items)))
+        else:
+            async with opened.room:
+                tensors = _detected(await shelf.answer(opened, items[0]), _min_score(asked))
     return write_answer(asked, tensors, model=found.name, version=opened.version)
 
 
@@ -151,7 +155,7 @@ def _asked(request: Request, name: str, version: str | None) -> tuple[Model, Ope
     return found, opened
 
 
-async def _results(shelf: Shelf, opened: OpenModel, items: np.ndarray | list[bytes]) -> list[Any]:
+async def _results(shelf: Shelf, opened: OpenModel, items: np.ndarray | list[bytes]) -> list[Tensor]:
     if isinstance(items, list):
         return [answer.result for answer in await _all(shelf.answer(opened, content) for content in items)]
     tensors: list[Tensor] = [torch.from_numpy(item.copy()) for item in items]
@@ -195,10 +199,11 @@ def _min_score(asked: InferenceRequest) -> float:
     return value
 
 
-def _detected(found: Any, min_score: float) -> dict[str, OutputTensor]:
-    kept = found.output["scores"] >= min_score
-    boxes, scores = found.output["boxes"][kept].numpy(), found.output["scores"][kept].numpy()
-    names = [name.encode() for name, keep in zip(found.names, kept.tolist(), strict=True) if keep]
+def _detected(answer: Answer, min_score: float) -> dict[str, OutputTensor]:
+    scores = answer.result.output["scores"]
+    kept = scores >= min_score
+    boxes, scores = upright_boxes(answer)[kept].numpy(), scores[kept].numpy()
+    names = [name.encode() for name, keep in zip(answer.result.names, kept.tolist(), strict=True) if keep]
     count = len(names)
     tensors = (
         OutputTensor(name="boxes", datatype="FP32", shape=(count, 4), values=boxes),

@@ -10,8 +10,9 @@ from rexnet.serve.config import ServeConfig
 
 
 def deployment(config: ServeConfig, *, api_key: str | None = None, replicas: int = 1) -> Any:
-    """An application of Ray Serve: each replica opens the model files where it runs. Host, port and workers of `config`
-    are Ray's business and are not used. ValueError with the pip line where Ray is missing."""
+    """An application of Ray Serve: each replica opens the model files where it runs. Ray listens, so host, port,
+    workers and log of `config`, and how long clients may take for their headers, are not used. ValueError with the pip
+    line where Ray is missing."""
     try:
         serve = import_module("ray.serve")
     except ImportError as error:

@@ -1,6 +1,7 @@
 """Answers other than the one asked for: a status and one sentence."""
 
 import json
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,9 @@ def refused(refusal: Refusal) -> Response:
 
 
 def shown(text: object) -> str:
-    """What a client sent, short enough and quoted for a sentence."""
-    quoted = ascii(text)
+    """What a client sent, short enough and quoted for a sentence, in a time that does not depend on its size."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxlong = 80
+    short.maxlevel = 2
+    quoted = short.repr(text).encode("ascii", "backslashreplace").decode("ascii")
     return quoted if len(quoted) <= 80 else f"{quoted[:77]}..."

@@ -24,7 +24,7 @@ async def keep_fresh(shelf: Shelf, config: ServeConfig, metrics: Metrics) -> Non
     while True:
         await asyncio.sleep(_POLL_S)
         for model in shelf.models.values():
-            now = _identity(model)
+            now = await loop.run_in_executor(pool, _identity, model)
             settled = now == before.get(model.name)  # a file that is being copied still grows
             before[model.name] = now
             if now is None or now == model.seen or not settled:

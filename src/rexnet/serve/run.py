@@ -24,7 +24,7 @@ from rexnet.serve.shelf import open_shelf
 logger = logging.getLogger(__name__)
 
 _KEEP_ALIVE_S = 30
-_MOST_CONNECTIONS = 1024
+_BACKLOG = 1024
 _WORKER_START_S = 60
 """A worker says nothing while it imports PyTorch; after 5 s the supervisor would start it again, for ever."""
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -38,7 +38,7 @@ def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
         host, port = listening.getsockname()[:2]
         if config.workers == 1:
             settings = server_settings(config, _application(config, api_key))
-            listening.listen()  # who asks as soon as the address is told waits, and is not refused
+            listening.listen(_BACKLOG)  # before the address is said: whoever reads it may connect
             logger.info("http://%s:%d", f"[{host}]" if ":" in host else host, port)
             uvicorn.Server(settings).run(sockets=[listening])
             return
@@ -46,7 +46,7 @@ def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
         open_shelf(config, Metrics())
         os.environ[_METRICS_FOLDER] = stack.enter_context(tempfile.TemporaryDirectory(prefix="rexnet-metrics-"))
         stack.callback(os.environ.pop, _METRICS_FOLDER)
-        listening.listen()
+        listening.listen(_BACKLOG)
         logger.info("http://%s:%d, %d workers", host, port, config.workers)
         factory = partial(_worker, config, api_key)
         Multiprocess(server_settings(config, factory, factory=True, workers=config.workers), sockets=[listening]).run()
@@ -79,7 +79,6 @@ def server_settings(config: ServeConfig, app: Any, **more: Any) -> Settings:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=_MOST_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_worker_healthcheck=_WORKER_START_S,
         timeout_graceful_shutdown=int(config.body_timeout_s + config.timeout_s) + 1,

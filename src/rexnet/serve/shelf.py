@@ -88,9 +88,9 @@ class Shelf:
             raise Refusal(404, f"there is no model {shown(name)}; allowed: {', '.join(self.models)}")
         return self.models[name]
 
-    async def in_thread(self, function: Any, *arguments: Any) -> Any:
-        """For work on one picture, as many at once as the server has threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, partial(function, *arguments))
+    async def in_thread(self, function: Any, *arguments: Any, **named: Any) -> Any:
+        """For work on one picture or request, as many at once as the server has threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, partial(function, *arguments, **named))
 
     async def answer(self, opened: OpenModel, content: bytes) -> Answer:
         """Of the bytes of an image file. Refusal as of `open_sent`."""

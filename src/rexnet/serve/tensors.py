@@ -5,13 +5,15 @@ import binascii
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from rexnet.serve.refusals import Refusal, shown
 
-DTYPES = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1"), "INT64": np.dtype("<i8")}
+DTYPES = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,20 +63,15 @@ def from_json(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray
     """Flat or nested lists -> an array of that shape, or the items of BYTES, which are base64 in JSON."""
     if spec.datatype == "BYTES":
         return [_decoded(item, spec) for item in _flat_texts(data, spec, count=shape[0])]
+    numbers = _flat_numbers(data, spec, shape)
+    if spec.datatype == "UINT8" and not (min(numbers) >= 0 and max(numbers) <= 255):
+        sizes = f"{shown(min(numbers))} to {shown(max(numbers))}"
+        raise Refusal(400, f"the data of input {spec.name} goes from {sizes}; allowed: 0 to 255")
     try:
-        found = np.asarray(data)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise Refusal(400, f"the data of input {spec.name} is ragged or mixed; give numbers, flat or nested") from error
-    wanted = DTYPES[spec.datatype]
-    if found.dtype.kind not in ("iu" if wanted.kind == "u" else "iuf"):
-        raise Refusal(400, f"the data of input {spec.name} are not all numbers as {spec.datatype} holds them")
-    if found.shape not in (shape, (int(np.prod(shape)),)):
-        sizes = f"{list(found.shape)}; its shape says {list(shape)}"
-        raise Refusal(400, f"the data of input {spec.name} is {sizes}")
-    if wanted.kind == "u" and not (found.min() >= 0 and found.max() <= 255):
-        raise Refusal(400, f"the data of input {spec.name} goes from {found.min()} to {found.max()}; allowed: 0 to 255")
-    with np.errstate(over="ignore"):
-        return _finite(found.astype(wanted).reshape(shape), spec)
+        with np.errstate(over="ignore"):
+            return _finite(np.array(numbers, np.float64).astype(DTYPES[spec.datatype]).reshape(shape), spec)
+    except OverflowError as error:
+        raise Refusal(400, f"the data of input {spec.name} holds a number that is too large") from error
 
 
 def from_bytes(data: bytes, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray | list[bytes]:
@@ -91,6 +88,23 @@ def from_bytes(data: bytes, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndar
 def _finite(values: np.ndarray, spec: TensorSpec) -> np.ndarray:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise Refusal(400, f"the data of input {spec.name} holds values that are not finite (nan or inf)")
+    return values
+
+
+def _flat_numbers(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> list[Any]:
+    """Checked before NumPy sees them: it would make an array of texts of one text among the numbers, each as long."""
+    count = prod(shape)
+    values = data if isinstance(data, list) else []
+    if not (len(values) == count and all(type(value) in (int, float) for value in values)):
+        values = [data]
+        for side in shape:
+            if not all(isinstance(row, list) and len(row) == side for row in values):
+                raise Refusal(
+                    400, f"the data of input {spec.name} is not {count:,} numbers, flat or nested as {list(shape)}"
+                )
+            values = list(chain.from_iterable(values))
+    if not set(map(type, values)) <= ({int} if spec.datatype == "UINT8" else {int, float}):
+        raise Refusal(400, f"the data of input {spec.name} are not all numbers as {spec.datatype} holds them")
     return values
 
 

@@ -1,0 +1,57 @@
+import pytest
+
+from rexnet.serve.refusals import Refusal
+from rexnet.serve.tensors import TensorSpec, checked_shape, from_json
+
+NUMBERS = TensorSpec(name="image", datatype="FP32", shape=(-1, 2, 3))
+PIXELS = TensorSpec(name="image", datatype="UINT8", shape=(-1, 2, 3))
+NESTED = [[[1, 2, 3], [4, 5, 6]]]
+
+
+@pytest.mark.parametrize("spec", [NUMBERS, PIXELS])
+@pytest.mark.parametrize("data", [NESTED, [1, 2, 3, 4, 5, 6]])
+def test_flat_and_nested_numbers_are_the_same(spec, data):
+    assert from_json(data, spec, (1, 2, 3)).tolist() == NESTED
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ["a" * 1_000_000, *[0] * 1_000_000],  # NumPy would make 4 TB of it
+        ["a" * 1_000_000, *[0] * 5],
+        [True] * 6,
+        [None] * 6,
+        ["1"] * 6,
+        [10**400] * 6,
+        [1e39] * 6,
+        [float("nan")] * 6,
+        [[[1, 2, 3], [4, 5]]],
+        [[[1, 2, 3], [4, 5, [6]]]],
+        [1, 2, 3, 4, 5],
+        [[]] * 1000,
+        {"0": 1},
+        "123456",
+        5,
+    ],
+)
+def test_what_are_not_numbers_of_that_shape(data):
+    for spec in (NUMBERS, PIXELS):
+        with pytest.raises(Refusal) as caught:
+            from_json(data, spec, (1, 2, 3))
+        assert caught.value.status == 400 and len(caught.value.sentence) < 300
+
+
+def test_pixels_are_whole_numbers_of_one_byte():
+    for wrong in (-1, 256, 1.0, 2**70):
+        with pytest.raises(Refusal):
+            from_json([0, 0, 0, 0, 0, wrong], PIXELS, (1, 2, 3))
+
+
+def test_a_refusal_says_little_of_what_is_huge_or_deep():
+    deep = []
+    for _ in range(5000):
+        deep = [deep]
+    for shape in ([1] * 1_000_000, deep, 10**4000, {"a" * 10_000: 1}):
+        with pytest.raises(Refusal) as caught:
+            checked_shape(shape, NUMBERS, most=2)
+        assert len(caught.value.sentence) < 300
