@@ -98,6 +98,11 @@ def test_a_wrong_request_is_one_sentence(name, options, message):
         rexnet.create_model(name, **options)
 
 
+def test_a_folder_in_place_of_a_network_is_told_from_a_wrong_name(tmp_path):
+    with pytest.raises(ValueError, match=r"\(but a folder: name a file in it, such as best\.pt of a run\); allowed: "):
+        rexnet.create_model(str(tmp_path))
+
+
 def test_other_inputs_and_heads():
     model = rexnet.create_model("rexnet_090", in_channels=1, num_classes=0).eval()
     assert model(torch.randn(1, 1, 31, 57)).shape == (1, 1152)

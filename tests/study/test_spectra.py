@@ -7,7 +7,9 @@ from torch import nn
 
 from rexnet.cli import main
 from rexnet.models.variants import create_model
-from rexnet.study.spectra import final_features, spectrum_of, take_statistics
+from rexnet.study.network_run import NetworkOptions, load_network
+from rexnet.study.spectra import final_features, is_trained, spectrum_of, take_statistics
+from rexnet.training import checkpoint
 
 
 def make_network():
@@ -78,6 +80,25 @@ def test_the_command_compares_checkpoints_names_and_factories(trained_run, tmp_p
         assert row["values"] == sorted(row["values"], reverse=True) and row["effective_rank"] <= len(row["values"])
     assert (tmp_path / "out/figure.png").exists() and (tmp_path / "out/figure.svg").exists()
     assert capsys.readouterr().out.endswith(f"figures: {tmp_path / 'out'}\n")
+
+
+def test_a_model_folder_is_the_trained_network_in_it(tiny_model, tiny_preprocess, tmp_path):
+    folder, model = tmp_path / "card", tiny_model()
+    folder.mkdir()
+    content = checkpoint.pack(model, {}, classes=("a", "b", "c"), preprocess=tiny_preprocess)
+    checkpoint.save(folder / "model.safetensors", content)
+    read, preprocess = load_network(str(folder), image_size=24)
+    images = torch.randn(2, 3, 24, 24)
+    with torch.inference_mode():
+        assert torch.equal(read(images), model.eval()(images))
+    assert preprocess.image_size_px == 24
+    assert is_trained(NetworkOptions(model=str(folder), data="digits"))
+
+
+def test_a_file_of_a_search_holds_no_weights(tmp_path):
+    file = tmp_path / "network.json"
+    file.write_text("{}")
+    assert not is_trained(NetworkOptions(model=str(file), data="digits"))
 
 
 def test_images_of_a_set_with_a_name(tmp_path, capsys):

@@ -82,6 +82,12 @@ def test_resume_with_other_settings_is_refused_with_their_names(tiny_config, cha
         open_run(other, WORLD)
 
 
+def test_resume_of_a_model_folder(tiny_config, changed, tmp_path):
+    (tmp_path / "config.json").write_text('{"library_name": "rexnet", "num_classes": 3}')
+    with pytest.raises(ValueError, match=r"holds no settings of one; --weights starts from a model"):
+        open_run(changed(tiny_config, "run", resume=str(tmp_path), output=None), WORLD)
+
+
 def test_resume_of_nothing(tiny_config, changed, tmp_path):
     with pytest.raises(ValueError, match="is not the folder of a run"):
         open_run(changed(tiny_config, "run", resume=str(tmp_path / "elsewhere"), output=None), WORLD)

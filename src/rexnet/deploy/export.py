@@ -112,8 +112,9 @@ def export_files(config: ExportConfig, content: dict[str, Any] | None) -> Export
     if content is not None:
         return export(unpack(content, source=config.model), config.output, config.options)
     if config.weights is None:
+        model = create_model(config.model)
         logger.warning("%s has random weights: good for measuring speed; --weights gives it others", config.model)
-        return export(create_model(config.model), config.output, config.options)
+        return export(model, config.output, config.options)
     weights = read_weights(config.weights)
     model = create_model(config.model, in_channels=weights.layout.in_channels)
     load_weights(model, weights, classifier="keep")

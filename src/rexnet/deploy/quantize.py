@@ -54,7 +54,7 @@ class QuantizeConfig:
     """Makes an int8 file of a trained classifier, if it keeps its accuracy."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """best.pt of a run folder, or a .safetensors file made from it."""
+    """best.pt of a run folder, a .safetensors file made from it, or a folder of `rexnet card`."""
     data: str
     """As for rexnet validate: images of the training side calibrate, those held back judge."""
     output: str

@@ -27,7 +27,7 @@ class DetectValidateConfig:
     """Measures a trained detector on images with boxes, by COCO's rules."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """best.pt of a run folder of `rexnet detect train`."""
+    """best.pt of a run folder of `rexnet detect train`, or a folder of `rexnet card`."""
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="COCO_DIR")]
     """A folder in COCO's layout, as for `rexnet detect train`."""
     split: Literal["val", "train"] = "val"

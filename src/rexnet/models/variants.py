@@ -1,5 +1,6 @@
 """The named networks: a table of rules, and `create_model` that turns a name into a network."""
 
+import os
 import re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -224,7 +225,8 @@ def model_config(
         problem = needs_width if width is None else "has its width in its name"
         raise ValueError(f"model {name!r} {problem}")
     else:
-        raise ValueError(f"there is no model {name!r}; allowed: {', '.join(list_models())}, FILE.json")
+        folder = " (but a folder: name a file in it, such as best.pt of a run)" if os.path.isdir(name) else ""
+        raise ValueError(f"there is no model {name!r}{folder}; allowed: {', '.join(list_models())}, FILE.json")
     return dilated(made, output_stride)
 
 

@@ -17,8 +17,9 @@ from rexnet.data.named_sets import is_named_set, load_named_set
 from rexnet.data.output_files import write_whole
 from rexnet.data.text_tables import csv_text
 from rexnet.data.transforms import Preprocess
+from rexnet.models.hub import is_model_folder
 from rexnet.models.layer_ranks import Layer, measure_layers
-from rexnet.models.variants import create_model
+from rexnet.models.variants import create_model, list_models
 from rexnet.study.figures import draw_layers
 from rexnet.study.networks import call_factory
 from rexnet.study.principles.rewriting import rewrite
@@ -31,9 +32,9 @@ class NetworkOptions:
     """Which network is measured in place of random ones, and on what."""
 
     model: str | None = None
-    """Measure this network layer by layer in place of random ones: a checkpoint, a name such as rexnet_100, a file of
-    rexnet search export, timm/resnet50 or torchvision/vgg16_bn (random weights unless --pretrained), or
-    module:factory."""
+    """Measure this network layer by layer in place of random ones: a checkpoint, a folder of rexnet card, a name such
+    as rexnet_100, a file of rexnet search export, timm/resnet50 or torchvision/vgg16_bn (random weights unless
+    --pretrained), or module:factory."""
     pretrained: bool = False
     """Published weights for a network that is given by name; timm's and torchvision's are downloaded unless they are
     at hand."""
@@ -79,12 +80,18 @@ def measure_network(options: NetworkOptions, *, tolerance: float, output: str | 
     return layers
 
 
+def holds_weights(name: str) -> bool:
+    """Whether `name` means a checkpoint, or a model folder that is not called as one of our networks."""
+    file = os.path.isfile(name) and not name.endswith(".json")  # which holds a network without weights
+    return file or (is_model_folder(name) and name not in list_models())
+
+
 def load_network(name: str, *, pretrained: bool = False, image_size: int | None = None) -> tuple[nn.Module, Preprocess]:
     """The network and how its images are prepared; ValueError, one sentence, where there is none.
 
     `name` as in NetworkOptions. Before any of these, rewritten/ makes it anew by the paper's design principles.
     """
-    if os.path.isfile(name) and not name.endswith(".json"):  # which holds a network without weights
+    if holds_weights(name):
         trained = checkpoint.load(name)
         return trained, replace(trained.preprocess, image_size_px=image_size or trained.preprocess.image_size_px)
     torch.manual_seed(0)
@@ -93,7 +100,9 @@ def load_network(name: str, *, pretrained: bool = False, image_size: int | None 
         return _LIBRARIES[library](rest, pretrained, image_size)
     preprocess = Preprocess(image_size_px=image_size or 224)
     if ":" in name:
-        made = call_factory(name, allowed="a checkpoint, a network of rexnet models, timm/NAME, torchvision/NAME")
+        made = call_factory(
+            name, allowed="a checkpoint, a model folder, a network of rexnet models, timm/NAME, torchvision/NAME"
+        )
         if not isinstance(made, nn.Module):
             raise ValueError(f"{name!r} returns {type(made).__name__}; allowed: a torch.nn.Module")
         return made, preprocess

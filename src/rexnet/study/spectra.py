@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from rexnet.data.transforms import Preprocess
 from rexnet.models.rank import effective_rank, nuclear_norm, singular_values, stable_rank
 from rexnet.models.rexnet import RexNet
 from rexnet.study.figures import draw_spectra
-from rexnet.study.network_run import NetworkOptions, find_study_images, load_network, read_batches
+from rexnet.study.network_run import NetworkOptions, find_study_images, holds_weights, load_network, read_batches
 from rexnet.study.run import make_folder
 from rexnet.training.checkpoint import TrainedRexNet
 from rexnet.training.distributed import choose_device
@@ -37,8 +36,8 @@ class SpectraConfig:
     """Compares the singular values of the final features of networks: what enters the classifier, images x channels."""
 
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """Checkpoints, names such as rexnet_100 or timm/mobilenetv2_100 (random weights unless --pretrained), or
-    module:factory."""
+    """Checkpoints, folders of rexnet card, names such as rexnet_100 or timm/mobilenetv2_100 (random weights unless
+    --pretrained), or module:factory."""
     data: str
     """Folder of images, read with all sub-folders, or a set with a name, as digits or torchvision/cifar10."""
     images: int = 2000
@@ -91,9 +90,9 @@ class Spectrum:
 
 
 def is_trained(options: NetworkOptions) -> bool:
-    """Whether the weights are anybody's work: those of a file, of a factory, or published ones."""
+    """Whether the weights are anybody's work: those of a checkpoint, of a factory, or published ones."""
     name = options.model or ""
-    return os.path.isfile(name) or ":" in name or options.pretrained
+    return holds_weights(name) or ":" in name or options.pretrained
 
 
 def measure_spectra(config: SpectraConfig) -> list[Spectrum]:

@@ -226,6 +226,9 @@ def folder_to_resume(config: LoopConfig) -> Path:
     path = path.parent if path.is_file() else path
     if not RunFolder(path).holds("config.json"):
         raise ValueError(f"--resume {str(path)!r} is not the folder of a run: it holds no config.json")
+    if "network" not in RunFolder(path).read("config.json"):  # as that of a model folder
+        reason = "its config.json holds no settings of one"
+        raise ValueError(f"--resume {str(path)!r} is not the folder of a run: {reason}; --weights starts from a model")
     return path
 
 

@@ -18,8 +18,8 @@ from rexnet.study.principles.rewriting import Rewriting, rewrite
 @dataclass(frozen=True, kw_only=True)
 class _KnownNetwork:
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """A checkpoint, a name such as rexnet_100, a file of rexnet search export, timm/resnet50 or torchvision/vgg16_bn,
-    module:factory, or rewritten/ before any of these."""
+    """A checkpoint, a folder of rexnet card, a name such as rexnet_100, a file of rexnet search export, timm/resnet50
+    or torchvision/vgg16_bn, module:factory, or rewritten/ before any of these."""
     image_size: int | None = None
     """Side in pixels; None: what the network was made for, else 224."""
 
