@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from rexnet.serve import explain_routes
 from tests.serve.hand_made import write_brightness
 from tests.serve.servers import config, form, in_memory
 
@@ -69,5 +70,20 @@ def test_models_that_cannot_be_explained_say_so(client):
         answer = explain(client, png())
         assert answer.status_code == 400 and "classifiers out of checkpoints" in answer.json()["error"]
         assert client.get("/models").json()["models"][0]["explains"] is False
+    finally:
+        model.current = whole
+
+
+def test_the_version_is_that_of_what_was_explained(client, monkeypatch):
+    model = client.app.state.shelf.models["brightness"]
+    whole = model.current
+
+    def replaced_meanwhile(*arguments):
+        model.current = replace(whole, version="new")
+        return {}
+
+    monkeypatch.setattr(explain_routes, "_explained", replaced_meanwhile)
+    try:
+        assert explain(client, png()).json()["version"] == whole.version
     finally:
         model.current = whole
