@@ -1,4 +1,5 @@
-"""Tables and figures of benchmarks/deployment.py, benchmarks/image_folder.py and benchmarks/serve_load.py."""
+"""Tables and figures of benchmarks/deployment.py, benchmarks/image_folder.py, benchmarks/quantization.py and
+benchmarks/serve_load.py."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,26 @@ def image_folder() -> str:
     return table_if_any(["folder of JPEG files, decoding included", "images/s (quartiles)"], cells)
 
 
+def quantization() -> str:
+    """The newest row of each network, engine and data of benchmarks/quantization.py that was measured on idle cores."""
+    rows = [row for row in records.read("quantization_cpu") if not row["loaded"] and "refused" not in row]
+    newest_rows = {(row["title"], row["model"], row["format"]): row for row in rows}
+    cells = [
+        [
+            f"`{row['model']}`, {row['title']}",
+            {"onnx": "ONNX Runtime", "xml": "OpenVINO"}[row["format"]],
+            f"{row['float_percent']:.2f} / {row['bf16_percent']:.2f} / {row['int8_percent']:.2f}",
+            f"{len(row['float_layers'])} of {row['int8_layers'] + len(row['float_layers'])}",
+            "yes" if row["fine_tuned"] else "no",
+            " / ".join(f"{row['ms']['1'][name][1]:.2f}" for name in ("float32", "bf16", "int8")),
+            " / ".join(f"{row['ms']['16'][name][1]:.1f}" for name in ("float32", "bf16", "int8")),
+        ]
+        for row in newest_rows.values()
+    ]
+    names = ["network, data", "engine of int8", "top-1, %: float32 / bf16 / int8", "layers in float", "fine-tuned"]
+    return table_if_any([*names, "batch 1, ms", "batch 16, ms"], cells)
+
+
 def serve_load() -> str:
     """The newest row of benchmarks/serve_load.py."""
     cells = [
@@ -124,6 +145,7 @@ def serve_load() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "quantization": quantization,
     "serve_load": serve_load,
     "deployment": networks,
     "peers": peers,

@@ -11,7 +11,13 @@ import tyro
 
 import records
 from record_run import command
+from rexnet.deploy.backends import CHANNEL_MULTIPLE, Engine, open_graph
+from rexnet.deploy.calibration import MeasuredBatches, labelled_sides, named_classes
+from rexnet.deploy.onnx_graph import onnx_graph
 from rexnet.deploy.quantize import QuantizeConfig, Quantized, quantize
+from rexnet.models.folding import folded
+from rexnet.models.padding import padded
+from rexnet.training import checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,19 @@ def figures(made: Quantized) -> dict[str, Any]:
     }
 
 
+def bf16_percent(options: Options) -> float:
+    """Top-1 of the same held-back images in OpenVINO's bf16."""
+    model = checkpoint.load(options.run / "best.pt")
+    graph = onnx_graph(folded(padded(model, CHANNEL_MULTIPLE))).SerializeToString()
+    measured = labelled_sides(options.data, model)[1]
+    batches = MeasuredBatches(
+        measured, model.preprocess, batch_size=QuantizeConfig.batch_size, bad_image=QuantizeConfig.bad_image
+    )
+    engine = Engine(backend="openvino", precision="bf16", threads=options.threads)
+    named, targets = named_classes(open_graph(graph, engine), batches)
+    return round(100.0 * float((named == targets).float().mean()), 3)
+
+
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     config, environment, summary = (
@@ -84,6 +103,7 @@ def main() -> None:
             row |= figures(quantize(wanted))
         except ValueError as error:
             row["refused"] = str(error)
+    row["bf16_percent"] = bf16_percent(options)
     packages = {name: version(name) for name in ("onnxruntime", "openvino")}
     provenance = records.provenance("cpu") | {"threads": options.threads}
     print(json.dumps(row, indent=2))
