@@ -6,7 +6,15 @@ from rexnet.serve.model_names import named_files
 
 @pytest.fixture
 def files(tmp_path):
-    for name in ("flowers/best.pt", "cars/best.pt", "cars/last.pt", "graph.onnx", "a=b.pt", "ü.pt"):
+    for name in (
+        "flowers/best.pt",
+        "cars/best.pt",
+        "cars/last.pt",
+        "graph.onnx",
+        "a=b.pt",
+        "ü.pt",
+        "my-card/model.safetensors",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     return tmp_path
@@ -21,10 +29,18 @@ def files(tmp_path):
         ("{}/graph.onnx", "graph", "graph.onnx"),
         ("mine={}/graph.onnx", "mine", "graph.onnx"),
         ("x={}/a=b.pt", "x", "a=b.pt"),
+        ("{}/my-card", "my-card", "my-card/model.safetensors"),
+        ("mine={}/my-card/", "mine", "my-card/model.safetensors"),
     ],
 )
 def test_names(files, word, name, file):
     assert named_files([word.format(files)]) == {name: files / file}
+
+
+def test_a_model_of_the_hub_has_the_name_of_its_repository(files, monkeypatch):
+    fetched = files / "my-card/model.safetensors"
+    monkeypatch.setattr("rexnet.models.hub.download", lambda repository, file, revision: fetched)
+    assert named_files(["hf://someone/roses@v2"]) == {"roses": fetched}
 
 
 def test_a_name_from_where_the_command_runs(files, monkeypatch):
