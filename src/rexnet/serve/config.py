@@ -22,8 +22,8 @@ class ServeConfig:
         tyro.conf.arg(metavar="[NAME=]MODEL ...", help_behavior_hint="(required)"),
     ]
     """Run folders, folders of `rexnet card` or hf://OWNER/NAME, checkpoints (.pt, .safetensors), or .onnx and .xml
-    files of `rexnet export`; classifiers and detectors. Without NAME= a model is called as its file, or as its folder where
-    that is the model."""
+    files of `rexnet export`; classifiers and detectors. Without NAME= a model is called as its file, or as its folder
+    where that is the model."""
     host: str = "127.0.0.1"
     """Address to listen on; the default answers this machine only, 0.0.0.0 everyone who reaches it."""
     port: int = 8000
