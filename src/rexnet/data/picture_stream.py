@@ -68,9 +68,10 @@ def picture_reader(
         try:
             return name, prepare(open_picture(source))
         except BadImageError as error:
+            named = error if error.path else type(error)(name, error.reason)
             if bad_image == "error":
-                raise
-            return name, error
+                raise named from error
+            return name, named
 
     return read
 

@@ -12,11 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from rexnet.data.decode import BadImageError, BadImagePolicy
-from rexnet.data.parallel import unchanged, usable_cpus
+from rexnet.data.parallel import usable_cpus
 from rexnet.data.picture_stream import Pictures, each_picture, in_chunks, in_order, picture_reader
-from rexnet.detection.detector_files import TrainedDetector, load_detector
+from rexnet.detection.detector_files import TrainedDetector, detector_config, load_detector
 from rexnet.detection.exported_detectors import ENDINGS, DetectorGraph, load_exported
 from rexnet.training.distributed import choose_device
+
+_MOST_OBLONG = 30
+"""Longer side by shorter one: two-stage detectors resize the longer one to a limit, and of the other one is left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,7 @@ class ObjectPredictor:
         exported = isinstance(trained.model, DetectorGraph)
         if exported and device not in ("auto", "cpu"):
             raise ValueError(f"device is {device!r}; allowed for a file of rexnet export: auto or cpu")
+        self._fixed_shape = detector_config(trained.model).kind == "ssdlite"
         self.device = choose_device("cpu" if exported else device)
         self._threads = threads or usable_cpus()
         if threads:
@@ -70,10 +74,19 @@ class ObjectPredictor:
         an unreadable picture yields its error."""
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; allowed: 1 or more")
-        read = picture_reader(unchanged, bad_image)
+        read = picture_reader(self.check_shape, bad_image)
         ahead = in_order(read, each_picture(images), threads=self._threads, ahead=2 * batch_size)
         for part in in_chunks(ahead, batch_size):
             yield from self._detect(part, min_score)
+
+    def check_shape(self, picture: Image.Image) -> Image.Image:
+        """`picture` itself. BadImageError for one that is too oblong for the detector."""
+        if self._fixed_shape or max(picture.size) <= _MOST_OBLONG * min(picture.size):
+            return picture
+        allowed = f"allowed: one side up to {_MOST_OBLONG} times the other"
+        raise BadImageError(
+            "", f"{picture.width:,} x {picture.height:,} pixels are too oblong for the detector; {allowed}"
+        )
 
     @torch.inference_mode()
     def _detect(

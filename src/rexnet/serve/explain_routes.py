@@ -3,13 +3,13 @@
 from time import perf_counter
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from rexnet.serve.api_schema import IMAGE_FORM, answers
 from rexnet.serve.explain import Explainer
 from rexnet.serve.multipart import image_parts
 from rexnet.serve.pictures import open_sent
-from rexnet.serve.predict_routes import ModelName
+from rexnet.serve.predict_routes import ModelName, check_options
 from rexnet.serve.refusals import Refusal, reply
 from rexnet.serve.shelf import Shelf
 
@@ -20,7 +20,12 @@ ClassName = Annotated[
 ]
 
 
-@router.post("/explain", openapi_extra=IMAGE_FORM, responses=answers(200, 400, 404, 413, 415, 429, 503))
+@router.post(
+    "/explain",
+    dependencies=[Depends(check_options)],
+    openapi_extra=IMAGE_FORM,
+    responses=answers(200, 400, 404, 413, 415, 429, 503),
+)
 async def explain(request: Request, model: ModelName = None, name: ClassName = None) -> Response:
     """Where in a picture a classifier sees a class, as a heat map over the region that the network saw."""
     shelf: Shelf = request.app.state.shelf

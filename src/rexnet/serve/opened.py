@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from rexnet.data.decode import BadImageError
 from rexnet.data.graph_files import read_facts
 from rexnet.deploy.backends import FILE_BACKENDS
 from rexnet.deploy.runtime import Predictor
@@ -31,9 +32,6 @@ _MASK_PIXELS = 1_800_000
 of its size."""
 _BOX_PIXELS = 16_000_000
 """Of a picture that boxes are looked for in; the detector shrinks it further, but in numbers of four bytes."""
-_MOST_OBLONG = 30
-"""Longer side by shorter one: detectors resize the longer one to 32 pixels or more, and of the other one is left."""
-
 OnBatch = Callable[[int], None]
 
 
@@ -143,7 +141,7 @@ def _open_detector(source: TrainedDetector | Path, version: str, config: ServeCo
         classes=tuple(predictor.classes),
         backend=backend,
         precision="fp32",
-        prepare=partial(_fitting, most_pixels=_MASK_PIXELS if masks else _BOX_PIXELS),
+        prepare=partial(_fitting, predictor, most_pixels=_MASK_PIXELS if masks else _BOX_PIXELS),
         batcher=Batcher(
             compute,
             lanes=1,
@@ -156,10 +154,11 @@ def _open_detector(source: TrainedDetector | Path, version: str, config: ServeCo
     )
 
 
-def _fitting(picture: Image.Image, *, most_pixels: int) -> Image.Image:
-    if max(picture.size) > _MOST_OBLONG * min(picture.size):
-        sides = f"{picture.width:,} x {picture.height:,}"
-        raise Refusal(400, f"the picture has {sides} pixels; a detector takes one side {_MOST_OBLONG} times the other")
+def _fitting(predictor: ObjectPredictor, picture: Image.Image, *, most_pixels: int) -> Image.Image:
+    try:
+        predictor.check_shape(picture)
+    except BadImageError as error:
+        raise Refusal(400, f"the picture cannot be used: {error.reason}") from error
     scale = (most_pixels / (picture.width * picture.height)) ** 0.5
     if scale >= 1:
         return picture

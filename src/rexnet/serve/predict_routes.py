@@ -3,19 +3,26 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from torch import Tensor
 
 from rexnet.serve.api_schema import IMAGE_FORM, answers
 from rexnet.serve.multipart import Part, image_parts
 from rexnet.serve.objects import described_objects
 from rexnet.serve.opened import OpenModel
-from rexnet.serve.refusals import Refusal, reply
+from rexnet.serve.refusals import Refusal, reply, shown
 from rexnet.serve.shelf import Answer, Shelf
 
 router = APIRouter(tags=["pictures"])
 
 ModelName = Annotated[str | None, Query(description="name of the model; the first one if not given")]
+
+
+def check_options(request: Request) -> None:
+    """Refusal for an option that the route does not have, such as a mistyped one."""
+    allowed = [option.alias for option in request.scope["route"].dependant.query_params]
+    if unknown := sorted(set(request.query_params) - set(allowed)):
+        raise Refusal(400, f"there is no option {shown(unknown[0])}; allowed: {', '.join(allowed)}")
 
 
 @router.get("/models", responses=answers(200))
@@ -25,7 +32,12 @@ async def models(request: Request) -> Response:
     return reply({"models": [{"name": name, **model.current.facts()} for name, model in shelf.models.items()]})
 
 
-@router.post("/predict", openapi_extra=IMAGE_FORM, responses=answers(200, 400, 404, 413, 415, 429, 503))
+@router.post(
+    "/predict",
+    dependencies=[Depends(check_options)],
+    openapi_extra=IMAGE_FORM,
+    responses=answers(200, 400, 404, 413, 415, 429, 503),
+)
 async def predict(
     request: Request,
     model: ModelName = None,

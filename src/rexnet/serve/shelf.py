@@ -1,6 +1,7 @@
 """The models of a server side by side, each with a bounded number of pictures in work."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from rexnet.serve.model_names import named_files
 from rexnet.serve.opened import Identity, OpenModel, identity, open_model
 from rexnet.serve.pictures import open_sent
 from rexnet.serve.refusals import Refusal, busy, shown
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +119,7 @@ def open_shelf(config: ServeConfig, metrics: Metrics) -> Shelf:
     """All models of `config`. ValueError, one sentence, for one that cannot be opened."""
     models = []
     for name, path in named_files(config.models).items():
+        logger.info("opening %s: %s", name, path)
         seen = identity(path)
         current = open_model(path, config, metrics.on_batch(name))
         on_pending = metrics.on_pending(name)
