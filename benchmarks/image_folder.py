@@ -17,7 +17,7 @@ import records
 import rexnet
 from rexnet.data.decode import find_images
 from rexnet.data.transforms import Preprocess
-from rexnet.deploy.backends import Engine, open_graph
+from rexnet.deploy.backends import Engine, Precision, open_graph
 from rexnet.deploy.bench_subjects import exported_by_tracing
 from rexnet.deploy.latency import interleaved_ms
 from rexnet.deploy.machine import engine_versions
@@ -59,10 +59,10 @@ class TimmImages(torch.utils.data.Dataset):
             return self.transform(image.convert("RGB"))
 
 
-def ours(files: list[str], options: Options) -> Callable[[], int]:
+def ours(files: list[str], options: Options, precision: Precision = "fp32") -> Callable[[], int]:
     model = rexnet.create_model(options.model)
     classes = tuple(map(str, range(model.num_classes)))
-    predictor = Predictor(model, classes=classes, preprocess=Preprocess(), threads=options.threads)
+    predictor = Predictor(model, classes=classes, preprocess=Preprocess(), precision=precision, threads=options.threads)
     return lambda: sum(1 for _ in predictor.stream(files, top_k=1))
 
 
@@ -86,20 +86,25 @@ def measure(options: Options) -> dict[str, object]:
     files = [str(path) for path in found[::step][: options.images]]
     contenders = {
         "ours": ours(files, options),
+        "ours in bf16": ours(files, options, "bf16"),
         "timm, 2 loader processes": timms(files, options, workers=2),
         "timm, no loader process": timms(files, options, workers=0),
     }
     times_ms = interleaved_ms(contenders, rounds=options.rounds, warm_up=1)
     rates = {name: [1e3 * len(files) / ms for ms in times] for name, times in times_ms.items()}
-    peers = [max(each) for each in zip(*(rates[name] for name in list(contenders)[1:]), strict=True)]
-    ratios = [mine / best for mine, best in zip(rates["ours"], peers, strict=True)]
+    peers = [max(each) for each in zip(*(rates[name] for name in contenders if "timm" in name), strict=True)]
+    ratios = {
+        name: records.quartiles([mine / best for mine, best in zip(rates[name], peers, strict=True)])
+        for name in contenders
+        if "ours" in name
+    }
     return {
         "model": options.model,
         "images": len(files),
         "batch": options.batch,
         "rounds": options.rounds,
         "images_per_s": {name: records.quartiles(each) for name, each in rates.items()},
-        "ratio_to_best_peer": records.quartiles(ratios),
+        "ratio_to_best_peer": ratios,
     }
 
 
