@@ -78,7 +78,8 @@ def from_schema(address: str, number: int, statuses: Counter[int]) -> None:
                     sent = case.as_transport_kwargs(base_url=address)
                     sent.pop("cookies", None)
                     request = client.build_request(**sent)
-                except (UnicodeError, ValueError, TypeError):  # what no client sends
+                    request.read()  # forms are written only now
+                except (UnicodeError, ValueError, TypeError, AttributeError):  # what no client sends
                     return
                 statuses[client.send(request).status_code] += 1
 
