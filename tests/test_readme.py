@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -43,9 +44,10 @@ def serve_once(*arguments, cwd):
     with subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE, text=True) as process:
         try:
             told = next(line for line in process.stderr if "http://" in line)
-            connection = HTTPConnection(*re.search(r"http://(\S+):(\d+)", told).groups(), timeout=60)
-            connection.request("GET", "/")
-            page = connection.getresponse().read()
+            address = re.search(r"http://(\S+):(\d+)", told).groups()
+            with closing(HTTPConnection(*address, timeout=60)) as connection:
+                connection.request("GET", "/")
+                page = connection.getresponse().read()
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=60)
         finally:

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from httpx import Request, Response
+from httpx2 import Request, Response
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 import rexnet
