@@ -96,7 +96,8 @@ def from_bytes(host: str, port: int, number: int, chance: random.Random, statuse
 
 
 def status_of(host: str, port: int, content: bytes) -> int:
-    with socket.create_connection((host, port), timeout=0.2) as client:
+    with socket.create_connection((host, port), timeout=60) as client:
+        client.settimeout(0.2)
         try:
             client.sendall(content)
             said = client.recv(65536)
