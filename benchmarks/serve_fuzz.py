@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated
@@ -43,19 +44,26 @@ class Options:
 
 def main(options: Options) -> None:
     command = [sys.executable, "-m", "rexnet", "serve", options.model, "--port", "0", "--body-timeout-s", "1"]
-    process = subprocess.Popen([*command, "--log", "/dev/null"], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    found = next(filter(None, (re.search(r"http://([\d.]+):(\d+)", line) for line in process.stderr)))
-    host, port = found.group(1), int(found.group(2))
-    statuses: Counter[int] = Counter()
-    from_schema(f"http://{host}:{port}", options.requests // 2, statuses)
-    from_bytes(host, port, options.requests - sum(statuses.values()), random.Random(options.seed), statuses)
-    alive = process.poll() is None and httpx.get(f"http://{host}:{port}/v2/health/live", timeout=60).status_code == 200
-    process.terminate()
-    process.communicate()
+    with subprocess.Popen([*command, "--log", "/dev/null"], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        found = next(filter(None, (re.search(r"http://([\d.]+):(\d+)", line) for line in process.stderr)))
+        # What it says of each malformed request has to be read, or it waits at a full pipe.
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        try:
+            statuses, alive = fuzz(found.group(1), int(found.group(2)), options)
+        finally:
+            process.terminate()
     print(f"{sum(statuses.values()):,} requests: {dict(sorted(statuses.items()))} (0: closed without an answer)")
     print("the server lives" if alive else "the server is dead")
     sys.exit(not alive or any(status >= 500 for status in statuses))
+
+
+def fuzz(host: str, port: int, options: Options) -> tuple[Counter[int], bool]:
+    """How often each status came, and whether the server still answers."""
+    statuses: Counter[int] = Counter()
+    from_schema(f"http://{host}:{port}", options.requests // 2, statuses)
+    from_bytes(host, port, options.requests - sum(statuses.values()), random.Random(options.seed), statuses)
+    return statuses, httpx.get(f"http://{host}:{port}/v2/health/live", timeout=60).status_code == 200
 
 
 def from_schema(address: str, number: int, statuses: Counter[int]) -> None:
