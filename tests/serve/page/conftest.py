@@ -14,13 +14,15 @@ ARGUMENTS = (
 )
 
 
-@pytest.fixture(scope="session")
+# Not for the session: Playwright keeps an event loop in this thread, beside which no other test can run one.
+@pytest.fixture(scope="module")
 def browser() -> Iterator:
     """Chromium, with a camera that is none."""
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("needs Chromium; on Debian: apt-get install chromium")
+    api.expect.set_options(timeout=60_000)  # milliseconds; the machine may be busy
     with api.sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
         yield opened
@@ -35,7 +37,7 @@ def models(tmp_path_factory) -> list[Path]:
     return [write_brightness(folder / "light.pt"), write_brightness(folder / "names.pt", names)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(models) -> Iterator[str]:
     with listening(config(*models, max_megapixels=1)) as found:
         yield f"http://{found}"
@@ -48,7 +50,7 @@ def open_page(browser, address) -> Iterator:
 
     def opened(url: str = address, prepare=lambda page: None, **options):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
