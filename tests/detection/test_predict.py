@@ -10,14 +10,22 @@ from rexnet import cli
 from rexnet.data.decode import BadImageError
 from rexnet.detection import runtime
 from rexnet.detection.detector_files import TrainedDetector
+from rexnet.detection.detectors import DetectorConfig
 from rexnet.detection.pictures import class_colour
 from rexnet.detection.predict import DetectPredictConfig, predict_files
+from rexnet.models.variants import model_config
 
 CLASSES, CATEGORY_IDS = ("cat", "dog", "fox"), (90, 0, 17)
 
 
 class OneOfEach(nn.Module):
     """Each class once, the surest first; nothing where a picture is black."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = DetectorConfig(
+            kind="faster_rcnn", backbone=model_config("rexnet_010"), num_classes=3, min_size_px=64, max_size_px=96
+        )
 
     def forward(self, images):
         boxes = torch.tensor([[2.0, 3.0, 12.0, 23.0], [10.0, 4.0, 30.0, 14.0], [1.0, 1.0, 9.0, 5.0]])
