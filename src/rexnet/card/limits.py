@@ -21,7 +21,7 @@ def limits(trained: TrainedFile, figures: list[Figure]) -> list[str]:
         )
     else:
         found.append("Images of another source than the held-back ones can be much harder; that was not measured.")
-    if figures and trained.path.name == "best.pt":
+    if figures and trained.is_best:
         found.append("The epoch was chosen by the very figures above, which makes them a little too good.")
     if images and images < _FEW_IMAGES:
         found.append(f"{images:,} images are few to measure on: small differences from another model mean nothing.")

@@ -96,8 +96,7 @@ def _input(content: dict[str, Any]) -> str:
         return f"RGB images of any size, values from 0 to 1. The model itself normalises them and resizes them {size}."
     preprocess = Preprocess.from_dict(content["preprocess"])
     size_px, ratio = preprocess.image_size_px, preprocess.crop_ratio
-    short = int(size_px / ratio)
-    middle = "" if ratio == 1 else f" of {short} pixels and cut to the middle {size_px} x {size_px}"
+    middle = "" if ratio == 1 else f" of {preprocess.short_side_px} pixels and cut to the middle {size_px} x {size_px}"
     resized = middle or f" of {size_px} pixels and cut to the middle square"
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (preprocess.mean, preprocess.std))
     return (
@@ -112,7 +111,7 @@ def _measured(trained: TrainedFile, figures: list[Figure]) -> str:
     images = trained.metrics.get("val_images")
     count = f"{images:,} images" if images else "images"
     if trained.training:
-        goal = "" if trained.path.name != "best.pt" else ", by which this epoch was chosen among all"
+        goal = ", by which this epoch was chosen among all" if trained.is_best else ""
         on = f"On the {count} that the training held back{goal}:"
     else:
         on = f"These figures stand in the checkpoint; on which {count} they were measured is not known:"

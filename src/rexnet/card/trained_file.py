@@ -12,7 +12,6 @@ from rexnet.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
-DETECTION = "detection"
 # Counted or averaged in training, not learned.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -51,7 +50,7 @@ class TrainedFile:
 
     @property
     def is_detector(self) -> bool:
-        return self.content.get("task") == DETECTION
+        return self.content.get("task") == checkpoint.DETECTION
 
     @property
     def classes(self) -> list[str]:
@@ -70,6 +69,11 @@ class TrainedFile:
     @property
     def _config(self) -> dict[str, Any] | str:
         return self.content["detector"]["backbone"] if self.is_detector else self.content["model"]
+
+    @property
+    def is_best(self) -> bool:
+        """Of the epoch that its own figures chose."""
+        return self.path.name == RunFolder(self.path.parent).best.name
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -94,7 +98,7 @@ def read_trained(run: str) -> TrainedFile:
     content = checkpoint.read(file)
     if content.get("task") is None:
         checkpoint.unpack(content, source=str(file))  # which refuses what contradicts itself
-    elif content["task"] != DETECTION:
+    elif content["task"] != checkpoint.DETECTION:
         raise WeightsError(f"{str(file)!r} is a checkpoint for {content['task']!r}; allowed: classifiers and detectors")
     return TrainedFile(path=file, content=content, training=_training_of(file))
 

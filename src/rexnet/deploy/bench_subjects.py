@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from rexnet.data.graph_files import traced
 from rexnet.deploy.backends import FILE_BACKENDS, Backend, Engine, Network, open_graph, open_network
 from rexnet.deploy.exported_file import read_exported
-from rexnet.models.hub import is_model_folder
 from rexnet.models.rexnet import RexNet
-from rexnet.models.variants import create_model, list_models
+from rexnet.models.variants import create_model, means_model_folder
 from rexnet.training.checkpoint import load
 
 TIMM = "timm/"
@@ -58,7 +57,7 @@ def find_subject(name: str) -> Subject:
             backends=FILE_BACKENDS[ending],
             pixels=facts.pixels,
         )
-    if ending in (".pt", ".safetensors") or (is_model_folder(name) and name not in list_models()):
+    if ending in (".pt", ".safetensors") or means_model_folder(name):
         trained = load(name)
         return rexnet_subject(trained, name=name, image_size_px=trained.preprocess.image_size_px)
     return rexnet_subject(create_model(name), name=name)

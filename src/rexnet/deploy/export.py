@@ -23,10 +23,9 @@ from rexnet.deploy.graph_check import TOLERANCE, largest_difference
 from rexnet.deploy.graph_writing import WRITERS, compared_px
 from rexnet.deploy.onnx_graph import Output
 from rexnet.models.folding import folded
-from rexnet.models.hub import is_model_folder
 from rexnet.models.padding import padded
 from rexnet.models.rexnet import RexNet
-from rexnet.models.variants import create_model, list_models
+from rexnet.models.variants import create_model, means_model_folder
 from rexnet.models.weights import load_weights, read_weights
 from rexnet.training.checkpoint import unpack
 
@@ -88,8 +87,7 @@ class ExportConfig:
     @property
     def is_checkpoint(self) -> bool:
         """And not the name of a network."""
-        in_folder = is_model_folder(self.model) and self.model not in list_models()
-        return in_folder or self.model.endswith(_CHECKPOINTS)
+        return self.model.endswith(_CHECKPOINTS) or means_model_folder(self.model)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from rexnet.data.transforms import Preprocess
 from rexnet.deploy.onnx_graph import Output
 from rexnet.models.rexnet import RexNetConfig
 from rexnet.models.weights import WeightsError
+from rexnet.training import checkpoint
 
 FORMAT = 1
 FilePrecision = Literal["fp32", "bf16", "int8"]
@@ -74,7 +75,7 @@ def read_exported(path: str | PathLike[str]) -> ExportedFile:
     Nothing in the file is run. WeightsError, one sentence, for a file that cannot be used.
     """
     facts = read_facts(path)
-    if facts.get("task") == "detection":
+    if facts.get("task") == checkpoint.DETECTION:
         raise WeightsError(f"{fspath(path)!r} holds a detector; a classifier is needed here")
     try:
         return ExportedFile.from_dict(facts)

@@ -13,7 +13,7 @@ from rexnet.detection.detectors import DetectorConfig, build_detector
 from rexnet.models.weights import CHECKPOINT_FORMAT, WeightsError
 from rexnet.training import checkpoint
 
-TASK = "detection"
+TASK = checkpoint.DETECTION
 
 
 class TrainedDetector(NamedTuple):

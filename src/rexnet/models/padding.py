@@ -14,8 +14,8 @@ def padded(model: RexNet, multiple: int) -> RexNet:
 
     Channels that are added stay zero, so that a shortcut still adds its input to the first channels. What the last
     block, the penultimate convolution and the head put out keeps its size, and what does not fit into it then keeps
-    its own. `unpadded` undoes it. ValueError for a
-    network whose activation makes something of zero where a shortcut reads, as SoftPlus does.
+    its own. `unpadded` undoes it. ValueError for a network whose activation makes something of zero where a shortcut
+    reads, as SoftPlus does.
     """
     if multiple < 1:
         raise ValueError(f"multiple is {multiple}; allowed: 1 or more")

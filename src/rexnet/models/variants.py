@@ -11,6 +11,7 @@ from typing import Any, TypedDict, Unpack
 from rexnet.models.blocks import BlockSpec, NormConfig
 from rexnet.models.channels import linear_channels, round_to_multiple
 from rexnet.models.config_files import is_config_file, read_config
+from rexnet.models.hub import is_model_folder
 from rexnet.models.rexnet import RexNet, RexNetConfig
 from rexnet.models.weights import load_weights
 
@@ -192,6 +193,11 @@ class ModelOptions(ConfigOptions, total=False):
 
     width: float | None
     output_stride: int
+
+
+def means_model_folder(name: str) -> bool:
+    """Whether `name`, where that of a network may stand too, means a folder of `rexnet card` or one at the hub."""
+    return is_model_folder(name) and name not in list_models()
 
 
 def model_config(

@@ -4,8 +4,11 @@ from typing import Any
 
 from torch import Tensor
 
+from rexnet.detection.predict import DetectPredictConfig
 from rexnet.serve.mask_runs import run_lengths
 from rexnet.serve.shelf import Answer
+
+MIN_SCORE = DetectPredictConfig.min_score
 
 
 def upright_boxes(answer: Answer) -> Tensor:

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from torch import Tensor
 
+from rexnet.deploy.predict import PredictConfig
 from rexnet.serve.api_schema import IMAGE_FORM, answers
 from rexnet.serve.multipart import Part, image_parts
-from rexnet.serve.objects import described_objects
+from rexnet.serve.objects import MIN_SCORE, described_objects
 from rexnet.serve.opened import OpenModel
 from rexnet.serve.refusals import Refusal, reply, shown
 from rexnet.serve.shelf import Answer, Shelf
@@ -41,8 +42,8 @@ async def models(request: Request) -> Response:
 async def predict(
     request: Request,
     model: ModelName = None,
-    top_k: Annotated[int, Query(ge=1, description="classes to name for each picture")] = 5,
-    min_score: Annotated[float, Query(ge=0, le=1, description="of a detector: least score of an object")] = 0.5,
+    top_k: Annotated[int, Query(ge=1, description="classes to name for each picture")] = PredictConfig.top_k,
+    min_score: Annotated[float, Query(ge=0, le=1, description="of a detector: least score of an object")] = MIN_SCORE,
 ) -> Response:
     """What is on pictures: classes with probabilities, or objects with boxes and masks."""
     shelf: Shelf = request.app.state.shelf

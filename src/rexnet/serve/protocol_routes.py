@@ -11,7 +11,7 @@ from torch import Tensor
 from rexnet._version import __version__
 from rexnet.serve.api_schema import INFERENCE, answers
 from rexnet.serve.inference import LENGTH_HEADER, InferenceRequest, WantedOutput, read_request, write_answer
-from rexnet.serve.objects import upright_boxes
+from rexnet.serve.objects import MIN_SCORE, upright_boxes
 from rexnet.serve.opened import OpenModel
 from rexnet.serve.refusals import Refusal, reply, shown
 from rexnet.serve.shelf import Answer, Model, Shelf
@@ -193,7 +193,7 @@ def _probabilities(opened: OpenModel, wanted: WantedOutput, probabilities: Tenso
 
 
 def _min_score(asked: InferenceRequest) -> float:
-    value = asked.parameters.get("min_score", 0.5)
+    value = asked.parameters.get("min_score", MIN_SCORE)
     if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1):
         raise Refusal(400, f"min_score is {shown(value)}; allowed: 0 to 1")
     return value

@@ -188,8 +188,6 @@ def _train_side_by_side(config: FactorConfig, tasks: Sequence[tuple[int, Factor]
 
 def _train(config: FactorConfig, factor: Factor, seed: int) -> RunFolder:
     """The network of `factor`, to the end, in the run folder that is returned."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
     file = config.network_file(factor)
     make_folder(str(file.parent))
     write_whole(file, config_text(config.networks[factor.name]))

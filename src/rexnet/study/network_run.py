@@ -17,9 +17,8 @@ from rexnet.data.named_sets import is_named_set, load_named_set
 from rexnet.data.output_files import write_whole
 from rexnet.data.text_tables import csv_text
 from rexnet.data.transforms import Preprocess
-from rexnet.models.hub import is_model_folder
 from rexnet.models.layer_ranks import Layer, measure_layers
-from rexnet.models.variants import create_model, list_models
+from rexnet.models.variants import create_model, means_model_folder
 from rexnet.study.figures import draw_layers
 from rexnet.study.networks import call_factory
 from rexnet.study.principles.rewriting import rewrite
@@ -83,7 +82,7 @@ def measure_network(options: NetworkOptions, *, tolerance: float, output: str | 
 def holds_weights(name: str) -> bool:
     """Whether `name` means a checkpoint, or a model folder that is not called as one of our networks."""
     file = os.path.isfile(name) and not name.endswith(".json")  # which holds a network without weights
-    return file or (is_model_folder(name) and name not in list_models())
+    return file or means_model_folder(name)
 
 
 def load_network(name: str, *, pretrained: bool = False, image_size: int | None = None) -> tuple[nn.Module, Preprocess]:

@@ -22,6 +22,9 @@ from rexnet.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
+DETECTION = "detection"
+"""Value of "task" in files that hold a detector; checkpoints of classifiers have none."""
+
 
 class TrainedRexNet(RexNet):
     """A RexNet out of a checkpoint, which knows what its logits mean and what its images must look like."""
