@@ -1,8 +1,8 @@
 """Ten thousand made-up requests to `rexnet serve MODEL`: none may be answered with a status of 500 or more, and the
 server must live on.
 
-Half come from the server's OpenAPI document by schemathesis, half are bytes on a socket that only begin like HTTP. What
-was found is printed; the exit code is 1 where something was.
+Half come from the server's OpenAPI document by schemathesis, half are bytes on a socket that only begin like HTTP. A
+row is appended to results/serve_fuzz_cpu.jsonl; the exit code is 1 where something was found.
 """
 
 import random
@@ -20,6 +20,8 @@ import schemathesis
 import tyro
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.core.result import Ok
+
+import records
 
 STARTS = (
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -55,6 +57,11 @@ def main(options: Options) -> None:
             process.terminate()
     print(f"{sum(statuses.values()):,} requests: {dict(sorted(statuses.items()))} (0: closed without an answer)")
     print("the server lives" if alive else "the server is dead")
+    row = {
+        "requests": sum(statuses.values()),
+        "statuses": {str(status): statuses[status] for status in sorted(statuses)},
+    }
+    print(f"appended to {records.append('serve_fuzz_cpu', {**row, 'alive': alive, **records.provenance('cpu')})}")
     sys.exit(not alive or any(status >= 500 for status in statuses))
 
 
