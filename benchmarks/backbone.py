@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import records
 import rexnet
-from rexnet.models.folding import folded
+from rexnet.models.inference_form import folded
 
 NAME = "backbone_cpu"
 

@@ -21,8 +21,8 @@ from timm.models.efficientnet import _gen_efficientnet, _gen_mobilenet_v2
 from torch import nn
 
 import records
-from rexnet.data.image_sets import load_image_sets
-from rexnet.data.labelled_images import FileImages
+from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.image_set import FileImages
 from rexnet.data.loaders import EvalBatches, TrainBatches
 from rexnet.data.transforms import TrainTransform
 from rexnet.models.cost import measure_cost

@@ -15,10 +15,10 @@ import tyro
 
 import records
 from published_networks import PUBLISHED_NETWORKS
-from rexnet.deploy.backends import Backend, Precision
 from rexnet.deploy.bench import BenchConfig, BenchRow, measure_subjects
 from rexnet.deploy.bench_subjects import find_subject
-from rexnet.deploy.machine import engine_versions
+from rexnet.engines.backends import Backend, Precision
+from rexnet.engines.machine import engine_versions
 
 NETWORKS, PEERS = "deployment_cpu", "peers_cpu"
 PAIRS = (("rexnet_100", "timm/rexnet_100"), ("rexnet_lite_100", "timm/efficientnet_lite0"))

@@ -17,7 +17,7 @@ import torch
 import tyro
 
 import records
-from rexnet.data.boxes.shape_drawings import draw_shapes
+from rexnet.data.boxes.shapes import draw_shapes
 from rexnet.data.boxes.transforms import DetectionAugmentConfig
 from rexnet.detection.config import DetectTrainConfig
 from rexnet.detection.detectors import Kind

@@ -15,7 +15,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 import records
-from rexnet.detection.bodies import TIMM, TimmBody
+from rexnet.detection.backbones import TIMM, TimmBody
 from rexnet.detection.cost import DetectorCost, measure_detector_cost
 from rexnet.detection.detectors import Kind, create_detector
 from rexnet.detection.pyramid import CHANNELS

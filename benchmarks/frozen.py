@@ -22,8 +22,8 @@ import torch
 import tyro
 
 import records
-from rexnet.data.image_sets import load_image_sets
-from rexnet.data.labelled_images import ImageSet
+from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
 from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform
 from rexnet.training import checkpoint, classify

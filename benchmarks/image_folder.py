@@ -17,11 +17,11 @@ import records
 import rexnet
 from rexnet.data.decode import find_images
 from rexnet.data.transforms import Preprocess
-from rexnet.deploy.backends import Engine, Precision, open_graph
 from rexnet.deploy.bench_subjects import exported_by_tracing
-from rexnet.deploy.latency import interleaved_ms
-from rexnet.deploy.machine import engine_versions
-from rexnet.deploy.runtime import Predictor
+from rexnet.deploy.predictor import Predictor
+from rexnet.engines.backends import Engine, Precision, open_graph
+from rexnet.engines.machine import engine_versions
+from rexnet.engines.timing import interleaved_ms
 
 NAME = "image_folder_cpu"
 

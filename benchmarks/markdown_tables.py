@@ -1,6 +1,6 @@
 """Tables of the rendered pages."""
 
-from rexnet.data.text_tables import markdown_text
+from rexnet.text import markdown_text
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

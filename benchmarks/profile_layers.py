@@ -15,12 +15,11 @@ from torch import nn
 import records
 import rexnet
 from rexnet.cli.tables import new_table, show
-from rexnet.data.graph_files import import_engine
-from rexnet.deploy.backends import CHANNEL_MULTIPLE, Precision
-from rexnet.deploy.onnx_graph import onnx_graph
+from rexnet.engines.backends import CHANNEL_MULTIPLE, Precision
+from rexnet.engines.graph_files import import_engine
+from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.cost import measure_cost
-from rexnet.models.folding import folded
-from rexnet.models.padding import padded
+from rexnet.models.inference_form import folded, padded
 from rexnet.models.rexnet import RexNet
 
 NAME = "profile_cpu"

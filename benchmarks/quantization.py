@@ -11,12 +11,11 @@ import tyro
 
 import records
 from record_run import command
-from rexnet.deploy.backends import CHANNEL_MULTIPLE, Engine, open_graph
 from rexnet.deploy.calibration import MeasuredBatches, labelled_sides, named_classes
-from rexnet.deploy.onnx_graph import onnx_graph
 from rexnet.deploy.quantize import QuantizeConfig, Quantized, quantize
-from rexnet.models.folding import folded
-from rexnet.models.padding import padded
+from rexnet.engines.backends import CHANNEL_MULTIPLE, Engine, open_graph
+from rexnet.engines.onnx_graph import onnx_graph
+from rexnet.models.inference_form import folded, padded
 from rexnet.training import checkpoint
 
 

@@ -12,7 +12,7 @@ import tyro
 from fit_rank_protocol import compare
 
 import records
-from rexnet.data.option_checks import require
+from rexnet.errors import require
 from rexnet.study.factor_run import TABLE, FactorConfig, read_factors, summarise
 from rexnet.study.factors import FACTORS, count_macs, network
 from rexnet.study.published import PUBLISHED

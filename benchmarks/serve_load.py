@@ -30,7 +30,7 @@ import records
 import rexnet
 from rexnet.data.decode import find_images, open_image
 from rexnet.data.transforms import Preprocess
-from rexnet.deploy.runtime import Predictor
+from rexnet.deploy.predictor import Predictor
 from rexnet.training import checkpoint
 
 BOUNDARY = "7d9f3c"

@@ -13,7 +13,7 @@ import tyro
 
 import control
 import records
-from rexnet.data.output_files import write_whole
+from rexnet.files import write_whole
 from rexnet.models.config_files import config_text
 from rexnet.models.rexnet import RexNetConfig
 from rexnet.models.variants import model_config

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import records
 from markdown_tables import table_if_any
 from principles_gains import gains
-from rexnet.data.wording import plural
 from rexnet.study.factors import FACTORS
+from rexnet.text import plural
 
 
 def rank_fit() -> str:

@@ -18,9 +18,9 @@ from PIL import Image
 from rexnet import cli
 from rexnet.cli.latency_budget import resolved, with_budget
 from rexnet.cli.options import read_options
-from rexnet.data.option_checks import OptionError
 from rexnet.deploy import budget
 from rexnet.deploy.width_search import Measured
+from rexnet.errors import OptionError
 from rexnet.training.config import InputConfig, NetworkConfig, RunConfig, TrainConfig
 from tests.drawings import draw
 
@@ -200,7 +200,7 @@ def test_mistakes_get_one_sentence_and_an_exit_code(arguments, code, said, tmp_p
 
 
 def _write_to_a_full_disk(arguments):
-    from rexnet.data.output_files import write_whole
+    from rexnet.files import write_whole
 
     write_whole(arguments[0], "x")
 

@@ -9,7 +9,8 @@ import timm
 import torch
 
 import rexnet
-from rexnet.models.weights import WeightsError, native_to_timm
+from rexnet.errors import WeightsError
+from rexnet.models.weights import native_to_timm
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from rexnet._version import __version__
 
 if TYPE_CHECKING:
-    from rexnet.deploy.runtime import Predictor
+    from rexnet.deploy.predictor import Predictor
     from rexnet.models.rexnet import RexNet
     from rexnet.models.variants import create_model, list_models
     from rexnet.models.weights import load_weights
@@ -25,7 +25,7 @@ __all__ = [
 
 # Found on first use: the models need torch only, and `rexnet --help` not even that.
 _HOMES = {
-    "Predictor": "rexnet.deploy.runtime",
+    "Predictor": "rexnet.deploy.predictor",
     "RexNet": "rexnet.models.rexnet",
     "create_model": "rexnet.models.variants",
     "list_models": "rexnet.models.variants",

@@ -9,12 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rexnet.errors import WeightsError
 from rexnet.models.layouts import layout_of
 from rexnet.models.published import published_for
 from rexnet.models.rexnet import RexNet
 from rexnet.models.timm_keys import has_timm_keys, timm_to_native
 from rexnet.models.variants import create_model, list_models
-from rexnet.models.weights import WeightsError, check_network, read_weights
+from rexnet.models.weights import check_network, read_weights
 
 PREFIX = "native_"
 """Before every name: these networks have the official state-dict keys as their own."""

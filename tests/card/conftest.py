@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from rexnet.data.drawn_splits import DrawnSplit
+from rexnet.data.splits import DrawnSplit
 from rexnet.detection import create_detector, detector_files
 from rexnet.training import checkpoint
 

@@ -13,12 +13,12 @@ from PIL import Image
 import rexnet
 from rexnet.card.write import FILES, CardConfig, write_card
 from rexnet.cli import main
-from rexnet.data.option_checks import OptionError
 from rexnet.deploy.bench_subjects import find_subject
 from rexnet.deploy.export import ExportConfig
 from rexnet.detection import ObjectPredictor, load_detector
 from rexnet.detection.config import DetectorOptions
 from rexnet.detection.train import build_model
+from rexnet.errors import OptionError
 from rexnet.models.weights import read_weights
 from rexnet.training import checkpoint
 from tests.card.conftest import CLASSES
@@ -106,7 +106,7 @@ def test_what_training_started_from_is_named(run, output):
 def test_the_code_in_the_card_runs(run, output, monkeypatch, capsys):
     text = write(run, output)
     choice = SimpleNamespace(backend="torch", precision="fp32", chunk=1)
-    monkeypatch.setattr("rexnet.deploy.runtime.choose", lambda *_, **__: choice)
+    monkeypatch.setattr("rexnet.deploy.predictor.choose", lambda *_, **__: choice)
     monkeypatch.chdir(output)
     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save("picture.jpg")
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from rexnet.data.shard_writing import ShardConfig, write_shards
+from rexnet.data.datasets.shard_writing import ShardConfig, write_shards
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from rexnet.data.class_balance import balanced_draws, class_weights, draw_shots
-from rexnet.data.image_sets import load_image_sets
-from rexnet.data.labelled_images import ArrayImages, FileImages
+from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.image_set import ArrayImages, FileImages
 from rexnet.data.loaders import TrainBatches
 from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform
 from tests.drawings import draw_folder

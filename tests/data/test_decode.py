@@ -10,15 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, TiffImagePlugin
 
-from rexnet.data.decode import (
-    MAX_PIXELS,
-    BadImageError,
-    find_images,
-    image_files,
-    open_image,
-    printable,
-    stored_size_px,
-)
+from rexnet.data.decode import MAX_PIXELS, find_images, image_files, open_image, stored_size_px
+from rexnet.errors import BadImageError
+from rexnet.text import printable
 
 ORIENTATION = 0x0112
 

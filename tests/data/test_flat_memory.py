@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from rexnet.data.byte_source import LocalSource
-from rexnet.data.image_sets import load_image_sets
-from rexnet.data.labelled_images import FileImages
-from rexnet.data.shard_index import ShardIndex
-from rexnet.data.shards import ShardImages
+from rexnet.data.datasets.byte_source import LocalSource
+from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.datasets.shard_index import ShardIndex
+from rexnet.data.datasets.shards import ShardImages
+from rexnet.data.image_set import FileImages
 
 COUNT = 1_300_000  # about ImageNet's
 CHUNK = 10_000

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rexnet.data.decode import MAX_PIXELS, BadImageError, open_image
+from rexnet.data.decode import MAX_PIXELS, open_image
 from rexnet.data.jpeg import Box, open_jpeg
+from rexnet.errors import BadImageError
 from tests.drawings import encoded, landscape
 
 

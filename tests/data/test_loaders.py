@@ -16,11 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-from rexnet.data.decode import BadImageError
-from rexnet.data.image_sets import load_image_sets
-from rexnet.data.labelled_images import ArrayImages, FileImages, ImageSet
+from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.image_set import ArrayImages, FileImages, ImageSet
 from rexnet.data.loaders import EvalBatches, TrainBatches
 from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform, batch_mixer
+from rexnet.errors import BadImageError
 from tests.drawings import encoded, landscape
 
 PREPROCESS = Preprocess(image_size_px=16, crop_ratio=1.0)
@@ -223,7 +223,7 @@ class TestRepeatable:
                 """
                 import sys
                 import torch
-                from rexnet.data.image_sets import load_image_sets
+                from rexnet.data.datasets.folder import load_image_sets
                 from rexnet.data.loaders import TrainBatches
                 from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform, batch_mixer
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from rexnet.data.decode import BadImageError
-from rexnet.data.image_sets import load_image_sets
-from rexnet.data.labelled_images import ArrayImages
+from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.image_set import ArrayImages
 from rexnet.data.loaders import EvalBatches
 from rexnet.data.memory_batches import CropAndFlip, MemoryEvalBatches, MemoryTrainBatches, decode
 from rexnet.data.transforms import Preprocess
+from rexnet.errors import BadImageError
 
 PREPROCESS = Preprocess(image_size_px=12, crop_ratio=1.0)
 NO_CHANGE = CropAndFlip(padding_px=0, flip=0.0)

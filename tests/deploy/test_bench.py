@@ -4,17 +4,17 @@ from functools import partial
 import pytest
 import torch
 
-from rexnet.data.graph_files import write_graph
-from rexnet.data.option_checks import OptionError
 from rexnet.data.transforms import Preprocess
-from rexnet.deploy.backends import Engine
 from rexnet.deploy.bench import BenchConfig, bench
 from rexnet.deploy.bench_subjects import find_subject
 from rexnet.deploy.exported_file import ExportedFile
-from rexnet.deploy.latency import interleaved_ms, spread_of
-from rexnet.deploy.machine import peak_mib_of_process
-from rexnet.deploy.onnx_graph import onnx_graph
-from rexnet.models.folding import folded
+from rexnet.engines.backends import Engine
+from rexnet.engines.graph_files import write_graph
+from rexnet.engines.machine import peak_mib_of_process
+from rexnet.engines.onnx_graph import onnx_graph
+from rexnet.engines.timing import interleaved_ms, spread_of
+from rexnet.errors import OptionError
+from rexnet.models.inference_form import folded
 from rexnet.models.variants import create_model
 from tests.networks import picture_batch, with_trained_norms
 

@@ -2,9 +2,9 @@ import random
 
 import pytest
 
-from rexnet.data.option_checks import OptionError
 from rexnet.deploy.budget import BudgetConfig, fit_budget
 from rexnet.deploy.width_search import Measured, _cost
+from rexnet.errors import OptionError
 
 
 class Machine:

@@ -16,9 +16,9 @@ from rexnet.data.transforms import Preprocess
 from rexnet.deploy import graph_writing
 from rexnet.deploy.export import ExportOptions, export
 from rexnet.deploy.exported_file import read_exported
-from rexnet.models.folding import folded
+from rexnet.errors import WeightsError
+from rexnet.models.inference_form import folded
 from rexnet.models.rexnet import RexNet
-from rexnet.models.weights import WeightsError
 from rexnet.training import checkpoint
 from tests.drawings import draw
 from tests.networks import with_measured_statistics
@@ -176,7 +176,7 @@ def test_what_cannot_be_is_one_sentence_and_nothing_is_left(words, code, sentenc
 
 
 def test_a_detectors_file_is_no_classifiers(tmp_path, model):
-    from rexnet.data.graph_files import describe_onnx, import_onnx
+    from rexnet.engines.graph_files import describe_onnx, import_onnx
 
     export(model, tmp_path / "a.onnx", preprocess=PREPROCESS)
     graph = import_onnx().load(tmp_path / "a.onnx")

@@ -5,13 +5,13 @@ import zipfile
 
 import pytest
 
-from rexnet.data.graph_files import KEY, describe_onnx, import_onnx, write_graph
 from rexnet.data.transforms import Preprocess
 from rexnet.deploy.exported_file import ExportedFile, read_exported
-from rexnet.deploy.onnx_graph import onnx_graph
-from rexnet.models.folding import folded
+from rexnet.engines.graph_files import KEY, describe_onnx, import_onnx, write_graph
+from rexnet.engines.onnx_graph import onnx_graph
+from rexnet.errors import WeightsError
+from rexnet.models.inference_form import folded
 from rexnet.models.variants import create_model
-from rexnet.models.weights import WeightsError
 
 CLASSES = ("cat", 'a "quoted" <dog> & wolf,', "füchse\n\u2028")
 

@@ -12,18 +12,18 @@ import torch
 from PIL import Image
 
 from rexnet import cli
-from rexnet.data.labelled_images import ImageSet
+from rexnet.data.image_set import ImageSet
 from rexnet.deploy import int8_speed
 from rexnet.deploy import quantize as quantize_module
-from rexnet.deploy.backends import Engine, open_graph
 from rexnet.deploy.calibration import Comparison, MeasuredBatches, labelled_sides
 from rexnet.deploy.exported_file import read_exported
 from rexnet.deploy.fine_tuning import fine_tuned
 from rexnet.deploy.int8_graph import int8_graph, int8_layers, with_float_layers
 from rexnet.deploy.int8_speed import Speed, advice
-from rexnet.deploy.onnx_graph import onnx_graph
 from rexnet.deploy.quantize import QuantizeConfig, quantize
-from rexnet.models.folding import folded
+from rexnet.engines.backends import Engine, open_graph
+from rexnet.engines.onnx_graph import onnx_graph
+from rexnet.models.inference_form import folded
 from rexnet.training.checkpoint import load
 from tests.drawings import draw_folder
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rexnet.data.boxes.shape_drawings import draw_shapes
+from rexnet.data.boxes.shapes import draw_shapes
 from rexnet.data.boxes.transforms import DetectionAugmentConfig
 from rexnet.detection import create_detector
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig

@@ -10,8 +10,8 @@ from torch import nn
 
 import rexnet
 from rexnet.detection.detectors import DetectorConfig, build_detector, create_detector
+from rexnet.errors import WeightsError
 from rexnet.models.variants import model_config
-from rexnet.models.weights import WeightsError
 
 KINDS = ("faster_rcnn", "mask_rcnn", "ssdlite")
 

@@ -14,16 +14,16 @@ from PIL import Image
 from torch import nn
 
 from rexnet import cli
-from rexnet.data.graph_files import read_facts, run_in_openvino
-from rexnet.data.option_checks import OptionError
-from rexnet.data.sample_pictures import sample_pictures
+from rexnet.data.sample_images import sample_pictures
 from rexnet.detection import ObjectPredictor, detector_files, export, graph_form
-from rexnet.detection.detector_files import TrainedDetector
+from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.detectors import Kind, create_detector
 from rexnet.detection.export import export_detector
 from rexnet.detection.graph_check import compare
-from rexnet.detection.graph_form import resized_by_whole_numbers
+from rexnet.detection.onnx_form import resized_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
+from rexnet.engines.graph_files import read_facts, run_in_openvino
+from rexnet.errors import OptionError
 from rexnet.training import checkpoint
 from tests.networks import with_measured_statistics
 

@@ -7,12 +7,12 @@ from PIL import Image
 from torch import nn
 
 from rexnet import cli
-from rexnet.data.decode import BadImageError
 from rexnet.detection import runtime
-from rexnet.detection.detector_files import TrainedDetector
+from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.detectors import DetectorConfig
-from rexnet.detection.pictures import class_colour
+from rexnet.detection.plot import class_colour
 from rexnet.detection.predict import DetectPredictConfig, predict_files
+from rexnet.errors import BadImageError
 from rexnet.models.variants import model_config
 
 CLASSES, CATEGORY_IDS = ("cat", "dog", "fox"), (90, 0, 17)

@@ -14,8 +14,8 @@ from rexnet import cli, create_model
 from rexnet.data.boxes.loaders import DetectionBatch
 from rexnet.data.boxes.transforms import DetectionAugmentConfig
 from rexnet.detection import train as training
+from rexnet.detection.checkpoints import load_detector
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig
-from rexnet.detection.detector_files import load_detector
 from rexnet.detection.train import build_model, train
 from rexnet.training import checkpoint
 from rexnet.training.config import RunConfig, ScheduleConfig

@@ -8,7 +8,7 @@ from torch import nn
 from rexnet import cli
 from rexnet.data.boxes.coco import load_coco_images
 from rexnet.detection import validate as validation
-from rexnet.detection.detector_files import TrainedDetector
+from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.validate import DetectValidateConfig, validate
 from tests.coco_files import annotation, image_entry, write_side
 

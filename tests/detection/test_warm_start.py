@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rexnet.detection.checkpoints import load_detector
 from rexnet.detection.config import DetectorOptions
-from rexnet.detection.detector_files import load_detector
 from rexnet.detection.train import build_model
-from rexnet.models.weights import WeightsError
+from rexnet.errors import WeightsError
 from rexnet.training import checkpoint
 
 

@@ -5,8 +5,8 @@ from httpx2 import Request, Response
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 import rexnet
+from rexnet.errors import WeightsError
 from rexnet.models import hub
-from rexnet.models.weights import WeightsError
 from rexnet.training import checkpoint
 
 ADDRESS = "hf://owner/animals"

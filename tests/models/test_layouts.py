@@ -6,10 +6,10 @@ import torch
 from timm.models.rexnet import RexNet as TimmRexNet
 
 import rexnet
+from rexnet.errors import WeightsError
 from rexnet.models.layouts import describe_layout, find_variant, layout_of, layout_of_config
 from rexnet.models.timm_keys import timm_to_native
 from rexnet.models.variants import model_config
-from rexnet.models.weight_files import WeightsError
 
 
 def on_meta(make):

@@ -13,8 +13,8 @@ from timm.data import resolve_data_config
 
 import rexnet
 from rexnet.data.transforms import Preprocess
+from rexnet.errors import WeightsError
 from rexnet.models.published import PUBLISHED, download_weights, markdown_table, published_for
-from rexnet.models.weight_files import WeightsError
 from rexnet.models.weights import read_weights
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

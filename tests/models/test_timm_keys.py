@@ -6,9 +6,9 @@ import torch
 from timm.models.rexnet import RexNet as TimmRexNet
 
 import rexnet
+from rexnet.errors import WeightsError
 from rexnet.models.timm_keys import has_timm_keys, native_to_timm, timm_to_native
 from rexnet.models.variants import FAMILIES, family_config
-from rexnet.models.weight_files import WeightsError
 
 NAMES = [f"{family}_{width}" for family in ("rexnet", "rexnetr") for width in (100, 130, 150, 200, 300)]
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rexnet.models.weight_files import CHECKPOINT_FORMAT, WeightsError, extract_state_dict, read_checkpoint_file
+from rexnet.errors import WeightsError
+from rexnet.models.weight_files import CHECKPOINT_FORMAT, extract_state_dict, read_checkpoint_file
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2, dtype=torch.float16)}
 

@@ -8,9 +8,10 @@ from safetensors.torch import save_file
 
 import rexnet
 import rexnetv1
+from rexnet.errors import WeightsError
 from rexnet.models.variants import model_config
 from rexnet.models.weight_files import CHECKPOINT_FORMAT
-from rexnet.models.weights import WeightsError, load_weights, native_to_timm, read_weights
+from rexnet.models.weights import load_weights, native_to_timm, read_weights
 
 
 def make(name="rexnet_050", *, seed=0, **options):

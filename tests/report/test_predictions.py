@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rexnet.data.labelled_images import ArrayImages, FileImages
+from rexnet.data.image_set import ArrayImages, FileImages
 from rexnet.data.transforms import Preprocess
 from rexnet.report.predictions import Confusion, Predictions, predict_set
 from rexnet.training.evaluation import ClassCounts

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from rexnet.errors import NonFiniteError
 from rexnet.search import run, storage
 from rexnet.search.candidates import CandidateTrainer
 from rexnet.search.results import candidates_of
 from rexnet.search.run import search
 from rexnet.search.storage import existing_study, load_study, open_storage
-from rexnet.training.discarded_steps import NonFiniteError
 from rexnet.training.interruption import Stopped
 from tests.search.conftest import other
 

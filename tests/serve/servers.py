@@ -15,9 +15,9 @@ from rexnet.data.transforms import Preprocess
 from rexnet.serve.app import create_app
 from rexnet.serve.batching import Batcher
 from rexnet.serve.config import ServeConfig
+from rexnet.serve.model_registry import Model, Shelf
 from rexnet.serve.opened import OpenModel
 from rexnet.serve.run import server_settings
-from rexnet.serve.shelf import Model, Shelf
 from tests.drawings import draw, encoded
 
 SIDE_PX = 24

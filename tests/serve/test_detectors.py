@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from rexnet.detection.detector_files import pack
+from rexnet.detection.checkpoints import pack
 from rexnet.detection.detectors import create_detector
 from rexnet.detection.runtime import ObjectPredictor
 from rexnet.serve import opened, predict_routes
-from rexnet.serve.shelf import Shelf
+from rexnet.serve.model_registry import Shelf
 from rexnet.training import checkpoint
 from tests.drawings import draw, encoded
 from tests.serve.servers import PICTURES, config, form, in_memory

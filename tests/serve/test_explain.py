@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from rexnet.data.transforms import Preprocess
+from rexnet.models.gradcam import grad_cam
 from rexnet.models.rexnet import RexNet
-from rexnet.report.gradcam import grad_cam
 from rexnet.serve.explain import MAX_HEAT_PX, Explainer, seen_region
 from rexnet.training import checkpoint
 from tests.networks import brightness_network, with_measured_statistics

@@ -1,6 +1,6 @@
 import pytest
 
-from rexnet.data.option_checks import OptionError
+from rexnet.errors import OptionError
 from rexnet.serve.model_names import named_files
 
 

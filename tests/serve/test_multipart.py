@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rexnet.serve.http_errors import Refusal
 from rexnet.serve.multipart import image_parts
-from rexnet.serve.refusals import Refusal
 
 KIND = "multipart/form-data; boundary=xyz"
 

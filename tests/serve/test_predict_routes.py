@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from rexnet.deploy.runtime import Predictor
+from rexnet.deploy.predictor import Predictor
 from tests.serve.servers import PICTURES, config, form, in_memory
 
 

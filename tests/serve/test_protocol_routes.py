@@ -8,11 +8,11 @@ import torch
 
 import rexnet
 from rexnet.data.decode import open_image
-from rexnet.data.graph_files import write_graph
 from rexnet.deploy.exported_file import ExportedFile
-from rexnet.deploy.onnx_graph import onnx_graph
-from rexnet.deploy.runtime import Predictor
-from rexnet.models.folding import folded
+from rexnet.deploy.predictor import Predictor
+from rexnet.engines.graph_files import write_graph
+from rexnet.engines.onnx_graph import onnx_graph
+from rexnet.models.inference_form import folded
 from tests.serve.servers import PICTURES, config, in_memory, listening
 
 triton = pytest.importorskip("tritonclient.http")
@@ -249,7 +249,7 @@ def test_exported_files_answer_alike(checkpoint_file, predictor, tmp_path, suffi
 
 
 def test_numbers_out_of_range_of_bytes_are_refused():
-    from rexnet.serve.refusals import Refusal
+    from rexnet.serve.http_errors import Refusal
     from rexnet.serve.tensors import TensorSpec, from_json
 
     spec = TensorSpec(name="image", datatype="UINT8", shape=(-1, 2))

@@ -6,7 +6,7 @@ import httpx2 as httpx
 import numpy as np
 import pytest
 
-from rexnet.deploy.runtime import Predictor
+from rexnet.deploy.predictor import Predictor
 from rexnet.serve import reloading
 from tests.serve.servers import PICTURES, config, form, listening
 

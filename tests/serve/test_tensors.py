@@ -1,6 +1,6 @@
 import pytest
 
-from rexnet.serve.refusals import Refusal
+from rexnet.serve.http_errors import Refusal
 from rexnet.serve.tensors import TensorSpec, checked_shape, from_json
 
 NUMBERS = TensorSpec(name="image", datatype="FP32", shape=(-1, 2, 3))

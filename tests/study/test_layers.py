@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from rexnet.models.layer_ranks import measure_layers
+from rexnet.ranks.layer_ranks import measure_layers
 from rexnet.study.network_run import NetworkOptions, measure_network
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rexnet.models.rank import count_rank
+from rexnet.ranks.matrix_rank import count_rank
 from rexnet.study.jobs import Workers
 from rexnet.study.networks import BLOCKS, generator_for
 from rexnet.study.protocol import Protocol, outputs

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from rexnet.data.class_balance import class_weights
-from rexnet.data.labelled_images import ArrayImages
+from rexnet.data.image_set import ArrayImages
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
 from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform, batch_mixer
 from rexnet.training.classify import classification_loss, image_weights, train

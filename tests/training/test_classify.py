@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import rexnet
-from rexnet.data.decode import BadImageError
+from rexnet.errors import BadImageError
 from rexnet.models.variants import create_model
 from rexnet.training import checkpoint
 from rexnet.training.classify import build_model, choose_workers, train

@@ -20,7 +20,7 @@ from pathlib import Path
 warnings.simplefilter("error")
 import torch
 from torch import nn
-from rexnet.data.image_sets import load_image_sets
+from rexnet.data.datasets.folder import load_image_sets
 from rexnet.data.loaders import EvalBatches
 from rexnet.models.blocks import BlockSpec
 from rexnet.models.rexnet import RexNet, RexNetConfig

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rexnet.data.image_sets import load_image_sets
+from rexnet.data.datasets.folder import load_image_sets
 from rexnet.data.loaders import Batch
 from rexnet.data.transforms import AugmentConfig
 from rexnet.models.variants import create_model

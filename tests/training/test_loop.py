@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rexnet.errors import NonFiniteError
 from rexnet.training import checkpoint
 from rexnet.training.config import TrainConfig
-from rexnet.training.discarded_steps import MAX_DISCARDED_STEPS, NonFiniteError
+from rexnet.training.discarded_steps import MAX_DISCARDED_STEPS
 from rexnet.training.distributed import World
 from rexnet.training.interruption import Stopped
 from rexnet.training.loop import Task, choose_autocast, fit, step_seed

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rexnet.data.labelled_images import ArrayImages, FileImages
+from rexnet.data.image_set import ArrayImages, FileImages
 from rexnet.training.config import TrainConfig
 from rexnet.training.distributed import World
 from rexnet.training.run_folder import RunFolder, next_free_folder, open_run

@@ -1,6 +1,6 @@
 """What the hub reads of a card: the YAML at its head."""
 
-from rexnet.card.figures import Figure, eval_results, hub_data_set
+from rexnet.card.metrics import Figure, eval_results, hub_data_set
 from rexnet.card.trained_file import TrainedFile
 from rexnet.models.hub import PREFIX
 from rexnet.models.published import PUBLISHED

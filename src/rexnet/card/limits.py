@@ -1,6 +1,6 @@
 """What a card says against its model, by what is known of it."""
 
-from rexnet.card.figures import Figure
+from rexnet.card.metrics import Figure
 from rexnet.card.trained_file import TrainedFile
 
 _FEW_IMAGES = 1000

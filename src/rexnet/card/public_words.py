@@ -5,8 +5,8 @@ import shlex
 from pathlib import PurePath
 from urllib.parse import urlsplit, urlunsplit
 
-from rexnet.data.decode import printable
 from rexnet.models.hub import PREFIX
+from rexnet.text import printable
 
 # An underscore inside a word is plain text.
 _MARKDOWN = re.compile(r"([\\`*{}\[\]<>#|~$&]|\b_|_\b)")

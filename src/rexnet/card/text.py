@@ -4,15 +4,15 @@ from typing import Any
 
 from rexnet._version import __version__
 from rexnet.card.config_json import timm_name
-from rexnet.card.figures import Figure
 from rexnet.card.front_matter import starting_weights
 from rexnet.card.limits import limits
+from rexnet.card.metrics import Figure
 from rexnet.card.public_words import escaped, public_command, public_name
 from rexnet.card.trained_file import TrainedFile, Training
 from rexnet.data.transforms import Preprocess
-from rexnet.data.wording import plural
 from rexnet.models.published import PUBLISHED
 from rexnet.models.rexnet import RexNetConfig
+from rexnet.text import plural
 
 _MAX_CLASSES = 40
 _UNKNOWN = "Nothing is known of its training: the checkpoint lay in no run folder."

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rexnet.errors import WeightsError
 from rexnet.models.hub import is_model_folder
-from rexnet.models.weights import WeightsError
 from rexnet.training import checkpoint
 from rexnet.training.run_folder import RunFolder
 

@@ -10,12 +10,12 @@ import tyro
 
 from rexnet._version import __version__
 from rexnet.card.config_json import folder_config
-from rexnet.card.figures import figures_of
 from rexnet.card.front_matter import front_matter
+from rexnet.card.metrics import figures_of
 from rexnet.card.text import card_text
 from rexnet.card.trained_file import TrainedFile, read_trained
-from rexnet.data.option_checks import require
-from rexnet.data.output_files import made_aside
+from rexnet.errors import require
+from rexnet.files import made_aside
 from rexnet.models.hub import PREFIX, REPOSITORY, WEIGHTS
 from rexnet.training import checkpoint
 

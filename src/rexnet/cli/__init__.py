@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(word: str, arguments: Sequence[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
-        from rexnet.data.option_checks import OptionError
+        from rexnet.errors import OptionError
         from rexnet.training.distributed import is_main_process
 
         # Of several processes one tells what happens; what goes wrong, each does.

@@ -8,7 +8,7 @@ from rexnet.cli.options import read_options
 def card(arguments: Sequence[str]) -> None:
     """Write a model folder with a card, for others and for the hub"""
     from rexnet.card.write import CardConfig, write_card
-    from rexnet.data.decode import printable
+    from rexnet.text import printable
 
     config = read_options("card", CardConfig, arguments)
     made = write_card(config)

@@ -56,8 +56,8 @@ def validate(arguments: Sequence[str]) -> None:
 
 def predict(arguments: Sequence[str]) -> None:
     """Name the classes of images"""
-    from rexnet.data.output_files import write_whole
     from rexnet.deploy.predict import PredictConfig, predict_files, render
+    from rexnet.files import write_whole
 
     config = read_options("predict", PredictConfig, arguments)
     predictions = predict_files(config)

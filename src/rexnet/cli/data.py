@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from rexnet.cli.options import read_options
 from rexnet.cli.tables import new_table, show, spread
-from rexnet.data.wording import plural
+from rexnet.text import plural
 
 
 def check(arguments: Sequence[str]) -> None:
     """Find unreadable, tiny, duplicate and misplaced images, and unusable boxes"""
-    from rexnet.data.check import CheckConfig, check
-    from rexnet.data.output_files import write_whole
+    from rexnet.data.checks.images import CheckConfig, check
+    from rexnet.files import write_whole
 
     config = read_options("data check", CheckConfig, arguments)
     report = check(config)
@@ -39,7 +39,7 @@ def check(arguments: Sequence[str]) -> None:
 
 def shard(arguments: Sequence[str]) -> None:
     """Pack images into tars (WebDataset format)"""
-    from rexnet.data.shard_writing import ShardConfig, write_shards
+    from rexnet.data.datasets.shard_writing import ShardConfig, write_shards
 
     config = read_options("data shard", ShardConfig, arguments)
     written = write_shards(config)

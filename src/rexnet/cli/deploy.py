@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rexnet.cli.options import read_options
 from rexnet.cli.tables import new_table, show
-from rexnet.data.wording import plural
+from rexnet.text import plural
 
 if TYPE_CHECKING:
     from rexnet.deploy.budget import BudgetFit
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def export(arguments: Sequence[str]) -> None:
     """Write a network to a file for ONNX Runtime, OpenVINO and others"""
     from rexnet.deploy.export import ExportConfig, export_files, told
-    from rexnet.detection.detector_files import TASK, unpack
+    from rexnet.detection.checkpoints import TASK, unpack
     from rexnet.training import checkpoint
 
     config = read_options("export", ExportConfig, arguments)

@@ -51,8 +51,8 @@ def validate(arguments: Sequence[str]) -> None:
 
 def predict(arguments: Sequence[str]) -> None:
     """Find objects in images and draw them"""
-    from rexnet.data.decode import printable
     from rexnet.detection.predict import RESULTS, DetectPredictConfig, predict_files
+    from rexnet.text import printable
 
     config = read_options("detect predict", DetectPredictConfig, arguments)
     for found in predict_files(config):
@@ -63,7 +63,7 @@ def predict(arguments: Sequence[str]) -> None:
 
 def convert(arguments: Sequence[str]) -> None:
     """Make a COCO folder from Pascal VOC or YOLO"""
-    from rexnet.data.boxes.formats import ConvertConfig, convert_data
+    from rexnet.data.boxes.convert import ConvertConfig, convert_data
 
     config = read_options("detect convert", ConvertConfig, arguments)
     converted = convert_data(config)

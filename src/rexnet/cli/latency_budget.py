@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, fields, replace
 
-from rexnet.data.option_checks import OptionError, require
+from rexnet.errors import OptionError, require
 from rexnet.models.variants import FAMILIES
 from rexnet.training.config import TrainConfig
 from rexnet.training.distributed import process_count

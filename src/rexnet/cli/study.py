@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rexnet.cli.options import read_options
 from rexnet.cli.tables import new_table, show
-from rexnet.data.wording import plural
+from rexnet.text import plural
 
 if TYPE_CHECKING:
     from rexnet.study.factor_run import Mean

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from rexnet.data.decode import BadImageError, BadImagePolicy
-from rexnet.data.parallel import unchanged
+from rexnet.data.decode import BadImagePolicy
+from rexnet.errors import BadImageError
+from rexnet.processes import unchanged
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import logging
 
 import numpy as np
 
-from rexnet.data.decode import printable
-from rexnet.data.labelled_images import ImageSet
+from rexnet.data.image_set import ImageSet
+from rexnet.text import printable
 
 logger = logging.getLogger(__name__)
 

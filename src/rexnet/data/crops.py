@@ -12,8 +12,8 @@ from PIL import Image
 from torch.nn import functional
 
 from rexnet.data.decode import open_image
+from rexnet.data.image_set import Source
 from rexnet.data.jpeg import Box, Jpeg, open_jpeg
-from rexnet.data.labelled_images import Source
 
 # A picture longer than this many times its short side is first cut to its middle part: resizing 1 x 60,000,000 pixels
 # to a short side of 256 would otherwise ask for terabytes.

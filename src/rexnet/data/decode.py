@@ -22,6 +22,9 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from rexnet.errors import BadImageError, TooManyPixelsError
+from rexnet.text import printable
+
 logger = logging.getLogger(__name__)
 
 BadImagePolicy = Literal["error", "skip"]
@@ -58,27 +61,6 @@ _EXIF_TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class BadImageError(ValueError):
-    """A file that holds no usable picture. `path` is the name as given ("" for bytes), `reason` one clause."""
-
-    def __init__(self, path: str | Path, reason: str):
-        self.path = os.fspath(path)
-        self.reason = reason
-        super().__init__(f"{printable(path) or 'the given data'} cannot be used as an image: {reason}")
-
-    def __reduce__(self):
-        return type(self), (self.path, self.reason)
-
-
-class TooManyPixelsError(BadImageError):
-    """A picture that is larger than whoever opens it allows."""
-
-
-def printable(path: str | Path) -> str:
-    """The path on one line: line breaks and bytes that are no text appear as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
 
 
 def open_image(

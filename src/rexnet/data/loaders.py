@@ -26,7 +26,7 @@ from rexnet.data.batch_reading import (
 )
 from rexnet.data.class_balance import balanced_draws
 from rexnet.data.decode import BadImagePolicy
-from rexnet.data.labelled_images import ImageSet
+from rexnet.data.image_set import ImageSet
 from rexnet.data.transforms import BatchMixer, TrainTransform, Views
 
 logger = logging.getLogger(__name__)

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from rexnet.data.batch_reading import CROP, ORDER, account
-from rexnet.data.decode import BadImageError, BadImagePolicy
-from rexnet.data.labelled_images import ImageSet
+from rexnet.data.decode import BadImagePolicy
+from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch
-from rexnet.data.parallel import in_parallel
 from rexnet.data.transforms import Preprocess
+from rexnet.errors import BadImageError
+from rexnet.processes import in_parallel
 
 _CHUNK = 500
 

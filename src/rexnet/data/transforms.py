@@ -17,10 +17,10 @@ from PIL import Image
 
 from rexnet.data.crops import CropInterpolation, RandomPaddedCrop, RandomResizedCrop, limit_aspect
 from rexnet.data.erasing import ErasingMode, RandomErasing
-from rexnet.data.labelled_images import Source
-from rexnet.data.option_checks import OptionError, require
+from rexnet.data.image_set import Source
 from rexnet.data.policies import Picture, as_array, on_arrays
 from rexnet.data.views import View, Views
+from rexnet.errors import OptionError, require
 from rexnet.models.published import IMAGENET_MEAN, IMAGENET_STD
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]

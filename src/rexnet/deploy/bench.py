@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from rexnet.data.option_checks import OptionError, require
-from rexnet.data.output_files import check_output_file, write_whole
-from rexnet.deploy.backends import PRECISIONS, Backend, Engine, Network, Precision
 from rexnet.deploy.bench_figure import draw_bench
 from rexnet.deploy.bench_subjects import Subject, find_subject
-from rexnet.deploy.latency import interleaved_ms, spread_of
-from rexnet.deploy.machine import describe_machine, peak_mib_of_process
+from rexnet.engines.backends import PRECISIONS, Backend, Engine, Network, Precision
+from rexnet.engines.machine import describe_machine, peak_mib_of_process
+from rexnet.engines.timing import interleaved_ms, spread_of
+from rexnet.errors import OptionError, require
+from rexnet.files import check_output_file, write_whole
 from rexnet.models.cost import Cost, measure_cost
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rexnet.data.figure_files import write_figure
+from rexnet.files import write_figure
 
 if TYPE_CHECKING:  # which draws with this module
     from rexnet.deploy.bench import BenchRow

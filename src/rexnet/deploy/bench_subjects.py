@@ -9,9 +9,9 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from rexnet.data.graph_files import traced
-from rexnet.deploy.backends import FILE_BACKENDS, Backend, Engine, Network, open_graph, open_network
 from rexnet.deploy.exported_file import read_exported
+from rexnet.engines.backends import FILE_BACKENDS, Backend, Engine, Network, open_graph, open_network
+from rexnet.engines.graph_files import traced
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import create_model, means_model_folder
 from rexnet.training.checkpoint import load

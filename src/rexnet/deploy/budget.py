@@ -9,11 +9,11 @@ from typing import Literal
 
 import torch
 
-from rexnet.data.option_checks import require
-from rexnet.deploy.backends import PRECISIONS, Backend, Engine, Precision, open_network
-from rexnet.deploy.latency import interleaved_ms, spread_of
-from rexnet.deploy.machine import peak_mib_of_process
 from rexnet.deploy.width_search import Candidate, Limits, Measure, Measured, Search
+from rexnet.engines.backends import PRECISIONS, Backend, Engine, Precision, open_network
+from rexnet.engines.machine import peak_mib_of_process
+from rexnet.engines.timing import interleaved_ms, spread_of
+from rexnet.errors import require
 from rexnet.models.variants import FAMILIES, create_model
 
 logger = logging.getLogger(__name__)

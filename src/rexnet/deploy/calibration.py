@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rexnet.data.decode import BadImagePolicy, find_images, printable
-from rexnet.data.drawn_splits import fingerprint
-from rexnet.data.image_sets import load_labelled_images
-from rexnet.data.labelled_images import FileImages, ImageSet
+from rexnet.data.datasets.folder import load_labelled_images
+from rexnet.data.datasets.named import stratified_split
+from rexnet.data.decode import BadImagePolicy, find_images
+from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.data.loaders import Batch, EvalBatches
 from rexnet.data.memory_batches import MemoryEvalBatches, decode
-from rexnet.data.named_sets import stratified_split
+from rexnet.data.splits import fingerprint
 from rexnet.data.transforms import Preprocess
-from rexnet.data.wording import plural
-from rexnet.deploy.backends import Network
+from rexnet.engines.backends import Network
+from rexnet.text import plural, printable
 from rexnet.training.checkpoint import TrainedRexNet
 
 LEAST_MEASURED = 20

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from rexnet.data.transforms import Preprocess
-from rexnet.deploy.backends import FILE_BACKENDS, Backend, Engine, Network, Precision, open_graph, open_network
 from rexnet.deploy.exported_file import read_exported
+from rexnet.engines.backends import FILE_BACKENDS, Backend, Engine, Network, Precision, open_graph, open_network
+from rexnet.errors import WeightsError
 from rexnet.models.rexnet import RexNet, RexNetConfig
-from rexnet.models.weights import WeightsError
 from rexnet.training.checkpoint import load
 
 _EXPORTED = (*FILE_BACKENDS, ".pt2")

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from rexnet._version import __version__
-from rexnet.data.output_files import write_whole
-from rexnet.data.parallel import usable_cpus
-from rexnet.data.picture_stream import in_order
-from rexnet.data.wording import plural, reason_of
-from rexnet.deploy.backends import PRECISIONS, Backend, Engine, Network, Precision
+from rexnet.data.image_stream import in_order
 from rexnet.deploy.classifier_files import Classifier
-from rexnet.deploy.latency import interleaved_ms
-from rexnet.deploy.machine import engine_versions, processor_name
+from rexnet.engines.backends import PRECISIONS, Backend, Engine, Network, Precision
+from rexnet.engines.machine import engine_versions, processor_name
+from rexnet.engines.timing import interleaved_ms
+from rexnet.files import write_whole
+from rexnet.processes import usable_cpus
+from rexnet.text import plural, reason_of
 
 logger = logging.getLogger(__name__)
 

@@ -11,22 +11,21 @@ from typing import Annotated, Any
 
 import tyro
 
-from rexnet.data.decode import printable
-from rexnet.data.graph_files import Format, choose_format
-from rexnet.data.option_checks import OptionError, require
-from rexnet.data.output_files import check_output_file, check_replaceable, made_aside
-from rexnet.data.sample_pictures import sample_pictures
+from rexnet.data.sample_images import sample_pictures
 from rexnet.data.transforms import Preprocess
-from rexnet.deploy.backends import CHANNEL_MULTIPLE
 from rexnet.deploy.exported_file import ExportedFile
 from rexnet.deploy.graph_check import TOLERANCE, largest_difference
 from rexnet.deploy.graph_writing import WRITERS, compared_px
-from rexnet.deploy.onnx_graph import Output
-from rexnet.models.folding import folded
-from rexnet.models.padding import padded
+from rexnet.engines.backends import CHANNEL_MULTIPLE
+from rexnet.engines.graph_files import Format, choose_format
+from rexnet.engines.onnx_graph import Output
+from rexnet.errors import OptionError, require
+from rexnet.files import check_output_file, check_replaceable, made_aside
+from rexnet.models.inference_form import folded, padded
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import create_model, means_model_folder
 from rexnet.models.weights import load_weights, read_weights
+from rexnet.text import printable
 from rexnet.training.checkpoint import unpack
 
 logger = logging.getLogger(__name__)

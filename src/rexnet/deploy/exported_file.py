@@ -7,11 +7,11 @@ from typing import Any, Literal, get_args
 import torch
 
 from rexnet._version import __version__
-from rexnet.data.graph_files import read_facts
 from rexnet.data.transforms import Preprocess
-from rexnet.deploy.onnx_graph import Output
+from rexnet.engines.graph_files import read_facts
+from rexnet.engines.onnx_graph import Output
+from rexnet.errors import WeightsError
 from rexnet.models.rexnet import RexNetConfig
-from rexnet.models.weights import WeightsError
 from rexnet.training import checkpoint
 
 FORMAT = 1

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from rexnet.data.labelled_images import ImageSet
+from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch
 from rexnet.data.memory_batches import CropAndFlip, MemoryEvalBatches, MemoryTrainBatches, Pixels, decode
 from rexnet.data.transforms import Preprocess

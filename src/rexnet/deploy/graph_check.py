@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from rexnet.data.graph_files import Run
 from rexnet.data.transforms import Preprocess
 from rexnet.deploy.exported_file import ExportedFile
-from rexnet.deploy.onnx_graph import Output
+from rexnet.engines.graph_files import Run
+from rexnet.engines.onnx_graph import Output
 from rexnet.models.rexnet import RexNet
 
 logger = logging.getLogger(__name__)

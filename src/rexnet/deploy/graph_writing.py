@@ -8,17 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from rexnet.data.graph_files import (
-    Format,
-    Run,
-    describe_archive,
-    run_graph,
-    write_graph,
-)
 from rexnet.deploy import vendor_formats
 from rexnet.deploy.exported_file import ExportedFile
 from rexnet.deploy.graph_check import OutputLayers
-from rexnet.deploy.onnx_graph import onnx_graph
+from rexnet.engines.graph_files import Format, Run, describe_archive, run_graph, write_graph
+from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.rexnet import RexNet
 
 STEP_PX = 32

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from rexnet.data.graph_files import import_engine, import_onnx
-from rexnet.deploy.onnx_graph import INPUT
+from rexnet.engines.graph_files import import_engine, import_onnx
+from rexnet.engines.onnx_graph import INPUT
 
 if TYPE_CHECKING:
     import onnx

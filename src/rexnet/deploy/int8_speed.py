@@ -7,9 +7,9 @@ from functools import partial
 
 from torch import Tensor
 
-from rexnet.deploy.backends import Engine, open_graph
 from rexnet.deploy.int8_graph import Int8Backend
-from rexnet.deploy.latency import interleaved_ms
+from rexnet.engines.backends import Engine, open_graph
+from rexnet.engines.timing import interleaved_ms
 
 ENGINE_NAMES: Mapping[Int8Backend, str] = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 

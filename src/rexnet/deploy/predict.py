@@ -7,13 +7,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rexnet.data.decode import BadImagePolicy, find_images, printable
-from rexnet.data.option_checks import require
-from rexnet.data.output_files import check_output_file
-from rexnet.data.text_tables import csv_text
-from rexnet.data.wording import plural
-from rexnet.deploy.backends import Backend, Precision
-from rexnet.deploy.runtime import Prediction, Predictor
+from rexnet.data.decode import BadImagePolicy, find_images
+from rexnet.deploy.predictor import Prediction, Predictor
+from rexnet.engines.backends import Backend, Precision
+from rexnet.errors import require
+from rexnet.files import check_output_file
+from rexnet.text import csv_text, plural, printable
 
 logger = logging.getLogger(__name__)
 

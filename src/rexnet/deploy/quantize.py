@@ -11,13 +11,8 @@ import tyro
 from torch import Tensor
 
 from rexnet.data.decode import BadImagePolicy
-from rexnet.data.graph_files import write_graph
-from rexnet.data.labelled_images import ImageSet
+from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import EvalBatches
-from rexnet.data.option_checks import require
-from rexnet.data.output_files import check_output_file, made_aside
-from rexnet.data.wording import plural
-from rexnet.deploy.backends import CHANNEL_MULTIPLE, Engine, Network, open_graph
 from rexnet.deploy.calibration import (
     Comparison,
     MeasuredBatches,
@@ -30,11 +25,15 @@ from rexnet.deploy.exported_file import ExportedFile
 from rexnet.deploy.fine_tuning import fine_tuned
 from rexnet.deploy.int8_graph import Int8Backend, int8_graph, int8_layers, with_float_layers
 from rexnet.deploy.int8_speed import Speed, measure_speed
-from rexnet.deploy.onnx_graph import onnx_graph
 from rexnet.deploy.sensitivity import most_sensitive_first
-from rexnet.models.folding import folded
-from rexnet.models.padding import padded
+from rexnet.engines.backends import CHANNEL_MULTIPLE, Engine, Network, open_graph
+from rexnet.engines.graph_files import write_graph
+from rexnet.engines.onnx_graph import onnx_graph
+from rexnet.errors import require
+from rexnet.files import check_output_file, made_aside
+from rexnet.models.inference_form import folded, padded
 from rexnet.models.rexnet import RexNet
+from rexnet.text import plural
 from rexnet.training import checkpoint
 from rexnet.training.checkpoint import TrainedRexNet
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from rexnet.deploy.backends import Engine, open_graph
 from rexnet.deploy.int8_graph import int8_layers, with_float_layers
+from rexnet.engines.backends import Engine, open_graph
 
 if TYPE_CHECKING:
     import onnx

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rexnet.data.graph_files import KEY, Run
+from rexnet.engines.graph_files import KEY, Run
 
 
 def write_executorch(layers: nn.Module, images: Tensor, path: Path) -> Run:

@@ -1,6 +1,6 @@
 """Object detection and instance segmentation: torchvision's detectors on our networks."""
 
-from rexnet.detection.detector_files import load_detector
+from rexnet.detection.checkpoints import load_detector
 from rexnet.detection.detectors import create_detector
 from rexnet.detection.runtime import ObjectPredictor
 

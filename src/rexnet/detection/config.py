@@ -7,8 +7,8 @@ import tyro
 
 from rexnet.data.boxes.transforms import DetectionAugmentConfig
 from rexnet.data.decode import BadImagePolicy
-from rexnet.data.option_checks import OptionError, require
 from rexnet.detection.detectors import Kind
+from rexnet.errors import OptionError, require
 from rexnet.training.config import OptimConfig, RunConfig, ScheduleConfig
 
 RecipeName = Literal["small", "1x", "2x", "3x"]

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import tyro
 
-from rexnet.data.boxes.shape_drawings import draw_shapes
-from rexnet.data.option_checks import require
+from rexnet.data.boxes.shapes import draw_shapes
+from rexnet.errors import require
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,13 @@ from typing import Any, Literal, get_args
 from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 
-from rexnet.detection.bodies import backbone_config, load_body
+from rexnet.detection.backbones import backbone_config, load_body
 from rexnet.detection.matching import match_in_parts
 from rexnet.detection.norms import accept_single_values
 from rexnet.detection.precision import keep_coordinates_float32
 from rexnet.detection.pyramid import Pyramid
-from rexnet.detection.region_pooling import pool_regions_fast
-from rexnet.detection.region_ranking import rank_regions_by_logits
+from rexnet.detection.roi_align import pool_regions_fast
+from rexnet.detection.rpn import rank_regions_by_logits
 from rexnet.detection.sparse_gradient import use_sparse_gradients
 from rexnet.detection.ssdlite import make_ssdlite
 from rexnet.models.rexnet import RexNetConfig

@@ -11,24 +11,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from rexnet.data.decode import printable
-from rexnet.data.graph_files import (
-    Format,
-    Run,
-    choose_format,
-    import_onnx,
-    run_graph,
-    traced,
-    write_graph,
-)
-from rexnet.data.option_checks import require
-from rexnet.data.output_files import check_output_file, check_replaceable, made_aside
-from rexnet.data.sample_pictures import sample_pictures
-from rexnet.detection.detector_files import TrainedDetector, detector_config
+from rexnet.data.sample_images import sample_pictures
+from rexnet.detection.checkpoints import TrainedDetector, detector_config
 from rexnet.detection.exported_detectors import facts_of, output_names
 from rexnet.detection.graph_check import Agreement, compare
-from rexnet.detection.graph_form import GraphForm, resized_by_whole_numbers
+from rexnet.detection.onnx_form import GraphForm, resized_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
+from rexnet.engines.graph_files import Format, Run, choose_format, import_onnx, run_graph, traced, write_graph
+from rexnet.errors import require
+from rexnet.files import check_output_file, check_replaceable, made_aside
+from rexnet.text import printable
 
 logger = logging.getLogger(__name__)
 

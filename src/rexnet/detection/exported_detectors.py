@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from rexnet._version import __version__
-from rexnet.data.graph_files import read_facts, run_graph
-from rexnet.detection.detector_files import TASK, TrainedDetector, detector_config
+from rexnet.detection.checkpoints import TASK, TrainedDetector, detector_config
 from rexnet.detection.detectors import DetectorConfig
-from rexnet.models.weights import WeightsError
+from rexnet.engines.graph_files import read_facts, run_graph
+from rexnet.errors import WeightsError
 
 FORMAT = 1
 ENDINGS = (".onnx", ".xml")

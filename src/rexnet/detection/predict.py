@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import tyro
 
 from rexnet.data.decode import BadImagePolicy, find_images
-from rexnet.data.option_checks import require
-from rexnet.data.output_files import write_whole
 from rexnet.detection.evaluation import to_coco_rows
-from rexnet.detection.pictures import draw_detections
+from rexnet.detection.plot import draw_detections
 from rexnet.detection.runtime import Detections, ObjectPredictor
+from rexnet.errors import require
+from rexnet.files import write_whole
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from rexnet.detection.bodies import narrow_body
+from rexnet.detection.backbones import narrow_body
 from rexnet.models.rexnet import RexNetConfig
 
 STRIDES = (4, 8, 16, 32)

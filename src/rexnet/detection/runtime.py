@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rexnet.data.decode import BadImageError, BadImagePolicy
-from rexnet.data.parallel import usable_cpus
-from rexnet.data.picture_stream import Pictures, each_picture, in_chunks, in_order, picture_reader
-from rexnet.detection.detector_files import TrainedDetector, detector_config, load_detector
+from rexnet.data.decode import BadImagePolicy
+from rexnet.data.image_stream import Pictures, each_picture, in_chunks, in_order, picture_reader
+from rexnet.detection.checkpoints import TrainedDetector, detector_config, load_detector
 from rexnet.detection.exported_detectors import ENDINGS, DetectorGraph, load_exported
+from rexnet.errors import BadImageError
+from rexnet.processes import usable_cpus
 from rexnet.training.distributed import choose_device
 
 _MOST_OBLONG = 30

@@ -9,7 +9,7 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead
 from torchvision.ops import Conv2dNormActivation
 
-from rexnet.detection.bodies import expanded_body
+from rexnet.detection.backbones import expanded_body
 from rexnet.models.rexnet import RexNetConfig
 
 EXTRA_CHANNELS = (512, 256, 256, 128)

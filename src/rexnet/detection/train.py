@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from rexnet.data.boxes.coco import CocoImages, CocoSets, load_coco_sets, refuse_missing_files
 from rexnet.data.boxes.loaders import DetectionBatch, EvalDetectionBatches, TrainDetectionBatches
 from rexnet.data.boxes.transforms import DetectionTransform
-from rexnet.data.decode import printable
+from rexnet.detection.checkpoints import pack
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig
-from rexnet.detection.detector_files import pack
 from rexnet.detection.detectors import create_detector
 from rexnet.detection.evaluation import check_ground_truth, evaluate_detector, require_evaluator
 from rexnet.detection.norms import prepare_norms
 from rexnet.detection.warm_start import is_detector_file, load_detector_weights
 from rexnet.models.hub import is_model_folder
+from rexnet.text import printable
 from rexnet.training.classify import choose_workers
 from rexnet.training.distributed import World, joined
 from rexnet.training.loop import Task, choose_autocast, fit

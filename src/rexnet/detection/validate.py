@@ -10,12 +10,13 @@ import tyro
 
 from rexnet.data.boxes.coco import CocoImages, find_annotation_files, load_coco_images, refuse_missing_files
 from rexnet.data.boxes.loaders import EvalDetectionBatches
-from rexnet.data.decode import BadImagePolicy, printable
-from rexnet.data.option_checks import require
-from rexnet.data.output_files import check_output_file, write_whole
-from rexnet.detection.detector_files import TrainedDetector, load_detector
+from rexnet.data.decode import BadImagePolicy
+from rexnet.detection.checkpoints import TrainedDetector, load_detector
 from rexnet.detection.evaluation import evaluate_detector, require_evaluator
-from rexnet.detection.pictures import draw_precision_recall
+from rexnet.detection.plot import draw_precision_recall
+from rexnet.errors import require
+from rexnet.files import check_output_file, write_whole
+from rexnet.text import printable
 from rexnet.training.classify import choose_workers
 from rexnet.training.config import Amp
 from rexnet.training.distributed import joined

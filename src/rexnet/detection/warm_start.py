@@ -5,9 +5,10 @@ from typing import Any
 
 from torch import nn
 
-from rexnet.detection.detector_files import TASK, detector_config
+from rexnet.detection.checkpoints import TASK, detector_config
 from rexnet.detection.detectors import DetectorConfig
-from rexnet.models.weights import CHECKPOINT_FORMAT, WeightsError, read_checkpoint_file
+from rexnet.errors import WeightsError
+from rexnet.models.weights import CHECKPOINT_FORMAT, read_checkpoint_file
 
 logger = logging.getLogger(__name__)
 

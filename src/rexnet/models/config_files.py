@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
+from rexnet.errors import WeightsError
 from rexnet.models.rexnet import RexNetConfig
-from rexnet.models.weight_files import WeightsError, read_checkpoint_file
+from rexnet.models.weight_files import read_checkpoint_file
 
 _JSON, _CHECKPOINTS = ".json", (".pt", ".safetensors")
 

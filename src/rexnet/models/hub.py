@@ -6,7 +6,7 @@ import re
 from os import PathLike
 from pathlib import Path
 
-from rexnet.models.weight_errors import WeightsError
+from rexnet.errors import WeightsError
 
 logger = logging.getLogger(__name__)
 

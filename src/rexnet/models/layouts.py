@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from rexnet.errors import WeightsError
 from rexnet.models.blocks import BlockSpec
 from rexnet.models.rexnet import RexNetConfig
-from rexnet.models.weight_files import WeightsError
 
 _BLOCK_WEIGHT = re.compile(r"features\.(\d+)\.out\.(\d+)\.weight")
 _SE_WEIGHT = re.compile(r"features\.(\d+)\.out\.\d+\.fc\.0\.weight")

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import torch
 
+from rexnet.errors import WeightsError
 from rexnet.models.hub import download
-from rexnet.models.weight_errors import WeightsError
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from rexnet.models.weight_files import WeightsError
+from rexnet.errors import WeightsError
 
 # The official stem is three layers of `features` (convolution, norm, activation); blocks follow, one layer each.
 _STEM_LAYERS = 3

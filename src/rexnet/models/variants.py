@@ -4,12 +4,12 @@ import os
 import re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from itertools import accumulate, repeat
 from math import ceil
 from os import PathLike
 from typing import Any, TypedDict, Unpack
 
 from rexnet.models.blocks import BlockSpec, NormConfig
-from rexnet.models.channels import linear_channels, round_to_multiple
 from rexnet.models.config_files import is_config_file, read_config
 from rexnet.models.hub import is_model_folder
 from rexnet.models.rexnet import RexNet, RexNetConfig
@@ -65,6 +65,29 @@ FAMILIES = {
         narrow_penultimate=False,
     ),
 }
+
+
+def round_to_multiple(channels: float, divisor: int) -> int:
+    """Nearest multiple of `divisor` that is at least `divisor` and at most 10 % below `channels`.
+
+    Source: MobileNet's rule as used by ReXNet-lite and timm's rexnetr.
+    """
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def linear_channels(
+    *, first: float, growth: float, depth: int, growth_steps: int, width: float, divisor: int = 1
+) -> list[int]:
+    """Output channels of `depth` blocks on the line from `first` by `growth / growth_steps` a block, times `width`.
+
+    Below width 1.0 the first block keeps its width. Source: paper section 4.2; clovaai/rexnet rexnetv1.py divides
+    the growth by the number of blocks, rexnetv1_lite.py by one less and rounds to a multiple of 8.
+    """
+    start = first / width if width < 1.0 else first
+    # Adding the step block after block, as the official code does, decides the ties of round().
+    line = accumulate(repeat(growth / growth_steps, depth - 1), initial=start)
+    return [round_to_multiple(round(channels * width), divisor) for channels in line]
 
 
 def _by_stage(values: tuple, blocks: tuple[int, ...]) -> list:

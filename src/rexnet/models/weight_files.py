@@ -14,14 +14,12 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from rexnet.errors import DamagedFileError, WeightsError
 from rexnet.models.hub import weights_path
-from rexnet.models.weight_errors import DamagedFileError, WeightsError
 
 __all__ = [
     "CHECKPOINT_FORMAT",
     "SUFFIXES",
-    "DamagedFileError",
-    "WeightsError",
     "extract_state_dict",
     "read_checkpoint_file",
 ]

@@ -11,16 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from rexnet.errors import WeightsError
 from rexnet.models.layouts import Layout, describe_layout, find_variant, layout_of
 from rexnet.models.published import PUBLISHED, PublishedWeights, download_weights, published_for
 from rexnet.models.timm_keys import has_timm_keys, native_to_timm, timm_to_native
-from rexnet.models.weight_files import (
-    CHECKPOINT_FORMAT,
-    SUFFIXES,
-    WeightsError,
-    extract_state_dict,
-    read_checkpoint_file,
-)
+from rexnet.models.weight_files import CHECKPOINT_FORMAT, SUFFIXES, extract_state_dict, read_checkpoint_file
 
 if TYPE_CHECKING:
     from rexnet.models.rexnet import RexNet
@@ -32,7 +27,6 @@ __all__ = [
     "LoadReport",
     "PublishedWeights",
     "Weights",
-    "WeightsError",
     "download_weights",
     "extract_state_dict",
     "load_weights",

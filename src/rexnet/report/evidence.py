@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rexnet.data.decode import printable
-from rexnet.data.image_sets import load_image_sets, load_labelled_images
-from rexnet.data.labelled_images import ImageSet
-from rexnet.data.wording import plural
+from rexnet.data.datasets.folder import load_image_sets, load_labelled_images
+from rexnet.data.image_set import ImageSet
 from rexnet.models.cost import Cost, measure_cost
-from rexnet.report.gradcam import grad_cam, map_cells
-from rexnet.report.pictures import Picture, heat_picture, thumbnail
+from rexnet.models.gradcam import grad_cam, map_cells
+from rexnet.report.images import Picture, heat_picture, thumbnail
 from rexnet.report.predictions import Predictions, predict_set
 from rexnet.report.run_record import RunRecord
+from rexnet.text import plural, printable
 from rexnet.training import checkpoint
 from rexnet.training.checkpoint import TrainedRexNet
 from rexnet.training.classify import choose_workers

@@ -3,7 +3,7 @@
 from html import escape
 from typing import final
 
-from rexnet.data.decode import printable
+from rexnet.text import printable
 
 _WITHOUT_END = frozenset({"meta", "link", "img", "wbr"})
 

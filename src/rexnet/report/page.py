@@ -6,12 +6,12 @@ from importlib.resources import files
 from typing import Any
 
 from rexnet._version import __version__
-from rexnet.data.wording import plural
 from rexnet.report.evidence import Evidence
 from rexnet.report.line_chart import Line, line_chart
 from rexnet.report.markup import Markup, join, tag
 from rexnet.report.run_record import RunRecord, changed_between, percent
 from rexnet.report.sections import duration, evidence_sections, table, time_section
+from rexnet.text import plural
 from rexnet.training.config import GOAL_NAMES, Goal
 
 _COLOURS = 8

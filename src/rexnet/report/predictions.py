@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rexnet.data.labelled_images import ImageSet
+from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import EvalBatches
 from rexnet.data.transforms import Preprocess
 from rexnet.training.evaluation import ClassCounts

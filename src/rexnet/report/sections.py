@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePath
 
 from rexnet.report.evidence import Evidence, Specimen
+from rexnet.report.images import Picture
 from rexnet.report.markup import Markup, join, tag
-from rexnet.report.pictures import Picture
 from rexnet.report.predictions import ClassFigures, Predictions
 from rexnet.report.run_record import RunRecord, percent
 

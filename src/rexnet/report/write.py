@@ -7,8 +7,8 @@ from typing import Annotated
 import torch
 import tyro
 
-from rexnet.data.option_checks import require
-from rexnet.data.output_files import check_output_file, write_whole
+from rexnet.errors import require
+from rexnet.files import check_output_file, write_whole
 from rexnet.report.evidence import gather_evidence
 from rexnet.report.page import render_page
 from rexnet.report.run_record import read_records

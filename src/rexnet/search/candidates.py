@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from rexnet.data.class_balance import draw_shots
-from rexnet.data.image_sets import ImageSets, load_image_sets
+from rexnet.data.datasets.folder import ImageSets, load_image_sets
 from rexnet.data.memory_batches import MemoryEvalBatches, MemoryTrainBatches, Pixels, decode
-from rexnet.models.folding import folded
-from rexnet.models.layer_ranks import measure_layers
+from rexnet.models.inference_form import folded
 from rexnet.models.rexnet import RexNet
+from rexnet.ranks.layer_ranks import measure_layers
 from rexnet.search.config import ImageOptions, SearchConfig
 from rexnet.training.classify import classification_task
 from rexnet.training.distributed import World

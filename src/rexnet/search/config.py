@@ -9,8 +9,8 @@ import tyro
 
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.memory_batches import CropAndFlip
-from rexnet.data.option_checks import require
 from rexnet.data.transforms import AugmentConfig, Preprocess
+from rexnet.errors import require
 from rexnet.search.published import Constraint
 from rexnet.search.space import Space
 from rexnet.training.config import Amp, OptimConfig, RunConfig, ScheduleConfig, TrainConfig

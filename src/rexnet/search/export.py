@@ -6,8 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from rexnet.data.option_checks import OptionError, require
-from rexnet.data.output_files import check_output_file, write_whole
+from rexnet.errors import OptionError, require
+from rexnet.files import check_output_file, write_whole
 from rexnet.models.config_files import config_text
 from rexnet.models.rexnet import RexNetConfig
 from rexnet.search.config import EngineOptions, SearchConfig

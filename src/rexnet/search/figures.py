@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rexnet.data.figure_files import write_figure
+from rexnet.files import write_figure
 from rexnet.search.analysis import Estimate, Group
 
 COLOURS = {"top": "#1f77b4", "middle": "#777777", "bottom": "#d62728"}

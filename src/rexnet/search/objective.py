@@ -8,10 +8,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, final
 
+from rexnet.errors import NonFiniteError
 from rexnet.search.candidates import CandidateTrainer
 from rexnet.search.results import Candidate, candidates_of
 from rexnet.search.storage import known_experiments, require_optuna
-from rexnet.training.discarded_steps import NonFiniteError
 
 if TYPE_CHECKING:
     import optuna

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from rexnet.data.output_files import write_whole
-from rexnet.data.text_tables import csv_text, markdown_text
-from rexnet.data.wording import plural
+from rexnet.files import write_whole
 from rexnet.search.analysis import FEWEST_IN_GROUPS, Group, compare, drawn, groups, nearer_to_a_line, predictors
 from rexnet.search.config import EngineOptions, SearchConfig
 from rexnet.search.figures import draw_budgets, draw_groups, draw_predictors
@@ -29,6 +27,7 @@ from rexnet.search.tables import (
     predictors_table,
 )
 from rexnet.search.trend import fit_line
+from rexnet.text import csv_text, markdown_text, plural
 
 if TYPE_CHECKING:
     import optuna

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rexnet.data.output_files import check_output_folder
-from rexnet.data.wording import plural
+from rexnet.files import check_output_folder
 from rexnet.search.candidates import CandidateTrainer, SearchData
 from rexnet.search.config import SearchConfig
 from rexnet.search.objective import Objective
@@ -29,6 +28,7 @@ from rexnet.search.storage import (
     saved_settings,
     settings_of,
 )
+from rexnet.text import plural
 from rexnet.training.distributed import joined
 from rexnet.training.interruption import Stopped
 from rexnet.training.memory import keep_freed_memory

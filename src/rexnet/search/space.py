@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from math import ceil, exp, inf, log, sqrt
 from typing import NamedTuple
 
-from rexnet.data.option_checks import OptionError, require
+from rexnet.errors import OptionError, require
 from rexnet.models.blocks import BlockSpec
 from rexnet.models.rexnet import RexNetConfig
 from rexnet.search.shape import Shape, Trial, suggest_shape

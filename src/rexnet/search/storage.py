@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rexnet.data.decode import printable
-from rexnet.data.option_checks import OptionError, require
+from rexnet.errors import OptionError, require
 from rexnet.search.config import DIRECTIONS, EngineOptions, SearchConfig
+from rexnet.text import printable
 from rexnet.training.saved_config import config_from_dict, config_to_dict
 
 if TYPE_CHECKING:

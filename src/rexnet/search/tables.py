@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from rexnet.data.wording import plural
 from rexnet.search.analysis import Comparison, Estimate, Group, Spread, agreement, drawn, groups
 from rexnet.search.config import Objective, SearchConfig, told
 from rexnet.search.published import Search
 from rexnet.search.results import Candidate, best_first
 from rexnet.search.space import Space
 from rexnet.search.trend import fit_line
+from rexnet.text import plural
 
 if TYPE_CHECKING:
     import optuna

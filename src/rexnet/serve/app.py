@@ -14,12 +14,12 @@ from starlette.responses import Response
 from rexnet._version import __version__
 from rexnet.serve import docs_page, explain_routes, page_routes, predict_routes, protocol_routes
 from rexnet.serve.config import ServeConfig
-from rexnet.serve.gate import Gate
+from rexnet.serve.http_errors import Refusal, refused, reply, shown
 from rexnet.serve.metrics import CONTENT_TYPE, Metrics
+from rexnet.serve.model_registry import Shelf, open_shelf
 from rexnet.serve.observation import Observation
-from rexnet.serve.refusals import Refusal, refused, reply, shown
 from rexnet.serve.reloading import keep_fresh
-from rexnet.serve.shelf import Shelf, open_shelf
+from rexnet.serve.request_limits import Gate
 
 logger = logging.getLogger(__name__)
 

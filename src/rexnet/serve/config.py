@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rexnet.data.option_checks import OptionError, require
-from rexnet.data.parallel import usable_cpus
-from rexnet.data.wording import reason_of
-from rexnet.deploy.backends import Backend, Precision
+from rexnet.engines.backends import Backend, Precision
+from rexnet.errors import OptionError, require
+from rexnet.processes import usable_cpus
+from rexnet.text import reason_of
 
 
 @dataclass(frozen=True, kw_only=True)

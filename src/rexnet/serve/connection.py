@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from rexnet.serve.refusals import busy, refused
+from rexnet.serve.http_errors import busy, refused
 
 _OVERHEAD_BYTES = 2**19
 """Of headers, and of what marks chunks of a body, beyond eight times that body."""

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from rexnet.data.crops import middle
 from rexnet.data.transforms import Preprocess
-from rexnet.report.gradcam import grad_cam
-from rexnet.serve.refusals import shown
+from rexnet.models.gradcam import grad_cam
+from rexnet.serve.http_errors import shown
 from rexnet.training.checkpoint import TrainedRexNet
 
 MAX_HEAT_PX = 64

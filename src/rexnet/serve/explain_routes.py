@@ -7,11 +7,11 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from rexnet.serve.api_schema import IMAGE_FORM, answers
 from rexnet.serve.explain import Explainer
+from rexnet.serve.http_errors import Refusal, reply
+from rexnet.serve.images import open_sent
+from rexnet.serve.model_registry import Shelf
 from rexnet.serve.multipart import image_parts
-from rexnet.serve.pictures import open_sent
 from rexnet.serve.predict_routes import ModelName, check_options
-from rexnet.serve.refusals import Refusal, reply
-from rexnet.serve.shelf import Shelf
 
 router = APIRouter(tags=["pictures"])
 

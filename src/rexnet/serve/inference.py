@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from starlette.responses import Response
 
-from rexnet.serve.refusals import Refusal, reply, shown
+from rexnet.serve.http_errors import Refusal, reply, shown
 from rexnet.serve.tensors import OutputTensor, TensorSpec, checked_shape, from_bytes, from_json
 
 LENGTH_HEADER = "inference-header-content-length"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rexnet.data.option_checks import OptionError
+from rexnet.errors import OptionError
 from rexnet.models.hub import PREFIX, is_model_folder, weights_path
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

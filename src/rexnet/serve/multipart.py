@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from python_multipart.multipart import parse_options_header
 
-from rexnet.serve.refusals import Refusal, shown
+from rexnet.serve.http_errors import Refusal, shown
 
 _HEADER_BYTES = 4096
 

@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 
 from rexnet.detection.predict import DetectPredictConfig
-from rexnet.serve.mask_runs import run_lengths
-from rexnet.serve.shelf import Answer
+from rexnet.serve.model_registry import Answer
+from rexnet.serve.rle import run_lengths
 
 MIN_SCORE = DetectPredictConfig.min_score
 

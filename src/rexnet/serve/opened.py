@@ -14,16 +14,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rexnet.data.decode import BadImageError
-from rexnet.data.graph_files import read_facts
-from rexnet.deploy.backends import FILE_BACKENDS
-from rexnet.deploy.runtime import Predictor
-from rexnet.detection.detector_files import TASK, TrainedDetector, unpack
+from rexnet.deploy.predictor import Predictor
+from rexnet.detection.checkpoints import TASK, TrainedDetector, unpack
 from rexnet.detection.runtime import Detections, ObjectPredictor
+from rexnet.engines.backends import FILE_BACKENDS
+from rexnet.engines.graph_files import read_facts
+from rexnet.errors import BadImageError
 from rexnet.serve.batching import Batcher
 from rexnet.serve.config import ServeConfig
 from rexnet.serve.explain import Explainer
-from rexnet.serve.refusals import Refusal
+from rexnet.serve.http_errors import Refusal
 from rexnet.training import checkpoint
 from rexnet.training.checkpoint import TrainedRexNet
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from rexnet.serve.refusals import Refusal, shown
+from rexnet.serve.http_errors import Refusal, shown
 
 _KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _INDEX = "index.html"

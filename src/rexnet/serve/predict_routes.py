@@ -8,11 +8,11 @@ from torch import Tensor
 
 from rexnet.deploy.predict import PredictConfig
 from rexnet.serve.api_schema import IMAGE_FORM, answers
+from rexnet.serve.http_errors import Refusal, reply, shown
+from rexnet.serve.model_registry import Answer, Shelf
 from rexnet.serve.multipart import Part, image_parts
 from rexnet.serve.objects import MIN_SCORE, described_objects
 from rexnet.serve.opened import OpenModel
-from rexnet.serve.refusals import Refusal, reply, shown
-from rexnet.serve.shelf import Answer, Shelf
 
 router = APIRouter(tags=["pictures"])
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from rexnet._version import __version__
 from rexnet.serve.api_schema import INFERENCE, answers
+from rexnet.serve.http_errors import Refusal, reply, shown
 from rexnet.serve.inference import LENGTH_HEADER, InferenceRequest, WantedOutput, read_request, write_answer
+from rexnet.serve.model_registry import Answer, Model, Shelf
 from rexnet.serve.objects import MIN_SCORE, upright_boxes
 from rexnet.serve.opened import OpenModel
-from rexnet.serve.refusals import Refusal, reply, shown
-from rexnet.serve.shelf import Answer, Model, Shelf
 from rexnet.serve.tensors import OutputTensor, TensorSpec
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])

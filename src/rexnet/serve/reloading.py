@@ -4,11 +4,11 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
-from rexnet.data.decode import printable
 from rexnet.serve.config import ServeConfig
 from rexnet.serve.metrics import Metrics
+from rexnet.serve.model_registry import Model, Shelf
 from rexnet.serve.opened import Identity, identity, open_model
-from rexnet.serve.shelf import Model, Shelf
+from rexnet.text import printable
 
 logger = logging.getLogger(__name__)
 

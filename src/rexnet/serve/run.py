@@ -13,13 +13,13 @@ from typing import Any
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from rexnet.data.option_checks import OptionError
-from rexnet.data.wording import reason_of
+from rexnet.errors import OptionError
 from rexnet.serve.app import create_app
 from rexnet.serve.config import ServeConfig
 from rexnet.serve.connection import ImpatientProtocol, Settings
 from rexnet.serve.metrics import Metrics
-from rexnet.serve.shelf import open_shelf
+from rexnet.serve.model_registry import open_shelf
+from rexnet.text import reason_of
 
 logger = logging.getLogger(__name__)
 

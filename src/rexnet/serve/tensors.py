@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rexnet.serve.refusals import Refusal, shown
+from rexnet.serve.http_errors import Refusal, shown
 
 DTYPES = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 

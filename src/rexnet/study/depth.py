@@ -6,7 +6,7 @@ Neither depth, widths nor weights of v1 are published: all of that is our choice
 
 from dataclasses import dataclass
 
-from rexnet.data.option_checks import require
+from rexnet.errors import require
 from rexnet.study.figures import draw_depth
 from rexnet.study.jobs import Workers
 from rexnet.study.networks import ACTIVATIONS, Placement, deep_name

@@ -14,10 +14,9 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import tyro
 
-from rexnet.data.image_sets import load_image_sets
-from rexnet.data.option_checks import require
-from rexnet.data.output_files import write_whole
-from rexnet.data.text_tables import csv_text
+from rexnet.data.datasets.folder import load_image_sets
+from rexnet.errors import require
+from rexnet.files import write_whole
 from rexnet.models.config_files import config_text
 from rexnet.models.cost import measure_cost
 from rexnet.models.rexnet import RexNet, RexNetConfig
@@ -27,6 +26,7 @@ from rexnet.study.network_run import evenly_spread, read_batches
 from rexnet.study.run import make_folder
 from rexnet.study.spectra import BATCH, final_features, spectrum_of, take_statistics
 from rexnet.study.tables import append_rows, open_table, read_table
+from rexnet.text import csv_text
 from rexnet.training import checkpoint
 from rexnet.training.classify import train
 from rexnet.training.config import TrainConfig

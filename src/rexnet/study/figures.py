@@ -6,8 +6,8 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from rexnet.data.figure_files import write_figure
-from rexnet.models.layer_ranks import Layer
+from rexnet.files import write_figure
+from rexnet.ranks.layer_ranks import Layer
 from rexnet.study.published import PUBLISHED, PUBLISHED_SPECTRA
 from rexnet.study.summary import Cell
 

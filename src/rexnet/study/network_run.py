@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rexnet.data.datasets.named import is_named_set, load_named_set
 from rexnet.data.decode import find_images
-from rexnet.data.labelled_images import FileImages, ImageSet
+from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.data.loaders import EvalBatches
-from rexnet.data.named_sets import is_named_set, load_named_set
-from rexnet.data.output_files import write_whole
-from rexnet.data.text_tables import csv_text
 from rexnet.data.transforms import Preprocess
-from rexnet.models.layer_ranks import Layer, measure_layers
+from rexnet.files import write_whole
 from rexnet.models.variants import create_model, means_model_folder
+from rexnet.ranks.layer_ranks import Layer, measure_layers
 from rexnet.study.figures import draw_layers
 from rexnet.study.networks import call_factory
 from rexnet.study.principles.rewriting import rewrite
+from rexnet.text import csv_text
 from rexnet.training import checkpoint
 from rexnet.training.distributed import choose_device
 

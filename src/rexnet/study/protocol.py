@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from rexnet.data.option_checks import require
+from rexnet.errors import require
 from rexnet.study.networks import (
     ACTIVATIONS,
     BLOCKS,

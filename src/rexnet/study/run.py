@@ -5,8 +5,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rexnet.data.option_checks import require
-from rexnet.data.output_files import check_output_folder, write_whole
+from rexnet.errors import require
+from rexnet.files import check_output_folder, write_whole
 from rexnet.study.figures import draw_study
 from rexnet.study.jobs import Backend, Workers
 from rexnet.study.network_run import NetworkOptions

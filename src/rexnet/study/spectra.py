@@ -14,11 +14,11 @@ import tyro
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from rexnet.data.option_checks import require
-from rexnet.data.output_files import write_whole
 from rexnet.data.transforms import Preprocess
-from rexnet.models.rank import effective_rank, nuclear_norm, singular_values, stable_rank
+from rexnet.errors import require
+from rexnet.files import write_whole
 from rexnet.models.rexnet import RexNet
+from rexnet.ranks.matrix_rank import effective_rank, nuclear_norm, singular_values, stable_rank
 from rexnet.study.figures import draw_spectra
 from rexnet.study.network_run import NetworkOptions, find_study_images, holds_weights, load_network, read_batches
 from rexnet.study.run import make_folder

@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from rexnet.models.rank import count_rank, effective_rank, nuclear_norm, numerical_rank, singular_values, stable_rank
+from rexnet.ranks.matrix_rank import (
+    count_rank,
+    effective_rank,
+    nuclear_norm,
+    numerical_rank,
+    singular_values,
+    stable_rank,
+)
 from rexnet.study.jobs import Workers, in_order
 from rexnet.study.networks import find_block, generator_for
 from rexnet.study.protocol import Protocol, outputs

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rexnet.data.decode import printable
-from rexnet.data.output_files import write_whole
-from rexnet.data.text_tables import csv_text
+from rexnet.files import write_whole
+from rexnet.text import csv_text, printable
 
 logger = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from rexnet._version import __version__
-from rexnet.data.drawn_splits import DrawnSplit
-from rexnet.data.output_files import write_whole
+from rexnet.data.splits import DrawnSplit
 from rexnet.data.transforms import Preprocess
+from rexnet.errors import DamagedFileError, WeightsError
+from rexnet.files import write_whole
 from rexnet.models.rexnet import RexNet, RexNetConfig
-from rexnet.models.weight_files import DamagedFileError
-from rexnet.models.weights import CHECKPOINT_FORMAT, WeightsError, read_checkpoint_file
+from rexnet.models.weights import CHECKPOINT_FORMAT, read_checkpoint_file
 from rexnet.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rexnet.data.class_balance import class_weights
-from rexnet.data.decode import printable
-from rexnet.data.image_sets import ImageSets, load_image_sets
+from rexnet.data.datasets.folder import ImageSets, load_image_sets
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
-from rexnet.data.option_checks import OptionError
 from rexnet.data.transforms import TrainTransform, batch_mixer
+from rexnet.errors import OptionError
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import create_model
 from rexnet.models.weights import load_weights, read_weights
+from rexnet.text import printable
 from rexnet.training import checkpoint
 from rexnet.training.config import NetworkConfig, TrainConfig
 from rexnet.training.distributed import World, joined

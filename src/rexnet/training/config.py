@@ -7,8 +7,8 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from rexnet.data.decode import BadImagePolicy
-from rexnet.data.option_checks import require
 from rexnet.data.transforms import AugmentConfig, Interpolation, Preprocess
+from rexnet.errors import require
 from rexnet.training.freezing import TransferConfig
 
 RecipeName = Literal["auto", "imagenet", "small-image", "finetune", "scratch"]

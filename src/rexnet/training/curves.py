@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from rexnet.data.output_files import write_whole
+from rexnet.files import write_whole
 
 
 def draw_curves(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:

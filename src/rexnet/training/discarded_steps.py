@@ -3,6 +3,7 @@
 import json
 import logging
 
+from rexnet.errors import NonFiniteError
 from rexnet.training.distributed import World
 from rexnet.training.run_folder import DISCARDED, RunFolder
 
@@ -10,10 +11,6 @@ logger = logging.getLogger(__name__)
 
 MAX_DISCARDED_STEPS = 10
 """Of one epoch; one more ends the run, and so does an epoch that has no other steps."""
-
-
-class NonFiniteError(ValueError):
-    """Too many losses or gradients that are infinite or not a number, none of which reached the weights."""
 
 
 def note_discarded(

@@ -11,7 +11,8 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from rexnet.data.parallel import dead_worker
+from rexnet.errors import LostProcessError
+from rexnet.processes import dead_worker
 from rexnet.training.interruption import StopRequest
 
 Item = TypeVar("Item")
@@ -131,10 +132,6 @@ def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[Wor
             yield world
         finally:
             torch.distributed.destroy_process_group()
-
-
-class LostProcessError(OSError):
-    """Another process of the run, or one that reads its images, is gone."""
 
 
 @contextmanager

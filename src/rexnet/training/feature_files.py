@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from rexnet.data.image_sets import ImageSets
-from rexnet.data.output_files import write_whole
-from rexnet.data.wording import reason_of
+from rexnet.data.datasets.folder import ImageSets
+from rexnet.files import write_whole
 from rexnet.models.rexnet import RexNet
+from rexnet.text import reason_of
 from rexnet.training import checkpoint
 from rexnet.training.config import TrainConfig
 from rexnet.training.run_folder import RunFolder

@@ -5,7 +5,7 @@ from typing import Literal, final
 
 from torch import Tensor, nn
 
-from rexnet.data.option_checks import require
+from rexnet.errors import require
 from rexnet.models.blocks import DropPath
 from rexnet.models.rexnet import STEM_LAYERS, RexNet
 

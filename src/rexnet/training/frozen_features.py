@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rexnet.data.image_sets import ImageSets
-from rexnet.data.labelled_images import ImageSet
+from rexnet.data.datasets.folder import ImageSets
+from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
-from rexnet.data.option_checks import OptionError
 from rexnet.data.transforms import AugmentConfig
-from rexnet.models.folding import folded
+from rexnet.errors import OptionError
+from rexnet.models.inference_form import folded
 from rexnet.models.rexnet import RexNet
 from rexnet.training import checkpoint
 from rexnet.training.config import TrainConfig

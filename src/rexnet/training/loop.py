@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rexnet.data.decode import printable
-from rexnet.data.wording import plural
+from rexnet.text import plural, printable
 from rexnet.training import checkpoint
 from rexnet.training.config import Amp, LoopConfig
 from rexnet.training.discarded_steps import note_discarded

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from rexnet.data.option_checks import OptionError
+from rexnet.errors import OptionError
 from rexnet.models.rexnet import RexNet
 from rexnet.training.checkpoint import portable
 from rexnet.training.config import OptimConfig, ScheduleConfig

@@ -6,7 +6,7 @@ Accuracies that were not reached with this code are marked as untested.
 from collections.abc import Callable
 from dataclasses import replace
 
-from rexnet.data.image_sets import small_images
+from rexnet.data.datasets.folder import small_images
 from rexnet.data.transforms import AugmentConfig, Preprocess
 from rexnet.models.config_files import is_config_file, read_config
 from rexnet.models.weights import PUBLISHED, read_weights

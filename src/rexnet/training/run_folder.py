@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import torch
 
 from rexnet._version import __version__
-from rexnet.data.labelled_images import FileImages, ImageSet
-from rexnet.data.output_files import write_whole
-from rexnet.data.wording import plural, reason_of
+from rexnet.data.image_set import FileImages, ImageSet
+from rexnet.files import write_whole
+from rexnet.text import plural, reason_of
 from rexnet.training.config import LoopConfig
 from rexnet.training.curves import draw_curves
 from rexnet.training.distributed import World

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from rexnet.data.decode import BadImagePolicy, printable
-from rexnet.data.image_sets import load_labelled_images
+from rexnet.data.datasets.folder import load_labelled_images
+from rexnet.data.decode import BadImagePolicy
 from rexnet.data.loaders import EvalBatches
-from rexnet.data.option_checks import require
-from rexnet.data.output_files import check_output_file, write_whole
+from rexnet.errors import require
+from rexnet.files import check_output_file, write_whole
+from rexnet.text import printable
 from rexnet.training import checkpoint
 from rexnet.training.classify import choose_workers
 from rexnet.training.config import Amp

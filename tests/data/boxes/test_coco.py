@@ -11,7 +11,7 @@ from PIL import Image
 
 from rexnet.data.boxes.coco import find_annotation_files, load_coco_images, load_coco_sets
 from rexnet.data.boxes.coco_json import read_coco
-from rexnet.data.decode import BadImageError
+from rexnet.errors import BadImageError
 from tests.coco_files import CATEGORIES, annotation, image_entry, many_images, write_side
 
 TRIANGLE = [4, 5, 14, 5, 14, 17]

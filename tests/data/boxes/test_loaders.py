@@ -14,7 +14,7 @@ import torch
 from rexnet.data.boxes.coco import load_coco_images
 from rexnet.data.boxes.loaders import EvalDetectionBatches, TrainDetectionBatches
 from rexnet.data.boxes.transforms import DetectionAugmentConfig, DetectionTransform
-from rexnet.data.decode import BadImageError
+from rexnet.errors import BadImageError
 from tests.coco_files import annotation, image_entry, many_images, write_side
 
 TRANSFORM = DetectionTransform(DetectionAugmentConfig(photometric_distortion=0.5, zoom_out=0.5, iou_crop=True))

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from rexnet.data.decode import BadImageError, open_image
-from rexnet.data.parallel import in_parallel
+from rexnet.data.decode import open_image
+from rexnet.errors import BadImageError
+from rexnet.processes import in_parallel
 
 Side = Literal["train", "val"]
 

@@ -13,7 +13,9 @@ from PIL import Image
 
 from rexnet.data.boxes.coco_findings import FINDINGS, count_findings
 from rexnet.data.boxes.coco_json import CocoContent, read_coco
-from rexnet.data.decode import BadImageError, open_image, printable
+from rexnet.data.decode import open_image
+from rexnet.errors import BadImageError
+from rexnet.text import printable
 
 logger = logging.getLogger(__name__)
 

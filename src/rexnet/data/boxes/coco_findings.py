@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rexnet.data.decode import printable
+from rexnet.text import printable
 
 FINDINGS = {
     "malformed image": "left out",

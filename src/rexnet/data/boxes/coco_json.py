@@ -13,8 +13,9 @@ from rexnet.data.boxes.coco_annotations import ImageEntry, read_annotations, who
 from rexnet.data.boxes.coco_findings import Finding, summary_of
 from rexnet.data.boxes.image_confinement import Confinement, find_image_folder
 from rexnet.data.boxes.segments import Segments
-from rexnet.data.decode import MAX_PIXELS, printable
+from rexnet.data.decode import MAX_PIXELS
 from rexnet.data.flat_texts import FlatTexts
+from rexnet.text import printable
 
 _IMAGES_TO_TRY = 20
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from rexnet.data.decode import printable
+from rexnet.text import printable
 
 
 def find_image_folder(annotation_file: str | Path, file_names: list[str]) -> str:

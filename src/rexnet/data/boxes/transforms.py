@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from rexnet.data.boxes.samples import Sample
-from rexnet.data.option_checks import require
+from rexnet.errors import require
 from rexnet.models.published import IMAGENET_MEAN
 
 LEAST_SIDE_PX = 1.0

@@ -6,7 +6,8 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
 from rexnet.data.boxes.boxed_images import BoxedImage, BoxedImages, NamedBox, Side, upright_sizes_px
-from rexnet.data.decode import image_files, printable
+from rexnet.data.decode import image_files
+from rexnet.text import printable
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
 _SIDES: dict[Side, tuple[str, ...]] = {"train": ("train.txt",), "val": ("val.txt", "test.txt")}

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from rexnet.data.boxes.boxed_images import BoxedImage, BoxedImages, NamedBox, Side, upright_sizes_px
-from rexnet.data.decode import image_files, printable
+from rexnet.data.decode import image_files
+from rexnet.text import printable
 
 _DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NAMES = ("classes.txt", "labels/classes.txt", "obj.names")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from rexnet.data.option_checks import require
+from rexnet.errors import require
 from rexnet.study.principles.bottlenecks import find_bottlenecks, is_pointwise, layer_of
 from rexnet.study.principles.tracing import UNSEEN, Layer, Operation, Trace, trace
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rexnet.data.option_checks import require
-from rexnet.data.output_files import check_output_folder, write_whole
+from rexnet.errors import require
+from rexnet.files import check_output_folder, write_whole
 from rexnet.models.config_files import config_text
 from rexnet.study.network_run import load_network
 from rexnet.study.principles.advice import Advice, Limits, advise

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from rexnet.models.layer_ranks import kind_of
+from rexnet.ranks.layer_ranks import kind_of
 
 Role = Literal["layer", "norm", "activation", "gate", "sum", "cat", "pool", "shape", "other"]
 UNSEEN = "unseen"

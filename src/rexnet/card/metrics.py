@@ -1,0 +1,105 @@
+"""The measured figures of a model: as a table for readers and as the hub's model index."""
+
+import re
+from dataclasses import dataclass
+from math import isfinite, sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rexnet.card.public_words import public_name
+from rexnet.card.trained_file import TrainedFile
+from rexnet.data.datasets.hugging_face import HUGGING_FACE_PREFIX
+from rexnet.models.hub import REPOSITORY
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+# Key in a row of metrics -> name for readers, the hub's name of the metric.
+_CLASSIFIER = {
+    "top1": ("top-1 accuracy", "accuracy"),
+    "top5": ("top-5 accuracy", "accuracy"),
+    "macro_recall": ("macro recall", "recall"),
+    "macro_f1": ("macro F1", "f1"),
+}
+_SIZES = {
+    "ap": "AP, IoU 0.50 to 0.95",
+    "ap50": "AP, IoU 0.50",
+    "ap75": "AP, IoU 0.75",
+    "ap_small": "AP of small objects",
+    "ap_medium": "AP of medium objects",
+    "ap_large": "AP of large objects",
+}
+_DETECTOR = {
+    f"{kind}_{key}": (f"{name}, {kind}{'es' if kind == 'box' else 's'}", "mAP")
+    for kind in ("box", "mask")
+    for key, name in _SIZES.items()
+}
+_Z95 = 1.959964
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One measured number."""
+
+    name: str
+    metric: str
+    """The hub's name for it."""
+    percent: float
+    interval: tuple[float, float] | None = None
+    """Percent: where it would lie in 95 of 100 drawings of so many images; None where that is not known."""
+
+
+def figures_of(trained: TrainedFile) -> list[Figure]:
+    """Those that the training measured; none of a checkpoint from inside an epoch."""
+    names = _DETECTOR if trained.is_detector else _CLASSIFIER
+    found = []
+    for key, (name, metric) in names.items():
+        value = trained.metrics.get(f"val_{key}")
+        if value is None or not isfinite(value) or (key == "top5" and len(trained.classes) <= 5):
+            continue
+        images = trained.metrics.get("val_images")
+        interval = wilson_interval(value, images) if key in ("top1", "top5") and images else None
+        found.append(Figure(name=name, metric=metric, percent=value, interval=interval))
+    return found
+
+
+def wilson_interval(percent: float, count: int) -> tuple[float, float]:
+    """The 95 % interval, in percent, of a share of `count` (E. B. Wilson 1927)."""
+    share, square = percent / 100, _Z95**2 / count
+    middle = (share + square / 2) / (1 + square)
+    half = sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
+    return 100 * (middle - half), 100 * (middle + half)
+
+
+def hub_data_set(trained: TrainedFile) -> str | None:
+    """The data set's name at the hub, where the run had it from there."""
+    data = _data_option(trained)
+    if not data.startswith(HUGGING_FACE_PREFIX):
+        return None
+    name = data.removeprefix(HUGGING_FACE_PREFIX)
+    return name if re.fullmatch(rf"{REPOSITORY}|[\w-]+", name) and not Path(name).exists() else None
+
+
+def eval_results(trained: TrainedFile, figures: list[Figure]) -> "list[EvalResult]":
+    """For the hub's model index; shares from 0 to 1."""
+    from huggingface_hub import EvalResult
+
+    data = public_name(_data_option(trained)).rstrip("/")
+    # The hub wants a kind of data set where it has none of that name: its own reader of such folders.
+    kind = hub_data_set(trained) or (data if data == "digits" else "imagefolder")
+    return [
+        EvalResult(
+            task_type="object-detection" if trained.is_detector else "image-classification",
+            dataset_type=kind,
+            dataset_name=data or "unknown",
+            dataset_split="validation",
+            metric_type=figure.metric,
+            metric_name=figure.name,
+            metric_value=round(figure.percent / 100, 6),
+        )
+        for figure in figures
+    ]
+
+
+def _data_option(trained: TrainedFile) -> str:
+    return str(trained.training.config.get("data", "")) if trained.training else ""

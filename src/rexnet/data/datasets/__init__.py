@@ -1,0 +1,1 @@
+"""From DATA, the string that a user types, to labelled images."""

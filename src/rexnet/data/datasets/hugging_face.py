@@ -1,0 +1,72 @@
+"""Image data sets of the Hugging Face `datasets` library, by name or folder; written hfds/NAME, as in timm."""
+
+from typing import Any, final
+
+import numpy as np
+
+from rexnet.data.image_set import TRAIN_SIDE, VAL_SIDES, ImageSet
+
+HUGGING_FACE_PREFIX = "hfds/"
+
+
+@final
+class HuggingFaceImages(ImageSet):
+    """One split of a data set: `rows` has pictures, still encoded, in the column `image_column`."""
+
+    def __init__(self, rows: Any, targets: np.ndarray, classes: list[str], *, image_column: str, label: str):
+        super().__init__(targets, classes)
+        self._table, self._image_column, self._label = rows, image_column, label
+
+    def source(self, index: int) -> bytes | str:
+        stored = self._table[int(self._rows[index])][self._image_column]
+        return stored["bytes"] or stored["path"]
+
+    def name(self, index: int) -> str:
+        return f"{self._label}/{self._rows[index]}"
+
+
+def load_hugging_face(data: str) -> dict[str, HuggingFaceImages]:
+    """The splits "train" and "val" of `hfds/NAME`, or the one of them that is there; NAME is that of a data set on the
+    Hub or the path of a folder that `datasets.load_dataset` reads.
+
+    Pictures are in its one column of images, classes in its one column of class labels. Raises ValueError for a data
+    set that cannot be loaded, and for one without or with several such columns.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise ValueError(f"{data} needs the package datasets: pip install 'rexnet[huggingface]'") from error
+    try:
+        loaded: Any = datasets.load_dataset(data.removeprefix(HUGGING_FACE_PREFIX))
+    except Exception as error:  # of the Hub, of a reader of files, of the cache: they have no common base
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{data} cannot be loaded ({reason}); it is the name of a data set on the Hub or a folder"
+        ) from error
+    val_split = next((name for name in VAL_SIDES if name in loaded), None)
+    sides = {"train": TRAIN_SIDE if TRAIN_SIDE in loaded else None, "val": val_split}
+    found = {side: _split(data, loaded[name], split=name) for side, name in sides.items() if name}
+    if not found:
+        raise ValueError(f"{data} has the splits {', '.join(loaded)}, but needs one called train")
+    return found
+
+
+def _split(data: str, rows: Any, *, split: str) -> HuggingFaceImages:
+    import datasets
+
+    image = _only_column(data, rows, kind=datasets.Image, what="images")
+    label = _only_column(data, rows, kind=datasets.ClassLabel, what="class labels")
+    targets = np.asarray(rows.with_format("numpy")[label][:], dtype=np.int64)
+    if len(targets) and targets.min() < 0:
+        raise ValueError(f"{data} has images without a label in its split {split}")
+    encoded = rows.cast_column(image, datasets.Image(decode=False)).select_columns([image])
+    classes = rows.features[label].names
+    return HuggingFaceImages(encoded, targets, classes, image_column=image, label=f"{data}/{split}")
+
+
+def _only_column(data: str, rows: Any, *, kind: type, what: str) -> str:
+    columns = [name for name, feature in rows.features.items() if isinstance(feature, kind)]
+    if len(columns) != 1:
+        held = f"{len(columns)} ({', '.join(columns)})" if columns else "none"
+        raise ValueError(f"{data} must have one column of {what}, but has {held} among {', '.join(rows.features)}")
+    return columns[0]

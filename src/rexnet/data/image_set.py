@@ -1,0 +1,105 @@
+"""Labelled images by index: the one interface that loaders, reports and prediction read from."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Self, final
+
+import numpy as np
+from PIL import Image
+
+from rexnet.data.decode import open_image
+from rexnet.data.flat_texts import FlatTexts
+from rexnet.errors import BadImageError
+
+TRAIN_SIDE = "train"
+VAL_SIDES = ("val", "valid", "validation", "test")
+"""What folders and splits of validation images are called; the first of these that is there counts."""
+Source = str | bytes | Image.Image
+"""What a picture comes from: the path of its file, the content of one, or RGB pixels that are upright already."""
+
+
+class ImageSet(ABC):
+    """Images with class indices `targets`, int64 (N,), into `classes`. Safe to send to spawned worker processes.
+
+    Holds no Python object per image: worker processes would slowly copy those as their reference counts change.
+    """
+
+    def __init__(self, targets: np.ndarray | Sequence[int], classes: Sequence[str]):
+        self.classes = tuple(classes)
+        self.targets = np.asarray(targets, dtype=np.int64)
+        # Where each picture is in what holds them all: a subset shares that and has other rows.
+        self._rows = np.arange(len(self.targets))
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def missing_classes(self) -> tuple[str, ...]:
+        """Classes without an image here."""
+        counts = np.bincount(self.targets, minlength=len(self.classes))
+        return tuple(name for name, count in zip(self.classes, counts, strict=True) if not count)
+
+    def subset(self, chosen: np.ndarray) -> Self:
+        """The pictures at the positions `chosen`, (n,)."""
+        other = copy.copy(self)
+        other.targets, other._rows = self.targets[chosen], self._rows[chosen]
+        return other
+
+    def with_classes(self, classes: Sequence[str]) -> Self:
+        """The same images with targets that index `classes`, by name; every class here must be among them."""
+        position = {name: index for index, name in enumerate(classes)}
+        renumbered = np.array([position[name] for name in self.classes], dtype=np.int64)
+        other = copy.copy(self)
+        other.classes, other.targets = tuple(classes), renumbered[self.targets]
+        return other
+
+    def load(self, index: int) -> Image.Image:
+        """The picture in mode RGB, upright. Raises BadImageError."""
+        source = self.source(index)
+        try:
+            return source if isinstance(source, Image.Image) else open_image(source)
+        except BadImageError as error:
+            raise BadImageError(self.name(index), error.reason) from error
+
+    @abstractmethod
+    def source(self, index: int) -> Source:
+        """Where the pixels of the picture are, for readers that need not decode all of them: its file, the bytes of
+        that, or an RGB picture. Raises BadImageError where the bytes cannot be had."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What to call the picture in reports: its path, or `digits/12`."""
+
+
+@final
+class FileImages(ImageSet):
+    """Image files, opened when asked for."""
+
+    def __init__(self, paths: Sequence[str], targets: np.ndarray | Sequence[int], classes: Sequence[str]):
+        super().__init__(targets, classes)
+        self._paths = FlatTexts(paths)
+
+    def source(self, index: int) -> str:
+        return self.name(index)
+
+    def name(self, index: int) -> str:
+        return self._paths[self._rows[index]]
+
+
+@final
+class ArrayImages(ImageSet):
+    """Images in memory: `pixels` uint8, (N, H, W) gray or (N, H, W, 3) red, green, blue. `numbers` (N,) are the
+    positions in the set called `label`, for names."""
+
+    def __init__(
+        self, pixels: np.ndarray, targets: np.ndarray, classes: Sequence[str], *, label: str, numbers: np.ndarray
+    ):
+        super().__init__(targets, classes)
+        self._pixels, self._label, self._numbers = pixels, label, numbers
+
+    def source(self, index: int) -> Image.Image:
+        return Image.fromarray(self._pixels[self._rows[index]]).convert("RGB")
+
+    def name(self, index: int) -> str:
+        return f"{self._label}/{self._numbers[self._rows[index]]}"

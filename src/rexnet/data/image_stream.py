@@ -1,0 +1,106 @@
+"""Pictures from wherever they come, read ahead in threads while others are worked on."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from rexnet.data.decode import BadImagePolicy, as_rgb, open_image
+from rexnet.errors import BadImageError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+PictureSource = str | PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
+"""A path, the content of a file, a picture of Pillow, an array uint8 (H, W, 3) or a tensor uint8 (3, H, W), both red,
+green, blue."""
+Pictures = PictureSource | Iterable[PictureSource]
+"""One, or several: a list, an iterator, arrays (B, H, W, 3), tensors (B, 3, H, W), or several of those."""
+
+
+def each_picture(pictures: Pictures) -> Iterator[PictureSource]:
+    """The sources in order, taken one by one. ValueError for what holds none."""
+    one = isinstance(pictures, str | PathLike | bytes | Image.Image)
+    if one or (isinstance(pictures, np.ndarray | Tensor) and pictures.ndim != 4):
+        yield pictures
+    elif isinstance(pictures, Iterable):
+        for item in pictures:
+            yield from each_picture(item)
+    else:
+        raise ValueError(
+            f"one of the images is a {type(pictures).__name__}; allowed: a path, the bytes of an image file, a picture "
+            "of Pillow, uint8 arrays (H, W, 3) and tensors (3, H, W), and iterables of these"
+        )
+
+
+def open_picture(source: PictureSource) -> Image.Image:
+    """RGB and upright, with the same pixels whichever way the picture comes.
+
+    BadImageError for a file that cannot be read, ValueError for arrays and tensors of other shapes or types.
+    """
+    if isinstance(source, Image.Image):
+        return as_rgb(source)
+    if isinstance(source, Tensor):
+        if source.ndim != 3 or source.shape[0] != 3 or str(source.dtype) != "torch.uint8":
+            raise ValueError(f"a tensor {_described(source)} was given; allowed: uint8 (3, H, W), red, green, blue")
+        return Image.fromarray(source.permute(1, 2, 0).contiguous().cpu().numpy())
+    if isinstance(source, np.ndarray):
+        if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8:
+            raise ValueError(f"an array {_described(source)} was given; allowed: uint8 (H, W, 3), red, green, blue")
+        return Image.fromarray(source)
+    return open_image(source if isinstance(source, bytes) else Path(source))
+
+
+def picture_reader(
+    prepare: Callable[[Image.Image], Result], bad_image: BadImagePolicy
+) -> Callable[[PictureSource], tuple[str, Result | BadImageError]]:
+    """A function from a source to its path, "" where it has none, and its picture as `prepare` makes it; with
+    "skip" the error of one that cannot be read stands in its place."""
+
+    def read(source: PictureSource) -> tuple[str, Result | BadImageError]:
+        name = fspath(source) if isinstance(source, str | PathLike) else ""
+        try:
+            return name, prepare(open_picture(source))
+        except BadImageError as error:
+            named = error if error.path else type(error)(name, error.reason)
+            if bad_image == "error":
+                raise named from error
+            return name, named
+
+    return read
+
+
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
+) -> Iterator[Result]:
+    """`function` of each item, in order, computed in threads; `ahead` items are taken before the first result is asked
+    for, and no more than these are in memory at once."""
+    remaining = iter(items)
+    pending: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        pending.extend(pool.submit(function, item) for item in islice(remaining, ahead))
+        while pending:
+            result = pending.popleft().result()
+            pending.extend(pool.submit(function, item) for item in islice(remaining, 1))
+            yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def in_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items, the last one of what is left."""
+    remaining = iter(items)
+    while chunk := list(islice(remaining, size)):
+        yield chunk
+
+
+def _described(values: np.ndarray | Tensor) -> str:
+    return f"{str(values.dtype).removeprefix('torch.')} {tuple(values.shape)}"

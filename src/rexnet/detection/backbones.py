@@ -1,0 +1,137 @@
+"""What detectors see an image with: a network that puts out feature maps by stride, ours or one of timm's."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from rexnet.errors import WeightsError
+from rexnet.models.rexnet import RexNet, RexNetConfig, feature_levels
+from rexnet.models.variants import model_config
+from rexnet.models.weights import Source, extract_state_dict, load_weights, read_checkpoint_file
+
+logger = logging.getLogger(__name__)
+
+TIMM = "timm/"
+"""Before the name of a network of timm's, which stands beside ours in comparisons."""
+
+
+@final
+class RexNetBody(nn.Module):
+    """A RexNet without its classifier: (B, 3, H, W) -> the maps of `strides`, finest first.
+
+    Narrow maps need no penultimate convolution, so there is none; expanded maps end with it. State-dict keys are the
+    official ones after "network.".
+    """
+
+    def __init__(self, config: RexNetConfig, *, strides: Sequence[int], expanded: bool = False):
+        super().__init__()
+        levels = {level.stride: level for level in feature_levels(config)}
+        if not set(strides) <= set(levels) or max(levels) != strides[-1]:
+            raise ValueError(
+                f"{config.name} has feature maps of strides {', '.join(map(str, levels))}; a detector needs them up to "
+                f"{strides[-1]}, with {', '.join(map(str, strides))} among them: stem_stride 2 and output_stride 32"
+            )
+        if config.in_channels != 3:
+            raise ValueError(f"{config.name} takes {config.in_channels} channels; detectors take RGB images: 3")
+        config = replace(config, head_hidden_channels=0, num_classes=0)
+        self.network = RexNet(config if expanded else replace(config, penultimate_channels=0))
+        self.strides, self.expanded = tuple(strides), expanded
+        chosen = [levels[stride] for stride in strides]
+        self.channels = [level.expanded_channels if expanded else level.channels for level in chosen]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return list(self.network.feature_maps(x, self.strides, expanded=self.expanded).values())
+
+
+@final
+class TimmBody(nn.Module):
+    """A network of timm's with the interface of RexNetBody."""
+
+    def __init__(self, network: nn.Module, channels: Sequence[int]):
+        super().__init__()
+        self.network, self.channels = network, list(channels)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = self.network(x)
+        return list(maps.values() if isinstance(maps, dict) else maps)
+
+
+Body = RexNetBody | TimmBody
+
+
+def backbone_config(name: str) -> RexNetConfig | str:
+    """The config of a network of ours by name; a name of timm's, "timm/efficientnet_b0", is its own config."""
+    if not name.startswith(TIMM):
+        return model_config(name)
+    from timm.models import is_model
+
+    if not is_model(name.removeprefix(TIMM)):
+        raise ValueError(f"backbone is {name!r}; timm has no network of that name")
+    return name
+
+
+def narrow_body(backbone: RexNetConfig | str, strides: Sequence[int]) -> Body:
+    """The maps that the last block of each stride puts out."""
+    if isinstance(backbone, RexNetConfig):
+        return RexNetBody(backbone, strides=strides)
+    with torch.device("meta"):
+        have = _make_timm(backbone, features_only=True).feature_info.reduction()
+    if not set(strides) <= set(have):
+        raise ValueError(f"{backbone} has feature maps of strides {have}; a detector needs {list(strides)}")
+    network = _make_timm(backbone, features_only=True, out_indices=[have.index(stride) for stride in strides])
+    return TimmBody(network, network.feature_info.channels())
+
+
+def expanded_body(backbone: RexNetConfig | str) -> Body:
+    """The expansion in the first block of stride 32, which still has stride 16, and the penultimate convolution."""
+    if isinstance(backbone, RexNetConfig):
+        return RexNetBody(backbone, strides=(16, 32), expanded=True)
+    from timm.models import create_feature_extractor
+    from timm.models.efficientnet import EfficientNet
+
+    network = _make_timm(backbone)
+    if not isinstance(network, EfficientNet):
+        raise ValueError(f"backbone is {backbone!r}; of timm's networks SSDLite takes EfficientNets only")
+    before = next(info["module"] for info in network.feature_info if info["reduction"] == 16)
+    first = f"blocks.{int(before.rpartition('.')[2]) + 1}.0"
+    layers = [network.get_submodule(name) for name in (f"{first}.conv_pw", "conv_head")]
+    extractor = create_feature_extractor(network, {f"{first}.bn1": "16", "bn2": "32"})
+    return TimmBody(extractor, [layer.get_parameter("weight").shape[0] for layer in layers])
+
+
+def _make_timm(backbone: str, **options: Any) -> Any:
+    import timm
+
+    try:
+        return timm.create_model(backbone.removeprefix(TIMM), **options)
+    except (RuntimeError, AttributeError) as error:
+        raise ValueError(f"backbone is {backbone!r}, which gives no feature maps ({error})") from error
+
+
+def load_body(body: nn.Module, backbone: RexNetConfig | str, weights: Source) -> None:
+    """Copies what the body has of a whole network's weights, and logs "N of M backbone tensors loaded".
+
+    `weights` as for `rexnet.create_model`; for a network of timm's the path of a file. Raises WeightsError, with the
+    body as it was, for those of another network.
+    """
+    if isinstance(backbone, RexNetConfig):
+        network = RexNet(backbone)
+        report = load_weights(network, weights, classifier="keep")
+        found, source = network.state_dict(), report.source
+        found = {key: value for key, value in found.items() if key not in report.not_loaded}
+    else:
+        given = isinstance(weights, Mapping)
+        source = "the given state dict" if given else repr(str(weights))
+        found = extract_state_dict(weights if given else read_checkpoint_file(weights), source=source)
+    own_network = body.get_submodule("network")
+    own = own_network.state_dict()
+    taken = {key: found[key] for key in own if key in found and found[key].shape == own[key].shape}
+    missing = [key for key in own if key not in taken and not key.endswith("num_batches_tracked")]
+    if missing:
+        raise WeightsError(f"{source} lacks {missing[0]} as the backbone has it; pass a file that fits the backbone")
+    own_network.load_state_dict({**own, **taken})
+    logger.info("%d of %d backbone tensors loaded from %s", len(taken), len(own), source)

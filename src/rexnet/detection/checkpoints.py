@@ -1,0 +1,74 @@
+"""Checkpoints of detectors: enough by themselves to rebuild the detector and to name what it finds."""
+
+import os
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from rexnet._version import __version__
+from rexnet.detection.detectors import DetectorConfig, build_detector
+from rexnet.errors import WeightsError
+from rexnet.models.weights import CHECKPOINT_FORMAT
+from rexnet.training import checkpoint
+
+TASK = checkpoint.DETECTION
+
+
+class TrainedDetector(NamedTuple):
+    """A detector in evaluation mode with what its labels mean."""
+
+    model: nn.Module
+    classes: tuple[str, ...]
+    """Label i + 1 is classes[i]."""
+    category_ids: tuple[int, ...]
+    """Of the annotation file it was trained on, in the order of `classes`."""
+
+
+def pack(
+    model: nn.Module, metrics: dict[str, Any], *, classes: Sequence[str], category_ids: Sequence[int]
+) -> dict[str, Any]:
+    """Everything that makes a detector usable elsewhere, as tensors on the CPU and plain values."""
+    return {
+        "format": CHECKPOINT_FORMAT,
+        "task": TASK,
+        "detector": detector_config(model).to_dict(),
+        "state_dict": checkpoint.portable(model.state_dict()),
+        "classes": list(classes),
+        "category_ids": [int(number) for number in category_ids],
+        "metrics": metrics,
+        "versions": {"rexnet": __version__, "torch": str(torch.__version__)},
+    }
+
+
+def detector_config(model: nn.Module) -> DetectorConfig:
+    config = vars(model)["config"]
+    assert isinstance(config, DetectorConfig)
+    return config
+
+
+def load_detector(path: str | PathLike[str], device: str | torch.device = "cpu") -> TrainedDetector:
+    """The detector in a checkpoint of `rexnet detect train`, rebuilt from the file alone, in evaluation mode.
+
+    Raises WeightsError, one sentence, for a file that cannot be used.
+    """
+    trained = unpack(checkpoint.read(path), source=os.fspath(path))
+    return trained._replace(model=trained.model.to(device))
+
+
+def unpack(content: dict[str, Any], *, source: str) -> TrainedDetector:
+    """What `pack` was given, from what it returned; see `load_detector`."""
+    if content.get("task") != TASK:
+        raise WeightsError(f"checkpoint {source!r} holds a classifier, no detector; `rexnet predict` takes it")
+    try:
+        model = build_detector(DetectorConfig.from_dict(content["detector"]))
+        model.load_state_dict(content["state_dict"])
+        classes, category_ids = tuple(content["classes"]), tuple(map(int, content["category_ids"]))
+        if not len(classes) == len(category_ids) == detector_config(model).num_classes:
+            raise ValueError(f"{len(classes)} class names and {len(category_ids)} category ids for its classes")
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(f"checkpoint {source!r} contradicts itself ({type(error).__name__}: {reason})") from error
+    return TrainedDetector(model.eval(), classes, category_ids)

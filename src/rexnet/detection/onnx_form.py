@@ -1,0 +1,127 @@
+"""A detector in the form that becomes a graph which ONNX Runtime and OpenVINO both run rightly."""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.onnx import operators
+
+from rexnet.detection.mask_pasting import paste_by_products
+from rexnet.detection.roi_align import RegionPooling
+from rexnet.training.freezing import replace_module
+
+_SLIVER_PX = 0.02
+"""Side of a region that no detection resembles."""
+_SURE = 50.0
+
+
+def resized_by_whole_numbers(model: nn.Module) -> nn.Module:
+    """A copy, on the CPU and in evaluation, that resizes images by whole numbers.
+
+    torchvision multiplies floats: in a graph, of float32, one image in ten gets a side that is a pixel shorter than in
+    PyTorch, and engines round the places between pixels each in its own way. Whole numbers are the same everywhere. The
+    size is torchvision's own in PyTorch for more than nine sizes in ten, else a pixel more; pixels differ by rounding.
+    SSDLite's square does not depend on the image.
+    """
+    model = deepcopy(model).cpu().float().eval()
+    transform: Any = model.get_submodule("transform")
+    if transform.fixed_size is None:
+        vars(transform)["resize"] = _Resize(transform.min_size[-1], transform.max_size)
+    return model
+
+
+class _Resize:
+    """GeneralizedRCNNTransform.resize of images without targets."""
+
+    def __init__(self, short_px: int, long_px: int):
+        self.short_px, self.long_px = short_px, long_px
+
+    def __call__(self, image: Tensor, target: None = None) -> tuple[Tensor, None]:
+        shape = operators.shape_as_tensor(image)[-2:]
+        short, long = shape.min(), shape.max()
+        by_short = self.short_px * long <= self.long_px * short
+        numerator = torch.where(by_short, self.short_px, self.long_px)
+        sizes = torch.div(shape * numerator, torch.where(by_short, short, long), rounding_mode="floor")
+        for axis, (old, new) in enumerate(zip(shape.unbind(), sizes.unbind(), strict=True), start=1):
+            image = _interpolated(image, axis, old, new)
+        return image, target
+
+
+def _interpolated(image: Tensor, axis: int, old: Tensor, new: Tensor) -> Tensor:
+    """Bilinear, along one axis from `old` to `new` pixels, with the centres of the first and last pixel as limits."""
+    # Counted in parts of a pixel, 2 x new of them, every centre is a whole number.
+    centres = 2 * torch.arange(new) + 1  # pyright: ignore[reportCallIssue, reportArgumentType]
+    at = (centres * old - new).clamp(min=0)
+    before = torch.div(at, 2 * new, rounding_mode="floor")
+    share = (at - before * 2 * new).float() / (2 * new).float()
+    low, high = (image.index_select(axis, place) for place in (before, (before + 1).minimum(old - 1)))
+    return low + (high - low) * (share if axis == 2 else share[:, None])
+
+
+class GraphForm(nn.Module):
+    """RGB (3, H, W) from 0 to 1, or uint8 (H, W, 3) with `pixels` -> the tensors called `names` of what a detector
+    finds in it, to be traced.
+
+    Regions are pooled by torchvision's operator, which ONNX has. The detector gets one region more, which it is sure of
+    and which is taken out at the end: OpenVINO puts out one detection of random numbers where there is none.
+    """
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...], *, pixels: bool):
+        super().__init__()
+        self.names, self.pixels = names, pixels
+        self.detector = deepcopy(model)
+        for name, module in list(self.detector.named_modules()):
+            if isinstance(module, RegionPooling):
+                replace_module(self.detector, name, module.pooler)
+        if "roi_heads" in dict(self.detector.named_children()):
+            _add_sliver_region(self.detector.get_submodule("roi_heads"))
+            if "masks" in names:
+                paste_by_products(self.detector.get_submodule("transform"))
+        else:
+            _add_sliver_anchor(self.detector)
+        self.eval()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        if self.pixels:
+            image = image.permute(2, 0, 1).float() / 255
+        (found,) = self.detector([image])
+        widths = found["boxes"][:, 2] - found["boxes"][:, 0]
+        others = torch.nonzero(widths > widths.min()).squeeze(1)
+        return tuple(found[name][others] for name in self.names)
+
+
+def _sliver(classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores before softmax (1, classes), a box (1, 4), and no correction of it for any class (1, 4 classes)."""
+    sure = torch.full((1, classes), -_SURE)
+    sure[0, 1] = _SURE
+    return sure, torch.tensor([[0.0, 0.0, _SLIVER_PX, _SLIVER_PX]]), torch.zeros(1, 4 * classes)
+
+
+def _add_sliver_region(heads: Any) -> None:
+    plain = heads.postprocess_detections
+    heads.detections_per_img += 1
+
+    def postprocess(logits: Tensor, regression: Tensor, proposals: list[Tensor], shapes: Any) -> Any:
+        sure, box, still = _sliver(logits.shape[1])
+        (regions,) = proposals
+        return plain(torch.cat([logits, sure]), torch.cat([regression, still]), [torch.cat([regions, box])], shapes)
+
+    vars(heads)["postprocess_detections"] = postprocess
+
+
+def _add_sliver_anchor(detector: Any) -> None:
+    plain = detector.postprocess_detections
+    detector.detections_per_img += 1
+    detector.topk_candidates += 1
+
+    def postprocess(outputs: dict[str, Tensor], anchors: list[Tensor], shapes: Any) -> Any:
+        sure, box, still = _sliver(outputs["cls_logits"].shape[2])
+        (boxes,) = anchors
+        more = {
+            "cls_logits": torch.cat([outputs["cls_logits"], sure[None]], dim=1),
+            "bbox_regression": torch.cat([outputs["bbox_regression"], still[None, :, :4]], dim=1),
+        }
+        return plain(more, [torch.cat([boxes, box])], shapes)
+
+    vars(detector)["postprocess_detections"] = postprocess

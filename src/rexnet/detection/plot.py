@@ -1,0 +1,136 @@
+"""Detections drawn on a picture, and precision-recall curves as one."""
+
+import colorsys
+import io
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from rexnet.detection.evaluation import CocoResult
+from rexnet.files import write_whole
+
+_LEAST_PX = 480
+_MASK_OPACITY = 0.45
+_GOLDEN_RATIO = 0.618034
+
+Box = tuple[float, float, float, float]
+
+
+def draw_detections(
+    image: Image.Image, detection: dict[str, Tensor], *, classes: Sequence[str], min_score: float
+) -> Image.Image:
+    """A copy of the RGB picture with boxes, masks, class names and scores; the surest detections lie on top.
+
+    `detection` as torchvision's detectors give it: boxes (N, 4) as x0 y0 x1 y1 in pixels of `image`, labels (N,) with
+    label i for classes[i - 1], and perhaps scores (N,) and masks (N, 1, H, W), 0 to 1. Without scores, as in ground
+    truth, all is drawn. A class has the same colour in every picture. A picture whose longer side is below 480 pixels
+    comes back enlarged by a whole number, so that names can be read.
+    """
+    scale = -(-_LEAST_PX // max(image.size))
+    picture = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
+    labels: list[int] = detection["labels"].tolist()
+    boxes = (detection["boxes"].float().cpu() * scale).tolist()
+    scores = detection["scores"].tolist() if "scores" in detection else None
+    chosen = list(range(len(labels)))
+    if scores is not None:
+        chosen = sorted((index for index in chosen if scores[index] >= min_score), key=lambda index: scores[index])
+    if "masks" in detection:
+        for index in chosen:
+            mask = detection["masks"][index, 0].float().cpu().numpy() > 0.5
+            _tint(picture, mask, class_colour(labels[index]))
+    draw = ImageDraw.Draw(picture)
+    line_px = max(2, round(max(picture.size) / 400))
+    for index in chosen:
+        draw.rectangle(_ordered(boxes[index]), outline=class_colour(labels[index]), width=line_px)
+    taken: list[Box] = []
+    # The surest first, so that they get the best places.
+    for index in reversed(chosen):
+        name = classes[labels[index] - 1]
+        text = name if scores is None else f"{name} {scores[index]:.2f}"
+        taken.append(_write_name(draw, text, boxes[index], colour=class_colour(labels[index]), taken=taken))
+    return picture
+
+
+@cache
+def class_colour(label: int) -> tuple[int, int, int]:
+    """RGB, the same for a label everywhere and far from those of the labels beside it."""
+    hue = label * _GOLDEN_RATIO % 1.0
+    saturation, value = ((0.85, 1.0), (0.65, 0.85), (0.95, 0.75))[label % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _tint(picture: Image.Image, mask: np.ndarray, colour: tuple[int, int, int]) -> None:
+    """Colours the pixels of `mask` (H, W), made as large as the picture."""
+    strength = Image.fromarray(np.where(mask, round(255 * _MASK_OPACITY), 0).astype(np.uint8))
+    picture.paste(colour, mask=strength.resize(picture.size, Image.Resampling.NEAREST))
+
+
+def _ordered(box: Sequence[float]) -> Box:
+    x0, y0, x1, y1 = box
+    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+
+
+def _write_name(
+    draw: ImageDraw.ImageDraw, text: str, box: Sequence[float], *, colour: tuple[int, int, int], taken: list[Box]
+) -> Box:
+    """Writes on a plate of `colour` at the first place by the box that no other plate has taken; returns the plate."""
+    picture_width, picture_height = draw.im.size
+    font = _font(max(13, round(max(picture_width, picture_height) / 48)))
+    width, height = font.getlength(text) + 6, font.size * 1.3
+    x0, y0, x1, y1 = _ordered(box)
+    places = [(x0, y0 - height), (x0, y0), (x0, y1), (x1 - width, y0 - height), (x1 - width, y1 - height)]
+    plates = []
+    for x, y in places:
+        x, y = max(0.0, min(x, picture_width - width)), max(0.0, min(y, picture_height - height))
+        plates.append((x, y, x + width, y + height))
+    plate = next((plate for plate in plates if not any(_overlap(plate, other) for other in taken)), plates[0])
+    draw.rectangle(plate, fill=colour)
+    bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
+    middle = plate[1] + height / 2
+    draw.text((plate[0] + 3, middle), text, fill="black" if bright else "white", font=font, anchor="lm")
+    return plate
+
+
+def _overlap(first: Box, second: Box) -> bool:
+    apart = first[2] <= second[0] or second[2] <= first[0] or first[3] <= second[1] or second[3] <= first[1]
+    return not apart
+
+
+@cache
+def _font(size_px: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib brings along; it has more alphabets than Pillow's own."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size_px)
+
+
+def draw_precision_recall(result: CocoResult, path: str | os.PathLike[str]) -> None:
+    """Precision over recall at an IoU of 0.5 as a PNG: the mean bold, up to ten classes named, more of them gray."""
+    # The object interface draws without a display and leaves the caller's pyplot alone.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6 * len(result.curves), 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(result.curves), squeeze=False)[0]
+    for axis, (kind, curve) in zip(axes, result.curves.items(), strict=True):
+        few = len(curve.by_class) <= 10
+        for number, (name, precision) in enumerate(curve.by_class.items()):
+            label = f"{name} ({result.by_class[name][f'{kind}_ap50']:.1f} %)"
+            look = {"color": f"C{number}", "label": label} if few else {"color": "0.75", "linewidth": 0.6}
+            axis.plot(curve.recall, precision, **look)
+        mean = f"mean of {len(curve.by_class)} classes ({result.figures[f'{kind}_ap50']:.1f} %)"
+        axis.plot(curve.recall, curve.mean, color="black", linewidth=2.5, label=mean)
+        axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+        axis.set_title({"box": "boxes", "mask": "masks"}[kind] + ", IoU 0.5")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small", loc="lower left")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    write_whole(Path(path), picture.getbuffer())

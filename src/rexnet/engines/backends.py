@@ -1,0 +1,167 @@
+"""Engines that run a network: PyTorch, its compiler, ONNX Runtime, OpenVINO. Images in, numbers out, whichever it is.
+
+Every engine is called like a function of one tensor and may be called from several threads at once.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from rexnet.engines.graph_files import import_engine
+from rexnet.engines.onnx_graph import onnx_graph
+from rexnet.models.inference_form import folded, padded
+from rexnet.models.rexnet import RexNet
+
+Backend = Literal["torch", "compile", "onnxruntime", "openvino"]
+Precision = Literal["fp32", "bf16"]
+PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
+    "torch": ("fp32", "bf16"),
+    "compile": ("fp32", "bf16"),
+    "onnxruntime": ("fp32",),
+    "openvino": ("fp32", "bf16"),
+}
+"""What each engine computes in, on a CPU."""
+FILE_BACKENDS: dict[str, tuple[Backend, ...]] = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
+"""What opens a file of a graph, by its ending."""
+CHANNEL_MULTIPLE = 8
+"""Of ONNX Runtime and OpenVINO: 1.2 times as fast as unpadded in the one, 1.05 in the other; 16 gains no more."""
+
+Network = Callable[[Tensor], Tensor]
+"""float32 images (B, 3, H, W) on any device -> float32 (B, K) on the CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Which engine, in which precision, on how many threads."""
+
+    backend: Backend = "torch"
+    precision: Precision = "fp32"
+    threads: int | None = None
+    """CPU threads; None leaves the engine's choice."""
+    calls: int = 1
+    """Calls that are made at the same time and share the threads."""
+
+    def __post_init__(self) -> None:
+        if self.backend not in get_args(Backend):
+            raise ValueError(f"backend is {self.backend!r}; allowed: {', '.join(get_args(Backend))}")
+        if self.precision not in PRECISIONS[self.backend]:
+            allowed = " or ".join(PRECISIONS[self.backend])
+            raise ValueError(f"precision is {self.precision!r}; {self.backend} computes in {allowed} here")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads is {self.threads}; allowed: 1 or more, or None")
+        if not 1 <= self.calls <= (self.threads or 1):
+            raise ValueError(f"calls is {self.calls}; allowed: 1 to the number of threads")
+
+    @property
+    def threads_of_a_call(self) -> int | None:
+        """None leaves the engine's choice."""
+        return self.threads and self.threads // self.calls
+
+
+def open_network(model: RexNet, engine: Engine, *, device: torch.device | str = "cpu") -> Network:
+    """What computes the logits of `model` fastest in that engine; `model` is left alone.
+
+    ValueError with the pip line for an engine that is not installed, and for a device other than the CPU with ONNX
+    Runtime and OpenVINO.
+    """
+    device = torch.device(device)
+    if engine.backend in ("torch", "compile"):
+        return _torch_network(folded(model), engine, device)
+    if device.type != "cpu":
+        raise ValueError(f"{engine.backend} runs on the CPU here, and the device is {device}; allowed: torch, compile")
+    graph = onnx_graph(folded(padded(model, CHANNEL_MULTIPLE))).SerializeToString()
+    return open_graph(graph, engine)
+
+
+def open_graph(graph: bytes | str, engine: Engine) -> Network:
+    """An ONNX model, its content or its path, or the path of an OpenVINO model, in ONNX Runtime or OpenVINO."""
+    return OnnxRuntimeNetwork(graph, engine) if engine.backend == "onnxruntime" else OpenVinoNetwork(graph, engine)
+
+
+def _torch_network(model: nn.Module, engine: Engine, device: torch.device) -> Network:
+    dtype = torch.bfloat16 if engine.precision == "bf16" else torch.float32
+    model = model.to(device, dtype).to(memory_format=torch.channels_last)
+    run = torch.compile(model, dynamic=True) if engine.backend == "compile" else model
+
+    @torch.inference_mode()
+    def network(images: Tensor) -> Tensor:
+        with _torch_threads(engine.threads_of_a_call):
+            return run(images.to(device, dtype, memory_format=torch.channels_last)).float().cpu()
+
+    return network
+
+
+@contextmanager
+def _torch_threads(count: int | None) -> Iterator[None]:
+    """PyTorch counts them for each thread that calls it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class OnnxRuntimeNetwork:
+    """A session of ONNX Runtime on the CPU."""
+
+    def __init__(self, graph: bytes | str, engine: Engine):
+        runtime = import_engine("onnxruntime")
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3
+        if engine.threads_of_a_call:
+            options.intra_op_num_threads = engine.threads_of_a_call
+        self._session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(self._session.run(None, {self._input: images.cpu().contiguous().numpy()})[0])
+
+
+class OpenVinoNetwork:
+    """A model compiled by OpenVINO for the CPU, once for each shape of images: fixed shapes are a fifth faster."""
+
+    _MOST_SHAPES = 8
+
+    def __init__(self, graph: bytes | str, engine: Engine):
+        openvino = import_engine("openvino")
+        self._core = openvino.Core()
+        self._model = self._core.read_model(graph)
+        precision = {"fp32": "f32", "bf16": "bf16"}[engine.precision]
+        self._settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+        if engine.threads:
+            self._settings["INFERENCE_NUM_THREADS"] = engine.threads
+        if engine.calls > 1:
+            self._settings |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": engine.calls}
+        self._compiled: dict[tuple[int, ...], Any] = {}
+        self._compiling = threading.Lock()
+        self._requests = threading.local()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        request = self._request(tuple(images.shape))
+        # The result lies in the request's own memory, which its next call overwrites.
+        return torch.from_numpy(request.infer([images.cpu().contiguous().numpy()])[0].copy())
+
+    def _request(self, shape: tuple[int, ...]) -> Any:
+        """Of this thread, since a request does one thing at a time."""
+        mine = self._requests.__dict__.setdefault("by_shape", {})
+        if shape not in mine:
+            if len(mine) >= self._MOST_SHAPES:
+                mine.clear()
+            mine[shape] = self._compile(shape).create_infer_request()
+        return mine[shape]
+
+    def _compile(self, shape: tuple[int, ...]) -> Any:
+        with self._compiling:
+            if shape not in self._compiled:
+                if len(self._compiled) >= self._MOST_SHAPES:
+                    self._compiled.clear()
+                model = self._model.clone()
+                model.reshape(list(shape))
+                self._compiled[shape] = self._core.compile_model(model, "CPU", self._settings)
+            return self._compiled[shape]

@@ -1,0 +1,159 @@
+"""A network as an ONNX graph, written node by node.
+
+A ReXNet is a chain of nine kinds of layers, so that its graph needs no tracing: the file is made in a second, has one
+node for each thing computed, named after the module it comes from, and any batch and image size.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from torch import Tensor, nn
+
+from rexnet.data.transforms import Preprocess
+from rexnet.engines.graph_files import import_onnx
+from rexnet.models.blocks import DropPath, LinearBottleneck, SiLU, SqueezeExcitation
+from rexnet.models.rexnet import RexNet
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 18
+INPUT = "images"
+Output = Literal["logits", "embedding", "features"]
+_SIMPLE = {
+    nn.ReLU: ("Relu", {}),
+    nn.LeakyReLU: ("LeakyRelu", {"alpha": 0.01}),
+    nn.ELU: ("Elu", {}),
+    nn.Softplus: ("Softplus", {}),
+    nn.Hardswish: ("HardSwish", {}),
+    nn.Sigmoid: ("Sigmoid", {}),
+}
+"""Layers that are one node without parameters; all have PyTorch's default settings in `ACTIVATIONS`."""
+
+
+def onnx_graph(model: RexNet, *, output: Output = "logits", pixels: Preprocess | None = None) -> "onnx.ModelProto":
+    """The graph of a network without batch norms (`rexnet.models.inference_form`), in evaluation.
+
+    In: "images", float32 (batch, in_channels, height, width); with `pixels` uint8 (batch, height, width, 3), whose
+    normalisation then is part of the graph. Out: "logits" (batch, num_classes), "embedding", what enters the
+    classifier (batch, head_hidden_size), or "features", narrow maps from stride 4 on, named features_4, features_8, ...
+    """
+    if output not in get_args(Output):
+        raise ValueError(f"output is {output!r}; allowed: {', '.join(get_args(Output))}")
+    onnx = import_onnx()
+    writer = _Writer()
+    x = writer.normalised(pixels) if pixels else INPUT
+    shapes: dict[str, list[int | str]] = {}
+    level_of_layer = {level.layer: level for level in model.feature_levels if level.stride >= 4}
+    for index in range(model.num_feature_layers):
+        x = writer.layer(model.features[index], x, f"features.{index}")
+        level = level_of_layer.get(index)
+        if output == "features" and level:
+            name = writer.node("Identity", x, name=f"features_{level.stride}")
+            shapes[name] = ["batch", level.channels, f"height_{level.stride}", f"width_{level.stride}"]
+    if output != "features":
+        x = writer.node("ReduceMean", x, writer.constant("axes", np.array([2, 3])), name="pool", keepdims=1)
+        for index in range(len(model.output) - int(output == "embedding")):
+            x = writer.layer(model.output[index], x, f"output.{index}")
+        classes = model.num_classes if output == "logits" else 0
+        shapes[writer.node("Flatten", x, name=output)] = ["batch", classes or model.head_hidden_size]
+    return _pack(onnx, writer, model.config.in_channels, outputs=shapes, pixels=pixels is not None)
+
+
+def _pack(
+    onnx: Any, writer: "_Writer", in_channels: int, *, outputs: dict[str, list[int | str]], pixels: bool
+) -> "onnx.ModelProto":
+    helper, types = onnx.helper, onnx.TensorProto
+    shape = ["batch", "height", "width", in_channels] if pixels else ["batch", in_channels, "height", "width"]
+    images = helper.make_tensor_value_info(INPUT, types.UINT8 if pixels else types.FLOAT, shape)
+    results = [helper.make_tensor_value_info(name, types.FLOAT, shape) for name, shape in outputs.items()]
+    nodes = [
+        helper.make_node(op, inputs, [name], name=name, **attributes) for op, inputs, name, attributes in writer.nodes
+    ]
+    weights = [onnx.numpy_helper.from_array(array, name) for name, array in writer.constants.items()]
+    graph = helper.make_graph(nodes, "rexnet", [images], results, weights)
+    # IR 10 is what opset 18 readers of the last years know; the package's own newest is not.
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+class _Writer:
+    """Nodes in order, each with one output of its own name, and the tensors they read."""
+
+    def __init__(self) -> None:
+        self.nodes: list[tuple[str, list[str], str, dict[str, Any]]] = []
+        self.constants: dict[str, np.ndarray] = {}
+
+    def constant(self, name: str, values: np.ndarray) -> str:
+        self.constants[name] = values
+        return name
+
+    def tensor(self, name: str, values: Tensor) -> str:
+        return self.constant(name, values.detach().float().cpu().contiguous().numpy())
+
+    def node(self, op: str, *inputs: str, name: str, **attributes: Any) -> str:
+        self.nodes.append((op, list(inputs), name, attributes))
+        return name
+
+    def normalised(self, preprocess: Preprocess) -> str:
+        """uint8 (B, H, W, 3) -> what the network reads."""
+        x = self.node("Cast", INPUT, name="pixels.float", to=1)
+        x = self.node("Transpose", x, name="pixels.nchw", perm=[0, 3, 1, 2])
+        for op, values, name in (("Sub", preprocess.mean, "pixels.centred"), ("Div", preprocess.std, "pixels.scaled")):
+            array = np.array(values, np.float32).reshape(1, 3, 1, 1) * np.float32(255)
+            x = self.node(op, x, self.constant(f"{name}.by", array), name=name)
+        return x
+
+    def layer(self, module: nn.Module, x: str, name: str) -> str:
+        """Adds what `module` does to the tensor `x`; returns the name of the result. TypeError for other layers."""
+        if isinstance(module, nn.Identity | nn.Dropout | DropPath):
+            return x
+        if isinstance(module, nn.Sequential):
+            for part, child in module.named_children():
+                x = self.layer(child, x, f"{name}.{part}")
+            return x
+        if isinstance(module, nn.Conv2d):
+            return self._convolution(module, x, name)
+        if isinstance(module, SiLU):
+            return self.node("Mul", x, self.node("Sigmoid", x, name=f"{name}.sigmoid"), name=name)
+        if isinstance(module, nn.ReLU6):
+            limits = [self.constant(f"clip.{limit}", np.array(limit, np.float32)) for limit in (0, 6)]
+            return self.node("Clip", x, *limits, name=name)
+        if isinstance(module, SqueezeExcitation):
+            axes = self.constant("axes", np.array([2, 3]))
+            pooled = self.node("ReduceMean", x, axes, name=f"{name}.pool", keepdims=1)
+            return self.node("Mul", x, self.layer(module.fc, pooled, f"{name}.fc"), name=name)
+        if isinstance(module, LinearBottleneck):
+            return self._bottleneck(module, x, name)
+        for kind, (op, attributes) in _SIMPLE.items():
+            if isinstance(module, kind):
+                return self.node(op, x, name=name, **attributes)
+        raise TypeError(f"{name} is a {type(module).__name__}, which no ONNX node is written for")
+
+    def _convolution(self, module: nn.Conv2d, x: str, name: str) -> str:
+        inputs = [self.tensor(f"{name}.weight", module.weight)]
+        if module.bias is not None:
+            inputs.append(self.tensor(f"{name}.bias", module.bias))
+        assert not isinstance(module.padding, str)
+        return self.node(
+            "Conv",
+            x,
+            *inputs,
+            name=name,
+            kernel_shape=list(module.kernel_size),
+            strides=list(module.stride),
+            pads=[*module.padding, *module.padding],
+            dilations=list(module.dilation),
+            group=module.groups,
+        )
+
+    def _bottleneck(self, module: LinearBottleneck, x: str, name: str) -> str:
+        found = self.layer(module.out, x, f"{name}.out")
+        if not module.spec.shortcut:
+            return found
+        missing_channels = module.spec.out_channels - module.spec.in_channels
+        if missing_channels:
+            pads = self.constant(f"{name}.pads", np.array([0, 0, 0, 0, 0, missing_channels, 0, 0]))
+            x = self.node("Pad", x, pads, name=f"{name}.padded")
+        return self.node("Add", found, x, name=name)

@@ -1,0 +1,71 @@
+"""Exceptions of the package; the text of each is one sentence for the person who meets it.
+
+ValueError
+    OptionError             an option's value that cannot be
+    MissingPackageError     an optional package that is not installed
+    BadImageError           a file that holds no usable image
+        TooManyPixelsError
+    WeightsError            weights that cannot be used
+        DamagedFileError
+    NonFiniteError          a training whose losses are not finite
+OSError
+    LostProcessError        another process of the run is gone
+"""
+
+import os
+from pathlib import Path
+
+from rexnet.text import printable
+
+
+class OptionError(ValueError):
+    """An option's value that cannot be, whether that shows at once or only beside data, network or library."""
+
+
+def require(holds: bool, option: str, value: object, allowed: str) -> None:
+    """Raise OptionError unless `holds`; `option` is the field's name, which the command line spells with dashes."""
+    if not holds:
+        raise OptionError(f"--{option.replace('_', '-')} is {value}; allowed: {allowed}")
+
+
+class MissingPackageError(ValueError):
+    """An optional package that is not installed; the sentence ends in the pip line that installs it."""
+
+    def __init__(self, what: str, package: str, install: str):
+        super().__init__(f"{what} needs the package {package}: pip install {install}")
+
+
+class BadImageError(ValueError):
+    """A file that holds no usable image. `path` is the name as given ("" for bytes), `reason` one clause."""
+
+    def __init__(self, path: str | Path, reason: str):
+        self.path = os.fspath(path)
+        self.reason = reason
+        super().__init__(f"{printable(path) or 'the given data'} cannot be used as an image: {reason}")
+
+    def __reduce__(self):
+        return type(self), (self.path, self.reason)
+
+
+class TooManyPixelsError(BadImageError):
+    """An image that is larger than whoever opens it allows."""
+
+
+class WeightsError(ValueError):
+    """A weights file, name or state dict that cannot be used."""
+
+
+class DamagedFileError(WeightsError):
+    """A weights file that is not what was once written. `finding` is the text without its advice."""
+
+    def __init__(self, finding: str, advice: str = "download or save it again"):
+        super().__init__(f"{finding}; {advice}")
+        self.finding = finding
+
+
+class NonFiniteError(ValueError):
+    """Too many losses or gradients that are infinite or not a number, none of which reached the weights."""
+
+
+class LostProcessError(OSError):
+    """Another process of the run, or one that reads its images, is gone."""

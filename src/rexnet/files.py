@@ -1,0 +1,135 @@
+"""Files that results go to: checked before the work, and written whole or not at all."""
+
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from rexnet.text import printable
+
+FIGURE_ENDINGS = (".png", ".svg")
+
+
+def check_output_file(path: str | PathLike[str], *, option: str = "--output") -> None:
+    """Raises ValueError where `path` cannot become a file; called before the work whose result goes there."""
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{option} is {printable(path)!r}, a folder; name a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"{option} is {printable(path)!r}, but there is no folder {printable(path.parent)!r}; make it")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"{option} is {printable(path)!r}, which may not be written to; name another file")
+
+
+def check_output_folder(path: str | PathLike[str], *, allowed: str) -> None:
+    """Raises ValueError where `path` is a file; `allowed` says in the sentence which folders may stand there."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--output is {printable(path)!r}, a file; allowed: {allowed}")
+
+
+def check_new_folder(path: str | PathLike[str], *, outside: str | PathLike[str]) -> None:
+    """Raises ValueError where `path` is a file, a folder that holds something, in no folder, or in `outside`."""
+    path, data = Path(path), Path(outside)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{printable(path)} is a file; name a new or an empty folder")
+    if path.is_dir() and (others := sorted(os.listdir(path))):
+        raise ValueError(
+            f"{printable(path)} holds files, such as {printable(others[0])}; name a new or an empty folder"
+        )
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"there is no folder {printable(path.absolute().parent)!r} for {printable(path)}; make it")
+    if data.resolve() in (path.resolve(), *path.resolve().parents):
+        raise ValueError(f"{printable(path)} lies in {printable(data)}, which stays as it is; choose another")
+
+
+def check_replaceable(*paths: Path, overwrite: bool) -> None:
+    """Raises ValueError where one of them is there, unless it may be replaced."""
+    if not overwrite and (there := [path for path in paths if os.path.lexists(path)]):
+        raise ValueError(f"--output: {printable(there[0])!r} is there already; --overwrite replaces it")
+
+
+@contextmanager
+def made_aside(path: str | PathLike[str]) -> Iterator[Path]:
+    """A path of the same name in an empty folder beside `path`.
+
+    What lies in that folder when the block has ended takes its place beside `path`, the file `path` last; where the
+    block raises, nothing of it stays, and what was there before does.
+    """
+    path = Path(path)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        inside = Path(folder, path.name)
+        yield inside
+        for made in sorted(Path(folder).iterdir(), key=lambda made: made == inside):
+            place = path.with_name(made.name)
+            if made.is_dir() and place.is_dir():
+                shutil.rmtree(place)
+            _flush(made)
+            os.replace(made, place)
+        _flush(path.parent)
+
+
+def write_whole(
+    path: str | PathLike[str], content: str | bytes | memoryview, *, keep: str | PathLike[str] | None = None
+) -> None:
+    """`content` (text as UTF-8) under that name once its last byte is on the disk; until then what was there stays, and
+    afterwards goes to the name `keep`.
+
+    Raises OSError with that name, for example when the disk is full, and leaves nothing behind then.
+    """
+    path = Path(path)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        if path.exists() and not path.is_file():  # a pipe or device, such as /dev/stdout, cannot be replaced
+            path.write_bytes(data)
+            return
+        with unfinished.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if unfinished.read_bytes() != data:
+            raise OSError(f"{printable(path)!r} was not stored as it was written")
+        if keep is not None and path.exists():
+            os.replace(path, keep)
+        os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        if error.errno is not None:  # of a full disk, the system names no file
+            error.filename = os.fspath(path)
+        raise
+    # The new name is on the disk only once its folder is.
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """A file, or the names in a folder, onto the disk."""
+    if path.is_file() or os.name == "posix":
+        handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_figure(figure: Any, stem: str | os.PathLike[str]) -> list[Path]:
+    """Write a figure to STEM.png and STEM.svg; the same figure gives the same bytes."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    paths = []
+    for ending in FIGURE_ENDINGS:
+        FigureCanvasAgg(figure)
+        content = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": "rexnet"}):
+            no_date = {"Date": None} if ending == ".svg" else None
+            figure.savefig(content, format=ending[1:], dpi=130, metadata=no_date)
+        path = Path(f"{os.fspath(stem)}{ending}")
+        write_whole(path, content.getvalue())
+        paths.append(path)
+    return paths

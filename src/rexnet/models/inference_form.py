@@ -1,0 +1,107 @@
+"""The form in which a trained network is run: batch norms folded into convolutions, channels padded with zeros.
+
+Vector units work on 8, 16 or 32 channels at a time; the padding is exact.
+"""
+
+from copy import deepcopy
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from rexnet.models.blocks import BlockSpec
+from rexnet.models.rexnet import RexNet, RexNetConfig
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def folded(model: Network) -> Network:
+    """A copy of `model` in eval mode, whose convolutions do what the batch norms behind them did; equal up to rounding.
+
+    A batch norm is what follows a convolution in an nn.Sequential and has a running variance; others stay. What it
+    holds beside, an activation, stays in its place.
+    """
+    model = deepcopy(model).eval()
+    for sequence in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
+        layers: list[tuple[str, Any]] = list(sequence.named_children())
+        for (name, convolution), (behind, norm) in pairwise(layers):
+            if isinstance(convolution, nn.Conv2d) and getattr(norm, "running_var", None) is not None:
+                setattr(sequence, name, fuse_conv_bn_eval(convolution, norm))
+                setattr(sequence, behind, nn.Sequential(*norm.children()))
+    return model
+
+
+def padded(model: RexNet, multiple: int) -> RexNet:
+    """A copy whose stem and blocks have multiples of `multiple` channels, with the logits of `model`.
+
+    Channels that are added stay zero, so that a shortcut still adds its input to the first channels. What the last
+    block, the penultimate convolution and the head put out keeps its size, and what does not fit into it then keeps
+    its own. ValueError for a network whose activation makes something of zero where a shortcut
+    reads, as SoftPlus does.
+    """
+    if multiple < 1:
+        raise ValueError(f"multiple is {multiple}; allowed: 1 or more")
+    config = model.config
+    if "softplus" in (config.activation, *(block.out_activation for block in config.blocks)):
+        raise ValueError("the activation softplus turns added zero channels into others; allowed: what keeps zero")
+    blocks = _padded_blocks(config, multiple)
+    return _resized(model, replace(config, stem_channels=blocks[0].in_channels, blocks=tuple(blocks)))
+
+
+def _padded_blocks(config: RexNetConfig, multiple: int) -> list[BlockSpec]:
+    """From the last to the first: where an output keeps its size, the input of a shortcut to it must fit into it."""
+    blocks: list[BlockSpec] = []
+    out_channels = None if config.penultimate_channels else config.blocks[-1].out_channels
+    for block in reversed(config.blocks):
+        blocks.insert(0, _padded_block(block, multiple, out_channels))
+        out_channels = blocks[0].in_channels
+    return blocks
+
+
+def _padded_block(block: BlockSpec, multiple: int, out_channels: int | None) -> BlockSpec:
+    """`out_channels`: what the block after it takes."""
+    out_channels = out_channels or _round_up(block.out_channels, multiple)
+    in_channels = _round_up(block.in_channels, multiple)
+    if block.shortcut and in_channels > out_channels:
+        in_channels = block.in_channels
+    # No expansion convolution stands where both are equal before; rounding must not remove one.
+    expanded_channels = _round_up(block.expanded_channels, multiple)
+    if block.expanded_channels == block.in_channels:
+        expanded_channels = in_channels
+    elif expanded_channels == in_channels:
+        expanded_channels += multiple
+    return replace(
+        block,
+        in_channels=in_channels,
+        expanded_channels=expanded_channels,
+        out_channels=out_channels,
+        se_channels=_round_up(block.se_channels, multiple),
+    )
+
+
+def _round_up(channels: int, multiple: int) -> int:
+    return -(-channels // multiple) * multiple
+
+
+def _resized(model: RexNet, config: RexNetConfig) -> RexNet:
+    source = model.state_dict()
+    some = next(model.parameters())
+    other = RexNet(config).to(some.device, some.dtype).train(model.training)
+    other.global_pool = model.global_pool
+    target = {key: _corner(source[key], like=value) for key, value in other.state_dict().items()}
+    # A variance of 0 would multiply rounding errors by the inverse of eps.
+    for key, value in target.items():
+        if key.endswith("running_var"):
+            value[source[key].numel() :] = 1.0
+    other.load_state_dict(target)
+    return other
+
+
+def _corner(source: Tensor, *, like: Tensor) -> Tensor:
+    found = torch.zeros_like(like)
+    shared = tuple(slice(min(have, want)) for have, want in zip(source.shape, like.shape, strict=True))
+    found[shared] = source[shared]
+    return found

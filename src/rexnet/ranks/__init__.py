@@ -1,0 +1,1 @@
+"""Ranks of matrices and of the layers of a network."""

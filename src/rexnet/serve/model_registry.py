@@ -1,0 +1,127 @@
+"""The models of a server side by side, each with a bounded number of pictures in work."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from rexnet.serve.config import ServeConfig
+from rexnet.serve.http_errors import Refusal, busy, shown
+from rexnet.serve.images import open_sent
+from rexnet.serve.metrics import Metrics
+from rexnet.serve.model_names import named_files
+from rexnet.serve.opened import Identity, OpenModel, identity, open_model
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Of one picture."""
+
+    result: Any
+    """What the model's batcher gives."""
+    width: int
+    """Of the upright picture, in pixels, like `height`."""
+    height: int
+    decode_ms: float
+    wait_ms: float
+    compute_ms: float
+
+
+class Model:
+    """A name under which a model file is answered, whichever state of the file that is."""
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        current: OpenModel,
+        *,
+        seen: Identity,
+        queue_length: int,
+        on_pending: Callable[[int], None] = lambda count: None,
+    ):
+        self.name = name
+        self.path = path
+        self.current = current
+        """Take it once a request: a new file may replace it at any time."""
+        self.seen = seen
+        """Of the file that was last opened, or tried."""
+        self._queue_length = queue_length
+        self._pending = 0
+        self._on_pending = on_pending
+        on_pending(0)
+
+    @contextmanager
+    def accepting(self, count: int) -> Iterator[None]:
+        """So many pictures are in work meanwhile. Refusal with 429 where that would be too many."""
+        if self._pending + count > self._queue_length:
+            raise busy(f"{self.name} has {self._pending} pictures in work and takes {self._queue_length} at most")
+        self._count(count)
+        try:
+            yield
+        finally:
+            self._count(-count)
+
+    def _count(self, more: int) -> None:
+        self._pending += more
+        self._on_pending(self._pending)
+
+
+class Shelf:
+    """The models of a server by name; the first one is the default."""
+
+    def __init__(self, models: Sequence[Model], config: ServeConfig):
+        self.models = {model.name: model for model in models}
+        self._max_pixels = config.max_pixels
+        self._decoders = ThreadPoolExecutor(config.threads_of_a_worker, thread_name_prefix="decode")
+
+    def __getitem__(self, name: str | None) -> Model:
+        """The first model for None. Refusal with 404 for a name that is not there."""
+        if name is None:
+            return next(iter(self.models.values()))
+        if name not in self.models:
+            raise Refusal(404, f"there is no model {shown(name)}; allowed: {', '.join(self.models)}")
+        return self.models[name]
+
+    async def in_thread(self, function: Any, *arguments: Any, **named: Any) -> Any:
+        """For work on one picture or request, as many at once as the server has threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, partial(function, *arguments, **named))
+
+    async def answer(self, opened: OpenModel, content: bytes) -> Answer:
+        """Of the bytes of an image file. Refusal as of `open_sent`."""
+        (width, height), item, decode_ms = await self.in_thread(self._read, opened, content)
+        batched = await opened.batcher(item)
+        return Answer(
+            result=batched.result,
+            width=width,
+            height=height,
+            decode_ms=decode_ms,
+            wait_ms=batched.wait_ms,
+            compute_ms=batched.compute_ms,
+        )
+
+    def _read(self, opened: OpenModel, content: bytes) -> tuple[tuple[int, int], Any, float]:
+        started = perf_counter()
+        picture = open_sent(content, max_pixels=self._max_pixels)
+        item = opened.prepare(picture)
+        return picture.size, item, (perf_counter() - started) * 1e3
+
+
+def open_shelf(config: ServeConfig, metrics: Metrics) -> Shelf:
+    """All models of `config`. ValueError, one sentence, for one that cannot be opened."""
+    models = []
+    for name, path in named_files(config.models).items():
+        logger.info("opening %s: %s", name, path)
+        seen = identity(path)
+        current = open_model(path, config, metrics.on_batch(name))
+        on_pending = metrics.on_pending(name)
+        models.append(Model(name, path, current, seen=seen, queue_length=config.queue_length, on_pending=on_pending))
+    return Shelf(models, config)

@@ -1,0 +1,137 @@
+"""What every request passes before it is looked at: the key, the cap on its bytes, the time it may take."""
+
+import asyncio
+import hmac
+from time import monotonic
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rexnet.serve.config import ServeConfig
+from rexnet.serve.http_errors import Refusal, busy, refused
+
+_BODIES = 8
+"""Bodies of full size that may be in memory at once; what would be more waits outside."""
+_DISCARD_S = 2.0
+"""How long a body that is refused is read on and thrown away: clients look for the answer when they have sent all."""
+OPEN_PATHS = ("/", "/v2/health/live", "/v2/health/ready")
+OPEN_FOLDERS = ("/page/",)
+"""That need no key: the page, which asks for it, and what tells a load balancer that the server lives."""
+
+
+class Gate:
+    """ASGI middleware. Reads a request's whole body, so that nothing behind it waits for a client."""
+
+    def __init__(self, app: ASGIApp, *, config: ServeConfig, api_key: str | None):
+        self._app = app
+        self._config = config
+        self._api_key = None if api_key is None else api_key.encode()
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def observed(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        body: list[bytes] = []
+        try:
+            self._check_key(scope)
+            await self._read(scope, receive, body)
+            body[:] = [b"".join(body)]
+            scope["rexnet.bytes"] = len(body[0])
+            async with asyncio.timeout(self._config.timeout_s):
+                await self._app(scope, _replayed(body[0], receive), observed)
+        except _GoneError:
+            return
+        except Refusal as refusal:
+            await refused(refusal)(scope, receive, send)
+        except TimeoutError:
+            if not started:
+                late = busy(f"there is no answer after {self._config.timeout_s:g} s; ask again later", status=503)
+                await refused(late)(scope, receive, send)
+        finally:
+            self._held -= sum(map(len, body))
+
+    def _check_key(self, scope: Scope) -> None:
+        path = scope["path"]
+        if self._api_key is None or path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
+            return
+        headers = dict(scope["headers"])
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        given = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+        if not hmac.compare_digest(given, self._api_key):
+            sentence = "this server wants its API key, in a header Authorization: Bearer KEY or X-API-Key: KEY"
+            raise Refusal(401, sentence, {"WWW-Authenticate": "Bearer"})
+
+    async def _read(self, scope: Scope, receive: Receive, body: list[bytes]) -> None:
+        """All of the body into `body`, whose bytes count as held."""
+        try:
+            async with asyncio.timeout(self._config.body_timeout_s):
+                _check_headers(scope)
+                more = True
+                size = 0
+                while more:
+                    chunk, more = await _next_chunk(receive)
+                    size += len(chunk)
+                    if size > self._config.max_body_bytes:
+                        await _discard(receive, more)
+                        raise _too_large(self._config)
+                    if self._held + len(chunk) > _BODIES * self._config.max_body_bytes:
+                        await _discard(receive, more)
+                        raise busy("too many large requests are under way; ask again in a moment")
+                    self._held += len(chunk)
+                    body.append(chunk)
+        except TimeoutError:
+            limit = f"{self._config.body_timeout_s:g} s"
+            raise Refusal(408, f"the request had not arrived after {limit}", {"Connection": "close"}) from None
+
+
+def _check_headers(scope: Scope) -> None:
+    for name, value in scope["headers"]:
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise Refusal(415, "compressed requests are not taken here; send it without Content-Encoding")
+
+
+async def _next_chunk(receive: Receive) -> tuple[bytes, bool]:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise _GoneError
+    return message.get("body", b""), message.get("more_body", False)
+
+
+async def _discard(receive: Receive, more: bool) -> None:
+    until = monotonic() + _DISCARD_S
+    try:
+        async with asyncio.timeout(_DISCARD_S):
+            while more and monotonic() < until:
+                _, more = await _next_chunk(receive)
+    except TimeoutError:
+        return
+
+
+def _too_large(config: ServeConfig) -> Refusal:
+    return Refusal(
+        413, f"the request is larger than the {config.max_body_mib:g} MiB taken here", {"Connection": "close"}
+    )
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    sent = False
+
+    async def replay() -> Message:
+        nonlocal sent
+        if sent:
+            return await receive()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+class _GoneError(Exception):
+    """The client has closed the connection before its request was whole."""

@@ -1,0 +1,36 @@
+"""Words, paths and tables as text."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+
+def plural(number: int, noun: str) -> str:
+    """Return the noun, with an s unless there is one of it."""
+    return noun if number == 1 else f"{noun}s"
+
+
+def reason_of(error: Exception) -> str:
+    """Return the text of an error; the system's lose number and file, which the message around it names."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def printable(path: str | Path) -> str:
+    """Return the path on one line: line breaks and bytes that are not text appear as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Return the rows as lines of a CSV; None is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def markdown_text(rows: Sequence[Sequence[object]]) -> str:
+    """Return a Markdown table whose first row is the head."""
+    head, *body = ([str(cell) for cell in row] for row in rows)
+    lines = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,0 +1,258 @@
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rexnet.data.datasets.folder import load_image_sets, load_labelled_images, small_images
+from rexnet.errors import BadImageError
+from tests.tars import names_of
+
+
+def make(root: Path, *names: str, size: tuple[int, int] = (9, 7)) -> Path:
+    for number, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, (number % 256, number // 256, 77)).save(path)
+    return root
+
+
+class TestTwoFolders:
+    def test_what_it_finds(self, image_folder):
+        sets = load_image_sets(image_folder)
+        assert sets.classes == sets.val.classes == ("cat", "dog", "fox")
+        assert (len(sets.train), len(sets.val)) == (36, 12)
+        assert sets.description == "images: 36 train / 12 val images of 3 classes (train/, val/)"
+        for images in (sets.train, sets.val):
+            assert images.targets.dtype == np.int64 and not images.missing_classes
+            for index, name in enumerate(names_of(images)):
+                assert Path(name).parent.name == images.classes[images.targets[index]]
+                assert images.load(index).mode == "RGB"
+
+    @pytest.mark.parametrize("name", ["valid", "validation", "test"])
+    def test_other_names_for_val(self, image_folder, name):
+        (image_folder / "val").rename(image_folder / name)
+        assert f"(train/, {name}/)" in load_image_sets(image_folder).description
+
+    def test_val_goes_before_test(self, image_folder):
+        shutil.copytree(image_folder / "val", image_folder / "test")
+        assert "(train/, val/)" in load_image_sets(image_folder).description
+
+    @pytest.mark.parametrize(("side", "other"), [("train", "val"), ("val", "train")])
+    def test_a_class_missing_on_one_side_is_named(self, image_folder, side, other):
+        shutil.rmtree(image_folder / side / "dog")
+        with pytest.raises(ValueError, match=rf"{side} lacks the class dog, which the other side has"):
+            load_image_sets(image_folder)
+
+    def test_an_empty_class_is_named(self, image_folder):
+        (image_folder / "val" / "emu").mkdir()
+        (image_folder / "val" / "emu" / "notes.txt").write_text("no image")
+        with pytest.raises(ValueError, match=r"class without images in .*val: emu; put images into"):
+            load_image_sets(image_folder)
+
+    def test_no_train(self, image_folder):
+        shutil.rmtree(image_folder / "train")
+        with pytest.raises(ValueError, match="has val/ but no train/"):
+            load_image_sets(image_folder)
+
+    def test_numbers_as_class_names_are_sorted_as_text(self, tmp_path):
+        for side in ("train", "val"):
+            make(tmp_path / side, *(f"{number}/a.png" for number in range(12)))
+        assert load_image_sets(tmp_path).classes[:4] == ("0", "1", "10", "11")
+
+    def test_disorder_does_no_harm(self, image_folder, caplog):
+        cats = image_folder / "train" / "cat"
+        (cats / "folder.jpg").mkdir()
+        (cats / ".hidden.jpg").write_bytes(b"")
+        (cats / "Thumbs.db").write_bytes(b"x")
+        make(cats, "nested/deeper/x.JPG")
+        make(cats, "line\nbreak é .png", os.fsdecode(b"bytes\xff.png"))
+        (cats / "up").symlink_to(image_folder / "train")
+        (image_folder / "train" / "empty.jpg").mkdir()
+        (image_folder / "train" / ".ipynb_checkpoints").mkdir()
+        make(image_folder / "train", "loose.png")
+        (image_folder / "README.txt").write_text("x")
+        sets = load_image_sets(image_folder)
+        assert sets.classes == ("cat", "dog", "fox")
+        found = {os.path.relpath(name, cats) for name in names_of(sets.train) if name.startswith(str(cats))}
+        assert found >= {"nested/deeper/x.JPG", "line\nbreak é .png", os.fsdecode(b"bytes\xff.png"), "0.jpg"}
+        assert not [name for name in found if ".hidden" in name]
+        for index, name in enumerate(names_of(sets.train)):
+            assert os.path.isfile(name)
+            sets.train.load(index)
+        assert "1 image outside the class folders is left out" in caplog.text
+
+    def test_links_that_lead_nowhere(self, image_folder):
+        broken = image_folder / "train" / "cat" / "broken.jpg"
+        broken.symlink_to("nowhere")
+        train = load_image_sets(image_folder).train
+        with pytest.raises(BadImageError, match="a link to a file that does not exist"):
+            train.load(names_of(train).index(str(broken)))
+        (image_folder / "train" / "gnu").symlink_to("nowhere")
+        with pytest.raises(ValueError, match="gnu is a link to a folder that does not exist"):
+            load_image_sets(image_folder)
+
+    def test_linked_class_folder(self, image_folder, tmp_path):
+        for side in ("train", "val"):
+            make(tmp_path / "elsewhere" / side, "1.png", "2.png")
+            (image_folder / side / "gnu").symlink_to(tmp_path / "elsewhere" / side)
+        assert load_image_sets(image_folder).classes == ("cat", "dog", "fox", "gnu")
+
+    def test_val_fraction_without_effect_is_said(self, image_folder, caplog):
+        load_image_sets(image_folder, val_fraction=0.3)
+        assert "val_fraction 0.3 has no effect" in caplog.text
+
+
+class TestOneFolder:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        root = tmp_path / "pets"
+        for name, count in (("cat", 20), ("dog", 10), ("eel", 2)):
+            make(root / name, *(f"{number}.png" for number in range(count)))
+        return root
+
+    def test_split_is_stratified_seeded_and_stated(self, folder):
+        sets = load_image_sets(folder, val_fraction=0.25, seed=3)
+        assert np.bincount(sets.val.targets).tolist() == [5, 2, 1]
+        assert np.bincount(sets.train.targets).tolist() == [15, 8, 1]
+        assert sets.description == "pets: 24 train / 8 val images of 3 classes (25 % of each class held back, seed 3)"
+        train, val = names_of(sets.train), names_of(sets.val)
+        assert not set(train) & set(val) and len({*train, *val}) == 32
+        again = load_image_sets(str(folder), val_fraction=0.25, seed=3)
+        assert names_of(again.train) == train and names_of(again.val) == val
+        assert names_of(load_image_sets(folder, val_fraction=0.25, seed=4).val) != val
+
+    def test_train_folder_alone_is_split(self, folder):
+        (folder / "train").mkdir()
+        for name in ("cat", "dog", "eel"):
+            (folder / name).rename(folder / "train" / name)
+        assert load_image_sets(folder).classes == ("cat", "dog", "eel")
+
+    def test_a_single_image_stays_in_training(self, folder, caplog):
+        make(folder / "fox", "only.png")
+        sets = load_image_sets(folder)
+        assert sets.val.missing_classes == ("fox",) and not sets.train.missing_classes
+        assert sets.val.classes == sets.train.classes
+        assert "never validated: fox" in caplog.text
+
+    def test_nothing_to_hold_back(self, tmp_path):
+        make(tmp_path, "a/1.png", "b/1.png")
+        with pytest.raises(ValueError, match=r"no class in .* has two images"):
+            load_image_sets(tmp_path)
+
+    def test_one_class(self, tmp_path):
+        make(tmp_path, "a/1.png", "a/2.png")
+        with pytest.raises(ValueError, match="has one class folder, a: two or more are needed"):
+            load_image_sets(tmp_path)
+
+    def test_classes_one_level_too_deep(self, tmp_path, caplog):
+        make(tmp_path, *(f"all/{name}/{number}.png" for name in ("cat", "dog") for number in range(3)))
+        with pytest.raises(ValueError, match=r"one class folder, all: .* if cat, dog in it are the classes, move them"):
+            load_image_sets(tmp_path)
+        make(tmp_path, "more/cat/1.png", "more/cat/2.png")
+        assert load_image_sets(tmp_path).classes == ("all", "more")
+        assert "sub-folders of each count as one class: all (cat, dog)" in caplog.text
+
+    def test_folders_inside_a_class_are_no_cause_for_a_warning(self, tmp_path, caplog):
+        make(tmp_path, *(f"{name}/images/{number}.png" for name in ("cat", "dog") for number in range(3)))
+        load_image_sets(tmp_path)
+        make(tmp_path, "dog/1.png", "cat/more/1.png")
+        load_image_sets(tmp_path)
+        assert not caplog.records
+
+    def test_no_class_folders(self, tmp_path):
+        with pytest.raises(ValueError, match="holds no class folders"):
+            load_image_sets(tmp_path)
+        make(tmp_path, "1.png", "2.png")
+        with pytest.raises(ValueError, match="holds 2 images but no class folders"):
+            load_image_sets(tmp_path)
+
+    def test_many_bad_classes_are_cut_short(self, tmp_path):
+        for number in range(30):
+            (tmp_path / f"class{number:02d}").mkdir()
+        with pytest.raises(ValueError, match=r": class00, class01, class02, class03, class04 and 25 more;"):
+            load_image_sets(tmp_path)
+
+    @pytest.mark.parametrize("fraction", [0.0, 1.0, -1, float("nan")])
+    def test_fraction_out_of_range(self, folder, fraction):
+        with pytest.raises(ValueError, match="val_fraction is"):
+            load_image_sets(folder, val_fraction=fraction)
+
+    def test_no_folder(self, tmp_path):
+        make(tmp_path, "a.png")
+        for data, state in (
+            (tmp_path / "a.png", "is a file"),
+            (tmp_path / "b", "does not exist"),
+            ("digit", "not exist"),
+        ):
+            for function in (load_image_sets, small_images):
+                with pytest.raises(ValueError, match=state):
+                    function(data)
+
+
+class TestLabelled:
+    def test_matched_by_name_not_by_position(self, image_folder):
+        images = load_labelled_images(image_folder, ["fox", "wolf", "cat", "dog"])
+        assert images.missing_classes == ("wolf",)
+        assert len(images) == 12
+        for index, name in enumerate(names_of(images)):
+            assert Path(name).parent.name == images.classes[images.targets[index]]
+
+    def test_sides_and_plain_folders(self, image_folder):
+        classes = ("cat", "dog", "fox")
+        assert len(load_labelled_images(image_folder, classes, split="train")) == 36
+        assert len(load_labelled_images(image_folder / "train", classes)) == 36
+        shutil.rmtree(image_folder / "val")
+        with pytest.raises(ValueError, match="has train/ but none of val"):
+            load_labelled_images(image_folder, classes)
+
+    def test_a_missing_or_empty_class_is_reported_not_refused(self, image_folder):
+        shutil.rmtree(image_folder / "val" / "cat")
+        for path in (image_folder / "val" / "dog").iterdir():
+            path.unlink()
+        images = load_labelled_images(image_folder, ("cat", "dog", "fox"))
+        assert images.missing_classes == ("cat", "dog") and set(images.targets) == {2}
+
+    def test_unknown_classes_are_named(self, image_folder):
+        with pytest.raises(ValueError, match="classes that the model does not know: cat, fox"):
+            load_labelled_images(image_folder, ("dog", "emu"))
+
+    def test_no_images(self, image_folder):
+        for path in (image_folder / "val").glob("*/*"):
+            path.unlink()
+        with pytest.raises(ValueError, match="hold no images"):
+            load_labelled_images(image_folder, ("cat", "dog", "fox"))
+
+    def test_digits(self):
+        images = load_labelled_images("digits", tuple("9876543210"))
+        assert images.targets[0] == 9 - load_image_sets("digits").val.targets[0]
+
+
+class TestSmallImages:
+    def test_headers_decide(self, tmp_path):
+        assert not small_images(tmp_path)
+        make(tmp_path / "a", *(f"{number}.png" for number in range(40)), size=(64, 48))
+        assert small_images(tmp_path)
+        (tmp_path / "a" / "bad.png").write_bytes(b"no image")
+        assert small_images(tmp_path)
+        make(tmp_path / "b", *(f"{number}.png" for number in range(60)), size=(65, 48))
+        assert not small_images(tmp_path)
+
+    def test_named_sets(self):
+        assert small_images("digits") and small_images("torchvision/cifar10")
+        assert not small_images("torchvision/food101")
+
+
+class TestSharedData:
+    def test_flowers17(self, shared_data, tmp_path):
+        with tarfile.open(shared_data / "flowers17.tar") as archive:
+            archive.extractall(tmp_path / "flowers17", filter="data")
+        sets = load_image_sets(tmp_path / "flowers17")
+        assert sets.description == "flowers17: 1,067 train / 272 val images of 17 classes (train/, test/)"
+        assert np.bincount(sets.val.targets).tolist() == [16] * 17
+        assert not small_images(tmp_path / "flowers17")
+        for index in range(0, len(sets.train), 100):
+            assert max(sets.train.load(index).size) <= 320

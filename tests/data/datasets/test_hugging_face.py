@@ -1,0 +1,100 @@
+import sys
+
+import numpy as np
+import pytest
+
+from rexnet.data.datasets.folder import load_image_sets, load_labelled_images, small_images
+from rexnet.data.datasets.hugging_face import load_hugging_face
+from rexnet.data.loaders import EvalBatches
+from rexnet.data.transforms import Preprocess
+from rexnet.errors import BadImageError
+from tests.drawings import draw
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture
+def datasets(tmp_path, monkeypatch):
+    library = pytest.importorskip("datasets")
+    monkeypatch.setattr(library.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(library.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    library.disable_progress_bars()
+    return library
+
+
+def save_parquet(datasets, folder, splits, *, image="img", label="fine", names=("cat", "dog", "fox")):
+    folder.mkdir()
+    for split, count in splits.items():
+        features = datasets.Features({image: datasets.Image(), label: datasets.ClassLabel(names=list(names))})
+        rows = {image: [draw("cat", n) for n in range(count)], label: [n % len(names) for n in range(count)]}
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(str(folder / f"{split}-00000-of-00001.parquet"))
+    return f"hfds/{folder}"
+
+
+def test_parquet_files_with_columns_of_any_name(datasets, tmp_path):
+    data = save_parquet(datasets, tmp_path / "set", {"train": 12, "test": 6})
+    sets = load_image_sets(data)
+    assert (len(sets.train), len(sets.val), sets.classes) == (12, 6, ("cat", "dog", "fox"))
+    assert sets.train.targets.tolist() == [0, 1, 2] * 4 and sets.train.targets.dtype == np.int64
+    assert sets.train.load(5).tobytes() == draw("cat", 5).tobytes()
+    assert sets.val.name(3).endswith("/test/3")
+    assert small_images(data)
+    assert load_labelled_images(data, ("fox", "dog", "cat")).targets.tolist() == [2, 1, 0] * 2
+    batches = EvalBatches(sets.val, Preprocess(image_size_px=32), batch_size=4, workers=1)
+    assert [i for batch in batches for i in batch.indices.tolist()] == list(range(6))
+
+
+def test_an_image_folder(datasets, image_folder):
+    sets = load_image_sets(f"hfds/{image_folder}")
+    files = load_image_sets(image_folder)
+    assert sets.classes == files.classes and (len(sets.train), len(sets.val)) == (36, 12)
+    pixels = [{(s.load(i).tobytes(), int(s.targets[i])) for i in range(12)} for s in (sets.val, files.val)]
+    assert pixels[0] == pixels[1]
+
+
+def test_one_split_is_divided(datasets, tmp_path):
+    data = save_parquet(datasets, tmp_path / "set", {"train": 30})
+    sets = load_image_sets(data, val_fraction=0.2, seed=1)
+    assert (len(sets.train), len(sets.val)) == (24, 6) and "20 % of each class held back" in sets.description
+    few = load_image_sets(data, val_fraction=0.2, seed=1, shots=2).train
+    assert few.targets.tolist().count(1) == 2 and len(few) == 6
+    held_back = load_labelled_images(data, sets.classes, drawn=sets.drawn)
+    assert [held_back.name(i) for i in range(6)] == [sets.val.name(i) for i in range(6)]
+    for images in (sets.train, sets.val, few):
+        number = int(images.name(2).rpartition("/")[2])
+        assert images.load(2).tobytes() == draw("cat", number).tobytes()
+
+
+def test_a_bad_picture_is_named(datasets, tmp_path):
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = {"image": [{"bytes": b"no", "path": None}] * 4, "label": [0, 1, 0, 1]}
+    (tmp_path / "set").mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / "set" / "train.parquet"))
+    with pytest.raises(BadImageError, match=r"train/2 cannot be used as an image"):
+        load_hugging_face(f"hfds/{tmp_path}/set")["train"].load(2)
+
+
+def test_what_cannot_be_used_is_one_sentence(datasets, tmp_path):
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "train.csv").write_text("a,b\n1,2\n")
+    for name, said in (
+        (str(tmp_path / "text"), "must have one column of images, but has none among a, b"),
+        (str(tmp_path / "nothing"), "cannot be loaded"),
+        ("somebody/pictures", "cannot be loaded"),
+    ):
+        with pytest.raises(ValueError, match=said) as caught:
+            load_image_sets(f"hfds/{name}")
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_missing_package_is_named_with_the_line_to_type(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ValueError, match=r"pip install 'rexnet\[huggingface\]'"):
+        load_image_sets("hfds/x")
+
+
+@pytest.mark.parametrize("name", ["tfds/mnist", "wds/x", "hfids/x", "timm/x", "digit"])
+def test_timms_other_readers_and_misspellings_get_a_way_out(name):
+    with pytest.raises(ValueError, match="hfds/NAME"):
+        load_image_sets(name)

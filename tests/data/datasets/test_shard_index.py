@@ -1,0 +1,203 @@
+import io
+import json
+import os
+import tarfile
+
+import numpy as np
+import pytest
+
+from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.datasets.shard_index import pack_index, unpack_index
+from rexnet.errors import BadImageError
+from tests.tars import LETTERS, foreign, jpeg, names_of, write_tar
+
+
+class TestIndex:
+    def test_it_is_used_while_the_tars_are_as_they_were(self, shards, monkeypatch):
+        monkeypatch.setattr("rexnet.data.datasets.shards.build_index", lambda *_: pytest.fail("read the tars again"))
+        assert len(load_image_sets(shards).train) == 36
+
+    def test_a_changed_tar_is_read_again(self, shards):
+        load_image_sets(shards)
+        tar = shards / "train" / "000003.tar"
+        write_tar(tar, [(f"new{n}.{s}", d) for n in range(6) for s, d in (("jpg", jpeg(n)), ("cls", b"2"))])
+        assert [name for name in names_of(load_image_sets(shards).train) if "new5" in name]
+
+    def test_same_size_other_time(self, shards):
+        before = load_image_sets(shards).train.targets.tolist()
+        tar = shards / "train" / "000000.tar"
+        data = bytearray(tar.read_bytes())
+        with tarfile.open(tar) as archive:
+            label = next(member for member in archive if member.name.endswith(".cls"))
+        data[label.offset_data : label.offset_data + 1] = b"0" if data[label.offset_data] != ord("0") else b"1"
+        tar.write_bytes(data)
+        os.utime(tar, ns=(1, 1))
+        assert load_image_sets(shards).train.targets.tolist() != before
+
+    def test_a_tar_replaced_while_in_use_is_noticed(self, shards):
+        images = load_image_sets(shards).train
+        tar = shards / images.name(2).rpartition("/")[0]
+        data = tar.read_bytes()
+        for changed in (data[:1000], b"\0" * len(data), data[512:], os.urandom(len(data))):
+            tar.write_bytes(changed)
+            with pytest.raises(BadImageError, match="is not as it was when its index was made"):
+                images.load(2)
+        tar.unlink()
+        with pytest.raises(BadImageError, match=r"train/000000\.tar"):
+            images.load(2)
+
+    def test_another_sample_in_the_same_place_is_noticed(self, shards):
+        images = load_image_sets(shards).train
+        tar = shards / "train" / "000000.tar"
+        data = tar.read_bytes()
+        with tarfile.open(tar) as archive:
+            members = [(member.name.replace("000-", "999-"), archive.extractfile(member).read()) for member in archive]
+        write_tar(tar, members, format=tarfile.USTAR_FORMAT)
+        assert len(tar.read_bytes()) == len(data)
+        with pytest.raises(BadImageError, match="is not as it was"):
+            images.load(0)
+
+    def test_other_classes_are_a_change(self, tmp_path):
+        root = foreign(tmp_path / "set")
+        assert load_image_sets(root).classes == LETTERS
+        (root / "classes.txt").write_text("x\ny\n")
+        assert load_image_sets(root).classes == ("x", "y")
+
+    @pytest.mark.parametrize("damage", [b"", b"PK", None])
+    def test_damaged_is_made_anew(self, shards, damage, caplog):
+        path = shards / "index-train.npz"
+        path.write_bytes(path.read_bytes()[:500] if damage is None else damage)
+        assert len(load_image_sets(shards).train) == 36 and "is made anew" in caplog.text
+        caplog.clear()
+        assert len(load_image_sets(shards).train) == 36 and not caplog.text
+
+    def test_a_folder_that_cannot_be_written_to(self, tmp_path, monkeypatch):
+        root = foreign(tmp_path / "set")
+        monkeypatch.setattr(
+            "rexnet.data.datasets.shards.os.replace", lambda *_: (_ for _ in ()).throw(PermissionError("no"))
+        )
+        assert len(load_image_sets(root).train) == 6
+        assert not list(root.glob("index*")), "nothing half-written stays"
+
+    @pytest.mark.parametrize(
+        ("column", "value", "said"),
+        [
+            ("offset", 0, "impossible size or place"),
+            ("offset", 10**9, "lies outside its tar"),
+            ("offset", 2**63 - 1, "lies outside its tar"),
+            ("size", -1, "impossible size"),
+            ("size", 2**40, "impossible size"),
+            ("tar", 4, "tar that is not there"),
+            ("tar", -1, "tar that is not there"),
+            ("target", 3, "class that is not there"),
+            ("names_end", 10**6, "names are in disorder"),
+        ],
+    )
+    def test_rows_that_point_elsewhere_are_refused(self, shards, column, value, said):
+        index, states, classes = unpack_index((shards / "index-train.npz").read_bytes())
+        getattr(index, column)[3] = value
+        with pytest.raises(ValueError, match=said):
+            unpack_index(pack_index(index, states, classes))
+
+    def test_pickles_and_compression_are_refused(self):
+        for save, value in ((np.savez, np.array([{}], dtype=object)), (np.savez_compressed, np.zeros(10**6))):
+            buffer = io.BytesIO()
+            save(buffer, about=value)
+            with pytest.raises(ValueError, match="no index of this program"):
+                unpack_index(buffer.getvalue())
+
+    def test_random_damage_is_refused_or_harmless(self, shards):
+        data = (shards / "index-train.npz").read_bytes()
+        random = np.random.default_rng(0)
+        for _ in range(300):
+            damaged = bytearray(data)
+            for place in random.integers(0, len(data), 3):
+                damaged[place] = random.integers(0, 256)
+            try:
+                index, _, _ = unpack_index(bytes(damaged))
+            except ValueError:
+                continue
+            assert len(index) == 36 and index.target.max() < 3
+
+
+class TestDamage:
+    def test_a_tar_cut_anywhere(self, tmp_path):
+        root = foreign(tmp_path)
+        tar = root / "train" / "0.tar"
+        data = tar.read_bytes()
+        with tarfile.open(tar) as archive:
+            end = archive.getmembers()[-1].offset_data + 512
+        for length in (0, 100, 512, 700, 1024, end // 2, end // 2 // 512 * 512, end - 512, end - 1, end):
+            tar.write_bytes(data[:length])
+            with pytest.raises(ValueError, match=r"0\.tar is not a whole tar"):
+                load_image_sets(root)
+
+    def test_damage_in_the_middle_hides_nothing(self, tmp_path):
+        root = foreign(tmp_path)
+        tar = root / "train" / "0.tar"
+        with tarfile.open(tar) as archive:
+            offset = archive.getmembers()[6].offset
+        data = bytearray(tar.read_bytes())
+        data[offset : offset + 20] = b"\xff" * 20
+        tar.write_bytes(data)
+        with pytest.raises(ValueError, match="is not a whole tar"):
+            load_image_sets(root)
+
+    def test_what_is_no_tar(self, tmp_path):
+        root = foreign(tmp_path)
+        for content in (b"hello", b"\x1f\x8b" + os.urandom(2000), os.urandom(20_000)):
+            (root / "train" / "0.tar").write_bytes(content)
+            with pytest.raises(ValueError, match="is not a whole tar"):
+                load_image_sets(root)
+
+    def test_an_empty_tar_among_others_and_alone(self, tmp_path):
+        root = foreign(tmp_path)
+        write_tar(root / "train" / "1.tar", [])
+        assert len(load_image_sets(root).train) == 6
+        (root / "train" / "0.tar").unlink()
+        with pytest.raises(ValueError, match="hold no pictures"):
+            load_image_sets(root)
+
+    def test_a_sparse_member_that_claims_terabytes(self, tmp_path):
+        root = foreign(tmp_path)
+        info = tarfile.TarInfo("bomb.jpg")
+        info.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0,10",
+                            "GNU.sparse.size": str(10**13)}  # fmt: skip
+        with tarfile.open(root / "train" / "0.tar", "a", format=tarfile.PAX_FORMAT) as tar:
+            tar.addfile(info)
+        assert len(load_image_sets(root).train) == 6
+
+    def test_a_bad_picture_inside_is_a_bad_image(self, tmp_path):
+        root = foreign(tmp_path)
+        write_tar(root / "train" / "0.tar", [("a.jpg", b"no"), ("a.cls", b"0"), ("b.jpg", jpeg()), ("b.cls", b"1")])
+        images = load_image_sets(root).train
+        with pytest.raises(BadImageError, match=r"train/0\.tar/a\.jpg cannot be used .* its content is not JPEG"):
+            images.load(0)
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (lambda about: {**about, "format": "rexnet shards 9"}, "its format is 'rexnet shards 9'"),
+            (lambda about: {**about, "sides": {"train": [{"file": "../x.tar", "images": 1}]}}, "outside the folder"),
+            (lambda about: {**about, "sides": {"train": [{"file": "/x.tar", "images": 1}]}}, "outside the folder"),
+            (lambda about: {**about, "sides": {"../up": about["sides"]["train"]}}, "must name tars for"),
+            (lambda about: {**about, "classes": [1]}, "classes are names"),
+            (lambda about: {**about, "sides": {}}, "must name tars for"),
+            (lambda about: [], "is not what"),
+            (lambda about: {}, "is not what"),
+        ],
+    )
+    def test_shards_json_that_is_not_ours(self, shards, change, said):
+        path = shards / "shards.json"
+        path.write_text(json.dumps(change(json.loads(path.read_text()))))
+        with pytest.raises(ValueError, match=said):
+            load_image_sets(shards)
+
+    def test_a_missing_tar_and_a_missing_sample(self, shards):
+        tar = shards / "train" / "000001.tar"
+        write_tar(tar, [("a.jpg", jpeg()), ("a.cls", b"0")])
+        with pytest.raises(ValueError, match=r"holds 27 images in train, but shards\.json says 36"):
+            load_image_sets(shards)
+        tar.unlink()
+        with pytest.raises(ValueError, match=r"000001\.tar is missing, but shards\.json names it"):
+            load_image_sets(shards)

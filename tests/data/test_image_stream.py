@@ -1,0 +1,119 @@
+import io
+import threading
+import time
+import weakref
+from itertools import count, islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from rexnet.data.decode import open_image
+from rexnet.data.image_stream import each_picture, in_chunks, in_order, open_picture, picture_reader
+from rexnet.errors import BadImageError
+from tests.drawings import encoded, landscape, odd_pictures
+
+
+def test_results_come_in_order_however_long_each_takes():
+    def slow(number: int) -> int:
+        time.sleep(0.002 * (number % 3))
+        return number * 10
+
+    assert list(in_order(slow, range(40), threads=4, ahead=7)) == [10 * number for number in range(40)]
+    assert list(in_order(slow, [], threads=4, ahead=7)) == []
+    assert list(in_chunks(in_order(slow, range(5), threads=1, ahead=1), 2)) == [[0, 10], [20, 30], [40]]
+
+
+def test_ten_thousand_items_are_never_in_memory_together():
+    alive = weakref.WeakSet()
+
+    class Item:
+        def __init__(self):
+            alive.add(self)
+
+    stream = in_order(lambda item: item, (Item() for _ in range(10_000)), threads=3, ahead=8)
+    counts = [len(alive) for _ in stream]
+    most = max(counts)
+    assert len(counts) == 10_000 and 8 <= most <= 8 + 3 + 2, (
+        "those ahead, those just done in each thread, and the one in hand"
+    )
+
+
+def test_an_endless_source_can_be_left_and_an_error_comes_at_its_place():
+    before = threading.active_count()
+    stream = in_order(lambda number: 1 / (5 - number), count(), threads=3, ahead=10)
+    assert len(list(islice(stream, 5))) == 5
+    with pytest.raises(ZeroDivisionError):
+        next(stream)
+    endless = in_order(lambda number: number, count(), threads=3, ahead=10)
+    assert next(endless) == 0
+    endless.close()
+    assert threading.active_count() == before
+
+
+def test_an_error_of_the_source_comes_through():
+    def broken():
+        yield 1
+        raise KeyError("source")
+
+    with pytest.raises(KeyError, match="source"):
+        list(in_order(lambda number: number, broken(), threads=1, ahead=3))
+
+
+@pytest.mark.parametrize("name", odd_pictures())
+def test_pixels_do_not_depend_on_how_a_picture_comes(name, tmp_path):
+    content = odd_pictures()[name]
+    file = tmp_path / "picture"
+    file.write_bytes(content)
+    expected = np.asarray(open_image(file))
+    tensor = torch.from_numpy(expected.copy()).permute(2, 0, 1)
+    with Image.open(file) as opened:
+        for source in (str(file), file, content, opened, expected, expected[:, ::-1][:, ::-1], tensor):
+            found = open_picture(source)
+            assert found.mode == "RGB" and np.array_equal(np.asarray(found), expected), type(source)
+        assert np.array_equal(np.asarray(open_picture(open_picture(opened))), expected), "turned twice"
+        if opened.mode == "RGB":
+            assert np.array_equal(np.asarray(open_picture(ImageOps.exif_transpose(opened))), expected)
+
+
+def test_one_several_and_batches_of_pictures():
+    array, tensor = np.zeros((5, 4, 3), np.uint8), torch.zeros(3, 5, 4, dtype=torch.uint8)
+    for one in ("a.png", Path("a.png"), b"x", Image.new("RGB", (2, 2)), array, tensor):
+        assert [type(item) for item in each_picture(one)] == [type(one)]
+    assert [item.shape for item in each_picture(np.zeros((6, 5, 4, 3), np.uint8))] == [(5, 4, 3)] * 6
+    assert [item.shape for item in each_picture(torch.zeros(6, 3, 5, 4))] == [(3, 5, 4)] * 6
+    assert len(list(each_picture(["a", np.stack([array] * 3), (tensor, "b")]))) == 6
+    assert list(each_picture(())) == []
+    for wrong in (None, 3, [None], [["a"], 3.5]):
+        with pytest.raises(ValueError, match=r"one of the images is a (NoneType|int|float); allowed: a path"):
+            list(each_picture(wrong))
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        (np.zeros((4, 5), np.uint8), r"an array uint8 \(4, 5\) was given; allowed: uint8 \(H, W, 3\)"),
+        (np.zeros((3, 4, 5), np.uint8), r"an array uint8 \(3, 4, 5\)"),
+        (np.zeros((4, 5, 3), np.float32), r"an array float32 \(4, 5, 3\)"),
+        (torch.zeros(3, 4, 5), r"a tensor float32 \(3, 4, 5\) was given; allowed: uint8 \(3, H, W\)"),
+        (torch.zeros(4, 5, 3, dtype=torch.uint8), r"a tensor uint8 \(4, 5, 3\)"),
+    ],
+)
+def test_arrays_of_another_kind_are_never_skipped(source, sentence):
+    with pytest.raises(ValueError, match=sentence) as refused:
+        picture_reader(lambda picture: picture, "skip")(source)
+    assert not isinstance(refused.value, BadImageError), "the caller is wrong, not the file"
+
+
+def test_a_bad_file_stops_or_stands_in_its_place(tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"text")
+    name, error = picture_reader(lambda picture: picture, "skip")(bad)
+    assert name == str(bad) and isinstance(error, BadImageError)
+    with pytest.raises(BadImageError, match=r"bad\.jpg"):
+        picture_reader(lambda picture: picture, "error")(str(bad))
+    torn = Image.open(io.BytesIO(encoded(landscape(60, 60), "JPEG")[:900]))
+    with pytest.raises(BadImageError, match="damaged or incomplete"):
+        open_picture(torn)

@@ -1,0 +1,341 @@
+import json
+import logging
+import sys
+import weakref
+import zipfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import rexnet
+from rexnet import cli
+from rexnet.data.decode import open_image
+from rexnet.data.transforms import Preprocess
+from rexnet.deploy import engine_choice
+from rexnet.deploy.exported_file import ExportedFile
+from rexnet.deploy.predict import PredictConfig, predict_files, render
+from rexnet.deploy.predictor import Prediction, Predictor
+from rexnet.engines.graph_files import write_graph
+from rexnet.engines.onnx_graph import onnx_graph
+from rexnet.errors import BadImageError
+from rexnet.models.inference_form import folded
+from rexnet.training import checkpoint
+from tests.drawings import draw, odd_pictures
+
+CLASSES = ("cat", "dog, or wolf", "füchse")
+
+
+ENGINES = [("torch", "fp32"), ("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")]
+
+
+@pytest.fixture
+def checkpoint_file(tiny_model, tmp_path):
+    """Of a network whose answers differ from picture to picture as those of a trained one do."""
+    preprocess = Preprocess(image_size_px=16, crop_ratio=0.9)
+    model = tiny_model(drop_rate=0.0, drop_path_rate=0.0)
+    torch.nn.init.normal_(model.get_classifier().weight, std=0.5)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    model.train()(torch.stack([preprocess(open_image(content)) for content in odd_pictures().values()]))
+    path = tmp_path / "best.pt"
+    checkpoint.save(path, checkpoint.pack(model, classes=CLASSES, preprocess=preprocess, metrics={}))
+    return path
+
+
+@pytest.fixture
+def exported(checkpoint_file) -> Callable[..., Path]:
+    """exported(".onnx", pixels=True): a file as `rexnet export` makes it, of that checkpoint."""
+
+    def export(suffix, *, pixels=False, classes=CLASSES, output="logits"):
+        model = rexnet.load(checkpoint_file)
+        described = ExportedFile(
+            classes=classes, preprocess=model.preprocess, config=model.config, pixels=pixels, output=output
+        )
+        graph = onnx_graph(folded(model), output=output, pixels=model.preprocess if pixels else None)
+        path = checkpoint_file.with_name(f"{output}{suffix}")
+        if suffix == ".xml":
+            pytest.importorskip("openvino")
+        if suffix in (".onnx", ".xml"):
+            write_graph(graph, described.to_dict(), path)
+        else:
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("a/extra/rexnet", json.dumps(described.to_dict()))
+        return path
+
+    return export
+
+
+@pytest.fixture
+def predictor(checkpoint_file) -> Predictor:
+    """In PyTorch on one thread, four images a call."""
+    return with_chunks(Predictor(checkpoint_file, backend="torch", threads=1, device="cpu"))
+
+
+def with_chunks(predictor: Predictor, chunk: int = 4) -> Predictor:
+    """Instead of those that are measured."""
+    predictor._chunk = chunk
+    return predictor
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "with space"
+    (folder / "deep").mkdir(parents=True)
+    for index, kind in enumerate(("cat", "dog", "fox", "cat", "dog")):
+        draw(kind, index, (40 + 7 * index, 64 - 5 * index)).save(folder / "deep" / f"{index} é.png")
+    return folder
+
+
+def same(found: Sequence[Prediction], expected: Sequence[Prediction], tolerance: float = 1e-4) -> bool:
+    """The same best names, and probabilities of all classes within `tolerance`."""
+    assert len(found) == len(expected) > 0
+    for one, other in zip(found, expected, strict=True):
+        mine, right = ({scored.name: scored.probability for scored in p.classes} for p in (one, other))
+        assert one.best.name == other.best.name and mine == pytest.approx(right, abs=tolerance)
+    return True
+
+
+def test_an_image_is_judged_alone_and_the_source_does_not_matter(predictor, pictures):
+    files = sorted((pictures / "deep").iterdir())
+    together = predictor(files)
+    assert [prediction.image for prediction in together] == [str(file) for file in files]
+    probabilities = [scored.probability for scored in together[0].classes]
+    assert probabilities == sorted(probabilities, reverse=True) and sum(probabilities) == pytest.approx(1)
+    assert len({scored.best.probability for scored in together}) == 5, "all alike would prove nothing"
+    for file, expected in zip(files, together, strict=True):
+        array = np.asarray(open_image(file))
+        tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+        for source in (str(file), file, file.read_bytes(), Image.fromarray(array), array, tensor, [file], array[None]):
+            assert same(predictor(source), [expected])
+    everything = chain(files, (file.read_bytes() for file in files))
+    assert same(list(predictor.stream(everything)), together * 2)
+
+
+@pytest.mark.parametrize("backend,precision", ENGINES)
+def test_every_engine_says_the_same_of_odd_files(backend, precision, checkpoint_file, predictor, tmp_path):
+    files = []
+    for name, content in odd_pictures().items():
+        files.append(tmp_path / name)
+        files[-1].write_bytes(content)
+    expected = predictor(files)
+    assert len(files) == 20 and {p.best.name for p in expected} == set(CLASSES)
+    engine = {"backend": backend, "precision": precision, "threads": 2}
+    other = with_chunks(Predictor(checkpoint_file, **engine, device="cpu"))
+    assert other.engine.backend == backend and other.engine.precision == precision
+    assert same(other(files), expected, 1e-4 if precision == "fp32" else 0.05)
+    assert same(other(files[:3]), expected[:3], 1e-4 if precision == "fp32" else 0.05), "fewer than calls have room for"
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+@pytest.mark.parametrize(("suffix", "backend"), [(".onnx", "onnxruntime"), (".onnx", "openvino"), (".xml", "openvino")])
+def test_exported_files_say_the_same(suffix, backend, pixels, exported, predictor, pictures):
+    files = sorted((pictures / "deep").iterdir())
+    other = with_chunks(Predictor(exported(suffix, pixels=pixels), backend=backend, threads=1))
+    assert same(other(files), predictor(files))
+
+
+def test_exported_files_without_names_number_their_classes(exported, predictor, pictures):
+    file = next((pictures / "deep").iterdir())
+    unnamed = Predictor(exported(".onnx", classes=()), backend="onnxruntime", threads=1)
+    assert CLASSES[int(unnamed(file)[0].best.name)] == predictor(file)[0].best.name
+
+
+def test_files_that_cannot_predict_are_one_sentence(exported, checkpoint_file):
+    for source, options, sentence in (
+        (exported(".pt2"), {}, "can run code of its maker when PyTorch opens it"),
+        (exported(".onnx", output="embedding"), {}, "puts out its embedding; predictions need one with logits"),
+        (
+            exported(".onnx"),
+            {"backend": "torch"},
+            "torch on cpu cannot open a .onnx file; allowed: onnxruntime or open",
+        ),
+        (exported(".xml"), {"backend": "onnxruntime"}, "onnxruntime on cpu cannot open a .xml file; allowed: openvino"),
+        (checkpoint_file, {"classes": CLASSES}, "classes and preprocess were given beside a file"),
+        (checkpoint_file, {"threads": 0}, "threads is 0; allowed: 1 or more, or None"),
+        (checkpoint_file, {"backend": "tvm"}, "backend is 'tvm'; allowed: torch, compile, onnxruntime, openvino"),
+        (checkpoint_file.with_name("none.pt"), {}, r"none\.pt"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            Predictor(source, **{"device": "cpu", **options})
+
+
+@pytest.mark.parametrize("package", ["onnxruntime", "openvino"])
+def test_an_engine_that_is_not_installed_is_named(package, checkpoint_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=rf"{package} is not installed; pip install 'rexnet\[deploy\]'"):
+        Predictor(checkpoint_file, backend=package)
+
+
+def test_auto_measures_once_and_says_the_same(checkpoint_file, predictor, pictures, caplog, monkeypatch, tmp_path):
+    monkeypatch.setattr(engine_choice, "cache_folder", lambda: tmp_path / "cache")
+    caplog.set_level(logging.INFO, "rexnet")
+    files = sorted((pictures / "deep").iterdir())
+    for when in ("now", "before"):
+        assert same(Predictor(checkpoint_file, threads=1, device="cpu")(files), predictor(files))
+        assert f"engine, measured {when}: " in caplog.text
+
+
+def test_compiling_needs_a_compiler(checkpoint_file, monkeypatch):
+    def compile(*_, **__):
+        def run(images):
+            raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nin many lines")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile)
+    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler \(InvalidCxx.*\); allowed: torch"):
+        Predictor(checkpoint_file, backend="compile", threads=1, device="cpu")
+
+
+@pytest.mark.slow
+def test_compiled_it_says_the_same(checkpoint_file, predictor, pictures):
+    files = sorted((pictures / "deep").iterdir())
+    compiled = Predictor(checkpoint_file, backend="compile", threads=1, device="cpu")
+    assert same(compiled(files), predictor(files)) and same(compiled(files[:3]), predictor(files[:3]))
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])
+def test_many_threads_get_the_same_answers(backend, checkpoint_file, predictor, pictures):
+    files = sorted((pictures / "deep").iterdir())
+    expected = predictor(files)
+    shared = with_chunks(Predictor(checkpoint_file, backend=backend, threads=2, device="cpu"), 1)
+    with ThreadPoolExecutor(8) as pool:
+        for number, found in enumerate(pool.map(lambda n: shared(files[: n % 5 + 1]), range(24))):
+            assert same(found, expected[: number % 5 + 1])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_any_number_of_images_is_predicted_in_constant_memory(threads, predictor, pictures):
+    alive: weakref.WeakSet = weakref.WeakSet()
+    predictor._workers, predictor._many = threads, lambda images: images.flatten(1)[:, :3]
+    predictor.prepare = lambda picture: torch.zeros(3)
+    name = str(next((pictures / "deep").iterdir()))
+
+    class File:
+        def __init__(self):
+            alive.add(self)
+
+        def __fspath__(self):
+            return name
+
+    most, found = 0, []
+    for prediction in predictor.stream((File() for _ in range(10_000)), top_k=1):
+        most = max(most, len(alive))
+        found.append(prediction.image == name)
+    assert sum(found) == 10_000 and most <= 8 * threads + 4 * (threads + 4), (
+        "those looked at first; in fours, those ahead, at work and in hand"
+    )
+
+
+def test_prediction_is_what_the_loaded_model_says(checkpoint_file, pictures):
+    model = rexnet.load(checkpoint_file)
+    file = next((pictures / "deep").iterdir())
+    with Image.open(file) as picture, torch.no_grad():
+        logits = model(model.preprocess(picture.convert("RGB"))[None])
+    (prediction,) = Predictor(checkpoint_file, backend="torch", threads=1, device="cpu")([file])
+    assert prediction.best.name == model.classes[logits.argmax()]
+    assert prediction.best.probability == pytest.approx(logits.softmax(1).max().item(), abs=1e-5)
+
+
+def test_what_is_no_picture_is_refused_and_never_skipped(predictor):
+    for wrong in (torch.zeros(3, 48, 48), np.zeros((48, 48)), None, 3, [[None]]):
+        with pytest.raises(ValueError, match=r"was given; allowed: uint8|allowed: a path, the bytes") as refused:
+            list(predictor.stream(wrong, bad_image="skip"))
+        assert not isinstance(refused.value, BadImageError), "nothing to skip: the caller is wrong, not the file"
+    assert predictor([]) == []
+    with pytest.raises(ValueError, match="top_k is 0; allowed: 1 or more"):
+        predictor("a.jpg", top_k=0)
+
+
+def test_bad_images_stop_or_are_listed_in_place(checkpoint_file, pictures):
+    bad = pictures / "a torn.jpg"
+    bad.write_bytes(b"\xff\xd8\xff\xe0 torn")
+    config = {"checkpoint": str(checkpoint_file), "images": (str(pictures),), "threads": 1}
+    with pytest.raises(BadImageError, match=r"a torn\.jpg"):
+        predict_files(PredictConfig(**config))
+    predictions = predict_files(PredictConfig(**config, bad_image="skip"))
+    assert len(predictions) == 6
+    assert [prediction.image for prediction in predictions if prediction.error] == [str(bad)]
+    with pytest.raises(ValueError, match=r"no prediction for .*a torn\.jpg"):
+        _ = predictions[0].best
+
+
+def test_formats_hold_the_same(checkpoint_file, pictures):
+    import csv
+    import io
+
+    (pictures / "torn.jpg").write_bytes(b"")
+    config = PredictConfig(
+        checkpoint=str(checkpoint_file), images=(str(pictures),), bad_image="skip", top_k=2, threads=1
+    )
+    predictions = predict_files(config)
+    rows = list(csv.DictReader(io.StringIO(render(predictions, "csv"))))
+    items = json.loads(render(predictions, "json"))
+    lines = render(predictions, "text").splitlines()
+    assert len(rows) == len(items) == len(lines) == 6
+    for row, item, prediction in zip(rows, items, predictions, strict=True):
+        assert row["image"] == item["image"] == prediction.image
+        if prediction.error:
+            assert row["error"] == item["error"] == prediction.error and row["class_1"] == ""
+        else:
+            assert row["class_1"] == item["predictions"][0]["class"] == prediction.best.name
+            assert float(row["probability_2"]) == item["predictions"][1]["probability"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": ()}, "no images given"),
+        ({"csv": True, "json": True}, "--csv and --json exclude each other"),
+        ({"top_k": 0}, "--top-k is 0; allowed: 1 or more"),
+        ({"threads": 0}, "--threads is 0; allowed: 1 or more"),
+        ({"backend": "onnxruntime", "precision": "bf16"}, "precision is 'bf16'; onnxruntime computes in fp32 here"),
+        ({"device": "tpu"}, "--device is 'tpu'"),
+        ({"images": ("nowhere.jpg",)}, "nowhere.jpg does not exist"),
+    ],
+)
+def test_wrong_options_are_one_sentence(checkpoint_file, pictures, changes, message):
+    with pytest.raises(ValueError, match=message):
+        options = {"checkpoint": str(checkpoint_file), "images": (str(pictures),), **changes}
+        predict_files(PredictConfig(**options))
+
+
+def test_a_network_in_memory_needs_its_names(tiny_model, checkpoint_file, pictures):
+    file = next((pictures / "deep").iterdir())
+    loaded = rexnet.load(checkpoint_file)
+    found = Predictor(loaded.train(), backend="torch", threads=1)(file)
+    assert loaded.training and same(found, Predictor(checkpoint_file, backend="torch", threads=1)(file))
+    with pytest.raises(ValueError, match="2 class names given for a model of 3 classes"):
+        Predictor(tiny_model(), classes=("a", "b"), preprocess=Preprocess())
+    with pytest.raises(ValueError, match="does not hold its classes and preprocess"):
+        Predictor(tiny_model(), classes=CLASSES)
+
+
+def test_nothing_readable_is_listed_and_an_error(checkpoint_file, tmp_path, capsys, caplog):
+    caplog.set_level(logging.INFO, "rexnet")  # which puts back at the end what the command sets
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "b.jpg").symlink_to("nowhere")
+    output = tmp_path / "out.json"
+    for words, shown in (([], 2), (["--output", str(output)], 0)):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["predict", str(checkpoint_file), str(tmp_path), "--bad-image", "skip", "--threads", "1", *words])
+        said = capsys.readouterr()
+        assert stop.value.code == 1 and "none of 2 files can be read; the first: " in said.err
+        assert said.out.count("left out: ") == shown
+    assert [sorted(item) for item in json.loads(output.read_text())] == [["error", "image", "predictions"]] * 2
+
+
+def test_a_network_whose_output_is_not_finite_names_no_class(tiny_model, pictures):
+    model = tiny_model()
+    torch.nn.init.constant_(model.get_classifier().bias, float("nan"))
+    preprocess = Preprocess(image_size_px=16)
+    predictor = Predictor(model, classes=CLASSES, preprocess=preprocess, backend="torch", threads=1)
+    with pytest.raises(ValueError, match="not finite"):
+        predictor(next((pictures / "deep").iterdir()))

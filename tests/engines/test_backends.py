@@ -1,0 +1,42 @@
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rexnet.engines.backends import PRECISIONS, Engine, open_network
+from rexnet.models.rexnet import RexNet
+from rexnet.models.variants import create_model
+from tests.networks import picture_batch, with_trained_norms
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision"), [(b, p) for b, ps in PRECISIONS.items() if b != "compile" for p in ps]
+)
+def test_logits_are_those_of_the_network_for_any_batch_and_from_many_threads(backend, precision):
+    torch.manual_seed(0)
+    config = create_model("rexnet_050", num_classes=7).config
+    # Without training, what bf16 rounds off grows from block to block.
+    config = replace(config, blocks=config.blocks[:5]) if precision == "bf16" else config
+    model = with_trained_norms(RexNet(config)).train()
+    network = open_network(model, Engine(backend=backend, precision=precision, threads=1))
+    assert model.training
+    batches = [picture_batch(size)[:batch] for batch, size in ((1, 64), (2, 64), (5, 96))] * 4
+    with torch.inference_mode():
+        expected = [model.eval()(images) for images in batches]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(network, batches))
+    tolerance = 1e-4 if precision == "fp32" else 5e-2
+    for logits, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(logits, right, rtol=tolerance, atol=tolerance * float(right.abs().max()))
+
+
+def test_what_an_engine_cannot_do_is_refused():
+    with pytest.raises(ValueError, match="precision is 'bf16'; onnxruntime computes in fp32 here"):
+        Engine(backend="onnxruntime", precision="bf16")
+    with pytest.raises(ValueError, match="backend is 'tvm'; allowed: torch, compile, onnxruntime, openvino"):
+        Engine(backend="tvm")
+    with pytest.raises(ValueError, match="threads is 0; allowed: 1 or more"):
+        Engine(threads=0)
+    with pytest.raises(ValueError, match="openvino runs on the CPU here, and the device is meta"):
+        open_network(create_model("rexnet_050"), Engine(backend="openvino"), device="meta")

@@ -1,0 +1,42 @@
+"""The graph in the engines that people use, against PyTorch."""
+
+import numpy as np
+import pytest
+import torch
+
+from rexnet.engines.graph_files import run_in_onnxruntime, run_in_openvino
+from rexnet.engines.onnx_graph import onnx_graph
+from rexnet.models.inference_form import folded, padded
+from rexnet.models.variants import create_model
+from tests.networks import picture_batch, with_measured_statistics
+
+NAMES = ("rexnet_020", "rexnetr_020", "rexnet_lite_020", "rexnet_037", "rexnet_plain")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_family_at_any_batch_and_size_in_both_engines(name, tmp_path):
+    torch.manual_seed(0)
+    model = with_measured_statistics(create_model(name, num_classes=7))
+    network = folded(model if name == "rexnet_037" else padded(model, 8))
+    path = tmp_path / "a.onnx"
+    path.write_bytes(onnx_graph(network).SerializeToString())
+    runs = [run_in_onnxruntime(path), run_in_openvino(path)]
+    for height, width in ((48, 48), (80, 61)):
+        images = picture_batch(80)[:, :, :height, :width]
+        with torch.inference_mode():
+            expected = model(images.clone()).numpy()
+        spread = np.abs(expected - expected.mean(0)).max()
+        assert spread > 0.1 * np.abs(expected).max(), "or equality would say nothing about the pictures"
+        for run in runs:
+            for batch in (1, 2, 5):
+                (found,) = run(images[:batch].contiguous().numpy())
+                assert found.shape == (batch, 7)
+                np.testing.assert_allclose(found, expected[:batch], rtol=0, atol=1e-3 * spread)
+
+
+def test_other_layers_and_outputs_are_refused(tiny_model):
+    model = tiny_model()
+    with pytest.raises(TypeError, match=r"features\.1 is a BatchNorm2d, which no ONNX node"):
+        onnx_graph(model)
+    with pytest.raises(ValueError, match="output is 'probabilities'; allowed: logits, embedding, features"):
+        onnx_graph(folded(model), output="probabilities")

@@ -1,0 +1,44 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from rexnet.files import check_output_file, write_whole
+
+
+def test_text_and_bytes_replace_what_was_there(tmp_path):
+    file = tmp_path / "naïve name.json"
+    write_whole(file, "ä\n")
+    assert file.read_bytes() == "ä\n".encode()
+    write_whole(file, b"\x00\x01")
+    assert file.read_bytes() == b"\x00\x01"
+    assert os.listdir(tmp_path) == [file.name]
+
+
+def test_a_full_disk_leaves_the_old_content_and_nothing_else(tmp_path):
+    file = tmp_path / "kept.json"
+    write_whole(file, "old")
+    script = (
+        "import resource, signal, sys; from rexnet.files import write_whole\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))\n"
+        "try: write_whole(sys.argv[1], b'x' * 5000)\n"
+        "except OSError: sys.exit(7)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, file]).returncode == 7
+    assert file.read_text() == "old" and os.listdir(tmp_path) == [file.name]
+
+
+@pytest.mark.parametrize(("name", "said"), [(".", "a folder"), ("no/x.json", "there is no folder")])
+def test_what_cannot_become_a_file_is_refused_beforehand(tmp_path, monkeypatch, name, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"--output is '{name}'.*{said}"):
+        check_output_file(name)
+    check_output_file("new.json")
+    check_output_file("/dev/null")
+
+
+def test_a_device_is_written_to_not_replaced():
+    write_whole("/dev/null", "x")
+    assert not os.path.isfile("/dev/null")

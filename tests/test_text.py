@@ -1,0 +1,17 @@
+import errno
+import os
+
+import pytest
+
+from rexnet.text import plural, reason_of
+
+
+@pytest.mark.parametrize(("number", "noun"), [(0, "tars"), (1, "tar"), (2, "tars")])
+def test_one_has_no_s(number, noun):
+    assert plural(number, "tar") == noun
+
+
+def test_the_words_of_an_error_have_neither_number_nor_file():
+    assert reason_of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a file")) == os.strerror(errno.ENOSPC)
+    assert reason_of(OSError("no number")) == "no number"
+    assert reason_of(ValueError("not whole")) == "not whole"
