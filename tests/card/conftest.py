@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from rexnet.data.splits import DrawnSplit
-from rexnet.detection import create_detector, detector_files
+from rexnet.detection import checkpoints, create_detector
 from rexnet.training import checkpoint
 
 CLASSES = ("cat", "Hund | <b>*x*</b>\n# heading", "狐")
@@ -60,6 +60,6 @@ def run(content, tmp_path) -> Path:
 @pytest.fixture
 def detector_run(tmp_path) -> Path:
     model = create_detector("ssdlite", backbone="rexnet_010", num_classes=3, min_size_px=96, max_size_px=96)
-    content = detector_files.pack(model, DETECTOR_ROW, classes=("a", "b", "c"), category_ids=(1, 5, 9))
+    content = checkpoints.pack(model, DETECTOR_ROW, classes=("a", "b", "c"), category_ids=(1, 5, 9))
     network = {"detector": "ssdlite", "model": "rexnet_010"}
     return write_run(tmp_path / "detector", content, row=DETECTOR_ROW, network=network)

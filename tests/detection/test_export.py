@@ -15,7 +15,7 @@ from torch import nn
 
 from rexnet import cli
 from rexnet.data.sample_images import sample_pictures
-from rexnet.detection import ObjectPredictor, detector_files, export, graph_form
+from rexnet.detection import ObjectPredictor, checkpoints, export, onnx_form
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.detectors import Kind, create_detector
 from rexnet.detection.export import export_detector
@@ -168,14 +168,14 @@ def test_a_graph_with_a_wrong_bias_is_refused(exported, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_graph_that_is_right_at_one_size_only_is_refused(tmp_path, monkeypatch):
-    plain = graph_form._Resize.__call__
+    plain = onnx_form._Resize.__call__
 
     def to_the_traced_size(self, image, target=None):
         if not torch.jit.is_tracing():
             return plain(self, image, target)
         return nn.functional.interpolate(image[None], size=(64, 85), mode="bilinear")[0], target
 
-    monkeypatch.setattr(graph_form._Resize, "__call__", to_the_traced_size)
+    monkeypatch.setattr(onnx_form._Resize, "__call__", to_the_traced_size)
     with pytest.raises(ValueError, match="nothing was written"):
         export_detector(busy_detector("faster_rcnn"), tmp_path / "a.onnx")
     assert not os.listdir(tmp_path)
@@ -207,7 +207,7 @@ def test_the_comparison_forgives_order_and_nothing_else():
 
 def test_a_graph_that_differs_and_options_without_effect_leave_nothing(tmp_path, monkeypatch, capsys):
     trained = busy_detector("ssdlite")
-    content = detector_files.pack(trained.model, {}, classes=CLASSES, category_ids=(3, 7, 90))
+    content = checkpoints.pack(trained.model, {}, classes=CLASSES, category_ids=(3, 7, 90))
     checkpoint.save(tmp_path / "best.pt", content)
     with pytest.raises(OptionError, match="--format is torch-export; allowed: onnx or openvino for a detector"):
         export_detector(trained, tmp_path / "a.pt2")
