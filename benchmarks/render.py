@@ -2,7 +2,6 @@
 compares the tables."""
 
 import re
-import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import records
 import rexnet
 import search_tables
 import study_tables
+import training_tables
 from markdown_tables import table
 from rexnet.models.cost import measure_cost
 
@@ -39,6 +39,28 @@ PUBLISHED_TOP1 = {
 }
 
 
+def headline() -> str:
+    """Three rows for the README: a published accuracy, a training, a speed."""
+    with torch.device("meta"):
+        cost = measure_cost(rexnet.create_model("rexnet_100"))
+    trained = [row for row in records.read("classification") if row["title"].startswith("CIFAR-10")][-1]
+    peer = {
+        row["model"]: row for row in records.read("deployment_cpu") if (row["precision"], row["batch"]) == ("bf16", 1)
+    }
+    ours, theirs = peer["rexnet_100"], peer["timm/efficientnet_b0"]
+    size = f"{cost.parameters / 1e6:.2f} M parameters, {cost.macs / 1e9:.3f} G MACs"
+    faster = f"{ours['median_ms']:.1f} ms; EfficientNet-B0 {theirs['median_ms']:.1f} ms"
+    rows = [
+        [f"`rexnet_100` on ImageNet ({size})", f"{PUBLISHED_TOP1['rexnet_100']} % (published)"],
+        [
+            f"CIFAR-10 from scratch, {trained['minutes']:g} minutes on one {trained['device']}",
+            f"{trained['top1_percent']:.2f} %",
+        ],
+        [f"one image of 224 px through `rexnet_100` in bf16, {ours['threads']} threads, {ours['device']}", faster],
+    ]
+    return table(["headline", ""], rows)
+
+
 def models() -> str:
     """Sizes counted on our models, accuracies as published."""
     rows = []
@@ -47,117 +69,6 @@ def models() -> str:
             cost = measure_cost(rexnet.create_model(name))
         rows.append([f"`{name}`", f"{cost.parameters / 1e6:.2f}", f"{cost.macs / 1e9:.3f}", f"{top1}"])
     return table(["network", "parameters, M", "MACs at 224 px, G", "ImageNet top-1, % (published)"], rows)
-
-
-def throughput() -> str:
-    """The newest row of each setting of benchmarks/throughput.py."""
-    newest = {}
-    for device in ("cpu", "cuda"):
-        for row in records.read(f"throughput_{device}"):
-            newest[row["what"], row["model"], row["device"], row["precision"], row["compile"], row["batch"]] = row
-    rows = [
-        [
-            row["what"],
-            f"`{row['model']}`",
-            f"{row['device']}, {row['threads']} threads",
-            f"{row['precision']}{', compiled' if row['compile'] else ''}, batch {row['batch']}",
-            f"{row['ours_images_per_s'][1]:.1f}",
-            f"{row['timm_images_per_s'][1]:.1f}",
-            f"{row['ratio'][1]:.2f} ({row['ratio'][0]:.2f} to {row['ratio'][2]:.2f})",
-        ]
-        for row in newest.values()
-    ]
-    return table(["", "network", "machine", "setting", "ours, images/s", "timm, images/s", "ratio (quartiles)"], rows)
-
-
-def classification() -> str:
-    """The newest recorded training run of each set."""
-    newest = {row["title"]: row for row in records.read("classification")}
-    rows = [
-        [
-            row["title"],
-            f"`{row['command']}`",
-            f"{row['top1_percent']:.2f}",
-            f"{row['minutes']:g}",
-            f"{row['device']}, {row['processes']} x {row['threads']} threads",
-        ]
-        for row in newest.values()
-    ]
-    return table(["data", "command", "top-1, %", "minutes", "machine"], rows)
-
-
-def training_step() -> str:
-    """The newest row of each size of benchmarks/training_step.py."""
-    newest = {row["image_size_px"]: row for row in records.read("training_step_cpu")}
-    rows = []
-    for size_px, row in newest.items():
-        for name, ratio in row["images_per_s_ratio"].items():
-            memory = row["peak_mib_ratio"][name][1]
-            rows.append(
-                [
-                    f"`{row['model']}`, {size_px} px, batch {row['batch']}",
-                    "bfloat16 (`--amp bf16`)" if "bf16" in name else "float32",
-                    f"{row['images_per_s'][name][1]:.1f}",
-                    f"{row['images_per_s']['timm'][1]:.1f}",
-                    f"{ratio[1]:.2f} ({ratio[0]:.2f} to {ratio[2]:.2f})",
-                    f"{memory:.2f}",
-                ]
-            )
-    header = [
-        "training step",
-        "ours",
-        "ours, images/s",
-        "timm's defaults, images/s",
-        "ratio (quartiles)",
-        "peak memory",
-    ]
-    return table(header, rows)
-
-
-def training_input() -> str:
-    """The newest row of benchmarks/input.py."""
-    row = records.read("input_cpu")[-1]
-    rates, before_device = row["images_per_core_second"], row["ratio_to_timm_before_device"]
-    rows = [
-        [what, f"{rates[ours][1]:.0f}", f"{rates[timm][1]:.0f}", f"{ratio[1]:.2f} ({ratio[0]:.2f} to {ratio[2]:.2f})"]
-        for what, ours, timm, ratio in (
-            ("up to the bytes a GPU gets", "ours_before_device", "timm_before_device", before_device),
-            ("everything on one core", "ours", "timm", row["ratio_to_timm"]),
-        )
-    ]
-    return table(["training input", "ours, images/s/core", "timm's loader", "ratio (quartiles)"], rows)
-
-
-def frozen() -> str:
-    """The newest row of each data set of benchmarks/frozen.py."""
-    newest = {row["data"].partition(":")[0]: row for row in records.read("frozen_cpu")}
-    rows = [
-        [
-            f"{name}, {row['image_size_px']} px, `{row['model']}`",
-            f"{statistics.median(row['slow_epoch_seconds']):.1f}",
-            f"{statistics.median(row['epoch_seconds']):.2f}",
-            f"{row['ratio']:.1f}",
-            f"{row['slow_top1_percent']:.2f} / {row['top1_percent']:.2f}",
-        ]
-        for name, row in newest.items()
-    ]
-    return table(
-        ["data", "epoch, whole network, s", "epoch on features, s", "ratio", "top-1, % (whole / features)"], rows
-    )
-
-
-def control() -> str:
-    """Each network of benchmarks/control.py over its seeds."""
-    networks: dict[str, list[dict]] = {}
-    for row in records.read("control_cpu"):
-        networks.setdefault(row["network"], []).append(row)
-    rows = []
-    for name, runs in networks.items():
-        top1 = [run["top1_percent"] for run in runs]
-        spread = f"{min(top1):.2f} to {max(top1):.2f}" if len(top1) > 1 else "one seed"
-        cost = f"{runs[0]['macs'] / 1e6:.1f} / {runs[0]['parameters'] / 1e6:.2f}"
-        rows.append([name, cost, str(len(runs)), f"{statistics.mean(top1):.2f} ({spread})"])
-    return table(["network", "MACs, M / parameters, M", "seeds", "top-1, % (range)"], rows)
 
 
 def detector_cost() -> str:
@@ -229,28 +140,64 @@ def coco_evaluation() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "headline": headline,
     "models": models,
-    "throughput": throughput,
-    "training_step": training_step,
-    "training_input": training_input,
-    "frozen": frozen,
-    "control": control,
     "detector_cost": detector_cost,
     "detection": detection,
     "detector_speed": detector_speed,
-    "classification": classification,
     "coco_evaluation": coco_evaluation,
+    **training_tables.TABLES,
     **study_tables.TABLES,
     **search_tables.TABLES,
     **deployment_tables.TABLES,
 }
 
 
+# Files of results/ whose newest row dates a table; tables that are not here count and measure nothing.
+SOURCES = {
+    "classification": "classification",
+    "training_step": "training_step_cpu",
+    "training_input": "input_cpu",
+    "frozen": "frozen_cpu",
+    "throughput": "throughput_cuda",
+    "control": "control_cpu",
+    "deployment": "deployment_cpu",
+    "peers": "peers_cpu",
+    "peer_ratios": "peers_cpu",
+    "image_folder": "image_folder_cpu",
+    "quantization": "quantization_cpu",
+    "serve_load": "serve_load_cpu",
+    "detection": "detection",
+    "detector_speed": "detector_speed_cpu",
+    "coco_evaluation": "coco_evaluation_cpu",
+    "detector_cost": "detector_cost",
+    "rank_fit": "rank_protocol_fit",
+    "depth": "depth",
+    "spectra": "spectra",
+    "factors": "factors",
+    "rank_speed": "rank_study_cpu",
+    "rank_time": "rank",
+    "rewritten": "rewritten",
+    "principles": "principles",
+    "search_groups": "search",
+    "search_predictors": "search",
+    "search_speed": "search_speed_cpu",
+}
+
+
+def dated(name: str) -> str:
+    """Return the date, machine and file of the newest row behind the table `name`, as a line below it."""
+    if name not in SOURCES:
+        return ""
+    row = records.read(SOURCES[name])[-1]
+    return f"\n\n{row['date']}, {row['device']}, `results/{SOURCES[name]}.jsonl`"
+
+
 def render(text: str) -> str:
     """`text` with the content between `<!-- table NAME -->` and `<!-- end -->` made anew."""
 
     def fill(match: re.Match[str]) -> str:
-        return f"<!-- table {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"
+        return f"<!-- table {match[1]} -->\n{TABLES[match[1]]()}{dated(match[1])}\n<!-- end -->"
 
     return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL)
 

@@ -1,0 +1,128 @@
+"""Tables of training runs, training steps and training input."""
+
+import statistics
+from collections.abc import Callable
+
+import records
+from markdown_tables import table
+
+
+def throughput() -> str:
+    """The newest row of each setting of benchmarks/throughput.py."""
+    newest = {}
+    for device in ("cpu", "cuda"):
+        for row in records.read(f"throughput_{device}"):
+            newest[row["what"], row["model"], row["device"], row["precision"], row["compile"], row["batch"]] = row
+    rows = [
+        [
+            row["what"],
+            f"`{row['model']}`",
+            f"{row['device']}, {row['threads']} threads",
+            f"{row['precision']}{', compiled' if row['compile'] else ''}, batch {row['batch']}",
+            f"{row['ours_images_per_s'][1]:.1f}",
+            f"{row['timm_images_per_s'][1]:.1f}",
+            f"{row['ratio'][1]:.2f} ({row['ratio'][0]:.2f} to {row['ratio'][2]:.2f})",
+        ]
+        for row in newest.values()
+    ]
+    return table(["", "network", "machine", "setting", "ours, images/s", "timm, images/s", "ratio (quartiles)"], rows)
+
+
+def classification() -> str:
+    """The newest recorded training run of each set."""
+    newest = {row["title"]: row for row in records.read("classification")}
+    rows = [
+        [
+            row["title"],
+            f"`{row['command']}`",
+            f"{row['top1_percent']:.2f}",
+            f"{row['minutes']:g}",
+            f"{row['device']}, {row['processes']} x {row['threads']} threads",
+        ]
+        for row in newest.values()
+    ]
+    return table(["data", "command", "top-1, %", "minutes", "machine"], rows)
+
+
+def training_step() -> str:
+    """The newest row of each size of benchmarks/training_step.py."""
+    newest = {row["image_size_px"]: row for row in records.read("training_step_cpu")}
+    rows = []
+    for size_px, row in newest.items():
+        for name, ratio in row["images_per_s_ratio"].items():
+            memory = row["peak_mib_ratio"][name][1]
+            rows.append(
+                [
+                    f"`{row['model']}`, {size_px} px, batch {row['batch']}",
+                    "bfloat16 (`--amp bf16`)" if "bf16" in name else "float32",
+                    f"{row['images_per_s'][name][1]:.1f}",
+                    f"{row['images_per_s']['timm'][1]:.1f}",
+                    f"{ratio[1]:.2f} ({ratio[0]:.2f} to {ratio[2]:.2f})",
+                    f"{memory:.2f}",
+                ]
+            )
+    header = [
+        "training step",
+        "ours",
+        "ours, images/s",
+        "timm's defaults, images/s",
+        "ratio (quartiles)",
+        "peak memory",
+    ]
+    return table(header, rows)
+
+
+def training_input() -> str:
+    """The newest row of benchmarks/input.py."""
+    row = records.read("input_cpu")[-1]
+    rates, before_device = row["images_per_core_second"], row["ratio_to_timm_before_device"]
+    rows = [
+        [what, f"{rates[ours][1]:.0f}", f"{rates[timm][1]:.0f}", f"{ratio[1]:.2f} ({ratio[0]:.2f} to {ratio[2]:.2f})"]
+        for what, ours, timm, ratio in (
+            ("up to the bytes a GPU gets", "ours_before_device", "timm_before_device", before_device),
+            ("everything on one core", "ours", "timm", row["ratio_to_timm"]),
+        )
+    ]
+    return table(["training input", "ours, images/s/core", "timm's loader", "ratio (quartiles)"], rows)
+
+
+def frozen() -> str:
+    """The newest row of each data set of benchmarks/frozen.py."""
+    newest = {row["data"].partition(":")[0]: row for row in records.read("frozen_cpu")}
+    rows = [
+        [
+            f"{name}, {row['image_size_px']} px, `{row['model']}`",
+            f"{statistics.median(row['slow_epoch_seconds']):.1f}",
+            f"{statistics.median(row['epoch_seconds']):.2f}",
+            f"{row['ratio']:.1f}",
+            f"{row['slow_top1_percent']:.2f} / {row['top1_percent']:.2f}",
+        ]
+        for name, row in newest.items()
+    ]
+    return table(
+        ["data", "epoch, whole network, s", "epoch on features, s", "ratio", "top-1, % (whole / features)"], rows
+    )
+
+
+def control() -> str:
+    """Each network of benchmarks/control.py over its seeds."""
+    networks: dict[str, list[dict]] = {}
+    for row in records.read("control_cpu"):
+        networks.setdefault(row["network"], []).append(row)
+    rows = []
+    for name, runs in networks.items():
+        top1 = [run["top1_percent"] for run in runs]
+        spread = f"{min(top1):.2f} to {max(top1):.2f}" if len(top1) > 1 else "one seed"
+        cost = f"{runs[0]['macs'] / 1e6:.1f} / {runs[0]['parameters'] / 1e6:.2f}"
+        rows.append([name, cost, str(len(runs)), f"{statistics.mean(top1):.2f} ({spread})"])
+    return table(["network", "MACs, M / parameters, M", "seeds", "top-1, % (range)"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "throughput": throughput,
+    "classification": classification,
+    "training_step": training_step,
+    "training_input": training_input,
+    "frozen": frozen,
+    "control": control,
+}
