@@ -6,11 +6,11 @@ from rexnet._version import __version__
 
 if TYPE_CHECKING:
     from rexnet.deploy.predictor import Predictor
+    from rexnet.loading import load
     from rexnet.models.rexnet import RexNet
     from rexnet.models.variants import create_model, list_models
     from rexnet.models.weights import load_weights
     from rexnet.timm_models import register_with_timm
-    from rexnet.training.checkpoint import load
 
 __all__ = [
     "Predictor",
@@ -29,7 +29,7 @@ _HOMES = {
     "RexNet": "rexnet.models.rexnet",
     "create_model": "rexnet.models.variants",
     "list_models": "rexnet.models.variants",
-    "load": "rexnet.training.checkpoint",
+    "load": "rexnet.loading",
     "load_weights": "rexnet.models.weights",
     "register_with_timm": "rexnet.timm_models",
 }

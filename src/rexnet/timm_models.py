@@ -1,21 +1,28 @@
-"""Our networks under timm's `create_model`, as native_rexnet_100 and so on: timm's own rexnet_100 keeps its name."""
+"""timm's networks by name, and ours under its `create_model`, as native_rexnet_100: its own rexnet_100 stays."""
 
+import logging
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from rexnet.errors import WeightsError
+from rexnet.models.hub import ask_hub, ask_url
 from rexnet.models.layouts import layout_of
 from rexnet.models.published import published_for
 from rexnet.models.rexnet import RexNet
 from rexnet.models.timm_keys import has_timm_keys, timm_to_native
 from rexnet.models.variants import create_model, list_models
 from rexnet.models.weights import check_network, read_weights
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "native_"
 """Before every name: these networks have the official state-dict keys as their own."""
@@ -89,6 +96,11 @@ def _entry_point(name: str) -> Callable[..., nn.Module]:
     def create(pretrained: bool = False, **options: Any) -> nn.Module:
         from timm.models import build_model_with_cfg
 
+        by_hand = "give the path of a file fetched by hand, as pretrained_cfg_overlay={'file': PATH}"
+        if pretrained:
+            overlay = options.get("pretrained_cfg_overlay") or {}
+            config = _pretrained_config(PREFIX + name, options.get("pretrained_cfg"), overlay)
+            options["pretrained_cfg_overlay"] = {**overlay, **_copy_without_network(config, PREFIX + name, by_hand)}
         try:
             return build_model_with_cfg(
                 partial(_make_network, name),
@@ -99,13 +111,81 @@ def _entry_point(name: str) -> Callable[..., nn.Module]:
                 **options,
             )
         except OSError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise WeightsError(
-                f"the weights of {PREFIX + name} could not be read or downloaded ({reason}); give the path of a file "
-                "fetched by hand, as pretrained_cfg_overlay={'file': PATH}"
-            ) from error
+            raise _unreadable(PREFIX + name, error, by_hand) from error
 
     create.__name__ = create.__qualname__ = PREFIX + name
     create.__module__ = _MODULE
     create.__doc__ = f"{name} of the package rexnet."
     return create
+
+
+def create_timm(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
+    """Create timm's network `name`, with its tag or without, by timm's own `create_model`.
+
+    ValueError, one sentence, for a name that timm does not know; WeightsError where its weights cannot be had, after
+    five seconds at most where their host does not answer.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        close = get_close_matches(name, timm.list_models(), n=1)
+        hint = f"did you mean {close[0]}?" if close else "timm.list_models() names those it has"
+        raise ValueError(f"timm has no network {name!r}; {hint}")
+    if not pretrained:
+        return timm.create_model(name, **options)
+    by_hand = f"download it by hand, and name the file with --model timm/{name}"
+    config = _pretrained_config(name, None, {})
+    overlay = _copy_without_network(config, f"timm/{name}", by_hand)
+    try:
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    except (OSError, RuntimeError) as error:
+        raise _unreadable(f"timm/{name}", error, by_hand) from error
+
+
+def _unreadable(name: str, error: Exception, by_hand: str) -> WeightsError:
+    reason = " ".join(str(error).split())[:200]
+    return WeightsError(f"the weights of {name} could not be read or downloaded ({reason}); {by_hand}")
+
+
+def _pretrained_config(name: str, given: Any, overlay: dict[str, Any]) -> Any:
+    from timm.models import get_pretrained_cfg, resolve_pretrained_cfg
+
+    known = given or overlay or get_pretrained_cfg(name)
+    return resolve_pretrained_cfg(name, given, overlay) if known else None
+
+
+def _copy_without_network(config: Any, name: str, by_hand: str) -> dict[str, Any]:
+    """Return the overlay that makes timm read the copy of its last download where the host does not answer; it is empty
+    where the host does. timm alone tries for half a minute a file. WeightsError where there is no copy either."""
+    if config is None or config.file or config.state_dict:
+        return {}
+    try:
+        if config.hf_hub_id:
+            return _hub_copy(config.hf_hub_id, config.hf_hub_filename or "model.safetensors", name)
+        cached = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(config.url or ""))
+        if config.url and not os.path.isfile(cached):
+            ask_url(config.url)
+        return {}
+    except Exception as error:
+        reason = type(error).__name__
+        raise WeightsError(f"the weights of {name} could not be downloaded ({reason}); {by_hand}") from error
+
+
+def _hub_copy(address: str, file: str, name: str) -> dict[str, Any]:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError
+
+    repository, _, revision = address.partition("@")
+    try:
+        ask_hub(repository, file, revision=revision or None)
+    except HfHubHTTPError:
+        return {}  # the hub answers; timm knows which other files there may be
+    except Exception as error:
+        cached = try_to_load_from_cache(repository, file, revision=revision or None)
+        if not isinstance(cached, str):
+            raise
+        logger.warning(
+            "%s could not be asked for (%s): this is the copy of its last download", name, type(error).__name__
+        )
+        return {"file": cached}
+    return {}

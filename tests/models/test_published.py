@@ -13,7 +13,7 @@ from timm.data import resolve_data_config
 
 import rexnet
 from rexnet.data.transforms import Preprocess
-from rexnet.errors import WeightsError
+from rexnet.errors import MissingPackageError, WeightsError
 from rexnet.models.published import PUBLISHED, download_weights, markdown_table, published_for
 from rexnet.models.weights import read_weights
 
@@ -149,7 +149,9 @@ def test_the_hub_client_told_to_be_offline(caches, monkeypatch, no_sockets):
 
 def test_without_the_hub_client(caches, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(WeightsError, match=r"pip install huggingface_hub, or download model.safetensors from https:"):
+    with pytest.raises(
+        MissingPackageError, match=r"pip install huggingface_hub, or download model.safetensors from https:"
+    ):
         download_weights("rexnet_100.nav_in1k")
 
 

@@ -3,10 +3,14 @@
 import logging
 import os
 import re
+import threading
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
-from rexnet.errors import WeightsError
+from rexnet.errors import MissingPackageError, WeightsError
 
 logger = logging.getLogger(__name__)
 
@@ -14,6 +18,8 @@ PREFIX = "hf://"
 WEIGHTS = "model.safetensors"
 """The one file of such a folder that is needed to use the model: it holds everything else as well."""
 REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"
+PATIENCE_S = 5
+"""How long a host may take to answer."""
 
 
 def is_model_folder(name: str | PathLike[str]) -> bool:
@@ -33,24 +39,59 @@ def weights_path(name: str | PathLike[str]) -> Path:
 
 
 def download(repository: str, file: str, *, revision: str | None = None) -> Path:
-    """The newest version of a hub's file, in the hub's usual cache. Raises whatever the hub's client lets through."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    """Return the newest version of a hub's file, in the hub's usual cache. Raise whatever the hub's client raises, and
+    TimeoutError where the hub does not answer."""
+    from huggingface_hub import hf_hub_download
 
     # Fails at once without network, where the download itself tries again for half a minute.
-    get_hf_file_metadata(hf_hub_url(repository, file, revision=revision))
+    ask_hub(repository, file, revision=revision)
     return Path(hf_hub_download(repository, file, revision=revision))
+
+
+def ask_hub(repository: str, file: str, *, revision: str | None = None) -> None:
+    """Ask the hub for a file's facts. Raise whatever the hub's client raises, and TimeoutError without an answer."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    url = hf_hub_url(repository, file, revision=revision)
+    wait_for(lambda: get_hf_file_metadata(url, timeout=PATIENCE_S))
+
+
+def ask_url(address: str) -> None:
+    """Ask a web server whether it has a file. OSError where it has not, or does not answer."""
+    wait_for(lambda: urlopen(Request(address, method="HEAD"), timeout=PATIENCE_S).close())
+
+
+def wait_for(call: Callable[[], Any]) -> None:
+    """Make a call to a host, and raise TimeoutError after PATIENCE_S: the time-outs of clients leave out name servers
+    and repetitions."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            raised.append(error)
+
+    # A daemon, so that a program's end does not wait for it either.
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {PATIENCE_S} seconds")
+    if raised:
+        raise raised[0]
 
 
 def _from_hub(address: str) -> Path:
     repository, _, revision = address.removeprefix(PREFIX).partition("@")
     if not re.fullmatch(REPOSITORY, repository):
         allowed = f"{PREFIX}OWNER/NAME, or {PREFIX}OWNER/NAME@REVISION"
-        raise WeightsError(f"{address!r} is no repository of the hub; allowed: {allowed}")
+        raise WeightsError(f"{address!r} is not a repository of the hub; allowed: {allowed}")
     try:
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
     except ImportError as error:
-        raise WeightsError(f"{address} needs the package huggingface_hub; pip install huggingface_hub") from error
+        raise MissingPackageError(address, "huggingface_hub", "huggingface_hub") from error
     try:
         return download(repository, WEIGHTS, revision=revision or None)
     except RepositoryNotFoundError as error:

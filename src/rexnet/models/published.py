@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import torch
 
-from rexnet.errors import WeightsError
-from rexnet.models.hub import download
+from rexnet.errors import MissingPackageError, WeightsError
+from rexnet.models.hub import ask_url, download
 
 logger = logging.getLogger(__name__)
 
@@ -168,9 +168,7 @@ def _from_hugging_face(row: PublishedWeights) -> Path:
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError as error:
-        raise WeightsError(
-            f"{row.name} needs the package huggingface_hub; pip install huggingface_hub, or {by_hand}"
-        ) from error
+        raise MissingPackageError(row.name, "huggingface_hub", f"huggingface_hub, or {by_hand}") from error
     repository = f"timm/{row.name}"
     cached = try_to_load_from_cache(repository, row.file)
     if isinstance(cached, str):
@@ -189,6 +187,8 @@ def _from_release(row: PublishedWeights) -> Path:
         logger.info("downloading %s to %s", row.address, path)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            # torch.hub waits for a host without end.
+            ask_url(row.address)
             torch.hub.download_url_to_file(row.address, str(path), row.sha256_prefix)
         except (OSError, RuntimeError) as error:
             reason = str(error).strip() or type(error).__name__

@@ -223,6 +223,15 @@ def means_model_folder(name: str) -> bool:
     return is_model_folder(name) and name not in list_models()
 
 
+_FAMILY_AND_WIDTH = re.compile(rf"({'|'.join(FAMILIES)})(?:_(\d{{2,4}}(?:\.\d+)?))?")
+
+
+def is_network_name(name: str) -> bool:
+    """Return whether `name` is that of a network, of a published width or any other: rexnet_100, rexnet_117."""
+    match = _FAMILY_AND_WIDTH.fullmatch(name)
+    return name == "rexnet_plain" or bool(match and match[2])
+
+
 def model_config(
     name: str, *, width: float | None = None, output_stride: int = 32, **options: Unpack[ConfigOptions]
 ) -> RexNetConfig:
@@ -235,7 +244,7 @@ def model_config(
     """
     if output_stride not in (8, 16, 32):
         raise ValueError(f"output_stride is {output_stride}; allowed: 8, 16, 32")
-    match = re.fullmatch(rf"({'|'.join(FAMILIES)})(?:_(\d{{2,4}}(?:\.\d+)?))?", name)
+    match = _FAMILY_AND_WIDTH.fullmatch(name)
     if is_config_file(name):
         if width is not None:
             raise ValueError(f"model {name!r} has its channels in the file; allowed: width beside a family's name")

@@ -85,9 +85,11 @@ class LoadReport:
     preprocess: dict[str, Any] | None
 
 
-def read_weights(source: Source) -> Weights:
-    """Reads a file, published weights by name (downloaded if need be), or a state dict; see `load_weights`."""
-    content, label, published = _find(source)
+def read_weights(source: Source, *, label: str | None = None) -> Weights:
+    """Read a file, published weights by name (downloaded if need be), or a state dict; see `load_weights`. `label` is
+    what messages call it."""
+    content, name, published = _find(source)
+    label = label or name
     tensors = extract_state_dict(content, source=label)
     kind: Kind = "checkpoint" if content.get("format") == CHECKPOINT_FORMAT else "official"
     try:

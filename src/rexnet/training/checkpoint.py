@@ -87,10 +87,11 @@ def save(path: str | PathLike[str], content: dict[str, Any], *, keep: Path | Non
         raise WeightsError(f"checkpoint {str(path)!r} could not be written ({error.strerror or error})") from error
 
 
-def read(path: str | PathLike[str]) -> dict[str, Any]:
+def read(path: str | PathLike[str], *, foreign: bool = False) -> dict[str, Any]:
     """The content of a checkpoint of this project, its checksums compared by `read_checkpoint_file`.
 
-    Nothing in the file is run. Raises WeightsError, one sentence, for damage and for any other kind of file.
+    Nothing in the file is run. Raises WeightsError, one sentence, for damage and, unless `foreign`, for weights files
+    of others.
     """
     try:
         content = read_checkpoint_file(path)
@@ -101,7 +102,7 @@ def read(path: str | PathLike[str]) -> dict[str, Any]:
             raise
         advice = f"use {others[0].name} beside it, from which `rexnet train --resume {run.path}` would continue"
         raise DamagedFileError(error.finding, advice) from error
-    if content.get("format") != CHECKPOINT_FORMAT:
+    if not foreign and content.get("format") != CHECKPOINT_FORMAT:
         raise WeightsError(
             f"{os.fspath(path)!r} is not a checkpoint of this project ({CHECKPOINT_FORMAT}); for official and timm "
             "files use rexnet.create_model(name, weights=...)"

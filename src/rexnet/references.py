@@ -1,0 +1,186 @@
+"""MODEL, the string that names a model in every command and function, understood here and nowhere else."""
+
+import json
+import logging
+import os
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from difflib import get_close_matches
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+from rexnet.errors import WeightsError
+from rexnet.models.hub import PREFIX, WEIGHTS, weights_path
+from rexnet.models.published import PUBLISHED, download_weights, published_for
+from rexnet.models.variants import is_network_name, list_models
+from rexnet.models.weight_files import SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal[
+    "network",
+    "published",
+    "run",
+    "weights",
+    "folder",
+    "hub",
+    "exported",
+    "config",
+    "timm",
+    "torchvision",
+    "rewritten",
+    "factory",
+]
+KINDS: dict[Kind, str] = {
+    "network": "a network's name such as rexnet_100",
+    "published": "published weights such as rexnet_100.nav_in1k",
+    "run": "a run folder",
+    "weights": f"a checkpoint or weights file ({', '.join(SUFFIXES)})",
+    "folder": "a folder of `rexnet card`",
+    "hub": f"{PREFIX}OWNER/NAME",
+    "exported": "a file of `rexnet export` (.onnx, .xml)",
+    "config": "the JSON file of a network",
+    "timm": "timm/NAME",
+    "torchvision": "torchvision/NAME",
+    "rewritten": "rewritten/MODEL",
+    "factory": "module:factory",
+}
+"""What a MODEL can be, in the words of messages."""
+OWN_WEIGHTS: tuple[Kind, ...] = ("run", "weights", "folder", "hub")
+"""Those that hold a state dict."""
+PRETRAINED: tuple[Kind, ...] = ("published", *OWN_WEIGHTS, "network", "timm", "torchvision")
+"""Those that can be opened as layers with trained weights; "network" where weights of it are published."""
+
+BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
+"""Checkpoints in a run folder."""
+_EXPORTED = (".onnx", ".xml", ".pt2", ".pte", ".mlpackage", ".engine")
+_LIBRARIES: tuple[Kind, ...] = ("timm", "torchvision", "rewritten")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A MODEL and what kind of thing it is; nothing is opened or downloaded yet."""
+
+    text: str
+    """As given."""
+    kind: Kind
+
+    @property
+    def name(self) -> str:
+        """The name inside its library, as resnet18 of timm/resnet18; else the text."""
+        return self.text.partition("/")[2] if self.kind in _LIBRARIES else self.text
+
+    @property
+    def path(self) -> Path:
+        """The file or folder itself."""
+        return Path(self.text)
+
+    @property
+    def file(self) -> Path:
+        """The file that is meant: of a run its best checkpoint, of published weights and of a hub's folder the
+        downloaded copy. WeightsError, one sentence, where there is none."""
+        if self.kind == "published":
+            return download_weights(self.text)
+        if self.kind == "network":
+            return download_weights(self.published)
+        if self.kind == "run":
+            return _checkpoint_of(self.path)
+        assert self.kind in ("weights", "folder", "hub", "exported", "config"), self
+        return weights_path(self.text)
+
+    @property
+    def published(self) -> str:
+        """The published weights of a network's name. WeightsError where there are none."""
+        if self.kind == "published":
+            return self.text
+        rows = published_for(self.text)
+        if not rows:
+            trained = "train it, or name its weights"
+            raise WeightsError(
+                f"there are no published weights of {self.text}, and random ones predict nothing; {trained}"
+            )
+        return rows[0].name
+
+
+def resolve(model: str | PathLike[str], *, allowed: Collection[Kind] = tuple(KINDS)) -> Reference:
+    """Return what `model` is. A known name comes before a file of that name, which ./NAME and a Path mean.
+
+    WeightsError, one sentence, with what it was taken for and what is `allowed`.
+    """
+    text = os.fspath(model)
+    kind = (_kind_of_name(text) if isinstance(model, str) else None) or _kind_of_path(text)
+    if kind is None and re.fullmatch(r"[\w.]+:\w+", text):
+        kind = "factory"
+    if kind is None:
+        raise WeightsError(f"{_unknown(text)}; {describe(allowed)}")
+    if kind not in allowed:
+        raise WeightsError(f"{text!r} is {KINDS[kind]}; {describe(allowed)}")
+    return Reference(text, kind)
+
+
+def describe(allowed: Collection[Kind]) -> str:
+    """Return the clause of a message that lists what a MODEL may be."""
+    return f"allowed: {', '.join(words for kind, words in KINDS.items() if kind in allowed)}"
+
+
+def is_run(path: str | PathLike[str]) -> bool:
+    """Return whether a folder is one of a run: it holds a run's checkpoint or settings, and no model folder's."""
+    if os.path.isfile(Path(path, WEIGHTS)):
+        return False
+    return any(os.path.isfile(Path(path, name)) for name in (BEST, LAST, PREVIOUS)) or holds_settings(path)
+
+
+def holds_settings(path: str | PathLike[str]) -> bool:
+    """Return whether a folder's config.json is a run's, and not a model folder's."""
+    try:
+        settings = json.loads(Path(path, "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(settings, dict) and "network" in settings
+
+
+def _kind_of_name(text: str) -> Kind | None:
+    if text in PUBLISHED:
+        return "published"
+    if is_network_name(text):
+        return "network"
+    if text.startswith(PREFIX):
+        return "hub"
+    library, slash, name = text.partition("/")
+    return next((kind for kind in _LIBRARIES if slash and name and kind == library), None)
+
+
+def _kind_of_path(text: str) -> Kind | None:
+    suffix = os.path.splitext(text)[1].lower()
+    if os.path.isdir(text) and suffix != ".mlpackage":
+        if os.path.isfile(Path(text, WEIGHTS)):
+            return "folder"
+        return "run" if is_run(text) else None
+    if not os.path.exists(text):
+        return None
+    return "exported" if suffix in _EXPORTED else "config" if suffix == ".json" else "weights"
+
+
+def _unknown(text: str) -> str:
+    """Return the first clause of a refusal: what the text was taken for."""
+    if os.path.isdir(text):
+        inside = sorted(name for name in os.listdir(text) if name.endswith(SUFFIXES))
+        hint = f"; name a file in it, such as {inside[0]}" if inside else ""
+        return f"{text!r} is a folder, but neither that of a run nor of `rexnet card`{hint}"
+    if os.sep in text or text.lower().endswith((*SUFFIXES, *_EXPORTED, ".json", ".tar")):
+        return f"there is no file {text!r}"
+    rows = [row.name for row in published_for(text.partition(".")[0])] if "." in text else []
+    close = rows or get_close_matches(text, [*list_models(), *PUBLISHED], n=3, cutoff=0.7)
+    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+    return f"there is no network, file or folder {text!r}{hint}"
+
+
+def _checkpoint_of(run: Path) -> Path:
+    for name in (BEST, LAST, PREVIOUS):
+        if (run / name).is_file():
+            if name != BEST:
+                logger.warning("%s has no %s: taking %s, the weights of the last epoch", run, BEST, name)
+            return run / name
+    raise WeightsError(f"{str(run)!r} has no checkpoint yet; the first is there after an epoch")
