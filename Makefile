@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: install demo serve-demo test check bench study study-full clean
+.PHONY: install demo serve-demo test test-slow test-fast smoke check bench study study-full clean
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml
@@ -27,10 +27,19 @@ serve-demo: $(INSTALLED)
 	$(BIN)/rexnet serve runs/demo
 
 # ONNX Runtime and OpenVINO bring thread pools of their own: a process that has run them all once crashed in a training.
-ENGINE_TESTS := tests/deploy tests/serve tests/detection/test_export.py
+ENGINE_TESTS := tests/deploy tests/engines tests/serve tests/detection/test_export.py
+PYTEST := $(BIN)/python -m pytest -n 2
+# What takes ten seconds and more is marked slow and runs afterwards; the inner loop skips what takes a second, too.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 $(addprefix --ignore=,$(ENGINE_TESTS))
-	$(BIN)/python -m pytest -n 2 $(ENGINE_TESTS)
+	$(PYTEST) -m 'not slow' $(addprefix --ignore=,$(ENGINE_TESTS))
+	$(PYTEST) -m 'not slow' $(wildcard $(ENGINE_TESTS))
+
+test-slow: $(INSTALLED)
+	$(PYTEST) -m slow $(addprefix --ignore=,$(ENGINE_TESTS))
+	$(PYTEST) -m slow $(wildcard $(ENGINE_TESTS))
+
+test-fast: $(INSTALLED)
+	$(PYTEST) -m 'not slow and not seconds' $(addprefix --ignore=,$(ENGINE_TESTS))
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -38,6 +47,10 @@ check: $(INSTALLED)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m build --outdir build/dist .
+
+# make smoke PYTHON=python3.13 VENV=.venv-3.13: the demo in short, recorded with the versions it ran under.
+smoke: $(INSTALLED)
+	$(BIN)/python benchmarks/smoke.py
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/throughput.py

@@ -82,6 +82,7 @@ def test_a_flag_means_the_same_whatever_the_run_to_resume_has(words, saved):
         assert getattr(run, name) != word.startswith("--no-")
 
 
+@pytest.mark.seconds
 def test_a_latency_decides_the_width_that_is_trained(monkeypatch, capsys):
     def fit_at_once(config, fit=budget.fit_budget):
         return fit(config, lambda name, size_px: Measured(latency_ms=float(name.rpartition("_")[2]) / 10))
@@ -106,11 +107,13 @@ def test_help_and_version_are_quick_and_name_every_command(tmp_path):
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
+@pytest.mark.seconds
 def test_models_lists_every_variant(tmp_path):
     shown = run_rexnet("models", cwd=tmp_path).stdout
     assert "rexnet_plain" in shown and "rexnet_lite_150" in shown and "rexnet_100.nav_in1k" in shown
 
 
+@pytest.mark.seconds
 def test_data_check_says_by_its_exit_code_whether_all_is_well(image_folder, tmp_path):
     shown = run_rexnet("data", "check", image_folder, cwd=tmp_path)
     assert "48 images" in shown.stdout and not shown.stderr
@@ -157,6 +160,7 @@ def test_ctrl_c_ends_data_commands_at_once(command, tmp_path):
         os.killpg(process.pid, 0)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -42,6 +42,7 @@ def test_weights_by_path_and_errors_in_one_sentence(tmp_path):
         load("rexnet_130", weights=tmp_path / "w.pth")
 
 
+@pytest.mark.seconds
 def test_it_works_where_the_package_is_not_installed_and_leaves_the_path_alone(tmp_path):
     code = f"""
 import sys, torch

@@ -59,6 +59,7 @@ def test_networks_are_ours_with_timms_arguments(name):
     assert copy.deepcopy(model).state_dict().keys() == model.state_dict().keys()
 
 
+@pytest.mark.seconds
 def test_all_are_creatable_on_the_meta_device(names):
     with torch.device("meta"):
         for name in names:
@@ -181,6 +182,7 @@ def test_tags_are_timms_and_carry_the_transform():
         timm.create_model("native_rexnet_110", pretrained=True)
 
 
+@pytest.mark.seconds
 def test_weights_that_cannot_be_fetched_are_one_sentence(tmp_path):
     code = (
         "import timm, rexnet\nrexnet.register_with_timm()\n"
@@ -193,6 +195,7 @@ def test_weights_that_cannot_be_fetched_are_one_sentence(tmp_path):
     assert "pretrained_cfg_overlay" in done.stdout and len(done.stdout.splitlines()) == 1
 
 
+@pytest.mark.seconds
 def test_importing_the_module_does_not_import_timm():
     code = "import sys, rexnet.timm_models; sys.exit('timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -16,6 +16,7 @@ from rexnet.errors import BadImageError
 from tests.drawings import encoded, landscape, odd_pictures
 
 
+@pytest.mark.seconds
 def test_results_come_in_order_however_long_each_takes():
     def slow(number: int) -> int:
         time.sleep(0.002 * (number % 3))

@@ -30,6 +30,7 @@ def exported(tmp_path_factory):
     return str(path)
 
 
+@pytest.mark.seconds
 def test_every_combination_that_exists_has_a_row_whose_figures_agree(exported, tmp_path):
     config = BenchConfig(
         models=("rexnet_010", exported),
@@ -95,6 +96,7 @@ def test_calls_take_turns_and_the_first_of_a_turn_is_not_counted():
     assert (spread.quartiles_ms, spread.median_ms, spread.p95_ms) == ((25.0, 75.0), 50.0, 95.0)
 
 
+@pytest.mark.seconds
 def test_peak_memory_is_that_of_a_new_process():
     found = [peak_mib_of_process(partial, bytearray, size * 2**20) for size in (1, 201)]
     assert None in found or 150 < found[1] - found[0] < 250

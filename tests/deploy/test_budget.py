@@ -30,6 +30,7 @@ def chosen(machine, latency_ms, **options):
     return fit_budget(BudgetConfig(latency_ms=latency_ms, **{"size": 224, **options}), machine).chosen
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("family", ["rexnet", "rexnet_lite"])
 def test_the_widest_within_the_budget_is_found_on_machines_that_bend_and_err(family):
     for latency_ms in (5.0, 9.0, 40.0):
@@ -41,11 +42,13 @@ def test_the_widest_within_the_budget_is_found_on_machines_that_bend_and_err(fam
             assert machine.measured <= 17
 
 
+@pytest.mark.seconds
 def test_a_larger_budget_never_gives_a_narrower_network():
     widths = [chosen(Machine(), latency_ms).hundredths for latency_ms in (4, 5, 6, 9, 13, 20, 30)]
     assert widths == sorted(widths) and len(set(widths)) == len(widths)
 
 
+@pytest.mark.seconds
 def test_memory_limits_too_and_smaller_images_allow_wider_networks():
     found = fit_budget(BudgetConfig(latency_ms=10.0), Machine())
     assert [one.image_size_px for one in (found.chosen, *found.others)] == [224, 192, 160]
@@ -64,6 +67,7 @@ def test_a_budget_that_nothing_keeps_is_refused_with_the_smallest_cost():
         BudgetConfig(latency_ms=1.0, family="resnet")
 
 
+@pytest.mark.seconds
 def test_networks_are_measured_on_this_machine():
     config = BudgetConfig(
         latency_ms=1e-6, family="rexnet_lite", size=32, num_classes=2, backend="torch", threads=1, rounds=2

@@ -61,6 +61,7 @@ def run_plainly(path, images: np.ndarray) -> list[np.ndarray]:
         return [found.numpy() for found in torch.export.load(path).module()(torch.from_numpy(images))]
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("ending", ["onnx", "xml", "pt2"])
 def test_the_file_alone_is_the_network_and_the_model_is_left_alone(ending, model, pictures, tmp_path):
     model.train()
@@ -99,6 +100,7 @@ def test_maps_and_embeddings(ending, model, tmp_path):
             np.testing.assert_allclose(found, wanted, atol=1e-4 * float(wanted.abs().max()), rtol=0)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("ending", ["onnx", "xml"])
 def test_a_graph_that_differs_gets_no_name_and_what_was_there_stays(ending, model, tiny_model, tmp_path, monkeypatch):
     path = tmp_path / f"a.{ending}"
@@ -121,6 +123,7 @@ def test_a_network_that_failed_is_refused_and_one_that_sees_nothing_is_told(mode
     assert os.listdir(tmp_path) == ["a.onnx"]
 
 
+@pytest.mark.seconds
 def test_from_a_name_with_weights_and_from_a_checkpoint(checkpoint_file, tmp_path, capsys, caplog, monkeypatch):
     reads, read = [], checkpoint.read_checkpoint_file
     monkeypatch.setattr(checkpoint, "read_checkpoint_file", lambda path: reads.append(path) or read(path))

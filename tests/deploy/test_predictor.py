@@ -211,6 +211,7 @@ def test_many_threads_get_the_same_answers(backend, checkpoint_file, predictor, 
             assert same(found, expected[: number % 5 + 1])
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("threads", [1, 2])
 def test_any_number_of_images_is_predicted_in_constant_memory(threads, predictor, pictures):
     alive: weakref.WeakSet = weakref.WeakSet()

@@ -45,6 +45,7 @@ def config(trained_run, images, tmp_path) -> Callable[..., QuantizeConfig]:
     return make
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("output", ["int8.onnx", "int8.xml"])
 def test_a_trained_network_keeps_its_accuracy_in_a_smaller_file_that_says_what_it_is(output, config, images, tmp_path):
     wanted = config(output)
@@ -77,6 +78,7 @@ def harmed(images, tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_black_images_to_calibrate_on_are_refused_with_both_figures_and_no_file(
     config, harmed, capsys, tmp_path, monkeypatch
 ):
@@ -94,6 +96,7 @@ def test_black_images_to_calibrate_on_are_refused_with_both_figures_and_no_file(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.seconds
 def test_one_image_to_calibrate_on_is_said_and_one_to_measure_on_refused(config, images, caplog, tmp_path):
     quantize(config(calibration_images=1, max_drop=100))
     alone = tmp_path / "alone" / "cat"
@@ -103,6 +106,7 @@ def test_one_image_to_calibrate_on_is_said_and_one_to_measure_on_refused(config,
         quantize(config(data=str(alone.parent)))
 
 
+@pytest.mark.seconds
 def test_images_without_labels_need_the_word_agreement(config, images, tmp_path):
     flat = tmp_path / "flat"
     flat.mkdir()
@@ -115,6 +119,7 @@ def test_images_without_labels_need_the_word_agreement(config, images, tmp_path)
     assert made.comparison.float_percent == 100 and made.comparison.gained == 0
 
 
+@pytest.mark.seconds
 def test_classes_are_matched_by_name(config, images, tmp_path):
     fewer = tmp_path / "fewer"
     for side, name in (("train", "fox"), ("val", "fox"), ("val", "dog")):
@@ -150,6 +155,7 @@ def test_layers_go_back_to_float_one_by_one(tiny_model):
     torch.testing.assert_close(found, model(batch).detach(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.seconds
 def test_fine_tuning_changes_the_weights_of_a_copy_and_leaves_no_trace_of_its_rounding(trained_run, images):
     model = folded(load(trained_run / "best.pt"))
     training, _ = labelled_sides(str(images), load(trained_run / "best.pt"))
@@ -183,6 +189,7 @@ def test_a_slower_int8_is_advised_against():
     assert advice([many]) == "int8 is faster than bf16 on this machine (2.00 against 3.00 ms at batch 16)"
 
 
+@pytest.mark.seconds
 def test_the_command_says_when_int8_should_not_be_used(config, capsys, monkeypatch):
     monkeypatch.setattr(
         int8_speed,
@@ -223,6 +230,7 @@ def counted(monkeypatch) -> list[str]:
     return opened
 
 
+@pytest.mark.slow
 def test_images_to_measure_on_are_decoded_once_for_all_candidates(config, harmed, counted, caplog):
     caplog.set_level(logging.INFO, "rexnet")
     with suppress(ValueError):  # whether the last candidate is good enough

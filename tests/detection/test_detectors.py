@@ -98,6 +98,7 @@ def test_normalisation_happens_once(tiny_detector, kind):
         torch.testing.assert_close(picture, torch.full_like(picture, expected), rtol=0, atol=2e-6)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("kind", ["faster_rcnn", "ssdlite"])
 def test_the_backbone_compiles_without_a_break(tiny_detector, detection_batch, kind):
     model = tiny_detector(kind).eval()
@@ -192,6 +193,7 @@ def test_nothing_is_frozen_at_first(tiny_detector):
     assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
 
 
+@pytest.mark.seconds
 def test_the_package_itself_does_not_import_torchvision():
     code = "import sys, rexnet; rexnet.create_model('rexnet_010'); sys.exit('torchvision' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

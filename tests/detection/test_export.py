@@ -205,6 +205,7 @@ def test_the_comparison_forgives_order_and_nothing_else():
             compare([(ours, wrong)])
 
 
+@pytest.mark.seconds
 def test_a_graph_that_differs_and_options_without_effect_leave_nothing(tmp_path, monkeypatch, capsys):
     trained = busy_detector("ssdlite")
     content = checkpoints.pack(trained.model, {}, classes=CLASSES, category_ids=(3, 7, 90))

@@ -10,6 +10,7 @@ from rexnet.models.variants import create_model
 from tests.networks import picture_batch, with_trained_norms
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("backend", "precision"), [(b, p) for b, ps in PRECISIONS.items() if b != "compile" for p in ps]
 )

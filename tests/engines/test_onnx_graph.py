@@ -13,6 +13,7 @@ from tests.networks import picture_batch, with_measured_statistics
 NAMES = ("rexnet_020", "rexnetr_020", "rexnet_lite_020", "rexnet_037", "rexnet_plain")
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", NAMES)
 def test_every_family_at_any_batch_and_size_in_both_engines(name, tmp_path):
     torch.manual_seed(0)

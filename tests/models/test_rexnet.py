@@ -264,6 +264,7 @@ def bytes_saved_for_backward(model, images):
     return sum(storage.nbytes() for storage in storages.values())
 
 
+@pytest.mark.seconds
 def test_backward_keeps_no_more_than_timm():
     import timm
 
@@ -285,6 +286,7 @@ def test_compiles_without_graph_breaks_at_any_batch_size(training):
             assert torch.allclose(compiled(images), model(images), atol=1e-4)
 
 
+@pytest.mark.seconds
 def test_exports_with_a_dynamic_batch():
     model = rexnet.create_model("rexnet_100", num_classes=4).eval()
     shapes = {"x": {0: torch.export.Dim("batch", min=1)}}

@@ -36,6 +36,7 @@ def relative_gap(ours, theirs, size=64):
         return float((ours(images) - expected).abs().max() / expected.abs().max())
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_equal_timms_in_both_directions(name):
     theirs = randomise(timm.create_model(name), 1)

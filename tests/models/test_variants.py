@@ -71,6 +71,7 @@ def test_any_width_has_a_name():
     assert all(b.out_channels % 8 == 0 for b in model_config("rexnetr", width=1.17).blocks)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("width", [0.05, 0.3, 0.77, 1.01, 2.9, 5.0])
 def test_odd_widths_run(width):
     for family in ("rexnet", "rexnetr", "rexnet_lite"):

@@ -258,6 +258,7 @@ def test_half_precision_that_overflows_is_refused():
     assert "not finite" in refusal(make().half(), state)
 
 
+@pytest.mark.seconds
 def test_other_networks_are_no_rexnet(tmp_path):
     state = timm.create_model("mobilenetv2_050").state_dict()
     assert "holds no ReXNet: its first tensors are conv_stem.weight" in refusal(make(), state)

@@ -215,6 +215,7 @@ def test_the_goal_is_what_the_page_calls_best(trained_run, run, output):
     assert page.count("circle", class_="ring") == 2
 
 
+@pytest.mark.seconds
 def test_more_than_a_thousand_classes_stay_within_the_bound(run, output, tmp_path):
     """1,100 classes of noise, one image each, 2,000 epochs: all sections at their largest."""
     classes = tuple(f"a rather long name of class {number:04}" for number in range(1100))
@@ -273,6 +274,7 @@ def test_what_cannot_be_done_is_one_sentence(trained_run, options, said):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.seconds
 def test_the_command(trained_run, tmp_path):
     command = [sys.executable, "-m", "rexnet", "report"]
     done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=120)

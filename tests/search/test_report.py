@@ -143,6 +143,7 @@ def finished(search_config, instant_training):
     return config
 
 
+@pytest.mark.seconds
 def test_report_has_tables_figures_and_plots(finished, tmp_path, capsys):
     folder = finished.engine.output
     main(["search", "report", folder])
@@ -168,6 +169,7 @@ def test_report_has_tables_figures_and_plots(finished, tmp_path, capsys):
     assert "https://cdn" not in page[: page.index("plotly.js")]
 
 
+@pytest.mark.seconds
 def test_searches_are_compared_by_budget(finished, search_config, tmp_path):
     wide = other(search_config(tmp_path / "wide", candidates=5), "space", max_macs=800_000, max_parameters=90_000)
     search(wide)
@@ -181,6 +183,7 @@ def test_searches_are_compared_by_budget(finished, search_config, tmp_path):
     assert (folder / "wide-groups.png").stat().st_size > 5000
 
 
+@pytest.mark.seconds
 def test_two_protocols_are_compared_in_the_same_networks(finished, search_config, tmp_path):
     """As searches at random draw them with one seed, whatever they train for."""
     cheap = other(search_config(tmp_path / "cheap", candidates=10, comparisons=2), "images", shots=5)
@@ -193,6 +196,7 @@ def test_two_protocols_are_compared_in_the_same_networks(finished, search_config
     assert "## The same networks in two searches" in (folder / "report.md").read_text()
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("candidates", [0, 1, 2])
 def test_a_search_that_has_hardly_begun_has_a_report(search_config, instant_training, candidates):
     config = search_config(candidates=max(1, candidates))
@@ -218,6 +222,7 @@ def test_a_folder_without_a_search_is_refused_and_left_alone(tmp_path):
         SearchReportConfig(searches=())
 
 
+@pytest.mark.seconds
 def test_export_makes_a_network_for_every_command(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(["search", "export", finished.engine.output])

@@ -31,6 +31,7 @@ def states(config):
     return [trial.state.name for trial in existing_study(config.engine).get_trials()]
 
 
+@pytest.mark.slow
 def test_real_training_from_pixels_to_accuracy(search_config):
     config = search_config(candidates=1)
     config = other(config, "schedule", epochs=12)
@@ -45,6 +46,7 @@ def test_real_training_from_pixels_to_accuracy(search_config):
     assert not list(Path(config.engine.output).glob("unfinished/*"))
 
 
+@pytest.mark.seconds
 def test_a_search_is_repeated_by_its_seed_alone(search_config, tmp_path, instant_training):
     first = search(search_config(tmp_path / "one", candidates=4))
     second = search(search_config(tmp_path / "two", candidates=4))
@@ -53,6 +55,7 @@ def test_a_search_is_repeated_by_its_seed_alone(search_config, tmp_path, instant
     assert [row.channels for row in drawn(first)] != [row.channels for row in drawn(third)]
 
 
+@pytest.mark.seconds
 def test_no_network_is_trained_twice_and_all_asked_are_different(search_config, instant_training):
     found = search(search_config(candidates=8, comparisons=2))
     assert len({row.channels for row in drawn(found)}) == 8
@@ -63,6 +66,7 @@ def test_no_network_is_trained_twice_and_all_asked_are_different(search_config, 
     assert len(trained) == len(set(trained)) == 8
 
 
+@pytest.mark.seconds
 def test_a_space_with_few_networks_ends_the_search(search_config, instant_training, caplog, monkeypatch):
     monkeypatch.setattr(run, "_TRIALS_PER_CANDIDATE", 2)
     config = search_config(candidates=10, comparisons=0)
@@ -72,6 +76,7 @@ def test_a_space_with_few_networks_ends_the_search(search_config, instant_traini
     assert "the space holds few more" in caplog.text
 
 
+@pytest.mark.seconds
 def test_comparisons_are_no_candidates_that_exhaust_a_space(search_config, instant_training, monkeypatch):
     monkeypatch.setattr(run, "_TRIALS_PER_CANDIDATE", 2)
     assert len(drawn(search(search_config(candidates=1, comparisons=3)))) == 1
@@ -87,6 +92,7 @@ def test_repeats_are_averaged(search_config, instant_training):
         assert row.values[0] == pytest.approx(sum(row.accuracies) / 3)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes"])
 def test_samplers_go_on_where_a_search_ended(search_config, instant_training, sampler):
     first = search(search_config(candidates=12, sampler=sampler))
@@ -95,6 +101,7 @@ def test_samplers_go_on_where_a_search_ended(search_config, instant_training, sa
     assert len({row.channels for row in drawn(more)}) >= 13
 
 
+@pytest.mark.seconds
 def test_hopeless_candidates_are_stopped(search_config, instant_training):
     found = drawn(search(search_config(candidates=18, comparisons=0, prune_worst=0.25)))
     pruned = [row for row in found if row.pruned]
@@ -107,6 +114,7 @@ def test_hopeless_candidates_are_stopped(search_config, instant_training):
     assert all(row.accuracy >= worst for row in whole[10:])
 
 
+@pytest.mark.seconds
 def test_several_objectives_have_a_front(search_config):
     config = other(search_config(), "space", min_share=0.6)
     config = other(config, "engine", objectives=("effective_rank", "macs", "latency"), candidates=5)
@@ -133,6 +141,7 @@ def test_a_network_that_diverges_is_given_up(search_config, monkeypatch, caplog)
     assert "is given up: the loss is nan" in caplog.text
 
 
+@pytest.mark.seconds
 def test_a_stopped_trial_is_in_line_again(search_config, monkeypatch):
     config = search_config(candidates=3, comparisons=0)
     calls = []
@@ -172,6 +181,7 @@ def test_an_error_loses_nothing(search_config, monkeypatch):
     assert calls[1] == calls[2]
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("candidates", [1, 3])
 def test_a_killed_trial_is_in_line_again_when_it_is_silent(
     search_config, monkeypatch, instant_training, caplog, candidates
@@ -196,6 +206,7 @@ def test_a_killed_trial_is_in_line_again_when_it_is_silent(
     assert len(found) == max(2, candidates)
 
 
+@pytest.mark.seconds
 def test_half_a_training_is_not_lost(search_config, monkeypatch):
     """A kill after some epochs: the same candidate goes on from there, and ends as if it had never been stopped."""
     config = search_config(candidates=1, comparisons=0)

@@ -96,6 +96,7 @@ def test_a_thousand_draws_keep_both_limits_and_use_one(name):
     assert both >= {"a": 1000, "b": 850, "c": 800, "d": 200}[name]
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     "options",
     [

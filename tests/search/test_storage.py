@@ -17,6 +17,7 @@ def test_a_journal_is_a_storage_too(search_config, tmp_path, instant_training):
     assert len(drawn(search(other(config, "engine", candidates=3)))) == 3
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("engine", "words"),
     [
@@ -34,6 +35,7 @@ def test_storages_that_cannot_be_are_refused(search_config, engine, words):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.seconds
 def test_the_way_to_a_storage_is_not_kept_in_it(search_config, tmp_path, instant_training):
     """It may hold a password."""
     config = search_config(candidates=1, storage=f"sqlite:///{tmp_path / 'secret.db'}")

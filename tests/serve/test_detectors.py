@@ -37,6 +37,7 @@ def client(detector):
         yield client
 
 
+@pytest.mark.seconds
 def test_objects_are_those_of_the_predictor(client, detector):
     expected = ObjectPredictor(detector)(PICTURES[:2])
     described = client.get("/models").json()["models"][0]
@@ -52,6 +53,7 @@ def test_objects_are_those_of_the_predictor(client, detector):
             assert one["mask"]["size"] == [40, 48] and inside == (found.output["masks"][index] > 0.5).sum()
 
 
+@pytest.mark.seconds
 def test_only_what_is_sure_enough(client):
     found = client.post("/predict?min_score=0", files=form(PICTURES[0])).json()["results"][0]["objects"]
     middle = found[len(found) // 2]["score"]
@@ -59,6 +61,7 @@ def test_only_what_is_sure_enough(client):
     assert 0 < len(sure) < len(found) or found[0]["score"] == found[-1]["score"]
 
 
+@pytest.mark.seconds
 def test_the_protocol_has_boxes_scores_and_labels(client, detector):
 
     tensor = {"name": "encoded", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(PICTURES[0]).decode()]}
@@ -75,6 +78,7 @@ def test_the_protocol_has_boxes_scores_and_labels(client, detector):
     assert client.post("/v2/models/things/infer", json={"inputs": [two]}).status_code == 400
 
 
+@pytest.mark.seconds
 def test_masks_and_boxes_of_a_shrunken_picture_are_of_the_whole_one(client, monkeypatch):
     monkeypatch.setattr(opened, "_MASK_PIXELS", 1200)
     picture = encoded(draw("cat", 0, (96, 80)), "PNG")
@@ -87,6 +91,7 @@ def test_masks_and_boxes_of_a_shrunken_picture_are_of_the_whole_one(client, monk
             assert one["mask"]["size"] == [80, 96] and sum(one["mask"]["counts"]) == 96 * 80
 
 
+@pytest.mark.seconds
 def test_both_interfaces_name_the_same_boxes_of_a_shrunken_picture(detector, monkeypatch):
     monkeypatch.setattr(opened, "_MASK_PIXELS", 1200)
     monkeypatch.setattr(opened, "_BOX_PIXELS", 1200)
@@ -109,6 +114,7 @@ def test_a_picture_of_which_nothing_would_be_left_is_refused(client):
     assert client.post("/predict", files=form(encoded(Image.new("RGB", (300, 10)), "PNG"))).status_code == 200
 
 
+@pytest.mark.seconds
 def test_the_predictor_names_the_file_that_is_too_oblong(detector, tmp_path):
     Image.new("RGB", (3000, 1)).save(tmp_path / "line.png")
     found = list(ObjectPredictor(detector).stream([tmp_path / "line.png"], bad_image="skip"))
@@ -118,6 +124,7 @@ def test_the_predictor_names_the_file_that_is_too_oblong(detector, tmp_path):
         assert found[0].error is None
 
 
+@pytest.mark.seconds
 def test_few_pictures_are_decoded_ahead(detector, monkeypatch):
     inside, most = 0, 0
     read, described = Shelf._read, predict_routes.described_objects

@@ -59,6 +59,7 @@ def written(client, **request):
     return request
 
 
+@pytest.mark.seconds
 def test_requests_made_from_the_schema(client):
     schema = schemathesis.openapi.from_asgi("/openapi.json", client.app)
     for operation in schema.get_all_operations():
@@ -75,6 +76,7 @@ def test_requests_made_from_the_schema(client):
         ask()
 
 
+@pytest.mark.seconds
 @settings(max_examples=150, **QUIET)
 @given(request=REQUEST, behind=st.binary(max_size=40), length=st.none() | st.integers(-3, 400))
 def test_requests_of_the_protocol(client, request, behind, length):
@@ -83,6 +85,7 @@ def test_requests_of_the_protocol(client, request, behind, length):
     checked(client.post("/v2/models/animals/infer", content=body, headers=headers))
 
 
+@pytest.mark.seconds
 @settings(max_examples=100, **QUIET)
 @given(place=st.integers(0, 10_000), noise=st.binary(max_size=30), cut=st.integers(0, 10_000), kind=st.integers(0, 2))
 def test_damaged_pictures_and_forms(client, place, noise, cut, kind):

@@ -74,6 +74,7 @@ def test_the_cap_is_on_pixels():
     assert caught.value.status == 413
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(("made", "statuses"), [(lambda: bomb_png(30_000), {413}), (bomb_webp, {400, 413})])
 def test_a_bomb_is_refused_without_a_rise_in_memory(made, statuses, tmp_path):
     content = made()

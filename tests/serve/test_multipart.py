@@ -52,6 +52,7 @@ def test_what_is_refused(sent, kind, status):
     assert caught.value.status == status
 
 
+@pytest.mark.seconds
 @settings(max_examples=300, deadline=None)
 @given(
     st.binary(max_size=200), st.sampled_from([KIND, 'multipart/form-data; boundary="a b"', "multipart/form-data;;="])

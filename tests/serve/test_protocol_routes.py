@@ -88,6 +88,7 @@ def test_image_files_in_classes_out(client, predictor):
             assert abs(float(value) - scored.probability) < 1e-5
 
 
+@pytest.mark.seconds
 def test_many_threads_get_their_own_answers(address, predictor, images):
     expected = predictor.probabilities(torch.from_numpy(images)).numpy()
     with triton.InferenceServerClient(address, concurrency=8) as client:
@@ -225,6 +226,7 @@ def memory(checkpoint_file):
         yield client
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("suffix", "pixels", "engine"),
     [(".onnx", False, "onnxruntime"), (".onnx", True, "onnxruntime"), (".xml", True, "openvino")],

@@ -40,6 +40,7 @@ def reloads(address):
     }
 
 
+@pytest.mark.seconds
 def test_a_replaced_file_is_taken_up_without_a_failed_request(live, make_checkpoint, tmp_path):
     address, path = live
     other = make_checkpoint(tmp_path / "other.pt", seed=1)
@@ -90,6 +91,7 @@ def test_a_broken_file_leaves_the_old_network_answering(live, content, caplog):
     assert reloads(address) == {"failed": 1.0}
 
 
+@pytest.mark.seconds
 def test_a_file_that_is_still_being_copied_is_not_opened(live, make_checkpoint, tmp_path):
     address, path = live
     content = make_checkpoint(tmp_path / "other.pt", seed=1).read_bytes()

@@ -113,6 +113,7 @@ def test_a_port_that_is_taken_is_a_sentence(checkpoint_file, capsys):
     assert caught.value.code == 1 and "choose another --port" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client"])
 def test_a_missing_package_is_a_pip_line(checkpoint_file, package):
     code = f"import sys; sys.modules[{package!r}] = None; from rexnet import cli; cli.main(sys.argv[1:])"

@@ -50,6 +50,7 @@ def test_late_expand_layers_raise_the_rank_and_linear_layers_never_do(tmp_path):
     assert all(cell["linear"].mean <= 0.1 + 1e-9 for cell in cells.values())
 
 
+@pytest.mark.seconds
 def test_the_command_extends_its_folder_and_refuses_another_protocol(tmp_path, capsys):
     words = ["study", "depth", "--layers", "2", "--activations", "relu", "--output", str(tmp_path / "out")]
     main([*words, "--networks", "50"])

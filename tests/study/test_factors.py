@@ -76,6 +76,7 @@ def test_untrained_networks_are_measured_once_and_extended(image_folder, tmp_pat
     assert stop.value.code == 1 and "was made with --images 2000, not 5" in capsys.readouterr().err
 
 
+@pytest.mark.seconds
 def test_training_goes_on_after_a_kill_and_repeats_nothing(image_folder, tmp_path, made, monkeypatch):
     config = FactorConfig(data=str(image_folder), output=str(tmp_path / "out"), seeds=1, epochs=1, **SMALL)
     real = factor_run.final_features
@@ -104,6 +105,7 @@ def test_training_goes_on_after_a_kill_and_repeats_nothing(image_folder, tmp_pat
     assert json.loads((tmp_path / "out/runs/ratio-0/summary.json").read_text())["model"] == "two_bottlenecks_ratio_x0.1"
 
 
+@pytest.mark.slow
 def test_trainings_side_by_side_are_those_one_after_the_other(image_folder, tmp_path, made):
     tables = []
     config = FactorConfig(data=str(image_folder), seeds=1, epochs=1, batch_size=8, **SMALL)

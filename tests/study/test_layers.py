@@ -50,6 +50,7 @@ def test_what_cannot_be_measured_is_refused():
         measure_layers(nn.Conv2d(3, 4, 1), [], tolerance=1e-9)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ["rexnet_050", "timm/mobilenetv3_small_050", "tests.study.test_layers:make_network"])
 def test_networks_by_name_on_real_images(image_folder, tmp_path, name):
     options = NetworkOptions(model=name, data=str(image_folder), images=4, image_size=32, device="cpu")
@@ -61,6 +62,7 @@ def test_networks_by_name_on_real_images(image_folder, tmp_path, name):
     assert (tmp_path / "out/layers.png").exists() and (tmp_path / "out/layers.svg").exists()
 
 
+@pytest.mark.seconds
 def test_a_checkpoint_is_measured_as_it_was_trained(trained_run, tmp_path):
     options = NetworkOptions(model=str(trained_run / "best.pt"), data=str(trained_run.parent / "images"), images=8)
     layers = measure_network(options, tolerance=1e-4, output=tmp_path)

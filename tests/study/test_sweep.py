@@ -60,6 +60,7 @@ def test_linear_networks_have_the_rank_of_their_ratio(tmp_path):
     assert means["silu"][0.5] > means["relu"][0.5] > 0.5
 
 
+@pytest.mark.seconds
 def test_two_processes_write_the_same_bytes(tmp_path, finished):
     assert run(tmp_path / "ranks.csv", networks=2 * CHUNK, processes=2) == finished
 
@@ -75,6 +76,7 @@ def test_a_torn_end_is_made_anew(tmp_path, finished, cut):
     assert run(tmp_path / "ranks.csv", networks=2 * CHUNK) == finished
 
 
+@pytest.mark.seconds
 def test_killed_and_resumed_the_table_has_the_same_bytes(tmp_path, finished):
     path = tmp_path / "ranks.csv"
     code = (

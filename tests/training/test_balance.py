@@ -137,6 +137,7 @@ def uneven(image_folder) -> Path:
     return image_folder
 
 
+@pytest.mark.seconds
 def test_a_run_balances_as_it_was_told(tiny_config, changed, uneven, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     short = changed(tiny_config, "schedule", epochs=1, warmup_epochs=0.0)
@@ -150,6 +151,7 @@ def test_a_run_balances_as_it_was_told(tiny_config, changed, uneven, tmp_path, c
     assert "no effect" not in caplog.text
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("balance", ["loss", "sampler"])
 def test_without_effect_it_says_so(tiny_config, changed, balance, caplog):
     train(changed(changed(tiny_config, "schedule", epochs=1), "input", balance=balance))

@@ -58,6 +58,7 @@ def at(tiny_config, tmp_path, changed):
     return lambda name, **run: changed(tiny_config, "run", output=str(tmp_path / name), **run)
 
 
+@pytest.mark.seconds
 def test_a_run_leaves_everything_it_promises(tiny_config, image_folder, caplog):
     caplog.set_level(logging.INFO)
     summary = train(tiny_config)
@@ -88,6 +89,7 @@ def test_images_smaller_than_the_stride_are_said_once(tiny_config, changed, capl
     assert said[0].endswith("; 32 or more would suit it")
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("mixed", [False, True])
 def test_the_number_of_workers_changes_nothing(tiny_config, at, changed, mixed):
     if mixed:
@@ -135,6 +137,7 @@ def test_sigkill_and_resume_end_with_the_very_weights_of_a_straight_run(at, save
     assert [row["epoch"] for row in run.rows()] == [1, 2, 3]
 
 
+@pytest.mark.seconds
 def test_a_kill_before_the_first_checkpoint_starts_over(at, monkeypatch):
     config = at("run")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -149,6 +152,7 @@ def _interrupt(*args, **more):
     raise KeyboardInterrupt
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("state", ["missing", "damaged, and now called best.pt.damaged"])
 def test_a_finished_run_that_lost_its_best_network_says_so(trained_run, tmp_path, state, caplog):
     run = RunFolder(shutil.copytree(trained_run, tmp_path / "run"))
@@ -164,6 +168,7 @@ def test_a_finished_run_that_lost_its_best_network_says_so(trained_run, tmp_path
     assert run.path.joinpath("best.pt.damaged").exists() == (state != "missing") and not run.best.exists()
 
 
+@pytest.mark.seconds
 def test_resume_refuses_other_data(at, image_folder):
     config = at("run")
     train(config)
@@ -172,6 +177,7 @@ def test_resume_refuses_other_data(at, image_folder):
         train(replace(config, run=replace(config.run, resume=True)))
 
 
+@pytest.mark.seconds
 def test_bad_images_stop_the_run_or_are_left_out_and_counted(at, changed, image_folder):
     bad = image_folder / "train" / "dog" / "0.jpg"
     bad.write_bytes(b"not an image")

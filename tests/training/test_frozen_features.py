@@ -67,6 +67,7 @@ def slow_way(config, run: RunFolder) -> None:
     fit(model, batches, classification_task(sets, val, config, world=WORLD), config=config, run=run, world=WORLD)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
 def test_the_head_is_that_of_the_slow_way(config, changed, tmp_path, ema_decay):
     config = changed(config, "optim", ema_decay=ema_decay)
@@ -92,6 +93,7 @@ def test_the_checkpoint_holds_the_whole_network(config):
     assert found["top1"] == best["val_top1"] and found["loss"] == pytest.approx(best["val_loss"], rel=1e-5)
 
 
+@pytest.mark.seconds
 def test_a_resumed_run_takes_backbone_and_features_from_its_folder(config, changed, monkeypatch, tmp_path):
     config = changed(config, "augment", horizontal_flip=0.5)
     straight = changed(config, "run", output=str(tmp_path / "straight"))
@@ -114,6 +116,7 @@ def test_a_resumed_run_takes_backbone_and_features_from_its_folder(config, chang
     assert [key for key in one if not torch.equal(one[key], two[key])] == []
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("damage", ["bytes", "pixels", "weights"])
 def test_features_of_something_else_are_never_used(config, changed, damage, tmp_path, caplog):
     train(config)

@@ -106,6 +106,7 @@ def _flatten(value, prefix=""):
         yield prefix, value
 
 
+@pytest.mark.seconds
 def test_a_run_is_repeatable_and_its_seed_matters(run_fit, changed, tiny_config):
     _, first = run_fit("first")
     torch.manual_seed(77)
@@ -119,6 +120,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("average", [None, 0.9])
 @pytest.mark.parametrize("at", ["second batch", "row", "best", "last", "inside last"])
 def test_killed_anywhere_and_resumed_equals_uninterrupted(run_fit, tiny_config, changed, monkeypatch, at, average):
@@ -181,6 +183,7 @@ def test_a_finished_run_resumed_changes_nothing(run_fit):
     assert {name: (run.path / name).read_bytes() for name in before} == before
 
 
+@pytest.mark.seconds
 def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(run_fit, caplog):
     _, straight = run_fit("straight")
     _, run = run_fit("run")
@@ -206,6 +209,7 @@ def test_a_run_without_progress_stops_early(run_fit, tiny_config, changed):
     assert len(run.rows()) == 4, "resumed, it is still over"
 
 
+@pytest.mark.seconds
 def test_overfits_one_small_batch(run_fit, tiny_config, changed, tiny_model):
     config = changed(changed(tiny_config, "schedule", epochs=30, warmup_epochs=2.0), "optim", lr=0.2, ema_decay=None)
     _, run = run_fit("run", batches=Noise(4, fixed=True), config=config)
@@ -292,11 +296,13 @@ def test_the_average_is_what_is_evaluated_and_kept(run_fit, tiny_model):
     assert all(torch.equal(raw[key], value) for key, value in model.state_dict().items())
 
 
+@pytest.mark.seconds
 def test_a_scalar_loss_will_do(run_fit):
     _, run = run_fit("run", loss=lambda model, batch: cross_entropy(model, batch)["loss"])
     assert [set(row) & {"train_loss", "train_top1"} for row in run.rows()] == [{"train_loss"}] * 3
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("at", [0, 1, 4, 7, 8])
 @pytest.mark.parametrize("average", [None, 0.9])
 def test_asked_to_stop_in_any_step_and_resumed_equals_uninterrupted(run_fit, tiny_config, changed, at, average):

@@ -19,6 +19,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.seconds
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a knob of glibc")
 def test_freed_memory_is_used_again_without_asking_the_system():
     faults = {

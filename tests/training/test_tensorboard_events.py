@@ -18,6 +18,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
 
 
+@pytest.mark.seconds
 def test_a_run_writes_its_rows_as_scalars(tiny_config, changed):
     train(changed(tiny_config, "run", tensorboard=True))
     run = RunFolder(tiny_config.run.output)
@@ -34,6 +35,7 @@ def test_a_run_writes_its_rows_as_scalars(tiny_config, changed):
     )
 
 
+@pytest.mark.seconds
 def test_without_the_flag_nothing_is_written(tiny_config):
     train(tiny_config)
     assert not list(Path(tiny_config.run.output).glob("events*"))
@@ -51,6 +53,7 @@ def test_a_resumed_run_shows_every_epoch_once(tmp_path):
     first.close()
 
 
+@pytest.mark.seconds
 def test_the_flag_may_come_with_a_resume(tiny_config, changed, monkeypatch):
     calls = iter(range(100))
     plain_loss = classify.classification_loss

@@ -11,6 +11,7 @@ from rexnet.training.run_folder import RunFolder
 from rexnet.training.validate import ValidateConfig, validate
 
 
+@pytest.mark.seconds
 def test_validation_matches_classes_by_name(tiny_config, image_folder, tmp_path):
     train(tiny_config)
     best = str(Path(tiny_config.run.output) / "best.pt")

@@ -111,6 +111,7 @@ class TestOrder:
 
 
 class TestRepeatable:
+    @pytest.mark.seconds
     @pytest.mark.parametrize("masks", [False, True])
     def test_workers_positions_and_what_was_read_before(self, images, masks):
         alone = train_batches(images, masks=masks)
@@ -133,6 +134,7 @@ class TestRepeatable:
         assert len(list(train_batches(images).epoch(0))) == len(train_batches(images))
         assert states() == before
 
+    @pytest.mark.seconds
     def test_spawned_workers(self, images):
         options = {"batch_size": 8, "masks": True}
         spawned = train_batches(images, workers=1, start_method="spawn", **options)
@@ -214,6 +216,7 @@ class TestBadImages:
         with pytest.raises(ValueError, match="none of 2 training images can be read"):
             list(train_batches(images, bad_image="skip").epoch(0))
 
+    @pytest.mark.seconds
     def test_a_killed_worker_ends_the_process_soon(self, tmp_path):
         """In a process of its own: PyTorch raises wherever the main process happens to be."""
         file = many_images(tmp_path, 30)

@@ -42,6 +42,7 @@ def assert_whole(changed: Sample) -> None:
 
 
 class TestGeometry:
+    @pytest.mark.seconds
     def test_boxes_and_masks_stay_on_their_objects(self):
         """Through everything SSD does: what a box surrounds is what its mask covers, and nothing else is white."""
         transform, kept = DetectionTransform(DetectionAugmentConfig(zoom_out=0.5, iou_crop=True)), 0

@@ -39,6 +39,7 @@ def rewritten_network(name):
     return model, shapes, *rewrite(model)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", NETWORKS)
 def test_macs_stay_and_rules_are_kept(name):
     model, state, rewritten, report = rewritten_network(name)
@@ -97,6 +98,7 @@ def small_resnet():
     return model
 
 
+@pytest.mark.seconds
 def test_a_rewritten_resnet_learns_and_runs_in_its_librarys_modules():
     torch.manual_seed(0)
     model, report = rewrite(small_resnet(), image_size_px=32)
@@ -177,6 +179,7 @@ def test_solve_meets_its_target_or_says_that_it_cannot():
         solve(lambda scale: round(1e6 * scale**2), 9_000_000, greatest=2.0)
 
 
+@pytest.mark.seconds
 def test_the_command_writes_what_makes_the_network_again(tmp_path, capsys):
     words = ["study", "rewrite", "timm/mobilenetv2_050", "--image-size", "64"]
     main([*words, "--output", str(tmp_path / "out")])
