@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from rexnet.files import check_output_file, write_whole
+from rexnet.files import check_output_file, read_text, write_whole
 
 
 def test_text_and_bytes_replace_what_was_there(tmp_path):
@@ -42,3 +42,11 @@ def test_what_cannot_become_a_file_is_refused_beforehand(tmp_path, monkeypatch, 
 def test_a_device_is_written_to_not_replaced():
     write_whole("/dev/null", "x")
     assert not os.path.isfile("/dev/null")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path):
+    file = tmp_path / "classes.txt"
+    file.write_bytes(b"\xef\xbb\xbfcat\n\xff\n")
+    assert read_text(file, errors="surrogateescape") == "cat\n\udcff\n"
+    with pytest.raises(ValueError, match="0xff"):
+        read_text(file)

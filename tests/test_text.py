@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from rexnet.text import plural, reason_of
+from rexnet.text import normal_name, plural, reason_of
 
 
 @pytest.mark.parametrize(("number", "noun"), [(0, "tars"), (1, "tar"), (2, "tars")])
@@ -15,3 +15,9 @@ def test_the_words_of_an_error_have_neither_number_nor_file():
     assert reason_of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a file")) == os.strerror(errno.ENOSPC)
     assert reason_of(OSError("no number")) == "no number"
     assert reason_of(ValueError("not whole")) == "not whole"
+
+
+def test_names_that_look_alike_are_equal_in_normal_form():
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    assert composed != decomposed and normal_name(decomposed) == normal_name(composed) == composed
+    assert normal_name("no text \udcff") == "no text \udcff"

@@ -54,6 +54,14 @@ def check_replaceable(*paths: Path, overwrite: bool) -> None:
         raise ValueError(f"--output: {printable(there[0])!r} is there already; --overwrite replaces it")
 
 
+def read_text(path: str | PathLike[str], *, errors: str = "strict") -> str:
+    """Return the content of a UTF-8 file without the byte order mark that some editors put before it.
+
+    `errors` as in `open`. Raises OSError, and UnicodeDecodeError (a ValueError) for bytes that are not text.
+    """
+    return Path(path).read_text(encoding="utf-8-sig", errors=errors)
+
+
 @contextmanager
 def made_aside(path: str | PathLike[str]) -> Iterator[Path]:
     """A path of the same name in an empty folder beside `path`.

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,12 @@ def reason_of(error: Exception) -> str:
 def printable(path: str | Path) -> str:
     """Return the path on one line: line breaks and bytes that are not text appear as escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
+
+
+def normal_name(name: str) -> str:
+    """Return a name in Unicode's normal form NFC, in which names that look alike compare as equal: macOS writes an
+    accent as a character of its own, other systems do not."""
+    return unicodedata.normalize("NFC", name)
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
