@@ -20,7 +20,7 @@ from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.detectors import Kind, create_detector
 from rexnet.detection.export import export_detector
 from rexnet.detection.graph_check import compare
-from rexnet.detection.onnx_form import resized_by_whole_numbers
+from rexnet.detection.onnx_form import resize_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
 from rexnet.engines.graph_files import read_facts, run_in_openvino
 from rexnet.errors import OptionError
@@ -82,7 +82,7 @@ def test_every_detector_finds_what_pytorch_finds_in_both_engines(exported):
     session = onnxruntime.InferenceSession(str(path))
     names = [output.name for output in session.get_outputs()]
     in_openvino = run_in_openvino(path)
-    by_whole_numbers = resized_by_whole_numbers(trained.model)
+    by_whole_numbers = resize_by_whole_numbers(trained.model)
     pairs = []
     for image in images_of_many_sizes():
         with torch.no_grad():

@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 
 from rexnet.detection import create_detector
-from rexnet.detection.roi_align import RegionPooling
+from rexnet.detection.roi_align import FastRoIAlign
 
 SIZE = (480, 640)
 
@@ -33,7 +33,7 @@ def test_values_and_gradients_are_torchvisions(side):
     )
     boxes = [torch.cat([draw_boxes(300), corners]), draw_boxes(200)]
     theirs = MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=side, sampling_ratio=2)
-    expected, found = theirs(maps, boxes, [SIZE] * 2), RegionPooling(theirs)(maps, boxes, [SIZE] * 2)
+    expected, found = theirs(maps, boxes, [SIZE] * 2), FastRoIAlign(theirs)(maps, boxes, [SIZE] * 2)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     leaves = [maps[str(number)] for number in range(4)]
     gradient = torch.randn_like(expected)
@@ -47,7 +47,7 @@ def test_values_and_gradients_are_torchvisions(side):
 def test_images_without_regions(counts):
     pooler = MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=7, sampling_ratio=2)
     maps, boxes = draw_maps(), [draw_boxes(count) for count in counts]
-    found, expected = RegionPooling(pooler)(maps, boxes, [SIZE] * 2), pooler(maps, boxes, [SIZE] * 2)
+    found, expected = FastRoIAlign(pooler)(maps, boxes, [SIZE] * 2), pooler(maps, boxes, [SIZE] * 2)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -56,7 +56,7 @@ def test_under_autocast_it_computes_in_float32_as_torchvision_does():
     maps = {name: features.detach().bfloat16() for name, features in draw_maps().items()}
     boxes = [draw_boxes(5), draw_boxes(5)]
     with torch.autocast("cpu", torch.bfloat16):
-        found = RegionPooling(pooler)(maps, boxes, [SIZE] * 2)
+        found = FastRoIAlign(pooler)(maps, boxes, [SIZE] * 2)
     wide = {name: features.float() for name, features in maps.items()}
     torch.testing.assert_close(found, pooler(wide, boxes, [SIZE] * 2), rtol=1e-5, atol=1e-5)
 
@@ -64,4 +64,4 @@ def test_under_autocast_it_computes_in_float32_as_torchvision_does():
 @pytest.mark.parametrize(("kind", "poolers"), [("faster_rcnn", 1), ("mask_rcnn", 2), ("ssdlite", 0)])
 def test_the_pyramids_use_it(kind, poolers):
     detector = create_detector(kind, backbone="rexnet_030", num_classes=2)
-    assert sum(isinstance(module, RegionPooling) for module in detector.modules()) == poolers
+    assert sum(isinstance(module, FastRoIAlign) for module in detector.modules()) == poolers

@@ -1,4 +1,4 @@
-"""What detectors see an image with: a network that puts out feature maps by stride, ours or one of timm's."""
+"""Backbones of detectors: feature maps by stride from networks of ours or of timm, and the feature pyramid on them."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,8 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from rexnet.errors import WeightsError
 from rexnet.models.rexnet import RexNet, RexNetConfig, feature_levels
@@ -17,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 TIMM = "timm/"
 """Before the name of a network of timm's, which stands beside ours in comparisons."""
+STRIDES = (4, 8, 16, 32)
+PYRAMID_CHANNELS = 256
 
 
 @final
@@ -135,3 +139,22 @@ def load_body(body: nn.Module, backbone: RexNetConfig | str, weights: Source) ->
         raise WeightsError(f"{source} lacks {missing[0]} as the backbone has it; pass a file that fits the backbone")
     own_network.load_state_dict({**own, **taken})
     logger.info("%d of %d backbone tensors loaded from %s", len(taken), len(own), source)
+
+
+@final
+class Pyramid(nn.Module):
+    """(B, 3, H, W) -> {"0" to "3": (B, 256, H / stride, W / stride)} of strides 4 to 32, and "pool" of stride 64.
+
+    On the outputs of the last block of each stride, without the penultimate convolution: so the parameters are those
+    that the paper's Tables 7 and 9 state.
+    """
+
+    out_channels = PYRAMID_CHANNELS
+
+    def __init__(self, backbone: RexNetConfig | str):
+        super().__init__()
+        self.body = narrow_body(backbone, STRIDES)
+        self.fpn = FeaturePyramidNetwork(self.body.channels, PYRAMID_CHANNELS, extra_blocks=LastLevelMaxPool())
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return self.fpn({str(index): features for index, features in enumerate(self.body(x))})

@@ -6,14 +6,15 @@ from typing import Any, Literal, get_args
 from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 
-from rexnet.detection.backbones import backbone_config, load_body
-from rexnet.detection.matching import match_in_parts
+from rexnet.detection.backbones import Pyramid, backbone_config, load_body
 from rexnet.detection.norms import accept_single_values
-from rexnet.detection.precision import keep_coordinates_float32
-from rexnet.detection.pyramid import Pyramid
-from rexnet.detection.roi_align import pool_regions_fast
-from rexnet.detection.rpn import rank_regions_by_logits
-from rexnet.detection.sparse_gradient import use_sparse_gradients
+from rexnet.detection.roi_align import use_fast_roi_align
+from rexnet.detection.rpn import (
+    keep_coordinates_float32,
+    match_in_parts,
+    rank_proposals_by_logits,
+    use_sparse_gradients,
+)
 from rexnet.detection.ssdlite import make_ssdlite
 from rexnet.models.rexnet import RexNetConfig
 from rexnet.models.weights import Source
@@ -113,7 +114,7 @@ def build_detector(config: DetectorConfig) -> nn.Module:
     keep_coordinates_float32(model)
     match_in_parts(model)
     use_sparse_gradients(model)
-    pool_regions_fast(model)
-    rank_regions_by_logits(model)
+    use_fast_roi_align(model)
+    rank_proposals_by_logits(model)
     vars(model).update(config=config, kind=config.kind)
     return model

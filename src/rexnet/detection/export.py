@@ -15,7 +15,7 @@ from rexnet.data.sample_images import sample_pictures
 from rexnet.detection.checkpoints import TrainedDetector, detector_config
 from rexnet.detection.exported_detectors import facts_of, output_names
 from rexnet.detection.graph_check import Agreement, compare
-from rexnet.detection.onnx_form import GraphForm, resized_by_whole_numbers
+from rexnet.detection.onnx_form import GraphForm, resize_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
 from rexnet.engines.graph_files import Format, Run, choose_format, import_onnx, run_graph, traced, write_graph
 from rexnet.errors import require
@@ -62,7 +62,7 @@ def export_detector(
     more = [path.with_suffix(".bin")] if kind == "openvino" else []
     check_replaceable(path, *more, overwrite=overwrite)
     pictures = _compared_pictures(verify)
-    model = resized_by_whole_numbers(trained.model)
+    model = resize_by_whole_numbers(trained.model)
     with made_aside(path) as inside:
         graph = import_onnx().load_model_from_string(_traced(model, pixels=pixels))
         write_graph(graph, facts_of(trained, pixels=pixels), inside)

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import operators
 
-from rexnet.detection.mask_pasting import paste_by_products
-from rexnet.detection.roi_align import RegionPooling
+from rexnet.detection.roi_align import FastRoIAlign
 from rexnet.training.freezing import replace_module
 
 _SLIVER_PX = 0.02
@@ -16,8 +15,8 @@ _SLIVER_PX = 0.02
 _SURE = 50.0
 
 
-def resized_by_whole_numbers(model: nn.Module) -> nn.Module:
-    """A copy, on the CPU and in evaluation, that resizes images by whole numbers.
+def resize_by_whole_numbers(model: nn.Module) -> nn.Module:
+    """Return a copy, on the CPU and in evaluation, that resizes images by whole numbers.
 
     torchvision multiplies floats: in a graph, of float32, one image in ten gets a side that is a pixel shorter than in
     PyTorch, and engines round the places between pixels each in its own way. Whole numbers are the same everywhere. The
@@ -72,7 +71,7 @@ class GraphForm(nn.Module):
         self.names, self.pixels = names, pixels
         self.detector = deepcopy(model)
         for name, module in list(self.detector.named_modules()):
-            if isinstance(module, RegionPooling):
+            if isinstance(module, FastRoIAlign):
                 replace_module(self.detector, name, module.pooler)
         if "roi_heads" in dict(self.detector.named_children()):
             _add_sliver_region(self.detector.get_submodule("roi_heads"))
@@ -125,3 +124,45 @@ def _add_sliver_anchor(detector: Any) -> None:
         return plain(more, [torch.cat([boxes, box])], shapes)
 
     vars(detector)["postprocess_detections"] = postprocess
+
+
+def paste_by_products(transform: Any) -> None:
+    """Make the transform of a Mask R-CNN, which ends a detection of one image, use `paste_masks`.
+
+    torchvision's own form for graphs is a loop that joins tensors, some of them empty; OpenVINO puts out other values
+    below masks that are one pixel wide.
+    """
+    plain = transform.postprocess
+
+    def postprocess(results: list[dict[str, Tensor]], shapes: Any, sizes: Any) -> list[dict[str, Tensor]]:
+        (found,) = plain([{name: part for name, part in results[0].items() if name != "masks"}], shapes, sizes)
+        return [{**found, "masks": paste_masks(results[0]["masks"], found["boxes"], sizes[0])}]
+
+    vars(transform)["postprocess"] = postprocess
+
+
+def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks (N, 1, side, side) of boxes (N, 4), x0 y0 x1 y1 in pixels of an image of `size`, height and width ->
+    (N, 1, height, width): the numbers of torchvision's `paste_masks_in_image`, models/detection/roi_heads.py.
+
+    Interpolation along one axis is a product of matrices.
+    """
+    inner = int(masks.shape[-1])
+    bordered = nn.functional.pad(masks[:, 0], (1, 1, 1, 1))
+    centre = (boxes[:, 2:] + boxes[:, :2]) * 0.5
+    half = (boxes[:, 2:] - boxes[:, :2]) * 0.5 * ((inner + 2) / inner)
+    first, last = (centre - half).long(), (centre + half).long()
+    across, down = (_pasting_weights(first[:, axis], last[:, axis], size[1 - axis], inner + 2) for axis in (0, 1))
+    return (down @ bordered @ across.transpose(1, 2))[:, None]
+
+
+def _pasting_weights(first: Tensor, last: Tensor, length: int, side: int) -> Tensor:
+    """(N, length, side): what each of `side` cells, stretched from pixel `first` to pixel `last` (N,), gives to each of
+    `length` pixels."""
+    pixels = torch.arange(length)
+    from_first = pixels - first[:, None]
+    lengths = (last - first + 1).clamp(min=1)[:, None]
+    at = ((from_first + 0.5) * (side / lengths) - 0.5).clamp(min=0, max=side - 1)
+    weights = (1 - (at[..., None] - torch.arange(side)).abs()).clamp(min=0)
+    inside = (from_first >= 0) & (pixels <= last[:, None])
+    return weights * inside[..., None]

@@ -1,4 +1,4 @@
-"""What the maps of a pyramid hold inside regions, several times faster on a CPU than torchvision's kernel.
+"""RoIAlign over the maps of a pyramid, several times faster on a CPU than torchvision's kernel.
 
 Each cell of a region's grid is a weighted sum of 16 positions of a map: four samples with four neighbours each. An
 embedding bag adds up just such sums, on all cores forward and backward; torchvision's backward pass uses one.
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import MultiScaleRoIAlign
 
-from rexnet.detection.pyramid import STRIDES
+from rexnet.detection.backbones import STRIDES
 from rexnet.training.freezing import replace_module
 
 SAMPLES = 2
@@ -19,7 +19,7 @@ SAMPLES = 2
 
 
 @final
-class RegionPooling(nn.Module):
+class FastRoIAlign(nn.Module):
     """torchvision's MultiScaleRoIAlign over the maps of STRIDES: the same numbers up to rounding, on other devices its
     very kernel.
 
@@ -70,7 +70,7 @@ class RegionPooling(nn.Module):
 
 def _neighbours(low: Tensor, high: Tensor, size: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Along one axis of regions from `low` to `high` (N,) on maps of `size` (N,): the positions that `side` cells read,
-    (N, side, samples x 2), and their shares; none of a sample outside the map."""
+    (N, side, samples x 2), and their weights; none of a sample outside the map."""
     cell = (high - low).clamp(min=1.0)[:, None, None] / side
     steps, samples = torch.arange(side)[:, None], torch.arange(SAMPLES)
     at = low[:, None, None] + steps * cell + (samples + 0.5) * cell / SAMPLES
@@ -78,14 +78,14 @@ def _neighbours(low: Tensor, high: Tensor, size: Tensor, side: int) -> tuple[Ten
     inside = (at >= -1.0) & (at <= last + 1)
     at = at.clamp(min=0.0).minimum(last)
     before = at.floor()
-    share = at - before
+    fraction = at - before
     positions = torch.stack([before.long(), (before.long() + 1).minimum(last)], dim=3)
-    shares = torch.stack([1.0 - share, share], dim=3) * inside[..., None]
-    return positions.flatten(2), shares.flatten(2)
+    weights = torch.stack([1.0 - fraction, fraction], dim=3) * inside[..., None]
+    return positions.flatten(2), weights.flatten(2)
 
 
-def pool_regions_fast(detector: nn.Module) -> None:
-    """Puts RegionPooling around the poolers of a two-stage detector."""
+def use_fast_roi_align(detector: nn.Module) -> None:
+    """Put FastRoIAlign around the poolers of a two-stage detector."""
     for name, module in list(detector.named_modules()):
         if isinstance(module, MultiScaleRoIAlign):
-            replace_module(detector, name, RegionPooling(module))
+            replace_module(detector, name, FastRoIAlign(module))

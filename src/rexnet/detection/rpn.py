@@ -1,20 +1,57 @@
-"""The order in which the first stage's regions stay when they overlap or are too many."""
+"""The region proposal network (RPN) of two-stage detectors, changed where torchvision's is slow or inexact.
+
+Overlaps of boxes with anchors fit into memory however many objects an image has; proposals are ranked by their logits;
+coordinates stay float32 under autocast, whose bfloat16 cannot tell pixel 999 from 1001; and the gradient of the
+convolution is computed from the positions that have one. The RPN scores every position of every map and learns from 256
+anchors an image: of a hundred thousand positions a few hundred have a gradient, and the dense backward pass multiplies
+all the zeros.
+"""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, final
 
+import torch
 from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import box_iou
 
-_SHARE = 1 / 16
+from rexnet.training.freezing import replace_module
+
+DENSEST = 0.25
+"""Fraction of positions with a gradient up to which they are gathered; the copies of their surroundings then stay small
+beside the maps."""
+_SCALE = 1 / 16
 """A power of two, which loses no digit."""
+_PAIRS_AT_ONCE = 2**22
 
 
-def rank_regions_by_logits(detector: nn.Module) -> None:
-    """Makes a two-stage detector keep the regions with the highest logits.
+def overlap_in_parts(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """float32 (N, M): torchvision's `box_iou` of (N, 4) and (M, 4), the same numbers.
+
+    For 1000 objects and the 200,000 anchors of a large image these are 0.8 GB, and torchvision needs eight times as
+    much on the way to them; here the rest is small.
+    """
+    part = max(1, _PAIRS_AT_ONCE // max(1, len(boxes)))
+    if part >= len(anchors):
+        return box_iou(boxes, anchors)
+    overlaps = torch.empty(len(boxes), len(anchors), dtype=boxes.dtype, device=boxes.device)
+    for start in range(0, len(anchors), part):
+        overlaps[:, start : start + part] = box_iou(boxes, anchors[start : start + part])
+    return overlaps
+
+
+def match_in_parts(detector: nn.Module) -> None:
+    """Makes the RPN, which matches every anchor, use `overlap_in_parts`; SSDLite has few anchors."""
+    if "rpn" in dict(detector.named_children()):
+        vars(detector.get_submodule("rpn"))["box_similarity"] = overlap_in_parts
+
+
+def rank_proposals_by_logits(detector: nn.Module) -> None:
+    """Make a two-stage detector keep the proposals with the highest logits.
 
     torchvision ranks by their sigmoid, which in float32 is the same number, 1, for all logits above 17 and has few
-    steps below: the regions that stay are then a matter of rounding, and others in ONNX Runtime and OpenVINO. Only
+    steps below: the proposals that stay are then a matter of rounding, and others in ONNX Runtime and OpenVINO. Only
     the order counts, and a sixteenth of the logits has the same.
     """
     if "rpn" in dict(detector.named_children()):
@@ -24,4 +61,100 @@ def rank_regions_by_logits(detector: nn.Module) -> None:
 
 
 def _filter(plain: Callable[..., Any], proposals: Tensor, objectness: Tensor, *others: Any) -> Any:
-    return plain(proposals, objectness * _SHARE, *others)
+    return plain(proposals, objectness * _SCALE, *others)
+
+
+def keep_coordinates_float32(detector: nn.Module) -> None:
+    """Make anchors and what the heads put out float32, whatever the layers before compute in.
+
+    torchvision's anchors and decoded boxes take the type of the feature maps and of the heads' outputs.
+    """
+    for name, module in detector.named_modules():
+        if name.endswith("anchor_generator"):
+            module.register_forward_pre_hook(_anchors_float32)
+        elif name in ("head", "rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor"):
+            module.register_forward_hook(_outputs_float32)
+
+
+def _anchors_float32(_module: nn.Module, inputs: tuple[ImageList, list[Tensor]]) -> tuple[ImageList, list[Tensor]]:
+    images, maps = inputs
+    # An anchor generator reads size, type and device of a map; one number stands for all of its values.
+    return images, [features.new_zeros((), dtype=torch.float32).expand(features.shape) for features in maps]
+
+
+def _outputs_float32(_module: nn.Module, _inputs: Any, outputs: Any) -> Any:
+    if isinstance(outputs, Tensor):
+        return outputs.float()
+    if isinstance(outputs, dict):
+        return {name: output.float() for name, output in outputs.items()}
+    return tuple(_outputs_float32(_module, _inputs, output) for output in outputs)
+
+
+@final
+class SparselyUsedConv2d(nn.Conv2d):
+    """A convolution of stride 1 with zero padding of half its odd kernel; (B, C, H, W) -> (B, C', H, W).
+
+    The output is nn.Conv2d's. The gradients are too, up to rounding, from the positions alone whose gradient is not
+    zero.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return super().forward(input)
+        return _Convolution.apply(input, self.weight, self.bias)
+
+
+def use_sparse_gradients(detector: nn.Module) -> None:
+    """Make the convolution of the RPN a SparselyUsedConv2d with the same tensors; SSDLite has none."""
+    for name, module in list(detector.named_modules()):
+        if name.startswith("rpn.head.conv.") and type(module) is nn.Conv2d:
+            channels, size = (module.in_channels, module.out_channels), module.kernel_size[0]
+            sparse = SparselyUsedConv2d(*channels, size, padding=size // 2, device="meta")
+            sparse.weight, sparse.bias = module.weight, module.bias
+            replace_module(detector, name, sparse)
+
+
+@final
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return nn.functional.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (gradient,) = gradients
+        x, weight = ctx.saved_tensors
+        # Under autocast the gradient has the type in which the output was computed.
+        operands = gradient, x.to(gradient.dtype), weight.to(gradient.dtype)
+        used = (gradient != 0).any(1)
+        found = _gradient_at(*operands, used) if used.float().mean() <= DENSEST else _dense_gradient(*operands)
+        return found[0].to(x.dtype), found[1].to(weight.dtype), found[2].to(weight.dtype)
+
+
+def _dense_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    padding = [weight.shape[-1] // 2] * 2
+    everything = [True, True, True]
+    return torch.ops.aten.convolution_backward(
+        gradient, x, weight, [len(weight)], [1, 1], padding, [1, 1], False, [0, 0], 1, everything
+    )
+
+
+def _gradient_at(gradient: Tensor, x: Tensor, weight: Tensor, used: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, weight and bias as three matrix products over the positions in `used` (B, H, W)."""
+    image, row, column = used.nonzero(as_tuple=True)
+    values = gradient[image, :, row, column]  # (positions, C')
+    size = weight.shape[-1]
+    edge = size // 2
+    pixels = nn.functional.pad(x, (edge, edge, edge, edge)).permute(0, 2, 3, 1)  # (B, H + 2 edge, W + 2 edge, C)
+    _, height, width, channels = pixels.shape
+    steps = torch.arange(size, device=x.device)
+    taps = (steps[:, None] * width + steps).flatten()
+    index = ((image * height + row) * width + column)[:, None] + taps  # (positions, taps) into the pixels
+    patches = pixels.reshape(-1, channels)[index].flatten(1)
+    of_weight = (values.mT @ patches).unflatten(1, (size, size, channels)).permute(0, 3, 1, 2)
+    spread = (values @ weight.permute(0, 2, 3, 1).flatten(1)).view(-1, channels)
+    of_pixels = pixels.new_zeros(pixels.shape)
+    of_pixels.view(-1, channels).index_add_(0, index.flatten(), spread)
+    of_x = of_pixels[:, edge : height - edge, edge : width - edge].permute(0, 3, 1, 2)
+    return of_x, of_weight, values.sum(0)
