@@ -38,7 +38,10 @@ def write_run(folder: Path, content: dict, *, row: dict, network: dict, data: st
             "threads": 2,
             "torch": "2.11",
         },
-        "data.json": {"description": "photos: 400 train / 100 val images of 3 classes (20 % of each class held back)"},
+        "data.json": {
+            "description": "photos: 400 train / 100 val images of 3 classes (20 % of each class held back)",
+            "classes": content["classes"],
+        },
     }
     for name, values in files.items():
         (folder / name).write_text(json.dumps(values))

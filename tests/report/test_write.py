@@ -145,7 +145,7 @@ def test_a_run_whose_data_is_gone_keeps_its_curves(run, output, caplog):
 
 def test_data_that_has_changed_is_said(run, output):
     data = run.read("data.json")
-    run.write("data.json", {**data, "description": data["description"].replace("96 train", "40 train")})
+    run.write("data.json", {**data, "train_images": 40})
     page = report(run.path, output=output)
     assert "The data has changed since the run began" in page.text and page.count("img") == 6
 
@@ -284,3 +284,9 @@ def test_the_command(trained_run, tmp_path):
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"report: {page}\n", "")
     Page(page).check_self_contained()
+
+
+def test_a_detection_run_is_reported_by_its_metric(tmp_path):
+    run = shutil.copytree(Path(__file__).parents[1] / "training" / "old_runs" / "detector", tmp_path / "detector")
+    page = write_report(ReportConfig(runs=(str(run),), device="cpu")).read_text(encoding="utf-8")
+    assert "best box AP" in page and "0.22 %" in page and "box AP50" in page and "Top-1" not in page

@@ -31,4 +31,4 @@ def test_a_search_with_other_limits_is_not_the_papers():
 def test_the_images_that_are_measured_on_are_told():
     data = SearchData.load("digits", ImageOptions(image_size=8, shots=3, val_shots=2), seed=0)
     assert len(data.sets.val) == len(data.val.targets) == 20
-    assert data.sets.description.endswith(", 20 val images measured on")
+    assert "; 2 of each class to validate on)" in data.sets.description

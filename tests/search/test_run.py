@@ -285,7 +285,10 @@ def test_other_settings_are_refused(search_config, instant_training, tmp_path, m
     with pytest.raises(ValueError, match=r"other settings: --epochs 9 \(was 4\)"):
         search(other(config, "schedule", epochs=9))
     study = load_study(config.engine, open_storage(config.engine))
-    study.set_user_attr("data", "other images")
+    sentence = "digits: 200 train / 359 val images of 10 classes (its own split), {} val images measured on"
+    study.set_user_attr("data", sentence.format(100))  # as version 0.1 noted it
+    search(config)
+    study.set_user_attr("data", sentence.format(50))
     with pytest.raises(ValueError, match="the data is not what the search began with"):
         search(config)
     monkeypatch.setattr(storage, "_WRITING_SECONDS", 0.0)

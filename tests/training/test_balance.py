@@ -185,7 +185,7 @@ def test_another_balance_or_number_of_shots_is_another_run(tiny_config, changed,
     config = changed(changed(tiny_config, "schedule", epochs=1), "input", shots=3)
     train(config)
     run = RunFolder(config.run.output)
-    assert "9 train / 12 val images" in run.read("data.json")["description"]
+    assert (run.data_facts().train_images, run.data_facts().val_images) == (9, 12)
     for option, value in (("shots", 2), ("shots", None), ("balance", "sampler")):
         other = changed(changed(config, "input", **{option: value}), "run", resume=True)
         with pytest.raises(ValueError, match=f"--{option} {value} \\(was"):

@@ -10,30 +10,11 @@ from rexnet.card.public_words import public_name
 from rexnet.card.trained_file import TrainedFile
 from rexnet.data.datasets.hugging_face import HUGGING_FACE_PREFIX
 from rexnet.models.hub import REPOSITORY
+from rexnet.training.metrics import metrics_of
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-# Key in a row of metrics -> name for readers, the hub's name of the metric.
-_CLASSIFIER = {
-    "top1": ("top-1 accuracy", "accuracy"),
-    "top5": ("top-5 accuracy", "accuracy"),
-    "macro_recall": ("macro recall", "recall"),
-    "macro_f1": ("macro F1", "f1"),
-}
-_SIZES = {
-    "ap": "AP, IoU 0.50 to 0.95",
-    "ap50": "AP, IoU 0.50",
-    "ap75": "AP, IoU 0.75",
-    "ap_small": "AP of small objects",
-    "ap_medium": "AP of medium objects",
-    "ap_large": "AP of large objects",
-}
-_DETECTOR = {
-    f"{kind}_{key}": (f"{name}, {kind}{'es' if kind == 'box' else 's'}", "mAP")
-    for kind in ("box", "mask")
-    for key, name in _SIZES.items()
-}
 _Z95 = 1.959964
 
 
@@ -51,15 +32,16 @@ class Figure:
 
 def figures_of(trained: TrainedFile) -> list[Figure]:
     """Those that the training measured; none of a checkpoint from inside an epoch."""
-    names = _DETECTOR if trained.is_detector else _CLASSIFIER
     found = []
-    for key, (name, metric) in names.items():
-        value = trained.metrics.get(f"val_{key}")
-        if value is None or not isfinite(value) or (key == "top5" and len(trained.classes) <= 5):
+    for metric in metrics_of("detection" if trained.is_detector else "classification"):
+        value = trained.metrics.get(metric.key)
+        if metric.hub_name is None or value is None or not isfinite(value):
+            continue
+        if metric.name == "top5" and len(trained.classes) <= 5:
             continue
         images = trained.metrics.get("val_images")
-        interval = wilson_interval(value, images) if key in ("top1", "top5") and images else None
-        found.append(Figure(name=name, metric=metric, percent=value, interval=interval))
+        interval = wilson_interval(value, images) if metric.name in ("top1", "top5") and images else None
+        found.append(Figure(name=metric.full_name, metric=metric.hub_name, percent=value, interval=interval))
     return found
 
 

@@ -8,11 +8,12 @@ from rexnet.card.front_matter import starting_weights
 from rexnet.card.limits import limits
 from rexnet.card.metrics import Figure
 from rexnet.card.public_words import escaped, public_command, public_name
-from rexnet.card.trained_file import TrainedFile, Training
+from rexnet.card.trained_file import TrainedFile
 from rexnet.data.transforms import Preprocess
 from rexnet.models.published import PUBLISHED
 from rexnet.models.rexnet import RexNetConfig
 from rexnet.text import plural
+from rexnet.training.run_record import RunRecord
 
 _MAX_CLASSES = 40
 _UNKNOWN = "Nothing is known of its training: the checkpoint lay in no run folder."
@@ -128,9 +129,9 @@ def _without_last_column(lines: list[str]) -> list[str]:
     return [line.rpartition("|")[0].rpartition("|")[0] + "|" for line in lines]
 
 
-def _training(trained: TrainedFile, training: Training) -> str:
+def _training(trained: TrainedFile, training: RunRecord) -> str:
     facts = {
-        "data": escaped(public_name(training.described_data or "unknown")),
+        "data": escaped(public_name(training.data.description if training.data else "unknown")),
         "recipe": escaped(training.config.get("recipe", "unknown")),
         "started from": _started_from(trained),
         "epochs": _epochs(trained, training),
@@ -150,7 +151,7 @@ def _started_from(trained: TrainedFile) -> str:
     return "random weights" if weights is None else escaped(public_name(weights))
 
 
-def _epochs(trained: TrainedFile, training: Training) -> str:
+def _epochs(trained: TrainedFile, training: RunRecord) -> str:
     asked, done = training.option("schedule", "epochs"), len(training.rows)
     minutes = sum(row.get("seconds", 0.0) for row in training.rows) / 60
     of_all = f"{done} of {asked}" if asked and done != asked else f"{done}"

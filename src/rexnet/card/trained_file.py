@@ -9,6 +9,7 @@ from rexnet.errors import WeightsError
 from rexnet.models.hub import is_model_folder
 from rexnet.training import checkpoint
 from rexnet.training.run_folder import RunFolder
+from rexnet.training.run_record import RunRecord, read_record, record_of
 
 logger = logging.getLogger(__name__)
 
@@ -17,35 +18,12 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """What the files of a run folder say."""
-
-    config: dict[str, Any]
-    """As in config.json, of whatever version."""
-    environment: dict[str, Any]
-    data: dict[str, Any]
-    summary: dict[str, Any]
-    """Empty before the run's end."""
-    rows: list[dict[str, Any]]
-    """One an epoch."""
-
-    def option(self, group: str, name: str) -> Any:
-        """None where the run's version had no such option."""
-        return self.config.get(group, {}).get(name)
-
-    @property
-    def described_data(self) -> str | None:
-        """Images of both sides, classes and split, in one line."""
-        return self.data.get("description")
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainedFile:
     """A checkpoint of a classifier or a detector."""
 
     path: Path
     content: dict[str, Any]
-    training: Training | None
+    training: RunRecord | None
     """None where the file lies in no run folder."""
 
     @property
@@ -100,26 +78,14 @@ def read_trained(run: str) -> TrainedFile:
         checkpoint.unpack(content, source=str(file))  # which refuses what contradicts itself
     elif content["task"] != checkpoint.DETECTION:
         raise WeightsError(f"{str(file)!r} is a checkpoint for {content['task']!r}; allowed: classifiers and detectors")
-    return TrainedFile(path=file, content=content, training=_training_of(file))
+    return TrainedFile(path=file, content=content, training=record_of(file))
 
 
 def _checkpoint_of(run: RunFolder) -> Path:
-    if "network" not in run.read("config.json"):
-        raise ValueError(f"{str(run.path / 'config.json')!r} holds no settings of a run; name the folder of a run")
+    read_record(run)  # which refuses what is not a run
     if run.best.exists():
         return run.best
     if not run.last.exists():
         raise ValueError(f"{str(run.path)!r} has no checkpoint yet; the first is there after an epoch")
     logger.warning("%s has no best.pt: the card is that of last.pt", run.path)
     return run.last
-
-
-def _training_of(file: Path) -> Training | None:
-    """Files of other names may lie in a run folder without being of that run."""
-    run = RunFolder(file.parent)
-    ours = file.name in (run.best.name, run.last.name, run.previous.name)
-    if not ours or not run.holds("config.json") or "network" not in (config := run.read("config.json")):
-        return None
-    names = ("environment.json", "data.json", "summary.json")
-    environment, data, summary = (run.read(name) if run.holds(name) else {} for name in names)
-    return Training(config=config, environment=environment, data=data, summary=summary, rows=run.rows())

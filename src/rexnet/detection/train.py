@@ -1,10 +1,12 @@
 """Training of detectors on the one loop."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from rexnet.data.boxes.coco import CocoImages, CocoSets, load_coco_sets, refuse_missing_files
 from rexnet.data.boxes.loaders import DetectionBatch, EvalDetectionBatches, TrainDetectionBatches
 from rexnet.data.boxes.transforms import DetectionTransform
+from rexnet.data.facts import DataFacts
 from rexnet.detection.checkpoints import pack
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig
 from rexnet.detection.detectors import create_detector
@@ -26,7 +29,7 @@ from rexnet.training.distributed import World, joined
 from rexnet.training.loop import Task, choose_autocast, fit
 from rexnet.training.memory import keep_freed_memory
 from rexnet.training.optimization import check_optimizer
-from rexnet.training.run_folder import RunFolder, folder_to_resume, open_run
+from rexnet.training.run_folder import RunFolder, folder_to_resume, local_path, open_run
 from rexnet.training.summary import resumable, write_summary
 from rexnet.training.tensorboard_events import require_tensorboard
 
@@ -68,14 +71,15 @@ def train(config: DetectTrainConfig) -> dict[str, Any]:
         check_optimizer(model, config.optim, config.schedule, total_batch=config.run.batch_size * world.size)
         batches = _make_batches(sets, model, config, world)
         with closing(open_run(config, world)) as run:
-            _note_sets(sets, run=run, world=world)
+            facts = data_facts(sets, config.data)
+            _note_data(facts, run=run, world=world)
             if world.is_main:
                 logger.info("recipe %s", config.recipe)
                 logger.info("%s", norms)
             with resumable(run, world, command="rexnet detect train"):
                 best, skipped = _fit(model, sets, batches, config=config, run=run, world=world)
-            facts = {"model": config.subject[0], "data": describe(sets)}
-            return write_summary(run, facts, best, goal=config.goal, skipped=skipped, world=world)
+            subject = {"model": config.subject[0], "data": facts.description}
+            return write_summary(run, subject, best, goal=config.goal, skipped=skipped, world=world)
 
 
 def build_model(options: DetectorOptions, classes: tuple[str, ...], *, load: bool = True) -> nn.Module:
@@ -177,23 +181,35 @@ def detection_loss(
     return {"loss": torch.stack([loss.float() for loss in losses.values()]).sum(), **losses}
 
 
-def _note_sets(sets: CocoSets, *, run: RunFolder, world: World) -> None:
-    """Writes down what the data is, or checks that a resumed run's is what it began with."""
-    facts = {
-        "description": describe(sets),
-        "classes": list(sets.train.classes),
-        "category_ids": sets.train.category_ids.tolist(),
-    }
+def _note_data(facts: DataFacts, *, run: RunFolder, world: World) -> None:
+    """Note the facts about the data, or check that those of a run that goes on are what it began with."""
     run.note_data(facts, main=world.is_main)
     world.wait()
     if world.is_main:
-        logger.info("%s", facts["description"])
+        logger.info("%s", facts.description)
 
 
-def describe(sets: CocoSets) -> str:
-    """Images and objects of both sides, in a sentence."""
-    train, val = sets.train, sets.val
-    return (
-        f"images: {len(train):,} train / {len(val):,} val with {len(train.labels):,} / {len(val.labels):,} objects of "
-        f"{len(train.classes)} classes"
+def data_facts(sets: CocoSets, data: str) -> DataFacts:
+    """Counts and fingerprint of a folder in COCO's layout."""
+    return DataFacts(
+        title=printable(Path(data).resolve().name),
+        train_images=len(sets.train),
+        val_images=len(sets.val),
+        classes=sets.train.classes,
+        train_objects=len(sets.train.labels),
+        val_objects=len(sets.val.labels),
+        category_ids=tuple(sets.train.category_ids.tolist()),
+        fingerprint=_fingerprint(sets),
+        path=local_path(data),
     )
+
+
+def _fingerprint(sets: CocoSets) -> str:
+    """SHA-256 of file names, ids and objects, in the order of the files; where they lie does not count."""
+    digest = hashlib.sha256()
+    for images in (sets.train, sets.val):
+        for index in range(len(images)):
+            digest.update(os.path.basename(images.name(index)).encode("utf-8", "surrogateescape") + b"\0")
+        for values in (images.image_ids, images.num_objects, images.labels, images.iscrowd, images.area):
+            digest.update(values.tobytes())
+    return digest.hexdigest()

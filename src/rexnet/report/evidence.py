@@ -15,12 +15,12 @@ from rexnet.models.cost import Cost, measure_cost
 from rexnet.models.gradcam import grad_cam, map_cells
 from rexnet.report.images import Picture, heat_picture, thumbnail
 from rexnet.report.predictions import Predictions, predict_set
-from rexnet.report.run_record import RunRecord
 from rexnet.text import plural, printable
 from rexnet.training import checkpoint
 from rexnet.training.checkpoint import TrainedRexNet
 from rexnet.training.classify import choose_workers
 from rexnet.training.distributed import World
+from rexnet.training.run_record import RunRecord
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,8 @@ def _held_back_images(record: RunRecord, classes: tuple[str, ...], notes: list[s
         reason = " ".join(str(error).split())
         _note(notes, f"The run's images are not at hand, so none are shown: {reason}; --data names others.")
         return None
-    if (before := record.data.get("description")) not in (None, sets.description):
+    if record.data and sets.facts().differences(record.data):
+        before = record.data.description
         _note(notes, f"The data has changed since the run began: it is {sets.description}, and was {before}.")
     return sets.val.with_classes(classes)
 

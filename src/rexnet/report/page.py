@@ -9,22 +9,16 @@ from rexnet._version import __version__
 from rexnet.report.evidence import Evidence
 from rexnet.report.line_chart import Line, line_chart
 from rexnet.report.markup import Markup, join, tag
-from rexnet.report.run_record import RunRecord, changed_between, percent
 from rexnet.report.sections import duration, evidence_sections, table, time_section
 from rexnet.text import plural
-from rexnet.training.config import GOAL_NAMES, Goal
+from rexnet.training.metrics import curve_panels
+from rexnet.training.run_record import RunRecord, changed_between, percent
 
 _COLOURS = 8
 """In page.css; further runs begin again at the first, with a core in their lines."""
 _CORES = 2
 """In page.css, besides none."""
 _MAX_EPOCH_ROWS = 300
-_PANELS = (
-    ("Loss", (("train_loss", "training"), ("val_loss", "held back"))),
-    ("Top-1, %", (("train_top1", "training"), ("val_top1", "held back"))),
-    ("Learning rate", (("lr", ""),)),
-    ("Training speed, images/s", (("images_per_second", ""),)),
-)
 # Nothing may be fetched and nothing run, whatever a name in the data might hold.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -77,7 +71,7 @@ def _status(record: RunRecord) -> Markup:
     planned = record.options()["schedule"]["epochs"]
     count = f"{len(record.rows)} of {planned} {plural(planned, 'epoch')}"
     done = f"Finished after {count}." if record.finished else f"{count} so far."
-    data = f"{record.data['description']}. " if record.data else ""
+    data = f"{record.data.description}. " if record.data else ""
     return tag("p", data + done, class_="lead")
 
 
@@ -90,9 +84,9 @@ def _facts(record: RunRecord, evidence: Evidence) -> dict[str, str]:
     best, cost, spent = record.best, evidence.cost, record.time_spent()
     speed, network = record.images_per_second, record.options()["network"]
     return {
-        f"best {GOAL_NAMES[record.goal]}": f"{best[f'val_{record.goal}']:.2f} %" if best else "-",
+        f"best {record.metric.label}": record.metric.text(best[record.metric.key]) if best else "-",
         "at epoch": str(best["epoch"]) if best else "-",
-        "network": network["model"] if network["width"] is None else f"{network['model']} x{network['width']:g}",
+        "network": f"{network['model']} x{network['width']:g}" if network.get("width") else network["model"],
         "parameters": f"{cost.parameters / 1e6:.2f} M" if cost else "-",
         "MACs an image": f"{cost.macs / 1e9:.3f} G" if cost else "-",
         "training images/s": f"{speed:,.0f}" if speed else "-",
@@ -120,7 +114,7 @@ def _comparison(pairs: Pairs) -> Markup:
     facts = [_facts(record, evidence) for record, evidence in pairs]
     heads = [join(_swatch(number), record.label) for number, (record, _) in enumerate(pairs)]
     rows = [[head, *row.values()] for head, row in zip(heads, facts, strict=True)]
-    names, goals = list(facts[0]), [GOAL_NAMES[record.goal] for record, _ in pairs]
+    names, goals = list(facts[0]), [record.metric.label for record, _ in pairs]
     if len(set(goals)) > 1:
         names[0] = "best figure"
         for row, goal in zip(rows, goals, strict=True):
@@ -155,20 +149,22 @@ def _value(value: Any) -> str:
 
 def _curves(pairs: Pairs) -> Markup:
     charts = []
-    for title, keys in [*_PANELS, *_goal_panels(pairs)]:
+    keys = {key for record, _ in pairs for row in record.rows for key in row}
+    panels = curve_panels(keys, goals=[record.metric.name for record, _ in pairs])
+    for title, named in {**panels, "training speed, images/s": {"images_per_second": ""}}.items():
         lines = []
         for number, (record, _) in enumerate(pairs):
-            for key, side in keys:
+            for key, side in named.items():
                 points = tuple((row["epoch"], row[key]) for row in record.rows if key in row)
                 label = ", ".join(part for part in (record.label if len(pairs) > 1 else "", side) if part) or title
-                marked = record.best["epoch"] if record.best and key == f"val_{record.goal}" else None
+                marked = record.best["epoch"] if record.best and key == record.metric.key else None
                 dashed = side == "training"
                 colour, core = _look(number)
                 lines.append(Line(label=label, points=points, colour=colour, core=core, dashed=dashed, marked=marked))
         ends = [
             f"{line.label} from {line.points[0][1]:.4g} to {line.points[-1][1]:.4g}" for line in lines if line.points
         ]
-        charts.append(line_chart(title, lines, description="; ".join(ends)))
+        charts.append(line_chart(title[0].upper() + title[1:], lines, description="; ".join(ends)))
     if not any(charts):
         return tag("section", tag("h2", "Curves"), tag("p", "No epoch has ended yet."))
     runs = [tag("span", _swatch(number), record.label) for number, (record, _) in enumerate(pairs) if len(pairs) > 1]
@@ -179,18 +175,6 @@ def _curves(pairs: Pairs) -> Markup:
     ]
     legend = tag("p", *runs, *styles, class_="legend")
     return tag("section", tag("h2", "Curves"), legend, tag("div", *charts, class_="charts"))
-
-
-def _heading(goal: Goal) -> str:
-    name = GOAL_NAMES[goal]
-    return name[0].upper() + name[1:]
-
-
-def _goal_panels(pairs: Pairs) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
-    """Charts of what chose the best epochs, where it was not top-1, which has one anyway."""
-    goals: dict[Goal, None] = dict.fromkeys(record.goal for record, _ in pairs)
-    goals.pop("top1", None)
-    return [(f"{_heading(goal)}, %", ((f"val_{goal}", "held back"),)) for goal in goals]
 
 
 def _epochs(record: RunRecord, heading: str) -> Markup:

@@ -7,7 +7,7 @@ from rexnet.report.evidence import Evidence, Specimen
 from rexnet.report.images import Picture
 from rexnet.report.markup import Markup, join, tag
 from rexnet.report.predictions import ClassFigures, Predictions
-from rexnet.report.run_record import RunRecord, percent
+from rexnet.training.run_record import RunRecord, percent
 
 MAX_MATRIX_CLASSES = 30
 MAX_CLASS_ROWS = 1000

@@ -11,8 +11,8 @@ from rexnet.errors import require
 from rexnet.files import check_output_file, write_whole
 from rexnet.report.evidence import gather_evidence
 from rexnet.report.page import render_page
-from rexnet.report.run_record import read_records
 from rexnet.training.distributed import choose_device
+from rexnet.training.run_record import read_records
 
 
 @dataclass(frozen=True, kw_only=True)

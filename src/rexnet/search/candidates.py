@@ -45,7 +45,7 @@ class SearchData:
         sets = load_image_sets(data, val_fraction=options.val_fraction, seed=seed, shots=options.shots)
         if options.val_shots is not None:
             val = draw_shots(sets.val, options.val_shots, seed)
-            sets = replace(sets, val=val, description=f"{sets.description}, {len(val):,} val images measured on")
+            sets = replace(sets, val=val, split=f"{sets.split}; {options.val_shots} of each class to validate on")
         train, val = (
             decode(images, options.preprocess, workers=workers, bad_image=options.bad_image)
             for images in (sets.train, sets.val)

@@ -74,7 +74,7 @@ def search(config: SearchConfig) -> list[Candidate]:
         _enqueue_comparisons(config, load_study(engine, storage))
     study = load_study(engine, storage)
     _refuse_changes(settings_of(study), config)  # another process may have begun it meanwhile
-    note_data(study, data.sets.description)
+    note_data(study, data.sets.facts())
     if engine.processes == 1:
         work(config, data)
     else:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rexnet.data.facts import DataFacts
 from rexnet.errors import OptionError, require
 from rexnet.search.config import DIRECTIONS, EngineOptions, SearchConfig
 from rexnet.text import printable
@@ -157,13 +158,15 @@ def load_study(engine: EngineOptions, storage: "optuna.storages.BaseStorage", **
         raise ValueError(f"there is no search {engine.study!r} in {engine.storage or engine.output}") from error
 
 
-def note_data(study: "optuna.Study", description: str) -> None:
-    """Writes down what the images are, or raises ValueError where the search began with others."""
+def note_data(study: "optuna.Study", facts: DataFacts) -> None:
+    """Note the facts about the images, or raise ValueError where the search began with others."""
     saved = study.user_attrs.get(_DATA)
     if saved is None:
-        study.set_user_attr(_DATA, description)
-    elif saved != description:
-        raise ValueError(f"the data is not what the search began with: {description}, instead of {saved}")
+        study.set_user_attr(_DATA, facts.to_dict())
+        return
+    if isinstance(saved, str):  # of a version up to 0.1
+        saved = {"description": saved, "classes": facts.classes}
+    facts.refuse_other(DataFacts.from_dict(saved), subject="the search")
 
 
 def _without_password(url: str) -> str:

@@ -30,7 +30,7 @@ from rexnet.training.frozen_features import check_frozen_backbone, freeze_backbo
 from rexnet.training.loop import Task, choose_autocast, fit
 from rexnet.training.memory import keep_freed_memory
 from rexnet.training.optimization import check_optimizer
-from rexnet.training.run_folder import RunFolder, folder_to_resume, open_run
+from rexnet.training.run_folder import DATA, RunFolder, folder_to_resume, local_path, open_run
 from rexnet.training.summary import resumable, write_summary
 from rexnet.training.tensorboard_events import require_tensorboard
 
@@ -255,8 +255,8 @@ def _load_sets(config: TrainConfig, world: World) -> ImageSets:
 
 def _note_sets(sets: ImageSets, config: TrainConfig, *, run: RunFolder, world: World) -> None:
     """Writes down what the data is, or checks that a resumed run's is what it began with."""
-    new = not run.holds("data.json")
-    run.note_data({"description": sets.description, "classes": list(sets.classes)}, main=world.is_main)
+    new = not run.holds(DATA)
+    run.note_data(replace(sets.facts(), path=local_path(config.data)), main=world.is_main)
     if new and world.is_main:
         run.save_samples(sets.val)
     world.wait()

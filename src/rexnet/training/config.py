@@ -10,11 +10,10 @@ from rexnet.data.decode import BadImagePolicy
 from rexnet.data.transforms import AugmentConfig, Interpolation, Preprocess
 from rexnet.errors import require
 from rexnet.training.freezing import TransferConfig
+from rexnet.training.metrics import Goal
 
 RecipeName = Literal["auto", "imagenet", "small-image", "finetune", "scratch"]
 Amp = Literal["auto", "off", "bf16", "fp16"]
-Goal = Literal["top1", "macro_recall", "macro_f1"]
-GOAL_NAMES: dict[Goal, str] = {"top1": "top-1", "macro_recall": "macro recall", "macro_f1": "macro F1"}
 
 
 def _read_resume(words: list[str]) -> bool | str:

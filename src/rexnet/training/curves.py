@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rexnet.files import write_whole
+from rexnet.training.metrics import curve_panels
 
 
 def draw_curves(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
@@ -17,22 +18,10 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     epochs = [row["epoch"] for row in rows]
-    panels = {
-        "loss": {"train": "train_loss", "held back": "val_loss"},
-        "top-1 (%)": {"train": "train_top1", "held back": "val_top1"},
-        "AP on held-back images (%)": {
-            "boxes": "val_box_ap",
-            "masks": "val_mask_ap",
-            "boxes at IoU 0.5": "val_box_ap50",
-        },
-        "learning rate": {"": "lr"},
-    }
-    have = {key for row in rows for key in row}
-    panels = {label: lines for label, lines in panels.items() if not rows or have & set(lines.values())}
-    for axis, (label, lines) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        for name, key in lines.items():
-            if key in have:
-                axis.plot(epochs, [row.get(key) for row in rows], marker=".", label=name)
+    panels = curve_panels({key for row in rows for key in row}) or {"loss": {}}
+    for axis, (label, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for key, name in lines.items():
+            axis.plot(epochs, [row.get(key) for row in rows], marker=".", label=name)
         axis.set(xlabel="epoch", title=label)
         axis.grid(alpha=0.3)
         if len(lines) > 1 and axis.lines:

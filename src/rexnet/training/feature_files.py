@@ -31,7 +31,8 @@ class Features(NamedTuple):
 def features_key(model: RexNet, sets: ImageSets, config: TrainConfig) -> str:
     """Of everything that features follow from, the images by their names and number alone."""
     augment, run = config.augment, config.run
-    facts = [config.input.preprocess().to_dict(), run.amp, augment.horizontal_flip > 0, sets.description]
+    sizes = [len(sets.train), len(sets.val)]
+    facts = [config.input.preprocess().to_dict(), run.amp, augment.horizontal_flip > 0, sizes]
     digest = hashlib.sha256(json.dumps(facts).encode())
     for images in (sets.train, sets.val):
         for index in range(len(images)):

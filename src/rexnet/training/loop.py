@@ -16,6 +16,7 @@ from rexnet.training.config import Amp, LoopConfig
 from rexnet.training.discarded_steps import note_discarded
 from rexnet.training.distributed import World
 from rexnet.training.interruption import Stopped
+from rexnet.training.metrics import METRICS
 from rexnet.training.optimization import LearningRate, Updater
 from rexnet.training.progress import EpochProgress, speed_text
 from rexnet.training.run_folder import RunFolder
@@ -121,6 +122,7 @@ class _Training:
         for module in dict.fromkeys((self.model, self.updater.evaluated)):
             self.world.share_buffers(module)
         lr = self.rate((self.epoch + 1) * self.steps - 1)
+        metric = METRICS[self.task.goal]
         row = {"epoch": self.epoch + 1, "lr": lr, **_train_figures(progress, self.world)}
         try:
             row |= {f"val_{name}": value for name, value in self.task.evaluate(self.updater.evaluated).items()}
@@ -130,8 +132,7 @@ class _Training:
         row["seconds"] = round(progress.seconds, 2)
         if self.discarded:
             row["discarded_steps"] = self.discarded
-        goal = f"val_{self.task.goal}"
-        if not self.best or row[goal] > self.best[goal]:
+        if not self.best or metric.is_better(row[metric.key], self.best[metric.key]):
             self.best = row
         self.epoch, self.step, self.discarded, self.unfinished = self.epoch + 1, 0, 0, None
         self._finish_epoch(row)
@@ -139,7 +140,7 @@ class _Training:
             patience = self.config.schedule.patience
             assert patience is not None
             epochs = plural(patience, "epoch")
-            logger.info("stopped early: %d %s without a better %s", patience, epochs, self.task.goal)
+            logger.info("stopped early: %d %s without a better %s", patience, epochs, metric.label)
 
     def _run_step(self, batch: Any, progress: EpochProgress) -> None:
         step = self.epoch * self.steps + self.step

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from rexnet._version import __version__
+from rexnet.data.facts import DataFacts
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.files import write_whole
 from rexnet.text import plural, reason_of
@@ -27,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 Settings = TypeVar("Settings", bound=LoopConfig)
 
-METRICS, DISCARDED = "metrics.jsonl", "discarded_steps.jsonl"
+METRICS, DISCARDED, DATA = "metrics.jsonl", "discarded_steps.jsonl", "data.json"
 FILES = (
-    *("config.json", "environment.json", "data.json", METRICS, "summary.json", "curves.png"),
+    *("config.json", "environment.json", DATA, METRICS, "summary.json", "curves.png"),
     *("best.pt", "last.pt", "previous.pt", DISCARDED, "report.html", "features.safetensors"),
 )
 SAMPLES = "samples"
@@ -111,17 +112,22 @@ class RunFolder:
                 f"{str(path)!r} cannot be read ({reason_of(error)}); is this the folder of a run?"
             ) from error
 
-    def note_data(self, facts: dict[str, Any], *, main: bool) -> None:
-        """data.json, written by the main process at a run's start. ValueError where a resumed run's data, of which
-        `facts` has a "description", is not what it began with."""
-        if self.holds("data.json"):
-            if (saved := self.read("data.json")) != facts:
-                raise ValueError(
-                    f"the data is not what {self.path} began with: {facts['description']}, instead of "
-                    f"{saved['description']}"
-                )
+    def data_facts(self) -> DataFacts | None:
+        """Read data.json, of this or an older version; None where there is none."""
+        if not self.holds(DATA):
+            return None
+        try:
+            return DataFacts.from_dict(self.read(DATA))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{str(self.path / DATA)!r} cannot be used ({reason_of(error)})") from error
+
+    def note_data(self, facts: DataFacts, *, main: bool) -> None:
+        """Write data.json at a run's start, in the main process. ValueError where the data of a run that goes on is
+        not what it began with."""
+        if (saved := self.data_facts()) is not None:
+            facts.refuse_other(saved, subject=str(self.path))
         elif main:
-            self.write("data.json", facts)
+            self.write(DATA, facts.to_dict())
 
     def append(self, row: dict[str, Any], name: str = METRICS) -> None:
         """One more row of a file with a row a line."""
@@ -238,6 +244,11 @@ def settings_to_resume(asked: Settings) -> Settings | None:
         return None
     saved: Any = config_from_dict(type(asked), run.read("config.json"))
     return replace(saved, run=replace(saved.run, resume=False, overwrite=False, output=None))
+
+
+def local_path(data: str) -> str | None:
+    """Absolute path of DATA where it lies on a disk; None for a dataset with a name or an address."""
+    return os.path.abspath(data) if os.path.exists(data) else None
 
 
 def next_free_folder(model: str, data: str, *, parent: str | os.PathLike[str] = "runs") -> Path:

@@ -7,17 +7,10 @@ from typing import Any
 
 from rexnet.training import checkpoint
 from rexnet.training.distributed import World
+from rexnet.training.metrics import METRICS
 from rexnet.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
-
-_NAMES = {
-    "top1": "top-1",
-    "macro_recall": "macro recall",
-    "macro_f1": "macro F1",
-    "box_ap": "AP of boxes",
-    "mask_ap": "AP of masks",
-}
 
 
 @contextmanager
@@ -42,5 +35,6 @@ def write_summary(
     if world.is_main:
         run.write("summary.json", summary)
         checkpoint.warn_of_lost_best(run)
-        logger.info("best %s %.2f %%, of epoch %d: %s", _NAMES[goal], best[f"val_{goal}"], best["epoch"], run.best)
+        metric = METRICS[goal]
+        logger.info("best %s %s, of epoch %d: %s", metric.label, metric.text(best[metric.key]), best["epoch"], run.best)
     return summary

@@ -3,10 +3,11 @@
 Class names tie data to weights, never positions: where two sides meet they are matched by name.
 """
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ from rexnet.data.datasets.named import (
 )
 from rexnet.data.datasets.packed import is_packed_set, load_packed_set, some_sides_px, split_packed_set
 from rexnet.data.decode import has_image_extension, image_files, stored_size_px
+from rexnet.data.facts import DataFacts
 from rexnet.data.image_set import TRAIN_SIDE, VAL_SIDES, FileImages, ImageSet
 from rexnet.data.splits import DrawnSplit, fingerprint
 from rexnet.errors import BadImageError
@@ -36,17 +38,40 @@ _HEADERS_TO_PEEK_AT = 32
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSets:
-    """Both sides have the same `classes`. `description` is one line that states the sizes and the split; `drawn` is the
-    split where it was not the data's own."""
+    """Both splits have the same `classes`; `drawn` is the split where it was not the data's own."""
 
     train: ImageSet
     val: ImageSet
-    description: str
+    title: str
+    """Name of the dataset, for people."""
+    split: str
+    """How the splits came about, for people."""
     drawn: DrawnSplit | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.train.classes
+
+    @property
+    def description(self) -> str:
+        """Sizes and split in one line."""
+        return self._facts().description
+
+    def facts(self) -> DataFacts:
+        """Counts, split and fingerprint, for a run or a search to note."""
+        both = f"{fingerprint(self.train)} {fingerprint(self.val)}"
+        return replace(self._facts(), fingerprint=hashlib.sha256(both.encode()).hexdigest())
+
+    def _facts(self) -> DataFacts:
+        return DataFacts(
+            title=self.title,
+            train_images=len(self.train),
+            val_images=len(self.val),
+            classes=self.classes,
+            split=self.split,
+            val_fraction=self.drawn and self.drawn.val_fraction,
+            split_seed=self.drawn and self.drawn.seed,
+        )
 
 
 def load_image_sets(
@@ -99,8 +124,7 @@ def load_image_sets(
         train = draw_shots(train, shots, seed)
         few = "" if len(train) == shots * len(train.classes) else "at most "
         split = f"{split}; {few}{shots} of each class to train on, seed {seed}"
-    sizes = f"{len(train):,} train / {len(val):,} val images of {len(train.classes):,} classes"
-    return ImageSets(train=train, val=val, description=f"{title}: {sizes} ({split})", drawn=drawn)
+    return ImageSets(train=train, val=val, title=title, split=split, drawn=drawn)
 
 
 def load_labelled_images(

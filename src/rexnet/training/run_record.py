@@ -1,13 +1,13 @@
-"""A run as its folder tells it, finished, stopped or still going. Only read, never written to."""
+"""A run as its folder shows it, finished, stopped or still going: the only reader of other people's run folders."""
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rexnet.training.config import Goal
+from rexnet.data.facts import DataFacts
+from rexnet.training.metrics import METRICS, Metric, TaskName
 from rexnet.training.run_folder import RunFolder
 
 # Where a run is written and how it was begun say nothing about what it learns.
@@ -22,7 +22,7 @@ def percent(share: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeSpent:
-    """Seconds of all whole epochs; start-up and the writing of files are not in them."""
+    """Seconds of all whole epochs, without start-up and the writing of files."""
 
     waiting: float
     """Of training, for the images of the next step."""
@@ -63,31 +63,47 @@ class RunRecord:
     config: dict[str, Any]
     """As in config.json, of whatever version."""
     environment: dict[str, Any]
-    data: dict[str, Any]
+    data: DataFacts | None
+    """None before the run has seen its data."""
     rows: list[dict[str, Any]]
-    finished: bool
+    """One an epoch."""
+    summary: dict[str, Any]
+    """Empty before the run's end."""
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.summary)
+
+    @property
+    def task(self) -> TaskName:
+        return "detection" if "detector" in self.config["network"] else "classification"
+
+    @property
+    def metric(self) -> Metric:
+        """What chose the best epoch."""
+        if self.task == "classification":
+            return METRICS[self.config.get("goal", "top1")]
+        masks = METRICS["mask_ap"]
+        return masks if any(masks.key in row for row in self.rows) else METRICS["box_ap"]
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The first row with the highest value of its goal; None before the first epoch ended."""
-        return max(self.rows, key=lambda row: row[f"val_{self.goal}"], default=None)
+        """The first row with the best value of its metric; None before the first epoch ended."""
+        best = None
+        for row in self.rows:
+            if best is None or self.metric.is_better(row[self.metric.key], best[self.metric.key]):
+                best = row
+        return best
 
-    @property
-    def goal(self) -> Goal:
-        """The figure of the held-back images that chose the best epoch."""
-        return self.config.get("goal", "top1")
+    def option(self, group: str, name: str) -> Any:
+        """None where the run's version had no such option."""
+        return self.config.get(group, {}).get(name)
 
     def options(self) -> dict[str, dict[str, Any]]:
         """Option -> value in each group of the config; what stands alone, such as `data`, is in the group "run"."""
         groups = {name: values for name, values in self.config.items() if isinstance(values, dict)}
         alone = {name: value for name, value in self.config.items() if not isinstance(value, dict)}
         return {**groups, "run": {**alone, **groups.get("run", {})}}
-
-    @property
-    def train_images(self) -> int | None:
-        """Of an epoch, out of the sentence that describes the data."""
-        found = re.search(r"([\d,]+) train / ", self.data.get("description", ""))
-        return int(found[1].replace(",", "")) if found else None
 
     @property
     def images_per_second(self) -> float | None:
@@ -100,18 +116,19 @@ class RunRecord:
         for row in self.rows:
             total += row["seconds"]
             # The row's seconds are training and validation, its speed is that of training alone.
-            known = self.train_images and row["images_per_second"]  # 0 where no step of the epoch could be used
-            seconds = min(self.train_images / row["images_per_second"], row["seconds"]) if known else row["seconds"]
+            seconds, speed = row["seconds"], row["images_per_second"]
+            if self.data and speed:  # 0 where no step of the epoch could be used
+                seconds = min(self.data.train_images / speed, seconds)
             training += seconds
             waiting += seconds * row["wait_share"]
-        validating = total - training if self.train_images else None
+        validating = total - training if self.data else None
         return TimeSpent(waiting=waiting, computing=training - waiting, validating=validating)
 
 
 def read_records(runs: Sequence[str | os.PathLike[str]]) -> list[RunRecord]:
     """The runs, each named by its folder or a file in it, with labels that tell them apart.
 
-    ValueError, one sentence, for what is no run, and for a run that is named twice.
+    ValueError, one sentence, for what is not a run, and for a run that is named twice.
     """
     folders = [path.parent if path.is_file() else path for path in map(Path, runs)]
     resolved = [folder.resolve() for folder in folders]
@@ -120,24 +137,36 @@ def read_records(runs: Sequence[str | os.PathLike[str]]) -> list[RunRecord]:
             raise ValueError(f"the run {str(folders[number])!r} is named twice; name each once")
     names = [folder.name for folder in resolved]
     labels = [name if names.count(name) == 1 else str(path) for name, path in zip(names, folders, strict=True)]
-    return [_read_record(RunFolder(path), label) for path, label in zip(folders, labels, strict=True)]
+    return [read_record(RunFolder(path), label=label) for path, label in zip(folders, labels, strict=True)]
 
 
-def _read_record(folder: RunFolder, label: str) -> RunRecord:
+def read_record(folder: RunFolder, *, label: str | None = None) -> RunRecord:
+    """The run in `folder`. ValueError, one sentence, for what is not the folder of a run."""
     config = folder.read("config.json")
-    if "network" not in config:
+    if "network" not in config:  # as that of a model folder
         raise ValueError(f"{str(folder.path / 'config.json')!r} holds no settings of a run; name the folder of a run")
-    others = (folder.read(name) if folder.holds(name) else {} for name in ("environment.json", "data.json"))
-    environment, data = others
+    environment, summary = (
+        folder.read(name) if folder.holds(name) else {} for name in ("environment.json", "summary.json")
+    )
     return RunRecord(
         folder=folder,
-        label=label,
+        label=label or folder.path.resolve().name,
         config=config,
         environment=environment,
-        data=data,
+        data=folder.data_facts(),
         rows=folder.rows(),
-        finished=folder.holds("summary.json"),
+        summary=summary,
     )
+
+
+def record_of(file: Path) -> RunRecord | None:
+    """The run that the checkpoint `file` is of; None for a file of another name, which may lie in a run folder without
+    being of that run, and for one in no run folder."""
+    run = RunFolder(file.parent)
+    ours = file.name in (run.best.name, run.last.name, run.previous.name)
+    if not ours or not run.holds("config.json") or "network" not in run.read("config.json"):
+        return None
+    return read_record(run)
 
 
 def changed_between(records: Sequence[RunRecord]) -> dict[str, list[Any]]:

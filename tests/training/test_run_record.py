@@ -1,10 +1,15 @@
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from rexnet.report.run_record import TimeSpent, changed_between, read_records
+from rexnet.training import classify
+from rexnet.training.config import TrainConfig
 from rexnet.training.run_folder import RunFolder
+from rexnet.training.run_record import TimeSpent, changed_between, read_records
+from rexnet.training.saved_config import config_from_dict
 
 
 @pytest.fixture
@@ -16,7 +21,7 @@ def copy_of(trained_run, tmp_path):
 def test_a_run_is_read_whole(trained_run):
     (record,) = read_records([trained_run])
     assert record.label == "run" and record.finished and len(record.rows) == 8
-    assert record.best == max(record.rows, key=lambda row: row["val_top1"]) and record.train_images == 96
+    assert record.best == max(record.rows, key=lambda row: row["val_top1"]) and record.data.train_images == 96
     assert record.options()["run"]["recipe"] == "small-image" and record.options()["network"]["width"] == 0.2
     assert read_records([trained_run / "best.pt"])[0].folder.path == trained_run
 
@@ -79,3 +84,40 @@ def test_what_is_no_run_is_one_sentence(tmp_path):
     (tmp_path / "config.json").write_text('{"some": "tool"}')
     with pytest.raises(ValueError, match="no settings of a run"):
         read_records([tmp_path])
+
+
+OLD_RUNS = Path(__file__).parent / "old_runs"
+"""Made by version 0.1 (commit 5707041): a classifier stopped after the first step of its second epoch, and a detector;
+data.json holds a sentence."""
+
+
+def test_runs_of_version_0_1_are_read():
+    classifier, detector = read_records([OLD_RUNS / "classifier", OLD_RUNS / "detector"])
+    assert (classifier.task, classifier.metric.name, classifier.finished) == ("classification", "top1", False)
+    assert (classifier.data.train_images, classifier.data.val_images, len(classifier.data.classes)) == (200, 359, 10)
+    assert classifier.best["epoch"] == 1
+    assert (detector.task, detector.metric.name, detector.finished) == ("detection", "box_ap", True)
+    assert (detector.data.train_objects, detector.data.category_ids) == (28, (3, 7, 8, 21))
+    assert detector.best["val_box_ap"] == pytest.approx(0.21624, abs=1e-5) and detector.time_spent().validating > 0
+
+
+def test_a_run_of_version_0_1_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    shutil.copytree(OLD_RUNS, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    before = read_records(["classifier"])[0]
+    config = config_from_dict(TrainConfig, before.config)
+    classify.train(replace(config, run=replace(config.run, resume="classifier", output=None)))
+    (after,) = read_records(["classifier"])
+    assert after.finished and after.rows[0] == before.rows[0] and [row["epoch"] for row in after.rows] == [1, 2, 3]
+    # As version 0.1 went on; the last digits depend on the processor.
+    losses = [row["train_loss"] for row in after.rows]
+    assert losses == pytest.approx([2.30635, 2.28299, 2.26758], abs=2e-3)
+    assert "description" in after.folder.read("data.json")
+
+
+def test_the_metric_of_a_detector_follows_what_is_measured(tmp_path):
+    run = RunFolder(shutil.copytree(OLD_RUNS / "detector", tmp_path / "masks"))
+    rows = [{**row, "val_mask_ap": 10.0 - row["epoch"]} for row in run.rows()]
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (record,) = read_records([run.path])
+    assert record.metric.name == "mask_ap" and record.best["epoch"] == 1

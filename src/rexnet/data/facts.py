@@ -1,0 +1,104 @@
+"""Facts about a dataset, as fields: what a run was trained on, for people to read and to compare when it goes on."""
+
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+_COMPARED = ("train_images", "val_images", "train_objects", "val_objects", "classes", "category_ids", "fingerprint")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """Counts, split and fingerprint of a training and a validation split."""
+
+    title: str
+    """Name of the dataset, for people."""
+    train_images: int
+    val_images: int
+    classes: tuple[str, ...]
+    """In the order of the model's outputs."""
+    split: str | None = None
+    """How the splits came about, for people; None where the data has nothing else."""
+    val_fraction: float | None = None
+    """Fraction of each class in a random validation split; None for data with its own split."""
+    split_seed: int | None = None
+    """Seed of a random validation split."""
+    train_objects: int | None = None
+    """Of a detection dataset, boxes; None for labelled images."""
+    val_objects: int | None = None
+    category_ids: tuple[int, ...] | None = None
+    """COCO's number of each class; None for labelled images."""
+    fingerprint: str | None = None
+    """SHA-256 of both splits; None where an older version noted none."""
+    path: str | None = None
+    """Absolute path of local data; None for a dataset with a name or an address."""
+
+    @property
+    def description(self) -> str:
+        """Sizes and split in one line."""
+        sizes = f"{self.title}: {self.train_images:,} train / {self.val_images:,} val"
+        if self.train_objects is None:
+            return f"{sizes} images of {len(self.classes):,} classes ({self.split})"
+        objects = f"{self.train_objects:,} / {self.val_objects:,} objects"
+        return f"{sizes} images with {objects} of {len(self.classes):,} classes"
+
+    def differences(self, other: Self) -> list[str]:
+        """Names of the facts in which the data is not that of `other`; where it lies and what it is called count
+        for nothing, nor does what an older version did not note."""
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in _COMPARED}
+        return [name for name, (mine, theirs) in pairs.items() if None not in (mine, theirs) and mine != theirs]
+
+    def refuse_other(self, other: Self, *, subject: str) -> None:
+        """Raise ValueError where `self`, the data at hand, is not `other`, with which `subject` began."""
+        if changed := self.differences(other):
+            names = ", ".join(name.replace("_", " ") for name in changed)
+            raise ValueError(
+                f"the data is not what {subject} began with ({names} differ): {self.description}, instead of "
+                f"{other.description}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read `to_dict`'s values, or the sentence that versions up to 0.1 noted. ValueError for anything else."""
+        if "description" in values:
+            return cls._from_sentence(**values)
+        names = {field.name for field in fields(cls)}
+        if missing := {"title", "train_images", "val_images", "classes"} - values.keys():
+            raise ValueError(f"the facts about the data lack {', '.join(sorted(missing))}")
+        known: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in names
+        }
+        return cls(**known)
+
+    @classmethod
+    def _from_sentence(
+        cls, *, description: str, classes: list[str], category_ids: list[int] | None = None, **_: Any
+    ) -> Self:
+        number = r"([\d,]+)"
+        found = re.fullmatch(
+            rf"(?s)(.*?): {number} train / {number} val "
+            rf"(?:images of .*? classes \((.*)\)(?:, {number} val images measured on)?"
+            rf"|with {number} / {number} objects of .*)",
+            description,
+        )
+        if found is None:
+            raise ValueError(f"the data is described as {description!r}, which no version of rexnet wrote")
+        title, train, val, split, measured, train_objects, val_objects = found.groups()
+
+        def count(text: str | None) -> int | None:
+            return None if text is None else int(text.replace(",", ""))
+
+        return cls(
+            title=title,
+            train_images=int(train.replace(",", "")),
+            val_images=int((measured or val).replace(",", "")),
+            classes=tuple(classes),
+            split=split,
+            train_objects=count(train_objects),
+            val_objects=count(val_objects),
+            category_ids=None if category_ids is None else tuple(category_ids),
+        )

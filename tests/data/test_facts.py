@@ -1,0 +1,72 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.facts import DataFacts
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataFacts:
+    return load_image_sets("digits").facts()
+
+
+def test_facts_survive_json(digits):
+    assert (digits.title, digits.train_images, digits.val_images) == ("digits", 1438, 359)
+    assert digits.classes == tuple("0123456789") and digits.val_fraction is None and len(digits.fingerprint) == 64
+    assert DataFacts.from_dict(json.loads(json.dumps(digits.to_dict()))) == digits
+    assert digits.description == load_image_sets("digits").description
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        (
+            "cats: and dogs: 1,438 train / 359 val images of 1,000 classes (20 % of each class held back, seed 0)",
+            {
+                "title": "cats: and dogs",
+                "train_images": 1438,
+                "val_images": 359,
+                "split": "20 % of each class held back, seed 0",
+            },
+        ),
+        (
+            "digits: 80 train / 359 val images of 10 classes (its own split; 8 of each class to train on, seed 0), "
+            "40 val images measured on",
+            {"title": "digits", "train_images": 80, "val_images": 40, "train_objects": None},
+        ),
+        (
+            "images: 1,200 train / 300 val with 2,800 / 1,008 objects of 4 classes",
+            {"train_images": 1200, "val_images": 300, "train_objects": 2800, "val_objects": 1008, "split": None},
+        ),
+    ],
+)
+def test_the_sentence_of_older_versions_is_read(description, expected):
+    facts = DataFacts.from_dict({"description": description, "classes": ["a", "b"]})
+    assert {name: getattr(facts, name) for name in expected} == expected and facts.fingerprint is None
+
+
+@pytest.mark.parametrize("values", [{"description": "some data", "classes": ["a"]}, {"title": "digits"}])
+def test_what_is_not_facts_is_refused(values):
+    with pytest.raises(ValueError, match=r"some data|train_images"):
+        DataFacts.from_dict(values)
+
+
+def test_other_data_is_told_by_the_facts_in_which_it_differs(digits):
+    old = DataFacts.from_dict({"description": digits.description, "classes": list(digits.classes)})
+    moved = replace(digits, title="elsewhere", path="/there", split="as ever")
+    assert digits.differences(old) == [] and digits.differences(moved) == []
+    other = replace(digits, val_images=300, fingerprint="0")
+    assert digits.differences(other) == ["val_images", "fingerprint"]
+    with pytest.raises(ValueError, match=r"runs/1 began with.*val images, fingerprint.*359 val.*300 val"):
+        digits.refuse_other(other, subject="runs/1")
+
+
+def test_the_fingerprint_follows_the_images(image_folder):
+    before = load_image_sets(image_folder).facts()
+    moved = image_folder.rename(image_folder.with_name("moved"))
+    assert load_image_sets(moved).facts().differences(before) == []
+    file = next((moved / "val").rglob("*.png"))
+    file.rename(file.with_name("another.png"))
+    assert load_image_sets(moved).facts().differences(before) == ["fingerprint"]
