@@ -26,6 +26,7 @@ from rexnet.data.datasets.folder import load_image_sets
 from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
 from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform
+from rexnet.deploy.validate import ValidateConfig, validate
 from rexnet.training import checkpoint, classify
 from rexnet.training.config import InputConfig, NetworkConfig, RunConfig, TrainConfig
 from rexnet.training.distributed import World
@@ -35,7 +36,6 @@ from rexnet.training.frozen_features import freeze_backbone, head_task
 from rexnet.training.loop import Batches, fit
 from rexnet.training.recipes import finetune, scratch, small_image
 from rexnet.training.run_folder import RunFolder
-from rexnet.training.validate import ValidateConfig, validate
 
 SHARED = Path(os.environ.get("REXNET_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 

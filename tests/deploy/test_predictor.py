@@ -1,5 +1,6 @@
 import json
 import logging
+import pickle
 import sys
 import weakref
 import zipfile
@@ -7,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,13 +20,18 @@ from rexnet import cli
 from rexnet.data.decode import open_image
 from rexnet.data.transforms import Preprocess
 from rexnet.deploy import engine_choice
+from rexnet.deploy.class_predictor import ClassPredictor
 from rexnet.deploy.exported_file import ExportedFile
 from rexnet.deploy.predict import PredictConfig, predict_files, render
 from rexnet.deploy.predictor import Prediction, Predictor
+from rexnet.detection.checkpoints import TrainedDetector, pack
+from rexnet.detection.detectors import create_detector
 from rexnet.engines.graph_files import write_graph
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.errors import BadImageError
+from rexnet.loading import imagenet_classes, load_network
 from rexnet.models.inference_form import folded
+from rexnet.references import resolve
 from rexnet.training import checkpoint
 from tests.drawings import draw, odd_pictures
 
@@ -80,7 +87,7 @@ def predictor(checkpoint_file) -> Predictor:
 
 def with_chunks(predictor: Predictor, chunk: int = 4) -> Predictor:
     """Instead of those that are measured."""
-    predictor._chunk = chunk
+    cast(ClassPredictor, predictor._runtime)._chunk = chunk
     return predictor
 
 
@@ -157,7 +164,7 @@ def test_files_that_cannot_predict_are_one_sentence(exported, checkpoint_file):
             "torch on cpu cannot open a .onnx file; allowed: onnxruntime or open",
         ),
         (exported(".xml"), {"backend": "onnxruntime"}, "onnxruntime on cpu cannot open a .xml file; allowed: openvino"),
-        (checkpoint_file, {"classes": CLASSES}, "classes and preprocess were given beside a file"),
+        (checkpoint_file, {"classes": CLASSES}, "classes and preprocess were given beside a model"),
         (checkpoint_file, {"threads": 0}, "threads is 0; allowed: 1 or more, or None"),
         (checkpoint_file, {"backend": "tvm"}, "backend is 'tvm'; allowed: torch, compile, onnxruntime, openvino"),
         (checkpoint_file.with_name("none.pt"), {}, r"none\.pt"),
@@ -215,8 +222,9 @@ def test_many_threads_get_the_same_answers(backend, checkpoint_file, predictor, 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_any_number_of_images_is_predicted_in_constant_memory(threads, predictor, pictures):
     alive: weakref.WeakSet = weakref.WeakSet()
-    predictor._workers, predictor._many = threads, lambda images: images.flatten(1)[:, :3]
-    predictor.prepare = lambda picture: torch.zeros(3)
+    runtime: Any = predictor._runtime
+    runtime._workers, runtime._many = threads, lambda images: images.flatten(1)[:, :3]
+    runtime.prepare = lambda picture: torch.zeros(3)
     name = str(next((pictures / "deep").iterdir()))
 
     class File:
@@ -340,3 +348,78 @@ def test_a_network_whose_output_is_not_finite_names_no_class(tiny_model, picture
     predictor = Predictor(model, classes=CLASSES, preprocess=preprocess, backend="torch", threads=1)
     with pytest.raises(ValueError, match="not finite"):
         predictor(next((pictures / "deep").iterdir()))
+
+
+@pytest.mark.parametrize("kind", ["run", "timm", "detector"])
+def test_a_pickled_predictor_says_the_same(kind, checkpoint_file, pictures):
+    model: Any = checkpoint_file.parent if kind == "run" else "timm/test_resnet"
+    if kind == "detector":
+        torch.manual_seed(0)
+        detector = create_detector("ssdlite", backbone="rexnet_010", num_classes=3, min_size_px=64, max_size_px=64)
+        model = TrainedDetector(detector.eval(), CLASSES, (1, 2, 3))
+    elif kind == "timm":
+        model = load_network(resolve(model))
+        model.classes = tuple(map(str, range(1000)))
+    options = {} if kind == "detector" else {"backend": "torch"}
+    predictor = Predictor(model, threads=1, device="cpu", **options)
+    copied = pickle.loads(pickle.dumps(predictor))
+    file = next((pictures / "deep").iterdir())
+    assert copied.task == predictor.task and copied.classes == predictor.classes
+    if kind != "detector":
+        assert same(copied(file), predictor(file))
+        return
+    (found,), (again,) = predictor(file), copied(file)
+    assert torch.equal(found.boxes, again.boxes) and found.names == again.names and len(found.scores) > 0
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])
+def test_networks_of_timm_predict_in_every_engine(backend, pictures):
+    torch.manual_seed(0)
+    model = load_network(resolve("timm/test_resnet"))
+    model.classes = tuple(map(str, range(1000)))
+    file = next((pictures / "deep").iterdir())
+    with torch.inference_mode():
+        right = model(model.preprocess(open_image(file))[None]).softmax(1)[0]
+    (found,) = Predictor(model, backend=backend, threads=1, device="cpu")(file, top_k=1000)
+    for scored in found.classes:
+        assert scored.probability == pytest.approx(float(right[int(scored.name)]), abs=1e-5)
+
+
+def test_an_official_file_predicts_with_the_names_of_imagenet(pictures, tmp_path, capsys, caplog):
+    caplog.set_level(logging.INFO, "rexnet")
+    torch.manual_seed(0)
+    torch.save(rexnet.create_model("rexnet_050").state_dict(), tmp_path / "half.pth")
+    cli.main(["predict", str(tmp_path / "half.pth"), str(pictures), "--json", "--backend", "torch", "--threads", "1"])
+    predicted = json.loads(capsys.readouterr().out)
+    names = {scored["class"] for image in predicted for scored in image["predictions"]}
+    assert len(predicted) == 5 and names <= set(imagenet_classes(1000))
+
+
+def test_no_network_predicts_at_random(pictures, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["predict", "rexnet_050", str(pictures)])
+    assert stop.value.code == 1 and "no published weights of rexnet_050" in capsys.readouterr().err
+
+
+def test_a_detectors_results(tmp_path, pictures, capsys):
+    torch.manual_seed(0)
+    detector = create_detector("mask_rcnn", backbone="rexnet_010", num_classes=3, min_size_px=64, max_size_px=64)
+    content = pack(detector.eval(), {}, classes=CLASSES, category_ids=(1, 2, 3))
+    checkpoint.save(tmp_path / "best.pt", content)
+    file = next((pictures / "deep").iterdir())
+    predictor = Predictor(tmp_path, threads=1)
+    (found,) = predictor(file)
+    count = len(found.scores)
+    assert predictor.task == "detection" and predictor.category_ids == (1, 2, 3) and count > 0
+    size = open_image(file).size
+    assert found.boxes.shape == (count, 4) and found.masks.shape == (count, size[1], size[0])
+    assert found.masks.dtype == torch.bool and len(found.names) == count and set(found.names) <= set(CLASSES)
+    assert len(repr(found)) < 200 and found.names[0] in repr(found)
+    found.save(tmp_path / "plot.png", min_score=0.0)
+    with Image.open(tmp_path / "plot.png") as plot, found.plot(min_score=0.0) as expected:
+        assert plot.tobytes() == expected.tobytes()
+    with pytest.raises(ValueError, match="--backend is torch; allowed: auto for a detector"):
+        Predictor(tmp_path, backend="torch")
+    with pytest.raises(SystemExit):
+        cli.main(["predict", str(tmp_path), str(file)])
+    assert "rexnet detect predict" in capsys.readouterr().err

@@ -36,7 +36,7 @@ class OneOfEach(nn.Module):
 @pytest.fixture
 def predict(monkeypatch, tmp_path):
     """predict(*files, **options) -> what was found, the rows of the result file, the folder."""
-    monkeypatch.setattr(runtime, "load_detector", lambda *_, **__: TrainedDetector(OneOfEach(), CLASSES, CATEGORY_IDS))
+    monkeypatch.setattr(runtime, "_opened", lambda *_, **__: TrainedDetector(OneOfEach(), CLASSES, CATEGORY_IDS))
 
     def run(*files, **options):
         out = tmp_path / "out"

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import rexnet
+from rexnet.deploy.validate import ValidateConfig, validate
 from rexnet.errors import BadImageError
 from rexnet.models.variants import create_model
 from rexnet.training import checkpoint
@@ -22,7 +23,6 @@ from rexnet.training.config import NetworkConfig, TrainConfig
 from rexnet.training.distributed import World
 from rexnet.training.run_folder import RunFolder
 from rexnet.training.saved_config import config_from_dict, config_to_dict
-from rexnet.training.validate import ValidateConfig, validate
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ import pytest
 import tyro
 
 from rexnet.data.transforms import AugmentConfig
+from rexnet.deploy.validate import ValidateConfig
 from rexnet.training.config import (
     InputConfig,
     NetworkConfig,
@@ -12,7 +13,6 @@ from rexnet.training.config import (
     ScheduleConfig,
     TrainConfig,
 )
-from rexnet.training.validate import ValidateConfig
 
 
 def parse(arguments: str, default: TrainConfig | None = None) -> TrainConfig:

@@ -8,6 +8,7 @@ import torch
 from rexnet.data.datasets.folder import load_image_sets
 from rexnet.data.loaders import Batch
 from rexnet.data.transforms import AugmentConfig
+from rexnet.deploy.validate import ValidateConfig, validate
 from rexnet.models.variants import create_model
 from rexnet.training import checkpoint, classify, frozen_features
 from rexnet.training.classify import classification_task, train
@@ -17,7 +18,6 @@ from rexnet.training.freezing import TransferConfig, prepare
 from rexnet.training.frozen_features import FeatureBatches
 from rexnet.training.loop import fit
 from rexnet.training.run_folder import RunFolder
-from rexnet.training.validate import ValidateConfig, validate
 
 WORLD = World(device=torch.device("cpu"))
 

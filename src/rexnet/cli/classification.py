@@ -34,8 +34,8 @@ def train(arguments: Sequence[str]) -> None:
 
 def validate(arguments: Sequence[str]) -> None:
     """Measure a trained classifier on labelled images"""
+    from rexnet.deploy.validate import ValidateConfig, validate
     from rexnet.training.distributed import is_main_process
-    from rexnet.training.validate import ValidateConfig, validate
 
     result = validate(read_options("validate", ValidateConfig, arguments))
     if not is_main_process():

@@ -1,31 +1,29 @@
-"""A trained classifier, from a checkpoint, an exported file or memory, ready to be opened in an engine."""
+"""A trained classifier, from a file or memory, ready to be opened in an engine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rexnet.data.transforms import Preprocess
 from rexnet.deploy.exported_file import read_exported
 from rexnet.engines.backends import FILE_BACKENDS, Backend, Engine, Network, Precision, open_graph, open_network
 from rexnet.errors import WeightsError
 from rexnet.models.rexnet import RexNet, RexNetConfig
-from rexnet.training.checkpoint import load
-
-_EXPORTED = (*FILE_BACKENDS, ".pt2")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """What the engines need to know."""
+    """Everything that the engines need to know."""
 
     classes: tuple[str, ...]
     preprocess: Preprocess
-    config: RexNetConfig
+    config: RexNetConfig | str
+    """Of a network that is not a RexNet, its layers as text."""
     backends: tuple[Backend, ...]
     """That can open it."""
     open: Callable[[Engine, torch.device], Network]
@@ -33,17 +31,19 @@ class Classifier:
     pixels: bool = False
     """Its networks take uint8 (B, S, S, 3) instead of preprocessed images."""
     precision: Precision = "fp32"
-    """What it is meant to be computed in."""
+    """The one to compute in unless another is asked for."""
     kind: str = "checkpoint"
+    model: nn.Module | None = None
+    """Its layers; None for a graph."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Of an image as its networks take it."""
+        """Shape of an image as its networks take it."""
         side = self.preprocess.image_size_px
         return (side, side, 3) if self.pixels else (3, side, side)
 
     def sample(self, count: int) -> Tensor:
-        """So many images of noise, as its networks take them; always the same."""
+        """Return `count` images of noise, as its networks take them; always the same."""
         random = torch.Generator().manual_seed(0)
         shape = (count, *self.image_shape)
         if self.pixels:
@@ -51,32 +51,37 @@ class Classifier:
         return torch.randn(shape, generator=random)
 
 
-def of_model(model: RexNet, *, classes: Sequence[str], preprocess: Preprocess) -> Classifier:
-    """`model` is left as it is. ValueError unless there is a name for each class."""
-    if model.num_classes != len(classes):
-        raise ValueError(f"{len(classes)} class names given for a model of {model.num_classes} classes")
+def of_model(
+    model: nn.Module, *, classes: Sequence[str] | None = None, preprocess: Preprocess | None = None
+) -> Classifier:
+    """Return the classifier of a network in memory, which is left as it is. `classes` and `preprocess` None: those that
+    `rexnet.load` gave it. ValueError unless there is a name for each class."""
+    found: Any = getattr(model, "classes", None) if classes is None else classes
+    preprocess = getattr(model, "preprocess", None) if preprocess is None else preprocess
+    if found is None or preprocess is None:
+        raise ValueError("the network does not hold its classes and preprocess, as one of rexnet.load does; give both")
+    if (count := getattr(model, "num_classes", len(found))) != len(found):
+        raise ValueError(f"{len(found)} class names given for a model of {count} classes")
 
     def opened(engine: Engine, device: torch.device) -> Network:
-        return open_network(model, engine, device=device)
+        return open_network(model, engine, device=device, size_px=preprocess.image_size_px)
 
     return Classifier(
-        classes=tuple(classes),
+        classes=tuple(found),
         preprocess=preprocess,
-        config=model.config,
+        config=model.config if isinstance(model, RexNet) else str(model),
         backends=get_args(Backend),
         open=opened,
+        model=model,
     )
 
 
-def of_file(path: str | PathLike[str]) -> Classifier:
-    """From a checkpoint (.pt, .safetensors) or a file of `rexnet export` (.onnx, .xml). Nothing in it is run.
+def of_exported(path: str | PathLike[str]) -> Classifier:
+    """Return the classifier in a .onnx or .xml file of `rexnet export`. Nothing in it is run.
 
     WeightsError, one sentence, for a file that cannot be used.
     """
     suffix = Path(path).suffix
-    if suffix not in _EXPORTED:
-        model = load(path)
-        return of_model(model, classes=model.classes, preprocess=model.preprocess)
     exported = read_exported(path)
     if suffix not in FILE_BACKENDS:
         # Its reader in PyTorch unpickles what the archive holds and evaluates its expressions.

@@ -106,7 +106,8 @@ def _candidates(
 
 def _key(classifier: Classifier, engines: Sequence[Engine], *, workers: int) -> dict[str, Any]:
     """Everything that a choice depends on."""
-    config = json.dumps(classifier.config.to_dict(), sort_keys=True)
+    config = classifier.config
+    config = config if isinstance(config, str) else json.dumps(config.to_dict(), sort_keys=True)
     return {
         "cpu": processor_name(),
         "threads": workers,

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -10,7 +11,7 @@ import tyro
 from rexnet.data.decode import BadImagePolicy, find_images
 from rexnet.deploy.predictor import Prediction, Predictor
 from rexnet.engines.backends import Backend, Precision
-from rexnet.errors import require
+from rexnet.errors import WeightsError, require
 from rexnet.files import check_output_file
 from rexnet.text import csv_text, plural, printable
 
@@ -21,15 +22,17 @@ logger = logging.getLogger(__name__)
 class PredictConfig:
     """Names the classes of images."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """best.pt of a run folder, a .safetensors file made from it, a .onnx or .xml file of `rexnet export`, or a folder
-    of `rexnet card`, here or as hf://OWNER/NAME at the Hugging Face hub."""
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A run folder or a checkpoint of `rexnet train`, published weights such as rexnet_100.nav_in1k, a .onnx or .xml
+    file of `rexnet export`, a folder of `rexnet card` or hf://OWNER/NAME, timm/NAME, or a weights file."""
     images: Annotated[
         tuple[str, ...],
         tyro.conf.Positional,
         tyro.conf.arg(metavar="IMAGE|FOLDER|PATTERN ...", help_behavior_hint="(required)"),
     ]
     """Image files, folders (read with all sub-folders) or patterns such as 'photos/*.jpg'."""
+    model: str | None = None
+    """The network of a weights file that does not say it: a name, a JSON file or timm/NAME."""
     top_k: int = 5
     """Classes to name for each image."""
     csv: bool = False
@@ -74,11 +77,15 @@ def predict_files(config: PredictConfig) -> list[Prediction]:
     files = find_images(config.images)
     predictor = Predictor(
         config.checkpoint,
+        network=config.model,
         backend=config.backend,
         precision=config.precision,
         threads=config.threads,
         device=config.device,
     )
+    if predictor.task == "detection":
+        command = f"rexnet detect predict {shlex.quote(config.checkpoint)} IMAGE ... --out FOLDER"
+        raise WeightsError(f"{config.checkpoint!r} holds a detector; `{command}` finds and draws its objects")
     predictions = list(predictor.stream(files, top_k=config.top_k, bad_image=config.bad_image))
     bad = sum(prediction.error is not None for prediction in predictions)
     good = len(predictions) - bad

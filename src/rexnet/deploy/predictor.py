@@ -1,71 +1,47 @@
-"""Predictor: pictures in, class names with probabilities out."""
+"""Predictor: images in, class names with probabilities or named boxes and masks out, whatever the model is."""
 
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from itertools import chain, islice
+from collections.abc import Iterator, Sequence
 from os import PathLike
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, final
 
-import torch
-from PIL import Image
-from torch import Tensor
+from torch import nn
 
 from rexnet.data.decode import BadImagePolicy
-from rexnet.data.image_stream import Pictures, PictureSource, each_picture, in_chunks, in_order, picture_reader
+from rexnet.data.image_stream import Pictures
 from rexnet.data.transforms import Preprocess
-from rexnet.deploy.classifier_files import Classifier, of_file, of_model
-from rexnet.deploy.engine_choice import CHUNKS, choose, stream_engine
-from rexnet.engines.backends import Backend, Engine, Network, Precision
-from rexnet.errors import BadImageError
-from rexnet.models.rexnet import RexNet
-from rexnet.processes import usable_cpus
-from rexnet.training.distributed import choose_device
+from rexnet.deploy.class_predictor import ClassPredictor, Prediction, ScoredClass
+from rexnet.deploy.classifier_files import Classifier, of_exported, of_model
+from rexnet.detection.checkpoints import TrainedDetector
+from rexnet.detection.exported_detectors import load_exported
+from rexnet.detection.runtime import ObjectPredictor
+from rexnet.engines.backends import Backend, Precision
+from rexnet.engines.graph_files import read_facts
+from rexnet.errors import require
+from rexnet.loading import open_trained
+from rexnet.references import PRETRAINED, Kind, Reference, resolve
+from rexnet.training.checkpoint import DETECTION
 
-_ACCELERATOR_CHUNK = 32
+__all__ = ["Prediction", "Predictor", "ScoredClass", "open_model"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class ScoredClass:
-    """One class name and its probability, 0 to 1."""
-
-    name: str
-    probability: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What the network says about one image: its most probable classes, best first, or why it could not be read."""
-
-    image: str
-    """Path as given; "" for images that have none."""
-    classes: tuple[ScoredClass, ...] = ()
-    error: str | None = None
-
-    @property
-    def best(self) -> ScoredClass:
-        """Raises ValueError for an image that could not be read."""
-        if not self.classes:
-            raise ValueError(f"there is no prediction for {self.image}: {self.error}")
-        return self.classes[0]
+PREDICTABLE: tuple[Kind, ...] = (*PRETRAINED, "exported")
+"""The kinds of MODEL that predict."""
+Source = str | PathLike[str] | Reference | nn.Module | TrainedDetector
 
 
-Read = tuple[str, Tensor | BadImageError]
-"""A picture's path, and what the network takes of it."""
-
-
+@final
 class Predictor:
-    """A trained classifier in the engine that is fastest here, with its class names and its preprocessing.
+    """A trained classifier or detector with the names of what it knows.
 
-    May be used from several threads at once. An image's prediction does not depend on the images beside it, but for
-    rounding.
+    May be used from several threads at once, and pickled. A result does not depend on the images beside it, but for
+    rounding. The attributes of a classifier's ClassPredictor or a detector's ObjectPredictor are also its own.
     """
 
     def __init__(
         self,
-        source: str | PathLike[str] | RexNet,
+        model: Source,
         *,
+        network: str | None = None,
         classes: Sequence[str] | None = None,
         preprocess: Preprocess | None = None,
         backend: Backend | Literal["auto"] = "auto",
@@ -73,172 +49,95 @@ class Predictor:
         threads: int | None = None,
         device: str = "auto",
     ):
-        """`source`: a checkpoint, a .onnx or .xml file of `rexnet export`, or a network in memory, which is copied;
-        `classes` and `preprocess` are for a network that `rexnet.load` did not give.
+        """`model`: all that `rexnet.load` takes or gives, a .onnx or .xml file of `rexnet export`, or a network in
+        memory, which is copied; `network` as for `rexnet.load`; `classes` and `preprocess` are for a network that does
+        not hold them.
 
         backend "auto" measures the engines on this machine at the first start (`rexnet.deploy.engine_choice`), and is
-        PyTorch elsewhere than on a CPU. precision "auto" is that of the file, fp32 for a checkpoint. `threads` are
-        those of reading images and of the engine together; None: one for each CPU. `device`: auto, cpu, cuda, cuda:1
-        or mps. ValueError, one sentence, for what cannot be opened here.
+        PyTorch elsewhere than on a CPU. precision "auto" is that of the file, fp32 for a checkpoint. A detector has
+        neither. `threads` are those of reading images and of the engine together; None: one for each CPU. `device`:
+        auto, cpu, cuda, cuda:1 or mps. ValueError, one sentence, for what cannot be opened here.
         """
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads is {threads}; allowed: 1 or more, or None")
-        self._classifier = _classifier(source, classes, preprocess)
-        self.classes, self.preprocess = self._classifier.classes, self._classifier.preprocess
-        on_cpu = "torch" not in self._classifier.backends or backend in ("onnxruntime", "openvino")
-        self.device = choose_device("cpu" if device == "auto" and on_cpu else device)
-        self._workers = threads or usable_cpus()
-        self._chunk: int | None = _ACCELERATOR_CHUNK if self.device.type != "cpu" else None
-        if backend == "auto" and self.device.type == "cpu":
-            choice = choose(self._classifier, backend=backend, precision=precision, threads=threads)
-            backend, precision, self._chunk = choice.backend, choice.precision, choice.chunk
-        self.engine = Engine(
-            backend="torch" if backend == "auto" else backend,
-            precision=self._classifier.precision if precision == "auto" else precision,
-            threads=threads,
-        )
-        self._one = self._classifier.open(self.engine, self.device)
-        self._many: Network | None = None
-        self._opening = threading.Lock()
-        if backend == "compile":
-            self._check_compiler()
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Of an image as `prepare` makes it."""
-        return self._classifier.image_shape
-
-    @property
-    def calls_at_once(self) -> int:
-        """Calls of `probabilities` that are worth making at the same time."""
-        return 1 if self._one_call_at_a_time else self._workers
-
-    def sample(self, count: int) -> Tensor:
-        """So many images of noise, as `prepare` makes them, stacked; always the same."""
-        return self._classifier.sample(count)
-
-    def probabilities(self, images: Tensor, *, alone: bool = True) -> Tensor:
-        """Images as `prepare` makes them, stacked (B, ...) -> softmax over the classes, float32 (B, K), on the CPU.
-
-        Not `alone`: other calls are made at the same time, and this one keeps to its share of the threads. ValueError
-        for a network whose output is not finite.
-        """
-        return _probabilities(self._one if alone or self._one_call_at_a_time else self._for_many(), images)
-
-    def prepare(self, picture: Image.Image) -> Tensor:
-        """An upright RGB picture as the network takes it: float32 (3, S, S), normalised, or for a file that normalises
-        itself uint8 (S, S, 3)."""
-        if self._classifier.pixels:
-            return torch.from_numpy(self.preprocess.pixels(picture).copy())
-        return self.preprocess(picture)
-
-    def __call__(self, images: Pictures, *, top_k: int = 5) -> list[Prediction]:
-        """Predictions in order, of one image too: paths, encoded bytes, pictures of Pillow, uint8 arrays (H, W, 3) or
-        (B, H, W, 3) and uint8 tensors (3, H, W) or (B, 3, H, W), red, green, blue; `probabilities` takes preprocessed
-        ones.
-
-        BadImageError for a file that cannot be read, ValueError for anything else.
-        """
-        return list(self.stream(images, top_k=top_k))
-
-    def stream(self, images: Pictures, *, top_k: int = 5, bad_image: BadImagePolicy = "error") -> Iterator[Prediction]:
-        """Like calling, over any number of images in constant memory: reading runs ahead by a few dozen images. With
-        bad_image "skip" an unreadable image yields its error."""
-        if top_k < 1:
-            raise ValueError(f"top_k is {top_k}; allowed: 1 or more")
-        sources = each_picture(images)
-        read = picture_reader(self.prepare, bad_image)
-        named = partial(self._named, top_k=top_k)
-        first = list(islice(sources, 2))
-        sources = chain(first, sources)
-        if len(first) < 2:
-            yield from named([read(source) for source in sources], self._one, size=1)
-        elif self._one_call_at_a_time:
-            size = self._chunk or CHUNKS[-1]
-            ahead = in_order(read, sources, threads=self._workers, ahead=2 * size)
-            for part in in_chunks(ahead, size):
-                yield from named(part, self._one, size=size)
+        require(threads is None or threads >= 1, "threads", threads, "1 or more, or None")
+        if isinstance(model, str | PathLike):
+            model = resolve(model, allowed=PREDICTABLE)
+        opened = open_model(model, network=network, classes=classes, preprocess=preprocess, threads=threads)
+        self._model = model
+        self._options: dict[str, Any] = {"threads": threads, "device": device, "network": network}
+        self._runtime: ClassPredictor | ObjectPredictor
+        if isinstance(opened, TrainedDetector):
+            require(backend == "auto", "backend", backend, "auto for a detector")
+            require(precision == "auto", "precision", precision, "auto for a detector")
+            self._runtime = ObjectPredictor(opened, threads=threads, device=device)
         else:
-            network = self._for_many()
-            size, sources = self._fitting(sources)
-
-            def work(part: list[PictureSource]) -> list[Prediction]:
-                return named([read(source) for source in part], network, size=size)
-
-            # Every thread reads a part and runs it by itself, so that none waits for another.
-            for found in in_order(work, in_chunks(sources, size), threads=self._workers, ahead=self._workers + 1):
-                yield from found
+            self._runtime = ClassPredictor(opened, backend=backend, precision=precision, threads=threads, device=device)
+            engine = self._runtime.engine
+            self._options |= {"backend": engine.backend, "precision": engine.precision}
+            self._options |= {"classes": classes, "preprocess": preprocess}
 
     @property
-    def _one_call_at_a_time(self) -> bool:
-        """Takes all of the device, as compiled code does of the CPU, while threads read ahead."""
-        return self.device.type != "cpu" or self.engine.backend == "compile"
+    def task(self) -> Literal["classification", "detection"]:
+        return "detection" if isinstance(self._runtime, ObjectPredictor) else "classification"
 
-    def _for_many(self) -> Network:
-        """A call on each thread."""
-        with self._opening:
-            if self._many is None:
-                engine = stream_engine(self.engine, self._workers)
-                self._many = self._one if self._workers == 1 else self._classifier.open(engine, self.device)
-            return self._many
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self._runtime.classes
 
-    def _fitting(self, sources: Iterable[PictureSource]) -> tuple[int, Iterable[PictureSource]]:
-        """Images a call, fewer where few images would leave threads without any; and the sources again."""
-        remaining = iter(sources)
-        enough = self._workers * CHUNKS[-1]
-        first = list(islice(remaining, enough))
-        if self._chunk is None and len(first) == enough:
-            engine = self.engine
-            choice = choose(
-                self._classifier, backend=engine.backend, precision=engine.precision, threads=engine.threads
-            )
-            self._chunk = choice.chunk
-        most = min(len(first) // self._workers, self._chunk or CHUNKS[-1])
-        return max(chunk for chunk in CHUNKS if chunk <= max(1, most)), chain(first, remaining)
+    def __call__(self, images: Pictures, **options: Any) -> list[Any]:
+        """Return a Prediction or Detections for each image, in order, of one image too.
 
-    def _named(self, part: Sequence[Read], network: Network, *, size: int, top_k: int) -> list[Prediction]:
-        tensors = [item for _, item in part if isinstance(item, Tensor)]
-        if tensors and self.engine.backend == "openvino":
-            # It compiles for each new number of images.
-            tensors += [torch.zeros_like(tensors[0])] * (size - len(tensors))
-        scores = iter(_probabilities(network, torch.stack(tensors)) if tensors else ())
-        return [self._prediction(name, item, scores, top_k) for name, item in part]
+        `images`: paths, encoded bytes, images of Pillow, uint8 arrays (H, W, 3) or (B, H, W, 3) and uint8 tensors
+        (3, H, W) or (B, 3, H, W), red, green, blue.
 
-    def _prediction(self, name: str, item: Tensor | BadImageError, scores: Iterator[Tensor], top_k: int) -> Prediction:
-        if isinstance(item, BadImageError):
-            return Prediction(image=name, error=str(item))
-        best = next(scores).topk(min(top_k, len(self.classes)))
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return Prediction(
-            image=name, classes=tuple(ScoredClass(name=self.classes[index], probability=p) for index, p in pairs)
-        )
+        `options`: top_k (5) of a classifier, min_score (0.0) of a detector. BadImageError for a file that cannot be
+        read, ValueError for anything else.
+        """
+        return list(self.stream(images, **options))
 
-    def _check_compiler(self) -> None:
-        try:
-            self._one(self._classifier.sample(1))
-        except Exception as error:  # PyTorch wraps what its back ends raise into kinds of its own
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(
-                f"torch.compile does not work here, it needs a C++ compiler ({reason}); allowed: torch"
-            ) from error
+    def stream(self, images: Pictures, *, bad_image: BadImagePolicy = "error", **options: Any) -> Iterator[Any]:
+        """Yield what calling returns, over any number of images in constant memory: reading runs ahead by a few dozen
+        images. With bad_image "skip" an unreadable image yields its error. `options` as for calling, and batch_size of
+        a detector."""
+        return self._runtime.stream(images, bad_image=bad_image, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_runtime":  # before __init__, as in copies
+            raise AttributeError(name)
+        return getattr(self._runtime, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        model = self._model
+        if isinstance(model, Reference) and Path(model.text).exists() and model.kind not in ("network", "published"):
+            model = model.path.absolute()
+        return {"model": model, **self._options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
 
 
-def _classifier(
-    source: str | PathLike[str] | RexNet, classes: Sequence[str] | None, preprocess: Preprocess | None
-) -> Classifier:
-    if not isinstance(source, RexNet):
-        if classes is not None or preprocess is not None:
-            raise ValueError("classes and preprocess were given beside a file, which holds its own; leave them out")
-        return of_file(source)
-    classes = getattr(source, "classes", None) if classes is None else classes
-    preprocess = getattr(source, "preprocess", None) if preprocess is None else preprocess
-    if classes is None or preprocess is None:
-        raise ValueError("the network does not hold its classes and preprocess, as one of rexnet.load does; give both")
-    return of_model(source, classes=classes, preprocess=preprocess)
+def open_model(
+    model: Source,
+    *,
+    network: str | None = None,
+    classes: Sequence[str] | None = None,
+    preprocess: Preprocess | None = None,
+    threads: int | None = None,
+) -> Classifier | TrainedDetector:
+    """Return the classifier or detector that `model` is or names: the one place that asks for the task of a model.
 
-
-def _probabilities(network: Network, images: Tensor) -> Tensor:
-    found = network(images).softmax(dim=1)
-    if not found.isfinite().all():
-        raise ValueError("what the network puts out is not finite (nan or inf): its training has failed")
-    return found
+    `threads` are those of a detector's graph. Arguments and errors otherwise as of `Predictor`.
+    """
+    named = classes is not None or preprocess is not None
+    if isinstance(model, nn.Module):
+        return of_model(model, classes=classes, preprocess=preprocess)
+    if named:
+        raise ValueError("classes and preprocess were given beside a model that holds its own; leave them out")
+    if isinstance(model, TrainedDetector):
+        return model
+    reference = model if isinstance(model, Reference) else resolve(model, allowed=PREDICTABLE)
+    if reference.kind == "exported":
+        require(network is None, "model", network, "None beside an exported file")
+        detects = read_facts(reference.path).get("task") == DETECTION
+        return load_exported(reference.path, threads=threads) if detects else of_exported(reference.path)
+    trained = open_trained(reference, network=network)
+    return trained if isinstance(trained, TrainedDetector) else of_model(trained)

@@ -12,6 +12,7 @@ from rexnet._version import __version__
 from rexnet.detection.detectors import DetectorConfig, build_detector
 from rexnet.errors import WeightsError
 from rexnet.models.weights import CHECKPOINT_FORMAT
+from rexnet.references import OWN_WEIGHTS, resolve
 from rexnet.training import checkpoint
 
 TASK = checkpoint.DETECTION
@@ -50,18 +51,22 @@ def detector_config(model: nn.Module) -> DetectorConfig:
 
 
 def load_detector(path: str | PathLike[str], device: str | torch.device = "cpu") -> TrainedDetector:
-    """The detector in a checkpoint of `rexnet detect train`, rebuilt from the file alone, in evaluation mode.
+    """Return the detector in a run folder or checkpoint of `rexnet detect train`, rebuilt from the file alone, in
+    evaluation mode.
 
-    Raises WeightsError, one sentence, for a file that cannot be used.
+    WeightsError, one sentence, for a file that cannot be used.
     """
-    trained = unpack(checkpoint.read(path), source=os.fspath(path))
+    file = resolve(path, allowed=OWN_WEIGHTS).file
+    trained = unpack(checkpoint.read(file), source=os.fspath(path))
     return trained._replace(model=trained.model.to(device))
 
 
 def unpack(content: dict[str, Any], *, source: str) -> TrainedDetector:
     """What `pack` was given, from what it returned; see `load_detector`."""
     if content.get("task") != TASK:
-        raise WeightsError(f"checkpoint {source!r} holds a classifier, no detector; `rexnet predict` takes it")
+        raise WeightsError(
+            f"checkpoint {source!r} holds a classifier, and a detector is needed here; `rexnet predict` takes it"
+        )
     try:
         model = build_detector(DetectorConfig.from_dict(content["detector"]))
         model.load_state_dict(content["state_dict"])

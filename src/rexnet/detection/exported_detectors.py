@@ -15,7 +15,6 @@ from rexnet.engines.graph_files import read_facts, run_graph
 from rexnet.errors import WeightsError
 
 FORMAT = 1
-ENDINGS = (".onnx", ".xml")
 
 
 def output_names(config: DetectorConfig) -> tuple[str, ...]:
@@ -64,7 +63,9 @@ def load_exported(path: str | PathLike[str], *, threads: int | None = None) -> T
     """
     facts = read_facts(path)
     if facts.get("task") == "classification":
-        raise WeightsError(f"{fspath(path)!r} holds a classifier, no detector; `rexnet predict` takes it")
+        raise WeightsError(
+            f"{fspath(path)!r} holds a classifier, and a detector is needed here; `rexnet predict` takes it"
+        )
     try:
         if facts["format"] != FORMAT or facts["task"] != TASK:
             raise ValueError(f"it holds format {facts['format']} of {facts['task']}")

@@ -10,7 +10,6 @@ import tyro
 
 from rexnet.data.decode import BadImagePolicy, find_images
 from rexnet.detection.evaluation import to_coco_rows
-from rexnet.detection.plot import draw_detections
 from rexnet.detection.runtime import Detections, ObjectPredictor
 from rexnet.errors import require
 from rexnet.files import write_whole
@@ -24,9 +23,9 @@ RESULTS = "detections.json"
 class DetectPredictConfig:
     """Finds objects in images, draws them and writes them down."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """best.pt of a run folder of `rexnet detect train`, a folder of `rexnet card` or hf://OWNER/NAME, or a .onnx or
-    .xml file of `rexnet export`."""
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A run folder or a checkpoint of `rexnet detect train`, a folder of `rexnet card` or hf://OWNER/NAME, or a .onnx
+    or .xml file of `rexnet export`."""
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|FOLDER|PATTERN ...")]
     """Image files, folders (read with all sub-folders) or patterns such as 'photos/*.jpg'."""
     out: str
@@ -84,10 +83,7 @@ def predict_files(config: DetectPredictConfig) -> list[Found]:
         if detections.picture is None:
             found.append(Found(image=detections.image, counts={}, error=detections.error))
             continue
-        picture = draw_detections(
-            detections.picture, detections.output, classes=predictor.classes, min_score=config.min_score
-        )
-        picture.save(folder / drawn[place], quality=92)
+        detections.plot(min_score=config.min_score).save(folder / drawn[place], quality=92)
         found.append(Found(image=detections.image, counts=_counts(detections, config.min_score)))
         new = to_coco_rows([detections.output], image_ids=[image_ids[place]], category_ids=predictor.category_ids)
         rows += [{**row, "file_name": detections.image} for row in new]

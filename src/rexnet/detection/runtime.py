@@ -1,9 +1,9 @@
-"""ObjectPredictor: pictures in, named boxes and masks out."""
+"""Images in, named boxes and masks out."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,28 +14,66 @@ from torch import Tensor
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_stream import Pictures, each_picture, in_chunks, in_order, picture_reader
 from rexnet.detection.checkpoints import TrainedDetector, detector_config, load_detector
-from rexnet.detection.exported_detectors import ENDINGS, DetectorGraph, load_exported
-from rexnet.errors import BadImageError
+from rexnet.detection.exported_detectors import DetectorGraph, load_exported
+from rexnet.detection.plot import draw_detections
+from rexnet.errors import BadImageError, require
 from rexnet.processes import usable_cpus
+from rexnet.references import OWN_WEIGHTS, resolve
 from rexnet.training.distributed import choose_device
 
 _MOST_OBLONG = 30
 """Longer side by shorter one: two-stage detectors resize the longer one to a limit, and of the other one is left."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Detections:
-    """What was found in one picture, the surest first, or why it could not be read."""
+    """Objects in one image, the surest first, or the reason why it could not be read."""
 
     image: str
-    """Path as given; "" for pictures that have none."""
+    """Path as given; "" for images that have none."""
     picture: Image.Image | None = None
     """RGB, upright; boxes and masks are in its pixels."""
-    names: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    """Label i + 1 is classes[i]."""
     output: dict[str, Tensor] = field(default_factory=dict)
     """Of torchvision's detectors, on the CPU: boxes float32 (N, 4) as x0 y0 x1 y1, labels int64 (N,) from 1, scores
     float32 (N,), and of Mask R-CNN masks float32 (N, 1, H, W), 0 to 1."""
     error: str | None = None
+
+    @property
+    def boxes(self) -> Tensor:
+        """float32 (N, 4): left, top, right, bottom in pixels of the image."""
+        return self.output.get("boxes", torch.empty(0, 4))
+
+    @property
+    def scores(self) -> Tensor:
+        """float32 (N,), 0 to 1."""
+        return self.output.get("scores", torch.empty(0))
+
+    @property
+    def masks(self) -> Tensor | None:
+        """bool (N, H, W); None of a detector without masks."""
+        return self.output["masks"][:, 0] > 0.5 if "masks" in self.output else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class name of each object."""
+        return tuple(self.classes[label - 1] for label in self.output.get("labels", torch.empty(0)).tolist())
+
+    def plot(self, *, min_score: float = 0.5) -> Image.Image:
+        """Return a copy of the image with the objects drawn that are at least this sure. ValueError for an image that
+        could not be read."""
+        if self.picture is None:
+            raise ValueError(f"there is nothing to plot of {self.image}: {self.error}")
+        return draw_detections(self.picture, self.output, classes=self.classes, min_score=min_score)
+
+    def save(self, path: str | PathLike[str], *, min_score: float = 0.5) -> None:
+        """Write `plot` to an image file, of the format that the ending of `path` says."""
+        self.plot(min_score=min_score).save(path)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {name}" for name, count in Counter(self.names).items()) or "nothing"
+        return f"Detections({self.image!r}: {self.error or counts})"
 
 
 class ObjectPredictor:
@@ -45,11 +83,11 @@ class ObjectPredictor:
     def __init__(
         self, source: str | PathLike[str] | TrainedDetector, *, threads: int | None = None, device: str = "auto"
     ):
-        """`source`: best.pt of `rexnet detect train`, what `load_detector` gives, or a .onnx or .xml file of
-        `rexnet export`, which runs on the CPU. `threads` read images and, on a CPU, compute; None: one for each CPU.
+        """`source`: a run folder or checkpoint of `rexnet detect train`, what `load_detector` gives, or a .onnx or .xml
+        file of `rexnet export`, which runs on the CPU. `threads` read images and, on a CPU, compute; None: one for each
+        CPU.
         ValueError as of `load_detector` and `load_exported`."""
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads is {threads}; allowed: 1 or more, or None")
+        require(threads is None or threads >= 1, "threads", threads, "1 or more, or None")
         trained = source if isinstance(source, TrainedDetector) else _opened(source, threads)
         self.classes, self.category_ids = trained.classes, trained.category_ids
         exported = isinstance(trained.model, DetectorGraph)
@@ -103,12 +141,12 @@ class ObjectPredictor:
             output = next(outputs)
             kept = output["scores"] >= min_score
             output = {key: values[kept].cpu() for key, values in output.items()}
-            names = tuple(self.classes[label - 1] for label in output["labels"].tolist())
-            yield Detections(image=name, picture=picture, names=names, output=output)
+            yield Detections(image=name, picture=picture, classes=self.classes, output=output)
 
 
-def _opened(path: str | PathLike[str], threads: int | None) -> TrainedDetector:
-    return load_exported(path, threads=threads) if Path(path).suffix in ENDINGS else load_detector(path)
+def _opened(model: str | PathLike[str], threads: int | None) -> TrainedDetector:
+    reference = resolve(model, allowed=(*OWN_WEIGHTS, "exported"))
+    return load_exported(reference.path, threads=threads) if reference.kind == "exported" else load_detector(model)
 
 
 def as_tensor(picture: Image.Image) -> Tensor:

@@ -27,8 +27,8 @@ from rexnet.training.loop import choose_autocast
 class DetectValidateConfig:
     """Measures a trained detector on images with boxes, by COCO's rules."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """best.pt of a run folder of `rexnet detect train`, or a folder of `rexnet card`."""
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A run folder or a checkpoint of `rexnet detect train`, or a folder of `rexnet card` or hf://OWNER/NAME."""
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="COCO_DIR")]
     """A folder in COCO's layout, as for `rexnet detect train`."""
     split: Literal["val", "train"] = "val"

@@ -6,13 +6,14 @@ Every engine is called like a function of one tensor and may be called from seve
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from rexnet.engines.graph_files import import_engine
+from rexnet.engines.graph_files import import_engine, traced
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.inference_form import folded, padded
 from rexnet.models.rexnet import RexNet
@@ -63,19 +64,29 @@ class Engine:
         return self.threads and self.threads // self.calls
 
 
-def open_network(model: RexNet, engine: Engine, *, device: torch.device | str = "cpu") -> Network:
-    """What computes the logits of `model` fastest in that engine; `model` is left alone.
+def open_network(
+    model: nn.Module, engine: Engine, *, device: torch.device | str = "cpu", size_px: int = 224
+) -> Network:
+    """Return what computes the logits of `model` fastest in that engine; `model` is left alone.
 
-    ValueError with the pip line for an engine that is not installed, and for a device other than the CPU with ONNX
-    Runtime and OpenVINO.
+    Networks that are not ours run as they are, or in a graph traced at `size_px`. ValueError with the pip line for an
+    engine that is not installed, and for a device other than the CPU with ONNX Runtime and OpenVINO.
     """
     device = torch.device(device)
     if engine.backend in ("torch", "compile"):
-        return _torch_network(folded(model), engine, device)
+        ours = isinstance(model, RexNet)
+        return _torch_network(folded(model) if ours else deepcopy(model).eval(), engine, device)
     if device.type != "cpu":
         raise ValueError(f"{engine.backend} runs on the CPU here, and the device is {device}; allowed: torch, compile")
-    graph = onnx_graph(folded(padded(model, CHANNEL_MULTIPLE))).SerializeToString()
-    return open_graph(graph, engine)
+    if isinstance(model, RexNet):
+        return open_graph(onnx_graph(folded(padded(model, CHANNEL_MULTIPLE))).SerializeToString(), engine)
+    return open_graph(trace_network(model, size_px=size_px), engine)
+
+
+def trace_network(model: nn.Module, *, size_px: int = 224) -> bytes:
+    """Return an ONNX file of any network: images (batch, 3, height, width), as far as its layers do not fix them."""
+    axes = {"images": {0: "batch", 2: "height", 3: "width"}}
+    return traced(model, torch.randn(2, 3, size_px, size_px), opset=17, axes=axes, inputs=["images"])
 
 
 def open_graph(graph: bytes | str, engine: Engine) -> Network:

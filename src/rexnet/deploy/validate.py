@@ -1,6 +1,7 @@
 """Measuring a trained classifier on labelled images."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -11,10 +12,11 @@ import tyro
 from rexnet.data.datasets.folder import load_labelled_images
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.loaders import EvalBatches
-from rexnet.errors import require
+from rexnet.detection.checkpoints import TrainedDetector
+from rexnet.errors import WeightsError, require
 from rexnet.files import check_output_file, write_whole
+from rexnet.loading import load
 from rexnet.text import printable
-from rexnet.training import checkpoint
 from rexnet.training.classify import choose_workers
 from rexnet.training.config import Amp
 from rexnet.training.distributed import joined
@@ -26,11 +28,14 @@ from rexnet.training.loop import choose_autocast
 class ValidateConfig:
     """Measures a trained classifier on labelled images."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """best.pt of a run folder, a .safetensors file made from it, or a folder of `rexnet card`."""
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A run folder or a checkpoint of `rexnet train`, published weights such as rexnet_100.nav_in1k, a folder of
+    `rexnet card` or hf://OWNER/NAME, timm/NAME, or a weights file."""
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """A folder of class folders, a folder with val|valid|validation|test/, digits, torchvision/NAME, a folder of tars
     or its URL, or hfds/NAME."""
+    model: str | None = None
+    """The network of a weights file that does not say it: a name, a JSON file or timm/NAME."""
     split: Literal["val", "train"] = "val"
     """The side to measure on, where the data has two or was split for the training of CHECKPOINT."""
     batch_size: int = 64
@@ -65,10 +70,19 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
         check_output_file(config.output)
     if config.threads:
         torch.set_num_threads(config.threads)
-    model = checkpoint.load(config.checkpoint)
+    model = load(config.checkpoint, network=config.model)
+    if isinstance(model, TrainedDetector):
+        command = f"rexnet detect validate {shlex.quote(config.checkpoint)} {shlex.quote(config.data)}"
+        raise WeightsError(f"{config.checkpoint!r} holds a detector; `{command}` measures it")
     with joined(config.device) as world:
         images = world.in_turns(
-            partial(load_labelled_images, config.data, model.classes, split=config.split, drawn=model.split)
+            partial(
+                load_labelled_images,
+                config.data,
+                model.classes,
+                split=config.split,
+                drawn=getattr(model, "split", None),
+            )
         )
         batches = EvalBatches(
             images,
@@ -83,7 +97,7 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
         dtype = choose_autocast(config.amp, world.device)
         counted = evaluate(network, batches, classes=model.classes, world=world, autocast_dtype=dtype)
         result = {
-            "model": model.name,
+            "model": getattr(model, "name", config.checkpoint),
             "checkpoint": config.checkpoint,
             "data": config.data,
             **counted.figures(),

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from rexnet.deploy.validate import ValidateConfig, validate
 from rexnet.training import checkpoint
 from rexnet.training.classify import train
 from rexnet.training.run_folder import RunFolder
-from rexnet.training.validate import ValidateConfig, validate
 
 
 @pytest.mark.seconds

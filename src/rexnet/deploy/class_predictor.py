@@ -1,0 +1,216 @@
+"""Images in, class names with probabilities out."""
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rexnet.data.decode import BadImagePolicy
+from rexnet.data.image_stream import Pictures, PictureSource, each_picture, in_chunks, in_order, picture_reader
+from rexnet.deploy.classifier_files import Classifier
+from rexnet.deploy.engine_choice import CHUNKS, choose, stream_engine
+from rexnet.engines.backends import Backend, Engine, Network, Precision
+from rexnet.errors import BadImageError
+from rexnet.processes import usable_cpus
+from rexnet.training.distributed import choose_device
+
+_ACCELERATOR_CHUNK = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredClass:
+    """One class name and its probability, 0 to 1."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What the network says about one image: its most probable classes, best first, or why it could not be read."""
+
+    image: str
+    """Path as given; "" for images that have none."""
+    classes: tuple[ScoredClass, ...] = ()
+    error: str | None = None
+
+    @property
+    def best(self) -> ScoredClass:
+        """Raises ValueError for an image that could not be read."""
+        if not self.classes:
+            raise ValueError(f"there is no prediction for {self.image}: {self.error}")
+        return self.classes[0]
+
+
+Read = tuple[str, Tensor | BadImageError]
+"""A picture's path, and what the network takes of it."""
+
+
+class ClassPredictor:
+    """A trained classifier in an engine, with its class names and its preprocessing.
+
+    May be used from several threads at once. An image's prediction does not depend on the images beside it, but for
+    rounding.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        backend: Backend | Literal["auto"] = "auto",
+        precision: Precision | Literal["auto"] = "auto",
+        threads: int | None = None,
+        device: str = "auto",
+    ):
+        """Arguments and errors as of `rexnet.Predictor`."""
+        self._classifier = classifier
+        self.classes, self.preprocess = self._classifier.classes, self._classifier.preprocess
+        on_cpu = "torch" not in self._classifier.backends or backend in ("onnxruntime", "openvino")
+        self.device = choose_device("cpu" if device == "auto" and on_cpu else device)
+        self._workers = threads or usable_cpus()
+        self._chunk: int | None = _ACCELERATOR_CHUNK if self.device.type != "cpu" else None
+        if backend == "auto" and self.device.type == "cpu":
+            choice = choose(self._classifier, backend=backend, precision=precision, threads=threads)
+            backend, precision, self._chunk = choice.backend, choice.precision, choice.chunk
+        self.engine = Engine(
+            backend="torch" if backend == "auto" else backend,
+            precision=self._classifier.precision if precision == "auto" else precision,
+            threads=threads,
+        )
+        self._one = self._classifier.open(self.engine, self.device)
+        self._many: Network | None = None
+        self._opening = threading.Lock()
+        if backend == "compile":
+            self._check_compiler()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Of an image as `prepare` makes it."""
+        return self._classifier.image_shape
+
+    @property
+    def calls_at_once(self) -> int:
+        """Calls of `probabilities` that are worth making at the same time."""
+        return 1 if self._one_call_at_a_time else self._workers
+
+    def sample(self, count: int) -> Tensor:
+        """So many images of noise, as `prepare` makes them, stacked; always the same."""
+        return self._classifier.sample(count)
+
+    def probabilities(self, images: Tensor, *, alone: bool = True) -> Tensor:
+        """Images as `prepare` makes them, stacked (B, ...) -> softmax over the classes, float32 (B, K), on the CPU.
+
+        Not `alone`: other calls are made at the same time, and this one keeps to its share of the threads. ValueError
+        for a network whose output is not finite.
+        """
+        return _probabilities(self._one if alone or self._one_call_at_a_time else self._for_many(), images)
+
+    def prepare(self, picture: Image.Image) -> Tensor:
+        """An upright RGB picture as the network takes it: float32 (3, S, S), normalised, or for a file that normalises
+        itself uint8 (S, S, 3)."""
+        if self._classifier.pixels:
+            return torch.from_numpy(self.preprocess.pixels(picture).copy())
+        return self.preprocess(picture)
+
+    def __call__(self, images: Pictures, *, top_k: int = 5) -> list[Prediction]:
+        """Predictions in order, of one image too: paths, encoded bytes, pictures of Pillow, uint8 arrays (H, W, 3) or
+        (B, H, W, 3) and uint8 tensors (3, H, W) or (B, 3, H, W), red, green, blue; `probabilities` takes preprocessed
+        ones.
+
+        BadImageError for a file that cannot be read, ValueError for anything else.
+        """
+        return list(self.stream(images, top_k=top_k))
+
+    def stream(self, images: Pictures, *, top_k: int = 5, bad_image: BadImagePolicy = "error") -> Iterator[Prediction]:
+        """Like calling, over any number of images in constant memory: reading runs ahead by a few dozen images. With
+        bad_image "skip" an unreadable image yields its error."""
+        if top_k < 1:
+            raise ValueError(f"top_k is {top_k}; allowed: 1 or more")
+        sources = each_picture(images)
+        read = picture_reader(self.prepare, bad_image)
+        named = partial(self._named, top_k=top_k)
+        first = list(islice(sources, 2))
+        sources = chain(first, sources)
+        if len(first) < 2:
+            yield from named([read(source) for source in sources], self._one, size=1)
+        elif self._one_call_at_a_time:
+            size = self._chunk or CHUNKS[-1]
+            ahead = in_order(read, sources, threads=self._workers, ahead=2 * size)
+            for part in in_chunks(ahead, size):
+                yield from named(part, self._one, size=size)
+        else:
+            network = self._for_many()
+            size, sources = self._fitting(sources)
+
+            def work(part: list[PictureSource]) -> list[Prediction]:
+                return named([read(source) for source in part], network, size=size)
+
+            # Every thread reads a part and runs it by itself, so that none waits for another.
+            for found in in_order(work, in_chunks(sources, size), threads=self._workers, ahead=self._workers + 1):
+                yield from found
+
+    @property
+    def _one_call_at_a_time(self) -> bool:
+        """Takes all of the device, as compiled code does of the CPU, while threads read ahead."""
+        return self.device.type != "cpu" or self.engine.backend == "compile"
+
+    def _for_many(self) -> Network:
+        """A call on each thread."""
+        with self._opening:
+            if self._many is None:
+                engine = stream_engine(self.engine, self._workers)
+                self._many = self._one if self._workers == 1 else self._classifier.open(engine, self.device)
+            return self._many
+
+    def _fitting(self, sources: Iterable[PictureSource]) -> tuple[int, Iterable[PictureSource]]:
+        """Images a call, fewer where few images would leave threads without any; and the sources again."""
+        remaining = iter(sources)
+        enough = self._workers * CHUNKS[-1]
+        first = list(islice(remaining, enough))
+        if self._chunk is None and len(first) == enough:
+            engine = self.engine
+            choice = choose(
+                self._classifier, backend=engine.backend, precision=engine.precision, threads=engine.threads
+            )
+            self._chunk = choice.chunk
+        most = min(len(first) // self._workers, self._chunk or CHUNKS[-1])
+        return max(chunk for chunk in CHUNKS if chunk <= max(1, most)), chain(first, remaining)
+
+    def _named(self, part: Sequence[Read], network: Network, *, size: int, top_k: int) -> list[Prediction]:
+        tensors = [item for _, item in part if isinstance(item, Tensor)]
+        if tensors and self.engine.backend == "openvino":
+            # It compiles for each new number of images.
+            tensors += [torch.zeros_like(tensors[0])] * (size - len(tensors))
+        scores = iter(_probabilities(network, torch.stack(tensors)) if tensors else ())
+        return [self._prediction(name, item, scores, top_k) for name, item in part]
+
+    def _prediction(self, name: str, item: Tensor | BadImageError, scores: Iterator[Tensor], top_k: int) -> Prediction:
+        if isinstance(item, BadImageError):
+            return Prediction(image=name, error=str(item))
+        best = next(scores).topk(min(top_k, len(self.classes)))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return Prediction(
+            image=name, classes=tuple(ScoredClass(name=self.classes[index], probability=p) for index, p in pairs)
+        )
+
+    def _check_compiler(self) -> None:
+        try:
+            self._one(self._classifier.sample(1))
+        except Exception as error:  # PyTorch wraps what its back ends raise into kinds of its own
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"torch.compile does not work here, it needs a C++ compiler ({reason}); allowed: torch"
+            ) from error
+
+
+def _probabilities(network: Network, images: Tensor) -> Tensor:
+    found = network(images).softmax(dim=1)
+    if not found.isfinite().all():
+        raise ValueError("what the network puts out is not finite (nan or inf): its training has failed")
+    return found
