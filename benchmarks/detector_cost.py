@@ -18,7 +18,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 import records
-from rexnet.detection.backbones import PYRAMID_CHANNELS, TIMM, TimmBody
+from rexnet.detection.backbones import PYRAMID_CHANNELS, TimmBody
 from rexnet.detection.detectors import Kind, create_detector
 
 CLASSES = 80
@@ -66,7 +66,7 @@ def stride_in_first_convolution(model: Any, backbone: str) -> None:
 
 def with_last_convolution(model: Any, backbone: str) -> None:
     """The coarsest map of an EfficientNet-like network of timm's after its last convolution, before pooling."""
-    network: Any = timm.create_model(backbone.removeprefix(TIMM))
+    network: Any = timm.create_model(backbone.removeprefix("timm/"))
     modules = [str(info["module"]) for info in network.feature_info[1:-1]]
     channels = [*(info["num_chs"] for info in network.feature_info[1:-1]), network.num_features]
     extractor = create_feature_extractor(network, {**{name: name for name in modules}, "bn2": "32"})

@@ -17,9 +17,8 @@ import records
 import rexnet
 from rexnet.data.decode import find_images
 from rexnet.data.transforms import Preprocess
-from rexnet.deploy.bench_subjects import exported_by_tracing
 from rexnet.deploy.predictor import Predictor
-from rexnet.engines.backends import Engine, Precision, open_graph
+from rexnet.engines.backends import Engine, Precision, open_graph, trace_network
 from rexnet.engines.machine import engine_versions
 from rexnet.engines.timing import interleaved_ms
 
@@ -70,7 +69,7 @@ def timms(files: list[str], options: Options, *, workers: int) -> Callable[[], i
     import timm
 
     model = timm.create_model(options.model).eval()
-    network = open_graph(exported_by_tracing(model), Engine(backend="onnxruntime", threads=options.threads))
+    network = open_graph(trace_network(model), Engine(backend="onnxruntime", threads=options.threads))
     images = TimmImages(files, model)
 
     def run() -> int:

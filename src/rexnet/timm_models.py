@@ -127,10 +127,7 @@ def create_timm(name: str, *, pretrained: bool = False, **options: Any) -> nn.Mo
     """
     import timm
 
-    if not timm.is_model(name):
-        close = get_close_matches(name, timm.list_models(), n=1)
-        hint = f"did you mean {close[0]}?" if close else "timm.list_models() names those it has"
-        raise ValueError(f"timm has no network {name!r}; {hint}")
+    check_timm_name(name)
     if not pretrained:
         return timm.create_model(name, **options)
     by_hand = f"download it by hand, and name the file with --model timm/{name}"
@@ -140,6 +137,16 @@ def create_timm(name: str, *, pretrained: bool = False, **options: Any) -> nn.Mo
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     except (OSError, RuntimeError) as error:
         raise _unreadable(f"timm/{name}", error, by_hand) from error
+
+
+def check_timm_name(name: str) -> None:
+    """Raise ValueError unless timm has a network of this name."""
+    import timm
+
+    if not timm.is_model(name):
+        close = get_close_matches(name, timm.list_models(), n=1)
+        hint = f"did you mean {close[0]}?" if close else "timm.list_models() names those it has"
+        raise ValueError(f"timm has no network {name!r}; {hint}")
 
 
 def _unreadable(name: str, error: Exception, by_hand: str) -> WeightsError:

@@ -106,7 +106,7 @@ def test_what_training_started_from_is_named(run, output):
 def test_the_code_in_the_card_runs(run, output, monkeypatch, capsys):
     text = write(run, output)
     choice = SimpleNamespace(backend="torch", precision="fp32", chunk=1)
-    monkeypatch.setattr("rexnet.deploy.predictor.choose", lambda *_, **__: choice)
+    monkeypatch.setattr("rexnet.deploy.class_predictor.choose", lambda *_, **__: choice)
     monkeypatch.chdir(output)
     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save("picture.jpg")
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
@@ -204,8 +204,8 @@ def test_what_cannot_be_a_card_is_one_sentence(run, content, output, tmp_path):
     torch.save({**content, "classes": ["one"]}, tmp_path / "wrong.pt")
     torch.save({**content, "task": "poetry"}, tmp_path / "poetry.pt")
     refused = {
-        "nothing": "does not exist",
-        "empty": "is this the folder of a run",
+        "nothing": "there is no file",
+        "empty": "neither that of a run nor",
         "young": "has no checkpoint yet",
         "wrong.pt": "contradicts itself",
         "poetry.pt": "allowed: classifiers and detectors",
@@ -215,7 +215,7 @@ def test_what_cannot_be_a_card_is_one_sentence(run, content, output, tmp_path):
             write(tmp_path / name, output)
         assert "\n" not in str(error.value) and not output.exists()
     write(run, output)
-    with pytest.raises(ValueError, match="is a model folder already"):
+    with pytest.raises(ValueError, match="is a folder of `rexnet card`"):
         write(output, tmp_path / "again")
 
 

@@ -82,7 +82,9 @@ def test_options_that_do_not_go_together(fields, sentence):
         NetworkOptions(**fields)
 
 
-@pytest.mark.parametrize(("name", "sentence"), [("timm/nothing", "timm has no network"), ("lost.pt", "no such file")])
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("timm/nothing", "timm has no network"), ("lost.pt", "there is no file")]
+)
 def test_networks_that_are_not_there(image_folder, tmp_path, name, sentence):
     with pytest.raises(ValueError, match=sentence):
         measure_network(NetworkOptions(model=name, data=str(image_folder)), tolerance=1e-4, output=tmp_path)

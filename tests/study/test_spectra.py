@@ -118,7 +118,7 @@ def test_images_of_a_set_with_a_name(tmp_path, capsys):
         ),
         (["rexnet_100", "rexnet_100", "--data", "digits"], 2, "each once"),
         (["rexnet_100", "--data", "digits", "--images", "0"], 2, "--images is 0; allowed: 1 or more"),
-        (["lost.pt", "--data", "digits"], 1, "there is no such file"),
+        (["lost.pt", "--data", "digits"], 1, "there is no file"),
         (["rexnet_100", "--data", "no-such-folder"], 1, "no-such-folder does not exist"),
         (["rexnet_100"], 2, "--data"),
     ],

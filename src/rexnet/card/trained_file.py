@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rexnet.errors import WeightsError
-from rexnet.models.hub import is_model_folder
+from rexnet.references import resolve
 from rexnet.training import checkpoint
 from rexnet.training.run_folder import RunFolder
-from rexnet.training.run_record import RunRecord, read_record, record_of
+from rexnet.training.run_record import RunRecord, record_of
 
 logger = logging.getLogger(__name__)
 
@@ -69,23 +69,10 @@ def read_trained(run: str) -> TrainedFile:
 
     ValueError, one sentence, for what is neither, and for a file that cannot be used.
     """
-    path = Path(run)
-    if is_model_folder(run):
-        raise ValueError(f"{run!r} is a model folder already; name the run or the checkpoint that it was made from")
-    file = _checkpoint_of(RunFolder(path)) if path.is_dir() else path
+    file = resolve(run, allowed=("run", "weights")).file
     content = checkpoint.read(file)
     if content.get("task") is None:
         checkpoint.unpack(content, source=str(file))  # which refuses what contradicts itself
     elif content["task"] != checkpoint.DETECTION:
         raise WeightsError(f"{str(file)!r} is a checkpoint for {content['task']!r}; allowed: classifiers and detectors")
     return TrainedFile(path=file, content=content, training=record_of(file))
-
-
-def _checkpoint_of(run: RunFolder) -> Path:
-    read_record(run)  # which refuses what is not a run
-    if run.best.exists():
-        return run.best
-    if not run.last.exists():
-        raise ValueError(f"{str(run.path)!r} has no checkpoint yet; the first is there after an epoch")
-    logger.warning("%s has no best.pt: the card is that of last.pt", run.path)
-    return run.last

@@ -29,7 +29,8 @@ class BenchConfig:
     """Measures how fast networks run on this machine, in each engine."""
 
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[MODEL ...]")] = ("rexnet_100",)
-    """Names of `rexnet models`, checkpoints, exported .onnx and .xml files, or timm/NAME."""
+    """Names of `rexnet models` and timm/NAME (random weights), run folders, checkpoints, published weights, folders of
+    `rexnet card`, or exported .onnx and .xml files."""
     backends: tuple[Backend, ...] = ("torch", "onnxruntime", "openvino")
     """Engines; compile is torch.compile, which takes minutes to start."""
     precisions: tuple[Precision, ...] = ("fp32", "bf16")

@@ -14,11 +14,11 @@ from rexnet.errors import WeightsError
 from rexnet.models.rexnet import RexNet, RexNetConfig, feature_levels
 from rexnet.models.variants import model_config
 from rexnet.models.weights import Source, extract_state_dict, load_weights, read_checkpoint_file
+from rexnet.references import resolve
+from rexnet.timm_models import check_timm_name, create_timm
 
 logger = logging.getLogger(__name__)
 
-TIMM = "timm/"
-"""Before the name of a network of timm's, which stands beside ours in comparisons."""
 STRIDES = (4, 8, 16, 32)
 PYRAMID_CHANNELS = 256
 
@@ -68,14 +68,12 @@ Body = RexNetBody | TimmBody
 
 
 def backbone_config(name: str) -> RexNetConfig | str:
-    """The config of a network of ours by name; a name of timm's, "timm/efficientnet_b0", is its own config."""
-    if not name.startswith(TIMM):
-        return model_config(name)
-    from timm.models import is_model
-
-    if not is_model(name.removeprefix(TIMM)):
-        raise ValueError(f"backbone is {name!r}; timm has no network of that name")
-    return name
+    """Return the config of a network of ours by name or file; timm/NAME is its own config."""
+    reference = resolve(name, allowed=("network", "config", "run", "weights", "folder", "hub", "timm"))
+    if reference.kind == "timm":
+        check_timm_name(reference.name)
+        return name
+    return model_config(name if reference.kind == "network" else str(reference.file))
 
 
 def narrow_body(backbone: RexNetConfig | str, strides: Sequence[int]) -> Body:
@@ -108,10 +106,8 @@ def expanded_body(backbone: RexNetConfig | str) -> Body:
 
 
 def _make_timm(backbone: str, **options: Any) -> Any:
-    import timm
-
     try:
-        return timm.create_model(backbone.removeprefix(TIMM), **options)
+        return create_timm(resolve(backbone, allowed=("timm",)).name, **options)
     except (RuntimeError, AttributeError) as error:
         raise ValueError(f"backbone is {backbone!r}, which gives no feature maps ({error})") from error
 

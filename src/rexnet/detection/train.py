@@ -22,7 +22,7 @@ from rexnet.detection.detectors import create_detector
 from rexnet.detection.evaluation import check_ground_truth, evaluate_detector, require_evaluator
 from rexnet.detection.norms import prepare_norms
 from rexnet.detection.warm_start import is_detector_file, load_detector_weights
-from rexnet.models.hub import is_model_folder
+from rexnet.references import OWN_WEIGHTS, resolve
 from rexnet.text import printable
 from rexnet.training.classify import choose_workers
 from rexnet.training.distributed import World, joined
@@ -90,10 +90,14 @@ def build_model(options: DetectorOptions, classes: tuple[str, ...], *, load: boo
     weights = options.weights
     if weights is None or not load:
         return make()
-    if not ((os.path.isfile(weights) or is_model_folder(weights)) and is_detector_file(weights)):
+    reference = resolve(weights, allowed=("published", *OWN_WEIGHTS))
+    if reference.kind == "published":
         return make(weights=weights)
+    file = str(reference.file)
+    if not is_detector_file(file):
+        return make(weights=file)
     model = make()
-    load_detector_weights(model, weights, classes=classes)
+    load_detector_weights(model, file, classes=classes)
     return model
 
 

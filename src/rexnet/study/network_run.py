@@ -10,20 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rexnet import loading
 from rexnet.data.datasets.named import is_named_set, load_named_set
 from rexnet.data.decode import find_images
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.data.loaders import EvalBatches
 from rexnet.data.transforms import Preprocess
+from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.files import write_whole
-from rexnet.models.variants import create_model, means_model_folder
 from rexnet.ranks.layer_ranks import Layer, measure_layers
+from rexnet.references import KINDS, PRETRAINED, Kind, resolve
 from rexnet.study.figures import draw_layers
 from rexnet.study.networks import call_factory
 from rexnet.study.principles.rewriting import rewrite
 from rexnet.text import csv_text
-from rexnet.training import checkpoint
 from rexnet.training.distributed import choose_device
+
+MEASURABLE: tuple[Kind, ...] = (*PRETRAINED, "config", "rewritten", "factory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,59 +82,24 @@ def measure_network(options: NetworkOptions, *, tolerance: float, output: str | 
     return layers
 
 
-def holds_weights(name: str) -> bool:
-    """Whether `name` means a checkpoint, or a model folder that is not called as one of our networks."""
-    file = os.path.isfile(name) and not name.endswith(".json")  # which holds a network without weights
-    return file or means_model_folder(name)
-
-
 def load_network(name: str, *, pretrained: bool = False, image_size: int | None = None) -> tuple[nn.Module, Preprocess]:
-    """The network and how its images are prepared; ValueError, one sentence, where there is none.
+    """Return the network and how its images are prepared; ValueError, one sentence, where there is none.
 
     `name` as in NetworkOptions. Before any of these, rewritten/ makes it anew by the paper's design principles.
     """
-    if holds_weights(name):
-        trained = checkpoint.load(name)
-        return trained, replace(trained.preprocess, image_size_px=image_size or trained.preprocess.image_size_px)
+    reference = resolve(name, allowed=MEASURABLE)
     torch.manual_seed(0)
-    library, slash, rest = name.partition("/")
-    if slash and library in _LIBRARIES:
-        return _LIBRARIES[library](rest, pretrained, image_size)
-    preprocess = Preprocess(image_size_px=image_size or 224)
-    if ":" in name:
-        made = call_factory(
-            name, allowed="a checkpoint, a model folder, a network of rexnet models, timm/NAME, torchvision/NAME"
-        )
+    if reference.kind == "rewritten":
+        return _load_rewritten(reference.name, pretrained, image_size)
+    if reference.kind == "factory":
+        made = call_factory(name, allowed=", ".join(KINDS[kind] for kind in MEASURABLE))
         if not isinstance(made, nn.Module):
             raise ValueError(f"{name!r} returns {type(made).__name__}; allowed: a torch.nn.Module")
-        return made, preprocess
-    if name.endswith((".pt", ".pth", ".safetensors")):
-        raise ValueError(f"there is no such file as {name!r}")
-    if not pretrained:
-        return create_model(name), preprocess
-    from rexnet.models.published import published_for
-
-    tags = [row.name for row in published_for(name)]
-    if not tags:
-        raise ValueError(f"--pretrained is asked for, but there are no published weights of {name}")
-    return create_model(name, weights=tags[0]), preprocess
-
-
-def _load_timm(name: str, pretrained: bool, image_size: int | None) -> tuple[nn.Module, Preprocess]:
-    import timm
-    from timm.data.config import resolve_data_config
-    from timm.models import is_model
-
-    if not is_model(name):
-        raise ValueError(f"timm has no network {name!r}")
-    model = timm.create_model(name, pretrained=pretrained)
-    config = resolve_data_config({}, model=model)
-    return model, Preprocess(
-        image_size_px=image_size or config["input_size"][-1],
-        crop_ratio=config["crop_pct"],
-        mean=config["mean"],
-        std=config["std"],
-    )
+        return made, Preprocess(image_size_px=image_size or 224)
+    model = loading.load_network(reference, pretrained=pretrained)
+    if isinstance(model, TrainedDetector):
+        raise ValueError(f"{name!r} holds a detector; allowed: classifiers and networks")
+    return model, replace(model.preprocess, image_size_px=image_size or model.preprocess.image_size_px)
 
 
 def find_study_images(data: str, count: int) -> ImageSet:
@@ -159,24 +127,12 @@ def read_batches(
         yield batch.images.to(device)
 
 
-def _load_torchvision(name: str, pretrained: bool, image_size: int | None) -> tuple[nn.Module, Preprocess]:
-    from torchvision import models
-
-    if name not in models.list_models(module=models):
-        raise ValueError(f"torchvision has no classifier {name!r}")
-    model = models.get_model(name, weights="DEFAULT" if pretrained else None)
-    return model, Preprocess(image_size_px=image_size or 224)
-
-
 def _load_rewritten(name: str, pretrained: bool, image_size: int | None) -> tuple[nn.Module, Preprocess]:
     if pretrained:
         raise ValueError(f"--pretrained is asked for, but no weights fit a rewritten {name}; train it, or leave it out")
     model, preprocess = load_network(name, image_size=image_size)
     torch.manual_seed(0)
     return rewrite(model, image_size_px=preprocess.image_size_px)[0], preprocess
-
-
-_LIBRARIES = {"timm": _load_timm, "torchvision": _load_torchvision, "rewritten": _load_rewritten}
 
 
 def layers_csv(layers: Sequence[Layer]) -> str:

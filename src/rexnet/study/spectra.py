@@ -19,8 +19,9 @@ from rexnet.errors import require
 from rexnet.files import write_whole
 from rexnet.models.rexnet import RexNet
 from rexnet.ranks.matrix_rank import effective_rank, nuclear_norm, singular_values, stable_rank
+from rexnet.references import OWN_WEIGHTS, resolve
 from rexnet.study.figures import draw_spectra
-from rexnet.study.network_run import NetworkOptions, find_study_images, holds_weights, load_network, read_batches
+from rexnet.study.network_run import MEASURABLE, NetworkOptions, find_study_images, load_network, read_batches
 from rexnet.study.run import make_folder
 from rexnet.training.checkpoint import TrainedRexNet
 from rexnet.training.distributed import choose_device
@@ -91,8 +92,8 @@ class Spectrum:
 
 def is_trained(options: NetworkOptions) -> bool:
     """Whether the weights are anybody's work: those of a checkpoint, of a factory, or published ones."""
-    name = options.model or ""
-    return holds_weights(name) or ":" in name or options.pretrained
+    kind = resolve(options.model or "", allowed=MEASURABLE).kind
+    return kind in (*OWN_WEIGHTS, "published", "factory") or options.pretrained
 
 
 def measure_spectra(config: SpectraConfig) -> list[Spectrum]:

@@ -18,6 +18,7 @@ from rexnet._version import __version__
 from rexnet.data.facts import DataFacts
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.files import write_whole
+from rexnet.references import holds_settings
 from rexnet.text import plural, reason_of
 from rexnet.training.config import LoopConfig
 from rexnet.training.curves import draw_curves
@@ -232,7 +233,7 @@ def folder_to_resume(config: LoopConfig) -> Path:
     path = path.parent if path.is_file() else path
     if not RunFolder(path).holds("config.json"):
         raise ValueError(f"--resume {str(path)!r} is not the folder of a run: it holds no config.json")
-    if "network" not in RunFolder(path).read("config.json"):  # as that of a model folder
+    if not holds_settings(path):
         reason = "its config.json holds no settings of one"
         raise ValueError(f"--resume {str(path)!r} is not the folder of a run: {reason}; --weights starts from a model")
     return path

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rexnet.data.facts import DataFacts
+from rexnet.references import holds_settings
 from rexnet.training.metrics import METRICS, Metric, TaskName
 from rexnet.training.run_folder import RunFolder
 
@@ -164,7 +165,7 @@ def record_of(file: Path) -> RunRecord | None:
     being of that run, and for one in no run folder."""
     run = RunFolder(file.parent)
     ours = file.name in (run.best.name, run.last.name, run.previous.name)
-    if not ours or not run.holds("config.json") or "network" not in run.read("config.json"):
+    if not ours or not holds_settings(run.path):
         return None
     return read_record(run)
 
