@@ -35,6 +35,36 @@ def test_training_takes_one_image_and_images_without_objects(tiny_detector, dete
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("objects", [(0, 0), (0, 2), (2, 0)])
+def test_an_image_without_objects_teaches_in_any_batch(tiny_detector, detection_batch, kind, objects):
+    """Its pixels have a gradient; norms that stand still let no other image through."""
+    model = tiny_detector(kind)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    images, targets = zip(
+        *((batch[0][0], batch[1][0]) for batch in (detection_batch(1, boxes=n) for n in objects)), strict=True
+    )
+    images = [image.clone().requires_grad_() for image in images]
+    losses = model(images, [{name: value.clone() for name, value in target.items()} for target in targets])
+    total = sum(losses.values())
+    total.backward()
+    assert total > 0 and all(image.grad.any() for image in images)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_double_precision_trains_and_detects(tiny_detector, detection_batch, kind):
+    model = tiny_detector(kind).double()
+    images, targets = detection_batch(2)
+    images = [image.double() for image in images]
+    targets = [{name: v.double() if v.is_floating_point() else v for name, v in target.items()} for target in targets]
+    losses = model(images, targets)
+    assert finite(losses)
+    sum(losses.values()).backward()
+    assert all(output["boxes"].dtype == torch.float64 for output in model.eval()(images))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16_and_channels_last_train_and_detect_with_exact_coordinates(tiny_detector, detection_batch, kind):
     model = tiny_detector(kind).to(memory_format=torch.channels_last)
     images, targets = detection_batch(2)

@@ -7,6 +7,7 @@ from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 
 from rexnet.detection.backbones import Pyramid, backbone_config, load_body
+from rexnet.detection.mask_loss import learn_masks_where_given
 from rexnet.detection.norms import accept_single_values
 from rexnet.detection.roi_align import use_fast_roi_align
 from rexnet.detection.rpn import (
@@ -116,5 +117,7 @@ def build_detector(config: DetectorConfig) -> nn.Module:
     use_sparse_gradients(model)
     use_fast_roi_align(model)
     rank_proposals_by_logits(model)
+    if config.kind == "mask_rcnn":
+        learn_masks_where_given(model)
     vars(model).update(config=config, kind=config.kind)
     return model

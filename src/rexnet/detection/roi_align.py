@@ -38,8 +38,10 @@ class FastRoIAlign(nn.Module):
             return self.pooler(maps, boxes, image_sizes)
         side, count, channels = self.pooler.output_size[0], sum(map(len, boxes)), chosen[0].shape[1]
         positions, weights = self._cells(chosen, boxes, side)
-        # torchvision computes in float32 under autocast too.
-        table = torch.cat([features.permute(0, 2, 3, 1).reshape(-1, channels).float() for features in chosen])
+        table = torch.cat([features.permute(0, 2, 3, 1).reshape(-1, channels) for features in chosen])
+        if table.dtype != torch.float64:  # torchvision computes in float32 under autocast too
+            table = table.float()
+        weights = weights.to(table.dtype)
         cells = nn.functional.embedding_bag(positions, table, per_sample_weights=weights, mode="sum")
         return cells.view(count, side, side, channels).permute(0, 3, 1, 2)
 

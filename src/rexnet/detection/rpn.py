@@ -65,7 +65,8 @@ def _filter(plain: Callable[..., Any], proposals: Tensor, objectness: Tensor, *o
 
 
 def keep_coordinates_float32(detector: nn.Module) -> None:
-    """Make anchors and what the heads put out float32, whatever the layers before compute in.
+    """Make anchors and what the heads put out float32, or float64 of a float64 network, whatever the layers before
+    compute in.
 
     torchvision's anchors and decoded boxes take the type of the feature maps and of the heads' outputs.
     """
@@ -79,15 +80,19 @@ def keep_coordinates_float32(detector: nn.Module) -> None:
 def _anchors_float32(_module: nn.Module, inputs: tuple[ImageList, list[Tensor]]) -> tuple[ImageList, list[Tensor]]:
     images, maps = inputs
     # An anchor generator reads size, type and device of a map; one number stands for all of its values.
-    return images, [features.new_zeros((), dtype=torch.float32).expand(features.shape) for features in maps]
+    return images, [features.new_zeros((), dtype=_exact(features)).expand(features.shape) for features in maps]
 
 
 def _outputs_float32(_module: nn.Module, _inputs: Any, outputs: Any) -> Any:
     if isinstance(outputs, Tensor):
-        return outputs.float()
+        return outputs.to(_exact(outputs))
     if isinstance(outputs, dict):
-        return {name: output.float() for name, output in outputs.items()}
+        return {name: output.to(_exact(output)) for name, output in outputs.items()}
     return tuple(_outputs_float32(_module, _inputs, output) for output in outputs)
+
+
+def _exact(values: Tensor) -> torch.dtype:
+    return torch.float64 if values.dtype == torch.float64 else torch.float32
 
 
 @final

@@ -1,8 +1,10 @@
 """SSDLite on a network's expanded feature maps, with four further maps of its own."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, final
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
@@ -71,4 +73,31 @@ def make_ssdlite(backbone: RexNetConfig | str, *, num_classes: int, size_px: int
     head = SSDLiteHead(features.out_channels, anchors.num_anchors_per_location(), num_classes, _NORM)
     # torchvision's settings of its SSDLite, chosen for COCO's average precision.
     defaults = {"score_thresh": 0.001, "nms_thresh": 0.55, "detections_per_img": 300, "topk_candidates": 300}
-    return SSD(features, anchors, (size_px, size_px), num_classes, head=head, **{**defaults, **options})
+    model = SSD(features, anchors, (size_px, size_px), num_classes, head=head, **{**defaults, **options})
+    # A partial of a bound method is copied with the detector, where a closure would go on using this one.
+    vars(model)["compute_loss"] = partial(_loss_of_all_images, model.compute_loss)
+    return model
+
+
+def _loss_of_all_images(
+    plain: Callable[..., dict[str, Tensor]],
+    targets: list[dict[str, Tensor]],
+    head_outputs: dict[str, Tensor],
+    anchors: list[Tensor],
+    matches: list[Tensor],
+) -> dict[str, Tensor]:
+    """torchvision's losses and, of each image without objects, those of its hardest anchors.
+
+    SSD takes three hard negatives to a positive anchor, so that an image without any teaches nothing; here it gives as
+    many as an image with one positive anchor does.
+    """
+    losses = plain(targets, head_outputs, anchors, matches)
+    empty = [index for index, target in enumerate(targets) if not len(target["boxes"])]
+    if not empty:
+        return losses
+    ratio = int(plain.__self__.neg_to_pos_ratio)  # pyright: ignore[reportFunctionMemberAccess]
+    logits = head_outputs["cls_logits"][empty]
+    background = nn.functional.log_softmax(logits, dim=2)[..., 0].neg()
+    hardest = background.topk(min(ratio, background.shape[1]), dim=1).values
+    positives = torch.stack([(match >= 0).sum() for match in matches]).sum().clamp(min=len(empty))
+    return {**losses, "classification": losses["classification"] + hardest.sum() / positives}

@@ -75,18 +75,21 @@ class TestGeometry:
         )
         assert not transform.resizes
 
-    def test_an_object_thinner_than_a_pixel_goes_with_its_label_and_mask(self):
+    def test_an_object_that_becomes_thinner_than_a_pixel_goes_with_its_label_and_mask(self):
         before = sample()
         boxes = before.boxes.clone()
-        boxes[1, 2] = boxes[1, 0] + 0.5
-        after = DetectionTransform(STILL)(before._replace(boxes=boxes))
-        assert after.labels.tolist() == [1, 3, 4] and torch.equal(after.masks, before.masks[[0, 2, 3]])
+        boxes[1, 2] = boxes[1, 0] + 1.5
+        halved = DetectionTransform(DetectionAugmentConfig(horizontal_flip=0, short_side_px=(30,)))
+        after = halved(before._replace(boxes=boxes))
+        assert after.labels.tolist() == [1, 3, 4] and torch.equal(after.masks, halved(before).masks[[0, 2, 3]])
 
-    def test_an_object_without_mask_goes_only_where_masks_are_wanted(self):
+    def test_an_object_that_came_without_mask_or_width_stays(self):
         before = sample()
         before.masks[2] = 0
-        assert DetectionTransform(STILL)(before).labels.tolist() == [1, 2, 4]
-        assert DetectionTransform(STILL)(before._replace(masks=None)).labels.tolist() == [1, 2, 3, 4]
+        before.boxes[1, 2] = before.boxes[1, 0] + 0.5
+        assert DetectionTransform(STILL)(before).labels.tolist() == [1, 2, 3, 4]
+        smaller = DetectionTransform(DetectionAugmentConfig(horizontal_flip=0, short_side_px=(30,)))
+        assert smaller(before).labels.tolist() == [1, 3, 4], "half of half a pixel"
 
     @pytest.mark.parametrize("augment", [SSD, DetectionAugmentConfig(short_side_px=(20, 40))])
     @pytest.mark.parametrize("size", [(80, 60), (3, 5), (1, 1), (60, 2)])

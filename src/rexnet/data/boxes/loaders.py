@@ -40,7 +40,7 @@ class TrainDetectionBatches:
     Images that cannot be read: as in `rexnet.data.loaders.TrainBatches`; a batch left with none takes the image that
     follows in the set.
 
-    `masks`: targets have masks, and objects without an outline are left out. Batches are on `device`, indices aside;
+    `masks`: targets have masks, of zeros for objects without an outline. Batches are on `device`, indices aside;
     pixels are uint8 until they are there.
 
     Raises ValueError for a batch size below one, for fewer images than ranks, for a negative seed, and for masks of

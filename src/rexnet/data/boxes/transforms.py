@@ -61,7 +61,7 @@ class DetectionTransform:
     """A sample to a changed one. Random draws come from torch's global generator, which the loaders seed per picture.
 
     An object goes when its box becomes narrower than LEAST_SIDE_PX, when a crop leaves its centre outside, or when
-    nothing is left of its mask; a picture may lose all of them and then trains as a negative.
+    nothing is left of a mask that it had; an image may lose all of them and then trains as a negative.
     """
 
     augment: DetectionAugmentConfig
@@ -85,7 +85,8 @@ class DetectionTransform:
         for step in self._steps:
             parts = step(parts)
         plain = {name: part.as_subclass(torch.Tensor).contiguous() for name, part in parts.items()}
-        return _without_lost_objects(sample._replace(**plain))
+        changed = sample._replace(**plain)
+        return changed.keep(_has_area(sample, changed) & ~_lost_mask(sample, changed))
 
     @cached_property
     def _steps(self) -> list[Callable[[dict[str, Any]], dict[str, Any]]]:
@@ -122,9 +123,15 @@ class _CropWithObjects:
         return self.crop(parts)
 
 
-def _without_lost_objects(sample: Sample) -> Sample:
-    sides = sample.boxes[:, 2:] - sample.boxes[:, :2]
-    kept = (sides >= LEAST_SIDE_PX).all(dim=1)
-    if sample.masks is not None:
-        kept &= sample.masks.flatten(1).any(dim=1).bool()
-    return sample.keep(kept)
+def _has_area(before: Sample, after: Sample) -> torch.Tensor:
+    """bool (N,): the objects whose box is not narrower than LEAST_SIDE_PX, or not narrower than it came."""
+    sides, came = (sample.boxes[:, 2:] - sample.boxes[:, :2] for sample in (after, before))
+    return (sides >= came.clamp(max=LEAST_SIDE_PX)).all(dim=1)
+
+
+def _lost_mask(before: Sample, after: Sample) -> torch.Tensor:
+    """bool (N,): the objects that had a mask and have none left."""
+    if before.masks is None or after.masks is None:
+        return torch.zeros(len(before.labels), dtype=torch.bool)
+    had, has = (masks.flatten(1).any(dim=1).bool() for masks in (before.masks, after.masks))
+    return had & ~has
