@@ -151,10 +151,12 @@ def test_ctrl_c_ends_data_commands_at_once(command, tmp_path):
             (tmp_path / "in" / label / f"{number}.png").symlink_to("0.png")
     arguments = [sys.executable, "-m", "rexnet", "data", *command, "--workers", "2"]
     process = subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    time.sleep(4)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None and len(children.read_text().split()) < 2:  # until both workers are there
+        time.sleep(0.01)
     assert process.poll() is None, "too quick for this test"
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and said.splitlines()[-1] == "rexnet: stopped" and "Traceback" not in said
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)

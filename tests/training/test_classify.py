@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -290,10 +289,8 @@ def test_two_processes_train_one_network_and_resume_exactly(at, tmp_path):
         (replace(kill, run=replace(kill.run, resume=True)), 10**6, False),
     ):
         arguments = [str(program), json.dumps(config_to_dict(run_config)), str(kill_at)]
-        started = time.monotonic()
         done = subprocess.run([*command, *arguments], timeout=400, capture_output=True, text=True)
         assert (done.returncode != 0) == fails, done.stderr[-3000:]
-        assert time.monotonic() - started < 300
     two, killed = RunFolder(config.run.output), RunFolder(kill.run.output)
     assert_same_weights(two.last, killed.last)
     assert figures(two) == figures(killed)

@@ -122,7 +122,7 @@ def test_two_processes_do_what_one_does(prime_folder, tmp_path):
 def test_one_process_loads_first_on_each_disk(shared_disk, monkeypatch):
     """Two machines with two processes each, as threads. What one process has loaded, the others of its disk find."""
     ranks = [(0, 0), (1, 1), (2, 0), (3, 1)]
-    barrier, disks, loads = threading.Barrier(len(ranks), timeout=20), {}, []
+    barrier, disks, loads = threading.Barrier(len(ranks), timeout=60), {}, []
     monkeypatch.setattr(torch.distributed, "barrier", barrier.wait)
 
     def take_part(rank: int, local_rank: int) -> int:
