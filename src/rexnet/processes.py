@@ -4,8 +4,10 @@ import logging
 import os
 import re
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -36,7 +38,9 @@ def in_parallel(task: Callable[[Item], Result], items: Sequence[Item], *, worker
     )
     last_said = time.monotonic()
     try:
-        for done, result in enumerate(loader, start=1):
+        with starting_workers():
+            results = iter(loader)
+        for done, result in enumerate(results, start=1):
             yield result
             if time.monotonic() > last_said + _SAY_EVERY_S:
                 last_said = time.monotonic()
@@ -45,6 +49,23 @@ def in_parallel(task: Callable[[Item], Result], items: Sequence[Item], *, worker
         if (sentence := dead_worker(error)) is None:
             raise
         raise OSError(sentence) from error
+
+
+@contextmanager
+def starting_workers() -> Iterator[None]:
+    """Block SIGINT in the processes that start inside this context; in this one it is delivered afterwards.
+
+    A terminal sends Ctrl-C to every process of a command. The main process ends its workers; a worker that the signal
+    meets first would die with a traceback and look like a fault of its own.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def dead_worker(error: RuntimeError) -> str | None:
