@@ -120,14 +120,13 @@ def quantization() -> str:
             f"`{row['model']}`, {row['title']}",
             {"onnx": "ONNX Runtime", "xml": "OpenVINO"}[row["format"]],
             f"{row['float_percent']:.2f} / {row['bf16_percent']:.2f} / {row['int8_percent']:.2f}",
-            f"{len(row['float_layers'])} of {row['int8_layers'] + len(row['float_layers'])}",
-            "yes" if row["fine_tuned"] else "no",
+            str(row["int8_layers"]),
             " / ".join(f"{row['ms']['1'][name][1]:.2f}" for name in ("float32", "bf16", "int8")),
             " / ".join(f"{row['ms']['16'][name][1]:.1f}" for name in ("float32", "bf16", "int8")),
         ]
         for row in newest_rows.values()
     ]
-    names = ["network, data", "engine of int8", "top-1, %: float32 / bf16 / int8", "layers in float", "fine-tuned"]
+    names = ["network, data", "engine of int8", "top-1, %: float32 / bf16 / int8", "int8 layers"]
     return table_if_any([*names, "batch 1, ms", "batch 16, ms"], cells)
 
 

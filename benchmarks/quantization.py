@@ -31,7 +31,6 @@ class Options:
     format: Literal["onnx", "xml"] = "xml"
     max_drop: float = 0.5
     calibration_images: int = QuantizeConfig.calibration_images
-    fine_tune_epochs: int = QuantizeConfig.fine_tune_epochs
     rounds: int = 30
     threads: int = 1
     loaded: bool = False
@@ -48,8 +47,6 @@ def figures(made: Quantized) -> dict[str, Any]:
         "margin_points": round(compared.margin, 3),
         "calibration_images": made.calibration_images,
         "int8_layers": made.int8_layers,
-        "float_layers": list(made.float_layers),
-        "fine_tuned": made.fine_tuned,
         "float_bytes": made.float_bytes,
         "int8_bytes": made.int8_bytes,
         "ms": {
@@ -94,7 +91,6 @@ def main() -> None:
             output=str(Path(folder, f"int8.{options.format}")),
             max_drop=options.max_drop,
             calibration_images=options.calibration_images,
-            fine_tune_epochs=options.fine_tune_epochs,
             rounds=options.rounds,
             threads=options.threads,
         )

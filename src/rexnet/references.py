@@ -55,7 +55,7 @@ PRETRAINED: tuple[Kind, ...] = ("published", *OWN_WEIGHTS, "network", "timm", "t
 
 BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
 """Checkpoints in a run folder."""
-_EXPORTED = (".onnx", ".xml", ".pt2", ".pte", ".mlpackage", ".engine")
+_EXPORTED = (".onnx", ".xml", ".pt2")
 _LIBRARIES: tuple[Kind, ...] = ("timm", "torchvision", "rewritten")
 
 
@@ -154,7 +154,7 @@ def _kind_of_name(text: str) -> Kind | None:
 
 def _kind_of_path(text: str) -> Kind | None:
     suffix = os.path.splitext(text)[1].lower()
-    if os.path.isdir(text) and suffix != ".mlpackage":
+    if os.path.isdir(text):
         if os.path.isfile(Path(text, WEIGHTS)):
             return "folder"
         return "run" if is_run(text) else None

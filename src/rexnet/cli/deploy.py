@@ -30,8 +30,7 @@ def export(arguments: Sequence[str]) -> None:
 
 def quantize(arguments: Sequence[str]) -> None:
     """Make an int8 file of a trained classifier, if it keeps its accuracy"""
-    from rexnet.deploy.int8_speed import ENGINE_NAMES, advice, engines
-    from rexnet.deploy.quantize import QuantizeConfig, quantize
+    from rexnet.deploy.quantize import ENGINE_NAMES, QuantizeConfig, advice, engines, quantize
 
     config = read_options("quantize", QuantizeConfig, arguments)
     made = quantize(config)
@@ -46,9 +45,7 @@ def quantize(arguments: Sequence[str]) -> None:
     show(table)
     images = f"{compared.images:,} images, calibrated on {made.calibration_images} others"
     print(f"drop: {compared.drop:.2f} points, within {compared.margin:.2f} at 95 %, on {images}")
-    kept = made.float_layers
-    tuned = ", fine-tuned" if made.fine_tuned else ""
-    print(f"int8: {made.int8_layers} {plural(made.int8_layers, 'layer')}{tuned}; in float: {', '.join(kept) or 'none'}")
+    print(f"int8: {made.int8_layers} {plural(made.int8_layers, 'layer')}")
     print(advice(made.speeds))
     print(f"written: {config.output}")
 

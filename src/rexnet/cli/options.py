@@ -18,6 +18,9 @@ def read_options(command: str, kind: type, arguments: Sequence[str], **more: Any
     """`kind` from the words of a command. A value out of range ends the program with its sentence, like any mistake."""
     import tyro
 
+    from rexnet.cli.removed import check_removed
+
+    check_removed(command, arguments)
     marks = (tyro.conf.OmitArgPrefixes,)
     said = io.StringIO()
     try:

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,8 +37,7 @@ class ExportOptions:
     """What the file is to be."""
 
     format: Format | None = None
-    """None: what the ending of the output says, .onnx, .xml (openvino), .pt2 (torch-export), .pte (executorch),
-    .mlpackage (coreml) or .engine (tensorrt)."""
+    """None: what the ending of the output says, .onnx, .xml (openvino) or .pt2 (torch-export)."""
     output_layer: Output = "logits"
     """logits; embedding, what enters the classifier; or features, the maps of stride 4, 8, 16 and 32."""
     pixels: bool = False
@@ -98,8 +96,8 @@ class Exported:
     described: ExportedFile
     sizes_px: tuple[int, ...]
     """Sides of the images that were compared."""
-    difference: float | None
-    """Largest one from PyTorch, as a share of the largest number put out; None where this machine cannot run it."""
+    difference: float
+    """Largest one from PyTorch, as a fraction of the largest number put out."""
 
 
 def export_files(config: ExportConfig, content: dict[str, Any] | None) -> Exported:
@@ -150,8 +148,7 @@ def export(
     writer, sizes_px = WRITERS[kind], compared_px(kind, described)
     with made_aside(path) as inside:
         run = writer.write(_prepared(eager, options), described, inside)
-        compare = partial(largest_difference, sizes_px=sizes_px, any_batch=writer.any_shape)
-        difference = run and compare(run, eager, described, pictures)
+        difference = largest_difference(run, eager, described, pictures, sizes_px=sizes_px)
         size = sum(file.stat().st_size for file in inside.parent.rglob("*") if file.is_file())
     return Exported(path=path, bytes=size, described=described, sizes_px=sizes_px, difference=difference)
 
@@ -159,8 +156,7 @@ def export(
 def _check_output(path: Path, options: ExportOptions) -> None:
     """Before any work."""
     kind = choose_format(str(path), options.format)
-    if not (kind == "coreml" and path.is_dir()):  # its files are folders
-        check_output_file(path)
+    check_output_file(path)
     more = (path.with_suffix(ending) for ending in WRITERS[kind].more_endings)
     check_replaceable(path, *more, overwrite=options.overwrite)
 
@@ -181,13 +177,9 @@ def told(exported: Exported) -> str:
     what = described.output
     if described.output == "logits" and described.config.num_classes:
         what = f"logits of {described.config.num_classes:,} classes"
-    lines = [f"{printable(exported.path)}: {described.config.name}, {what}, {exported.bytes / 1e6:,.1f} MB"]
-    if exported.difference is None:
-        lines.append("not compared with PyTorch: this machine cannot run the file")
-    else:
-        sizes = " and ".join(map(str, exported.sizes_px))
-        lines.append(
-            f"largest difference from PyTorch at {sizes} px: {exported.difference:.1e} of the largest output "
-            f"(allowed: {TOLERANCE:.0e})"
-        )
-    return "\n".join(lines)
+    sizes = " and ".join(map(str, exported.sizes_px))
+    return (
+        f"{printable(exported.path)}: {described.config.name}, {what}, {exported.bytes / 1e6:,.1f} MB\n"
+        f"largest difference from PyTorch at {sizes} px: {exported.difference:.1e} of the largest output "
+        f"(allowed: {TOLERANCE:.0e})"
+    )

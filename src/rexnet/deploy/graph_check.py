@@ -53,15 +53,12 @@ def largest_difference(
     pictures: Sequence[Image.Image],
     *,
     sizes_px: Sequence[int],
-    any_batch: bool = True,
 ) -> float:
-    """Between `run` and `model`, which is in evaluation, as a share of the largest number of a tensor.
+    """Return the largest difference of `run` from `model`, in evaluation, as a fraction of a tensor's largest number.
 
-    Pictures are prepared at each of `sizes_px`, and run in BATCHES, or one by one without `any_batch`. ValueError,
-    one sentence, where it exceeds TOLERANCE.
+    Images are prepared at each of `sizes_px` and run in BATCHES. ValueError, one sentence, where it exceeds TOLERANCE.
     """
     eager = OutputLayers(model, described.output)
-    batches = BATCHES if any_batch else [slice(index, index + 1) for index in range(len(pictures))]
     worst = 0.0
     for size_px in sizes_px:
         preprocess = replace(described.preprocess, image_size_px=size_px)
@@ -71,7 +68,7 @@ def largest_difference(
         _judge_expected(expected, model.name)
         pixels = np.stack([preprocess.pixels(picture) for picture in pictures])
         inputs = pixels if described.pixels else images.contiguous().numpy()
-        for batch in batches:
+        for batch in BATCHES:
             found = run(inputs[batch])
             where = f"a batch of {len(inputs[batch])} at {size_px} px"
             worst = max(worst, _difference([part[batch] for part in expected], found, whole=expected, where=where))

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from rexnet.deploy import vendor_formats
 from rexnet.deploy.exported_file import ExportedFile
 from rexnet.deploy.graph_check import OutputLayers
 from rexnet.engines.graph_files import Format, Run, describe_archive, run_graph, write_graph
@@ -20,17 +19,15 @@ STEP_PX = 32
 
 @dataclass(frozen=True)
 class Writer:
-    """Of a format. `write` puts everything into the folder of its path; None where this machine cannot run it."""
+    """Of a format. `write` puts everything into the folder of its path and returns what runs the file."""
 
-    write: Callable[[RexNet, ExportedFile, Path], Run | None]
-    any_shape: bool = True
-    """Batch and image size are open in the file, as far as `compared_px` says; else it takes one image of one size."""
+    write: Callable[[RexNet, ExportedFile, Path], Run]
     more_endings: tuple[str, ...] = ()
     """Of files beside the one that is named."""
 
 
 def _graph(network: RexNet, described: ExportedFile) -> Any:
-    """The onnx.ModelProto of a network without batch norms."""
+    """Return the onnx.ModelProto of a network without batch norms."""
     return onnx_graph(network, output=described.output, pixels=described.preprocess if described.pixels else None)
 
 
@@ -40,7 +37,7 @@ def _write_graph(network: RexNet, described: ExportedFile, path: Path) -> Run:
 
 
 def _write_torch_export(network: RexNet, described: ExportedFile, path: Path) -> Run:
-    layers, image = torch_graph(network, described)
+    layers, image = _torch_graph(network, described)
     batch, *sides = (0, 1, 2) if described.pixels else (0, 2, 3)
     open_axes = [batch] if _ends_in_one(described) else [batch, *sides]
     # A batch of one, or a last map of one position, would become a constant of the graph.
@@ -57,12 +54,12 @@ def _write_torch_export(network: RexNet, described: ExportedFile, path: Path) ->
 
 
 def _ends_in_one(described: ExportedFile) -> bool:
-    """Whether the last map has one position; torch.export then takes no other size."""
+    """Return whether the last map has one position; torch.export then takes no other size."""
     return described.preprocess.image_size_px <= described.config.output_stride
 
 
-def torch_graph(network: RexNet, described: ExportedFile) -> tuple[OutputLayers, torch.Tensor]:
-    """What a file does as a module, and a batch of one image that it takes."""
+def _torch_graph(network: RexNet, described: ExportedFile) -> tuple[OutputLayers, torch.Tensor]:
+    """Return what a file does as a module, and a batch of one image that it takes."""
     layers = OutputLayers(network, described.output, described.preprocess if described.pixels else None)
     size_px, channels = described.preprocess.image_size_px, described.config.in_channels
     if described.pixels:
@@ -70,32 +67,15 @@ def torch_graph(network: RexNet, described: ExportedFile) -> tuple[OutputLayers,
     return layers, torch.zeros(1, channels, size_px, size_px)
 
 
-def _write_executorch(network: RexNet, described: ExportedFile, path: Path) -> Run:
-    return vendor_formats.write_executorch(*torch_graph(network, described), path)
-
-
-def _write_coreml(network: RexNet, described: ExportedFile, path: Path) -> Run | None:
-    return vendor_formats.write_coreml(*torch_graph(network, described), path, facts=described.to_dict())
-
-
-def _write_tensorrt(network: RexNet, described: ExportedFile, path: Path) -> Run:
-    _, images = torch_graph(network, described)
-    graph = _graph(network, described).SerializeToString()
-    return vendor_formats.write_tensorrt(graph, tuple(images.shape), path)
-
-
 WRITERS: dict[Format, Writer] = {
     "onnx": Writer(_write_graph),
     "openvino": Writer(_write_graph, more_endings=(".bin",)),
     "torch-export": Writer(_write_torch_export),
-    "executorch": Writer(_write_executorch, any_shape=False),
-    "coreml": Writer(_write_coreml, any_shape=False),
-    "tensorrt": Writer(_write_tensorrt, any_shape=False),
 }
 
 
 def compared_px(format: Format, described: ExportedFile) -> tuple[int, ...]:
-    """Sides of the images that a file is tried on: two, unless it takes one only."""
+    """Return the sides of the images that a file is tried on: two, unless it takes one only."""
     size_px = described.preprocess.image_size_px
-    fixed = not WRITERS[format].any_shape or (format == "torch-export" and _ends_in_one(described))
+    fixed = format == "torch-export" and _ends_in_one(described)
     return (size_px,) if fixed else (size_px, size_px + STEP_PX)

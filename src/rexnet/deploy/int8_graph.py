@@ -4,7 +4,7 @@ ONNX Runtime and OpenVINO both read such pairs and run them as int8; nodes keep 
 """
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,8 +22,8 @@ Int8Backend = Literal["openvino", "onnxruntime"]
 
 
 def int8_graph(graph: "onnx.ModelProto", images: Sequence[Tensor], backend: Int8Backend) -> "onnx.ModelProto":
-    """`graph` calibrated on `images`, float32 (1, 3, H, W) each: weights by channel, activations by tensor; with the
-    pairs where `backend` is fast with them."""
+    """Return `graph` calibrated on `images`, float32 (1, 3, H, W) each: weights by channel, activations by tensor;
+    with the pairs where `backend` is fast with them."""
     import_engine("onnxruntime")
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -76,56 +76,6 @@ def _without_advice() -> Iterator[None]:
 
 
 def int8_layers(graph: "onnx.ModelProto") -> list[str]:
-    """Names of the convolutions of an int8 graph that are computed in int8, in order."""
+    """Return the names of the convolutions of an int8 graph that are computed in int8, in order."""
     pairs = {name for node in graph.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     return [node.name for node in graph.graph.node if node.op_type == "Conv" and set(node.input[:2]) <= pairs]
-
-
-def with_float_layers(
-    int8: "onnx.ModelProto", reference: "onnx.ModelProto", names: Collection[str]
-) -> "onnx.ModelProto":
-    """A copy of an int8 graph in which the convolutions `names` have the weights of `reference`, its float graph, and
-    read numbers that were not rounded."""
-    copy = import_onnx().ModelProto()
-    copy.CopyFrom(int8)
-    weights = {tensor.name: tensor for tensor in reference.graph.initializer}
-    originals = {node.name: node for node in reference.graph.node}
-    # A bias in 32 bits may have taken the name of the float one, which it equals.
-    present = {tensor.name for tensor in copy.graph.initializer} | {
-        name for node in copy.graph.node for name in node.output
-    }
-    for node in copy.graph.node:
-        if node.name not in names:
-            continue
-        # Its output stays: an activation behind it may have become a part of the rounding there.
-        node.input[:] = originals[node.name].input
-        missing = [name for name in node.input[1:] if name not in present]
-        copy.graph.initializer.extend(weights[name] for name in missing)
-    # What a shortcut reads was rounded for the convolution that read it too.
-    no_longer_read = _read_by_convolutions(int8) - _read_by_convolutions(copy)
-    for node in copy.graph.node:
-        if no_longer_read.intersection(node.input):
-            node.input[:] = originals[node.name].input
-    _remove_unread(copy.graph)
-    return copy
-
-
-def _read_by_convolutions(graph: "onnx.ModelProto") -> set[str]:
-    return {node.input[0] for node in graph.graph.node if node.op_type == "Conv"}
-
-
-def _remove_unread(graph: Any) -> None:
-    """Drops nodes and weights whose results nothing reads."""
-    read = {output.name for output in graph.output}
-    for node in reversed(list(graph.node)):
-        if read.isdisjoint(node.output):
-            graph.node.remove(node)
-        else:
-            read.update(node.input)
-    _keep(graph.initializer, (tensor for tensor in graph.initializer if tensor.name in read))
-
-
-def _keep(field: Any, kept: Iterable[Any]) -> None:
-    rest = list(kept)
-    del field[:]
-    field.extend(rest)

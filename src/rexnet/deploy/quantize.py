@@ -1,8 +1,10 @@
 """From a trained network to an int8 file, if it keeps its accuracy."""
 
 import logging
-from collections.abc import Iterator
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,17 +24,14 @@ from rexnet.deploy.calibration import (
     unlabelled_sides,
 )
 from rexnet.deploy.exported_file import ExportedFile
-from rexnet.deploy.fine_tuning import fine_tuned
-from rexnet.deploy.int8_graph import Int8Backend, int8_graph, int8_layers, with_float_layers
-from rexnet.deploy.int8_speed import Speed, measure_speed
-from rexnet.deploy.sensitivity import most_sensitive_first
-from rexnet.engines.backends import CHANNEL_MULTIPLE, Engine, Network, open_graph
+from rexnet.deploy.int8_graph import Int8Backend, int8_graph, int8_layers
+from rexnet.engines.backends import CHANNEL_MULTIPLE, Engine, open_graph
 from rexnet.engines.graph_files import write_graph
 from rexnet.engines.onnx_graph import onnx_graph
+from rexnet.engines.timing import interleaved_ms
 from rexnet.errors import require
 from rexnet.files import check_output_file, made_aside
 from rexnet.models.inference_form import folded, padded
-from rexnet.models.rexnet import RexNet
 from rexnet.text import plural
 from rexnet.training import checkpoint
 from rexnet.training.checkpoint import TrainedRexNet
@@ -44,8 +43,7 @@ logger = logging.getLogger(__name__)
 
 BACKENDS: dict[str, Int8Backend] = {".onnx": "onnxruntime", ".xml": "openvino"}
 """What a file is made and measured for, by its ending."""
-_SENSITIVITY_IMAGES = 64
-_FINE_TUNING_IMAGES = 5000
+ENGINE_NAMES: Mapping[Int8Backend, str] = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +62,6 @@ class QuantizeConfig:
     """agreement: for images without labels, count as right what the float network says."""
     calibration_images: int = 300
     """Images of the training side that tell the range of every activation."""
-    fine_tune_epochs: int = 2
-    """Passes over up to 5,000 images of the training side where all else loses too much; 0: none."""
     batch_size: int = 16
     """Images a step, and the larger batch whose speed is measured."""
     rounds: int = 20
@@ -80,7 +76,6 @@ class QuantizeConfig:
         require(0 <= self.max_drop <= 100, "max_drop", self.max_drop, "0 to 100 points")
         for name in ("calibration_images", "batch_size", "rounds"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        require(self.fine_tune_epochs >= 0, "fine_tune_epochs", self.fine_tune_epochs, "0 or more")
         require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
 
     @property
@@ -89,13 +84,15 @@ class QuantizeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """An int8 graph, and what was done for it."""
+class Speed:
+    """Milliseconds of a batch in each round, all precisions taking turns."""
 
-    graph: "onnx.ModelProto"
-    float_layers: tuple[str, ...] = ()
-    """Convolutions kept in float because they lose most, those that lose most first."""
-    fine_tuned: bool = False
+    batch: int
+    ms: Mapping[str, Sequence[float]]
+    """By "float32", "bf16" and "int8"."""
+
+    def median_ms(self, precision: str) -> float:
+        return statistics.median(self.ms[precision])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,18 +102,15 @@ class Quantized:
     comparison: Comparison
     calibration_images: int
     int8_layers: int
-    float_layers: tuple[str, ...]
-    fine_tuned: bool
     float_bytes: int
     int8_bytes: int
     speeds: list[Speed]
 
 
 def quantize(config: QuantizeConfig) -> Quantized:
-    """Writes the int8 file and tells how it compares with the float network, in the same engine.
+    """Write the int8 file and return how it compares with the float network in the same engine.
 
-    Tried in turn, until one loses at most `max_drop`: every convolution in int8; the layers that lose most in float, up
-    to half of them; both again after fine-tuning. ValueError with both figures where none does, and then no file.
+    ValueError with both accuracies, and no file, where int8 loses more than `max_drop`.
     """
     check_output_file(config.output)
     if config.threads:
@@ -128,14 +122,13 @@ def quantize(config: QuantizeConfig) -> Quantized:
     if len(calibration) < config.calibration_images:
         text = "calibrated on %d %s only, of %d asked for"
         logger.warning(text, len(calibration), plural(len(calibration), "image"), config.calibration_images)
-    network = folded(padded(model, CHANNEL_MULTIPLE))
-    reference = onnx_graph(network)
-    candidates = _candidates(network, reference, calibration, config=config, model=model, training=training)
-    best, comparison = _first_good(candidates, reference, measured, config=config, model=model)
-    content = reference.SerializeToString()
+    reference = onnx_graph(folded(padded(model, CHANNEL_MULTIPLE)))
+    int8 = int8_graph(reference, calibration, config.backend)
+    content, int8_content = reference.SerializeToString(), int8.SerializeToString()
+    comparison = _compare(content, int8_content, measured, config=config, model=model)
     speeds = measure_speed(
         content,
-        best.graph.SerializeToString(),
+        int8_content,
         torch.cat(calibration[: config.batch_size]),
         backend=config.backend,
         rounds=config.rounds,
@@ -145,11 +138,9 @@ def quantize(config: QuantizeConfig) -> Quantized:
     return Quantized(
         comparison=comparison,
         calibration_images=len(calibration),
-        int8_layers=len(int8_layers(best.graph)),
-        float_layers=best.float_layers,
-        fine_tuned=best.fine_tuned,
+        int8_layers=len(int8_layers(int8)),
         float_bytes=len(content),
-        int8_bytes=_write(best.graph, facts, config.output),
+        int8_bytes=_write(int8, facts, config.output),
         speeds=speeds,
     )
 
@@ -169,65 +160,60 @@ def _loaded(images: ImageSet, model: TrainedRexNet, config: QuantizeConfig) -> l
     return found
 
 
-def _candidates(
-    network: RexNet,
-    reference: "onnx.ModelProto",
-    calibration: list[Tensor],
-    *,
-    config: QuantizeConfig,
-    model: TrainedRexNet,
-    training: ImageSet,
-) -> Iterator[Candidate]:
-    """The fastest first."""
-    few = torch.cat(calibration[:_SENSITIVITY_IMAGES])
-    for tuned in (False, True):
-        if tuned:
-            if not config.fine_tune_epochs:
-                return
-            some = drawn(training, _FINE_TUNING_IMAGES)
-            reference = onnx_graph(fine_tuned(network, some, model.preprocess, epochs=config.fine_tune_epochs))
-        int8 = int8_graph(reference, calibration, config.backend)
-        yield Candidate(graph=int8, fine_tuned=tuned)
-        order = most_sensitive_first(int8, reference, few)
-        count = 1
-        while count <= len(order) // 2:
-            names = tuple(order[:count])
-            yield Candidate(graph=with_float_layers(int8, reference, names), float_layers=names, fine_tuned=tuned)
-            count *= 2
-
-
-def _first_good(
-    candidates: Iterator[Candidate],
-    reference: "onnx.ModelProto",
-    measured: ImageSet,
-    *,
-    config: QuantizeConfig,
-    model: TrainedRexNet,
-) -> tuple[Candidate, Comparison]:
-    """The first candidate that loses little enough. ValueError where none does."""
+def _compare(
+    reference: bytes, int8: bytes, measured: ImageSet, *, config: QuantizeConfig, model: TrainedRexNet
+) -> Comparison:
+    """Compare both graphs. ValueError where int8 loses too much."""
     engine = Engine(backend=config.backend, threads=config.threads)
     batches = MeasuredBatches(measured, model.preprocess, batch_size=config.batch_size, bad_image=config.bad_image)
-
-    def opened(graph: "onnx.ModelProto") -> Network:
-        return open_graph(graph.SerializeToString(), engine)
-
-    float_named, targets = named_classes(opened(reference), batches)
+    float_named, targets = named_classes(open_graph(reference, engine), batches)
     right = float_named if config.measure == "agreement" else targets
-    best: Comparison | None = None
-    for candidate in candidates:
-        named, _ = named_classes(opened(candidate.graph), batches)
-        comparison = Comparison.of(float_named, named, right)
-        kept, how = len(candidate.float_layers), ", fine-tuned" if candidate.fine_tuned else ""
-        text = "int8%s with %d %s in float: %.2f %% of %d images, a drop of %.2f points"
-        values = (how, kept, plural(kept, "layer"), comparison.int8_percent, comparison.images, comparison.drop)
-        logger.info(text, *values)
-        if comparison.drop <= config.max_drop:
-            return candidate, comparison
-        if best is None or comparison.drop < best.drop:
-            best = comparison
-    assert best is not None
-    raise ValueError(
-        f"int8 loses too much, and nothing was written: it names {best.int8_percent:.2f} % of {best.images} images "
-        f"rightly, float32 {best.float_percent:.2f} %, a drop of {best.drop:.2f} points where --max-drop allows "
-        f"{config.max_drop:g}"
+    named, _ = named_classes(open_graph(int8, engine), batches)
+    found = Comparison.of(float_named, named, right)
+    if found.drop > config.max_drop:
+        raise ValueError(
+            f"int8 loses too much, and nothing was written: it predicts {found.int8_percent:.2f} % of {found.images} "
+            f"images rightly, float32 {found.float_percent:.2f} %, a drop of {found.drop:.2f} points where --max-drop "
+            f"allows {config.max_drop:g}"
+        )
+    return found
+
+
+def engines(backend: Int8Backend) -> dict[str, Int8Backend]:
+    """Return what runs each precision beside int8 in `backend`: of the two, OpenVINO alone computes in bf16."""
+    return {"float32": backend, "bf16": "openvino", "int8": backend}
+
+
+def measure_speed(
+    float_graph: bytes, int8_content: bytes, images: Tensor, *, backend: Int8Backend, rounds: int, threads: int | None
+) -> list[Speed]:
+    """Measure a batch of one and for all of `images` (B, 3, H, W)."""
+    networks = {
+        name: open_graph(
+            int8_content if name == "int8" else float_graph,
+            Engine(backend=engine, precision="bf16" if name == "bf16" else "fp32", threads=threads),
+        )
+        for name, engine in engines(backend).items()
+    }
+    found = []
+    for count in sorted({1, len(images)}):
+        calls = {name: partial(network, images[:count]) for name, network in networks.items()}
+        found.append(Speed(batch=count, ms=interleaved_ms(calls, rounds=rounds)))
+    return found
+
+
+def advice(speeds: Sequence[Speed]) -> str:
+    """Return one sentence on whether int8 is faster here than the faster of float32 and bf16."""
+    rival = {speed.batch: min(("float32", "bf16"), key=speed.median_ms) for speed in speeds}
+    slower = [speed for speed in speeds if speed.median_ms("int8") >= speed.median_ms(rival[speed.batch])]
+    names = " and ".join(sorted({rival[speed.batch] for speed in slower or speeds}))
+    figures = ", ".join(
+        f"{speed.median_ms('int8'):.2f} against {speed.median_ms(rival[speed.batch]):.2f} ms at batch {speed.batch}"
+        for speed in slower or speeds
     )
+    if not slower:
+        return f"int8 is faster than {names} on this machine ({figures})"
+    if len(slower) == len(speeds):
+        return f"int8 is slower than {names} on this machine ({figures}) and should not be used here: take that instead"
+    rest = " and ".join(str(speed.batch) for speed in speeds if speed not in slower)
+    return f"int8 is slower than {names} on this machine ({figures}): take that there, int8 at batch {rest}"

@@ -19,15 +19,14 @@ from torch import Tensor, nn
 from rexnet.errors import WeightsError, require
 from rexnet.text import printable, reason_of
 
-Format = Literal["onnx", "openvino", "torch-export", "executorch", "coreml", "tensorrt"]
+Format = Literal["onnx", "openvino", "torch-export"]
 ENDINGS: dict[Format, str] = {
     "onnx": ".onnx",
     "openvino": ".xml",
     "torch-export": ".pt2",
-    "executorch": ".pte",
-    "coreml": ".mlpackage",
-    "tensorrt": ".engine",
 }
+_REMOVED = {".pte": "ExecuTorch", ".mlpackage": "Core ML", ".engine": "TensorRT"}
+"""Endings of formats that are no longer written."""
 Run = Callable[[np.ndarray], list[np.ndarray]]
 """Images in, everything that a graph puts out."""
 KEY = "rexnet"
@@ -56,6 +55,11 @@ def choose_format(path: str, asked: Format | None) -> Format:
     """`asked`, or what the ending of `path` says. OptionError where they differ or neither says."""
     endings: dict[str, Format] = {ending: name for name, ending in ENDINGS.items()}
     guessed = endings.get(Path(path).suffix)
+    suffix = Path(path).suffix
+    if suffix in _REMOVED:
+        reads = ".pt2" if suffix == ".pte" else ".onnx or .pt2"
+        allowed = f"names that end in .onnx, .xml or .pt2; {_REMOVED[suffix]}'s own tools read {reads}"
+        require(False, "output", printable(path), allowed)
     known = ", ".join(f"{ending} ({name})" for ending, name in endings.items())
     require(guessed is not None, "output", printable(path), f"names that end in {known}")
     assert guessed is not None
