@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,8 @@ import pytest
 from PIL import Image
 
 from rexnet import cli
-from rexnet.cli.latency_budget import resolved, with_budget
 from rexnet.cli.options import read_options
-from rexnet.deploy import budget
-from rexnet.deploy.width_search import Measured
-from rexnet.errors import OptionError
-from rexnet.training.config import InputConfig, NetworkConfig, RunConfig, TrainConfig
+from rexnet.training.config import RunConfig, TrainConfig
 from tests.drawings import draw
 
 
@@ -82,26 +77,21 @@ def test_a_flag_means_the_same_whatever_the_run_to_resume_has(words, saved):
         assert getattr(run, name) != word.startswith("--no-")
 
 
-@pytest.mark.seconds
-def test_a_latency_decides_the_width_that_is_trained(monkeypatch, capsys):
-    def fit_at_once(config, fit=budget.fit_budget):
-        return fit(config, lambda name, size_px: Measured(latency_ms=float(name.rpartition("_")[2]) / 10))
-
-    monkeypatch.setattr(budget, "fit_budget", fit_at_once)
-    asked = TrainConfig(input=InputConfig(image_size=32), network=NetworkConfig(model="rexnet_lite_100", stem_stride=1))
-    options = replace(with_budget(asked), latency_budget_ms=12.0)
-    network = resolved(options).network
-    assert network.model in [f"rexnet_lite_{hundredths}" for hundredths in range(114, 121)] and network.stem_stride == 1
-    assert f"{network.model} at 32 px is the widest" in capsys.readouterr().out
-    assert resolved(with_budget(asked)) == asked
-    for wrong in (NetworkConfig(model="rexnet", width=0.7), NetworkConfig(model="rexnet_plain")):
-        with pytest.raises(OptionError, match="--latency-budget-ms decides the width; allowed beside it: --model rexn"):
-            resolved(replace(options, network=wrong))
+@pytest.mark.parametrize("first", ["data", "detect", "study", "search"])
+def test_the_first_word_alone_lists_its_commands(first, capsys):
+    for arguments in ([first], [first, "--help"]):
+        cli.main(arguments)
+        listed = [line.split()[2] for line in capsys.readouterr().out.splitlines() if line.startswith("  rexnet ")]
+        assert [f"{first} {name}" for name in listed] == [name for name in cli.COMMANDS if name.startswith(f"{first} ")]
+    with pytest.raises(SystemExit) as stop:
+        cli.main([first, "nonsense"])
+    assert stop.value.code == 2 and f"{first} nonsense" in capsys.readouterr().err
 
 
 def test_help_and_version_are_quick_and_name_every_command(tmp_path):
     shown = run_rexnet("--help", cwd=tmp_path).stdout
-    assert all(word in shown for word in ("train", "validate", "predict", "report", "models"))
+    assert all(f"rexnet {name} " in shown for name in cli.COMMANDS)
+    assert [shown.index(title) for title in cli.GROUPS] == sorted(shown.index(title) for title in cli.GROUPS)
     assert run_rexnet("--version", cwd=tmp_path).stdout.strip()
     script = "import rexnet, rexnet.cli, sys; sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'PIL')))"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -8,62 +8,95 @@ from difflib import get_close_matches
 from rexnet._version import __version__
 from rexnet.cli import card, classification, data, deploy, detection, networks, search, serve, study
 from rexnet.cli.options import fail
+from rexnet.errors import BadImageError, OptionError
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "train": classification.train,
-    "validate": classification.validate,
-    "predict": classification.predict,
-    "export": deploy.export,
-    "report": classification.report,
-    "card": card.card,
-    "quantize": deploy.quantize,
-    "serve": serve.serve,
-    "detect train": detection.train,
-    "detect validate": detection.validate,
-    "detect predict": detection.predict,
-    "detect convert": detection.convert,
-    "detect demo": detection.demo,
-    "data check": data.check,
-    "data shard": data.shard,
-    "study rank": study.rank,
-    "study depth": study.depth,
-    "study factors": study.factors,
-    "study spectra": study.spectra,
-    "study advise": study.advise,
-    "study rewrite": study.rewrite,
-    "search run": search.run,
-    "search report": search.report,
-    "search export": search.export,
-    "bench": deploy.bench,
-    "fit-budget": deploy.fit_budget,
-    "models": networks.models,
+GROUPS: dict[str, dict[str, Callable[[Sequence[str]], None]]] = {
+    "classify images": {
+        "train": classification.train,
+        "validate": classification.validate,
+        "predict": classification.predict,
+        "report": classification.report,
+    },
+    "find objects": {
+        "detect train": detection.train,
+        "detect validate": detection.validate,
+        "detect predict": detection.predict,
+        "detect convert": detection.convert,
+        "detect demo": detection.demo,
+    },
+    "look at data": {
+        "data check": data.check,
+        "data shard": data.shard,
+    },
+    "use a trained network": {
+        "export": deploy.export,
+        "quantize": deploy.quantize,
+        "serve": serve.serve,
+        "card": card.card,
+    },
+    "choose a network": {
+        "models": networks.models,
+        "bench": deploy.bench,
+        "fit-budget": deploy.fit_budget,
+    },
+    "repeat and extend the paper": {
+        "study rank": study.rank,
+        "study depth": study.depth,
+        "study factors": study.factors,
+        "study spectra": study.spectra,
+        "study advise": study.advise,
+        "study rewrite": study.rewrite,
+        "search run": search.run,
+        "search report": search.report,
+        "search export": search.export,
+    },
 }
+COMMANDS = {name: function for commands in GROUPS.values() for name, function in commands.items()}
+
+
+_HELP = ("--help", "-h", "help")
+
+
+def usage(first: str = "") -> str:
+    """Return the commands by group, or those that start with the word `first`."""
+    lines = ["usage: rexnet COMMAND ..." if not first else f"usage: rexnet {first} COMMAND ..."]
+    for title, commands in GROUPS.items():
+        shown = {name: command for name, command in commands.items() if name.startswith(f"{first} " if first else "")}
+        if shown:
+            lines += ["", f"{title}:"] if not first else [""]
+            lines += [f"  rexnet {name:<15} {command.__doc__}" for name, command in shown.items()]
+    return "\n".join([*lines, "", "rexnet COMMAND --help lists the options of a command."])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command. Exit code 2 for a mistyped command or option and for an option's value that cannot be, 1 for
+    """Run one command. Exit code 2 for a mistyped command or option and for an option's value that cannot be, 1 for
     all else that a user can mend; both with one sentence."""
     word, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if rest and f"{word} {rest[0]}" in COMMANDS:
         word, *rest = f"{word} {rest[0]}", *rest[1:]
-    if word in ("--help", "-h", "help"):
-        lines = [f"  rexnet {name:<15} {function.__doc__}" for name, function in COMMANDS.items()]
-        more = "rexnet COMMAND --help lists the options of a command."
-        print("\n".join(["usage: rexnet COMMAND ...", "", *lines, "", more]))
+    grouped = any(name.startswith(f"{word} ") for name in COMMANDS)
+    if word in _HELP:
+        print(usage())
+    elif grouped and (not rest or rest[0] in _HELP):
+        print(usage(word))
     elif word == "--version":
         print(__version__)
     elif word in COMMANDS:
         _run(word, rest)
+    elif grouped:
+        known = [name for name in COMMANDS if name.startswith(f"{word} ")]
+        close = get_close_matches(f"{word} {rest[0]}", known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(known)}"
+        fail(f"there is no command {f'{word} {rest[0]}'!r}; {hint}", code=2)
     else:
-        close = [name for name in COMMANDS if name.startswith(f"{word} ")] or get_close_matches(word, COMMANDS, n=1)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"allowed: {', '.join(COMMANDS)}"
+        close = get_close_matches(word, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(COMMANDS)}"
         fail(f"there is no command {word!r}; {hint}", code=2)
 
 
 def _run(word: str, arguments: Sequence[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
-        from rexnet.errors import OptionError
         from rexnet.training.distributed import is_main_process
 
         # Of several processes one tells what happens; what goes wrong, each does.
@@ -76,11 +109,12 @@ def _run(word: str, arguments: Sequence[str]) -> None:
         sys.stderr.close()
         sys.exit(141)
     except (ValueError, OSError) as error:
-        bad_image = any(kind.__name__ == "BadImageError" for kind in type(error).__mro__)
-        remedy = "; --bad-image skip leaves such files out, rexnet data check finds them all" if bad_image else ""
+        bad_image = isinstance(error, BadImageError)
+        remedy = "; --bad-image skip skips such files, rexnet data check finds them all" if bad_image else ""
         fail(" ".join(_sentence(error).split()) + remedy, code=2 if isinstance(error, OptionError) else 1)
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(error, torch.OutOfMemoryError):
             raise
         fail("the device's memory is full; a smaller --batch-size or --image-size needs less", code=1)
 

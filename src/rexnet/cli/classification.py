@@ -9,21 +9,21 @@ from rexnet.cli.tables import new_table, percent, show
 
 def train(arguments: Sequence[str]) -> None:
     """Train a classifier on a folder of images"""
-    from rexnet.cli.latency_budget import BudgetedTrainConfig, resolved, with_budget, without_budget
     from rexnet.training import classify
+    from rexnet.training.config import TrainConfig
     from rexnet.training.distributed import is_main_process
     from rexnet.training.recipes import FIRST_LOOK, named, starting_point
     from rexnet.training.timm_flags import translate
 
     arguments = translate(arguments)
-    asked, unknown = read_ahead("train", BudgetedTrainConfig, arguments, default=with_budget(FIRST_LOOK))
+    asked, unknown = read_ahead("train", TrainConfig, arguments, default=FIRST_LOOK)
     try:
-        start = starting_point(without_budget(asked))
+        start = starting_point(asked)
     except ValueError:
         if not unknown:
             raise
         start = FIRST_LOOK  # an unknown option's value may stand where DATA should
-    config = resolved(read_options("train", BudgetedTrainConfig, arguments, default=with_budget(start)))
+    config = read_options("train", TrainConfig, arguments, default=start)
     run = classify.train(named(config, start))["run"]
     if is_main_process():
         best = Path(run, "best.pt")
