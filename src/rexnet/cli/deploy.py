@@ -1,14 +1,10 @@
 """Commands about networks in use."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rexnet.cli.options import read_options
 from rexnet.cli.tables import new_table, show
 from rexnet.text import plural
-
-if TYPE_CHECKING:
-    from rexnet.deploy.budget import BudgetFit
 
 
 def export(arguments: Sequence[str]) -> None:
@@ -78,11 +74,6 @@ def fit_budget(arguments: Sequence[str]) -> None:
     from rexnet.deploy.budget import fit_budget as fit
 
     found = fit(read_options("fit-budget", BudgetConfig, arguments))
-    show_budget(found)
-    print(f"go on with: {found.train_command}")
-
-
-def show_budget(found: "BudgetFit") -> None:
     with_memory = any(one.measured.peak_mib is not None for one in found.candidates)
     table = new_table(
         "network", "px", "M params", "M MACs", "predicted ms", "measured", *["MiB"] * with_memory, "verdict"
@@ -96,3 +87,4 @@ def show_budget(found: "BudgetFit") -> None:
         table.add_row(one.model, *sizes, predicted, f"{one.measured.latency_ms:.2f}", *memory, verdict)
     show(table)
     print(f"{found.chosen.model} at {found.chosen.image_size_px} px is the widest within the budget ({found.engine})")
+    print(f"go on with: {found.train_command}")

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 
 def fail(sentence: str, *, code: int) -> NoReturn:
-    """Ends the program with this sentence and exit code."""
+    """End the program with this sentence and exit code."""
     print(f"rexnet: {sentence}", file=sys.stderr)
     sys.exit(code)
 
@@ -18,7 +18,7 @@ def read_options(command: str, kind: type, arguments: Sequence[str], **more: Any
     """`kind` from the words of a command. A value out of range ends the program with its sentence, like any mistake."""
     import tyro
 
-    from rexnet.cli.removed import check_removed
+    from rexnet.cli.removed import check_removed, other_names
 
     check_removed(command, arguments)
     marks = (tyro.conf.OmitArgPrefixes,)
@@ -30,6 +30,8 @@ def read_options(command: str, kind: type, arguments: Sequence[str], **more: Any
         if sentence := _refusal(stop):
             fail(sentence, code=2)
         sys.stderr.write(said.getvalue())
+        if stop.code and (hints := other_names(arguments)):
+            fail("; ".join(hints), code=2)
         raise
 
 

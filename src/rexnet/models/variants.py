@@ -264,7 +264,9 @@ def model_config(
         raise ValueError(f"model {name!r} {problem}")
     else:
         folder = " (but a folder: name a file in it, such as best.pt of a run)" if os.path.isdir(name) else ""
-        raise ValueError(f"there is no model {name!r}{folder}; allowed: {', '.join(list_models())}, FILE.json")
+        close = get_close_matches(name, list_models(), n=1, cutoff=0.8)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ValueError(f"there is no model {name!r}{folder}; {hint}allowed: {', '.join(list_models())}, FILE.json")
     return dilated(made, output_stride)
 
 
