@@ -7,35 +7,35 @@ import torch
 from PIL import Image
 
 from rexnet.data.transforms import Preprocess
-from rexnet.report.images import THUMBNAIL_PX, Picture, heat_picture, thumbnail
+from rexnet.report.images import THUMBNAIL_PX, Thumbnail, heat_thumbnail, thumbnail
 
 
-def decoded(picture: Picture) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(picture.uri.partition(",")[2])))
+def decode(image: Thumbnail) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(image.uri.partition(",")[2])))
 
 
 def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8))
 
 
-def test_small_pictures_keep_every_pixel():
+def test_small_images_keep_every_pixel():
     image = noise(16, 64)
     picture = thumbnail(image)
     assert picture.is_small and picture.uri.startswith("data:image/png;base64,")
-    assert np.array_equal(np.asarray(decoded(picture)), np.asarray(image))
+    assert np.array_equal(np.asarray(decode(picture)), np.asarray(image))
 
 
 @pytest.mark.parametrize(
     ("size", "small"), [((2000, 1000), (144, 72)), ((100, 120), (100, 120)), ((1, 9000), (1, 144))]
 )
-def test_large_pictures_shrink_and_stay_whole(size, small):
+def test_large_images_shrink_and_stay_whole(size, small):
     image = noise(*size)
     picture = thumbnail(image)
-    assert decoded(picture).size == small and not picture.is_small
-    assert image.size == size, "the picture itself is left alone"
+    assert decode(picture).size == small and not picture.is_small
+    assert image.size == size, "the image itself is left alone"
 
 
-def test_the_worst_picture_takes_40_kilobytes():
+def test_the_worst_image_takes_40_kilobytes():
     """Of a run there are at most 58 with the default number of mistakes: 24, 2 x 8 heat maps, 6 and 6."""
     assert len(thumbnail(noise(1000, 1000)).uri) < 40_000
 
@@ -46,7 +46,7 @@ def test_heat_lies_over_what_the_network_saw(size_px):
     seen = preprocess(Image.new("RGB", (300, 300), (100, 100, 100)))
     heat = torch.zeros(size_px, size_px)
     heat[: size_px // 2, : size_px // 2] = 1.0
-    pixels = np.asarray(decoded(heat_picture(seen, heat, preprocess)).convert("RGB")).astype(int)
+    pixels = np.asarray(decode(heat_thumbnail(seen, heat, preprocess)).convert("RGB")).astype(int)
     assert pixels.shape == (THUMBNAIL_PX, THUMBNAIL_PX, 3)
     cold, hot = pixels[-30:, -30:], pixels[:30, :30]
     assert abs(cold - 100).max() <= 3, "gray as it was"

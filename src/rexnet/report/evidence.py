@@ -1,7 +1,8 @@
-"""What a run's network does with images it was not trained on: gathered for its report."""
+"""A run's network on images that it was not trained on, for its report."""
 
 import logging
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,11 +10,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from rexnet.data.boxes.coco import CocoImages, load_coco_sets
 from rexnet.data.datasets.folder import load_image_sets, load_labelled_images
 from rexnet.data.image_set import ImageSet
-from rexnet.models.cost import Cost, measure_cost
+from rexnet.detection import checkpoints as detectors
+from rexnet.detection.checkpoints import TrainedDetector
+from rexnet.detection.runtime import ObjectPredictor
+from rexnet.errors import BadImageError
+from rexnet.models.cost import measure_cost
 from rexnet.models.gradcam import grad_cam, map_cells
-from rexnet.report.images import Picture, heat_picture, thumbnail
+from rexnet.report.images import Thumbnail, heat_thumbnail, thumbnail
 from rexnet.report.predictions import Predictions, predict_set
 from rexnet.text import plural, printable
 from rexnet.training import checkpoint
@@ -24,72 +30,91 @@ from rexnet.training.run_record import RunRecord
 
 logger = logging.getLogger(__name__)
 
+MIN_SCORE = 0.5
+"""Predicted objects with a lower score are not shown."""
 _EXPLAINED_MISTAKES = 8
 _EXPLAINED_SUCCESSES = 6
+_DETECTION_IMAGES = 12
+_DETECTION_PX = 296
 
 
-class Specimen(NamedTuple):
-    """One image of the report. `heat` shows where the network sees the class it named, `heat_target` the right one."""
+class Example(NamedTuple):
+    """An image and its prediction. `heat` shows where the network sees the predicted class, `heat_target` the right
+    one."""
 
     name: str
     target: str
     predicted: str
     probability: float
-    picture: Picture
-    heat: Picture | None
-    heat_target: Picture | None
+    image: Thumbnail
+    heat: Thumbnail | None
+    heat_target: Thumbnail | None
+
+
+class DetectionExample(NamedTuple):
+    """An image with its predicted objects, drawn and counted."""
+
+    name: str
+    image: Thumbnail
+    objects: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """Everything is empty but `notes`, which say why, where the run's network or images are not at hand."""
 
-    cost: Cost | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    """For one image of a classifier."""
     epoch: int | None = None
     """After which best.pt was written."""
     data: str = ""
     """What the images are, as it stands after their number."""
     predictions: Predictions | None = None
-    mistakes: list[Specimen] = field(default_factory=list)
-    successes: list[Specimen] = field(default_factory=list)
+    mistakes: list[Example] = field(default_factory=list)
+    successes: list[Example] = field(default_factory=list)
     heat_cells: int = 0
     """Cells a side that a heat map has before it is enlarged."""
+    detections: list[DetectionExample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def gather_evidence(
     record: RunRecord, *, data: str | None, mistakes: int, batch_size: int, device: torch.device
 ) -> Evidence:
-    """Evaluates best.pt on `data`, or on the images that the run held back, and picks the most confident `mistakes`.
+    """Run best.pt on `data`, or on the run's validation split, and pick the `mistakes` with the highest probability.
 
-    What is missing of the run is a note, logged too. ValueError for `data` that does not fit.
+    What is missing of the run becomes a note, logged too. ValueError for `data` that does not fit.
     """
     notes: list[str] = []
     model, epoch = _load_best(record, notes)
     if model is None:
         return Evidence(notes=notes)
+    if isinstance(model, TrainedDetector):
+        return _detect(record, model, data=data, epoch=epoch, device=device, notes=notes)
     cost = measure_cost(model, model.preprocess.image_size_px)
     if data is not None:
         images, description = load_labelled_images(data, model.classes, drawn=model.split), f"images of {data}"
     else:
-        images, description = _held_back_images(record, model.classes, notes), "held-back images"
+        images, description = _validation_images(record, model.classes, notes), "validation images"
     if images is None:
-        return Evidence(cost=cost, epoch=epoch, notes=notes)
+        return Evidence(parameters=cost.parameters, macs=cost.macs, epoch=epoch, notes=notes)
     workers = choose_workers(None, World(device=device))
     predictions = predict_set(
         model, images, model.preprocess, device=device, batch_size=batch_size, workers=workers, label=record.label
     )
     if skipped := predictions.skipped:
         first = printable(skipped[0])
-        _note(notes, f"{len(skipped)} of {len(images):,} images cannot be read and are left out, the first is {first}.")
+        _note(notes, f"{len(skipped)} of {len(images):,} images cannot be read and are skipped, the first is {first}.")
     wrong, right = predictions.mistakes()[:mistakes], predictions.successes(_EXPLAINED_SUCCESSES)
     return Evidence(
-        cost=cost,
+        parameters=cost.parameters,
+        macs=cost.macs,
         epoch=epoch,
         data=description,
         predictions=predictions,
-        mistakes=_specimens(model, images, predictions, chosen=wrong, explained=_EXPLAINED_MISTAKES),
-        successes=_specimens(model, images, predictions, chosen=right, explained=len(right)),
+        mistakes=_examples(model, images, predictions, chosen=wrong, explained=_EXPLAINED_MISTAKES),
+        successes=_examples(model, images, predictions, chosen=right, explained=len(right)),
         heat_cells=map_cells(model, model.preprocess.image_size_px),
         notes=notes,
     )
@@ -100,7 +125,7 @@ def _note(notes: list[str], sentence: str) -> None:
     logger.warning("%s", sentence)
 
 
-def _load_best(record: RunRecord, notes: list[str]) -> tuple[TrainedRexNet | None, int | None]:
+def _load_best(record: RunRecord, notes: list[str]) -> tuple[TrainedRexNet | TrainedDetector | None, int | None]:
     best = record.folder.best
     if not best.exists():
         why = "no epoch has ended yet"
@@ -108,18 +133,19 @@ def _load_best(record: RunRecord, notes: list[str]) -> tuple[TrainedRexNet | Non
             kept = f"; {record.folder.last} is still there" if record.folder.last.exists() else ""
             count = len(record.rows)
             why = f"it was lost after {count} {plural(count, 'epoch')}{kept}"
-        _note(notes, f"{best} does not exist, so nothing is said of pictures and classes: {why}.")
+        _note(notes, f"{best} does not exist, so no images and classes are shown: {why}.")
         return None, None
     try:
         content = checkpoint.read(best)
-        return checkpoint.unpack(content, source=os.fspath(best)), content["metrics"].get("epoch")
+        unpack = detectors.unpack if record.task == "detection" else checkpoint.unpack
+        return unpack(content, source=os.fspath(best)), content["metrics"].get("epoch")
     except ValueError as error:
-        _note(notes, f"Nothing is said of pictures and classes: {error}.")
+        _note(notes, f"No images and classes are shown: {error}.")
         return None, None
 
 
-def _held_back_images(record: RunRecord, classes: tuple[str, ...], notes: list[str]) -> ImageSet | None:
-    """The images the run was validated on, with targets that index `classes`; None where they are not at hand."""
+def _validation_images(record: RunRecord, classes: tuple[str, ...], notes: list[str]) -> ImageSet | None:
+    """Return the run's validation split, with targets that index `classes`; None where it is not at hand."""
     options = record.options()
     try:
         sets = load_image_sets(
@@ -131,42 +157,88 @@ def _held_back_images(record: RunRecord, classes: tuple[str, ...], notes: list[s
         if set(sets.classes) != set(classes):
             raise ValueError(f"{record.config['data']} has other classes now than the run")
     except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        _note(notes, f"The run's images are not at hand, so none are shown: {reason}; --data names others.")
+        _note_missing_images(error, notes)
         return None
     if record.data and sets.facts().differences(record.data):
-        before = record.data.description
-        _note(notes, f"The data has changed since the run began: it is {sets.description}, and was {before}.")
+        now, before = sets.description, record.data.description
+        _note(notes, f"The data has changed since the run began: it is {now}, and was {before}.")
     return sets.val.with_classes(classes)
 
 
-def _specimens(
+def _note_missing_images(error: Exception, notes: list[str]) -> None:
+    reason = " ".join(str(error).split())
+    _note(notes, f"The run's images are not at hand, so none are shown: {reason}; --data names others.")
+
+
+def _detect(
+    record: RunRecord,
+    model: TrainedDetector,
+    *,
+    data: str | None,
+    epoch: int | None,
+    device: torch.device,
+    notes: list[str],
+) -> Evidence:
+    """Return what a detector predicts in some images, spread evenly over a validation split."""
+    parameters = sum(values.numel() for values in model.model.parameters())
+    try:
+        images = load_coco_sets(data or record.config["data"]).val
+    except (ValueError, OSError) as error:
+        if data is not None:
+            raise
+        _note_missing_images(error, notes)
+        return Evidence(parameters=parameters, epoch=epoch, notes=notes)
+    predictor = ObjectPredictor(model, device=str(device))
+    return Evidence(
+        parameters=parameters,
+        epoch=epoch,
+        data=f"{len(images):,} images of {data}" if data else f"{len(images):,} validation images",
+        detections=_detection_examples(predictor, images, notes),
+        notes=notes,
+    )
+
+
+def _detection_examples(predictor: ObjectPredictor, images: CocoImages, notes: list[str]) -> list[DetectionExample]:
+    examples = []
+    for index in np.unique(np.linspace(0, len(images) - 1, _DETECTION_IMAGES).round().astype(int)).tolist():
+        try:
+            (found,) = predictor([images.load(index)], min_score=MIN_SCORE)
+        except BadImageError as error:
+            _note(notes, f"{error}, so it is not shown.")
+            continue
+        counts = ", ".join(f"{count} {name}" for name, count in Counter(found.names).items()) or "nothing"
+        shown = thumbnail(found.plot(min_score=MIN_SCORE), side_px=_DETECTION_PX)
+        examples.append(DetectionExample(name=images.name(index), image=shown, objects=counts))
+    return examples
+
+
+def _examples(
     model: TrainedRexNet, images: ImageSet, predictions: Predictions, *, chosen: np.ndarray, explained: int
-) -> list[Specimen]:
-    """The images at the positions `chosen` of `predictions`, the first `explained` of them with heat maps."""
-    specimens = []
+) -> list[Example]:
+    """Return the images at the positions `chosen` of `predictions`, the first `explained` of them with heat maps."""
+    examples = []
     for number, position in enumerate(chosen.tolist()):
-        # One at a time: a picture may have a hundred million pixels.
+        # One at a time: an image may have a hundred million pixels.
         image = images.load(int(predictions.indices[position]))
         target, predicted = int(predictions.targets[position]), int(predictions.predicted[position])
         shown = [] if number >= explained else [predicted] if predicted == target else [predicted, target]
         heats = [*_heats(model, image, shown), None, None]
-        specimens.append(
-            Specimen(
+        examples.append(
+            Example(
                 name=images.name(int(predictions.indices[position])),
                 target=predictions.classes[target],
                 predicted=predictions.classes[predicted],
                 probability=float(predictions.probabilities[position]),
-                picture=thumbnail(image),
+                image=thumbnail(image),
                 heat=heats[0],
                 heat_target=heats[1],
             )
         )
-    return specimens
+    return examples
 
 
-def _heats(model: TrainedRexNet, image: Image.Image, classes: list[int]) -> list[Picture]:
-    """Where in the picture each of `classes` is seen."""
+def _heats(model: TrainedRexNet, image: Image.Image, classes: list[int]) -> list[Thumbnail]:
+    """Return heat maps of where in the image each of `classes` is seen."""
     if not classes:
         return []
     device = next(model.parameters()).device
@@ -174,4 +246,4 @@ def _heats(model: TrainedRexNet, image: Image.Image, classes: list[int]) -> list
     heats = grad_cam(
         model, seen.to(device).expand(len(classes), -1, -1, -1), torch.tensor(classes, device=device)
     ).cpu()
-    return [heat_picture(seen, heat, model.preprocess) for heat in heats]
+    return [heat_thumbnail(seen, heat, model.preprocess) for heat in heats]

@@ -1,4 +1,4 @@
-"""Small pictures inside a page, as data URIs."""
+"""Small images inside a page, as data URIs."""
 
 import base64
 import io
@@ -12,34 +12,34 @@ from torch import Tensor
 from rexnet.data.transforms import Preprocess
 
 THUMBNAIL_PX = 144
-"""Longest side. A thumbnail has at most this side squared pixels, which bounds a page by its number of pictures."""
+"""Longest side of a thumbnail, which bounds a page by its number of images."""
 _SMALL_PX = 64
-"""Pictures up to this side are kept pixel by pixel."""
+"""Images up to this side are kept pixel by pixel."""
 
 
-class Picture(NamedTuple):
+class Thumbnail(NamedTuple):
     """`is_small`: its pixels are few enough to be shown one by one."""
 
     uri: str
     is_small: bool
 
 
-def thumbnail(image: Image.Image) -> Picture:
-    """The whole RGB picture, made smaller where it is larger than THUMBNAIL_PX."""
-    if max(image.size) > THUMBNAIL_PX:
+def thumbnail(image: Image.Image, *, side_px: int = THUMBNAIL_PX) -> Thumbnail:
+    """Return the whole RGB image, made smaller where its longer side is above `side_px`."""
+    if max(image.size) > side_px:
         image = image.copy()
-        image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+        image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    # JPEG would smear the few pixels of a small picture, PNG would be ten times as long for a photo.
+    # JPEG would smear the few pixels of a small image, PNG would be ten times as long for a photo.
     is_small = max(image.size) <= _SMALL_PX
     kind = "png" if is_small else "jpeg"
     image.save(buffer, format=kind, quality=82)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Picture(f"data:image/{kind};base64,{data}", is_small)
+    return Thumbnail(f"data:image/{kind};base64,{data}", is_small)
 
 
-def heat_picture(image: Tensor, heat: Tensor, preprocess: Preprocess) -> Picture:
-    """What the network saw, float (3, S, S) as `preprocess` made it, in gray with `heat` (S, S), 0 to 1, over it."""
+def heat_thumbnail(image: Tensor, heat: Tensor, preprocess: Preprocess) -> Thumbnail:
+    """Return the network's input, float (3, S, S) as `preprocess` made it, in gray under `heat` (S, S), 0 to 1."""
     import matplotlib
 
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))

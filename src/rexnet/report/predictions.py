@@ -1,4 +1,4 @@
-"""What a network says about every image of a set, and what that tells: mistakes, confusions, classes."""
+"""A classifier's predictions on a set of images: mistakes, confusions and classes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from rexnet.training.progress import EpochProgress
 
 
 class Confusion(NamedTuple):
-    """`count` images of class `target` were called `predicted`; both index the classes."""
+    """`count` images of class `target` were predicted as `predicted`; both index the classes."""
 
     target: int
     predicted: int
     count: int
 
 
-class ClassFigures(NamedTuple):
+class ClassResult(NamedTuple):
     """One class, and its most frequent confusion."""
 
     name: str
@@ -35,7 +35,7 @@ class ClassFigures(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """One entry an image, in the order of the set; images that cannot be read have none."""
+    """Predictions for the images of a set, in its order; images that cannot be read have none."""
 
     classes: tuple[str, ...]
     indices: np.ndarray
@@ -67,34 +67,34 @@ class Predictions:
         return 100.0 * self.correct_in_top5 / self.num_images
 
     def mistakes(self) -> np.ndarray:
-        """Positions of the wrongly named images, the most confident first: an image with a wrong label, seen by a good
-        network, is at the top. Among equally confident ones the higher loss decides, then the order of the set."""
+        """Return the positions of the wrong predictions, the most confident first: an image with a wrong label, seen by
+        a good network, is at the top. Of equally confident ones the higher loss decides, then the order of the set."""
         order = np.lexsort((self.indices, -self.losses, -self.probabilities))
         return order[self.targets[order] != self.predicted[order]]
 
     def successes(self, count: int) -> np.ndarray:
-        """Up to `count` positions of rightly named images, each the most confident of another class, surest first."""
+        """Return up to `count` positions of correct predictions, the most confident of each class first."""
         order = np.lexsort((self.indices, self.losses, -self.probabilities))
         right = order[self.targets[order] == self.predicted[order]]
         _, first = np.unique(self.targets[right], return_index=True)
         return right[np.sort(first)][:count]
 
     def confusions(self) -> list[Confusion]:
-        """The pairs of classes that occur among the mistakes, the most frequent first."""
+        """Return the pairs of classes that occur among the mistakes, the most frequent first."""
         wrong = self.targets != self.predicted
         pairs = Counter(zip(self.targets[wrong].tolist(), self.predicted[wrong].tolist(), strict=True))
         return sorted((Confusion(*pair, count) for pair, count in pairs.items()), key=lambda row: (-row.count, row))
 
     def most_confused_classes(self, limit: int) -> list[int]:
-        """All classes, or the `limit` of them in most mistakes, as either side; ascending."""
+        """Return all classes, or the `limit` of them in most mistakes, as target or prediction; ascending."""
         wrong = self.targets != self.predicted
         sides = np.concatenate([self.targets[wrong], self.predicted[wrong]])
         mistakes = np.bincount(sides, minlength=len(self.classes))
         return sorted(np.argsort(-mistakes, kind="stable")[:limit].tolist())
 
     def confusion_matrix(self, chosen: Sequence[int]) -> np.ndarray:
-        """Counts int64 (n, n) between the `chosen` classes: rows are what the images are, columns what they were
-        called."""
+        """Return counts int64 (n, n) between the `chosen` classes: a row for each target, a column for each
+        prediction."""
         place = np.full(len(self.classes), -1)
         place[list(chosen)] = np.arange(len(chosen))
         rows, columns = place[self.targets], place[self.predicted]
@@ -102,17 +102,25 @@ class Predictions:
         flat = np.bincount(rows[inside] * len(chosen) + columns[inside], minlength=len(chosen) ** 2)
         return flat.reshape(len(chosen), len(chosen))
 
-    def by_class(self) -> list[ClassFigures]:
-        """Every class, in order."""
+    def count(self, target: int) -> int:
+        """Return the number of images of a class."""
+        return int((self.targets == target).sum())
+
+    def weakest_classes(self) -> list[ClassResult]:
+        """Return every class, the one with the lowest recall first and those without images last."""
+        return sorted(self.by_class(), key=lambda row: (row.counts.recall is None, row.counts.recall or 0.0, row.name))
+
+    def by_class(self) -> list[ClassResult]:
+        """Return every class, in order."""
         count = len(self.classes)
-        images, called = (np.bincount(side, minlength=count) for side in (self.targets, self.predicted))
+        images, predicted = (np.bincount(side, minlength=count) for side in (self.targets, self.predicted))
         correct = np.bincount(self.targets[self.targets == self.predicted], minlength=count)
-        rows = images.tolist(), called.tolist(), correct.tolist()
+        rows = images.tolist(), predicted.tolist(), correct.tolist()
         taken_for: dict[int, Confusion] = {}
         for row in self.confusions():
             taken_for.setdefault(row.target, row)
         return [
-            ClassFigures(name, ClassCounts(*counts), taken_for.get(index))
+            ClassResult(name, ClassCounts(*counts), taken_for.get(index))
             for index, (name, *counts) in enumerate(zip(self.classes, *rows, strict=True))
         ]
 
@@ -128,9 +136,9 @@ def predict_set(
     workers: int = 0,
     label: str = "predictions",
 ) -> Predictions:
-    """Runs `model`, put in eval mode on `device`, over `images`, whose classes are those of its logits.
+    """Run `model`, put in eval mode on `device`, over `images`, whose classes are those of its logits.
 
-    Images that cannot be read are left out and listed. ValueError where none is left.
+    Images that cannot be read are skipped and listed. ValueError where none is left.
     """
     model.eval().to(device)
     batches = EvalBatches(images, preprocess, batch_size=batch_size, workers=workers, bad_image="skip")

@@ -10,14 +10,14 @@ import tyro
 from rexnet.errors import require
 from rexnet.files import check_output_file, write_whole
 from rexnet.report.evidence import gather_evidence
-from rexnet.report.page import render_page
+from rexnet.report.page import ReportedRun, render_page
 from rexnet.training.distributed import choose_device
 from rexnet.training.run_record import read_records
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """Shows what happened in training runs, as one HTML page that needs no other file and no network."""
+    """Show training runs as one HTML page that needs no other file and no network."""
 
     runs: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...", help_behavior_hint="(required)")
@@ -26,9 +26,9 @@ class ReportConfig:
     output: str | None = None
     """The page; None: report.html in the folder of a single run, in the current folder for several."""
     data: str | None = None
-    """Labelled images to look at, as for rexnet validate; None: those that each run held back."""
+    """Images with labels or boxes to look at, as for rexnet validate; None: the validation split of each run."""
     mistakes: int = 24
-    """Most confident mistakes to show of each run."""
+    """Most confident mistakes to show of each run of a classifier."""
     batch_size: int = 64
     """Images a step."""
     device: str = "auto"
@@ -45,10 +45,10 @@ class ReportConfig:
 
 
 def write_report(config: ReportConfig) -> Path:
-    """Writes the page, whole or not at all, and returns its path; nothing else of a run is touched.
+    """Write the page, whole or not at all, and return its path; nothing else of a run is touched.
 
-    What a run does not have is left out, and the page and the log say so. ValueError, one sentence, for what is no run
-    and for data that does not fit.
+    What a run does not have is missing on the page, which says so, as the log does. ValueError, one sentence, for what
+    is not a run and for data that does not fit.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -57,14 +57,14 @@ def write_report(config: ReportConfig) -> Path:
     alone = records[0].folder.path if len(records) == 1 else Path()
     path = Path(config.output) if config.output else alone / "report.html"
     check_output_file(path)
-    pairs = [
-        (
-            record,
-            gather_evidence(
+    runs = [
+        ReportedRun(
+            record=record,
+            evidence=gather_evidence(
                 record, data=config.data, mistakes=config.mistakes, batch_size=config.batch_size, device=device
             ),
         )
         for record in records
     ]
-    write_whole(path, render_page(pairs))
+    write_whole(path, render_page(runs))
     return path

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse
 
-from rexnet.report.markup import Markup, join, tag
+from rexnet.serve.markup import Markup, join, tag
 
 router = APIRouter(include_in_schema=False)
 

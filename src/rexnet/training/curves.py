@@ -1,15 +1,47 @@
-"""metrics.jsonl as a picture."""
+"""Curves of metrics.jsonl: curves.png of a run, and the SVGs of `rexnet report`."""
 
 import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rexnet.files import write_whole
 from rexnet.training.metrics import curve_panels
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = ("#1f6fd0", "#d4631a", "#1d8a57", "#a03fb3", "#b58900", "#0d8f9c", "#c93360", "#6b6f7a")
+CORES = (None, "#ffffff", "#1c2430")
+"""Colours along the middle of a line: they tell further runs from those of the same colour."""
+INK, SOFT, GRID = "#1c2430", "#5b6675", "#d9dee5"
+_VARIABLES = {colour: f"c{number}" for number, colour in enumerate(COLOURS)} | {
+    "#ffffff": "paper",
+    INK: "ink",
+    SOFT: "soft",
+    GRID: "line",
+}
+"""Names that a page gives to these colours, so that a plot suits a light and a dark one."""
+_STYLES = ("-", "-.", ":")
+_MAX_POINTS = 400
+"""Longer curves are thinned, which no screen shows."""
+_MAX_MARKERS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRows:
+    """Rows of one run's metrics.jsonl, with the best epoch to mark by a ring in the plot of `best_key`."""
+
+    rows: Sequence[Mapping[str, Any]]
+    label: str = ""
+    best_epoch: int | None = None
+    best_key: str | None = None
+
 
 def draw_curves(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
-    """Loss, top-1 or average precision, and learning rate over epochs, as a PNG. `rows`: those of metrics.jsonl."""
+    """Plot loss, top-1 or average precision, and learning rate over epochs into a PNG file."""
     # The object interface draws without a display and leaves the caller's pyplot alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -17,15 +49,81 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
-    epochs = [row["epoch"] for row in rows]
     panels = curve_panels({key for row in rows for key in row}) or {"loss": {}}
     for axis, (label, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for key, name in lines.items():
-            axis.plot(epochs, [row.get(key) for row in rows], marker=".", label=name)
-        axis.set(xlabel="epoch", title=label)
-        axis.grid(alpha=0.3)
-        if len(lines) > 1 and axis.lines:
-            axis.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    write_whole(path, picture.getbuffer())
+        plot_panel(axis, lines, [RunRows(rows=rows)])
+        axis.set(title=label)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=110)
+    write_whole(path, image.getbuffer())
+
+
+def panel_svg(lines: Mapping[str, str], runs: Sequence[RunRows]) -> str:
+    """Return `plot_panel` as an SVG element to stand in a page, in the colours that the page's variables name."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3), layout="constrained")
+    FigureCanvasSVG(figure)
+    plot_panel(figure.subplots(), lines, runs)
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rexnet"}):
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    svg = text.getvalue()
+    view_box = re.search(r'viewBox="[^"]*"', svg)
+    assert view_box is not None, "matplotlib always writes one"
+    # Without what only a file of its own needs: its head, names of its groups and fonts.
+    content = svg[svg.index("</defs>") + len("</defs>") :]
+    content = re.sub(r' id="[a-z0-9_.]+_\d+"| clip-path="[^"]*"|font-family: [^;"]*;? ?', "", content)
+    content = re.sub(r"#[0-9a-f]{6}\b", lambda found: _variable(found[0]), content)
+    content = re.sub(r"\s+", " ", content)
+    return f'<svg {view_box[0]} aria-hidden="true">{content}'
+
+
+def _variable(colour: str) -> str:
+    return f"var(--{_VARIABLES[colour]})" if colour in _VARIABLES else colour
+
+
+def plot_panel(axis: "Axes", lines: Mapping[str, str], runs: Sequence[RunRows]) -> None:
+    """Plot the values under the keys of `lines`, which have a label each, over the epochs of every run.
+
+    A run has a colour; training is dashed, further keys dotted. What is not finite is a gap.
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
+    solid = [key for key in lines if not key.startswith("train_")]
+    styles = {key: _STYLES[solid.index(key) % len(_STYLES)] if key in solid else "--" for key in lines}
+    for number, run in enumerate(runs):
+        colour, core = COLOURS[number % len(COLOURS)], CORES[number // len(COLOURS) % len(CORES)]
+        for key in lines:
+            points = _thin(run, key)
+            marker = "." if len(points) <= _MAX_MARKERS else None
+            x, y = zip(*points, strict=True) if points else ((), ())
+            axis.plot(x, y, styles[key], color=colour, linewidth=4 if core else 1.5, marker=marker)
+            if core:
+                axis.plot(x, y, styles[key], color=core, linewidth=1.5)
+            if key == run.best_key and run.best_epoch is not None:
+                ring = [point for point in points if point[0] == run.best_epoch]
+                axis.plot(*zip(*ring, strict=True), "o", color=colour, fillstyle="none", markersize=11)
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    axis.set_xlabel("epoch", color=SOFT)
+    axis.tick_params(colors=SOFT, labelcolor=SOFT)
+    axis.spines[:].set_color(GRID)
+    axis.grid(color=GRID)
+    if any(lines.values()) and len(lines) > 1:
+        handles = [Line2D([], [], color=INK, linestyle=styles[key], label=label) for key, label in lines.items()]
+        axis.legend(handles=handles, labelcolor=INK, framealpha=0, fontsize="small")
+
+
+def _thin(run: RunRows, key: str) -> list[tuple[float, float]]:
+    points = [(row["epoch"], row[key]) for row in run.rows if row.get(key) is not None]
+    stride = -(-len(points) // _MAX_POINTS)
+    # Counted from the end, so that the newest epoch is always there.
+    return [
+        point
+        for number, point in enumerate(points, start=1 - len(points))
+        if number % stride == 0 or point[0] == run.best_epoch
+    ]

@@ -1,4 +1,4 @@
-from rexnet.report.markup import Markup, join, tag
+from rexnet.serve.markup import Markup, join, tag
 
 
 def test_text_is_escaped_and_markup_is_not():
