@@ -95,7 +95,7 @@ def plot_panel(axis: "Axes", lines: Mapping[str, str], runs: Sequence[RunRows]) 
     from matplotlib.ticker import MaxNLocator
 
     solid = [key for key in lines if not key.startswith("train_")]
-    styles = {key: _STYLES[solid.index(key) % len(_STYLES)] if key in solid else "--" for key in lines}
+    styles: dict[str, Any] = {key: _STYLES[solid.index(key) % len(_STYLES)] if key in solid else "--" for key in lines}
     for number, run in enumerate(runs):
         colour, core = COLOURS[number % len(COLOURS)], CORES[number // len(COLOURS) % len(CORES)]
         for key in lines:
