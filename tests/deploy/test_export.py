@@ -7,15 +7,19 @@ import numpy as np
 import onnxruntime
 import openvino
 import pytest
+import timm
 import torch
 from PIL import Image
 
 from rexnet import cli
 from rexnet.data.decode import open_image
+from rexnet.data.sample_images import sample_pictures
 from rexnet.data.transforms import Preprocess
 from rexnet.deploy import graph_writing
-from rexnet.deploy.export import ExportOptions, export
+from rexnet.deploy.bench_subjects import find_subject
+from rexnet.deploy.export import ExportConfig, ExportOptions, export, export_files
 from rexnet.deploy.exported_file import read_exported
+from rexnet.deploy.predictor import Predictor
 from rexnet.errors import WeightsError
 from rexnet.models.inference_form import folded
 from rexnet.models.rexnet import RexNet
@@ -149,7 +153,7 @@ def test_from_a_name_with_weights_and_from_a_checkpoint(checkpoint_file, tmp_pat
         (["{best}", "--output", "{dir}/a.pte"], 2, r"a\.pte; allowed: .*ExecuTorch's own tools read \.pt2"),
         (["{best}", "--output", "{dir}/a.mlpackage"], 2, r"a\.mlpackage; allowed: .*Core ML"),
         (["{best}", "--output", "{dir}/a.engine"], 2, r"a\.engine; allowed: .*TensorRT"),
-        (["{best}", "--output", "{dir}/a.onnx", "--weights", "x"], 2, "--weights is x; allowed: none beside a check"),
+        (["{best}", "--output", "{dir}/a.onnx", "--weights", "x"], 2, "--weights is x; allowed: none beside a model"),
         (["{best}", "--output", "{dir}/a.onnx", "--channel-multiple", "0"], 2, "channel-multiple is 0; allowed: 1"),
         (
             ["{best}", "--output", "{dir}/a.onnx", "--channel-multiple", "8", "--output-layer", "features"],
@@ -158,7 +162,7 @@ def test_from_a_name_with_weights_and_from_a_checkpoint(checkpoint_file, tmp_pat
         (["{best}", "--output", "{dir}/a.onnx", "--verify", "{dir}/no"], 1, "no does not exist"),
         (["{dir}/no.pt", "--output", "{dir}/a.onnx"], 1, r"no\.pt"),
         (["{dir}/evil.pt", "--output", "{dir}/a.onnx"], 1, r"evil\.pt"),
-        (["rexnet_1", "--output", "{dir}/a.onnx"], 1, "there is no model 'rexnet_1'"),
+        (["rexnet_1", "--output", "{dir}/a.onnx"], 1, "'rexnet_1'"),
     ],
 )
 def test_what_cannot_be_is_one_sentence_and_nothing_is_left(words, code, sentence, checkpoint_file, tmp_path, capsys):
@@ -187,3 +191,33 @@ def test_a_detectors_file_is_no_classifiers(tmp_path, model):
     import_onnx().save(graph, tmp_path / "a.onnx")
     with pytest.raises(WeightsError, match="holds a detector"):
         read_exported(tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_networks_of_timm_are_exported_and_predict(suffix, pixels, tmp_path):
+    torch.manual_seed(0)
+    theirs = with_measured_statistics(timm.create_model("test_resnet", num_classes=7)).eval()
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    config = ExportConfig(
+        model="timm/test_resnet",
+        weights=str(tmp_path / "w.pth"),
+        output=str(tmp_path / f"m{suffix}"),
+        options=ExportOptions(pixels=pixels),
+    )
+    exported = export_files(config)
+    assert "timm/test_resnet" in exported.describe()
+    images = sample_pictures(None)
+    direct = Predictor(tmp_path / "w.pth", network="timm/test_resnet", backend="torch", threads=1, device="cpu")
+    backend = "onnxruntime" if suffix == ".onnx" else "openvino"
+    found = Predictor(config.output, backend=backend, threads=1)(images)
+    for one, other in zip(found, direct(images), strict=True):
+        mine, right = ({scored.name: scored.probability for scored in each.classes} for each in (one, other))
+        assert mine == pytest.approx(right, abs=1e-4)
+    assert find_subject(config.output).pixels == pixels
+
+
+def test_a_run_folder_is_exported(trained_run, tmp_path):
+    exported = export_files(ExportConfig(model=str(trained_run), output=str(tmp_path / "m.onnx")))
+    assert Predictor(tmp_path / "m.onnx", backend="onnxruntime").classes == ("cat", "dog", "fox")
+    assert exported.describe().count("\n") == 1

@@ -9,19 +9,9 @@ from rexnet.text import plural
 
 def export(arguments: Sequence[str]) -> None:
     """Write a network to a file for ONNX Runtime, OpenVINO and others"""
-    from rexnet.deploy.export import ExportConfig, export_files, told
-    from rexnet.detection.checkpoints import TASK, unpack
-    from rexnet.training import checkpoint
+    from rexnet.deploy.export import ExportConfig, export_files
 
-    config = read_options("export", ExportConfig, arguments)
-    content = checkpoint.read(config.model) if config.is_checkpoint else None
-    if content is None or content.get("task") != TASK:
-        print(told(export_files(config, content)))
-        return
-    from rexnet.detection import export as detectors
-
-    options, trained = config.options.for_detector(), unpack(content, source=config.model)
-    print(detectors.told(detectors.export_detector(trained, config.output, **options)))
+    print(export_files(read_options("export", ExportConfig, arguments)).describe())
 
 
 def quantize(arguments: Sequence[str]) -> None:

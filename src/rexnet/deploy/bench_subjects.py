@@ -63,7 +63,7 @@ def _exported_subject(reference: Reference) -> Subject:
         raise WeightsError(f"{reference.text!r} runs in none of the engines here; allowed: {', '.join(FILE_BACKENDS)}")
     return Subject(
         name=reference.text,
-        model=RexNet(facts.config),
+        model=load_network(resolve(facts.config)) if isinstance(facts.config, str) else RexNet(facts.config),
         image_size_px=facts.preprocess.image_size_px,
         open=lambda engine: open_graph(reference.text, engine),
         backends=FILE_BACKENDS[suffix],

@@ -99,7 +99,7 @@ def of_exported(path: str | PathLike[str]) -> Classifier:
         return open_graph(fspath(path), engine)
 
     return Classifier(
-        classes=exported.classes or tuple(map(str, range(exported.config.num_classes))),
+        classes=exported.classes or tuple(map(str, range(exported.num_classes))),
         preprocess=exported.preprocess,
         config=exported.config,
         backends=FILE_BACKENDS[suffix],

@@ -9,32 +9,37 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from torch import nn
 
 from rexnet.data.sample_images import sample_pictures
 from rexnet.data.transforms import Preprocess
 from rexnet.deploy.exported_file import ExportedFile
 from rexnet.deploy.graph_check import TOLERANCE, largest_difference
 from rexnet.deploy.graph_writing import WRITERS, compared_px
+from rexnet.detection.checkpoints import TrainedDetector
+from rexnet.detection.export import ExportedDetector, export_detector
 from rexnet.engines.backends import CHANNEL_MULTIPLE
 from rexnet.engines.graph_files import Format, choose_format
 from rexnet.engines.onnx_graph import Output
 from rexnet.errors import OptionError, require
 from rexnet.files import check_output_file, check_replaceable, made_aside
+from rexnet.loading import load_network, open_trained
 from rexnet.models.inference_form import folded, padded
 from rexnet.models.rexnet import RexNet
-from rexnet.models.variants import create_model, means_model_folder
+from rexnet.models.variants import create_model
 from rexnet.models.weights import load_weights, read_weights
+from rexnet.references import OWN_WEIGHTS, PRETRAINED, Kind, Reference, resolve
 from rexnet.text import printable
-from rexnet.training.checkpoint import unpack
 
 logger = logging.getLogger(__name__)
 
-_CHECKPOINTS = (".pt", ".pth", ".bin", ".safetensors")
+EXPORTABLE: tuple[Kind, ...] = (*PRETRAINED, "config")
+_NAMED: tuple[Kind, ...] = ("network", "config", "timm")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What the file is to be."""
+    """Form of the file."""
 
     format: Format | None = None
     """None: what the ending of the output says, .onnx, .xml (openvino) or .pt2 (torch-export)."""
@@ -66,11 +71,11 @@ class ExportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Writes a network to a file that other programs run."""
+    """Write a network to a file that other programs run."""
 
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT|MODEL")]
-    """best.pt of a run folder, of a classifier or a detector, a .safetensors file made from it, a folder of `rexnet
-    card`, or the name of a network; `rexnet models` lists them."""
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A run folder or a checkpoint, of a classifier or a detector, a folder of `rexnet card` or hf://OWNER/NAME,
+    published weights such as rexnet_100.nav_in1k, timm/NAME, or the name of a network; `rexnet models` lists them."""
     output: str
     """File to write."""
     weights: str | None = None
@@ -78,18 +83,14 @@ class ExportConfig:
     options: ExportOptions = ExportOptions()
 
     def __post_init__(self) -> None:
-        allowed = "none beside a checkpoint, which has its own"
-        require(self.weights is None or not self.is_checkpoint, "weights", self.weights, allowed)
-
-    @property
-    def is_checkpoint(self) -> bool:
-        """And not the name of a network."""
-        return self.model.endswith(_CHECKPOINTS) or means_model_folder(self.model)
+        if self.weights is not None:
+            named = resolve(self.model, allowed=EXPORTABLE).kind in _NAMED
+            require(named, "weights", self.weights, "none beside a model that has its own")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What `export` wrote."""
+    """The file that `export` wrote."""
 
     path: Path
     bytes: int
@@ -97,51 +98,74 @@ class Exported:
     sizes_px: tuple[int, ...]
     """Sides of the images that were compared."""
     difference: float
-    """Largest one from PyTorch, as a fraction of the largest number put out."""
+    """Largest one from PyTorch, as a fraction of the largest output."""
+
+    def describe(self) -> str:
+        """Return two lines for the terminal."""
+        what, count = self.described.output, self.described.num_classes
+        if what == "logits" and count:
+            what = f"logits of {count:,} classes"
+        head = f"{printable(self.path)}: {self.described.name}, {what}, {self.bytes / 1e6:,.1f} MB"
+        sizes = " and ".join(map(str, self.sizes_px))
+        difference = f"{self.difference:.1e} of the largest output (allowed: {TOLERANCE:.0e})"
+        return f"{head}\nlargest difference from PyTorch at {sizes} px: {difference}"
 
 
-def export_files(config: ExportConfig, content: dict[str, Any] | None) -> Exported:
-    """What the command does with a classifier; `content` is that of its checkpoint, None for the name of a network.
-    ValueError, one sentence, for a file or name that cannot be used."""
+def export_files(config: ExportConfig) -> Exported | ExportedDetector:
+    """Write the classifier or detector that `config` names. ValueError, one sentence, for what cannot be used."""
     _check_output(Path(config.output), config.options)
-    if content is not None:
-        return export(unpack(content, source=config.model), config.output, config.options)
-    if config.weights is None:
-        model = create_model(config.model)
-        logger.warning("%s has random weights: good for measuring speed; --weights gives it others", config.model)
-        return export(model, config.output, config.options)
-    weights = read_weights(config.weights)
-    model = create_model(config.model, in_channels=weights.layout.in_channels)
-    load_weights(model, weights, classifier="keep")
-    preprocess = Preprocess.from_dict(weights.preprocess) if weights.preprocess else None
-    return export(model, config.output, config.options, classes=weights.classes, preprocess=preprocess)
+    reference = resolve(config.model, allowed=EXPORTABLE)
+    model = _load(reference, config.weights)
+    if isinstance(model, TrainedDetector):
+        return export_detector(model, config.output, **config.options.for_detector())
+    return export(model, config.output, config.options, name=config.model)
+
+
+def _load(reference: Reference, weights: str | None) -> Any:
+    if weights is None:
+        if reference.kind in ("network", "config"):
+            logger.warning("%s has random weights: good for measuring speed; --weights gives it others", reference.text)
+        return load_network(reference, pretrained=reference.kind in ("timm", "torchvision"))
+    if reference.kind == "timm":
+        return open_trained(resolve(weights, allowed=OWN_WEIGHTS), network=reference.text)
+    source = resolve(weights, allowed=("published", *OWN_WEIGHTS))
+    read = read_weights(source.text if source.kind == "published" else source.file)
+    model: Any = create_model(reference.text, in_channels=read.layout.in_channels)
+    load_weights(model, read, classifier="keep")
+    model.classes = read.classes or ()
+    model.preprocess = Preprocess.from_dict(read.preprocess) if read.preprocess else Preprocess()
+    return model
 
 
 def export(
-    model: RexNet,
+    model: nn.Module,
     path: str | PathLike[str],
     options: ExportOptions | None = None,
     *,
     classes: Sequence[str] | None = None,
     preprocess: Preprocess | None = None,
+    name: str = "",
 ) -> Exported:
-    """Writes `model`, as it is in evaluation, to `path`; `model` is left alone.
+    """Write `model`, as it is in evaluation, to `path`; `model` is left alone.
 
-    Batch norms are folded. `classes` and `preprocess` None: those of a network out of a checkpoint, else unknown and
-    ImageNet's. The file is run on pictures, and gets its name only if it puts out what PyTorch does. ValueError, one
-    sentence, where it does not, for a path that cannot be written, and with the pip line where a package is missing.
+    Batch norms of a RexNet are folded; a network of timm's is traced, and `name` says which it is. `classes` and
+    `preprocess` None: those that `rexnet.load` gave the network, else unknown and ImageNet's. The file is run on
+    images, and gets its name only if it puts out what PyTorch does. ValueError, one sentence, where it does not, for a
+    path that cannot be written, and with the pip line where a package is missing.
     """
     path, options = Path(path), options or ExportOptions()
     _check_output(path, options)
     described = ExportedFile(
         classes=tuple(getattr(model, "classes", ()) if classes is None else classes),
         preprocess=preprocess or getattr(model, "preprocess", Preprocess()),
-        config=model.config,
+        config=model.config if isinstance(model, RexNet) else name,
         output=options.output_layer,
         pixels=options.pixels,
     )
-    if options.pixels and model.config.in_channels != 3:
-        raise OptionError(f"--pixels is on, but {model.name} takes {model.config.in_channels} channels; allowed: 3")
+    if options.pixels and described.in_channels != 3:
+        raise OptionError(f"--pixels is on, but {described.name} takes {described.in_channels} channels; allowed: 3")
+    if options.output_layer == "features" and not isinstance(model, RexNet):
+        raise OptionError("--output-layer is features; allowed for a network of timm's: logits or embedding")
     pictures = sample_pictures(options.verify)
     eager = deepcopy(model).cpu().float().eval()
     kind = choose_format(str(path), options.format)
@@ -161,7 +185,9 @@ def _check_output(path: Path, options: ExportOptions) -> None:
     check_replaceable(path, *more, overwrite=options.overwrite)
 
 
-def _prepared(model: RexNet, options: ExportOptions) -> RexNet:
+def _prepared(model: nn.Module, options: ExportOptions) -> nn.Module:
+    if not isinstance(model, RexNet):
+        return model
     multiple = options.channel_multiple or (1 if options.output_layer == "features" else CHANNEL_MULTIPLE)
     if multiple == 1:
         return folded(model)
@@ -169,17 +195,3 @@ def _prepared(model: RexNet, options: ExportOptions) -> RexNet:
         return folded(padded(model, multiple))
     except ValueError as error:
         raise OptionError(f"--channel-multiple is {multiple}, but {error}; 1 leaves channels as they are") from error
-
-
-def told(exported: Exported) -> str:
-    """Two lines for the terminal."""
-    described = exported.described
-    what = described.output
-    if described.output == "logits" and described.config.num_classes:
-        what = f"logits of {described.config.num_classes:,} classes"
-    sizes = " and ".join(map(str, exported.sizes_px))
-    return (
-        f"{printable(exported.path)}: {described.config.name}, {what}, {exported.bytes / 1e6:,.1f} MB\n"
-        f"largest difference from PyTorch at {sizes} px: {exported.difference:.1e} of the largest output "
-        f"(allowed: {TOLERANCE:.0e})"
-    )

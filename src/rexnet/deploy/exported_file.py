@@ -29,8 +29,8 @@ class ExportedFile:
     classes: tuple[str, ...]
     """Names in the order of the logits; empty where they are unknown."""
     preprocess: Preprocess
-    config: RexNetConfig
-    """Of the network before channels were padded."""
+    config: RexNetConfig | str
+    """Of the network before channels were padded; of one that is not a RexNet its MODEL, as timm/resnet18."""
     output: Output = "logits"
     pixels: bool = False
     """The graph takes uint8 (B, H, W, 3) and normalises them itself."""
@@ -40,15 +40,33 @@ class ExportedFile:
     """Of what made the file."""
 
     def __post_init__(self) -> None:
-        if self.classes and len(self.classes) != self.config.num_classes:
-            raise ValueError(f"{len(self.classes)} class names for {self.config.num_classes} classes")
+        if self.classes and len(self.classes) != self.num_classes:
+            raise ValueError(f"{len(self.classes)} class names for {self.num_classes} classes")
         for name, allowed in (("output", get_args(Output)), ("precision", get_args(FilePrecision))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
 
+    @property
+    def name(self) -> str:
+        """Name of the network."""
+        return self.config if isinstance(self.config, str) else self.config.name
+
+    @property
+    def in_channels(self) -> int:
+        return 3 if isinstance(self.config, str) else self.config.in_channels
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes) if isinstance(self.config, str) else self.config.num_classes
+
+    @property
+    def output_stride(self) -> int:
+        return 32 if isinstance(self.config, str) else self.config.output_stride
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` reads it back."""
-        nested = {"config": self.config.to_dict(), "preprocess": self.preprocess.to_dict()}
+        config = self.config if isinstance(self.config, str) else self.config.to_dict()
+        nested = {"config": config, "preprocess": self.preprocess.to_dict()}
         return {"format": FORMAT, "task": "classification", **asdict(self), "classes": list(self.classes), **nested}
 
     @classmethod
@@ -59,12 +77,13 @@ class ExportedFile:
         values = {key: value for key, value in facts.items() if key not in ("format", "task")}
         if not all(isinstance(name, str) for name in values["classes"]):
             raise ValueError("class names are not texts")
+        config = values["config"]
         return cls(
             **{
                 **values,
                 "classes": tuple(values["classes"]),
                 "preprocess": Preprocess.from_dict(values["preprocess"]),
-                "config": RexNetConfig.from_dict(values["config"]),
+                "config": config if isinstance(config, str) else RexNetConfig.from_dict(config),
             }
         )
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from rexnet.deploy.exported_file import ExportedFile
 from rexnet.deploy.graph_check import OutputLayers
-from rexnet.engines.graph_files import Format, Run, describe_archive, run_graph, write_graph
+from rexnet.engines.graph_files import Format, Run, describe_archive, import_onnx, run_graph, traced, write_graph
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.rexnet import RexNet
 
@@ -21,29 +22,35 @@ STEP_PX = 32
 class Writer:
     """Of a format. `write` puts everything into the folder of its path and returns what runs the file."""
 
-    write: Callable[[RexNet, ExportedFile, Path], Run]
+    write: Callable[[nn.Module, ExportedFile, Path], Run]
     more_endings: tuple[str, ...] = ()
     """Of files beside the one that is named."""
 
 
-def _graph(network: RexNet, described: ExportedFile) -> Any:
-    """Return the onnx.ModelProto of a network without batch norms."""
+def _graph(network: nn.Module, described: ExportedFile) -> Any:
+    """Return the onnx.ModelProto of a network without batch norms, or of a network of timm's."""
+    if not isinstance(network, RexNet):
+        layers, image = _torch_graph(network, described)
+        sides = {1: "height", 2: "width"} if described.pixels else {2: "height", 3: "width"}
+        axes = {"images": {0: "batch", **sides}}
+        graph = traced(layers, image.expand(2, *image.shape[1:]), opset=17, axes=axes, inputs=["images"])
+        return import_onnx().load_model_from_string(graph)
     return onnx_graph(network, output=described.output, pixels=described.preprocess if described.pixels else None)
 
 
-def _write_graph(network: RexNet, described: ExportedFile, path: Path) -> Run:
+def _write_graph(network: nn.Module, described: ExportedFile, path: Path) -> Run:
     write_graph(_graph(network, described), described.to_dict(), path)
     return run_graph(path)
 
 
-def _write_torch_export(network: RexNet, described: ExportedFile, path: Path) -> Run:
+def _write_torch_export(network: nn.Module, described: ExportedFile, path: Path) -> Run:
     layers, image = _torch_graph(network, described)
     batch, *sides = (0, 1, 2) if described.pixels else (0, 2, 3)
     open_axes = [batch] if _ends_in_one(described) else [batch, *sides]
     # A batch of one, or a last map of one position, would become a constant of the graph.
     shape = list(image.shape)
     for axis in open_axes:
-        shape[axis] = 2 if axis == batch else max(shape[axis], 3 * described.config.output_stride)
+        shape[axis] = 2 if axis == batch else max(shape[axis], 3 * described.output_stride)
     images = image.new_zeros(shape)
     program = torch.export.export(
         layers, (images,), dynamic_shapes=({axis: torch.export.Dim.DYNAMIC for axis in open_axes},)
@@ -55,13 +62,13 @@ def _write_torch_export(network: RexNet, described: ExportedFile, path: Path) ->
 
 def _ends_in_one(described: ExportedFile) -> bool:
     """Return whether the last map has one position; torch.export then takes no other size."""
-    return described.preprocess.image_size_px <= described.config.output_stride
+    return described.preprocess.image_size_px <= described.output_stride
 
 
-def _torch_graph(network: RexNet, described: ExportedFile) -> tuple[OutputLayers, torch.Tensor]:
+def _torch_graph(network: nn.Module, described: ExportedFile) -> tuple[OutputLayers, torch.Tensor]:
     """Return what a file does as a module, and a batch of one image that it takes."""
     layers = OutputLayers(network, described.output, described.preprocess if described.pixels else None)
-    size_px, channels = described.preprocess.image_size_px, described.config.in_channels
+    size_px, channels = described.preprocess.image_size_px, described.in_channels
     if described.pixels:
         return layers, torch.zeros(1, size_px, size_px, channels, dtype=torch.uint8)
     return layers, torch.zeros(1, channels, size_px, size_px)

@@ -38,6 +38,13 @@ class ExportedDetector:
     classes: tuple[str, ...]
     agreement: Agreement
 
+    def describe(self) -> str:
+        """Return two lines for the terminal."""
+        found = self.agreement
+        head = f"{printable(self.path)}: {self.kind}, {len(self.classes):,} classes, {self.bytes / 1e6:,.1f} MB"
+        differences = f"scores differ by up to {found.score:.1e} from PyTorch's, boxes by {found.box_px:.1e} px"
+        return f"{head}\n{found.detections:,} detections in {found.pictures} images: {differences}"
+
 
 def export_detector(
     trained: TrainedDetector,
@@ -106,12 +113,3 @@ def _both(
     return [found[name].numpy() for name in output_names(detector_config(model))], run(
         np.array(picture) if pixels else image.numpy()
     )
-
-
-def told(exported: ExportedDetector) -> str:
-    """Two lines for the terminal."""
-    found = exported.agreement
-    head = f"{printable(exported.path)}: {exported.kind}, {len(exported.classes):,} classes"
-    differences = f"scores differ by up to {found.score:.1e} from PyTorch's, boxes by {found.box_px:.1e} px"
-    size = f"{exported.bytes / 1e6:,.1f} MB"
-    return f"{head}, {size}\n{found.detections:,} detections in {found.pictures} pictures: {differences}"

@@ -56,9 +56,10 @@ class SpectraConfig:
 
     def __post_init__(self) -> None:
         require(0 < len(self.models) == len(set(self.models)), "models", self.models, "one or more, each once")
-        trained = any(is_trained(self.network(name)) for name in self.models)
-        allowed = "with --pretrained or a checkpoint, as all networks are untrained without"
-        require(trained or not self.untrained_too, "untrained_too", self.untrained_too, allowed)
+        if self.untrained_too:
+            trained = any(is_trained(self.network(name)) for name in self.models)
+            allowed = "with --pretrained or a checkpoint, as all networks are untrained without"
+            require(trained, "untrained_too", self.untrained_too, allowed)
 
     def network(self, name: str) -> NetworkOptions:
         """What `load_network` needs to know of one of them."""
