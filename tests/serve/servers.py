@@ -12,10 +12,11 @@ from starlette.testclient import TestClient
 from torch import Tensor
 
 from rexnet.data.transforms import Preprocess
+from rexnet.references import Reference
 from rexnet.serve.app import create_app
 from rexnet.serve.batching import Batcher
 from rexnet.serve.config import ServeConfig
-from rexnet.serve.model_registry import Model, Shelf
+from rexnet.serve.model_registry import Model, ModelRegistry
 from rexnet.serve.opened import OpenModel
 from rexnet.serve.run import server_settings
 from tests.drawings import draw, encoded
@@ -54,8 +55,8 @@ def listening(config: ServeConfig, **more) -> Iterator[str]:
 
 def by_hand(
     compute: Callable[[Sequence[Tensor], bool], Sequence[Tensor]], config: ServeConfig, *, lanes: int = 1
-) -> Shelf:
-    """A shelf with one classifier of the classes a and b, called `hand`, that is a function."""
+) -> ModelRegistry:
+    """A registry with one classifier of the classes a and b, called `hand`, that is a function."""
     opened = OpenModel(
         kind="classifier",
         version="0",
@@ -67,8 +68,8 @@ def by_hand(
         image_size_px=SIDE_PX,
         image_shape=(3, SIDE_PX, SIDE_PX),
     )
-    model = Model("hand", Path("nowhere"), opened, seen=(), queue_length=config.queue_length)
-    return Shelf([model], config)
+    model = Model("hand", Reference("nowhere.pt", "weights"), opened, seen=(), queue_length=config.queue_length)
+    return ModelRegistry([model], config)
 
 
 def even(images: Sequence[Tensor], alone: bool) -> list[Tensor]:

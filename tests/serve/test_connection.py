@@ -14,7 +14,7 @@ PATIENCE_S = 0.4
 @pytest.fixture(scope="module")
 def address():
     settings = config(body_timeout_s=PATIENCE_S, max_body_mib=1)
-    with listening(settings, shelf=by_hand(even, settings)) as address:
+    with listening(settings, registry=by_hand(even, settings)) as address:
         yield address
 
 

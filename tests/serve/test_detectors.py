@@ -9,7 +9,7 @@ from rexnet.detection.checkpoints import pack
 from rexnet.detection.detectors import create_detector
 from rexnet.detection.runtime import ObjectPredictor
 from rexnet.serve import opened, predict_routes
-from rexnet.serve.model_registry import Shelf
+from rexnet.serve.model_registry import ModelRegistry
 from rexnet.training import checkpoint
 from tests.drawings import draw, encoded
 from tests.serve.servers import PICTURES, config, form, in_memory
@@ -127,7 +127,7 @@ def test_the_predictor_names_the_file_that_is_too_oblong(detector, tmp_path):
 @pytest.mark.seconds
 def test_few_pictures_are_decoded_ahead(detector, monkeypatch):
     inside, most = 0, 0
-    read, described = Shelf._read, predict_routes.described_objects
+    read, described = ModelRegistry._read, predict_routes.described_objects
 
     def counted_read(*arguments):
         nonlocal inside, most
@@ -141,7 +141,7 @@ def test_few_pictures_are_decoded_ahead(detector, monkeypatch):
         inside -= 1
         return found
 
-    monkeypatch.setattr(Shelf, "_read", counted_read)
+    monkeypatch.setattr(ModelRegistry, "_read", counted_read)
     monkeypatch.setattr(predict_routes, "described_objects", counted_description)
     with in_memory(config(detector)) as client:
         assert client.post("/predict", files=form(*PICTURES[:8])).status_code == 200

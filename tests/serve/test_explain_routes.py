@@ -62,7 +62,7 @@ def test_explain_refuses_with_a_sentence(client, status, sentence, pictures, que
 
 
 def test_models_that_cannot_be_explained_say_so(client):
-    model = client.app.state.shelf.models["brightness"]
+    model = client.app.state.registry.models["brightness"]
     whole = model.current
     assert client.get("/models").json()["models"][0]["explains"] is True
     model.current = replace(whole, explainer=None)
@@ -75,7 +75,7 @@ def test_models_that_cannot_be_explained_say_so(client):
 
 
 def test_the_version_is_that_of_what_was_explained(client, monkeypatch):
-    model = client.app.state.shelf.models["brightness"]
+    model = client.app.state.registry.models["brightness"]
     whole = model.current
 
     def replaced_meanwhile(*arguments):

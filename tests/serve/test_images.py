@@ -6,20 +6,20 @@ import zlib
 import pytest
 
 from rexnet.data.decode import open_image
-from rexnet.serve.http_errors import Refusal
+from rexnet.serve.http_errors import HTTPError
 from rexnet.serve.images import open_sent
 from tests.drawings import encoded, landscape
 
 BOMB = """
 import resource, sys, zlib, struct
 from rexnet.serve.images import open_sent
-from rexnet.serve.http_errors import Refusal
+from rexnet.serve.http_errors import HTTPError
 open_sent(open(sys.argv[2], "rb").read(), max_pixels=50_000_000)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 content = open(sys.argv[1], "rb").read()
 try:
     open_sent(content, max_pixels=50_000_000)
-except Refusal as refusal:
+except HTTPError as refusal:
     print(refusal.status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
@@ -54,14 +54,14 @@ def test_what_browsers_show_is_read_as_everywhere(format):
 
 @pytest.mark.parametrize("format", ["TIFF", "BMP", "PPM", "AVIF", "ICO"])
 def test_other_formats_are_refused_by_their_content(format):
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(HTTPError) as caught:
         open_sent(encoded(landscape(32, 32), format), max_pixels=10_000)
     assert caught.value.status == 415
 
 
 @pytest.mark.parametrize("content", [b"\xff\xd8\xff" + bytes(50), encoded(landscape(64, 64), "PNG")[:-200], b""])
 def test_damage_is_the_clients(content):
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(HTTPError) as caught:
         open_sent(content, max_pixels=10_000)
     assert caught.value.status == 400
 
@@ -69,7 +69,7 @@ def test_damage_is_the_clients(content):
 def test_the_cap_is_on_pixels():
     content = encoded(landscape(20, 10), "PNG")
     assert open_sent(content, max_pixels=200).size == (20, 10)
-    with pytest.raises(Refusal, match="20 x 10") as caught:
+    with pytest.raises(HTTPError, match="20 x 10") as caught:
         open_sent(content, max_pixels=199)
     assert caught.value.status == 413
 
@@ -98,6 +98,6 @@ def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded(monkeypatch):
     behind = b"\xff\xda" * 300  # cameras put a film behind the picture
     assert open_sent(whole[:2] + comment + whole[2:] + behind, max_pixels=10_000).size == (64, 48)
     monkeypatch.setattr("rexnet.serve.images.open_image", None)
-    with pytest.raises(Refusal, match="100 scans") as caught:
+    with pytest.raises(HTTPError, match="100 scans") as caught:
         open_sent(whole[:-2] + whole[last:-2] * 100 + whole[-2:], max_pixels=10_000)
     assert caught.value.status == 400

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rexnet.serve.http_errors import Refusal
+from rexnet.serve.http_errors import HTTPError
 from rexnet.serve.multipart import image_parts
 
 KIND = "multipart/form-data; boundary=xyz"
@@ -47,7 +47,7 @@ def test_parts_in_order():
     ],
 )
 def test_what_is_refused(sent, kind, status):
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(HTTPError) as caught:
         image_parts(sent, kind, most=4)
     assert caught.value.status == status
 
@@ -61,7 +61,7 @@ def test_any_bytes_are_parts_or_a_refusal(noise, kind):
     for sent in (noise, b"--xyz\r\n" + noise, body(("image", "a", noise)), body(("image", "a", b"x"))[: len(noise)]):
         try:
             assert image_parts(sent, kind, most=4)
-        except Refusal as refusal:
+        except HTTPError as refusal:
             assert 400 <= refusal.status < 500
 
 

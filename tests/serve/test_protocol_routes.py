@@ -251,11 +251,11 @@ def test_exported_files_answer_alike(checkpoint_file, predictor, tmp_path, suffi
 
 
 def test_numbers_out_of_range_of_bytes_are_refused():
-    from rexnet.serve.http_errors import Refusal
+    from rexnet.serve.http_errors import HTTPError
     from rexnet.serve.tensors import TensorSpec, from_json
 
     spec = TensorSpec(name="image", datatype="UINT8", shape=(-1, 2))
     assert from_json([[0, 255]], spec, (1, 2)).tolist() == [[0, 255]]
     for wrong in ([[0, 256]], [[-1, 0]], [[0.5, 0]]):
-        with pytest.raises(Refusal):
+        with pytest.raises(HTTPError):
             from_json(wrong, spec, (1, 2))

@@ -17,7 +17,7 @@ def server():
 
     def make(compute=even, api_key=None, **more):
         settings = config(**more)
-        context = in_memory(settings, shelf=by_hand(compute, settings), api_key=api_key)
+        context = in_memory(settings, registry=by_hand(compute, settings), api_key=api_key)
         entered.append(context)
         return context.__enter__()
 
@@ -120,7 +120,7 @@ def test_a_late_answer_is_given_up(server):
 def test_bodies_under_way_share_the_memory():
     """Eight at once at most; the ninth is refused while the others are in work, and taken afterwards."""
     settings = config(max_body_mib=0.01)
-    app = create_app(settings, shelf=by_hand(even, settings))
+    app = create_app(settings, registry=by_hand(even, settings))
     body = bytes(10_000)
 
     async def ask():

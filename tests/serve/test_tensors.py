@@ -1,6 +1,6 @@
 import pytest
 
-from rexnet.serve.http_errors import Refusal
+from rexnet.serve.http_errors import HTTPError
 from rexnet.serve.tensors import TensorSpec, checked_shape, from_json
 
 NUMBERS = TensorSpec(name="image", datatype="FP32", shape=(-1, 2, 3))
@@ -36,14 +36,14 @@ def test_flat_and_nested_numbers_are_the_same(spec, data):
 )
 def test_what_are_not_numbers_of_that_shape(data):
     for spec in (NUMBERS, PIXELS):
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(HTTPError) as caught:
             from_json(data, spec, (1, 2, 3))
         assert caught.value.status == 400 and len(caught.value.sentence) < 300
 
 
 def test_pixels_are_whole_numbers_of_one_byte():
     for wrong in (-1, 256, 1.0, 2**70):
-        with pytest.raises(Refusal):
+        with pytest.raises(HTTPError):
             from_json([0, 0, 0, 0, 0, wrong], PIXELS, (1, 2, 3))
 
 
@@ -52,6 +52,6 @@ def test_a_refusal_says_little_of_what_is_huge_or_deep():
     for _ in range(5000):
         deep = [deep]
     for shape in ([1] * 1_000_000, deep, 10**4000, {"a" * 10_000: 1}):
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(HTTPError) as caught:
             checked_shape(shape, NUMBERS, most=2)
         assert len(caught.value.sentence) < 300

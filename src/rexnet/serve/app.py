@@ -14,10 +14,9 @@ from starlette.responses import Response
 from rexnet._version import __version__
 from rexnet.serve import docs_page, explain_routes, page_routes, predict_routes, protocol_routes
 from rexnet.serve.config import ServeConfig
-from rexnet.serve.http_errors import Refusal, refused, reply, shown
-from rexnet.serve.metrics import CONTENT_TYPE, Metrics
-from rexnet.serve.model_registry import Shelf, open_shelf
-from rexnet.serve.observation import Observation
+from rexnet.serve.http_errors import HTTPError, refused, reply, shown
+from rexnet.serve.metrics import CONTENT_TYPE, Metrics, Observation
+from rexnet.serve.model_registry import ModelRegistry, open_registry
 from rexnet.serve.reloading import keep_fresh
 from rexnet.serve.request_limits import Gate
 
@@ -29,17 +28,17 @@ def create_app(
     *,
     api_key: str | None = None,
     metrics: Metrics | None = None,
-    shelf: Shelf | None = None,
+    registry: ModelRegistry | None = None,
     log: TextIO | None = None,
 ) -> FastAPI:
-    """With the models of `config`, or those of `shelf`. `log` gets a line a request. ValueError, one sentence, for a
+    """With the models of `config`, or those of `registry`. `log` gets a line a request. ValueError, one sentence, for a
     model that cannot be opened."""
     metrics = metrics or Metrics()
-    shelf = shelf or open_shelf(config, metrics)
+    registry = registry or open_registry(config, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        fresh = asyncio.create_task(keep_fresh(shelf, config, metrics)) if config.reload else None
+        fresh = asyncio.create_task(keep_fresh(registry, config, metrics)) if config.reload else None
         yield
         if fresh is not None:
             fresh.cancel()
@@ -47,7 +46,7 @@ def create_app(
     app = FastAPI(
         title="rexnet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    app.state.config, app.state.shelf, app.state.metrics = config, shelf, metrics
+    app.state.config, app.state.registry, app.state.metrics = config, registry, metrics
     for routes in (predict_routes, explain_routes, protocol_routes, docs_page, page_routes):
         app.include_router(routes.router)
 
@@ -62,8 +61,8 @@ def create_app(
 
 
 def _add_refusals(app: FastAPI) -> None:
-    @app.exception_handler(Refusal)
-    async def refuse(request: Request, refusal: Refusal) -> Response:
+    @app.exception_handler(HTTPError)
+    async def refuse(request: Request, refusal: HTTPError) -> Response:
         return refused(refusal)
 
     @app.exception_handler(RequestValidationError)

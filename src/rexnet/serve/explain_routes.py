@@ -7,9 +7,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from rexnet.serve.api_schema import IMAGE_FORM, answers
 from rexnet.serve.explain import Explainer
-from rexnet.serve.http_errors import Refusal, reply
+from rexnet.serve.http_errors import HTTPError, reply
 from rexnet.serve.images import open_sent
-from rexnet.serve.model_registry import Shelf
+from rexnet.serve.model_registry import ModelRegistry
 from rexnet.serve.multipart import image_parts
 from rexnet.serve.predict_routes import ModelName, check_options
 
@@ -28,18 +28,18 @@ ClassName = Annotated[
 )
 async def explain(request: Request, model: ModelName = None, name: ClassName = None) -> Response:
     """Where in a picture a classifier sees a class, as a heat map over the region that the network saw."""
-    shelf: Shelf = request.app.state.shelf
+    registry: ModelRegistry = request.app.state.registry
     config = request.app.state.config
-    found = shelf[model]
+    found = registry[model]
     opened = found.current
     explainer = opened.explainer
     if explainer is None:
-        raise Refusal(
+        raise HTTPError(
             400, f"{found.name} cannot be explained; allowed: classifiers out of checkpoints, no exported files"
         )
     [part] = image_parts(await request.body(), request.headers.get("content-type", ""), most=1)
     with found.accepting(1):
-        said = await shelf.in_thread(_explained, explainer, part.content, name, config.max_pixels)
+        said = await registry.in_thread(_explained, explainer, part.content, name, config.max_pixels)
     return reply({"model": found.name, "version": opened.version, **said})
 
 
@@ -49,5 +49,5 @@ def _explained(explainer: Explainer, content: bytes, name: str | None, max_pixel
     try:
         explanation = explainer(picture, name)
     except ValueError as error:
-        raise Refusal(400, str(error)) from error
+        raise HTTPError(400, str(error)) from error
     return {**explanation.to_dict(), "milliseconds": {"compute": round((perf_counter() - started) * 1e3, 3)}}

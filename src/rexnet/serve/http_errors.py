@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 
-class Refusal(Exception):
+class HTTPError(Exception):
     """What a client did that cannot be done, or why not now."""
 
     def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None):
@@ -18,9 +18,9 @@ class Refusal(Exception):
         self.headers = dict(headers or {})
 
 
-def busy(sentence: str, *, status: int = 429) -> Refusal:
+def busy(sentence: str, *, status: int = 429) -> HTTPError:
     """That may be asked again in a second."""
-    return Refusal(status, sentence, {"Retry-After": "1"})
+    return HTTPError(status, sentence, {"Retry-After": "1"})
 
 
 def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -29,7 +29,7 @@ def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = N
     return Response(body, status, headers=dict(headers or {}), media_type="application/json")
 
 
-def refused(refusal: Refusal) -> Response:
+def refused(refusal: HTTPError) -> Response:
     return reply({"error": refusal.sentence}, refusal.status, refusal.headers)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from starlette.responses import Response
 
-from rexnet.serve.http_errors import Refusal, reply, shown
+from rexnet.serve.http_errors import HTTPError, reply, shown
 from rexnet.serve.tensors import OutputTensor, TensorSpec, checked_shape, from_bytes, from_json
 
 LENGTH_HEADER = "inference-header-content-length"
@@ -43,26 +43,26 @@ def read_request(
     outputs: Sequence[TensorSpec],
     most: int,
 ) -> InferenceRequest:
-    """`most`: items of a batch. Refusal with 400, one sentence, for anything that the specs do not allow."""
+    """`most`: items of a batch. HTTPError with 400, one sentence, for anything that the specs do not allow."""
     header, behind = _split(body, header_length)
     parameters = _parameters(header)
     number = header.get("id")
     if not (number is None or isinstance(number, str)):
-        raise Refusal(400, f"the id is {shown(number)}; allowed: a text, or none")
+        raise HTTPError(400, f"the id is {shown(number)}; allowed: a text, or none")
     specs = {spec.name: spec for spec in inputs}
     found: dict[str, np.ndarray | list[bytes]] = {}
     place = 0
     for tensor in _tensors(header, "inputs"):
         spec = _spec(tensor, specs, "input")
         if spec.name in found:
-            raise Refusal(400, f"input {spec.name} is given twice")
+            raise HTTPError(400, f"input {spec.name} is given twice")
         size = _binary_size(tensor, left=len(behind) - place)
         found[spec.name] = _values(
             tensor, spec, behind[place : place + (size or 0)] if size is not None else None, most
         )
         place += size or 0
     if place != len(behind):
-        raise Refusal(400, f"{len(behind) - place:,} bytes behind the JSON belong to no input")
+        raise HTTPError(400, f"{len(behind) - place:,} bytes behind the JSON belong to no input")
     return InferenceRequest(
         id=number, inputs=found, outputs=_wanted(header, parameters, outputs), parameters=parameters
     )
@@ -97,63 +97,63 @@ def _split(body: bytes, header_length: str | None) -> tuple[dict[str, Any], byte
     length = len(body)
     if header_length is not None:
         if not (header_length.isascii() and header_length.isdigit() and len(header_length) < 12):
-            raise Refusal(400, f"{LENGTH_HEADER} is {shown(header_length)}; allowed: a number of bytes")
+            raise HTTPError(400, f"{LENGTH_HEADER} is {shown(header_length)}; allowed: a number of bytes")
         length = int(header_length)
         if length > len(body):
-            raise Refusal(400, f"{LENGTH_HEADER} is {length}; the request has {len(body)} bytes")
+            raise HTTPError(400, f"{LENGTH_HEADER} is {length}; the request has {len(body)} bytes")
     try:
         header = json.loads(body[:length].decode("utf-8"))
     except (ValueError, RecursionError) as error:
         hint = "" if header_length is not None else f"; with binary tensors, give {LENGTH_HEADER}"
-        raise Refusal(400, f"the request is not JSON{hint}") from error
+        raise HTTPError(400, f"the request is not JSON{hint}") from error
     if not isinstance(header, dict):
-        raise Refusal(400, "the request is not a JSON object with inputs")
+        raise HTTPError(400, "the request is not a JSON object with inputs")
     return header, body[length:]
 
 
 def _parameters(described: dict[str, Any]) -> dict[str, Any]:
     found = described.get("parameters", {})
     if not isinstance(found, dict):
-        raise Refusal(400, f"parameters are {shown(found)}; allowed: a JSON object")
+        raise HTTPError(400, f"parameters are {shown(found)}; allowed: a JSON object")
     if any(str(name).startswith("shared_memory") for name in found):
-        raise Refusal(400, "shared memory is not offered; send the tensors in the request")
+        raise HTTPError(400, "shared memory is not offered; send the tensors in the request")
     return found
 
 
 def _tensors(header: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     found = header.get(kind)
     if not (isinstance(found, list) and found and len(found) <= _MOST_TENSORS):
-        raise Refusal(400, f"{kind} are missing; give a list of 1 to {_MOST_TENSORS} tensors")
+        raise HTTPError(400, f"{kind} are missing; give a list of 1 to {_MOST_TENSORS} tensors")
     for tensor in found:
         if not isinstance(tensor, dict):
-            raise Refusal(400, f"one of the {kind} is {shown(tensor)}; allowed: JSON objects with a name")
+            raise HTTPError(400, f"one of the {kind} is {shown(tensor)}; allowed: JSON objects with a name")
     return found
 
 
 def _spec(tensor: dict[str, Any], specs: Mapping[str, TensorSpec], kind: str) -> TensorSpec:
     name = tensor.get("name")
     if not isinstance(name, str) or name not in specs:
-        raise Refusal(400, f"there is no {kind} {shown(name)}; allowed: {', '.join(specs)}")
+        raise HTTPError(400, f"there is no {kind} {shown(name)}; allowed: {', '.join(specs)}")
     return specs[name]
 
 
 def _binary_size(tensor: dict[str, Any], *, left: int) -> int | None:
     size = _parameters(tensor).get("binary_data_size")
     if size is not None and not (type(size) is int and 0 <= size <= left):
-        raise Refusal(400, f"binary_data_size is {shown(size)}; {left:,} bytes are left behind the JSON")
+        raise HTTPError(400, f"binary_data_size is {shown(size)}; {left:,} bytes are left behind the JSON")
     return size
 
 
 def _values(tensor: dict[str, Any], spec: TensorSpec, data: bytes | None, most: int) -> np.ndarray | list[bytes]:
     if tensor.get("datatype") != spec.datatype:
-        raise Refusal(400, f"input {spec.name} is {shown(tensor.get('datatype'))}; allowed: {spec.datatype}")
+        raise HTTPError(400, f"input {spec.name} is {shown(tensor.get('datatype'))}; allowed: {spec.datatype}")
     shape = checked_shape(tensor.get("shape"), spec, most=most)
     if data is not None:
         if "data" in tensor:
-            raise Refusal(400, f"input {spec.name} has data in the JSON and behind it; give one of them")
+            raise HTTPError(400, f"input {spec.name} has data in the JSON and behind it; give one of them")
         return from_bytes(data, spec, shape)
     if "data" not in tensor:
-        raise Refusal(400, f"input {spec.name} has no data, neither in the JSON nor behind it")
+        raise HTTPError(400, f"input {spec.name} has no data, neither in the JSON nor behind it")
     return from_json(tensor["data"], spec, shape)
 
 
@@ -169,9 +169,9 @@ def _wanted(
         spec, options = _spec(tensor, specs, "output"), _parameters(tensor)
         classification = options.get("classification", 0)
         if not (type(classification) is int and classification >= 0):
-            raise Refusal(400, f"classification is {shown(classification)}; allowed: a number of classes")
+            raise HTTPError(400, f"classification is {shown(classification)}; allowed: a number of classes")
         if classification and spec.name != "probabilities":
-            raise Refusal(400, f"classification is asked of output {spec.name}; only probabilities have it")
+            raise HTTPError(400, f"classification is asked of output {spec.name}; only probabilities have it")
         binary = _flag(options, "binary_data", default=all_binary)
         found[spec.name] = WantedOutput(name=spec.name, binary=binary, classification=classification)
     return tuple(found.values())
@@ -180,5 +180,5 @@ def _wanted(
 def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
     value = parameters.get(name, default)
     if not isinstance(value, bool):
-        raise Refusal(400, f"{name} is {shown(value)}; allowed: true, false")
+        raise HTTPError(400, f"{name} is {shown(value)}; allowed: true, false")
     return value

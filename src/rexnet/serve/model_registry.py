@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,14 +12,18 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from rexnet.deploy.predictor import PREDICTABLE
+from rexnet.errors import OptionError, WeightsError
+from rexnet.references import BEST, Reference, resolve
 from rexnet.serve.config import ServeConfig
-from rexnet.serve.http_errors import Refusal, busy, shown
+from rexnet.serve.http_errors import HTTPError, busy, shown
 from rexnet.serve.images import open_sent
 from rexnet.serve.metrics import Metrics
-from rexnet.serve.model_names import named_files
-from rexnet.serve.opened import Identity, OpenModel, identity, open_model
+from rexnet.serve.opened import Identity, OpenModel, identity, open_served
 
 logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +41,12 @@ class Answer:
 
 
 class Model:
-    """A name under which a model file is answered, whichever state of the file that is."""
+    """A name under which a model answers, whichever state of its file that is."""
 
     def __init__(
         self,
         name: str,
-        path: Path,
+        reference: Reference,
         current: OpenModel,
         *,
         seen: Identity,
@@ -49,7 +54,7 @@ class Model:
         on_pending: Callable[[int], None] = lambda count: None,
     ):
         self.name = name
-        self.path = path
+        self.reference = reference
         self.current = current
         """Take it once a request: a new file may replace it at any time."""
         self.seen = seen
@@ -61,7 +66,7 @@ class Model:
 
     @contextmanager
     def accepting(self, count: int) -> Iterator[None]:
-        """So many pictures are in work meanwhile. Refusal with 429 where that would be too many."""
+        """So many pictures are in work meanwhile. HTTPError with 429 where that would be too many."""
         if self._pending + count > self._queue_length:
             raise busy(f"{self.name} has {self._pending} pictures in work and takes {self._queue_length} at most")
         self._count(count)
@@ -75,7 +80,7 @@ class Model:
         self._on_pending(self._pending)
 
 
-class Shelf:
+class ModelRegistry:
     """The models of a server by name; the first one is the default."""
 
     def __init__(self, models: Sequence[Model], config: ServeConfig):
@@ -84,11 +89,11 @@ class Shelf:
         self._decoders = ThreadPoolExecutor(config.threads_of_a_worker, thread_name_prefix="decode")
 
     def __getitem__(self, name: str | None) -> Model:
-        """The first model for None. Refusal with 404 for a name that is not there."""
+        """The first model for None. HTTPError with 404 for a name that is not there."""
         if name is None:
             return next(iter(self.models.values()))
         if name not in self.models:
-            raise Refusal(404, f"there is no model {shown(name)}; allowed: {', '.join(self.models)}")
+            raise HTTPError(404, f"there is no model {shown(name)}; allowed: {', '.join(self.models)}")
         return self.models[name]
 
     async def in_thread(self, function: Any, *arguments: Any, **named: Any) -> Any:
@@ -96,7 +101,7 @@ class Shelf:
         return await asyncio.get_running_loop().run_in_executor(self._decoders, partial(function, *arguments, **named))
 
     async def answer(self, opened: OpenModel, content: bytes) -> Answer:
-        """Of the bytes of an image file. Refusal as of `open_sent`."""
+        """Of the bytes of an image file. HTTPError as of `open_sent`."""
         (width, height), item, decode_ms = await self.in_thread(self._read, opened, content)
         batched = await opened.batcher(item)
         return Answer(
@@ -115,13 +120,58 @@ class Shelf:
         return picture.size, item, (perf_counter() - started) * 1e3
 
 
-def open_shelf(config: ServeConfig, metrics: Metrics) -> Shelf:
+def named_references(models: Sequence[str]) -> dict[str, Reference]:
+    """Return the references of NAME=MODEL or MODEL by name. OptionError for what cannot be a name, for a name given
+    twice and for what is not a MODEL that predicts."""
+    found: dict[str, Reference] = {}
+    for argument in models:
+        name, reference = _split(argument)
+        if name in found:
+            raise OptionError(
+                f"two models are called {name!r} ({found[name].text} and {reference.text}); give one of them another "
+                f"name, as in other={reference.text}"
+            )
+        found[name] = reference
+    return found
+
+
+def _split(argument: str) -> tuple[str, Reference]:
+    name, equals, model = argument.partition("=")
+    if not equals or Path(argument).exists():
+        name, model = "", argument
+    try:
+        reference = resolve(model, allowed=PREDICTABLE)
+        if reference.kind not in ("timm", "torchvision"):
+            reference.file.stat()
+    except (WeightsError, FileNotFoundError) as error:
+        raise OptionError(str(error)) from error
+    name = name or _name_of(reference)
+    if not _NAME.fullmatch(name):
+        raise OptionError(
+            f"{name!r} cannot be the name of a model; allowed: 1 to 64 letters, digits, '.', '_' and '-', as in "
+            f"flowers={model}"
+        )
+    return name, reference
+
+
+def _name_of(reference: Reference) -> str:
+    if reference.kind == "hub":
+        return reference.text.partition("@")[0].rpartition("/")[2]
+    if reference.kind in ("run", "folder"):
+        return reference.path.absolute().name
+    if reference.kind in ("weights", "exported"):
+        file = reference.path
+        return file.absolute().parent.name if file.name == BEST else file.stem
+    return reference.name
+
+
+def open_registry(config: ServeConfig, metrics: Metrics) -> ModelRegistry:
     """All models of `config`. ValueError, one sentence, for one that cannot be opened."""
     models = []
-    for name, path in named_files(config.models).items():
-        logger.info("opening %s: %s", name, path)
-        seen = identity(path)
-        current = open_model(path, config, metrics.on_batch(name))
-        on_pending = metrics.on_pending(name)
-        models.append(Model(name, path, current, seen=seen, queue_length=config.queue_length, on_pending=on_pending))
-    return Shelf(models, config)
+    for name, reference in named_references(config.models).items():
+        logger.info("opening %s: %s", name, reference.text)
+        seen = identity(reference)
+        current = open_served(reference, config, metrics.on_batch(name))
+        pending = metrics.on_pending(name)
+        models.append(Model(name, reference, current, seen=seen, queue_length=config.queue_length, on_pending=pending))
+    return ModelRegistry(models, config)

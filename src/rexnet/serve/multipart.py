@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from python_multipart.multipart import parse_options_header
 
-from rexnet.serve.http_errors import Refusal, shown
+from rexnet.serve.http_errors import HTTPError, shown
 
 _HEADER_BYTES = 4096
 
@@ -19,17 +19,17 @@ class Part:
 
 
 def image_parts(body: bytes, content_type: str, *, most: int) -> list[Part]:
-    """The parts named `image`, at least one and at most `most`. Refusal with 400, 413 or 415 for anything else."""
+    """The parts named `image`, at least one and at most `most`. HTTPError with 400, 413 or 415 for anything else."""
     kind, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not 1 <= len(boundary) <= 200:
-        raise Refusal(415, "send a form: Content-Type multipart/form-data with a boundary, and image files in it")
+        raise HTTPError(415, "send a form: Content-Type multipart/form-data with a boundary, and image files in it")
     parts = _parts(body, boundary, most=most)
     others = [part.name for part in parts if part.name != "image"]
     if others:
-        raise Refusal(400, f"the form has a part {shown(others[0])}; allowed: image, as often as there are pictures")
+        raise HTTPError(400, f"the form has a part {shown(others[0])}; allowed: image, as often as there are pictures")
     if not parts:
-        raise Refusal(400, "the form has no part named image; send at least one image file under that name")
+        raise HTTPError(400, "the form has no part named image; send at least one image file under that name")
     return parts
 
 
@@ -43,9 +43,9 @@ def _parts(body: bytes, boundary: bytes, *, most: int) -> list[Part]:
         if piece.startswith(b"--"):
             return parts
         if len(parts) == most:
-            raise Refusal(413, f"the form has more than the {most} pictures that a request may have")
+            raise HTTPError(413, f"the form has more than the {most} pictures that a request may have")
         parts.append(_part(piece))
-    raise Refusal(400, "the form is cut off: its closing boundary is missing")
+    raise HTTPError(400, "the form is cut off: its closing boundary is missing")
 
 
 def _part(piece: bytes) -> Part:
@@ -53,12 +53,12 @@ def _part(piece: bytes) -> Part:
     end = piece.find(b"\r\n\r\n", 0, _HEADER_BYTES)
     padding, *headers = piece[: max(end, 0)].split(b"\r\n")
     if end < 0 or padding.strip(b" \t"):
-        raise Refusal(400, f"a part of the form has no headers, or more than {_HEADER_BYTES} bytes of them")
+        raise HTTPError(400, f"a part of the form has no headers, or more than {_HEADER_BYTES} bytes of them")
     part = Part(content=piece[end + 4 :])
     for header in headers:
         name, colon, value = header.partition(b":")
         if not colon:
-            raise Refusal(400, f"a part of the form has the header {shown(header)}, which has no colon")
+            raise HTTPError(400, f"a part of the form has the header {shown(header)}, which has no colon")
         if name.strip().lower() == b"content-disposition":
             _, options = parse_options_header(value)
             part.name = options.get(b"name", b"").decode("utf-8", "replace")

@@ -14,17 +14,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rexnet.deploy.predictor import Predictor
-from rexnet.detection.checkpoints import TASK, TrainedDetector, unpack
+from rexnet.deploy.class_predictor import ClassPredictor
+from rexnet.deploy.classifier_files import Classifier
+from rexnet.deploy.predictor import open_model
+from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.runtime import Detections, ObjectPredictor
 from rexnet.engines.backends import FILE_BACKENDS
-from rexnet.engines.graph_files import read_facts
 from rexnet.errors import BadImageError
+from rexnet.references import Kind, Reference
 from rexnet.serve.batching import Batcher
 from rexnet.serve.config import ServeConfig
 from rexnet.serve.explain import Explainer
-from rexnet.serve.http_errors import Refusal
-from rexnet.training import checkpoint
+from rexnet.serve.http_errors import HTTPError
 from rexnet.training.checkpoint import TrainedRexNet
 
 _MASK_PIXELS = 1_800_000
@@ -41,7 +42,7 @@ class OpenModel:
 
     kind: Literal["classifier", "detector"]
     version: str
-    """First digits of the SHA-256 of its file."""
+    """First digits of the SHA-256 of its file; of a library's network, the version of the library."""
     classes: tuple[str, ...]
     backend: str
     precision: str
@@ -65,30 +66,30 @@ class OpenModel:
 
 
 Identity = tuple[tuple[int, int, int], ...]
+_LIBRARIES: tuple[Kind, ...] = ("timm", "torchvision")
 
 
-def identity(path: Path) -> Identity:
-    """Changes when the file, or the weights beside an .xml file, are written anew. OSError where there is none."""
-    return tuple(_identity(part.stat()) for part in _parts(path))
+def identity(reference: Reference) -> Identity:
+    """Return what changes when the file, or the weights beside an .xml file, are written anew; of a library's network,
+    which has no file here, always the same. OSError where there is none."""
+    if reference.kind in _LIBRARIES:
+        return ()
+    return tuple(_identity(part.stat()) for part in _parts(reference.file))
 
 
-def open_model(path: Path, config: ServeConfig, on_batch: OnBatch = lambda size: None) -> OpenModel:
-    """Checked on one picture. ValueError, one sentence, for a file that cannot be used."""
-    version = _version(path)
-    if path.suffix in FILE_BACKENDS:
-        detects = read_facts(path).get("task") == TASK
-        source: Any = path
-    else:
-        content = checkpoint.read(path)
-        detects = content.get("task") == TASK
-        rebuild = unpack if detects else checkpoint.unpack
-        source = rebuild(content, source=str(path))
-    opened = _open_detector if detects else _open_classifier
-    return opened(source, version, config, on_batch)
+def open_served(reference: Reference, config: ServeConfig, on_batch: OnBatch = lambda size: None) -> OpenModel:
+    """Open a model and check it on one image. ValueError, one sentence, for one that cannot be used."""
+    version = _library_version(reference) if reference.kind in _LIBRARIES else _version(reference.file)
+    opened = open_model(reference, threads=config.threads_of_a_worker)
+    if isinstance(opened, TrainedDetector):
+        exported = reference.kind == "exported"
+        backend = FILE_BACKENDS[reference.path.suffix][0] if exported else "torch"
+        return _open_detector(opened, version, config, on_batch=on_batch, backend=backend)
+    return _open_classifier(opened, version, config, on_batch)
 
 
-def _open_classifier(source: TrainedRexNet | Path, version: str, config: ServeConfig, on_batch: OnBatch) -> OpenModel:
-    predictor = Predictor(
+def _open_classifier(source: Classifier, version: str, config: ServeConfig, on_batch: OnBatch) -> OpenModel:
+    predictor = ClassPredictor(
         source,
         backend=config.backend,
         precision=config.precision,
@@ -118,13 +119,15 @@ def _open_classifier(source: TrainedRexNet | Path, version: str, config: ServeCo
             wait_ms=config.batch_wait_ms,
             on_batch=on_batch,
         ),
-        explainer=None if isinstance(source, Path) else Explainer(source.to(predictor.device)),
+        explainer=Explainer(source.model.to(predictor.device)) if isinstance(source.model, TrainedRexNet) else None,
         image_size_px=predictor.preprocess.image_size_px,
         image_shape=predictor.image_shape,
     )
 
 
-def _open_detector(source: TrainedDetector | Path, version: str, config: ServeConfig, on_batch: OnBatch) -> OpenModel:
+def _open_detector(
+    source: TrainedDetector, version: str, config: ServeConfig, *, on_batch: OnBatch, backend: str
+) -> OpenModel:
     predictor = ObjectPredictor(source, threads=config.threads_of_a_worker, device=config.device)
 
     def compute(pictures: Sequence[Image.Image], alone: bool) -> Sequence[Detections]:
@@ -134,7 +137,6 @@ def _open_detector(source: TrainedDetector | Path, version: str, config: ServeCo
     masks = "masks" in tried.output
     # Pictures differ in size and fill a CPU one by one; a batch would only be padded to the largest.
     most = 1 if predictor.device.type == "cpu" else config.max_batch
-    backend = "torch" if isinstance(source, TrainedDetector) else FILE_BACKENDS[source.suffix][0]
     return OpenModel(
         kind="detector",
         version=version,
@@ -158,12 +160,18 @@ def _fitting(predictor: ObjectPredictor, picture: Image.Image, *, most_pixels: i
     try:
         predictor.check_shape(picture)
     except BadImageError as error:
-        raise Refusal(400, f"the picture cannot be used: {error.reason}") from error
+        raise HTTPError(400, f"the picture cannot be used: {error.reason}") from error
     scale = (most_pixels / (picture.width * picture.height)) ** 0.5
     if scale >= 1:
         return picture
     size = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
     return picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def _library_version(reference: Reference) -> str:
+    from importlib.metadata import version
+
+    return f"{reference.kind} {version(reference.kind)}"
 
 
 def _version(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from rexnet.serve.http_errors import Refusal, shown
+from rexnet.serve.http_errors import HTTPError, shown
 
 _KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _INDEX = "index.html"
@@ -57,7 +57,7 @@ async def page(request: Request) -> Response:
 @router.get("/page/{name}")
 async def page_file(request: Request, name: str) -> Response:
     if name not in page_files():
-        raise Refusal(404, f"the page has no file {shown(name)}")
+        raise HTTPError(404, f"the page has no file {shown(name)}")
     return _reply(request, page_files()[name])
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from rexnet._version import __version__
 from rexnet.serve.api_schema import INFERENCE, answers
-from rexnet.serve.http_errors import Refusal, reply, shown
+from rexnet.serve.http_errors import HTTPError, reply, shown
 from rexnet.serve.inference import LENGTH_HEADER, InferenceRequest, WantedOutput, read_request, write_answer
-from rexnet.serve.model_registry import Answer, Model, Shelf
+from rexnet.serve.model_registry import Answer, Model, ModelRegistry
 from rexnet.serve.objects import MIN_SCORE, upright_boxes
 from rexnet.serve.opened import OpenModel
 from rexnet.serve.tensors import OutputTensor, TensorSpec
@@ -43,7 +43,7 @@ async def ready() -> Response:
 @router.post("/repository/index", responses=answers(200))
 async def repository_index(request: Request) -> Response:
     """The models and their versions."""
-    models: Shelf = request.app.state.shelf
+    models: ModelRegistry = request.app.state.registry
     return reply(
         [
             {"name": name, "version": model.current.version, "state": "READY", "reason": ""}
@@ -106,9 +106,9 @@ async def model_ready(request: Request, model: str, version: str | None = None) 
 async def infer(request: Request, model: str, version: str | None = None) -> Response:
     """Tensors in, tensors out, in JSON or as bytes behind it."""
     found, opened = _asked(request, model, version)
-    shelf: Shelf = request.app.state.shelf
+    registry: ModelRegistry = request.app.state.registry
     # In a thread: numbers as JSON are millions of objects.
-    asked = await shelf.in_thread(
+    asked = await registry.in_thread(
         read_request,
         await request.body(),
         request.headers.get(LENGTH_HEADER),
@@ -117,14 +117,14 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
         most=request.app.state.config.max_images if opened.kind == "classifier" else 1,
     )
     if len(asked.inputs) != 1:
-        raise Refusal(400, f"{' and '.join(asked.inputs)} are given; give one of them")
+        raise HTTPError(400, f"{' and '.join(asked.inputs)} are given; give one of them")
     (items,) = asked.inputs.values()
     with found.accepting(len(items)):
         if opened.kind == "classifier":
-            tensors = _classified(opened, asked, torch.stack(await _results(shelf, opened, items)))
+            tensors = _classified(opened, asked, torch.stack(await _results(registry, opened, items)))
         else:
             async with opened.room:
-                tensors = _detected(await shelf.answer(opened, items[0]), _min_score(asked))
+                tensors = _detected(await registry.answer(opened, items[0]), _min_score(asked))
     return write_answer(asked, tensors, model=found.name, version=opened.version)
 
 
@@ -148,22 +148,22 @@ def output_specs(opened: OpenModel) -> tuple[TensorSpec, ...]:
 
 
 def _asked(request: Request, name: str, version: str | None) -> tuple[Model, OpenModel]:
-    found = request.app.state.shelf[name]
+    found = request.app.state.registry[name]
     opened = found.current
     if version not in (None, opened.version):
-        raise Refusal(404, f"{found.name} has no version {shown(version)}; allowed: {opened.version}, or none")
+        raise HTTPError(404, f"{found.name} has no version {shown(version)}; allowed: {opened.version}, or none")
     return found, opened
 
 
-async def _results(shelf: Shelf, opened: OpenModel, items: np.ndarray | list[bytes]) -> list[Tensor]:
+async def _results(registry: ModelRegistry, opened: OpenModel, items: np.ndarray | list[bytes]) -> list[Tensor]:
     if isinstance(items, list):
-        return [answer.result for answer in await _all(shelf.answer(opened, content) for content in items)]
+        return [answer.result for answer in await _all(registry.answer(opened, content) for content in items)]
     tensors: list[Tensor] = [torch.from_numpy(item.copy()) for item in items]
     try:
         return [batched.result for batched in await _all(map(opened.batcher, tensors))]
     except ValueError as error:
         # The network answered a picture when it was loaded: this is the doing of the numbers sent.
-        raise Refusal(400, f"the network has no answer to these numbers: {error}") from error
+        raise HTTPError(400, f"the network has no answer to these numbers: {error}") from error
 
 
 async def _all(calls: Any) -> list[Any]:
@@ -195,7 +195,7 @@ def _probabilities(opened: OpenModel, wanted: WantedOutput, probabilities: Tenso
 def _min_score(asked: InferenceRequest) -> float:
     value = asked.parameters.get("min_score", MIN_SCORE)
     if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1):
-        raise Refusal(400, f"min_score is {shown(value)}; allowed: 0 to 1")
+        raise HTTPError(400, f"min_score is {shown(value)}; allowed: 0 to 1")
     return value
 
 

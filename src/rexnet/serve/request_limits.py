@@ -7,7 +7,7 @@ from time import monotonic
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rexnet.serve.config import ServeConfig
-from rexnet.serve.http_errors import Refusal, busy, refused
+from rexnet.serve.http_errors import HTTPError, busy, refused
 
 _BODIES = 8
 """Bodies of full size that may be in memory at once; what would be more waits outside."""
@@ -48,7 +48,7 @@ class Gate:
                 await self._app(scope, _replayed(body[0], receive), observed)
         except _GoneError:
             return
-        except Refusal as refusal:
+        except HTTPError as refusal:
             await refused(refusal)(scope, receive, send)
         except TimeoutError:
             if not started:
@@ -66,7 +66,7 @@ class Gate:
         given = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
         if not hmac.compare_digest(given, self._api_key):
             sentence = "this server wants its API key, in a header Authorization: Bearer KEY or X-API-Key: KEY"
-            raise Refusal(401, sentence, {"WWW-Authenticate": "Bearer"})
+            raise HTTPError(401, sentence, {"WWW-Authenticate": "Bearer"})
 
     async def _read(self, scope: Scope, receive: Receive, body: list[bytes]) -> None:
         """All of the body into `body`, whose bytes count as held."""
@@ -88,13 +88,13 @@ class Gate:
                     body.append(chunk)
         except TimeoutError:
             limit = f"{self._config.body_timeout_s:g} s"
-            raise Refusal(408, f"the request had not arrived after {limit}", {"Connection": "close"}) from None
+            raise HTTPError(408, f"the request had not arrived after {limit}", {"Connection": "close"}) from None
 
 
 def _check_headers(scope: Scope) -> None:
     for name, value in scope["headers"]:
         if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            raise Refusal(415, "compressed requests are not taken here; send it without Content-Encoding")
+            raise HTTPError(415, "compressed requests are not taken here; send it without Content-Encoding")
 
 
 async def _next_chunk(receive: Receive) -> tuple[bytes, bool]:
@@ -114,8 +114,8 @@ async def _discard(receive: Receive, more: bool) -> None:
         return
 
 
-def _too_large(config: ServeConfig) -> Refusal:
-    return Refusal(
+def _too_large(config: ServeConfig) -> HTTPError:
+    return HTTPError(
         413, f"the request is larger than the {config.max_body_mib:g} MiB taken here", {"Connection": "close"}
     )
 

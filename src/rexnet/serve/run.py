@@ -18,7 +18,7 @@ from rexnet.serve.app import create_app
 from rexnet.serve.config import ServeConfig
 from rexnet.serve.connection import ImpatientProtocol, Settings
 from rexnet.serve.metrics import Metrics
-from rexnet.serve.model_registry import open_shelf
+from rexnet.serve.model_registry import open_registry
 from rexnet.text import reason_of
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
             uvicorn.Server(settings).run(sockets=[listening])
             return
         # Opened once before any worker is: what is wrong shows here, and the engine is measured on a quiet machine.
-        open_shelf(config, Metrics())
+        open_registry(config, Metrics())
         os.environ[_METRICS_FOLDER] = stack.enter_context(tempfile.TemporaryDirectory(prefix="rexnet-metrics-"))
         stack.callback(os.environ.pop, _METRICS_FOLDER)
         listening.listen(_BACKLOG)

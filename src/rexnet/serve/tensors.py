@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rexnet.serve.http_errors import Refusal, shown
+from rexnet.serve.http_errors import HTTPError, shown
 
 DTYPES = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 
@@ -49,13 +49,13 @@ class OutputTensor:
 
 
 def checked_shape(shape: Any, spec: TensorSpec, *, most: int) -> tuple[int, ...]:
-    """Refusal with 400 unless it is one that `spec` allows, of 1 to `most` items."""
+    """HTTPError with 400 unless it is one that `spec` allows, of 1 to `most` items."""
     allowed = f"{list(spec.shape)} with 1 to {most} for the first"
     whole = isinstance(shape, list) and all(type(side) is int for side in shape)
     if not whole or len(shape) != len(spec.shape) or not 1 <= shape[0] <= most:
-        raise Refusal(400, f"input {spec.name} has the shape {shown(shape)}; allowed: {allowed}")
+        raise HTTPError(400, f"input {spec.name} has the shape {shown(shape)}; allowed: {allowed}")
     if any(wanted not in (-1, side) for side, wanted in zip(shape, spec.shape, strict=True)):
-        raise Refusal(400, f"input {spec.name} has the shape {shown(shape)}; allowed: {allowed}")
+        raise HTTPError(400, f"input {spec.name} has the shape {shown(shape)}; allowed: {allowed}")
     return tuple(shape)
 
 
@@ -66,12 +66,12 @@ def from_json(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray
     numbers = _flat_numbers(data, spec, shape)
     if spec.datatype == "UINT8" and not (min(numbers) >= 0 and max(numbers) <= 255):
         sizes = f"{shown(min(numbers))} to {shown(max(numbers))}"
-        raise Refusal(400, f"the data of input {spec.name} goes from {sizes}; allowed: 0 to 255")
+        raise HTTPError(400, f"the data of input {spec.name} goes from {sizes}; allowed: 0 to 255")
     try:
         with np.errstate(over="ignore"):
             return _finite(np.array(numbers, np.float64).astype(DTYPES[spec.datatype]).reshape(shape), spec)
     except OverflowError as error:
-        raise Refusal(400, f"the data of input {spec.name} holds a number that is too large") from error
+        raise HTTPError(400, f"the data of input {spec.name} holds a number that is too large") from error
 
 
 def from_bytes(data: bytes, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray | list[bytes]:
@@ -81,13 +81,15 @@ def from_bytes(data: bytes, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndar
     wanted = DTYPES[spec.datatype]
     size = int(np.prod(shape)) * wanted.itemsize
     if len(data) != size:
-        raise Refusal(400, f"input {spec.name} has {len(data):,} bytes of data; its shape {list(shape)} takes {size:,}")
+        raise HTTPError(
+            400, f"input {spec.name} has {len(data):,} bytes of data; its shape {list(shape)} takes {size:,}"
+        )
     return _finite(np.frombuffer(data, wanted).reshape(shape), spec)
 
 
 def _finite(values: np.ndarray, spec: TensorSpec) -> np.ndarray:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise Refusal(400, f"the data of input {spec.name} holds values that are not finite (nan or inf)")
+        raise HTTPError(400, f"the data of input {spec.name} holds values that are not finite (nan or inf)")
     return values
 
 
@@ -99,12 +101,12 @@ def _flat_numbers(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> list[A
         values = [data]
         for side in shape:
             if not all(isinstance(row, list) and len(row) == side for row in values):
-                raise Refusal(
+                raise HTTPError(
                     400, f"the data of input {spec.name} is not {count:,} numbers, flat or nested as {list(shape)}"
                 )
             values = list(chain.from_iterable(values))
     if not set(map(type, values)) <= ({int} if spec.datatype == "UINT8" else {int, float}):
-        raise Refusal(400, f"the data of input {spec.name} are not all numbers as {spec.datatype} holds them")
+        raise HTTPError(400, f"the data of input {spec.name} are not all numbers as {spec.datatype} holds them")
     return values
 
 
@@ -112,7 +114,7 @@ def _flat_texts(data: Any, spec: TensorSpec, *, count: int) -> list[str]:
     rows = data if isinstance(data, list) else []
     items = [one for row in rows for one in (row if isinstance(row, list) else [row])]
     if len(items) != count or not all(isinstance(item, str) for item in items):
-        raise Refusal(400, f"the data of input {spec.name} are not {count} texts, as its shape says")
+        raise HTTPError(400, f"the data of input {spec.name} are not {count} texts, as its shape says")
     return items
 
 
@@ -120,7 +122,7 @@ def _decoded(item: str, spec: TensorSpec) -> bytes:
     try:
         return base64.b64decode(item, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Refusal(400, f"the data of input {spec.name} is not base64, as BYTES are in JSON here") from error
+        raise HTTPError(400, f"the data of input {spec.name} is not base64, as BYTES are in JSON here") from error
 
 
 def _split_items(data: bytes, spec: TensorSpec, *, count: int) -> list[bytes]:
@@ -131,5 +133,5 @@ def _split_items(data: bytes, spec: TensorSpec, *, count: int) -> list[bytes]:
         items.append(data[place + 4 : place + 4 + length])
         place += 4 + length
     if place != len(data) or len(items) != count:
-        raise Refusal(400, f"the bytes of input {spec.name} are not {count} items, each behind its length in 4 bytes")
+        raise HTTPError(400, f"the bytes of input {spec.name} are not {count} items, each behind its length in 4 bytes")
     return items

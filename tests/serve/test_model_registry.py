@@ -1,7 +1,7 @@
 import pytest
 
 from rexnet.errors import OptionError
-from rexnet.serve.model_names import named_files
+from rexnet.serve.model_registry import named_references
 
 
 @pytest.fixture
@@ -34,18 +34,19 @@ def files(tmp_path):
     ],
 )
 def test_names(files, word, name, file):
-    assert named_files([word.format(files)]) == {name: files / file}
+    found = named_references([word.format(files)])
+    assert {name: reference.file for name, reference in found.items()} == {name: files / file}
 
 
 def test_a_model_of_the_hub_has_the_name_of_its_repository(files, monkeypatch):
     fetched = files / "my-card/model.safetensors"
     monkeypatch.setattr("rexnet.models.hub.download", lambda repository, file, revision: fetched)
-    assert named_files(["hf://someone/roses@v2"]) == {"roses": fetched}
+    assert named_references(["hf://someone/roses@v2"])["roses"].file == fetched
 
 
 def test_a_name_from_where_the_command_runs(files, monkeypatch):
     monkeypatch.chdir(files / "cars")
-    assert list(named_files(["best.pt"])) == ["cars"]
+    assert list(named_references(["best.pt"])) == ["cars"]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_a_name_from_where_the_command_runs(files, monkeypatch):
     [
         (["{}/flowers", "flowers={}/graph.onnx"], "two models are called 'flowers'"),
         (["{}/nothing.pt"], "there is no file"),
-        (["{}"], "there is no file"),
+        (["{}"], "is a folder, but neither"),
         (["{}/ü.pt"], "cannot be the name of a model"),
         (["../x={}/graph.onnx"], "cannot be the name of a model"),
         (["{}/a=b.pt"], "cannot be the name of a model"),
@@ -61,4 +62,4 @@ def test_a_name_from_where_the_command_runs(files, monkeypatch):
 )
 def test_what_is_refused(files, words, said):
     with pytest.raises(OptionError, match=said):
-        named_files([word.format(files) for word in words])
+        named_references([word.format(files) for word in words])
