@@ -335,3 +335,26 @@ def test_two_and_three_processes_score_what_one_does(tmp_path, request):
     one, *others = (json.loads((tmp_path / f"{name}.json").read_text()) for name in names)
     assert all(other == one for other in others)
     assert len(one) == 6 and "score nan" in one[5] and "mask_ap" in one[0]["figures"]
+
+
+def test_perfect_detections_of_partly_outlined_objects_score_100():
+    def outline(x, y):
+        return [[x, y, x + 20, y, x + 20, y + 20, x, y + 20]]
+
+    boxes = [[4, 4, 20, 20], [40, 4, 20, 20], [4, 40, 20, 20], [40, 40, 20, 20]]
+    objects = [
+        {"id": n, "image_id": 1, "category_id": 1, "bbox": box, "area": 400, "iscrowd": 0, "segmentation": shape}
+        for n, (box, shape) in enumerate(zip(boxes, [outline(4, 4), [], outline(4, 40), None], strict=True), start=1)
+    ]
+    truth = {
+        "images": [{"id": 1, "file_name": "a", "width": 64, "height": 64}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": objects,
+    }
+    rows = [
+        {"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9, "segmentation": outline(*box[:2])} for box in boxes
+    ]
+    found = score(truth, rows, kinds=("box", "mask")).figures
+    assert found["box_ap"] == pytest.approx(100) and found["mask_ap"] == pytest.approx(100)
+    missed = score(truth, [rows[0], rows[1]], kinds=("box", "mask")).figures
+    assert missed["mask_ar100"] == pytest.approx(50) and missed["box_ar100"] == pytest.approx(50)

@@ -115,17 +115,16 @@ def _encoded(masks: Tensor) -> list[dict[str, Any]]:
 def score(ground_truth: dict[str, Any], rows: list[dict[str, Any]], *, kinds: Sequence[Kind] = ("box",)) -> CocoResult:
     """The numbers of pycocotools, within rounding, over all images of `ground_truth`, the content of a COCO json.
 
-    `rows`: of a COCO result file, of any score; none at all score 0. Objects and detections of `mask` need a
-    `segmentation`, and the sizes of detections are then those of their masks, not of their boxes. ValueError where
-    there is no object to find, for two categories of one name, and for rows of unknown images or categories or with
-    numbers that are not finite.
+    `rows`: of a COCO result file, of any score; none at all score 0. Detections of `mask` need a `segmentation`,
+    objects without one are ignored there, and the sizes of detections are then those of their masks, not of their
+    boxes. ValueError where there is no object to find, for two categories of one name, and for rows of unknown images
+    or categories or with numbers that are not finite.
     """
     hotcoco = require_evaluator()
     check_ground_truth(ground_truth)
     _check_rows(rows, ground_truth)
     # pycocotools takes an object with id 0 for none, and ids that occur twice for one object.
     objects = [{**row, "id": number} for number, row in enumerate(_complete(ground_truth["annotations"]), start=1)]
-    truth = hotcoco.COCO({**ground_truth, "annotations": objects})
     categories = sorted(ground_truth["categories"], key=lambda category: category["id"])
     names = [category["name"] for category in categories]
     counts = Counter(row["category_id"] for row in objects if not row["iscrowd"])
@@ -135,6 +134,8 @@ def score(ground_truth: dict[str, Any], rows: list[dict[str, Any]], *, kinds: Se
     }
     curves: dict[Kind, PrecisionRecall] = {}
     for kind in kinds:
+        scored = objects if kind == "box" else [_ignored_without_mask(row) for row in objects]
+        truth = hotcoco.COCO({**ground_truth, "annotations": scored})
         evaluator = hotcoco.COCOeval(truth, truth.load_res(_rows_of(kind, rows)), _IOU_TYPES[kind])
         evaluator.evaluate()
         evaluator.accumulate()
@@ -162,6 +163,16 @@ def check_ground_truth(ground_truth: dict[str, Any]) -> None:
 def _complete(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """With the fields that a json of boxes alone may lack."""
     return [{"iscrowd": 0, "area": row["bbox"][2] * row["bbox"][3], **row} for row in annotations]
+
+
+def _ignored_without_mask(row: dict[str, Any]) -> dict[str, Any]:
+    """Return an object for scores of masks: one without a mask counts for nothing but excuses what is found in its box,
+    as a crowd does."""
+    if row.get("segmentation"):
+        return row
+    x, y, width, height = row["bbox"]
+    corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+    return {**row, "iscrowd": 1, "segmentation": [corners]}
 
 
 def _check_rows(rows: list[dict[str, Any]], ground_truth: dict[str, Any]) -> None:
