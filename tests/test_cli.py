@@ -1,9 +1,11 @@
 """The command line as a user meets it: in a process of its own."""
 
 import csv
+import io
 import json
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -232,3 +234,29 @@ def test_an_error_of_the_system_names_the_file_and_no_number(command, file, said
     with pytest.raises(SystemExit, match="1"):
         cli.main(["write", file])
     assert capsys.readouterr().err == f"rexnet: {file}: {said}\n"
+
+
+@pytest.mark.parametrize(("format", "encoding", "printed"), [("text", "cp1252", "??"), ("csv", "utf-8", "猫é")])
+def test_a_console_that_lacks_a_character_gets_the_results_all_the_same(format, encoding, printed, monkeypatch):
+    from rexnet.deploy import predict
+
+    class Found:
+        error = None
+
+    monkeypatch.setattr(predict, "predict_files", lambda config: [Found()])
+    monkeypatch.setattr(predict, "render", lambda predictions, format: "猫é\n" if format == "csv" else "猫猫\n")
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(sys, "stdout", console)
+        cli.main(["predict", "no.pt", "."] + (["--csv"] if format == "csv" else []))
+    console.flush()
+    assert console.buffer.getvalue().decode(encoding) == f"{printed}\n"
+
+
+def test_a_printed_command_can_be_pasted(monkeypatch, tmp_path, capsys):
+    from rexnet.detection import demo
+
+    monkeypatch.setattr(demo, "draw_demo", lambda config: {"train": 2})
+    cli.main(["detect", "demo", str(tmp_path / "my shapes")])
+    command = capsys.readouterr().out.splitlines()[-1].partition("use it: ")[2]
+    assert shlex.split(command) == ["rexnet", "detect", "train", str(tmp_path / "my shapes"), "--detector", "mask_rcnn"]

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from rexnet._version import __version__
 from rexnet.cli import card, classification, data, deploy, detection, networks, search, serve, study
 from rexnet.cli.options import fail
+from rexnet.cli.tables import write_any_character
 from rexnet.errors import BadImageError, OptionError
 
 GROUPS: dict[str, dict[str, Callable[[Sequence[str]], None]]] = {
@@ -71,6 +72,7 @@ def usage(first: str = "") -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. Exit code 2 for a mistyped command or option and for an option's value that cannot be, 1 for
     all else that a user can mend; both with one sentence."""
+    write_any_character()
     word, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if rest and f"{word} {rest[0]}" in COMMANDS:
         word, *rest = f"{word} {rest[0]}", *rest[1:]

@@ -1,5 +1,6 @@
 """The command that hands a model to others."""
 
+import shlex
 from collections.abc import Sequence
 
 from rexnet.cli.options import read_options
@@ -21,4 +22,4 @@ def card(arguments: Sequence[str]) -> None:
         print(f"sent to:      {made.address}")
     predict = "detect predict" if made.trained.is_detector else "predict"
     out = " --out DIR" if made.trained.is_detector else ""
-    print(f"use it:       rexnet {predict} {path} IMAGE|FOLDER|PATTERN ...{out}")
+    print(f"use it:       rexnet {predict} {shlex.quote(path)} IMAGE|FOLDER|PATTERN ...{out}")

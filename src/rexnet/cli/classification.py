@@ -1,10 +1,11 @@
 """Commands about classifiers."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from rexnet.cli.options import fail, read_ahead, read_options
-from rexnet.cli.tables import new_table, percent, show
+from rexnet.cli.tables import new_table, percent, show, write_any_character
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -29,7 +30,7 @@ def train(arguments: Sequence[str]) -> None:
         best = Path(run, "best.pt")
         network = best if best.exists() else best.with_name("last.pt")
         print(f"run folder: {run}")
-        print(f"use it:     rexnet predict {network} IMAGE|FOLDER|PATTERN ...")
+        print(f"use it:     rexnet predict {shlex.quote(str(network))} IMAGE|FOLDER|PATTERN ...")
 
 
 def validate(arguments: Sequence[str]) -> None:
@@ -63,6 +64,7 @@ def predict(arguments: Sequence[str]) -> None:
     predictions = predict_files(config)
     text = render(predictions, config.format)
     if config.output is None:
+        write_any_character(is_data=config.format != "text")
         print(text, end="")
     else:
         write_whole(config.output, text)

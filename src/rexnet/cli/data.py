@@ -1,5 +1,6 @@
 """Commands about data sets."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -49,4 +50,4 @@ def shard(arguments: Sequence[str]) -> None:
     if written.skipped:
         more = ", ..." if len(written.skipped) > 5 else ""
         print(f"skipped: {len(written.skipped)} ({', '.join(written.skipped[:5])}{more})")
-    print(f"use it: rexnet train {config.output}")
+    print(f"use it: rexnet train {shlex.quote(str(config.output))}")

@@ -1,5 +1,6 @@
 """Commands about detectors."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def train(arguments: Sequence[str]) -> None:
     run = train(config)["run"]
     if is_main_process():
         print(f"run folder: {run}")
-        print(f"use it:     rexnet detect predict {Path(run) / 'best.pt'} IMAGE|FOLDER|PATTERN ... --out DIR")
+        best = shlex.quote(str(Path(run, "best.pt")))
+        print(f"use it:     rexnet detect predict {best} IMAGE|FOLDER|PATTERN ... --out DIR")
 
 
 def validate(arguments: Sequence[str]) -> None:
@@ -72,7 +74,7 @@ def convert(arguments: Sequence[str]) -> None:
     if converted.left_out:
         more = [f"and {len(converted.left_out) - 5:,} more"] if len(converted.left_out) > 5 else []
         print("\n".join(["left out:", *(f"  {line}" for line in [*converted.left_out[:5], *more])]))
-    print(f"use it: rexnet detect train {config.output}")
+    print(f"use it: rexnet detect train {shlex.quote(str(config.output))}")
 
 
 def demo(arguments: Sequence[str]) -> None:
@@ -82,4 +84,4 @@ def demo(arguments: Sequence[str]) -> None:
     config = read_options("detect demo", DemoConfig, arguments)
     drawn = draw_demo(config)
     print(", ".join(f"{side}: {images:,} images" for side, images in drawn.items()))
-    print(f"use it: rexnet detect train {config.output} --detector mask_rcnn")
+    print(f"use it: rexnet detect train {shlex.quote(str(config.output))} --detector mask_rcnn")

@@ -1,6 +1,7 @@
 """Commands about the search for channels."""
 
 import logging
+import shlex
 from collections.abc import Sequence
 
 from rexnet.cli.options import read_ahead, read_options
@@ -42,4 +43,4 @@ def export(arguments: Sequence[str]) -> None:
     config = read_options("search export", ExportConfig, arguments)
     network = export(config)
     print(f"{network.name}: {config.output}")
-    print(f"use it: rexnet train DATA --model {config.output}")
+    print(f"use it: rexnet train DATA --model {shlex.quote(str(config.output))}")

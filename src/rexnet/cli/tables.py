@@ -1,5 +1,7 @@
 """Tables and numbers as commands print them."""
 
+import io
+import sys
 from typing import Any
 
 
@@ -25,3 +27,12 @@ def spread(values: dict[str, float]) -> str:
 
 def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+def write_any_character(is_data: bool = False) -> None:
+    """Let a console that lacks a character print a question mark; data on standard output are UTF-8 as in files."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    if is_data and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")
