@@ -56,8 +56,9 @@ class SpectraConfig:
 
     def __post_init__(self) -> None:
         require(0 < len(self.models) == len(set(self.models)), "models", self.models, "one or more, each once")
+        networks = [self.network(name) for name in self.models]  # which checks the options that they share
         if self.untrained_too:
-            trained = any(is_trained(self.network(name)) for name in self.models)
+            trained = any(map(is_trained, networks))
             allowed = "with --pretrained or a checkpoint, as all networks are untrained without"
             require(trained, "untrained_too", self.untrained_too, allowed)
 
