@@ -2,12 +2,13 @@ import re
 from collections.abc import Iterator
 from importlib.resources import files
 
+import httpx2 as httpx
 import pytest
 from starlette.testclient import TestClient
 
 from rexnet.serve.page_routes import page_files
 from tests.serve.hand_made import write_brightness
-from tests.serve.servers import config, in_memory
+from tests.serve.servers import by_hand, config, even, in_memory, listening
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,17 @@ def test_the_page_lets_nothing_in_from_elsewhere(client):
     assert "unsafe" not in policy and "http" not in policy and "frame-ancestors 'none'" in policy
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("path", ["/", "/page/page.css"])
+def test_head_answers_like_get_without_the_body(path):
+    settings = config()
+    with listening(settings, registry=by_hand(even, settings), api_key="key-of-the-test") as address:
+        whole = httpx.get(f"http://{address}{path}")
+        head = httpx.head(f"http://{address}{path}")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(whole.content))
+    assert head.headers["etag"] == whole.headers["etag"]
 
 
 @pytest.mark.parametrize("name", sorted(page_files()))

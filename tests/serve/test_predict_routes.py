@@ -79,6 +79,8 @@ def test_other_methods_are_refused_with_a_sentence(client, path):
 def test_pages_of_documentation_load_nothing_from_elsewhere(client):
     page = client.get("/docs")
     assert page.status_code == 200 and "<script" not in page.text and "http" not in page.text.replace("HTTP", "")
-    assert "/predict" in client.get("/openapi.json").json()["paths"]
+    request = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]
+    image = request["content"]["multipart/form-data"]["schema"]["properties"]["image"]
+    assert image == {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
     (style,) = re.findall(r'<link rel="stylesheet" href="([^"]+)"', page.text)
     assert client.get(f"/{style}").headers["content-type"].startswith("text/css")

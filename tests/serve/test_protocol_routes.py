@@ -50,7 +50,8 @@ def input_of(name, values, datatype, *, binary=True):
 def test_what_the_server_says_of_itself(client, predictor):
     assert client.is_server_live() and client.is_server_ready()
     assert client.is_model_ready("animals") and not client.is_model_ready("nothing")
-    assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
+    extensions = client.get_server_metadata()["extensions"]
+    assert extensions == ["binary_tensor_data", "classification", "model_configuration"]  # no loading and unloading
     index = client.get_model_repository_index()
     assert [model["name"] for model in index] == ["animals", "second"]
     version = index[0]["version"]
@@ -130,6 +131,15 @@ def test_other_models_versions_and_outputs_are_refused(client, images):
     ):
         with pytest.raises(Exception, match=said):
             client.infer(inputs=[tensor], **arguments)
+
+
+def test_parameters_that_are_null_are_none_at_all(memory):
+    def ask(**parameters):
+        content = {"inputs": [good(**parameters)], "outputs": [{"name": "probabilities", **parameters}], **parameters}
+        return memory.post("/v2/models/animals/infer", json=content)
+
+    answer = ask(parameters=None)
+    assert answer.status_code == 200 and answer.json() == ask().json() == ask(parameters={}).json()
 
 
 def good(**more):

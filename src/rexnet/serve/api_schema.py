@@ -33,7 +33,9 @@ IMAGE_FORM: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                    "properties": {
+                        "image": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+                    },
                     "required": ["image"],
                 }
             }
@@ -42,7 +44,7 @@ IMAGE_FORM: dict[str, Any] = {
 }
 """Image files, all under the name `image`."""
 
-_PARAMETERS = {"type": "object", "additionalProperties": True}
+_PARAMETERS = {"type": ["object", "null"], "additionalProperties": True}
 _TENSOR: dict[str, Any] = {
     "type": "object",
     "properties": {

@@ -112,7 +112,9 @@ def _split(body: bytes, header_length: str | None) -> tuple[dict[str, Any], byte
 
 
 def _parameters(described: dict[str, Any]) -> dict[str, Any]:
-    found = described.get("parameters", {})
+    found = described.get("parameters")
+    if found is None:
+        return {}
     if not isinstance(found, dict):
         raise HTTPError(400, f"parameters are {shown(found)}; allowed: a JSON object")
     if any(str(name).startswith("shared_memory") for name in found):

@@ -49,12 +49,12 @@ def page_files() -> dict[str, PageFile]:
     return found
 
 
-@router.get("/")
+@router.api_route("/", methods=["GET", "HEAD"])
 async def page(request: Request) -> Response:
     return _reply(request, page_files()[_INDEX])
 
 
-@router.get("/page/{name}")
+@router.api_route("/page/{name}", methods=["GET", "HEAD"])
 async def page_file(request: Request, name: str) -> Response:
     if name not in page_files():
         raise HTTPError(404, f"the page has no file {shown(name)}")

@@ -19,7 +19,7 @@ from rexnet.serve.tensors import OutputTensor, TensorSpec
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])
 
-_EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository")
+_EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration")
 
 
 @router.get("", responses=answers(200))
