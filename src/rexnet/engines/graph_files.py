@@ -46,9 +46,14 @@ def import_onnx() -> Any:
 def import_engine(package: Literal["onnxruntime", "openvino"]) -> Any:
     """The package. ValueError with the pip line where it is missing."""
     try:
-        return import_module(package)
+        engine: Any = import_module(package)
     except ImportError as error:
         raise ValueError(f"{package} is not installed; pip install 'rexnet[deploy]'") from error
+    if package == "openvino":
+        # Its binding looks up NumPy's interface at the first array; two threads that do so at once wait for each other
+        # for ever, one with Python's lock and one with the binding's.
+        engine.Tensor(np.zeros(1, dtype=np.float32))
+    return engine
 
 
 def choose_format(path: str, asked: Format | None) -> Format:
