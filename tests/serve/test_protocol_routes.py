@@ -89,6 +89,21 @@ def test_image_files_in_classes_out(client, predictor):
             assert abs(float(value) - scored.probability) < 1e-5
 
 
+def test_image_files_of_the_shape_that_the_configuration_gives(client):
+    described = client.get_model_config("animals")
+    (dims,) = [one["dims"] for one in described["input"] if one["name"] == "encoded"]
+    assert dims == [1] and described["max_batch_size"] == 12
+    files = np.array(PICTURES[:3], dtype=object)
+    flat, column = (
+        client.infer("animals", [input_of("encoded", values, "BYTES")]).as_numpy("probabilities")
+        for values in (files, files[:, None])
+    )
+    assert flat.shape == (3, 3) and np.array_equal(flat, column)
+    for wrong in (files[None], files[:, None, None]):
+        with pytest.raises(Exception, match="allowed: "):
+            client.infer("animals", [input_of("encoded", wrong, "BYTES")])
+
+
 @pytest.mark.seconds
 def test_many_threads_get_their_own_answers(address, predictor, images):
     expected = predictor.probabilities(torch.from_numpy(images)).numpy()

@@ -86,9 +86,15 @@ def test_a_broken_file_leaves_the_old_network_answering(live, content, caplog):
     assert after["results"][0]["predictions"] == before["results"][0]["predictions"]
     assert "is not taken up" in caplog.text
     path.unlink()
+    wait_for(lambda: reloads(address) == {"failed": 1.0, "missing": 1.0})
     time.sleep(0.2)
     assert said(address)["version"] == before["version"]
-    assert reloads(address) == {"failed": 1.0}
+    assert reloads(address) == {"failed": 1.0, "missing": 1.0}
+    assert caplog.text.count("is missing") == 1
+    path.write_bytes(whole)
+    wait_for(lambda: reloads(address) == {"failed": 1.0, "missing": 1.0, "taken": 1.0})
+    path.unlink()
+    wait_for(lambda: reloads(address) == {"failed": 1.0, "missing": 2.0, "taken": 1.0})
 
 
 @pytest.mark.seconds

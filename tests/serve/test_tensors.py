@@ -41,6 +41,16 @@ def test_what_are_not_numbers_of_that_shape(data):
         assert caught.value.status == 400 and len(caught.value.sentence) < 300
 
 
+def test_only_a_batch_without_other_axes_may_have_a_trailing_one():
+    encoded = TensorSpec(name="encoded", datatype="BYTES", shape=(-1,))
+    assert checked_shape([3], encoded, most=4) == checked_shape([3, 1], encoded, most=4) == (3,)
+    one = TensorSpec(name="encoded", datatype="BYTES", shape=(1,))
+    for shape, spec in (([5, 1], encoded), ([3, True], encoded), ([3, 1, 1], encoded), ([1, 1], one)):
+        with pytest.raises(HTTPError, match="allowed: ") as caught:
+            checked_shape(shape, spec, most=4)
+        assert str(shape) in caught.value.sentence
+
+
 def test_pixels_are_whole_numbers_of_one_byte():
     for wrong in (-1, 256, 1.0, 2**70):
         with pytest.raises(HTTPError):

@@ -46,7 +46,10 @@ class Metrics:
             registry=registry,
         )
         self.reloads = Counter(
-            "rexnet_reloads", "Replaced model files, taken up or not.", ["model", "outcome"], registry=registry
+            "rexnet_reloads",
+            "Model files replaced, taken up or not, or missing.",
+            ["model", "outcome"],
+            registry=registry,
         )
         if not one_of_several:
             ProcessCollector(registry=registry)
@@ -75,6 +78,7 @@ class Observation:
         self._app = app
         self._metrics = metrics
         self._log = log
+        self._log_fails = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -88,7 +92,7 @@ class Observation:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (b"x-content-type-options", b"nosniff")]
-            else:
+            elif scope["method"] != "HEAD":
                 sent += len(message.get("body", b""))
             await send(message)
 
@@ -120,4 +124,10 @@ class Observation:
             self._log.write(json.dumps(line) + "\n")
             self._log.flush()
         except OSError as error:  # a full disk must not stop the answers
-            logger.warning("the access log cannot be written: %s", error)
+            if not self._log_fails:
+                logger.warning("the access log cannot be written: %s", error)
+            self._log_fails = True
+            return
+        if self._log_fails:
+            logger.warning("the access log is written again")
+        self._log_fails = False

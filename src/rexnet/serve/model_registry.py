@@ -49,7 +49,7 @@ class Model:
         reference: Reference,
         current: OpenModel,
         *,
-        seen: Identity,
+        seen: Identity | None,
         queue_length: int,
         on_pending: Callable[[int], None] = lambda count: None,
     ):
@@ -58,7 +58,7 @@ class Model:
         self.current = current
         """Take it once a request: a new file may replace it at any time."""
         self.seen = seen
-        """Of the file that was last opened, or tried."""
+        """Of the file that was last opened or tried; None while it is missing."""
         self._queue_length = queue_length
         self._pending = 0
         self._on_pending = on_pending

@@ -28,10 +28,13 @@ async def keep_fresh(registry: ModelRegistry, config: ServeConfig, metrics: Metr
             now = await loop.run_in_executor(pool, _identity, model)
             settled = now == before.get(model.name)  # a file that is being copied still grows
             before[model.name] = now
-            if now is None or now == model.seen or not settled:
+            if now == model.seen or not settled:
                 continue
             model.seen = now
-            outcome = await loop.run_in_executor(pool, _reload, model, config, metrics)
+            if now is None:
+                outcome = _missing(model)
+            else:
+                outcome = await loop.run_in_executor(pool, _reload, model, config, metrics)
             metrics.reloads.labels(model.name, outcome).inc()
 
 
@@ -40,6 +43,12 @@ def _identity(model: Model) -> Identity | None:
         return identity(model.reference)
     except (OSError, WeightsError):  # between removing and moving there is none
         return None
+
+
+def _missing(model: Model) -> str:
+    file, version = printable(model.reference.text), model.current.version
+    logger.warning("%s: %s is missing; version %s goes on answering", model.name, file, version)
+    return "missing"
 
 
 def _reload(model: Model, config: ServeConfig, metrics: Metrics) -> str:

@@ -49,14 +49,16 @@ class OutputTensor:
 
 
 def checked_shape(shape: Any, spec: TensorSpec, *, most: int) -> tuple[int, ...]:
-    """HTTPError with 400 unless it is one that `spec` allows, of 1 to `most` items."""
+    """HTTPError with 400 unless it is one that `spec` allows, of 1 to `most` items. Where `spec` has the axis of the
+    batch alone, a trailing 1 is allowed, as Triton's model configuration describes it, and dropped."""
     allowed = f"{list(spec.shape)} with 1 to {most} for the first"
     whole = isinstance(shape, list) and all(type(side) is int for side in shape)
-    if not whole or len(shape) != len(spec.shape) or not 1 <= shape[0] <= most:
+    sides = shape[:1] if whole and spec.shape == (-1,) and shape[1:] == [1] else shape
+    if not whole or len(sides) != len(spec.shape) or not 1 <= sides[0] <= most:
         raise HTTPError(400, f"input {spec.name} has the shape {shown(shape)}; allowed: {allowed}")
-    if any(wanted not in (-1, side) for side, wanted in zip(shape, spec.shape, strict=True)):
+    if any(wanted not in (-1, side) for side, wanted in zip(sides, spec.shape, strict=True)):
         raise HTTPError(400, f"input {spec.name} has the shape {shown(shape)}; allowed: {allowed}")
-    return tuple(shape)
+    return tuple(sides)
 
 
 def from_json(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray | list[bytes]:
