@@ -67,8 +67,10 @@ def eval_results(trained: TrainedFile, figures: list[Figure]) -> "list[EvalResul
     from huggingface_hub import EvalResult
 
     data = public_name(_data_option(trained)).rstrip("/")
-    # The hub wants a kind of data set where it has none of that name: its own reader of such folders.
-    kind = hub_data_set(trained) or (data if data == "digits" else "imagefolder")
+    # The hub wants a kind of data set where it has none of that name: its own reader of such folders. It has none for
+    # the boxes of a detector.
+    of_folder = "unknown" if trained.is_detector else "imagefolder"
+    kind = hub_data_set(trained) or (data if data == "digits" else of_folder)
     return [
         EvalResult(
             task_type="object-detection" if trained.is_detector else "image-classification",

@@ -116,17 +116,19 @@ def _measured(trained: TrainedFile, figures: list[Figure]) -> str:
         on = f"On the {count} that the training held back{goal}:"
     else:
         on = f"These figures stand in the checkpoint; on which {count} they were measured is not known:"
+    return f"{on}\n\n{_figure_table(figures)}"
+
+
+def _figure_table(figures: list[Figure]) -> str:
+    """A table, with a column and a sentence about intervals where a figure has one."""
+    if not any(figure.interval for figure in figures):
+        rows = [f"| {figure.name} | {figure.percent:.2f} |" for figure in figures]
+        return "\n".join(["| figure | % |", "| --- | ---: |", *rows])
     lines = ["| figure | % | 95 % interval |", "| --- | ---: | ---: |"]
     for figure in figures:
-        interval = "" if figure.interval is None else f"{figure.interval[0]:.1f} to {figure.interval[1]:.1f}"
+        interval = f"{figure.interval[0]:.1f} to {figure.interval[1]:.1f}" if figure.interval else ""
         lines.append(f"| {figure.name} | {figure.percent:.2f} | {interval} |")
-    table = "\n".join(lines if any(figure.interval for figure in figures) else _without_last_column(lines))
-    note = "\n\nThe interval is that of drawing so many images, and of nothing else." if "to" in table else ""
-    return f"{on}\n\n{table}{note}"
-
-
-def _without_last_column(lines: list[str]) -> list[str]:
-    return [line.rpartition("|")[0].rpartition("|")[0] + "|" for line in lines]
+    return "\n".join([*lines, "", "The interval is that of drawing so many images, and of nothing else."])
 
 
 def _training(trained: TrainedFile, training: RunRecord) -> str:
