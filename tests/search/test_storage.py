@@ -2,7 +2,9 @@
 
 import pytest
 
+from rexnet.search.export import ExportConfig, export
 from rexnet.search.recipes import starting_point
+from rexnet.search.report import SearchReportConfig, report
 from rexnet.search.run import search
 from rexnet.search.storage import existing_study
 from tests.search.conftest import other
@@ -42,3 +44,16 @@ def test_the_way_to_a_storage_is_not_kept_in_it(search_config, tmp_path, instant
     search(config)
     assert "secret.db" not in str(existing_study(config.engine).user_attrs)
     assert starting_point(config).engine.storage == config.engine.storage
+
+
+@pytest.mark.seconds
+@pytest.mark.parametrize("name", ["why?", "a%20b", "a {b} #c"])
+def test_a_search_lies_in_exactly_the_folder_that_was_named(search_config, tmp_path, instant_training, name):
+    folder = tmp_path / name
+    config = search_config(folder, candidates=2)
+    search(config)
+    assert (folder / "study.db").stat().st_size > 0
+    assert len(drawn(search(other(config, "engine", candidates=3)))) == 3, "the run goes on"
+    assert report(SearchReportConfig(searches=(str(folder),))) == folder / "report"
+    export(ExportConfig(search=str(folder), output=str(folder / "network.json")))
+    assert (folder / "network.json").exists() and [path.name for path in tmp_path.iterdir()] == [name]

@@ -52,7 +52,7 @@ def open_storage(engine: EngineOptions) -> "optuna.storages.BaseStorage":
     trial is not taken up again, another one takes its place.
     """
     optuna = require_optuna()
-    place = engine.storage or f"sqlite:///{Path(engine.output) / DATABASE}"
+    place = engine.storage or _database_url(Path(engine.output) / DATABASE)
     if place.startswith(JOURNAL):
         file = Path(place.removeprefix(JOURNAL))
         usable = file.parent.is_dir() and not file.is_dir()
@@ -72,6 +72,13 @@ def open_storage(engine: EngineOptions) -> "optuna.storages.BaseStorage":
     except Exception as error:  # each database has its own
         reason = f"{error}".splitlines()[0]
         raise ValueError(f"--storage {_without_password(place)} cannot be opened: {reason}") from error
+
+
+def _database_url(file: Path) -> str:
+    """Return the URL that names exactly this file, whatever characters its path has."""
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(file)).render_as_string()
 
 
 def _open_database(url: str) -> "optuna.storages.RDBStorage":
