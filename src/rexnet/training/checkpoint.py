@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import shlex
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,8 @@ def read(path: str | PathLike[str], *, foreign: bool = False) -> dict[str, Any]:
         others = [other for other in (run.last, run.previous) if other.name != Path(path).name and other.exists()]
         if not (others and run.holds("config.json")):
             raise
-        advice = f"use {others[0].name} beside it, from which `rexnet train --resume {run.path}` would continue"
+        command = shlex.join(["rexnet", "train", "--resume", str(run.path)])
+        advice = f"use {others[0].name} beside it, from which `{command}` would continue"
         raise DamagedFileError(error.finding, advice) from error
     if not foreign and content.get("format") != CHECKPOINT_FORMAT:
         raise WeightsError(

@@ -1,6 +1,7 @@
 """The end of a run: how to go on from an interruption, and summary.json."""
 
 import logging
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +21,7 @@ def resumable(run: RunFolder, world: World, *, command: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if world.is_main:
-            logger.warning("`%s --resume %s` continues where it stopped", command, run.path)
+            logger.warning("`%s --resume %s` continues where it stopped", command, shlex.quote(str(run.path)))
         raise
 
 
