@@ -14,12 +14,13 @@ import rexnet
 from rexnet.card.write import FILES, CardConfig, write_card
 from rexnet.cli import main
 from rexnet.deploy.bench_subjects import find_subject
-from rexnet.deploy.export import ExportConfig
+from rexnet.deploy.export import EXPORTABLE
 from rexnet.detection import ObjectPredictor, load_detector
 from rexnet.detection.config import DetectorOptions
 from rexnet.detection.train import build_model
 from rexnet.errors import OptionError
 from rexnet.models.weights import read_weights
+from rexnet.references import resolve
 from rexnet.training import checkpoint
 from tests.card.conftest import CLASSES
 
@@ -84,9 +85,9 @@ def test_export_and_bench_take_the_folder_unless_it_has_a_networks_name(run, tmp
     monkeypatch.chdir(tmp_path)
     for name in ("animals", "rexnet_100"):
         write(run, tmp_path / name)
-    assert ExportConfig(model="animals", output="x.onnx").is_checkpoint
+    assert resolve("animals", allowed=EXPORTABLE).kind == resolve("./rexnet_100", allowed=EXPORTABLE).kind == "folder"
     assert find_subject("animals").image_size_px == find_subject("./rexnet_100").image_size_px == 16
-    assert not ExportConfig(model="rexnet_100", output="x.onnx").is_checkpoint
+    assert resolve("rexnet_100", allowed=EXPORTABLE).kind == "network"
     assert find_subject("rexnet_100").image_size_px == 224
 
 
