@@ -21,7 +21,7 @@ from timm.models.efficientnet import _gen_efficientnet, _gen_mobilenet_v2
 from torch import nn
 
 import records
-from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.datasets import open_dataset
 from rexnet.data.image_set import FileImages
 from rexnet.data.loaders import EvalBatches, TrainBatches
 from rexnet.data.transforms import TrainTransform
@@ -101,7 +101,7 @@ def train(create: Callable[[int], nn.Module], seed: int, options: Options) -> di
         schedule=replace(recipe.schedule, epochs=options.epochs),
         run=replace(recipe.run, seed=seed, device="cpu", threads=options.threads),
     )
-    sets = load_image_sets(options.data)
+    sets = open_dataset(options.data).for_training()
     preprocess, world = config.input.preprocess(), World(device=torch.device("cpu"))
     chosen = few(sets.train, options.images_per_class)  # pyright: ignore[reportArgumentType]
     batch = config.run.batch_size

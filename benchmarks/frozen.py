@@ -22,7 +22,7 @@ import torch
 import tyro
 
 import records
-from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.datasets import open_dataset
 from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
 from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform
@@ -162,7 +162,7 @@ def head_config(source: Source, folder: Path, options: Options) -> TrainConfig:
 def train_head(config: TrainConfig, run: RunFolder, *, on_features: bool) -> dict[str, Any]:
     """Seconds of every epoch, seconds for the features, and the last row of metrics."""
     world = World(device=torch.device("cpu"))
-    sets = load_image_sets(config.data)
+    sets = open_dataset(config.data).for_training()
     torch.manual_seed(config.run.seed)
     model = classify.build_model(config.network, sets.classes)
     prepare(model, config.transfer, pretrained=True, images_per_step=config.run.batch_size)

@@ -23,6 +23,12 @@ def printable(path: str | Path) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
 
 
+def some_names(names: Iterable[str]) -> str:
+    """Return the first five names, and how many more there are."""
+    shown = [printable(name) for name in names]
+    return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
+
+
 def normal_name(name: str) -> str:
     """Return a name in Unicode's normal form NFC, in which names that look alike compare as equal: macOS writes an
     accent as a character of its own, other systems do not."""

@@ -7,7 +7,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from rexnet.data.class_balance import balanced_draws, class_weights, draw_shots
-from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.datasets import open_dataset
 from rexnet.data.image_set import ArrayImages, FileImages
 from rexnet.data.loaders import TrainBatches
 from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform
@@ -123,13 +123,13 @@ class TestShots:
     @pytest.mark.parametrize("sides", [("train", "val"), ("train",)])
     def test_only_the_training_side_shrinks(self, image_folder, tmp_path, sides):
         folder = image_folder if len(sides) == 2 else image_folder / "train"
-        all_of_it, few = (load_image_sets(folder, seed=2, shots=shots) for shots in (None, 3))
+        all_of_it, few = (open_dataset(folder).for_training(seed=2, shots=shots) for shots in (None, 3))
         assert names_of(few.val) == names_of(all_of_it.val) and set(names_of(few.train)) < set(
             names_of(all_of_it.train)
         )
         assert np.bincount(few.train.targets).tolist() == [3, 3, 3]
         assert "9 train / " in few.description and "; 3 of each class to train on, seed 2)" in few.description
-        many = load_image_sets(folder, seed=2, shots=1000)
+        many = open_dataset(folder).for_training(seed=2, shots=1000)
         assert "; at most 1000 of each class to train on, seed 2)" in many.description
         for images in (few.train, few.val):
             assert all(images.classes[t] in images.name(i) for i, t in enumerate(images.targets))
@@ -140,7 +140,7 @@ class TestShots:
 
 
 def test_a_subset_of_a_subset(tmp_path):
-    sets = load_image_sets(draw_folder(tmp_path / "set"))
+    sets = open_dataset(draw_folder(tmp_path / "set")).for_training()
     twice = sets.train.subset(np.array([5, 30, 2])).subset(np.array([2, 1]))
     assert [twice.name(i) for i in (0, 1)] == [sets.train.name(2), sets.train.name(30)]
     assert twice.targets.tolist() == sets.train.targets[[2, 30]].tolist() and len(sets.train) == 36

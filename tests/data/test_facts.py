@@ -3,20 +3,20 @@ from dataclasses import replace
 
 import pytest
 
-from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.datasets import open_dataset
 from rexnet.data.facts import DataFacts
 
 
 @pytest.fixture(scope="module")
 def digits() -> DataFacts:
-    return load_image_sets("digits").facts()
+    return open_dataset("digits").for_training().facts()
 
 
 def test_facts_survive_json(digits):
     assert (digits.title, digits.train_images, digits.val_images) == ("digits", 1438, 359)
     assert digits.classes == tuple("0123456789") and digits.val_fraction is None and len(digits.fingerprint) == 64
     assert DataFacts.from_dict(json.loads(json.dumps(digits.to_dict()))) == digits
-    assert digits.description == load_image_sets("digits").description
+    assert digits.description == open_dataset("digits").for_training().description
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def test_other_data_is_told_by_the_facts_in_which_it_differs(digits):
 
 
 def test_the_fingerprint_follows_the_images(image_folder):
-    before = load_image_sets(image_folder).facts()
+    before = open_dataset(image_folder).for_training().facts()
     moved = image_folder.rename(image_folder.with_name("moved"))
-    assert load_image_sets(moved).facts().differences(before) == []
+    assert open_dataset(moved).for_training().facts().differences(before) == []
     file = next((moved / "val").rglob("*.png"))
     file.rename(file.with_name("another.png"))
-    assert load_image_sets(moved).facts().differences(before) == ["fingerprint"]
+    assert open_dataset(moved).for_training().facts().differences(before) == ["fingerprint"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
+from rexnet.data.datasets import open_dataset
 from rexnet.data.datasets.byte_source import LocalSource
-from rexnet.data.datasets.folder import load_image_sets
 from rexnet.data.datasets.shard_index import ShardIndex
 from rexnet.data.datasets.shards import ShardImages
 from rexnet.data.image_set import FileImages
@@ -95,11 +95,11 @@ def test_lists_of_names_are_freed(tmp_path):
         (tmp_path / label).mkdir()
         for number in range(1500):
             (tmp_path / label / f"{'long' * 20}{number}.jpg").touch()
-    load_image_sets(tmp_path)
+    open_dataset(tmp_path).for_training()
     gc.collect()
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
-    sets = load_image_sets(tmp_path)
+    sets = open_dataset(tmp_path).for_training()
     gc.collect()
     held = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()

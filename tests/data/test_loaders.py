@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.datasets import open_dataset
 from rexnet.data.image_set import ArrayImages, FileImages, ImageSet
 from rexnet.data.loaders import EvalBatches, TrainBatches
 from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform, batch_mixer
@@ -223,12 +223,12 @@ class TestRepeatable:
                 """
                 import sys
                 import torch
-                from rexnet.data.datasets.folder import load_image_sets
+                from rexnet.data.datasets import open_dataset
                 from rexnet.data.loaders import TrainBatches
                 from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform, batch_mixer
 
                 if __name__ == "__main__":
-                    sets = load_image_sets(sys.argv[1])
+                    sets = open_dataset(sys.argv[1]).for_training()
                     augment = AugmentConfig(auto_augment="rand-m9-mstd0.5", random_erasing=0.5, mixup=0.5)
                     transform = TrainTransform(Preprocess(image_size_px=16), augment)
                     options = dict(batch_size=8, seed=0, mixer=batch_mixer(augment, len(sets.classes)))
@@ -410,7 +410,7 @@ class TestSources:
 
 class TestFolder:
     def test_from_files_to_batches(self, image_folder):
-        sets = load_image_sets(image_folder)
+        sets = open_dataset(image_folder).for_training()
         batches = train_batches(sets.train, batch_size=8, workers=2)
         assert sum(len(batch.images) for batch in batches.epoch(0)) == 36
         means = torch.stack([batch.images.mean() for batch in EvalBatches(sets.val, PREPROCESS, batch_size=4)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.datasets import open_dataset
 from rexnet.data.image_set import ArrayImages
 from rexnet.data.loaders import EvalBatches
 from rexnet.data.memory_batches import CropAndFlip, MemoryEvalBatches, MemoryTrainBatches, decode
@@ -17,7 +17,7 @@ NO_CHANGE = CropAndFlip(padding_px=0, flip=0.0)
 
 @pytest.fixture
 def images(image_folder):
-    return load_image_sets(image_folder).train
+    return open_dataset(image_folder).for_training().train
 
 
 def test_evaluation_sees_what_other_loaders_deliver(images):
@@ -90,9 +90,9 @@ def test_each_picture_is_a_window_of_its_padded_original():
 def test_unreadable_pictures_are_named_or_left_out(image_folder, caplog):
     broken = sorted(image_folder.rglob("*.png"))[0]
     broken.write_bytes(b"no picture")
-    images = load_image_sets(image_folder).train
+    images = open_dataset(image_folder).for_training().train
     if str(broken) not in [images.name(index) for index in range(len(images))]:
-        images = load_image_sets(image_folder).val
+        images = open_dataset(image_folder).for_training().val
     with pytest.raises(BadImageError, match=broken.name):
         decode(images, PREPROCESS)
     pixels = decode(images, PREPROCESS, bad_image="skip")

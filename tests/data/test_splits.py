@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from rexnet.data.datasets.folder import load_image_sets, load_labelled_images
+from rexnet.data.datasets import open_dataset
 from rexnet.data.image_set import FileImages
 from rexnet.data.splits import DrawnSplit, fingerprint
 from tests.tars import LETTERS, foreign, names_of
@@ -72,53 +72,56 @@ class TestDescription:
 
 class TestRepeated:
     def test_only_drawn_splits_are_noted(self, image_folder, plain):
-        assert load_image_sets(image_folder).drawn is None and load_image_sets("digits").drawn is None
-        drawn = load_image_sets(plain, seed=7).drawn
+        assert (
+            open_dataset(image_folder).for_training().drawn is None
+            and open_dataset("digits").for_training().drawn is None
+        )
+        drawn = open_dataset(plain).for_training(seed=7).drawn
         assert drawn and (drawn.val_fraction, drawn.seed) == (0.2, 7)
 
     @pytest.mark.parametrize("shots", [None, 2])
     def test_both_sides_come_back_where_the_folder_was_moved(self, plain, tmp_path, caplog, shots):
         caplog.set_level(logging.INFO)
-        sets = load_image_sets(plain, val_fraction=0.3, seed=5, shots=shots)
-        all_of_it = load_image_sets(plain, val_fraction=0.3, seed=5)
+        sets = open_dataset(plain).for_training(val_fraction=0.3, seed=5, shots=shots)
+        all_of_it = open_dataset(plain).for_training(val_fraction=0.3, seed=5)
         moved = plain.rename(tmp_path / "moved")
         expected = {"val": sets.val, "train": all_of_it.train}
         for split, images in expected.items():
-            found = load_labelled_images(moved, ("fox", "emu", "dog", "cat"), split=split, drawn=sets.drawn)
+            found = open_dataset(moved).for_measuring(("fox", "emu", "dog", "cat"), split=split, drawn=sets.drawn)
             assert {name.removeprefix(str(moved)) for name in names_of(found)} == {
                 name.removeprefix(str(plain)) for name in names_of(images)
             }
-        held_back = f"split of the training is repeated: the {len(sets.val)} of 36 images that were held back are"
-        assert held_back in caplog.text and "no split of its own" not in caplog.text
+        repeated = f"split of the training is repeated: {len(sets.val)} of 36 images"
+        assert repeated in caplog.text and "no split of its own" not in caplog.text
 
     def test_of_a_folder_with_train_alone(self, image_folder, plain):
         shutil.rmtree(image_folder / "val")
-        sets = load_image_sets(image_folder)
+        sets = open_dataset(image_folder).for_training()
         for folder in (image_folder, plain):
-            found = load_labelled_images(folder, CLASSES, drawn=sets.drawn)
+            found = open_dataset(folder).for_measuring(CLASSES, drawn=sets.drawn)
             assert names_of(found) == names_of(sets.val)
         (plain / "cat" / "0.jpg").unlink()
         with pytest.raises(ValueError, match="has train/ but none of val"):
-            load_labelled_images(image_folder, CLASSES, drawn=sets.drawn)
-        assert len(load_labelled_images(image_folder, CLASSES, split="train", drawn=sets.drawn)) == 35
+            open_dataset(image_folder).for_measuring(CLASSES, drawn=sets.drawn)
+        assert len(open_dataset(image_folder).for_measuring(CLASSES, split="train", drawn=sets.drawn)) == 35
 
     def test_changed_data_is_taken_whole_and_that_is_said(self, plain, caplog):
-        drawn = load_image_sets(plain).drawn
+        drawn = open_dataset(plain).for_training().drawn
         (plain / "cat" / "0.jpg").rename(plain / "cat" / "zero.jpg")
-        assert len(load_labelled_images(plain, CLASSES, drawn=drawn)) == 36
+        assert len(open_dataset(plain).for_measuring(CLASSES, drawn=drawn)) == 36
         assert "all of it is measured" in caplog.text
 
     def test_of_tars(self, tmp_path, caplog):
         root = foreign(tmp_path / "set", count=20)
         shutil.rmtree(root / "val")
-        sets = load_image_sets(root, val_fraction=0.3, seed=2, shots=4)
+        sets = open_dataset(root).for_training(val_fraction=0.3, seed=2, shots=4)
         assert len(sets.val) == 6 and np.bincount(sets.train.targets).tolist() == [4, 4]
         moved = root.rename(tmp_path / "moved")
-        found = load_labelled_images(moved, LETTERS, drawn=sets.drawn)
+        found = open_dataset(moved).for_measuring(LETTERS, drawn=sets.drawn)
         assert names_of(found) == names_of(sets.val) and not caplog.text
-        assert len(load_labelled_images(moved, LETTERS)) == 20 and "all of it is measured" in caplog.text
+        assert len(open_dataset(moved).for_measuring(LETTERS)) == 20 and "all of it is measured" in caplog.text
 
     def test_data_with_a_split_of_its_own_keeps_that(self, image_folder, plain):
-        drawn = load_image_sets(plain).drawn
-        assert len(load_labelled_images(image_folder, CLASSES, split="train", drawn=drawn)) == 36
-        assert len(load_labelled_images(image_folder, CLASSES, drawn=drawn)) == 12
+        drawn = open_dataset(plain).for_training().drawn
+        assert len(open_dataset(image_folder).for_measuring(CLASSES, split="train", drawn=drawn)) == 36
+        assert len(open_dataset(image_folder).for_measuring(CLASSES, drawn=drawn)) == 12

@@ -20,7 +20,7 @@ from pathlib import Path
 warnings.simplefilter("error")
 import torch
 from torch import nn
-from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.datasets import open_dataset
 from rexnet.data.loaders import EvalBatches
 from rexnet.models.blocks import BlockSpec
 from rexnet.models.rexnet import RexNet, RexNetConfig
@@ -37,7 +37,7 @@ block = BlockSpec(in_channels=8, expanded_channels=24, out_channels=12, stride=2
 with joined("cpu") as world:
     torch.manual_seed(0)
     model = RexNet(RexNetConfig(name="tiny", blocks=(block,), stem_channels=8, penultimate_channels=32, num_classes=3))
-    sets = load_image_sets(data)
+    sets = open_dataset(data).for_training()
     preprocess = Preprocess(image_size_px=16)
     counts = []
     for batch_size in (1, 4, 100):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.datasets import open_dataset
 from rexnet.data.loaders import Batch
 from rexnet.data.transforms import AugmentConfig
 from rexnet.deploy.validate import ValidateConfig, validate
@@ -57,7 +57,7 @@ class ImagesAsEvaluated:
 
 def slow_way(config, run: RunFolder) -> None:
     """The same training with the features computed anew for each batch."""
-    sets = load_image_sets(config.data)
+    sets = open_dataset(config.data).for_training()
     torch.manual_seed(config.run.seed)
     model = classify.build_model(config.network, sets.classes)
     prepare(model, config.transfer, pretrained=True, images_per_step=config.run.batch_size)

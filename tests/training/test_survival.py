@@ -48,7 +48,7 @@ def raising(*args, **kwargs):
     raise RuntimeError("this process has a trouble of its own")
 
 if phase == "start":
-    classify.load_image_sets = pausing(classify.load_image_sets, 0)
+    classify.open_dataset = pausing(classify.open_dataset, 0)
 elif phase == "training":
     classify.classification_loss = pausing(classify.classification_loss, 7)
 elif phase == "validation":

@@ -3,12 +3,11 @@
 import re
 from dataclasses import dataclass
 from math import isfinite, sqrt
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rexnet.card.public_words import public_name
 from rexnet.card.trained_file import TrainedFile
-from rexnet.data.datasets.hugging_face import HUGGING_FACE_PREFIX
+from rexnet.data.datasets import hub_name
 from rexnet.models.hub import REPOSITORY
 from rexnet.training.metrics import metrics_of
 
@@ -55,11 +54,8 @@ def wilson_interval(percent: float, count: int) -> tuple[float, float]:
 
 def hub_data_set(trained: TrainedFile) -> str | None:
     """The data set's name at the hub, where the run had it from there."""
-    data = _data_option(trained)
-    if not data.startswith(HUGGING_FACE_PREFIX):
-        return None
-    name = data.removeprefix(HUGGING_FACE_PREFIX)
-    return name if re.fullmatch(rf"{REPOSITORY}|[\w-]+", name) and not Path(name).exists() else None
+    name = hub_name(_data_option(trained))
+    return name if name and re.fullmatch(rf"{REPOSITORY}|[\w-]+", name) else None
 
 
 def eval_results(trained: TrainedFile, figures: list[Figure]) -> "list[EvalResult]":

@@ -114,10 +114,15 @@ def content_format(source: str | Path | bytes | BinaryIO) -> str | None:
 def image_files(folder: str | Path) -> list[str]:
     """Sorted paths of the files below `folder`, at any depth, that carry one of IMAGE_EXTENSIONS.
 
-    Names that start with a dot are left out, and links are followed (a folder inside itself only once). A link that
+    Hidden names (`is_hidden`) are skipped, and links are followed (a folder inside itself only once). A link that
     leads nowhere is among them: whoever opens it reports it like any bad image.
     """
     return sorted(_walk(os.fspath(folder), ()))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file, folder or member of an archive of this name is nobody's image: .DS_Store, ._1.jpg, __MACOSX."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def has_image_extension(name: str) -> bool:
@@ -164,7 +169,7 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
         return
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if is_hidden(entry.name):
                 continue
             try:
                 is_folder, is_file = entry.is_dir(), entry.is_file()

@@ -11,10 +11,8 @@ from PIL import Image
 from rexnet.data.decode import open_image
 from rexnet.data.flat_texts import FlatTexts
 from rexnet.errors import BadImageError
+from rexnet.text import normal_name
 
-TRAIN_SIDE = "train"
-VAL_SIDES = ("val", "valid", "validation", "test")
-"""What folders and splits of validation images are called; the first of these that is there counts."""
 Source = str | bytes | Image.Image
 """What a picture comes from: the path of its file, the content of one, or RGB pixels that are upright already."""
 
@@ -47,11 +45,13 @@ class ImageSet(ABC):
         return other
 
     def with_classes(self, classes: Sequence[str]) -> Self:
-        """The same images with targets that index `classes`, by name; every class here must be among them."""
-        position = {name: index for index, name in enumerate(classes)}
-        renumbered = np.array([position[name] for name in self.classes], dtype=np.int64)
+        """The same images with targets that index `classes`, by name in Unicode's normal form; every class that has
+        images must be among them."""
+        position = {normal_name(name): index for index, name in enumerate(classes)}
+        renumbered = np.array([position.get(normal_name(name), -1) for name in self.classes], dtype=np.int64)
         other = copy.copy(self)
         other.classes, other.targets = tuple(classes), renumbered[self.targets]
+        assert not (other.targets < 0).any(), "a class of the images is none of `classes`"
         return other
 
     def load(self, index: int) -> Image.Image:

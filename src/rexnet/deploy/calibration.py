@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rexnet.data.datasets.folder import load_labelled_images
-from rexnet.data.datasets.named import stratified_split
-from rexnet.data.decode import BadImagePolicy, find_images
-from rexnet.data.image_set import FileImages, ImageSet
+from rexnet.data.datasets import open_dataset, open_images
+from rexnet.data.decode import BadImagePolicy
+from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch, EvalBatches
 from rexnet.data.memory_batches import MemoryEvalBatches, decode
-from rexnet.data.splits import fingerprint
+from rexnet.data.splits import fingerprint, stratified_split
 from rexnet.data.transforms import Preprocess
 from rexnet.engines.backends import Network
 from rexnet.text import plural, printable
@@ -33,12 +32,13 @@ _MEASURED_SHARE = 0.8
 def labelled_sides(data: str, model: TrainedRexNet) -> tuple[ImageSet, ImageSet]:
     """Images to calibrate on, of the training side of `data`, and labelled ones to measure on, which were held back.
 
-    Data without a split is divided: a fifth of each class to calibrate on. Errors as of `load_labelled_images`, and
+    Data without a split is divided: a fifth of each class to calibrate on. Errors as of `Dataset.for_measuring`, and
     ValueError for fewer than LEAST_MEASURED images to measure on.
     """
     try:
-        held_back = load_labelled_images(data, model.classes, split="val", drawn=model.split)
-        training = load_labelled_images(data, model.classes, split="train", drawn=model.split)
+        dataset = open_dataset(data)
+        held_back = dataset.for_measuring(model.classes, split="val", drawn=model.split)
+        training = dataset.for_measuring(model.classes, split="train", drawn=model.split)
     except ValueError as error:
         if not os.path.isdir(data):
             raise
@@ -51,8 +51,7 @@ def labelled_sides(data: str, model: TrainedRexNet) -> tuple[ImageSet, ImageSet]
 
 def unlabelled_sides(data: str) -> tuple[ImageSet, ImageSet]:
     """Like `labelled_sides`, of any images below a folder; their targets say nothing."""
-    paths = [str(path) for path in find_images([data])]
-    return _checked(data, *_divided(FileImages(paths, np.zeros(len(paths), np.int64), ("",))))
+    return _checked(data, *_divided(open_images(data)))
 
 
 def _divided(images: ImageSet) -> tuple[ImageSet, ImageSet]:

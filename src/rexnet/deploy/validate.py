@@ -3,13 +3,12 @@
 import json
 import shlex
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 
-from rexnet.data.datasets.folder import load_labelled_images
+from rexnet.data.datasets import open_dataset
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.loaders import EvalBatches
 from rexnet.detection.checkpoints import TrainedDetector
@@ -76,12 +75,8 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
         raise WeightsError(f"{config.checkpoint!r} holds a detector; `{command}` measures it")
     with joined(config.device) as world:
         images = world.in_turns(
-            partial(
-                load_labelled_images,
-                config.data,
-                model.classes,
-                split=config.split,
-                drawn=getattr(model, "split", None),
+            lambda: open_dataset(config.data).for_measuring(
+                model.classes, split=config.split, drawn=getattr(model, "split", None)
             )
         )
         batches = EvalBatches(

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rexnet.data.boxes.coco import CocoImages, CocoSets, load_coco_sets, refuse_missing_files
+from rexnet.data.boxes.coco import CocoImages, CocoSets, refuse_missing_files
 from rexnet.data.boxes.loaders import DetectionBatch, EvalDetectionBatches, TrainDetectionBatches
 from rexnet.data.boxes.transforms import DetectionTransform
+from rexnet.data.datasets import open_dataset
 from rexnet.data.facts import DataFacts
 from rexnet.detection.checkpoints import pack
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig
@@ -51,13 +52,11 @@ def train(config: DetectTrainConfig) -> dict[str, Any]:
         if world.device.type == "cpu":
             keep_freed_memory()
         # Nothing is written, and no older run replaced, before settings, data and weights are known to go together.
-        sets = load_coco_sets(config.data)
+        sets = open_dataset(config.data).for_detection()
         if config.bad_image == "error":
             refuse_missing_files(sets.train)
             refuse_missing_files(sets.val)
         check_ground_truth(sets.val.to_coco())
-        if not len(sets.train.labels):
-            raise ValueError("the training images have no object, from which nothing can be learned")
         if config.goal == "mask_ap" and not sets.val.has_masks:
             raise ValueError(
                 "the validation images have boxes but no masks, by which Mask R-CNN's best epoch is chosen; "

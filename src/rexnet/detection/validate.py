@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from rexnet.data.boxes.coco import CocoImages, find_annotation_files, load_coco_images, refuse_missing_files
+from rexnet.data.boxes.coco import refuse_missing_files
 from rexnet.data.boxes.loaders import EvalDetectionBatches
+from rexnet.data.datasets import open_dataset
 from rexnet.data.decode import BadImagePolicy
-from rexnet.detection.checkpoints import TrainedDetector, load_detector
+from rexnet.detection.checkpoints import load_detector
 from rexnet.detection.evaluation import evaluate_detector, require_evaluator
 from rexnet.detection.plot import draw_precision_recall
 from rexnet.errors import require
@@ -70,7 +71,7 @@ def validate(config: DetectValidateConfig) -> dict[str, Any]:
     require_evaluator()
     trained = load_detector(config.checkpoint)
     with joined(config.device) as world:
-        images = _images(config, trained)
+        images = open_dataset(config.data).boxes_to_measure(config.split, trained.classes)
         if config.bad_image == "error":
             refuse_missing_files(images)
         batches = EvalDetectionBatches(
@@ -97,14 +98,6 @@ def validate(config: DetectValidateConfig) -> dict[str, Any]:
         if config.curves is not None:
             draw_precision_recall(found, config.curves)
     return result
-
-
-def _images(config: DetectValidateConfig, trained: TrainedDetector) -> CocoImages:
-    files = find_annotation_files(config.data)
-    if config.split not in files:
-        have = ", ".join(files) or "no annotation file"
-        raise ValueError(f"--split is {config.split}, but {printable(config.data)} has {have}")
-    return load_coco_images(files[config.split]).with_classes(trained.classes)
 
 
 def _plain(value: Any) -> Any:

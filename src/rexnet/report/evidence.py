@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rexnet.data.boxes.coco import CocoImages, load_coco_sets
-from rexnet.data.datasets.folder import load_image_sets, load_labelled_images
+from rexnet.data.boxes.coco import CocoImages
+from rexnet.data.datasets import open_dataset
 from rexnet.data.image_set import ImageSet
 from rexnet.detection import checkpoints as detectors
 from rexnet.detection.checkpoints import TrainedDetector
@@ -94,7 +94,7 @@ def gather_evidence(
         return _detect(record, model, data=data, epoch=epoch, device=device, notes=notes)
     cost = measure_cost(model, model.preprocess.image_size_px)
     if data is not None:
-        images, description = load_labelled_images(data, model.classes, drawn=model.split), f"images of {data}"
+        images, description = open_dataset(data).for_measuring(model.classes, drawn=model.split), f"images of {data}"
     else:
         images, description = _validation_images(record, model.classes, notes), "validation images"
     if images is None:
@@ -148,8 +148,7 @@ def _validation_images(record: RunRecord, classes: tuple[str, ...], notes: list[
     """Return the run's validation split, with targets that index `classes`; None where it is not at hand."""
     options = record.options()
     try:
-        sets = load_image_sets(
-            record.config["data"],
+        sets = open_dataset(record.config["data"]).for_training(
             val_fraction=options["input"]["val_fraction"],
             seed=options["run"]["seed"],
             shots=options["input"].get("shots"),
@@ -182,7 +181,7 @@ def _detect(
     """Return what a detector predicts in some images, spread evenly over a validation split."""
     parameters = sum(values.numel() for values in model.model.parameters())
     try:
-        images = load_coco_sets(data or record.config["data"]).val
+        images = open_dataset(data or record.config["data"]).for_detection().val
     except (ValueError, OSError) as error:
         if data is not None:
             raise

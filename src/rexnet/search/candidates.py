@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rexnet.data.class_balance import draw_shots
-from rexnet.data.datasets.folder import ImageSets, load_image_sets
+from rexnet.data.datasets import ImageSets, open_dataset
 from rexnet.data.memory_batches import MemoryEvalBatches, MemoryTrainBatches, Pixels, decode
 from rexnet.models.inference_form import folded
 from rexnet.models.rexnet import RexNet
@@ -41,8 +41,8 @@ class SearchData:
 
     @classmethod
     def load(cls, data: str, options: ImageOptions, *, seed: int, workers: int = 0) -> "SearchData":
-        """Reads and decodes; errors as of `load_image_sets` and `decode`."""
-        sets = load_image_sets(data, val_fraction=options.val_fraction, seed=seed, shots=options.shots)
+        """Reads and decodes; errors as of `Dataset.for_training` and `decode`."""
+        sets = open_dataset(data).for_training(val_fraction=options.val_fraction, seed=seed, shots=options.shots)
         if options.val_shots is not None:
             val = draw_shots(sets.val, options.val_shots, seed)
             sets = replace(sets, val=val, split=f"{sets.split}; {options.val_shots} of each class to validate on")

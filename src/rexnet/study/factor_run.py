@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import tyro
 
-from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.datasets import open_dataset
 from rexnet.errors import require
 from rexnet.files import write_whole
 from rexnet.models.config_files import config_text
@@ -162,7 +162,7 @@ def study_factors(config: FactorConfig) -> list[FactorSummary]:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
-    settings = config.settings(load_image_sets(config.data).description)
+    settings = config.settings(open_dataset(config.data).for_training().description)
     path = make_folder(config.output) / TABLE
     done = open_table(path, kind=KIND, settings=settings, columns=COLUMNS)
     tasks = [(seed, factor) for seed in range(config.seeds) for factor in FACTORS]
@@ -198,7 +198,7 @@ def _train(config: FactorConfig, factor: Factor, seed: int) -> RunFolder:
 
 def _measure(config: FactorConfig, factor: Factor, *, seed: int, device: torch.device) -> Measured:
     began = time.perf_counter()
-    sets = load_image_sets(config.data, seed=seed)
+    sets = open_dataset(config.data).for_training(seed=seed)
     training = config.training(factor, seed=seed)
     layers = replace(config.networks[factor.name], num_classes=len(sets.classes))
     torch.manual_seed(seed)

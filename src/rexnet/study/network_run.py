@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from rexnet import loading
-from rexnet.data.datasets.named import is_named_set, load_named_set
-from rexnet.data.decode import find_images
-from rexnet.data.image_set import FileImages, ImageSet
+from rexnet.data.datasets import open_images
+from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import EvalBatches
 from rexnet.data.transforms import Preprocess
 from rexnet.detection.checkpoints import TrainedDetector
@@ -71,7 +70,7 @@ def measure_network(options: NetworkOptions, *, tolerance: float, output: str | 
     """Measures, and writes layers.csv, spectra.json and layers.png and .svg into the folder `output`."""
     assert options.model is not None and options.data is not None
     device = choose_device(options.device)
-    images = find_study_images(options.data, options.images)
+    images = evenly_spread(open_images(options.data), options.images)
     model, preprocess = load_network(options.model, pretrained=options.pretrained, image_size=options.image_size)
     layers = measure_layers(model.to(device), read_batches(images, preprocess, device=device), tolerance=tolerance)
     folder = Path(output)
@@ -100,17 +99,6 @@ def load_network(name: str, *, pretrained: bool = False, image_size: int | None 
     if isinstance(model, TrainedDetector):
         raise ValueError(f"{name!r} holds a detector; allowed: classifiers and networks")
     return model, replace(model.preprocess, image_size_px=image_size or model.preprocess.image_size_px)
-
-
-def find_study_images(data: str, count: int) -> ImageSet:
-    """Up to `count` images, evenly spread: all those of a folder, or the validation side of a set with a name. The
-    class indices mean nothing."""
-    if is_named_set(data):
-        found = load_named_set(data)[1]
-    else:
-        files = find_images([data])
-        found = FileImages([str(file) for file in files], np.zeros(len(files)), ["any"])
-    return evenly_spread(found, count)
 
 
 def evenly_spread(images: ImageSet, count: int) -> ImageSet:

@@ -14,6 +14,7 @@ import tyro
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from rexnet.data.datasets import open_images
 from rexnet.data.transforms import Preprocess
 from rexnet.errors import require
 from rexnet.files import write_whole
@@ -21,7 +22,7 @@ from rexnet.models.rexnet import RexNet
 from rexnet.ranks.matrix_rank import effective_rank, nuclear_norm, singular_values, stable_rank
 from rexnet.references import OWN_WEIGHTS, resolve
 from rexnet.study.figures import draw_spectra
-from rexnet.study.network_run import MEASURABLE, NetworkOptions, find_study_images, load_network, read_batches
+from rexnet.study.network_run import MEASURABLE, NetworkOptions, evenly_spread, load_network, read_batches
 from rexnet.study.run import make_folder
 from rexnet.training.checkpoint import TrainedRexNet
 from rexnet.training.distributed import choose_device
@@ -101,7 +102,7 @@ def is_trained(options: NetworkOptions) -> bool:
 def measure_spectra(config: SpectraConfig) -> list[Spectrum]:
     """Measures, and writes spectra.json and figure.png and .svg into the folder."""
     device, folder = choose_device(config.device), make_folder(config.output)
-    images = find_study_images(config.data, config.images)
+    images = evenly_spread(open_images(config.data), config.images)
     found = []
     for name, trained, model, preprocess in list(_networks(config)):
         logger.info("%s%s: features of %d images", name, "" if trained else ", untrained", len(images))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rexnet.data.class_balance import class_weights
-from rexnet.data.datasets.folder import ImageSets, load_image_sets
+from rexnet.data.datasets import ImageSets, open_dataset
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
 from rexnet.data.transforms import TrainTransform, batch_mixer
 from rexnet.errors import OptionError
@@ -250,7 +250,7 @@ def choose_workers(workers: int | None, world: World) -> int:
 
 def _load_sets(config: TrainConfig, world: World) -> ImageSets:
     wanted = {"val_fraction": config.input.val_fraction, "seed": config.run.seed, "shots": config.input.shots}
-    return world.in_turns(partial(load_image_sets, config.data, **wanted))
+    return world.in_turns(lambda: open_dataset(config.data).for_training(**wanted))
 
 
 def _note_sets(sets: ImageSets, config: TrainConfig, *, run: RunFolder, world: World) -> None:

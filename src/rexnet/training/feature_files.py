@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from rexnet.data.datasets.folder import ImageSets
+from rexnet.data.datasets import ImageSets
 from rexnet.files import write_whole
 from rexnet.models.rexnet import RexNet
 from rexnet.text import reason_of

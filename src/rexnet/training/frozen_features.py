@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rexnet.data.datasets.folder import ImageSets
+from rexnet.data.datasets import ImageSets
 from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
 from rexnet.data.transforms import AugmentConfig

@@ -6,7 +6,7 @@ Accuracies that were not reached with this code are marked as untested.
 from collections.abc import Callable
 from dataclasses import replace
 
-from rexnet.data.datasets.folder import small_images
+from rexnet.data.datasets import open_dataset
 from rexnet.data.transforms import AugmentConfig, Preprocess
 from rexnet.models.config_files import is_config_file, read_config
 from rexnet.models.weights import PUBLISHED, read_weights
@@ -150,7 +150,7 @@ def choose_recipe(data: str, weights: str | None) -> RecipeName:
     """The recipe that "auto" stands for. ValueError for data that does not exist."""
     if weights is not None:
         return "finetune"
-    return "small-image" if small_images(data) else "scratch"
+    return "small-image" if open_dataset(data).small_images else "scratch"
 
 
 def starting_point(asked: TrainConfig) -> TrainConfig:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from rexnet.data.checks.images import CheckConfig, check
+from rexnet.data.datasets import open_dataset
 from rexnet.data.datasets.shard_writing import ShardConfig, write_shards
 from tests.drawings import draw
 
@@ -192,3 +193,33 @@ class TestEdges:
         report = run(tmp_path, workers=2)
         assert report.clean and report.images == 272
         assert np.unique(list(report.classes["train"].values())).tolist() == [16]
+
+
+class TestRefusedByTraining:
+    """What `rexnet train` refuses is a finding."""
+
+    @pytest.mark.parametrize(
+        ("names", "said"),
+        [
+            (("a/1.png", "a/2.png"), "one class"),
+            (("a/1.png", "b/2.png"), "no class .* has two images"),
+            (("all/a/1.png", "all/a/2.png", "all/b/3.png"), "if a, b in it are the classes"),
+            (("1.png", "2.png"), "no class folders"),
+            (("val/a/1.png", "val/b/2.png"), "no train/"),
+            (("train/a/1.png", "train/b/2.png", "val/a/3.png"), "val has no images of the class b"),
+        ],
+    )
+    def test_it_is_a_finding(self, tmp_path, names, said):
+        for number, name in enumerate(names):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            draw("cat", number).save(tmp_path / name)
+        report = run(tmp_path)
+        with pytest.raises(ValueError, match=said) as refused:
+            open_dataset(tmp_path).for_training()
+        assert report.refused == [str(refused.value)] and not report.clean
+
+    def test_names_that_are_almost_equal(self, image_folder):
+        for name in ("Cat", "dog "):
+            for split in ("train", "val"):
+                shutil.copytree(image_folder / split / "cat", image_folder / split / name)
+        assert run(image_folder).near_equal_classes == [["Cat", "cat"], ["dog", "dog "]]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rexnet.data.datasets import Dataset, open_dataset
 from rexnet.data.datasets.byte_source import open_source
-from rexnet.data.datasets.folder import load_image_sets, load_labelled_images, small_images
 from rexnet.data.datasets.shard_writing import ShardConfig, write_shards
 from rexnet.data.loaders import EvalBatches
 from rexnet.data.transforms import Preprocess
@@ -38,10 +38,10 @@ def http():
 @pytest.mark.usefixtures("http")
 class TestHttp:
     def test_same_pictures_as_from_the_disk(self, shards):
-        local = load_image_sets(shards)
+        local = open_dataset(shards).for_training()
         answers = Answers()
         with serving(shards.parent, answers) as url:
-            sets = load_image_sets(f"{url}/out/")
+            sets = open_dataset(f"{url}/out/").for_training()
             assert sets.classes == local.classes and len(sets.train) == 36
             assert (
                 sets.description.startswith("http://") and "36 train / 12 val images of 3 classes" in sets.description
@@ -52,13 +52,13 @@ class TestHttp:
                 assert sets.train.name(index) == local.train.name(index)
             sizes = [local.train.encoded_bytes(index) + 512 for index in (0, 17, 35)]
             assert answers.sent_bytes - before == sum(sizes), "only the ranges asked for travel"
-            assert small_images(f"{url}/out")
-            assert len(load_labelled_images(f"{url}/out", ("cat", "dog", "fox"))) == 12
+            assert open_dataset(f"{url}/out").small_images
+            assert len(open_dataset(f"{url}/out").for_measuring(("cat", "dog", "fox"))) == 12
 
     @pytest.mark.parametrize("workers", [0, 2])
     def test_ranks_and_forked_workers(self, shards, workers):
         with serving(shards, Answers()) as url:
-            images = load_image_sets(url).val
+            images = open_dataset(url).for_training().val
             batches = [
                 batch
                 for rank in (0, 1)
@@ -67,20 +67,20 @@ class TestHttp:
                 )
             ]
         assert sorted(i for batch in batches for i in batch.indices.tolist()) == list(range(12))
-        expected = load_image_sets(shards).val.targets
+        expected = open_dataset(shards).for_training().val.targets
         for batch in batches:
             assert np.array_equal(batch.targets.numpy(), expected[batch.indices.numpy()])
 
     def test_a_server_without_ranges(self, shards):
         answers = Answers(ranges=False)
         with serving(shards, answers) as url, pytest.raises(ValueError, match="sends whole files only"):
-            load_image_sets(url)
+            open_dataset(url).for_training()
         assert not [path for path in answers.requests if path.endswith(".tar")], "no tar is fetched to find out"
 
     def test_short_failures_pass_and_long_ones_are_one_sentence(self, shards):
         answers = Answers(fail=lambda path, count: path.endswith(".tar") and count <= 3)
         with serving(shards, answers) as url:
-            images = load_image_sets(url).val
+            images = open_dataset(url).for_training().val
             images.load(0)
             assert max(answers.requests.values()) == 4
             answers.fail = lambda path, count: True
@@ -88,9 +88,9 @@ class TestHttp:
                 images.load(0)
             assert len(str(caught.value).splitlines()) == 1
             with pytest.raises(ValueError, match="503"):
-                load_image_sets(url)
+                open_dataset(url).for_training()
         with pytest.raises(ValueError, match="cannot be read"):
-            load_image_sets(url)  # by now nobody answers
+            open_dataset(url).for_training()  # by now nobody answers
 
     def test_what_is_missing(self, shards, tmp_path):
         shutil.copytree(shards, tmp_path / "copy")
@@ -98,28 +98,28 @@ class TestHttp:
             with pytest.raises(
                 ValueError, match=r"/nothing/shards\.json does not exist; a URL must be that of a folder"
             ):
-                load_image_sets(f"{url}/nothing")
-            images = load_image_sets(f"{url}/copy").train
+                open_dataset(f"{url}/nothing").for_training()
+            images = open_dataset(f"{url}/copy").for_training().train
             (tmp_path / "copy" / "train" / "000000.tar").unlink()
             with pytest.raises(BadImageError, match=r"000000\.tar does not exist"):
                 images.load(0)
             (tmp_path / "copy" / "index-val.npz").unlink()
             with pytest.raises(ValueError, match=r"index-val\.npz does not exist"):
-                load_image_sets(f"{url}/copy")
+                open_dataset(f"{url}/copy").for_training()
             (tmp_path / "copy" / "index-val.npz").write_bytes(b"x")
             with pytest.raises(ValueError, match="no index of this program"):
-                load_image_sets(f"{url}/copy")
+                open_dataset(f"{url}/copy").for_training()
 
     def test_an_index_of_other_shards(self, shards, tmp_path):
         shutil.copytree(shards, tmp_path / "copy")
         shutil.copy(shards / "index-val.npz", tmp_path / "copy" / "index-train.npz")
         with serving(tmp_path / "copy", Answers()) as url, pytest.raises(ValueError, match="belongs to other shards"):
-            load_image_sets(url)
+            open_dataset(url).for_training()
 
     def test_changed_tars_give_no_other_picture(self, shards, tmp_path):
         shutil.copytree(shards, tmp_path / "copy")
         with serving(tmp_path / "copy", Answers()) as url:
-            images = load_image_sets(url).train
+            images = open_dataset(url).for_training().train
             for content in (os.urandom(50_000), b"short"):
                 (tmp_path / "copy" / "train" / "000000.tar").write_bytes(content)
                 with pytest.raises(BadImageError):
@@ -132,9 +132,9 @@ class TestOtherUrls:
 
         memory = fsspec.filesystem("memory")
         memory.put(str(shards), "/set", recursive=True)
-        local = load_image_sets(shards).val
+        local = open_dataset(shards).for_training().val
         for url in (f"file://{shards}", "memory://set"):
-            images = load_image_sets(url).val
+            images = open_dataset(url).for_training().val
             assert [images.source(i) for i in range(12)] == [local.source(i) for i in range(12)]
         memory.rm("/set", recursive=True)
 
@@ -143,9 +143,9 @@ class TestOtherUrls:
         [("nonsense://x", "is no URL that can be read"), ("file:///no/such/folder", "does not exist")],
     )
     def test_urls_that_lead_nowhere(self, url, said):
-        for function in (load_image_sets, small_images):
+        for function in (Dataset.for_training, lambda dataset: dataset.small_images):
             with pytest.raises(ValueError, match=said):
-                function(url)
+                function(open_dataset(url))
 
     def test_a_missing_package_is_named_with_the_line_to_type(self):
         script = (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rexnet.data.datasets.folder import load_image_sets, load_labelled_images, small_images
+from rexnet.data.datasets import Dataset, open_dataset
 from rexnet.errors import BadImageError
 from tests.tars import names_of
 
@@ -22,7 +22,7 @@ def make(root: Path, *names: str, size: tuple[int, int] = (9, 7)) -> Path:
 
 class TestTwoFolders:
     def test_what_it_finds(self, image_folder):
-        sets = load_image_sets(image_folder)
+        sets = open_dataset(image_folder).for_training()
         assert sets.classes == sets.val.classes == ("cat", "dog", "fox")
         assert (len(sets.train), len(sets.val)) == (36, 12)
         assert sets.description == "images: 36 train / 12 val images of 3 classes (train/, val/)"
@@ -35,33 +35,33 @@ class TestTwoFolders:
     @pytest.mark.parametrize("name", ["valid", "validation", "test"])
     def test_other_names_for_val(self, image_folder, name):
         (image_folder / "val").rename(image_folder / name)
-        assert f"(train/, {name}/)" in load_image_sets(image_folder).description
+        assert f"(train/, {name}/)" in open_dataset(image_folder).for_training().description
 
     def test_val_goes_before_test(self, image_folder):
         shutil.copytree(image_folder / "val", image_folder / "test")
-        assert "(train/, val/)" in load_image_sets(image_folder).description
+        assert "(train/, val/)" in open_dataset(image_folder).for_training().description
 
     @pytest.mark.parametrize(("side", "other"), [("train", "val"), ("val", "train")])
     def test_a_class_missing_on_one_side_is_named(self, image_folder, side, other):
         shutil.rmtree(image_folder / side / "dog")
-        with pytest.raises(ValueError, match=rf"{side} lacks the class dog, which the other side has"):
-            load_image_sets(image_folder)
+        with pytest.raises(ValueError, match=rf"{side} has no images of the class dog, which .*{other} has"):
+            open_dataset(image_folder).for_training()
 
     def test_an_empty_class_is_named(self, image_folder):
         (image_folder / "val" / "emu").mkdir()
         (image_folder / "val" / "emu" / "notes.txt").write_text("no image")
-        with pytest.raises(ValueError, match=r"class without images in .*val: emu; put images into"):
-            load_image_sets(image_folder)
+        with pytest.raises(ValueError, match=r"val has no images of the class emu; put images there"):
+            open_dataset(image_folder).for_training()
 
     def test_no_train(self, image_folder):
         shutil.rmtree(image_folder / "train")
         with pytest.raises(ValueError, match="has val/ but no train/"):
-            load_image_sets(image_folder)
+            open_dataset(image_folder).for_training()
 
     def test_numbers_as_class_names_are_sorted_as_text(self, tmp_path):
         for side in ("train", "val"):
             make(tmp_path / side, *(f"{number}/a.png" for number in range(12)))
-        assert load_image_sets(tmp_path).classes[:4] == ("0", "1", "10", "11")
+        assert open_dataset(tmp_path).for_training().classes[:4] == ("0", "1", "10", "11")
 
     def test_disorder_does_no_harm(self, image_folder, caplog):
         cats = image_folder / "train" / "cat"
@@ -75,7 +75,7 @@ class TestTwoFolders:
         (image_folder / "train" / ".ipynb_checkpoints").mkdir()
         make(image_folder / "train", "loose.png")
         (image_folder / "README.txt").write_text("x")
-        sets = load_image_sets(image_folder)
+        sets = open_dataset(image_folder).for_training()
         assert sets.classes == ("cat", "dog", "fox")
         found = {os.path.relpath(name, cats) for name in names_of(sets.train) if name.startswith(str(cats))}
         assert found >= {"nested/deeper/x.JPG", "line\nbreak é .png", os.fsdecode(b"bytes\xff.png"), "0.jpg"}
@@ -83,26 +83,26 @@ class TestTwoFolders:
         for index, name in enumerate(names_of(sets.train)):
             assert os.path.isfile(name)
             sets.train.load(index)
-        assert "1 image outside the class folders is left out" in caplog.text
+        assert "1 image outside the class folders is skipped" in caplog.text
 
     def test_links_that_lead_nowhere(self, image_folder):
         broken = image_folder / "train" / "cat" / "broken.jpg"
         broken.symlink_to("nowhere")
-        train = load_image_sets(image_folder).train
+        train = open_dataset(image_folder).for_training().train
         with pytest.raises(BadImageError, match="a link to a file that does not exist"):
             train.load(names_of(train).index(str(broken)))
         (image_folder / "train" / "gnu").symlink_to("nowhere")
-        with pytest.raises(ValueError, match="gnu is a link to a folder that does not exist"):
-            load_image_sets(image_folder)
+        with pytest.raises(ValueError, match="gnu, a link to a folder that does not exist"):
+            open_dataset(image_folder).for_training()
 
     def test_linked_class_folder(self, image_folder, tmp_path):
         for side in ("train", "val"):
             make(tmp_path / "elsewhere" / side, "1.png", "2.png")
             (image_folder / side / "gnu").symlink_to(tmp_path / "elsewhere" / side)
-        assert load_image_sets(image_folder).classes == ("cat", "dog", "fox", "gnu")
+        assert open_dataset(image_folder).for_training().classes == ("cat", "dog", "fox", "gnu")
 
     def test_val_fraction_without_effect_is_said(self, image_folder, caplog):
-        load_image_sets(image_folder, val_fraction=0.3)
+        open_dataset(image_folder).for_training(val_fraction=0.3)
         assert "val_fraction 0.3 has no effect" in caplog.text
 
 
@@ -115,25 +115,25 @@ class TestOneFolder:
         return root
 
     def test_split_is_stratified_seeded_and_stated(self, folder):
-        sets = load_image_sets(folder, val_fraction=0.25, seed=3)
+        sets = open_dataset(folder).for_training(val_fraction=0.25, seed=3)
         assert np.bincount(sets.val.targets).tolist() == [5, 2, 1]
         assert np.bincount(sets.train.targets).tolist() == [15, 8, 1]
         assert sets.description == "pets: 24 train / 8 val images of 3 classes (25 % of each class held back, seed 3)"
         train, val = names_of(sets.train), names_of(sets.val)
         assert not set(train) & set(val) and len({*train, *val}) == 32
-        again = load_image_sets(str(folder), val_fraction=0.25, seed=3)
+        again = open_dataset(str(folder)).for_training(val_fraction=0.25, seed=3)
         assert names_of(again.train) == train and names_of(again.val) == val
-        assert names_of(load_image_sets(folder, val_fraction=0.25, seed=4).val) != val
+        assert names_of(open_dataset(folder).for_training(val_fraction=0.25, seed=4).val) != val
 
     def test_train_folder_alone_is_split(self, folder):
         (folder / "train").mkdir()
         for name in ("cat", "dog", "eel"):
             (folder / name).rename(folder / "train" / name)
-        assert load_image_sets(folder).classes == ("cat", "dog", "eel")
+        assert open_dataset(folder).for_training().classes == ("cat", "dog", "eel")
 
     def test_a_single_image_stays_in_training(self, folder, caplog):
         make(folder / "fox", "only.png")
-        sets = load_image_sets(folder)
+        sets = open_dataset(folder).for_training()
         assert sets.val.missing_classes == ("fox",) and not sets.train.missing_classes
         assert sets.val.classes == sets.train.classes
         assert "never validated: fox" in caplog.text
@@ -141,45 +141,45 @@ class TestOneFolder:
     def test_nothing_to_hold_back(self, tmp_path):
         make(tmp_path, "a/1.png", "b/1.png")
         with pytest.raises(ValueError, match=r"no class in .* has two images"):
-            load_image_sets(tmp_path)
+            open_dataset(tmp_path).for_training()
 
     def test_one_class(self, tmp_path):
         make(tmp_path, "a/1.png", "a/2.png")
-        with pytest.raises(ValueError, match="has one class folder, a: two or more are needed"):
-            load_image_sets(tmp_path)
+        with pytest.raises(ValueError, match="has one class, a: two or more are needed"):
+            open_dataset(tmp_path).for_training()
 
     def test_classes_one_level_too_deep(self, tmp_path, caplog):
         make(tmp_path, *(f"all/{name}/{number}.png" for name in ("cat", "dog") for number in range(3)))
-        with pytest.raises(ValueError, match=r"one class folder, all: .* if cat, dog in it are the classes, move them"):
-            load_image_sets(tmp_path)
+        with pytest.raises(ValueError, match=r"one class, all: .* if cat, dog in it are the classes, move them"):
+            open_dataset(tmp_path).for_training()
         make(tmp_path, "more/cat/1.png", "more/cat/2.png")
-        assert load_image_sets(tmp_path).classes == ("all", "more")
+        assert open_dataset(tmp_path).for_training().classes == ("all", "more")
         assert "sub-folders of each count as one class: all (cat, dog)" in caplog.text
 
     def test_folders_inside_a_class_are_no_cause_for_a_warning(self, tmp_path, caplog):
         make(tmp_path, *(f"{name}/images/{number}.png" for name in ("cat", "dog") for number in range(3)))
-        load_image_sets(tmp_path)
+        open_dataset(tmp_path).for_training()
         make(tmp_path, "dog/1.png", "cat/more/1.png")
-        load_image_sets(tmp_path)
+        open_dataset(tmp_path).for_training()
         assert not caplog.records
 
     def test_no_class_folders(self, tmp_path):
         with pytest.raises(ValueError, match="holds no class folders"):
-            load_image_sets(tmp_path)
+            open_dataset(tmp_path).for_training()
         make(tmp_path, "1.png", "2.png")
         with pytest.raises(ValueError, match="holds 2 images but no class folders"):
-            load_image_sets(tmp_path)
+            open_dataset(tmp_path).for_training()
 
     def test_many_bad_classes_are_cut_short(self, tmp_path):
         for number in range(30):
             (tmp_path / f"class{number:02d}").mkdir()
-        with pytest.raises(ValueError, match=r": class00, class01, class02, class03, class04 and 25 more;"):
-            load_image_sets(tmp_path)
+        with pytest.raises(ValueError, match=r" class00, class01, class02, class03, class04 and 25 more;"):
+            open_dataset(tmp_path).for_training()
 
     @pytest.mark.parametrize("fraction", [0.0, 1.0, -1, float("nan")])
     def test_fraction_out_of_range(self, folder, fraction):
         with pytest.raises(ValueError, match="val_fraction is"):
-            load_image_sets(folder, val_fraction=fraction)
+            open_dataset(folder).for_training(val_fraction=fraction)
 
     def test_no_folder(self, tmp_path):
         make(tmp_path, "a.png")
@@ -188,14 +188,14 @@ class TestOneFolder:
             (tmp_path / "b", "does not exist"),
             ("digit", "not exist"),
         ):
-            for function in (load_image_sets, small_images):
+            for function in (Dataset.for_training, lambda dataset: dataset.small_images):
                 with pytest.raises(ValueError, match=state):
-                    function(data)
+                    function(open_dataset(data))
 
 
 class TestLabelled:
     def test_matched_by_name_not_by_position(self, image_folder):
-        images = load_labelled_images(image_folder, ["fox", "wolf", "cat", "dog"])
+        images = open_dataset(image_folder).for_measuring(["fox", "wolf", "cat", "dog"])
         assert images.missing_classes == ("wolf",)
         assert len(images) == 12
         for index, name in enumerate(names_of(images)):
@@ -203,56 +203,56 @@ class TestLabelled:
 
     def test_sides_and_plain_folders(self, image_folder):
         classes = ("cat", "dog", "fox")
-        assert len(load_labelled_images(image_folder, classes, split="train")) == 36
-        assert len(load_labelled_images(image_folder / "train", classes)) == 36
+        assert len(open_dataset(image_folder).for_measuring(classes, split="train")) == 36
+        assert len(open_dataset(image_folder / "train").for_measuring(classes)) == 36
         shutil.rmtree(image_folder / "val")
         with pytest.raises(ValueError, match="has train/ but none of val"):
-            load_labelled_images(image_folder, classes)
+            open_dataset(image_folder).for_measuring(classes)
 
     def test_a_missing_or_empty_class_is_reported_not_refused(self, image_folder):
         shutil.rmtree(image_folder / "val" / "cat")
         for path in (image_folder / "val" / "dog").iterdir():
             path.unlink()
-        images = load_labelled_images(image_folder, ("cat", "dog", "fox"))
+        images = open_dataset(image_folder).for_measuring(("cat", "dog", "fox"))
         assert images.missing_classes == ("cat", "dog") and set(images.targets) == {2}
 
     def test_unknown_classes_are_named(self, image_folder):
         with pytest.raises(ValueError, match="classes that the model does not know: cat, fox"):
-            load_labelled_images(image_folder, ("dog", "emu"))
+            open_dataset(image_folder).for_measuring(("dog", "emu"))
 
     def test_no_images(self, image_folder):
         for path in (image_folder / "val").glob("*/*"):
             path.unlink()
-        with pytest.raises(ValueError, match="hold no images"):
-            load_labelled_images(image_folder, ("cat", "dog", "fox"))
+        with pytest.raises(ValueError, match="holds no images"):
+            open_dataset(image_folder).for_measuring(("cat", "dog", "fox"))
 
     def test_digits(self):
-        images = load_labelled_images("digits", tuple("9876543210"))
-        assert images.targets[0] == 9 - load_image_sets("digits").val.targets[0]
+        images = open_dataset("digits").for_measuring(tuple("9876543210"))
+        assert images.targets[0] == 9 - open_dataset("digits").for_training().val.targets[0]
 
 
 class TestSmallImages:
     def test_headers_decide(self, tmp_path):
-        assert not small_images(tmp_path)
+        assert not open_dataset(tmp_path).small_images
         make(tmp_path / "a", *(f"{number}.png" for number in range(40)), size=(64, 48))
-        assert small_images(tmp_path)
+        assert open_dataset(tmp_path).small_images
         (tmp_path / "a" / "bad.png").write_bytes(b"no image")
-        assert small_images(tmp_path)
+        assert open_dataset(tmp_path).small_images
         make(tmp_path / "b", *(f"{number}.png" for number in range(60)), size=(65, 48))
-        assert not small_images(tmp_path)
+        assert not open_dataset(tmp_path).small_images
 
     def test_named_sets(self):
-        assert small_images("digits") and small_images("torchvision/cifar10")
-        assert not small_images("torchvision/food101")
+        assert open_dataset("digits").small_images and open_dataset("torchvision/cifar10").small_images
+        assert not open_dataset("torchvision/food101").small_images
 
 
 class TestSharedData:
     def test_flowers17(self, shared_data, tmp_path):
         with tarfile.open(shared_data / "flowers17.tar") as archive:
             archive.extractall(tmp_path / "flowers17", filter="data")
-        sets = load_image_sets(tmp_path / "flowers17")
+        sets = open_dataset(tmp_path / "flowers17").for_training()
         assert sets.description == "flowers17: 1,067 train / 272 val images of 17 classes (train/, test/)"
         assert np.bincount(sets.val.targets).tolist() == [16] * 17
-        assert not small_images(tmp_path / "flowers17")
+        assert not open_dataset(tmp_path / "flowers17").small_images
         for index in range(0, len(sets.train), 100):
             assert max(sets.train.load(index).size) <= 320

@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 
-from rexnet.data.datasets.folder import load_image_sets, load_labelled_images, small_images
+from rexnet.data.datasets import open_dataset
 from rexnet.data.datasets.hugging_face import load_hugging_face
 from rexnet.data.loaders import EvalBatches
 from rexnet.data.transforms import Preprocess
@@ -34,20 +34,20 @@ def save_parquet(datasets, folder, splits, *, image="img", label="fine", names=(
 
 def test_parquet_files_with_columns_of_any_name(datasets, tmp_path):
     data = save_parquet(datasets, tmp_path / "set", {"train": 12, "test": 6})
-    sets = load_image_sets(data)
+    sets = open_dataset(data).for_training()
     assert (len(sets.train), len(sets.val), sets.classes) == (12, 6, ("cat", "dog", "fox"))
     assert sets.train.targets.tolist() == [0, 1, 2] * 4 and sets.train.targets.dtype == np.int64
     assert sets.train.load(5).tobytes() == draw("cat", 5).tobytes()
     assert sets.val.name(3).endswith("/test/3")
-    assert small_images(data)
-    assert load_labelled_images(data, ("fox", "dog", "cat")).targets.tolist() == [2, 1, 0] * 2
+    assert open_dataset(data).small_images
+    assert open_dataset(data).for_measuring(("fox", "dog", "cat")).targets.tolist() == [2, 1, 0] * 2
     batches = EvalBatches(sets.val, Preprocess(image_size_px=32), batch_size=4, workers=1)
     assert [i for batch in batches for i in batch.indices.tolist()] == list(range(6))
 
 
 def test_an_image_folder(datasets, image_folder):
-    sets = load_image_sets(f"hfds/{image_folder}")
-    files = load_image_sets(image_folder)
+    sets = open_dataset(f"hfds/{image_folder}").for_training()
+    files = open_dataset(image_folder).for_training()
     assert sets.classes == files.classes and (len(sets.train), len(sets.val)) == (36, 12)
     pixels = [{(s.load(i).tobytes(), int(s.targets[i])) for i in range(12)} for s in (sets.val, files.val)]
     assert pixels[0] == pixels[1]
@@ -55,11 +55,11 @@ def test_an_image_folder(datasets, image_folder):
 
 def test_one_split_is_divided(datasets, tmp_path):
     data = save_parquet(datasets, tmp_path / "set", {"train": 30})
-    sets = load_image_sets(data, val_fraction=0.2, seed=1)
+    sets = open_dataset(data).for_training(val_fraction=0.2, seed=1)
     assert (len(sets.train), len(sets.val)) == (24, 6) and "20 % of each class held back" in sets.description
-    few = load_image_sets(data, val_fraction=0.2, seed=1, shots=2).train
+    few = open_dataset(data).for_training(val_fraction=0.2, seed=1, shots=2).train
     assert few.targets.tolist().count(1) == 2 and len(few) == 6
-    held_back = load_labelled_images(data, sets.classes, drawn=sets.drawn)
+    held_back = open_dataset(data).for_measuring(sets.classes, drawn=sets.drawn)
     assert [held_back.name(i) for i in range(6)] == [sets.val.name(i) for i in range(6)]
     for images in (sets.train, sets.val, few):
         number = int(images.name(2).rpartition("/")[2])
@@ -84,17 +84,17 @@ def test_what_cannot_be_used_is_one_sentence(datasets, tmp_path):
         ("somebody/pictures", "cannot be loaded"),
     ):
         with pytest.raises(ValueError, match=said) as caught:
-            load_image_sets(f"hfds/{name}")
+            open_dataset(f"hfds/{name}").for_training()
         assert len(str(caught.value).splitlines()) == 1
 
 
 def test_the_missing_package_is_named_with_the_line_to_type(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r"pip install 'rexnet\[huggingface\]'"):
-        load_image_sets("hfds/x")
+        open_dataset("hfds/x").for_training()
 
 
 @pytest.mark.parametrize("name", ["tfds/mnist", "wds/x", "hfids/x", "timm/x", "digit"])
 def test_timms_other_readers_and_misspellings_get_a_way_out(name):
     with pytest.raises(ValueError, match="hfds/NAME"):
-        load_image_sets(name)
+        open_dataset(name).for_training()

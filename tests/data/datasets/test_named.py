@@ -8,8 +8,9 @@ import torchvision.datasets
 from PIL import Image
 from scipy.io import savemat
 
-from rexnet.data.datasets.folder import load_image_sets, small_images
-from rexnet.data.datasets.named import _TORCHVISION_SETS, stratified_split
+from rexnet.data.datasets import Dataset, open_dataset
+from rexnet.data.datasets.named import _TORCHVISION_SETS
+from rexnet.data.splits import stratified_split
 from tests.tars import names_of
 
 
@@ -29,7 +30,7 @@ class TestSplit:
 
 class TestDigits:
     def test_content(self):
-        sets = load_image_sets("digits", seed=5)
+        sets = open_dataset("digits").for_training(seed=5)
         assert sets.description == "digits: 1,438 train / 359 val images of 10 classes (its own split)"
         assert sets.classes == tuple("0123456789")
         names = names_of(sets.train) + names_of(sets.val)
@@ -40,13 +41,15 @@ class TestDigits:
         assert np.bincount(sets.val.targets).min() >= 34
 
     def test_the_same_digits_are_held_back_for_every_seed(self):
-        assert names_of(load_image_sets("digits", seed=1).val) == names_of(load_image_sets("digits", seed=2).val)
+        assert names_of(open_dataset("digits").for_training(seed=1).val) == names_of(
+            open_dataset("digits").for_training(seed=2).val
+        )
 
     def test_a_folder_of_that_name_needs_a_path(self, image_folder, monkeypatch):
         image_folder.rename(image_folder.parent / "digits")
         monkeypatch.chdir(image_folder.parent)
-        assert len(load_image_sets("digits").classes) == 10
-        assert len(load_image_sets("./digits").classes) == 3
+        assert len(open_dataset("digits").for_training().classes) == 10
+        assert len(open_dataset("./digits").for_training().classes) == 3
 
 
 class FakeTorchvision:
@@ -70,13 +73,13 @@ class TestTorchvision:
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
         for name in ("cifar10", "CIFAR10", "svhn"):
             with pytest.raises(ValueError, match=r"cannot be downloaded .* run torchvision.datasets") as caught:
-                load_image_sets(f"torchvision/{name}")
+                open_dataset(f"torchvision/{name}").for_training()
             assert str(tmp_path / "datasets") in str(caught.value) and "\n" not in str(caught.value)
 
     def test_unknown_name_lists_the_known(self):
-        for function in (load_image_sets, small_images):
+        for function in (Dataset.for_training, lambda dataset: dataset.small_images):
             with pytest.raises(ValueError, match=r"torchvision/cifar11 is none of .* cifar10, cifar100"):
-                function("torchvision/cifar11")
+                function(open_dataset("torchvision/cifar11"))
 
     @pytest.mark.parametrize("layout", ["NHWC", "NCHW", "NHW"])
     def test_arrays(self, tmp_path, monkeypatch, layout):
@@ -86,7 +89,7 @@ class TestTorchvision:
         fake = FakeTorchvision({"data": data, **labels, **({} if layout == "NCHW" else {"classes": ["x", "y", "z"]})})
         monkeypatch.setattr(torchvision.datasets, "CIFAR10", fake)
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-        sets = load_image_sets("torchvision/cifar10")
+        sets = open_dataset("torchvision/cifar10").for_training()
         assert [call.get("download", False) for call in fake.calls] == [False, True, False]
         assert [call["train"] for call in fake.calls] == [True, True, False]
         assert sets.classes == (("0", "1", "2") if layout == "NCHW" else ("x", "y", "z"))
@@ -102,14 +105,14 @@ class TestTorchvision:
         Image.new("RGB", (20, 10)).save(path, exif=exif)
         fake = FakeTorchvision({attribute: [path], "_labels": [0], "classes": ["cat"]})
         monkeypatch.setattr(torchvision.datasets, "Food101", fake)
-        images = load_image_sets("torchvision/food101").train
+        images = open_dataset("torchvision/food101").for_training().train
         assert images.load(0).size == (10, 20) and images.name(0) == str(path)
 
     @pytest.mark.parametrize("name", ["fgvc_aircraft", "FGVC_Aircraft", "fgvcaircraft", "fgvcAircraft"])
     def test_both_spellings(self, monkeypatch, name):
         fake = FakeTorchvision({"_image_files": ["a.jpg"], "_labels": [0], "classes": ["707-320"]})
         monkeypatch.setattr(torchvision.datasets, "FGVCAircraft", fake)
-        description = load_image_sets(f"torchvision/{name}").description
+        description = open_dataset(f"torchvision/{name}").for_training().description
         assert description.endswith("(its own split: trainval, test)")
         assert [call["split"] for call in fake.calls] == ["trainval", "trainval", "test"]
 
@@ -121,7 +124,7 @@ class TestTorchvision:
         savemat(root / "setid.mat", sides)
         savemat(root / "imagelabels.mat", {"labels": [1, 2, 1, 2, 2, 1, 2, 1]})
         monkeypatch.setattr(torchvision.datasets.Flowers102, "_check_integrity", lambda self: True)
-        sets = load_image_sets("torchvision/flowers102")
+        sets = open_dataset("torchvision/flowers102").for_training()
         assert [Path(name).name for name in names_of(sets.train)] == [f"image_{n:05d}.jpg" for n in (2, 5, 1, 8)]
         assert sets.train.targets.tolist() == [1, 1, 0, 0] and sets.val.targets.tolist() == [0, 1, 0, 1]
         assert "4 train / 4 val images" in sets.description and "train + val, test" in sets.description
@@ -130,7 +133,7 @@ class TestTorchvision:
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
         for name in ("stanford_cars", "StanfordCars"):
             with pytest.raises(ValueError, match=r"cannot be downloaded .*: the original site is gone: get") as caught:
-                load_image_sets(f"torchvision/{name}")
+                open_dataset(f"torchvision/{name}").for_training()
             assert "\n" not in str(caught.value)
         root = tmp_path / "datasets" / "stanford_cars"
         for folder in ("devkit", "cars_train", "cars_test"):
@@ -139,7 +142,7 @@ class TestTorchvision:
         savemat(root / "devkit" / "cars_meta.mat", {"class_names": np.array(["Acura", "BMW"], dtype=object)})
         savemat(root / "devkit" / "cars_train_annos.mat", {"annotations": rows})
         savemat(root / "cars_test_annos_withlabels.mat", {"annotations": rows[:2]})
-        sets = load_image_sets("torchvision/stanford_cars")
+        sets = open_dataset("torchvision/stanford_cars").for_training()
         assert sets.classes == ("Acura", "BMW") and sets.train.targets.tolist() == [1, 0, 1]
         assert Path(sets.val.name(0)).parts[-2:] == ("cars_test", "00002.jpg")
 

@@ -6,7 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.datasets import open_dataset
 from rexnet.data.datasets.shard_index import pack_index, unpack_index
 from rexnet.errors import BadImageError
 from tests.tars import LETTERS, foreign, jpeg, names_of, write_tar
@@ -15,16 +15,16 @@ from tests.tars import LETTERS, foreign, jpeg, names_of, write_tar
 class TestIndex:
     def test_it_is_used_while_the_tars_are_as_they_were(self, shards, monkeypatch):
         monkeypatch.setattr("rexnet.data.datasets.shards.build_index", lambda *_: pytest.fail("read the tars again"))
-        assert len(load_image_sets(shards).train) == 36
+        assert len(open_dataset(shards).for_training().train) == 36
 
     def test_a_changed_tar_is_read_again(self, shards):
-        load_image_sets(shards)
+        open_dataset(shards).for_training()
         tar = shards / "train" / "000003.tar"
         write_tar(tar, [(f"new{n}.{s}", d) for n in range(6) for s, d in (("jpg", jpeg(n)), ("cls", b"2"))])
-        assert [name for name in names_of(load_image_sets(shards).train) if "new5" in name]
+        assert [name for name in names_of(open_dataset(shards).for_training().train) if "new5" in name]
 
     def test_same_size_other_time(self, shards):
-        before = load_image_sets(shards).train.targets.tolist()
+        before = open_dataset(shards).for_training().train.targets.tolist()
         tar = shards / "train" / "000000.tar"
         data = bytearray(tar.read_bytes())
         with tarfile.open(tar) as archive:
@@ -32,10 +32,10 @@ class TestIndex:
         data[label.offset_data : label.offset_data + 1] = b"0" if data[label.offset_data] != ord("0") else b"1"
         tar.write_bytes(data)
         os.utime(tar, ns=(1, 1))
-        assert load_image_sets(shards).train.targets.tolist() != before
+        assert open_dataset(shards).for_training().train.targets.tolist() != before
 
     def test_a_tar_replaced_while_in_use_is_noticed(self, shards):
-        images = load_image_sets(shards).train
+        images = open_dataset(shards).for_training().train
         tar = shards / images.name(2).rpartition("/")[0]
         data = tar.read_bytes()
         for changed in (data[:1000], b"\0" * len(data), data[512:], os.urandom(len(data))):
@@ -47,7 +47,7 @@ class TestIndex:
             images.load(2)
 
     def test_another_sample_in_the_same_place_is_noticed(self, shards):
-        images = load_image_sets(shards).train
+        images = open_dataset(shards).for_training().train
         tar = shards / "train" / "000000.tar"
         data = tar.read_bytes()
         with tarfile.open(tar) as archive:
@@ -59,24 +59,24 @@ class TestIndex:
 
     def test_other_classes_are_a_change(self, tmp_path):
         root = foreign(tmp_path / "set")
-        assert load_image_sets(root).classes == LETTERS
+        assert open_dataset(root).for_training().classes == LETTERS
         (root / "classes.txt").write_text("x\ny\n")
-        assert load_image_sets(root).classes == ("x", "y")
+        assert open_dataset(root).for_training().classes == ("x", "y")
 
     @pytest.mark.parametrize("damage", [b"", b"PK", None])
     def test_damaged_is_made_anew(self, shards, damage, caplog):
         path = shards / "index-train.npz"
         path.write_bytes(path.read_bytes()[:500] if damage is None else damage)
-        assert len(load_image_sets(shards).train) == 36 and "is made anew" in caplog.text
+        assert len(open_dataset(shards).for_training().train) == 36 and "is made anew" in caplog.text
         caplog.clear()
-        assert len(load_image_sets(shards).train) == 36 and not caplog.text
+        assert len(open_dataset(shards).for_training().train) == 36 and not caplog.text
 
     def test_a_folder_that_cannot_be_written_to(self, tmp_path, monkeypatch):
         root = foreign(tmp_path / "set")
         monkeypatch.setattr(
             "rexnet.data.datasets.shards.os.replace", lambda *_: (_ for _ in ()).throw(PermissionError("no"))
         )
-        assert len(load_image_sets(root).train) == 6
+        assert len(open_dataset(root).for_training().train) == 6
         assert not list(root.glob("index*")), "nothing half-written stays"
 
     @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ class TestDamage:
         for length in (0, 100, 512, 700, 1024, end // 2, end // 2 // 512 * 512, end - 512, end - 1, end):
             tar.write_bytes(data[:length])
             with pytest.raises(ValueError, match=r"0\.tar is not a whole tar"):
-                load_image_sets(root)
+                open_dataset(root).for_training()
 
     def test_damage_in_the_middle_hides_nothing(self, tmp_path):
         root = foreign(tmp_path)
@@ -141,22 +141,22 @@ class TestDamage:
         data[offset : offset + 20] = b"\xff" * 20
         tar.write_bytes(data)
         with pytest.raises(ValueError, match="is not a whole tar"):
-            load_image_sets(root)
+            open_dataset(root).for_training()
 
     def test_what_is_no_tar(self, tmp_path):
         root = foreign(tmp_path)
         for content in (b"hello", b"\x1f\x8b" + os.urandom(2000), os.urandom(20_000)):
             (root / "train" / "0.tar").write_bytes(content)
             with pytest.raises(ValueError, match="is not a whole tar"):
-                load_image_sets(root)
+                open_dataset(root).for_training()
 
     def test_an_empty_tar_among_others_and_alone(self, tmp_path):
         root = foreign(tmp_path)
         write_tar(root / "train" / "1.tar", [])
-        assert len(load_image_sets(root).train) == 6
+        assert len(open_dataset(root).for_training().train) == 6
         (root / "train" / "0.tar").unlink()
         with pytest.raises(ValueError, match="hold no pictures"):
-            load_image_sets(root)
+            open_dataset(root).for_training()
 
     def test_a_sparse_member_that_claims_terabytes(self, tmp_path):
         root = foreign(tmp_path)
@@ -165,12 +165,12 @@ class TestDamage:
                             "GNU.sparse.size": str(10**13)}  # fmt: skip
         with tarfile.open(root / "train" / "0.tar", "a", format=tarfile.PAX_FORMAT) as tar:
             tar.addfile(info)
-        assert len(load_image_sets(root).train) == 6
+        assert len(open_dataset(root).for_training().train) == 6
 
     def test_a_bad_picture_inside_is_a_bad_image(self, tmp_path):
         root = foreign(tmp_path)
         write_tar(root / "train" / "0.tar", [("a.jpg", b"no"), ("a.cls", b"0"), ("b.jpg", jpeg()), ("b.cls", b"1")])
-        images = load_image_sets(root).train
+        images = open_dataset(root).for_training().train
         with pytest.raises(BadImageError, match=r"train/0\.tar/a\.jpg cannot be used .* its content is not JPEG"):
             images.load(0)
 
@@ -191,13 +191,13 @@ class TestDamage:
         path = shards / "shards.json"
         path.write_text(json.dumps(change(json.loads(path.read_text()))))
         with pytest.raises(ValueError, match=said):
-            load_image_sets(shards)
+            open_dataset(shards).for_training()
 
     def test_a_missing_tar_and_a_missing_sample(self, shards):
         tar = shards / "train" / "000001.tar"
         write_tar(tar, [("a.jpg", jpeg()), ("a.cls", b"0")])
         with pytest.raises(ValueError, match=r"holds 27 images in train, but shards\.json says 36"):
-            load_image_sets(shards)
+            open_dataset(shards).for_training()
         tar.unlink()
         with pytest.raises(ValueError, match=r"000001\.tar is missing, but shards\.json names it"):
-            load_image_sets(shards)
+            open_dataset(shards).for_training()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.datasets import open_dataset
 from rexnet.data.datasets.shard_writing import ShardConfig, write_shards
 from rexnet.data.datasets.shards import UNFINISHED_MARK
 from rexnet.data.decode import open_image
@@ -37,7 +37,7 @@ class TestWhatIsWritten:
     def test_same_images_and_classes_as_the_folder(self, image_folder, tmp_path):
         written = shard(image_folder, tmp_path / "out", images_per_shard=10)
         assert written.images == {"train": 36, "val": 12} and written.shards == {"train": 4, "val": 2}
-        folder, tars = load_image_sets(image_folder), load_image_sets(tmp_path / "out")
+        folder, tars = open_dataset(image_folder).for_training(), open_dataset(tmp_path / "out").for_training()
         assert tars.classes == folder.classes
         assert with_bytes(tars.train) == with_bytes(folder.train) and with_bytes(tars.val) == with_bytes(folder.val)
         about = json.loads((tmp_path / "out" / "shards.json").read_text())
@@ -51,7 +51,7 @@ class TestWhatIsWritten:
         raw = read_with_webdataset(tars)
         assert len({sample["__key__"] for sample in raw}) == 36
         read = {(sample.get("jpg", sample.get("png")), int(sample["cls"])) for sample in raw}
-        folder = load_image_sets(image_folder).train
+        folder = open_dataset(image_folder).for_training().train
         assert read == {(Path(folder.name(i)).read_bytes(), folder.targets[i]) for i in range(36)}
         decoded = read_with_webdataset(tars, ("decode", "pil"), ("to_tuple", "jpg;png", "cls"))
         assert all(image.size == (48, 40) and isinstance(label, int) for image, label in decoded)
@@ -59,7 +59,7 @@ class TestWhatIsWritten:
     def test_neighbours_are_of_mixed_classes_and_the_seed_decides(self, image_folder, tmp_path):
         for name, seed, workers in (("a", 0, 0), ("again", 0, 2), ("b", 1, 0)):
             shard(image_folder, tmp_path / name, seed=seed, images_per_shard=9, workers=workers)
-        first = load_image_sets(tmp_path / "a").train.targets[:9]
+        first = open_dataset(tmp_path / "a").for_training().train.targets[:9]
         assert len(set(first.tolist())) == 3
         tars = {name: {n: c for n, c in content(tmp_path / name).items() if n.endswith(".tar")} for name in "ab"}
         again = {n: c for n, c in content(tmp_path / "again").items() if n.endswith(".tar")}
@@ -74,12 +74,14 @@ class TestWhatIsWritten:
 
     def test_sets_without_files_become_png(self, tmp_path):
         shard("digits", tmp_path / "out")
-        assert with_bytes(load_image_sets(tmp_path / "out").val) == with_bytes(load_image_sets("digits").val)
+        assert with_bytes(open_dataset(tmp_path / "out").for_training().val) == with_bytes(
+            open_dataset("digits").for_training().val
+        )
 
     def test_shards_can_be_cut_anew_without_a_change_to_the_files(self, image_folder, tmp_path):
         shard(image_folder, tmp_path / "one")
         shard(tmp_path / "one", tmp_path / "two", images_per_shard=5)
-        one, two = (load_image_sets(tmp_path / name).train for name in ("one", "two"))
+        one, two = (open_dataset(tmp_path / name).for_training().train for name in ("one", "two"))
         assert {one.source(i) for i in range(36)} == {two.source(i) for i in range(36)}
 
     def test_odd_names(self, image_folder, tmp_path):
@@ -90,7 +92,7 @@ class TestWhatIsWritten:
             path.parent.mkdir(exist_ok=True)
             draw("cat", 9000 + number).save(path)
         shard(image_folder, tmp_path / "out")
-        folder, tars = load_image_sets(image_folder), load_image_sets(tmp_path / "out")
+        folder, tars = open_dataset(image_folder).for_training(), open_dataset(tmp_path / "out").for_training()
         assert len(tars.train) == 36 + len(names) and with_bytes(tars.train) == with_bytes(folder.train)
         for name in [tars.train.name(i) for i in range(len(tars.train))]:
             base = name.removeprefix("train/000000.tar/")
@@ -118,18 +120,18 @@ class TestBadImages:
         with pytest.raises(BadImageError, match=r"dog/3\.png"):
             shard(damaged, tmp_path / "out", images_per_shard=9, workers=workers)
         with pytest.raises(ValueError, match="never finished"):
-            load_image_sets(tmp_path / "out")
+            open_dataset(tmp_path / "out").for_training()
         assert shard(damaged, tmp_path / "out", bad_image="skip").images["train"] == 35
 
     def test_skip_names_and_counts(self, damaged, tmp_path, caplog):
         written = shard(damaged, tmp_path / "out", bad_image="skip")
         assert written.images["train"] == 35 and [Path(name).name for name in written.skipped] == ["3.png"]
-        assert "left out" in caplog.text and len(load_image_sets(tmp_path / "out").train) == 35
+        assert "left out" in caplog.text and len(open_dataset(tmp_path / "out").for_training().train) == 35
 
     def test_a_shard_without_a_good_image_is_not_written(self, damaged, tmp_path):
         written = shard(damaged, tmp_path / "out", bad_image="skip", images_per_shard=1)
         assert written.shards["train"] == 35 == len(list((tmp_path / "out" / "train").glob("*.tar")))
-        assert len(load_image_sets(tmp_path / "out").train) == 35
+        assert len(open_dataset(tmp_path / "out").for_training().train) == 35
 
     def test_nothing_readable(self, image_folder, tmp_path):
         for path in image_folder.glob("val/*/*"):
@@ -215,11 +217,11 @@ class TestOutput:
                 break
             kills += 1
             with pytest.raises(ValueError, match="never finished"):
-                load_image_sets(tmp_path / "out")
+                open_dataset(tmp_path / "out").for_training()
         assert kills >= 2
         if process.returncode != 0:
             subprocess.run(command, check=True, capture_output=True)
-        sets = load_image_sets(tmp_path / "out")
+        sets = open_dataset(tmp_path / "out").for_training()
         assert len(sets.train) == 240 and len(sets.val) == 60
         shard(tmp_path / "in", tmp_path / "straight", images_per_shard=40)
         straight, killed = content(tmp_path / "straight"), content(tmp_path / "out")

@@ -1,11 +1,10 @@
-"""What is wrong with images and boxes in COCO's layout: what `rexnet data check` says of such a folder."""
+"""Findings about images and boxes in COCO's layout."""
 
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,10 +12,19 @@ import numpy as np
 from rexnet.data.boxes.coco import CocoImages
 from rexnet.data.boxes.coco_findings import FINDINGS, Finding, count_findings
 from rexnet.data.boxes.coco_json import read_coco
-from rexnet.data.checks.examine import Gathered, class_balance, default_min_size_px, examine, same_pixels, size_spread
+from rexnet.data.checks.examine import (
+    Gathered,
+    class_balance,
+    default_min_size_px,
+    examine,
+    near_equal,
+    same_pixels,
+    size_spread,
+)
+from rexnet.data.datasets import Dataset
 from rexnet.data.decode import stored_size_px
 from rexnet.errors import BadImageError
-from rexnet.text import printable
+from rexnet.text import printable, reason_of
 
 _SMALL_PX, _LARGE_PX = 32, 96  # COCO's limits: an area below 32 x 32 is small, from 96 x 96 on large
 _SIZES = ("small", "medium", "large")
@@ -59,6 +67,10 @@ class CocoCheckReport:
     size_px: dict[str, dict[str, float]]
     """width, height and shorter_side -> smallest, median and largest."""
     min_size_px: float
+    near_equal_classes: list[list[str]]
+    """Groups of category names that differ in case, blanks or Unicode's form only."""
+    refused: list[str]
+    """Why `rexnet detect train` would refuse the data, in one sentence; empty where it would not."""
 
     def to_json(self) -> str:
         return json.dumps({"clean": self.clean, **dataclasses.asdict(self)}, indent=2) + "\n"
@@ -83,6 +95,8 @@ class CocoCheckReport:
             "same pixels in two splits": [" = ".join(group) for group in self.duplicates_across_splits],
             "same pixels within a split": [" = ".join(group) for group in self.duplicates_within_split],
         }
+        found["category names that are almost equal"] = [" = ".join(map(repr, g)) for g in self.near_equal_classes]
+        found["rexnet detect train would refuse it"] = self.refused
         for kind, cases in self.annotations.items():
             found[f"{kind} ({FINDINGS[kind]})"] = [f"{case['split']}: {_called(case)}" for case in cases]
         return found
@@ -98,14 +112,12 @@ class CocoCheckReport:
         return lines
 
 
-def check_coco(
-    data: str, annotation_files: Mapping[str, Path], *, min_size_px: int | None, workers: int
-) -> CocoCheckReport:
-    """`annotation_files`: split -> file, as of `rexnet.data.boxes.coco.find_annotation_files`. Raises ValueError for
-    files that `rexnet.data.boxes.coco_json.read_coco` refuses."""
+def check_coco(dataset: Dataset, *, min_size_px: int | None, workers: int) -> CocoCheckReport:
+    """Check a folder in COCO's layout. Raises ValueError for files that `rexnet.data.boxes.coco_json.read_coco`
+    refuses."""
     splits: dict[str, CocoImages] = {}
     findings: list[tuple[str, Finding]] = []
-    for split, annotation_file in annotation_files.items():
+    for split, annotation_file in dataset.annotation_files.items():
         content, found = read_coco(annotation_file)
         splits[split] = CocoImages(content, count_findings(found))
         findings += [(split, finding) for finding in found]
@@ -113,11 +125,11 @@ def check_coco(
     for split, images in splits.items():
         for examined in examine(images, workers=workers, label=split):
             gathered.add(examined)
-    return _report(data, splits, findings, gathered, min_size_px)
+    return _report(dataset, splits, findings, gathered, min_size_px)
 
 
 def _report(
-    data: str,
+    dataset: Dataset,
     splits: dict[str, CocoImages],
     findings: Sequence[tuple[str, Finding]],
     found: Gathered,
@@ -140,7 +152,7 @@ def _report(
     sizes = {split: _sizes_by_class(images) for split, images in splits.items()}
     classes = {split: {c: sum(row.values()) for c, row in by_class.items()} for split, by_class in sizes.items()}
     return CocoCheckReport(
-        data=printable(data),
+        data=printable(dataset.data),
         images=len(readable),
         unreadable=[{"image": name(row), "reason": reason} for row, reason in sorted(found.reasons.items())],
         wrong_size=[
@@ -167,7 +179,17 @@ def _report(
             for what, values in (("width", found.width_px), ("height", found.height_px), ("shorter_side", shorter))
         },
         min_size_px=limit,
+        near_equal_classes=near_equal({name for images in splits.values() for name in images.classes}),
+        refused=_refusal(dataset),
     )
+
+
+def _refusal(dataset: Dataset) -> list[str]:
+    try:
+        dataset.for_detection()
+    except ValueError as error:
+        return [reason_of(error)]
+    return []
 
 
 def _called(case: Mapping[str, Any]) -> str:

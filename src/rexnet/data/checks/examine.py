@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ from rexnet.data.decode import content_format, open_image
 from rexnet.data.image_set import Source
 from rexnet.errors import BadImageError
 from rexnet.processes import in_parallel
+from rexnet.text import normal_name, printable
 
 _IMAGES_A_TASK = 64
 _LARGEST_DEFAULT_MIN_SIZE_PX = 32
@@ -141,3 +142,11 @@ def class_balance(by_class: dict[str, int]) -> dict[str, float]:
     if not filled:
         return {}
     return {"smallest": min(filled), "largest": max(filled), "ratio": round(max(filled) / min(filled), 3)}
+
+
+def near_equal(names: Iterable[str]) -> list[list[str]]:
+    """Groups of names that differ in case, blanks or Unicode's form only."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        groups.setdefault(" ".join(normal_name(name).casefold().split()), []).append(printable(name))
+    return [group for group in groups.values() if len(group) > 1]

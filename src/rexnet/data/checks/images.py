@@ -1,8 +1,7 @@
-"""What is wrong with a set of images: every picture is decoded, and compared with all others by its pixels."""
+"""Findings about labelled images: every image is decoded, and compared with all others by its pixels."""
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -10,24 +9,30 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import numpy as np
 import tyro
 
-from rexnet.data.boxes.coco import find_annotation_files
 from rexnet.data.checks.boxes import CocoCheckReport, check_coco
-from rexnet.data.checks.examine import Gathered, class_balance, default_min_size_px, examine, same_pixels, size_spread
-from rexnet.data.datasets.named import is_named_set, load_named_set
-from rexnet.data.datasets.packed import is_packed_set, load_packed_set
-from rexnet.data.decode import has_image_extension, image_files
-from rexnet.data.image_set import FileImages, ImageSet
+from rexnet.data.checks.examine import (
+    Gathered,
+    class_balance,
+    default_min_size_px,
+    examine,
+    near_equal,
+    same_pixels,
+    size_spread,
+)
+from rexnet.data.datasets import Dataset, open_dataset
+from rexnet.data.datasets.folder import find_class_folders, split_folders
+from rexnet.data.image_set import ImageSet
 from rexnet.errors import require
 from rexnet.files import check_output_file
 from rexnet.processes import usable_cpus
-from rexnet.text import printable
-
-_SPLITS = ("train", "val", "valid", "validation", "test")
+from rexnet.text import printable, reason_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig:
-    """Looks for images and boxes that training would stumble over. Exit code 0: none found, 1: some found."""
+    """Look for images and boxes that training would stumble over, and end with training's own test of the data.
+
+    Exit code 0: nothing found, 1: something found."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """What to check: a folder as for `rexnet train`, anything else that it takes, or a folder in COCO's layout."""
@@ -46,7 +51,7 @@ class CheckConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """What was found; every list is whole. Images are called by their paths, or as in the set they belong to."""
+    """Findings; every list is whole. Images are called by their paths, or as in the dataset they belong to."""
 
     counted: ClassVar[str] = "images"
     notes: ClassVar[tuple[str, ...]] = ()
@@ -69,6 +74,10 @@ class CheckReport:
     """Split -> classes whose folder is there without images."""
     missing_classes: dict[str, list[str]]
     """Split -> classes that only another split has."""
+    near_equal_classes: list[list[str]]
+    """Groups of class names that differ in case, blanks or Unicode's form only."""
+    refused: list[str]
+    """Why `rexnet train` would refuse the data, in one sentence; empty where it would not."""
     classes: dict[str, dict[str, int]]
     """Split -> class -> images, unreadable ones among them. The split of a folder without is ""."""
     balance: dict[str, dict[str, float]]
@@ -98,18 +107,21 @@ class CheckReport:
             "same pixels within a class": [" = ".join(group) for group in self.duplicates_within_class],
             "class without images": _by_split(self.empty_classes),
             "class missing in a split": _by_split(self.missing_classes),
+            "class names that are almost equal": [" = ".join(map(repr, group)) for group in self.near_equal_classes],
+            "rexnet train would refuse it": self.refused,
         }
 
 
 def check(config: CheckConfig) -> CheckReport | CocoCheckReport:
-    """Reads every image of `config.data`, and of a folder in COCO's layout the annotations too. Raises ValueError for
+    """Read every image of `config.data`, and of a folder in COCO's layout the annotations too. Raises ValueError for
     data that does not exist or holds no images at all."""
     if config.output is not None:
         check_output_file(config.output)
     workers = usable_cpus() if config.workers is None else config.workers
-    if annotation_files := find_annotation_files(config.data):
-        return check_coco(config.data, annotation_files, min_size_px=config.min_size_px, workers=workers)
-    splits, outside = _find(config.data)
+    dataset = open_dataset(config.data)
+    if dataset.annotation_files:
+        return check_coco(dataset, min_size_px=config.min_size_px, workers=workers)
+    splits, outside = _find(dataset)
     count = sum(len(split.images) for split in splits)
     if not count and not outside:
         raise ValueError(f"{printable(config.data)} holds no images")
@@ -117,7 +129,15 @@ def check(config: CheckConfig) -> CheckReport | CocoCheckReport:
     for split in splits:
         for examined in examine(split.images, workers=workers, label=split.name or "checking"):
             gathered.add(examined)
-    return _report(config, splits, outside=outside, found=gathered)
+    return _report(config, splits, outside=outside, found=gathered, refused=_refusal(dataset))
+
+
+def _refusal(dataset: Dataset) -> list[str]:
+    try:
+        dataset.for_training()
+    except ValueError as error:
+        return [reason_of(error)]
+    return []
 
 
 class _Split(NamedTuple):
@@ -128,37 +148,20 @@ class _Split(NamedTuple):
     present: frozenset[str]
 
 
-def _find(data: str) -> tuple[list[_Split], list[str]]:
+def _find(dataset: Dataset) -> tuple[list[_Split], list[str]]:
     """The splits of the data, and the images of a folder that are in no class folder."""
-    if is_named_set(data):
-        sides = dict(zip(("train", "val"), load_named_set(data), strict=True))
-    elif is_packed_set(data):
-        found = load_packed_set(data)
-        sides = {name: images for name, images in (("train", found.train), ("val", found.val)) if images is not None}
-    else:
-        return _find_in_folder(data)
-    present = {name: frozenset(images.classes) - set(images.missing_classes) for name, images in sides.items()}
-    return [_Split(name, images, present[name]) for name, images in sides.items()], []
+    if dataset.kind == "folder":
+        found = {name: find_class_folders(folder) for name, folder in split_folders(dataset.data).items()}
+        splits = [_Split(name, folders.images, frozenset(folders.by_class)) for name, folders in found.items()]
+        return splits, [path for folders in found.values() for path in folders.outside]
+    chosen = {"train": dataset.train, "val": dataset.val}
+    images = {name: split.images for name, split in chosen.items() if split}
+    return [_Split(name, i, frozenset(i.classes) - set(i.missing_classes)) for name, i in images.items()], []
 
 
-def _find_in_folder(data: str) -> tuple[list[_Split], list[str]]:
-    if not os.path.isdir(data):
-        state = "is a file" if os.path.exists(data) else "does not exist"
-        raise ValueError(f"{printable(data)} {state}: give a folder with a folder of images per class")
-    names = [name for name in _SPLITS if os.path.isdir(os.path.join(data, name))] or [""]
-    splits, outside = [], []
-    for folder, name in [(os.path.join(data, name) if name else data, name) for name in names]:
-        entries = sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))
-        classes = [entry for entry in entries if os.path.isdir(os.path.join(folder, entry))]
-        outside += [os.path.join(folder, e) for e in entries if has_image_extension(e) and e not in classes]
-        files = [image_files(os.path.join(folder, entry)) for entry in classes]
-        targets = np.repeat(np.arange(len(classes)), [len(found) for found in files])
-        images = FileImages([path for found in files for path in found], targets, classes)
-        splits.append(_Split(name, images, frozenset(classes)))
-    return splits, outside
-
-
-def _report(config: CheckConfig, splits: Sequence[_Split], *, outside: list[str], found: Gathered) -> CheckReport:
+def _report(
+    config: CheckConfig, splits: Sequence[_Split], *, outside: list[str], found: Gathered, refused: list[str]
+) -> CheckReport:
     starts = np.cumsum([0, *(len(split.images) for split in splits)])
 
     def name(row: int) -> str:
@@ -187,6 +190,8 @@ def _report(config: CheckConfig, splits: Sequence[_Split], *, outside: list[str]
         duplicates_within_class=within,
         empty_classes={s.name: _named(s.present & set(s.images.missing_classes)) for s in splits},
         missing_classes={s.name: _named(everywhere - s.present) for s in splits},
+        near_equal_classes=near_equal(everywhere),
+        refused=refused,
         classes={side: {printable(n): count for n, count in by_class.items()} for side, by_class in counts.items()},
         balance={side: class_balance(by_class) for side, by_class in counts.items()},
         size_px={

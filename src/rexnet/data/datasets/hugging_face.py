@@ -4,7 +4,9 @@ from typing import Any, final
 
 import numpy as np
 
-from rexnet.data.image_set import TRAIN_SIDE, VAL_SIDES, ImageSet
+from rexnet.data.image_set import ImageSet
+from rexnet.data.splits import TRAIN_SPLIT, VAL_SPLITS
+from rexnet.errors import MissingPackageError
 
 HUGGING_FACE_PREFIX = "hfds/"
 
@@ -35,7 +37,7 @@ def load_hugging_face(data: str) -> dict[str, HuggingFaceImages]:
     try:
         import datasets
     except ImportError as error:
-        raise ValueError(f"{data} needs the package datasets: pip install 'rexnet[huggingface]'") from error
+        raise MissingPackageError(data, "datasets", "'rexnet[huggingface]'") from error
     try:
         loaded: Any = datasets.load_dataset(data.removeprefix(HUGGING_FACE_PREFIX))
     except Exception as error:  # of the Hub, of a reader of files, of the cache: they have no common base
@@ -43,8 +45,8 @@ def load_hugging_face(data: str) -> dict[str, HuggingFaceImages]:
         raise ValueError(
             f"{data} cannot be loaded ({reason}); it is the name of a data set on the Hub or a folder"
         ) from error
-    val_split = next((name for name in VAL_SIDES if name in loaded), None)
-    sides = {"train": TRAIN_SIDE if TRAIN_SIDE in loaded else None, "val": val_split}
+    val_split = next((name for name in VAL_SPLITS if name in loaded), None)
+    sides = {"train": TRAIN_SPLIT if TRAIN_SPLIT in loaded else None, "val": val_split}
     found = {side: _split(data, loaded[name], split=name) for side, name in sides.items() if name}
     if not found:
         raise ValueError(f"{data} has the splits {', '.join(loaded)}, but needs one called train")

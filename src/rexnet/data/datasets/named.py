@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from rexnet.data.image_set import ArrayImages, FileImages, ImageSet
+from rexnet.data.splits import stratified_split
 
 logger = logging.getLogger(__name__)
 
@@ -78,18 +79,6 @@ def load_named_set(data: str) -> tuple[ImageSet, ImageSet]:
 def describe_split(data: str) -> str:
     """How a named set is divided, such as "its own split: train + val, test"."""
     return "its own split" if data == DIGITS else _torchvision_set(data).split
-
-
-def stratified_split(targets: np.ndarray, val_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (train, validation), each ascending: of every class the rounded fraction, but at least one image on
-    either side; a class with one image keeps it for training."""
-    random = np.random.default_rng(seed)
-    in_val = np.zeros(len(targets), dtype=bool)
-    for label in np.unique(targets):
-        members = np.flatnonzero(targets == label)
-        count = min(max(round(len(members) * val_fraction), 1), len(members) - 1)
-        in_val[random.permutation(members)[:count]] = True
-    return np.flatnonzero(~in_val), np.flatnonzero(in_val)
 
 
 def _digits() -> tuple[ImageSet, ImageSet]:

@@ -14,14 +14,14 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import tyro
 
-from rexnet.data.datasets.folder import load_image_sets
+from rexnet.data.datasets.opening import open_dataset
 from rexnet.data.datasets.shard_index import build_index, pack_index, tar_states
 from rexnet.data.datasets.shards import (
     CLASSES_FILE,
     SHARDS_FILE,
     SHARDS_FORMAT,
     UNFINISHED_MARK,
-    WRITTEN_SIDES,
+    WRITTEN_SPLITS,
     ShardImages,
     index_file,
 )
@@ -84,7 +84,7 @@ def write_shards(config: ShardConfig) -> WrittenShards:
     start after a kill clears it and begins anew.
     """
     _refuse_inside(config.output, config.data)
-    sets = load_image_sets(config.data, val_fraction=config.val_fraction, seed=config.seed)
+    sets = open_dataset(config.data).for_training(val_fraction=config.val_fraction, seed=config.seed)
     if unwritable := [name for name in sets.classes if not name or len(name.splitlines()) != 1]:
         raise ValueError(f"the class name {printable(unwritable[0])!r} does not fit into a line of {CLASSES_FILE}")
     output = Path(config.output)
@@ -93,7 +93,7 @@ def write_shards(config: ShardConfig) -> WrittenShards:
     (output / CLASSES_FILE).write_text(classes_text, encoding="utf-8", errors="surrogateescape")
     about: dict[str, Any] = {"format": SHARDS_FORMAT, "classes": sets.classes, "seed": config.seed, "sides": {}}
     skipped: list[str] = []
-    for side, images in zip(WRITTEN_SIDES, (sets.train, sets.val), strict=True):
+    for side, images in zip(WRITTEN_SPLITS, (sets.train, sets.val), strict=True):
         about["sides"][side] = _write_side(output, side, images=images, config=config, skipped=skipped)
     write_whole(output / SHARDS_FILE, json.dumps(about, indent=1).encode())
     (output / UNFINISHED_MARK).unlink()
@@ -118,12 +118,12 @@ def _prepare(output: Path) -> None:
         raise ValueError(f"{printable(output)} is a file; name a new or an empty folder")
     mark = output / UNFINISHED_MARK
     if mark.exists():
-        for side in WRITTEN_SIDES:
+        for side in WRITTEN_SPLITS:
             for file in [*(output / side).glob("*.tar"), *(output / side).glob("*.tar.*.unfinished")]:
                 file.unlink()
             if (output / side).is_dir():
                 (output / side).rmdir()
-        for name in (CLASSES_FILE, SHARDS_FILE, *map(index_file, WRITTEN_SIDES)):
+        for name in (CLASSES_FILE, SHARDS_FILE, *map(index_file, WRITTEN_SPLITS)):
             for file in [output / name, *output.glob(f".{name}.*.unfinished")]:
                 file.unlink(missing_ok=True)
     if output.is_dir() and (others := sorted(set(os.listdir(output)) - {UNFINISHED_MARK})):
@@ -139,7 +139,7 @@ def _write_side(
 ) -> list[dict[str, Any]]:
     """Tars and index of one side; its entry of shards.json."""
     (output / side).mkdir()
-    order = np.random.default_rng([config.seed, WRITTEN_SIDES.index(side)]).permutation(len(images))
+    order = np.random.default_rng([config.seed, WRITTEN_SPLITS.index(side)]).permutation(len(images))
     write = _ShardWriter(images, order, folder=os.fspath(output / side), bad_image=config.bad_image)
     cuts = _cuts(images, order, config)
     workers = usable_cpus() if config.workers is None else config.workers

@@ -22,7 +22,7 @@ SHARDS_FILE = "shards.json"
 CLASSES_FILE = "classes.txt"
 UNFINISHED_MARK = "shards.unfinished"
 SHARDS_FORMAT = "rexnet shards 1"
-WRITTEN_SIDES = ("train", "val")
+WRITTEN_SPLITS = ("train", "val")
 _ALL = ""
 
 
@@ -148,8 +148,8 @@ def _read_about(source: ByteSource) -> dict[str, Any]:
         about = json.loads(source.read(SHARDS_FILE))
         if about["format"] != SHARDS_FORMAT:
             raise ValueError(f"its format is {about['format']!r}, known is {SHARDS_FORMAT!r}")
-        if not about["sides"] or not set(about["sides"]) <= set(WRITTEN_SIDES) or not all(about["sides"].values()):
-            raise ValueError(f"it must name tars for {' and '.join(WRITTEN_SIDES)}")
+        if not about["sides"] or not set(about["sides"]) <= set(WRITTEN_SPLITS) or not all(about["sides"].values()):
+            raise ValueError(f"it must name tars for {' and '.join(WRITTEN_SPLITS)}")
         files = [tar["file"] for tars in about["sides"].values() for tar in tars]
         if any(os.path.isabs(file) or ".." in Path(file).parts for file in files):
             raise ValueError("it names a file outside the folder")

@@ -1,0 +1,266 @@
+"""A dataset: its splits, and which images of it a command gets.
+
+Class names tie data to weights, never positions: where two splits meet they are matched by name.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Literal, final
+
+import numpy as np
+
+from rexnet.data.boxes.coco import CocoImages, CocoSets, load_coco_images, load_coco_sets
+from rexnet.data.class_balance import draw_shots
+from rexnet.data.datasets.folder import nested_folders
+from rexnet.data.decode import image_files, stored_size_px
+from rexnet.data.image_set import ImageSet
+from rexnet.data.splits import TRAIN_SPLIT, VAL_SPLITS, DrawnSplit, ImageSets, fingerprint
+from rexnet.errors import BadImageError
+from rexnet.text import normal_name, printable, some_names
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["named", "hugging_face", "tars", "boxes", "folder"]
+KINDS: dict[Kind, str] = {
+    "named": "a dataset with a name",
+    "hugging_face": "a dataset of the Hugging Face library",
+    "tars": "a folder of tars",
+    "boxes": "a folder in COCO's layout",
+    "folder": "a folder of images",
+}
+"""What DATA can be, in the words of messages."""
+DEFAULT_VAL_FRACTION = 0.2
+SMALL_IMAGE_PX = 64
+_HEADERS_TO_PEEK_AT = 32
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Labelled images, not read before they are asked for. `name`: what the data calls it, "" for data without splits;
+    `where`: the same for messages."""
+
+    name: str
+    where: str
+    read: Callable[[], ImageSet]
+
+    @cached_property
+    def images(self) -> ImageSet:
+        """ValueError, one sentence, for what cannot be read as labelled images."""
+        return self.read()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """What DATA names. Nothing is read before it is asked for; what is asked for in vain is a ValueError, one
+    sentence."""
+
+    data: str
+    """As given."""
+    kind: Kind
+    title: str
+    """Its name, for people."""
+    read: Callable[[], dict[str, Split]] = dict
+    """By name, in the order in which they count."""
+    own_split: str | None = None
+    """How it is divided, for people, where its splits have no names."""
+    small: bool | None = None
+    """As of `small_images`, where that is known beforehand."""
+    annotation_files: dict[str, Path] = field(default_factory=dict)
+    """Of images with boxes: "train" and "val", those that there are."""
+
+    @cached_property
+    def splits(self) -> dict[str, Split]:
+        """Its labelled images by split; one split that is called "" where the data has none."""
+        if self.kind == "boxes":
+            raise ValueError(
+                f"{printable(self.data)} is {KINDS['boxes']}; rexnet detect train and detect validate take it"
+            )
+        return self.read()
+
+    @property
+    def train(self) -> Split | None:
+        """The images to train on, or those of data without splits."""
+        return self.splits.get(TRAIN_SPLIT) or self.splits.get("")
+
+    @property
+    def val(self) -> Split | None:
+        """The images to validate on: the first of VAL_SPLITS that there is."""
+        return next((self.splits[name] for name in VAL_SPLITS if name in self.splits), None)
+
+    @cached_property
+    def small_images(self) -> bool:
+        """Whether the longer sides of up to 32 images, read from their headers, have a median of at most 64 pixels."""
+        if self.small is not None:
+            return self.small
+        longer_px = []
+        for size in self._sizes():
+            try:
+                longer_px.append(max(size()))
+            except BadImageError:
+                continue
+        return bool(longer_px) and float(np.median(longer_px)) <= SMALL_IMAGE_PX
+
+    def for_training(self, *, val_fraction: float | None = None, seed: int = 0, shots: int | None = None) -> ImageSets:
+        """Images to train and to validate on.
+
+        Data without a split of its own is divided: `val_fraction` (default 0.2) of each class, drawn by `seed`, is the
+        validation split, at least one image of each; a class with a single image keeps it for training. `shots` leaves
+        so many images of each class to train on, drawn by `seed`; the validation split stays the same.
+
+        ValueError, one sentence, for a class without images to train on, fewer than two classes, nothing to validate
+        on and, in folders, a class without images to validate on.
+        """
+        if val_fraction is not None and not 0 < val_fraction < 1:
+            raise ValueError(f"val_fraction is {val_fraction}, but must be above 0 and below 1")
+        train, val = self.train, self.val
+        if train is None:
+            raise ValueError(f"{printable(self.data)} has {self._split_names} but no train/: no images to train on")
+        sets = [split.images for split in (train, val) if split]
+        if len({images.classes for images in sets}) > 1:
+            classes = sorted({name for images in sets for name in images.classes})
+            sets = [images.with_classes(classes) for images in sets]
+        if self.kind != "named":
+            self._admit(sets)
+        drawn = None
+        if val is None:
+            fraction = val_fraction or DEFAULT_VAL_FRACTION
+            drawn = DrawnSplit(val_fraction=fraction, seed=seed, fingerprint=fingerprint(train.images))
+            sets = [train.images.subset(part) for part in drawn.draw(train.images)]
+        else:
+            if val_fraction is not None:
+                text = "val_fraction %g has no effect: %s comes with its own split"
+                logger.warning(text, val_fraction, printable(self.data))
+        split = drawn.words if drawn else self._split_names
+        if shots is not None:
+            sets[0] = draw_shots(sets[0], shots, seed)
+            few = "" if len(sets[0]) == shots * len(sets[0].classes) else "at most "
+            split = f"{split}; {few}{shots} of each class to train on, seed {seed}"
+        return ImageSets(train=sets[0], val=sets[1], title=self.title, split=split, drawn=drawn)
+
+    def for_measuring(
+        self, classes: Sequence[str], *, split: Literal["train", "val"] = "val", drawn: DrawnSplit | None = None
+    ) -> ImageSet:
+        """Images to measure a model on that knows `classes`; targets index `classes`, matched by name.
+
+        Data without a split of its own is divided as `drawn` says where it is the very dataset that was divided, and
+        taken whole otherwise; either is logged. Classes without images are fine here, see
+        `ImageSet.missing_classes`. ValueError for a class that the model does not know, and where there are no images.
+        """
+        images = self._to_measure(split, drawn)
+        if not len(images):
+            raise ValueError(f"{printable(self.data)} holds no images in its class folders")
+        if empty := images.missing_classes:
+            logger.info("%s has no images of %s", printable(self.data), some_names(empty))
+            images = images.with_classes([name for name in images.classes if name not in set(empty)])
+        known = set(map(normal_name, classes))
+        if unknown := [name for name in images.classes if normal_name(name) not in known]:
+            raise ValueError(
+                f"{printable(self.data)} has classes that the model does not know: {some_names(sorted(unknown))}"
+            )
+        return images.with_classes(classes)
+
+    def for_detection(self) -> CocoSets:
+        """Images with boxes to train and to validate on. ValueError, one sentence, where there are none."""
+        if not self.annotation_files:
+            raise ValueError(
+                f"{printable(self.data)} is {KINDS[self.kind]}, without annotations in COCO's layout; rexnet detect "
+                "convert makes them from Pascal VOC and YOLO, and rexnet train takes images without boxes"
+            )
+        sets = load_coco_sets(self.data)
+        if not len(sets.train.labels):
+            raise ValueError("the training images have no object, from which nothing can be learned")
+        return sets
+
+    def boxes_to_measure(self, split: Literal["train", "val"], classes: Sequence[str]) -> CocoImages:
+        """Images with boxes of one split, with labels that index `classes`. ValueError where there are none."""
+        if split not in self.annotation_files:
+            have = ", ".join(self.annotation_files) or "no annotation file in COCO's layout"
+            raise ValueError(f"--split is {split}, but {printable(self.data)} has {have}")
+        return load_coco_images(self.annotation_files[split]).with_classes(classes)
+
+    @property
+    def _split_names(self) -> str:
+        return self.own_split or ", ".join(f"{split.name}/" for split in (self.train, self.val) if split)
+
+    def _sizes(self) -> list[Callable[[], tuple[int, int]]]:
+        """How to find the sizes of a few images, evenly spread."""
+        if self.kind in ("folder", "boxes"):
+            files = image_files(self.data)
+            files = files[:: max(1, len(files) // _HEADERS_TO_PEEK_AT)][:_HEADERS_TO_PEEK_AT]
+            return [partial(stored_size_px, file) for file in files]
+        split = self.train or self.val
+        assert split is not None, "a dataset has a split"
+        positions = np.linspace(0, len(split.images) - 1, _HEADERS_TO_PEEK_AT).astype(int).tolist()
+        images = split.images
+        return [lambda index=index: images.load(index).size for index in positions]
+
+    def _admit(self, sets: Sequence[ImageSet]) -> None:
+        """Raise ValueError where the classes of the images, which are those of `train` and `val`, do not allow a
+        training."""
+        found = [split for split in (self.train, self.val) if split]
+        places = [split.where for split in found]
+        # First the folders that are there without images, then those that only the other split has.
+        missing = [(here, split.images.missing_classes, "") for here, split in enumerate(found)]
+        if len(sets) == 2:
+            missing += [(here, sets[here].missing_classes, f", which {places[1 - here]} has") for here in (0, 1)]
+        for here, names, which in missing:
+            if not names:
+                continue
+            if here == 1 and self.kind != "folder" and len(sets[1]):
+                logger.warning("%d classes are trained on but never validated: %s", len(names), some_names(names))
+                break
+            one = "class" if len(names) == 1 else "classes"
+            raise ValueError(
+                f"{places[here]} has no images of the {one} {some_names(names)}{which}; put images there, or remove "
+                f"the {one}"
+            )
+        train = sets[0]
+        if len(train.classes) < 2:
+            nested = nested_folders(train, places[0]) if self.kind == "folder" else {}
+            inner = some_names(name for names in nested.values() for name in names)
+            hint = f"; if {inner} in it are the classes, move them one level up" if inner else ""
+            raise ValueError(f"{places[0]} has one class, {some_names(train.classes)}: two or more are needed{hint}")
+        if self.kind == "folder":
+            for images, place in zip(sets, places, strict=True):
+                _warn_of_nested_folders(images, place)
+        if len(sets) == 1:
+            counts = np.bincount(train.targets)
+            if counts.max() < 2:
+                raise ValueError(f"no class in {places[0]} has two images, of which one is needed for validation")
+            if single := [train.classes[index] for index in np.flatnonzero(counts == 1)]:
+                text = "classes with a single image, which is trained on but never validated: %s"
+                logger.warning(text, some_names(single))
+
+    def _to_measure(self, split: Literal["train", "val"], drawn: DrawnSplit | None) -> ImageSet:
+        chosen = self.train if split == "train" else self.val
+        if self.val is None and self.train is not None:
+            images = self.train.images
+            if drawn is not None and drawn.fits(images):
+                part = dict(zip(("train", "val"), drawn.draw(images), strict=True))[split]
+                text = "the split of the training is repeated: %d of %d images are its %s split (%s)"
+                logger.info(text, len(part), len(images), "training" if split == "train" else "validation", drawn.words)
+                return images.subset(part)
+            if self.kind == "folder" and self.train.name and split == "val":
+                others = some_names(VAL_SPLITS)
+                raise ValueError(
+                    f"{printable(self.data)} has train/ but none of {others}: name the folder to measure on"
+                )
+            if not (self.kind == "folder" and self.train.name):
+                text = "%s has no split of its own: all of it is measured, whatever was trained on"
+                logger.warning(text, printable(self.data))
+            return images
+        if chosen is None:
+            raise ValueError(f"{printable(self.data)} has no images to train on, only {self._split_names}")
+        return chosen.images
+
+
+def _warn_of_nested_folders(images: ImageSet, place: str) -> None:
+    nested = nested_folders(images, place)
+    if len(nested) == len(images.classes) and (merged := [name for name, names in nested.items() if len(names) > 1]):
+        text = "%s: no class folder holds images itself; the sub-folders of each count as one class: %s"
+        logger.warning(text, place, some_names(f"{name} ({some_names(nested[name])})" for name in merged))

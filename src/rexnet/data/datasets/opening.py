@@ -1,0 +1,119 @@
+"""DATA, the string that names a dataset in every command and function, understood here and nowhere else."""
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from rexnet.data.boxes.coco import find_annotation_files
+from rexnet.data.datasets.dataset import Dataset, Split
+from rexnet.data.datasets.folder import read_class_folders, split_folders
+from rexnet.data.datasets.hugging_face import HUGGING_FACE_PREFIX, load_hugging_face
+from rexnet.data.datasets.named import describe_split, is_named_set, load_named_set, named_set_is_small
+from rexnet.data.datasets.shards import is_shards, is_url, load_shards
+from rexnet.data.decode import find_images
+from rexnet.data.image_set import FileImages, ImageSet
+from rexnet.data.splits import SPLITS
+from rexnet.text import printable
+
+_STREAMS = ("tfds/", "wds/", "hfids/")  # timm's names
+_ALLOWED = (
+    "a folder with a folder of images for each class, a folder of tars or its URL, digits, torchvision/cifar10, "
+    "hfds/NAME, and for detectors a folder in COCO's layout"
+)
+
+
+def open_dataset(data: str | PathLike[str]) -> Dataset:
+    """Return what `data` names. A known name comes before a folder of that name, which ./NAME and a Path mean.
+
+    - `digits`: scikit-learn's 1,797 handwritten digits, 8 x 8 pixels; always the same fifth is the validation split.
+    - `torchvision/NAME`: a dataset of torchvision with its own split, in torch.hub's folder, downloaded if missing.
+    - `hfds/NAME`: a dataset of the Hugging Face library, see `hugging_face`.
+    - a folder of tars, or its URL, see `shards`.
+    - a folder in COCO's layout: images with boxes, see `rexnet.data.boxes.coco`.
+    - a folder with train/ and val/ (or valid/, validation/, test/; the first of these counts), each with a folder for
+      each class, or a single folder of class folders. Hidden names and files without an image extension are skipped.
+
+    ValueError, one sentence, for anything else.
+    """
+    text = os.fspath(data)
+    found = _named(text) if isinstance(data, str) else None
+    return found or _local(text)
+
+
+def open_images(data: str | PathLike[str]) -> ImageSet:
+    """Return images whose labels do not matter: of a dataset with a name or in tars its validation split, else every
+    image below a folder or of a pattern. ValueError where there are none."""
+    text = os.fspath(data)
+    found = _named(text) if isinstance(data, str) else None
+    if found is None and os.path.isdir(text) and is_shards(text, SPLITS):
+        found = _local(text)
+    if found is None:
+        files = [str(file) for file in find_images([text])]
+        return FileImages(files, np.zeros(len(files)), ["any"])
+    split = found.val or found.train
+    assert split is not None, "a dataset has a split"
+    return split.images
+
+
+def hub_name(data: str) -> str | None:
+    """Return NAME of `hfds/NAME`, where that may be a dataset on the Hub; None for other data."""
+    name = data.removeprefix(HUGGING_FACE_PREFIX)
+    return None if name == data or os.path.exists(name) else name
+
+
+def _named(text: str) -> Dataset | None:
+    if is_named_set(text):
+        return Dataset(
+            data=text,
+            kind="named",
+            title=text,
+            own_split=describe_split(text),
+            small=named_set_is_small(text),
+            read=lambda: _as_splits(text, dict(zip(("train", "val"), load_named_set(text), strict=True))),
+        )
+    if text.startswith(HUGGING_FACE_PREFIX):
+        read = lambda: _as_splits(text, load_hugging_face(text))  # noqa: E731
+        return Dataset(data=text, kind="hugging_face", title=printable(text), own_split="its own split", read=read)
+    if text.startswith(_STREAMS) and not os.path.exists(text):
+        raise ValueError(
+            f"{printable(text)} is timm's name of a stream, in which no image can be asked for by number; give "
+            "hfds/NAME, a folder of tars, or the URL of one that `rexnet data shard` wrote"
+        )
+    if is_url(text):
+        return Dataset(data=text, kind="tars", title=printable(text), read=partial(_read_tars, text))
+    return None
+
+
+def _local(text: str) -> Dataset:
+    if not os.path.isdir(text):
+        state = "is a file" if os.path.exists(text) else "is not the name of a dataset, and as a folder does not exist"
+        raise ValueError(f"{printable(text)} {state}; allowed: {_ALLOWED}")
+    title = printable(Path(text).resolve().name)
+    if is_shards(text, SPLITS):
+        return Dataset(data=text, kind="tars", title=title, read=partial(_read_tars, text))
+    splits = split_folders(text)
+    if (files := find_annotation_files(text)) and not _holds_folders(splits.get("train")):
+        return Dataset(data=text, kind="boxes", title=title, annotation_files=files)
+    read = lambda: {  # noqa: E731
+        name: Split(name=name, where=printable(folder), read=partial(read_class_folders, folder))
+        for name, folder in splits.items()
+    }
+    return Dataset(data=text, kind="folder", title=title, annotation_files=files, read=read)
+
+
+def _holds_folders(folder: str | None) -> bool:
+    """Whether train/ has folders, as of classes; an annotation file beside it does not make those boxes."""
+    return folder is not None and any(os.path.isdir(os.path.join(folder, name)) for name in os.listdir(folder))
+
+
+def _read_tars(text: str) -> dict[str, Split]:
+    return _as_splits(text, load_shards(text, SPLITS)[0])
+
+
+def _as_splits(text: str, found: Mapping[str, ImageSet]) -> dict[str, Split]:
+    wheres = {name: f"{printable(text)} ({name})" if name else printable(text) for name in found}
+    return {name: Split(name=name, where=wheres[name], read=lambda name=name: found[name]) for name in found}
