@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -22,7 +23,8 @@ from rexnet.detection.export import export_detector
 from rexnet.detection.graph_check import compare
 from rexnet.detection.onnx_form import resize_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
-from rexnet.engines.graph_files import read_facts, run_in_openvino
+from rexnet.engines.backends import Engine, open_graph
+from rexnet.engines.graph_files import read_facts
 from rexnet.errors import OptionError
 from rexnet.training import checkpoint
 from tests.networks import with_measured_statistics
@@ -81,7 +83,7 @@ def test_every_detector_finds_what_pytorch_finds_in_both_engines(exported):
     assert facts["classes"] == list(CLASSES) and facts["category_ids"] == [3, 7, 90]
     session = onnxruntime.InferenceSession(str(path))
     names = [output.name for output in session.get_outputs()]
-    in_openvino = run_in_openvino(path)
+    in_openvino = open_graph(path, Engine(backend="openvino"), any_shape=True).run
     by_whole_numbers = resize_by_whole_numbers(trained.model)
     pairs = []
     for image in images_of_many_sizes():
@@ -133,7 +135,7 @@ def test_nothing_found_has_shapes_too_and_pixels_are_taken(kind, tmp_path, caplo
     made = export_detector(never_sure(busy_detector(kind)), path, pixels=True)
     assert set(os.listdir(tmp_path)) == {"a.xml", "a.bin"} and made.agreement.detections == 0
     assert "neither PyTorch nor the file finds anything" in caplog.text
-    found = run_in_openvino(path)(np.full((50, 70, 3), 255, np.uint8))
+    found = open_graph(path, Engine(backend="openvino"), any_shape=True).run(np.full((50, 70, 3), 255, np.uint8))
     shapes = [(0, 4), (0,), (0,), (0, 1, 50, 70)]
     assert [part.shape for part in found] == shapes[: len(found)] and read_facts(path)["pixels"] is True
     (nothing,) = ObjectPredictor(path)(Image.new("RGB", (70, 50)))
@@ -220,7 +222,8 @@ def test_a_graph_that_differs_and_options_without_effect_leave_nothing(tmp_path,
     reads, read = [], checkpoint.read_checkpoint_file
     monkeypatch.setattr(checkpoint, "read_checkpoint_file", lambda path: reads.append(path) or read(path))
     monkeypatch.setattr(export, "write_graph", lambda graph, facts, path: path.write_bytes(b"half"))
-    monkeypatch.setattr(export, "run_graph", lambda path: lambda image: detections((0, 1, 0.9)))
+    found = SimpleNamespace(run=lambda image: detections((0, 1, 0.9)))
+    monkeypatch.setattr(export, "open_graph", lambda path, engine, any_shape: found)
     picture = tmp_path / "pictures"
     picture.mkdir()
     Image.new("RGB", (64, 48), "red").save(picture / "a.png")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rexnet.engines.graph_files import run_in_onnxruntime, run_in_openvino
+from rexnet.engines.backends import Engine, open_graph
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.inference_form import folded, padded
 from rexnet.models.variants import create_model
@@ -21,7 +21,10 @@ def test_every_family_at_any_batch_and_size_in_both_engines(name, tmp_path):
     network = folded(model if name == "rexnet_037" else padded(model, 8))
     path = tmp_path / "a.onnx"
     path.write_bytes(onnx_graph(network).SerializeToString())
-    runs = [run_in_onnxruntime(path), run_in_openvino(path)]
+    runs = [
+        open_graph(path, Engine(backend=backend), any_shape=any_shape).run
+        for backend, any_shape in (("onnxruntime", True), ("openvino", True), ("openvino", False))
+    ]
     for height, width in ((48, 48), (80, 61)):
         images = picture_batch(80)[:, :, :height, :width]
         with torch.inference_mode():

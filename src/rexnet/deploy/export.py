@@ -171,8 +171,8 @@ def export(
     kind = choose_format(str(path), options.format)
     writer, sizes_px = WRITERS[kind], compared_px(kind, described)
     with made_aside(path) as inside:
-        run = writer.write(_prepared(eager, options), described, inside)
-        difference = largest_difference(run, eager, described, pictures, sizes_px=sizes_px)
+        runs = writer.write(_prepared(eager, options), described, inside)
+        difference = largest_difference(runs, eager, described, pictures, sizes_px=sizes_px)
         size = sum(file.stat().st_size for file in inside.parent.rglob("*") if file.is_file())
     return Exported(path=path, bytes=size, described=described, sizes_px=sizes_px, difference=difference)
 

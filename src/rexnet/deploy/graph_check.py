@@ -1,7 +1,7 @@
-"""Whether a graph puts out what the network does, on pictures."""
+"""Compare the outputs of a graph with the network's on images."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from rexnet.data.transforms import Preprocess
 from rexnet.deploy.exported_file import ExportedFile
-from rexnet.engines.graph_files import Run
 from rexnet.engines.onnx_graph import Output
 
 logger = logging.getLogger(__name__)
 
+Run = Callable[[np.ndarray], list[np.ndarray]]
+"""Images in, all outputs of a graph."""
 TOLERANCE = 1e-4
-"""Allowed difference as a share of the largest number that the network puts out; rounding makes some 1e-6."""
+"""Allowed difference as a fraction of the largest number that the network puts out; rounding makes some 1e-6."""
 BATCHES = (slice(0, 1), slice(1, 3), slice(0, 5))
-"""Of one, two and five pictures."""
+"""Of one, two and five images."""
 
 
 class OutputLayers(nn.Module):
@@ -48,14 +49,15 @@ class OutputLayers(nn.Module):
 
 @torch.inference_mode()
 def largest_difference(
-    run: Run,
+    runs: Mapping[str, Run],
     model: nn.Module,
     described: ExportedFile,
     pictures: Sequence[Image.Image],
     *,
     sizes_px: Sequence[int],
 ) -> float:
-    """Return the largest difference of `run` from `model`, in evaluation, as a fraction of a tensor's largest number.
+    """Return the largest difference of `runs`, by engine, from `model`, which is in evaluation, as a fraction of
+    the largest number of a tensor.
 
     Images are prepared at each of `sizes_px` and run in BATCHES. ValueError, one sentence, where it exceeds TOLERANCE.
     """
@@ -70,9 +72,10 @@ def largest_difference(
         pixels = np.stack([preprocess.pixels(picture) for picture in pictures])
         inputs = pixels if described.pixels else images.contiguous().numpy()
         for batch in BATCHES:
-            found = run(inputs[batch])
-            where = f"a batch of {len(inputs[batch])} at {size_px} px"
-            worst = max(worst, _difference([part[batch] for part in expected], found, whole=expected, where=where))
+            right = [part[batch] for part in expected]
+            for engine, run in runs.items():
+                where = f"a batch of {len(inputs[batch])} at {size_px} px in {engine}"
+                worst = max(worst, _difference(right, run(inputs[batch]), whole=expected, where=where))
     return worst
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from torch import nn
 
 from rexnet.deploy.exported_file import ExportedFile
-from rexnet.deploy.graph_check import OutputLayers
-from rexnet.engines.graph_files import Format, Run, describe_archive, import_onnx, run_graph, traced, write_graph
+from rexnet.deploy.graph_check import OutputLayers, Run
+from rexnet.engines.backends import FILE_BACKENDS, Backend, Engine, open_graph
+from rexnet.engines.graph_files import Format, describe_archive, import_onnx, trace, write_graph
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.rexnet import RexNet
 
@@ -20,9 +22,10 @@ STEP_PX = 32
 
 @dataclass(frozen=True)
 class Writer:
-    """Of a format. `write` puts everything into the folder of its path and returns what runs the file."""
+    """Of a format. `write` puts everything into the folder of its path and returns what runs the file, by the
+    name of each engine that opens it here; as its users run it, with the shape left open."""
 
-    write: Callable[[nn.Module, ExportedFile, Path], Run]
+    write: Callable[[nn.Module, ExportedFile, Path], dict[str, Run]]
     more_endings: tuple[str, ...] = ()
     """Of files beside the one that is named."""
 
@@ -33,17 +36,19 @@ def _graph(network: nn.Module, described: ExportedFile) -> Any:
         layers, image = _torch_graph(network, described)
         sides = {1: "height", 2: "width"} if described.pixels else {2: "height", 3: "width"}
         axes = {"images": {0: "batch", **sides}}
-        graph = traced(layers, image.expand(2, *image.shape[1:]), opset=17, axes=axes, inputs=["images"])
+        graph = trace(layers, image.expand(2, *image.shape[1:]), opset=17, axes=axes, inputs=["images"])
         return import_onnx().load_model_from_string(graph)
     return onnx_graph(network, output=described.output, pixels=described.preprocess if described.pixels else None)
 
 
-def _write_graph(network: nn.Module, described: ExportedFile, path: Path) -> Run:
+def _write_graph(network: nn.Module, described: ExportedFile, path: Path) -> dict[str, Run]:
     write_graph(_graph(network, described), described.to_dict(), path)
-    return run_graph(path)
+    native, *others = FILE_BACKENDS[path.suffix]
+    engines: list[Backend] = [native, *(name for name in others if find_spec(name))]
+    return {name: open_graph(path, Engine(backend=name), any_shape=True).run for name in engines}
 
 
-def _write_torch_export(network: nn.Module, described: ExportedFile, path: Path) -> Run:
+def _write_torch_export(network: nn.Module, described: ExportedFile, path: Path) -> dict[str, Run]:
     layers, image = _torch_graph(network, described)
     batch, *sides = (0, 1, 2) if described.pixels else (0, 2, 3)
     open_axes = [batch] if _ends_in_one(described) else [batch, *sides]
@@ -57,7 +62,7 @@ def _write_torch_export(network: nn.Module, described: ExportedFile, path: Path)
     )
     torch.export.save(program, path, extra_files=describe_archive(described.to_dict()))
     module = torch.export.load(path).module()
-    return lambda images: [found.numpy() for found in module(torch.from_numpy(np.ascontiguousarray(images)))]
+    return {"torch": lambda images: [found.numpy() for found in module(torch.from_numpy(np.ascontiguousarray(images)))]}
 
 
 def _ends_in_one(described: ExportedFile) -> bool:

@@ -17,7 +17,8 @@ from rexnet.detection.exported_detectors import facts_of, output_names
 from rexnet.detection.graph_check import Agreement, compare
 from rexnet.detection.onnx_form import GraphForm, resize_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
-from rexnet.engines.graph_files import Format, Run, choose_format, import_onnx, run_graph, traced, write_graph
+from rexnet.engines.backends import Graph, native_engine, open_graph
+from rexnet.engines.graph_files import Format, choose_format, import_onnx, trace, write_graph
 from rexnet.errors import require
 from rexnet.files import check_output_file, check_replaceable, made_aside
 from rexnet.text import printable
@@ -73,8 +74,8 @@ def export_detector(
     with made_aside(path) as inside:
         graph = import_onnx().load_model_from_string(_traced(model, pixels=pixels))
         write_graph(graph, facts_of(trained, pixels=pixels), inside)
-        run = run_graph(inside)
-        agreement = compare([_both(model, run, picture, pixels=pixels) for picture in pictures])
+        graph = open_graph(inside, native_engine(inside), any_shape=True)
+        agreement = compare([_both(model, graph, picture, pixels=pixels) for picture in pictures])
         size = sum(file.stat().st_size for file in inside.parent.iterdir())
     if not agreement.detections:
         logger.warning("neither PyTorch nor the file finds anything in the pictures compared; --verify takes others")
@@ -100,16 +101,16 @@ def _traced(model: nn.Module, *, pixels: bool) -> bytes:
     if "masks" in names:
         axes["masks"] |= {2: "height", 3: "width"}
     form = GraphForm(model, names, pixels=pixels)
-    return traced(form, image, opset=OPSET, axes=axes, inputs=["image"], outputs=names)
+    return trace(form, image, opset=OPSET, axes=axes, inputs=["image"], outputs=names)
 
 
 @torch.inference_mode()
 def _both(
-    model: nn.Module, run: Run, picture: Image.Image, *, pixels: bool
+    model: nn.Module, graph: Graph, picture: Image.Image, *, pixels: bool
 ) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
     """What PyTorch and the file find in a picture."""
     image = as_tensor(picture).contiguous()
     (found,) = model([image])
-    return [found[name].numpy() for name in output_names(detector_config(model))], run(
+    return [found[name].numpy() for name in output_names(detector_config(model))], graph.run(
         np.array(picture) if pixels else image.numpy()
     )

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from rexnet._version import __version__
 from rexnet.detection.checkpoints import TASK, TrainedDetector, detector_config
 from rexnet.detection.detectors import DetectorConfig
-from rexnet.engines.graph_files import read_facts, run_graph
+from rexnet.engines.backends import native_engine, open_graph
+from rexnet.engines.graph_files import read_facts
 from rexnet.errors import WeightsError
 
 FORMAT = 1
@@ -43,7 +44,7 @@ class DetectorGraph(nn.Module):
     def __init__(self, path: Path, config: DetectorConfig, *, pixels: bool, threads: int | None):
         super().__init__()
         self.config, self.pixels = config, pixels
-        self._run = run_graph(path, threads=threads)
+        self._graph = open_graph(path, native_engine(path, threads=threads), any_shape=True)
 
     def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         return [self._found(image) for image in images]
@@ -51,7 +52,7 @@ class DetectorGraph(nn.Module):
     def _found(self, image: Tensor) -> dict[str, Tensor]:
         if self.pixels:
             image = (255 * image).round().byte().permute(1, 2, 0)
-        found = self._run(image.contiguous().numpy())
+        found = self._graph.run(image.contiguous().numpy())
         return {name: torch.from_numpy(part) for name, part in zip(output_names(self.config), found, strict=True)}
 
 

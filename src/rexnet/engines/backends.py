@@ -4,16 +4,19 @@ Every engine is called like a function of one tensor and may be called from seve
 """
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, final, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rexnet.engines.graph_files import import_engine, traced
+from rexnet.engines.graph_files import import_engine, trace
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.inference_form import folded, padded
 from rexnet.models.rexnet import RexNet
@@ -28,7 +31,7 @@ PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
 }
 """What each engine computes in, on a CPU."""
 FILE_BACKENDS: dict[str, tuple[Backend, ...]] = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
-"""What opens a file of a graph, by its ending."""
+"""Engines that open a file of a graph, by its ending; the first is the one whose format it is."""
 CHANNEL_MULTIPLE = 8
 """Of ONNX Runtime and OpenVINO: 1.2 times as fast as unpadded in the one, 1.05 in the other; 16 gains no more."""
 
@@ -86,12 +89,24 @@ def open_network(
 def trace_network(model: nn.Module, *, size_px: int = 224) -> bytes:
     """Return an ONNX file of any network: images (batch, 3, height, width), as far as its layers do not fix them."""
     axes = {"images": {0: "batch", 2: "height", 3: "width"}}
-    return traced(model, torch.randn(2, 3, size_px, size_px), opset=17, axes=axes, inputs=["images"])
+    return trace(model, torch.randn(2, 3, size_px, size_px), opset=17, axes=axes, inputs=["images"])
 
 
-def open_graph(graph: bytes | str, engine: Engine) -> Network:
-    """An ONNX model, its content or its path, or the path of an OpenVINO model, in ONNX Runtime or OpenVINO."""
-    return OnnxRuntimeNetwork(graph, engine) if engine.backend == "onnxruntime" else OpenVinoNetwork(graph, engine)
+def open_graph(graph: bytes | str | Path, engine: Engine, *, any_shape: bool = False) -> "Graph":
+    """Open an ONNX model, its content or its path, or the path of an OpenVINO model, in ONNX Runtime or OpenVINO: the
+    only place that does.
+
+    With `any_shape` OpenVINO compiles once with the shape left open, as a program of others does, and for images each
+    of another size; else once for each shape, which is faster. MissingPackageError for an engine that is not installed.
+    """
+    if engine.backend == "onnxruntime":
+        return _OnnxRuntimeGraph(graph, engine)
+    return _OpenVinoGraph(graph, engine, any_shape=any_shape)
+
+
+def native_engine(path: Path, *, threads: int | None = None) -> Engine:
+    """Return the engine whose format a .onnx or .xml file has."""
+    return Engine(backend=FILE_BACKENDS[path.suffix][0], threads=threads)
 
 
 def _torch_network(model: nn.Module, engine: Engine, device: torch.device) -> Network:
@@ -118,31 +133,47 @@ def _torch_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class OnnxRuntimeNetwork:
+class Graph(ABC):
+    """A graph in an engine; called, it is a Network."""
+
+    @abstractmethod
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """Return all outputs for the graph's input."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(self.run(images.cpu().contiguous().numpy())[0])
+
+
+@final
+class _OnnxRuntimeGraph(Graph):
     """A session of ONNX Runtime on the CPU."""
 
-    def __init__(self, graph: bytes | str, engine: Engine):
+    def __init__(self, graph: bytes | str | Path, engine: Engine):
         runtime = import_engine("onnxruntime")
         options = runtime.SessionOptions()
         options.log_severity_level = 3
         if engine.threads_of_a_call:
             options.intra_op_num_threads = engine.threads_of_a_call
-        self._session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        content = graph if isinstance(graph, bytes) else Path(graph).read_bytes()
+        self._session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 
-    def __call__(self, images: Tensor) -> Tensor:
-        return torch.from_numpy(self._session.run(None, {self._input: images.cpu().contiguous().numpy()})[0])
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        return self._session.run(None, {self._input: images})
 
 
-class OpenVinoNetwork:
-    """A model compiled by OpenVINO for the CPU, once for each shape of images: fixed shapes are a fifth faster."""
+@final
+class _OpenVinoGraph(Graph):
+    """A model compiled by OpenVINO for the CPU, once for each shape of images: fixed shapes are a fifth faster. It
+    computes in the precision asked for, though the CPU may have bfloat16."""
 
     _MOST_SHAPES = 8
 
-    def __init__(self, graph: bytes | str, engine: Engine):
-        openvino = import_engine("openvino")
-        self._core = openvino.Core()
+    def __init__(self, graph: bytes | str | Path, engine: Engine, *, any_shape: bool):
+        self._core = import_engine("openvino").Core()
+        self._core.set_property({"ENABLE_MMAP": False})  # a file that is in use cannot be moved everywhere
         self._model = self._core.read_model(graph)
+        self._any_shape = any_shape
         precision = {"fp32": "f32", "bf16": "bf16"}[engine.precision]
         self._settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
         if engine.threads:
@@ -153,13 +184,13 @@ class OpenVinoNetwork:
         self._compiling = threading.Lock()
         self._requests = threading.local()
 
-    def __call__(self, images: Tensor) -> Tensor:
-        request = self._request(tuple(images.shape))
-        # The result lies in the request's own memory, which its next call overwrites.
-        return torch.from_numpy(request.infer([images.cpu().contiguous().numpy()])[0].copy())
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        request = self._request(() if self._any_shape else images.shape)
+        # Results lie in the request's own memory, which its next call overwrites.
+        return [found.copy() for found in request.infer([images]).values()]
 
     def _request(self, shape: tuple[int, ...]) -> Any:
-        """Of this thread, since a request does one thing at a time."""
+        """Return the request of this thread, since a request does one thing at a time."""
         mine = self._requests.__dict__.setdefault("by_shape", {})
         if shape not in mine:
             if len(mine) >= self._MOST_SHAPES:
@@ -173,6 +204,7 @@ class OpenVinoNetwork:
                 if len(self._compiled) >= self._MOST_SHAPES:
                     self._compiled.clear()
                 model = self._model.clone()
-                model.reshape(list(shape))
+                if shape:
+                    model.reshape(list(shape))
                 self._compiled[shape] = self._core.compile_model(model, "CPU", self._settings)
             return self._compiled[shape]
