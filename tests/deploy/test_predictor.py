@@ -176,7 +176,7 @@ def test_files_that_cannot_predict_are_one_sentence(exported, checkpoint_file):
 @pytest.mark.parametrize("package", ["onnxruntime", "openvino"])
 def test_an_engine_that_is_not_installed_is_named(package, checkpoint_file, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ValueError, match=rf"{package} is not installed; pip install 'rexnet\[deploy\]'"):
+    with pytest.raises(ValueError, match=rf"needs the package {package}: pip install 'rexnet\[deploy\]'"):
         Predictor(checkpoint_file, backend=package)
 
 
