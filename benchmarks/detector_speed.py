@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import records
 from rexnet.detection import create_detector
-from rexnet.training.memory import keep_freed_memory
+from rexnet.training.session import keep_freed_memory
 
 NAME = "detector_speed_cpu"
 Trainer = Literal["torchvision", "ours", "ours, bf16"]

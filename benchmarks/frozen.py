@@ -30,9 +30,8 @@ from rexnet.deploy.validate import ValidateConfig, validate
 from rexnet.training import checkpoint, classify
 from rexnet.training.config import InputConfig, NetworkConfig, RunConfig, TrainConfig
 from rexnet.training.distributed import World
-from rexnet.training.feature_files import FILE
 from rexnet.training.freezing import TransferConfig, prepare
-from rexnet.training.frozen_features import freeze_backbone, head_task
+from rexnet.training.frozen_features import FILE, freeze_backbone, head_task
 from rexnet.training.loop import Batches, fit
 from rexnet.training.recipes import finetune, scratch, small_image
 from rexnet.training.run_folder import RunFolder

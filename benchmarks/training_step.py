@@ -50,7 +50,7 @@ def measure(contender: Contender, options: Options) -> dict[str, float]:
     import timm
 
     import rexnet
-    from rexnet.training.memory import keep_freed_memory
+    from rexnet.training.session import keep_freed_memory
 
     torch.set_num_threads(options.threads)
     ((size_px, batch),) = options.settings

@@ -17,11 +17,12 @@ from rexnet.deploy.validate import ValidateConfig, validate
 from rexnet.errors import BadImageError
 from rexnet.models.variants import create_model
 from rexnet.training import checkpoint
-from rexnet.training.classify import build_model, choose_workers, train
+from rexnet.training.classify import build_model, train
 from rexnet.training.config import NetworkConfig, TrainConfig
 from rexnet.training.distributed import World
+from rexnet.training.resume import config_from_dict, config_to_dict
 from rexnet.training.run_folder import RunFolder
-from rexnet.training.saved_config import config_from_dict, config_to_dict
+from rexnet.training.session import choose_workers
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
@@ -104,7 +105,7 @@ import json, os, signal, sys
 import torch
 from rexnet.training import classify
 from rexnet.training.config import TrainConfig
-from rexnet.training.saved_config import config_from_dict
+from rexnet.training.resume import config_from_dict
 
 torch.set_num_threads(1)
 config, kill_at = config_from_dict(TrainConfig, json.loads(sys.argv[1])), int(sys.argv[2])

@@ -13,9 +13,8 @@ from rexnet.models.variants import create_model
 from rexnet.training import checkpoint, classify, frozen_features
 from rexnet.training.classify import classification_task, train
 from rexnet.training.distributed import World
-from rexnet.training.feature_files import FILE, Features
 from rexnet.training.freezing import TransferConfig, prepare
-from rexnet.training.frozen_features import FeatureBatches
+from rexnet.training.frozen_features import FILE, FeatureBatches, Features
 from rexnet.training.loop import fit
 from rexnet.training.run_folder import RunFolder
 

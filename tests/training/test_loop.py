@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from rexnet.errors import NonFiniteError
 from rexnet.training import checkpoint
 from rexnet.training.config import TrainConfig
-from rexnet.training.discarded_steps import MAX_DISCARDED_STEPS
 from rexnet.training.distributed import World
 from rexnet.training.interruption import Stopped
 from rexnet.training.loop import Task, choose_autocast, fit, step_seed
+from rexnet.training.optimization import MAX_DISCARDED_STEPS
 from rexnet.training.run_folder import RunFolder
 
 WORLD = World(device=torch.device("cpu"))
@@ -241,7 +241,7 @@ def test_a_non_finite_step_is_left_out_without_a_trace(run_fit, tiny_model, capl
     assert all(torch.equal(tensor, seen["after"][key]) for key, tensor in seen["before"].items())
     row = json.loads((run.path / "discarded_steps.jsonl").read_text())
     assert row["images"] == [f"noise/{index}" for index in range(6, 12)] and (row["epoch"], row["step"]) == (2, 4)
-    assert "step 4 is left out because the" in caplog.text and "noise/6, noise/7" in caplog.text
+    assert "step 4 is skipped because the" in caplog.text and "noise/6, noise/7" in caplog.text
     assert [row.get("discarded_steps") for row in run.rows()] == [None, 1, None]
     assert all(math.isfinite(value) for row in run.rows() for value in row.values())
     for path in (run.last, run.best):
@@ -257,7 +257,7 @@ def test_too_many_non_finite_steps_end_the_run(run_fit):
         losses = cross_entropy(model, batch)
         return losses if next(calls) < steps else {**losses, "loss": losses["loss"] * float("nan")}
 
-    with pytest.raises(NonFiniteError, match="11 of 14 steps of epoch 2 had to be left out") as end:
+    with pytest.raises(NonFiniteError, match="11 of 14 steps of epoch 2 had to be skipped") as end:
         run_fit("run", loss=spoiled, batches=Noise(steps))
     assert "\n" not in str(end.value)
 
@@ -267,7 +267,7 @@ def test_an_epoch_of_non_finite_steps_alone_ends_the_run(run_fit):
         losses = cross_entropy(model, batch)
         return {**losses, "loss": losses["loss"] * float("nan")}
 
-    with pytest.raises(NonFiniteError, match="3 of 3 steps of epoch 1 had to be left out"):
+    with pytest.raises(NonFiniteError, match="3 of 3 steps of epoch 1 had to be skipped"):
         run_fit("run", loss=spoiled, batches=Noise(3))
 
 

@@ -15,7 +15,7 @@ from rexnet.training.config import NetworkConfig, RecipeName, TrainConfig
 from rexnet.training.distributed import World
 from rexnet.training.frozen_features import check_frozen_backbone
 from rexnet.training.recipes import FIRST_LOOK, RECIPES, choose_recipe, digits, imagenet, starting_point
-from rexnet.training.run_folder import open_run
+from rexnet.training.session import open_run
 
 
 def test_every_recipe_name_has_its_function_and_every_config_its_name():

@@ -10,8 +10,9 @@ from PIL import Image
 from rexnet.data.image_set import ArrayImages, FileImages
 from rexnet.training.config import TrainConfig
 from rexnet.training.distributed import World
-from rexnet.training.run_folder import RunFolder, next_free_folder, open_run
-from rexnet.training.saved_config import config_from_dict
+from rexnet.training.resume import config_from_dict
+from rexnet.training.run_folder import RunFolder, next_free_folder
+from rexnet.training.session import open_run
 
 WORLD = World(device=torch.device("cpu"))
 

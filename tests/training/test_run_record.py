@@ -7,9 +7,9 @@ import pytest
 
 from rexnet.training import classify
 from rexnet.training.config import TrainConfig
+from rexnet.training.resume import config_from_dict
 from rexnet.training.run_folder import RunFolder
 from rexnet.training.run_record import TimeSpent, changed_between, read_records
-from rexnet.training.saved_config import config_from_dict
 
 
 @pytest.fixture

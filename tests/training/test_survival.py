@@ -17,8 +17,8 @@ import torch
 
 from rexnet.training import checkpoint
 from rexnet.training.classify import train
+from rexnet.training.resume import config_to_dict, newest
 from rexnet.training.run_folder import RunFolder
-from rexnet.training.saved_config import config_to_dict
 
 # A training that says where it is, and waits there until it is told to go on or stopped.
 PROGRAM = """
@@ -28,7 +28,7 @@ import torch
 from rexnet import cli
 from rexnet.training import classify
 from rexnet.training.config import TrainConfig
-from rexnet.training.saved_config import config_from_dict
+from rexnet.training.resume import config_from_dict
 
 torch.set_num_threads(1)
 config, phase, flag = config_from_dict(TrainConfig, json.loads(sys.argv[1])), sys.argv[2], Path(sys.argv[3])
@@ -176,7 +176,7 @@ def test_when_one_process_dies_all_end(at, start, who):
     assert process.returncode != 0
     if who != "torchrun":
         assert "lost another one of the run" in said or "stopped by SIGTERM" in said, "the survivor says it"
-    assert checkpoint.newest(RunFolder(at("dead").run.output).last) is not None
+    assert newest(RunFolder(at("dead").run.output).last) is not None
 
 
 @pytest.mark.slow
@@ -238,7 +238,7 @@ def test_fifty_kills_while_saving_always_leave_the_newest_checkpoint(tmp_path):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             told = [int(line) for line in lines if line.endswith("\n")]
-        content = checkpoint.newest(last, previous)
+        content = newest(last, previous)
         newest_told = max(told, default=number)
         assert content is not None and content["number"] in (newest_told, newest_told + 1), kill
         assert not list(tmp_path.glob("*.damaged"))
@@ -262,7 +262,7 @@ import json, resource, signal, sys, torch
 from rexnet import cli
 from rexnet.training import classify, checkpoint
 from rexnet.training.config import TrainConfig
-from rexnet.training.saved_config import config_from_dict
+from rexnet.training.resume import config_from_dict
 
 torch.set_num_threads(1)  # as in the runs it is compared with
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -287,7 +287,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_a_checkpoint(at):
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "could not be written (File too large)" in done.stderr.splitlines()[-1]
-    assert checkpoint.newest(RunFolder(config.run.output).last) is not None
+    assert newest(RunFolder(config.run.output).last) is not None
     train(replace(config, run=replace(config.run, resume=True)))
     train(at("straight"))
     assert_same_end(at("straight").run.output, config.run.output)

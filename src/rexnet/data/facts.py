@@ -1,5 +1,6 @@
 """Facts about a dataset, as fields: what a run was trained on, for people to read and to compare when it goes on."""
 
+import os
 import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
@@ -41,6 +42,10 @@ class DataFacts:
             return f"{sizes} images of {len(self.classes):,} classes ({self.split})"
         objects = f"{self.train_objects:,} / {self.val_objects:,} objects"
         return f"{sizes} images with {objects} of {len(self.classes):,} classes"
+
+    def locate(self, data: str) -> str:
+        """Return DATA as it was given, or the absolute path of what it meant where the current folder is another."""
+        return data if self.path is None or os.path.exists(data) else self.path
 
     def differences(self, other: Self) -> list[str]:
         """Names of the facts in which the data is not that of `other`; where it lies and what it is called count

@@ -15,12 +15,11 @@ from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.errors import WeightsError, require
 from rexnet.files import check_output_file, write_whole
 from rexnet.loading import load
-from rexnet.text import printable
-from rexnet.training.classify import choose_workers
 from rexnet.training.config import Amp
 from rexnet.training.distributed import joined
 from rexnet.training.evaluation import evaluate
 from rexnet.training.loop import choose_autocast
+from rexnet.training.session import loader_options, skipped_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +81,7 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
         batches = EvalBatches(
             images,
             model.preprocess,
-            batch_size=config.batch_size,
-            workers=choose_workers(config.workers, world),
-            rank=world.rank,
-            world_size=world.size,
-            bad_image=config.bad_image,
+            **loader_options(world, batch_size=config.batch_size, workers=config.workers, bad_image=config.bad_image),
         )
         network = model.to(world.device).to(memory_format=torch.channels_last)
         dtype = choose_autocast(config.amp, world.device)
@@ -96,7 +91,7 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
             "checkpoint": config.checkpoint,
             "data": config.data,
             **counted.figures(),
-            "skipped": sorted(printable(name) for name in world.gather(batches.skipped)),
+            "skipped": skipped_images((batches,), world),
             "missing_classes": list(images.missing_classes),
             "by_class": counted.by_class(),
         }

@@ -9,7 +9,7 @@ from rexnet.data.boxes.transforms import DetectionAugmentConfig
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig, RecipeName
 from rexnet.detection.detectors import Kind
 from rexnet.training.config import OptimConfig, RunConfig, ScheduleConfig
-from rexnet.training.run_folder import settings_to_resume
+from rexnet.training.resume import settings_to_resume
 
 _MILESTONES = {1: (8, 11), 2: (16, 22), 3: (28, 34)}
 

@@ -1,10 +1,8 @@
 """Training of detectors on the one loop."""
 
 import hashlib
-import logging
 import os
 from collections.abc import Callable
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,60 +23,48 @@ from rexnet.detection.norms import prepare_norms
 from rexnet.detection.warm_start import is_detector_file, load_detector_weights
 from rexnet.references import OWN_WEIGHTS, resolve
 from rexnet.text import printable
-from rexnet.training.classify import choose_workers
-from rexnet.training.distributed import World, joined
-from rexnet.training.loop import Task, choose_autocast, fit
-from rexnet.training.memory import keep_freed_memory
-from rexnet.training.optimization import check_optimizer
-from rexnet.training.run_folder import RunFolder, folder_to_resume, local_path, open_run
-from rexnet.training.summary import resumable, write_summary
-from rexnet.training.tensorboard_events import require_tensorboard
-
-logger = logging.getLogger(__name__)
+from rexnet.training.distributed import World
+from rexnet.training.loop import Task, choose_autocast
+from rexnet.training.resume import resumes
+from rexnet.training.run_folder import local_path
+from rexnet.training.session import Parts, fit_batches, loader_options, run_session
 
 
 def train(config: DetectTrainConfig) -> dict[str, Any]:
-    """Trains as `config` says and leaves everything in the run folder; returns what its summary.json holds.
+    """Train as `config` says and leave everything in the run folder; return what its summary.json holds.
 
-    Raises ValueError, one sentence, for settings, data or weights that do not go together.
+    ValueError, one sentence, for settings, data or weights that do not go together.
     """
     config.check()
-    if config.run.threads:
-        torch.set_num_threads(config.run.threads)
-    if config.run.tensorboard:
-        require_tensorboard()
     require_evaluator()
-    with joined(config.run.device) as world:
-        if world.device.type == "cpu":
-            keep_freed_memory()
-        # Nothing is written, and no older run replaced, before settings, data and weights are known to go together.
-        sets = open_dataset(config.data).for_detection()
-        if config.bad_image == "error":
-            refuse_missing_files(sets.train)
-            refuse_missing_files(sets.val)
-        check_ground_truth(sets.val.to_coco())
-        if config.goal == "mask_ap" and not sets.val.has_masks:
-            raise ValueError(
-                "the validation images have boxes but no masks, by which Mask R-CNN's best epoch is chosen; "
-                "--detector faster_rcnn and ssdlite need none"
-            )
-        torch.manual_seed(config.run.seed)
-        resumes = config.run.resume and RunFolder(folder_to_resume(config)).has_checkpoint
-        model = build_model(config.network, sets.train.classes, load=not resumes)
-        pretrained = config.network.weights is not None
-        norms = prepare_norms(model, bn=config.network.bn, pretrained=pretrained, images_per_step=config.run.batch_size)
-        check_optimizer(model, config.optim, config.schedule, total_batch=config.run.batch_size * world.size)
-        batches = _make_batches(sets, model, config, world)
-        with closing(open_run(config, world)) as run:
-            facts = data_facts(sets, config.data)
-            _note_data(facts, run=run, world=world)
-            if world.is_main:
-                logger.info("recipe %s", config.recipe)
-                logger.info("%s", norms)
-            with resumable(run, world, command="rexnet detect train"):
-                best, skipped = _fit(model, sets, batches, config=config, run=run, world=world)
-            subject = {"model": config.subject[0], "data": facts.description}
-            return write_summary(run, subject, best, goal=config.goal, skipped=skipped, world=world)
+    return run_session(config, partial(_prepare, config), goal=config.goal, command="rexnet detect train")
+
+
+def _prepare(config: DetectTrainConfig, world: World) -> Parts:
+    """Load images and weights. ValueError where they do not go together with each other or the settings."""
+    sets = open_dataset(config.data).for_detection()
+    if config.bad_image == "error":
+        refuse_missing_files(sets.train)
+        refuse_missing_files(sets.val)
+    check_ground_truth(sets.val.to_coco())
+    if config.goal == "mask_ap" and not sets.val.has_masks:
+        raise ValueError(
+            "the validation images have boxes but no masks, by which Mask R-CNN's best epoch is chosen; "
+            "--detector faster_rcnn and ssdlite need none"
+        )
+    torch.manual_seed(config.run.seed)
+    model = build_model(config.network, sets.train.classes, load=not resumes(config))
+    pretrained = config.network.weights is not None
+    norms = prepare_norms(model, bn=config.network.bn, pretrained=pretrained, images_per_step=config.run.batch_size)
+    batches = _make_batches(sets, model, config, world)
+    task = detection_task(sets.train, sets.val, batches[1], config=config, world=world)
+    return Parts(
+        name=config.subject[0],
+        facts=data_facts(sets, config.data),
+        model=model,
+        fit=lambda run: fit_batches(model, batches, task, config=config, run=run, world=world),
+        notes=(f"recipe {config.recipe}", f"{norms}"),
+    )
 
 
 def build_model(options: DetectorOptions, classes: tuple[str, ...], *, load: bool = True) -> nn.Module:
@@ -107,40 +93,18 @@ def _make_batches(
     transform = DetectionTransform(config.augment)
     # What the transform has resized the detector takes as it is, in training only.
     model.get_submodule("transform")._skip_resize = transform.resizes  # pyright: ignore[reportArgumentType]
-    shared = {
-        "device": world.device,
-        "workers": choose_workers(config.run.workers, world),
-        "rank": world.rank,
-        "world_size": world.size,
-        "bad_image": config.bad_image,
-        "pin_memory": world.device.type == "cuda",
-    }
+    shared = loader_options(
+        world, batch_size=config.run.batch_size, workers=config.run.workers, bad_image=config.bad_image
+    )
     train_batches = TrainDetectionBatches(
         sets.train,
         transform,
-        batch_size=config.run.batch_size,
         seed=config.run.seed,
+        device=world.device,
         masks=config.network.detector == "mask_rcnn",
         **shared,
     )
-    return train_batches, EvalDetectionBatches(sets.val, batch_size=config.run.batch_size, **shared)
-
-
-def _fit(
-    model: nn.Module,
-    sets: CocoSets,
-    batches: tuple[TrainDetectionBatches, EvalDetectionBatches],
-    *,
-    config: DetectTrainConfig,
-    run: RunFolder,
-    world: World,
-) -> tuple[dict[str, Any], list[str]]:
-    """The best epoch's row, and the images that could not be read."""
-    train_batches, val_batches = batches
-    task = detection_task(sets.train, sets.val, val_batches, config=config, world=world)
-    best = fit(model, train_batches, task, config=config, run=run, world=world)
-    skipped = world.gather([*train_batches.skipped, *val_batches.skipped])
-    return best, sorted({printable(name) for name in skipped})
+    return train_batches, EvalDetectionBatches(sets.val, device=world.device, **shared)
 
 
 def detection_task(
@@ -182,14 +146,6 @@ def detection_loss(
             "--batch-size, --max-size or --proposals needs less"
         ) from error
     return {"loss": torch.stack([loss.float() for loss in losses.values()]).sum(), **losses}
-
-
-def _note_data(facts: DataFacts, *, run: RunFolder, world: World) -> None:
-    """Note the facts about the data, or check that those of a run that goes on are what it began with."""
-    run.note_data(facts, main=world.is_main)
-    world.wait()
-    if world.is_main:
-        logger.info("%s", facts.description)
 
 
 def data_facts(sets: CocoSets, data: str) -> DataFacts:

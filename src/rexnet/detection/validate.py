@@ -17,11 +17,10 @@ from rexnet.detection.evaluation import evaluate_detector, require_evaluator
 from rexnet.detection.plot import draw_precision_recall
 from rexnet.errors import require
 from rexnet.files import check_output_file, write_whole
-from rexnet.text import printable
-from rexnet.training.classify import choose_workers
 from rexnet.training.config import Amp
 from rexnet.training.distributed import joined
 from rexnet.training.loop import choose_autocast
+from rexnet.training.session import loader_options, skipped_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +75,12 @@ def validate(config: DetectValidateConfig) -> dict[str, Any]:
             refuse_missing_files(images)
         batches = EvalDetectionBatches(
             images,
-            batch_size=config.batch_size,
-            workers=choose_workers(config.workers, world),
-            rank=world.rank,
-            world_size=world.size,
-            bad_image=config.bad_image,
+            **loader_options(world, batch_size=config.batch_size, workers=config.workers, bad_image=config.bad_image),
         )
         model = trained.model.to(world.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         dtype = choose_autocast(config.amp, world.device)
         found = evaluate_detector(model, batches, images, world=world, autocast_dtype=dtype)
-        skipped = sorted(printable(name) for name in world.gather(batches.skipped))
+        skipped = skipped_images((batches,), world)
     result = {
         "checkpoint": config.checkpoint,
         "data": config.data,

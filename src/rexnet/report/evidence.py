@@ -24,9 +24,9 @@ from rexnet.report.predictions import Predictions, predict_set
 from rexnet.text import plural, printable
 from rexnet.training import checkpoint
 from rexnet.training.checkpoint import TrainedRexNet
-from rexnet.training.classify import choose_workers
 from rexnet.training.distributed import World
 from rexnet.training.run_record import RunRecord
+from rexnet.training.session import choose_workers
 
 logger = logging.getLogger(__name__)
 

@@ -31,8 +31,8 @@ from rexnet.search.storage import (
 from rexnet.text import plural
 from rexnet.training.distributed import joined
 from rexnet.training.interruption import Stopped
-from rexnet.training.memory import keep_freed_memory
-from rexnet.training.saved_config import changed_options
+from rexnet.training.resume import changed_options
+from rexnet.training.session import keep_freed_memory
 
 if TYPE_CHECKING:
     import optuna

@@ -12,7 +12,7 @@ from rexnet.data.facts import DataFacts
 from rexnet.errors import OptionError, require
 from rexnet.search.config import DIRECTIONS, EngineOptions, SearchConfig
 from rexnet.text import printable
-from rexnet.training.saved_config import config_from_dict, config_to_dict
+from rexnet.training.resume import config_from_dict, config_to_dict
 
 if TYPE_CHECKING:
     import optuna

@@ -112,47 +112,6 @@ def read(path: str | PathLike[str], *, foreign: bool = False) -> dict[str, Any]:
     return content
 
 
-def newest(*paths: Path) -> dict[str, Any] | None:
-    """The content of the first of `paths`, newest first, that is whole; None where none exists.
-
-    A damaged one is renamed to NAME.damaged with a warning. WeightsError if all that exist are damaged.
-    """
-    existing = [path for path in paths if path.exists()]
-    errors = []
-    for path in existing:
-        try:
-            content = read(path)
-        except WeightsError as error:
-            if isinstance(error.__cause__, OSError):  # the disk's trouble says nothing about the file
-                raise
-            errors.append(error)
-            logger.warning("%s", error.finding if isinstance(error, DamagedFileError) else error)
-            # Or it would take the place of the whole one later.
-            _set_aside(path)
-            continue
-        if errors:
-            logger.warning("going on from %s, which is older", path)
-        return content
-    if errors:
-        raise WeightsError(f"no checkpoint of {existing[0].parent} can be read; --overwrite starts anew") from errors[0]
-    return None
-
-
-def warn_of_lost_best(run: RunFolder) -> None:
-    """Says so where best.pt is missing or damaged, and renames it then: a run that goes on does not read it, and
-    replaces it only by something better."""
-    try:
-        read(run.best)
-    except WeightsError:
-        state = f"damaged, and now called {_set_aside(run.best).name}" if run.best.exists() else "missing"
-        text = "%s is %s; %s holds the weights of the last epoch and can be used like it"
-        logger.warning(text, run.best, state, run.last)
-
-
-def _set_aside(path: Path) -> Path:
-    return path.replace(path.with_name(f"{path.name}.damaged"))
-
-
 def load(path: str | PathLike[str], device: str | torch.device = "cpu") -> TrainedRexNet:
     """The network in a checkpoint of this project (`.pt` or `.safetensors`), rebuilt from the file alone, in eval mode.
 

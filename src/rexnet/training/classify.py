@@ -1,8 +1,6 @@
 """Classification on the one loop."""
 
 import logging
-import os
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,55 +21,48 @@ from rexnet.models.weights import load_weights, read_weights
 from rexnet.text import printable
 from rexnet.training import checkpoint
 from rexnet.training.config import NetworkConfig, TrainConfig
-from rexnet.training.distributed import World, joined
+from rexnet.training.distributed import World
 from rexnet.training.evaluation import SizedBatches, evaluate
 from rexnet.training.freezing import prepare
 from rexnet.training.frozen_features import check_frozen_backbone, freeze_backbone, head_task
 from rexnet.training.loop import Task, choose_autocast, fit
-from rexnet.training.memory import keep_freed_memory
-from rexnet.training.optimization import check_optimizer
-from rexnet.training.run_folder import DATA, RunFolder, folder_to_resume, local_path, open_run
-from rexnet.training.summary import resumable, write_summary
-from rexnet.training.tensorboard_events import require_tensorboard
+from rexnet.training.resume import resumes
+from rexnet.training.run_folder import RunFolder, local_path
+from rexnet.training.session import Parts, fit_batches, loader_options, run_session
 
 logger = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
-    """Trains as `config` says and leaves everything in the run folder; returns what its summary.json holds.
+    """Train as `config` says and leave everything in the run folder; return what its summary.json holds.
 
-    Raises ValueError, one sentence, for settings, data or weights that do not go together.
+    ValueError, one sentence, for settings, data or weights that do not go together.
     """
-    if config.run.threads:
-        torch.set_num_threads(config.run.threads)
-    if config.run.tensorboard:
-        require_tensorboard()
-    with joined(config.run.device) as world:
-        if world.device.type == "cpu":
-            keep_freed_memory()
-        # Nothing is written, and no older run replaced, before settings, data and weights are known to go together.
-        sets = _load_sets(config, world)
-        torch.manual_seed(config.run.seed)
-        resumes = config.run.resume and RunFolder(folder_to_resume(config)).has_checkpoint
-        network = replace(config.network, weights=None) if resumes else config.network
-        model = build_model(network, sets.classes)
-        pretrained = config.network.weights is not None
-        frozen = prepare(model, config.transfer, pretrained=pretrained, images_per_step=config.run.batch_size)
-        if config.transfer.freeze == "all":
-            check_frozen_backbone(config)
-        check_optimizer(model, config.optim, config.schedule, total_batch=config.run.batch_size * world.size)
-        if world.is_main:
-            _warn_of_few_pixels(model, config.input.image_size)
-        batches = _make_batches(sets, config, world)
-        with closing(open_run(config, world)) as run:
-            _note_sets(sets, config, run=run, world=world)
-            if world.is_main:
-                logger.info("recipe %s", config.recipe)
-                logger.info("%s", frozen)
-            with resumable(run, world, command="rexnet train"):
-                best, skipped = _fit(model, sets, batches, config=config, run=run, world=world)
-            facts = {"model": model.name, "data": sets.description}
-            return write_summary(run, facts, best, goal=config.goal, skipped=skipped, world=world)
+    return run_session(config, partial(_prepare, config), goal=config.goal, command="rexnet train")
+
+
+def _prepare(config: TrainConfig, world: World) -> Parts:
+    """Load images and weights. ValueError where they do not go together with each other or the settings."""
+    sets = _load_sets(config, world)
+    torch.manual_seed(config.run.seed)
+    network = replace(config.network, weights=None) if resumes(config) else config.network
+    model = build_model(network, sets.classes)
+    pretrained = config.network.weights is not None
+    frozen = prepare(model, config.transfer, pretrained=pretrained, images_per_step=config.run.batch_size)
+    if config.transfer.freeze == "all":
+        check_frozen_backbone(config)
+    if world.is_main:
+        _warn_of_few_pixels(model, config.input.image_size)
+        _warn_of_idle_balance(sets, config.input.balance)
+    batches = _make_batches(sets, config, world)
+    return Parts(
+        name=model.name,
+        facts=replace(sets.facts(), path=local_path(config.data)),
+        model=model,
+        fit=partial(_fit, model, sets, batches, config=config, world=world),
+        notes=(f"recipe {config.recipe}", f"{frozen}"),
+        samples=sets.val,
+    )
 
 
 def _warn_of_few_pixels(model: RexNet, image_size_px: int) -> None:
@@ -87,7 +78,7 @@ def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[T
     """Training and held-back batches of this process. ValueError for augmentation that cannot be carried out."""
     preprocess = config.input.preprocess()
     transform = TrainTransform(preprocess, config.augment)
-    loading = _loading(config, world)
+    loading = _loader_options(config, world)
     train_batches = TrainBatches(
         sets.train,
         transform,
@@ -100,45 +91,37 @@ def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[T
     return train_batches, EvalBatches(sets.val, preprocess, **loading)
 
 
-def _loading(config: TrainConfig, world: World) -> dict[str, Any]:
-    return {
-        "batch_size": config.run.batch_size,
-        "workers": choose_workers(config.run.workers, world),
-        "rank": world.rank,
-        "world_size": world.size,
-        "bad_image": config.input.bad_image,
-        "pin_memory": world.device.type == "cuda",
-    }
-
-
 def _fit(
     model: RexNet,
     sets: ImageSets,
     batches: tuple[TrainBatches, EvalBatches],
+    run: RunFolder,
     *,
     config: TrainConfig,
-    run: RunFolder,
     world: World,
-) -> tuple[dict, list[str]]:
+) -> tuple[dict[str, Any], list[str]]:
     """The best epoch's row, and the images that could not be read."""
     if config.transfer.freeze == "all":
         return _fit_head(model, sets, batches[0], config=config, run=run, world=world)
-    train_batches, val_batches = batches
-    task = classification_task(sets, val_batches, config, world=world)
-    best = fit(model, train_batches, task, config=config, run=run, world=world)
-    skipped = world.gather([*train_batches.skipped, *val_batches.skipped])
-    return best, sorted({printable(name) for name in skipped})
+    task = classification_task(sets, batches[1], config, world=world)
+    return fit_batches(model, batches, task, config=config, run=run, world=world)
 
 
 def _fit_head(
     model: RexNet, sets: ImageSets, order: TrainBatches, *, config: TrainConfig, run: RunFolder, world: World
-) -> tuple[dict, list[str]]:
+) -> tuple[dict[str, Any], list[str]]:
     """`_fit` on features that are computed once."""
-    in_order = partial(EvalBatches, preprocess=config.input.preprocess(), **_loading(config, world))
+    in_order = partial(EvalBatches, preprocess=config.input.preprocess(), **_loader_options(config, world))
     frozen = freeze_backbone(model, sets, order, in_order=in_order, config=config, run=run, world=world)
     task = head_task(classification_task(sets, frozen.val, config, world=world), model)
     best = fit(frozen.head, frozen.train, task, config=config, run=run, world=world)
     return best, sorted(printable(name) for name in frozen.skipped)
+
+
+def _loader_options(config: TrainConfig, world: World) -> dict[str, Any]:
+    return loader_options(
+        world, batch_size=config.run.batch_size, workers=config.run.workers, bad_image=config.input.bad_image
+    )
 
 
 def classification_task(sets: ImageSets, val_batches: SizedBatches, config: TrainConfig, *, world: World) -> Task:
@@ -241,25 +224,6 @@ def build_model(config: NetworkConfig, classes: tuple[str, ...]) -> RexNet:
     return model
 
 
-def choose_workers(workers: int | None, world: World) -> int:
-    """Loader processes: as asked, or up to 8 beside a GPU and none where the CPU computes as well."""
-    if workers is not None:
-        return workers
-    return min(8, (os.cpu_count() or 1) // world.size) if world.device.type == "cuda" else 0
-
-
 def _load_sets(config: TrainConfig, world: World) -> ImageSets:
     wanted = {"val_fraction": config.input.val_fraction, "seed": config.run.seed, "shots": config.input.shots}
     return world.in_turns(lambda: open_dataset(config.data).for_training(**wanted))
-
-
-def _note_sets(sets: ImageSets, config: TrainConfig, *, run: RunFolder, world: World) -> None:
-    """Writes down what the data is, or checks that a resumed run's is what it began with."""
-    new = not run.holds(DATA)
-    run.note_data(replace(sets.facts(), path=local_path(config.data)), main=world.is_main)
-    if new and world.is_main:
-        run.save_samples(sets.val)
-    world.wait()
-    if world.is_main:
-        logger.info("%s", sets.description)
-        _warn_of_idle_balance(sets, config.input.balance)

@@ -1,12 +1,14 @@
-"""Curves of metrics.jsonl: curves.png of a run, and the SVGs of `rexnet report`."""
+"""The rows of metrics.jsonl as curves.png, as the SVGs of `rexnet report`, and as TensorBoard events."""
 
 import io
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rexnet.errors import MissingPackageError
 from rexnet.files import write_whole
 from rexnet.training.metrics import curve_panels
 
@@ -127,3 +129,30 @@ def _thin(run: RunRows, key: str) -> list[tuple[float, float]]:
         for number, point in enumerate(points, start=1 - len(points))
         if number % stride == 0 or point[0] == run.best_epoch
     ]
+
+
+def require_tensorboard() -> Any:
+    """Return TensorBoard's writer class. MissingPackageError where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingPackageError("--tensorboard", "tensorboard", "'rexnet[tensorboard]'") from error
+    return SummaryWriter
+
+
+class EventLog:
+    """TensorBoard events in `folder`, for a run that has `done_epochs` epochs; what TensorBoard read of later ones it
+    forgets, as metrics.jsonl does: a kill can fall between a row and its checkpoint."""
+
+    def __init__(self, folder: str | os.PathLike[str], *, done_epochs: int):
+        self._writer = require_tensorboard()(os.fspath(folder), purge_step=done_epochs + 1)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row of metrics.jsonl: train_loss becomes train/loss, and so on. On the disk when this returns."""
+        for name, value in row.items():
+            if name != "epoch":
+                self._writer.add_scalar(name.replace("_", "/", 1), value, row["epoch"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()

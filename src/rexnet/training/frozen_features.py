@@ -4,6 +4,8 @@ The images are seen as in evaluation and, where mirroring is on, mirrored as wel
 loop, the order of the images, drop-out, schedule, moving average, and checkpoints, which hold whole networks.
 """
 
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -19,23 +21,34 @@ from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
 from rexnet.data.transforms import AugmentConfig
 from rexnet.errors import OptionError
+from rexnet.files import write_whole
 from rexnet.models.inference_form import folded
 from rexnet.models.rexnet import RexNet
+from rexnet.text import reason_of
 from rexnet.training import checkpoint
 from rexnet.training.config import TrainConfig
 from rexnet.training.distributed import World
-from rexnet.training.feature_files import FILE, Features, features_key, read_features, write_features
 from rexnet.training.loop import Task, choose_autocast
 from rexnet.training.progress import EpochProgress
+from rexnet.training.resume import newest_checkpoint
 from rexnet.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
+FILE = "features.safetensors"
 MAX_GIB = 4.0
 """Features are kept in memory, in full precision, and three times for a moment when they are written."""
 
 _STILL_APPLIES = ("horizontal_flip", "label_smoothing")
 _VIEW = 3  # first entry of every seed, beside those of rexnet.data.batch_reading
+
+
+class Features(NamedTuple):
+    """Of a set of N images: `values` float32 (V, N, C), after pooling, V = 1 as in evaluation, 2 also mirrored;
+    `readable` float32 (N,), 1 or 0."""
+
+    values: Tensor
+    readable: Tensor
 
 
 class Head(nn.Module):
@@ -128,8 +141,7 @@ def freeze_backbone(
         hint = "; --horizontal-flip 0 nearly halves that" if mirror else ""
         raise ValueError(f"the features of --freeze all take {gib:.1f} GiB; allowed: up to {MAX_GIB:g} GiB{hint}")
     # All processes have the run's weights before they go on, also where one of them saves them anew.
-    content = world.from_main(checkpoint.newest(run.last, run.previous) if world.is_main else None)
-    if content:
+    if content := newest_checkpoint(run, world):
         model.load_state_dict(content["state_dict"])
     train, val = _features_of_all(model, sets, in_order=in_order, config=config, run=run, world=world)
     return FrozenBackbone(
@@ -224,3 +236,45 @@ def _share(features: Features, targets: np.ndarray, *, batch_size: int, world: W
         if len(indices):
             batches.append(Batch(features.values[0, indices], torch.from_numpy(targets)[indices], indices))
     return batches
+
+
+def features_key(model: RexNet, sets: ImageSets, config: TrainConfig) -> str:
+    """Of everything that features follow from, the images by their names and number alone."""
+    augment, run = config.augment, config.run
+    sizes = [len(sets.train), len(sets.val)]
+    facts = [config.input.preprocess().to_dict(), run.amp, augment.horizontal_flip > 0, sizes]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for images in (sets.train, sets.val):
+        for index in range(len(images)):
+            digest.update(images.name(index).encode("utf-8", "surrogateescape") + b"\0")
+    for name, tensor in checkpoint.portable(model.features.state_dict()).items():
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_features(run: RunFolder, key: str, found: list[Features]) -> None:
+    from safetensors.torch import save
+
+    tensors = {f"{part}.{side}": tensor for side, each in enumerate(found) for part, tensor in each._asdict().items()}
+    try:
+        write_whole(run.path / FILE, save(tensors, metadata={"key": key}))
+    except OSError as error:
+        told = "%s could not be written (%s): --resume will compute it anew"
+        logger.warning(told, run.path / FILE, reason_of(error))
+
+
+def read_features(run: RunFolder, key: str) -> list[Features] | None:
+    """What `write_features` wrote; None where that is missing, damaged, or of other weights, pixels or images."""
+    from safetensors import SafetensorError, safe_open
+
+    if not run.holds(FILE):
+        return None
+    try:
+        with safe_open(run.path / FILE, framework="pt") as file:
+            if (file.metadata() or {}).get("key") != key:
+                return None
+            return [Features(file.get_tensor(f"values.{side}"), file.get_tensor(f"readable.{side}")) for side in (0, 1)]
+    except (SafetensorError, OSError) as error:
+        logger.warning("%s is damaged (%s) and computed anew", run.path / FILE, error)
+        return None

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from rexnet.text import plural, printable
 from rexnet.training import checkpoint
 from rexnet.training.config import Amp, LoopConfig
-from rexnet.training.discarded_steps import note_discarded
+from rexnet.training.curves import EventLog
 from rexnet.training.distributed import World
 from rexnet.training.interruption import Stopped
 from rexnet.training.metrics import METRICS
-from rexnet.training.optimization import LearningRate, Updater
+from rexnet.training.optimization import LearningRate, Updater, note_discarded
 from rexnet.training.progress import EpochProgress, speed_text
+from rexnet.training.resume import newest_checkpoint
 from rexnet.training.run_folder import RunFolder
-from rexnet.training.tensorboard_events import EventLog
 
 logger = logging.getLogger(__name__)
 
@@ -215,9 +215,7 @@ class _Training:
         checkpoint.save(self.run.last, {**content, "training": training}, keep=self.run.previous)
 
     def _resume(self) -> None:
-        content = self.world.from_main(
-            checkpoint.newest(self.run.last, self.run.previous) if self.world.is_main else None
-        )
+        content = newest_checkpoint(self.run, self.world)
         if content is None:
             if self.world.is_main:
                 self.run.keep_rows(epochs=0, steps=0)

@@ -1,5 +1,6 @@
 """From a loss to new weights: parameter groups, optimizer, learning rate per step, moving average."""
 
+import json
 import logging
 import math
 from collections import defaultdict
@@ -13,13 +14,18 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from rexnet.errors import OptionError
+from rexnet.errors import NonFiniteError, OptionError
 from rexnet.models.rexnet import RexNet
 from rexnet.training.checkpoint import portable
 from rexnet.training.config import OptimConfig, ScheduleConfig
+from rexnet.training.distributed import World
 from rexnet.training.freezing import layer_number
+from rexnet.training.run_folder import DISCARDED, RunFolder
 
 logger = logging.getLogger(__name__)
+
+MAX_DISCARDED_STEPS = 10
+"""Of one epoch; one more ends the run, and so does an epoch that has no other steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +189,27 @@ class Updater:
             self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+
+
+def note_discarded(
+    mine: list[str], *, count: int, of: int, epoch: int, step: int, run: RunFolder, world: World
+) -> None:
+    """Log and note which step of the run is skipped, the `count`th of the epoch's `of`; NonFiniteError for too many.
+
+    `mine` is what is not finite on this process and the names of its images, empty where all is; every process calls.
+    """
+    parts = [part for text in world.gather([json.dumps(mine)]) if (part := json.loads(text))]
+    what, names = parts[0][0], [name for part in parts for name in part[1:]]
+    if world.is_main:
+        run.append({"epoch": epoch, "step": step, "what": what, "images": names}, name=DISCARDED)
+    some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    if count > MAX_DISCARDED_STEPS or count == of:
+        raise NonFiniteError(
+            f"{count} of {of} steps of epoch {epoch} had to be skipped, at the last the {what}; its images are {some}"
+            f", those of all in {run.path / DISCARDED}; a lower --lr or --clip-grad 1 often helps"
+        )
+    if world.is_main:
+        logger.warning("step %d is skipped because the %s; its images: %s", step, what, some)
 
 
 def _copy(source: list[Tensor], target: list[Tensor]) -> None:

@@ -19,7 +19,7 @@ from rexnet.training.config import (
     ScheduleConfig,
     TrainConfig,
 )
-from rexnet.training.run_folder import settings_to_resume
+from rexnet.training.resume import settings_to_resume
 
 
 def imagenet() -> TrainConfig:

@@ -7,10 +7,9 @@ import platform
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -18,16 +17,11 @@ from rexnet._version import __version__
 from rexnet.data.facts import DataFacts
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.files import write_whole
-from rexnet.references import holds_settings
-from rexnet.text import plural, reason_of
-from rexnet.training.config import LoopConfig
+from rexnet.text import reason_of
 from rexnet.training.curves import draw_curves
 from rexnet.training.distributed import World
-from rexnet.training.saved_config import changed_options, config_from_dict, config_to_dict
 
 logger = logging.getLogger(__name__)
-
-Settings = TypeVar("Settings", bound=LoopConfig)
 
 METRICS, DISCARDED, DATA = "metrics.jsonl", "discarded_steps.jsonl", "data.json"
 FILES = (
@@ -122,14 +116,6 @@ class RunFolder:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{str(self.path / DATA)!r} cannot be used ({reason_of(error)})") from error
 
-    def note_data(self, facts: DataFacts, *, main: bool) -> None:
-        """Write data.json at a run's start, in the main process. ValueError where the data of a run that goes on is
-        not what it began with."""
-        if (saved := self.data_facts()) is not None:
-            facts.refuse_other(saved, subject=str(self.path))
-        elif main:
-            self.write(DATA, facts.to_dict())
-
     def append(self, row: dict[str, Any], name: str = METRICS) -> None:
         """One more row of a file with a row a line."""
         path = self.path / name
@@ -143,19 +129,6 @@ class RunFolder:
     def draw_curves(self) -> None:
         """metrics.jsonl as curves.png."""
         draw_curves(self.rows(), self.path / "curves.png", title=self.path.name)
-
-    def refuse_lost_checkpoints(self) -> None:
-        """Raises ValueError where epochs were trained, but no checkpoint is left to continue from: starting over would
-        replace what is left of them. (A kill at the end of the first epoch leaves one row, and nothing is lost.)"""
-        if self.has_checkpoint:
-            return
-        count = len(self.rows())
-        if count > 1 or any(self.path.glob("*.pt.damaged")):
-            kept = "; best.pt is still there to be used" if self.best.exists() else ""
-            raise ValueError(
-                f"{str(self.path)!r} has {count} {plural(count, 'epoch')} in {METRICS} but no whole checkpoint to "
-                f"continue from{kept}; --overwrite starts anew, --output elsewhere"
-            )
 
     def rows(self, name: str = METRICS) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl, one an epoch, or of DISCARDED, without a last one that a kill cut short."""
@@ -188,63 +161,6 @@ class RunFolder:
             if len(indices):
                 number = images.name(indices[0]).rpartition("/")[2]
                 images.load(indices[0]).save(self.path / SAMPLES / f"{name.replace('/', '-')}-{number}.png")
-
-
-def open_run(config: LoopConfig, world: World) -> RunFolder:
-    """The run's folder, locked, with config.json and environment.json in it, the same on every process.
-
-    A run to resume keeps its config; ValueError names the options in which `config` differs from it.
-    """
-    if not world.is_main:
-        return RunFolder(world.from_main(None))
-    resume = config.run.resume
-    path = folder_to_resume(config) if resume else config.run.output and Path(config.run.output)
-    run = RunFolder(path or next_free_folder(*config.subject))
-    run.lock()
-    try:
-        for left in run.path.glob(".*.unfinished"):  # by a kill
-            left.unlink()
-        if resume and run.holds("config.json"):
-            saved = config_from_dict(type(config), run.read("config.json"))
-            run.refuse_lost_checkpoints()
-            if changes := changed_options(saved, config):
-                raise ValueError(
-                    f"the run in {str(run.path)!r} has other settings: {', '.join(changes)}; --resume continues it as "
-                    "it began, a new --output starts another"
-                )
-        else:
-            run.prepare(overwrite=config.run.overwrite)
-            run.write("config.json", config_to_dict(config))
-        if not run.holds("environment.json"):
-            run.write("environment.json", describe_environment(world))
-    except BaseException:
-        run.close()
-        raise
-    logger.info("run folder: %s", run.path)
-    world.from_main(str(run.path))
-    return run
-
-
-def folder_to_resume(config: LoopConfig) -> Path:
-    """The folder that --resume means. ValueError where it is named by --resume itself and holds no run."""
-    if not isinstance(config.run.resume, str):
-        return Path(config.run.output or "")
-    path = Path(config.run.resume)
-    path = path.parent if path.is_file() else path
-    if not RunFolder(path).holds("config.json"):
-        raise ValueError(f"--resume {str(path)!r} is not the folder of a run: it holds no config.json")
-    if not holds_settings(path):
-        reason = "its config.json holds no settings of one"
-        raise ValueError(f"--resume {str(path)!r} is not the folder of a run: {reason}; --weights starts from a model")
-    return path
-
-
-def settings_to_resume(asked: Settings) -> Settings | None:
-    """Those of the run that --resume means, as if it was not said; None where there is none to resume yet."""
-    if not asked.run.resume or not (run := RunFolder(folder_to_resume(asked))).holds("config.json"):
-        return None
-    saved: Any = config_from_dict(type(asked), run.read("config.json"))
-    return replace(saved, run=replace(saved.run, resume=False, overwrite=False, output=None))
 
 
 def local_path(data: str) -> str | None:

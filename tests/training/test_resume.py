@@ -4,7 +4,7 @@ import json
 import pytest
 
 from rexnet.training.config import TrainConfig
-from rexnet.training.saved_config import changed_options, config_from_dict, config_to_dict
+from rexnet.training.resume import changed_options, config_from_dict, config_to_dict
 
 
 def test_config_survives_json(tiny_config):

@@ -6,7 +6,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from rexnet.training.memory import keep_freed_memory
+from rexnet.training.session import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 def work():

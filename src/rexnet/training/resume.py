@@ -1,0 +1,200 @@
+"""How a run goes on: which folder, whether settings and data are what it began with, and its newest checkpoint."""
+
+import logging
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from rexnet.data.facts import DataFacts
+from rexnet.errors import DamagedFileError, WeightsError
+from rexnet.references import holds_settings
+from rexnet.text import plural
+from rexnet.training import checkpoint
+from rexnet.training.config import LoopConfig
+from rexnet.training.distributed import World
+from rexnet.training.run_folder import DATA, METRICS, RunFolder
+
+logger = logging.getLogger(__name__)
+
+Settings = TypeVar("Settings", bound=LoopConfig)
+Config = TypeVar("Config")
+
+MAY_CHANGE_ON_RESUME = frozenset(
+    {
+        *("data", "bad_image"),  # what the data is stands in data.json, and is compared
+        *("device", "workers", "threads", "output", "overwrite", "resume", "save_minutes", "tensorboard"),
+    }
+)
+"""A run may move to another machine or folder and still be the same run."""
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """Return plain values for JSON; `config_from_dict` reads them back."""
+    return asdict(config)
+
+
+def config_from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
+    """Read `config_to_dict`'s values. ValueError unless they are exactly the options of this version."""
+    return _from_dict(kind, values)
+
+
+def _from_dict(kind: type, values: dict[str, Any]) -> Any:
+    names = {option.name for option in fields(kind)}
+    if unknown := sorted(values.keys() ^ names):
+        raise ValueError(
+            f"the saved settings differ from this version's in {', '.join(unknown)}; allowed: the same set"
+        )
+    types = get_type_hints(kind)
+    return kind(
+        **{
+            name: _from_dict(types[name], value)
+            if is_dataclass(types[name])
+            else (tuple(value) if isinstance(value, list) else value)
+            for name, value in values.items()
+        }
+    )
+
+
+def changed_options(saved: Config, given: Config, *, may_change: frozenset[str] = MAY_CHANGE_ON_RESUME) -> list[str]:
+    """List the options, as "--lr 0.1 (was 0.5)", in which `given` would make another run of `saved`."""
+    changes = []
+    for group in fields(saved):  # pyright: ignore[reportArgumentType]
+        old, new = getattr(saved, group.name), getattr(given, group.name)
+        if is_dataclass(old):
+            pairs = [(inner.name, getattr(old, inner.name), getattr(new, inner.name)) for inner in fields(old)]
+        else:
+            pairs = [(group.name, old, new)]
+        changes += [
+            f"--{name.replace('_', '-')} {after} (was {before})"
+            for name, before, after in pairs
+            if before != after and name not in may_change
+        ]
+    return changes
+
+
+def folder_to_resume(config: LoopConfig) -> Path:
+    """Return the folder that --resume means. ValueError where --resume itself names one that holds no run."""
+    if not isinstance(config.run.resume, str):
+        return Path(config.run.output or "")
+    path = Path(config.run.resume)
+    path = path.parent if path.is_file() else path
+    if not RunFolder(path).holds("config.json"):
+        raise ValueError(f"--resume {str(path)!r} is not the folder of a run: it holds no config.json")
+    if not holds_settings(path):
+        reason = "its config.json holds no settings of one"
+        raise ValueError(f"--resume {str(path)!r} is not the folder of a run: {reason}; --weights starts from a model")
+    return path
+
+
+def resumes(config: LoopConfig) -> bool:
+    """Whether there is a checkpoint for the run to go on from."""
+    return bool(config.run.resume) and RunFolder(folder_to_resume(config)).has_checkpoint
+
+
+def settings_to_resume(asked: Settings) -> Settings | None:
+    """Return those of the run that --resume means, as if it was not given; None where there is none to resume yet.
+
+    Data under a relative path is found from any folder.
+    """
+    if not asked.run.resume or not (run := RunFolder(folder_to_resume(asked))).holds("config.json"):
+        return None
+    saved: Any = config_from_dict(type(asked), run.read("config.json"))
+    facts = run.data_facts()
+    data = saved.data if facts is None else facts.locate(saved.data)
+    return replace(saved, data=data, run=replace(saved.run, resume=False, overwrite=False, output=None))
+
+
+def refuse_changes(run: RunFolder, config: LoopConfig) -> None:
+    """Raise ValueError for options in which `config` differs from the run in the folder, and where its checkpoints
+    are lost."""
+    saved = config_from_dict(type(config), run.read("config.json"))
+    _refuse_lost_checkpoints(run)
+    if changes := changed_options(saved, config):
+        raise ValueError(
+            f"the run in {str(run.path)!r} has other settings: {', '.join(changes)}; --resume continues it as it "
+            "began, a new --output starts another"
+        )
+
+
+def _refuse_lost_checkpoints(run: RunFolder) -> None:
+    """Raise ValueError where epochs were trained, but no checkpoint is left to continue from: starting over would
+    replace what is left of them. (A kill at the end of the first epoch leaves one row, and nothing is lost.)"""
+    if run.has_checkpoint:
+        return
+    count = len(run.rows())
+    if count > 1 or any(run.path.glob("*.pt.damaged")):
+        kept = "; best.pt is still there to be used" if run.best.exists() else ""
+        raise ValueError(
+            f"{str(run.path)!r} has {count} {plural(count, 'epoch')} in {METRICS} but no whole checkpoint to continue "
+            f"from{kept}; --overwrite starts anew, --output elsewhere"
+        )
+
+
+def note_data(run: RunFolder, facts: DataFacts, *, main: bool) -> None:
+    """Write data.json at a run's start, in the main process. ValueError where the data of a run that goes on is not
+    what it began with."""
+    if (saved := run.data_facts()) is not None:
+        facts.refuse_other(saved, subject=str(run.path))
+    elif main:
+        run.write(DATA, facts.to_dict())
+
+
+def newest_checkpoint(run: RunFolder, world: World) -> dict[str, Any] | None:
+    """Return the content of last.pt, or of previous.pt where that is damaged, the same on every process; None before
+    the first checkpoint. Called before any process writes one anew."""
+    return world.from_main(newest(run.last, run.previous) if world.is_main else None)
+
+
+def newest(*paths: Path) -> dict[str, Any] | None:
+    """Return the content of the first of `paths`, newest first, that is whole; None where none exists.
+
+    A damaged one is renamed to NAME.damaged with a warning. WeightsError if all that exist are damaged.
+    """
+    existing = [path for path in paths if path.exists()]
+    errors = []
+    for path in existing:
+        try:
+            content = checkpoint.read(path)
+        except WeightsError as error:
+            if isinstance(error.__cause__, OSError):  # the disk's trouble says nothing about the file
+                raise
+            errors.append(error)
+            logger.warning("%s", error.finding if isinstance(error, DamagedFileError) else error)
+            # Or it would take the place of the whole one later.
+            _set_aside(path)
+            continue
+        if errors:
+            logger.warning("going on from %s, which is older", path)
+        return content
+    if errors:
+        raise WeightsError(f"no checkpoint of {existing[0].parent} can be read; --overwrite starts anew") from errors[0]
+    return None
+
+
+def warn_of_lost_best(run: RunFolder) -> None:
+    """Warn where best.pt is missing or damaged, and rename it then: a run that goes on does not read it, and replaces
+    it only by something better."""
+    try:
+        checkpoint.read(run.best)
+    except WeightsError:
+        state = f"damaged, and now called {_set_aside(run.best).name}" if run.best.exists() else "missing"
+        text = "%s is %s; %s holds the weights of the last epoch and can be used like it"
+        logger.warning(text, run.best, state, run.last)
+
+
+def _set_aside(path: Path) -> Path:
+    return path.replace(path.with_name(f"{path.name}.damaged"))
+
+
+@contextmanager
+def resumable(run: RunFolder, world: World, *, command: str) -> Iterator[None]:
+    """Log the command with which a run that is stopped inside this context continues."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if world.is_main:
+            logger.warning("`%s --resume %s` continues where it stopped", command, shlex.quote(str(run.path)))
+        raise

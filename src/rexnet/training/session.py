@@ -1,0 +1,182 @@
+"""The skeleton of a training, whatever the task: `rexnet train` and `rexnet detect train` plug their parts into it."""
+
+import ctypes
+import logging
+import os
+import platform
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from rexnet.data.facts import DataFacts
+from rexnet.data.image_set import ImageSet
+from rexnet.text import printable
+from rexnet.training.config import LoopConfig
+from rexnet.training.curves import require_tensorboard
+from rexnet.training.distributed import World, joined
+from rexnet.training.loop import Batches, Task, fit
+from rexnet.training.metrics import METRICS
+from rexnet.training.optimization import check_optimizer
+from rexnet.training.resume import (
+    config_to_dict,
+    folder_to_resume,
+    note_data,
+    refuse_changes,
+    resumable,
+    warn_of_lost_best,
+)
+from rexnet.training.run_folder import DATA, RunFolder, describe_environment, next_free_folder
+
+logger = logging.getLogger(__name__)
+
+# malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# The most that glibc allows, on 64 bits.
+_LARGEST_KEPT_BYTES = 32 * 2**20
+_NEVER = 2**31 - 1
+
+
+class Parts(NamedTuple):
+    """What a task brings to a session, made before anything is written."""
+
+    name: str
+    """Of what is trained, for summary.json."""
+    facts: DataFacts
+    model: nn.Module
+    fit: Callable[[RunFolder], tuple[dict[str, Any], list[str]]]
+    """Trains in that folder; returns the best epoch's row and the names of images that could not be read."""
+    notes: tuple[str, ...] = ()
+    """Lines to log at the start."""
+    samples: ImageSet | None = None
+    """Images to save one of each class of, to try a prediction on."""
+
+
+def run_session(config: LoopConfig, prepare: Callable[[World], Parts], *, goal: str, command: str) -> dict[str, Any]:
+    """Train as `config` says and leave everything in the run folder; return what its summary.json holds.
+
+    `prepare` loads data and weights, and raises ValueError where they do not go together with the settings: nothing is
+    written, and no older run replaced, before it returns. `command` continues a run that was stopped.
+    """
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    if config.run.tensorboard:
+        require_tensorboard()
+    with joined(config.run.device) as world:
+        if world.device.type == "cpu":
+            keep_freed_memory()
+        parts = prepare(world)
+        check_optimizer(parts.model, config.optim, config.schedule, total_batch=config.run.batch_size * world.size)
+        with closing(open_run(config, world)) as run:
+            _begin(parts, run=run, world=world)
+            with resumable(run, world, command=command):
+                best, skipped = parts.fit(run)
+            return _write_summary(run, parts, best, goal=goal, skipped=skipped, world=world)
+
+
+def _begin(parts: Parts, *, run: RunFolder, world: World) -> None:
+    """Note the facts about the data, or check that those of a run that goes on are what it began with."""
+    new = not run.holds(DATA)
+    note_data(run, parts.facts, main=world.is_main)
+    if new and world.is_main and parts.samples is not None:
+        run.save_samples(parts.samples)
+    world.wait()
+    if world.is_main:
+        for line in (parts.facts.description, *parts.notes):
+            logger.info("%s", line)
+
+
+def open_run(config: LoopConfig, world: World) -> RunFolder:
+    """Return the run's folder, locked, with config.json and environment.json in it, the same on every process.
+
+    A run to resume keeps its config; ValueError names the options in which `config` differs from it.
+    """
+    if not world.is_main:
+        return RunFolder(world.from_main(None))
+    resume = config.run.resume
+    path = folder_to_resume(config) if resume else config.run.output and Path(config.run.output)
+    run = RunFolder(path or next_free_folder(*config.subject))
+    run.lock()
+    try:
+        for left in run.path.glob(".*.unfinished"):  # by a kill
+            left.unlink()
+        if resume and run.holds("config.json"):
+            refuse_changes(run, config)
+        else:
+            run.prepare(overwrite=config.run.overwrite)
+            run.write("config.json", config_to_dict(config))
+        if not run.holds("environment.json"):
+            run.write("environment.json", describe_environment(world))
+    except BaseException:
+        run.close()
+        raise
+    logger.info("run folder: %s", run.path)
+    world.from_main(str(run.path))
+    return run
+
+
+def fit_batches(
+    model: nn.Module, batches: tuple[Batches, Any], task: Task, *, config: LoopConfig, run: RunFolder, world: World
+) -> tuple[dict[str, Any], list[str]]:
+    """Fit on the first of `batches`, those of training and validation; return the best epoch's row and the images of
+    both that could not be read."""
+    best = fit(model, batches[0], task, config=config, run=run, world=world)
+    return best, skipped_images(batches, world)
+
+
+def skipped_images(batches: tuple[Any, ...], world: World) -> list[str]:
+    """Names of the images that could not be read, of all processes, sorted."""
+    return sorted({printable(name) for name in world.gather([name for part in batches for name in part.skipped])})
+
+
+def loader_options(world: World, *, batch_size: int, workers: int | None, bad_image: str) -> dict[str, Any]:
+    """What every loader of this process is made with."""
+    return {
+        "batch_size": batch_size,
+        "workers": choose_workers(workers, world),
+        "rank": world.rank,
+        "world_size": world.size,
+        "bad_image": bad_image,
+        "pin_memory": world.device.type == "cuda",
+    }
+
+
+def choose_workers(workers: int | None, world: World) -> int:
+    """Loader processes: as asked, or up to 8 beside a GPU and none where the CPU computes as well."""
+    if workers is not None:
+        return workers
+    return min(8, (os.cpu_count() or 1) // world.size) if world.device.type == "cuda" else 0
+
+
+def _write_summary(
+    run: RunFolder, parts: Parts, best: dict[str, Any], *, goal: str, skipped: list[str], world: World
+) -> dict[str, Any]:
+    """Write summary.json in the main process, and return its content on all: what was trained on which data, the best
+    epoch's row, and the images that could not be read."""
+    if run.holds("summary.json"):  # a finished run that was resumed has read nothing
+        skipped = sorted({*skipped, *run.read("summary.json")["skipped"]})
+    subject = {"run": str(run.path), "model": parts.name, "data": parts.facts.description}
+    summary = {**subject, "goal": goal, "best": best, "skipped": skipped}
+    if world.is_main:
+        run.write("summary.json", summary)
+        warn_of_lost_best(run)
+        metric = METRICS[goal]
+        logger.info("best %s %s, of epoch %d: %s", metric.label, metric.text(best[metric.key]), best["epoch"], run.best)
+    return summary
+
+
+def keep_freed_memory() -> bool:
+    """Lets this process use freed memory again instead of giving it back to the system; False where that has no knob.
+
+    A training step allocates the same few gigabytes each time. glibc returns blocks of that size at once, and the
+    system clears every page of them again on the next touch: a fifth of a step's time. Blocks above 32 MiB still go
+    back, so the peak stays what it was (results/training_step_cpu.jsonl).
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    library = ctypes.CDLL(None)
+    kept = library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES) and library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+    return bool(kept)
