@@ -160,7 +160,7 @@ def test_full_memory_names_the_picture_with_the_most_objects():
 
 
 def test_an_unusable_set_leaves_no_run(config, tmp_path):
-    with pytest.raises(ValueError, match="no annotation file for train"):
+    with pytest.raises(ValueError, match="without annotations in COCO"):
         train(replace(config, data=str(tmp_path)))
     with pytest.raises(ValueError, match="no data given"):
         train(replace(config, data=""))
