@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond what the routes' signatures tell."""
+"""The parts of the OpenAPI document beyond the signatures of the routes."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ _MEANINGS = {
     401: "the API key is missing or wrong",
     404: "there is no such model or version",
     408: "the request took too long to arrive",
-    413: "the request, a picture or the number of pictures is too large",
+    413: "the request, an image or the number of images is too large",
     415: "the content is not of a kind that is taken",
     429: "too much is waiting; ask again after Retry-After",
     503: "the answer took too long; ask again after Retry-After",
@@ -17,7 +17,7 @@ _ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "requir
 
 
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route; every one may meet the gate's refusals."""
+    """The `responses` of a route; every one may meet the HTTP errors of the request limits."""
     found: dict[int | str, dict[str, Any]] = {}
     for status in sorted({*statuses, 400, 401, 408, 413, 415, 429, 503}):
         schema = {} if status == 200 else _ERROR

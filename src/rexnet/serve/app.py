@@ -18,7 +18,7 @@ from rexnet.serve.http_errors import HTTPError, refused, reply, shown
 from rexnet.serve.metrics import CONTENT_TYPE, Metrics, Observation
 from rexnet.serve.model_registry import ModelRegistry, open_registry
 from rexnet.serve.reloading import keep_fresh
-from rexnet.serve.request_limits import Gate
+from rexnet.serve.request_limits import RequestLimits
 
 logger = logging.getLogger(__name__)
 
@@ -54,16 +54,16 @@ def create_app(
     async def show_metrics() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
-    _add_refusals(app)
-    app.add_middleware(Gate, config=config, api_key=api_key)
+    _add_http_errors(app)
+    app.add_middleware(RequestLimits, config=config, api_key=api_key)
     app.add_middleware(Observation, metrics=metrics, log=log)
     return app
 
 
-def _add_refusals(app: FastAPI) -> None:
+def _add_http_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPError)
-    async def refuse(request: Request, refusal: HTTPError) -> Response:
-        return refused(refusal)
+    async def refuse(request: Request, error: HTTPError) -> Response:
+        return refused(error)
 
     @app.exception_handler(RequestValidationError)
     async def refuse_parameter(request: Request, error: RequestValidationError) -> Response:

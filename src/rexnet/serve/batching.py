@@ -1,4 +1,4 @@
-"""Pictures of several requests in one call of a network."""
+"""Images of several requests in one call of a network."""
 
 import asyncio
 from collections import deque

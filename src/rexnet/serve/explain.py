@@ -1,4 +1,4 @@
-"""Why a classifier names a class: Grad-CAM of one picture, placed in the picture's own pixels."""
+"""Why a classifier names a class: Grad-CAM of one image, placed in the image's own pixels."""
 
 from dataclasses import dataclass
 from typing import Any, final
@@ -22,12 +22,12 @@ Region = tuple[float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """Where in one picture the network sees a class."""
+    """Where in one image the network sees a class."""
 
     name: str
     probability: float
     size: tuple[int, int]
-    """Width and height of the picture in pixels."""
+    """Width and height of the image in pixels."""
     region: Region
     """Left, top, right, bottom of what the network saw of it, in its pixels."""
     heat: Tensor
@@ -54,8 +54,8 @@ class Explainer:
     def __init__(self, model: TrainedRexNet):
         self.model = model
 
-    def __call__(self, picture: Image.Image, name: str | None = None) -> Explanation:
-        """An upright RGB picture and a class's name, None for the most probable.
+    def __call__(self, image: Image.Image, name: str | None = None) -> Explanation:
+        """An upright RGB image and a class's name, None for the most probable.
 
         ValueError for a class the model does not know, and for a network whose output is not finite.
         """
@@ -64,7 +64,7 @@ class Explainer:
                 f"the model has no class {shown(name)}; /models lists its {len(self.model.classes)} classes"
             )
         device = next(self.model.parameters()).device
-        images = self.model.preprocess(picture)[None].to(device)
+        images = self.model.preprocess(image)[None].to(device)
         with torch.inference_mode():
             probabilities = self.model(images).softmax(1)[0]
         if not probabilities.isfinite().all():
@@ -75,14 +75,14 @@ class Explainer:
         return Explanation(
             name=self.model.classes[index],
             probability=float(probabilities[index]),
-            size=picture.size,
-            region=seen_region(self.model.preprocess, picture.size),
+            size=image.size,
+            region=seen_region(self.model.preprocess, image.size),
             heat=functional.interpolate(heat[:, None], size=(side_px, side_px), mode="area")[0, 0].cpu(),
         )
 
 
 def seen_region(preprocess: Preprocess, size: tuple[int, int]) -> Region:
-    """Left, top, right, bottom of the part of a picture of (width, height) pixels that `preprocess` keeps."""
+    """Left, top, right, bottom of the part of an image of (width, height) pixels that `preprocess` keeps."""
     box = middle(size)
     side = min(box.width, box.height) * preprocess.image_size_px / preprocess.short_side_px
     left, top = box.left + (box.width - side) / 2, box.top + (box.height - side) / 2

@@ -1,4 +1,4 @@
-"""Why: Grad-CAM of a picture that a form brings."""
+"""Why: Grad-CAM of an image that a form brings."""
 
 from time import perf_counter
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ ClassName = Annotated[
     responses=answers(200, 400, 404, 413, 415, 429, 503),
 )
 async def explain(request: Request, model: ModelName = None, name: ClassName = None) -> Response:
-    """Where in a picture a classifier sees a class, as a heat map over the region that the network saw."""
+    """Where in an image a classifier sees a class, as a heat map over the region that the network saw."""
     registry: ModelRegistry = request.app.state.registry
     config = request.app.state.config
     found = registry[model]
@@ -44,10 +44,10 @@ async def explain(request: Request, model: ModelName = None, name: ClassName = N
 
 
 def _explained(explainer: Explainer, content: bytes, name: str | None, max_pixels: int) -> dict[str, Any]:
-    picture = open_sent(content, max_pixels=max_pixels)
+    image = open_sent(content, max_pixels=max_pixels)
     started = perf_counter()
     try:
-        explanation = explainer(picture, name)
+        explanation = explainer(image, name)
     except ValueError as error:
         raise HTTPError(400, str(error)) from error
     return {**explanation.to_dict(), "milliseconds": {"compute": round((perf_counter() - started) * 1e3, 3)}}

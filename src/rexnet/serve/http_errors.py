@@ -29,8 +29,8 @@ def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = N
     return Response(body, status, headers=dict(headers or {}), media_type="application/json")
 
 
-def refused(refusal: HTTPError) -> Response:
-    return reply({"error": refusal.sentence}, refusal.status, refusal.headers)
+def refused(error: HTTPError) -> Response:
+    return reply({"error": error.sentence}, error.status, error.headers)
 
 
 def shown(text: object) -> str:

@@ -27,7 +27,7 @@ class WantedOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceRequest:
-    """What a client wants computed."""
+    """The inputs of a client and the outputs it asks for."""
 
     id: str | None
     inputs: dict[str, np.ndarray | list[bytes]]

@@ -1,4 +1,4 @@
-"""What a server counts, for Prometheus, and a line in the access log for every request."""
+"""Metrics for Prometheus, and a line in the access log for every request."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """Of one process, or as one of several that share the folder which the client library was told of."""
+    """Of one process, or as one of several that share the folder that the client library uses."""
 
     def __init__(self, *, one_of_several: bool = False):
         self._one_of_several = one_of_several
@@ -33,14 +33,14 @@ class Metrics:
         )
         self.batches = Histogram(
             "rexnet_batch_pictures",
-            "Pictures computed in one call.",
+            "Images computed in one call.",
             ["model"],
             buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=registry,
         )
         self.pending = Gauge(
             "rexnet_pending_pictures",
-            "Pictures accepted and not yet answered.",
+            "Images accepted and not yet answered.",
             ["model"],
             multiprocess_mode="livesum",
             registry=registry,
@@ -55,11 +55,11 @@ class Metrics:
             ProcessCollector(registry=registry)
 
     def on_batch(self, model: str) -> Callable[[int], None]:
-        """What is to be told the size of each batch of that model."""
+        """Return the observer of the size of each batch of that model."""
         return self.batches.labels(model).observe
 
     def on_pending(self, model: str) -> Callable[[int], None]:
-        """What is to be told how many pictures that model has in work."""
+        """Return the observer of how many images that model has in work."""
         return self.pending.labels(model).set
 
     def text(self) -> bytes:

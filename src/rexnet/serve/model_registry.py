@@ -1,4 +1,4 @@
-"""The models of a server side by side, each with a bounded number of pictures in work."""
+"""The models of a server side by side, each with a bounded number of images in work."""
 
 import asyncio
 import logging
@@ -28,12 +28,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Of one picture."""
+    """Of one image."""
 
     result: Any
     """What the model's batcher gives."""
     width: int
-    """Of the upright picture, in pixels, like `height`."""
+    """Of the upright image, in pixels, like `height`."""
     height: int
     decode_ms: float
     wait_ms: float
@@ -66,9 +66,9 @@ class Model:
 
     @contextmanager
     def accepting(self, count: int) -> Iterator[None]:
-        """So many pictures are in work meanwhile. HTTPError with 429 where that would be too many."""
+        """So many images are in work meanwhile. HTTPError with 429 where that would be too many."""
         if self._pending + count > self._queue_length:
-            raise busy(f"{self.name} has {self._pending} pictures in work and takes {self._queue_length} at most")
+            raise busy(f"{self.name} has {self._pending} images in work and takes {self._queue_length} at most")
         self._count(count)
         try:
             yield
@@ -97,7 +97,7 @@ class ModelRegistry:
         return self.models[name]
 
     async def in_thread(self, function: Any, *arguments: Any, **named: Any) -> Any:
-        """For work on one picture or request, as many at once as the server has threads."""
+        """For work on one image or request, as many at once as the server has threads."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, partial(function, *arguments, **named))
 
     async def answer(self, opened: OpenModel, content: bytes) -> Answer:
@@ -115,9 +115,9 @@ class ModelRegistry:
 
     def _read(self, opened: OpenModel, content: bytes) -> tuple[tuple[int, int], Any, float]:
         started = perf_counter()
-        picture = open_sent(content, max_pixels=self._max_pixels)
-        item = opened.prepare(picture)
-        return picture.size, item, (perf_counter() - started) * 1e3
+        image = open_sent(content, max_pixels=self._max_pixels)
+        item = opened.prepare(image)
+        return image.size, item, (perf_counter() - started) * 1e3
 
 
 def named_references(models: Sequence[str]) -> dict[str, Reference]:

@@ -1,4 +1,4 @@
-"""Pictures out of a form of a browser: parts in memory, never in a file."""
+"""Images out of a form of a browser: parts in memory, never in a file."""
 
 from dataclasses import dataclass
 
@@ -27,14 +27,14 @@ def image_parts(body: bytes, content_type: str, *, most: int) -> list[Part]:
     parts = _parts(body, boundary, most=most)
     others = [part.name for part in parts if part.name != "image"]
     if others:
-        raise HTTPError(400, f"the form has a part {shown(others[0])}; allowed: image, as often as there are pictures")
+        raise HTTPError(400, f"the form has a part {shown(others[0])}; allowed: image, as often as there are images")
     if not parts:
         raise HTTPError(400, "the form has no part named image; send at least one image file under that name")
     return parts
 
 
 def _parts(body: bytes, boundary: bytes, *, most: int) -> list[Part]:
-    """RFC 2046, section 5.1.1. The bytes of pictures are only searched and cut by C code: a parser that looks at them
+    """RFC 2046, section 5.1.1. The bytes of images are only searched and cut by C code: a parser that looks at them
     one by one would hold up all other requests."""
     # What stands before the first boundary says nothing; neither does what follows the last one.
     _, *pieces = (b"\r\n" + body).split(b"\r\n--" + boundary, most + 2)
@@ -43,7 +43,7 @@ def _parts(body: bytes, boundary: bytes, *, most: int) -> list[Part]:
         if piece.startswith(b"--"):
             return parts
         if len(parts) == most:
-            raise HTTPError(413, f"the form has more than the {most} pictures that a request may have")
+            raise HTTPError(413, f"the form has more than the {most} images that a request may have")
         parts.append(_part(piece))
     raise HTTPError(400, "the form is cut off: its closing boundary is missing")
 

@@ -12,7 +12,7 @@ MIN_SCORE = DetectPredictConfig.min_score
 
 
 def upright_boxes(answer: Answer) -> Tensor:
-    """(N, 4): left, top, right, bottom. The detector may have seen a smaller copy of the picture."""
+    """(N, 4): left, top, right, bottom. The detector may have seen a smaller copy of the image."""
     seen = answer.result.picture
     across, down = answer.width / seen.width, answer.height / seen.height
     boxes: Tensor = answer.result.output["boxes"]
@@ -34,16 +34,16 @@ def described_objects(answer: Answer, min_score: float) -> list[dict[str, Any]]:
 
 
 def uncompressed_rle(mask: Tensor, *, width: int, height: int) -> dict[str, Any]:
-    """Probabilities (h, w) of a picture or a smaller copy -> where they are above one half in the whole picture, as
+    """Probabilities (h, w) of an image or a smaller copy -> where they are above one half in the whole image, as
     COCO's uncompressed run lengths: column by column, the first run is of what lies outside.
 
-    Each pixel is as the nearest one of the mask. The whole picture is never laid out in memory.
+    Each pixel is as the nearest one of the mask. The whole image is never laid out in memory.
     """
     inside = mask.numpy() > 0.5
     rows, columns = (_nearest(*sides) for sides in zip((height, width), inside.shape, strict=True))
     line = inside[:, columns].ravel(order="F")
     changes = np.flatnonzero(line[1:] != line[:-1]) + 1
-    # Where in the whole picture's columns the mask's rows begin.
+    # Where in the whole image's columns the mask's rows begin.
     begins = np.searchsorted(rows, np.arange(inside.shape[0]))
     places = changes // inside.shape[0] * height + begins[changes % inside.shape[0]]
     ends = np.concatenate([[0] if line[0] else [], places, [width * height]]).astype(np.int64)

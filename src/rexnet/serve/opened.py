@@ -29,10 +29,10 @@ from rexnet.serve.http_errors import HTTPError
 from rexnet.training.checkpoint import TrainedRexNet
 
 _MASK_PIXELS = 1_800_000
-"""Of a picture that masks are looked for in: torchvision's detectors see no more of it, and paste up to a hundred masks
+"""Of an image that masks are looked for in: torchvision's detectors see no more of it, and paste up to a hundred masks
 of its size."""
 _BOX_PIXELS = 16_000_000
-"""Of a picture that boxes are looked for in; the detector shrinks it further, but in numbers of four bytes."""
+"""Of an image that boxes are looked for in; the detector shrinks it further, but in numbers of four bytes."""
 OnBatch = Callable[[int], None]
 
 
@@ -47,11 +47,11 @@ class OpenModel:
     backend: str
     precision: str
     prepare: Callable[[Image.Image], Any]
-    """RGB picture -> an item of `batcher`."""
+    """RGB image -> an item of `batcher`."""
     batcher: Batcher[Any, Any]
-    """Of a classifier: image tensors -> probabilities (K,). Of a detector: pictures -> Detections."""
-    room: AbstractAsyncContextManager[Any] = field(default_factory=nullcontext)
-    """Be in it from before a picture is decoded until it is answered: few of a detector's are in memory at once."""
+    """Of a classifier: image tensors -> probabilities (K,). Of a detector: images -> Detections."""
+    semaphore: AbstractAsyncContextManager[Any] = field(default_factory=nullcontext)
+    """Be in it from before an image is decoded until it is answered: few of a detector's are in memory at once."""
     explainer: Explainer | None = None
     """Of a classifier out of a checkpoint."""
     masks: bool = False
@@ -130,12 +130,12 @@ def _open_detector(
 ) -> OpenModel:
     predictor = ObjectPredictor(source, threads=config.threads_of_a_worker, device=config.device)
 
-    def compute(pictures: Sequence[Image.Image], alone: bool) -> Sequence[Detections]:
-        return list(predictor.stream(pictures, batch_size=len(pictures)))
+    def compute(images: Sequence[Image.Image], alone: bool) -> Sequence[Detections]:
+        return list(predictor.stream(images, batch_size=len(images)))
 
     (tried,) = predictor(Image.new("RGB", (64, 64)))
     masks = "masks" in tried.output
-    # Pictures differ in size and fill a CPU one by one; a batch would only be padded to the largest.
+    # Images differ in size and fill a CPU one by one; a batch would only be padded to the largest.
     most = 1 if predictor.device.type == "cpu" else config.max_batch
     return OpenModel(
         kind="detector",
@@ -151,21 +151,21 @@ def _open_detector(
             wait_ms=config.batch_wait_ms,
             on_batch=on_batch,
         ),
-        room=asyncio.Semaphore(2 * most + 1),
+        semaphore=asyncio.Semaphore(2 * most + 1),
         masks=masks,
     )
 
 
-def _fitting(predictor: ObjectPredictor, picture: Image.Image, *, most_pixels: int) -> Image.Image:
+def _fitting(predictor: ObjectPredictor, image: Image.Image, *, most_pixels: int) -> Image.Image:
     try:
-        predictor.check_shape(picture)
+        predictor.check_shape(image)
     except BadImageError as error:
-        raise HTTPError(400, f"the picture cannot be used: {error.reason}") from error
-    scale = (most_pixels / (picture.width * picture.height)) ** 0.5
+        raise HTTPError(400, f"the image cannot be used: {error.reason}") from error
+    scale = (most_pixels / (image.width * image.height)) ** 0.5
     if scale >= 1:
-        return picture
-    size = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        return image
+    size = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
 def _library_version(reference: Reference) -> str:

@@ -1,4 +1,4 @@
-"""Pictures by a form, and what the models are."""
+"""Images by a form, and what the models are."""
 
 import asyncio
 from typing import Annotated, Any
@@ -42,10 +42,10 @@ async def models(request: Request) -> Response:
 async def predict(
     request: Request,
     model: ModelName = None,
-    top_k: Annotated[int, Query(ge=1, description="classes to name for each picture")] = PredictConfig.top_k,
+    top_k: Annotated[int, Query(ge=1, description="classes to name for each image")] = PredictConfig.top_k,
     min_score: Annotated[float, Query(ge=0, le=1, description="of a detector: least score of an object")] = MIN_SCORE,
 ) -> Response:
-    """What is on pictures: classes with probabilities, or objects with boxes and masks."""
+    """Classify images or find objects: classes with probabilities, or objects with boxes and masks."""
     registry: ModelRegistry = request.app.state.registry
     found = registry[model]
     opened = found.current
@@ -53,11 +53,11 @@ async def predict(
     parts = image_parts(body, kind, most=request.app.state.config.max_images)
 
     async def of_part(part: Part) -> dict[str, Any] | HTTPError:
-        async with opened.room:
+        async with opened.semaphore:
             try:
                 answer = await registry.answer(opened, part.content)
-            except HTTPError as refusal:
-                return refusal
+            except HTTPError as error:
+                return error
             if opened.kind == "classifier":
                 said = _classes(opened, answer, top_k)
             else:

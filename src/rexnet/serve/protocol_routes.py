@@ -24,7 +24,7 @@ _EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration")
 
 @router.get("", responses=answers(200))
 async def server() -> Response:
-    """What this server is."""
+    """Name, version and extensions of this server."""
     return reply({"name": "rexnet", "version": __version__, "extensions": list(_EXTENSIONS)})
 
 
@@ -123,7 +123,7 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
         if opened.kind == "classifier":
             tensors = _classified(opened, asked, torch.stack(await _results(registry, opened, items)))
         else:
-            async with opened.room:
+            async with opened.semaphore:
                 tensors = _detected(await registry.answer(opened, items[0]), _min_score(asked))
     return write_answer(asked, tensors, model=found.name, version=opened.version)
 
@@ -162,7 +162,7 @@ async def _results(registry: ModelRegistry, opened: OpenModel, items: np.ndarray
     try:
         return [batched.result for batched in await _all(map(opened.batcher, tensors))]
     except ValueError as error:
-        # The network answered a picture when it was loaded: this is the doing of the numbers sent.
+        # The network answered an image when it was loaded: this is the doing of the numbers sent.
         raise HTTPError(400, f"the network has no answer to these numbers: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""What every request passes before it is looked at: the key, the cap on its bytes, the time it may take."""
+"""Request limits, checked before a route is called: the key, the cap on its bytes, the time it may take."""
 
 import asyncio
 import hmac
@@ -18,7 +18,7 @@ OPEN_FOLDERS = ("/page/",)
 """That need no key: the page, which asks for it, and what tells a load balancer that the server lives."""
 
 
-class Gate:
+class RequestLimits:
     """ASGI middleware. Reads a request's whole body, so that nothing behind it waits for a client."""
 
     def __init__(self, app: ASGIApp, *, config: ServeConfig, api_key: str | None):
@@ -48,8 +48,8 @@ class Gate:
                 await self._app(scope, _replayed(body[0], receive), observed)
         except _GoneError:
             return
-        except HTTPError as refusal:
-            await refused(refusal)(scope, receive, send)
+        except HTTPError as error:
+            await refused(error)(scope, receive, send)
         except TimeoutError:
             if not started:
                 late = busy(f"there is no answer after {self._config.timeout_s:g} s; ask again later", status=503)
