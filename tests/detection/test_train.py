@@ -177,6 +177,6 @@ def test_an_unusable_set_leaves_no_run(config, tmp_path):
     write_side(tmp_path, "train", [image_entry(1, 24, 36), image_entry(9, missing=True)], [annotation(1)])
     with pytest.raises(ValueError, match=r"1 of 2 pictures .* are missing; --bad-image skip"):
         train(replace(config, data=str(tmp_path)))
-    with pytest.raises(ValueError, match="there is no folder"):
+    with pytest.raises(ValueError, match="nowhere is not the name of a dataset"):
         train(replace(config, data=str(tmp_path / "nowhere")))
     assert not Path(config.run.output).exists()
