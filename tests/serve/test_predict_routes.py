@@ -49,7 +49,7 @@ def test_one_bad_picture_does_not_take_the_others_along(client):
         ([b"none"], "", 415, "format"),
         ([b""], "", 400, "empty"),
         ([PICTURES[0][:-50]], "", 400, "damaged"),
-        ([PICTURES[0]] * 13, "", 413, "12 pictures"),
+        ([PICTURES[0]] * 13, "", 413, "more than the 12"),
         ([PICTURES[0]], "?model=other", 404, "no model 'other'; allowed: animals, again"),
         ([PICTURES[0]], "?top_k=0", 400, "top_k"),
         ([PICTURES[0]], "?topk=2", 400, "there is no option 'topk'; allowed: model, top_k, min_score"),
