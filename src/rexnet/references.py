@@ -47,7 +47,7 @@ KINDS: dict[Kind, str] = {
     "rewritten": "rewritten/MODEL",
     "factory": "module:factory",
 }
-"""What a MODEL can be, in the words of messages."""
+"""Kinds of MODEL, as messages name them."""
 OWN_WEIGHTS: tuple[Kind, ...] = ("run", "weights", "folder", "hub")
 """Those that hold a state dict."""
 PRETRAINED: tuple[Kind, ...] = ("published", *OWN_WEIGHTS, "network", "timm", "torchvision")

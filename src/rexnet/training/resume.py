@@ -1,4 +1,4 @@
-"""How a run goes on: which folder, whether settings and data are what it began with, and its newest checkpoint."""
+"""Going on with a run: which folder, whether settings and data are what it began with, and its newest checkpoint."""
 
 import logging
 import shlex

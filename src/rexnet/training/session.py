@@ -41,10 +41,10 @@ _NEVER = 2**31 - 1
 
 
 class Parts(NamedTuple):
-    """What a task brings to a session, made before anything is written."""
+    """Parts that a task brings to a session, made before anything is written."""
 
     name: str
-    """Of what is trained, for summary.json."""
+    """Name of what is trained, for summary.json."""
     facts: DataFacts
     model: nn.Module
     fit: Callable[[RunFolder], tuple[dict[str, Any], list[str]]]
@@ -133,7 +133,7 @@ def skipped_images(batches: tuple[Any, ...], world: World) -> list[str]:
 
 
 def loader_options(world: World, *, batch_size: int, workers: int | None, bad_image: str) -> dict[str, Any]:
-    """What every loader of this process is made with."""
+    """Return the arguments of every loader of this process."""
     return {
         "batch_size": batch_size,
         "workers": choose_workers(workers, world),

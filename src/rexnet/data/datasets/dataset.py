@@ -31,7 +31,7 @@ KINDS: dict[Kind, str] = {
     "boxes": "a folder in COCO's layout",
     "folder": "a folder of images",
 }
-"""What DATA can be, in the words of messages."""
+"""Kinds of DATA, as messages name them."""
 DEFAULT_VAL_FRACTION = 0.2
 SMALL_IMAGE_PX = 64
 _HEADERS_TO_PEEK_AT = 32
@@ -67,11 +67,11 @@ class Dataset:
     read: Callable[[], dict[str, Split]] = dict
     """By name, in the order in which they count."""
     own_split: str | None = None
-    """How it is divided, for people, where its splits have no names."""
+    """Description of the splits, for people, where they have no names."""
     small: bool | None = None
     """As of `small_images`, where that is known beforehand."""
     annotation_files: dict[str, Path] = field(default_factory=dict)
-    """Of images with boxes: "train" and "val", those that there are."""
+    """Splits of images with boxes: "train" and "val", those that there are."""
 
     @cached_property
     def splits(self) -> dict[str, Split]:
@@ -188,7 +188,7 @@ class Dataset:
         return self.own_split or ", ".join(f"{split.name}/" for split in (self.train, self.val) if split)
 
     def _sizes(self) -> list[Callable[[], tuple[int, int]]]:
-        """How to find the sizes of a few images, evenly spread."""
+        """Return the function that finds the sizes of a few images, evenly spread."""
         if self.kind in ("folder", "boxes"):
             files = image_files(self.data)
             files = files[:: max(1, len(files) // _HEADERS_TO_PEEK_AT)][:_HEADERS_TO_PEEK_AT]
