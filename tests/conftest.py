@@ -1,3 +1,4 @@
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -40,6 +41,14 @@ def no_network(monkeypatch):
         return real_connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect)
+
+
+@pytest.fixture(autouse=True)
+def log_levels():
+    """What the command line sets in one test is not seen by the next: every test starts with the levels of an import."""
+    yield
+    for name in ("rexnet", "rexnet.training"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
