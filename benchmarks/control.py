@@ -26,7 +26,7 @@ from rexnet.data.image_set import FileImages
 from rexnet.data.loaders import EvalBatches, TrainBatches
 from rexnet.data.transforms import TrainTransform
 from rexnet.models.cost import measure_cost
-from rexnet.models.variants import create_model
+from rexnet.models.factory import create_model
 from rexnet.training.classify import classification_loss
 from rexnet.training.config import NetworkConfig, TrainConfig
 from rexnet.training.distributed import World

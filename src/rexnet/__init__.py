@@ -7,8 +7,9 @@ from rexnet._version import __version__
 if TYPE_CHECKING:
     from rexnet.deploy.predictor import Predictor
     from rexnet.loading import load
+    from rexnet.models.factory import create_model
     from rexnet.models.rexnet import RexNet
-    from rexnet.models.variants import create_model, list_models
+    from rexnet.models.variants import list_models
     from rexnet.models.weights import load_weights
     from rexnet.timm_models import register_with_timm
 
@@ -27,7 +28,7 @@ __all__ = [
 _HOMES = {
     "Predictor": "rexnet.deploy.predictor",
     "RexNet": "rexnet.models.rexnet",
-    "create_model": "rexnet.models.variants",
+    "create_model": "rexnet.models.factory",
     "list_models": "rexnet.models.variants",
     "load": "rexnet.loading",
     "load_weights": "rexnet.models.weights",

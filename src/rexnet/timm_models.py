@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from rexnet.errors import WeightsError
+from rexnet.models.factory import create_model
 from rexnet.models.hub import ask_hub, ask_url
 from rexnet.models.layouts import layout_of
 from rexnet.models.published import published_for
 from rexnet.models.rexnet import RexNet
 from rexnet.models.timm_keys import has_timm_keys, timm_to_native
-from rexnet.models.variants import create_model, list_models
+from rexnet.models.variants import list_models
 from rexnet.models.weights import check_network, read_weights
 
 logger = logging.getLogger(__name__)

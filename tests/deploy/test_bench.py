@@ -14,8 +14,8 @@ from rexnet.engines.machine import peak_mib_of_process
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.engines.timing import interleaved_ms, spread_of
 from rexnet.errors import OptionError
+from rexnet.models.factory import create_model
 from rexnet.models.inference_form import folded
-from rexnet.models.variants import create_model
 from tests.networks import picture_batch, with_trained_norms
 
 

@@ -9,7 +9,7 @@ from rexnet.data.transforms import Preprocess
 from rexnet.deploy import engine_choice
 from rexnet.deploy.classifier_files import Classifier
 from rexnet.deploy.engine_choice import choose
-from rexnet.models.variants import create_model
+from rexnet.models.factory import create_model
 
 MS = {"torch fp32": 40, "onnxruntime fp32": 8, "openvino fp32": 9, "openvino bf16": 5, "torch bf16": 90}
 """What the engines need for an image, and below, for calls of so many images on three threads at once."""

@@ -10,8 +10,8 @@ from rexnet.deploy.exported_file import ExportedFile, read_exported
 from rexnet.engines.graph_files import KEY, describe_onnx, import_onnx, write_graph
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.errors import WeightsError
+from rexnet.models.factory import create_model
 from rexnet.models.inference_form import folded
-from rexnet.models.variants import create_model
 
 CLASSES = ("cat", 'a "quoted" <dog> & wolf,', "füchse\n\u2028")
 

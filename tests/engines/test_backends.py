@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from rexnet.engines.backends import PRECISIONS, Engine, open_network
+from rexnet.models.factory import create_model
 from rexnet.models.rexnet import RexNet
-from rexnet.models.variants import create_model
 from tests.networks import picture_batch, with_trained_norms
 
 

@@ -6,8 +6,8 @@ import torch
 
 from rexnet.engines.backends import Engine, open_graph
 from rexnet.engines.onnx_graph import onnx_graph
+from rexnet.models.factory import create_model
 from rexnet.models.inference_form import folded, padded
-from rexnet.models.variants import create_model
 from tests.networks import picture_batch, with_measured_statistics
 
 NAMES = ("rexnet_020", "rexnetr_020", "rexnet_lite_020", "rexnet_037", "rexnet_plain")

@@ -6,7 +6,7 @@ from torch import nn
 
 from rexnet.models import convolutions
 from rexnet.models.convolutions import BlockConv2d, PooledConv2d, mix_positions
-from rexnet.models.variants import create_model
+from rexnet.models.factory import create_model
 
 
 @pytest.mark.parametrize("kernel_size", [3, 5])

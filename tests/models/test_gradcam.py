@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from rexnet.models.factory import create_model
 from rexnet.models.gradcam import grad_cam, map_cells, map_layer
 from rexnet.models.rexnet import RexNet
-from rexnet.models.variants import create_model
 from tests.networks import brightness_network
 
 

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from rexnet.models.blocks import BlockSpec
+from rexnet.models.factory import create_model
 from rexnet.models.inference_form import folded, padded
 from rexnet.models.rexnet import RexNet
-from rexnet.models.variants import create_model
 from rexnet.training.freezing import freeze_statistics
 from tests.networks import picture_batch, with_trained_norms
 

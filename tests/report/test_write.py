@@ -19,7 +19,7 @@ from rexnet.data.boxes.shapes import draw_shapes
 from rexnet.data.transforms import Preprocess
 from rexnet.detection import create_detector
 from rexnet.detection.checkpoints import pack
-from rexnet.models.variants import create_model
+from rexnet.models.factory import create_model
 from rexnet.report.write import ReportConfig, write_report
 from rexnet.training import checkpoint
 from rexnet.training.run_folder import RunFolder

@@ -14,7 +14,7 @@ import torch
 import rexnet
 from rexnet.data.transforms import Preprocess
 from rexnet.errors import WeightsError
-from rexnet.models.variants import create_model
+from rexnet.models.factory import create_model
 from rexnet.training import checkpoint
 
 CLASSES = ("cat", "Hund", "狐")

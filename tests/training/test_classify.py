@@ -15,7 +15,7 @@ from PIL import Image
 import rexnet
 from rexnet.deploy.validate import ValidateConfig, validate
 from rexnet.errors import BadImageError
-from rexnet.models.variants import create_model
+from rexnet.models.factory import create_model
 from rexnet.training import checkpoint
 from rexnet.training.classify import build_model, train
 from rexnet.training.config import NetworkConfig, TrainConfig

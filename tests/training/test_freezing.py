@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from rexnet.models.blocks import DropPath
-from rexnet.models.variants import create_model
+from rexnet.models.factory import create_model
 from rexnet.training.config import OptimConfig, ScheduleConfig
 from rexnet.training.freezing import FrozenBatchNorm, TransferConfig, freeze, layer_number, prepare
 from rexnet.training.optimization import LearningRate, Updater

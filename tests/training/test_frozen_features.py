@@ -9,7 +9,7 @@ from rexnet.data.datasets import open_dataset
 from rexnet.data.loaders import Batch
 from rexnet.data.transforms import AugmentConfig
 from rexnet.deploy.validate import ValidateConfig, validate
-from rexnet.models.variants import create_model
+from rexnet.models.factory import create_model
 from rexnet.training import checkpoint, classify, frozen_features
 from rexnet.training.classify import classification_task, train
 from rexnet.training.distributed import World

@@ -7,7 +7,7 @@ import torch
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import nn
 
-from rexnet.models.variants import create_model
+from rexnet.models.factory import create_model
 from rexnet.training.config import OptimConfig, ScheduleConfig
 from rexnet.training.optimization import LearningRate, Updater, check_optimizer, make_optimizer
 

@@ -11,8 +11,9 @@ def models(arguments: Sequence[str]) -> None:
     import torch
 
     from rexnet.models.cost import measure_cost
+    from rexnet.models.factory import create_model
     from rexnet.models.published import published_for
-    from rexnet.models.variants import create_model, list_models
+    from rexnet.models.variants import list_models
 
     if arguments:
         _show_help_or_fail("models", arguments, "lists all networks; it takes no options")

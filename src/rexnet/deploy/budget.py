@@ -14,7 +14,8 @@ from rexnet.engines.backends import PRECISIONS, Backend, Engine, Precision, open
 from rexnet.engines.machine import peak_mib_of_process
 from rexnet.engines.timing import interleaved_ms, spread_of
 from rexnet.errors import require
-from rexnet.models.variants import FAMILIES, create_model
+from rexnet.models.factory import create_model
+from rexnet.models.variants import FAMILIES
 
 logger = logging.getLogger(__name__)
 

@@ -24,9 +24,9 @@ from rexnet.engines.onnx_graph import Output
 from rexnet.errors import OptionError, require
 from rexnet.files import check_output_file, check_replaceable, made_aside
 from rexnet.loading import load_network, open_trained
+from rexnet.models.factory import create_model
 from rexnet.models.inference_form import folded, padded
 from rexnet.models.rexnet import RexNet
-from rexnet.models.variants import create_model
 from rexnet.models.weights import load_weights, read_weights
 from rexnet.references import OWN_WEIGHTS, PRETRAINED, Kind, Reference, resolve
 from rexnet.text import printable

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from rexnet.models.cost import Cost, measure_cost
-from rexnet.models.variants import create_model
+from rexnet.models.factory import create_model
 
 SMALLEST, WIDEST = 10, 999
 """In hundredths, which a name such as rexnet_117 counts in."""

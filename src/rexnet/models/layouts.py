@@ -9,6 +9,7 @@ from torch import Tensor
 from rexnet.errors import WeightsError
 from rexnet.models.blocks import BlockSpec
 from rexnet.models.rexnet import RexNetConfig
+from rexnet.models.variants import FAMILIES, list_models, model_config
 
 _BLOCK_WEIGHT = re.compile(r"features\.(\d+)\.out\.(\d+)\.weight")
 _SE_WEIGHT = re.compile(r"features\.(\d+)\.out\.\d+\.fc\.0\.weight")
@@ -93,9 +94,6 @@ def layout_of_config(config: RexNetConfig) -> Layout:
 
 def find_variant(layout: Layout) -> RexNetConfig | None:
     """The named network with this layout, of a published width or of any other with two decimals, or None."""
-    # variants.create_model loads weights, and this asks what variants there are.
-    from rexnet.models.variants import FAMILIES, list_models, model_config
-
     # The penultimate width is cut to a whole number in some families and rounded to a multiple in others.
     ratio = layout.penultimate_channels / 1280
     widths = {round(ratio, 2), round(ratio + 0.5 / 1280, 2)} - {0.0}

@@ -1,4 +1,4 @@
-"""The named networks: a table of rules, and `create_model` that turns a name into a network."""
+"""The named networks: a table of rules, and `model_config` that turns a name into a config."""
 
 import os
 import re
@@ -6,14 +6,12 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import accumulate, repeat
 from math import ceil
-from os import PathLike
 from typing import Any, TypedDict, Unpack
 
 from rexnet.models.blocks import BlockSpec, NormConfig
 from rexnet.models.config_files import is_config_file, read_config
 from rexnet.models.hub import is_model_folder
-from rexnet.models.rexnet import RexNet, RexNetConfig
-from rexnet.models.weights import load_weights
+from rexnet.models.rexnet import RexNetConfig
 
 STAGE_BLOCKS = (1, 2, 2, 3, 3, 5)
 STAGE_STRIDES = (1, 2, 2, 2, 1, 2)
@@ -268,15 +266,3 @@ def model_config(
         hint = f"did you mean {close[0]}? " if close else ""
         raise ValueError(f"there is no model {name!r}{folder}; {hint}allowed: {', '.join(list_models())}, FILE.json")
     return dilated(made, output_stride)
-
-
-def create_model(name: str, *, weights: str | PathLike[str] | None = None, **options: Unpack[ModelOptions]) -> RexNet:
-    """A network in training mode, randomly initialised, or with `weights`: a file or the name of published weights.
-
-    `options` as in `model_config`. Weights for another class count are an error here; `rexnet.load_weights` can keep
-    or reset the classifier.
-    """
-    model = RexNet(model_config(name, **options))
-    if weights is not None:
-        load_weights(model, weights)
-    return model

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,11 +14,9 @@ from torch import Tensor
 from rexnet.errors import WeightsError
 from rexnet.models.layouts import Layout, describe_layout, find_variant, layout_of
 from rexnet.models.published import PUBLISHED, PublishedWeights, download_weights, published_for
+from rexnet.models.rexnet import RexNet
 from rexnet.models.timm_keys import has_timm_keys, native_to_timm, timm_to_native
 from rexnet.models.weight_files import CHECKPOINT_FORMAT, SUFFIXES, extract_state_dict, read_checkpoint_file
-
-if TYPE_CHECKING:
-    from rexnet.models.rexnet import RexNet
 
 __all__ = [
     "CHECKPOINT_FORMAT",
@@ -113,7 +111,7 @@ def read_weights(source: Source, *, label: str | None = None) -> Weights:
     )
 
 
-def load_weights(model: "RexNet", source: Source | Weights, *, classifier: ClassifierPolicy = "strict") -> LoadReport:
+def load_weights(model: RexNet, source: Source | Weights, *, classifier: ClassifierPolicy = "strict") -> LoadReport:
     """Copies weights into `model`, all or nothing, and logs "N of M tensors loaded from ...".
 
     `source`: an official, timm or own file (`.pth`, `.pt`, `.bin`, `.safetensors`), a name in `PUBLISHED`, a state
@@ -167,7 +165,7 @@ def _suggest(name: str) -> str:
     return f"published: {', '.join(names)}"
 
 
-def _checked(weights: Weights, model: "RexNet", own: Layout, classifier: ClassifierPolicy) -> dict[str, Tensor]:
+def _checked(weights: Weights, model: RexNet, own: Layout, classifier: ClassifierPolicy) -> dict[str, Tensor]:
     """The tensors to copy, every one of which fits."""
     check_network(weights, own)
     _check_image_channels(weights, own)

@@ -15,8 +15,8 @@ from rexnet.data.datasets import ImageSets, open_dataset
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
 from rexnet.data.transforms import TrainTransform, batch_mixer
 from rexnet.errors import OptionError
+from rexnet.models.factory import create_model
 from rexnet.models.rexnet import RexNet
-from rexnet.models.variants import create_model
 from rexnet.models.weights import load_weights, read_weights
 from rexnet.text import printable
 from rexnet.training import checkpoint

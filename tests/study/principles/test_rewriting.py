@@ -10,8 +10,9 @@ from torch import nn
 
 from rexnet.cli import main
 from rexnet.models.cost import measure_cost
+from rexnet.models.factory import create_model
 from rexnet.models.rexnet import RexNet, RexNetConfig
-from rexnet.models.variants import PLAIN_CHANNELS, PLAIN_STRIDES, create_model
+from rexnet.models.variants import PLAIN_CHANNELS, PLAIN_STRIDES
 from rexnet.study.network_run import load_network
 from rexnet.study.principles import advise, rewrite
 from rexnet.study.principles.chains import read_chain
