@@ -45,7 +45,7 @@ def no_network(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def log_levels():
-    """What the command line sets in one test is not seen by the next: every test starts with the levels of an import."""
+    """Every test starts with the log levels of an import, whatever the command line set in the one before."""
     yield
     for name in ("rexnet", "rexnet.training"):
         logging.getLogger(name).setLevel(logging.NOTSET)
