@@ -15,8 +15,7 @@ import tyro
 
 import records
 from published_networks import PUBLISHED_NETWORKS
-from rexnet.deploy.bench import BenchConfig, BenchRow, measure_subjects
-from rexnet.deploy.bench_subjects import find_subject
+from rexnet.deploy.bench import BenchConfig, BenchRow, find_subject, measure_subjects
 from rexnet.engines.backends import Backend, Precision
 from rexnet.engines.machine import engine_versions
 

@@ -13,7 +13,7 @@ from PIL import Image
 import rexnet
 from rexnet.card.write import FILES, CardConfig, write_card
 from rexnet.cli import main
-from rexnet.deploy.bench_subjects import find_subject
+from rexnet.deploy.bench import find_subject
 from rexnet.deploy.export import EXPORTABLE
 from rexnet.detection import ObjectPredictor, load_detector
 from rexnet.detection.config import DetectorOptions

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from rexnet.data.transforms import Preprocess
-from rexnet.deploy.bench import BenchConfig, bench
-from rexnet.deploy.bench_subjects import find_subject
+from rexnet.deploy.bench import BenchConfig, bench, find_subject
 from rexnet.deploy.exported_file import ExportedFile
 from rexnet.engines.backends import Engine
 from rexnet.engines.graph_files import write_graph

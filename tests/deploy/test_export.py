@@ -16,7 +16,7 @@ from rexnet.data.decode import open_image
 from rexnet.data.sample_images import sample_pictures
 from rexnet.data.transforms import Preprocess
 from rexnet.deploy import graph_writing
-from rexnet.deploy.bench_subjects import find_subject
+from rexnet.deploy.bench import find_subject
 from rexnet.deploy.export import ExportConfig, ExportOptions, export, export_files
 from rexnet.deploy.exported_file import read_exported
 from rexnet.deploy.predictor import Predictor

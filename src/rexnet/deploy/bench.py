@@ -6,22 +6,40 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
-from typing import Annotated, Any
+from os import PathLike
+from pathlib import Path
+from typing import Annotated, Any, get_args
 
+import torch
 import tyro
+from torch import Tensor, nn
 
-from rexnet.deploy.bench_figure import draw_bench
-from rexnet.deploy.bench_subjects import Subject, find_subject
-from rexnet.engines.backends import PRECISIONS, Backend, Engine, Network, Precision
+from rexnet.deploy.exported_file import read_exported
+from rexnet.detection.checkpoints import TrainedDetector
+from rexnet.engines.backends import (
+    FILE_BACKENDS,
+    PRECISIONS,
+    Backend,
+    Engine,
+    Network,
+    Precision,
+    open_graph,
+    open_network,
+)
 from rexnet.engines.machine import describe_machine, peak_mib_of_process
 from rexnet.engines.timing import interleaved_ms, spread_of
-from rexnet.errors import OptionError, require
-from rexnet.files import check_output_file, write_whole
+from rexnet.errors import OptionError, WeightsError, require
+from rexnet.files import check_output_file, write_figure, write_whole
+from rexnet.loading import load_network
 from rexnet.models.cost import Cost, measure_cost
+from rexnet.models.rexnet import RexNet
+from rexnet.references import PRETRAINED, Kind, Reference, resolve
 
 logger = logging.getLogger(__name__)
 
 CALLS_PER_TURN = 3
+BENCHABLE: tuple[Kind, ...] = (*PRETRAINED, "exported", "config")
+_COLOURS = {"torch": "#9467bd", "compile": "#8c564b", "onnxruntime": "#1f77b4", "openvino": "#d62728"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +102,58 @@ class BenchRow:
     @property
     def label(self) -> str:
         return f"{self.model} {self.backend} {self.precision}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A network by the name the user gave it, not yet in an engine."""
+
+    name: str
+    model: nn.Module
+    """Its layers, for counting; of a file that holds a graph, the network it was made from, with other weights."""
+    image_size_px: int
+    """The side of the images it is meant for."""
+    open: Callable[[Engine], Network]
+    backends: tuple[Backend, ...] = get_args(Backend)
+    """Those that can run it."""
+    pixels: bool = False
+    """It takes uint8 (B, H, W, 3)."""
+
+    def images(self, batch: int, size_px: int) -> Tensor:
+        """Random ones, as the network takes them."""
+        if self.pixels:
+            return torch.randint(256, (batch, size_px, size_px, 3), dtype=torch.uint8)
+        return torch.randn(batch, getattr(getattr(self.model, "config", None), "in_channels", 3), size_px, size_px)
+
+
+def find_subject(name: str) -> Subject:
+    """Return what MODEL `name` names; a network by its name has random weights, which are as fast as others."""
+    reference = resolve(name, allowed=BENCHABLE)
+    if reference.kind == "exported":
+        return _exported_subject(reference)
+    model = load_network(reference)
+    if isinstance(model, TrainedDetector):
+        raise WeightsError(f"{name!r} holds a detector; allowed: classifiers and networks")
+    return network_subject(model, name=name, image_size_px=model.preprocess.image_size_px)
+
+
+def network_subject(model: nn.Module, *, name: str, image_size_px: int = 224) -> Subject:
+    return Subject(name=name, model=model, image_size_px=image_size_px, open=lambda engine: open_network(model, engine))
+
+
+def _exported_subject(reference: Reference) -> Subject:
+    facts = read_exported(reference.path)
+    suffix = reference.path.suffix
+    if suffix not in FILE_BACKENDS:
+        raise WeightsError(f"{reference.text!r} runs in none of the engines here; allowed: {', '.join(FILE_BACKENDS)}")
+    return Subject(
+        name=reference.text,
+        model=load_network(resolve(facts.config)) if isinstance(facts.config, str) else RexNet(facts.config),
+        image_size_px=facts.preprocess.image_size_px,
+        open=lambda engine: open_graph(reference.text, engine),
+        backends=FILE_BACKENDS[suffix],
+        pixels=facts.pixels,
+    )
 
 
 def bench(config: BenchConfig) -> list[BenchRow]:
@@ -194,3 +264,29 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_rounded(each) for each in value]
     return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def draw_bench(rows: Sequence[BenchRow], path: str | PathLike[str]) -> list[Path]:
+    """Images a second, a panel a batch, whiskers from quartile to quartile; to that name with .png and with .svg."""
+    from matplotlib.figure import Figure
+
+    batches = sorted({row.batch for row in rows})
+    bars = max(sum(row.batch == batch for row in rows) for batch in batches)
+    figure = Figure(figsize=(6.4 * len(batches), 1.2 + 0.32 * bars), layout="constrained")
+    for panel, batch in zip(figure.subplots(1, len(batches), squeeze=False).flat, batches, strict=True):
+        shown = [row for row in rows if row.batch == batch]
+        rates = [row.images_per_s for row in shown]
+        quickest, slowest = ([1e3 * batch / row.quartiles_ms[end] for row in shown] for end in (0, 1))
+        whiskers = [
+            [rate - low for rate, low in zip(rates, slowest, strict=True)],
+            [high - rate for rate, high in zip(rates, quickest, strict=True)],
+        ]
+        colours = [_COLOURS[row.backend] for row in shown]
+        panel.barh(range(len(shown)), rates, xerr=whiskers, color=colours, alpha=0.85, ecolor="#333333")
+        panel.set_yticks(range(len(shown)), [row.label for row in shown], fontsize=8)
+        panel.invert_yaxis()
+        panel.set_xlabel("images a second (whiskers: quartiles)")
+        panel.set_title(f"batch {batch}", fontsize=10)
+        panel.grid(axis="x", alpha=0.25)
+    path = Path(path)
+    return write_figure(figure, path.with_suffix("") if path.suffix in (".png", ".svg") else path)
