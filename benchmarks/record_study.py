@@ -13,8 +13,7 @@ from fit_rank_protocol import compare
 
 import records
 from rexnet.errors import require
-from rexnet.study.factor_run import TABLE, FactorConfig, read_factors, summarise
-from rexnet.study.factors import FACTORS, count_macs, network
+from rexnet.study.factors import FACTORS, TABLE, count_macs, network, read_factors, summarise
 from rexnet.study.published import PUBLISHED
 from rexnet.study.run import RANKS
 from rexnet.study.summary import cell_means, read_rows
@@ -57,13 +56,12 @@ def rank(folder: Path) -> list[dict[str, Any]]:
 def factors(folder: Path) -> list[dict[str, Any]]:
     """A row a network."""
     settings = settings_of(folder / TABLE)
-    chosen = {name: value for name, value in settings.items() if name != "data"}
     measured = read_factors(folder / TABLE)
     if len(measured) < len(FACTORS):
         return unfinished_factors(folder, settings)
     means = ("top1", "top1_step", "nuclear_norm", "nuclear_norm_step", "effective_rank")
     found = []
-    for one in summarise(measured, FactorConfig(data=settings["data"], **chosen)):
+    for one in summarise(measured, scale=settings["scale"]):
         runs = [row for row in measured if row.network == one.factor.name][: one.seeds]
         figures = {name: value and value._asdict() for name in means for value in [getattr(one, name)]}
         sizes = {"channels": one.channels, "macs": one.macs, "parameters": runs[0].parameters, "seeds": one.seeds}

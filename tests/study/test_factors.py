@@ -10,8 +10,8 @@ from rexnet.models.config_files import config_text
 from rexnet.models.cost import measure_cost
 from rexnet.models.rexnet import RexNet
 from rexnet.study import factor_run
-from rexnet.study.factor_run import COLUMNS, FactorConfig, Measured, read_factors, study_factors, summarise
-from rexnet.study.factors import FACTORS, IMAGE_PX, count_macs, network
+from rexnet.study.factor_run import FactorConfig, study_factors
+from rexnet.study.factors import COLUMNS, FACTORS, IMAGE_PX, FactorRow, count_macs, network, read_factors, summarise
 from rexnet.training.run_folder import RunFolder
 
 SMALL = {"scale": 0.1, "images": 40, "device": "cpu", "threads": 1}
@@ -127,7 +127,7 @@ def test_a_run_of_another_protocol_is_not_continued(image_folder, tmp_path):
 
 def test_steps_are_means_of_differences_between_networks_of_one_seed():
     rows = [
-        Measured(
+        FactorRow(
             network=factor.name,
             seed=seed,
             macs=1,
@@ -142,7 +142,7 @@ def test_steps_are_means_of_differences_between_networks_of_one_seed():
         for seed in range(3)
         for place, factor in enumerate(FACTORS)
     ]
-    first, *others = summarise(rows, FactorConfig(data="digits"))
+    first, *others = summarise(rows, scale=1.0)
     assert first.top1_step is None and first.top1 == (10.0, 10.0)
     assert all(one.top1_step == (1.0, 0.0) and one.nuclear_norm_step == (2.0, 0.0) for one in others)
     assert len(COLUMNS) == len(vars(rows[0]))

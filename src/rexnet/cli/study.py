@@ -10,7 +10,7 @@ from rexnet.cli.tables import new_table, show
 from rexnet.text import plural
 
 if TYPE_CHECKING:
-    from rexnet.study.factor_run import Mean
+    from rexnet.study.factors import Mean
     from rexnet.study.run import RankConfig
 
 

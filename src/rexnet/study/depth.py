@@ -7,12 +7,13 @@ Neither depth, widths nor weights of v1 are published: all of that is our choice
 from dataclasses import dataclass
 
 from rexnet.errors import require
-from rexnet.study.figures import draw_depth
+from rexnet.study.figures import plot_depth
 from rexnet.study.jobs import Workers
 from rexnet.study.networks import ACTIVATIONS, Placement, deep_name
 from rexnet.study.protocol import Protocol
-from rexnet.study.run import check_amounts, make_folder, measure_cells
+from rexnet.study.run import check_amounts, measure_cells
 from rexnet.study.summary import Cell
+from rexnet.study.tables import make_folder
 
 PLACEMENTS: tuple[Placement, ...] = ("late", "spread", "early")
 
@@ -68,5 +69,5 @@ def study_depth(config: DepthConfig) -> dict[tuple[str, int], dict[str, Cell]]:
         (placement, count): by_block[deep_name(placement, count, layers=config.layers)]
         for placement, count in config.cells()
     }
-    draw_depth(found, folder / "figure")
+    plot_depth(found, folder / "figure")
     return found

@@ -1,15 +1,14 @@
 """`rexnet study factors`: trains the networks of Table 2 and measures their final features, over several seeds."""
 
 import logging
-import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 import torch
 import tyro
@@ -20,13 +19,24 @@ from rexnet.files import write_whole
 from rexnet.models.config_files import config_text
 from rexnet.models.cost import measure_cost
 from rexnet.models.rexnet import RexNet, RexNetConfig
-from rexnet.study.factors import FACTORS, IMAGE_PX, Factor, network
-from rexnet.study.figures import draw_factors
+from rexnet.study.factors import (
+    COLUMNS,
+    FACTORS,
+    IMAGE_PX,
+    KIND,
+    TABLE,
+    Factor,
+    FactorRow,
+    FactorSummary,
+    network,
+    plot_factors,
+    read_factors,
+    summarise,
+    summary_csv,
+)
 from rexnet.study.network_run import evenly_spread, read_batches
-from rexnet.study.run import make_folder
 from rexnet.study.spectra import BATCH, final_features, spectrum_of, take_statistics
-from rexnet.study.tables import append_rows, open_table, read_table
-from rexnet.text import csv_text
+from rexnet.study.tables import append_rows, make_folder, open_table
 from rexnet.training import checkpoint
 from rexnet.training.classify import train
 from rexnet.training.config import TrainConfig
@@ -36,7 +46,6 @@ from rexnet.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
-TABLE, KIND = "factors.csv", "rexnet study factors"
 _RECIPE = small_image()
 
 
@@ -112,51 +121,6 @@ class FactorConfig:
         return {"data": data, **{name: getattr(self, name) for name in names}}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """A row of factors.csv: one network from one seed. `samples` and the figures after it are of its final features."""
-
-    network: str
-    seed: int
-    macs: int
-    parameters: int
-    top1: float | None
-    """Percent of the held-back images after the last epoch; None if it was not trained."""
-    samples: int
-    nuclear_norm: float
-    effective_rank: float
-    stable_rank: float
-    seconds: float
-    """Of everything."""
-
-
-COLUMNS = tuple(field.name for field in fields(Measured))
-
-
-class Mean(NamedTuple):
-    """Over seeds."""
-
-    mean: float
-    deviation: float | None
-    """Standard deviation; None of a single seed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FactorSummary:
-    """One network over its seeds. A step is the difference to the network above from the same seed."""
-
-    factor: Factor
-    channels: tuple[int, ...]
-    """Of the stem and after each bottleneck."""
-    macs: int
-    seeds: int
-    top1: Mean | None
-    top1_step: Mean | None
-    nuclear_norm: Mean
-    nuclear_norm_step: Mean | None
-    effective_rank: Mean
-
-
 def study_factors(config: FactorConfig) -> list[FactorSummary]:
     """Brings factors.csv up to date, a row a network and seed, and writes summary.csv and figure.png and .svg."""
     if config.threads:
@@ -171,9 +135,9 @@ def study_factors(config: FactorConfig) -> list[FactorSummary]:
     for number, (seed, factor) in enumerate(tasks[done:], start=done + 1):
         logger.info("network %d of %d: %s, seed %d", number, len(tasks), factor.name, seed)
         append_rows(path, [asdict(_measure(config, factor, seed=seed, device=device)).values()])
-    summaries = summarise(read_factors(path), config)
-    write_whole(path.with_name("summary.csv"), _summary_csv(summaries))
-    draw_factors(summaries, path.with_name("figure"))
+    summaries = summarise(read_factors(path), scale=config.scale)
+    write_whole(path.with_name("summary.csv"), summary_csv(summaries))
+    plot_factors(summaries, path.with_name("figure"))
     return summaries
 
 
@@ -196,7 +160,7 @@ def _train(config: FactorConfig, factor: Factor, seed: int) -> RunFolder:
     return RunFolder(training.run.output or "")
 
 
-def _measure(config: FactorConfig, factor: Factor, *, seed: int, device: torch.device) -> Measured:
+def _measure(config: FactorConfig, factor: Factor, *, seed: int, device: torch.device) -> FactorRow:
     began = time.perf_counter()
     sets = open_dataset(config.data).for_training(seed=seed)
     training = config.training(factor, seed=seed)
@@ -218,7 +182,7 @@ def _measure(config: FactorConfig, factor: Factor, *, seed: int, device: torch.d
         take_statistics(model, batches())
     spectrum = spectrum_of(final_features(model, batches()), network=factor.name, trained=not config.untrained)
     cost = measure_cost(model, IMAGE_PX)
-    return Measured(
+    return FactorRow(
         network=factor.name,
         seed=seed,
         macs=cost.macs,
@@ -230,59 +194,3 @@ def _measure(config: FactorConfig, factor: Factor, *, seed: int, device: torch.d
         stable_rank=spectrum.stable_rank,
         seconds=round(time.perf_counter() - began, 1),
     )
-
-
-def read_factors(path: Path) -> list[Measured]:
-    """The whole rows of a factors.csv."""
-    columns, rows = read_table(path, kind=KIND)
-    kinds: dict[str, Any] = {"network": str, "seed": int, "macs": int, "parameters": int, "samples": int}
-    found = []
-    for row in rows:
-        texts = zip(columns, row, strict=True)
-        values: dict[str, Any] = {name: kinds.get(name, float)(text) if text else None for name, text in texts}
-        found.append(Measured(**values))
-    return found
-
-
-def summarise(rows: Sequence[Measured], config: FactorConfig) -> list[FactorSummary]:
-    """In the order of FACTORS; a last seed that `rows` has not all networks of is left out."""
-    rows = rows[: len(rows) // len(FACTORS) * len(FACTORS)]
-    found: list[FactorSummary] = []
-    above: dict[int, Measured] = {}
-    for factor in FACTORS:
-        runs = {row.seed: row for row in rows if row.network == factor.name}
-        blocks = config.networks[factor.name].blocks
-        found.append(
-            FactorSummary(
-                factor=factor,
-                channels=(blocks[0].in_channels, *(block.out_channels for block in blocks)),
-                macs=next(iter(runs.values())).macs,
-                seeds=len(runs),
-                top1=None if config.untrained else _mean(runs, "top1"),
-                top1_step=None if config.untrained or not above else _mean(runs, "top1", above=above),
-                nuclear_norm=_mean(runs, "nuclear_norm"),
-                nuclear_norm_step=_mean(runs, "nuclear_norm", above=above) if above else None,
-                effective_rank=_mean(runs, "effective_rank"),
-            )
-        )
-        above = runs
-    return found
-
-
-def _mean(runs: Mapping[int, Measured], name: str, *, above: Mapping[int, Measured] | None = None) -> Mean:
-    """Of a figure of the runs, which are by seed, or of how far it lies from that of the runs `above`."""
-    values = [getattr(run, name) - (getattr(above[seed], name) if above else 0.0) for seed, run in runs.items()]
-    return Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
-
-
-def _summary_csv(summaries: Sequence[FactorSummary]) -> str:
-    means = ("top1", "top1_step", "nuclear_norm", "nuclear_norm_step", "effective_rank")
-    head = ["network", "channels", "macs", "macs_published", "seeds", "top1_published", "nuclear_norm_published"]
-    rows: list[list[object]] = [[*head, *(f"{name}_{what}" for name in means for what in Mean._fields)]]
-    for summary in summaries:
-        factor = summary.factor
-        row = [factor.name, "-".join(map(str, summary.channels)), summary.macs, round(factor.macs), summary.seeds]
-        figures = [value for name in means for value in getattr(summary, name) or (None, None)]
-        texts = [None if value is None else f"{value:.6g}" for value in figures]
-        rows.append([*row, factor.top1, factor.nuclear_norm, *texts])
-    return csv_text(rows)

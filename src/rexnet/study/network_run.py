@@ -16,10 +16,9 @@ from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import EvalBatches
 from rexnet.data.transforms import Preprocess
 from rexnet.detection.checkpoints import TrainedDetector
-from rexnet.files import write_whole
+from rexnet.files import write_figure, write_whole
 from rexnet.ranks.layer_ranks import Layer, measure_layers
 from rexnet.references import KINDS, PRETRAINED, Kind, resolve
-from rexnet.study.figures import draw_layers
 from rexnet.study.networks import call_factory
 from rexnet.study.principles.rewriting import rewrite
 from rexnet.text import csv_text
@@ -77,7 +76,7 @@ def measure_network(options: NetworkOptions, *, tolerance: float, output: str | 
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "layers.csv", layers_csv(layers))
     write_whole(folder / "spectra.json", json.dumps({layer.name: layer.spectrum for layer in layers}) + "\n")
-    draw_layers(layers, folder / "layers")
+    plot_layers(layers, folder / "layers")
     return layers
 
 
@@ -131,3 +130,34 @@ def layers_csv(layers: Sequence[Layer]) -> str:
         head = (layer.name, layer.kind, layer.in_channels, layer.out_channels, f"{layer.ratio:.6g}", layer.samples)
         rows.append((*head, layer.rank, *(f"{figure:.6g}" for figure in figures)))
     return csv_text(rows)
+
+
+def plot_layers(layers: Sequence[Layer], stem: str | os.PathLike[str]) -> list[Path]:
+    """Plot ranks over output channels by depth and the singular values of each layer, to STEM.png and STEM.svg."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.4, 4.5), layout="constrained")
+    ranks, spectra = figure.subplots(1, 2)
+    places = range(len(layers))
+    for name in ("rank_ratio", "effective_rank_ratio", "stable_rank_ratio"):
+        label = name.removesuffix("_ratio").replace("_", " ")
+        ranks.plot(places, [getattr(layer, name) for layer in layers], ".-", label=label, linewidth=1)
+    ranks.plot(places, [min(1.0, layer.ratio) for layer in layers], ":", color="#555555", label="ratio (at most 1)")
+    ranks.set_xlabel("layer, in the order of computing")
+    ranks.set_ylabel("over output channels")
+    ranks.set_ylim(0, 1.02)
+    ranks.grid(alpha=0.25)
+    ranks.legend(fontsize=8)
+    shades = matplotlib.colormaps["viridis"]
+    for place, layer in enumerate(layers):
+        values = [value / (layer.spectrum[0] or 1.0) for value in layer.spectrum]
+        share = [(number + 1) / len(values) for number in range(len(values))]
+        spectra.plot(share, values, color=shades(place / max(1, len(layers) - 1)), linewidth=0.8)
+    spectra.set_yscale("log")
+    spectra.set_ylim(1e-6, 1.3)
+    spectra.set_xlabel("singular value, as a share of their number")
+    spectra.set_ylabel("over the largest")
+    spectra.set_title("first layer dark, last layer light", fontsize=9)
+    spectra.grid(alpha=0.25)
+    return write_figure(figure, stem)

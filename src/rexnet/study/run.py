@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rexnet.errors import require
-from rexnet.files import check_output_folder, write_whole
-from rexnet.study.figures import draw_study
+from rexnet.files import write_whole
+from rexnet.study.figures import plot_study
 from rexnet.study.jobs import Backend, Workers
 from rexnet.study.network_run import NetworkOptions
 from rexnet.study.protocol import Protocol
 from rexnet.study.summary import Cell, read_rows, summarise, summary_csv
 from rexnet.study.sweep import CHUNK, list_tasks, sweep
+from rexnet.study.tables import make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -55,16 +56,8 @@ def study(config: RankConfig) -> list[Cell]:
     folder = make_folder(config.output)
     workers = Workers(processes=config.processes, backend=config.backend, address=config.address)
     cells = measure_cells(config.protocol, networks=config.networks, folder=folder, workers=workers)
-    draw_study(cells, folder / "figure")
+    plot_study(cells, folder / "figure")
     return cells
-
-
-def make_folder(output: str) -> Path:
-    """The folder of a study. ValueError where a file is in its place."""
-    check_output_folder(output, allowed="a folder, new or of an earlier study")
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def measure_cells(protocol: Protocol, *, networks: int, folder: Path, workers: Workers) -> list[Cell]:

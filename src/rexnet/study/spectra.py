@@ -3,7 +3,8 @@
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,13 +18,13 @@ from torch.optim.swa_utils import update_bn
 from rexnet.data.datasets import open_images
 from rexnet.data.transforms import Preprocess
 from rexnet.errors import require
-from rexnet.files import write_whole
+from rexnet.files import write_figure, write_whole
 from rexnet.models.rexnet import RexNet
 from rexnet.ranks.matrix_rank import effective_rank, nuclear_norm, singular_values, stable_rank
 from rexnet.references import OWN_WEIGHTS, resolve
-from rexnet.study.figures import draw_spectra
 from rexnet.study.network_run import MEASURABLE, NetworkOptions, evenly_spread, load_network, read_batches
-from rexnet.study.run import make_folder
+from rexnet.study.published import PUBLISHED_SPECTRA
+from rexnet.study.tables import make_folder
 from rexnet.training.checkpoint import TrainedRexNet
 from rexnet.training.distributed import choose_device
 
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 BATCH = 64
 """Images whose statistics an untrained network's batch norms see at a time."""
+_SMALLEST_SHOWN = 1e-7
+"""Singular values below have no place on a logarithmic axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +118,7 @@ def measure_spectra(config: SpectraConfig) -> list[Spectrum]:
             take_statistics(model, batches())
         found.append(spectrum_of(final_features(model, batches()), network=name, trained=trained))
     write_whole(folder / "spectra.json", json.dumps([asdict(spectrum) for spectrum in found]) + "\n")
-    draw_spectra(found, folder / "figure")
+    plot_spectra(found, folder / "figure")
     return found
 
 
@@ -204,3 +207,28 @@ def spectrum_of(features: Tensor, *, network: str, trained: bool) -> Spectrum:
         nuclear_norm=float(nuclear_norm(values)),
         values=values.tolist(),
     )
+
+
+def plot_spectra(spectra: Sequence[Spectrum], stem: str | os.PathLike[str]) -> list[Path]:
+    """Plot the fraction of the singular values that do not exceed a value, which is over the largest, to STEM.png and
+    STEM.svg; dashed where untrained, hollow marks for what the paper shows."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.6, 5.0), layout="constrained")
+    panel = figure.subplots()
+    colours = {name: f"C{number}" for number, name in enumerate(dict.fromkeys(one.network for one in spectra))}
+    for one in spectra:
+        values = [max(value / (one.values[0] or 1.0), _SMALLEST_SHOWN) for value in reversed(one.values)]
+        shares = [(number + 1) / len(values) for number in range(len(values))]
+        style = "-" if one.trained else "--"
+        label = f"{one.label} (effective rank {one.effective_rank:.0f} of {one.channels})"
+        panel.plot(values, shares, style, color=colours[one.network], label=label, linewidth=1.4)
+    for mark, (name, points) in zip("os", PUBLISHED_SPECTRA.items(), strict=True):
+        label = f"published, {name} on ImageNet"
+        panel.plot(list(points.values()), list(points), mark, color="#555555", fillstyle="none", label=label)
+    panel.set_xscale("log")
+    panel.set_xlabel("singular value of the final features / largest")
+    panel.set_ylabel("share of singular values up to it")
+    panel.grid(alpha=0.25)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    return write_figure(figure, stem)

@@ -8,10 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rexnet.files import write_whole
+from rexnet.files import check_output_folder, write_whole
 from rexnet.text import csv_text, printable
 
 logger = logging.getLogger(__name__)
+
+
+def make_folder(output: str) -> Path:
+    """Make the folder of a study where it is missing; ValueError where a file is in its place."""
+    check_output_folder(output, allowed="a folder, new or of an earlier study")
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def open_table(
