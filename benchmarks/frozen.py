@@ -88,6 +88,7 @@ class ImagesAsEvaluated:
 
     def __init__(self, images: ImageSet, preprocess: Preprocess, order: TrainBatches):
         self.images, self.preprocess, self.order = images, preprocess, order
+        self.images_per_step = order.images_per_step
 
     def __len__(self) -> int:
         return len(self.order)
@@ -103,6 +104,7 @@ class Clocked:
 
     def __init__(self, batches: Batches):
         self.batches = batches
+        self.images_per_step = batches.images_per_step
         self.began: list[float] = []
 
     def __len__(self) -> int:

@@ -205,6 +205,51 @@ def test_a_last_batch_of_one_image_trains(at, changed, image_folder):
     train(config)
 
 
+@pytest.mark.seconds
+def test_a_batch_beyond_all_images_is_the_batch_of_all_images(at, caplog):
+    """Learning rate, warm-up and average follow the images that a step has, whatever --batch-size asks for."""
+    for name, size in (("asked", 1_000_000), ("existing", 36)):
+        train(at(name, batch_size=size))
+    assert_same_weights(*(Path(at(name).run.output, "last.pt") for name in ("asked", "existing")))
+    assert "--batch-size is 1000000" in caplog.text and "36 training images" in caplog.text
+
+
+@pytest.mark.seconds
+def test_a_finished_run_is_extended_as_if_its_schedule_had_restarted(at, changed):
+    """--resume with more --epochs: bit for bit the run that restarts there from the beginning."""
+    train(at("extended"))
+    with pytest.raises(ValueError, match=r"--lr 0\.1"):
+        train(changed(changed(at("extended", resume=True), "schedule", epochs=5), "optim", lr=0.1))
+    train(changed(at("extended", resume=True), "schedule", epochs=5))
+    train(changed(at("straight"), "schedule", epochs=5, restart_epochs=(3,)))
+    extended, straight = (RunFolder(at(name).run.output) for name in ("extended", "straight"))
+    assert_same_weights(extended.last, straight.last)
+    assert figures(extended) == figures(straight) and [row["lr"] for row in extended.rows()][3] > 0.02
+    assert extended.read("config.json")["schedule"] == straight.read("config.json")["schedule"]
+
+
+def test_an_unfinished_run_is_not_extended(at, changed, monkeypatch):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("rexnet.training.classify.evaluate", _interrupt)
+        train(at("run", save_minutes=1e-9))
+    with pytest.raises(ValueError, match=r"--epochs 5 \(was 3\)"):
+        train(changed(at("run", resume=True), "schedule", epochs=5))
+
+
+def test_a_failed_start_leaves_no_folder(at, changed, tmp_path, monkeypatch):
+    def fail(*args, **more):
+        raise ValueError("no first step")
+
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr("rexnet.training.classify.classification_loss", fail)
+        for name in ("new", "kept"):
+            with pytest.raises(ValueError, match="no first step"):
+                train(at(name))
+    assert not (tmp_path / "new").exists() and [file.name for file in kept.iterdir()] in ([], [".lock"])
+
+
 def test_nan_in_training_names_files_and_is_left_out(at, monkeypatch):
     from rexnet.training import classify
 

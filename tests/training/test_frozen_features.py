@@ -44,6 +44,7 @@ class ImagesAsEvaluated:
 
     def __init__(self, images, pixels, order):
         self.images, self.pixels, self.order = images, pixels, order
+        self.images_per_step = order.images_per_step
 
     def __len__(self):
         return len(self.order)
@@ -162,6 +163,8 @@ def test_mirrored_images_are_a_second_view_drawn_anew_each_epoch():
     targets = torch.arange(count).numpy() % 3
 
     class Order:
+        images_per_step = 8
+
         def __len__(self):
             return 5
 

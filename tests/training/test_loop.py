@@ -34,6 +34,7 @@ class Noise:
 
     def __init__(self, steps: int = 3, *, fixed: bool = False):
         self.steps, self.fixed = steps, fixed
+        self.images_per_step = 6
         self.asked: list[int] = []
 
     def __len__(self) -> int:

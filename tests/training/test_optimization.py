@@ -231,6 +231,20 @@ def _saved(content):
     return buffer
 
 
+@pytest.mark.parametrize("name", ["cosine", "linear", "constant", "multistep"])
+def test_restarts_are_shorter_schedules_one_after_the_other(name):
+    def rates(**schedule) -> list[float]:
+        options = ScheduleConfig(schedule=name, warmup_epochs=1.0, min_lr=0.01, **schedule)
+        return [
+            LearningRate(peak_lr=0.4, schedule=options, steps_per_epoch=7)(step) for step in range(options.epochs * 7)
+        ]
+
+    stones = ((1, 3, 5, 7), (1,), (1,), (1, 3)) if name == "multistep" else (None,) * 4
+    whole = rates(epochs=9, restart_epochs=(2, 4), decay_milestones=stones[0])
+    parts = zip((2, 2, 5), stones[1:], strict=True)
+    assert whole == pytest.approx([rate for epochs, at in parts for rate in rates(epochs=epochs, decay_milestones=at)])
+
+
 def test_a_warm_up_takes_half_of_a_short_run_at_most():
     schedule = replace(ScheduleConfig(), epochs=1, warmup_epochs=5.0, warmup_lr=0.0)
     rate = LearningRate(peak_lr=1.0, schedule=schedule, steps_per_epoch=10)

@@ -57,8 +57,9 @@ class TrainBatches:
     Batches are on `device`, indices aside. What crosses from a worker is uint8 and four times smaller than the batch;
     normalising, laying erased parts over and mixing happen on the device.
 
-    `num_images`: images per epoch, over all ranks. Raises ValueError for a batch size below two, for fewer than two
-    images per rank, and for a negative seed.
+    `num_images`: images per epoch, over all ranks. `images_per_step`: those of a full batch of this rank.
+
+    Raises ValueError for a batch size below two, for fewer than two images per rank, and for a negative seed.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class TrainBatches:
         if self._per_rank < 2:
             raise ValueError(f"{len(image_set)} training images for {world_size} processes, but each needs two or more")
         self.num_images = self._per_rank * world_size
+        self.images_per_step = min(batch_size, self._per_rank)
         self.skipped: list[str] = []
         self._merge_last = self._per_rank % batch_size == 1 and self._per_rank > batch_size
         if self._merge_last:

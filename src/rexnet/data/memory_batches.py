@@ -119,6 +119,7 @@ class MemoryTrainBatches:
             raise ValueError(f"{count} training images, but batch normalisation needs two or more")
         self._padded = augment.pad(pixels.values.to(device))
         self._targets, self._indices = pixels.targets.to(device), pixels.indices
+        self.images_per_step = min(batch_size, count)
         self._augment, self._seed, self._steps = augment, seed, -(-count // batch_size)
         self._preprocess = preprocess
 

@@ -25,7 +25,7 @@ from rexnet.references import OWN_WEIGHTS, resolve
 from rexnet.text import printable
 from rexnet.training.distributed import World
 from rexnet.training.loop import Task, choose_autocast
-from rexnet.training.resume import resumes
+from rexnet.training.resume import extend, resumes
 from rexnet.training.run_folder import local_path
 from rexnet.training.session import Parts, fit_batches, loader_options, run_session
 
@@ -37,6 +37,7 @@ def train(config: DetectTrainConfig) -> dict[str, Any]:
     """
     config.check()
     require_evaluator()
+    config = extend(config)
     return run_session(config, partial(_prepare, config), goal=config.goal, command="rexnet detect train")
 
 
@@ -55,13 +56,15 @@ def _prepare(config: DetectTrainConfig, world: World) -> Parts:
     torch.manual_seed(config.run.seed)
     model = build_model(config.network, sets.train.classes, load=not resumes(config))
     pretrained = config.network.weights is not None
-    norms = prepare_norms(model, bn=config.network.bn, pretrained=pretrained, images_per_step=config.run.batch_size)
     batches = _make_batches(sets, model, config, world)
+    images_per_step = batches[0].images_per_step
+    norms = prepare_norms(model, bn=config.network.bn, pretrained=pretrained, images_per_step=images_per_step)
     task = detection_task(sets.train, sets.val, batches[1], config=config, world=world)
     return Parts(
         name=config.subject[0],
         facts=data_facts(sets, config.data),
         model=model,
+        images_per_step=images_per_step,
         fit=lambda run: fit_batches(model, batches, task, config=config, run=run, world=world),
         notes=(f"recipe {config.recipe}", f"{norms}"),
     )

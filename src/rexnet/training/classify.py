@@ -26,7 +26,7 @@ from rexnet.training.evaluation import SizedBatches, evaluate
 from rexnet.training.freezing import prepare
 from rexnet.training.frozen_features import check_frozen_backbone, freeze_backbone, head_task
 from rexnet.training.loop import Task, choose_autocast, fit
-from rexnet.training.resume import resumes
+from rexnet.training.resume import extend, resumes
 from rexnet.training.run_folder import RunFolder, local_path
 from rexnet.training.session import Parts, fit_batches, loader_options, run_session
 
@@ -38,27 +38,29 @@ def train(config: TrainConfig) -> dict[str, Any]:
 
     ValueError, one sentence, for settings, data or weights that do not go together.
     """
+    config = extend(config)
     return run_session(config, partial(_prepare, config), goal=config.goal, command="rexnet train")
 
 
 def _prepare(config: TrainConfig, world: World) -> Parts:
     """Load images and weights. ValueError where they do not go together with each other or the settings."""
     sets = _load_sets(config, world)
+    batches = _make_batches(sets, config, world)
     torch.manual_seed(config.run.seed)
     network = replace(config.network, weights=None) if resumes(config) else config.network
     model = build_model(network, sets.classes)
     pretrained = config.network.weights is not None
-    frozen = prepare(model, config.transfer, pretrained=pretrained, images_per_step=config.run.batch_size)
+    frozen = prepare(model, config.transfer, pretrained=pretrained, images_per_step=batches[0].images_per_step)
     if config.transfer.freeze == "all":
         check_frozen_backbone(config)
     if world.is_main:
         _warn_of_few_pixels(model, config.input.image_size)
         _warn_of_idle_balance(sets, config.input.balance)
-    batches = _make_batches(sets, config, world)
     return Parts(
         name=model.name,
         facts=replace(sets.facts(), path=local_path(config.data)),
         model=model,
+        images_per_step=batches[0].images_per_step,
         fit=partial(_fit, model, sets, batches, config=config, world=world),
         notes=(f"recipe {config.recipe}", f"{frozen}"),
         samples=sets.val,

@@ -143,6 +143,9 @@ class ScheduleConfig:
     """Learning rate of the first step of the warm-up."""
     min_lr: float = 0.0
     """What the learning rate falls to."""
+    restart_epochs: tuple[int, ...] = ()
+    """Epochs after which the whole schedule starts again, warm-up included (arXiv 1608.03983); --resume RUN with more
+    --epochs adds the one at which a finished run goes on."""
     patience: int | None = None
     """Stop early when the figure that chooses best.pt has not risen for so many epochs."""
 
@@ -156,6 +159,9 @@ class ScheduleConfig:
         milestones = self.decay_milestones or ()
         rising = list(milestones) == sorted({epoch for epoch in milestones if epoch >= 1})
         require(rising, "decay_milestones", milestones, "whole numbers from 1, rising")
+        restarts = self.restart_epochs
+        rising = list(restarts) == sorted({epoch for epoch in restarts if 1 <= epoch < self.epochs})
+        require(rising, "restart_epochs", restarts, f"whole numbers from 1 to {self.epochs - 1}, rising")
 
 
 @dataclass(frozen=True, kw_only=True)

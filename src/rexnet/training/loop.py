@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 class Batches(Protocol):
     """What the loop asks of training data; `rexnet.data.loaders.TrainBatches` is one."""
 
+    images_per_step: int
+    """Images of a full step of this process: what is read in a step, where fewer images exist than were asked for."""
+
     def __len__(self) -> int:
         """Steps an epoch, the same on every process."""
         ...
@@ -86,10 +89,9 @@ class _Training:
         layout = torch.channels_last if config.run.channels_last else torch.preserve_format
         model.to(world.device).to(memory_format=layout)
         dtype = choose_autocast(config.run.amp, world.device)
-        total_batch = config.run.batch_size * world.size
         self.batches, self.task, self.config, self.run, self.world = batches, task, config, run, world
         self.steps = len(batches)
-        self.rate = _learning_rate(config, total_batch=total_batch, steps_per_epoch=self.steps)
+        self.rate = _learning_rate(config, total_batch=batches.images_per_step * world.size, steps_per_epoch=self.steps)
         self.updater = Updater(model, config.optim, self.rate, scale_gradients=dtype == torch.float16)
         self.epoch, self.step, self.discarded = 0, 0, 0
         self.best: dict[str, Any] = {}
@@ -107,8 +109,10 @@ class _Training:
     @property
     def finished(self) -> bool:
         schedule = self.config.schedule
-        tired = schedule.patience is not None and self.best and self.epoch - self.best["epoch"] >= schedule.patience
-        return self.epoch >= schedule.epochs or bool(tired)
+        if schedule.patience is None or not self.best or self.epoch >= schedule.epochs:
+            return self.epoch >= schedule.epochs
+        restarts = (epoch for epoch in schedule.restart_epochs if epoch <= self.epoch)
+        return self.epoch - max((self.best["epoch"], *restarts)) >= schedule.patience
 
     def run_epoch(self) -> None:
         """The rest of the current epoch, its evaluation and files."""

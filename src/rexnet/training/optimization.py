@@ -34,7 +34,8 @@ class LearningRate:
 
     Linear from warmup_lr to the peak, then a cosine to min_lr (or a line to it, or steps of a tenth, or the peak
     throughout). The cosine runs over all steps, the warm-up covers its beginning: timm's default, under which the
-    paper's models were trained. Unlike timm's, the warm-up ends at half of a short run.
+    paper's models were trained. Unlike timm's, the warm-up ends at half of a short run. After each of restart_epochs
+    all of that starts again, over the epochs up to the next.
     """
 
     peak_lr: float
@@ -42,15 +43,18 @@ class LearningRate:
     steps_per_epoch: int
 
     def __call__(self, step: int) -> float:
-        schedule = self.schedule
-        warmup_steps = round(min(schedule.warmup_epochs, schedule.epochs / 2) * self.steps_per_epoch)
+        schedule, epoch = self.schedule, step // self.steps_per_epoch
+        start = max((0, *(restart for restart in schedule.restart_epochs if restart <= epoch)))
+        end = min((schedule.epochs, *(restart for restart in schedule.restart_epochs if restart > epoch)))
+        step -= start * self.steps_per_epoch
+        warmup_steps = round(min(schedule.warmup_epochs, (end - start) / 2) * self.steps_per_epoch)
         if step < warmup_steps:
             return schedule.warmup_lr + (self.peak_lr - schedule.warmup_lr) * step / warmup_steps
-        share_done = step / (schedule.epochs * self.steps_per_epoch)
-        falls = sum(step >= epoch * self.steps_per_epoch for epoch in schedule.decay_milestones or ())
+        fraction_done = step / ((end - start) * self.steps_per_epoch)
+        falls = sum(start < milestone <= epoch for milestone in schedule.decay_milestones or ())
         height = {
-            "cosine": 0.5 * (1 + math.cos(math.pi * share_done)),
-            "linear": 1 - share_done,
+            "cosine": 0.5 * (1 + math.cos(math.pi * fraction_done)),
+            "linear": 1 - fraction_done,
             "constant": 1.0,
             "multistep": 0.1**falls,
         }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 from rexnet.data.facts import DataFacts
 from rexnet.errors import DamagedFileError, WeightsError
@@ -37,16 +37,15 @@ def config_to_dict(config: Any) -> dict[str, Any]:
 
 
 def config_from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
-    """Read `config_to_dict`'s values. ValueError unless they are exactly the options of this version."""
+    """Read `config_to_dict`'s values, also of an older version: an option that came later has the default under which
+    older runs trained. ValueError for an option that this version does not have."""
     return _from_dict(kind, values)
 
 
 def _from_dict(kind: type, values: dict[str, Any]) -> Any:
     names = {option.name for option in fields(kind)}
-    if unknown := sorted(values.keys() ^ names):
-        raise ValueError(
-            f"the saved settings differ from this version's in {', '.join(unknown)}; allowed: the same set"
-        )
+    if unknown := sorted(values.keys() - names):
+        raise ValueError(f"the saved settings have {', '.join(unknown)}, which this version does not know")
     types = get_type_hints(kind)
     return kind(
         **{
@@ -107,16 +106,39 @@ def settings_to_resume(asked: Settings) -> Settings | None:
     return replace(saved, data=data, run=replace(saved.run, resume=False, overwrite=False, output=None))
 
 
-def refuse_changes(run: RunFolder, config: LoopConfig) -> None:
-    """Raise ValueError for options in which `config` differs from the run in the folder, and where its checkpoints
-    are lost."""
-    saved = config_from_dict(type(config), run.read("config.json"))
+def accept_settings(run: RunFolder, config: LoopConfig) -> None:
+    """Note the schedule of a run that `extend` has extended. ValueError for any other option in which `config` differs
+    from the run in the folder, and where its checkpoints are lost."""
+    saved: Any = config_from_dict(type(config), run.read("config.json"))
     _refuse_lost_checkpoints(run)
-    if changes := changed_options(saved, config):
+    new, old = config.schedule, saved.schedule
+    extended = new.epochs > old.epochs and new.restart_epochs[:-1] == old.restart_epochs != new.restart_epochs
+    may_change = MAY_CHANGE_ON_RESUME | ({"epochs", "restart_epochs"} if extended else set())
+    if changes := changed_options(saved, config, may_change=may_change):
         raise ValueError(
             f"the run in {str(run.path)!r} has other settings: {', '.join(changes)}; --resume continues it as it "
-            "began, a new --output starts another"
+            "began (once it is finished, also with more --epochs), a new --output starts another"
         )
+    if extended:
+        run.write("config.json", config_to_dict(replace(saved, schedule=new)))
+
+
+def extend(config: Settings) -> Settings:
+    """Return the settings of a finished run that --resume is to continue with more --epochs: its schedule starts again
+    where it ended. Any other `config` is returned as it is."""
+    if not resumes(config) or not (run := RunFolder(folder_to_resume(config))).holds("config.json"):
+        return config
+    saved: Any = config_from_dict(type(config), run.read("config.json"))
+    if (
+        config.schedule.epochs <= saved.schedule.epochs
+        or config.schedule.restart_epochs != saved.schedule.restart_epochs
+    ):
+        return config
+    done = len(run.rows())
+    if done < saved.schedule.epochs and not run.holds("summary.json"):
+        return config
+    schedule = replace(config.schedule, restart_epochs=(*saved.schedule.restart_epochs, done))
+    return cast(Any, replace)(config, schedule=schedule)
 
 
 def _refuse_lost_checkpoints(run: RunFolder) -> None:

@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class RunFolder:
         self.last = self.path / "last.pt"
         self.previous = self.path / "previous.pt"
         self._lock: int | None = None
+        self._made = False
 
     @property
     def has_checkpoint(self) -> bool:
@@ -54,6 +56,7 @@ class RunFolder:
         """Keeps other processes from writing here until `close`, or this process's end. ValueError if one does."""
         if self.path.is_file():
             raise ValueError(f"--output {str(self.path)!r} is a file; name a folder")
+        self._made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             import fcntl
@@ -80,15 +83,31 @@ class RunFolder:
                 raise ValueError(
                     f"--output {str(self.path)!r} holds a run already; --resume continues it, --overwrite replaces it"
                 )
-            for file in (
-                *(self.path / name for name in FILES),
-                *self.path.glob(f"{SAMPLES}/*.png"),
-                *self.path.glob("*.pt.damaged"),
-                *self.path.glob("events.out.tfevents.*"),
-            ):
-                file.unlink(missing_ok=True)
+            self._remove_files()
         elif any(not file.name.startswith(".") for file in self.path.iterdir()):
             raise ValueError(f"--output {str(self.path)!r} holds other files; name a new or an empty folder")
+
+    def remove_start(self) -> None:
+        """Remove what a start has written that failed before there was anything to keep: a checkpoint, a row of
+        metrics or the names of images on which a step failed."""
+        if self.has_checkpoint or self.holds(METRICS) or self.holds(DISCARDED):
+            return
+        self._remove_files()
+        with suppress(OSError):
+            (self.path / SAMPLES).rmdir()
+        if self._made:
+            (self.path / ".lock").unlink(missing_ok=True)
+            with suppress(OSError):  # somebody else has put a file there
+                self.path.rmdir()
+
+    def _remove_files(self) -> None:
+        for file in (
+            *(self.path / name for name in FILES),
+            *self.path.glob(f"{SAMPLES}/*.png"),
+            *self.path.glob("*.pt.damaged"),
+            *self.path.glob("events.out.tfevents.*"),
+        ):
+            file.unlink(missing_ok=True)
 
     def write(self, name: str, values: dict[str, Any]) -> None:
         """`values` as JSON, in place of what was there, whole or not at all."""

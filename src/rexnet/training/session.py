@@ -14,7 +14,7 @@ from torch import nn
 
 from rexnet.data.facts import DataFacts
 from rexnet.data.image_set import ImageSet
-from rexnet.text import printable
+from rexnet.text import plural, printable
 from rexnet.training.config import LoopConfig
 from rexnet.training.curves import require_tensorboard
 from rexnet.training.distributed import World, joined
@@ -22,10 +22,10 @@ from rexnet.training.loop import Batches, Task, fit
 from rexnet.training.metrics import METRICS
 from rexnet.training.optimization import check_optimizer
 from rexnet.training.resume import (
+    accept_settings,
     config_to_dict,
     folder_to_resume,
     note_data,
-    refuse_changes,
     resumable,
     warn_of_lost_best,
 )
@@ -47,6 +47,8 @@ class Parts(NamedTuple):
     """Name of what is trained, for summary.json."""
     facts: DataFacts
     model: nn.Module
+    images_per_step: int
+    """Images of a full step of this process."""
     fit: Callable[[RunFolder], tuple[dict[str, Any], list[str]]]
     """Trains in that folder; returns the best epoch's row and the names of images that could not be read."""
     notes: tuple[str, ...] = ()
@@ -69,15 +71,20 @@ def run_session(config: LoopConfig, prepare: Callable[[World], Parts], *, goal: 
         if world.device.type == "cpu":
             keep_freed_memory()
         parts = prepare(world)
-        check_optimizer(parts.model, config.optim, config.schedule, total_batch=config.run.batch_size * world.size)
+        check_optimizer(parts.model, config.optim, config.schedule, total_batch=parts.images_per_step * world.size)
         with closing(open_run(config, world)) as run:
-            _begin(parts, run=run, world=world)
-            with resumable(run, world, command=command):
-                best, skipped = parts.fit(run)
+            try:
+                _begin(parts, batch_size=config.run.batch_size, run=run, world=world)
+                with resumable(run, world, command=command):
+                    best, skipped = parts.fit(run)
+            except Exception:  # a request to stop is none, and keeps the folder for --resume
+                if world.is_main and not config.run.resume:
+                    run.remove_start()
+                raise
             return _write_summary(run, parts, best, goal=goal, skipped=skipped, world=world)
 
 
-def _begin(parts: Parts, *, run: RunFolder, world: World) -> None:
+def _begin(parts: Parts, *, batch_size: int, run: RunFolder, world: World) -> None:
     """Note the facts about the data, or check that those of a run that goes on are what it began with."""
     new = not run.holds(DATA)
     note_data(run, parts.facts, main=world.is_main)
@@ -87,6 +94,11 @@ def _begin(parts: Parts, *, run: RunFolder, world: World) -> None:
     if world.is_main:
         for line in (parts.facts.description, *parts.notes):
             logger.info("%s", line)
+        if parts.images_per_step < batch_size:
+            text = (
+                "--batch-size is %d, but a process has %d training %s: the learning rate is that of the smaller batch"
+            )
+            logger.warning(text, batch_size, parts.images_per_step, plural(parts.images_per_step, "image"))
 
 
 def open_run(config: LoopConfig, world: World) -> RunFolder:
@@ -104,7 +116,7 @@ def open_run(config: LoopConfig, world: World) -> RunFolder:
         for left in run.path.glob(".*.unfinished"):  # by a kill
             left.unlink()
         if resume and run.holds("config.json"):
-            refuse_changes(run, config)
+            accept_settings(run, config)
         else:
             run.prepare(overwrite=config.run.overwrite)
             run.write("config.json", config_to_dict(config))

@@ -75,6 +75,7 @@ class TrainDetectionBatches:
                 "--detector faster_rcnn and ssdlite need none"
             )
         self.num_images = len(images)
+        self.images_per_step = min(batch_size, -(-len(images) // world_size))
         self.skipped: list[str] = []
         wide = images.width_px >= images.height_px
         self._is_wide = wide if group_by_aspect else np.ones_like(wide)
