@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from rexnet.cli.options import read_ahead, read_options
+from rexnet.cli.options import fail, read_ahead, read_options
 from rexnet.cli.tables import new_table, percent, show
 
 
@@ -65,16 +65,20 @@ def predict(arguments: Sequence[str]) -> None:
 
 def convert(arguments: Sequence[str]) -> None:
     """Make a COCO folder from Pascal VOC or YOLO"""
-    from rexnet.data.boxes.convert import ConvertConfig, convert_data
+    from rexnet.data.boxes.convert import MOST_SKIPPED, ConvertConfig, convert_data
 
     config = read_options("detect convert", ConvertConfig, arguments)
     converted = convert_data(config)
-    for side, images in converted.images.items():
-        print(f"{side}: {images:,} images with {converted.boxes[side]:,} objects")
-    if converted.left_out:
-        more = [f"and {len(converted.left_out) - 5:,} more"] if len(converted.left_out) > 5 else []
-        print("\n".join(["left out:", *(f"  {line}" for line in [*converted.left_out[:5], *more])]))
+    for split, images in converted.images.items():
+        print(f"{split}: {images:,} images with {converted.boxes[split]:,} objects")
+    skipped = converted.skipped
+    if skipped:
+        more = [f"and {len(skipped) - 5:,} more"] if len(skipped) > 5 else []
+        print("\n".join(["skipped:", *(f"  {line}" for line in [*map(str, skipped[:5]), *more])]))
+        print(f"all of them: {shlex.quote(str(Path(config.output, 'skipped.csv')))}")
     print(f"use it: rexnet detect train {shlex.quote(str(config.output))}")
+    if converted.skipped_fraction > MOST_SKIPPED:
+        fail(f"{len(skipped):,} were skipped, more than a tenth of the data", code=1)
 
 
 def demo(arguments: Sequence[str]) -> None:

@@ -1,13 +1,18 @@
-"""What the readers of other annotation formats hand on: images with named boxes."""
+"""Images with named boxes, as the readers of other annotation formats return them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
 
-from rexnet.data.decode import open_image
+from rexnet.data.decode import open_image, stored_size_px
 from rexnet.errors import BadImageError
 from rexnet.processes import in_parallel
+from rexnet.text import printable, reason_of
 
-Side = Literal["train", "val"]
+Split = Literal["train", "val", "test"]
+Size = tuple[int, int]
+"""Width and height in pixels."""
 
 
 class NamedBox(NamedTuple):
@@ -21,32 +26,76 @@ class NamedBox(NamedTuple):
 
 
 class BoxedImage(NamedTuple):
-    """`file_name` is the name that the image gets below the folder of its side."""
+    """`file_name` is its name, with /, below the folder of its split."""
 
     path: str
     file_name: str
-    width_px: int
-    height_px: int
+    size_px: Size
     boxes: list[NamedBox]
+
+
+class Skipped(NamedTuple):
+    """An image, or labels without one, that cannot be used, and the objects that are lost with it."""
+
+    file: str
+    objects: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{printable(self.file)}: {self.reason}"
+
+
+class Labels(Protocol):
+    """Labels of images by the images' paths."""
+
+    def read(self, image: str, upright_px: Size, stored_px: Size) -> tuple[Size, list[NamedBox]]:
+        """Return the size of the image that the boxes lie on, and the boxes. ValueError and OSError say why they cannot
+        be read."""
+        ...
+
+    def count(self, image: str) -> int:
+        """Return the number of objects, as far as it can be told, of an image that cannot be used."""
+        ...
 
 
 @dataclass(kw_only=True)
 class BoxedImages:
-    """By side, None being images of data without sides. `left_out`: a line for all that could not be used."""
+    """Images by split, None where the data has no splits. An image of whose labels one cannot be read is skipped: its
+    objects would be taught as background."""
 
-    classes: tuple[str, ...]
-    sides: dict[Side | None, list[BoxedImage]] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
+    splits: dict[Split | None, list[BoxedImage]] = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Sentences on what was decided where the data leaves it open."""
+
+    def read(
+        self, split: Split | None, paths: Sequence[str], labels: Labels, *, root: str | Path, workers: int
+    ) -> None:
+        """Add the images of a split, named below `root`."""
+        images = self.splits.setdefault(split, [])
+        sizes = in_parallel(_sizes_px, paths, workers=workers, label="reading images") if paths else ()
+        for path, found in zip(paths, sizes, strict=True):
+            try:
+                if isinstance(found, str):
+                    raise ValueError(found)
+                size_px, boxes = labels.read(path, *found)
+            except (OSError, ValueError) as error:
+                self.skipped.append(Skipped(path, labels.count(path), reason_of(error)))
+                continue
+            images.append(BoxedImage(path, Path(path).relative_to(root).as_posix(), size_px, boxes))
+
+    def stand_in_for_val(self) -> None:
+        """Make the test split the validation split where there is none."""
+        if "val" not in self.splits and self.splits.get("test") and "train" in self.splits:
+            self.splits["val"] = self.splits.pop("test")
+            self.notes.append("there is no validation split, so the test split is used as one")
 
 
-def upright_sizes_px(paths: list[str], *, workers: int) -> list[tuple[int, int] | str]:
-    """(width, height) of each image, or why it cannot be read. Images are decoded: some formats tell only at the end
-    which way is up."""
-    return list(in_parallel(_upright_size_px, paths, workers=workers, label="reading images")) if paths else []
-
-
-def _upright_size_px(path: str) -> tuple[int, int] | str:
+def _sizes_px(path: str) -> tuple[Size, Size] | str:
+    """Return the upright and the stored size of an image, or why it cannot be read. It is decoded: some formats tell
+    only at the end which way is up."""
     try:
-        return open_image(path).size
+        return open_image(path).size, stored_size_px(path)
     except BadImageError as error:
         return error.reason

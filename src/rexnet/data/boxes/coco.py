@@ -183,7 +183,7 @@ class CocoSets:
 def load_coco_sets(folder: str | Path) -> CocoSets:
     """Training and validation images of a folder in COCO's layout: annotations/instances_train*.json and
     instances_val*.json (or train.json and val.json, or Roboflow's train/ and valid/_annotations.coco.json) with the
-    images where `rexnet.data.boxes.image_confinement.find_image_folder` looks.
+    images where `rexnet.data.boxes.named_files.find_image_folder` looks.
 
     Raises ValueError where one is missing or there are several, and for sides with different category names.
     """

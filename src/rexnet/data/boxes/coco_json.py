@@ -11,7 +11,7 @@ import numpy as np
 
 from rexnet.data.boxes.coco_annotations import ImageEntry, read_annotations, whole_number
 from rexnet.data.boxes.coco_findings import Finding, summary_of
-from rexnet.data.boxes.image_confinement import Confinement, find_image_folder
+from rexnet.data.boxes.named_files import NamedFiles, find_image_folder
 from rexnet.data.boxes.segments import Segments
 from rexnet.data.decode import MAX_PIXELS
 from rexnet.data.flat_texts import FlatTexts
@@ -169,12 +169,16 @@ def _present_images(
     entries: list[ImageEntry], image_folder: str, name: str, findings: list[Finding]
 ) -> tuple[list[ImageEntry], dict[int, int]]:
     """The images whose files are there, and the row of each image id."""
-    confined = Confinement(image_folder, name)
+    files = NamedFiles(image_folder, named_by=f"{name} has an image with the file_name")
     images: list[ImageEntry] = []
     row_of_id: dict[int, int] = {}
     row_of_file: dict[str, int] = {}
     for image in entries:
-        path = confined.path(image.file_name)
+        found = files.find(image.file_name)
+        if found is None:
+            findings.append(Finding("missing file", image.file_name, None, "there is no such file"))
+            continue
+        path, image = files.real_path(found), image._replace(file_name=found)
         if path in row_of_file:
             first = images[row_of_file[path]]
             text = f"image {image.id} is the file of image {first.id}"
@@ -182,7 +186,7 @@ def _present_images(
             if (first.width_px, first.height_px) == (image.width_px, image.height_px):
                 row_of_id[image.id] = row_of_file[path]
         elif not os.path.isfile(path):
-            findings.append(Finding("missing file", image.file_name, None, "there is no such file"))
+            findings.append(Finding("missing file", image.file_name, None, "it is a folder"))
         else:
             row_of_file[path] = row_of_id[image.id] = len(images)
             images.append(image)

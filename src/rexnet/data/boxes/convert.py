@@ -1,8 +1,10 @@
 """From other annotation formats to COCO's layout, which is the one that detectors train from."""
 
 import json
+import logging
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -10,33 +12,38 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import tyro
 
-from rexnet.data.boxes.boxed_images import BoxedImage, BoxedImages, Side
+from rexnet.data.boxes.boxed_images import BoxedImage, BoxedImages, Skipped, Split
 from rexnet.data.boxes.voc import is_voc, read_voc
 from rexnet.data.boxes.yolo import is_yolo, read_yolo
 from rexnet.errors import require
 from rexnet.files import check_new_folder, write_whole
 from rexnet.processes import usable_cpus
-from rexnet.text import printable
+from rexnet.text import csv_text, printable
+
+logger = logging.getLogger(__name__)
 
 DetectionFormat = Literal["auto", "voc", "yolo"]
+MOST_SKIPPED = 0.1
+"""Fraction of the data beyond which a conversion counts as failed."""
 _DEFAULT_VAL_FRACTION = 0.2
-_SIDES: tuple[Side, ...] = ("train", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig:
-    """Writes data with boxes in the layout of Pascal VOC or YOLO into a new folder in COCO's layout."""
+    """Write data with boxes in the layout of Pascal VOC or YOLO into a new folder in COCO's layout.
+
+    Exit code 1 where more than a tenth of the images had to be skipped."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """A folder with Annotations/ and JPEGImages/ (VOC), or with data.yaml or classes.txt (YOLO)."""
     output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
     """A new or empty folder. Images become hard links there, or copies on another disk."""
     format: DetectionFormat = "auto"
-    """What the data is; auto: what it looks like."""
+    """Layout of the data; auto: what it looks like."""
     val_fraction: float | None = None
-    """Share of the images that is held back where the data has no split of its own; None: a fifth."""
+    """Fraction of the training images to validate on, where the data has no split for that; None: a fifth."""
     seed: int = 0
-    """Decides which images are held back."""
+    """Decides which images these are."""
     workers: int | None = None
     """Processes that read images; None: as many as CPUs, 0: none beside the main one."""
 
@@ -48,33 +55,47 @@ class ConvertConfig:
 
 
 class Converted(NamedTuple):
-    """`images` and `boxes` by side; `left_out` has a line, with its file, for all that could not be used."""
+    """`images` and `boxes` by split."""
 
     images: dict[str, int]
     boxes: dict[str, int]
     classes: tuple[str, ...]
-    left_out: list[str]
+    skipped: list[Skipped]
+
+    @property
+    def skipped_fraction(self) -> float:
+        return len(self.skipped) / (len(self.skipped) + sum(self.images.values()))
 
 
 def convert_data(config: ConvertConfig) -> Converted:
-    """OUTPUT/annotations/instances_{train,val}.json, OUTPUT/train and OUTPUT/val; category ids are 1 to K in the order
-    of the classes (VOC: of their names). The data stays as it is, and OUTPUT appears whole or not at all.
+    """Write OUTPUT/annotations/instances_{train,val}.json, OUTPUT/train and OUTPUT/val, and the same for test where the
+    data has it; category ids are 1 to K in the order of the classes (VOC: of their names).
 
-    Raises ValueError for an output that is not empty or lies in the data, for data of neither layout, and for a side
-    without images.
+    What had to be skipped is listed in OUTPUT/skipped.csv. The data stays as it is, and OUTPUT appears whole or not at
+    all. Raises ValueError for an output that is not empty or lies in the data, for data of neither layout, and where
+    there are no images to train or to validate on.
     """
     source, output = Path(config.data), Path(config.output)
     check_new_folder(output, outside=source)
-    found = _read(source, config)
-    _divide(found, config)
-    for side in _SIDES:
-        if not found.sides[side]:
-            raise ValueError(f"{printable(source)} has no images for {side}; {len(found.left_out):,} were left out")
+    found = read_boxed_images(source, config.format, workers=config.workers)
+    _draw_val(found, config)
+    for note in found.notes:
+        logger.warning("%s: %s", printable(source), note)
+    for split in ("train", "val"):
+        if not found.splits[split]:
+            reasons = f"; {len(found.skipped):,} were skipped, such as {found.skipped[0]}" if found.skipped else ""
+            raise ValueError(f"{printable(source)} has no images for {split}{reasons}")
     unfinished = output.parent / f".{output.name}.{os.getpid()}.unfinished"
     try:
         (unfinished / "annotations").mkdir(parents=True)
-        for side in _SIDES:
-            _write_side(unfinished, side, found)
+        for split, images in found.splits.items():
+            for image in images:
+                _place(image, unfinished / str(split))
+            content = to_coco(images, found.classes)
+            write_whole(unfinished / "annotations" / f"instances_{split}.json", json.dumps(content))
+        if found.skipped:
+            rows = [(printable(file), objects, reason) for file, objects, reason in found.skipped]
+            write_whole(unfinished / "skipped.csv", csv_text([Skipped._fields, *rows]))
         if output.exists():
             output.rmdir()
         os.replace(unfinished, output)
@@ -82,48 +103,55 @@ def convert_data(config: ConvertConfig) -> Converted:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     return Converted(
-        images={side: len(found.sides[side]) for side in _SIDES},
-        boxes={side: sum(len(image.boxes) for image in found.sides[side]) for side in _SIDES},
+        images={str(split): len(images) for split, images in found.splits.items()},
+        boxes={str(split): sum(len(image.boxes) for image in images) for split, images in found.splits.items()},
         classes=found.classes,
-        left_out=found.left_out,
+        skipped=found.skipped,
     )
 
 
-def _read(source: Path, config: ConvertConfig) -> BoxedImages:
-    workers = usable_cpus() if config.workers is None else config.workers
+def read_boxed_images(source: Path, layout: DetectionFormat = "auto", *, workers: int | None = None) -> BoxedImages:
+    """Read a folder in VOC's or YOLO's layout. ValueError for one of neither."""
+    workers = usable_cpus() if workers is None else workers
     if not source.is_dir():
-        raise ValueError(f"{printable(source)} is no folder")
-    if config.format == "voc" or (config.format == "auto" and is_voc(source)):
+        raise ValueError(f"{printable(source)} is not a folder")
+    if layout == "voc" or (layout == "auto" and is_voc(source)):
         if not is_voc(source):
             raise ValueError(f"{printable(source)} lacks Annotations/ or JPEGImages/, which VOC's layout has")
         return read_voc(source, workers=workers)
-    if config.format == "yolo" or is_yolo(source):
+    if layout == "yolo" or is_yolo(source):
         return read_yolo(source, workers=workers)
     raise ValueError(
         f"{printable(source)} has neither Annotations/ and JPEGImages/ (VOC) nor data.yaml or classes.txt (YOLO)"
     )
 
 
-def _divide(found: BoxedImages, config: ConvertConfig) -> None:
-    whole = found.sides.pop(None, None)
-    if whole is None:
+def _draw_val(found: BoxedImages, config: ConvertConfig) -> None:
+    """Draw a validation split from all images of data without splits, or from those to train on."""
+    if "val" in found.splits:
         allowed = "none: the data comes with its own split"
         require(config.val_fraction is None, "val_fraction", config.val_fraction, allowed)
         return
-    order = np.random.default_rng(config.seed).permutation(len(whole)).tolist()
-    held_back = set(order[: max(1, round(len(whole) * (config.val_fraction or _DEFAULT_VAL_FRACTION)))])
-    for side in _SIDES:
-        is_val = side == "val"
-        found.sides[side] = [image for place, image in enumerate(whole) if (place in held_back) == is_val]
+    images = found.splits.pop(None, None)
+    if images is None:
+        images = found.splits["train"]
+        found.notes.append("there is no validation split, so one is drawn from the images to train on")
+    order = np.random.default_rng(config.seed).permutation(len(images)).tolist()
+    chosen = set(order[: max(1, round(len(images) * (config.val_fraction or _DEFAULT_VAL_FRACTION)))])
+    drawn: dict[Split | None, list[BoxedImage]] = {
+        "train": [image for place, image in enumerate(images) if place not in chosen],
+        "val": [image for place, image in enumerate(images) if place in chosen],
+    }
+    found.splits = found.splits | drawn
 
 
-def _write_side(output: Path, side: Side, found: BoxedImages) -> None:
-    category_of = {name: number for number, name in enumerate(found.classes, start=1)}
-    images, annotations = [], []
-    for number, image in enumerate(found.sides[side], start=1):
-        _place(image, output / side)
-        size = {"width": image.width_px, "height": image.height_px}
-        images.append({"id": number, "file_name": image.file_name, **size})
+def to_coco(images: Sequence[BoxedImage], classes: Sequence[str]) -> dict[str, Any]:
+    """Return the content of a COCO annotation file."""
+    category_of = {name: number for number, name in enumerate(classes, start=1)}
+    entries, annotations = [], []
+    for number, image in enumerate(images, start=1):
+        width_px, height_px = image.size_px
+        entries.append({"id": number, "file_name": image.file_name, "width": width_px, "height": height_px})
         for box in image.boxes:
             annotation: dict[str, Any] = {
                 "id": len(annotations) + 1,
@@ -137,8 +165,7 @@ def _write_side(output: Path, side: Side, found: BoxedImages) -> None:
                 annotation |= {"segmentation": [list(box.polygon)], "area": _polygon_area(box.polygon)}
             annotations.append(annotation)
     categories = [{"id": number, "name": name} for name, number in category_of.items()]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    write_whole(output / "annotations" / f"instances_{side}.json", json.dumps(content))
+    return {"images": entries, "annotations": annotations, "categories": categories}
 
 
 def _place(image: BoxedImage, folder: Path) -> None:

@@ -1,16 +1,19 @@
-"""Reads data sets in the layout of Pascal VOC."""
+"""A reader of data in the layout of Pascal VOC."""
 
 import math
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
-from rexnet.data.boxes.boxed_images import BoxedImage, BoxedImages, NamedBox, Side, upright_sizes_px
+from rexnet.data.boxes.boxed_images import BoxedImages, NamedBox, Size, Skipped, Split
+from rexnet.data.boxes.named_files import NamedFiles
 from rexnet.data.decode import image_files
-from rexnet.text import printable
+from rexnet.files import read_text
+from rexnet.text import normal_name, printable
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
-_SIDES: dict[Side, tuple[str, ...]] = {"train": ("train.txt",), "val": ("val.txt", "test.txt")}
+_SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def is_voc(folder: Path) -> bool:
@@ -18,78 +21,102 @@ def is_voc(folder: Path) -> bool:
 
 
 def read_voc(folder: Path, *, workers: int) -> BoxedImages:
-    """Annotations/*.xml with JPEGImages/, divided as ImageSets/Main/train.txt and val.txt (or test.txt) say, where both
-    are there.
+    """Read Annotations/*.xml with JPEGImages/, split as ImageSets/Main/train.txt, val.txt and test.txt say; without any
+    of these, trainval.txt stands for all of them.
 
     VOC counts pixels from 1 and includes both edges, so its (xmin, xmax) begins at xmin - 1 and is xmax - xmin + 1
     wide. Objects marked `difficult`, which VOC's own evaluation neither rewards nor expects, become boxes to ignore:
     COCO's only mark for that is the crowd, within which it also forgives several detections. A file without a usable
-    size takes that of its picture. Raises ValueError where no object is found at all.
+    size takes that of its image. Raises ValueError where no object is found at all, and for lists without train.txt.
     """
-    pictures = {Path(path).stem: path for path in image_files(folder / _IMAGES)}
-    found = BoxedImages(classes=())
-    names_by_side = _names_by_side(folder)
-    _note_unlisted(folder, names_by_side, found.left_out)
-    for side, names in names_by_side.items():
-        images = [_read_image(folder, name, pictures, found.left_out) for name in names]
-        found.sides[side] = _with_sizes([image for image in images if image], found.left_out, workers)
-    classes = {box.name for images in found.sides.values() for image in images for box in image.boxes}
+    found = BoxedImages()
+    files = NamedFiles(folder / _ANNOTATIONS, named_by=f"{printable(folder / _LISTS)} names")
+    images: dict[str, str] = {}
+    for path in image_files(folder / _IMAGES):
+        images[normal_name(Path(path).stem)] = images[Path(path).stem] = path
+    labels = VocLabels()
+    annotated = sorted(path.stem for path in (folder / _ANNOTATIONS).glob("*.xml"))
+    names_by_split = _names_by_split(folder, files) or {None: annotated}
+    for split, names in names_by_split.items():
+        paths = []
+        for name in names:
+            file = files.find(f"{name}.xml") if os.path.basename(name) == name else None
+            image = images.get(name) or images.get(normal_name(name))
+            path = folder / _ANNOTATIONS / (file or f"{name}.xml")
+            if file is None:
+                found.skipped.append(Skipped(str(path), 0, "there is no such file"))
+            elif image is None:
+                reason = f"{_IMAGES} holds no image of this name"
+                found.skipped.append(Skipped(str(path), _count_objects(path), reason))
+            else:
+                labels.file_of[image] = path
+                paths.append(image)
+        found.read(split, paths, labels, root=folder / _IMAGES, workers=workers)
+    listed = {normal_name(name) for names in names_by_split.values() for name in names}
+    if unlisted := [name for name in annotated if normal_name(name) not in listed]:
+        found.notes.append(
+            f"{printable(folder / _LISTS)} lacks {len(unlisted):,} of {len(annotated):,} files of {_ANNOTATIONS}, such "
+            f"as {printable(unlisted[0])}.xml"
+        )
+    classes = {box.name for images in found.splits.values() for image in images for box in image.boxes}
     if not classes:
-        raise ValueError(f"{printable(folder / _ANNOTATIONS)} holds no objects that could be read")
+        reasons = "".join(f"; {skipped}" for skipped in found.skipped[:1])
+        raise ValueError(f"{printable(folder / _ANNOTATIONS)} holds no objects that can be read{reasons}")
     found.classes = tuple(sorted(classes))
+    found.stand_in_for_val()
     return found
 
 
-def _names_by_side(folder: Path) -> dict[Side | None, list[str]]:
-    lists: dict[Side | None, list[str]] = {}
-    for side, file_names in _SIDES.items():
-        file = next((folder / _LISTS / name for name in file_names if (folder / _LISTS / name).is_file()), None)
-        if file is None:
-            return {None: sorted(path.stem for path in (folder / _ANNOTATIONS).glob("*.xml"))}
-        lines = file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-        lists[side] = list(dict.fromkeys(_listed_name(folder, line) for line in lines if line.strip()))
-    return lists
+def _names_by_split(folder: Path, files: NamedFiles) -> dict[Split | None, list[str]]:
+    """Return the names in each list, none where there are no lists."""
+    lists: dict[Split | None, Path] = {
+        split: file for split in _SPLITS if (file := folder / _LISTS / f"{split}.txt").is_file()
+    }
+    both = folder / _LISTS / "trainval.txt"
+    if both.is_file() and "train" not in lists and "val" not in lists:
+        lists["train" if lists else None] = both
+    if lists and not {"train", None}.intersection(lists):
+        have = ", ".join(file.name for file in lists.values())
+        raise ValueError(f"{printable(folder / _LISTS)} has {have}, but no train.txt; add it, or remove the lists")
+    return {split: _listed_names(file, files) for split, file in lists.items()}
 
 
-def _listed_name(folder: Path, line: str) -> str:
-    """Lists of one class have 1, 0 or -1 after the name; a name may have blanks itself."""
-    whole, first = line.strip(), line.split()[0]
-    return whole if Path(whole).name == whole and (folder / _ANNOTATIONS / f"{whole}.xml").is_file() else first
+def _listed_names(file: Path, files: NamedFiles) -> list[str]:
+    """Return the names of a list. Lists of one class have 1, 0 or -1 after them; a name may have blanks itself."""
+    lines = [line.strip() for line in read_text(file, errors="surrogateescape").split("\n") if line.strip()]
+    whole = {line for line in lines if os.path.basename(line) == line and files.find(f"{line}.xml")}
+    return list(dict.fromkeys(line if line in whole else line.split()[0] for line in lines))
 
 
-def _note_unlisted(folder: Path, names_by_side: dict[Side | None, list[str]], left_out: list[str]) -> None:
-    there = {path.stem for path in (folder / _ANNOTATIONS).glob("*.xml")}
-    unlisted = sorted(there.difference(*names_by_side.values()))
-    if unlisted:
-        left_out.append(
-            f"{printable(folder / _ANNOTATIONS)}: the lists used for train and val lack {len(unlisted):,} of "
-            f"{len(there):,} files, such as {printable(unlisted[0])}.xml"
-        )
+@dataclass(frozen=True)
+class VocLabels:
+    """XML files by their images' paths."""
+
+    file_of: dict[str, Path] = field(default_factory=dict)
+
+    def read(self, image: str, upright_px: Size, stored_px: Size) -> tuple[Size, list[NamedBox]]:
+        file = self.file_of[image]
+        try:
+            root = _parse(file)
+            boxes = [_read_object(number, each) for number, each in enumerate(root.iterfind("object"), start=1)]
+        except (ParseError, ValueError) as error:
+            raise ValueError(f"{printable(file)}: {error}") from error
+        width, height = (_number(root.find(f"size/{name}")) for name in ("width", "height"))
+        stated = (int(width), int(height)) if width and height and min(width, height) >= 1 else upright_px
+        if stated not in (upright_px, stored_px):
+            has = f"the image has {upright_px[0]} x {upright_px[1]}"
+            raise ValueError(f"{printable(file)} states {stated[0]} x {stated[1]} px, but {has}")
+        return stated, boxes
+
+    def count(self, image: str) -> int:
+        return _count_objects(self.file_of[image])
 
 
-def _read_image(folder: Path, name: str, pictures: dict[str, str], left_out: list[str]) -> BoxedImage | None:
-    file = folder / _ANNOTATIONS / f"{name}.xml"
-    if Path(name).name != name or not file.is_file():
-        left_out.append(f"{printable(file)}: there is no such file")
-        return None
-    if name not in pictures:
-        left_out.append(f"{printable(file)}: {_IMAGES} holds no image of this name")
-        return None
+def _count_objects(file: Path) -> int:
     try:
-        root = _parse(file)
-    except (ParseError, ValueError) as error:
-        left_out.append(f"{printable(file)}: {error}")
-        return None
-    boxes = []
-    for number, element in enumerate(root.findall("object"), start=1):
-        box = _read_object(element)
-        if isinstance(box, str):
-            left_out.append(f"{printable(file)}: object {number} {box}")
-        else:
-            boxes.append(box)
-    width, height = (_number(root.find(f"size/{what}")) for what in ("width", "height"))
-    size = (int(width), int(height)) if width and height and min(width, height) >= 1 else (0, 0)
-    return BoxedImage(pictures[name], os.path.basename(pictures[name]), *size, boxes)
+        return len(_parse(file).findall("object"))
+    except (OSError, ParseError, ValueError):
+        return 0
 
 
 def _parse(file: Path) -> Element:
@@ -104,19 +131,22 @@ class _PlainTree(TreeBuilder):
         raise ValueError("it has a DOCTYPE, which annotations have no use for")
 
 
-def _read_object(element: Element) -> NamedBox | str:
-    """The box, or why there is none."""
-    name = (element.findtext("name") or "").strip()
+def _read_object(number: int, element: Element) -> NamedBox:
+    name = normal_name((element.findtext("name") or "").strip())
     if not name:
-        return "has no name"
+        raise ValueError(f"object {number} has no name")
     edges = [_number(element.find(f"bndbox/{edge}")) for edge in ("xmin", "ymin", "xmax", "ymax")]
     x0, y0, x1, y1 = edges
     if x0 is None or y0 is None or x1 is None or y1 is None:
-        return f"({printable(name)}) has no bndbox with the numbers xmin, ymin, xmax and ymax"
+        raise ValueError(
+            f"object {number} ({printable(name)}) has no bndbox with the numbers xmin, ymin, xmax and ymax"
+        )
     if x1 < x0 or y1 < y0:
-        return f"({printable(name)}) has a bndbox without area, {x0:g} {y0:g} {x1:g} {y1:g}"
-    difficult = (element.findtext("difficult") or "").strip() == "1"
-    return NamedBox(name, (x0 - 1, y0 - 1, x1 - x0 + 1, y1 - y0 + 1), ignored=difficult)
+        raise ValueError(f"object {number} ({printable(name)}) has a bndbox without area, {x0:g} {y0:g} {x1:g} {y1:g}")
+    difficult = (element.findtext("difficult") or "0").strip()
+    if difficult not in ("0", "1"):
+        raise ValueError(f"object {number} ({printable(name)}) has difficult {difficult!r:.40}; allowed: 0 and 1")
+    return NamedBox(name, (x0 - 1, y0 - 1, x1 - x0 + 1, y1 - y0 + 1), ignored=difficult == "1")
 
 
 def _number(element: Element | None) -> float | None:
@@ -125,16 +155,3 @@ def _number(element: Element | None) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _with_sizes(images: list[BoxedImage], left_out: list[str], workers: int) -> list[BoxedImage]:
-    unknown = [image.path for image in images if not image.width_px]
-    sizes = dict(zip(unknown, upright_sizes_px(unknown, workers=workers), strict=True))
-    complete = []
-    for image in images:
-        size = sizes.get(image.path, (image.width_px, image.height_px))
-        if isinstance(size, str):
-            left_out.append(f"{printable(image.path)}: {size}")
-        else:
-            complete.append(image._replace(width_px=size[0], height_px=size[1]))
-    return complete

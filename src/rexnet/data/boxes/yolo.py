@@ -1,17 +1,29 @@
-"""Reads data sets in the layout of YOLO: a text file of boxes beside each image."""
+"""A reader of data in YOLO's layout: a text file of boxes for each image."""
 
 import math
 import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rexnet.data.boxes.boxed_images import BoxedImage, BoxedImages, NamedBox, Side, upright_sizes_px
+from rexnet.data.boxes.boxed_images import BoxedImages, NamedBox, Size, Skipped, Split
+from rexnet.data.boxes.named_files import NamedFiles
 from rexnet.data.decode import image_files
-from rexnet.text import printable
+from rexnet.files import read_text
+from rexnet.text import normal_name, printable, some_names
 
 _DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NAMES = ("classes.txt", "labels/classes.txt", "obj.names")
-_KEYS: dict[Side, tuple[str, ...]] = {"train": ("train",), "val": ("val", "valid", "test")}
+_SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("train",),
+    "val": ("val", "valid", "validation"),
+    "test": ("test",),
+}
+_TASKS = ("detect", "segment", "pose", "obb")
+_CHANGES_LABELS = ("single_cls", "classes", "fraction")  # of Ultralytics: they merge or drop what the labels say
+_ABSENT = ("", "~", "null", "Null", "NULL")
 _TOLERANCE = 1e-6
 
 
@@ -20,148 +32,297 @@ def is_yolo(folder: Path) -> bool:
 
 
 def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
-    """Class names from data.yaml (or dataset.yaml) or classes.txt; images from the folders that it names or from
-    images/train and images/val (train/images and valid/images), or else images/ without sides. The labels of
-    images/a.jpg are labels/a.txt, or a.txt beside it where no folder is called images.
+    """Read images and boxes, with class names from data.yaml (or dataset.yaml) or classes.txt.
 
-    A line is a class and centre x, centre y, width, height, or the points of a polygon, all as shares of the width and
-    height of the upright picture. An image without a text file has no boxes. Raises ValueError for a description that
-    cannot be read, and where there are no class names or no images.
+    Images are where the description says (folders, files that list images, or lists of both), else in images/train or
+    train/images and so on, else in images/ without splits. The labels of images/a.jpg are labels/a.txt, or a.txt beside
+    it where no folder is called images.
+
+    A line is a class and centre x, centre y, width, height, or the points of a polygon, all as fractions of the width
+    and height of the upright image; with `kpt_shape` a class, a box, and keypoints, which are not used. An image
+    without a text file has no boxes. Raises ValueError for a description that names what is not there, and for one
+    that gives labels another meaning.
     """
     description = _read_description(folder)
+    files = NamedFiles(folder, named_by=f"the description of {printable(folder)} names")
     found = BoxedImages(classes=_class_names(folder, description))
-    for side, images_folder in _image_folders(folder, description).items():
-        paths = image_files(images_folder)
-        images = []
-        for path, size in zip(paths, upright_sizes_px(paths, workers=workers), strict=True):
-            if isinstance(size, str):
-                found.left_out.append(f"{printable(path)}: {size}")
-                continue
-            boxes = _read_labels(_label_file(folder, path), size, found)
-            file_name = os.path.relpath(path, images_folder).replace(os.sep, "/")
-            images.append(BoxedImage(path, file_name, *size, boxes))
-        found.sides[side] = images
+    labels = YoloLabels(files, found.classes, _keypoint_numbers(description))
+    by_split = _NamedImages(folder, description, files, found).by_split()
+    for split, (root, images) in by_split.items():
+        found.read(split, images, labels, root=root, workers=workers)
+    _name_the_rest(files, {image for _, images in by_split.values() for image in images}, found)
+    found.stand_in_for_val()
     return found
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
+    """Return the description with every value as it is written: `no` is a class, not False."""
     file = next((folder / name for name in _DESCRIPTIONS if (folder / name).is_file()), None)
     if file is None:
         return {}
     import yaml
 
     try:
-        content = yaml.safe_load(file.read_bytes())
+        text = read_text(file)
+        tags = (token.value for token in yaml.scan(text, yaml.BaseLoader) if isinstance(token, yaml.TagToken))
+        if tag := next(tags, None):
+            raise ValueError(f"it has the tag {''.join(filter(None, tag))}")
+        root = yaml.compose(text, yaml.BaseLoader)
+        if isinstance(root, yaml.MappingNode):
+            keys = [key.value for key, _ in root.value if isinstance(key, yaml.ScalarNode)]
+            if twice := next((key for key in keys if keys.count(key) > 1), None):
+                raise ValueError(f"it has the key {twice!r} twice")
+        content = yaml.load(text, yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{printable(file)} is not plain YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{printable(file)} holds a {type(content).__name__}, but must have keys such as names")
-    return content
+    task = content.get("task", "detect")
+    if task not in _TASKS:
+        raise ValueError(f"{printable(file)} has the task {task!r:.40}; allowed: {', '.join(_TASKS)}")
+    if key := next((key for key in _CHANGES_LABELS if key in content), None):
+        raise ValueError(f"{printable(file)} has {key}, which changes what labels mean; remove it")
+    return {key: value for key, value in content.items() if value not in _ABSENT}
 
 
 def _class_names(folder: Path, description: dict[str, Any]) -> tuple[str, ...]:
     names: Any = description.get("names")
     if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+        if sorted(names) != sorted(map(str, range(len(names)))):
             raise ValueError(f"the names of {printable(folder)} must be numbered from 0 without a gap")
-        names = [names[number] for number in range(len(names))]
+        names = [names[str(number)] for number in range(len(names))]
     if names is None:
         file = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
         if file is None:
             looked = ", ".join((*_DESCRIPTIONS, *_NAMES))
             raise ValueError(f"{printable(folder)} names no classes; looked for {looked}")
-        text = file.read_text(encoding="utf-8", errors="surrogateescape")
-        names = [line.strip() for line in text.splitlines() if line.strip()]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str | int | float) for name in names):
+        names = _lines(file)
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"{printable(folder)} has no list of class names")
-    texts = [str(name) for name in names]
-    if twice := [name for name in texts if texts.count(name) > 1]:
+    names = [normal_name(name) for name in names]
+    if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{printable(folder)} has two classes named {twice[0]!r}")
-    return tuple(texts)
+    if (count := description.get("nc", str(len(names)))) != str(len(names)):
+        raise ValueError(f"{printable(folder)} has nc {count!r:.40}, but {len(names)} names: {some_names(names)}")
+    return tuple(names)
 
 
-def _image_folders(folder: Path, description: dict[str, Any]) -> dict[Side | None, Path]:
-    found: dict[Side | None, Path] = {}
-    for side, keys in _KEYS.items():
-        candidates = [place for key in keys if (place := _named_folder(folder, description, key))]
-        candidates += [folder / place for key in keys for place in (f"images/{key}", f"{key}/images")]
-        existing = next((place for place in candidates if place.is_dir()), None)
-        if existing:
-            found[side] = existing
-    if set(found) == set(_KEYS):
-        return found
-    if found:
-        missing = ", ".join(sorted(set(_KEYS) - {side for side in found if side}))
-        raise ValueError(f"{printable(folder)} has no folder of images for {missing}")
-    if not (folder / "images").is_dir():
-        raise ValueError(
-            f"{printable(folder)} has no folder of images; looked for images, images/train and train/images"
-        )
-    return {None: folder / "images"}
-
-
-def _named_folder(folder: Path, description: dict[str, Any], key: str) -> Path | None:
-    """Where the description says the images are. It is written for the machine of its author: what leads up or starts
-    at the root is taken as below `folder`, and nothing else is looked at."""
-    value = description.get(key)
-    if value is None:
+def _keypoint_numbers(description: dict[str, Any]) -> int | None:
+    shape = description.get("kpt_shape")
+    if shape is None:
+        if description.get("task") == "pose":
+            raise ValueError("the task is pose, but there is no kpt_shape, which says how many numbers keypoints have")
         return None
-    if not isinstance(value, str):
-        raise ValueError(f"{key} in the description of {printable(folder)} is no name of a folder")
-    parts = [part for part in value.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    place = folder.joinpath(*parts)
-    if not place.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{key} in the description of {printable(folder)} is {value!r}, which leads out of it")
-    return place
+    if isinstance(shape, list) and len(shape) == 2 and all(isinstance(n, str) and n.isdecimal() for n in shape):
+        points, numbers = map(int, shape)
+        if points > 0 and numbers in (2, 3):
+            return points * numbers
+    raise ValueError(f"kpt_shape is {shape!r:.60}; allowed: the number of keypoints, and 2 or 3 numbers for each")
 
 
-def _label_file(folder: Path, image: str) -> Path:
+@dataclass(frozen=True)
+class _NamedImages:
+    """Images by split, where a description or the usual folders have them. What a list names in vain is skipped."""
+
+    folder: Path
+    description: dict[str, Any]
+    files: NamedFiles
+    found: BoxedImages
+
+    def by_split(self) -> dict[Split | None, tuple[Path, list[str]]]:
+        """Return the images of each split, and the folder below which they keep their names."""
+        splits: dict[Split | None, tuple[Path, list[str]]] = {}
+        base = self.folder / self._root
+        for split, names in _SPLIT_NAMES.items():
+            keys = [name for name in names if name in self.description]
+            if len(keys) > 1:
+                raise ValueError(f"the description of {printable(self.folder)} has {' and '.join(keys)}; leave one")
+            places = [base / place for name in names for place in (f"images/{name}", f"{name}/images")]
+            if keys:
+                splits[split] = self._images_of(keys[0])
+            elif place := next((place for place in places if place.is_dir()), None):
+                splits[split] = place, image_files(place)
+        if not splits and not (base / "images").is_dir():
+            looked = "images, images/train and train/images"
+            raise ValueError(f"{printable(base)} has no folder of images; looked for {looked}")
+        if splits and "train" not in splits:
+            have = ", ".join(map(str, splits))
+            raise ValueError(f"{printable(self.folder)} has no images for train, only for {have}")
+        train = set(splits["train"][1]) if splits else set()
+        for split, (_, images) in splits.items():
+            if split != "train" and (both := len(train.intersection(images))):
+                self.found.notes.append(f"{both:,} of {len(images):,} images of {split} are images of train as well")
+        return splits or {None: (base / "images", image_files(base / "images"))}
+
+    def _images_of(self, key: str) -> tuple[Path, list[str]]:
+        values = self.description[key]
+        values = values if isinstance(values, list) else [values]
+        images, place = [], self.folder
+        for value in values:
+            if not isinstance(value, str):
+                raise ValueError(f"{key} of {printable(self.folder)} is {value!r:.60}; allowed: folders and files")
+            place = self._find((self._root, ""), value)
+            if place is None:
+                raise ValueError(
+                    f"the description of {printable(self.folder)} has {key}: {value}, which is not there or leads out "
+                    "of it; write a path from the description's folder"
+                )
+            images += image_files(place) if place.is_dir() else self._listed(place)
+        unique = list(dict.fromkeys(images))
+        return (place if len(values) == 1 and place.is_dir() else self.folder), unique
+
+    def _listed(self, file: Path) -> list[str]:
+        beside = file.parent.relative_to(self.folder).as_posix()
+        line_of: dict[str, str] = {}
+        for line in _lines(file):
+            image = self._find((beside, self._root, ""), line)
+            if image is None or image.is_dir():
+                reason = f"{printable(file)} lists it, but there is no such file"
+            elif line_of.setdefault(str(image), line) != line:
+                reason = (
+                    f"{printable(file)} lists it, but {printable(image)} stands for {line_of[str(image)]!r} already"
+                )
+            else:
+                continue
+            self.found.skipped.append(Skipped(line, 0, reason))
+        return list(line_of)
+
+    @cached_property
+    def _root(self) -> str:
+        """Return the folder that paths start from, as a name below this one: `path`, seen from the description. It is
+        often that of its author's machine; what leads out of the folder and is not there means the folder itself."""
+        path = self.description.get("path", "")
+        if not isinstance(path, str):
+            raise ValueError(f"path of {printable(self.folder)} is {path!r:.60}; allowed: a folder")
+        here = os.path.realpath(self.folder)
+        place = os.path.realpath(os.path.join(here, path))
+        if place == here or (place.startswith(here + os.sep) and os.path.isdir(place)):
+            return os.path.relpath(place, here).removeprefix(".")
+        if os.path.isdir(place):
+            raise ValueError(
+                f"the description of {printable(self.folder)} has path: {path}, another folder; name that one, or "
+                "write path: ."
+            )
+        self.found.notes.append(f"path: {path} is not there, so {printable(self.folder)} itself is used")
+        return ""
+
+    def _find(self, roots: Iterable[str], value: str) -> Path | None:
+        """Return the file or folder that a path means from the first of `roots` that has it.
+
+        Nothing outside of the folder is looked at: leading .. are dropped, as Roboflow writes them for another place of
+        its description, and an absolute path of another machine is found by its last parts, two or more.
+        """
+        parts = [part for part in value.replace("\\", "/").split("/") if part not in ("", ".")]
+        while parts and parts[0] == "..":
+            parts.pop(0)
+        if ".." in parts:
+            return None
+        names = ["/".join(filter(None, (root, *parts))) for root in roots]
+        if value.startswith(("/", "\\")) or value[1:2] == ":":
+            here = os.path.relpath(os.path.realpath(value), os.path.realpath(self.folder))
+            names = [here] if os.path.exists(value) and not here.startswith("..") else []
+            names += ["/".join(parts[first:]) for first in range(len(parts) - 1)]
+        found = (self.files.find(name) for name in dict.fromkeys(name or "." for name in names))
+        return next((self.folder / name for name in found if name is not None), None)
+
+
+@dataclass(frozen=True)
+class YoloLabels:
+    """Text files of labels. `keypoint_numbers` follow each box; None: there are no keypoints."""
+
+    files: NamedFiles
+    classes: tuple[str, ...]
+    keypoint_numbers: int | None
+
+    def file_of(self, image: str) -> str | None:
+        name = self.files.find(_label_name(self.files.folder, image))
+        return None if name is None else os.path.join(self.files.folder, name)
+
+    def read(self, image: str, upright_px: Size, stored_px: Size) -> tuple[Size, list[NamedBox]]:
+        file, boxes = self.file_of(image), []
+        if file is None:
+            return upright_px, boxes
+        for number, line in enumerate(_text_of(file).split("\n"), start=1):
+            if line.strip():
+                try:
+                    boxes.append(self._read_line(line.split(), upright_px))
+                except ValueError as error:
+                    raise ValueError(f"{printable(file)}, line {number}: {error}") from error
+        return upright_px, boxes
+
+    def count(self, image: str) -> int:
+        file = self.file_of(image)
+        return 0 if file is None else len(_lines(file, errors="replace"))
+
+    def _read_line(self, texts: list[str], size_px: Size) -> NamedBox:
+        try:
+            number, *values = map(float, texts)
+        except ValueError as error:
+            raise ValueError("it holds something that is not a number, or other separators than blanks") from error
+        if not all(map(math.isfinite, (number, *values))):
+            raise ValueError("it holds a number that is not finite")
+        if self.keypoint_numbers is not None:
+            if len(values) != 4 + self.keypoint_numbers:
+                raise ValueError(f"it has {len(texts)} numbers; by kpt_shape it needs {5 + self.keypoint_numbers}")
+            values = values[:4]
+        if len(values) != 4 and (len(values) < 6 or len(values) % 2):
+            raise ValueError(f"it has {len(texts)} numbers; a box has 5, a polygon 7 or more, an odd number")
+        if not number.is_integer() or not 0 <= number < len(self.classes):
+            raise ValueError(f"its class is {number:g}, but there are {len(self.classes)}, counted from 0")
+        if not all(-_TOLERANCE <= value <= 1 + _TOLERANCE for value in values):
+            raise ValueError("it has numbers outside 0 to 1; they must be fractions of the width and height")
+        name, (width, height) = self.classes[int(number)], size_px
+        if len(values) == 4:
+            x, y, box_width, box_height = values
+            if not (box_width > 0 and box_height > 0):
+                raise ValueError(f"its box has no area, width {box_width:g} and height {box_height:g}")
+            left, top = (x - box_width / 2) * width, (y - box_height / 2) * height
+            return NamedBox(name, (left, top, box_width * width, box_height * height))
+        xs, ys = [value * width for value in values[::2]], [value * height for value in values[1::2]]
+        if min(max(xs) - min(xs), max(ys) - min(ys)) <= 0:
+            raise ValueError("its polygon has no area")
+        points = tuple(value for point in zip(xs, ys, strict=True) for value in point)
+        return NamedBox(name, (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)), polygon=points)
+
+
+def _name_the_rest(files: NamedFiles, used: set[str], found: BoxedImages) -> None:
+    """List label files without an image, and count labelled images that no split has."""
+    images = image_files(files.folder)
+    label_of = {image: normal_name(_label_name(files.folder, image)) for image in images}
+    texts = {
+        normal_name(os.path.relpath(file, files.folder)): str(file)
+        for file in sorted(Path(files.folder).rglob("*.txt"))
+    }
+    for name in texts.keys() - set(label_of.values()):
+        lines = _lines(texts[name], errors="replace")
+        if lines and all(map(_is_number, lines[0].replace(",", " ").split())):
+            found.skipped.append(Skipped(texts[name], len(lines), "there is no image for these labels"))
+    if unused := [image for image in images if image not in used and label_of[image] in texts]:
+        found.notes.append(f"{len(unused):,} images with labels are in no split, such as {printable(unused[0])}")
+
+
+def _label_name(folder: str, image: str) -> str:
+    """Return the name below the folder of the labels of an image."""
     parts = list(Path(image).relative_to(folder).parts)
-    places = [place for place, part in enumerate(parts[:-1]) if part == "images"]
-    if places:
+    if places := [place for place, part in enumerate(parts[:-1]) if part == "images"]:
         parts[places[-1]] = "labels"
-    return folder.joinpath(*parts).with_suffix(".txt")
+    return str(Path(*parts).with_suffix(".txt"))
 
 
-def _read_labels(file: Path, size_px: tuple[int, int], found: BoxedImages) -> list[NamedBox]:
-    if not file.is_file():
-        return []
-    boxes = []
-    text = file.read_text(encoding="utf-8", errors="replace")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        box = _read_line(line.split(), size_px, found.classes)
-        if isinstance(box, str):
-            found.left_out.append(f"{printable(file)}, line {number}: {box}")
-        else:
-            boxes.append(box)
-    return boxes
-
-
-def _read_line(words: list[str], size_px: tuple[int, int], classes: tuple[str, ...]) -> NamedBox | str:
-    """The box, or why there is none."""
+def _is_number(text: str) -> bool:
     try:
-        number, *values = map(float, words)
+        float(text)
     except ValueError:
-        return "it holds something that is no number"
-    if not all(map(math.isfinite, (number, *values))):
-        return "it holds a number that is not finite"
-    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-        return f"it has {len(words)} numbers; a box has 5, a polygon 7 or more, an odd number"
-    if not number.is_integer() or not 0 <= number < len(classes):
-        return f"its class is {number:g}, but there are {len(classes)}, counted from 0"
-    if not all(-_TOLERANCE <= value <= 1 + _TOLERANCE for value in values):
-        return "it has numbers outside 0 to 1; they must be shares of the width and height"
-    name, (width, height) = classes[int(number)], size_px
-    if len(values) == 4:
-        x, y, box_width, box_height = values
-        if not (box_width > 0 and box_height > 0):
-            return f"its box has no area, width {box_width:g} and height {box_height:g}"
-        left, top = (x - box_width / 2) * width, (y - box_height / 2) * height
-        return NamedBox(name, (left, top, box_width * width, box_height * height))
-    xs, ys = [value * width for value in values[::2]], [value * height for value in values[1::2]]
-    if min(max(xs) - min(xs), max(ys) - min(ys)) <= 0:
-        return "its polygon has no area"
-    points = tuple(value for point in zip(xs, ys, strict=True) for value in point)
-    return NamedBox(name, (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)), polygon=points)
+        return False
+    return True
+
+
+def _text_of(file: str | Path, *, errors: str = "strict") -> str:
+    try:
+        return read_text(file, errors=errors)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{printable(file)} is not UTF-8 text") from error
+
+
+def _lines(file: str | Path, *, errors: str = "strict") -> list[str]:
+    return [line.strip() for line in _text_of(file, errors=errors).split("\n") if line.strip()]

@@ -1,0 +1,161 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from rexnet.data.boxes.coco import load_coco_sets
+from tests.boxed_files import convert, files_of, voc_image, voc_lists, voc_object
+
+
+class TestVoc:
+    @pytest.fixture
+    def source(self, tmp_path):
+        root = tmp_path / "VOC2007"
+        voc_image(root, "000001", voc_object(), voc_object("cat", (11, 6, 11, 6)), voc_object("cat", (8, 5, 20, 25), 1))
+        voc_image(root, "000002", size="")
+        voc_image(root, "000003", voc_object("emu", (1.5, 2, 9.5, 3)))
+        voc_lists(root, train="000001\n000002 1\n", val="000003\n")
+        return root
+
+    def test_by_hand(self, source, tmp_path):
+        before = files_of(source)
+        found = convert(source, tmp_path / "out")
+        assert found.images == {"train": 2, "val": 1} and found.boxes == {"train": 3, "val": 1}
+        assert found.classes == ("cat", "dog", "emu") and found.skipped == []
+        sets = load_coco_sets(tmp_path / "out")
+        assert sets.train.counts == {} and sets.classes == found.classes
+        first = sets.train.target(0)
+        assert first["boxes"].tolist() == [[0, 0, 40, 30], [10, 5, 11, 6], [7, 4, 20, 25]]
+        assert first["labels"].tolist() == [2, 1, 1] and first["iscrowd"].tolist() == [0, 0, 1]
+        truth = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
+        assert [row["bbox"] for row in truth["annotations"]] == [[0, 0, 40, 30], [10, 5, 1, 1], [7, 4, 13, 21]]
+        assert sets.train.size_px(1) == (30, 40) and len(sets.train.target(1)["boxes"]) == 0
+        assert sets.val.target(0)["boxes"].tolist() == [[0.5, 1, 9.5, 3]]
+        assert sets.train.load(0).size == (40, 30)
+        assert files_of(source) == before
+
+    @pytest.mark.parametrize(
+        ("bad", "said"),
+        [
+            (voc_object("x", (9, 1, 3, 5)), "object 2 (x) has a bndbox without area"),
+            (voc_object("", (1, 1, 2, 2)), "object 2 has no name"),
+            (voc_object("y", ("a", 1, 2, 2)), "object 2 (y)"),
+            (voc_object("y", (float("nan"), 1, 2, 2)), "object 2 (y)"),
+            (voc_object("y", difficult="maybe"), "'maybe'; allowed: 0 and 1"),
+            ("<size><width>30</width><height>41</height></size>", "states 30 x 41 px, but the image has 40 x 30"),
+        ],
+    )
+    def test_an_image_with_an_unreadable_label_is_skipped(self, source, tmp_path, bad, said):
+        is_size = bad.startswith("<size>")
+        objects = [voc_object("fox")] if is_size else [voc_object("fox"), bad]
+        voc_image(source, "000004", *objects, size=bad if is_size else None)
+        voc_lists(source, train="000001\n000002\n000004\n")
+        found = convert(source, tmp_path / "out")
+        assert found.images["train"] == 2 and found.boxes["train"] == 3
+        assert found.classes == ("cat", "dog", "emu"), "a class of skipped images only has no objects"
+        (skipped,) = found.skipped
+        assert skipped.file.endswith("JPEGImages/000004.jpg") and skipped.objects == len(objects)
+        assert "000004.xml" in skipped.reason and said in skipped.reason
+
+    def test_files_that_are_not_there_or_not_whole(self, source, tmp_path, caplog):
+        voc_image(source, "000005")
+        (source / "Annotations" / "000005.xml").write_text("<annotation><object>")
+        voc_image(source, "000006", voc_object(), voc_object("cat"))
+        (source / "JPEGImages" / "000006.jpg").unlink()
+        voc_image(source, "000007", voc_object(), size="<size><width>0</width><height>0</height></size>")
+        (source / "JPEGImages" / "000007.jpg").write_bytes(b"")
+        names = ["000001", "000005", "000006", "000007", "000008", "../../secret"]
+        voc_lists(source, train="\n".join(names))
+        found = convert(source, tmp_path / "out")
+        assert found.images["train"] == 1 and found.boxes["train"] == 3
+        assert {(Path(file).name, objects) for file, objects, _ in found.skipped} == {
+            ("000005.jpg", 0),
+            ("000006.xml", 2),
+            ("000007.jpg", 1),
+            ("000008.xml", 0),
+            ("secret.xml", 0),
+        }
+        assert "lacks 1 of 6 files of Annotations, such as 000002.xml" in caplog.text
+
+    def test_listed_names_may_have_blanks(self, source, tmp_path):
+        voc_image(source, "my photo (1)", voc_object())
+        voc_lists(source, train="000001  1\nmy photo (1)\n000002 -1\n")
+        found = convert(source, tmp_path / "out")
+        assert found.images == {"train": 3, "val": 1} and found.skipped == []
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp037"])
+    def test_declarations_are_refused(self, source, tmp_path, encoding):
+        """Entities can make a short file huge, or read others."""
+        laughs = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
+        secret = f'<!ENTITY s SYSTEM "file://{tmp_path}/secret">'
+        head = f'<?xml version="1.0" encoding="{encoding}"?>'
+        named = "<annotation><object><name>&l9;&s;</name></object></annotation>"
+        body = f'<!DOCTYPE a [<!ENTITY l0 "ha">{laughs}{secret}]>{named}'
+        (tmp_path / "secret").write_text("secret")
+        split = head.encode() + body.encode(encoding) if encoding == "cp037" else (head + body).encode(encoding)
+        (source / "Annotations" / "000002.xml").write_bytes(split)
+        found = convert(source, tmp_path / "out")
+        (skipped,) = found.skipped
+        assert "000002.xml" in skipped.reason
+        assert "DOCTYPE" in skipped.reason or encoding == "cp037"
+
+    def test_without_lists_a_fifth_is_the_validation_split(self, source, tmp_path):
+        for file in (source / "ImageSets" / "Main").iterdir():
+            file.unlink()
+        for number in range(10, 17):
+            voc_image(source, f"{number}", voc_object())
+        assert convert(source, tmp_path / "a").images == {"train": 8, "val": 2}
+        assert convert(source, tmp_path / "b", val_fraction=0.5).images == {"train": 5, "val": 5}
+        convert(source, tmp_path / "c", seed=0)
+        assert files_of(tmp_path / "a") == files_of(tmp_path / "c")
+
+    def test_a_split_that_is_there_takes_no_fraction(self, source, tmp_path):
+        with pytest.raises(ValueError, match=r"--val-fraction is 0\.5; allowed: none"):
+            convert(source, tmp_path / "out", val_fraction=0.5)
+
+    def test_train_alone_gives_the_validation_split(self, source, tmp_path, caplog):
+        """What train.txt does not name is not used, and no image is trained on and validated on."""
+        for number in range(10, 20):
+            voc_image(source, f"{number}", voc_object())
+        (source / "ImageSets" / "Main" / "val.txt").unlink()
+        voc_lists(source, train="\n".join(map(str, range(10, 20))))
+        found = convert(source, tmp_path / "out")
+        assert found.images == {"train": 8, "val": 2}
+        names = [path.stem for path in (tmp_path / "out").rglob("*.jpg")]
+        assert sorted(names) == [str(number) for number in range(10, 20)]
+        assert "there is no validation split, so one is drawn" in caplog.text and "000001.xml" in caplog.text
+
+    def test_a_test_split_is_kept(self, source, tmp_path):
+        voc_image(source, "000009", voc_object("cat"))
+        voc_lists(source, test="000009\n")
+        assert convert(source, tmp_path / "out").images == {"train": 2, "val": 1, "test": 1}
+        truth = json.loads((tmp_path / "out" / "annotations" / "instances_test.json").read_text())
+        assert [image["file_name"] for image in truth["images"]] == ["000009.jpg"]
+
+    @pytest.mark.parametrize(
+        ("lists", "images"),
+        [
+            ({"train": "000001\n000002", "test": "000003"}, {"train": 2, "val": 1}),
+            ({"trainval": "000001\n000002", "test": "000003"}, {"train": 2, "val": 1}),
+            ({"trainval": "000001\n000002"}, {"train": 1, "val": 1}),
+            ({"val": "000001"}, None),
+        ],
+    )
+    def test_which_lists_count(self, source, tmp_path, lists, images):
+        for file in (source / "ImageSets" / "Main").iterdir():
+            file.unlink()
+        voc_lists(source, **lists)
+        if images is None:
+            with pytest.raises(ValueError, match=r"has val\.txt, but no train\.txt"):
+                convert(source, tmp_path / "out")
+        else:
+            assert convert(source, tmp_path / "out").images == images
+
+    def test_a_byte_order_mark_and_normal_forms(self, source, tmp_path):
+        composed, decomposed = "caf\u00e9", "cafe\u0301"
+        voc_image(source, composed, voc_object(decomposed))
+        file = source / "ImageSets" / "Main" / "train.txt"
+        file.write_bytes("\ufeff000001\r\n".encode() + f"{decomposed}\r\n".encode())
+        found = convert(source, tmp_path / "out")
+        assert found.images["train"] == 2 and not found.skipped
+        assert composed in found.classes and decomposed not in found.classes
