@@ -9,10 +9,9 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from rexnet.data.datasets import open_dataset
-from rexnet.data.datasets.byte_source import LocalSource
 from rexnet.data.datasets.shard_index import ShardIndex
 from rexnet.data.datasets.shards import ShardImages
-from rexnet.data.image_set import FileImages
+from rexnet.data.image_set import FileImages, FlatTexts
 
 COUNT = 1_300_000  # about ImageNet's
 CHUNK = 10_000
@@ -70,10 +69,9 @@ def shards():
         offset=np.arange(COUNT) * 512 + 512,
         size=np.full(COUNT, 512),
         target=np.arange(COUNT) % 2,
-        names_text=np.frombuffer(names, dtype=np.uint8),
-        names_end=np.arange(1, COUNT + 1) * 18,
+        names=FlatTexts(np.frombuffer(names, dtype=np.uint8), np.arange(1, COUNT + 1) * 18),
     )
-    return ShardImages(LocalSource("x"), index)
+    return ShardImages("x", index)
 
 
 @pytest.mark.slow

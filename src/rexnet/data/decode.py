@@ -122,7 +122,7 @@ def image_files(folder: str | Path) -> list[str]:
 
 def is_hidden(name: str) -> bool:
     """Whether a file, folder or member of an archive of this name is nobody's image: .DS_Store, ._1.jpg, __MACOSX."""
-    return name.startswith(".") or name == "__MACOSX"
+    return name == "__MACOSX" or (name.startswith(".") and name not in (".", ".."))
 
 
 def has_image_extension(name: str) -> bool:

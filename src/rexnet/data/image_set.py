@@ -1,20 +1,45 @@
 """Labelled images by index: the one interface that loaders, reports and prediction read from."""
 
 import copy
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Self, final
 
 import numpy as np
 from PIL import Image
 
 from rexnet.data.decode import open_image
-from rexnet.data.flat_texts import FlatTexts
 from rexnet.errors import BadImageError
 from rexnet.text import normal_name
 
 Source = str | bytes | Image.Image
 """What a picture comes from: the path of its file, the content of one, or RGB pixels that are upright already."""
+
+
+@final
+@dataclass(frozen=True)
+class FlatTexts:
+    """Texts by position, without a Python object each: worker processes would slowly copy those as their reference
+    counts change. Any file name fits, also one that is not text. `text` holds them end to end, uint8, each up to its
+    place in `ends`."""
+
+    text: np.ndarray
+    ends: np.ndarray
+
+    @classmethod
+    def pack(cls, texts: Iterable[str]) -> Self:
+        encoded = [os.fsencode(text) for text in texts]
+        ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), ends)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, position: int) -> str:
+        start = self.ends[position - 1] if position else 0
+        return os.fsdecode(self.text[start : self.ends[position]].tobytes())
 
 
 class ImageSet(ABC):
@@ -78,7 +103,7 @@ class FileImages(ImageSet):
 
     def __init__(self, paths: Sequence[str], targets: np.ndarray | Sequence[int], classes: Sequence[str]):
         super().__init__(targets, classes)
-        self._paths = FlatTexts(paths)
+        self._paths = FlatTexts.pack(paths)
 
     def source(self, index: int) -> str:
         return self.name(index)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rexnet.data.datasets import Dataset, open_dataset
-from rexnet.data.datasets.byte_source import open_source
+from rexnet.data.datasets.byte_source import read_bytes
+from rexnet.data.datasets.shard_index import pack_index, unpack_index
 from rexnet.data.datasets.shard_writing import ShardConfig, write_shards
 from rexnet.data.loaders import EvalBatches
 from rexnet.data.transforms import Preprocess
@@ -50,7 +51,7 @@ class TestHttp:
             for index in (0, 17, 35):
                 assert sets.train.source(index) == local.train.source(index)
                 assert sets.train.name(index) == local.train.name(index)
-            sizes = [local.train.encoded_bytes(index) + 512 for index in (0, 17, 35)]
+            sizes = [len(local.train.source(index)) + 512 for index in (0, 17, 35)]
             assert answers.sent_bytes - before == sum(sizes), "only the ranges asked for travel"
             assert open_dataset(f"{url}/out").small_images
             assert len(open_dataset(f"{url}/out").for_measuring(("cat", "dog", "fox"))) == 12
@@ -107,7 +108,7 @@ class TestHttp:
             with pytest.raises(ValueError, match=r"index-val\.npz does not exist"):
                 open_dataset(f"{url}/copy").for_training()
             (tmp_path / "copy" / "index-val.npz").write_bytes(b"x")
-            with pytest.raises(ValueError, match="no index of this program"):
+            with pytest.raises(ValueError, match="not an index of this program"):
                 open_dataset(f"{url}/copy").for_training()
 
     def test_an_index_of_other_shards(self, shards, tmp_path):
@@ -115,6 +116,14 @@ class TestHttp:
         shutil.copy(shards / "index-val.npz", tmp_path / "copy" / "index-train.npz")
         with serving(tmp_path / "copy", Answers()) as url, pytest.raises(ValueError, match="belongs to other shards"):
             open_dataset(url).for_training()
+
+    def test_an_index_of_version_1(self, shards, tmp_path):
+        shutil.copytree(shards, tmp_path / "copy")
+        path = tmp_path / "copy" / "index-val.npz"
+        index, about = unpack_index(path.read_bytes())
+        path.write_bytes(pack_index(index, {**about, "version": 1}))
+        with serving(tmp_path / "copy", Answers()) as url:
+            assert len(open_dataset(url).for_training().val) == 12
 
     def test_changed_tars_give_no_other_picture(self, shards, tmp_path):
         shutil.copytree(shards, tmp_path / "copy")
@@ -140,7 +149,7 @@ class TestOtherUrls:
 
     @pytest.mark.parametrize(
         ("url", "said"),
-        [("nonsense://x", "is no URL that can be read"), ("file:///no/such/folder", "does not exist")],
+        [("nonsense://x", "is not a URL that can be read"), ("file:///no/such/folder", "does not exist")],
     )
     def test_urls_that_lead_nowhere(self, url, said):
         for function in (Dataset.for_training, lambda dataset: dataset.small_images):
@@ -150,8 +159,8 @@ class TestOtherUrls:
     def test_a_missing_package_is_named_with_the_line_to_type(self):
         script = (
             "import sys; sys.modules['aiohttp'] = None\n"
-            "from rexnet.data.datasets.byte_source import RemoteSource\n"
-            "try: RemoteSource('https://example.org/shards')\n"
+            "from rexnet.data.datasets.byte_source import read_bytes\n"
+            "try: read_bytes('https://example.org/shards/x')\n"
             "except ValueError as error: print(error)"
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -160,5 +169,5 @@ class TestOtherUrls:
 
     def test_a_part_of_a_local_file(self, tmp_path):
         (tmp_path / "x").write_bytes(b"0123456789")
-        source = open_source(tmp_path)
-        assert (source.read("x"), source.read("x", 2, 5), source.read("x", 8, 20)) == (b"0123456789", b"234", b"89")
+        path = str(tmp_path / "x")
+        assert (read_bytes(path), read_bytes(path, 2, 5), read_bytes(path, 8, 20)) == (b"0123456789", b"234", b"89")

@@ -118,13 +118,13 @@ class TestTarsOfOthers:
     @pytest.mark.parametrize(
         ("label", "classes", "said"),
         [
-            (lambda n: ("xml", "<a/>"), LETTERS, "s0.jpg in .* has no label: each picture needs a .cls"),
+            (lambda n: ("xml", "<a/>"), LETTERS, "s0.jpg in .* has no label: each image needs a .cls"),
             (lambda n: ("json", '{"caption": "x"}'), LETTERS, "has no label"),
             (lambda n: ("json", "{"), LETTERS, "has no label"),
             (lambda n: ("json", "[" * 100_000), LETTERS, "has no label"),
             (lambda n: ("cls", ""), LETTERS, "has no label"),
             (lambda n: ("cls", str(n % 2)), None, "the labels in .* are numbers, such as 0: put a classes.txt"),
-            (lambda n: ("cls", str(n)), LETTERS, "the label 2, which is none of its 2 classes"),
+            (lambda n: ("cls", str(n)), LETTERS, "the label '2', which is not one of its 2 classes"),
             (lambda n: ("cls", "-1"), LETTERS, "the label '-1'"),
             (lambda n: ("cls", "é\nx"), LETTERS, "the label 'é"),
             (lambda n: ("cls", "0"), LETTERS, "no images of the class b"),
@@ -205,22 +205,59 @@ class TestTarsOfOthers:
         (tmp_path / "set" / "classes.txt").write_text("a\nb\n")
         before = sorted(tmp_path.rglob("*"))
         images = open_dataset(tmp_path / "set").for_training().train
-        assert len(images) == 2 and "left out 4 links, devices or samples" in caplog.text
+        assert len(images) == 2 and "skipped links or devices: 3, labels without an image: 1" in caplog.text
         assert all(images.load(i).size == (48, 40) for i in range(2))
         made = set(tmp_path.rglob("*")) - set(before)
         assert {path.name for path in made} == {"index-train.npz", "index-val.npz"}
 
-    def test_sample_with_two_pictures_or_twice_the_same(self, tmp_path):
+    @pytest.mark.parametrize("second", ["a.png", "a.JPG", "a.jpg", "a.cls"])
+    def test_a_sample_has_one_image_and_one_label_of_a_kind(self, tmp_path, second):
         root = foreign(tmp_path)
-        write_tar(root / "train" / "0.tar", [("a.jpg", jpeg()), ("a.png", jpeg()), ("a.cls", b"0")])
-        with pytest.raises(ValueError, match="has 2 pictures"):
-            open_dataset(root).for_training()
-        write_tar(root / "train" / "0.tar", [("a.jpg", jpeg()), ("a.JPG", jpeg()), ("a.cls", b"0")])
-        with pytest.raises(ValueError, match=r"holds a\.JPG twice"):
+        write_tar(root / "train" / "0.tar", [("a.jpg", jpeg()), ("a.cls", b"0"), (second, jpeg())])
+        with pytest.raises(ValueError, match=second):
             open_dataset(root).for_training()
 
-    def test_masks_and_other_files_beside_the_picture(self, tmp_path):
+    def test_dots_in_names(self, tmp_path, caplog):
+        """Every image of a folder of these names is in the tar of it, whatever the order of the members."""
+        stems = ["shot_2024.05.01", "shot_2024.05.02", "shot_2024.06.01", "plain", "v1.2", "v1.3"]
+        labels = [(f"{stem}.cls", b"%d" % (number % 2)) for number, stem in enumerate(stems)]
+        for split, members in (("train", [*labels, *((f"{stem}.jpg", jpeg()) for stem in stems)]), ("val", [])):
+            pairs = [
+                pair for stem, label in zip(stems, labels, strict=True) for pair in ((f"{stem}.jpg", jpeg()), label)
+            ]
+            write_tar(tmp_path / split / "0.tar", members or pairs)
+        (tmp_path / "classes.txt").write_text("a\nb\n")
+        sets = open_dataset(tmp_path).for_training()
+        for images in (sets.train, sets.val):
+            assert [name.removeprefix("train/").removeprefix("val/") for name in names_of(images)] == [
+                f"0.tar/{stem}.jpg" for stem in stems
+            ]
+            assert images.targets.tolist() == [0, 1] * 3
+        assert "skipped" not in caplog.text
+
+    def test_hidden_members_are_nobodys_images(self, tmp_path, caplog):
+        """bsdtar on macOS puts ._NAME with the attributes of a file before it."""
+        hidden = ["._000.jpg", "._000.cls", ".DS_Store", "__MACOSX/._000.jpg", ".thumbs/000.jpg", "sub/._1.jpg"]
+        members = [(name, b"\0\5\x16\7") for name in hidden]
+        members += [(f"./sub/{n:03d}.{x}", d) for n in range(2) for x, d in (("jpg", jpeg()), ("cls", b"%d" % n))]
+        for split in ("train", "val"):
+            write_tar(tmp_path / split / "0.tar", members)
+            write_tar(tmp_path / split / "._0.tar", [])
+        (tmp_path / "classes.txt").write_text("a\nb\n")
+        assert open_dataset(tmp_path).for_training().train.targets.tolist() == [0, 1] and "skipped" not in caplog.text
+
+    def test_class_names_meet_in_normal_form(self, tmp_path):
+        members = [("a.jpg", jpeg()), ("a.cls", "cafe\u0301".encode()), ("b.jpg", jpeg()), ("b.json", b'"th\\u00e9"')]
+        write_tar(tmp_path / "train" / "0.tar", members)
+        write_tar(tmp_path / "val" / "0.tar", [("a.jpg", jpeg()), ("a.txt", "\ufeffcaf\u00e9".encode())])
+        (tmp_path / "classes.txt").write_bytes("\ufeffthe\u0301\r\ncaf\u00e9\n".encode())
+        sets = open_dataset(tmp_path).for_training()
+        assert sets.classes == ("th\u00e9", "caf\u00e9")
+        assert sets.train.targets.tolist() == [1, 0] and sets.val.targets.tolist() == [1]
+
+    def test_masks_and_other_files_beside_the_image(self, tmp_path, caplog):
         root = foreign(tmp_path)
-        one = [("a.jpg", jpeg()), ("a.seg.png", jpeg()), ("a.cls", b"0"), ("a.npy", b"x"), ("README", b"x")]
+        one = [("a.jpg", jpeg()), ("a.seg.png", jpeg()), ("a.seg.left.png", jpeg()), ("a.cls", b"0"), ("README", b"x")]
         write_tar(root / "train" / "0.tar", [*one, ("b.cls", b"1"), ("b.jpg", jpeg())])
         assert open_dataset(root).for_training().train.targets.tolist() == [0, 1]
+        assert "skipped images beside a labelled one: 2" in caplog.text

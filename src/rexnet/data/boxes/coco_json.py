@@ -14,7 +14,7 @@ from rexnet.data.boxes.coco_findings import Finding, summary_of
 from rexnet.data.boxes.named_files import NamedFiles, find_image_folder
 from rexnet.data.boxes.segments import Segments
 from rexnet.data.decode import MAX_PIXELS
-from rexnet.data.flat_texts import FlatTexts
+from rexnet.data.image_set import FlatTexts
 from rexnet.text import printable
 
 _IMAGES_TO_TRY = 20
@@ -69,7 +69,7 @@ def read_coco(annotation_file: str | Path, image_folder: str | Path | None = Non
         category_ids=np.array(category_ids, dtype=np.int64),
         image_folder=str(image_folder),
         image_ids=np.array([image.id for image in images], dtype=np.int64),
-        names=FlatTexts(image.file_name for image in images),
+        names=FlatTexts.pack(image.file_name for image in images),
         width_px=np.array([image.width_px for image in images], dtype=np.int32),
         height_px=np.array([image.height_px for image in images], dtype=np.int32),
         first=np.searchsorted([row.image for row in rows], np.arange(len(images) + 1)).astype(np.int64),

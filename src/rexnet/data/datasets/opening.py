@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from rexnet.data.boxes.coco import find_annotation_files
+from rexnet.data.datasets.byte_source import is_url
 from rexnet.data.datasets.dataset import Dataset, Split
 from rexnet.data.datasets.folder import read_class_folders, split_folders
 from rexnet.data.datasets.hugging_face import HUGGING_FACE_PREFIX, load_hugging_face
 from rexnet.data.datasets.named import describe_split, is_named_set, load_named_set, named_set_is_small
-from rexnet.data.datasets.shards import is_shards, is_url, load_shards
+from rexnet.data.datasets.shards import is_shards, load_shards
 from rexnet.data.decode import find_images
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.data.splits import SPLITS
@@ -111,7 +112,7 @@ def _holds_folders(folder: str | None) -> bool:
 
 
 def _read_tars(text: str) -> dict[str, Split]:
-    return _as_splits(text, load_shards(text, SPLITS)[0])
+    return _as_splits(text, load_shards(text, SPLITS))
 
 
 def _as_splits(text: str, found: Mapping[str, ImageSet]) -> dict[str, Split]:
