@@ -1,20 +1,30 @@
-"""What is known of a trained model: its checkpoint, and the run folder that it lies in. Only read."""
+"""A trained model to describe: its checkpoint, the run folder around it, and its measured metrics. Only read."""
 
-import logging
 from dataclasses import dataclass
+from math import isfinite, sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rexnet.errors import WeightsError
+from rexnet.models.rexnet import RexNetConfig
 from rexnet.references import resolve
 from rexnet.training import checkpoint
+from rexnet.training.metrics import Metric, metrics_of
 from rexnet.training.run_folder import RunFolder
 from rexnet.training.run_record import RunRecord, record_of
 
-logger = logging.getLogger(__name__)
-
 # Counted or averaged in training, not learned.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+_Z95 = 1.959964
+
+
+class Measurement(NamedTuple):
+    """The value of a metric on the validation split."""
+
+    metric: Metric
+    percent: float
+    interval: tuple[float, float] | None
+    """Percent: where the value would lie in 95 of 100 random samples of as many images; None where that is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +33,7 @@ class TrainedFile:
 
     path: Path
     content: dict[str, Any]
-    training: RunRecord | None
+    run: RunRecord | None
     """None where the file lies in no run folder."""
 
     @property
@@ -35,44 +45,85 @@ class TrainedFile:
         return self.content["classes"]
 
     @property
+    def config(self) -> RexNetConfig | None:
+        """The classifier's network; None of a detector."""
+        return None if self.is_detector else RexNetConfig.from_dict(self.content["model"])
+
+    @property
+    def detector(self) -> dict[str, Any]:
+        """The config of a detector; empty for a classifier."""
+        return self.content.get("detector", {})
+
+    @property
     def network(self) -> str:
-        """Of a detector, the one below it."""
-        return self._config if isinstance(self._config, str) else self._config["name"]
+        """Name of the network, or of a detector's backbone."""
+        return self._network if isinstance(self._network, str) else self._network["name"]
 
     @property
     def is_rexnet(self) -> bool:
-        """And not a detector on a network of timm's."""
-        return not isinstance(self._config, str)
+        """Whether the network is ours, and not timm's below a detector."""
+        return not isinstance(self._network, str)
 
     @property
-    def _config(self) -> dict[str, Any] | str:
-        return self.content["detector"]["backbone"] if self.is_detector else self.content["model"]
-
-    @property
-    def is_best(self) -> bool:
-        """Of the epoch that its own figures chose."""
-        return self.path.name == RunFolder(self.path.parent).best.name
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Of the epoch that the weights are of, as measured in training."""
-        return self.content.get("metrics") or {}
+    def _network(self) -> dict[str, Any] | str:
+        return self.detector["backbone"] if self.is_detector else self.content["model"]
 
     @property
     def parameters(self) -> int:
         state = self.content["state_dict"]
         return sum(values.numel() for name, values in state.items() if not name.endswith(_STATISTICS))
 
+    @property
+    def data(self) -> str:
+        """DATA of the run, as given; "" where it is unknown."""
+        return str(self.run.config.get("data", "")) if self.run else ""
+
+    @property
+    def starting_weights(self) -> str | None:
+        """--weights of the run."""
+        return self.run.option("network", "weights") if self.run else None
+
+    @property
+    def is_best(self) -> bool:
+        """Whether its own metric chose the epoch."""
+        return self.path.name == RunFolder(self.path.parent).best.name
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The row of metrics.jsonl of the epoch that the weights are of."""
+        return self.content.get("metrics") or {}
+
+    def measurements(self) -> list[Measurement]:
+        """Return what the training measured on its validation split; nothing for a checkpoint from inside an epoch."""
+        images = self.metrics.get("val_images")
+        found = []
+        for metric in metrics_of("detection" if self.is_detector else "classification"):
+            value = self.metrics.get(metric.key)
+            trivial = metric.name == "top5" and len(self.classes) <= 5
+            if metric.hub_name is None or value is None or not isfinite(value) or trivial:
+                continue
+            interval = wilson_interval(value, images) if metric.name in ("top1", "top5") and images else None
+            found.append(Measurement(metric, value, interval))
+        return found
+
+
+def wilson_interval(percent: float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval, in percent, of a fraction of `count` (E. B. Wilson 1927)."""
+    fraction, square = percent / 100, _Z95**2 / count
+    middle = (fraction + square / 2) / (1 + square)
+    half = sqrt(fraction * (1 - fraction) * square + square**2 / 4) / (1 + square)
+    return 100 * (middle - half), 100 * (middle + half)
+
 
 def read_trained(run: str) -> TrainedFile:
-    """From a run folder, its best checkpoint, or from a checkpoint, with what is known of its run.
+    """Read the best checkpoint of a run folder, or a checkpoint, with what is known of its run.
 
     ValueError, one sentence, for what is neither, and for a file that cannot be used.
     """
     file = resolve(run, allowed=("run", "weights")).file
     content = checkpoint.read(file)
     if content.get("task") is None:
-        checkpoint.unpack(content, source=str(file))  # which refuses what contradicts itself
+        checkpoint.unpack(content, source=str(file))  # refuses a file that contradicts itself
     elif content["task"] != checkpoint.DETECTION:
         raise WeightsError(f"{str(file)!r} is a checkpoint for {content['task']!r}; allowed: classifiers and detectors")
-    return TrainedFile(path=file, content=content, training=record_of(file))
+    return TrainedFile(path=file, content=content, run=record_of(file))

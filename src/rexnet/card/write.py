@@ -1,4 +1,4 @@
-"""A model folder out of a run, and its way to the hub."""
+"""Write the model folder of a run, and send it to the hub."""
 
 import json
 import re
@@ -9,9 +9,7 @@ from typing import Annotated
 import tyro
 
 from rexnet._version import __version__
-from rexnet.card.config_json import folder_config
-from rexnet.card.front_matter import front_matter
-from rexnet.card.metrics import figures_of
+from rexnet.card.hub_files import folder_config, front_matter
 from rexnet.card.text import card_text
 from rexnet.card.trained_file import TrainedFile, read_trained
 from rexnet.errors import require
@@ -25,21 +23,21 @@ FILES = (WEIGHTS, CONFIG, LABELS, PREPROCESSING, CARD)
 
 @dataclass(frozen=True, kw_only=True)
 class CardConfig:
-    """Writes a trained model into a folder that describes itself, and sends it to the Hugging Face hub if told to."""
+    """Write a trained model into a folder that describes itself, and send it to the Hugging Face hub on request."""
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of a run of `rexnet train` or `rexnet detect train`, or a checkpoint."""
+    """A run folder of `rexnet train` or `rexnet detect train`, or a checkpoint."""
     output: str
     """Folder to write, new or empty."""
     license: str | None = None
     """Licence of the weights by the hub's name, such as mit, apache-2.0 or cc-by-4.0; None: the card says that none is
-    stated. Nothing is guessed: it depends on the images and the weights that training began with."""
+    stated. Nothing is guessed: it depends on the images and on the weights that training started from."""
     overwrite: bool = False
     """Replace --output where it holds a model folder and nothing else."""
     push: str | None = None
-    """OWNER/NAME at the Hugging Face hub to send the folder to, made if missing; None: nothing is sent."""
+    """OWNER/NAME at the Hugging Face hub to send the folder to, created if missing; None: nothing is sent."""
     public: bool = False
-    """Let everybody see a repository that --push makes; one that is there stays as it is."""
+    """Make a repository that --push creates public; an existing one stays as it is."""
 
     def __post_init__(self) -> None:
         known = self.license is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", self.license) is not None
@@ -51,20 +49,20 @@ class CardConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFolder:
-    """What `write_card` wrote."""
+    """A model folder that was written."""
 
     path: Path
     trained: TrainedFile
     bytes: int
     address: str | None
-    """Where at the hub it is; None if it was not sent."""
+    """URL of its repository at the hub; None if it was not sent."""
 
 
 def write_card(config: CardConfig) -> ModelFolder:
-    """Writes the folder, whole or not at all, and sends it where that was asked for.
+    """Write the folder, whole or not at all, and send it with --push.
 
-    ValueError, one sentence, for what is no run or checkpoint, for a folder that holds other files, and where the hub
-    does not take it, with the folder as it was written.
+    ValueError, one sentence, for what is not a run or checkpoint, for a folder that holds other files, and where the
+    hub refuses it, with the folder as it was written.
     """
     path = Path(config.output).absolute()
     trained = read_trained(config.run)
@@ -82,7 +80,7 @@ def _check_output(given: str, trained: TrainedFile, *, overwrite: bool) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"{name} is a file; name a new or an empty folder")
     if not path.parent.is_dir():
-        raise ValueError(f"{name} is in no folder: make {str(path.parent)!r}")
+        raise ValueError(f"{name} is in a folder that does not exist; make {str(path.parent)!r} first")
     inside = {file.name for file in path.iterdir()} if path.exists() else set()
     if others := sorted(inside - set(FILES)):
         raise ValueError(f"{name} holds other files, such as {others[0]}; name a new or an empty folder")
@@ -101,16 +99,16 @@ def _fill(folder: Path, trained: TrainedFile, config: CardConfig) -> None:
         values[PREPROCESSING] = content["preprocess"]
     for name, value in values.items():
         (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    figures, licence = figures_of(trained), config.license and config.license.lower()
+    licence = config.license and config.license.lower()
     name = config.push.partition("/")[2] if config.push else folder.name
     address = f"{PREFIX}{config.push}" if config.push else "."
-    head = front_matter(trained, figures, name=name, licence=licence)
-    text = card_text(trained, figures, name=name, address=address, licence=licence)
+    head = front_matter(trained, name=name, licence=licence)
+    text = card_text(trained, name=name, address=address, licence=licence)
     (folder / CARD).write_text(f"{head}\n{text}", encoding="utf-8")
 
 
 def send(folder: Path, repository: str, *, public: bool) -> str:
-    """Puts the folder's files into a repository of the hub, as whoever is logged in there; returns its address."""
+    """Upload the folder to a repository of the hub, as whoever is logged in there, and return its URL."""
     from huggingface_hub import HfApi
 
     try:
@@ -123,5 +121,5 @@ def send(folder: Path, repository: str, *, public: bool) -> str:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         later = f"after `hf auth login`, `hf upload {repository} {str(folder)!r}` sends it"
-        raise ValueError(f"{str(folder)!r} is written, but the hub did not take it ({reason}); {later}") from error
+        raise ValueError(f"{str(folder)!r} is written, but could not be sent to the hub ({reason}); {later}") from error
     return str(made)

@@ -1,4 +1,4 @@
-"""The command that hands a model to others."""
+"""`rexnet card`."""
 
 import shlex
 from collections.abc import Sequence

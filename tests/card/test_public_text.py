@@ -1,6 +1,6 @@
 import pytest
 
-from rexnet.card.public_words import escaped, public_command, public_name
+from rexnet.card.public_text import escape, public_command, public_name
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_a_name_loses_what_is_private(name, shown):
     assert public_name(name) == shown
 
 
-def test_a_command_loses_it_in_every_word():
+def test_a_command_loses_it_in_every_argument():
     command = "/venv/bin/rexnet train '/home/alice/my photos' --weights=/home/alice/best.pt --output ~/runs/1 --lr 0.1"
     assert public_command(command) == "rexnet train 'my photos' --weights=best.pt --output 1 --lr 0.1"
     assert public_command("/venv/rexnet/__main__.py train x") == "rexnet train x"
@@ -27,4 +27,4 @@ def test_a_command_loses_it_in_every_word():
 
 
 def test_text_stays_text():
-    assert escaped("a_b_") == r"a_b\_" and escaped("<x>\n| *y*") == r"\<x\>\\n\| \*y\*"
+    assert escape("a_b_") == r"a_b\_" and escape("<x>\n| *y*") == r"\<x\>\\n\| \*y\*"

@@ -5,7 +5,7 @@ import timm
 import torch
 
 import rexnet
-from rexnet.card.config_json import timm_name
+from rexnet.card.hub_files import timm_name
 from rexnet.card.write import CardConfig, write_card
 from rexnet.models.variants import model_config
 from rexnet.training import checkpoint

@@ -1,4 +1,4 @@
-"""What a run folder says, fit to be shown to everybody: as Markdown text, and without this machine's folders."""
+"""Text from a run folder made fit to publish: escaped for Markdown and without this machine's folders."""
 
 import re
 import shlex
@@ -12,13 +12,13 @@ from rexnet.text import printable
 _MARKDOWN = re.compile(r"([\\`*{}\[\]<>#|~$&]|\b_|_\b)")
 
 
-def escaped(text: object) -> str:
-    """Any text on one line of Markdown, so that no name becomes a heading, a link or HTML."""
+def escape(text: object) -> str:
+    """Return any text as one line of Markdown, so that no name becomes a heading, a link or HTML."""
     return _MARKDOWN.sub(r"\\\1", printable(str(text)))
 
 
 def public_name(name: str) -> str:
-    """A path outside the current folder becomes its last part, an address loses user, password and query."""
+    """Return the last part of a path outside the current folder, and an address without user, password and query."""
     if name.startswith(PREFIX):
         return name
     if "://" in name:
@@ -30,11 +30,11 @@ def public_name(name: str) -> str:
 
 
 def public_command(command: str) -> str:
-    """The command line with public names in place of its own, on one line."""
-    program, *words = shlex.split(command)
+    """Return the command line with public names for its arguments, on one line."""
+    program, *arguments = shlex.split(command)
     program = PurePath(program).name
     shown = []
-    for word in words:
-        option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    for argument in arguments:
+        option, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
         shown.append(option + equals + public_name(value))
     return printable(shlex.join(["rexnet" if program == "__main__.py" else program, *shown]))

@@ -1,6 +1,6 @@
 import pytest
 
-from rexnet.card.metrics import wilson_interval
+from rexnet.card.trained_file import wilson_interval
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,121 @@
+"""What other programs read of a model folder: config.json, with timm's keys, and the YAML at the head of its card."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from rexnet.card.public_text import public_name
+from rexnet.card.trained_file import TrainedFile
+from rexnet.data.datasets import hub_name
+from rexnet.data.transforms import Preprocess
+from rexnet.models.hub import PREFIX, REPOSITORY
+from rexnet.models.published import PUBLISHED
+from rexnet.models.rexnet import RexNetConfig
+from rexnet.models.variants import list_models, model_config
+from rexnet.timm_models import PREFIX as TIMM_PREFIX
+
+_OURS = ("format", "task", "model", "detector", "preprocess", "category_ids", "versions")
+
+
+def folder_config(trained: TrainedFile) -> dict[str, Any]:
+    """Return config.json as plain values. "rexnet" repeats what the weights file holds, which is where it is read
+    from; the rest has timm's keys, with "architecture" where timm can make the network (see `timm_name`)."""
+    content, config = trained.content, trained.config
+    ours = {key: content[key] for key in _OURS if content.get(key) is not None}
+    shared = {"library_name": "rexnet", "num_classes": len(trained.classes), "label_names": trained.classes}
+    if config is None:
+        return {**shared, "rexnet": ours}
+    name = timm_name(config)
+    architecture = {"architecture": name, "model_args": {"stem_stride": config.stem_stride}} if name else {}
+    return {**architecture, **shared, "pretrained_cfg": _pretrained_config(content, config), "rexnet": ours}
+
+
+def timm_name(config: RexNetConfig) -> str | None:
+    """Return the name of the network in timm after `rexnet.register_with_timm`; None for one without a name there.
+
+    timm's own rexnet_100 has other names for its layers and cannot read the file.
+    """
+    if config.name not in list_models():
+        return None
+    known = model_config(config.name, stem_stride=config.stem_stride, num_classes=config.num_classes)
+    # Dropout is off in evaluation.
+    compared = replace(config, drop_rate=known.drop_rate, drop_path_rate=known.drop_path_rate)
+    return f"{TIMM_PREFIX}{config.name}" if compared == known else None
+
+
+def _pretrained_config(content: dict[str, Any], config: RexNetConfig) -> dict[str, Any]:
+    preprocess = Preprocess.from_dict(content["preprocess"])
+    size = preprocess.image_size_px
+    return {
+        "input_size": [config.in_channels, size, size],
+        "num_classes": config.num_classes,
+        "crop_pct": preprocess.crop_ratio,
+        "crop_mode": "center",
+        "interpolation": preprocess.interpolation,
+        "mean": list(preprocess.mean),
+        "std": list(preprocess.std),
+        "first_conv": "features.0",
+        "classifier": "output.4" if config.head_hidden_channels else "output.1",
+    }
+
+
+def front_matter(trained: TrainedFile, *, name: str, licence: str | None) -> str:
+    """Return the YAML block with its two lines of hyphens. It has results only where the run says on what they were
+    measured, datasets and base models only where the hub has them under that name."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task = "object-detection" if trained.is_detector else "image-classification"
+    measured = trained.measurements() if trained.run else []
+    dataset, dataset_type = _dataset(trained)
+    card = ModelCardData(
+        library_name="rexnet",
+        pipeline_tag=task,
+        tags=["rexnet", "pytorch", task, *_more_tags(trained)],
+        license=licence,
+        base_model=_base_model(trained),
+        datasets=[dataset] if dataset else None,
+        metrics=list(dict.fromkeys(str(one.metric.hub_name) for one in measured)) or None,
+        model_name=name,
+        eval_results=[
+            EvalResult(
+                task_type=task,
+                dataset_type=dataset_type,
+                dataset_name=public_name(trained.data).rstrip("/") or "unknown",
+                dataset_split="validation",
+                metric_type=str(one.metric.hub_name),
+                metric_name=one.metric.full_name,
+                metric_value=round(one.percent / 100, 6),
+            )
+            for one in measured
+        ]
+        or None,
+    )
+    return f"---\n{card.to_yaml()}\n---\n"
+
+
+def _dataset(trained: TrainedFile) -> tuple[str | None, str]:
+    """Return the dataset's name at the hub, if it has one, and its type in the model index."""
+    name = hub_name(trained.data)
+    if name and re.fullmatch(rf"{REPOSITORY}|[\w-]+", name):
+        return name, name
+    if trained.data == "digits":
+        return None, "digits"
+    # The hub's own reader of class folders; it has none for boxes.
+    return None, "unknown" if trained.is_detector else "imagefolder"
+
+
+def _base_model(trained: TrainedFile) -> str | None:
+    """Return the hub's name of the weights that training started from, where they are from there."""
+    weights = trained.starting_weights
+    if weights in PUBLISHED and PUBLISHED[weights].host == "hugging-face":
+        return f"timm/{weights}"
+    if weights and weights.startswith(PREFIX):
+        return weights.removeprefix(PREFIX).partition("@")[0]
+    return None
+
+
+def _more_tags(trained: TrainedFile) -> list[str]:
+    if not trained.is_detector:
+        return [trained.network]
+    kind = trained.detector["kind"]
+    return [kind.replace("_", "-"), *(["instance-segmentation"] if kind == "mask_rcnn" else [])]
