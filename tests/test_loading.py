@@ -5,7 +5,7 @@ import torch
 import rexnet
 from rexnet.data.transforms import Preprocess
 from rexnet.errors import WeightsError
-from rexnet.loading import imagenet_classes, load_network
+from rexnet.loading import load_network
 from rexnet.models import published
 from rexnet.models.weights import native_to_timm
 from rexnet.references import resolve
@@ -84,15 +84,3 @@ def test_networks_to_measure_are_random_unless_they_hold_weights():
     for name in ("rexnet_050", "timm/test_resnet", "torchvision/squeezenet1_1"):
         model = load_network(resolve(name))
         assert not model.training and model.classes == () and model.preprocess.image_size_px in (160, 224)
-
-
-@pytest.mark.parametrize("count", [1000, 11821, 21841])
-def test_names_of_imagenet_differ(count):
-    names = imagenet_classes(count)
-    assert len(set(names)) == len(names) == count
-
-
-def test_names_of_imagenet():
-    names = imagenet_classes(1000)
-    assert (names[0], names[134], names[517]) == ("tench", "crane (n02012849)", "crane (n03126707)")
-    assert imagenet_classes(3) == ("0", "1", "2")

@@ -1,7 +1,6 @@
 """Networks, classifiers and detectors from what a MODEL names."""
 
 import os
-from collections import Counter
 from dataclasses import replace
 from difflib import get_close_matches
 from os import PathLike
@@ -10,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from rexnet.data.imagenet import imagenet_classes
 from rexnet.data.transforms import Preprocess
 from rexnet.detection import checkpoints as detectors
 from rexnet.detection.checkpoints import TrainedDetector
@@ -78,28 +78,6 @@ def load_network(reference: Reference, *, pretrained: bool = False) -> Any:
     if kind == "torchvision":
         return _of_torchvision(reference.name, pretrained=pretrained)
     return _describe(create_model(reference.text), (), Preprocess())
-
-
-def imagenet_classes(count: int) -> tuple[str, ...]:
-    """Return the class names of the ImageNet that has `count` classes, from timm; numbers where none has."""
-    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
-
-    subset = infer_imagenet_subset({"num_classes": count})
-    if subset is None:
-        return tuple(map(str, range(count)))
-    info = ImageNetInfo(subset)
-    labels = [info.index_to_label_name(index) for index in range(count)]
-    lemmas = [info.index_to_description(index) for index in range(count)]
-    first, whole = Counter(text.partition(",")[0] for text in lemmas), Counter(lemmas)
-
-    def name(lemma: str, label: str) -> str:
-        short = lemma.partition(",")[0]
-        if first[short] == 1:
-            return short
-        # crane, the bird and the machine
-        return lemma if whole[lemma] == 1 and lemma != short else f"{lemma} ({label})"
-
-    return tuple(map(name, lemmas, labels))
 
 
 def _from_foreign(content: Any, source: str, network: str | None) -> nn.Module:

@@ -18,6 +18,7 @@ from PIL import Image
 import rexnet
 from rexnet import cli
 from rexnet.data.decode import open_image
+from rexnet.data.imagenet import imagenet_classes
 from rexnet.data.transforms import Preprocess
 from rexnet.deploy import engine_choice
 from rexnet.deploy.class_predictor import ClassPredictor
@@ -29,7 +30,7 @@ from rexnet.detection.detectors import create_detector
 from rexnet.engines.graph_files import write_graph
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.errors import BadImageError
-from rexnet.loading import imagenet_classes, load_network
+from rexnet.loading import load_network
 from rexnet.models.inference_form import folded
 from rexnet.references import resolve
 from rexnet.training import checkpoint

@@ -79,6 +79,12 @@ class ImageSet(ABC):
         assert not (other.targets < 0).any(), "a class of the images is none of `classes`"
         return other
 
+    def renamed(self, classes: Sequence[str]) -> Self:
+        """Return the same images and targets with other names for the classes, in their order."""
+        other = copy.copy(self)
+        other.classes = tuple(classes)
+        return other
+
     def load(self, index: int) -> Image.Image:
         """The picture in mode RGB, upright. Raises BadImageError."""
         source = self.source(index)

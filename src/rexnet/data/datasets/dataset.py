@@ -17,6 +17,7 @@ from rexnet.data.class_balance import draw_shots
 from rexnet.data.datasets.folder import nested_folders
 from rexnet.data.decode import image_files, stored_size_px
 from rexnet.data.image_set import ImageSet
+from rexnet.data.imagenet import name_wordnet_ids
 from rexnet.data.splits import TRAIN_SPLIT, VAL_SPLITS, DrawnSplit, ImageSets, fingerprint
 from rexnet.errors import BadImageError
 from rexnet.text import normal_name, printable, some_names
@@ -145,7 +146,8 @@ class Dataset:
     def for_measuring(
         self, classes: Sequence[str], *, split: Literal["train", "val"] = "val", drawn: DrawnSplit | None = None
     ) -> ImageSet:
-        """Images to measure a model on that knows `classes`; targets index `classes`, matched by name.
+        """Images to measure a model on that knows `classes`; targets index `classes`, matched by name, WordNet ids with
+        ImageNet's names.
 
         Data without a split of its own is divided as `drawn` says where it is the very dataset that was divided, and
         taken whole otherwise; either is logged. Classes without images are fine here, see
@@ -157,6 +159,7 @@ class Dataset:
         if empty := images.missing_classes:
             logger.info("%s has no images of %s", printable(self.data), some_names(empty))
             images = images.with_classes([name for name in images.classes if name not in set(empty)])
+        images = images.renamed(name_wordnet_ids(images.classes, classes))
         known = set(map(normal_name, classes))
         if unknown := [name for name in images.classes if normal_name(name) not in known]:
             raise ValueError(
