@@ -7,7 +7,7 @@ samples, inputs and tolerance; the expansions are fitted for the bottlenecks alo
 import itertools
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,10 +17,10 @@ import tyro
 import records
 from rexnet.study.networks import BLOCKS
 from rexnet.study.protocol import Protocol
-from rexnet.study.published import PUBLISHED, misordered, residuals
-from rexnet.study.summary import cell_means
-from rexnet.study.sweep import list_tasks, measure
+from rexnet.study.published import PUBLISHED
+from rexnet.study.rank_table import cell_means, list_tasks, measure
 
+READING_ERROR = {"conv1x1": 0.005, "conv3x3": 0.005, "bottleneck3x3": 0.01, "bottleneck_depthwise": 0.01}
 SINGLE = ("conv1x1", "conv3x3")
 OLDER: dict[str, Any] = {
     "smallest_size": 30,
@@ -63,6 +63,31 @@ class Options:
     """JSON of further fields that every candidate has."""
     record: bool = True
     """Append rows to results/."""
+
+
+def residuals(block: str, measured: Mapping[str, Mapping[float, float]]) -> list[float]:
+    """Return measured less published values wherever both are there; Linear, its ratio by construction, is skipped."""
+    return [
+        measured[name][ratio] - value
+        for name, curve in PUBLISHED[block].items()
+        for ratio, value in curve.items()
+        if name != "linear" and name in measured and ratio in measured[name]
+    ]
+
+
+def misordered(block: str, measured: Mapping[str, Mapping[float, float]], *, up_to: float = 0.5) -> list[str]:
+    """List pairs of curves whose order at a ratio up to `up_to` is not the published one, where that can be read: the
+    published values are more than two reading errors apart."""
+    found, curves = [], PUBLISHED[block]
+    for upper in curves:
+        for lower in curves:
+            for ratio, value in curves[upper].items():
+                if ratio > up_to or ratio not in curves[lower] or upper not in measured or lower not in measured:
+                    continue
+                readable = value - curves[lower][ratio] > 2 * READING_ERROR[block]
+                if readable and measured[upper][ratio] <= measured[lower][ratio]:
+                    found.append(f"{upper} > {lower} at {ratio}")
+    return found
 
 
 def compare(rows: Sequence[Sequence[str]], blocks: Sequence[str]) -> dict[str, Any]:

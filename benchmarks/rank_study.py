@@ -15,10 +15,10 @@ import torch
 import tyro
 
 import records
-from rexnet.study.jobs import Workers, in_order
+from rexnet.processes import in_parallel
 from rexnet.study.networks import find_block, generator_for
 from rexnet.study.protocol import Protocol, outputs
-from rexnet.study.sweep import CHUNK, Task, list_tasks, measure
+from rexnet.study.rank_table import CHUNK, Task, list_tasks, measure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +53,16 @@ def main() -> None:
     protocol = Protocol(ratios=options.ratios)
     tasks = list_tasks(protocol, CHUNK)
     measure(protocol, tasks[0])
-    workers = Workers(processes=options.processes)
     study_seconds, loop_seconds, different = [], [], 0
     for number in range(options.rounds + 1):
         torch.set_num_threads(options.processes)
         start = time.perf_counter()
         plain = [loop(protocol, task) for task in tasks]
         middle = time.perf_counter()
-        rows = list(in_order(partial(measure, protocol), tasks, workers))
+        rows = list(in_parallel(partial(measure, protocol), tasks, workers=options.processes, label="ranks"))
         end = time.perf_counter()
         different += sum(float(row[5]) != sums[row[1]] for part, sums in zip(rows, plain, strict=True) for row in part)
-        # The first round starts the processes and is not counted.
+        # The first round warms up and is not counted.
         if number:
             loop_seconds.append(middle - start)
             study_seconds.append(end - middle)

@@ -15,8 +15,8 @@ import records
 from rexnet.errors import require
 from rexnet.study.factors import FACTORS, TABLE, count_macs, network, read_factors, summarise
 from rexnet.study.published import PUBLISHED
-from rexnet.study.run import RANKS
-from rexnet.study.summary import cell_means, read_rows
+from rexnet.study.rank_table import TABLE as RANKS
+from rexnet.study.rank_table import cell_means, read_rows
 
 IMAGES = Path(__file__).parent.parent / "docs/images"
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import torch
 
 import records
-from rexnet.study.network_run import load_network
+from rexnet.study.layers import load_network
 from rexnet.study.principles import advise, rewrite
 
 REWRITTEN = ("timm/mobilenetv1_100", "timm/mobilenetv2_100", "torchvision/resnet50", "torchvision/vgg16_bn")

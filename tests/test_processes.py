@@ -33,7 +33,7 @@ def test_no_items():
 
 def test_a_killed_worker_is_one_sentence():
     with pytest.raises(
-        OSError, match=r"a process that reads images \(pid \d+\) ended .* /dev/shm of [\d,]+ MiB, .*fewer --workers"
+        OSError, match=r"a worker process \(pid \d+\) ended .* /dev/shm of [\d,]+ MiB, .*fewer --workers"
     ):
         list(in_parallel(die, range(10), workers=1, label="x"))
 
@@ -47,4 +47,4 @@ def test_long_work_says_how_far_it_is(monkeypatch, caplog):
     monkeypatch.setattr("rexnet.processes._SAY_EVERY_S", 0.0)
     with caplog.at_level("INFO"):
         list(in_parallel(square, range(4), workers=0, label="train"))
-    assert "train: 50 % done" in caplog.messages
+    assert "train: 50 % done, about 0 minutes left" in caplog.messages

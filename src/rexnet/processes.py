@@ -6,7 +6,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -36,19 +36,25 @@ def in_parallel(task: Callable[[Item], Result], items: Sequence[Item], *, worker
         collate_fn=unchanged,
         generator=torch.Generator(),  # or else it would draw from the caller's generator
     )
-    last_said = time.monotonic()
     try:
         with starting_workers():
             results = iter(loader)
-        for done, result in enumerate(results, start=1):
-            yield result
-            if time.monotonic() > last_said + _SAY_EVERY_S:
-                last_said = time.monotonic()
-                logger.info("%s: %.0f %% done", label, 100 * done / len(items))
+        yield from log_progress(results, len(items), label=label)
     except RuntimeError as error:
         if (sentence := dead_worker(error)) is None:
             raise
         raise OSError(sentence) from error
+
+
+def log_progress(results: Iterable[Result], total: int, *, label: str) -> Iterator[Result]:
+    """Hand on the results, of which there will be `total`, and log every half minute how far they are."""
+    began = last_said = time.monotonic()
+    for done, result in enumerate(results, start=1):
+        yield result
+        if (now := time.monotonic()) > last_said + _SAY_EVERY_S:
+            last_said = now
+            minutes_left = (now - began) * (total - done) / done / 60
+            logger.info("%s: %.0f %% done, about %.0f minutes left", label, 100 * done / total, minutes_left)
 
 
 @contextmanager
@@ -75,8 +81,8 @@ def dead_worker(error: RuntimeError) -> str | None:
         return None
     shared = f" of {shutil.disk_usage('/dev/shm').total / 2**20:,.0f} MiB" if os.path.isdir("/dev/shm") else ""
     return (
-        f"a process that reads images (pid {found[1]}) ended unexpectedly; too little memory, or too little in "
-        f"/dev/shm{shared}, is the usual cause: fewer --workers need less"
+        f"a worker process (pid {found[1]}) ended unexpectedly; too little memory, or too little in "
+        f"/dev/shm{shared}, is the usual cause: fewer --workers or --processes need less"
     )
 
 

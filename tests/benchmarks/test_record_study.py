@@ -6,7 +6,7 @@ import record_study
 
 from rexnet.study.protocol import Protocol
 from rexnet.study.published import PUBLISHED
-from rexnet.study.sweep import CHUNK, COLUMNS, KIND
+from rexnet.study.rank_table import CHUNK, COLUMNS, KIND
 
 
 def write_study(folder, chunks):

@@ -10,6 +10,7 @@ from rexnet import cli
     [
         ("quantize a.pt --data d --output a.onnx --fine-tune-epochs 2", "--fine-tune-epochs was removed: .*--max-drop"),
         ("quantize a.pt --data d --output a.onnx --fine_tune_epochs=2", "--fine-tune-epochs was removed"),
+        ("study rank --backend ray", "--backend was removed: .*--processes N .*--address"),
         ("export a.pt --output a.pte --format executorch", r"--format executorch was removed: .*\.pt2"),
         ("export a.pt --output a.mlpackage --format=coreml", r"--format coreml was removed: .*\.pt2"),
         ("export a.pt --output a.engine --format tensorrt", r"--format tensorrt was removed: .*\.onnx"),

@@ -28,7 +28,7 @@ from rexnet.search.run import _enqueue_comparisons, search
 from rexnet.search.space import Space
 from rexnet.search.storage import create_study, load_study, open_storage
 from rexnet.search.trend import fit_line
-from rexnet.study.network_run import load_network
+from rexnet.study.layers import load_network
 from tests.search.conftest import other
 
 pytest.importorskip("optuna")

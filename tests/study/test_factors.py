@@ -121,8 +121,8 @@ def test_a_run_of_another_protocol_is_not_continued(image_folder, tmp_path):
     config.network_file(FACTORS[0]).parent.mkdir(parents=True)
     config.network_file(FACTORS[0]).write_text(config_text(config.networks["baseline"]))
     factor_run.train(config.training(FACTORS[0], seed=0))
-    with pytest.raises(ValueError, match=r"has other settings: --epochs 2 \(was 1\)"):
-        study_factors(replace(config, epochs=2))
+    with pytest.raises(ValueError, match=r"has other settings: --batch-size 8 \(was 64\)"):
+        study_factors(replace(config, batch_size=8))
 
 
 def test_steps_are_means_of_differences_between_networks_of_one_seed():

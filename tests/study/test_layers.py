@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from rexnet.ranks.layer_ranks import measure_layers
-from rexnet.study.network_run import NetworkOptions, measure_network
+from rexnet.study.layers import NetworkOptions, measure_network
 
 
 def make_network():

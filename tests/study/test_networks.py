@@ -5,15 +5,20 @@ from torch import nn
 
 from rexnet.study.networks import (
     BLOCKS,
+    DeepNetwork,
     SingleConvolution,
     Size,
     convolve,
+    deep_name,
     draw_number,
     find_activation,
     find_block,
     generator_for,
 )
 from rexnet.study.protocol import Protocol, outputs
+from rexnet.study.rank_study import PLACEMENTS
+
+DEEP = Size(in_channels=4, out_channels=64, expanded_channels=4, samples=65)
 
 
 def make_block():
@@ -96,3 +101,41 @@ def test_distributions_of_the_expansion():
 def test_a_protocol_that_cannot_be_is_refused(field, value, sentence):
     with pytest.raises(ValueError, match=sentence):
         Protocol(**{field: value})
+
+
+@pytest.mark.parametrize("layers", [2, 5, 6])
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_as_many_layers_expand_as_are_asked_for_between_the_same_ends(placement, layers):
+    for count in range(1, layers + 1):
+        block = find_block(deep_name(placement, count, layers=layers))
+        assert block == DeepNetwork(layers=layers, expand_layers=count, placement=placement)
+        shapes = block.weight_shapes(DEEP)
+        grows = [after > before for after, before, _ in shapes]
+        assert (len(grows), sum(grows), shapes[0][1], shapes[-1][0]) == (layers, count, 4, 64)
+        if placement == "early":
+            assert all(grows[:count])
+        if placement == "late":
+            assert all(grows[-count:])
+
+
+def test_one_spread_layer_is_in_the_middle_and_all_layers_are_the_same_anywhere():
+    assert find_block("spread_1_of_6").widths(DEEP) == [4, 4, 4, 64, 64, 64, 64]
+    assert find_block("spread_2_of_6").widths(DEEP) == [4, 4, 16, 16, 16, 64, 64]
+    widths = [find_block(deep_name(placement, 4, layers=4)).widths(DEEP) for placement in PLACEMENTS]
+    assert widths == [[4, 8, 16, 32, 64]] * 3
+
+
+def test_a_deep_network_is_its_layers_written_with_torch():
+    protocol = Protocol(weights="he", weight_scale=1.0, dtype="float64", norm="none")
+    block = find_block("late_2_of_3")
+    *weights, x = tensors = protocol.draw_tensors(block, DEEP, generator_for(0, "deep", ratio=0.1, network=0))
+    expected = x[:, :, 0, 0]
+    for weight in weights:
+        expected = nn.functional.silu(weight[:, :, 0, 0] @ expected)
+    torch.testing.assert_close(outputs(protocol, block, batch=[tensors], activations=["silu"])[0, 0], expected)
+
+
+@pytest.mark.parametrize("name", ["late_0_of_3", "late_4_of_3", "middle_1_of_3"])
+def test_deep_networks_that_cannot_be(name):
+    with pytest.raises(ValueError, match=f"there is no '{name}'; allowed: conv1x1, .*late_2_of_6, or module:factory"):
+        find_block(name)

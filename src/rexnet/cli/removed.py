@@ -10,6 +10,7 @@ _REMOVED = {
         "--fine-tune-epochs",
     ): "int8 networks are no longer fine-tuned; the file is written if it loses at most --max-drop",
     ("train", "--latency-budget-ms"): "rexnet fit-budget --latency-ms MS finds the network, --model trains it",
+    ("study rank", "--backend"): "--processes N works on this machine, --address tcp://HOST:8786 on a Dask cluster",
     ("export", "--format=executorch"): "ExecuTorch files are no longer written: write .pt2, which its own tools read",
     ("export", "--format=coreml"): "Core ML files are no longer written: write .pt2, which its own tools read",
     ("export", "--format=tensorrt"): "TensorRT files are no longer written: write .onnx, which its own tools read",

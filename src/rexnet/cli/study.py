@@ -11,18 +11,18 @@ from rexnet.text import plural
 
 if TYPE_CHECKING:
     from rexnet.study.factors import Mean
-    from rexnet.study.run import RankConfig
+    from rexnet.study.rank_study import RankConfig
 
 
 def rank(arguments: Sequence[str]) -> None:
     """Measure the rank of random networks, or of a network's layers"""
-    from rexnet.study.run import RankConfig, study
+    from rexnet.study.rank_study import RankConfig, study_ranks
 
     config = read_options("study rank", RankConfig, arguments)
     if config.network.model is not None:
         _show_layers(config)
         return
-    cells = study(config)
+    cells = study_ranks(config)
     for block in config.protocol.blocks:
         print(f"{block}: rank over output channels, %, by ratio")
         table = new_table("", *(f"{ratio:g}" for ratio in config.protocol.ratios))
@@ -34,7 +34,7 @@ def rank(arguments: Sequence[str]) -> None:
 
 
 def _show_layers(config: "RankConfig") -> None:
-    from rexnet.study.network_run import measure_network
+    from rexnet.study.layers import measure_network
     from rexnet.study.protocol import Protocol
 
     tolerance = config.protocol.tolerance or Protocol().tolerance
@@ -56,7 +56,7 @@ def _show_layers(config: "RankConfig") -> None:
 
 def depth(arguments: Sequence[str]) -> None:
     """Measure the rank of deep random networks by their expand layers"""
-    from rexnet.study.depth import DepthConfig, study_depth
+    from rexnet.study.rank_study import DepthConfig, study_depth
 
     config = read_options("study depth", DepthConfig, arguments)
     cells = study_depth(config)

@@ -34,7 +34,7 @@ from rexnet.study.factors import (
     summarise,
     summary_csv,
 )
-from rexnet.study.network_run import evenly_spread, read_batches
+from rexnet.study.layers import evenly_spread, read_batches
 from rexnet.study.spectra import BATCH, final_features, spectrum_of, take_statistics
 from rexnet.study.tables import append_rows, make_folder, open_table
 from rexnet.training import checkpoint
@@ -143,7 +143,7 @@ def study_factors(config: FactorConfig) -> list[FactorSummary]:
 
 def _train_side_by_side(config: FactorConfig, tasks: Sequence[tuple[int, Factor]]) -> None:
     """Trainings that are complete stay as they are."""
-    # Not joblib's loky, in whose processes PyTorch's loaders cannot start any.
+    # Not in_parallel, whose workers are PyTorch's loaders and cannot start any themselves.
     with ProcessPoolExecutor(config.processes, get_context("spawn")) as pool:
         jobs = [pool.submit(_train, config, factor, seed) for seed, factor in tasks]
         for number, job in enumerate(as_completed(jobs), start=1):

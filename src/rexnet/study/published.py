@@ -56,29 +56,3 @@ PUBLISHED_SPECTRA: Mapping[str, Mapping[float, float]] = {
 }
 """The supplement's figure, read off the image: by share of the singular values, the value over the largest that they do
 not exceed. Which features and images it shows is not stated."""
-READING_ERROR = {"conv1x1": 0.005, "conv3x3": 0.005, "bottleneck3x3": 0.01, "bottleneck_depthwise": 0.01}
-
-
-def residuals(block: str, measured: Mapping[str, Mapping[float, float]]) -> list[float]:
-    """Measured less published value wherever both are there; Linear, its ratio by construction, is left out."""
-    return [
-        measured[name][ratio] - value
-        for name, curve in PUBLISHED[block].items()
-        for ratio, value in curve.items()
-        if name != "linear" and name in measured and ratio in measured[name]
-    ]
-
-
-def misordered(block: str, measured: Mapping[str, Mapping[float, float]], *, up_to: float = 0.5) -> list[str]:
-    """Pairs of curves whose order at a ratio up to `up_to` is not the published one, where that can be read: the
-    published values are more than two reading errors apart."""
-    found, curves = [], PUBLISHED[block]
-    for upper in curves:
-        for lower in curves:
-            for ratio, value in curves[upper].items():
-                if ratio > up_to or ratio not in curves[lower] or upper not in measured or lower not in measured:
-                    continue
-                readable = value - curves[lower][ratio] > 2 * READING_ERROR[block]
-                if readable and measured[upper][ratio] <= measured[lower][ratio]:
-                    found.append(f"{upper} > {lower} at {ratio}")
-    return found

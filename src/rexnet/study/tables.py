@@ -60,7 +60,7 @@ def _difference(content: bytes, kind: str, settings: Mapping[str, Any]) -> str:
         have, asked = json.loads(first.removeprefix(f"# {kind} ")), json.loads(json.dumps(settings))
         name = next(name for name in asked if have.get(name) != asked[name])
     except (ValueError, StopIteration, AttributeError):
-        return f"is no table of {kind}"
+        return f"is not a table of {kind}"
     return f"was made with --{name.replace('_', '-')} {have.get(name)}, not {asked[name]}"
 
 
@@ -76,6 +76,6 @@ def read_table(path: str | os.PathLike[str], *, kind: str) -> tuple[list[str], l
     text = path.read_text(encoding="utf-8")
     lines = text[: text.rfind("\n") + 1].splitlines()
     if len(lines) < 2 or not lines[0].startswith(f"# {kind} "):
-        raise ValueError(f"{printable(path)} is no table of {kind}; allowed: what that command wrote")
+        raise ValueError(f"{printable(path)} is not a table of {kind}; allowed: what that command wrote")
     columns, *rows = csv.reader(lines[1:])
     return columns, rows

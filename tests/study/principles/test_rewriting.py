@@ -13,7 +13,7 @@ from rexnet.models.cost import measure_cost
 from rexnet.models.factory import create_model
 from rexnet.models.rexnet import RexNet, RexNetConfig
 from rexnet.models.variants import PLAIN_CHANNELS, PLAIN_STRIDES
-from rexnet.study.network_run import load_network
+from rexnet.study.layers import load_network
 from rexnet.study.principles import advise, rewrite
 from rexnet.study.principles.chains import read_chain
 from rexnet.study.principles.rewriting import solve

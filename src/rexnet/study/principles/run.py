@@ -10,7 +10,7 @@ import tyro
 from rexnet.errors import require
 from rexnet.files import check_output_folder, write_whole
 from rexnet.models.config_files import config_text
-from rexnet.study.network_run import load_network
+from rexnet.study.layers import load_network
 from rexnet.study.principles.advice import Advice, Limits, advise
 from rexnet.study.principles.rewriting import Rewriting, rewrite
 

@@ -10,11 +10,18 @@ import pytest
 import torch
 
 from rexnet.ranks.matrix_rank import count_rank
-from rexnet.study.jobs import Workers
 from rexnet.study.networks import BLOCKS, generator_for
 from rexnet.study.protocol import Protocol, outputs
-from rexnet.study.summary import cell_means, read_rows, summarise
-from rexnet.study.sweep import CHUNK, Task, list_tasks, measure, sweep
+from rexnet.study.rank_table import (
+    CHUNK,
+    Task,
+    cell_means,
+    extend_table,
+    list_tasks,
+    measure,
+    read_rows,
+    summarise,
+)
 
 SMALL = Protocol(
     blocks=("conv1x1", "bottleneck_depthwise"),
@@ -26,9 +33,8 @@ SMALL = Protocol(
 )
 
 
-def run(path, protocol=SMALL, *, networks=CHUNK, **workers):
-    for _ in sweep(protocol, networks=networks, path=path, workers=Workers(**workers)):
-        pass
+def run(path, protocol=SMALL, *, networks=CHUNK, **where):
+    extend_table(path, protocol, networks=networks, **where)
     return path.read_bytes()
 
 
@@ -79,9 +85,7 @@ def test_a_torn_end_is_made_anew(tmp_path, finished, cut):
 @pytest.mark.seconds
 def test_killed_and_resumed_the_table_has_the_same_bytes(tmp_path, finished):
     path = tmp_path / "ranks.csv"
-    code = (
-        f"from pathlib import Path; from tests.study.test_sweep import *; run(Path({str(path)!r}), networks=2 * CHUNK)"
-    )
+    code = f"from tests.study.test_rank_table import *; extend_table({str(path)!r}, SMALL, networks=2 * CHUNK)"
     child = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     while child.poll() is None and not (path.exists() and path.stat().st_size > len(finished) // 2):
         time.sleep(0.01)
@@ -96,7 +100,7 @@ def test_a_local_dask_cluster_writes_the_same_bytes(tmp_path, finished):
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
     with distributed.LocalCluster(**options, host="127.0.0.1", protocol="tcp") as cluster:
         address = cluster.scheduler_address
-        found = run(tmp_path / "ranks.csv", networks=2 * CHUNK, processes=2, backend="dask", address=address)
+        found = run(tmp_path / "ranks.csv", networks=2 * CHUNK, address=address)
     assert found == finished
 
 
@@ -105,7 +109,7 @@ def test_a_table_of_another_protocol_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"ranks.csv was made with --tolerance 0.0001, not 0.01; name another folder"):
         run(tmp_path / "ranks.csv", replace(SMALL, tolerance=0.01))
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="is no table of rexnet study rank"):
+    with pytest.raises(ValueError, match=r"other.csv is not a table of rexnet study rank"):
         run(tmp_path / "other.csv")
 
 
