@@ -70,3 +70,10 @@ def test_the_fingerprint_follows_the_images(image_folder):
     file = next((moved / "val").rglob("*.png"))
     file.rename(file.with_name("another.png"))
     assert open_dataset(moved).for_training().facts().differences(before) == ["fingerprint"]
+
+
+def test_crowds_that_older_versions_counted_as_objects_are_no_difference(digits):
+    old = replace(digits, train_objects=57, val_objects=9)
+    new = replace(digits, train_objects=50, val_objects=8, train_crowds=7, val_crowds=1)
+    assert new.differences(old) == [] and "with 50 / 8 objects" in new.description
+    assert new.differences(replace(old, train_objects=58)) == ["train_boxes"]

@@ -204,6 +204,11 @@ def test_a_file_of_boxes_alone_needs_neither_areas_nor_crowds():
     [
         ({"score": float("nan")}, "score nan and box .*must be finite"),
         ({"bbox": [1.0, 2.0, float("inf"), 4.0]}, "box .*inf.*must be finite"),
+        ({"score": "0.5"}, "score '0.5' and box .*must be finite numbers"),
+        ({"score": True}, "score True"),
+        ({"bbox": [1.0, "2", 3.0, 4.0]}, "'2'.*must be finite numbers"),
+        ({"segmentation": {"size": [7, 9], "counts": "0"}}, r"RLE of the size \[7, 9\], but the image has \["),
+        ({"category_id": [5]}, r"category_id \[5\], which"),
         ({"category_id": 5}, "category_id 5, which the categories of the ground truth do not have"),
         ({"image_id": 10**6}, "image_id 1000000, which the images of the ground truth do not have"),
     ],
@@ -212,6 +217,15 @@ def test_rows_that_mean_nothing_are_refused_with_a_sentence(change, message):
     coco, rows = draw_set(0, category_ids=SPARSE_IDS)
     rows[len(rows) // 2] |= change
     with pytest.raises(ValueError, match=message):
+        score(coco, rows)
+
+
+def test_ground_truth_and_rows_that_lack_what_they_need():
+    coco, rows = draw_set(0, category_ids=SPARSE_IDS)
+    with pytest.raises(ValueError, match="lacks score, which"):
+        score(coco, [{name: value for name, value in row.items() if name != "score"} for row in rows])
+    coco["annotations"][3]["segmentation"] = {"size": [7, 9], "counts": [63]}
+    with pytest.raises(ValueError, match=r"RLE of the size \[7, 9\]"):
         score(coco, rows)
 
 

@@ -94,6 +94,15 @@ def test_bad_files_stop_or_are_named(predict, tmp_path):
         predict(bad, bad_image="skip")
 
 
+def test_a_link_to_itself_is_a_bad_image(predict, tmp_path):
+    good, loop = gray(tmp_path / "in" / "2.jpg"), tmp_path / "in" / "1.jpg"
+    loop.symlink_to(loop)
+    for given in ((loop, good), (tmp_path / "in",)):
+        found, rows, _ = predict(*given, bad_image="skip")
+        assert [(item.image, bool(item.error)) for item in found] == [(str(loop), True), (str(good), False)]
+        assert {row["image_id"] for row in rows} == {2}
+
+
 def test_the_command_refuses_what_cannot_be(capsys, tmp_path):
     picture = gray(tmp_path / "x.png")
     words = ["detect", "predict", "best.pt", str(picture), "--out"]

@@ -5,7 +5,7 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-_COMPARED = ("train_images", "val_images", "train_objects", "val_objects", "classes", "category_ids", "fingerprint")
+_COMPARED = ("train_images", "val_images", "train_boxes", "val_boxes", "classes", "category_ids", "fingerprint")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +25,27 @@ class DataFacts:
     split_seed: int | None = None
     """Seed of a random validation split."""
     train_objects: int | None = None
-    """Of a detection dataset, boxes; None for labelled images."""
+    """Objects of a detection dataset, crowds aside; None for labelled images."""
     val_objects: int | None = None
+    train_crowds: int | None = None
+    """Crowds of a detection dataset; None also where an older version counted them among the objects."""
+    val_crowds: int | None = None
     category_ids: tuple[int, ...] | None = None
     """COCO's number of each class; None for labelled images."""
     fingerprint: str | None = None
     """SHA-256 of both splits; None where an older version noted none."""
     path: str | None = None
     """Absolute path of local data; None for a dataset with a name or an address."""
+
+    @property
+    def train_boxes(self) -> int | None:
+        """Objects and crowds."""
+        return None if self.train_objects is None else self.train_objects + (self.train_crowds or 0)
+
+    @property
+    def val_boxes(self) -> int | None:
+        """Objects and crowds."""
+        return None if self.val_objects is None else self.val_objects + (self.val_crowds or 0)
 
     @property
     def description(self) -> str:

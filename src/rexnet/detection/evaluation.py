@@ -1,8 +1,10 @@
 """COCO's average precision and recall of a detector, exact on any number of processes."""
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -18,6 +20,7 @@ Kind = Literal["box", "mask"]
 # COCO's own words for the two.
 _IOU_TYPES = {"box": "bbox", "mask": "segm"}
 _MASK_THRESHOLD = 0.5
+_IDS = {"image_id": "images", "category_id": "categories"}
 
 
 class GroundTruth(Protocol):
@@ -123,6 +126,7 @@ def score(ground_truth: dict[str, Any], rows: list[dict[str, Any]], *, kinds: Se
     hotcoco = require_evaluator()
     check_ground_truth(ground_truth)
     _check_rows(rows, ground_truth)
+    _check_rle_sizes(ground_truth["annotations"], ground_truth)
     # pycocotools takes an object with id 0 for none, and ids that occur twice for one object.
     objects = [{**row, "id": number} for number, row in enumerate(_complete(ground_truth["annotations"]), start=1)]
     categories = sorted(ground_truth["categories"], key=lambda category: category["id"])
@@ -176,19 +180,31 @@ def _ignored_without_mask(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_rows(rows: list[dict[str, Any]], ground_truth: dict[str, Any]) -> None:
-    for key, group in (("image_id", "images"), ("category_id", "categories")):
-        unknown = {row[key] for row in rows} - {each["id"] for each in ground_truth[group]}
-        if unknown:
-            raise ValueError(f"detections have {key} {min(unknown)}, which the {group} of the ground truth do not have")
-    numbers = [number for row in rows for number in (row["score"], *row.get("bbox", ()))]
-    if np.isfinite(np.array(numbers, dtype=np.float64)).all():
-        return
+    known = {key: {each["id"] for each in ground_truth[group]} for key, group in _IDS.items()}
     for row in rows:
-        if not np.isfinite((row["score"], *row.get("bbox", ()))).all():
-            raise ValueError(
-                f"a detection in image {row['image_id']} has score {row['score']} and box {row.get('bbox')}; "
-                "scores and boxes must be finite"
-            )
+        if missing := [key for key in (*_IDS, "score") if key not in row]:
+            raise ValueError(f"a detection, {row!r:.80}, lacks {missing[0]}, which a COCO result file has")
+        for key, group in _IDS.items():
+            if not isinstance(row[key], Hashable) or row[key] not in known[key]:
+                text = f"which the {group} of the ground truth do not have"
+                raise ValueError(f"detections have {key} {row[key]!r:.40}, {text}")
+        if not all(map(_is_finite_number, (row["score"], *row.get("bbox", ())))):
+            numbers = f"score {row['score']!r:.40} and box {row.get('bbox')!r:.80}"
+            raise ValueError(f"a detection in image {row['image_id']} has {numbers}; both must be finite numbers")
+    _check_rle_sizes(rows, ground_truth)
+
+
+def _is_finite_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_rle_sizes(rows: list[dict[str, Any]], ground_truth: dict[str, Any]) -> None:
+    sizes = {image["id"]: [image["height"], image["width"]] for image in ground_truth["images"]}
+    for row in rows:
+        mask, size = row.get("segmentation"), sizes.get(row["image_id"])
+        if size and isinstance(mask, dict) and list(mask.get("size") or ()) != size:
+            got = f"{mask.get('size')!r:.40}, but the image has {size} (height, width)"
+            raise ValueError(f"a mask in image {row['image_id']} is an RLE of the size {got}")
 
 
 def _rows_of(kind: Kind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -203,20 +219,11 @@ def _rows_of(kind: Kind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _figures(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
     """Of precision (IoU, recall, class, size, detections) and recall (IoU, class, size, detections)."""
-    chosen = {
-        "ap": precision[:, :, :, 0, 2],
-        "ap50": precision[0, :, :, 0, 2],
-        "ap75": precision[5, :, :, 0, 2],
-        "ap_small": precision[:, :, :, 1, 2],
-        "ap_medium": precision[:, :, :, 2, 2],
-        "ap_large": precision[:, :, :, 3, 2],
-        "ar1": recall[:, :, 0, 0],
-        "ar10": recall[:, :, 0, 1],
-        "ar100": recall[:, :, 0, 2],
-        "ar_small": recall[:, :, 1, 2],
-        "ar_medium": recall[:, :, 2, 2],
-        "ar_large": recall[:, :, 3, 2],
-    }
+    ap, sizes = precision[..., 2], tuple(enumerate(("small", "medium", "large"), start=1))
+    chosen = {"ap": ap[..., 0], "ap50": ap[0, ..., 0], "ap75": ap[5, ..., 0]}
+    chosen |= {f"ap_{name}": ap[..., size] for size, name in sizes}
+    chosen |= {f"ar{most}": recall[:, :, 0, place] for place, most in enumerate((1, 10, 100))}
+    chosen |= {f"ar_{name}": recall[:, :, size, 2] for size, name in sizes}
     percents = {name: _percent(values) for name, values in chosen.items()}
     return {name: value for name, value in percents.items() if value is not None}
 

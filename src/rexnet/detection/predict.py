@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -71,7 +72,8 @@ def predict_files(config: DetectPredictConfig) -> list[Found]:
     if folder.is_file():
         raise ValueError(f"--out {config.out!r} is a file; name a folder")
     files = find_images(config.images)
-    if folder.resolve() in {file.resolve().parent for file in files}:
+    # realpath: Path.resolve() raises RuntimeError for a link to itself, which is a bad image like any other.
+    if os.path.realpath(folder) in {os.path.dirname(os.path.realpath(file)) for file in files}:
         raise ValueError(f"--out {config.out!r} is a folder that images are read from; name another")
     predictor = ObjectPredictor(config.checkpoint, threads=config.threads, device=config.device)
     folder.mkdir(parents=True, exist_ok=True)

@@ -158,8 +158,10 @@ def data_facts(sets: CocoSets, data: str) -> DataFacts:
         train_images=len(sets.train),
         val_images=len(sets.val),
         classes=sets.train.classes,
-        train_objects=len(sets.train.labels),
-        val_objects=len(sets.val.labels),
+        train_objects=int(sets.train.num_objects.sum()),
+        val_objects=int(sets.val.num_objects.sum()),
+        train_crowds=int(sets.train.iscrowd.sum()),
+        val_crowds=int(sets.val.iscrowd.sum()),
         category_ids=tuple(sets.train.category_ids.tolist()),
         fingerprint=_fingerprint(sets),
         path=local_path(data),
@@ -172,6 +174,6 @@ def _fingerprint(sets: CocoSets) -> str:
     for images in (sets.train, sets.val):
         for index in range(len(images)):
             digest.update(os.path.basename(images.name(index)).encode("utf-8", "surrogateescape") + b"\0")
-        for values in (images.image_ids, images.num_objects, images.labels, images.iscrowd, images.area):
+        for values in (images.image_ids, images.num_annotations, images.labels, images.iscrowd, images.area):
             digest.update(values.tobytes())
     return digest.hexdigest()

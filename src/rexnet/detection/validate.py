@@ -31,8 +31,8 @@ class DetectValidateConfig:
     """A run folder or a checkpoint of `rexnet detect train`, or a folder of `rexnet card` or hf://OWNER/NAME."""
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="COCO_DIR")]
     """A folder in COCO's layout, as for `rexnet detect train`."""
-    split: Literal["val", "train"] = "val"
-    """The side to measure on."""
+    split: Literal["val", "train", "test"] = "val"
+    """Split to measure on."""
     batch_size: int = 4
     """Images a step and process."""
     bad_image: BadImagePolicy = "error"

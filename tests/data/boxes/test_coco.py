@@ -11,6 +11,7 @@ from PIL import Image
 
 from rexnet.data.boxes.coco import find_annotation_files, load_coco_images, load_coco_sets
 from rexnet.data.boxes.coco_json import read_coco
+from rexnet.data.datasets import open_dataset
 from rexnet.errors import BadImageError
 from tests.coco_files import CATEGORIES, annotation, image_entry, many_images, write_side
 
@@ -152,6 +153,8 @@ POISON = [
     (annotation(26, box=(1, 3, 6, 6), segmentation=[[1, 1, 5, 5, 9, 9]]), "degenerate polygon"),
     (annotation(27, box=(1, 4, 6, 6), segmentation={"size": [30, 40], "counts": [3]}), "malformed mask"),
     (annotation(28, image=5, category=2), None),
+    (annotation(30, image=5, iscrowd="false"), "malformed iscrowd"),
+    (annotation(31, image=5, iscrowd=2), "malformed iscrowd"),
     (annotation(29, image=6, category=2, box=(9, 9, 5, 5)), None),
 ]
 POISONED_IMAGES = [
@@ -181,6 +184,7 @@ GOLDEN = {
     "not finite": 3,
     "zero area": 3,
     "outside": 2,
+    "malformed iscrowd": 2,
     "duplicate": 1,
     "clipped": 1,
     "degenerate polygon": 2,
@@ -197,7 +201,7 @@ class TestDirt:
     def test_all_of_it_is_counted(self, poisoned, caplog):
         images = load_coco_images(poisoned)
         assert images.counts == GOLDEN
-        assert "3 zero area (left out)" in caplog.text and "rexnet data check" in caplog.text
+        assert "3 zero area (skipped)" in caplog.text and "rexnet data check" in caplog.text
         assert images.image_ids.tolist() == [1, 2, 5]
 
     def test_each_is_listed_with_file_and_id(self, poisoned):
@@ -228,14 +232,14 @@ class TestDirt:
     @pytest.mark.parametrize(
         ("text", "said"),
         [
-            ("", "no JSON"),
-            ("{", "no JSON"),
-            ("[" * 100_000, "no JSON"),
+            ("", "not a JSON"),
+            ("{", "not a JSON"),
+            ("[" * 100_000, "not a JSON"),
             ("[]", "holds a list"),
             ('{"images": [], "annotations": []}', "no list 'categories'"),
             ('{"images": {}, "annotations": [], "categories": []}', "no list 'images'"),
             ('{"images": [], "annotations": [], "categories": []}', "no categories"),
-            (b"\xff\xfe\x00", "no JSON"),
+            (b"\xff\xfe\x00", "not a JSON"),
         ],
     )
     def test_other_files(self, tmp_path, text, said):
@@ -356,6 +360,98 @@ def large(tmp_path_factory):
     ]
     root = tmp_path_factory.mktemp("flat")
     return load_coco_images(write_side(root, "train", [image_entry(n) for n in range(1, 51)], rows))
+
+
+class TestObjects:
+    """Crowds are no objects: not for counts, for what is trained on, nor for whether there are masks."""
+
+    RLE = {"size": [30, 40], "counts": [0, 1200]}  # noqa: RUF012
+
+    @pytest.mark.parametrize(("value", "crowd"), [(0, 0), (1, 1), (False, 0), (True, 1), (1.0, 1), (None, 0)])
+    def test_flags(self, tmp_path, value, crowd):
+        images = one_image(tmp_path, annotation(1, iscrowd=value))
+        assert images.iscrowd.tolist() == [crowd] and images.num_objects.tolist() == [1 - crowd]
+        assert images.num_annotations.tolist() == [1]
+
+    def test_masks_of_crowds_are_no_masks(self, tmp_path):
+        images = one_image(tmp_path, annotation(1), annotation(2, box=(1, 1, 9, 9), iscrowd=1, segmentation=self.RLE))
+        assert not images.has_masks and images.counts == {}
+
+    def test_an_rle_of_another_size_is_named(self, tmp_path):
+        rle = {"size": [40, 30], "counts": [0, 1200]}
+        images = one_image(tmp_path, annotation(1, segmentation=rle), annotation(2, box=(1, 1, 9, 9)))
+        assert images.counts == {"malformed mask": 1} and not images.has_masks
+
+    @pytest.mark.parametrize("iscrowd", [1, "false"])
+    def test_nothing_to_train_on(self, tmp_path, iscrowd):
+        for split in ("train", "val"):
+            write_side(tmp_path, split, [image_entry(1)], [annotation(1, iscrowd=iscrowd)])
+        with pytest.raises(ValueError, match="the training images have no object"):
+            open_dataset(tmp_path).for_detection()
+
+    def test_classes_without_an_object(self, tmp_path, caplog):
+        write_side(tmp_path, "train", [image_entry(1)], [annotation(1), annotation(2, category=2)])
+        write_side(tmp_path, "val", [image_entry(1)], [annotation(1), annotation(2, category=2, iscrowd=1)])
+        sets = open_dataset(tmp_path).for_detection()
+        assert sets.train.empty_classes == ["fox"] and sets.val.empty_classes == ["dog", "fox"]
+        assert "1 class has no object that is trained on: fox" in caplog.text
+        assert "2 classes have no object that is validated on: dog, fox" in caplog.text
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("written", "there"),
+        [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED), ("a\\b\\{}", "a/b/{}"), (f"{COMPOSED}\\x", f"{DECOMPOSED}/x")],
+    )
+    def test_files_by_normal_form_and_with_backslashes(self, tmp_path, written, there):
+        path = tmp_path / "train" / f"{there}.png"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (40, 30)).save(path)
+        entry = {**image_entry(1, missing=True), "file_name": f"{written}.png"}
+        images = load_coco_images(write_side(tmp_path, "train", [entry], [annotation(1)]))
+        assert images.counts == {} and images.name(0) == str(path) and images.load(0).size == (40, 30)
+
+    def test_the_exact_name_comes_first(self, tmp_path):
+        (tmp_path / "train").mkdir()
+        for name, colour in ((COMPOSED, "red"), (DECOMPOSED, "blue")):
+            Image.new("RGB", (40, 30), colour).save(tmp_path / "train" / f"{name}.png")
+        entries = [
+            {**image_entry(number, missing=True), "file_name": f"{name}.png"}
+            for number, name in enumerate((COMPOSED, DECOMPOSED), start=1)
+        ]
+        images = load_coco_images(write_side(tmp_path, "train", entries, []))
+        assert [images.load(index).getpixel((0, 0)) for index in (0, 1)] == [(255, 0, 0), (0, 0, 255)]
+
+    def test_classes_meet_by_normal_form(self, tmp_path):
+        for split, name in (("train", COMPOSED), ("val", DECOMPOSED)):
+            write_side(tmp_path, split, [image_entry(1)], [annotation(1)], [{"id": 5, "name": name}])
+        sets = load_coco_sets(tmp_path)
+        assert sets.train.classes == sets.val.classes == (COMPOSED,)
+        assert sets.val.with_classes([DECOMPOSED]).classes == (DECOMPOSED,)
+
+    def test_two_classes_of_one_normal_form(self, tmp_path):
+        categories = [{"id": 1, "name": COMPOSED}, {"id": 2, "name": DECOMPOSED}]
+        with pytest.raises(ValueError, match="two categories named"):
+            load_coco_images(write_side(tmp_path, "train", [image_entry(1)], [], categories))
+
+
+class TestTestSplit:
+    @pytest.mark.parametrize("file", ["annotations/instances_test2017.json", "test/_annotations.coco.json"])
+    def test_it_is_found_and_measured(self, tmp_path, file):
+        for split in ("train", "val", "test"):
+            write_side(tmp_path, split, [image_entry(1)], [annotation(1)])
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / "annotations" / "instances_test.json").rename(tmp_path / file)
+        assert list(find_annotation_files(tmp_path)) == ["train", "val", "test"]
+        images = open_dataset(tmp_path).boxes_to_measure("test", ["cat", "fox", "dog"])
+        assert len(images) == 1 and images.name(0) == str(tmp_path / "test" / "1.png")
+
+    def test_alone_it_is_no_data_to_train_on(self, tmp_path):
+        write_side(tmp_path, "test", [image_entry(1)], [])
+        assert find_annotation_files(tmp_path) == {}
 
 
 class TestFlat:

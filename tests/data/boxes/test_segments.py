@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rexnet.data.boxes.segments import BadSegmentError, Segments, checked_segment, mask_to_runs, runs_to_mask
+from rexnet.data.boxes.segments import BadSegmentError, Segments, check_segment, mask_to_runs, runs_to_mask
 
 HEIGHT, WIDTH = 30, 40
 
@@ -24,7 +24,7 @@ def test_masks_are_those_of_pycocotools():
         runs = {"size": [HEIGHT, WIDTH], "counts": mask_to_runs(mask)}
         given.append((polygons, text, runs)[number % 3])
         expected.append(mask)
-    segments = Segments(checked_segment(value, HEIGHT, WIDTH)[0] for value in given)
+    segments = Segments(check_segment(value, HEIGHT, WIDTH)[0] for value in given)
     assert len({mask.sum() for mask in expected}) > 50
     for position, (value, mask) in enumerate(zip(given, expected, strict=True)):
         assert np.array_equal(segments.mask(position, HEIGHT, WIDTH), mask)
@@ -61,9 +61,9 @@ def test_nothing_to_draw():
 )
 def test_a_bad_polygon_is_left_out_and_the_others_stay(ring, reason):
     good = [1, 1, 9, 1, 9, 9]
-    (kept, refused) = checked_segment([good, ring], HEIGHT, WIDTH)
+    (kept, refused) = check_segment([good, ring], HEIGHT, WIDTH)
     assert kept == [good] and len(refused) == 1 and reason in refused[0]
-    assert checked_segment([ring], HEIGHT, WIDTH)[0] is None
+    assert check_segment([ring], HEIGHT, WIDTH)[0] is None
 
 
 @pytest.mark.parametrize(
@@ -83,4 +83,4 @@ def test_a_bad_polygon_is_left_out_and_the_others_stay(ring, reason):
 )
 def test_runs_that_fill_no_image(value):
     with pytest.raises(BadSegmentError):
-        checked_segment(value, HEIGHT, WIDTH)
+        check_segment(value, HEIGHT, WIDTH)

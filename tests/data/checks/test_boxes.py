@@ -73,7 +73,7 @@ def test_every_dirty_annotation_is_listed(tmp_path):
         "annotation": "5",
         "reason": "its box [40, 3, 5, 5] lies outside of the 40 x 30 px",
     }
-    lines = report.problems()["zero area (left out)"]
+    lines = report.problems()["zero area (skipped)"]
     assert lines[0] == "train: 1.png, annotation 2: its box is [0, 0, 0, 5], width 0 and height 5"
     assert json.loads(report.to_json())["clean"] is False
 
@@ -127,4 +127,4 @@ def test_an_annotation_file_that_is_none(command, clean, capsys):
     (clean / "annotations" / "instances_val.json").write_text("{")
     with pytest.raises(SystemExit) as stop:
         command(["data", "check", str(clean)])
-    assert stop.value.code == 1 and "instances_val.json is no JSON file" in capsys.readouterr().err
+    assert stop.value.code == 1 and "instances_val.json is not a JSON file" in capsys.readouterr().err

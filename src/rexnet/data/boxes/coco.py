@@ -1,4 +1,4 @@
-"""Images with boxes and masks from data sets in COCO's layout."""
+"""Images with boxes and masks in COCO's layout."""
 
 import copy
 import logging
@@ -11,32 +11,15 @@ from typing import Any, Self, final
 import numpy as np
 from PIL import Image
 
-from rexnet.data.boxes.coco_findings import FINDINGS, count_findings
+from rexnet.data.boxes.coco_annotations import FINDINGS, count_findings
 from rexnet.data.boxes.coco_json import CocoContent, read_coco
 from rexnet.data.decode import open_image
 from rexnet.errors import BadImageError
-from rexnet.text import printable
+from rexnet.text import normal_name, printable, some_names
 
 logger = logging.getLogger(__name__)
 
-# First what COCO itself is called, then what other tools write; the first that is found counts.
-_ANNOTATION_FILES = {
-    "train": (
-        "annotations/instances_train*.json",
-        "annotations/train*.json",
-        "instances_train*.json",
-        "train.json",
-        "train/_annotations.coco.json",
-    ),
-    "val": (
-        "annotations/instances_val*.json",
-        "annotations/val*.json",
-        "instances_val*.json",
-        "val.json",
-        "valid/_annotations.coco.json",
-        "val/_annotations.coco.json",
-    ),
-}
+_ROBOFLOW_FOLDERS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}
 
 
 @final
@@ -44,8 +27,8 @@ class CocoImages:
     """Images with their objects. Label i + 1 is `classes[i]`, with the category id `category_ids[i]` of the file; 0 is
     left to the background. Flat arrays only: sending it to workers or forking them copies no object.
 
-    `counts`: what was wrong in the file, see `rexnet.data.boxes.coco_findings`. `has_masks`: some object has an
-    outline.
+    `counts`: faults of the file, by kind as in `rexnet.data.boxes.coco_annotations.FINDINGS`. `has_masks`: some object,
+    crowds aside, has an outline.
     """
 
     def __init__(self, content: CocoContent, counts: dict[str, int]):
@@ -53,7 +36,7 @@ class CocoImages:
         self.image_ids = content.image_ids
         self.width_px, self.height_px = content.width_px, content.height_px
         self.counts = counts
-        self.has_masks = bool(content.segments.present.any())
+        self.has_masks = content.has_masks
         # Of all N objects, by image: labels int32 from 1, iscrowd uint8, area float64 in pixels.
         self.labels, self.iscrowd, self.area = content.labels, content.iscrowd, content.area
         self._content = content
@@ -62,38 +45,50 @@ class CocoImages:
         return len(self.image_ids)
 
     @property
-    def num_objects(self) -> np.ndarray:
-        """int64 (I,), of each image."""
+    def num_annotations(self) -> np.ndarray:
+        """Objects and crowds of each image, int64 (I,)."""
         return np.diff(self._content.first)
 
+    @property
+    def num_objects(self) -> np.ndarray:
+        """Objects of each image, which are what is trained on and scored: crowds are none. int64 (I,)."""
+        before = np.concatenate([[0], np.cumsum(self.iscrowd == 0)])
+        return np.diff(before[self._content.first])
+
+    @property
+    def empty_classes(self) -> list[str]:
+        """Classes without an object."""
+        counts = np.bincount(self.labels[self.iscrowd == 0], minlength=len(self.classes) + 1)
+        return [self.classes[place] for place in np.flatnonzero(counts[1:] == 0)]
+
     def name(self, index: int) -> str:
-        """The image's file."""
+        """Return the path of the image's file."""
         return os.path.join(self._content.image_folder, self._content.names[index])
 
     source = name
 
     def size_px(self, index: int) -> tuple[int, int]:
-        """(height, width), as the annotation file states them."""
+        """Return (height, width) as the annotation file states them."""
         return int(self.height_px[index]), int(self.width_px[index])
 
     def load(self, index: int) -> Image.Image:
-        """The picture in mode RGB, in the orientation that the boxes are drawn in: upright, unless only the stored
+        """Return the image in mode RGB, in the orientation that the boxes are drawn in: upright, unless only the stored
         pixels have the stated size. Raises BadImageError, also where neither has."""
         stated = self.size_px(index)[::-1]
-        picture = open_image(self.name(index))
-        if picture.size == stated:
-            return picture
-        width, height = picture.size
-        if picture.size == stated[::-1]:
-            picture = open_image(self.name(index), upright=False)
-            if picture.size == stated:
-                return picture
+        image = open_image(self.name(index))
+        if image.size == stated:
+            return image
+        width, height = image.size
+        if image.size == stated[::-1]:
+            image = open_image(self.name(index), upright=False)
+            if image.size == stated:
+                return image
         reason = f"it has {width} x {height} px, but the annotation file says {stated[0]} x {stated[1]}"
         raise BadImageError(self.name(index), reason)
 
     def target(self, index: int) -> dict[str, Any]:
-        """The objects of an image, crowds among them, in numpy arrays: boxes float32 (N, 4) as x0 y0 x1 y1 px within
-        the image, labels int64, iscrowd int64, area float32 (px, of the outline where the file says so) and
+        """Return the objects of an image, crowds among them, in numpy arrays: boxes float32 (N, 4) as x0 y0 x1 y1 px
+        within the image, labels int64, iscrowd int64, area float32 (px, of the outline where the file says so) and
         annotation_ids int64 (N,), -1 where the file has none; `segments`, a list of what masks are made from, see
         `Segments.as_coco`."""
         content, rows = self._content, self._rows(index)
@@ -110,8 +105,8 @@ class CocoImages:
         }
 
     def masks(self, index: int) -> np.ndarray:
-        """uint8 (N, H, W), 1 on the object, in the order of `target`; all 0 for an object without an outline. Raises
-        ValueError where the package that fills polygons is not installed."""
+        """Return masks, uint8 (N, H, W), 1 on the object, in the order of `target`; all 0 for an object without an
+        outline. Raises ValueError where the package that fills polygons is not installed."""
         rows, size = self._rows(index), self.size_px(index)
         masks = np.zeros((rows.stop - rows.start, *size), dtype=np.uint8)
         for place, row in enumerate(range(rows.start, rows.stop)):
@@ -119,14 +114,14 @@ class CocoImages:
         return masks
 
     def to_coco(self) -> dict[str, Any]:
-        """Images, categories and annotations as in a COCO file, without what was left out: the truth to score
-        detections against. Boxes are as in the file where they reach over the edge by no more than a rounding."""
+        """Return images, categories and annotations as in a COCO file, without what was skipped: the ground truth to
+        score detections against. Boxes are as in the file where they reach over the edge by no more than a rounding."""
         content = self._content
         images = [
             {"id": int(self.image_ids[i]), "file_name": content.names[i], "width": width, "height": height}
             for i, (height, width) in enumerate(map(self.size_px, range(len(self))))
         ]
-        image_of = np.repeat(np.arange(len(self)), self.num_objects)
+        image_of = np.repeat(np.arange(len(self)), self.num_annotations)
         annotations = []
         for row, image in enumerate(image_of.tolist()):
             annotation = {
@@ -146,17 +141,17 @@ class CocoImages:
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def with_classes(self, classes: Sequence[str]) -> Self:
-        """The same images with labels that count along `classes`, matched by name, each with this file's id. Raises
+        """Return the same images with labels that index `classes`, matched by name, each with this file's id. Raises
         ValueError unless both have the same names."""
-        if sorted(classes) != sorted(self.classes):
-            here, there = set(self.classes), set(classes)
+        position = {normal_name(name): place for place, name in enumerate(classes)}
+        if position.keys() != set(self.classes):
+            here, there = set(self.classes), set(position)
             differ = [
-                f"{kind} {_some(names)}"
+                f"{kind} {some_names(sorted(names))}"
                 for kind, names in (("only here", here - there), ("missing here", there - here))
                 if names
             ]
             raise ValueError(f"the categories of {printable(self._content.image_folder)} differ: {', '.join(differ)}")
-        position = {name: place for place, name in enumerate(classes)}
         places = np.array([position[name] for name in self.classes], dtype=np.int32)
         other = copy.copy(self)
         other.classes, other.labels = tuple(classes), (places[self.labels - 1] + 1).astype(np.int32)
@@ -170,7 +165,7 @@ class CocoImages:
 
 @dataclass(frozen=True, kw_only=True)
 class CocoSets:
-    """Both sides have the same `classes`; each maps them to the category ids of its own file."""
+    """Both splits have the same `classes`; each maps them to the category ids of its own file."""
 
     train: CocoImages
     val: CocoImages
@@ -181,66 +176,81 @@ class CocoSets:
 
 
 def load_coco_sets(folder: str | Path) -> CocoSets:
-    """Training and validation images of a folder in COCO's layout: annotations/instances_train*.json and
+    """Load the training and validation images of a folder in COCO's layout: annotations/instances_train*.json and
     instances_val*.json (or train.json and val.json, or Roboflow's train/ and valid/_annotations.coco.json) with the
     images where `rexnet.data.boxes.named_files.find_image_folder` looks.
 
-    Raises ValueError where one is missing or there are several, and for sides with different category names.
+    Raises ValueError where one is missing or there are several, and for splits with different category names.
     """
     if not Path(folder).is_dir():
         raise ValueError(f"there is no folder {printable(folder)}; allowed: one in COCO's layout")
     found = find_annotation_files(folder)
-    for side, patterns in _ANNOTATION_FILES.items():
-        if side not in found:
-            looked = ", ".join(patterns)
+    for split in ("train", "val"):
+        if split not in found:
             raise ValueError(
-                f"{printable(folder)} has no annotation file for {side}; looked for {looked} (rexnet detect convert "
-                "makes them from Pascal VOC and YOLO)"
+                f"{printable(folder)} has no annotation file for {split}; looked for {', '.join(_patterns(split))} "
+                "(rexnet detect convert makes them from Pascal VOC and YOLO)"
             )
     train, val = load_coco_images(found["train"]), load_coco_images(found["val"])
     try:
         return CocoSets(train=train, val=val.with_classes(train.classes))
     except ValueError as error:
-        names = " and ".join(printable(found[side]) for side in ("val", "train"))
+        names = " and ".join(printable(found[split]) for split in ("val", "train"))
         raise ValueError(f"{names} do not belong together: {error}") from error
 
 
-def refuse_missing_files(images: CocoImages) -> None:
-    """Raises ValueError where pictures that the annotation file names are not there: fewer of them are another test."""
-    if missing := images.counts.get("missing file", 0):
-        raise ValueError(
-            f"{missing:,} of {missing + len(images):,} pictures that are named beside {printable(images.name(0))} are "
-            "missing; --bad-image skip leaves such files out, rexnet data check lists them"
-        )
-
-
 def load_coco_images(annotation_file: str | Path, image_folder: str | Path | None = None) -> CocoImages:
-    """One side; `image_folder` None: looked for beside the file. Raises ValueError like
-    `rexnet.data.boxes.coco_json.read_coco`. What is dirty is left out or mended, counted in `counts` and said."""
+    """Load one split; `image_folder` None is looked for beside the file. Raises ValueError like
+    `rexnet.data.boxes.coco_json.read_coco`. Faults are skipped or mended, counted in `counts` and logged."""
     content, findings = read_coco(annotation_file, image_folder)
     counts = count_findings(findings)
     if counts:
-        said = "; ".join(f"{count:,} {kind} ({FINDINGS[kind]})" for kind, count in counts.items())
-        logger.warning("%s: %s; rexnet data check lists them", printable(annotation_file), said)
+        found = "; ".join(f"{count:,} {kind} ({FINDINGS[kind]})" for kind, count in counts.items())
+        logger.warning("%s: %s; rexnet data check lists them", printable(annotation_file), found)
     return CocoImages(content, counts)
 
 
+def require_objects(sets: CocoSets) -> None:
+    """Raise ValueError where there is no object to train on, and log which classes have none."""
+    if not sets.train.num_objects.any():
+        crowds = int(sets.train.iscrowd.sum())
+        why = f"; its {crowds:,} crowds (iscrowd 1) are not trained on" if crowds else ""
+        raise ValueError(f"the training images have no object, from which nothing can be learned{why}")
+    for images, use in ((sets.train, "trained on"), (sets.val, "validated on")):
+        if names := images.empty_classes:
+            count = f"{len(names):,} {'class has' if len(names) == 1 else 'classes have'}"
+            logger.warning("%s no object that is %s: %s", count, use, some_names(names))
+
+
+def refuse_missing_files(images: CocoImages) -> None:
+    """Raise ValueError where images that the annotation file names are not there: fewer of them are another test."""
+    if missing := images.counts.get("missing file", 0):
+        raise ValueError(
+            f"{missing:,} of {missing + len(images):,} images that are named beside {printable(images.name(0))} are "
+            "missing; --bad-image skip skips them, rexnet data check lists them"
+        )
+
+
 def find_annotation_files(folder: str | Path) -> dict[str, Path]:
-    """The annotation files of a folder in COCO's layout, of "train" and "val" those that it has. Raises ValueError
-    where several could be meant."""
+    """Return the annotation files of a folder in COCO's layout by split: "train" and "val", those that it has, and
+    beside them "test". Raises ValueError where several could be meant."""
     found: dict[str, Path] = {}
-    for side, patterns in _ANNOTATION_FILES.items():
-        for pattern in patterns:
+    for split in _ROBOFLOW_FOLDERS:
+        for pattern in _patterns(split):
             files = sorted(Path(folder).glob(pattern))
             if len(files) > 1:
-                names = _some(str(file) for file in files)
-                raise ValueError(f"{printable(folder)} has several annotation files for {side}: {names}; leave one")
+                names = some_names(map(str, files))
+                raise ValueError(f"{printable(folder)} has several annotation files for {split}: {names}; leave one")
             if files:
-                found[side] = files[0]
+                found[split] = files[0]
                 break
-    return found
+    return {} if found.keys() == {"test"} else found
 
 
-def _some(names: Any) -> str:
-    shown = [printable(name) for name in sorted(names)]
-    return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
+def _patterns(split: str) -> tuple[str, ...]:
+    """Return where the annotation file of a split may be: first as COCO itself has it, then as other tools."""
+    roboflow = (f"{folder}/_annotations.coco.json" for folder in _ROBOFLOW_FOLDERS[split])
+    return (
+        *(f"annotations/instances_{split}*.json", f"annotations/{split}*.json"),
+        *(f"instances_{split}*.json", f"{split}.json", *roboflow),
+    )

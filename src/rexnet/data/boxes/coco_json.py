@@ -1,4 +1,4 @@
-"""A COCO annotation file into flat arrays. What is wrong in it is left out or mended, and each case is listed."""
+"""Reads a COCO annotation file into flat arrays. What is wrong in it is skipped or mended, and each case is listed."""
 
 import json
 import os
@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from rexnet.data.boxes.coco_annotations import ImageEntry, read_annotations, whole_number
-from rexnet.data.boxes.coco_findings import Finding, summary_of
+from rexnet.data.boxes.coco_annotations import Finding, ImageEntry, count_findings, read_annotations, whole_number
 from rexnet.data.boxes.named_files import NamedFiles, find_image_folder
 from rexnet.data.boxes.segments import Segments
 from rexnet.data.decode import MAX_PIXELS
 from rexnet.data.image_set import FlatTexts
-from rexnet.text import printable
+from rexnet.files import read_text
+from rexnet.text import normal_name, printable
 
 _IMAGES_TO_TRY = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class CocoContent:
-    """Of K categories, I images and N annotations; those of image i are `first[i]` to `first[i + 1]`."""
+    """K categories, I images and N annotations; those of image i are `first[i]` to `first[i + 1]`."""
 
     classes: tuple[str, ...]
     category_ids: np.ndarray  # int64 (K,), ascending
@@ -39,12 +39,17 @@ class CocoContent:
     area: np.ndarray  # float64 (N,)
     segments: Segments  # (N,)
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether some object, crowds aside, has an outline."""
+        return bool((self.segments.present & (self.iscrowd == 0)).any())
+
 
 def read_coco(annotation_file: str | Path, image_folder: str | Path | None = None) -> tuple[CocoContent, list[Finding]]:
-    """Without `image_folder` it is looked for beside the annotation file, see `find_image_folder`.
+    """Read an annotation file; `image_folder` None is looked for beside it, see `find_image_folder`.
 
-    Raises ValueError for a file that is no COCO annotation file, for categories whose names or ids are not unique, for
-    a file name that leads out of the image folder, and where no image is left.
+    Raises ValueError for a file that is not a COCO annotation file, for categories whose names or ids are not unique,
+    for a file name that leads out of the image folder, and where no image is left.
     """
     name = printable(annotation_file)
     tables = _read_tables(annotation_file)
@@ -54,10 +59,11 @@ def read_coco(annotation_file: str | Path, image_folder: str | Path | None = Non
     if image_folder is None:
         image_folder = find_image_folder(annotation_file, [entry.file_name for entry in entries[:_IMAGES_TO_TRY]])
     elif not os.path.isdir(image_folder):
-        raise ValueError(f"{printable(image_folder)} is no folder; name the one with the images of {name}")
+        raise ValueError(f"{printable(image_folder)} is not a folder; name the one with the images of {name}")
     images, row_of_id = _present_images(entries, str(image_folder), name, findings)
     if not images:
-        raise ValueError(f"none of the {len(tables['images']):,} images of {name} can be used: {summary_of(findings)}")
+        found = ", ".join(f"{count:,} {kind}" for kind, count in count_findings(findings).items())
+        raise ValueError(f"none of the {len(tables['images']):,} images of {name} can be used: {found}")
     rows = list(
         read_annotations(
             tables["annotations"], images, row_of_id=row_of_id, category_ids=category_ids, findings=findings
@@ -80,22 +86,21 @@ def read_coco(annotation_file: str | Path, image_folder: str | Path | None = Non
         area=np.array([row.area for row in rows], dtype=np.float64),
         segments=Segments(row.segment for row in rows),
     )
-    if content.segments.present.any():
+    if content.has_masks:
         for row in rows:
             if row.segment is None and not row.segment_was_refused:
-                findings.append(Finding("no mask", images[row.image].file_name, row.called, "it has no segmentation"))
+                findings.append(Finding("no mask", images[row.image].file_name, row.name, "it has no segmentation"))
     return content, findings
 
 
 def _read_tables(annotation_file: str | Path) -> dict[str, list[Any]]:
     name = printable(annotation_file)
     try:
-        with open(annotation_file, encoding="utf-8-sig") as file:
-            content = json.load(file)
+        content = json.loads(read_text(annotation_file))
     except OSError as error:
         raise ValueError(f"{name} cannot be read: {(error.strerror or str(error)).lower()}") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is no JSON file: {error}") from error
+        raise ValueError(f"{name} is not a JSON file: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{name} holds a {type(content).__name__}, but COCO's annotations are an object")
     tables: dict[str, list[Any]] = {}
@@ -115,7 +120,7 @@ def _read_categories(entries: list[Any], name: str) -> tuple[tuple[str, ...], li
             raise ValueError(f"{name} has the category {entry!r:.80}; it needs a whole number 'id' and a text 'name'")
         if category_id in found:
             raise ValueError(f"{name} has two categories with the id {category_id}: {found[category_id]!r}, {title!r}")
-        found[category_id] = title
+        found[category_id] = normal_name(title)
     twice = [title for title, count in Counter(found.values()).items() if count > 1]
     if twice:
         ids = [category_id for category_id, title in found.items() if title == twice[0]]
@@ -126,11 +131,11 @@ def _read_categories(entries: list[Any], name: str) -> tuple[tuple[str, ...], li
 
 
 def _read_images(entries: list[Any], findings: list[Finding]) -> list[ImageEntry]:
-    """The entries that say what they must, without those of an id that stands for several files."""
+    """Return the entries that state what they must, without those of an id that stands for several files."""
     images: dict[int, ImageEntry] = {}
     unclear: set[int] = set()
     for place, entry in enumerate(entries):
-        image = _checked_image(entry)
+        image = _check_image(entry)
         if image is None:
             text = f"entry {place} of 'images' is {entry!r:.80}; it needs a usable id, file_name, width and height"
             findings.append(Finding("malformed image", "", None, text))
@@ -142,12 +147,12 @@ def _read_images(entries: list[Any], findings: list[Finding]) -> list[ImageEntry
             if first != image:
                 unclear.add(image.id)
     for image_id in sorted(unclear):
-        text = f"its id {image_id} stands for several files, so nobody knows which one the boxes belong to"
+        text = f"its id {image_id} stands for several files, so it is not clear to which the boxes belong"
         findings.append(Finding("duplicate image id", images.pop(image_id).file_name, None, text))
     return list(images.values())
 
 
-def _checked_image(entry: Any) -> ImageEntry | None:
+def _check_image(entry: Any) -> ImageEntry | None:
     fields = entry if isinstance(entry, dict) else {}
     file_name = fields.get("file_name")
     image_id, width_px, height_px = (whole_number(fields.get(key)) for key in ("id", "width", "height"))
@@ -168,7 +173,7 @@ def _is_file_name(name: str) -> bool:
 def _present_images(
     entries: list[ImageEntry], image_folder: str, name: str, findings: list[Finding]
 ) -> tuple[list[ImageEntry], dict[int, int]]:
-    """The images whose files are there, and the row of each image id."""
+    """Return the images whose files are there, and the row of each image id."""
     files = NamedFiles(image_folder, named_by=f"{name} has an image with the file_name")
     images: list[ImageEntry] = []
     row_of_id: dict[int, int] = {}

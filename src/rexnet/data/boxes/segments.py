@@ -21,7 +21,7 @@ class Segments:
     polygon rounds them: a float32 would now and then fall to the other side."""
 
     def __init__(self, segments: Iterable[Any]):
-        """Of each object None, a list of polygons or a dict of runs, as `checked_segment` gives them."""
+        """Of each object None, a list of polygons or a dict of runs, as `check_segment` gives them."""
         kinds, first, lengths = [], [0], []
         coordinates: list[np.ndarray] = []
         runs: list[np.ndarray] = []
@@ -82,7 +82,7 @@ class Segments:
         return [buffer[self._piece_start[p] : self._piece_start[p] + self._piece_length[p]] for p in pieces]
 
 
-def checked_segment(value: Any, height_px: int, width_px: int) -> tuple[Any, list[str]]:
+def check_segment(value: Any, height_px: int, width_px: int) -> tuple[Any, list[str]]:
     """The `segmentation` of an annotation without what no mask can be made from: None, a list of polygons, or a dict
     of runs with uncompressed "counts"; and a clause for each polygon left out.
 
@@ -91,7 +91,7 @@ def checked_segment(value: Any, height_px: int, width_px: int) -> tuple[Any, lis
     if value is None or value == []:
         return None, []
     if isinstance(value, dict):
-        return {"counts": _checked_runs(value, height_px, width_px)}, []
+        return {"counts": _check_runs(value, height_px, width_px)}, []
     if not isinstance(value, list):
         raise BadSegmentError(f"its segmentation is {value!r:.40}, neither polygons nor runs")
     rings, refused = [], []
@@ -133,7 +133,7 @@ def _why_no_polygon(ring: Any, height_px: int, width_px: int) -> str | None:
     return "encloses no area" if abs(twice_area) < 1e-6 else None
 
 
-def _checked_runs(value: dict[str, Any], height_px: int, width_px: int) -> list[int]:
+def _check_runs(value: dict[str, Any], height_px: int, width_px: int) -> list[int]:
     if value.get("size") != [height_px, width_px]:
         raise BadSegmentError(f"its runs are for the size {value.get('size')!r:.40}, not {[height_px, width_px]}")
     counts = value.get("counts")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rexnet.data.boxes.coco import CocoImages
-from rexnet.data.boxes.coco_findings import FINDINGS, Finding, count_findings
+from rexnet.data.boxes.coco_annotations import FINDINGS, Finding, count_findings
 from rexnet.data.boxes.coco_json import read_coco
 from rexnet.data.checks.examine import (
     Gathered,
@@ -48,7 +48,8 @@ class CocoCheckReport:
     wrong_extension: list[dict[str, str]]
     """Keys image, content."""
     annotations: dict[str, list[dict[str, Any]]]
-    """Each kind of `rexnet.data.boxes.coco_findings` -> its cases: keys split, image, annotation (its id), reason."""
+    """Each kind of `rexnet.data.boxes.coco_annotations.FINDINGS` -> its cases: keys split, image, annotation (its id),
+    reason."""
     different_categories: list[str]
     """Categories that only one split has."""
     duplicates_across_splits: list[list[str]]
@@ -167,7 +168,7 @@ def _report(
         duplicates_across_splits=sorted(group for group, across in groups if across),
         duplicates_within_split=sorted(group for group, across in groups if not across),
         without_boxes={
-            split: [printable(images.name(index)) for index in np.flatnonzero(images.num_objects == 0).tolist()]
+            split: [printable(images.name(index)) for index in np.flatnonzero(images.num_annotations == 0).tolist()]
             for split, images in splits.items()
         },
         crowds={split: int(images.iscrowd.sum()) for split, images in splits.items()},

@@ -12,7 +12,7 @@ from typing import Literal, final
 
 import numpy as np
 
-from rexnet.data.boxes.coco import CocoImages, CocoSets, load_coco_images, load_coco_sets
+from rexnet.data.boxes.coco import CocoImages, CocoSets, load_coco_images, load_coco_sets, require_objects
 from rexnet.data.class_balance import draw_shots
 from rexnet.data.datasets.folder import nested_folders
 from rexnet.data.decode import image_files, stored_size_px
@@ -72,7 +72,7 @@ class Dataset:
     small: bool | None = None
     """As of `small_images`, where that is known beforehand."""
     annotation_files: dict[str, Path] = field(default_factory=dict)
-    """Splits of images with boxes: "train" and "val", those that there are."""
+    """Splits of images with boxes: "train", "val" and "test", those that there are."""
 
     @cached_property
     def splits(self) -> dict[str, Split]:
@@ -175,11 +175,10 @@ class Dataset:
                 "convert makes them from Pascal VOC and YOLO, and rexnet train takes images without boxes"
             )
         sets = load_coco_sets(self.data)
-        if not len(sets.train.labels):
-            raise ValueError("the training images have no object, from which nothing can be learned")
+        require_objects(sets)
         return sets
 
-    def boxes_to_measure(self, split: Literal["train", "val"], classes: Sequence[str]) -> CocoImages:
+    def boxes_to_measure(self, split: Literal["train", "val", "test"], classes: Sequence[str]) -> CocoImages:
         """Images with boxes of one split, with labels that index `classes`. ValueError where there are none."""
         if split not in self.annotation_files:
             have = ", ".join(self.annotation_files) or "no annotation file in COCO's layout"
