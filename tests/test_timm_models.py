@@ -3,10 +3,12 @@ import os
 import subprocess
 import sys
 import warnings
+from itertools import combinations
 
 import pytest
 import timm
 import torch
+from timm.models import group_parameters
 
 import rexnet
 from rexnet.errors import WeightsError
@@ -68,8 +70,8 @@ def test_all_are_creatable_on_the_meta_device(names):
 
 def test_arguments_of_our_own_and_mistakes():
     assert timm.create_model("native_rexnet_100", output_stride=16, stem_stride=1).config.stem_stride == 1
-    with pytest.raises(ValueError, match="global_pool is 'max'"):
-        timm.create_model("native_rexnet_100", global_pool="max")
+    with pytest.raises(ValueError, match=r"global_pool is 'avgmax'; allowed: 'avg', 'max', ''"):
+        timm.create_model("native_rexnet_100", global_pool="avgmax")
     with pytest.raises(ValueError, match="output_stride is 7"):
         timm.create_model("native_rexnet_100", output_stride=7)
 
@@ -80,22 +82,90 @@ def test_no_classifier_and_no_pooling():
     assert timm.create_model("native_rexnet_100", num_classes=0, global_pool="")(images).shape == (2, 1280, 2, 2)
 
 
-@pytest.mark.parametrize("out_indices", [None, (1, 2, 3, 4), (4,), (-1,), (-3, -1), (0, 2)])
-@pytest.mark.parametrize("name", ["rexnet_100", "rexnetr_100"])
-def test_features_only_equals_timms(name, out_indices, tmp_path):
+def pair(name="rexnet_100", **options):
+    """timm's network and ours with the same weights, in evaluation."""
     torch.manual_seed(0)
-    state = timm.create_model(name).state_dict()
-    options = {"features_only": True, "pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
-    options |= {"out_indices": out_indices}
-    theirs, ours = timm.create_model(name, **options).eval(), timm.create_model(f"native_{name}", **options).eval()
-    images = torch.randn(2, 3, 96, 64)
-    with torch.inference_mode():
-        maps, expected = ours(images), theirs(images)
-    assert len(maps) == len(expected)
+    overlay = {"state_dict": timm.create_model(name).state_dict()}
+    options |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
+    return timm.create_model(name, **options).eval(), timm.create_model(f"native_{name}", **options).eval()
+
+
+def assert_close(maps, expected):
+    assert [m.shape for m in maps] == [m.shape for m in expected]
     for own, other in zip(maps, expected, strict=True):
         assert torch.allclose(own, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
-    assert ours.feature_info.channels() == theirs.feature_info.channels()
-    assert ours.feature_info.reduction() == theirs.feature_info.reduction()
+
+
+OUT_INDICES = [chosen for count in range(1, 6) for chosen in combinations(range(5), count)]
+
+
+@pytest.mark.seconds
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+@pytest.mark.parametrize("name", ["rexnet_100", "rexnetr_100"])
+def test_features_only_equals_timms_for_all_levels_and_output_strides(name, output_stride):
+    theirs, ours = pair(name, features_only=True, output_stride=output_stride)
+    images = torch.randn(2, 3, 96, 64)
+    with torch.inference_mode():
+        expected = theirs(images)
+        assert_close(ours(images), expected)
+        theirs, ours = pair(name, output_stride=output_stride)
+        image = images[:1, :, :32, :32]
+        for indices in [None, 1, 2, 5, (-1,), (-3, -1), *OUT_INDICES]:
+            own, other = (model.forward_intermediates(image, indices, stop_early=True) for model in (ours, theirs))
+            assert_close([own[0], *own[1]], [other[0], *other[1]])
+
+
+@pytest.mark.seconds
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+@pytest.mark.parametrize("out_indices", [(-1,), (-3, -1), 1, 3, *OUT_INDICES])
+def test_features_only_declares_what_timm_declares(output_stride, out_indices):
+    options = {"features_only": True, "output_stride": output_stride, "out_indices": out_indices}
+    with torch.device("meta"):
+        theirs, ours = (timm.create_model(name, **options).eval() for name in ("rexnet_100", "native_rexnet_100"))
+        maps = ours(torch.empty(1, 3, 64, 64))
+    assert [m.shape[1] for m in maps] == ours.feature_info.channels() == theirs.feature_info.channels()
+    assert [64 // m.shape[2] for m in maps] == ours.feature_info.reduction() == theirs.feature_info.reduction()
+
+
+@pytest.mark.parametrize("prune_norm", [False, True])
+@pytest.mark.parametrize("prune_head", [False, True])
+@pytest.mark.parametrize("indices", [[0], [1, 3], [4], [-1], 1, 5])
+def test_pruning_equals_timms(indices, prune_head, prune_norm):
+    theirs, ours = pair()
+    options = {"prune_head": prune_head, "prune_norm": prune_norm}
+    kept = ours.prune_intermediate_layers(indices, **options)
+    assert kept == theirs.prune_intermediate_layers(indices, **options)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert_close(
+            ours.forward_intermediates(images, kept, intermediates_only=True),
+            theirs.forward_intermediates(images, kept, intermediates_only=True),
+        )
+        assert_close([ours(images)], [theirs(images)])
+    assert (ours.num_features, ours.num_classes) == (theirs.num_features, theirs.num_classes)
+
+
+def test_a_pruned_network_goes_on_as_a_smaller_one():
+    model = rexnet.create_model("rexnet_lite_100").eval()
+    assert model.prune_intermediate_layers([-2]) == [3]
+    model.reset_classifier(7, "avg")
+    images = torch.randn(2, 3, 64, 64)
+    final, maps = model.forward_intermediates(images, expanded=True)
+    assert [m.shape[1] for m in maps] == [level.expanded_channels for level in model.feature_levels]
+    assert torch.equal(maps[-1], final) and model(images).shape == (2, 7)
+
+
+def test_layers_are_grouped_as_timms():
+    groups = [group_parameters(model, model.group_matcher()) for model in pair()]
+    count = [[len(names) for names in found.values()] for found in groups]
+    assert count[0] == count[1] and len(count[1]) == 1 + 16 + 1 + 1
+
+
+def test_max_pooling_equals_timms():
+    theirs, ours = pair(global_pool="max")
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert_close([ours(images)], [theirs(images)])
 
 
 @pytest.mark.parametrize("name", ["rexnet_lite_100", "rexnet_plain"])

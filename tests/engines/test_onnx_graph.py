@@ -44,3 +44,18 @@ def test_other_layers_and_outputs_are_refused(tiny_model):
         onnx_graph(model)
     with pytest.raises(ValueError, match="output is 'probabilities'; allowed: logits, embedding, features"):
         onnx_graph(folded(model), output="probabilities")
+
+
+def test_maps_of_a_dilated_network_and_max_pooling_are_those_of_the_network(tmp_path):
+    torch.manual_seed(0)
+    model = folded(with_measured_statistics(create_model("rexnet_020", num_classes=3, output_stride=8)))
+    model.reset_classifier(3, "max")
+    images = picture_batch(64)
+    with torch.inference_mode():
+        expected = {"features": list(model.feature_maps(images).values()), "logits": [model(images.clone())]}
+    for output, tensors in expected.items():
+        path = tmp_path / f"{output}.onnx"
+        path.write_bytes(onnx_graph(model, output=output).SerializeToString())
+        found = open_graph(path, Engine(backend="onnxruntime"), any_shape=True).run(images.numpy())
+        for own, other in zip(found, tensors, strict=True):
+            np.testing.assert_allclose(own, other.numpy(), rtol=1e-3, atol=1e-4 * float(other.abs().max()))

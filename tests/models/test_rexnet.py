@@ -1,5 +1,6 @@
 """The official networks and what timm models can do, on ours."""
 
+import copy
 import importlib
 import importlib.util
 import json
@@ -229,8 +230,10 @@ def test_head_follows_timm_habits():
     assert model(images).shape == (2, 1024) and model.num_classes == 0
     model.reset_classifier(4, global_pool="")
     assert model(images).shape == (2, 4, 2, 2)
-    with pytest.raises(ValueError, match="global_pool is 'max'"):
-        model.reset_classifier(4, global_pool="max")
+    model.reset_classifier(4, global_pool="max")
+    assert torch.equal(model(images), model.forward_head(features.amax((2, 3), keepdim=True)))
+    with pytest.raises(ValueError, match=r"global_pool is 'catavgmax'; allowed: 'avg', 'max', ''"):
+        model.reset_classifier(4, global_pool="catavgmax")
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory():
@@ -314,6 +317,37 @@ def test_traces_and_transforms_as_timm_models_do():
     together = torch.autograd.grad(expected.square().sum(), list(parameters.values()))
     for name, gradient in zip(parameters, together, strict=True):
         assert torch.allclose(each[name].sum(0), gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max())
+
+
+OFFICIAL = {"rexnetv1": rexnetv1.ReXNetV1, "rexnetv1_lite": rexnetv1_lite.ReXNetV1_lite}
+
+
+QUICKLY_SCRIPTED = ("rexnet_100", "rexnet_lite_100", "rexnet_plain", *OFFICIAL)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *QUICKLY_SCRIPTED,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in rexnet.list_models() if name not in QUICKLY_SCRIPTED),
+    ],
+)
+def test_scripts_as_timm_models_do(name):
+    torch.manual_seed(0)
+    model = OFFICIAL[name](classes=4) if name in OFFICIAL else rexnet.create_model(name, num_classes=4)
+    images = torch.randn(2, 3, 64, 64)
+    with pytest.warns(FutureWarning, match="torch.jit.script"):
+        scripted = torch.jit.script(model.eval())
+    assert torch.allclose(scripted(images), model(images), atol=1e-5)
+
+
+def test_scripted_training_is_the_same():
+    torch.manual_seed(0)
+    model = rexnet.create_model("rexnet_100", num_classes=4, drop_rate=0.0)
+    with pytest.warns(FutureWarning, match="torch.jit.script"):
+        scripted = torch.jit.script(copy.deepcopy(model))
+    images = torch.randn(4, 3, 64, 64)
+    assert torch.allclose(scripted(images), model(images), rtol=1e-3, atol=1e-4)
 
 
 def test_channels_last_and_autocast_give_the_same_answer():

@@ -44,7 +44,7 @@ def onnx_graph(model: RexNet, *, output: Output = "logits", pixels: Preprocess |
     writer = _Writer()
     x = writer.normalised(pixels) if pixels else INPUT
     shapes: dict[str, list[int | str]] = {}
-    level_of_layer = {level.layer: level for level in model.feature_levels if level.stride >= 4}
+    level_of_layer = {level.layer: level for stride, level in model.level_of_stride.items() if stride >= 4}
     for index in range(model.num_feature_layers):
         x = writer.layer(model.features[index], x, f"features.{index}")
         level = level_of_layer.get(index)
@@ -52,7 +52,8 @@ def onnx_graph(model: RexNet, *, output: Output = "logits", pixels: Preprocess |
             name = writer.node("Identity", x, name=f"features_{level.stride}")
             shapes[name] = ["batch", level.channels, f"height_{level.stride}", f"width_{level.stride}"]
     if output != "features":
-        x = writer.node("ReduceMean", x, writer.constant("axes", np.array([2, 3])), name="pool", keepdims=1)
+        pool = {"avg": "ReduceMean", "max": "ReduceMax"}[model.global_pool]
+        x = writer.node(pool, x, writer.constant("axes", np.array([2, 3])), name="pool", keepdims=1)
         for index in range(len(model.output) - int(output == "embedding")):
             x = writer.layer(model.output[index], x, f"output.{index}")
         classes = model.num_classes if output == "logits" else 0

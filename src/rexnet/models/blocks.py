@@ -165,6 +165,7 @@ class LinearBottleneck(nn.Module):
             activation=spec.out_activation,
         )
         self.num_expand_layers = len(expand)
+        self.has_shortcut, self.added_channels = spec.shortcut, spec.out_channels - spec.in_channels
         self.out = nn.Sequential(*expand, *depthwise, make_activation(spec.depthwise_activation), *project)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate and spec.shortcut else nn.Identity()
 
@@ -178,13 +179,15 @@ class LinearBottleneck(nn.Module):
         """What follows `expand`: (B, C_expanded, H, W) and the block's input -> (B, C_out, H', W')."""
         for layer in islice(self.out, self.num_expand_layers, None):
             expanded = layer(expanded)
-        if not self.spec.shortcut:
-            return expanded
+        return self._add_shortcut(expanded, x)
+
+    def _add_shortcut(self, condensed: Tensor, x: Tensor) -> Tensor:
+        if not self.has_shortcut:
+            return condensed
         # The paper's zero-padded shortcut (section 4.2) as a sum: neither slices nor concatenates, keeps nothing for
         # the backward pass, and is one fused kernel under a compiler.
-        missing_channels = self.spec.out_channels - self.spec.in_channels
-        shortcut = nn.functional.pad(x, (0, 0, 0, 0, 0, missing_channels)) if missing_channels else x
-        return self.drop_path(expanded) + shortcut
+        shortcut = nn.functional.pad(x, (0, 0, 0, 0, 0, self.added_channels)) if self.added_channels else x
+        return self.drop_path(condensed) + shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.condense(self.expand(x), x)
+        return self._add_shortcut(self.out(x), x)

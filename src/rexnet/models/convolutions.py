@@ -21,10 +21,6 @@ class PooledConv2d(nn.Conv2d):
         return multiply_channels(input, self.weight, self.bias)
 
 
-_MOST_POSITIONS = 4
-"""Of a map that is mixed: the work grows with their square, and at 16 the convolution is far ahead."""
-
-
 @final
 class BlockConv2d(nn.Conv2d):
     """A convolution of a block, without bias: 1x1, or one filter a channel with zero padding of half its odd kernel."""
@@ -47,13 +43,14 @@ class BlockConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         if self.training and self.stride == self.dilation == (1, 1):
             return _convolve(input, self.weight, self.groups)
-        return super().forward(input)
+        return self._conv_forward(input, self.weight, self.bias)
 
 
 # A leaf to torch.fx, which cannot follow a decision about shapes.
 @fx.wrap
 def _convolve(x: Tensor, weight: Tensor, groups: int) -> Tensor:
-    few = x.is_cpu and x.shape[2] * x.shape[3] <= _MOST_POSITIONS and not torch.compiler.is_compiling()
+    # The work of mixing grows with the square of the positions; at 16 the convolution is far ahead.
+    few = x.is_cpu and x.shape[2] * x.shape[3] <= 4 and not torch.compiler.is_compiling()
     if not few:
         return nn.functional.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=groups)
     return multiply_channels(x, weight) if weight.shape[-1] == groups == 1 else mix_positions(x, weight)

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -22,6 +23,7 @@ from rexnet.models.blocks import (
 from rexnet.models.convolutions import BlockConv2d, PooledConv2d
 
 STEM_LAYERS = 3
+GLOBAL_POOLS = ("avg", "max", "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +95,15 @@ class FeatureLevel:
 
 
 def feature_levels(config: RexNetConfig) -> tuple[FeatureLevel, ...]:
-    """The levels of a network, finest first; layer indices count the stem as three layers."""
+    """Return the levels of a network, finest first; layer indices count the stem as three layers.
+
+    A level ends before each block that strides, or that gave its stride up for the dilation of the next one: a dilated
+    network has as many levels as the strided one, the last ones of one stride.
+    """
     levels = []
     stride, channels = config.stem_stride, config.stem_channels
-    for index, block in enumerate(config.blocks):
-        if block.stride > 1:
+    for index, (block, following) in enumerate(pairwise((*config.blocks, config.blocks[-1]))):
+        if block.stride > 1 or following.dilation > block.dilation:
             layer = STEM_LAYERS - 1 + index
             levels.append(
                 FeatureLevel(stride=stride, channels=channels, expanded_channels=block.expanded_channels, layer=layer)
@@ -135,6 +141,9 @@ class RexNet(nn.Module):
     State-dict keys and their order are those of the official files. Methods follow timm's habits, so that a RexNet
     stands where a timm model stands. Source: paper section 4.2; clovaai/rexnet rexnetv1.py and rexnetv1_lite.py.
     """
+
+    # torch.jit.script compiles every other property.
+    __jit_unused_properties__ = ("config", "name", "num_classes", "feature_info", "level_of_stride")
 
     def __init__(self, config: RexNetConfig):
         super().__init__()
@@ -180,6 +189,11 @@ class RexNet(nn.Module):
         return getattr(self.get_classifier(), "out_channels", 0)
 
     @property
+    def level_of_stride(self) -> dict[int, FeatureLevel]:
+        """The last level of each stride; dilation gives several the same."""
+        return {level.stride: level for level in self.feature_levels}
+
+    @property
     def feature_info(self) -> list[dict[str, Any]]:
         """timm's description of the narrow feature maps: channels, stride, module name."""
         return [
@@ -195,9 +209,10 @@ class RexNet(nn.Module):
         return self.output[-1]
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Puts in a new random classifier; 0 classes: none. `global_pool`: "avg", "" (no pooling), None (unchanged)."""
-        if global_pool not in (None, "avg", ""):
-            raise ValueError(f"global_pool is {global_pool!r}; allowed: 'avg', '' (no pooling) or None (as it is)")
+        """Put in a new random classifier; 0 classes: none. `global_pool`: one of GLOBAL_POOLS, None (unchanged)."""
+        if global_pool not in (None, *GLOBAL_POOLS):
+            allowed = ", ".join(map(repr, GLOBAL_POOLS))
+            raise ValueError(f"global_pool is {global_pool!r}; allowed: {allowed} (no pooling), None (unchanged)")
         if global_pool is not None:
             self.global_pool = global_pool
         self._config = replace(self._config, num_classes=num_classes)
@@ -209,7 +224,7 @@ class RexNet(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's layer grouping for layer-wise learning rates."""
-        return {"stem": r"^features\.[0-2]\.", "blocks": r"^features\.(\d+)"}
+        return {"stem": r"^features\.[0-2]\.", "blocks": r"^features\.(\d+)\.out\.", "penultimate": r"^features\.\d+\."}
 
     def _run_layer(self, layer: nn.Module, x: Tensor) -> Tensor:
         if self.grad_checkpointing and self.training and isinstance(layer, LinearBottleneck):
@@ -218,8 +233,9 @@ class RexNet(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, num_features, H / stride, W / stride), before pooling."""
-        for layer in islice(self.features, self.num_feature_layers):
-            x = self._run_layer(layer, x)
+        for index, layer in enumerate(self.features):
+            if index < self.num_feature_layers:
+                x = layer(x) if torch.jit.is_scripting() else self._run_layer(layer, x)  # pyright: ignore[reportPrivateImportUsage]
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -227,11 +243,14 @@ class RexNet(nn.Module):
 
         With `pre_logits`, what enters the classifier: (B, head_hidden_size). With global_pool "" the spatial axes stay.
         """
-        if self.global_pool:
+        if self.global_pool == "avg":
             x = x.mean((2, 3), keepdim=True)
-        for layer in islice(self.output, len(self.output) - int(pre_logits)):
-            x = layer(x)
-        return x.flatten(1) if self.global_pool else x
+        elif self.global_pool == "max":
+            x = x.amax((2, 3), keepdim=True)
+        for index, layer in enumerate(self.output):
+            if index < len(self.output) - int(pre_logits):
+                x = layer(x)
+        return x if self.global_pool == "" else x.flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
@@ -244,11 +263,11 @@ class RexNet(nn.Module):
         `strides` None: all from 4 on. C is `channels` or `expanded_channels` of `feature_levels`. ValueError for a
         stride the network does not have.
         """
-        have = [level.stride for level in self.feature_levels]
+        have = self.level_of_stride
         strides = [stride for stride in have if stride >= 4] if strides is None else strides
         if missing := [stride for stride in strides if stride not in have]:
-            raise ValueError(f"{self.name} has no feature map of stride {missing[0]}; it has {have}")
-        indices = [have.index(stride) for stride in strides]
+            raise ValueError(f"{self.name} has no feature map of stride {missing[0]}; it has {list(have)}")
+        indices = [self.feature_levels.index(have[stride]) for stride in strides]
         maps = self.forward_intermediates(x, indices, stop_early=True, intermediates_only=True, expanded=expanded)
         return dict(zip(strides, maps, strict=True))
 
@@ -297,7 +316,8 @@ class RexNet(nn.Module):
             level = level_of_layer.get(index)
             if level is not None and not expanded:
                 maps[level] = x
-            if stop_early and maps.keys() >= set(wanted):
+            # After the last map the penultimate convolution still makes the final features.
+            if stop_early and maps.keys() >= set(wanted) and (intermediates_only or last_level not in wanted):
                 break
         if expanded:
             maps[last_level] = x
@@ -307,10 +327,17 @@ class RexNet(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] | None = None, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Removes the layers that the maps `indices` do not need; returns the indices from 0. timm's signature."""
+        """Remove the layers that the maps `indices` do not need, and the head, which does not fit any more; return the
+        indices from 0. timm's signature and rule: nothing goes only where the last map, head and norm all stay."""
         wanted = self._level_indices(indices)
-        self.num_feature_layers = self.feature_levels[max(wanted)].layer + 1
+        last = max(wanted)
+        if not (prune_head or prune_norm) and last == len(self.feature_levels) - 1:
+            return wanted
+        level = self.feature_levels[last]
+        self.num_feature_layers = level.layer + 1
         self.features = self.features[: self.num_feature_layers]
-        if prune_head:
-            self.reset_classifier(0, "")
+        self.feature_levels = (*self.feature_levels[:last], replace(level, expanded_channels=level.channels))
+        self.num_features = self.head_hidden_size = level.channels
+        self.output = self.output[-2:]
+        self.reset_classifier(0, "")
         return wanted
