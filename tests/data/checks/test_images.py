@@ -50,6 +50,21 @@ class TestCleanSets:
 
 
 class TestProblems:
+    def test_unreadable_files_outside_class_folders(self, image_folder, tmp_path):
+        """`rexnet predict FOLDER` reads them, and sends people here."""
+        (tmp_path / "flat").mkdir()
+        for place in (image_folder / "beside.jpg", image_folder / "train" / "loose.jpg", tmp_path / "flat" / "a.jpg"):
+            place.write_text("<html>")
+        draw("cat", 1).save(tmp_path / "flat" / "b.jpg")
+        report = run(image_folder)
+        assert short(row["image"] for row in report.unreadable) == [
+            "/".join([image_folder.parent.name, "images", "beside.jpg"]),
+            "images/train/loose.jpg",
+        ]
+        assert report.images == 48 and short(report.outside_classes) == ["images/train/loose.jpg"]
+        report = run(tmp_path / "flat")
+        assert [Path(row["image"]).name for row in report.unreadable] == ["a.jpg"] and len(report.outside_classes) == 2
+
     def test_unreadable(self, image_folder):
         cats = image_folder / "train" / "cat"
         (cats / "0.jpg").write_bytes((cats / "0.jpg").read_bytes()[:200])

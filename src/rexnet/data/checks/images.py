@@ -21,7 +21,8 @@ from rexnet.data.checks.examine import (
 )
 from rexnet.data.datasets import Dataset, open_dataset
 from rexnet.data.datasets.folder import find_class_folders, split_folders
-from rexnet.data.image_set import ImageSet
+from rexnet.data.decode import image_files
+from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.errors import require
 from rexnet.files import check_output_file
 from rexnet.processes import usable_cpus
@@ -129,7 +130,21 @@ def check(config: CheckConfig) -> CheckReport | CocoCheckReport:
     for split in splits:
         for examined in examine(split.images, workers=workers, label=split.name or "checking"):
             gathered.add(examined)
-    return _report(config, splits, outside=outside, found=gathered, refused=_refusal(dataset))
+    report = _report(config, splits, outside=outside, found=gathered, refused=_refusal(dataset))
+    elsewhere = _unreadable_elsewhere(dataset, splits, workers=workers)
+    return dataclasses.replace(report, unreadable=report.unreadable + elsewhere)
+
+
+def _unreadable_elsewhere(dataset: Dataset, splits: Sequence["_Split"], *, workers: int) -> list[dict[str, str]]:
+    """Return the unreadable images of a folder that are in no class of a split, which `rexnet predict` would read."""
+    if dataset.kind != "folder":
+        return []
+    known = {split.images.name(index) for split in splits for index in range(len(split.images))}
+    files = [file for file in image_files(dataset.data) if file not in known]
+    found = Gathered(len(files))
+    for examined in examine(FileImages(files, np.zeros(len(files)), [""]), workers=workers, label="other images"):
+        found.add(examined)
+    return [{"image": printable(files[row]), "reason": reason} for row, reason in sorted(found.reasons.items())]
 
 
 def _refusal(dataset: Dataset) -> list[str]:
