@@ -4,6 +4,8 @@ import pickle
 import random
 import resource
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -107,6 +109,20 @@ class TestOrientation:
         exif = Image.Exif()
         exif[ORIENTATION] = orientation
         assert open_image(encode(blocks(), "JPEG", exif=exif)).size == (48, 32)
+
+    def test_no_warning_of_damaged_exif_reaches_the_user(self, tmp_path):
+        """Pillow warns of the tag whose text lies outside the file, and still finds the orientation before it."""
+        tags = b"\2\0\x12\1\3\0\1\0\0\0\6\0\0\0\x0f\1\2\0\xff\xff\0\0\xff\xff\0\0"
+        (tmp_path / "a.jpg").write_bytes(encode(blocks(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0" + tags))
+        script = (
+            "import sys\n"
+            "from rexnet.data.decode import open_image\n"
+            "from rexnet.data.jpeg import open_jpeg\n"
+            "print(open_image(sys.argv[1]).size, open_jpeg(sys.argv[1]).size)"
+        )
+        command = [sys.executable, "-W", "always", "-c", script, str(tmp_path / "a.jpg")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout == "(32, 48) (32, 48)\n" and "PIL" not in done.stderr
 
     def test_damaged_exif_leaves_the_picture(self):
         data = encode(blocks(), "PNG", exif=b"Exif\0\0MM\0*\0\0\0\xff")

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,9 @@ from rexnet.errors import BadImageError, TooManyPixelsError
 from rexnet.text import printable
 
 logger = logging.getLogger(__name__)
+
+# Of damaged metadata, without the file's name; a filter for one image at a time would not be safe among threads.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 BadImagePolicy = Literal["error", "skip"]
 

@@ -190,7 +190,7 @@ class _SampleReader:
 
 
 def _pixels(picture: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1)))
+    return torch.from_numpy(np.asarray(picture).transpose(2, 0, 1).copy())
 
 
 def _unchanged(sample: Sample) -> Sample:
