@@ -1,8 +1,13 @@
+import io
+import re
 import time
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 
-from rexnet.training.progress import EpochProgress, speed_text
+from rexnet.training import progress as module
+from rexnet.training.progress import EpochProgress, duration_text, speed_text
 
 
 def test_counts_images_means_and_waiting(capsys):
@@ -31,20 +36,47 @@ def test_an_error_inside_goes_through():
 
 
 def test_a_bar_in_a_terminal_shows_what_was_promised(monkeypatch):
-    import io
-
-    from rich.console import Console
-
-    from rexnet.training import progress as module
-
     screen = io.StringIO()
     monkeypatch.setattr(module, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=140))
     with EpochProgress("epoch 2/9", 4) as progress:
         for _ in progress.watch(range(4)):
             progress.update(8, {"loss": 0.25, "top1": 87.5})
         progress._bar.refresh()
-    for words in ("epoch 2/9", "4/4", "images/s", "loss 0.25", "top1 87.5", "waiting for data"):
-        assert words in screen.getvalue(), words
+    for shown in ("epoch 2/9", "4/4", "images/s", "loss 0.25", "top1 87.5", "waiting for data"):
+        assert shown in screen.getvalue(), shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_a_narrow_terminal_keeps_steps_loss_and_time(monkeypatch, width):
+    screen = io.StringIO()
+    monkeypatch.setattr(module, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=width))
+    with EpochProgress("epoch 12/300", 1000, later_steps=288_000) as progress:
+        for _ in progress.watch(range(400)):
+            progress.update(8, {"loss": 0.25, "top1": 87.5})
+        progress._bar.refresh()
+    last = Text.from_ansi(screen.getvalue()).plain.splitlines()[-1].rpartition("epoch 12/300")[2]
+    assert "400/1000" in last and "loss 0.25" in last and re.search(r"\d:\d\d", last), last
+    assert ("run: " in last) == (width > 60) and ("waiting" in last) == (width == 140)
+
+
+def test_without_a_terminal_a_line_a_minute_names_the_end_of_the_run(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    clock = iter(range(0, 10_000, 10))  # every look at the clock is ten seconds later
+    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(clock)))
+    with EpochProgress("epoch 1/2", 50, later_steps=50) as progress:
+        for _ in range(50):
+            progress.update(8, {"loss": 0.25})
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) >= 8 and all("loss 0.25" in line and "left, until" in line for line in lines)
+    assert re.match(r"epoch 1/2, step \d+/50: ", lines[0])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(4, "4 s"), (59.4, "59 s"), (59.6, "1 min"), (3599, "1 h 0 min"), (18_600, "5 h 10 min"), (3e5, "3 days 11 h")],
+)
+def test_durations(seconds, text):
+    assert duration_text(seconds) == text
 
 
 def test_a_slow_run_has_a_speed_too():

@@ -18,7 +18,7 @@ from rexnet.training.distributed import World
 from rexnet.training.interruption import Stopped
 from rexnet.training.metrics import METRICS
 from rexnet.training.optimization import LearningRate, Updater, note_discarded
-from rexnet.training.progress import EpochProgress, speed_text
+from rexnet.training.progress import EpochProgress, speed_text, time_left_text
 from rexnet.training.resume import newest_checkpoint
 from rexnet.training.run_folder import RunFolder
 
@@ -94,6 +94,7 @@ class _Training:
         self.rate = _learning_rate(config, total_batch=batches.images_per_step * world.size, steps_per_epoch=self.steps)
         self.updater = Updater(model, config.optim, self.rate, scale_gradients=dtype == torch.float16)
         self.epoch, self.step, self.discarded = 0, 0, 0
+        self.evaluation_seconds = 0.0
         self.best: dict[str, Any] = {}
         self.unfinished: dict[str, Any] | None = None
         """Of an epoch that was interrupted, this process's figures so far."""
@@ -117,8 +118,13 @@ class _Training:
     def run_epoch(self) -> None:
         """The rest of the current epoch, its evaluation and files."""
         self.network.train()
-        label = f"epoch {self.epoch + 1}/{self.config.schedule.epochs}"
-        with EpochProgress(label, self.steps, visible=self.world.is_main) as progress:
+        epochs = self.config.schedule.epochs
+        later = {
+            "later_steps": (epochs - self.epoch - 1) * self.steps,
+            "later_seconds": (epochs - self.epoch) * self.evaluation_seconds,
+        }
+        label = f"epoch {self.epoch + 1}/{epochs}"
+        with EpochProgress(label, self.steps, visible=self.world.is_main, **later) as progress:
             if self.unfinished:
                 progress.restore(self.unfinished, self.step)
             for batch in progress.watch(self.batches.epoch(self.epoch, self.step)):
@@ -128,11 +134,13 @@ class _Training:
         lr = self.rate((self.epoch + 1) * self.steps - 1)
         metric = METRICS[self.task.goal]
         row = {"epoch": self.epoch + 1, "lr": lr, **_train_figures(progress, self.world)}
+        began = time.perf_counter()
         try:
             row |= {f"val_{name}": value for name, value in self.task.evaluate(self.updater.evaluated).items()}
         except Stopped:
             self._save(progress)
             raise
+        self.evaluation_seconds = time.perf_counter() - began
         row["seconds"] = round(progress.seconds, 2)
         if self.discarded:
             row["discarded_steps"] = self.discarded
@@ -281,4 +289,6 @@ def _log(row: dict[str, Any], best: dict[str, Any], *, epochs: int, task: Task) 
         told = [name for name in told if name == "train_loss" or name.removeprefix("val_") in task.told]
     figures = "  ".join(f"{name} {row[name]:.4g}" for name in told)
     speed = f"{speed_text(row['images_per_second'])}, {row['wait_share']:.0%} waiting for data"
+    if row["epoch"] < epochs:
+        speed += f"; {time_left_text((epochs - row['epoch']) * row['seconds'])}"
     logger.info("epoch %d/%d  %s  best %s %.4g  (%s)", row["epoch"], epochs, figures, key, best[key], speed)

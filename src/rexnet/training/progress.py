@@ -1,7 +1,9 @@
-"""What a run shows while it works: a bar in a terminal, nothing elsewhere."""
+"""Progress of a run: a bar in a terminal, a log line a minute elsewhere, both with the time that is left."""
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -9,22 +11,65 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Item = TypeVar("Item")
+logger = logging.getLogger(__name__)
+
+LOG_SECONDS = 60.0
+"""Between log lines where there is no terminal."""
+_LEAST_BAR_WIDTH = 8
 
 
 def speed_text(images_per_second: float) -> str:
-    """Never 0 for a run that is only slow: detectors on a CPU may need seconds for an image."""
+    """Return the speed, never 0 for a run that is only slow: detectors on a CPU may need seconds for an image."""
     digits = 0 if images_per_second >= 10 else 1 if images_per_second >= 1 else 2
     return f"{images_per_second:.{digits}f} images/s"
 
 
-class EpochProgress:
-    """Times one pass over batches and draws its bar: images/s, averages so far, time left, share of time spent waiting.
+def duration_text(seconds: float) -> str:
+    """Return "40 s", "12 min", "5 h 10 min" or "3 days 4 h"."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} days {hours} h"
 
-    Used as a context. The bar shows in a terminal only, and on the process that is `visible`.
+
+def time_left_text(seconds: float) -> str:
+    """Return the time that is left and, from a minute on, when that is over on this machine's clock."""
+    if seconds < 60:
+        return f"{duration_text(seconds)} left"
+    end = datetime.now().astimezone() + timedelta(seconds=seconds)
+    day = "" if seconds < 12 * 3600 else f"{end:%b} {end.day}, "
+    return f"{duration_text(seconds)} left, until {day}{end:%H:%M}"
+
+
+class EpochProgress:
+    """Time one pass over batches and show how far it is, on the process that is `visible`: a bar in a terminal, else a
+    log line every LOG_SECONDS, with averages so far, time left, images/s and the fraction of time spent waiting.
+
+    Used as a context. `later_steps` of the same kind and `later_seconds` of other work follow in the run; None where
+    this pass is not a part of one.
     """
 
-    def __init__(self, label: str, steps: int, *, visible: bool = True):
+    def __init__(
+        self,
+        label: str,
+        steps: int,
+        *,
+        visible: bool = True,
+        later_steps: int | None = None,
+        later_seconds: float = 0.0,
+    ):
         console = Console(stderr=True)
+        self._label, self._steps, self._done, self._done_before = label, steps, 0, 0
+        self._later_steps, self._later_seconds = later_steps, later_seconds
+        self._logs = visible and not console.is_terminal
+        fixed = len(label) + len(f"{steps}/{steps}") + len("-:--:--") + 4
+        self._width = console.width - fixed - _LEAST_BAR_WIDTH
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -37,13 +82,13 @@ class EpochProgress:
             expand=True,
         )
         self._task = self._bar.add_task(label, total=steps, figures="")
-        self._started = time.perf_counter()
+        self._started = self._began = self._logged = time.perf_counter()
         self.images = 0
         self.waited_seconds = 0.0
         self._sums: dict[str, float] = {}
 
     def __enter__(self) -> Self:
-        self._started = time.perf_counter()
+        self._started = self._began = self._logged = time.perf_counter()
         self._bar.start()
         return self
 
@@ -53,17 +98,18 @@ class EpochProgress:
         self._bar.stop()
 
     def state(self) -> dict[str, Any]:
-        """For `restore`: what a later process needs to finish this pass with the same figures."""
+        """Values with which `restore` lets a later process finish this pass with the same averages."""
         return {"images": self.images, "waited": self.waited_seconds, "seconds": self.seconds, "sums": self.sums}
 
     def restore(self, state: dict[str, Any], step: int) -> None:
-        """Goes on from `state` after `step` steps, inside the context."""
+        """Continue from `state` after `step` steps, inside the context."""
         self.images, self.waited_seconds, self._sums = state["images"], state["waited"], dict(state["sums"])
         self._started -= state["seconds"]
+        self._done = self._done_before = step
         self._bar.update(self._task, completed=step)
 
     def watch(self, batches: Iterable[Item]) -> Iterator[Item]:
-        """Hands on the batches and counts the time they take to arrive."""
+        """Yield the batches and count the time they take to arrive."""
         iterator = iter(batches)
         while True:
             asked = time.perf_counter()
@@ -74,13 +120,37 @@ class EpochProgress:
             yield batch
 
     def update(self, images: int, values: dict[str, float]) -> None:
-        """Counts a step of `images` images; `values` are means over them."""
+        """Count a step of `images` images; `values` are means over them."""
         self.images += images
+        self._done += 1
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value * images
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in self.means().items())
-        figures = f"{speed_text(self.images_per_second)}  {shown}  waiting for data {self.wait_share:.0%}"
-        self._bar.update(self._task, advance=1, figures=figures)
+        if not self._bar.disable:
+            self._bar.update(self._task, advance=1, figures=self._fitting_text())
+        elif self._logs and (now := time.perf_counter()) - self._logged >= LOG_SECONDS:
+            self._logged = now
+            logger.info("%s, step %d/%d: %s", self._label, self._done, self._steps, "  ".join(self._texts()))
+
+    def _fitting_text(self) -> str:
+        """The values that fit beside the bar, the most important ones first; the loss in any case."""
+        first, *others = self._texts()
+        for other in others:
+            if len(first) + 2 + len(other) <= self._width:
+                first += f"  {other}"
+        return first
+
+    def _texts(self) -> list[str]:
+        means = [f"{name} {value:.4g}" for name, value in self.means().items()]
+        left = [] if self._later_steps is None else [f"run: {time_left_text(self.run_seconds_left)}"]
+        speed = [speed_text(self.images_per_second), f"waiting for data {self.wait_share:.0%}"]
+        return [*means[:1], *left, *means[1:], *speed]
+
+    @property
+    def run_seconds_left(self) -> float:
+        """Seconds to the end of the run, if all steps take as long as those of this process so far."""
+        done_here = self._done - self._done_before
+        per_step = (time.perf_counter() - self._began) / max(done_here, 1)
+        return per_step * (self._steps - self._done + (self._later_steps or 0)) + self._later_seconds
 
     @property
     def seconds(self) -> float:
@@ -92,14 +162,14 @@ class EpochProgress:
 
     @property
     def wait_share(self) -> float:
-        """Of the time so far, from 0 to 1."""
+        """Fraction of the time so far that was spent waiting for batches."""
         return self.waited_seconds / max(self.seconds, 1e-9)
 
     @property
     def sums(self) -> dict[str, float]:
-        """Of each value, weighted by images."""
+        """Sum of each value, weighted by images."""
         return dict(self._sums)
 
     def means(self) -> dict[str, float]:
-        """Per image."""
+        """Mean of each value over the images."""
         return {name: total / max(self.images, 1) for name, total in self._sums.items()}
