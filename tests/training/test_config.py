@@ -68,6 +68,7 @@ def test_the_stable_options_reach_their_fields():
         ("digits --output a", False),
         ("digits --output a --resume", True),
         ("--resume --output a", True),
+        ("digits --output a --resume auto", True),
         ("digits --resume a", "a"),
         ("--resume a --output a", "a"),
     ],

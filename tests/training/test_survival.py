@@ -22,7 +22,7 @@ from rexnet.training.run_folder import RunFolder
 
 # A training that says where it is, and waits there until it is told to go on or stopped.
 PROGRAM = """
-import json, os, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
 import torch
 from rexnet import cli
@@ -44,6 +44,14 @@ def pausing(function, at):
         return function(*args, **kwargs)
     return paused
 
+def dying(function, at):
+    calls = iter(range(10**6))
+    def dies(*args, **kwargs):
+        if next(calls) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return dies
+
 def raising(*args, **kwargs):
     raise RuntimeError("this process has a trouble of its own")
 
@@ -53,6 +61,8 @@ elif phase == "training":
     classify.classification_loss = pausing(classify.classification_loss, 7)
 elif phase == "validation":
     classify.evaluate = pausing(classify.evaluate, 1)
+elif phase == "die" and is_it and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    classify.classification_loss = dying(classify.classification_loss, 7)
 elif phase == "raise" and is_it:
     classify.classification_loss = raising
 cli.COMMANDS["train"] = lambda arguments: classify.train(config)
@@ -186,6 +196,19 @@ def test_when_one_process_raises_all_end_and_its_reason_is_reported(at, start, r
     _, said = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "this process has a trouble of its own" in said
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_a_lost_process_to_the_very_weights(at, start):
+    """The same command with --resume auto, once without a loss, once with rank 1 killed inside an epoch."""
+    config = at("lost", batch_size=4, save_minutes=1e-6, resume=True)
+    process = start(config, "die", *TORCHRUN, "--max-restarts=1", AT_RANK="1")
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 0 and "continuing" in said, said
+    straight = at("straight", batch_size=4, save_minutes=1e-6)
+    process = start(straight, "nothing", *TORCHRUN)
+    assert process.communicate(timeout=240) and process.returncode == 0
+    assert_same_end(straight.run.output, config.run.output)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ Amp = Literal["auto", "off", "bf16", "fp16"]
 def _read_resume(words: list[str]) -> bool | str:
     if len(words) > 1:
         raise ValueError(f"got {len(words)} folders, {' '.join(words)}; name one, or none for that of --output")
-    return words[0] if words else True
+    return words[0] if words and words != ["auto"] else True
 
 
 Resume = Annotated[
@@ -191,7 +191,8 @@ class RunConfig:
     tensorboard: bool = False
     """Also write TensorBoard events into the run folder."""
     resume: Resume = False
-    """Continue the run in DIR, or in --output, at the step of its newest checkpoint."""
+    """Continue the run in DIR at the step of its newest checkpoint; without DIR, or with auto, that in --output where
+    there is one, else start it."""
     save_minutes: float = 10.0
     """Time between checkpoints inside an epoch; there is one after every epoch anyway, and after SIGTERM and Ctrl-C."""
 

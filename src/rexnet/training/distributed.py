@@ -1,6 +1,7 @@
 """Several processes as one run, started by torchrun. The only reader of environment variables."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,6 +55,9 @@ class World:
             return model
         from torch.nn.parallel import DistributedDataParallel
 
+        # The gradient of a 1x1 kernel on one pixel has other strides than its weights in channels-last order; both name
+        # the same memory, and the advice about performance does not apply.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         device_ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=device_ids)
 
@@ -127,11 +131,18 @@ def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[Wor
             yield world
             return
         backend = "nccl" if chosen.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(backend, rank=rank, world_size=size, timeout=_PATIENCE)
+        torch.distributed.init_process_group(backend, store=_store(), rank=rank, world_size=size, timeout=_PATIENCE)
         try:
             yield world
         finally:
             torch.distributed.destroy_process_group()
+
+
+def _store() -> torch.distributed.Store:
+    """The store that torchrun describes, with names of its own for each attempt of --max-restarts: the addresses of
+    the attempt before stay in the store, and would be called until the timeout."""
+    store, _, _ = next(torch.distributed.rendezvous("env://", timeout=_PATIENCE))
+    return torch.distributed.PrefixStore(f"rexnet/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 @contextmanager
