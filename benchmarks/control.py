@@ -114,7 +114,7 @@ def train(create: Callable[[int], nn.Module], seed: int, options: Options) -> di
     def evaluate_in_the_end(network: nn.Module) -> dict[str, float]:
         if next(epochs) < options.epochs:
             return {"top1": 0.0}
-        return evaluate(network, test_batches, classes=sets.classes, world=world).figures()
+        return evaluate(network, test_batches, classes=sets.classes, world=world).metrics()
 
     task = Task(
         loss=partial(classification_loss, device=world.device, label_smoothing=config.augment.label_smoothing),

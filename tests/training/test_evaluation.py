@@ -51,7 +51,7 @@ def test_counts_equal_a_plain_count_at_any_batch_size(num_classes, batch_size):
         )
     expected = nn.functional.cross_entropy(logits.double(), targets, reduction="sum")
     assert found.loss_sum == pytest.approx(float(expected), rel=1e-6)
-    assert found.figures()["top1"] == pytest.approx(100 * right.mean(), abs=1e-4)
+    assert found.metrics()["top1"] == pytest.approx(100 * right.mean(), abs=1e-4)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -92,7 +92,7 @@ def test_shares_and_macro_figures_equal_scikit_learns(num_classes, seed):
     assert found.macro_recall == pytest.approx(np.mean(recalls))
     expected = f1_score(targets, called, labels=present, average="macro", zero_division=0.0)
     assert found.macro_f1 == pytest.approx(100 * expected)
-    figures = found.figures()
+    figures = found.metrics()
     assert (figures["macro_recall"], figures["macro_f1"]) == (
         round(found.macro_recall, 4),
         round(found.macro_f1, 4),

@@ -90,7 +90,7 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
             "model": getattr(model, "name", config.checkpoint),
             "checkpoint": config.checkpoint,
             "data": config.data,
-            **counted.figures(),
+            **counted.metrics(),
             "skipped": skipped_images((batches,), world),
             "missing_classes": list(images.missing_classes),
             "by_class": counted.by_class(),

@@ -126,7 +126,7 @@ def detection_task(
         name_image=train.name,
         goal=config.goal,
         static=lambda model: model.get_submodule("backbone"),
-        told=("box_ap", "box_ap50", "mask_ap", "mask_ap50"),
+        logged=("box_ap", "box_ap50", "mask_ap", "mask_ap50"),
     )
 
 

@@ -42,7 +42,7 @@ class ReportedRun:
             "MACs an image": f"{evidence.macs / 1e9:.3f} G" if evidence.macs else "-",
             "training images/s": f"{speed:,.0f}" if speed else "-",
             "whole epochs took": duration(spent.total) if record.rows else "-",
-            "waiting for data": percent(spent.waiting_share) if record.rows else "-",
+            "waiting for data": percent(spent.waiting_fraction) if record.rows else "-",
         }
 
     def epochs(self) -> tuple[str, list[str], list[list[str]]]:

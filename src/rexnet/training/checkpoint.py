@@ -35,7 +35,7 @@ class TrainedRexNet(RexNet):
     preprocess: Preprocess
     """The evaluation transform it was trained for."""
     split: DrawnSplit | None
-    """What was held back of data without a split of its own; None for other data, and in older files."""
+    """Validation split drawn from data without one; None for other data, and in older files."""
 
 
 def pack(
@@ -46,7 +46,7 @@ def pack(
     preprocess: Preprocess,
     split: DrawnSplit | None = None,
 ) -> dict[str, Any]:
-    """Everything that makes `model` usable elsewhere, as tensors on the CPU and plain values."""
+    """Return everything that makes `model` usable elsewhere, as tensors on the CPU and plain values."""
     return {
         "format": CHECKPOINT_FORMAT,
         "model": model.config.to_dict(),
@@ -60,12 +60,12 @@ def pack(
 
 
 def portable(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU in the usual memory order, whatever device and layout the training used."""
+    """Return copies on the CPU in the usual memory order, whatever device and layout the training used."""
     return {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
 
 
 def save(path: str | PathLike[str], content: dict[str, Any], *, keep: Path | None = None) -> None:
-    """Writes `.pt`, or for a `.safetensors` name the weights with the rest as its metadata, without training state.
+    """Write `.pt`, or for a `.safetensors` name the weights with the rest as its metadata, without training state.
 
     Until the last byte is on the disk, the name holds what it held before, which then goes to `keep`. Raises
     WeightsError, one sentence, when the disk is full or closed to writing.
@@ -89,7 +89,7 @@ def save(path: str | PathLike[str], content: dict[str, Any], *, keep: Path | Non
 
 
 def read(path: str | PathLike[str], *, foreign: bool = False) -> dict[str, Any]:
-    """The content of a checkpoint of this project, its checksums compared by `read_checkpoint_file`.
+    """Return the content of a checkpoint of this project, its checksums compared by `read_checkpoint_file`.
 
     Nothing in the file is run. Raises WeightsError, one sentence, for damage and, unless `foreign`, for weights files
     of others.
@@ -113,7 +113,7 @@ def read(path: str | PathLike[str], *, foreign: bool = False) -> dict[str, Any]:
 
 
 def load(path: str | PathLike[str], device: str | torch.device = "cpu") -> TrainedRexNet:
-    """The network in a checkpoint of this project (`.pt` or `.safetensors`), rebuilt from the file alone, in eval mode.
+    """Return the network in a checkpoint of this project (`.pt` or `.safetensors`), rebuilt from the file alone, in eval mode.
 
     `path` may also be a folder of `rexnet card`, and "hf://OWNER/NAME" such a folder at the Hugging Face hub. Raises
     WeightsError, one sentence, for a file that cannot be used.
@@ -122,7 +122,7 @@ def load(path: str | PathLike[str], device: str | torch.device = "cpu") -> Train
 
 
 def unpack(content: dict[str, Any], *, source: str) -> TrainedRexNet:
-    """What `pack` was given, from what it returned; see `load`."""
+    """Rebuild `pack`'s model from its content; see `load`."""
     if content.get("task") is not None:
         raise WeightsError(f"checkpoint {source!r} holds a detector; `rexnet detect` takes it")
     try:
@@ -143,6 +143,6 @@ def unpack(content: dict[str, Any], *, source: str) -> TrainedRexNet:
 
 
 def _anew(value: Tensor) -> Tensor:
-    """A copy with the strides and alignment of new tensors. A `.pt` keeps the strides of 1x1 weights in channels-last
+    """Return a copy with the strides and alignment of new tensors. A `.pt` keeps the strides of 1x1 weights in channels-last
     order, a `.safetensors` places tensors at any multiple of 8 bytes, and either decides how a convolution rounds."""
     return torch.empty(value.shape, dtype=value.dtype).copy_(value)

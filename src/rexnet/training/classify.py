@@ -68,7 +68,7 @@ def _prepare(config: TrainConfig, world: World) -> Parts:
 
 
 def _warn_of_few_pixels(model: RexNet, image_size_px: int) -> None:
-    """One cell of the last feature map that the image fills is few, but can be meant; less than one is padding."""
+    """Warn where the image is smaller than one cell of the last feature map: the rest of that is padding."""
     stride = model.config.output_stride
     if image_size_px < stride:
         text = "--image-size %d is below the stride of %s, %d: its last layers see mostly padding; %s would suit it"
@@ -77,7 +77,7 @@ def _warn_of_few_pixels(model: RexNet, image_size_px: int) -> None:
 
 
 def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[TrainBatches, EvalBatches]:
-    """Training and held-back batches of this process. ValueError for augmentation that cannot be carried out."""
+    """Return training and validation batches of this process. ValueError for augmentation that cannot be carried out."""
     preprocess = config.input.preprocess()
     transform = TrainTransform(preprocess, config.augment)
     loading = _loader_options(config, world)
@@ -102,7 +102,7 @@ def _fit(
     config: TrainConfig,
     world: World,
 ) -> tuple[dict[str, Any], list[str]]:
-    """The best epoch's row, and the images that could not be read."""
+    """Train in `run`; return the best epoch's row and the images that could not be read."""
     if config.transfer.freeze == "all":
         return _fit_head(model, sets, batches[0], config=config, run=run, world=world)
     task = classification_task(sets, batches[1], config, world=world)
@@ -112,7 +112,7 @@ def _fit(
 def _fit_head(
     model: RexNet, sets: ImageSets, order: TrainBatches, *, config: TrainConfig, run: RunFolder, world: World
 ) -> tuple[dict[str, Any], list[str]]:
-    """`_fit` on features that are computed once."""
+    """Train the head as `_fit` does, on features that are computed once."""
     in_order = partial(EvalBatches, preprocess=config.input.preprocess(), **_loader_options(config, world))
     frozen = freeze_backbone(model, sets, order, in_order=in_order, config=config, run=run, world=world)
     task = head_task(classification_task(sets, frozen.val, config, world=world), model)
@@ -130,8 +130,8 @@ def classification_task(sets: ImageSets, val_batches: SizedBatches, config: Trai
     """Cross-entropy on batches of `sets.train`, accuracy on `val_batches`."""
     dtype = choose_autocast(config.run.amp, world.device)
 
-    def evaluate_held_back(network: nn.Module) -> dict[str, float]:
-        return evaluate(network, val_batches, classes=sets.classes, world=world, autocast_dtype=dtype).figures()
+    def evaluate_validation(network: nn.Module) -> dict[str, float]:
+        return evaluate(network, val_batches, classes=sets.classes, world=world, autocast_dtype=dtype).metrics()
 
     loss = partial(
         classification_loss,
@@ -141,7 +141,7 @@ def classification_task(sets: ImageSets, val_batches: SizedBatches, config: Trai
     )
     return Task(
         loss=loss,
-        evaluate=evaluate_held_back,
+        evaluate=evaluate_validation,
         pack=partial(checkpoint.pack, classes=sets.classes, preprocess=config.input.preprocess(), split=sets.drawn),
         name_image=sets.train.name,
         goal=config.goal,
@@ -171,7 +171,7 @@ def classification_loss(
 
 
 def image_weights(targets: Tensor, weights: Tensor, label_smoothing: float) -> Tensor:
-    """The weight (B,) of each image: that of its class, or of a mixed one the mean of both by their shares.
+    """Return the weight (B,) of each image: that of its class, of a mixed one the mean of both by their fractions.
 
     Weights belong to images and leave targets alone: weighting each term of a smooth target instead, as
     `cross_entropy(weight=...)` does, would make a rare class probable for every image. `label_smoothing` is what soft
@@ -200,7 +200,7 @@ def _loss_weights(sets: ImageSets, config: TrainConfig, world: World) -> Tensor 
 
 
 def build_model(config: NetworkConfig, classes: tuple[str, ...]) -> RexNet:
-    """The network for these classes, with `config.weights` in it.
+    """Return the network for these classes, with `config.weights` in it.
 
     The classifier of the weights stays where their class names are the same, and starts anew otherwise.
     """

@@ -11,6 +11,8 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed
 from torch import Tensor, nn
+from torch._C._distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from rexnet.errors import LostProcessError
 from rexnet.processes import dead_worker
@@ -39,7 +41,7 @@ class World:
         return self.rank == 0
 
     def in_turns(self, load: Callable[[], Item]) -> Item:
-        """`load()`, in the main process before all others, then in the first one of each other machine: what it may
+        """Call `load`, in the main process before all others, then in the first one of each other machine: what it may
         download or write beside the data is there for the rest, with one disk for all machines or one for each."""
         mine = 0 if self.is_main else 1 if self.local_rank == 0 else 2
         loaded = None
@@ -50,7 +52,7 @@ class World:
         return cast(Item, loaded)
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """`model` with gradients averaged; a step starts from the main process's batch-norm statistics."""
+        """Return `model` with gradients averaged; a step starts from the main process's batch-norm statistics."""
         if self.size == 1:
             return model
         from torch.nn.parallel import DistributedDataParallel
@@ -62,7 +64,7 @@ class World:
         return DistributedDataParallel(model, device_ids=device_ids)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Element-wise sum over the processes, the same on each. Integers stay exact; `values` is left alone."""
+        """Return the element-wise sum over the processes, the same on each. Integers stay exact; `values` is left alone."""
         if self.size == 1:
             return values
         total = values.to(self.device, copy=True)
@@ -70,18 +72,18 @@ class World:
         return total.to(values.device)
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Of each flag, whether it is set on some process: a decision that all of them take together."""
+        """Tell for each flag whether it is set on some process: a decision that all of them take together."""
         return tuple(bool(count) for count in self.sum(torch.tensor(flags, dtype=torch.int32)).tolist())
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Gives every process the main one's batch-norm statistics, as `wrap` does before each step, so that all
+        """Give every process the main one's batch-norm statistics, as `wrap` does before each step, so that all
         evaluate the same network and a checkpoint of the main process is enough to continue."""
         if self.size > 1:
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
     def from_main(self, value: Any) -> Any:
-        """The main process's `value`, on every process; plain values and tensors on the CPU."""
+        """Return the main process's `value` on every process; plain values and tensors on the CPU."""
         if self.size == 1:
             return value
         box = [value]
@@ -89,7 +91,7 @@ class World:
         return box[0]
 
     def gather(self, items: list[Item]) -> list[Item]:
-        """The items of all processes, by rank; plain values."""
+        """Return the items of all processes, by rank; plain values."""
         if self.size == 1:
             return items
         parts: list[list[Item] | None] = [None] * self.size
@@ -97,7 +99,7 @@ class World:
         return [item for part in parts for item in part or []]
 
     def wait(self) -> None:
-        """Returns when every process has come this far."""
+        """Wait until every process has come this far."""
         if self.size > 1:
             torch.distributed.barrier()
 
@@ -108,13 +110,13 @@ def is_main_process() -> bool:
 
 
 def process_count() -> int:
-    """Of the run: 1 unless torchrun started this process."""
+    """Return the processes of the run, 1 unless torchrun started this one."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
 def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[World]:
-    """This process's place in the run that torchrun describes, or alone. `device`: auto, cpu, cuda, cuda:N or mps.
+    """Join the run that torchrun describes, or be one alone. `device`: auto, cpu, cuda, cuda:N or mps.
 
     With several GPUs a process takes that of its local rank. Signals become requests to stop, and with `follow_parent`
     the end of the parent process does, as that of torchrun always. ValueError for a device this machine does not have,
@@ -126,7 +128,7 @@ def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[Wor
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     world = World(device=chosen, rank=rank, size=size, local_rank=local_rank)
-    with world.stop.listening(follow_parent=follow_parent or size > 1), _plain_words(world):
+    with world.stop.listening(follow_parent=follow_parent or size > 1), _explain_runtime_errors(world):
         if size == 1:
             yield world
             return
@@ -138,16 +140,16 @@ def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[Wor
             torch.distributed.destroy_process_group()
 
 
-def _store() -> torch.distributed.Store:
-    """The store that torchrun describes, with names of its own for each attempt of --max-restarts: the addresses of
+def _store() -> Store:
+    """Open the store that torchrun describes, with names of its own for each attempt of --max-restarts: the addresses of
     the attempt before stay in the store, and would be called until the timeout."""
-    store, _, _ = next(torch.distributed.rendezvous("env://", timeout=_PATIENCE))
-    return torch.distributed.PrefixStore(f"rexnet/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
+    return PrefixStore(f"rexnet/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 @contextmanager
-def _plain_words(world: World) -> Iterator[None]:
-    """Says what lies behind the RuntimeErrors that torch raises wherever a process happens to be."""
+def _explain_runtime_errors(world: World) -> Iterator[None]:
+    """Name what lies behind the RuntimeErrors that torch raises wherever a process happens to be."""
     try:
         yield
     except RuntimeError as error:

@@ -14,7 +14,7 @@ from rexnet.training.progress import EpochProgress
 
 
 class SizedBatches(Protocol):
-    """What an evaluation reads; `rexnet.data.loaders.EvalBatches` is one."""
+    """Batches that an evaluation reads; `rexnet.data.loaders.EvalBatches` is one."""
 
     def __len__(self) -> int: ...
 
@@ -22,7 +22,7 @@ class SizedBatches(Protocol):
 
 
 class ClassCounts(NamedTuple):
-    """Of one class: its images, the images of any class that were called so, and those of both."""
+    """Counts of one class: its images, the images of any class predicted as it, and those of both."""
 
     images: int
     called: int
@@ -30,12 +30,12 @@ class ClassCounts(NamedTuple):
 
     @property
     def recall(self) -> float | None:
-        """Share of its images that were called so, 0 to 1; None without images."""
+        """Fraction of its images that are predicted as it, 0 to 1; None without images."""
         return self.correct / self.images if self.images else None
 
     @property
     def precision(self) -> float | None:
-        """Share of what was called so that is it, 0 to 1; None where nothing was."""
+        """Fraction of the images predicted as it that are it, 0 to 1; None where none is."""
         return self.correct / self.called if self.called else None
 
     @property
@@ -46,7 +46,7 @@ class ClassCounts(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Counts over labelled images, those of all processes; the macro figures are means over the classes with images."""
+    """Counts over labelled images, those of all processes; macro metrics are means over the classes with images."""
 
     classes: tuple[str, ...]
     images: tuple[int, ...]
@@ -86,8 +86,8 @@ class Evaluation:
     def _counts(self) -> Iterator[ClassCounts]:
         return map(ClassCounts, self.images, self.called, self.correct)
 
-    def figures(self) -> dict[str, float]:
-        """The numbers of a row of metrics: those of accuracy in percent, mean loss, images counted."""
+    def metrics(self) -> dict[str, float]:
+        """Return a row of metrics: accuracies in percent, mean loss, images counted."""
         return {
             "top1": round(self.top1, 4),
             "top5": round(self.top5, 4),
@@ -98,15 +98,15 @@ class Evaluation:
         }
 
     def by_class(self) -> dict[str, dict[str, Any]]:
-        """For each class name images, called and correct; precision, recall and f1 in percent, or None."""
+        """Return for each class name its counts, and precision, recall and F1 in percent, or None."""
         return {
-            name: row._asdict() | {share: _percent(getattr(row, share)) for share in ("precision", "recall", "f1")}
+            name: row._asdict() | {name: _percent(getattr(row, name)) for name in ("precision", "recall", "f1")}
             for name, row in zip(self.classes, self._counts(), strict=True)
         }
 
 
-def _percent(share: float | None) -> float | None:
-    return None if share is None else round(100.0 * share, 4)
+def _percent(fraction: float | None) -> float | None:
+    return None if fraction is None else round(100.0 * fraction, 4)
 
 
 @torch.inference_mode()
@@ -118,7 +118,7 @@ def evaluate(
     world: World,
     autocast_dtype: torch.dtype | None = None,
 ) -> Evaluation:
-    """Runs `model`, put in eval mode, over this process's share of the images and adds up all shares.
+    """Run `model`, put in eval mode, over this process's part of the images and add up the parts of all.
 
     A batch has `images` (B, 3, H, W) and `targets` (B,), indices into `classes`. ValueError when there is no image
     and for a network whose output is not finite, Stopped where a process was asked to stop.
@@ -153,7 +153,7 @@ def evaluate(
     if not loss_sum.isfinite():
         # The most probable of classes that are not a number is the first one, and so an accuracy like any other.
         raise ValueError(
-            "what the network puts out for the held-back images is not finite (nan or inf), so nothing can be measured;"
+            "the network's outputs for the validation images are not finite (nan or inf), so nothing can be measured;"
             " a lower --lr or --clip-grad 1 helps a training, --amp off what only overflows in fp16"
         )
     return Evaluation(

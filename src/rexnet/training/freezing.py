@@ -1,4 +1,4 @@
-"""What a fine-tuned network keeps of its weights: whole layers, and the statistics of its batch norms."""
+"""Freezing of whole layers and of batch-norm statistics in a network that is fine-tuned."""
 
 from dataclasses import dataclass
 from typing import Literal, final
@@ -16,7 +16,7 @@ the evidence is pytorch/vision#6543 and arXiv 1803.08494, figure 1, where errors
 
 @dataclass(frozen=True, kw_only=True)
 class TransferConfig:
-    """What stays as the weights of --weights have it."""
+    """Parts of the network that stay as --weights has them."""
 
     freeze: int | Literal["all"] = 0
     """Freeze the stem and so many blocks: no gradient, no change of statistics. all: everything before the head, which
@@ -60,7 +60,7 @@ class FrozenBatchNorm(nn.Module):
 
 
 def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_per_step: int) -> str:
-    """Freezes what `config` says; returns the sentence that says what that is, and why.
+    """Freeze what `config` says; return a sentence about what that is, and why.
 
     Raises ValueError where nothing worth keeping is there, or fewer blocks than are to be frozen.
     """
@@ -71,11 +71,11 @@ def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_p
         _require_pretrained("freeze", config.freeze, allowed="0", pretrained=pretrained)
     norms_frozen, reason = choose_statistics(config.bn, pretrained=pretrained, images_per_step=images_per_step)
     freeze(model, config.freeze, statistics=norms_frozen)
-    said = describe_norms(model, reason)
+    sentence = describe_norms(model, reason)
     if config.freeze:
         frozen = sum(not parameter.requires_grad for parameter in model.parameters())
-        said += f"; frozen: {frozen} of {len(list(model.parameters()))} tensors of weights"
-    return said
+        sentence += f"; frozen: {frozen} of {len(list(model.parameters()))} tensors of weights"
+    return sentence
 
 
 def _require_pretrained(option: str, value: object, *, allowed: str, pretrained: bool) -> None:
@@ -97,21 +97,21 @@ def choose_statistics(
 
 
 def describe_norms(model: nn.Module, reason: str) -> str:
-    """The sentence that says how many batch norms keep their statistics."""
+    """Return a sentence about how many batch norms keep their statistics."""
     training = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     frozen = sum(isinstance(module, FrozenBatchNorm) for module in model.modules())
     return f"batch norms: {frozen} with frozen statistics, {training} with those of each batch ({reason})"
 
 
 def freeze_statistics(model: nn.Module) -> None:
-    """Makes every batch norm in `model` a FrozenBatchNorm; state-dict keys stay."""
+    """Make every batch norm in `model` a FrozenBatchNorm; state-dict keys stay."""
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
             replace_module(model, name, FrozenBatchNorm(module))
 
 
 def freeze(model: RexNet, depth: int | Literal["all"], *, statistics: bool) -> None:
-    """Freezes the stem and the first `depth` blocks, none for 0: their weights, statistics, and no path is dropped.
+    """Freeze the stem and the first `depth` blocks, none for 0: their weights, statistics, and no path is dropped.
 
     With `statistics`, those of every batch norm in the network. State-dict keys stay.
     """
@@ -128,7 +128,7 @@ def freeze(model: RexNet, depth: int | Literal["all"], *, statistics: bool) -> N
 
 
 def layer_number(model: RexNet, name: str) -> int:
-    """Where the parameter or module of that name lies: 0 the stem, 1 to N the blocks, N + 1 the penultimate
+    """Return the layer in which the parameter or module of that name lies: 0 the stem, 1 to N the blocks, N + 1 the penultimate
     convolution, N + 2 what follows pooling."""
     num_blocks = len(model.config.blocks)
     part, _, rest = name.partition(".")
@@ -138,6 +138,6 @@ def layer_number(model: RexNet, name: str) -> int:
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Puts `module` where `model` has its sub-module `name`."""
+    """Put `module` where `model` has its sub-module `name`."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)

@@ -1,4 +1,4 @@
-"""Training the head alone: what the frozen part of a network makes of the images is computed once, and kept.
+"""Training of the head alone, on features that the frozen part of a network computes once.
 
 The images are seen as in evaluation and, where mirroring is on, mirrored as well. Everything else of a run stays: the
 loop, the order of the images, drop-out, schedule, moving average, and checkpoints, which hold whole networks.
@@ -44,7 +44,7 @@ _VIEW = 3  # first entry of every seed, beside those of rexnet.data.batch_readin
 
 
 class Features(NamedTuple):
-    """Of a set of N images: `values` float32 (V, N, C), after pooling, V = 1 as in evaluation, 2 also mirrored;
+    """Features of N images: `values` float32 (V, N, C), after pooling, V = 1 as in evaluation, 2 also mirrored;
     `readable` float32 (N,), 1 or 0."""
 
     values: Tensor
@@ -52,7 +52,7 @@ class Features(NamedTuple):
 
 
 class Head(nn.Module):
-    """What follows pooling in `model`, whose modules and state-dict keys these are: (B, C) -> logits (B, K)."""
+    """Layers after pooling in `model`, under its modules' state-dict keys: (B, C) -> logits (B, K)."""
 
     def __init__(self, model: RexNet):
         super().__init__()
@@ -65,7 +65,7 @@ class Head(nn.Module):
 class FeatureBatches:
     """The batches of `order`, with features (B, C) in place of images, of mirrored images with probability `mirror`.
 
-    Images that could not be read are left out; a batch that would have fewer than two is filled with others.
+    Images that could not be read are skipped; a batch that would have fewer than two is filled with others.
     """
 
     def __init__(
@@ -100,13 +100,13 @@ class FrozenBackbone(NamedTuple):
     head: Head
     train: FeatureBatches
     val: list[Batch]
-    """This process's share."""
+    """Batches of this process."""
     skipped: list[str]
     """Names of images that could not be read."""
 
 
 def check_frozen_backbone(config: TrainConfig) -> None:
-    """Raises OptionError for a setting that features which are computed once cannot follow."""
+    """Raise OptionError for a setting that features which are computed once cannot follow."""
     settings: list[tuple[str, Any, Any]] = [
         (field.name, getattr(config.augment, field.name), field.default)
         for field in fields(AugmentConfig)
@@ -132,7 +132,7 @@ def freeze_backbone(
     run: RunFolder,
     world: World,
 ) -> FrozenBackbone:
-    """Computes the features of all images, or takes those in the run folder if weights, pixels and images are theirs.
+    """Compute the features of all images, or take those in the run folder if weights, pixels and images are theirs.
 
     A run that is resumed gets its backbone from its checkpoint. ValueError for more features than `MAX_GIB`.
     """
@@ -150,7 +150,7 @@ def freeze_backbone(
         train=FeatureBatches(
             train, sets.train.targets, order=order, seed=config.run.seed, rank=world.rank, mirror=mirror
         ),
-        val=_share(val, sets.val.targets, batch_size=config.run.batch_size, world=world),
+        val=_batches_of_process(val, sets.val.targets, batch_size=config.run.batch_size, world=world),
         skipped=[
             images.name(index)
             for images, features in ((sets.train, train), (sets.val, val))
@@ -168,18 +168,18 @@ def _features_of_all(
     run: RunFolder,
     world: World,
 ) -> list[Features]:
-    """Those of training and held-back images, stored or computed and then stored."""
+    """Return the features of training and validation images, read from the run folder or computed and written there."""
     started = time.perf_counter()
     key = features_key(model, sets, config)
     stored = read_features(run, key) if world.is_main else None
     known = any(world.any(stored is not None))
     found = []
-    for side, images in enumerate((sets.train, sets.val)):
-        mirrored = side == 0 and config.augment.horizontal_flip > 0
-        features = stored[side] if stored else _no_features(model, images, views=1 + mirrored)
+    for split, images in enumerate((sets.train, sets.val)):
+        mirrored = split == 0 and config.augment.horizontal_flip > 0
+        features = stored[split] if stored else _no_features(model, images, views=1 + mirrored)
         if not known:
             compute_features(model, in_order(images), features, config=config, world=world)
-        # Each process has its own share, and zeros for the others'.
+        # Each process has its own part, and zeros for the others'.
         found.append(Features(*(world.sum(part) for part in features)))
     if world.is_main:
         if not known:
@@ -192,7 +192,7 @@ def _features_of_all(
 
 
 def head_task(task: Task, model: RexNet) -> Task:
-    """`task`, of whole networks, for the `Head` of `model`: its checkpoints hold whole networks too."""
+    """Adapt `task`, of whole networks, to the `Head` of `model`; its checkpoints hold whole networks too."""
 
     def pack(head: nn.Module, metrics: dict[str, Any]) -> dict[str, Any]:
         content = task.pack(model, metrics)
@@ -208,7 +208,7 @@ def head_task(task: Task, model: RexNet) -> Task:
 def compute_features(
     model: RexNet, batches: EvalBatches, features: Features, *, config: TrainConfig, world: World
 ) -> None:
-    """Writes into `features` what `model` makes of this process's share of the images, seen as in evaluation."""
+    """Write the features of this process's part of the images, seen as in evaluation, into `features`."""
     dtype = choose_autocast(config.run.amp, world.device)
     layout = torch.channels_last if config.run.channels_last else torch.preserve_format
     # Without batch norms a CPU needs a fifth to a third less time (results/backbone_cpu.jsonl).
@@ -229,8 +229,8 @@ def _no_features(model: RexNet, images: ImageSet, *, views: int) -> Features:
     return Features(torch.zeros(views, len(images), model.num_features), torch.zeros(len(images)))
 
 
-def _share(features: Features, targets: np.ndarray, *, batch_size: int, world: World) -> list[Batch]:
-    """This process's batches of one view, as `EvalBatches` would divide them."""
+def _batches_of_process(features: Features, targets: np.ndarray, *, batch_size: int, world: World) -> list[Batch]:
+    """Return this process's batches of one view, as `EvalBatches` would divide them."""
     batches = []
     for indices in torch.arange(world.rank, len(targets), world.size).split(batch_size):
         indices = indices[features.readable[indices] > 0]
@@ -240,7 +240,7 @@ def _share(features: Features, targets: np.ndarray, *, batch_size: int, world: W
 
 
 def features_key(model: RexNet, sets: ImageSets, config: TrainConfig) -> str:
-    """Of everything that features follow from, the images by their names and number alone."""
+    """Return the SHA-256 of everything that features follow from, the images by their names and number alone."""
     augment, run = config.augment, config.run
     sizes = [len(sets.train), len(sets.val)]
     facts = [config.input.preprocess().to_dict(), run.amp, augment.horizontal_flip > 0, sizes]
@@ -257,16 +257,16 @@ def features_key(model: RexNet, sets: ImageSets, config: TrainConfig) -> str:
 def write_features(run: RunFolder, key: str, found: list[Features]) -> None:
     from safetensors.torch import save
 
-    tensors = {f"{part}.{side}": tensor for side, each in enumerate(found) for part, tensor in each._asdict().items()}
+    tensors = {f"{part}.{split}": tensor for split, each in enumerate(found) for part, tensor in each._asdict().items()}
     try:
         write_whole(run.path / FILE, save(tensors, metadata={"key": key}))
     except OSError as error:
-        told = "%s could not be written (%s): --resume will compute it anew"
-        logger.warning(told, run.path / FILE, reason_of(error))
+        text = "%s could not be written (%s): --resume will compute it anew"
+        logger.warning(text, run.path / FILE, reason_of(error))
 
 
 def read_features(run: RunFolder, key: str) -> list[Features] | None:
-    """What `write_features` wrote; None where that is missing, damaged, or of other weights, pixels or images."""
+    """Read the features; None where they are missing, damaged, or of other weights, pixels or images."""
     from safetensors import SafetensorError, safe_open
 
     if not run.holds(FILE):
@@ -275,7 +275,9 @@ def read_features(run: RunFolder, key: str) -> list[Features] | None:
         with safe_open(run.path / FILE, framework="pt") as file:
             if (file.metadata() or {}).get("key") != key:
                 return None
-            return [Features(file.get_tensor(f"values.{side}"), file.get_tensor(f"readable.{side}")) for side in (0, 1)]
+            return [
+                Features(file.get_tensor(f"values.{split}"), file.get_tensor(f"readable.{split}")) for split in (0, 1)
+            ]
     except (SafetensorError, OSError) as error:
         logger.warning("%s is damaged (%s) and computed anew", run.path / FILE, error)
         return None

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, as a request that a run answers where it can be continued."""
+"""SIGTERM and Ctrl-C as a request that a run answers where it can be continued."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Whether this process was asked to stop.
+    """A request of this process to stop.
 
     While it listens, a signal raises Stopped at once, unless the work is in `deferred()`: then it only counts as
     `requested`, and the work raises `stopped()` when its state is safe. Asked again, it stops at once anyway. A process
@@ -41,12 +41,12 @@ class StopRequest:
         return self._signal is not None
 
     def stopped(self) -> Stopped:
-        """What to raise; also where another process of the run was the one that was asked."""
+        """Return the exception to raise, also where another process of the run was asked."""
         return Stopped(self._signal or signal.SIGTERM)
 
     @contextmanager
     def listening(self, *, follow_parent: bool = False) -> Iterator[None]:
-        """Takes over both signals; with `follow_parent`, the end of the parent process is a request as well.
+        """Take over both signals; with `follow_parent`, the end of the parent process is a request as well.
 
         Outside the main thread, where Python allows no handlers, signals keep their meaning.
         """
@@ -63,7 +63,7 @@ class StopRequest:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Work that looks at `requested` by itself."""
+        """Leave it to the work inside to look at `requested`."""
         self._deferred = True
         try:
             yield

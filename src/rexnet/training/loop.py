@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Batches(Protocol):
-    """What the loop asks of training data; `rexnet.data.loaders.TrainBatches` is one."""
+    """Training data as the loop needs it; `rexnet.data.loaders.TrainBatches` is one."""
 
     images_per_step: int
     """Images of a full step of this process: what is read in a step, where fewer images exist than were asked for."""
@@ -41,7 +41,7 @@ class Batches(Protocol):
 
 
 class Task(NamedTuple):
-    """What is trained: everything of a run that the loop does not know itself."""
+    """Everything of a run that the loop does not know itself."""
 
     loss: Callable[[nn.Module, Any], Tensor | dict[str, Tensor]]
     """loss(model, batch): a scalar, or scalars of which "loss" is minimised and the others are only reported."""
@@ -52,9 +52,9 @@ class Task(NamedTuple):
     own: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     """own(state_dict): of a checkpoint's weights those of the model that is trained, where that is only a part."""
     goal: str = "top1"
-    """The figure of `evaluate` whose highest value makes best.pt."""
-    told: tuple[str, ...] | None = None
-    """The figures of `evaluate` that the line about an epoch tells, where there are too many for all."""
+    """Metric of `evaluate` whose best value makes best.pt."""
+    logged: tuple[str, ...] | None = None
+    """Metrics of `evaluate` in the log line of an epoch, where there are too many for all."""
     static: Callable[[nn.Module], nn.Module] = lambda model: model
     """static(model): the part of it that torch.compile can take whole."""
 
@@ -62,10 +62,10 @@ class Task(NamedTuple):
 def fit(
     model: nn.Module, batches: Batches, task: Task, *, config: LoopConfig, run: RunFolder, world: World
 ) -> dict[str, Any]:
-    """Trains `model` for all epochs, or for the rest of them if `run` has a checkpoint to go on from.
+    """Train `model` for all epochs, or for the rest of them if `run` has a checkpoint to go on from.
 
-    After each epoch `run` gets a row of metrics, last.pt, and best.pt if the goal is higher than ever; inside an epoch
-    last.pt every `config.run.save_minutes`. Returns the best epoch's row. All randomness comes from (seed, step, rank)
+    After each epoch `run` gets a row of metrics, last.pt, and best.pt if the goal is better than ever; inside an epoch
+    last.pt every `config.run.save_minutes`. Return the best epoch's row. All randomness comes from (seed, step, rank)
     and from `batches`, so a run that was killed anywhere and resumed ends with the very weights of one that was not.
     Raises Stopped, after saving, when asked to stop, and NonFiniteError, naming the images.
     """
@@ -97,7 +97,7 @@ class _Training:
         self.evaluation_seconds = 0.0
         self.best: dict[str, Any] = {}
         self.unfinished: dict[str, Any] | None = None
-        """Of an epoch that was interrupted, this process's figures so far."""
+        """State of this process's progress in an epoch that was interrupted."""
         self._resume()
         with_events = config.run.tensorboard and world.is_main
         self.events = EventLog(run.path, done_epochs=self.epoch) if with_events else None
@@ -116,7 +116,7 @@ class _Training:
         return self.epoch - max((self.best["epoch"], *restarts)) >= schedule.patience
 
     def run_epoch(self) -> None:
-        """The rest of the current epoch, its evaluation and files."""
+        """Run the rest of the current epoch, its evaluation, and write its files."""
         self.network.train()
         epochs = self.config.schedule.epochs
         later = {
@@ -133,7 +133,7 @@ class _Training:
             self.world.share_buffers(module)
         lr = self.rate((self.epoch + 1) * self.steps - 1)
         metric = METRICS[self.task.goal]
-        row = {"epoch": self.epoch + 1, "lr": lr, **_train_figures(progress, self.world)}
+        row = {"epoch": self.epoch + 1, "lr": lr, **_train_metrics(progress, self.world)}
         began = time.perf_counter()
         try:
             row |= {f"val_{name}": value for name, value in self.task.evaluate(self.updater.evaluated).items()}
@@ -180,7 +180,7 @@ class _Training:
         return self.world.is_main and time.monotonic() - self.saved_at > 60 * self.config.run.save_minutes
 
     def _note_discarded(self, loss: Tensor, batch: Any, *, finite: bool, step: int) -> None:
-        """The step is left out; the images of the processes on which it failed are named."""
+        """Skip the step and name the images of the processes on which it failed."""
         self.discarded += 1
         what = "gradient is not finite" if loss.isfinite() else f"loss is {float(loss.detach())}"
         mine = [] if finite else [what, *(printable(self.task.name_image(int(index))) for index in batch.indices)]
@@ -188,17 +188,17 @@ class _Training:
         note_discarded(mine, **counts, run=self.run, world=self.world)
 
     def _save(self, progress: EpochProgress) -> None:
-        """last.pt with the position inside the epoch; every process takes part."""
-        figures = self.world.gather([json.dumps(progress.state())])
+        """Write last.pt with the position inside the epoch; every process takes part."""
+        states = self.world.gather([json.dumps(progress.state())])
         if self.world.is_main:
             metrics = {"epoch": self.epoch + 1, "step": self.step}
             content = self.task.pack(self.updater.evaluated, metrics)
-            self._write_last(content, [json.loads(text) for text in figures])
+            self._write_last(content, [json.loads(text) for text in states])
             logger.info("saved after step %d of epoch %d: %s", self.step, self.epoch + 1, self.run.last)
         self.saved_at = time.monotonic()
 
     def _finish_epoch(self, row: dict[str, Any]) -> None:
-        """The row, then best.pt, then last.pt: a kill between them makes the resumed run write the same again."""
+        """Write the row, then best.pt, then last.pt: a kill between them makes the resumed run write the same again."""
         epochs = self.config.schedule.epochs
         if self.world.is_main:
             _log(row, self.best, epochs=epochs, task=self.task)
@@ -214,12 +214,12 @@ class _Training:
                 self.run.draw_curves()
         self.saved_at = time.monotonic()
 
-    def _write_last(self, content: dict[str, Any], figures: list[dict[str, Any]] | None) -> None:
+    def _write_last(self, content: dict[str, Any], progress: list[dict[str, Any]] | None) -> None:
         training = {
             "epoch": self.epoch,
             "step": self.step,
             "discarded": self.discarded,
-            "figures": figures,
+            "figures": progress,
             "best": self.best,
             "processes": self.world.size,
             "updater": self.updater.state(),
@@ -260,12 +260,12 @@ def _learning_rate(config: LoopConfig, *, total_batch: int, steps_per_epoch: int
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Seed of one step's drop-out and drop path, apart for every step and process."""
+    """Return the seed of one step's drop-out and drop path, apart for every step and process."""
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
 
 
 def choose_autocast(amp: Amp, device: torch.device) -> torch.dtype | None:
-    """The dtype of mixed precision, None for full. "auto" is off where half precision is not faster by hardware."""
+    """Return the dtype of mixed precision, None for full. "auto" is off where half precision is not faster by hardware."""
     if amp == "auto":
         if device.type != "cuda":
             return None
@@ -273,8 +273,8 @@ def choose_autocast(amp: Amp, device: torch.device) -> torch.dtype | None:
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
 
 
-def _train_figures(progress: EpochProgress, world: World) -> dict[str, float]:
-    """Means over all processes' images, images/s of all processes, and this process's share of time spent waiting."""
+def _train_metrics(progress: EpochProgress, world: World) -> dict[str, float]:
+    """Means over all processes' images, images/s of all processes, and this process's fraction of time spent waiting."""
     names = list(progress.sums)
     totals = world.sum(torch.tensor([*progress.sums.values(), progress.images], dtype=torch.float64)).tolist()
     means = {f"train_{name}": total / totals[-1] for name, total in zip(names, totals[:-1], strict=True)}
@@ -284,11 +284,11 @@ def _train_figures(progress: EpochProgress, world: World) -> dict[str, float]:
 
 def _log(row: dict[str, Any], best: dict[str, Any], *, epochs: int, task: Task) -> None:
     key = f"val_{task.goal}"
-    told = [name for name in row if name.startswith(("train_", "val_"))]
-    if task.told is not None:
-        told = [name for name in told if name == "train_loss" or name.removeprefix("val_") in task.told]
-    figures = "  ".join(f"{name} {row[name]:.4g}" for name in told)
+    logged = [name for name in row if name.startswith(("train_", "val_"))]
+    if task.logged is not None:
+        logged = [name for name in logged if name == "train_loss" or name.removeprefix("val_") in task.logged]
+    metrics = "  ".join(f"{name} {row[name]:.4g}" for name in logged)
     speed = f"{speed_text(row['images_per_second'])}, {row['wait_share']:.0%} waiting for data"
     if row["epoch"] < epochs:
         speed += f"; {time_left_text((epochs - row['epoch']) * row['seconds'])}"
-    logger.info("epoch %d/%d  %s  best %s %.4g  (%s)", row["epoch"], epochs, figures, key, best[key], speed)
+    logger.info("epoch %d/%d  %s  best %s %.4g  (%s)", row["epoch"], epochs, metrics, key, best[key], speed)

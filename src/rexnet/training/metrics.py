@@ -1,4 +1,4 @@
-"""The one table of metrics: how files, people and the Hugging Face hub name what an evaluation measures."""
+"""The one table of metrics: their names in files, for people and on the Hugging Face hub, units and directions."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Metric:
 
     @property
     def key(self) -> str:
-        """In a row of metrics.jsonl, on the validation split."""
+        """Key in a row of metrics.jsonl, of the validation split."""
         return f"val_{self.name}"
 
     @property

@@ -62,7 +62,7 @@ class LearningRate:
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig, *, lr: float) -> Optimizer:
-    """timm's optimizer of that name, over the groups of `parameter_groups`.
+    """Return timm's optimizer of that name, over the groups of `parameter_groups`.
 
     OptionError for a name timm does not have.
     """
@@ -82,7 +82,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig, *, lr: float) -> Optim
 
 
 def parameter_groups(model: nn.Module, *, config: OptimConfig) -> list[dict[str, Any]]:
-    """The trained parameters, with weight decay on matrices and kernels only: two groups, or two a layer.
+    """Group the trained parameters, with weight decay on matrices and kernels only: two groups, or two a layer.
 
     A group's `lr_scale` is layer_decay to the power of its layer's distance from the head (discriminative fine-tuning,
     arXiv 1801.06146). OptionError for a layer_decay below 1 where the model is no ReXNet.
@@ -104,7 +104,7 @@ def parameter_groups(model: nn.Module, *, config: OptimConfig) -> list[dict[str,
 
 
 def check_optimizer(model: nn.Module, optim: OptimConfig, schedule: ScheduleConfig, *, total_batch: int) -> None:
-    """Raises OptionError for an optimizer or learning rates that `Updater` could not use, and warns of options that do
+    """Raise OptionError for an optimizer or learning rates that `Updater` could not use, and warn of options that do
     nothing; changes nothing."""
     peak_lr = optim.peak_lr(total_batch)
     if schedule.min_lr > peak_lr:
@@ -124,7 +124,7 @@ def check_optimizer(model: nn.Module, optim: OptimConfig, schedule: ScheduleConf
 
 
 class Updater:
-    """Turns losses into updates of `model`, and carries everything that lasts from one update to the next."""
+    """Updates of `model` from losses, with everything that lasts from one update to the next."""
 
     def __init__(self, model: nn.Module, config: OptimConfig, rate: LearningRate, *, scale_gradients: bool):
         self.model = model
@@ -144,17 +144,17 @@ class Updater:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network to evaluate and keep: the moving average where there is one."""
+        """Network to evaluate and keep: the moving average where there is one."""
         return self.ema.module if self.ema else self.model
 
     def begin(self) -> None:
-        """Before the forward pass: frees the last step's gradients, and remembers the batch-norm statistics, which it
+        """Before the forward pass, free the last step's gradients and remember the batch-norm statistics, which it
         changes before anyone can look at the loss."""
         self.optimizer.zero_grad()
         _copy(self._buffers, self._kept_buffers)
 
     def backward(self, loss: Tensor, step: int) -> bool:
-        """Gradients of a scalar loss, for `apply` or `discard`. False if the loss or a gradient is not finite."""
+        """Compute the gradients of a scalar loss, for `apply` or `discard`. False if the loss or a gradient is not finite."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step) * group["lr_scale"]
         self.scaler.scale(loss).backward()
@@ -163,31 +163,31 @@ class Updater:
         norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         if self.clip_grad is not None:
             clip_grads_with_norm_(parameters, self.clip_grad, norm)
-        # An overflowing fp16 gradient is everyday business, for which the scaler leaves out the step and halves its
+        # An overflowing fp16 gradient is everyday business, for which the scaler skips the step and halves its
         # scale; at a scale of 1 it is no overflow any more.
         overflows = self.scaler.is_enabled() and self.scaler.get_scale() > 1.0
         return bool(loss.isfinite() if overflows else loss.isfinite() & norm.isfinite())
 
     def apply(self, step: int) -> None:
-        """New weights and moving average from the gradients of `backward`."""
+        """Update weights and moving average from the gradients of `backward`."""
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema:
             self.ema.update(self.model, step + 1)
 
     def discard(self) -> None:
-        """Back to where `begin` was: no trace of the step in weights, statistics or average."""
+        """Return to where `begin` was: no trace of the step in weights, statistics or average."""
         _copy(self._kept_buffers, self._buffers)
         if self.scaler.is_enabled():
             self.scaler.update()
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs beside the evaluated network's weights to go on as if never stopped."""
+        """Return what a checkpoint needs beside the evaluated network's weights to go on as if never stopped."""
         weights = {"model": portable(self.model.state_dict())} if self.ema else {}
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), **weights}
 
     def restore(self, evaluated: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """The reverse of `state`; `evaluated` are the evaluated network's weights."""
+        """Reverse `state`; `evaluated` are the evaluated network's weights."""
         self.evaluated.load_state_dict(evaluated)
         if self.ema:
             self.model.load_state_dict(state["model"])

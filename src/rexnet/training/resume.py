@@ -1,4 +1,4 @@
-"""Going on with a run: which folder, whether settings and data are what it began with, and its newest checkpoint."""
+"""Continuing a run: which folder, whether settings and data are what it began with, and its newest checkpoint."""
 
 import logging
 import shlex
@@ -94,7 +94,7 @@ def resumes(config: LoopConfig) -> bool:
 
 
 def settings_to_resume(asked: Settings) -> Settings | None:
-    """Return those of the run that --resume means, as if it was not given; None where there is none to resume yet.
+    """Return the settings of the run that --resume means, as if it was not given; None where there is none to resume yet.
 
     Data under a relative path is found from any folder.
     """

@@ -53,7 +53,7 @@ class RunFolder:
         return (self.path / name).is_file()
 
     def lock(self) -> None:
-        """Keeps other processes from writing here until `close`, or this process's end. ValueError if one does."""
+        """Keep other processes from writing here until `close`, or this process's end. ValueError if one does."""
         if self.path.is_file():
             raise ValueError(f"--output {str(self.path)!r} is a file; name a folder")
         self._made = not self.path.exists()
@@ -71,13 +71,13 @@ class RunFolder:
             logger.warning("%s is on a file system without locks: start no second run there", self.path)
 
     def close(self) -> None:
-        """Lets other processes write here again."""
+        """Let other processes write here again."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def prepare(self, *, overwrite: bool) -> None:
-        """Frees the folder of a run. ValueError where it holds one and `overwrite` is off, or anything else."""
+        """Free the folder of a run. ValueError where it holds one and `overwrite` is off, or anything else."""
         if self.holds("config.json"):
             if not overwrite:
                 raise ValueError(
@@ -110,11 +110,11 @@ class RunFolder:
             file.unlink(missing_ok=True)
 
     def write(self, name: str, values: dict[str, Any]) -> None:
-        """`values` as JSON, in place of what was there, whole or not at all."""
+        """Write `values` as JSON in place of what was there, whole or not at all."""
         write_whole(self.path / name, json.dumps(values, indent=2) + "\n")
 
     def read(self, name: str) -> dict[str, Any]:
-        """What `write` wrote. ValueError, one sentence, where it is missing or broken."""
+        """Read what `write` wrote. ValueError, one sentence, where it is missing or broken."""
         path = self.path / name
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -136,7 +136,7 @@ class RunFolder:
             raise ValueError(f"{str(self.path / DATA)!r} cannot be used ({reason_of(error)})") from error
 
     def append(self, row: dict[str, Any], name: str = METRICS) -> None:
-        """One more row of a file with a row a line."""
+        """Append a row to a file with a row a line."""
         path = self.path / name
         try:
             with path.open("a", encoding="utf-8") as file:
@@ -146,11 +146,11 @@ class RunFolder:
             raise
 
     def draw_curves(self) -> None:
-        """metrics.jsonl as curves.png."""
+        """Plot metrics.jsonl as curves.png."""
         draw_curves(self.rows(), self.path / "curves.png", title=self.path.name)
 
     def rows(self, name: str = METRICS) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl, one an epoch, or of DISCARDED, without a last one that a kill cut short."""
+        """Read the rows of metrics.jsonl, one an epoch, or of DISCARDED, without a last one that a kill cut short."""
         if not self.holds(name):
             return []
         lines = (self.path / name).read_text(encoding="utf-8").splitlines(keepends=True)
@@ -160,7 +160,7 @@ class RunFolder:
             raise ValueError(f"{str(self.path / name)!r} is damaged ({error}); mend or remove the line") from error
 
     def keep_rows(self, *, epochs: int, steps: int) -> None:
-        """Drops the rows after epoch `epochs`, and those of discarded steps from the step `steps` of the run on: a kill
+        """Drop the rows after epoch `epochs`, and those of discarded steps from the step `steps` of the run on: a kill
         can fall between a row and its checkpoint."""
         if self.holds(METRICS):
             self._write_rows(METRICS, [row for row in self.rows() if row["epoch"] <= epochs])
@@ -171,7 +171,7 @@ class RunFolder:
         write_whole(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
 
     def save_samples(self, images: ImageSet) -> None:
-        """Pictures to try a prediction on, samples/CLASS-NUMBER.png, one a class, of a set that has no files."""
+        """Save images to try a prediction on, samples/CLASS-NUMBER.png, one a class, of a set that has no files."""
         if isinstance(images, FileImages):
             return
         (self.path / SAMPLES).mkdir(exist_ok=True)
@@ -183,12 +183,12 @@ class RunFolder:
 
 
 def local_path(data: str) -> str | None:
-    """Absolute path of DATA where it lies on a disk; None for a dataset with a name or an address."""
+    """Return the absolute path of DATA where it lies on a disk; None for a dataset with a name or an address."""
     return os.path.abspath(data) if os.path.exists(data) else None
 
 
 def next_free_folder(model: str, data: str, *, parent: str | os.PathLike[str] = "runs") -> Path:
-    """parent/MODEL-DATA-N with the smallest N from 1 that is free."""
+    """Return parent/MODEL-DATA-N with the smallest N from 1 that is free."""
     short_name = Path(data).resolve().name if os.path.exists(data) else data.replace("/", "-")
     model = Path(model).stem if os.path.isfile(model) else model
     number = 1
@@ -198,7 +198,7 @@ def next_free_folder(model: str, data: str, *, parent: str | os.PathLike[str] = 
 
 
 def describe_environment(world: World) -> dict[str, Any]:
-    """Versions, hardware, command and, for a checkout, its commit: what a reader needs to repeat the figures."""
+    """Collect versions, hardware, command and, for a checkout, its commit: what a reader needs to repeat the run."""
     import timm
     import torchvision
 
@@ -221,7 +221,7 @@ def describe_environment(world: World) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit this package's source is at, with "+changes" where files differ; None outside a git checkout."""
+    """Return the commit this package's source is at, with "+changes" where files differ; None outside a git checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
     try:
         done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, timeout=20)

@@ -17,8 +17,8 @@ _SLOW_READING = 0.25
 _SLOW_VALIDATION = 1 / 3
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.0f} %"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,30 +37,30 @@ class TimeSpent:
         return self.waiting + self.computing + (self.validating or 0.0)
 
     @property
-    def waiting_share(self) -> float:
-        """Of training, 0 to 1."""
+    def waiting_fraction(self) -> float:
+        """Fraction of training, 0 to 1."""
         return self.waiting / max(self.waiting + self.computing, 1e-9)
 
     def bottleneck(self, workers: int | None) -> str:
-        """What an effort to go faster should turn to, in one sentence. `workers`: as the run was asked for."""
-        waited = f"training waited for them {percent(self.waiting_share)} of its time"
-        if self.waiting_share >= _SLOW_READING:
+        """Name in one sentence where an effort to go faster should begin. `workers`: the run's option."""
+        waited = f"training waited for them {percent(self.waiting_fraction)} of its time"
+        if self.waiting_fraction >= _SLOW_READING:
             remedy = "smaller image files or more --workers" if workers else "smaller image files or --workers"
             return f"Reading images is the bottleneck: {waited}; {remedy} would help most."
-        share = (self.validating or 0.0) / max(self.total, 1e-9)
-        if share >= _SLOW_VALIDATION:
-            took = f"it took {percent(share)} of the time"
-            return f"Validation is the bottleneck: {took}; fewer held-back images would help most."
+        fraction = (self.validating or 0.0) / max(self.total, 1e-9)
+        if fraction >= _SLOW_VALIDATION:
+            took = f"it took {percent(fraction)} of the time"
+            return f"Validation is the bottleneck: {took}; fewer validation images would help most."
         return f"The network's own computation is the bottleneck: images were there when they were needed, {waited}."
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What the files of a run folder say; those that a young run does not have yet are empty."""
+    """Content of the files of a run folder; those that a young run does not have yet are empty."""
 
     folder: RunFolder
     label: str
-    """What to call it beside the others."""
+    """Name beside the others."""
     config: dict[str, Any]
     """As in config.json, of whatever version."""
     environment: dict[str, Any]
@@ -81,7 +81,7 @@ class RunRecord:
 
     @property
     def metric(self) -> Metric:
-        """What chose the best epoch."""
+        """Metric that chose the best epoch."""
         if self.task == "classification":
             return METRICS[self.config.get("goal", "top1")]
         masks = METRICS["mask_ap"]
@@ -89,7 +89,7 @@ class RunRecord:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The first row with the best value of its metric; None before the first epoch ended."""
+        """First row with the best value of its metric; None before the first epoch ended."""
         best = None
         for row in self.rows:
             if best is None or self.metric.is_better(row[self.metric.key], best[self.metric.key]):
@@ -97,18 +97,18 @@ class RunRecord:
         return best
 
     def option(self, group: str, name: str) -> Any:
-        """None where the run's version had no such option."""
+        """Return an option's value; None where the run's version had no such option."""
         return self.config.get(group, {}).get(name)
 
     def options(self) -> dict[str, dict[str, Any]]:
-        """Option -> value in each group of the config; what stands alone, such as `data`, is in the group "run"."""
+        """Return option -> value in each group of the config; what stands alone, such as `data`, is in the group "run"."""
         groups = {name: values for name, values in self.config.items() if isinstance(values, dict)}
         alone = {name: value for name, value in self.config.items() if not isinstance(value, dict)}
         return {**groups, "run": {**alone, **groups.get("run", {})}}
 
     @property
     def images_per_second(self) -> float | None:
-        """The middle one of all epochs, so that a busy moment of the machine does not count."""
+        """Median over the epochs, so that a busy moment of the machine does not count."""
         speeds = sorted(row["images_per_second"] for row in self.rows)
         return speeds[len(speeds) // 2] if speeds else None
 
@@ -127,7 +127,7 @@ class RunRecord:
 
 
 def read_records(runs: Sequence[str | os.PathLike[str]]) -> list[RunRecord]:
-    """The runs, each named by its folder or a file in it, with labels that tell them apart.
+    """Read runs, each named by its folder or a file in it, with labels that tell them apart.
 
     ValueError, one sentence, for what is not a run, and for a run that is named twice.
     """
@@ -142,7 +142,7 @@ def read_records(runs: Sequence[str | os.PathLike[str]]) -> list[RunRecord]:
 
 
 def read_record(folder: RunFolder, *, label: str | None = None) -> RunRecord:
-    """The run in `folder`. ValueError, one sentence, for what is not the folder of a run."""
+    """Read the run in `folder`. ValueError, one sentence, for what is not the folder of a run."""
     config = folder.read("config.json")
     if "network" not in config:  # as that of a model folder
         raise ValueError(f"{str(folder.path / 'config.json')!r} holds no settings of a run; name the folder of a run")
@@ -161,7 +161,7 @@ def read_record(folder: RunFolder, *, label: str | None = None) -> RunRecord:
 
 
 def record_of(file: Path) -> RunRecord | None:
-    """The run that the checkpoint `file` is of; None for a file of another name, which may lie in a run folder without
+    """Read the run that the checkpoint `file` is of; None for a file of another name, which may lie in a run folder without
     being of that run, and for one in no run folder."""
     run = RunFolder(file.parent)
     ours = file.name in (run.best.name, run.last.name, run.previous.name)
@@ -171,7 +171,7 @@ def record_of(file: Path) -> RunRecord | None:
 
 
 def changed_between(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
-    """Option -> its value in each run, for the options that are not the same in all; None where a run has no such."""
+    """Return option -> its value in each run, for the options that are not the same in all; None where a run has no such."""
     flat = [{name: value for group in record.options().values() for name, value in group.items()} for record in records]
     names = dict.fromkeys(name for options in flat for name in options if name not in _NOT_COMPARED)
     values = {name: [options.get(name) for options in flat] for name in names}

@@ -50,7 +50,7 @@ class Parts(NamedTuple):
     images_per_step: int
     """Images of a full step of this process."""
     fit: Callable[[RunFolder], tuple[dict[str, Any], list[str]]]
-    """Trains in that folder; returns the best epoch's row and the names of images that could not be read."""
+    """Train in that folder; return the best epoch's row and the names of images that could not be read."""
     notes: tuple[str, ...] = ()
     """Lines to log at the start."""
     samples: ImageSet | None = None
@@ -140,7 +140,7 @@ def fit_batches(
 
 
 def skipped_images(batches: tuple[Any, ...], world: World) -> list[str]:
-    """Names of the images that could not be read, of all processes, sorted."""
+    """Return the names of the images that could not be read, of all processes, sorted."""
     return sorted({printable(name) for name in world.gather([name for part in batches for name in part.skipped])})
 
 
@@ -157,7 +157,7 @@ def loader_options(world: World, *, batch_size: int, workers: int | None, bad_im
 
 
 def choose_workers(workers: int | None, world: World) -> int:
-    """Loader processes: as asked, or up to 8 beside a GPU and none where the CPU computes as well."""
+    """Return the number of loader processes: as given, or up to 8 beside a GPU and none where the CPU computes as well."""
     if workers is not None:
         return workers
     return min(8, (os.cpu_count() or 1) // world.size) if world.device.type == "cuda" else 0
@@ -181,7 +181,7 @@ def _write_summary(
 
 
 def keep_freed_memory() -> bool:
-    """Lets this process use freed memory again instead of giving it back to the system; False where that has no knob.
+    """Let this process use freed memory again instead of giving it back to the system; False where that has no knob.
 
     A training step allocates the same few gigabytes each time. glibc returns blocks of that size at once, and the
     system clears every page of them again on the next touch: a fifth of a step's time. Blocks above 32 MiB still go
