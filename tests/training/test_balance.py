@@ -168,7 +168,7 @@ def test_the_goal_chooses_the_best_epoch(tiny_config, changed, uneven, monkeypat
     epochs = iter(range(3))
 
     class Found:
-        def figures(self):
+        def metrics(self):
             epoch = next(epochs)
             return {name: row[epoch] for name, row in values.items()} | {"loss": 1.0, "images": 12}
 

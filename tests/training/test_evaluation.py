@@ -74,7 +74,7 @@ def test_a_class_without_images_has_no_accuracy():
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("num_classes", [2, 7, 30])
-def test_shares_and_macro_figures_equal_scikit_learns(num_classes, seed):
+def test_fractions_and_macro_metrics_equal_scikit_learns(num_classes, seed):
     """Among 40 images of 30 classes some have none, and some are never called."""
     random = np.random.default_rng([num_classes, seed])
     targets = random.zipf(1.3, 40).clip(1, num_classes) - 1

@@ -113,7 +113,8 @@ def read(path: str | PathLike[str], *, foreign: bool = False) -> dict[str, Any]:
 
 
 def load(path: str | PathLike[str], device: str | torch.device = "cpu") -> TrainedRexNet:
-    """Return the network in a checkpoint of this project (`.pt` or `.safetensors`), rebuilt from the file alone, in eval mode.
+    """Return the network in a checkpoint of this project (`.pt` or `.safetensors`), rebuilt from the file alone, in
+    eval mode.
 
     `path` may also be a folder of `rexnet card`, and "hf://OWNER/NAME" such a folder at the Hugging Face hub. Raises
     WeightsError, one sentence, for a file that cannot be used.
@@ -143,6 +144,7 @@ def unpack(content: dict[str, Any], *, source: str) -> TrainedRexNet:
 
 
 def _anew(value: Tensor) -> Tensor:
-    """Return a copy with the strides and alignment of new tensors. A `.pt` keeps the strides of 1x1 weights in channels-last
-    order, a `.safetensors` places tensors at any multiple of 8 bytes, and either decides how a convolution rounds."""
+    """Return a copy with the strides and alignment of new tensors. A `.pt` keeps the strides of 1x1 weights in
+    channels-last order, a `.safetensors` places tensors at any multiple of 8 bytes, and either decides how a
+    convolution rounds."""
     return torch.empty(value.shape, dtype=value.dtype).copy_(value)

@@ -77,7 +77,8 @@ def _warn_of_few_pixels(model: RexNet, image_size_px: int) -> None:
 
 
 def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[TrainBatches, EvalBatches]:
-    """Return training and validation batches of this process. ValueError for augmentation that cannot be carried out."""
+    """Return training and validation batches of this process. ValueError for augmentation that cannot be carried
+    out."""
     preprocess = config.input.preprocess()
     transform = TrainTransform(preprocess, config.augment)
     loading = _loader_options(config, world)

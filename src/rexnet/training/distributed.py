@@ -64,7 +64,8 @@ class World:
         return DistributedDataParallel(model, device_ids=device_ids)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the element-wise sum over the processes, the same on each. Integers stay exact; `values` is left alone."""
+        """Return the element-wise sum over the processes, the same on each. Integers stay exact; `values` is left
+        alone."""
         if self.size == 1:
             return values
         total = values.to(self.device, copy=True)
@@ -141,8 +142,8 @@ def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[Wor
 
 
 def _store() -> Store:
-    """Open the store that torchrun describes, with names of its own for each attempt of --max-restarts: the addresses of
-    the attempt before stay in the store, and would be called until the timeout."""
+    """Open the store that torchrun describes, with names of its own for each attempt of --max-restarts: the addresses
+    of the attempt before stay in the store, and would be called until the timeout."""
     store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
     return PrefixStore(f"rexnet/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 

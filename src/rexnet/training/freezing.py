@@ -128,8 +128,8 @@ def freeze(model: RexNet, depth: int | Literal["all"], *, statistics: bool) -> N
 
 
 def layer_number(model: RexNet, name: str) -> int:
-    """Return the layer in which the parameter or module of that name lies: 0 the stem, 1 to N the blocks, N + 1 the penultimate
-    convolution, N + 2 what follows pooling."""
+    """Return the layer in which the parameter or module of that name lies: 0 the stem, 1 to N the blocks, N + 1 the
+    penultimate convolution, N + 2 what follows pooling."""
     num_blocks = len(model.config.blocks)
     part, _, rest = name.partition(".")
     if part != "features":

@@ -265,7 +265,8 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 
 
 def choose_autocast(amp: Amp, device: torch.device) -> torch.dtype | None:
-    """Return the dtype of mixed precision, None for full. "auto" is off where half precision is not faster by hardware."""
+    """Return the dtype of mixed precision, None for full. "auto" is off where half precision is not faster by
+    hardware."""
     if amp == "auto":
         if device.type != "cuda":
             return None
@@ -274,7 +275,8 @@ def choose_autocast(amp: Amp, device: torch.device) -> torch.dtype | None:
 
 
 def _train_metrics(progress: EpochProgress, world: World) -> dict[str, float]:
-    """Means over all processes' images, images/s of all processes, and this process's fraction of time spent waiting."""
+    """Means over all processes' images, images/s of all processes, and this process's fraction of time spent
+    waiting."""
     names = list(progress.sums)
     totals = world.sum(torch.tensor([*progress.sums.values(), progress.images], dtype=torch.float64)).tolist()
     means = {f"train_{name}": total / totals[-1] for name, total in zip(names, totals[:-1], strict=True)}

@@ -154,7 +154,8 @@ class Updater:
         _copy(self._buffers, self._kept_buffers)
 
     def backward(self, loss: Tensor, step: int) -> bool:
-        """Compute the gradients of a scalar loss, for `apply` or `discard`. False if the loss or a gradient is not finite."""
+        """Compute the gradients of a scalar loss, for `apply` or `discard`. False if the loss or a gradient is not
+        finite."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step) * group["lr_scale"]
         self.scaler.scale(loss).backward()

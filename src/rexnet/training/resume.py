@@ -94,7 +94,8 @@ def resumes(config: LoopConfig) -> bool:
 
 
 def settings_to_resume(asked: Settings) -> Settings | None:
-    """Return the settings of the run that --resume means, as if it was not given; None where there is none to resume yet.
+    """Return the settings of the run that --resume means, as if it was not given; None where there is none to resume
+    yet.
 
     Data under a relative path is found from any folder.
     """

@@ -221,7 +221,8 @@ def describe_environment(world: World) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Return the commit this package's source is at, with "+changes" where files differ; None outside a git checkout."""
+    """Return the commit this package's source is at, with "+changes" where files differ; None outside a git
+    checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
     try:
         done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, timeout=20)

@@ -101,7 +101,8 @@ class RunRecord:
         return self.config.get(group, {}).get(name)
 
     def options(self) -> dict[str, dict[str, Any]]:
-        """Return option -> value in each group of the config; what stands alone, such as `data`, is in the group "run"."""
+        """Return option -> value in each group of the config; what stands alone, such as `data`, is in the group
+        "run"."""
         groups = {name: values for name, values in self.config.items() if isinstance(values, dict)}
         alone = {name: value for name, value in self.config.items() if not isinstance(value, dict)}
         return {**groups, "run": {**alone, **groups.get("run", {})}}
@@ -161,8 +162,8 @@ def read_record(folder: RunFolder, *, label: str | None = None) -> RunRecord:
 
 
 def record_of(file: Path) -> RunRecord | None:
-    """Read the run that the checkpoint `file` is of; None for a file of another name, which may lie in a run folder without
-    being of that run, and for one in no run folder."""
+    """Read the run that the checkpoint `file` is of; None for a file of another name, which may lie in a run folder
+    without being of that run, and for one in no run folder."""
     run = RunFolder(file.parent)
     ours = file.name in (run.best.name, run.last.name, run.previous.name)
     if not ours or not holds_settings(run.path):
@@ -171,7 +172,8 @@ def record_of(file: Path) -> RunRecord | None:
 
 
 def changed_between(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
-    """Return option -> its value in each run, for the options that are not the same in all; None where a run has no such."""
+    """Return option -> its value in each run, for the options that are not the same in all; None where a run has no
+    such."""
     flat = [{name: value for group in record.options().values() for name, value in group.items()} for record in records]
     names = dict.fromkeys(name for options in flat for name in options if name not in _NOT_COMPARED)
     values = {name: [options.get(name) for options in flat] for name in names}
