@@ -20,9 +20,9 @@ from torch import nn
 import control
 import records
 from rexnet.study.principles import rewrite
+from rexnet.study.principles.dense import channel_groups, resize
 from rexnet.study.principles.rewriting import size
 from rexnet.study.principles.tracing import trace
-from rexnet.study.principles.widths import channel_groups, resize
 
 NAME = "principles"
 Pair = Literal["MobileNetV1", "MobileNetV2", "ResNet50", "VGG16"]

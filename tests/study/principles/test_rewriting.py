@@ -16,9 +16,9 @@ from rexnet.models.variants import PLAIN_CHANNELS, PLAIN_STRIDES
 from rexnet.study.layers import load_network
 from rexnet.study.principles import advise, rewrite
 from rexnet.study.principles.chains import read_chain
+from rexnet.study.principles.dense import channel_groups, resize
 from rexnet.study.principles.rewriting import solve
 from rexnet.study.principles.tracing import trace
-from rexnet.study.principles.widths import channel_groups, resize
 
 NETWORKS = {
     "timm/mobilenetv1_100": lambda: timm.create_model("mobilenetv1_100"),

@@ -7,8 +7,8 @@ from torch.nn import functional
 
 import rexnet
 from rexnet.models.cost import measure_cost
-from rexnet.study.principles.bottlenecks import find_bottlenecks
-from rexnet.study.principles.tracing import NONE, UNSEEN, image_channels, trace
+from rexnet.study.principles.graph import NONE, UNSEEN, find_bottlenecks
+from rexnet.study.principles.tracing import image_channels, trace
 
 
 class WrittenOut(nn.Module):

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from torch import nn
 
 from rexnet.errors import require
-from rexnet.study.principles.bottlenecks import find_bottlenecks, is_pointwise, layer_of
-from rexnet.study.principles.tracing import UNSEEN, Layer, Operation, Trace, trace
+from rexnet.study.principles.graph import UNSEEN, Layer, Operation, Trace, find_bottlenecks, layer_of
+from rexnet.study.principles.tracing import trace
 
 Rule = Literal["expansion", "block ratio", "activation", "penultimate"]
 RULES: dict[Rule, str] = {
@@ -126,7 +126,7 @@ def _finding(operation: Operation, rule: Rule, *, found: str, remedy: str, in_ch
 def _expansions(trace: Trace, limits: Limits) -> Iterator[Finding]:
     for operation, layer in trace.layers():
         expansion = layer.out_channels / layer.in_channels
-        if not is_pointwise(operation) or expansion <= limits.greatest_expansion:
+        if not operation.pointwise or expansion <= limits.greatest_expansion:
             continue
         if any(layer_of(follower).kernel_size > 1 for follower in trace.next_layers(operation)):
             least = -(-layer.out_channels // limits.greatest_expansion)

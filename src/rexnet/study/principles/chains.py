@@ -9,9 +9,7 @@ from torch import nn
 from rexnet.models.blocks import BlockSpec
 from rexnet.models.cost import Cost, measure_cost
 from rexnet.models.rexnet import RexNet, RexNetConfig
-from rexnet.study.principles.bottlenecks import Bottleneck, find_bottlenecks, is_pointwise, layer_of
-from rexnet.study.principles.changes import Parts
-from rexnet.study.principles.tracing import NONE, Operation, Trace
+from rexnet.study.principles.graph import NONE, Bottleneck, Operation, Trace, find_bottlenecks, layer_of
 
 GREATEST_PENULTIMATE_GAIN = 2.0
 """The most that the penultimate convolution may be widened; ours, the paper gives no number."""
@@ -30,7 +28,7 @@ def read_chain(model: nn.Module, trace: Trace, image_size_px: int) -> RexNetConf
     if not blocks or len(rest) not in (2, 3) or len(layers) != len(inside) + len(rest):
         return None
     stem, *penultimate, classifier = rest
-    if not classifier.pooled or layer_of(stem).kernel_size != 3 or not all(map(is_pointwise, penultimate)):
+    if not classifier.pooled or layer_of(stem).kernel_size != 3 or not all(each.pointwise for each in penultimate):
         return None
     try:
         config = RexNetConfig(
@@ -124,18 +122,3 @@ def with_parameters(config: RexNetConfig, parameters: int, image_size_px: int) -
     return replace(
         config, penultimate_channels=min(max(before, before + more), round(GREATEST_PENULTIMATE_GAIN * before))
     )
-
-
-def chain_parts(config: RexNetConfig) -> Parts:
-    parts = {"stem": (f"{config.in_channels} -> {config.stem_channels}", config.activation)}
-    for place, block in enumerate(config.blocks):
-        expands = block.expanded_channels != block.in_channels
-        inside = [block.expanded_channels] if expands else []
-        after = [block.expand_activation] if expands else []
-        last = [] if block.out_activation == "identity" else [block.out_activation]
-        channels = " -> ".join(map(str, [block.in_channels, *inside, block.out_channels]))
-        parts[f"block {place}"] = channels, "/".join([*after, block.depthwise_activation, *last])
-    if config.penultimate_channels:
-        channels = f"{config.blocks[-1].out_channels} -> {config.penultimate_channels}"
-        parts["penultimate"] = channels, config.activation
-    return parts

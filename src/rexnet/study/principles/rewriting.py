@@ -10,10 +10,11 @@ from torch import nn
 
 from rexnet.models.cost import measure_cost
 from rexnet.models.rexnet import RexNet, RexNetConfig
-from rexnet.study.principles.chains import by_the_rules, chain_cost, chain_parts, read_chain, with_parameters
-from rexnet.study.principles.changes import WHY, Change, Reason, list_changes
-from rexnet.study.principles.dense import layer_parts, plan_dense
-from rexnet.study.principles.tracing import Trace, image_channels, trace
+from rexnet.study.principles.chains import by_the_rules, chain_cost, read_chain, with_parameters
+from rexnet.study.principles.changes import WHY, Change, Reason, chain_parts, layer_parts, list_changes
+from rexnet.study.principles.dense import plan_dense
+from rexnet.study.principles.graph import Trace
+from rexnet.study.principles.tracing import image_channels, trace
 
 _TOLERANCE = 0.0025
 """Of the multiply-accumulates: near enough to stop. What whole channels allow may be further off, to _FARTHEST."""

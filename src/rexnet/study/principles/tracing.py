@@ -7,8 +7,7 @@ a method; and on the meta device where the network allows it, so that only shape
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from rexnet.ranks.layer_ranks import kind_of
-
-Role = Literal["layer", "norm", "activation", "gate", "sum", "cat", "pool", "shape", "other"]
-UNSEEN = "unseen"
-"""The activation of a layer that runs into operations which are none that we know."""
-NONE = "none"
+from rexnet.study.principles.graph import Layer, Operation, Role, Trace
 
 _ACTIVATIONS = (
     *("relu", "hardtanh", "clamp", "clamp_min", "leaky_relu", "prelu", "_prelu_kernel", "elu", "softplus"),
     *("hardswish", "silu", "gelu", "mish", "sigmoid", "hardsigmoid", "tanh"),
 )
-_GATED = {"sigmoid": "silu", "hardsigmoid": "hardswish"}
-"""What x * activation(x) is, written out."""
 _NORMS = ("batch_norm", "layer_norm", "group_norm")
 _POOLS = ("mean", "amax", "pool", "upsample")
 _SHAPES = (
@@ -37,108 +30,6 @@ _SHAPES = (
 )
 _FAILURES = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError, AssertionError)
 _PRODUCTS = ("addmm", "mm", "bmm", "baddbmm", "linear")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """A convolution or linear layer, for one image."""
-
-    kind: str
-    """As 1x1, depthwise 3x3, grouped 3x3 or linear."""
-    in_channels: int
-    out_channels: int
-    macs: int
-    kernel_size: int = 1
-    stride: int = 1
-    groups: int = 1
-
-    @property
-    def depthwise(self) -> bool:
-        return self.groups == self.in_channels > 1
-
-    @property
-    def dense(self) -> bool:
-        return self.groups == 1
-
-    @property
-    def ratio(self) -> float:
-        """Input over output channels; 1 for a depthwise convolution."""
-        return 1.0 if self.depthwise else self.in_channels / self.out_channels
-
-
-@dataclass(kw_only=True)
-class Operation:
-    """A node of the graph."""
-
-    index: int
-    role: Role
-    word: str
-    """The activation's name, or PyTorch's for the operation."""
-    module: str
-    """Name of the module in whose forward it ran; of a layer the name of its weight, where that is a parameter."""
-    inputs: list[int]
-    """Operations that made what it reads; -1 is the image."""
-    pooled: bool
-    """It works on one vector for the whole image: classifier heads and gates."""
-    layer: Layer | None = None
-
-
-class Trace:
-    """The operations of a forward pass in their order."""
-
-    def __init__(self, operations: list[Operation]):
-        self.operations = operations
-        self.users: dict[int, list[Operation]] = {-1: [], **{each.index: [] for each in operations}}
-        for operation in operations:
-            for source in set(operation.inputs):
-                self.users[source].append(operation)
-
-    def layers(self) -> Iterator[tuple[Operation, Layer]]:
-        """Every layer once, also where it is used several times: at its first use."""
-        seen = set()
-        for operation in self.operations:
-            if operation.layer is not None and operation.module not in seen:
-                seen.add(operation.module)
-                yield operation, operation.layer
-
-    def macs(self) -> int:
-        return sum(operation.layer.macs for operation in self.operations if operation.layer)
-
-    def activation_after(self, operation: Operation) -> str:
-        """The first activation after a layer and its norm; NONE where a layer, sum or pool comes first."""
-        for branch in self._branches(operation):
-            followers = self._maps_after(branch)
-            for follower in followers:
-                if follower.role == "activation":
-                    gates = (each for each in followers if each.role == "gate")
-                    gated = any(follower.index in gate.inputs for gate in gates)
-                    return _GATED.get(follower.word, UNSEEN) if gated else follower.word
-            if any(follower.role == "other" for follower in followers):
-                return UNSEEN
-        return NONE
-
-    def next_layers(self, operation: Operation) -> list[Operation]:
-        """The layers that read its output, unless it is added, concatenated or pooled before."""
-        found: dict[int, Operation] = {}
-        waiting = [operation]
-        while waiting:
-            for follower in self._maps_after(waiting.pop(0)):
-                if follower.role == "layer":
-                    found[follower.index] = follower
-                elif follower.role not in ("sum", "cat", "pool"):
-                    waiting.append(follower)
-        return list(found.values())
-
-    def _branches(self, operation: Operation) -> Iterator[Operation]:
-        """The layer's output before and after each norm, gate and change of shape."""
-        waiting = [operation]
-        while waiting:
-            here = waiting.pop(0)
-            yield here
-            waiting += [each for each in self._maps_after(here) if each.role in ("norm", "gate", "shape")]
-
-    def _maps_after(self, operation: Operation) -> list[Operation]:
-        return [each for each in self.users[operation.index] if each.pooled == operation.pooled]
 
 
 class _Recorder(TorchDispatchMode):
