@@ -20,8 +20,8 @@ from torch import nn
 import control
 import records
 from rexnet.study.principles import rewrite
-from rexnet.study.principles.dense import channel_groups, resize
-from rexnet.study.principles.rewriting import size
+from rexnet.study.principles.dense import find_channel_groups, resize
+from rexnet.study.principles.rewriting import measure_size
 from rexnet.study.principles.tracing import trace
 
 NAME = "principles"
@@ -75,7 +75,7 @@ class Options(control.Options):
 def narrow_base(pair: Pair, num_classes: int, *, width: float) -> nn.Module:
     model = BASES[pair][0](num_classes)
     found = trace(model, control.IMAGE_PX)
-    groups = channel_groups(found)
+    groups = find_channel_groups(found)
     classifier = list(groups.widths)[-1]
     widths = {group: round(width * channels) for group, channels in groups.widths.items() if group != classifier}
     resize(model, found, groups, widths)
@@ -113,7 +113,7 @@ def run(pair: Pair, seed: int, options: Options) -> None:
     for rewritten in (False, True):
         make = partial(create, pair=pair, width=width, rewritten=rewritten)
         model = make(10)
-        cost = size(model, control.IMAGE_PX)
+        cost = measure_size(model, control.IMAGE_PX)
         said = (
             f"{pair}{', rewritten' if rewritten else ''}, {cost.macs / 1e6:.2f} M MACs, {cost.parameters / 1e6:.3f} M"
         )

@@ -96,7 +96,7 @@ def test_the_command(capsys):
     [
         (["torchvision/nothing"], 1, "torchvision has no classifier 'nothing'"),
         (["rexnet_100", "--image-size", "4"], 2, "--image-size is 4; allowed: 8 or more, or None"),
-        (["rewritten/rexnet_100"], 1, "the network has depthwise convolutions but is no chain of stem"),
+        (["rewritten/rexnet_100"], 1, "the network has depthwise convolutions but is not a chain of stem"),
     ],
 )
 def test_what_cannot_be_advised_on(words, code, sentence, capsys):

@@ -16,7 +16,7 @@ from rexnet.models.variants import PLAIN_CHANNELS, PLAIN_STRIDES
 from rexnet.study.layers import load_network
 from rexnet.study.principles import advise, rewrite
 from rexnet.study.principles.chains import read_chain
-from rexnet.study.principles.dense import channel_groups, resize
+from rexnet.study.principles.dense import find_channel_groups, resize
 from rexnet.study.principles.rewriting import solve
 from rexnet.study.principles.tracing import trace
 
@@ -128,7 +128,7 @@ def test_vgg_channels_lie_on_a_line():
 def test_resizing_to_the_same_widths_changes_nothing_and_other_widths_give_a_network_that_runs():
     model = timm.create_model("mobilenetv2_050", num_classes=3)
     found = trace(model, 32)
-    groups = channel_groups(found)
+    groups = find_channel_groups(found)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     resize(model, found, groups, groups.widths)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -153,18 +153,18 @@ class Functional(nn.Module):
 def test_what_surgery_cannot_reach_is_said():
     _, report = rewrite(Functional(), image_size_px=32)
     assert report.left == (
-        "head: what it reads is pooled by no module, and so stays",
-        "the network itself: its activation is no module of its own, and so stays",
+        "head: what it reads is not pooled by a module, and so stays",
+        "the network itself: its activation is not a module of its own, and so stays",
     )
 
 
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: create_model("rexnet_050"), "is no chain of stem, blocks without gates"),
+        (lambda: create_model("rexnet_050"), "is not a chain of stem, blocks without gates"),
         (lambda: torchvision.models.densenet121(), "concatenates or cuts feature maps"),
         (lambda: torchvision.models.resnext50_32x4d(), "is a convolution with 32 groups"),
-        (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), "the network ends in no classifier"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), "does not end in a classifier"),
     ],
 )
 def test_networks_that_cannot_be_rewritten(make, sentence):

@@ -25,7 +25,7 @@ COMPLICATED = ("silu", "hardswish", "elu", "softplus", "gelu", "mish")
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """From where on a rule is broken."""
+    """Where a rule begins to be broken."""
 
     greatest_expansion: float = 6.0
     """Output over input channels of a 1x1 convolution before a depthwise, 3x3 or larger one; 6 is the paper's."""
@@ -55,13 +55,13 @@ class Finding:
 
     @property
     def ratio(self) -> float:
-        """Input over output channels, of the layer or, for "block ratio", of its block."""
+        """Input over output channels of the layer or, for "block ratio", of its block."""
         return 1.0 if "depthwise" in self.kind else self.in_channels / self.out_channels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """What breaks the rules, in the order of the layers."""
+    """The layers that break the rules, in the order of computing."""
 
     findings: tuple[Finding, ...]
     layers: int
@@ -70,20 +70,21 @@ class Advice:
     macs: int
     image_size_px: int
     unseen: tuple[str, ...] = field(default=())
-    """Layers whose activation could not be told, and of which the rule about activations says nothing."""
+    """Layers whose activation is unknown, to which the rule about activations is not applied."""
 
     def by_rule(self) -> dict[Rule, int]:
+        """Count the findings of each rule."""
         counts = Counter(finding.rule for finding in self.findings)
         return {rule: counts[rule] for rule in RULES}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         findings = [{**asdict(finding), "ratio": round(finding.ratio, 6)} for finding in self.findings]
         return {**asdict(self), "findings": findings, "by_rule": self.by_rule(), "rules": RULES}
 
 
 def advise(model: nn.Module, *, image_size_px: int = 224, limits: Limits | None = None) -> Advice:
-    """Which layers of a network break which rule. ValueError for a network that cannot be followed on an image."""
+    """Find the layers of a network that break a rule; ValueError for a network that cannot be traced on an image."""
     found = trace(model, image_size_px)
     layers = list(found.layers())
     blocks = list(find_bottlenecks(found))
@@ -151,8 +152,8 @@ def _block_ratios(trace: Trace, limits: Limits) -> Iterator[Finding]:
 
 
 def _on_the_line(ratio: float, before: int, after: int) -> str:
-    """What a straight line from the first block's output channels to the last one's makes of a block: where channels
-    are few, it too has low ratios."""
+    """Return what a straight line from the first block's output channels to the last one's makes of a block; where
+    channels are few, the line has low ratios too."""
     if before < 1.05 * ratio * after:
         return "a line is no better"
     return f"line: {before} -> {after}"

@@ -1,5 +1,4 @@
-"""Networks that are a chain of depthwise blocks, such as MobileNetV1 and V2, as lists of BlockSpec: as they are, and by
-the rules."""
+"""Chains of depthwise blocks, such as MobileNetV1 and V2, read as lists of BlockSpec and changed by the rules."""
 
 from dataclasses import replace
 
@@ -12,14 +11,14 @@ from rexnet.models.rexnet import RexNet, RexNetConfig
 from rexnet.study.principles.graph import NONE, Bottleneck, Operation, Trace, find_bottlenecks, layer_of
 
 GREATEST_PENULTIMATE_GAIN = 2.0
-"""The most that the penultimate convolution may be widened; ours, the paper gives no number."""
+"""Factor by which the penultimate convolution is widened at most; our choice, the paper gives no number."""
 
 
 def read_chain(model: nn.Module, trace: Trace, image_size_px: int) -> RexNetConfig | None:
-    """The network's graph and shapes as a config; None where it is no plain chain of such blocks.
+    """Read the network's graph and shapes as a config; None where it is not a plain chain of such blocks.
 
-    It is one where stem, blocks, an optional 1x1 convolution and the classifier are all of its layers, and the config
-    has its multiply-accumulates to the last one.
+    In a chain, stem, blocks, an optional 1x1 convolution and the classifier are all of the layers, and the config has
+    exactly the network's multiply-accumulates.
     """
     layers = [operation for operation, _ in trace.layers()]
     blocks = list(find_bottlenecks(trace))
@@ -78,8 +77,9 @@ def chain_cost(config: RexNetConfig, image_size_px: int) -> Cost:
         return measure_cost(RexNet(config), image_size_px, config.in_channels)
 
 
-def by_the_rules(chain: RexNetConfig, step: float) -> RexNetConfig:
-    """The same stem, strides, kernels and expansions with output channels that grow by `step` from block to block.
+def apply_rules(chain: RexNetConfig, step: float) -> RexNetConfig:
+    """Return the chain with output channels that grow by `step` from block to block, and the stem, strides, kernels and
+    expansions that it had.
 
     With expansions (MobileNetV2) they begin at the first block's width; SiLU follows stem, expansions and penultimate.
     Without (MobileNetV1) they begin at two steps, and the last block keeps its width, which enters the classifier;
@@ -110,9 +110,12 @@ def by_the_rules(chain: RexNetConfig, step: float) -> RexNetConfig:
     return replace(chain, blocks=tuple(blocks), activation=activation)
 
 
-def with_parameters(config: RexNetConfig, parameters: int, image_size_px: int) -> RexNetConfig:
-    """Linear channels need fewer parameters for their multiply-accumulates, since the last blocks are narrower: the
-    penultimate convolution gets them, up to GREATEST_PENULTIMATE_GAIN times its channels."""
+def widen_penultimate(config: RexNetConfig, parameters: int, image_size_px: int) -> RexNetConfig:
+    """Widen the penultimate convolution until the network has so many parameters, at most GREATEST_PENULTIMATE_GAIN
+    times.
+
+    Linear channels need fewer for their multiply-accumulates, since the last blocks are narrower.
+    """
     before = config.penultimate_channels
     if not before:
         return config

@@ -1,4 +1,4 @@
-"""What differs between a network and its rewriting, and why."""
+"""Differences between a network and its rewriting, and the reasons for them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ WHY: dict[Reason, str] = {
 }
 
 Parts = dict[str, tuple[str, str]]
-"""By layer or block its channels, as "64 -> 256", and the activations that follow, in the order of computing."""
+"""Channels, as "64 -> 256", and following activations of each layer or block, in the order of computing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What became of a layer or block."""
+    """A layer or block before and after."""
 
     layer: str
     before: str
@@ -32,7 +32,7 @@ class Change:
 
 
 def list_changes(before: Parts, after: Parts, reason_of: Callable[[str], Reason]) -> Iterator[Change]:
-    """`reason_of` says why the channels of a layer differ."""
+    """Yield every difference; `reason_of` returns why the channels of a layer differ."""
     for name, new in after.items():
         old = before.get(name)
         if old is None:

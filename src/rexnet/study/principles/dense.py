@@ -1,5 +1,5 @@
-"""The first version's changes to networks of dense convolutions, such as ResNet50 and VGG16: their own modules with
-other numbers."""
+"""Networks of dense convolutions, such as ResNet50 and VGG16, changed as in version 1 of the paper: their own modules,
+resized in place."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,32 +13,32 @@ from rexnet.study.principles.changes import Reason
 from rexnet.study.principles.graph import Operation, Trace, layer_of
 
 LEAST_EXPAND_RATIO = 1 / 3
-"""Input over output channels that an expand layer gets; ours, the paper gives no number. ResNet50 has 1/4."""
+"""Input over output channels that an expand layer gets; our choice, the paper gives no number. ResNet50 has 1/4."""
 PENULTIMATE_GAIN = 1.25
-"""Channels that enter the classifier over those that did; ours, the paper gives no number."""
+"""Factor by which the channels before the classifier grow; our choice, the paper gives no number."""
 
 _SIMPLE_MODULES = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardtanh)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelGroups:
-    """Which layers must have the same number of output channels: those whose outputs are added or multiplied."""
+    """Layers that must have the same number of output channels, because their outputs are added or multiplied."""
 
     of_layer: dict[str, str]
-    """By layer the group of its output, named after the group's first layer."""
+    """Group of each layer's output, named after the group's first layer."""
     read_by: dict[str, str | None]
-    """By layer the group of its input; None is the image."""
+    """Group of each layer's input; None is the image."""
     norms: dict[str, str]
-    """By batch norm the group that it works on."""
+    """Group that each batch norm works on."""
     widths: dict[str, int]
-    """By group its number of channels, in the order in which the groups are computed."""
+    """Channels of each group, in the order of computing."""
 
     def members(self, group: str) -> list[str]:
         return [layer for layer, its_group in self.of_layer.items() if its_group == group]
 
 
-def channel_groups(trace: Trace) -> ChannelGroups:
-    """ValueError for a network whose channels are concatenated, cut or grouped, so that widths depend on each other."""
+def find_channel_groups(trace: Trace) -> ChannelGroups:
+    """Find the groups; ValueError where widths depend on each other, as channels are concatenated, cut or grouped."""
     parents: dict[str, str] = {}
 
     def root(layer: str) -> str:
@@ -86,7 +86,7 @@ def _check_widths_are_free(operation: Operation, sources: list[str]) -> None:
 
 
 def resize(model: nn.Module, trace: Trace, groups: ChannelGroups, widths: dict[str, int]) -> None:
-    """Gives every group of `widths` its new number of channels, in place; what changes its shape starts anew."""
+    """Give every group of `widths` its new number of channels, in place; a layer that changes shape is drawn anew."""
     new = {**groups.widths, **widths}
     for operation, layer in trace.layers():
         name = operation.module
@@ -110,7 +110,7 @@ def _resize_layer(name: str, module: Any, inputs: int, outputs: int) -> None:
         module.in_features, module.out_features = inputs, outputs
         shape = (outputs, inputs)
     else:
-        raise ValueError(f"{name} computes with weights that are no Conv2d's and no Linear's")
+        raise ValueError(f"{name} computes with the weights of neither a Conv2d nor a Linear; allowed: these two")
     module.weight = nn.Parameter(module.weight.new_empty(shape))
     if module.bias is not None:
         module.bias = nn.Parameter(module.bias.new_empty(outputs))
@@ -132,34 +132,34 @@ def _resize_norm(name: str, module: Any, channels: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DensePlan:
-    """What is changed, up to a scale."""
+    """The changes to a network, up to a scale."""
 
     trace: Trace
     groups: ChannelGroups
-    shares: dict[str, tuple[float, Reason]]
-    """By group its channels before scaling, and why."""
+    proportions: dict[str, tuple[float, Reason]]
+    """Channels of each group before scaling, and the reason."""
     fixed: dict[str, tuple[int, Reason]]
-    """By group the channels that do not scale."""
+    """Channels of the groups that do not scale."""
     pool: str | None
-    """The module that pools for the classifier, before which a penultimate convolution is put."""
+    """The module that pools for the classifier, before which a penultimate convolution is inserted."""
     activations: frozenset[str]
     """Modules that become SiLU."""
     left: tuple[str, ...]
-    """What should change by the rules and cannot."""
+    """Sentences on what should change by the rules and cannot."""
 
     def reason_of(self, layer: str) -> Reason:
-        """Why the channels of a layer change: those that it puts out, or else those that it reads."""
+        """Return why the output channels of a layer change, or else its input channels."""
         *_, (classifier, _) = self.trace.layers()
         if layer == classifier.module and (self.pool or self.fixed):
             return "penultimate"
         for group in (self.groups.of_layer[layer], self.groups.read_by[layer] or ""):
-            if changed := self.shares.get(group) or self.fixed.get(group):
+            if changed := self.proportions.get(group) or self.fixed.get(group):
                 return changed[1]
         return "budget"
 
     def apply(self, model: Any, scale: float) -> None:
-        """Changes `model`, which is like the one that was traced, in place."""
-        scaled = {group: max(1, round(scale * share)) for group, (share, _) in self.shares.items()}
+        """Change `model`, which is like the one that was traced, in place."""
+        scaled = {group: max(1, round(scale * proportion)) for group, (proportion, _) in self.proportions.items()}
         widths = {**scaled, **{group: width for group, (width, _) in self.fixed.items()}}
         resize(model, self.trace, self.groups, widths)
         for name in self.activations:
@@ -187,57 +187,57 @@ class DensePlan:
 
 
 def plan_dense(model: nn.Module, trace: Trace) -> DensePlan:
-    """What the rules change in a network of dense convolutions. ValueError where its widths are not free."""
-    groups = channel_groups(trace)
+    """Plan what the rules change in a network of dense convolutions; ValueError where its widths are not free."""
+    groups = find_channel_groups(trace)
     maps = list(dict.fromkeys(groups.of_layer[op.module] for op, _ in trace.layers() if not op.pooled))
     chain = not any(operation.role in ("sum", "gate") for operation in trace.operations)
     classifier, _ = list(trace.layers())[-1]
     penultimate = groups.read_by[classifier.module]
     if not classifier.pooled or penultimate is None:
-        raise ValueError("the network ends in no classifier")
+        raise ValueError("the network does not end in a classifier")
     fixed: dict[str, tuple[int, Reason]] = {}
     pool, left = None, []
     if penultimate in maps:
         pool = _pool_before(model, trace, classifier)
         if pool is None:
-            left.append(f"{classifier.module}: what it reads is pooled by no module, and so stays")
+            left.append(f"{classifier.module}: what it reads is not pooled by a module, and so stays")
     else:
         fixed[penultimate] = round(PENULTIMATE_GAIN * groups.widths[penultimate]), "penultimate"
     activations, functions = _simple_activations(model, trace)
     return DensePlan(
         trace=trace,
         groups=groups,
-        shares=_line(groups, maps) if chain else _expand_inputs(trace, groups, maps),
+        proportions=_line(groups, maps) if chain else _expand_inputs(trace, groups, maps),
         fixed=fixed,
         pool=pool,
         activations=activations,
         left=(
             *left,
-            *(f"{name}: its activation is no module of its own, and so stays" for name in dict.fromkeys(functions)),
+            *(f"{name}: its activation is not a module of its own, and so stays" for name in dict.fromkeys(functions)),
         ),
     )
 
 
 def _line(groups: ChannelGroups, maps: list[str]) -> dict[str, tuple[float, Reason]]:
-    """A chain without sums: every layer is free, and so on the line from the first width to the last."""
+    """Put every layer of a chain without sums on the line from the first width to the last."""
     first, last = groups.widths[maps[0]], groups.widths[maps[-1]]
     step = (last - first) / max(1, len(maps) - 1)
     return {group: (first + step * place, "line") for place, group in enumerate(maps)}
 
 
 def _expand_inputs(trace: Trace, groups: ChannelGroups, maps: list[str]) -> dict[str, tuple[float, Reason]]:
-    """Sums tie the narrow or wide ends of the blocks together; what is inside is free to be wider."""
+    """Widen the inputs of expand layers inside blocks, whose ends are tied together by sums."""
     tied = {group for group in maps if len(groups.members(group)) > 1}
-    shares: dict[str, tuple[float, Reason]] = {group: (groups.widths[group], "budget") for group in maps}
+    proportions: dict[str, tuple[float, Reason]] = {group: (groups.widths[group], "budget") for group in maps}
     for operation, layer in trace.layers():
         source = groups.read_by[operation.module]
-        if operation.pointwise and layer.ratio < LEAST_EXPAND_RATIO and source in shares and source not in tied:
-            shares[source] = LEAST_EXPAND_RATIO * layer.out_channels, "expand input"
-    return shares
+        if operation.pointwise and layer.ratio < LEAST_EXPAND_RATIO and source in proportions and source not in tied:
+            proportions[source] = LEAST_EXPAND_RATIO * layer.out_channels, "expand input"
+    return proportions
 
 
 def _pool_before(model: nn.Module, trace: Trace, classifier: Operation) -> str | None:
-    """The module that makes one vector of the last feature map."""
+    """Return the module that makes one vector of the last feature map."""
     here = classifier
     while here.pooled and here.inputs and here.inputs[0] >= 0:
         before = trace.operations[here.inputs[0]]
@@ -249,7 +249,7 @@ def _pool_before(model: nn.Module, trace: Trace, classifier: Operation) -> str |
 
 
 def _simple_activations(model: nn.Module, trace: Trace) -> tuple[frozenset[str], list[str]]:
-    """Modules to be replaced, and modules that call a function in their place.
+    """Return modules to be replaced, and modules that call a function in their place.
 
     An activation after a sum is one after the convolutions that were added.
     """

@@ -6,7 +6,7 @@ from typing import Literal
 
 Role = Literal["layer", "norm", "activation", "gate", "sum", "cat", "pool", "shape", "other"]
 UNSEEN = "unseen"
-"""The activation of a layer that runs into operations which are none that we know."""
+"""The activation of a layer that runs into operations which this file does not know."""
 NONE = "none"
 _GATED = {"sigmoid": "silu", "hardsigmoid": "hardswish"}
 """What x * activation(x) is, written out."""
@@ -14,10 +14,10 @@ _GATED = {"sigmoid": "silu", "hardsigmoid": "hardswish"}
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A convolution or linear layer, for one image."""
+    """A convolution or linear layer and its cost for one image."""
 
     kind: str
-    """As 1x1, depthwise 3x3, grouped 3x3 or linear."""
+    """1x1, depthwise 3x3, grouped 3x3, linear and the like."""
     in_channels: int
     out_channels: int
     macs: int
@@ -46,13 +46,13 @@ class Operation:
     index: int
     role: Role
     word: str
-    """The activation's name, or PyTorch's for the operation."""
+    """Name of the activation, or PyTorch's name of the operation."""
     module: str
-    """Name of the module in whose forward it ran; of a layer the name of its weight, where that is a parameter."""
+    """Name of the module in whose forward it ran, or, of a layer whose weight is a parameter, the name of that."""
     inputs: list[int]
-    """Operations that made what it reads; -1 is the image."""
+    """Indices of the operations that made its inputs; -1 is the image."""
     pooled: bool
-    """It works on one vector for the whole image: classifier heads and gates."""
+    """Whether it works on one vector for the whole image, as classifier heads and gates do."""
     layer: Layer | None = None
 
     @property
@@ -67,7 +67,7 @@ def layer_of(operation: Operation) -> Layer:
 
 
 class Trace:
-    """The operations of a forward pass in their order."""
+    """The operations of a forward pass, in order."""
 
     def __init__(self, operations: list[Operation]):
         self.operations = operations
@@ -77,7 +77,7 @@ class Trace:
                 self.users[source].append(operation)
 
     def layers(self) -> Iterator[tuple[Operation, Layer]]:
-        """Every layer once, also where it is used several times: at its first use."""
+        """Yield every layer once, at its first use."""
         seen = set()
         for operation in self.operations:
             if operation.layer is not None and operation.module not in seen:
@@ -88,7 +88,7 @@ class Trace:
         return sum(operation.layer.macs for operation in self.operations if operation.layer)
 
     def activation_after(self, operation: Operation) -> str:
-        """The first activation after a layer and its norm; NONE where a layer, sum or pool comes first."""
+        """Return the first activation after a layer and its norm; NONE where a layer, sum or pool comes first."""
         for branch in self._branches(operation):
             followers = self._maps_after(branch)
             for follower in followers:
@@ -101,7 +101,7 @@ class Trace:
         return NONE
 
     def next_layers(self, operation: Operation) -> list[Operation]:
-        """The layers that read its output, unless it is added, concatenated or pooled before."""
+        """Return the layers that read the output, unless it is added, concatenated or pooled before."""
         found: dict[int, Operation] = {}
         waiting = [operation]
         while waiting:
@@ -113,7 +113,7 @@ class Trace:
         return list(found.values())
 
     def _branches(self, operation: Operation) -> Iterator[Operation]:
-        """The layer's output before and after each norm, gate and change of shape."""
+        """Yield the layer, and each norm, gate and change of shape behind it."""
         waiting = [operation]
         while waiting:
             here = waiting.pop(0)
@@ -126,13 +126,13 @@ class Trace:
 
 @dataclass(frozen=True, kw_only=True)
 class Bottleneck:
-    """From the narrow input of a block to its narrow output."""
+    """A block with a depthwise convolution, from its narrow input to its narrow output."""
 
     expand: Operation | None
     """The 1x1 convolution before the depthwise one, where the block has one of its own."""
     depthwise: Operation
     project: Operation
-    """The layer that puts out the block's output channels."""
+    """The layer with the block's output channels."""
 
     @property
     def in_channels(self) -> int:
@@ -149,8 +149,8 @@ class Bottleneck:
 
 
 def find_bottlenecks(trace: Trace) -> Iterator[Bottleneck]:
-    """Inverted bottlenecks (MobileNetV2), separable convolutions (MobileNetV1) and depthwise convolutions before an
-    expansion (ConvNeXt), in the order in which they compute."""
+    """Yield inverted bottlenecks (MobileNetV2), separable convolutions (MobileNetV1) and depthwise convolutions before
+    an expansion (ConvNeXt), in the order of computing."""
     before: dict[int, list[Operation]] = {}
     for operation, _ in trace.layers():
         for follower in trace.next_layers(operation):

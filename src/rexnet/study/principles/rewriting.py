@@ -1,4 +1,4 @@
-"""A known network rewritten by the paper's principles at the cost it had."""
+"""A known network rewritten by the paper's principles at equal cost."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -10,50 +10,53 @@ from torch import nn
 
 from rexnet.models.cost import measure_cost
 from rexnet.models.rexnet import RexNet, RexNetConfig
-from rexnet.study.principles.chains import by_the_rules, chain_cost, read_chain, with_parameters
+from rexnet.study.principles.chains import apply_rules, chain_cost, read_chain, widen_penultimate
 from rexnet.study.principles.changes import WHY, Change, Reason, chain_parts, layer_parts, list_changes
 from rexnet.study.principles.dense import plan_dense
 from rexnet.study.principles.graph import Trace
 from rexnet.study.principles.tracing import image_channels, trace
 
 _TOLERANCE = 0.0025
-"""Of the multiply-accumulates: near enough to stop. What whole channels allow may be further off, to _FARTHEST."""
+"""Relative error of the multiply-accumulates at which the search stops."""
 _FARTHEST = 0.02
+"""The largest error accepted, as whole channels may allow no less."""
 _STEPS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
+    """Cost of a network; every parameter counts, also those of modules that `measure_cost` does not know."""
+
     macs: int
     parameters: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rewriting:
-    """What was changed and why, and what it costs."""
+    """The changes to a network, their reasons, and its cost before and after."""
 
     changes: tuple[Change, ...]
     before: Size
     after: Size
     image_size_px: int
     left: tuple[str, ...] = ()
-    """What should change by the rules and cannot."""
+    """Sentences on what should change by the rules and cannot."""
     config: RexNetConfig | None = None
-    """Of a network that is a list of BlockSpec now."""
+    """Config of a network that is a list of BlockSpec now."""
 
     @property
     def why(self) -> dict[Reason, str]:
-        """The reasons that occur, in sentences."""
+        """Sentences for the reasons that occur."""
         reasons = {reason for change in self.changes for reason in change.reasons}
         return {reason: text for reason, text in WHY.items() if reason in reasons}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {**asdict(self), "why": self.why}
 
 
 def rewrite(model: nn.Module, *, image_size_px: int = 224, name: str = "rewritten") -> tuple[nn.Module, Rewriting]:
-    """The network by the rules with the multiply-accumulates it has at this size, and the report; `model` stays.
+    """Return a network by the rules with the multiply-accumulates that `model` has at this size, and the report.
 
     A chain of depthwise blocks (MobileNetV1, V2) becomes a RexNet of that `name`; a network of dense convolutions
     (ResNet50, VGG16) keeps its modules, with other numbers. All layers that change begin with random weights.
@@ -64,8 +67,8 @@ def rewrite(model: nn.Module, *, image_size_px: int = 224, name: str = "rewritte
         return _rewrite_chain(model, chain, image_size_px, name)
     if any(layer.depthwise for _, layer in found.layers()):
         raise ValueError(
-            "the network has depthwise convolutions but is no chain of stem, blocks without gates, 1x1 convolution and "
-            "classifier; allowed: such chains, and networks of dense convolutions"
+            "the network has depthwise convolutions but is not a chain of stem, blocks without gates, 1x1 convolution "
+            "and classifier; allowed: such chains, and networks of dense convolutions"
         )
     return _rewrite_dense(model, found, image_size_px)
 
@@ -74,7 +77,7 @@ def _rewrite_chain(model: nn.Module, chain: RexNetConfig, image_size_px: int, na
     before = chain_cost(chain, image_size_px)
 
     def at(step: float) -> RexNetConfig:
-        return with_parameters(by_the_rules(chain, step), before.parameters, image_size_px)
+        return widen_penultimate(apply_rules(chain, step), before.parameters, image_size_px)
 
     steep = 2 * max(block.out_channels for block in chain.blocks) / len(chain.blocks)
     step = solve(lambda value: chain_cost(at(value), image_size_px).macs, before.macs, greatest=steep)
@@ -87,8 +90,8 @@ def _rewrite_chain(model: nn.Module, chain: RexNetConfig, image_size_px: int, na
 
     report = Rewriting(
         changes=tuple(list_changes(chain_parts(chain), chain_parts(made), reason_of)),
-        before=size(model, image_size_px),
-        after=size(network, image_size_px),
+        before=measure_size(model, image_size_px),
+        after=measure_size(network, image_size_px),
         image_size_px=image_size_px,
         config=made,
     )
@@ -104,13 +107,13 @@ def _rewrite_dense(model: nn.Module, found: Trace, image_size_px: int) -> tuple[
         plan.apply(scaled, scale)
         return scaled
 
-    before = size(model, image_size_px)
-    scale = solve(lambda value: size(at(value, shapes), image_size_px).macs, before.macs, greatest=2.0)
+    before = measure_size(model, image_size_px)
+    scale = solve(lambda value: measure_size(at(value, shapes), image_size_px).macs, before.macs, greatest=2.0)
     network = at(scale, model)
     report = Rewriting(
         changes=tuple(list_changes(layer_parts(found), layer_parts(trace(network, image_size_px)), plan.reason_of)),
         before=before,
-        after=size(network, image_size_px),
+        after=measure_size(network, image_size_px),
         image_size_px=image_size_px,
         left=plan.left,
     )
@@ -118,9 +121,9 @@ def _rewrite_dense(model: nn.Module, found: Trace, image_size_px: int) -> tuple[
 
 
 def solve(cost: Callable[[float], int], target: int, *, greatest: float) -> float:
-    """Where the rising `cost` is nearest to `target` between 0 and `greatest`.
+    """Find where the rising `cost` is nearest to `target` between 0 and `greatest`.
 
-    A cost that grows about with the square is nearly straight under the root, and so found in a few steps.
+    The root of a cost that grows about with the square is nearly straight, so a few steps suffice.
     """
     ends = [(place, sqrt(cost(place))) for place in (0.0, greatest)]
     best = min(ends, key=lambda end: abs(end[1] - sqrt(target)))
@@ -128,8 +131,8 @@ def solve(cost: Callable[[float], int], target: int, *, greatest: float) -> floa
         (low, under), (high, over) = ends
         if abs(best[1] ** 2 - target) <= _TOLERANCE * target or not under < sqrt(target) < over:
             break
-        share = (sqrt(target) - under) / (over - under)
-        middle = low + (high - low) * min(max(share, 0.05), 0.95)
+        fraction = (sqrt(target) - under) / (over - under)
+        middle = low + (high - low) * min(max(fraction, 0.05), 0.95)
         found = (middle, sqrt(cost(middle)))
         best = min(best, found, key=lambda end: abs(end[1] - sqrt(target)))
         ends = [found, ends[1]] if found[1] < sqrt(target) else [ends[0], found]
@@ -138,6 +141,6 @@ def solve(cost: Callable[[float], int], target: int, *, greatest: float) -> floa
     return best[0]
 
 
-def size(model: nn.Module, image_size_px: int) -> Size:
+def measure_size(model: nn.Module, image_size_px: int) -> Size:
     cost = measure_cost(model, image_size_px, image_channels(model))
     return Size(macs=cost.macs, parameters=sum(parameter.numel() for parameter in model.parameters()))

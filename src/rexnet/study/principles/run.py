@@ -29,18 +29,17 @@ class _KnownNetwork:
 
 @dataclass(frozen=True, kw_only=True)
 class AdviceConfig(_KnownNetwork):
-    """Lists the layers of a network that break the paper's design principles, with the numbers. The exit code is 1
-    where there are any."""
+    """List the layers of a network that break the paper's design principles; the exit code is 1 where there are any."""
 
     format: Literal["table", "json"] = "table"
-    """How the findings are printed."""
+    """A table for people, or JSON for programs."""
     limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewriteConfig(_KnownNetwork):
-    """Rewrites a network by the paper's design principles with the multiply-accumulates it has, and says what was
-    changed and why."""
+    """Rewrite a network by the paper's design principles at equal multiply-accumulates, and list the changes with their
+    reasons."""
 
     output: str | None = None
     """Folder, made where it is missing, for report.json and, of a network that becomes a list of blocks,
@@ -48,12 +47,13 @@ class RewriteConfig(_KnownNetwork):
 
 
 def advise_on(config: AdviceConfig) -> Advice:
+    """Load the network and advise on it."""
     model, preprocess = load_network(config.model, image_size=config.image_size)
     return advise(model, image_size_px=preprocess.image_size_px, limits=config.limits)
 
 
 def rewrite_known(config: RewriteConfig) -> Rewriting:
-    """Writes into the folder of --output, where there is one."""
+    """Rewrite the network and write report.json and config.json into the folder of --output, where there is one."""
     folder = None if config.output is None else Path(config.output)
     if folder is not None:
         check_output_folder(folder, allowed="a folder")

@@ -1,4 +1,4 @@
-"""One forward pass of any network, read as a graph: its layers, and what follows each of them.
+"""One forward pass of any network, recorded as a graph.
 
 Operations are seen where PyTorch dispatches them, so that an activation is found whether it is a module, a function or
 a method; and on the meta device where the network allows it, so that only shapes are computed.
@@ -33,7 +33,7 @@ _PRODUCTS = ("addmm", "mm", "bmm", "baddbmm", "linear")
 
 
 class _Recorder(TorchDispatchMode):
-    """Notes every operation on what comes from the image."""
+    """A dispatch mode that records every operation on what comes from the image."""
 
     def __init__(self, model: nn.Module, image: Tensor):
         super().__init__()
@@ -104,7 +104,7 @@ def _convolution(args: Any, output: Tensor) -> Layer:
 
 
 def _product(module: nn.Linear | nn.Conv2d, output: Tensor) -> Layer:
-    """A linear layer, or a convolution that computes as one."""
+    """Describe a linear layer, or a convolution that computes as one."""
     macs = output.numel() * module.weight[0].numel()
     if isinstance(module, nn.Linear):
         return Layer(kind="linear", in_channels=module.in_features, out_channels=module.out_features, macs=macs)
@@ -161,15 +161,15 @@ def _names_followed(model: nn.Module, stack: list[tuple[str, nn.Module]]) -> Ite
 
 
 def image_channels(model: nn.Module) -> int:
-    """Of the first convolution. ValueError for a network without one."""
+    """Return the input channels of the first convolution; ValueError for a network without one."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             return module.in_channels
-    raise ValueError("the network has no Conv2d, so it is none for images")
+    raise ValueError("the network has no Conv2d, so it is not a network for images")
 
 
 def trace(model: nn.Module, image_size_px: int = 224) -> Trace:
-    """Reads a copy of the network, in evaluation, on one square image. ValueError where it does not take one."""
+    """Read a copy of the network, in evaluation, on one square image; ValueError where it does not take one."""
     shape = (1, image_channels(model), image_size_px, image_size_px)
     try:
         operations = _record(deepcopy(model).to("meta").eval(), torch.empty(shape, device="meta"))
@@ -178,8 +178,8 @@ def trace(model: nn.Module, image_size_px: int = 224) -> Trace:
         try:
             operations = _record(deepcopy(model).to("cpu").eval(), torch.ones(shape))
         except _FAILURES as error:
-            said = " ".join(str(error).split())[:200]
-            raise ValueError(f"the network does not take an image of shape {shape}: {said}") from error
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"the network does not take an image of shape {shape}: {reason}") from error
     return Trace(operations)
 
 
