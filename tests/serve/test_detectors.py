@@ -8,7 +8,7 @@ from PIL import Image
 from rexnet.detection.checkpoints import pack
 from rexnet.detection.detectors import create_detector
 from rexnet.detection.runtime import ObjectPredictor
-from rexnet.serve import opened, predict_routes
+from rexnet.serve import image_routes, opened
 from rexnet.serve.model_registry import ModelRegistry
 from rexnet.training import checkpoint
 from tests.drawings import draw, encoded
@@ -74,6 +74,9 @@ def test_the_protocol_has_boxes_scores_and_labels(client, detector):
     assert np.allclose(np.reshape(boxes["data"], (-1, 4)), found.output["boxes"].numpy(), atol=1e-3)
     for wrong in ({"min_score": 2}, {"min_score": "all"}, {"min_score": True}):
         assert client.post("/v2/models/things/infer", json={"inputs": [tensor], "parameters": wrong}).status_code == 400
+    described = client.get("/v2/models/things/config").json()
+    assert described["max_batch_size"] == 0 and described["input"][0]["dims"] == [1]
+    assert [output["dims"] for output in described["output"]] == [[-1, 4], [-1], [-1]]
     two = {**tensor, "shape": [2], "data": tensor["data"] * 2}
     assert client.post("/v2/models/things/infer", json={"inputs": [two]}).status_code == 400
 
@@ -127,7 +130,7 @@ def test_the_predictor_names_the_file_that_is_too_oblong(detector, tmp_path):
 @pytest.mark.seconds
 def test_few_pictures_are_decoded_ahead(detector, monkeypatch):
     inside, most = 0, 0
-    read, described = ModelRegistry._read, predict_routes.described_objects
+    read, described = ModelRegistry._decode, image_routes.objects_to_json
 
     def counted_read(*arguments):
         nonlocal inside, most
@@ -141,8 +144,8 @@ def test_few_pictures_are_decoded_ahead(detector, monkeypatch):
         inside -= 1
         return found
 
-    monkeypatch.setattr(ModelRegistry, "_read", counted_read)
-    monkeypatch.setattr(predict_routes, "described_objects", counted_description)
+    monkeypatch.setattr(ModelRegistry, "_decode", counted_read)
+    monkeypatch.setattr(image_routes, "objects_to_json", counted_description)
     with in_memory(config(detector)) as client:
         assert client.post("/predict", files=form(*PICTURES[:8])).status_code == 200
     assert inside == 0 and 1 <= most <= 3

@@ -70,3 +70,14 @@ def test_the_page_names_only_files_that_are_there_and_none_from_elsewhere():
     scripts = [name for name in known if name.endswith(".js")]
     imported = {name for file in known.values() for name in re.findall(r'from "\./([^"]+)"', file.content.decode())}
     assert imported | {"page.js"} == set(scripts), "every script is used"
+
+
+def test_pages_of_documentation_load_nothing_from_elsewhere(client):
+    page = client.get("/docs")
+    assert page.status_code == 200 and "POST /predict" in page.text and "multipart/form-data" in page.text
+    assert "<script" not in page.text and "http" not in page.text.replace("HTTP", "")
+    request = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]
+    image = request["content"]["multipart/form-data"]["schema"]["properties"]["image"]
+    assert image == {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+    (style,) = re.findall(r'<link rel="stylesheet" href="([^"]+)"', page.text)
+    assert client.get(f"/{style}").headers["content-type"].startswith("text/css")

@@ -100,7 +100,7 @@ def test_a_full_queue_says_when_to_come_again(server):
     go_on.set()
     waiting.join(20)
     assert answer.status_code == 429 and answer.headers["retry-after"] == "1"
-    assert "takes 3 at most" in answer.json()["error"]
+    assert "allowed: 3" in answer.json()["error"]
     assert statuses == [200]
     assert client.post("/predict", files=form(PICTURES[0])).status_code == 200
 

@@ -1,9 +1,10 @@
-"""The command in processes of its own."""
+"""The command in processes of its own, and clients that do not speak HTTP, or not to the end, over real sockets."""
 
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +14,8 @@ import httpx2 as httpx
 import pytest
 
 from rexnet import cli
-from tests.serve.servers import PICTURES, form
+from rexnet.serve import run
+from tests.serve.servers import PICTURES, by_hand, config, even, form, listening
 
 
 @pytest.fixture
@@ -91,9 +93,9 @@ def test_several_workers_share_port_and_metrics(start, checkpoint_file, tmp_path
         (["nothing.pt"], 2, "there is no file"),
         ([], 2, ""),
         (["{model}", "--port", "70000"], 2, "allowed: 0 to 65535"),
-        (["{model}", "--host", "no such host"], 2, "no address of this machine"),
+        (["{model}", "--host", "no such host"], 2, "not an address of this machine"),
         (["{model}", "--log", "/"], 2, "cannot be written"),
-        (["{model}", "{model}"], 2, "two models are called"),
+        (["{model}", "{model}"], 2, "two models have the name"),
         (["{broken}"], 1, "broken.pt"),
     ],
 )
@@ -106,8 +108,6 @@ def test_what_cannot_be_served_is_a_sentence(checkpoint_file, tmp_path, capsys, 
 
 
 def test_a_port_that_is_taken_is_a_sentence(checkpoint_file, capsys):
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as caught:
         cli.main(["serve", str(checkpoint_file), "--port", str(taken.getsockname()[1])])
     assert caught.value.code == 1 and "choose another --port" in capsys.readouterr().err
@@ -121,3 +121,101 @@ def test_a_missing_package_is_a_pip_line(checkpoint_file, package):
         [sys.executable, "-c", code, "serve", str(checkpoint_file)], capture_output=True, text=True, timeout=500
     )
     assert done.returncode == 1 and done.stderr.endswith("pip install 'rexnet[serve]'\n"), done.stderr
+
+
+TIMEOUT_S = 0.4
+
+
+@pytest.fixture(scope="module")
+def address():
+    settings = config(body_timeout_s=TIMEOUT_S, max_body_mib=1)
+    with listening(settings, registry=by_hand(even, settings)) as address:
+        yield address
+
+
+def asked(address: str, *sends: bytes, pause_s: float = 0.0) -> bytes:
+    """All that the server says until it closes the connection."""
+    host, port = address.split(":")
+    said = b""
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        try:
+            for one in sends:
+                client.sendall(one)
+                time.sleep(pause_s)
+            while received := client.recv(65536):
+                said += received
+        except ConnectionError:  # closed while something was still being sent
+            pass
+    return said
+
+
+@pytest.mark.parametrize(
+    "noise", [b"\0" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\nno colon\r\n\r\n"]
+)
+def test_what_is_no_http_is_refused_in_json(address, noise):
+    said = asked(address, noise)
+    assert said.startswith(b"HTTP/1.1 400") and b'"error"' in said
+
+
+def test_a_client_that_says_nothing_is_cut_off(address):
+    assert asked(address) == b""
+
+
+def test_headers_in_drops_are_cut_off(address):
+    assert asked(address, b"GET / HTTP/1.1\r\n", *[b"a"] * 20, pause_s=0.05) == b""
+
+
+def test_a_body_in_drops_is_cut_off_with_a_sentence(address):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    said = asked(address, head, *[b"a"] * 5, pause_s=0.01)
+    assert said.startswith(b"HTTP/1.1 408") and b"has not arrived" in said
+
+
+def test_headers_without_end_are_cut_off(address):
+    assert asked(address, b"GET / HTTP/1.1\r\n", *[b"a: " + b"b" * 65536 + b"\r\n"] * 20) == b""
+    assert asked(address, b"GET / HTTP/1.1\r\na: ", *[b"b" * 65536] * 20) == b""
+
+
+def test_trailers_without_end_are_cut_off(address):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    said = asked(address, head, *[b"a: " + b"b" * 65536 + b"\r\n"] * 20)
+    assert said == b"" or said.startswith(b"HTTP/1.1 4")
+
+
+def test_chunks_beyond_the_cap_are_refused(address):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    said = asked(address, head, *[b"10000\r\n" + b"x" * 65536 + b"\r\n"] * 20, b"0\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 413")
+
+
+def test_two_lengths_are_refused(address):
+    said = asked(address, b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx")
+    assert said.startswith(b"HTTP/1.1 400")
+    both = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    assert asked(address, both).startswith(b"HTTP/1.1 400")
+
+
+def test_others_are_answered_meanwhile(address):
+    host, port = address.split(":")
+    slow = [socket.create_connection((host, int(port))) for _ in range(20)]
+    for client in slow:
+        client.sendall(b"POST /predict HTTP/1.1\r\nContent-Length: 10\r\n\r\nx")
+    said = asked(address, b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 200")
+    for client in slow:
+        client.close()
+
+
+def test_a_client_that_leaves_harms_nobody(address):
+    host, port = address.split(":")
+    for _ in range(20):
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"POST /predict HTTP/1.1\r\nContent-Length: 10\r\n\r\nx")
+    said = asked(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert b'status="gone"' in said
+
+
+def test_too_many_clients_are_turned_away_in_json(address, monkeypatch):
+    monkeypatch.setattr(run, "_MAX_CONNECTIONS", 0)
+    said = asked(address, b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 503") and b"retry-after: 1" in said.lower() and b'"error"' in said

@@ -38,7 +38,7 @@ def test_what_are_not_numbers_of_that_shape(data):
     for spec in (NUMBERS, PIXELS):
         with pytest.raises(HTTPError) as caught:
             from_json(data, spec, (1, 2, 3))
-        assert caught.value.status == 400 and len(caught.value.sentence) < 300
+        assert caught.value.status == 400 and len(caught.value.message) < 300
 
 
 def test_only_a_batch_without_other_axes_may_have_a_trailing_one():
@@ -48,7 +48,7 @@ def test_only_a_batch_without_other_axes_may_have_a_trailing_one():
     for shape, spec in (([5, 1], encoded), ([3, True], encoded), ([3, 1, 1], encoded), ([1, 1], one)):
         with pytest.raises(HTTPError, match="allowed: ") as caught:
             checked_shape(shape, spec, most=4)
-        assert str(shape) in caught.value.sentence
+        assert str(shape) in caught.value.message
 
 
 def test_pixels_are_whole_numbers_of_one_byte():
@@ -64,4 +64,4 @@ def test_a_refusal_says_little_of_what_is_huge_or_deep():
     for shape in ([1] * 1_000_000, deep, 10**4000, {"a" * 10_000: 1}):
         with pytest.raises(HTTPError) as caught:
             checked_shape(shape, NUMBERS, most=2)
-        assert len(caught.value.sentence) < 300
+        assert len(caught.value.message) < 300

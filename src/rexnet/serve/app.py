@@ -12,15 +12,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from rexnet._version import __version__
-from rexnet.serve import docs_page, explain_routes, page_routes, predict_routes, protocol_routes
+from rexnet.serve import image_routes, page_routes, protocol_routes
 from rexnet.serve.config import ServeConfig
-from rexnet.serve.http_errors import HTTPError, refused, reply, shown
+from rexnet.serve.http_errors import HTTPError, json_response, quoted
 from rexnet.serve.metrics import CONTENT_TYPE, Metrics, Observation
-from rexnet.serve.model_registry import ModelRegistry, open_registry
-from rexnet.serve.reloading import keep_fresh
+from rexnet.serve.model_registry import ModelRegistry, open_registry, watch_files
 from rexnet.serve.request_limits import RequestLimits
-
-logger = logging.getLogger(__name__)
 
 
 def create_app(
@@ -31,53 +28,57 @@ def create_app(
     registry: ModelRegistry | None = None,
     log: TextIO | None = None,
 ) -> FastAPI:
-    """With the models of `config`, or those of `registry`. `log` gets a line a request. ValueError, one sentence, for a
-    model that cannot be opened."""
+    """Create the application, with the models of `config` or of `registry`. `log` gets a line per request. ValueError
+    for a model that cannot be opened."""
+    # It warns of each malformed form, which is answered with an error.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     metrics = metrics or Metrics()
     registry = registry or open_registry(config, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        fresh = asyncio.create_task(keep_fresh(registry, config, metrics)) if config.reload else None
+        watch = asyncio.create_task(watch_files(registry, config, metrics)) if config.reload else None
         yield
-        if fresh is not None:
-            fresh.cancel()
+        if watch is not None:
+            watch.cancel()
 
     app = FastAPI(
         title="rexnet", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     app.state.config, app.state.registry, app.state.metrics = config, registry, metrics
-    for routes in (predict_routes, explain_routes, protocol_routes, docs_page, page_routes):
+    for routes in (image_routes, protocol_routes, page_routes):
         app.include_router(routes.router)
 
     @app.get("/metrics", include_in_schema=False)
     async def show_metrics() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
-    _add_http_errors(app)
+    _add_error_handlers(app)
     app.add_middleware(RequestLimits, config=config, api_key=api_key)
     app.add_middleware(Observation, metrics=metrics, log=log)
     return app
 
 
-def _add_http_errors(app: FastAPI) -> None:
+def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPError)
-    async def refuse(request: Request, error: HTTPError) -> Response:
-        return refused(error)
+    async def own_error(request: Request, error: HTTPError) -> Response:
+        return error.response()
 
     @app.exception_handler(RequestValidationError)
-    async def refuse_parameter(request: Request, error: RequestValidationError) -> Response:
+    async def validation_error(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         name = first["loc"][-1] if first["loc"] else "request"
-        return reply({"error": f"{name} is {shown(first.get('input'))}; {first['msg'].lower()}"}, 400)
+        return json_response({"error": f"{name} is {quoted(first.get('input'))}; {first['msg'].lower()}"}, 400)
 
     @app.exception_handler(HTTPException)
-    async def refuse_route(request: Request, error: HTTPException) -> Response:
-        path = shown(request.url.path)
-        sentences = {404: f"there is nothing at {path}; GET /docs lists what there is"}
-        sentences[405] = f"{shown(request.method)} is not allowed at {path}; GET /docs lists what is"
-        return reply({"error": sentences.get(error.status_code, str(error.detail))}, error.status_code, error.headers)
+    async def routing_error(request: Request, error: HTTPException) -> Response:
+        path = quoted(request.url.path)
+        messages = {404: f"there is no route {path}; GET /docs lists the routes"}
+        messages[405] = f"{quoted(request.method)} is not allowed at {path}; GET /docs lists the methods"
+        return json_response(
+            {"error": messages.get(error.status_code, str(error.detail))}, error.status_code, error.headers
+        )
 
     @app.exception_handler(Exception)
-    async def fail(request: Request, error: Exception) -> Response:
-        return reply({"error": "the server failed at this request; its log says how"}, 500)
+    async def failure(request: Request, error: Exception) -> Response:
+        return json_response({"error": "the server failed at this request; see its log"}, 500)

@@ -1,4 +1,4 @@
-"""Images of several requests in one call of a network."""
+"""Batches of images of several requests."""
 
 import asyncio
 from collections import deque
@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Batched(Generic[Result]):
-    """A result, and where its time went."""
+    """A result with its times."""
 
     result: Result
     wait_ms: float
@@ -31,10 +31,10 @@ class _Waiting(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Calls `compute` in threads, on what waits: as many items as there are, at most `max_batch`, a power of two of
-    them, shared among the idle threads.
+    """Calls `compute` in threads on the waiting items: as many as there are, at most `max_batch`, a power of two of
+    them, divided among the idle threads.
 
-    It needs no task of its own and may be forgotten with items in it: these are still answered. All its methods are for
+    It needs no task of its own and may be dropped with items in it: they are still answered. All its methods belong to
     one event loop.
     """
 
@@ -47,9 +47,9 @@ class Batcher(Generic[Item, Result]):
         wait_ms: float = 0.0,
         on_batch: Callable[[int], None] = lambda size: None,
     ):
-        """`compute(items, alone)`: a result for each; `alone` where no other call is running. `lanes`: calls at the
-        same time. With `wait_ms` a batch that is not full waits that long, unless nothing is running. `on_batch` is
-        told the size of each batch."""
+        """`compute(items, alone)` returns a result for each item; `alone` if no other call is running. `lanes`: number
+        of concurrent calls. With `wait_ms`, a batch that is not full waits that long, unless nothing is running.
+        `on_batch` is called with the size of each batch."""
         self._compute = compute
         self._lanes = lanes
         self._max_batch = max_batch
@@ -62,7 +62,7 @@ class Batcher(Generic[Item, Result]):
         self._later: asyncio.TimerHandle | None = None
 
     async def __call__(self, item: Item) -> Batched[Result]:
-        """Raises what `compute` raises for this item by itself."""
+        """Return the result; raise what `compute` raises for this item by itself."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Batched[Result]] = loop.create_future()
         self._waiting.append(_Waiting(item, future, perf_counter()))
@@ -75,16 +75,15 @@ class Batcher(Generic[Item, Result]):
         if self._later is not None:
             self._later.cancel()
         self._soon = self._later = None
-        if any(one.future.done() for one in self._waiting):  # their requests have given up
+        if any(one.future.done() for one in self._waiting):  # their requests have timed out
             self._waiting = deque(one for one in self._waiting if not one.future.done())
         while self._waiting and self._running < self._lanes:
             left_s = self._waiting[0].since + self._wait_s - perf_counter()
             if self._running and len(self._waiting) < self._max_batch and left_s > 0:
                 self._later = asyncio.get_running_loop().call_later(left_s, self._dispatch)
                 return
-            share = -(-len(self._waiting) // (self._lanes - self._running))
-            most = min(share, self._max_batch)
-            self._start([self._waiting.popleft() for _ in range(1 << (most.bit_length() - 1))])
+            count = min(-(-len(self._waiting) // (self._lanes - self._running)), self._max_batch)
+            self._start([self._waiting.popleft() for _ in range(1 << (count.bit_length() - 1))])
 
     def _start(self, batch: list[_Waiting[Item, Result]]) -> None:
         alone = self._running == 0 and not self._waiting
@@ -101,8 +100,8 @@ class Batcher(Generic[Item, Result]):
         try:
             results.extend(self._compute(items, alone))
             assert len(results) == len(items)
-        except Exception as error:  # engines raise whatever they like
-            # One item must not spoil the answers to others.
+        except Exception as error:  # engines raise errors of any type
+            # One item must not spoil the results of the others.
             results = [error] if len(batch) == 1 else [self._by_itself(item) for item in items]
         compute_ms = (perf_counter() - started) * 1e3
         return [

@@ -1,4 +1,4 @@
-"""What a server is told when it is started."""
+"""Options of `rexnet serve`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from rexnet.text import reason_of
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
-    """Answers over HTTP what is on pictures."""
+    """Predict the classes and objects of images over HTTP."""
 
     models: Annotated[
         tuple[str, ...],
@@ -22,45 +22,45 @@ class ServeConfig:
         tyro.conf.arg(metavar="[NAME=]MODEL ...", help_behavior_hint="(required)"),
     ]
     """Run folders, folders of `rexnet card` or hf://OWNER/NAME, checkpoints (.pt, .safetensors), or .onnx and .xml
-    files of `rexnet export`; classifiers and detectors. Without NAME= a model is called as its file, or as its folder
-    where that is the model."""
+    files of `rexnet export`; classifiers and detectors. Without NAME= a model has the name of its file, or
+    of its folder."""
     host: str = "127.0.0.1"
-    """Address to listen on; the default answers this machine only, 0.0.0.0 everyone who reaches it."""
+    """Address to listen on: the default is for this machine only, 0.0.0.0 for the whole network."""
     port: int = 8000
-    """TCP port; 0 takes a free one and says which."""
+    """TCP port; 0: a free one, which is logged."""
     workers: int = 1
-    """Processes; each holds the models once."""
+    """Processes, each with its own copy of the models."""
     threads: int | None = None
-    """CPU threads of each worker; None: the CPUs divided among the workers."""
+    """CPU threads per worker; None: the CPUs divided among the workers."""
     backend: Backend | Literal["auto"] = "auto"
-    """What computes classifiers: auto measures the installed engines once on this machine and remembers the fastest."""
+    """Engine of classifiers: auto measures the installed ones once on this machine and remembers the fastest."""
     precision: Precision | Literal["auto"] = "auto"
-    """Of the computing: auto is what the file was made for, fp32 for a checkpoint."""
+    """Precision of classifiers: auto is that of the file, fp32 for a checkpoint."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     max_batch: int = 8
-    """Most pictures, of several requests too, that a network computes at once; 1, 2, 4, 8, ... of them."""
+    """Maximum images per batch, which may come from several requests; batches have 1, 2, 4, 8, ... images."""
     batch_wait_ms: float = 0.0
-    """Longest that a picture waits for others to fill its batch, while the network is busy; it never waits when the
-    network is idle."""
+    """Maximum time that an image waits for its batch to fill while the network is busy; an idle network starts at
+    once."""
     queue_length: int = 256
-    """Most pictures that a model has accepted and not yet answered; more are refused with status 429."""
+    """Maximum images that a model has accepted and not yet answered; more get status 429."""
     timeout_s: float = 30.0
-    """Longest that a request may take once it has arrived; then status 503."""
+    """Maximum time to answer a request that has arrived; then status 503."""
     body_timeout_s: float = 20.0
-    """Longest that a client may take to send a request, and its headers; then the connection is closed."""
+    """Maximum time to send the headers of a request, and its body; then the connection is closed."""
     max_body_mib: float = 32.0
-    """Most MiB of a request."""
+    """Maximum size of a request in MiB, also once it is decompressed."""
     max_megapixels: float = 50.0
-    """Most million pixels of a picture, looked up before it is decoded."""
+    """Maximum size of an image in million pixels, checked before it is decoded."""
     max_images: int = 32
-    """Most pictures of one request."""
+    """Maximum images per request."""
     api_key_file: str | None = None
-    """File with a key that requests must carry; or put the key into the environment variable REXNET_API_KEY."""
+    """File with the API key that requests need; or set the environment variable REXNET_API_KEY."""
     reload: bool = True
-    """Take up a model file that is replaced, once it is known to work."""
+    """Reload a model file that is replaced, once it works."""
     log: str | None = None
-    """File that gets a line of JSON for each request; None: standard error."""
+    """Access log, a line of JSON per request; None: standard error."""
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -83,12 +83,12 @@ class ServeConfig:
         return int(self.max_megapixels * 1e6)
 
     @property
-    def threads_of_a_worker(self) -> int:
+    def threads_per_worker(self) -> int:
         return self.threads or max(1, usable_cpus() // self.workers)
 
     def read_api_key(self, environment: str | None = None) -> str | None:
-        """The key of `api_key_file`, or else the one that the environment holds. OptionError for a file that cannot be
-        read, and for a key that no header can carry."""
+        """Return the key of `api_key_file`, or else of the environment. OptionError for a file that cannot be read, and
+        for a key that a header cannot carry."""
         key = environment
         if self.api_key_file is not None:
             try:
@@ -98,5 +98,5 @@ class ServeConfig:
         if key is None:
             return None
         if not (key.isascii() and key.isprintable() and len(key) >= 8 and " " not in key):
-            raise OptionError("the API key is not usable; allowed: 8 or more ASCII letters, digits and signs")
+            raise OptionError("the API key is not valid; allowed: 8 or more ASCII letters, digits and punctuation")
         return key

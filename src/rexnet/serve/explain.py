@@ -1,4 +1,4 @@
-"""Why a classifier names a class: Grad-CAM of one image, placed in the image's own pixels."""
+"""Explanations of a classifier: Grad-CAM of one image, placed in the image's own pixels."""
 
 from dataclasses import dataclass
 from typing import Any, final
@@ -11,7 +11,7 @@ from torch.nn import functional
 from rexnet.data.crops import middle
 from rexnet.data.transforms import Preprocess
 from rexnet.models.gradcam import grad_cam
-from rexnet.serve.http_errors import shown
+from rexnet.serve.http_errors import quoted
 from rexnet.training.checkpoint import TrainedRexNet
 
 MAX_HEAT_PX = 64
@@ -22,19 +22,19 @@ Region = tuple[float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """Where in one image the network sees a class."""
+    """A heat map of where in one image the network sees a class."""
 
     name: str
     probability: float
     size: tuple[int, int]
     """Width and height of the image in pixels."""
     region: Region
-    """Left, top, right, bottom of what the network saw of it, in its pixels."""
+    """Left, top, right, bottom of the part that the network saw, in pixels of the image."""
     heat: Tensor
-    """(H, W) over `region`, from 0 to 1; all 0 where nothing speaks for the class."""
+    """(H, W) over `region`, from 0 to 1; all 0 where nothing supports the class."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, as the answer of /explain."""
+        """Return the answer of /explain, ready for JSON."""
         height, width = self.heat.shape
         values = [[round(value, 3) for value in row] for row in self.heat.tolist()]
         return {
@@ -49,26 +49,26 @@ class Explanation:
 
 @final
 class Explainer:
-    """Explains what one trained classifier says. May be used from several threads at once."""
+    """Explains the predictions of one trained classifier. May be used from several threads at once."""
 
     def __init__(self, model: TrainedRexNet):
         self.model = model
 
     def __call__(self, image: Image.Image, name: str | None = None) -> Explanation:
-        """An upright RGB image and a class's name, None for the most probable.
+        """Explain a class in an upright RGB image, the most probable class for None.
 
-        ValueError for a class the model does not know, and for a network whose output is not finite.
+        ValueError for an unknown class, and for a network whose output is not finite.
         """
         if name is not None and name not in self.model.classes:
             raise ValueError(
-                f"the model has no class {shown(name)}; /models lists its {len(self.model.classes)} classes"
+                f"the model has no class {quoted(name)}; /models lists its {len(self.model.classes)} classes"
             )
         device = next(self.model.parameters()).device
         images = self.model.preprocess(image)[None].to(device)
         with torch.inference_mode():
             probabilities = self.model(images).softmax(1)[0]
         if not probabilities.isfinite().all():
-            raise ValueError("what the network puts out is not finite (nan or inf): its training has failed")
+            raise ValueError("the output of the network is not finite (nan or inf): its training has failed")
         index = int(probabilities.argmax()) if name is None else self.model.classes.index(name)
         heat = grad_cam(self.model, images, torch.tensor([index], device=device))
         side_px = min(MAX_HEAT_PX, heat.shape[-1])
@@ -82,7 +82,7 @@ class Explainer:
 
 
 def seen_region(preprocess: Preprocess, size: tuple[int, int]) -> Region:
-    """Left, top, right, bottom of the part of an image of (width, height) pixels that `preprocess` keeps."""
+    """Return left, top, right, bottom of the part of an image of (width, height) pixels that `preprocess` keeps."""
     box = middle(size)
     side = min(box.width, box.height) * preprocess.image_size_px / preprocess.short_side_px
     left, top = box.left + (box.width - side) / 2, box.top + (box.height - side) / 2

@@ -1,31 +1,113 @@
-"""Images out of requests: few formats, and no more pixels than allowed."""
+"""Images of a request: files of a form, in few formats and with no more pixels than allowed."""
 
+import asyncio
 import re
+import sys
+from collections.abc import AsyncGenerator
+from typing import Any, NamedTuple
 
 from PIL import Image
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from rexnet.data.decode import content_format, open_image
 from rexnet.errors import BadImageError, TooManyPixelsError
-from rexnet.serve.http_errors import HTTPError
+from rexnet.serve.http_errors import HTTPError, quoted
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
-"""What browsers make and show. The readers of other formats stay out of a stranger's reach."""
-_MOST_SCANS = 100
+"""The formats that browsers write and show. Decoders of other formats stay out of a stranger's reach."""
+IMAGE_FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "image": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+                    },
+                    "required": ["image"],
+                }
+            }
+        },
+    }
+}
+"""OpenAPI: image files, all under the name `image`."""
+_PIECE_BYTES = 2**18
+_MAX_SCANS = 100
 """Of a JPEG, whose encoders write a dozen. Each goes over the whole image, and may have twenty bytes."""
 _SCAN, _END = 0xDA, 0xD9
 # In the data of a scan 0xff stands before 0x00 and the numbers of restarts only.
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")
 
 
-def open_sent(content: bytes, *, max_pixels: int) -> Image.Image:
-    """RGB and upright. HTTPError with 400 for what is no whole image, 413 for too many pixels, before any is decoded,
-    and 415 for another format."""
+class Upload(NamedTuple):
+    """An image file as it was sent."""
+
+    name: str
+    content: bytes
+
+
+class _Form(MultiPartParser):
+    """Starlette's parser, with files in memory and never on disk."""
+
+    spool_max_size = sys.maxsize
+
+    def __init__(self, body: bytes, content_type: str, *, most: int):
+        super().__init__(Headers({"content-type": content_type}), self._pieces(body), max_files=most, max_fields=most)
+        self._most = most
+        self._parts = 0
+        self._whole = False
+
+    async def _pieces(self, body: bytes) -> AsyncGenerator[bytes, None]:
+        for start in range(0, len(body), _PIECE_BYTES):
+            yield body[start : start + _PIECE_BYTES]
+            await asyncio.sleep(0)  # for other requests
+        if not self._whole:
+            raise HTTPError(400, "the form is cut off: its closing boundary is missing")
+
+    def on_part_begin(self) -> None:
+        super().on_part_begin()
+        self._parts += 1
+        if self._parts > self._most:
+            raise HTTPError(413, f"the form has more than {self._most} parts, the limit of images per request")
+
+    def on_end(self) -> None:
+        self._whole = True
+
+
+async def read_uploads(body: bytes, content_type: str, *, most: int) -> list[Upload]:
+    """Return the files named `image` of a form, from 1 to `most`. HTTPError with 400, 413 or 415 for anything else."""
+    if parse_options_header(content_type)[0] != b"multipart/form-data":
+        raise HTTPError(415, "the request is not a form; send image files with Content-Type multipart/form-data")
+    try:
+        form = await _Form(body, content_type, most=most).parse()
+    except MultiPartException as error:
+        raise HTTPError(400, f"the form cannot be read: {error.message}") from error
+    uploads = []
+    try:
+        for name, value in form.multi_items():
+            if name != "image" or isinstance(value, str):
+                kind = "text" if isinstance(value, str) else "file"
+                raise HTTPError(400, f"the form has a {kind} named {quoted(name)}; allowed: files named image")
+            uploads.append(Upload(value.filename or "", await value.read()))
+    finally:
+        await form.close()
+    if not uploads:
+        raise HTTPError(400, "the form has no file named image; send at least one")
+    return uploads
+
+
+def open_upload(content: bytes, *, max_pixels: int) -> Image.Image:
+    """Return the image, RGB and upright. HTTPError with 400 for what is not a whole image, 413 for too many pixels,
+    before any is decoded, and 415 for another format."""
     if not content:
         raise HTTPError(400, "the image is empty; send the bytes of an image file")
     if content_format(content) not in FORMATS:
-        raise HTTPError(415, "the image is not in a format that is taken here; allowed: JPEG, PNG, WebP, GIF")
-    if _scans(content) > _MOST_SCANS:
-        raise HTTPError(400, f"the image is a JPEG of more than {_MOST_SCANS} scans; save it anew")
+        raise HTTPError(415, "the image is in another format; allowed: JPEG, PNG, WebP, GIF")
+    if _count_scans(content) > _MAX_SCANS:
+        raise HTTPError(400, f"the image is a JPEG of more than {_MAX_SCANS} scans; save it as a baseline JPEG")
     try:
         return open_image(content, max_pixels=max_pixels)
     except TooManyPixelsError as error:
@@ -36,12 +118,12 @@ def open_sent(content: bytes, *, max_pixels: int) -> Image.Image:
         raise HTTPError(413, "the image is too large for this machine's memory; send a smaller one") from error
 
 
-def _scans(content: bytes) -> int:
-    """Of a JPEG, up to one more than are allowed; 0 of other formats."""
+def _count_scans(content: bytes) -> int:
+    """Return the number of scans of a JPEG, up to one more than are allowed; 0 for other formats."""
     if not content.startswith(b"\xff\xd8"):
         return 0
     count, place = 0, 2
-    while count <= _MOST_SCANS and (marker := _MARKER.search(content, place)) and marker[1][0] != _END:
+    while count <= _MAX_SCANS and (marker := _MARKER.search(content, place)) and marker[1][0] != _END:
         count += marker[1][0] == _SCAN
         place = marker.end() + max(2, int.from_bytes(content[marker.end() : marker.end() + 2], "big"))
     return count

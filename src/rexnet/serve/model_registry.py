@@ -1,4 +1,4 @@
-"""The models of a server side by side, each with a bounded number of images in work."""
+"""Model registry: the models of a server by name, and the reloading of their files."""
 
 import asyncio
 import logging
@@ -16,22 +16,24 @@ from rexnet.deploy.predictor import PREDICTABLE
 from rexnet.errors import OptionError, WeightsError
 from rexnet.references import BEST, Reference, resolve
 from rexnet.serve.config import ServeConfig
-from rexnet.serve.http_errors import HTTPError, busy, shown
-from rexnet.serve.images import open_sent
+from rexnet.serve.http_errors import HTTPError, busy, quoted
+from rexnet.serve.images import open_upload
 from rexnet.serve.metrics import Metrics
 from rexnet.serve.opened import Identity, OpenModel, identity, open_served
+from rexnet.text import printable
 
 logger = logging.getLogger(__name__)
 
+_POLL_S = 1.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Of one image."""
+    """The result for one image."""
 
     result: Any
-    """What the model's batcher gives."""
+    """As the model's batcher returns it."""
     width: int
     """Of the upright image, in pixels, like `height`."""
     height: int
@@ -41,7 +43,7 @@ class Answer:
 
 
 class Model:
-    """A name under which a model answers, whichever state of its file that is."""
+    """A name with the model that answers under it, in the current state of its file."""
 
     def __init__(
         self,
@@ -56,9 +58,9 @@ class Model:
         self.name = name
         self.reference = reference
         self.current = current
-        """Take it once a request: a new file may replace it at any time."""
+        """Read it once per request: a new file may replace it at any time."""
         self.seen = seen
-        """Of the file that was last opened or tried; None while it is missing."""
+        """Identity of the file that was last opened, or could not be; None while it is missing."""
         self._queue_length = queue_length
         self._pending = 0
         self._on_pending = on_pending
@@ -66,9 +68,9 @@ class Model:
 
     @contextmanager
     def accepting(self, count: int) -> Iterator[None]:
-        """So many images are in work meanwhile. HTTPError with 429 where that would be too many."""
+        """Count images as pending meanwhile. HTTPError with 429 if the queue is full."""
         if self._pending + count > self._queue_length:
-            raise busy(f"{self.name} has {self._pending} images in work and takes {self._queue_length} at most")
+            raise busy(f"{self.name} has {self._pending} pending images; allowed: {self._queue_length}")
         self._count(count)
         try:
             yield
@@ -86,23 +88,23 @@ class ModelRegistry:
     def __init__(self, models: Sequence[Model], config: ServeConfig):
         self.models = {model.name: model for model in models}
         self._max_pixels = config.max_pixels
-        self._decoders = ThreadPoolExecutor(config.threads_of_a_worker, thread_name_prefix="decode")
+        self._decoders = ThreadPoolExecutor(config.threads_per_worker, thread_name_prefix="decode")
 
     def __getitem__(self, name: str | None) -> Model:
-        """The first model for None. HTTPError with 404 for a name that is not there."""
+        """Return the model of that name, the first for None. HTTPError with 404 for an unknown name."""
         if name is None:
             return next(iter(self.models.values()))
         if name not in self.models:
-            raise HTTPError(404, f"there is no model {shown(name)}; allowed: {', '.join(self.models)}")
+            raise HTTPError(404, f"there is no model {quoted(name)}; allowed: {', '.join(self.models)}")
         return self.models[name]
 
     async def in_thread(self, function: Any, *arguments: Any, **named: Any) -> Any:
-        """For work on one image or request, as many at once as the server has threads."""
+        """Run the function on one of the decoding threads."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, partial(function, *arguments, **named))
 
     async def answer(self, opened: OpenModel, content: bytes) -> Answer:
-        """Of the bytes of an image file. HTTPError as of `open_sent`."""
-        (width, height), item, decode_ms = await self.in_thread(self._read, opened, content)
+        """Answer for the bytes of an image file. HTTPError as of `open_upload`."""
+        (width, height), item, decode_ms = await self.in_thread(self._decode, opened, content)
         batched = await opened.batcher(item)
         return Answer(
             result=batched.result,
@@ -113,23 +115,23 @@ class ModelRegistry:
             compute_ms=batched.compute_ms,
         )
 
-    def _read(self, opened: OpenModel, content: bytes) -> tuple[tuple[int, int], Any, float]:
+    def _decode(self, opened: OpenModel, content: bytes) -> tuple[tuple[int, int], Any, float]:
         started = perf_counter()
-        image = open_sent(content, max_pixels=self._max_pixels)
+        image = open_upload(content, max_pixels=self._max_pixels)
         item = opened.prepare(image)
         return image.size, item, (perf_counter() - started) * 1e3
 
 
 def named_references(models: Sequence[str]) -> dict[str, Reference]:
-    """Return the references of NAME=MODEL or MODEL by name. OptionError for what cannot be a name, for a name given
-    twice and for what is not a MODEL that predicts."""
+    """Return the references of NAME=MODEL or MODEL by name. OptionError for an invalid name, a name given twice and a
+    MODEL that does not predict."""
     found: dict[str, Reference] = {}
     for argument in models:
         name, reference = _split(argument)
         if name in found:
             raise OptionError(
-                f"two models are called {name!r} ({found[name].text} and {reference.text}); give one of them another "
-                f"name, as in other={reference.text}"
+                f"two models have the name {name!r} ({found[name].text} and {reference.text}); give one another name, "
+                f"as in other={reference.text}"
             )
         found[name] = reference
     return found
@@ -166,7 +168,7 @@ def _name_of(reference: Reference) -> str:
 
 
 def open_registry(config: ServeConfig, metrics: Metrics) -> ModelRegistry:
-    """All models of `config`. ValueError, one sentence, for one that cannot be opened."""
+    """Open the models of `config`. ValueError for one that cannot be opened."""
     models = []
     for name, reference in named_references(config.models).items():
         logger.info("opening %s: %s", name, reference.text)
@@ -175,3 +177,50 @@ def open_registry(config: ServeConfig, metrics: Metrics) -> ModelRegistry:
         pending = metrics.on_pending(name)
         models.append(Model(name, reference, current, seen=seen, queue_length=config.queue_length, on_pending=pending))
     return ModelRegistry(models, config)
+
+
+async def watch_files(registry: ModelRegistry, config: ServeConfig, metrics: Metrics) -> None:
+    """Poll the model files for ever. A new one is opened and checked beside the old one, which answers until then, and
+    stays if the new one cannot be used."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="reload")
+    before: dict[str, Identity | None] = {}
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(_POLL_S)
+        for model in registry.models.values():
+            now = await loop.run_in_executor(pool, _current_identity, model)
+            settled = now == before.get(model.name)  # a file that is still being copied grows
+            before[model.name] = now
+            if now == model.seen or not settled:
+                continue
+            model.seen = now
+            if now is None:
+                outcome = _log_missing(model)
+            else:
+                outcome = await loop.run_in_executor(pool, _reload, model, config, metrics)
+            metrics.reloads.labels(model.name, outcome).inc()
+
+
+def _current_identity(model: Model) -> Identity | None:
+    try:
+        return identity(model.reference)
+    except (OSError, WeightsError):  # replaced by removing and moving
+        return None
+
+
+def _log_missing(model: Model) -> str:
+    file, version = printable(model.reference.text), model.current.version
+    logger.warning("%s: %s is missing; version %s stays in use", model.name, file, version)
+    return "missing"
+
+
+def _reload(model: Model, config: ServeConfig, metrics: Metrics) -> str:
+    try:
+        opened = open_served(model.reference, config, metrics.on_batch(model.name))
+    except Exception as error:  # whatever is wrong with the new file, the old network stays
+        reason = " ".join(str(error).split()) or type(error).__name__
+        logger.warning("%s: the new %s cannot be used: %s", model.name, printable(model.reference.text), reason)
+        return "failed"
+    logger.info("%s: version %s replaces %s", model.name, opened.version, model.current.version)
+    model.current = opened
+    return "taken"

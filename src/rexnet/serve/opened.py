@@ -1,4 +1,4 @@
-"""A model file, ready to answer: classifier or detector, and what all of it is called with."""
+"""Open models: a classifier or detector, ready to answer requests."""
 
 import asyncio
 import hashlib
@@ -29,16 +29,16 @@ from rexnet.serve.http_errors import HTTPError
 from rexnet.training.checkpoint import TrainedRexNet
 
 _MASK_PIXELS = 1_800_000
-"""Of an image that masks are looked for in: torchvision's detectors see no more of it, and paste up to a hundred masks
+"""Largest image for a detector with masks: torchvision's detectors see no more of it, and paste up to a hundred masks
 of its size."""
 _BOX_PIXELS = 16_000_000
-"""Of an image that boxes are looked for in; the detector shrinks it further, but in numbers of four bytes."""
+"""Largest image for a detector of boxes; the detector shrinks it further, but in numbers of four bytes."""
 OnBatch = Callable[[int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenModel:
-    """What one state of a model file answers with. It stays usable when the file is replaced."""
+    """A model as its file was when it was opened. It stays usable when the file is replaced."""
 
     kind: Literal["classifier", "detector"]
     version: str
@@ -47,11 +47,11 @@ class OpenModel:
     backend: str
     precision: str
     prepare: Callable[[Image.Image], Any]
-    """RGB image -> an item of `batcher`."""
+    """Make an item of `batcher` from an RGB image."""
     batcher: Batcher[Any, Any]
     """Of a classifier: image tensors -> probabilities (K,). Of a detector: images -> Detections."""
     semaphore: AbstractAsyncContextManager[Any] = field(default_factory=nullcontext)
-    """Be in it from before an image is decoded until it is answered: few of a detector's are in memory at once."""
+    """Held from before an image is decoded until it is answered: few of a detector's images are in memory at once."""
     explainer: Explainer | None = None
     """Of a classifier out of a checkpoint."""
     masks: bool = False
@@ -59,7 +59,8 @@ class OpenModel:
     image_shape: tuple[int, ...] | None = None
     """Of an item of a classifier: (3, S, S) float32 or (S, S, 3) uint8."""
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entry of /models."""
         names = ("kind", "version", "image_size_px", "backend", "precision", "masks")
         explains = self.explainer is not None
         return {name: getattr(self, name) for name in names} | {"explains": explains, "classes": list(self.classes)}
@@ -70,17 +71,17 @@ _LIBRARIES: tuple[Kind, ...] = ("timm", "torchvision")
 
 
 def identity(reference: Reference) -> Identity:
-    """Return what changes when the file, or the weights beside an .xml file, are written anew; of a library's network,
-    which has no file here, always the same. OSError where there is none."""
+    """Return what changes when the file, or the weights beside an .xml file, are replaced; nothing for the network of a
+    library, which has no file here. OSError if the file is missing."""
     if reference.kind in _LIBRARIES:
         return ()
     return tuple(_identity(part.stat()) for part in _parts(reference.file))
 
 
 def open_served(reference: Reference, config: ServeConfig, on_batch: OnBatch = lambda size: None) -> OpenModel:
-    """Open a model and check it on one image. ValueError, one sentence, for one that cannot be used."""
+    """Open a model and check it on one image. ValueError for one that cannot be used."""
     version = _library_version(reference) if reference.kind in _LIBRARIES else _version(reference.file)
-    opened = open_model(reference, threads=config.threads_of_a_worker)
+    opened = open_model(reference, threads=config.threads_per_worker)
     if isinstance(opened, TrainedDetector):
         exported = reference.kind == "exported"
         backend = FILE_BACKENDS[reference.path.suffix][0] if exported else "torch"
@@ -93,7 +94,7 @@ def _open_classifier(source: Classifier, version: str, config: ServeConfig, on_b
         source,
         backend=config.backend,
         precision=config.precision,
-        threads=config.threads_of_a_worker,
+        threads=config.threads_per_worker,
         device=config.device,
     )
 
@@ -128,13 +129,13 @@ def _open_classifier(source: Classifier, version: str, config: ServeConfig, on_b
 def _open_detector(
     source: TrainedDetector, version: str, config: ServeConfig, *, on_batch: OnBatch, backend: str
 ) -> OpenModel:
-    predictor = ObjectPredictor(source, threads=config.threads_of_a_worker, device=config.device)
+    predictor = ObjectPredictor(source, threads=config.threads_per_worker, device=config.device)
 
     def compute(images: Sequence[Image.Image], alone: bool) -> Sequence[Detections]:
         return list(predictor.stream(images, batch_size=len(images)))
 
-    (tried,) = predictor(Image.new("RGB", (64, 64)))
-    masks = "masks" in tried.output
+    (sample,) = predictor(Image.new("RGB", (64, 64)))
+    masks = "masks" in sample.output
     # Images differ in size and fill a CPU one by one; a batch would only be padded to the largest.
     most = 1 if predictor.device.type == "cpu" else config.max_batch
     return OpenModel(
@@ -143,7 +144,7 @@ def _open_detector(
         classes=tuple(predictor.classes),
         backend=backend,
         precision="fp32",
-        prepare=partial(_fitting, predictor, most_pixels=_MASK_PIXELS if masks else _BOX_PIXELS),
+        prepare=partial(_shrink, predictor, most_pixels=_MASK_PIXELS if masks else _BOX_PIXELS),
         batcher=Batcher(
             compute,
             lanes=1,
@@ -156,7 +157,7 @@ def _open_detector(
     )
 
 
-def _fitting(predictor: ObjectPredictor, image: Image.Image, *, most_pixels: int) -> Image.Image:
+def _shrink(predictor: ObjectPredictor, image: Image.Image, *, most_pixels: int) -> Image.Image:
     try:
         predictor.check_shape(image)
     except BadImageError as error:

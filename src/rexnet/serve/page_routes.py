@@ -1,4 +1,4 @@
-"""The web page: its files, by a fixed table of names."""
+"""The web page and the description of the routes, neither with anything from another host."""
 
 import hashlib
 from functools import cache
@@ -6,14 +6,15 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from jinja2 import Environment, PackageLoader
+from starlette.responses import HTMLResponse, Response
 
-from rexnet.serve.http_errors import HTTPError, shown
+from rexnet.serve.http_errors import HTTPError, quoted
 
-_KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _INDEX = "index.html"
 _HEADERS = {
-    # Nothing from elsewhere, no script or style in the markup, and nobody's frame.
+    # No script or style in the markup, and no frame of another page.
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
@@ -21,7 +22,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Cross-Origin-Opener-Policy": "same-origin",
-    # Asked for each time, sent only when it has changed.
+    # Requested each time, sent only when it has changed.
     "Cache-Control": "no-cache",
 }
 
@@ -29,40 +30,46 @@ router = APIRouter(include_in_schema=False)
 
 
 class PageFile(NamedTuple):
-    """One file of the page, as it is sent."""
+    """A file of the page, as it is sent."""
 
     content: bytes
     media_type: str
-    tag: str
-    """Changes with the content; a browser that has this one already gets no other."""
+    etag: str
 
 
 @cache
 def page_files() -> dict[str, PageFile]:
-    """All files of the page by name, read once."""
+    """Return all files of the page by name; no other file can be requested."""
     found = {}
     for file in files("rexnet.serve").joinpath("page").iterdir():
-        kind = _KINDS.get(file.name.rpartition(".")[2])
-        if kind is not None:
+        media_type = _TYPES.get(file.name.rpartition(".")[2])
+        if media_type is not None:
             content = file.read_bytes()
-            found[file.name] = PageFile(content, kind, f'"{hashlib.sha256(content).hexdigest()[:16]}"')
+            found[file.name] = PageFile(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:16]}"')
     return found
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def page(request: Request) -> Response:
-    return _reply(request, page_files()[_INDEX])
+    return _file_response(request, page_files()[_INDEX])
 
 
 @router.api_route("/page/{name}", methods=["GET", "HEAD"])
 async def page_file(request: Request, name: str) -> Response:
     if name not in page_files():
-        raise HTTPError(404, f"the page has no file {shown(name)}")
-    return _reply(request, page_files()[name])
+        raise HTTPError(404, f"the page has no file {quoted(name)}")
+    return _file_response(request, page_files()[name])
 
 
-def _reply(request: Request, file: PageFile) -> Response:
-    headers = {**_HEADERS, "ETag": file.tag}
-    if request.headers.get("if-none-match") == file.tag:
+@router.get("/docs")
+async def docs(request: Request) -> HTMLResponse:
+    environment = Environment(loader=PackageLoader("rexnet.serve", "page"), autoescape=True)
+    content = environment.get_template("docs.html.jinja").render(paths=request.app.openapi()["paths"])
+    return HTMLResponse(content, headers={"Content-Security-Policy": "default-src 'none'; style-src 'self'"})
+
+
+def _file_response(request: Request, file: PageFile) -> Response:
+    headers = {**_HEADERS, "ETag": file.etag}
+    if request.headers.get("if-none-match") == file.etag:
         return Response(status_code=304, headers=headers)
     return Response(file.content, headers=headers, media_type=file.media_type)

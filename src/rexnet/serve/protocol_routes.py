@@ -9,9 +9,15 @@ from fastapi import APIRouter, Request, Response
 from torch import Tensor
 
 from rexnet._version import __version__
-from rexnet.serve.api_schema import INFERENCE, answers
-from rexnet.serve.http_errors import HTTPError, reply, shown
-from rexnet.serve.inference import LENGTH_HEADER, InferenceRequest, WantedOutput, read_request, write_answer
+from rexnet.serve.http_errors import HTTPError, answers, json_response, quoted
+from rexnet.serve.inference import (
+    INFERENCE,
+    LENGTH_HEADER,
+    InferenceRequest,
+    RequestedOutput,
+    read_request,
+    write_answer,
+)
 from rexnet.serve.model_registry import Answer, Model, ModelRegistry
 from rexnet.serve.objects import MIN_SCORE, upright_boxes
 from rexnet.serve.opened import OpenModel
@@ -25,26 +31,26 @@ _EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration")
 @router.get("", responses=answers(200))
 async def server() -> Response:
     """Name, version and extensions of this server."""
-    return reply({"name": "rexnet", "version": __version__, "extensions": list(_EXTENSIONS)})
+    return json_response({"name": "rexnet", "version": __version__, "extensions": list(_EXTENSIONS)})
 
 
 @router.get("/health/live", responses=answers(200))
 async def live() -> Response:
-    """Whether the process answers."""
-    return reply({"live": True})
+    """Whether the server is alive."""
+    return json_response({"live": True})
 
 
 @router.get("/health/ready", responses=answers(200))
 async def ready() -> Response:
-    """Whether all models are loaded, which they are before the server listens."""
-    return reply({"ready": True})
+    """Whether all models are loaded; they are before the server listens."""
+    return json_response({"ready": True})
 
 
 @router.post("/repository/index", responses=answers(200))
 async def repository_index(request: Request) -> Response:
     """The models and their versions."""
     models: ModelRegistry = request.app.state.registry
-    return reply(
+    return json_response(
         [
             {"name": name, "version": model.current.version, "state": "READY", "reason": ""}
             for name, model in models.models.items()
@@ -56,8 +62,8 @@ async def repository_index(request: Request) -> Response:
 @router.get("/models/{model}/versions/{version}", responses=answers(200, 404))
 async def metadata(request: Request, model: str, version: str | None = None) -> Response:
     """Inputs and outputs of a model."""
-    found, opened = _asked(request, model, version)
-    return reply(
+    found, opened = _requested_model(request, model, version)
+    return json_response(
         {
             "name": found.name,
             "versions": [opened.version],
@@ -71,18 +77,19 @@ async def metadata(request: Request, model: str, version: str | None = None) -> 
 @router.get("/models/{model}/config", responses=answers(200, 404))
 @router.get("/models/{model}/versions/{version}/config", responses=answers(200, 404))
 async def configuration(request: Request, model: str, version: str | None = None) -> Response:
-    """The same in the words of Triton's model configuration, whose shapes leave out the batch."""
-    found, opened = _asked(request, model, version)
+    """Inputs and outputs as in Triton's model configuration, whose shapes lack the batch axis where there is one."""
+    found, opened = _requested_model(request, model, version)
+    batched = opened.kind == "classifier"
 
     def described(spec: TensorSpec) -> dict[str, Any]:
-        dims = list(spec.shape[1:]) or [1]
+        dims = list(spec.shape[1:] if batched else spec.shape) or [1]
         return {"name": spec.name, "data_type": f"TYPE_{spec.datatype.replace('BYTES', 'STRING')}", "dims": dims}
 
-    return reply(
+    return json_response(
         {
             "name": found.name,
             "platform": f"rexnet_{opened.backend}",
-            "max_batch_size": request.app.state.config.max_images if opened.kind == "classifier" else 0,
+            "max_batch_size": request.app.state.config.max_images if batched else 0,
             "input": [{**described(spec), "optional": True} for spec in input_specs(opened)],
             "output": [described(spec) for spec in output_specs(opened)],
         }
@@ -92,23 +99,23 @@ async def configuration(request: Request, model: str, version: str | None = None
 @router.get("/models/{model}/ready", responses=answers(200, 404))
 @router.get("/models/{model}/versions/{version}/ready", responses=answers(200, 404))
 async def model_ready(request: Request, model: str, version: str | None = None) -> Response:
-    """Whether a model answers."""
-    found, _ = _asked(request, model, version)
-    return reply({"name": found.name, "ready": True})
+    """Whether a model is ready."""
+    found, _ = _requested_model(request, model, version)
+    return json_response({"name": found.name, "ready": True})
 
 
-@router.post("/models/{model}/infer", openapi_extra=INFERENCE, responses=answers(200, 400, 404, 413, 415, 429, 503))
+@router.post("/models/{model}/infer", openapi_extra=INFERENCE, responses=answers(200, 404))
 @router.post(
     "/models/{model}/versions/{version}/infer",
     openapi_extra=INFERENCE,
-    responses=answers(200, 400, 404, 413, 415, 429, 503),
+    responses=answers(200, 404),
 )
 async def infer(request: Request, model: str, version: str | None = None) -> Response:
-    """Tensors in, tensors out, in JSON or as bytes behind it."""
-    found, opened = _asked(request, model, version)
+    """Predict from tensors, in JSON or as bytes after it."""
+    found, opened = _requested_model(request, model, version)
     registry: ModelRegistry = request.app.state.registry
     # In a thread: numbers as JSON are millions of objects.
-    asked = await registry.in_thread(
+    inference = await registry.in_thread(
         read_request,
         await request.body(),
         request.headers.get(LENGTH_HEADER),
@@ -116,20 +123,20 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
         outputs=output_specs(opened),
         most=request.app.state.config.max_images if opened.kind == "classifier" else 1,
     )
-    if len(asked.inputs) != 1:
-        raise HTTPError(400, f"{' and '.join(asked.inputs)} are given; give one of them")
-    (items,) = asked.inputs.values()
+    if len(inference.inputs) != 1:
+        raise HTTPError(400, f"the inputs are {' and '.join(inference.inputs)}; allowed: one of them")
+    (items,) = inference.inputs.values()
     with found.accepting(len(items)):
         if opened.kind == "classifier":
-            tensors = _classified(opened, asked, torch.stack(await _results(registry, opened, items)))
+            tensors = _probability_tensors(opened, inference, torch.stack(await _results(registry, opened, items)))
         else:
             async with opened.semaphore:
-                tensors = _detected(await registry.answer(opened, items[0]), _min_score(asked))
-    return write_answer(asked, tensors, model=found.name, version=opened.version)
+                tensors = _object_tensors(await registry.answer(opened, items[0]), _min_score(inference))
+    return write_answer(inference, tensors, model=found.name, version=opened.version)
 
 
 def input_specs(opened: OpenModel) -> tuple[TensorSpec, ...]:
-    """A request gives one of them: images as the network takes them, or the bytes of image files."""
+    """Return the inputs, of which a request has one: preprocessed images, or the bytes of image files."""
     encoded = TensorSpec(name="encoded", datatype="BYTES", shape=(-1,) if opened.kind == "classifier" else (1,))
     if opened.image_shape is None:
         return (encoded,)
@@ -138,6 +145,7 @@ def input_specs(opened: OpenModel) -> tuple[TensorSpec, ...]:
 
 
 def output_specs(opened: OpenModel) -> tuple[TensorSpec, ...]:
+    """Return the outputs of the model."""
     if opened.kind == "classifier":
         return (TensorSpec(name="probabilities", datatype="FP32", shape=(-1, len(opened.classes))),)
     return (
@@ -147,11 +155,11 @@ def output_specs(opened: OpenModel) -> tuple[TensorSpec, ...]:
     )
 
 
-def _asked(request: Request, name: str, version: str | None) -> tuple[Model, OpenModel]:
+def _requested_model(request: Request, name: str, version: str | None) -> tuple[Model, OpenModel]:
     found = request.app.state.registry[name]
     opened = found.current
     if version not in (None, opened.version):
-        raise HTTPError(404, f"{found.name} has no version {shown(version)}; allowed: {opened.version}, or none")
+        raise HTTPError(404, f"{found.name} has no version {quoted(version)}; allowed: {opened.version}, or none")
     return found, opened
 
 
@@ -162,12 +170,12 @@ async def _results(registry: ModelRegistry, opened: OpenModel, items: np.ndarray
     try:
         return [batched.result for batched in await _all(map(opened.batcher, tensors))]
     except ValueError as error:
-        # The network answered an image when it was loaded: this is the doing of the numbers sent.
-        raise HTTPError(400, f"the network has no answer to these numbers: {error}") from error
+        # The network was checked on an image when it was opened: the cause is the numbers sent.
+        raise HTTPError(400, f"the network failed with the numbers of this request: {error}") from error
 
 
 async def _all(calls: Any) -> list[Any]:
-    """Results in order; where one fails, its error once all have ended, so that none is in work uncounted."""
+    """Return the results in order; raise an error only once all have ended, so that none is pending uncounted."""
     results = await asyncio.gather(*calls, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
@@ -175,11 +183,13 @@ async def _all(calls: Any) -> list[Any]:
     return results
 
 
-def _classified(opened: OpenModel, asked: InferenceRequest, probabilities: Tensor) -> dict[str, OutputTensor]:
-    return {wanted.name: _probabilities(opened, wanted, probabilities) for wanted in asked.outputs}
+def _probability_tensors(
+    opened: OpenModel, inference: InferenceRequest, probabilities: Tensor
+) -> dict[str, OutputTensor]:
+    return {wanted.name: _probabilities(opened, wanted, probabilities) for wanted in inference.outputs}
 
 
-def _probabilities(opened: OpenModel, wanted: WantedOutput, probabilities: Tensor) -> OutputTensor:
+def _probabilities(opened: OpenModel, wanted: RequestedOutput, probabilities: Tensor) -> OutputTensor:
     if not wanted.classification:
         shape = tuple(probabilities.shape)
         return OutputTensor(name=wanted.name, datatype="FP32", shape=shape, values=probabilities.numpy())
@@ -192,14 +202,14 @@ def _probabilities(opened: OpenModel, wanted: WantedOutput, probabilities: Tenso
     return OutputTensor(name=wanted.name, datatype="BYTES", shape=tuple(best.values.shape), values=texts)
 
 
-def _min_score(asked: InferenceRequest) -> float:
-    value = asked.parameters.get("min_score", MIN_SCORE)
+def _min_score(inference: InferenceRequest) -> float:
+    value = inference.parameters.get("min_score", MIN_SCORE)
     if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1):
-        raise HTTPError(400, f"min_score is {shown(value)}; allowed: 0 to 1")
+        raise HTTPError(400, f"min_score is {quoted(value)}; allowed: 0 to 1")
     return value
 
 
-def _detected(answer: Answer, min_score: float) -> dict[str, OutputTensor]:
+def _object_tensors(answer: Answer, min_score: float) -> dict[str, OutputTensor]:
     scores = answer.result.output["scores"]
     kept = scores >= min_score
     boxes, scores = upright_boxes(answer)[kept].numpy(), scores[kept].numpy()

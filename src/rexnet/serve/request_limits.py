@@ -1,4 +1,4 @@
-"""Request limits, checked before a route is called: the key, the cap on its bytes, the time it may take."""
+"""Request limits, checked before a route is called: API key, size and time."""
 
 import asyncio
 import hmac
@@ -7,19 +7,19 @@ from time import monotonic
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rexnet.serve.config import ServeConfig
-from rexnet.serve.http_errors import HTTPError, busy, refused
+from rexnet.serve.http_errors import HTTPError, busy
 
 _BODIES = 8
-"""Bodies of full size that may be in memory at once; what would be more waits outside."""
+"""Bodies of full size that may be in memory at once; further requests get status 429."""
 _DISCARD_S = 2.0
-"""How long a body that is refused is read on and thrown away: clients look for the answer when they have sent all."""
+"""How long the rest of a rejected body is read and dropped: clients read the answer once they have sent all."""
 OPEN_PATHS = ("/", "/v2/health/live", "/v2/health/ready")
+"""Paths that need no API key: the page, which asks for it, and the health checks of a load balancer."""
 OPEN_FOLDERS = ("/page/",)
-"""That need no key: the page, which asks for it, and what tells a load balancer that the server lives."""
 
 
 class RequestLimits:
-    """ASGI middleware. Reads a request's whole body, so that nothing behind it waits for a client."""
+    """ASGI middleware that reads the whole body of a request, so that no route waits for a client."""
 
     def __init__(self, app: ASGIApp, *, config: ServeConfig, api_key: str | None):
         self._app = app
@@ -49,11 +49,11 @@ class RequestLimits:
         except _GoneError:
             return
         except HTTPError as error:
-            await refused(error)(scope, receive, send)
+            await error.response()(scope, receive, send)
         except TimeoutError:
             if not started:
-                late = busy(f"there is no answer after {self._config.timeout_s:g} s; ask again later", status=503)
-                await refused(late)(scope, receive, send)
+                late = busy(f"there is no answer after {self._config.timeout_s:g} s; retry later", status=503)
+                await late.response()(scope, receive, send)
         finally:
             self._held -= sum(map(len, body))
 
@@ -65,11 +65,11 @@ class RequestLimits:
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         given = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
         if not hmac.compare_digest(given, self._api_key):
-            sentence = "this server wants its API key, in a header Authorization: Bearer KEY or X-API-Key: KEY"
-            raise HTTPError(401, sentence, {"WWW-Authenticate": "Bearer"})
+            message = "the API key is missing or wrong; send a header Authorization: Bearer KEY or X-API-Key: KEY"
+            raise HTTPError(401, message, {"WWW-Authenticate": "Bearer"})
 
     async def _read(self, scope: Scope, receive: Receive, body: list[bytes]) -> None:
-        """All of the body into `body`, whose bytes count as held."""
+        """Read the whole body into `body`; its bytes count as held."""
         try:
             async with asyncio.timeout(self._config.body_timeout_s):
                 _check_headers(scope)
@@ -83,12 +83,12 @@ class RequestLimits:
                         raise _too_large(self._config)
                     if self._held + len(chunk) > _BODIES * self._config.max_body_bytes:
                         await _discard(receive, more)
-                        raise busy("too many large requests are under way; ask again in a moment")
+                        raise busy("too many large requests are in progress; retry in a moment")
                     self._held += len(chunk)
                     body.append(chunk)
         except TimeoutError:
             limit = f"{self._config.body_timeout_s:g} s"
-            raise HTTPError(408, f"the request had not arrived after {limit}", {"Connection": "close"}) from None
+            raise HTTPError(408, f"the request has not arrived within {limit}", {"Connection": "close"}) from None
 
 
 def _check_headers(scope: Scope) -> None:
@@ -116,7 +116,9 @@ async def _discard(receive: Receive, more: bool) -> None:
 
 def _too_large(config: ServeConfig) -> HTTPError:
     return HTTPError(
-        413, f"the request is larger than the {config.max_body_mib:g} MiB taken here", {"Connection": "close"}
+        413,
+        f"the request is larger than {config.max_body_mib:g} MiB, the limit of this server",
+        {"Connection": "close"},
     )
 
 

@@ -1,22 +1,26 @@
-"""Processes that listen."""
+"""The server: processes, their socket and its HTTP connections."""
 
+import asyncio
+import json
 import logging
 import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
 from rexnet.errors import OptionError
 from rexnet.serve.app import create_app
 from rexnet.serve.config import ServeConfig
-from rexnet.serve.connection import ImpatientProtocol, Settings
+from rexnet.serve.http_errors import busy
 from rexnet.serve.metrics import Metrics
 from rexnet.serve.model_registry import open_registry
 from rexnet.text import reason_of
@@ -26,23 +30,109 @@ logger = logging.getLogger(__name__)
 _KEEP_ALIVE_S = 30
 _BACKLOG = 1024
 _WORKER_START_S = 60
-"""A worker says nothing while it imports PyTorch; after 5 s the supervisor would start it again, for ever."""
+"""A worker does not answer while it imports PyTorch; after the default of 5 s it would be restarted, for ever."""
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_MAX_CONNECTIONS = 1024
+_OVERHEAD_BYTES = 2**19
+"""Of headers, and of what marks chunks of a body, beyond eight times that body."""
+
+
+class Settings(uvicorn.Config):
+    """uvicorn's settings, and the seconds in which a client must send its headers, or read what it is sent."""
+
+    client_timeout_s: float = 20.0
+
+
+async def turn_away(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer in place of the application if there are too many connections."""
+    full = busy(f"the server has {_MAX_CONNECTIONS} connections, its limit; retry in a moment", status=503)
+    full.headers["Connection"] = "close"
+    await full.response()(scope, receive, send)
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, which also closes connections whose client is too slow, or sends headers without end."""
+
+    _silent: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+    _received = 0
+    _body = 0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._silent = self._later(self.transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self._silent is None:
+            self._silent = self._later(self.transport.abort)
+        super().data_received(data)
+        self._received += len(data)
+        if self._received > _OVERHEAD_BYTES + 9 * self._body:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        self._received = self._body = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._cancel_timers()
+        self.app = turn_away if len(self.connections) > _MAX_CONNECTIONS else self.config.loaded_app
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._body += len(body)
+        super().on_body(body)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self._later(self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_timers()
+        super().connection_lost(exc)
+        if self._unread is not None:
+            self._unread.cancel()
+
+    def send_400_response(self, msg: str) -> None:
+        body = json.dumps({"error": "the request is not valid HTTP"}).encode()
+        headers = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(STATUS_LINE[400] + headers.encode() + body)
+        self.transport.close()
+
+    @property
+    def _timeout_s(self) -> float:
+        assert isinstance(self.config, Settings)
+        return self.config.client_timeout_s
+
+    def _later(self, function: Callable[[], None]) -> asyncio.TimerHandle:
+        return self.loop.call_later(self._timeout_s, function)
+
+    def _cancel_timers(self) -> None:
+        if self._silent is not None:
+            self._silent.cancel()
+            self._silent = None
 
 
 def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
-    """Until SIGINT or SIGTERM; what was accepted by then is still answered. ValueError or OSError, one sentence, for a
-    model that cannot be opened and an address that cannot be had."""
+    """Serve until SIGINT or SIGTERM, and answer what was accepted by then. ValueError or OSError for a model that
+    cannot be opened and an address that cannot be used."""
     with ExitStack() as stack:
         listening = stack.enter_context(_listening(config))
         host, port = listening.getsockname()[:2]
         if config.workers == 1:
             settings = server_settings(config, _application(config, api_key))
-            listening.listen(_BACKLOG)  # before the address is said: whoever reads it may connect
+            listening.listen(_BACKLOG)  # before the address is logged: its readers may connect
             logger.info("http://%s:%d", f"[{host}]" if ":" in host else host, port)
             uvicorn.Server(settings).run(sockets=[listening])
             return
-        # Opened once before any worker is: what is wrong shows here, and the engine is measured on a quiet machine.
+        # Once before the workers: errors show here, and the engine is measured on an idle machine.
         open_registry(config, Metrics())
         os.environ[_METRICS_FOLDER] = stack.enter_context(tempfile.TemporaryDirectory(prefix="rexnet-metrics-"))
         stack.callback(os.environ.pop, _METRICS_FOLDER)
@@ -53,7 +143,7 @@ def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
 
 
 def _worker(config: ServeConfig, api_key: str | None) -> Any:
-    """The application in a process of its own, which begins without the parent's logging."""
+    """Create the application in a process of its own, which starts without the parent's logging."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("rexnet").setLevel(logging.INFO)
     return _application(config, api_key, one_of_several=True)
@@ -63,16 +153,17 @@ def _application(config: ServeConfig, api_key: str | None, *, one_of_several: bo
     log = sys.stderr
     if config.log is not None:
         try:
-            log = open(config.log, "a", encoding="utf-8")  # noqa: SIM115 (as long as the process)
+            log = open(config.log, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the process)
         except OSError as error:
             raise OptionError(f"--log {config.log!r} cannot be written: {reason_of(error)}") from error
     return create_app(config, api_key=api_key, metrics=Metrics(one_of_several=one_of_several), log=log)
 
 
 def server_settings(config: ServeConfig, app: Any, **more: Any) -> Settings:
+    """Return uvicorn's settings; `more` are further ones."""
     settings = Settings(
         app,
-        http=ImpatientProtocol,
+        http=LimitedProtocol,
         ws="none",
         loop="asyncio",
         log_config=None,
@@ -96,13 +187,13 @@ def _listening(config: ServeConfig) -> Iterator[socket.socket]:
         )[0]
         listening = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise OptionError(f"--host {config.host!r} is no address of this machine ({reason_of(error)})") from error
+        raise OptionError(f"--host {config.host!r} is not an address of this machine ({reason_of(error)})") from error
     with listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind(address)
         except OSError as error:
             where = f"{config.host}:{config.port}"
-            raise OSError(f"nothing can listen on {where} ({reason_of(error)}); choose another --port") from error
+            raise OSError(f"the server cannot listen on {where} ({reason_of(error)}); choose another --port") from error
         listening.set_inheritable(True)
         yield listening

@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol, version 2, as JSON and as bytes behind it."""
+"""Tensors of the Open Inference Protocol, version 2, as JSON and as bytes after it."""
 
 import base64
 import binascii
@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from rexnet.serve.http_errors import HTTPError, shown
+from rexnet.serve.http_errors import HTTPError, quoted
 
 DTYPES = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """Of an input or output; -1 in a shape is any number."""
+    """Name, type and shape of an input or output; -1 in a shape is any number."""
 
     name: str
     datatype: str
@@ -30,7 +30,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputTensor:
-    """`values` are an array, or a list of bytes for BYTES."""
+    """An output; `values` are an array, or a list of bytes for BYTES."""
 
     name: str
     datatype: str
@@ -49,26 +49,26 @@ class OutputTensor:
 
 
 def checked_shape(shape: Any, spec: TensorSpec, *, most: int) -> tuple[int, ...]:
-    """HTTPError with 400 unless it is one that `spec` allows, of 1 to `most` items. Where `spec` has the axis of the
-    batch alone, a trailing 1 is allowed, as Triton's model configuration describes it, and dropped."""
+    """Return the shape of 1 to `most` items; HTTPError with 400 unless `spec` allows it. Where `spec` has only the
+    batch axis, a trailing 1 is allowed, as Triton's model configuration describes it, and dropped."""
     allowed = f"{list(spec.shape)} with 1 to {most} for the first"
     whole = isinstance(shape, list) and all(type(side) is int for side in shape)
     sides = shape[:1] if whole and spec.shape == (-1,) and shape[1:] == [1] else shape
     if not whole or len(sides) != len(spec.shape) or not 1 <= sides[0] <= most:
-        raise HTTPError(400, f"input {spec.name} has the shape {shown(shape)}; allowed: {allowed}")
+        raise HTTPError(400, f"input {spec.name} has the shape {quoted(shape)}; allowed: {allowed}")
     if any(wanted not in (-1, side) for side, wanted in zip(sides, spec.shape, strict=True)):
-        raise HTTPError(400, f"input {spec.name} has the shape {shown(shape)}; allowed: {allowed}")
+        raise HTTPError(400, f"input {spec.name} has the shape {quoted(shape)}; allowed: {allowed}")
     return tuple(sides)
 
 
 def from_json(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray | list[bytes]:
-    """Flat or nested lists -> an array of that shape, or the items of BYTES, which are base64 in JSON."""
+    """Return flat or nested lists as an array of that shape, or the items of BYTES, which are base64 in JSON."""
     if spec.datatype == "BYTES":
         return [_decoded(item, spec) for item in _flat_texts(data, spec, count=shape[0])]
     numbers = _flat_numbers(data, spec, shape)
     if spec.datatype == "UINT8" and not (min(numbers) >= 0 and max(numbers) <= 255):
-        sizes = f"{shown(min(numbers))} to {shown(max(numbers))}"
-        raise HTTPError(400, f"the data of input {spec.name} goes from {sizes}; allowed: 0 to 255")
+        extent = f"{quoted(min(numbers))} to {quoted(max(numbers))}"
+        raise HTTPError(400, f"the data of input {spec.name} ranges from {extent}; allowed: 0 to 255")
     try:
         with np.errstate(over="ignore"):
             return _finite(np.array(numbers, np.float64).astype(DTYPES[spec.datatype]).reshape(shape), spec)
@@ -77,7 +77,7 @@ def from_json(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray
 
 
 def from_bytes(data: bytes, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray | list[bytes]:
-    """Little-endian numbers -> an array of that shape; for BYTES each item behind its length, 4 bytes."""
+    """Return little-endian numbers as an array of that shape; of BYTES the items, each after its length in 4 bytes."""
     if spec.datatype == "BYTES":
         return _split_items(data, spec, count=shape[0])
     wanted = DTYPES[spec.datatype]
@@ -96,7 +96,7 @@ def _finite(values: np.ndarray, spec: TensorSpec) -> np.ndarray:
 
 
 def _flat_numbers(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> list[Any]:
-    """Checked before NumPy sees them: it would make an array of texts of one text among the numbers, each as long."""
+    """Return checked numbers: NumPy would make one string among them an array of strings, each as long."""
     count = prod(shape)
     values = data if isinstance(data, list) else []
     if not (len(values) == count and all(type(value) in (int, float) for value in values)):
@@ -108,7 +108,7 @@ def _flat_numbers(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> list[A
                 )
             values = list(chain.from_iterable(values))
     if not set(map(type, values)) <= ({int} if spec.datatype == "UINT8" else {int, float}):
-        raise HTTPError(400, f"the data of input {spec.name} are not all numbers as {spec.datatype} holds them")
+        raise HTTPError(400, f"the data of input {spec.name} are not all {spec.datatype} numbers")
     return values
 
 
@@ -116,7 +116,7 @@ def _flat_texts(data: Any, spec: TensorSpec, *, count: int) -> list[str]:
     rows = data if isinstance(data, list) else []
     items = [one for row in rows for one in (row if isinstance(row, list) else [row])]
     if len(items) != count or not all(isinstance(item, str) for item in items):
-        raise HTTPError(400, f"the data of input {spec.name} are not {count} texts, as its shape says")
+        raise HTTPError(400, f"the data of input {spec.name} are not {count} strings, as its shape says")
     return items
 
 
@@ -135,5 +135,5 @@ def _split_items(data: bytes, spec: TensorSpec, *, count: int) -> list[bytes]:
         items.append(data[place + 4 : place + 4 + length])
         place += 4 + length
     if place != len(data) or len(items) != count:
-        raise HTTPError(400, f"the bytes of input {spec.name} are not {count} items, each behind its length in 4 bytes")
+        raise HTTPError(400, f"the bytes of input {spec.name} are not {count} items, each after its length in 4 bytes")
     return items

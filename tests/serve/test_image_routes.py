@@ -1,9 +1,15 @@
-import re
+import io
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
+from starlette.testclient import TestClient
 
 from rexnet.deploy.predictor import Predictor
+from rexnet.serve import image_routes
+from tests.serve.hand_made import write_brightness
 from tests.serve.servers import PICTURES, config, form, in_memory
 
 
@@ -49,7 +55,7 @@ def test_one_bad_picture_does_not_take_the_others_along(client):
         ([b"none"], "", 415, "format"),
         ([b""], "", 400, "empty"),
         ([PICTURES[0][:-50]], "", 400, "damaged"),
-        ([PICTURES[0]] * 13, "", 413, "more than the 12"),
+        ([PICTURES[0]] * 13, "", 413, "more than 12"),
         ([PICTURES[0]], "?model=other", 404, "no model 'other'; allowed: animals, again"),
         ([PICTURES[0]], "?top_k=0", 400, "top_k"),
         ([PICTURES[0]], "?topk=2", 400, "there is no option 'topk'; allowed: model, top_k, min_score"),
@@ -76,11 +82,79 @@ def test_other_methods_are_refused_with_a_sentence(client, path):
     assert answer.status_code == 405 and "GET" in answer.json()["error"].upper()
 
 
-def test_pages_of_documentation_load_nothing_from_elsewhere(client):
-    page = client.get("/docs")
-    assert page.status_code == 200 and "<script" not in page.text and "http" not in page.text.replace("HTTP", "")
-    request = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]
-    image = request["content"]["multipart/form-data"]["schema"]["properties"]["image"]
-    assert image == {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
-    (style,) = re.findall(r'<link rel="stylesheet" href="([^"]+)"', page.text)
-    assert client.get(f"/{style}").headers["content-type"].startswith("text/css")
+@pytest.fixture(scope="module")
+def brightness(tmp_path_factory) -> Iterator[TestClient]:
+    path = write_brightness(tmp_path_factory.mktemp("models") / "brightness.pt")
+    with in_memory(config(path, max_megapixels=1)) as found:
+        yield found
+
+
+def explain(client: TestClient, *pictures: bytes, **query):
+    return client.post("/explain", params=query, files=form(*pictures))
+
+
+def png(size: tuple[int, int] = (100, 60)) -> bytes:
+    picture = Image.new("RGB", size)
+    picture.paste("white", (0, 0, size[0] // 2, size[1] // 2))
+    stream = io.BytesIO()
+    picture.save(stream, "png")
+    return stream.getvalue()
+
+
+def test_explain_says_where_the_class_is_seen(brightness):
+    answer = explain(brightness, png()).json()
+    assert answer["model"] == "brightness" and answer["class"] == "bright" and answer["probability"] > 0.5
+    assert (answer["width"], answer["height"]) == (100, 60) and answer["region"] == [20, 0, 80, 60]
+    heat = answer["heatmap"]
+    assert heat["height"] == heat["width"] == len(heat["values"]) == 64
+    quarter = [row[:32] for row in heat["values"][:32]]
+    assert max(map(max, quarter)) == 1 and sum(map(sum, quarter)) > 0.75 * sum(map(sum, heat["values"]))
+    other = explain(brightness, png(), model="brightness", **{"class": "dark"}).json()
+    assert other["probability"] == pytest.approx(1 - answer["probability"])
+    assert not any(map(any, other["heatmap"]["values"]))
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence", "pictures", "query"),
+    [
+        (400, "has no class 'red'", [png()], {"class": "red"}),
+        (404, "no model 'other'", [png()], {"model": "other"}),
+        (400, "cannot be read", [png()[:90]], {}),
+        (400, "is empty", [b""], {}),
+        (415, "allowed: JPEG", [b"GIF99"], {}),
+        (413, "too large", [png((2000, 501))], {}),
+        (413, "more than 1", [png(), png()], {}),
+        (415, "not a form", [], {}),
+    ],
+)
+def test_explain_refuses_with_a_sentence(brightness, status, sentence, pictures, query):
+    answer = explain(brightness, *pictures, **query)
+    assert answer.status_code == status and sentence in answer.json()["error"]
+
+
+def test_models_that_cannot_be_explained_say_so(brightness):
+    model = brightness.app.state.registry.models["brightness"]
+    whole = model.current
+    assert brightness.get("/models").json()["models"][0]["explains"] is True
+    model.current = replace(whole, explainer=None)
+    try:
+        answer = explain(brightness, png())
+        assert answer.status_code == 400 and "classifiers out of checkpoints" in answer.json()["error"]
+        assert brightness.get("/models").json()["models"][0]["explains"] is False
+    finally:
+        model.current = whole
+
+
+def test_the_version_is_that_of_what_was_explained(brightness, monkeypatch):
+    model = brightness.app.state.registry.models["brightness"]
+    whole = model.current
+
+    def replaced_meanwhile(*arguments, **named):
+        model.current = replace(whole, version="new")
+        return {}
+
+    monkeypatch.setattr(image_routes, "_explain", replaced_meanwhile)
+    try:
+        assert explain(brightness, png()).json()["version"] == whole.version
+    finally:
+        model.current = whole

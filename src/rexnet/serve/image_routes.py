@@ -1,0 +1,115 @@
+"""Routes that take images by a form, and the list of models."""
+
+import asyncio
+from time import perf_counter
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from torch import Tensor
+
+from rexnet.deploy.predict import PredictConfig
+from rexnet.serve.explain import Explainer
+from rexnet.serve.http_errors import HTTPError, answers, json_response, quoted
+from rexnet.serve.images import IMAGE_FORM, Upload, open_upload, read_uploads
+from rexnet.serve.model_registry import Answer, ModelRegistry
+from rexnet.serve.objects import MIN_SCORE, objects_to_json
+from rexnet.serve.opened import OpenModel
+
+router = APIRouter(tags=["images"])
+
+ModelName = Annotated[str | None, Query(description="name of the model; the first one if not given")]
+ClassName = Annotated[
+    str | None, Query(alias="class", description="name of the class; the most probable one if not given")
+]
+
+
+def check_options(request: Request) -> None:
+    """HTTPError for an option that the route does not have, such as a mistyped one."""
+    allowed = [option.alias for option in request.scope["route"].dependant.query_params]
+    if unknown := sorted(set(request.query_params) - set(allowed)):
+        raise HTTPError(400, f"there is no option {quoted(unknown[0])}; allowed: {', '.join(allowed)}")
+
+
+@router.get("/models", responses=answers(200))
+async def models(request: Request) -> Response:
+    """The models, with their classes."""
+    registry: ModelRegistry = request.app.state.registry
+    listed = [{"name": name, **model.current.to_dict()} for name, model in registry.models.items()]
+    return json_response({"models": listed})
+
+
+@router.post("/predict", dependencies=[Depends(check_options)], openapi_extra=IMAGE_FORM, responses=answers(200, 404))
+async def predict(
+    request: Request,
+    model: ModelName = None,
+    top_k: Annotated[int, Query(ge=1, description="classes to name for each image")] = PredictConfig.top_k,
+    min_score: Annotated[float, Query(ge=0, le=1, description="of a detector: least score of an object")] = MIN_SCORE,
+) -> Response:
+    """Classify images or detect objects: classes with probabilities, or objects with boxes and masks."""
+    registry: ModelRegistry = request.app.state.registry
+    found = registry[model]
+    opened = found.current
+    uploads = await _uploads(request, most=request.app.state.config.max_images)
+
+    async def result_of(upload: Upload) -> dict[str, Any] | HTTPError:
+        async with opened.semaphore:
+            try:
+                answer = await registry.answer(opened, upload.content)
+            except HTTPError as error:
+                return error
+            if opened.kind == "classifier":
+                predicted = _classes(opened, answer, top_k)
+            else:
+                predicted = {"objects": await registry.in_thread(objects_to_json, answer, min_score)}
+        size = {"width": answer.width, "height": answer.height}
+        times = {"decode": answer.decode_ms, "wait": answer.wait_ms, "compute": answer.compute_ms}
+        return {**size, **predicted, "milliseconds": {name: round(ms, 3) for name, ms in times.items()}}
+
+    with found.accepting(len(uploads)):
+        results = await asyncio.gather(*map(result_of, uploads))
+    errors = [result for result in results if isinstance(result, HTTPError)]
+    if len(errors) == len(results):
+        raise errors[0]
+    listed = [
+        {"image": upload.name, **({"error": result.message} if isinstance(result, HTTPError) else result)}
+        for upload, result in zip(uploads, results, strict=True)
+    ]
+    return json_response({"model": found.name, "kind": opened.kind, "version": opened.version, "results": listed})
+
+
+@router.post("/explain", dependencies=[Depends(check_options)], openapi_extra=IMAGE_FORM, responses=answers(200, 404))
+async def explain(request: Request, model: ModelName = None, name: ClassName = None) -> Response:
+    """Where in an image a classifier sees a class: a heat map over the region that the network saw."""
+    registry: ModelRegistry = request.app.state.registry
+    found = registry[model]
+    opened = found.current
+    if opened.explainer is None:
+        raise HTTPError(
+            400, f"{found.name} cannot be explained; allowed: classifiers out of checkpoints, not exported files"
+        )
+    (upload,) = await _uploads(request, most=1)
+    max_pixels = request.app.state.config.max_pixels
+    with found.accepting(1):
+        explained = await registry.in_thread(_explain, opened.explainer, upload.content, name, max_pixels=max_pixels)
+    return json_response({"model": found.name, "version": opened.version, **explained})
+
+
+async def _uploads(request: Request, *, most: int) -> list[Upload]:
+    return await read_uploads(await request.body(), request.headers.get("content-type", ""), most=most)
+
+
+def _classes(opened: OpenModel, answer: Answer, top_k: int) -> dict[str, Any]:
+    probabilities: Tensor = answer.result
+    best = probabilities.topk(min(top_k, len(opened.classes)))
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return {"predictions": [{"class": opened.classes[index], "probability": round(p, 6)} for index, p in pairs]}
+
+
+def _explain(explainer: Explainer, content: bytes, name: str | None, *, max_pixels: int) -> dict[str, Any]:
+    image = open_upload(content, max_pixels=max_pixels)
+    started = perf_counter()
+    try:
+        explanation = explainer(image, name)
+    except ValueError as error:
+        raise HTTPError(400, str(error)) from error
+    return {**explanation.to_dict(), "milliseconds": {"compute": round((perf_counter() - started) * 1e3, 3)}}
