@@ -228,5 +228,12 @@ def build_model(config: NetworkConfig, classes: tuple[str, ...]) -> RexNet:
 
 
 def _load_sets(config: TrainConfig, world: World) -> ImageSets:
-    wanted = {"val_fraction": config.input.val_fraction, "seed": config.run.seed, "shots": config.input.shots}
-    return world.in_turns(lambda: open_dataset(config.data).for_training(**wanted))
+    given = config.input
+    return world.in_turns(
+        lambda: open_dataset(config.data).for_training(
+            val_fraction=given.val_fraction,
+            seed=config.run.seed,
+            shots=given.shots,
+            missing_class=given.missing_class,
+        )
+    )

@@ -79,6 +79,9 @@ class InputConfig:
     bad_image: BadImagePolicy = "error"
     """What to do with a file that cannot be read: stop and name it, or leave it out, name and count it."""
 
+    missing_class: Literal["error", "skip"] = "error"
+    """What to do with a class that has no validation images: stop and name it, or train on it without validating it."""
+
     def __post_init__(self) -> None:
         holds = self.val_fraction is None or 0.0 < self.val_fraction < 1.0
         require(holds, "val_fraction", self.val_fraction, "between 0 and 1, or None")

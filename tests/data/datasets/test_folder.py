@@ -47,6 +47,17 @@ class TestTwoFolders:
         with pytest.raises(ValueError, match=rf"{side} has no images of the class dog, which .*{other} has"):
             open_dataset(image_folder).for_training()
 
+    def test_a_class_without_validation_images_is_trained_when_that_is_allowed(self, image_folder, caplog):
+        for name in ("dog", "fox"):
+            shutil.rmtree(image_folder / "val" / name)
+        (image_folder / "val" / "fox").mkdir()
+        sets = open_dataset(image_folder).for_training(missing_class="skip")
+        assert sets.classes == ("cat", "dog", "fox") and len(sets.train) == 36 and set(sets.val.targets) == {0}
+        assert sets.val.missing_classes == ("dog", "fox") and "dog, fox" in caplog.text
+        shutil.rmtree(image_folder / "train" / "cat")
+        with pytest.raises(ValueError, match="train has no images of the class cat"):
+            open_dataset(image_folder).for_training(missing_class="skip")
+
     def test_an_empty_class_is_named(self, image_folder):
         (image_folder / "val" / "emu").mkdir()
         (image_folder / "val" / "emu" / "notes.txt").write_text("no image")

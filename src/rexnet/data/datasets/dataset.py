@@ -106,7 +106,14 @@ class Dataset:
                 continue
         return bool(longer_px) and float(np.median(longer_px)) <= SMALL_IMAGE_PX
 
-    def for_training(self, *, val_fraction: float | None = None, seed: int = 0, shots: int | None = None) -> ImageSets:
+    def for_training(
+        self,
+        *,
+        val_fraction: float | None = None,
+        seed: int = 0,
+        shots: int | None = None,
+        missing_class: Literal["error", "skip"] = "error",
+    ) -> ImageSets:
         """Images to train and to validate on.
 
         Data without a split of its own is divided: `val_fraction` (default 0.2) of each class, drawn by `seed`, is the
@@ -114,7 +121,7 @@ class Dataset:
         so many images of each class to train on, drawn by `seed`; the validation split stays the same.
 
         ValueError, one sentence, for a class without images to train on, fewer than two classes, nothing to validate
-        on and, in folders, a class without images to validate on.
+        on and, in folders, a class without images to validate on, unless `missing_class` is "skip".
         """
         if val_fraction is not None and not 0 < val_fraction < 1:
             raise ValueError(f"val_fraction is {val_fraction}, but must be above 0 and below 1")
@@ -126,7 +133,7 @@ class Dataset:
             classes = sorted({name for images in sets for name in images.classes})
             sets = [images.with_classes(classes) for images in sets]
         if self.kind != "named":
-            self._admit(sets)
+            self._admit(sets, validate_all=self.kind == "folder" and missing_class == "error")
         drawn = None
         if val is None:
             fraction = val_fraction or DEFAULT_VAL_FRACTION
@@ -201,9 +208,9 @@ class Dataset:
         images = split.images
         return [lambda index=index: images.load(index).size for index in positions]
 
-    def _admit(self, sets: Sequence[ImageSet]) -> None:
+    def _admit(self, sets: Sequence[ImageSet], *, validate_all: bool) -> None:
         """Raise ValueError where the classes of the images, which are those of `train` and `val`, do not allow a
-        training."""
+        training; with `validate_all` also where one has no images to validate on."""
         found = [split for split in (self.train, self.val) if split]
         places = [split.where for split in found]
         # First the folders that are there without images, then those that only the other split has.
@@ -211,16 +218,15 @@ class Dataset:
         if len(sets) == 2:
             missing += [(here, sets[here].missing_classes, f", which {places[1 - here]} has") for here in (0, 1)]
         for here, names, which in missing:
-            if not names:
+            if not names or (here == 1 and not validate_all and len(sets[1])):
                 continue
-            if here == 1 and self.kind != "folder" and len(sets[1]):
-                logger.warning("%d classes are trained on but never validated: %s", len(names), some_names(names))
-                break
             one = "class" if len(names) == 1 else "classes"
             raise ValueError(
                 f"{places[here]} has no images of the {one} {some_names(names)}{which}; put images there, or remove "
-                f"the {one}"
+                f"the {one}{'; --missing-class skip trains without validating it' if here == 1 else ''}"
             )
+        if len(sets) == 2 and (names := sets[1].missing_classes):
+            logger.warning("%d classes are trained on but never validated: %s", len(names), some_names(names))
         train = sets[0]
         if len(train.classes) < 2:
             nested = nested_folders(train, places[0]) if self.kind == "folder" else {}
