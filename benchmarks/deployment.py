@@ -15,8 +15,9 @@ import tyro
 
 import records
 from published_networks import PUBLISHED_NETWORKS
-from rexnet.deploy.bench import BenchConfig, BenchRow, find_subject, measure_subjects
-from rexnet.engines.backends import Backend, Precision
+from rexnet.deploy.bench import BenchRow, find_subject, measure_subjects
+from rexnet.deploy.config import BenchConfig
+from rexnet.engines.config import Backend, Precision
 from rexnet.engines.machine import engine_versions
 
 NETWORKS, PEERS = "deployment_cpu", "peers_cpu"

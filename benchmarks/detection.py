@@ -18,9 +18,8 @@ import tyro
 
 import records
 from rexnet.data.boxes.shapes import draw_shapes
-from rexnet.data.boxes.transforms import DetectionAugmentConfig
-from rexnet.detection.config import DetectTrainConfig
-from rexnet.detection.detectors import Kind
+from rexnet.data.config import DetectionAugmentConfig
+from rexnet.detection.config import DetectTrainConfig, Kind
 from rexnet.detection.recipes import small
 from rexnet.detection.train import train
 from rexnet.training.config import Amp, OptimConfig, ScheduleConfig

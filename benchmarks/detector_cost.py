@@ -19,7 +19,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 import records
 from rexnet.detection.backbones import PYRAMID_CHANNELS, TimmBody
-from rexnet.detection.detectors import Kind, create_detector
+from rexnet.detection.config import Kind
+from rexnet.detection.detectors import create_detector
 
 CLASSES = 80
 IMAGE_PX = {"faster_rcnn": (800, 1280), "mask_rcnn": (800, 1280), "ssdlite": (320, 320)}

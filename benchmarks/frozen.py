@@ -22,15 +22,18 @@ import torch
 import tyro
 
 import records
+from rexnet.data.config import AugmentConfig
 from rexnet.data.datasets import open_dataset
 from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
-from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform
-from rexnet.deploy.validate import ValidateConfig, validate
+from rexnet.data.preprocess import Preprocess
+from rexnet.data.transforms import TrainTransform
+from rexnet.deploy.config import ValidateConfig
+from rexnet.deploy.validate import validate
 from rexnet.training import checkpoint, classify
-from rexnet.training.config import InputConfig, NetworkConfig, RunConfig, TrainConfig
+from rexnet.training.config import InputConfig, NetworkConfig, RunConfig, TrainConfig, TransferConfig
 from rexnet.training.distributed import World
-from rexnet.training.freezing import TransferConfig, prepare
+from rexnet.training.freezing import prepare
 from rexnet.training.frozen_features import FILE, freeze_backbone, head_task
 from rexnet.training.loop import Batches, fit
 from rexnet.training.recipes import finetune, scratch, small_image

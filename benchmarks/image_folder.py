@@ -16,9 +16,10 @@ from torch import Tensor
 import records
 import rexnet
 from rexnet.data.decode import find_images
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.deploy.predictor import Predictor
-from rexnet.engines.backends import Engine, Precision, open_graph, trace_network
+from rexnet.engines.backends import open_graph, trace_network
+from rexnet.engines.config import Engine, Precision
 from rexnet.engines.machine import engine_versions
 from rexnet.engines.timing import interleaved_ms
 

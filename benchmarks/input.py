@@ -24,10 +24,12 @@ from timm.data.dataset import ImageDataset
 from timm.data.loader import create_loader
 
 import records
+from rexnet.data.config import AugmentConfig
 from rexnet.data.decode import image_files
 from rexnet.data.image_set import FileImages
 from rexnet.data.loaders import TrainBatches
-from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform
+from rexnet.data.preprocess import Preprocess
+from rexnet.data.transforms import TrainTransform
 
 SHARED = Path(os.environ.get("REXNET_SHARED", Path(__file__).parents[2] / "shared"))
 SAMPLE = "imagenet_sample.tar"

@@ -15,7 +15,8 @@ from torch import nn
 import records
 import rexnet
 from rexnet.cli.tables import new_table, show
-from rexnet.engines.backends import CHANNEL_MULTIPLE, Precision
+from rexnet.engines.backends import CHANNEL_MULTIPLE
+from rexnet.engines.config import Precision
 from rexnet.engines.graph_files import import_engine
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.cost import measure_cost

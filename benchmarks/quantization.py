@@ -12,8 +12,10 @@ import tyro
 import records
 from record_run import command
 from rexnet.deploy.calibration import MeasuredBatches, labelled_sides, named_classes
-from rexnet.deploy.quantize import QuantizeConfig, Quantized, quantize
-from rexnet.engines.backends import CHANNEL_MULTIPLE, Engine, open_graph
+from rexnet.deploy.config import QuantizeConfig
+from rexnet.deploy.quantize import Quantized, quantize
+from rexnet.engines.backends import CHANNEL_MULTIPLE, open_graph
+from rexnet.engines.config import Engine
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.inference_form import folded, padded
 from rexnet.training import checkpoint

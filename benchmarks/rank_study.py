@@ -16,9 +16,10 @@ import tyro
 
 import records
 from rexnet.processes import in_parallel
-from rexnet.study.networks import find_block, generator_for
-from rexnet.study.protocol import Protocol, outputs
-from rexnet.study.rank_table import CHUNK, Task, list_tasks, measure
+from rexnet.study.config import CHUNK
+from rexnet.study.networks import find_block, generator_for, outputs
+from rexnet.study.protocol import Protocol
+from rexnet.study.rank_table import Task, list_tasks, measure
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from torch import nn
 import records
 import rexnet
 from rexnet.data.decode import find_images, open_image
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.deploy.predictor import Predictor
 from rexnet.training import checkpoint
 

@@ -17,9 +17,10 @@ from rexnet.files import write_whole
 from rexnet.models.config_files import config_text
 from rexnet.models.rexnet import RexNetConfig
 from rexnet.models.variants import model_config
+from rexnet.study.config import SpectraConfig
 from rexnet.study.principles.chains import chain_cost, read_chain
 from rexnet.study.principles.tracing import trace
-from rexnet.study.spectra import SpectraConfig, measure_spectra
+from rexnet.study.spectra import measure_spectra
 from rexnet.training.classify import train
 from rexnet.training.recipes import small_image
 from rexnet.training.run_folder import RunFolder

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rexnet.data.transforms import AugmentConfig, Preprocess
+from rexnet.data.config import AugmentConfig
+from rexnet.data.preprocess import Preprocess
 from rexnet.models.blocks import BlockSpec
 from rexnet.models.rexnet import RexNet, RexNetConfig
 from rexnet.training.classify import train

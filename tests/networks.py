@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from rexnet.data.preprocess import Preprocess
 from rexnet.data.sample_images import sample_pictures
-from rexnet.data.transforms import Preprocess
 from rexnet.models.blocks import BlockSpec
 from rexnet.models.rexnet import RexNet, RexNetConfig
 

@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn import functional
 
 from rexnet import cli
+from rexnet.data.config import AugmentConfig
 from rexnet.data.erasing import Patches
-from rexnet.data.transforms import AugmentConfig
 from rexnet.training import classify
 from rexnet.training.config import TrainConfig
 from rexnet.training.loop import step_seed

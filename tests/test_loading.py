@@ -3,7 +3,7 @@ import timm
 import torch
 
 import rexnet
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.errors import WeightsError
 from rexnet.loading import load_network
 from rexnet.models import published

@@ -1,8 +1,9 @@
 """ReXNet (Rank eXpansion Network, arXiv 2007.00992): exact models, training, use on real images."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rexnet._version import __version__
+from rexnet.lazy import lazy_names
 
 if TYPE_CHECKING:
     from rexnet.deploy.predictor import Predictor
@@ -24,25 +25,15 @@ __all__ = [
     "register_with_timm",
 ]
 
-# Found on first use: the models need torch only, and `rexnet --help` not even that.
-_HOMES = {
-    "Predictor": "rexnet.deploy.predictor",
-    "RexNet": "rexnet.models.rexnet",
-    "create_model": "rexnet.models.factory",
-    "list_models": "rexnet.models.variants",
-    "load": "rexnet.loading",
-    "load_weights": "rexnet.models.weights",
-    "register_with_timm": "rexnet.timm_models",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'rexnet' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Predictor": "rexnet.deploy.predictor",
+        "RexNet": "rexnet.models.rexnet",
+        "create_model": "rexnet.models.factory",
+        "list_models": "rexnet.models.variants",
+        "load": "rexnet.loading",
+        "load_weights": "rexnet.models.weights",
+        "register_with_timm": "rexnet.timm_models",
+    },
+)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rexnet.data.imagenet import imagenet_classes
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.detection import checkpoints as detectors
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.errors import WeightsError

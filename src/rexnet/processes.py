@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-import torch
-from torch.utils.data import DataLoader, Dataset
-
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
@@ -28,8 +25,12 @@ def in_parallel(task: Callable[[Item], Result], items: Sequence[Item], *, worker
     is killed. `task` goes to each worker once; with fork it shares this process's memory. Raises OSError where a worker
     dies.
     """
+    import torch
+    from torch.utils.data import DataLoader
+
+    tasks: Any = _Tasks(task)
     loader = DataLoader(
-        _Tasks(task),
+        tasks,
         batch_size=None,
         sampler=items,
         num_workers=min(workers, len(items)),
@@ -91,7 +92,7 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class _Tasks(Dataset, Generic[Item, Result]):
+class _Tasks(Generic[Item, Result]):
     def __init__(self, task: Callable[[Item], Result]):
         self._task = task
 
@@ -102,3 +103,13 @@ class _Tasks(Dataset, Generic[Item, Result]):
 def unchanged(result: Any) -> Any:
     """What a loader hands on as it is."""
     return result
+
+
+def is_main_process() -> bool:
+    """Return whether this process is alone or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def process_count() -> int:
+    """Return the processes of the run, 1 unless torchrun started this one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 import record_study
 
+from rexnet.study.config import CHUNK
 from rexnet.study.protocol import Protocol
 from rexnet.study.published import PUBLISHED
-from rexnet.study.rank_table import CHUNK, COLUMNS, KIND
+from rexnet.study.rank_table import COLUMNS, KIND
 
 
 def write_study(folder, chunks):

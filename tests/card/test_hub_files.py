@@ -5,8 +5,9 @@ import timm
 import torch
 
 import rexnet
+from rexnet.card.config import CardConfig
 from rexnet.card.hub_files import timm_name
-from rexnet.card.write import CardConfig, write_card
+from rexnet.card.write import write_card
 from rexnet.models.variants import model_config
 from rexnet.training import checkpoint
 

@@ -7,10 +7,12 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from rexnet.data.class_balance import balanced_draws, class_weights, draw_shots
+from rexnet.data.config import AugmentConfig
 from rexnet.data.datasets import open_dataset
 from rexnet.data.image_set import ArrayImages, FileImages
 from rexnet.data.loaders import TrainBatches
-from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform
+from rexnet.data.preprocess import Preprocess
+from rexnet.data.transforms import TrainTransform
 from tests.drawings import draw_folder
 from tests.tars import names_of
 

@@ -9,8 +9,9 @@ from PIL import Image
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision.transforms import InterpolationMode, functional
 
-from rexnet.data.crops import RandomPaddedCrop, RandomResizedCrop, middle, resize
+from rexnet.data.crops import RandomPaddedCrop, RandomResizedCrop, resize
 from rexnet.data.jpeg import open_jpeg
+from rexnet.data.preprocess import middle
 from tests.drawings import encoded, landscape
 
 SIZES = [(500, 375), (333, 500), (224, 224), (640, 120), (90, 700), (1600, 1200)]

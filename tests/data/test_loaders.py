@@ -16,10 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
+from rexnet.data.config import AugmentConfig
 from rexnet.data.datasets import open_dataset
 from rexnet.data.image_set import ArrayImages, FileImages, ImageSet
 from rexnet.data.loaders import EvalBatches, TrainBatches
-from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform, batch_mixer
+from rexnet.data.preprocess import Preprocess
+from rexnet.data.transforms import TrainTransform, batch_mixer
 from rexnet.errors import BadImageError
 from tests.drawings import encoded, landscape
 

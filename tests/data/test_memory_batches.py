@@ -8,7 +8,7 @@ from rexnet.data.datasets import open_dataset
 from rexnet.data.image_set import ArrayImages
 from rexnet.data.loaders import EvalBatches
 from rexnet.data.memory_batches import CropAndFlip, MemoryEvalBatches, MemoryTrainBatches, decode
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.errors import BadImageError
 
 PREPROCESS = Preprocess(image_size_px=12, crop_ratio=1.0)

@@ -4,10 +4,11 @@ from functools import partial
 import pytest
 import torch
 
-from rexnet.data.transforms import Preprocess
-from rexnet.deploy.bench import BenchConfig, bench, find_subject
+from rexnet.data.preprocess import Preprocess
+from rexnet.deploy.bench import bench, find_subject
+from rexnet.deploy.config import BenchConfig
 from rexnet.deploy.exported_file import ExportedFile
-from rexnet.engines.backends import Engine
+from rexnet.engines.config import Engine
 from rexnet.engines.graph_files import write_graph
 from rexnet.engines.machine import peak_mib_of_process
 from rexnet.engines.onnx_graph import onnx_graph

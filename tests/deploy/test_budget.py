@@ -2,7 +2,8 @@ import random
 
 import pytest
 
-from rexnet.deploy.budget import BudgetConfig, fit_budget
+from rexnet.deploy.budget import fit_budget
+from rexnet.deploy.config import BudgetConfig
 from rexnet.deploy.width_search import Measured, _cost
 from rexnet.errors import OptionError
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.deploy import engine_choice
 from rexnet.deploy.classifier_files import Classifier
 from rexnet.deploy.engine_choice import choose

@@ -13,8 +13,8 @@ from PIL import Image
 
 from rexnet import cli
 from rexnet.data.decode import open_image
+from rexnet.data.preprocess import Preprocess
 from rexnet.data.sample_images import sample_pictures
-from rexnet.data.transforms import Preprocess
 from rexnet.deploy import graph_writing
 from rexnet.deploy.bench import find_subject
 from rexnet.deploy.export import ExportConfig, ExportOptions, export, export_files

@@ -19,7 +19,7 @@ import rexnet
 from rexnet import cli
 from rexnet.data.decode import open_image
 from rexnet.data.imagenet import imagenet_classes
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.deploy import engine_choice
 from rexnet.deploy.class_predictor import ClassPredictor
 from rexnet.deploy.exported_file import ExportedFile

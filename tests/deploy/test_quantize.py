@@ -12,10 +12,12 @@ from rexnet import cli
 from rexnet.data.image_set import ImageSet
 from rexnet.deploy import quantize as quantize_module
 from rexnet.deploy.calibration import Comparison, MeasuredBatches, labelled_sides
+from rexnet.deploy.config import QuantizeConfig
 from rexnet.deploy.exported_file import read_exported
 from rexnet.deploy.int8_graph import int8_graph, int8_layers
-from rexnet.deploy.quantize import QuantizeConfig, Speed, advice, quantize
-from rexnet.engines.backends import Engine, open_graph
+from rexnet.deploy.quantize import Speed, advice, quantize
+from rexnet.engines.backends import open_graph
+from rexnet.engines.config import Engine
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.inference_form import folded
 from rexnet.training.checkpoint import load

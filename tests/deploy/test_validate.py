@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rexnet.deploy.validate import ValidateConfig, validate
+from rexnet.deploy.config import ValidateConfig
+from rexnet.deploy.validate import validate
 from rexnet.training import checkpoint
 from rexnet.training.classify import train
 from rexnet.training.run_folder import RunFolder

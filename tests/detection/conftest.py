@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from rexnet.data.boxes.shapes import draw_shapes
-from rexnet.data.boxes.transforms import DetectionAugmentConfig
+from rexnet.data.config import DetectionAugmentConfig
 from rexnet.detection import create_detector
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig
 from rexnet.detection.train import train

@@ -18,12 +18,14 @@ from rexnet import cli
 from rexnet.data.sample_images import sample_pictures
 from rexnet.detection import ObjectPredictor, checkpoints, export, onnx_form
 from rexnet.detection.checkpoints import TrainedDetector
-from rexnet.detection.detectors import Kind, create_detector
+from rexnet.detection.config import Kind
+from rexnet.detection.detectors import create_detector
 from rexnet.detection.export import export_detector
 from rexnet.detection.graph_check import compare
 from rexnet.detection.onnx_form import resize_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
-from rexnet.engines.backends import Engine, open_graph
+from rexnet.engines.backends import open_graph
+from rexnet.engines.config import Engine
 from rexnet.engines.graph_files import read_facts
 from rexnet.errors import OptionError
 from rexnet.training import checkpoint

@@ -9,9 +9,10 @@ from torch import nn
 from rexnet import cli
 from rexnet.detection import runtime
 from rexnet.detection.checkpoints import TrainedDetector
+from rexnet.detection.config import DetectPredictConfig
 from rexnet.detection.detectors import DetectorConfig
 from rexnet.detection.plot import class_colour
-from rexnet.detection.predict import DetectPredictConfig, predict_files
+from rexnet.detection.predict import predict_files
 from rexnet.errors import BadImageError
 from rexnet.models.variants import model_config
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from rexnet import cli, create_model
 from rexnet.data.boxes.loaders import DetectionBatch
-from rexnet.data.boxes.transforms import DetectionAugmentConfig
+from rexnet.data.config import DetectionAugmentConfig
 from rexnet.detection import train as training
 from rexnet.detection.checkpoints import load_detector
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig

@@ -9,7 +9,8 @@ from rexnet import cli
 from rexnet.data.boxes.coco import load_coco_images
 from rexnet.detection import validate as validation
 from rexnet.detection.checkpoints import TrainedDetector
-from rexnet.detection.validate import DetectValidateConfig, validate
+from rexnet.detection.config import DetectValidateConfig
+from rexnet.detection.validate import validate
 from tests.coco_files import annotation, image_entry, write_side
 
 CLASSES = ("fox", "cat", "dog")

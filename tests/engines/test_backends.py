@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rexnet.engines.backends import PRECISIONS, Engine, open_network
+from rexnet.engines.backends import open_network
+from rexnet.engines.config import PRECISIONS, Engine
 from rexnet.models.factory import create_model
 from rexnet.models.rexnet import RexNet
 from tests.networks import picture_batch, with_trained_norms

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rexnet.engines.backends import Engine, open_graph
+from rexnet.engines.backends import open_graph
+from rexnet.engines.config import Engine
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.factory import create_model
 from rexnet.models.inference_form import folded, padded

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from timm.data import resolve_data_config
 
 import rexnet
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.errors import MissingPackageError, WeightsError
 from rexnet.models.published import PUBLISHED, download_weights, markdown_table, published_for
 from rexnet.models.weights import read_weights

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from rexnet.ranks import matrix_rank as rank
-from rexnet.study.networks import ACTIVATIONS, BLOCKS, generator_for
-from rexnet.study.protocol import Protocol, outputs
+from rexnet.study.networks import ACTIVATIONS, BLOCKS, generator_for, outputs
+from rexnet.study.protocol import Protocol
 
 
 def matrix_of_rank(rows, columns, true_rank, *, condition=1e3, seed=0):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.report.images import THUMBNAIL_PX, Thumbnail, heat_thumbnail, thumbnail
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from rexnet.data.image_set import ArrayImages, FileImages
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.report.predictions import Confusion, Predictions, predict_set
 from rexnet.training.evaluation import ClassCounts
 

@@ -16,11 +16,12 @@ from PIL import Image
 
 import rexnet
 from rexnet.data.boxes.shapes import draw_shapes
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.detection import create_detector
 from rexnet.detection.checkpoints import pack
 from rexnet.models.factory import create_model
-from rexnet.report.write import ReportConfig, write_report
+from rexnet.report.config import ReportConfig
+from rexnet.report.write import write_report
 from rexnet.training import checkpoint
 from rexnet.training.run_folder import RunFolder
 

@@ -21,8 +21,9 @@ from rexnet.search.analysis import (
     predictors,
     rank_correlation,
 )
-from rexnet.search.export import ExportConfig, export
-from rexnet.search.report import SearchReportConfig, report
+from rexnet.search.config import ExportConfig, SearchReportConfig
+from rexnet.search.export import export
+from rexnet.search.report import report
 from rexnet.search.results import Candidate, best_first
 from rexnet.search.run import _enqueue_comparisons, search
 from rexnet.search.space import Space

@@ -2,9 +2,10 @@
 
 import pytest
 
-from rexnet.search.export import ExportConfig, export
+from rexnet.search.config import ExportConfig, SearchReportConfig
+from rexnet.search.export import export
 from rexnet.search.recipes import starting_point
-from rexnet.search.report import SearchReportConfig, report
+from rexnet.search.report import report
 from rexnet.search.run import search
 from rexnet.search.storage import existing_study
 from tests.search.conftest import other

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import rexnet
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.deploy import engine_choice
 from rexnet.training import checkpoint
 from tests.networks import with_trained_norms

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.training import checkpoint
 from tests.networks import brightness_network
 

@@ -11,7 +11,7 @@ import uvicorn
 from starlette.testclient import TestClient
 from torch import Tensor
 
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.references import Reference
 from rexnet.serve.app import create_app
 from rexnet.serve.batching import Batcher

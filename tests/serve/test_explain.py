@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.models.gradcam import grad_cam
 from rexnet.models.rexnet import RexNet
 from rexnet.serve.explain import MAX_HEAT_PX, Explainer, seen_region

@@ -10,7 +10,8 @@ from rexnet.models.config_files import config_text
 from rexnet.models.cost import measure_cost
 from rexnet.models.rexnet import RexNet
 from rexnet.study import factor_run
-from rexnet.study.factor_run import FactorConfig, study_factors
+from rexnet.study.config import FactorConfig
+from rexnet.study.factor_run import study_factors
 from rexnet.study.factors import COLUMNS, FACTORS, IMAGE_PX, FactorRow, count_macs, network, read_factors, summarise
 from rexnet.training.run_folder import RunFolder
 

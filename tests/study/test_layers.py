@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from rexnet.ranks.layer_ranks import measure_layers
-from rexnet.study.layers import NetworkOptions, measure_network
+from rexnet.study.config import NetworkOptions
+from rexnet.study.layers import measure_network
 
 
 def make_network():

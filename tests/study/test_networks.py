@@ -3,20 +3,18 @@ import pytest
 import torch
 from torch import nn
 
+from rexnet.study.config import PLACEMENTS
 from rexnet.study.networks import (
     BLOCKS,
     DeepNetwork,
     SingleConvolution,
-    Size,
     convolve,
-    deep_name,
-    draw_number,
     find_activation,
     find_block,
     generator_for,
+    outputs,
 )
-from rexnet.study.protocol import Protocol, outputs
-from rexnet.study.rank_study import PLACEMENTS
+from rexnet.study.protocol import Protocol, Size, deep_name, draw_number
 
 DEEP = Size(in_channels=4, out_channels=64, expanded_channels=4, samples=65)
 

@@ -1,7 +1,8 @@
 import pytest
 
 from rexnet.cli import main
-from rexnet.study.rank_study import DepthConfig, RankConfig, study_depth
+from rexnet.study.config import DepthConfig, RankConfig
+from rexnet.study.rank_study import study_depth
 
 WORDS = "study rank --blocks conv1x1 --activations linear silu --ratios 0.5 1.0 --smallest-size 10 --largest-size 20"
 

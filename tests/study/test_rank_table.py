@@ -10,18 +10,10 @@ import pytest
 import torch
 
 from rexnet.ranks.matrix_rank import count_rank
-from rexnet.study.networks import BLOCKS, generator_for
-from rexnet.study.protocol import Protocol, outputs
-from rexnet.study.rank_table import (
-    CHUNK,
-    Task,
-    cell_means,
-    extend_table,
-    list_tasks,
-    measure,
-    read_rows,
-    summarise,
-)
+from rexnet.study.config import CHUNK
+from rexnet.study.networks import BLOCKS, generator_for, outputs
+from rexnet.study.protocol import Protocol
+from rexnet.study.rank_table import Task, cell_means, extend_table, list_tasks, measure, read_rows, summarise
 
 SMALL = Protocol(
     blocks=("conv1x1", "bottleneck_depthwise"),

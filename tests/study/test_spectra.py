@@ -7,7 +7,8 @@ from torch import nn
 
 from rexnet.cli import main
 from rexnet.models.factory import create_model
-from rexnet.study.layers import NetworkOptions, load_network
+from rexnet.study.config import NetworkOptions
+from rexnet.study.layers import load_network
 from rexnet.study.spectra import final_features, is_trained, spectrum_of, take_statistics
 from rexnet.training import checkpoint
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import rexnet
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.errors import WeightsError
 from rexnet.models.factory import create_model
 from rexnet.training import checkpoint

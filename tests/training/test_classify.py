@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 import rexnet
-from rexnet.deploy.validate import ValidateConfig, validate
+from rexnet.deploy.config import ValidateConfig
+from rexnet.deploy.validate import validate
 from rexnet.errors import BadImageError
 from rexnet.models.factory import create_model
 from rexnet.training import checkpoint

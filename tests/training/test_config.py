@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 import tyro
 
-from rexnet.data.transforms import AugmentConfig
-from rexnet.deploy.validate import ValidateConfig
+from rexnet.data.config import AugmentConfig
+from rexnet.deploy.config import ValidateConfig
 from rexnet.training.config import (
     InputConfig,
     NetworkConfig,

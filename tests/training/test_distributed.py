@@ -24,7 +24,7 @@ from rexnet.data.datasets import open_dataset
 from rexnet.data.loaders import EvalBatches
 from rexnet.models.blocks import BlockSpec
 from rexnet.models.rexnet import RexNet, RexNetConfig
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.training.config import OptimConfig, ScheduleConfig
 from rexnet.training.distributed import joined
 from rexnet.training.evaluation import evaluate

@@ -6,8 +6,8 @@ from torch import nn
 
 from rexnet.models.blocks import DropPath
 from rexnet.models.factory import create_model
-from rexnet.training.config import OptimConfig, ScheduleConfig
-from rexnet.training.freezing import FrozenBatchNorm, TransferConfig, freeze, layer_number, prepare
+from rexnet.training.config import OptimConfig, ScheduleConfig, TransferConfig
+from rexnet.training.freezing import FrozenBatchNorm, freeze, layer_number, prepare
 from rexnet.training.optimization import LearningRate, Updater
 
 RATE = LearningRate(peak_lr=0.1, schedule=ScheduleConfig(epochs=9, warmup_epochs=0), steps_per_epoch=20)

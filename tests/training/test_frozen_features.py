@@ -5,15 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from rexnet.data.config import AugmentConfig
 from rexnet.data.datasets import open_dataset
 from rexnet.data.loaders import Batch
-from rexnet.data.transforms import AugmentConfig
-from rexnet.deploy.validate import ValidateConfig, validate
+from rexnet.deploy.config import ValidateConfig
+from rexnet.deploy.validate import validate
 from rexnet.models.factory import create_model
 from rexnet.training import checkpoint, classify, frozen_features
 from rexnet.training.classify import classification_task, train
+from rexnet.training.config import TransferConfig
 from rexnet.training.distributed import World
-from rexnet.training.freezing import TransferConfig, prepare
+from rexnet.training.freezing import prepare
 from rexnet.training.frozen_features import FILE, FeatureBatches, Features
 from rexnet.training.loop import fit
 from rexnet.training.run_folder import RunFolder

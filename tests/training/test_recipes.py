@@ -6,7 +6,8 @@ import torch
 import tyro
 
 from rexnet import cli
-from rexnet.data.transforms import AugmentConfig, Preprocess
+from rexnet.data.config import AugmentConfig
+from rexnet.data.preprocess import Preprocess
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import model_config
 from rexnet.training import checkpoint, classify

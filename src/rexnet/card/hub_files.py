@@ -7,7 +7,7 @@ from typing import Any
 from rexnet.card.public_text import public_name
 from rexnet.card.trained_file import TrainedFile
 from rexnet.data.datasets import hub_name
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.models.hub import PREFIX, REPOSITORY
 from rexnet.models.published import PUBLISHED
 from rexnet.models.rexnet import RexNetConfig

@@ -9,7 +9,7 @@ from rexnet._version import __version__
 from rexnet.card.hub_files import timm_name
 from rexnet.card.public_text import escape, public_command, public_name
 from rexnet.card.trained_file import TrainedFile
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.models.hub import PREFIX
 from rexnet.models.published import PUBLISHED
 from rexnet.text import plural

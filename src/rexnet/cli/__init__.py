@@ -10,6 +10,7 @@ from rexnet.cli import card, classification, data, deploy, detection, networks, 
 from rexnet.cli.options import fail
 from rexnet.cli.tables import write_any_character
 from rexnet.errors import BadImageError, OptionError
+from rexnet.processes import is_main_process
 
 GROUPS: dict[str, dict[str, Callable[[Sequence[str]], None]]] = {
     "classify images": {
@@ -99,8 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(word: str, arguments: Sequence[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
-        from rexnet.training.distributed import is_main_process
-
         # Of several processes one tells what happens; what goes wrong, each does.
         logging.getLogger("rexnet").setLevel(logging.INFO if is_main_process() else logging.WARNING)
         COMMANDS[word](arguments)

@@ -8,10 +8,13 @@ from rexnet.cli.options import read_options
 
 def card(arguments: Sequence[str]) -> None:
     """Write a model folder with a card, for others and for the hub"""
-    from rexnet.card.write import CardConfig, write_card
+    from rexnet.card.config import CardConfig
     from rexnet.text import printable
 
     config = read_options("card", CardConfig, arguments)
+
+    from rexnet.card.write import write_card
+
     made = write_card(config)
     path = printable(made.path)
     facts = f"{made.trained.network}, {len(made.trained.classes):,} classes, {made.bytes / 1e6:,.1f} MB"

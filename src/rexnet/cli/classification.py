@@ -10,9 +10,8 @@ from rexnet.cli.tables import new_table, percent, show, write_any_character
 
 def train(arguments: Sequence[str]) -> None:
     """Train a classifier on a folder of images"""
-    from rexnet.training import classify
+    from rexnet.processes import is_main_process
     from rexnet.training.config import TrainConfig
-    from rexnet.training.distributed import is_main_process
     from rexnet.training.recipes import FIRST_LOOK, named, starting_point
     from rexnet.training.timm_flags import translate
 
@@ -25,6 +24,9 @@ def train(arguments: Sequence[str]) -> None:
             raise
         start = FIRST_LOOK  # an unknown option's value may stand where DATA should
     config = read_options("train", TrainConfig, arguments, default=start)
+
+    from rexnet.training import classify
+
     run = classify.train(named(config, start))["run"]
     if is_main_process():
         best = Path(run, "best.pt")
@@ -35,10 +37,14 @@ def train(arguments: Sequence[str]) -> None:
 
 def validate(arguments: Sequence[str]) -> None:
     """Measure a trained classifier on labelled images"""
-    from rexnet.deploy.validate import ValidateConfig, validate
-    from rexnet.training.distributed import is_main_process
+    from rexnet.deploy.config import ValidateConfig
+    from rexnet.processes import is_main_process
 
-    result = validate(read_options("validate", ValidateConfig, arguments))
+    config = read_options("validate", ValidateConfig, arguments)
+
+    from rexnet.deploy.validate import validate
+
+    result = validate(config)
     if not is_main_process():
         return
     table = new_table("class", "images", "called so", "correct", "precision %", "recall %", "F1 %")
@@ -57,10 +63,13 @@ def validate(arguments: Sequence[str]) -> None:
 
 def predict(arguments: Sequence[str]) -> None:
     """Name the classes of images"""
-    from rexnet.deploy.predict import PredictConfig, predict_files, render
+    from rexnet.deploy.config import PredictConfig
     from rexnet.files import write_whole
 
     config = read_options("predict", PredictConfig, arguments)
+
+    from rexnet.deploy.predict import predict_files, render
+
     predictions = predict_files(config)
     text = render(predictions, config.format)
     if config.output is None:
@@ -74,6 +83,10 @@ def predict(arguments: Sequence[str]) -> None:
 
 def report(arguments: Sequence[str]) -> None:
     """Show what happened in training runs, as one HTML page"""
-    from rexnet.report.write import ReportConfig, write_report
+    from rexnet.report.config import ReportConfig
 
-    print(f"report: {write_report(read_options('report', ReportConfig, arguments))}")
+    config = read_options("report", ReportConfig, arguments)
+
+    from rexnet.report.write import write_report
+
+    print(f"report: {write_report(config)}")

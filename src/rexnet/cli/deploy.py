@@ -9,16 +9,23 @@ from rexnet.text import plural
 
 def export(arguments: Sequence[str]) -> None:
     """Write a network to a file for ONNX Runtime, OpenVINO and others"""
-    from rexnet.deploy.export import ExportConfig, export_files
+    from rexnet.deploy.config import ExportConfig
 
-    print(export_files(read_options("export", ExportConfig, arguments)).describe())
+    config = read_options("export", ExportConfig, arguments)
+
+    from rexnet.deploy.export import export_files
+
+    print(export_files(config).describe())
 
 
 def quantize(arguments: Sequence[str]) -> None:
     """Make an int8 file of a trained classifier, if it keeps its accuracy"""
-    from rexnet.deploy.quantize import ENGINE_NAMES, QuantizeConfig, advice, engines, quantize
+    from rexnet.deploy.config import QuantizeConfig
 
     config = read_options("quantize", QuantizeConfig, arguments)
+
+    from rexnet.deploy.quantize import ENGINE_NAMES, advice, engines, quantize
+
     made = quantize(config)
     compared = made.comparison
     right = f"same class as float32, % of {compared.images:,}" if config.measure == "agreement" else "top-1 %"
@@ -38,10 +45,12 @@ def quantize(arguments: Sequence[str]) -> None:
 
 def bench(arguments: Sequence[str]) -> None:
     """Measure how fast networks run on this machine"""
-    from rexnet.deploy.bench import BenchConfig
-    from rexnet.deploy.bench import bench as measure
+    from rexnet.deploy.config import BenchConfig
 
     config = read_options("bench", BenchConfig, arguments)
+
+    from rexnet.deploy.bench import bench as measure
+
     rows = measure(config)
     for batch, size_px in dict.fromkeys((row.batch, row.image_size_px) for row in rows):
         print(f"batch {batch}, {size_px} px")
@@ -60,10 +69,13 @@ def bench(arguments: Sequence[str]) -> None:
 
 def fit_budget(arguments: Sequence[str]) -> None:
     """Find the widest network that is fast enough on this machine"""
-    from rexnet.deploy.budget import BudgetConfig
+    from rexnet.deploy.config import BudgetConfig
+
+    config = read_options("fit-budget", BudgetConfig, arguments)
+
     from rexnet.deploy.budget import fit_budget as fit
 
-    found = fit(read_options("fit-budget", BudgetConfig, arguments))
+    found = fit(config)
     with_memory = any(one.measured.peak_mib is not None for one in found.candidates)
     table = new_table(
         "network", "px", "M params", "M MACs", "predicted ms", "measured", *["MiB"] * with_memory, "verdict"

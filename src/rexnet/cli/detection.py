@@ -12,11 +12,13 @@ def train(arguments: Sequence[str]) -> None:
     """Train a detector on images with boxes"""
     from rexnet.detection.config import DetectTrainConfig
     from rexnet.detection.recipes import FIRST_LOOK, starting_point
-    from rexnet.detection.train import train
-    from rexnet.training.distributed import is_main_process
+    from rexnet.processes import is_main_process
 
     asked, _ = read_ahead("detect train", DetectTrainConfig, arguments, default=FIRST_LOOK)
     config = read_options("detect train", DetectTrainConfig, arguments, default=starting_point(asked))
+
+    from rexnet.detection.train import train
+
     run = train(config)["run"]
     if is_main_process():
         print(f"run folder: {run}")
@@ -26,10 +28,14 @@ def train(arguments: Sequence[str]) -> None:
 
 def validate(arguments: Sequence[str]) -> None:
     """Measure a trained detector by COCO's rules"""
-    from rexnet.detection.validate import DetectValidateConfig, validate
-    from rexnet.training.distributed import is_main_process
+    from rexnet.detection.config import DetectValidateConfig
+    from rexnet.processes import is_main_process
 
-    result = validate(read_options("detect validate", DetectValidateConfig, arguments))
+    config = read_options("detect validate", DetectValidateConfig, arguments)
+
+    from rexnet.detection.validate import validate
+
+    result = validate(config)
     if not is_main_process():
         return
     kinds = [kind for kind in ("box", "mask") if f"{kind}_ap" in result["figures"]]
@@ -53,10 +59,13 @@ def validate(arguments: Sequence[str]) -> None:
 
 def predict(arguments: Sequence[str]) -> None:
     """Find objects in images and draw them"""
-    from rexnet.detection.predict import RESULTS, DetectPredictConfig, predict_files
+    from rexnet.detection.config import DetectPredictConfig
     from rexnet.text import printable
 
     config = read_options("detect predict", DetectPredictConfig, arguments)
+
+    from rexnet.detection.predict import RESULTS, predict_files
+
     for found in predict_files(config):
         counts = ", ".join(f"{count} {name}" for name, count in found.counts.items()) or "nothing"
         print(f"left out: {found.error}" if found.error else f"{printable(found.image)}: {counts}")
@@ -83,9 +92,12 @@ def convert(arguments: Sequence[str]) -> None:
 
 def demo(arguments: Sequence[str]) -> None:
     """Draw a data set of shapes to try detection"""
-    from rexnet.detection.demo import DemoConfig, draw_demo
+    from rexnet.detection.config import DemoConfig
 
     config = read_options("detect demo", DemoConfig, arguments)
+
+    from rexnet.detection.demo import draw_demo
+
     drawn = draw_demo(config)
     print(", ".join(f"{side}: {images:,} images" for side, images in drawn.items()))
     print(f"use it: rexnet detect train {shlex.quote(str(config.output))} --detector mask_rcnn")

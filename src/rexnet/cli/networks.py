@@ -8,6 +8,10 @@ from rexnet.cli.tables import new_table, percent, show
 
 def models(arguments: Sequence[str]) -> None:
     """List the networks, their size and their published weights"""
+    if arguments:
+        _show_help_or_fail("models", arguments, "lists all networks; it takes no options")
+        return
+
     import torch
 
     from rexnet.models.cost import measure_cost
@@ -15,9 +19,6 @@ def models(arguments: Sequence[str]) -> None:
     from rexnet.models.published import published_for
     from rexnet.models.variants import list_models
 
-    if arguments:
-        _show_help_or_fail("models", arguments, "lists all networks; it takes no options")
-        return
     table = new_table("network", "parameters M", "MACs G at 224 px", "published weights (their publisher's top-1 %)")
     for name in list_models():
         with torch.device("meta"):

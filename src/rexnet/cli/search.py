@@ -12,11 +12,13 @@ def run(arguments: Sequence[str]) -> None:
     """Search the channels of every block under limits on cost"""
     from rexnet.search.config import SearchConfig
     from rexnet.search.recipes import FIRST_LOOK, starting_point
-    from rexnet.search.run import search
-    from rexnet.search.tables import best_table
 
     asked, _ = read_ahead("search run", SearchConfig, arguments, default=FIRST_LOOK)
     config = read_options("search run", SearchConfig, arguments, default=starting_point(asked))
+
+    from rexnet.search.run import search
+    from rexnet.search.tables import best_table
+
     logging.getLogger("rexnet.training").setLevel(logging.WARNING)  # a search is many trainings, each told in a line
     found = search(config)
     head, *rows = best_table(found, config.engine.objectives)
@@ -29,18 +31,25 @@ def run(arguments: Sequence[str]) -> None:
 
 def report(arguments: Sequence[str]) -> None:
     """Show what searches found, in tables, figures and Optuna's plots"""
-    from rexnet.search.report import SearchReportConfig, report
+    from rexnet.search.config import SearchReportConfig
 
-    folder = report(read_options("search report", SearchReportConfig, arguments))
+    config = read_options("search report", SearchReportConfig, arguments)
+
+    from rexnet.search.report import report
+
+    folder = report(config)
     print((folder / "report.md").read_text(encoding="utf-8"), end="")
     print(f"tables, figures and Optuna's plots: {folder}")
 
 
 def export(arguments: Sequence[str]) -> None:
     """Write a network that a search found to a file"""
-    from rexnet.search.export import ExportConfig, export
+    from rexnet.search.config import ExportConfig
 
     config = read_options("search export", ExportConfig, arguments)
+
+    from rexnet.search.export import export
+
     network = export(config)
     print(f"{network.name}: {config.output}")
     print(f"use it: rexnet train DATA --model {shlex.quote(str(config.output))}")

@@ -10,18 +10,21 @@ from rexnet.cli.tables import new_table, show
 from rexnet.text import plural
 
 if TYPE_CHECKING:
+    from rexnet.study.config import RankConfig
     from rexnet.study.factors import Mean
-    from rexnet.study.rank_study import RankConfig
 
 
 def rank(arguments: Sequence[str]) -> None:
     """Measure the rank of random networks, or of a network's layers"""
-    from rexnet.study.rank_study import RankConfig, study_ranks
+    from rexnet.study.config import RankConfig
 
     config = read_options("study rank", RankConfig, arguments)
     if config.network.model is not None:
         _show_layers(config)
         return
+
+    from rexnet.study.rank_study import study_ranks
+
     cells = study_ranks(config)
     for block in config.protocol.blocks:
         print(f"{block}: rank over output channels, %, by ratio")
@@ -56,9 +59,12 @@ def _show_layers(config: "RankConfig") -> None:
 
 def depth(arguments: Sequence[str]) -> None:
     """Measure the rank of deep random networks by their expand layers"""
-    from rexnet.study.rank_study import DepthConfig, study_depth
+    from rexnet.study.config import DepthConfig
 
     config = read_options("study depth", DepthConfig, arguments)
+
+    from rexnet.study.rank_study import study_depth
+
     cells = study_depth(config)
     print(f"rank over output channels, %, of {config.layers} layers by how many expand")
     table = new_table("which expand", "activation", *map(str, range(1, config.layers + 1)))
@@ -72,9 +78,12 @@ def depth(arguments: Sequence[str]) -> None:
 
 def spectra(arguments: Sequence[str]) -> None:
     """Compare the singular values of the final features of networks"""
-    from rexnet.study.spectra import SpectraConfig, measure_spectra
+    from rexnet.study.config import SpectraConfig
 
     config = read_options("study spectra", SpectraConfig, arguments)
+
+    from rexnet.study.spectra import measure_spectra
+
     found = measure_spectra(config)
     table = new_table("network", "images", "channels", "effective rank", "nuclear norm", "median")
     for one in found:
@@ -88,9 +97,12 @@ def spectra(arguments: Sequence[str]) -> None:
 
 def factors(arguments: Sequence[str]) -> None:
     """Train the two-bottleneck networks of the paper's Table 2"""
-    from rexnet.study.factor_run import FactorConfig, study_factors
+    from rexnet.study.config import FactorConfig
 
     config = read_options("study factors", FactorConfig, arguments)
+
+    from rexnet.study.factor_run import study_factors
+
     found = study_factors(config)
     table = new_table("network", "top-1, %", "step", "paper", "nuclear norm", "step", "paper")
     for one in found:
@@ -112,10 +124,13 @@ def _mean_text(value: "Mean | None", *, digits: int, sign: str = "") -> str:
 
 def advise(arguments: Sequence[str]) -> None:
     """List the layers of a network that break the design principles"""
-    from rexnet.study.principles.advice import RULES
-    from rexnet.study.principles.run import AdviceConfig, advise_on
+    from rexnet.study.config import AdviceConfig
 
     config = read_options("study advise", AdviceConfig, arguments)
+
+    from rexnet.study.principles.advice import RULES
+    from rexnet.study.principles.run import advise_on
+
     advice = advise_on(config)
     if config.format == "json":
         print(json.dumps({"model": config.model, **advice.to_dict()}, indent=2))
@@ -140,9 +155,12 @@ def advise(arguments: Sequence[str]) -> None:
 
 def rewrite(arguments: Sequence[str]) -> None:
     """Rewrite a known network by the design principles at equal cost"""
-    from rexnet.study.principles.run import RewriteConfig, rewrite_known
+    from rexnet.study.config import RewriteConfig
 
     config = read_options("study rewrite", RewriteConfig, arguments)
+
+    from rexnet.study.principles.run import rewrite_known
+
     report = rewrite_known(config)
     table = new_table("layer", "before", "after", "why")
     for change in report.changes:

@@ -4,37 +4,20 @@ import math
 import random
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
 
+from rexnet.data.config import CropInterpolation
 from rexnet.data.decode import open_image
 from rexnet.data.image_set import Source
 from rexnet.data.jpeg import Box, Jpeg, open_jpeg
-
-# A picture longer than this many times its short side is first cut to its middle part: resizing 1 x 60,000,000 pixels
-# to a short side of 256 would otherwise ask for terabytes.
-_MAX_ASPECT = 100
+from rexnet.data.preprocess import limit_aspect, middle
 
 _TRIES = 10
-
-CropInterpolation = Literal["random", "bilinear", "bicubic"]
-
-
-def middle(size: tuple[int, int]) -> Box:
-    """The middle part of a picture of (width, height) pixels that is at most 100 times as long as wide."""
-    width, height = size
-    keep_px = _MAX_ASPECT * min(width, height)
-    left, top = max(0, (width - keep_px) // 2), max(0, (height - keep_px) // 2)
-    return Box(left, top, width - 2 * left, height - 2 * top)
-
-
-def limit_aspect(image: Image.Image) -> Image.Image:
-    box = middle(image.size)
-    return image if (box.width, box.height) == image.size else image.crop(box.corners)
 
 
 @final

@@ -5,11 +5,11 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, final
+from typing import NamedTuple, final
 
 import torch
 
-ErasingMode = Literal["pixel", "rand", "const"]
+from rexnet.data.config import ErasingMode
 
 # The paper's and timm's: share of the area, and height-to-width ratio from this to its inverse.
 _AREA = (0.02, 1 / 3)

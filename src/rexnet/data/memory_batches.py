@@ -17,7 +17,7 @@ from rexnet.data.batch_reading import CROP, ORDER, account
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.errors import BadImageError
 from rexnet.processes import in_parallel
 

@@ -8,27 +8,19 @@ from functools import partial
 from itertools import product
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
 import torch
-import tyro
 from torch import Tensor, nn
 
+from rexnet.deploy.config import BenchConfig
 from rexnet.deploy.exported_file import read_exported
 from rexnet.detection.checkpoints import TrainedDetector
-from rexnet.engines.backends import (
-    FILE_BACKENDS,
-    PRECISIONS,
-    Backend,
-    Engine,
-    Network,
-    Precision,
-    open_graph,
-    open_network,
-)
+from rexnet.engines.backends import Network, open_graph, open_network
+from rexnet.engines.config import FILE_BACKENDS, PRECISIONS, Backend, Engine, Precision
 from rexnet.engines.machine import describe_machine, peak_mib_of_process
 from rexnet.engines.timing import interleaved_ms, spread_of
-from rexnet.errors import OptionError, WeightsError, require
+from rexnet.errors import OptionError, WeightsError
 from rexnet.files import check_output_file, write_figure, write_whole
 from rexnet.loading import load_network
 from rexnet.models.cost import Cost, measure_cost
@@ -40,42 +32,6 @@ logger = logging.getLogger(__name__)
 CALLS_PER_TURN = 3
 BENCHABLE: tuple[Kind, ...] = (*PRETRAINED, "exported", "config")
 _COLOURS = {"torch": "#9467bd", "compile": "#8c564b", "onnxruntime": "#1f77b4", "openvino": "#d62728"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchConfig:
-    """Measures how fast networks run on this machine, in each engine."""
-
-    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[MODEL ...]")] = ("rexnet_100",)
-    """Names of `rexnet models` and timm/NAME (random weights), run folders, checkpoints, published weights, folders of
-    `rexnet card`, or exported .onnx and .xml files."""
-    backends: tuple[Backend, ...] = ("torch", "onnxruntime", "openvino")
-    """Engines; compile is torch.compile, which takes minutes to start."""
-    precisions: tuple[Precision, ...] = ("fp32", "bf16")
-    """What to compute in; an engine is left out of those it does not have."""
-    batch: tuple[int, ...] = (1, 16)
-    """Images a call."""
-    image_size: int | None = None
-    """Side of the images in pixels; None: what each network is meant for."""
-    threads: int | None = None
-    """CPU threads, the same for every engine; None leaves its choice."""
-    rounds: int = 15
-    """Turns of each; a turn is three calls, after one that is not counted."""
-    memory: bool = True
-    """Also start each in a process of its own, for its peak memory; some seconds each."""
-    output: str | None = None
-    """Write what was measured, the machine and its versions to this JSON file."""
-    plot: str | None = None
-    """Draw images a second to this name, with the ending .png and with .svg."""
-
-    def __post_init__(self) -> None:
-        for name in ("models", "backends", "precisions", "batch"):
-            require(bool(getattr(self, name)), name, "empty", "one or more")
-        require(all(batch >= 1 for batch in self.batch), "batch", self.batch, "1 or more")
-        holds = self.image_size is None or self.image_size >= 1
-        require(holds, "image_size", self.image_size, "1 or more, or None")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
-        require(self.rounds >= 1, "rounds", self.rounds, "1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

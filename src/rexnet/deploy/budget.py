@@ -5,64 +5,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from typing import Literal
 
 import torch
 
+from rexnet.deploy.config import BudgetConfig
 from rexnet.deploy.width_search import Candidate, Limits, Measure, Measured, Search
-from rexnet.engines.backends import PRECISIONS, Backend, Engine, Precision, open_network
+from rexnet.engines.backends import open_network
+from rexnet.engines.config import PRECISIONS, Backend, Engine
 from rexnet.engines.machine import peak_mib_of_process
 from rexnet.engines.timing import interleaved_ms, spread_of
-from rexnet.errors import require
 from rexnet.models.factory import create_model
-from rexnet.models.variants import FAMILIES
 
 logger = logging.getLogger(__name__)
 
 SIZES_PX = (224, 192, 160)
 """What is looked at where no size is asked for. The published networks are all meant for the first."""
 _AUTOMATIC: tuple[Backend, ...] = ("openvino", "onnxruntime", "torch")
-
-
-@dataclass(frozen=True, kw_only=True)
-class BudgetConfig:
-    """Finds the widest network that stays within a latency on this machine."""
-
-    latency_ms: float
-    """Longest time of a call, its median."""
-    memory_mb: float | None = None
-    """Most memory of a process that only runs the network, libraries included, in MiB."""
-    family: str = "rexnet"
-    """rexnet, rexnetr (channels in eights) or rexnet_lite (neither squeeze-excitation nor SiLU)."""
-    size: int | None = None
-    """Side of the images in pixels; None: 224, and 192 and 160 beside."""
-    batch: int = 1
-    """Images a call."""
-    backend: Backend | Literal["auto"] = "auto"
-    """The engine; auto: the installed one that is fastest at width 1.0."""
-    precision: Precision = "fp32"
-    """What to compute in."""
-    threads: int | None = None
-    """CPU threads; None leaves the engine's choice."""
-    num_classes: int = 1000
-    """Outputs of the network."""
-    stem_stride: int = 2
-    """As of rexnet train."""
-    rounds: int = 40
-    """Calls that are counted for each network, after five that are not."""
-
-    def __post_init__(self) -> None:
-        require(self.family in FAMILIES, "family", self.family, ", ".join(FAMILIES))
-        for name in ("latency_ms", "memory_mb"):
-            value = getattr(self, name)
-            require(value is None or value > 0, name, value, "above 0")
-        for name in ("size", "threads", "batch", "num_classes"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, name, value, "1 or more")
-        require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")
-        require(self.rounds >= 2, "rounds", self.rounds, "2 or more")
-        if self.backend != "auto":
-            Engine(backend=self.backend, precision=self.precision)
 
 
 @dataclass(frozen=True, kw_only=True)

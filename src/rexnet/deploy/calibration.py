@@ -15,8 +15,8 @@ from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch, EvalBatches
 from rexnet.data.memory_batches import MemoryEvalBatches, decode
+from rexnet.data.preprocess import Preprocess
 from rexnet.data.splits import fingerprint, stratified_split
-from rexnet.data.transforms import Preprocess
 from rexnet.engines.backends import Network
 from rexnet.text import plural, printable
 from rexnet.training.checkpoint import TrainedRexNet

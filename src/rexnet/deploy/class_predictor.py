@@ -15,7 +15,8 @@ from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_stream import Pictures, PictureSource, each_picture, in_chunks, in_order, picture_reader
 from rexnet.deploy.classifier_files import Classifier
 from rexnet.deploy.engine_choice import CHUNKS, choose, stream_engine
-from rexnet.engines.backends import Backend, Engine, Network, Precision
+from rexnet.engines.backends import Network
+from rexnet.engines.config import Backend, Engine, Precision
 from rexnet.errors import BadImageError
 from rexnet.processes import usable_cpus
 from rexnet.training.distributed import choose_device

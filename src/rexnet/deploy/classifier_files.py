@@ -9,9 +9,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.deploy.exported_file import read_exported
-from rexnet.engines.backends import FILE_BACKENDS, Backend, Engine, Network, Precision, open_graph, open_network
+from rexnet.engines.backends import Network, open_graph, open_network
+from rexnet.engines.config import FILE_BACKENDS, Backend, Engine, Precision
 from rexnet.errors import WeightsError
 from rexnet.models.rexnet import RexNet, RexNetConfig
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from rexnet._version import __version__
 from rexnet.data.image_stream import in_order
 from rexnet.deploy.classifier_files import Classifier
-from rexnet.engines.backends import PRECISIONS, Backend, Engine, Network, Precision
+from rexnet.engines.backends import Network
+from rexnet.engines.config import PRECISIONS, Backend, Engine, Precision
 from rexnet.engines.machine import engine_versions, processor_name
 from rexnet.engines.timing import interleaved_ms
 from rexnet.files import write_whole

@@ -6,21 +6,20 @@ from copy import deepcopy
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from torch import nn
 
+from rexnet.data.preprocess import Preprocess
 from rexnet.data.sample_images import sample_pictures
-from rexnet.data.transforms import Preprocess
+from rexnet.deploy.config import ExportConfig, ExportOptions
 from rexnet.deploy.exported_file import ExportedFile
 from rexnet.deploy.graph_check import TOLERANCE, largest_difference
 from rexnet.deploy.graph_writing import WRITERS, compared_px
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.export import ExportedDetector, export_detector
 from rexnet.engines.backends import CHANNEL_MULTIPLE
-from rexnet.engines.graph_files import Format, choose_format
-from rexnet.engines.onnx_graph import Output
+from rexnet.engines.graph_files import choose_format
 from rexnet.errors import OptionError, require
 from rexnet.files import check_output_file, check_replaceable, made_aside
 from rexnet.loading import load_network, open_trained
@@ -35,57 +34,6 @@ logger = logging.getLogger(__name__)
 
 EXPORTABLE: tuple[Kind, ...] = (*PRETRAINED, "config")
 _NAMED: tuple[Kind, ...] = ("network", "config", "timm")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """Form of the file."""
-
-    format: Format | None = None
-    """None: what the ending of the output says, .onnx, .xml (openvino) or .pt2 (torch-export)."""
-    output_layer: Output = "logits"
-    """logits; embedding, what enters the classifier; or features, the maps of stride 4, 8, 16 and 32."""
-    pixels: bool = False
-    """The file takes uint8 pixels (batch, height, width, 3) and normalises them itself."""
-    channel_multiple: int | None = None
-    """Pad channels with zeros to a multiple of this, which is exact and faster; 1: none. None: 8, and 1 with features,
-    whose channels stay as they are."""
-    verify: str | None = None
-    """Folder of images to compare the file with PyTorch on; None: two photographs and noise, always the same."""
-    overwrite: bool = False
-    """Replace what is at the output."""
-
-    def __post_init__(self) -> None:
-        multiple = self.channel_multiple
-        require(multiple is None or multiple >= 1, "channel_multiple", multiple, "1 or more, or None")
-        with_features = self.output_layer == "features" and multiple not in (None, 1)
-        require(not with_features, "channel_multiple", multiple, "1 with --output-layer features")
-
-    def for_detector(self) -> dict[str, Any]:
-        """The options that a detector has. OptionError where another is set."""
-        for name in ("output_layer", "channel_multiple"):
-            default = type(self).__dataclass_fields__[name].default
-            require(getattr(self, name) == default, name, getattr(self, name), f"{default} for a detector")
-        return {name: getattr(self, name) for name in ("format", "pixels", "verify", "overwrite")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """Write a network to a file that other programs run."""
-
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """A run folder or a checkpoint, of a classifier or a detector, a folder of `rexnet card` or hf://OWNER/NAME,
-    published weights such as rexnet_100.nav_in1k, timm/NAME, or the name of a network; `rexnet models` lists them."""
-    output: str
-    """File to write."""
-    weights: str | None = None
-    """Of a network that is given by name: a file, or published weights such as rexnet_100.nav_in1k; None: random."""
-    options: ExportOptions = ExportOptions()
-
-    def __post_init__(self) -> None:
-        if self.weights is not None:
-            named = resolve(self.model, allowed=EXPORTABLE).kind in _NAMED
-            require(named, "weights", self.weights, "none beside a model that has its own")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +63,8 @@ def export_files(config: ExportConfig) -> Exported | ExportedDetector:
     """Write the classifier or detector that `config` names. ValueError, one sentence, for what cannot be used."""
     _check_output(Path(config.output), config.options)
     reference = resolve(config.model, allowed=EXPORTABLE)
+    named = config.weights is None or reference.kind in _NAMED
+    require(named, "weights", config.weights, "none beside a model that has its own")
     model = _load(reference, config.weights)
     if isinstance(model, TrainedDetector):
         return export_detector(model, config.output, **config.options.for_detector())

@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args
 import torch
 
 from rexnet._version import __version__
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
+from rexnet.engines.config import Output
 from rexnet.engines.graph_files import read_facts
-from rexnet.engines.onnx_graph import Output
 from rexnet.errors import WeightsError
 from rexnet.models.rexnet import RexNetConfig
 from rexnet.training import checkpoint

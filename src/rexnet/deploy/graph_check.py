@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.deploy.exported_file import ExportedFile
-from rexnet.engines.onnx_graph import Output
+from rexnet.engines.config import Output
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from torch import nn
 
 from rexnet.deploy.exported_file import ExportedFile
 from rexnet.deploy.graph_check import OutputLayers, Run
-from rexnet.engines.backends import FILE_BACKENDS, Backend, Engine, open_graph
-from rexnet.engines.graph_files import Format, describe_archive, import_onnx, trace, write_graph
+from rexnet.engines.backends import open_graph
+from rexnet.engines.config import FILE_BACKENDS, Backend, Engine, Format
+from rexnet.engines.graph_files import describe_archive, import_onnx, trace, write_graph
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.rexnet import RexNet
 

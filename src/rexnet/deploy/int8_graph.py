@@ -8,17 +8,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from rexnet.deploy.config import Int8Backend
 from rexnet.engines.graph_files import import_engine, import_onnx
 from rexnet.engines.onnx_graph import INPUT
 
 if TYPE_CHECKING:
     import onnx
-
-Int8Backend = Literal["openvino", "onnxruntime"]
 
 
 def int8_graph(graph: "onnx.ModelProto", images: Sequence[Tensor], backend: Int8Backend) -> "onnx.ModelProto":

@@ -3,70 +3,15 @@
 import json
 import logging
 import shlex
-from dataclasses import dataclass
-from typing import Annotated, Literal
 
-import tyro
-
-from rexnet.data.decode import BadImagePolicy, find_images
+from rexnet.data.decode import find_images
+from rexnet.deploy.config import PredictConfig
 from rexnet.deploy.predictor import Prediction, Predictor
-from rexnet.engines.backends import Backend, Precision
-from rexnet.errors import WeightsError, require
+from rexnet.errors import WeightsError
 from rexnet.files import check_output_file
 from rexnet.text import csv_text, plural, printable
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """Names the classes of images."""
-
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """A run folder or a checkpoint of `rexnet train`, published weights such as rexnet_100.nav_in1k, a .onnx or .xml
-    file of `rexnet export`, a folder of `rexnet card` or hf://OWNER/NAME, timm/NAME, or a weights file."""
-    images: Annotated[
-        tuple[str, ...],
-        tyro.conf.Positional,
-        tyro.conf.arg(metavar="IMAGE|FOLDER|PATTERN ...", help_behavior_hint="(required)"),
-    ]
-    """Image files, folders (read with all sub-folders) or patterns such as 'photos/*.jpg'."""
-    model: str | None = None
-    """The network of a weights file that does not say it: a name, a JSON file or timm/NAME."""
-    top_k: int = 5
-    """Classes to name for each image."""
-    csv: bool = False
-    """Print comma-separated values instead of a table."""
-    json: bool = False
-    """Print JSON instead of a table."""
-    output: str | None = None
-    """Write to this file instead of the terminal; .csv and .json choose the format."""
-    bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or list it with its reason and go on."""
-    backend: Backend | Literal["auto"] = "auto"
-    """What computes: auto measures the installed engines once on this machine and remembers the fastest."""
-    precision: Precision | Literal["auto"] = "auto"
-    """Of the computing: auto is what the file was made for, fp32 for a checkpoint."""
-    threads: int | None = None
-    """CPU threads of reading images and computing together; None: one for each CPU."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-
-    def __post_init__(self) -> None:
-        if not self.images:
-            raise ValueError("no images given; name files, folders or patterns such as 'photos/*.jpg'")
-        if self.csv and self.json:
-            raise ValueError("--csv and --json exclude each other; give one of them")
-        require(self.top_k >= 1, "top_k", self.top_k, "1 or more")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
-
-    @property
-    def format(self) -> str:
-        """csv, json or text."""
-        if self.csv or self.json:
-            return "csv" if self.csv else "json"
-        ending = (self.output or "").rpartition(".")[2].lower()
-        return ending if ending in ("csv", "json") else "text"
 
 
 def predict_files(config: PredictConfig) -> list[Prediction]:

@@ -9,13 +9,13 @@ from torch import nn
 
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_stream import Pictures
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.deploy.class_predictor import ClassPredictor, Prediction, ScoredClass
 from rexnet.deploy.classifier_files import Classifier, of_exported, of_model
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.exported_detectors import load_exported
 from rexnet.detection.runtime import ObjectPredictor
-from rexnet.engines.backends import Backend, Precision
+from rexnet.engines.config import Backend, Precision
 from rexnet.engines.graph_files import read_facts
 from rexnet.errors import require
 from rexnet.loading import open_trained

@@ -5,14 +5,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 import torch
-import tyro
 from torch import Tensor
 
-from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import EvalBatches
 from rexnet.deploy.calibration import (
@@ -23,13 +20,14 @@ from rexnet.deploy.calibration import (
     named_classes,
     unlabelled_sides,
 )
+from rexnet.deploy.config import Int8Backend, QuantizeConfig
 from rexnet.deploy.exported_file import ExportedFile
-from rexnet.deploy.int8_graph import Int8Backend, int8_graph, int8_layers
-from rexnet.engines.backends import CHANNEL_MULTIPLE, Engine, open_graph
+from rexnet.deploy.int8_graph import int8_graph, int8_layers
+from rexnet.engines.backends import CHANNEL_MULTIPLE, open_graph
+from rexnet.engines.config import Engine
 from rexnet.engines.graph_files import write_graph
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.engines.timing import interleaved_ms
-from rexnet.errors import require
 from rexnet.files import check_output_file, made_aside
 from rexnet.models.inference_form import folded, padded
 from rexnet.text import plural
@@ -41,46 +39,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BACKENDS: dict[str, Int8Backend] = {".onnx": "onnxruntime", ".xml": "openvino"}
-"""What a file is made and measured for, by its ending."""
 ENGINE_NAMES: Mapping[Int8Backend, str] = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantizeConfig:
-    """Makes an int8 file of a trained classifier, if it keeps its accuracy."""
-
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """best.pt of a run folder, a .safetensors file made from it, or a folder of `rexnet card`."""
-    data: str
-    """As for rexnet validate: images of the training side calibrate, those held back judge."""
-    output: str
-    """A file that ends in .onnx (for ONNX Runtime) or .xml (for OpenVINO)."""
-    max_drop: float = 0.5
-    """Points of top-1 that int8 may lose; nothing is written where it loses more."""
-    measure: Literal["accuracy", "agreement"] = "accuracy"
-    """agreement: for images without labels, count as right what the float network says."""
-    calibration_images: int = 300
-    """Images of the training side that tell the range of every activation."""
-    batch_size: int = 16
-    """Images a step, and the larger batch whose speed is measured."""
-    rounds: int = 20
-    """Of the speed measurement, in which float32, bf16 and int8 take turns."""
-    bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or leave it out, name and count it."""
-    threads: int | None = None
-    """CPU threads; None leaves the engine's choice."""
-
-    def __post_init__(self) -> None:
-        require(Path(self.output).suffix in BACKENDS, "output", self.output, "a name that ends in .onnx or .xml")
-        require(0 <= self.max_drop <= 100, "max_drop", self.max_drop, "0 to 100 points")
-        for name in ("calibration_images", "batch_size", "rounds"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
-
-    @property
-    def backend(self) -> Int8Backend:
-        return BACKENDS[Path(self.output).suffix]
 
 
 @dataclass(frozen=True, kw_only=True)

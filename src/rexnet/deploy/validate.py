@@ -2,59 +2,21 @@
 
 import json
 import shlex
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-import tyro
 
 from rexnet.data.datasets import open_dataset
-from rexnet.data.decode import BadImagePolicy
 from rexnet.data.loaders import EvalBatches
+from rexnet.deploy.config import ValidateConfig
 from rexnet.detection.checkpoints import TrainedDetector
-from rexnet.errors import WeightsError, require
+from rexnet.errors import WeightsError
 from rexnet.files import check_output_file, write_whole
 from rexnet.loading import load
-from rexnet.training.config import Amp
 from rexnet.training.distributed import joined
 from rexnet.training.evaluation import evaluate
 from rexnet.training.loop import choose_autocast
 from rexnet.training.session import loader_options, skipped_images
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidateConfig:
-    """Measures a trained classifier on labelled images."""
-
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """A run folder or a checkpoint of `rexnet train`, published weights such as rexnet_100.nav_in1k, a folder of
-    `rexnet card` or hf://OWNER/NAME, timm/NAME, or a weights file."""
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """A folder of class folders, a folder with val|valid|validation|test/, digits, torchvision/NAME, a folder of tars
-    or its URL, or hfds/NAME."""
-    model: str | None = None
-    """The network of a weights file that does not say it: a name, a JSON file or timm/NAME."""
-    split: Literal["val", "train"] = "val"
-    """The side to measure on, where the data has two or was split for the training of CHECKPOINT."""
-    batch_size: int = 64
-    """Images a step and process."""
-    bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or leave it out, name and count it."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    workers: int | None = None
-    """Processes that read images; None: up to 8 beside a GPU, none beside a CPU that computes as well."""
-    threads: int | None = None
-    """CPU threads of PyTorch; None leaves its choice."""
-    amp: Amp = "off"
-    """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
-    output: str | None = None
-    """Also write the result, with every class, to this JSON file."""
-
-    def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
 
 
 def validate(config: ValidateConfig) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rexnet.data.boxes.transforms import DetectionAugmentConfig
+from rexnet.data.config import DetectionAugmentConfig
 from rexnet.data.decode import BadImagePolicy
-from rexnet.detection.detectors import Kind
 from rexnet.errors import OptionError, require
-from rexnet.training.config import OptimConfig, RunConfig, ScheduleConfig
+from rexnet.training.config import Amp, OptimConfig, RunConfig, ScheduleConfig
 
+Kind = Literal["faster_rcnn", "mask_rcnn", "ssdlite"]
 RecipeName = Literal["small", "1x", "2x", "3x"]
 GOALS: dict[Kind, str] = {"faster_rcnn": "box_ap", "mask_rcnn": "mask_ap", "ssdlite": "box_ap"}
 """The figure of the held-back images whose highest value makes best.pt."""
@@ -93,3 +93,86 @@ class DetectTrainConfig:
     def goal(self) -> str:
         """The figure that chooses best.pt."""
         return GOALS[self.network.detector]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectValidateConfig:
+    """Measures a trained detector on images with boxes, by COCO's rules."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A run folder or a checkpoint of `rexnet detect train`, or a folder of `rexnet card` or hf://OWNER/NAME."""
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="COCO_DIR")]
+    """A folder in COCO's layout, as for `rexnet detect train`."""
+    split: Literal["val", "train", "test"] = "val"
+    """Split to measure on."""
+    batch_size: int = 4
+    """Images a step and process."""
+    bad_image: BadImagePolicy = "error"
+    """What to do with a file that cannot be read: stop and name it, or leave it out, name and count it."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    workers: int | None = None
+    """Processes that read images; None: up to 8 beside a GPU, none beside a CPU that computes as well."""
+    threads: int | None = None
+    """CPU threads of PyTorch; None leaves its choice."""
+    amp: Amp = "off"
+    """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
+    output: str | None = None
+    """Also write the result, with every class and the curves, to this JSON file."""
+    curves: str | None = None
+    """Also draw precision against recall into this PNG file."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectPredictConfig:
+    """Finds objects in images, draws them and writes them down."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A run folder or a checkpoint of `rexnet detect train`, a folder of `rexnet card` or hf://OWNER/NAME, or a .onnx
+    or .xml file of `rexnet export`."""
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|FOLDER|PATTERN ...")]
+    """Image files, folders (read with all sub-folders) or patterns such as 'photos/*.jpg'."""
+    out: str
+    """Folder for the drawn pictures and detections.json, a list of COCO result rows; made if missing, files in it that
+    have other names stay."""
+    min_score: float = 0.5
+    """Draw and count what is at least this sure, 0 to 1; detections.json has everything the detector puts out."""
+    bad_image: BadImagePolicy = "error"
+    """What to do with a file that cannot be read: stop and name it, or name it and go on."""
+    batch_size: int = 1
+    """Images a step."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps; exported files run on the CPU."""
+    threads: int | None = None
+    """CPU threads of reading images and of computing; None: one for each CPU."""
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise ValueError("no images given; name files, folders or patterns such as 'photos/*.jpg'")
+        require(0 <= self.min_score <= 1, "min_score", self.min_score, "from 0 to 1")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Draws circles, triangles, squares and crosses with boxes and masks, as a folder in COCO's layout."""
+
+    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")] = "shapes"
+    """A new or empty folder."""
+    images: int = 400
+    """Pictures to train on; a quarter as many are held back."""
+    size_px: int = 128
+    """Side of a picture."""
+    seed: int = 0
+    """The same seed draws the same pictures."""
+
+    def __post_init__(self) -> None:
+        require(self.images >= 4, "images", self.images, "4 or more")
+        require(self.size_px >= 32, "size_px", self.size_px, "32 or more")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")

@@ -1,12 +1,13 @@
 """Faster R-CNN, Mask R-CNN and SSDLite: torchvision's detectors from a config in plain values."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 
 from rexnet.detection.backbones import Pyramid, backbone_config, load_body
+from rexnet.detection.config import Kind
 from rexnet.detection.mask_loss import learn_masks_where_given
 from rexnet.detection.norms import accept_single_values
 from rexnet.detection.roi_align import use_fast_roi_align
@@ -20,7 +21,6 @@ from rexnet.detection.ssdlite import make_ssdlite
 from rexnet.models.rexnet import RexNetConfig
 from rexnet.models.weights import Source
 
-Kind = Literal["faster_rcnn", "mask_rcnn", "ssdlite"]
 SIZES_PX = {"faster_rcnn": (800, 1333), "mask_rcnn": (800, 1333), "ssdlite": (320, 320)}
 """Shorter side and limit of the longer: torchvision's for the pyramids, the paper's for SSDLite."""
 

@@ -5,50 +5,17 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from rexnet.data.decode import BadImagePolicy, find_images
+from rexnet.data.decode import find_images
+from rexnet.detection.config import DetectPredictConfig
 from rexnet.detection.evaluation import to_coco_rows
 from rexnet.detection.runtime import Detections, ObjectPredictor
-from rexnet.errors import require
 from rexnet.files import write_whole
 
 logger = logging.getLogger(__name__)
 
 RESULTS = "detections.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectPredictConfig:
-    """Finds objects in images, draws them and writes them down."""
-
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """A run folder or a checkpoint of `rexnet detect train`, a folder of `rexnet card` or hf://OWNER/NAME, or a .onnx
-    or .xml file of `rexnet export`."""
-    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|FOLDER|PATTERN ...")]
-    """Image files, folders (read with all sub-folders) or patterns such as 'photos/*.jpg'."""
-    out: str
-    """Folder for the drawn pictures and detections.json, a list of COCO result rows; made if missing, files in it that
-    have other names stay."""
-    min_score: float = 0.5
-    """Draw and count what is at least this sure, 0 to 1; detections.json has everything the detector puts out."""
-    bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or name it and go on."""
-    batch_size: int = 1
-    """Images a step."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps; exported files run on the CPU."""
-    threads: int | None = None
-    """CPU threads of reading images and of computing; None: one for each CPU."""
-
-    def __post_init__(self) -> None:
-        if not self.images:
-            raise ValueError("no images given; name files, folders or patterns such as 'photos/*.jpg'")
-        require(0 <= self.min_score <= 1, "min_score", self.min_score, "from 0 to 1")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,9 @@ The paper gives neither schedule nor learning rate of its detectors, so these ar
 
 from dataclasses import replace
 
-from rexnet.data.boxes.transforms import DetectionAugmentConfig
-from rexnet.detection.config import DetectorOptions, DetectTrainConfig, RecipeName
-from rexnet.detection.detectors import Kind
+from rexnet.data.config import DetectionAugmentConfig
+from rexnet.detection.config import DetectorOptions, DetectTrainConfig, Kind, RecipeName
 from rexnet.training.config import OptimConfig, RunConfig, ScheduleConfig
-from rexnet.training.resume import settings_to_resume
 
 _MILESTONES = {1: (8, 11), 2: (16, 22), 3: (28, 34)}
 
@@ -101,6 +99,9 @@ def starting_point(asked: DetectTrainConfig) -> DetectTrainConfig:
 
     `asked` is what the command line says on top of the plain defaults.
     """
-    if saved := settings_to_resume(asked):
-        return saved
+    if asked.run.resume:
+        from rexnet.training.resume import settings_to_resume
+
+        if saved := settings_to_resume(asked):
+            return saved
     return make_recipe(asked.recipe, asked.network.detector, data=asked.data)

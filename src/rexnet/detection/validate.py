@@ -2,58 +2,21 @@
 
 import dataclasses
 import json
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-import tyro
 
 from rexnet.data.boxes.coco import refuse_missing_files
 from rexnet.data.boxes.loaders import EvalDetectionBatches
 from rexnet.data.datasets import open_dataset
-from rexnet.data.decode import BadImagePolicy
 from rexnet.detection.checkpoints import load_detector
+from rexnet.detection.config import DetectValidateConfig
 from rexnet.detection.evaluation import evaluate_detector, require_evaluator
 from rexnet.detection.plot import draw_precision_recall
-from rexnet.errors import require
 from rexnet.files import check_output_file, write_whole
-from rexnet.training.config import Amp
 from rexnet.training.distributed import joined
 from rexnet.training.loop import choose_autocast
 from rexnet.training.session import loader_options, skipped_images
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectValidateConfig:
-    """Measures a trained detector on images with boxes, by COCO's rules."""
-
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """A run folder or a checkpoint of `rexnet detect train`, or a folder of `rexnet card` or hf://OWNER/NAME."""
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="COCO_DIR")]
-    """A folder in COCO's layout, as for `rexnet detect train`."""
-    split: Literal["val", "train", "test"] = "val"
-    """Split to measure on."""
-    batch_size: int = 4
-    """Images a step and process."""
-    bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or leave it out, name and count it."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    workers: int | None = None
-    """Processes that read images; None: up to 8 beside a GPU, none beside a CPU that computes as well."""
-    threads: int | None = None
-    """CPU threads of PyTorch; None leaves its choice."""
-    amp: Amp = "off"
-    """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
-    output: str | None = None
-    """Also write the result, with every class and the curves, to this JSON file."""
-    curves: str | None = None
-    """Also draw precision against recall into this PNG file."""
-
-    def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
 
 
 def validate(config: DetectValidateConfig) -> dict[str, Any]:

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rexnet.engines.config import Format
 from rexnet.errors import MissingPackageError, WeightsError, require
 from rexnet.text import printable, reason_of
 
-Format = Literal["onnx", "openvino", "torch-export"]
 ENDINGS: dict[Format, str] = {
     "onnx": ".onnx",
     "openvino": ".xml",

@@ -4,12 +4,13 @@ A ReXNet is a chain of nine kinds of layers, so that its graph needs no tracing:
 node for each thing computed, named after the module it comes from, and any batch and image size.
 """
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from torch import Tensor, nn
 
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
+from rexnet.engines.config import Output
 from rexnet.engines.graph_files import import_onnx
 from rexnet.models.blocks import DropPath, LinearBottleneck, SiLU, SqueezeExcitation
 from rexnet.models.rexnet import RexNet
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 OPSET = 18
 INPUT = "images"
-Output = Literal["logits", "embedding", "features"]
 _SIMPLE = {
     nn.ReLU: ("Relu", {}),
     nn.LeakyReLU: ("LeakyRelu", {"alpha": 0.01}),

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from rexnet.errors import MissingPackageError, WeightsError
 from rexnet.models.hub import ask_url, download
 
@@ -182,6 +180,8 @@ def _from_hugging_face(row: PublishedWeights) -> Path:
 
 
 def _from_release(row: PublishedWeights) -> Path:
+    import torch
+
     path = Path(torch.hub.get_dir(), "checkpoints", row.file)
     if not path.exists():
         logger.info("downloading %s to %s", row.address, path)

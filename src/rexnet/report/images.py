@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 
 THUMBNAIL_PX = 144
 """Longest side of a thumbnail, which bounds a page by its number of images."""

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import EvalBatches
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.training.evaluation import ClassCounts
 from rexnet.training.progress import EpochProgress
 

@@ -3,17 +3,21 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, Literal, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
+from rexnet.data.config import AugmentConfig
 from rexnet.data.decode import BadImagePolicy
-from rexnet.data.memory_batches import CropAndFlip
-from rexnet.data.transforms import AugmentConfig, Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.errors import require
 from rexnet.search.published import Constraint
 from rexnet.search.space import Space
 from rexnet.training.config import Amp, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from rexnet.data.memory_batches import CropAndFlip
 
 Objective = Literal["accuracy", "macs", "latency", "effective_rank"]
 DIRECTIONS: dict[Objective, Literal["maximize", "minimize"]] = {
@@ -72,7 +76,9 @@ class ImageOptions:
         return Preprocess(image_size_px=self.image_size, crop_ratio=1.0)
 
     @property
-    def augment(self) -> CropAndFlip:
+    def augment(self) -> "CropAndFlip":
+        from rexnet.data.memory_batches import CropAndFlip
+
         return CropAndFlip(padding_px=self.crop_padding_px, flip=self.horizontal_flip)
 
 
@@ -145,6 +151,16 @@ class EngineOptions:
             not (several and self.sampler == "cmaes"), "sampler", "cmaes", "random, tpe beside several --objectives"
         )
 
+    @property
+    def database(self) -> Path:
+        """The storage where --storage names no other."""
+        return Path(self.output) / "study.db"
+
+    @property
+    def may_have_begun(self) -> bool:
+        """Whether there is a storage that may hold this search."""
+        return self.storage is not None or self.database.is_file()
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
@@ -195,3 +211,51 @@ class SearchConfig:
             name: asdict(getattr(self, name)) for name in ("space", "images", "training", "optim", "schedule")
         }
         return hashlib.sha256(json.dumps({"data": self.data, **parts}, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchReportConfig:
+    """Shows what searches found: groups by accuracy, their channels and lines, and what predicts accuracy."""
+
+    searches: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SEARCH ...")]
+    """Folders of searches; several are compared by their budgets, and in the networks that they share."""
+    output: str | None = None
+    """Folder to write to; None: report in the first search's."""
+    storage: str | None = None
+    """Optuna's storage, as for search run; None: study.db in each folder."""
+    study: str = EngineOptions.study
+    """Name of the search in the storage."""
+
+    def __post_init__(self) -> None:
+        if not self.searches:
+            raise ValueError("no search is named; give the folder of one")
+        if len(set(self.searches)) < len(self.searches):
+            raise ValueError("a search is named twice; give each folder once")
+
+
+BEST = "best"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Writes a network that a search found to a file, which `rexnet train --model` and `create_model` take."""
+
+    search: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SEARCH")]
+    """Folder of the search."""
+    candidate: str = BEST
+    """best, in the first of the search's objectives, the number of a candidate, or channels such as 34-34-45-55-66."""
+    output: str = "network.json"
+    """File to write."""
+    width: float | None = None
+    """Instead of the candidate itself: its least-squares line with all channels times this width."""
+    stem_stride: int | None = None
+    """Stride of the first convolution; None: that of the search. 2 for larger images, and for detectors."""
+    strided_blocks: tuple[int, ...] | None = None
+    """Blocks with stride 2, counted from 1; None: those of the search. Detectors need a stride of 32 in all."""
+    storage: str | None = None
+    """Optuna's storage, as for search run; None: study.db in the folder."""
+    study: str = EngineOptions.study
+    """Name of the search in the storage."""
+
+    def __post_init__(self) -> None:
+        require(self.width is None or self.width > 0, "width", self.width, "above 0, or None")

@@ -1,47 +1,17 @@
 """`rexnet search export`: a candidate, or a member of the family of its line, as a file that every command takes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated
+from dataclasses import replace
 
-import tyro
-
-from rexnet.errors import OptionError, require
+from rexnet.errors import OptionError
 from rexnet.files import check_output_file, write_whole
 from rexnet.models.config_files import config_text
 from rexnet.models.rexnet import RexNetConfig
-from rexnet.search.config import EngineOptions, SearchConfig
+from rexnet.search.config import BEST, EngineOptions, ExportConfig, SearchConfig
 from rexnet.search.results import Candidate, best_first, candidates_of
 from rexnet.search.space import Space
 from rexnet.search.storage import existing_study, settings_of
 from rexnet.search.trend import fit_line, scaled_config
-
-BEST = "best"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """Writes a network that a search found to a file, which `rexnet train --model` and `create_model` take."""
-
-    search: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SEARCH")]
-    """Folder of the search."""
-    candidate: str = BEST
-    """best, in the first of the search's objectives, the number of a candidate, or channels such as 34-34-45-55-66."""
-    output: str = "network.json"
-    """File to write."""
-    width: float | None = None
-    """Instead of the candidate itself: its least-squares line with all channels times this width."""
-    stem_stride: int | None = None
-    """Stride of the first convolution; None: that of the search. 2 for larger images, and for detectors."""
-    strided_blocks: tuple[int, ...] | None = None
-    """Blocks with stride 2, counted from 1; None: those of the search. Detectors need a stride of 32 in all."""
-    storage: str | None = None
-    """Optuna's storage, as for search run; None: study.db in the folder."""
-    study: str = EngineOptions.study
-    """Name of the search in the storage."""
-
-    def __post_init__(self) -> None:
-        require(self.width is None or self.width > 0, "width", self.width, "above 0, or None")
 
 
 def export(config: ExportConfig) -> RexNetConfig:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from rexnet.search.config import CandidateOptions, ImageOptions, RecipeName, SearchConfig
 from rexnet.search.published import SEARCHES, Constraint
 from rexnet.search.space import Space
-from rexnet.search.storage import saved_settings
 from rexnet.training.config import ScheduleConfig
 from rexnet.training.recipes import small_image
 
@@ -65,9 +64,12 @@ def known_constraint(settings: SearchConfig) -> Constraint | None:
 def starting_point(asked: SearchConfig) -> SearchConfig:
     """The settings that the user's options override. `asked` is what the command line says on plain defaults; a search
     that has begun keeps its own."""
-    if saved := saved_settings(asked.engine):
-        moved = {name: getattr(asked.engine, name) for name in ("output", "storage", "study")}
-        return replace(saved, engine=replace(saved.engine, **moved))
+    if asked.engine.may_have_begun:
+        from rexnet.search.storage import saved_settings
+
+        if saved := saved_settings(asked.engine):
+            moved = {name: getattr(asked.engine, name) for name in ("output", "storage", "study")}
+            return replace(saved, engine=replace(saved.engine, **moved))
     start = RECIPES[asked.recipe]()
     if asked.constraint:
         start = replace(start, space=constrained(start.space, asked.constraint))

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import tyro
+from typing import TYPE_CHECKING, Any
 
 from rexnet.files import write_whole
 from rexnet.search.analysis import FEWEST_IN_GROUPS, Group, compare, drawn, groups, nearer_to_a_line, predictors
-from rexnet.search.config import EngineOptions, SearchConfig
+from rexnet.search.config import EngineOptions, SearchConfig, SearchReportConfig
 from rexnet.search.figures import draw_budgets, draw_groups, draw_predictors
 from rexnet.search.plots import optuna_page
 from rexnet.search.published import SEARCHES
@@ -31,26 +29,6 @@ from rexnet.text import csv_text, markdown_text, plural
 
 if TYPE_CHECKING:
     import optuna
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchReportConfig:
-    """Shows what searches found: groups by accuracy, their channels and lines, and what predicts accuracy."""
-
-    searches: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SEARCH ...")]
-    """Folders of searches; several are compared by their budgets, and in the networks that they share."""
-    output: str | None = None
-    """Folder to write to; None: report in the first search's."""
-    storage: str | None = None
-    """Optuna's storage, as for search run; None: study.db in each folder."""
-    study: str = EngineOptions.study
-    """Name of the search in the storage."""
-
-    def __post_init__(self) -> None:
-        if not self.searches:
-            raise ValueError("no search is named; give the folder of one")
-        if len(set(self.searches)) < len(self.searches):
-            raise ValueError("a search is named twice; give each folder once")
 
 
 @dataclass(frozen=True, kw_only=True)

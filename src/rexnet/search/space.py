@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, exp, inf, log, sqrt
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rexnet.errors import OptionError, require
-from rexnet.models.blocks import BlockSpec
-from rexnet.models.rexnet import RexNetConfig
 from rexnet.search.shape import Shape, Trial, suggest_shape
+
+if TYPE_CHECKING:
+    from rexnet.models.rexnet import RexNetConfig
 
 _HALVINGS = 30
 
@@ -77,8 +78,11 @@ class Space:
         strided = (1 + third, 1 + 2 * third) if self.strided_blocks is None else self.strided_blocks
         return tuple(2 if block in strided else 1 for block in range(1, self.blocks + 1))
 
-    def config(self, channels: Sequence[int], *, num_classes: int = 0, name: str | None = None) -> RexNetConfig:
+    def config(self, channels: Sequence[int], *, num_classes: int = 0, name: str | None = None) -> "RexNetConfig":
         """The network with these output channels of its blocks, named after them unless it has a `name`."""
+        from rexnet.models.blocks import BlockSpec
+        from rexnet.models.rexnet import RexNetConfig
+
         if len(channels) != self.blocks:
             raise ValueError(f"{len(channels)} channels for {self.blocks} blocks; allowed: one for each")
         specs = tuple(

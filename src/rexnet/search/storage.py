@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import optuna
 
 JOURNAL = "journal:"
-DATABASE = "study.db"
 _HEARTBEAT_SECONDS, _GRACE_SECONDS = 20, 80
 _LOCK_SECONDS = 60
 _TRIES, _PAUSE_SECONDS, _WRITING_SECONDS = 3, 0.5, 10.0
@@ -52,7 +51,7 @@ def open_storage(engine: EngineOptions) -> "optuna.storages.BaseStorage":
     trial is not taken up again, another one takes its place.
     """
     optuna = require_optuna()
-    place = engine.storage or _database_url(Path(engine.output) / DATABASE)
+    place = engine.storage or _database_url(engine.database)
     if place.startswith(JOURNAL):
         file = Path(place.removeprefix(JOURNAL))
         usable = file.parent.is_dir() and not file.is_dir()
@@ -132,7 +131,7 @@ def create_study(config: SearchConfig, storage: "optuna.storages.BaseStorage") -
 
 def saved_settings(engine: EngineOptions) -> SearchConfig | None:
     """The settings that the search at this place began with; None where there is none yet."""
-    if engine.storage is None and not (Path(engine.output) / DATABASE).is_file():
+    if not engine.may_have_begun:
         return None
     storage = open_storage(engine)
     names = {study.study_name for study in require_optuna().get_all_study_summaries(storage)}
@@ -151,7 +150,7 @@ def settings_of(study: "optuna.Study") -> SearchConfig:
 
 def existing_study(engine: EngineOptions) -> "optuna.Study":
     """The search at this place. ValueError where there is none; nothing is created."""
-    if engine.storage is None and not (Path(engine.output) / DATABASE).is_file():
+    if not engine.may_have_begun:
         raise ValueError(f"there is no search in {printable(engine.output)!r}; rexnet search run begins one")
     return load_study(engine, open_storage(engine))
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rexnet.engines.backends import Backend, Precision
+from rexnet.engines.config import Backend, Precision
 from rexnet.errors import OptionError, require
 from rexnet.processes import usable_cpus
 from rexnet.text import reason_of

@@ -8,8 +8,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from rexnet.data.crops import middle
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess, middle
 from rexnet.models.gradcam import grad_cam
 from rexnet.serve.http_errors import quoted
 from rexnet.training.checkpoint import TrainedRexNet

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from rexnet.detection.predict import DetectPredictConfig
+from rexnet.detection.config import DetectPredictConfig
 from rexnet.serve.model_registry import Answer
 
 MIN_SCORE = DetectPredictConfig.min_score

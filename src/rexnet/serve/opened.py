@@ -19,7 +19,7 @@ from rexnet.deploy.classifier_files import Classifier
 from rexnet.deploy.predictor import open_model
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.runtime import Detections, ObjectPredictor
-from rexnet.engines.backends import FILE_BACKENDS
+from rexnet.engines.config import FILE_BACKENDS
 from rexnet.errors import BadImageError
 from rexnet.references import Kind, Reference
 from rexnet.serve.batching import Batcher

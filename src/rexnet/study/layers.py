@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,55 +14,18 @@ from rexnet import loading
 from rexnet.data.datasets import open_images
 from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import EvalBatches
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.files import write_figure, write_whole
 from rexnet.ranks.layer_ranks import Layer, measure_layers
 from rexnet.references import KINDS, PRETRAINED, Kind, resolve
+from rexnet.study.config import NetworkOptions
 from rexnet.study.networks import call_factory
 from rexnet.study.principles.rewriting import rewrite
 from rexnet.text import csv_text
 from rexnet.training.distributed import choose_device
 
 MEASURABLE: tuple[Kind, ...] = (*PRETRAINED, "config", "rewritten", "factory")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkOptions:
-    """Which network is measured in place of random ones, and on what."""
-
-    model: str | None = None
-    """Measure this network layer by layer in place of random ones: a checkpoint, a folder of rexnet card, a name such
-    as rexnet_100, a file of rexnet search export, timm/resnet50 or torchvision/vgg16_bn (random weights unless
-    --pretrained), or module:factory."""
-    pretrained: bool = False
-    """Published weights for a network that is given by name; timm's and torchvision's are downloaded unless they are
-    at hand."""
-    data: str | None = None
-    """Folder of images for --model, read with all sub-folders, or a set with a name, as digits or
-    torchvision/cifar10."""
-    images: int = 64
-    """How many of them, evenly spread over the folder."""
-    image_size: int | None = None
-    """Side in pixels; None: what the network was made for, else 224."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps; of --model."""
-
-    def __post_init__(self) -> None:
-        if self.model is None:
-            for name in ("data", "image_size"):
-                if getattr(self, name) is not None:
-                    option = name.replace("_", "-")
-                    raise ValueError(
-                        f"--{option} is {getattr(self, name)}, but random networks see no images; "
-                        "allowed: with --model only"
-                    )
-        elif self.data is None:
-            raise ValueError(f"--model is {self.model}, but --data is None; allowed: a folder of images")
-        if self.images < 1:
-            raise ValueError(f"--images is {self.images}; allowed: 1 or more")
-        if self.image_size is not None and self.image_size < 8:
-            raise ValueError(f"--image-size is {self.image_size}; allowed: 8 or more, or None")
 
 
 def measure_network(options: NetworkOptions, *, tolerance: float, output: str | os.PathLike[str]) -> list[Layer]:

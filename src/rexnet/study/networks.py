@@ -5,34 +5,25 @@ A block is any object with the two attributes of `Block`; `module:factory` names
 """
 
 import importlib
-import math
 import re
+import typing
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol, cast, final
+from typing import cast, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rexnet.models import blocks
+from rexnet.study.protocol import Placement, Protocol, Size
 
 Function = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True, order=True, kw_only=True)
-class Size:
-    """Of one network. `expanded_channels` is what lies inside a bottleneck."""
-
-    in_channels: int
-    out_channels: int
-    expanded_channels: int
-    samples: int
-
-
-class Block(Protocol):
+class Block(typing.Protocol):
     """What is measured. `expands`: its expanded_channels are drawn, from the protocol's `expansion`."""
 
     @property
@@ -106,9 +97,6 @@ class InvertedBottleneck:
         return out
 
 
-Placement = Literal["early", "spread", "late"]
-
-
 @final
 @dataclass(frozen=True, kw_only=True)
 class DeepNetwork:
@@ -163,11 +151,6 @@ def find_block(name: str) -> Block:
     return cast(Block, call_factory(name, allowed=f"{', '.join(BLOCKS)}, late_2_of_6"))
 
 
-def deep_name(placement: Placement, expand_layers: int, *, layers: int) -> str:
-    """The name by which `find_block` knows a DeepNetwork."""
-    return f"{placement}_{expand_layers}_of_{layers}"
-
-
 def call_factory(name: str, *, allowed: str) -> object:
     """What the function `module:factory` returns without arguments; ValueError, one sentence, where there is none."""
     module, colon, factory = name.partition(":")
@@ -198,36 +181,28 @@ def find_activation(name: str) -> Function:
     raise ValueError(f"activation is {name!r}; allowed: {', '.join(ACTIVATIONS)}, or a class of torch.nn such as GELU")
 
 
-def draw_number(distribution: str, generator: np.random.Generator) -> float:
-    """One number from `uniform:LOW:HIGH`, `log_uniform:LOW:HIGH` or `constant:VALUE`."""
-    kind, *words = distribution.split(":")
-    numbers = [float(word) for word in words]
-    if kind == "constant" and len(numbers) == 1:
-        return numbers[0]
-    if len(numbers) == 2 and 0 <= numbers[0] < numbers[1]:
-        if kind == "uniform":
-            return float(generator.uniform(numbers[0], numbers[1]))
-        if kind == "log_uniform" and numbers[0] > 0:
-            return math.exp(generator.uniform(math.log(numbers[0]), math.log(numbers[1])))
-    allowed = "constant:VALUE, uniform:LOW:HIGH and log_uniform:LOW:HIGH with LOW below HIGH, none negative"
-    raise ValueError(f"expansion is {distribution!r}; allowed: {allowed}")
-
-
-INPUTS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
-    "half_normal": lambda generator, shape: np.abs(generator.standard_normal(shape, np.float32)),
-    "normal": lambda generator, shape: generator.standard_normal(shape, np.float32),
-    "uniform": lambda generator, shape: generator.random(shape, np.float32),
-    "exponential": lambda generator, shape: generator.standard_exponential(shape, np.float32),
-}
-WEIGHTS: dict[str, Callable[[int], float]] = {
-    "normal": lambda fan_in: 1.0,
-    "lecun": lambda fan_in: fan_in**-0.5,
-    "he": lambda fan_in: (2.0 / fan_in) ** 0.5,
-}
-"""Standard deviation of normal weights by the number of inputs of an output."""
-
-
 def generator_for(seed: int, block: str, *, ratio: float, network: int) -> np.random.Generator:
     """The source of all that is random in one network: depends on nothing but these four, in any process and order."""
     words = [seed, zlib.crc32(block.encode()), round(ratio * 1_000_000), network]
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
+
+
+def outputs(
+    protocol: Protocol, block: Block, *, batch: Sequence[Sequence[Tensor]], activations: Sequence[str]
+) -> Tensor:
+    """Output matrices (activations, networks, out channels, samples x positions) of networks of one size, by
+    `draw_tensors`.
+
+    Every network is computed once, with the samples of all activations side by side: its products are then large.
+    """
+    *weights, x = (torch.stack(list(parts)) for parts in zip(*batch, strict=True))
+    samples, functions = x.shape[2], [find_activation(name) for name in activations]
+
+    def activation(maps: Tensor) -> Tensor:
+        return torch.cat([function(part) for function, part in zip(functions, maps.split(samples, 2), strict=True)], 2)
+
+    def norm(maps: Tensor) -> Tensor:
+        return protocol.normalise(maps, samples)
+
+    out = block(x.repeat(1, 1, len(functions), 1, 1), weights, activation=activation, norm=norm)
+    return out.unflatten(2, (-1, samples)).movedim(2, 0).flatten(3)

@@ -2,27 +2,70 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
 from rexnet.errors import require
-from rexnet.study.networks import (
-    ACTIVATIONS,
-    BLOCKS,
-    INPUTS,
-    WEIGHTS,
-    Block,
-    Size,
-    draw_number,
-    find_activation,
-    find_block,
-)
 
+if TYPE_CHECKING:
+    import torch
+
+    from rexnet.study.networks import Block
+
+BLOCK_NAMES = ("conv1x1", "conv3x3", "bottleneck3x3", "bottleneck_depthwise")
+ACTIVATION_NAMES = ("linear", "relu", "relu6", "leaky_relu", "elu", "softplus", "hardswish", "silu")
+"""By the words of the paper's Fig. 1."""
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+def draw_number(distribution: str, generator: np.random.Generator) -> float:
+    """One number from `uniform:LOW:HIGH`, `log_uniform:LOW:HIGH` or `constant:VALUE`."""
+    kind, *words = distribution.split(":")
+    numbers = [float(word) for word in words]
+    if kind == "constant" and len(numbers) == 1:
+        return numbers[0]
+    if len(numbers) == 2 and 0 <= numbers[0] < numbers[1]:
+        if kind == "uniform":
+            return float(generator.uniform(numbers[0], numbers[1]))
+        if kind == "log_uniform" and numbers[0] > 0:
+            return math.exp(generator.uniform(math.log(numbers[0]), math.log(numbers[1])))
+    allowed = "constant:VALUE, uniform:LOW:HIGH and log_uniform:LOW:HIGH with LOW below HIGH, none negative"
+    raise ValueError(f"expansion is {distribution!r}; allowed: {allowed}")
+
+
+Placement = Literal["early", "spread", "late"]
+
+
+def deep_name(placement: Placement, expand_layers: int, *, layers: int) -> str:
+    """The name by which `find_block` knows a DeepNetwork."""
+    return f"{placement}_{expand_layers}_of_{layers}"
+
+
+@dataclass(frozen=True, order=True, kw_only=True)
+class Size:
+    """Of one network. `expanded_channels` is what lies inside a bottleneck."""
+
+    in_channels: int
+    out_channels: int
+    expanded_channels: int
+    samples: int
+
+
+INPUTS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
+    "half_normal": lambda generator, shape: np.abs(generator.standard_normal(shape, np.float32)),
+    "normal": lambda generator, shape: generator.standard_normal(shape, np.float32),
+    "uniform": lambda generator, shape: generator.random(shape, np.float32),
+    "exponential": lambda generator, shape: generator.standard_exponential(shape, np.float32),
+}
+WEIGHTS: dict[str, Callable[[int], float]] = {
+    "normal": lambda fan_in: 1.0,
+    "lecun": lambda fan_in: fan_in**-0.5,
+    "he": lambda fan_in: (2.0 / fan_in) ** 0.5,
+}
+"""Standard deviation of normal weights by the number of inputs of an output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +75,9 @@ class Protocol:
     The paper states none of these but blocks, activations and ratios.
     """
 
-    blocks: tuple[str, ...] = tuple(BLOCKS)
+    blocks: tuple[str, ...] = BLOCK_NAMES
     """conv1x1, conv3x3, bottleneck3x3, bottleneck_depthwise, or module:factory for a block of your own."""
-    activations: tuple[str, ...] = tuple(ACTIVATIONS)
+    activations: tuple[str, ...] = ACTIVATION_NAMES
     """linear, relu, relu6, leaky_relu, elu, softplus, hardswish, silu, or any class of torch.nn, as GELU."""
     ratios: tuple[float, ...] = RATIOS
     """Input channels over output channels."""
@@ -76,10 +119,13 @@ class Protocol:
         for name in ("blocks", "activations", "ratios"):
             values = getattr(self, name)
             require(0 < len(values) == len(set(values)), name, values, "one or more, each once")
-        for name in self.blocks:
-            find_block(name)
-        for name in self.activations:
-            find_activation(name)
+        if set(self.blocks) - set(BLOCK_NAMES) or set(self.activations) - set(ACTIVATION_NAMES):
+            from rexnet.study.networks import find_activation, find_block
+
+            for name in self.blocks:
+                find_block(name)
+            for name in self.activations:
+                find_activation(name)
         for ratio in self.ratios:
             require(0 < ratio <= 4, "ratios", ratio, "above 0, up to 4")
         require(self.smallest_size >= 2, "smallest_size", self.smallest_size, "2 or more")
@@ -97,7 +143,7 @@ class Protocol:
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
-    def draw_size(self, block: Block, *, ratio: float, generator: np.random.Generator) -> Size:
+    def draw_size(self, block: "Block", *, ratio: float, generator: np.random.Generator) -> Size:
         sizes = (self.largest_size - self.smallest_size) // self.size_step + 1
         out_channels = self.smallest_size + self.size_step * int(generator.integers(sizes))
         in_channels = max(1, round(ratio * out_channels))
@@ -108,8 +154,10 @@ class Protocol:
         samples = max(out_channels + 1, math.ceil(self.samples_per_channel * out_channels))
         return Size(in_channels=in_channels, out_channels=out_channels, expanded_channels=expanded, samples=samples)
 
-    def draw_tensors(self, block: Block, size: Size, generator: np.random.Generator) -> list[torch.Tensor]:
+    def draw_tensors(self, block: "Block", size: Size, generator: np.random.Generator) -> "list[torch.Tensor]":
         """The weights of each convolution, (out, in, k, k), and last the input, (channels, samples, height, width)."""
+        import torch
+
         tensors = []
         side = self.spatial_size
         for out_channels, in_channels, kernel_size in block.weight_shapes(size):
@@ -122,34 +170,15 @@ class Protocol:
         dtype = torch.float64 if self.dtype == "float64" else torch.float32
         return [torch.from_numpy(tensor).to(dtype) for tensor in tensors]
 
-    def normalise(self, x: torch.Tensor, samples: int) -> torch.Tensor:
+    def normalise(self, x: "torch.Tensor", samples: int) -> "torch.Tensor":
         """Batch norm without weight and bias of (networks, channels, activations x samples, height, width), with
         statistics of each activation's own."""
         if self.norm == "none":
             return x
         if self.norm == "initial":
             return x * (1.0 + 1e-5) ** -0.5
+        import torch
+
         apart = x.unflatten(2, (-1, samples))
         variance, mean = torch.var_mean(apart, dim=(3, 4, 5), correction=0, keepdim=True)
         return ((apart - mean) * (variance + 1e-5).rsqrt()).flatten(2, 3)
-
-
-def outputs(
-    protocol: Protocol, block: Block, *, batch: Sequence[Sequence[torch.Tensor]], activations: Sequence[str]
-) -> torch.Tensor:
-    """Output matrices (activations, networks, out channels, samples x positions) of networks of one size, by
-    `draw_tensors`.
-
-    Every network is computed once, with the samples of all activations side by side: its products are then large.
-    """
-    *weights, x = (torch.stack(list(parts)) for parts in zip(*batch, strict=True))
-    samples, functions = x.shape[2], [find_activation(name) for name in activations]
-
-    def activation(maps: torch.Tensor) -> torch.Tensor:
-        return torch.cat([function(part) for function, part in zip(functions, maps.split(samples, 2), strict=True)], 2)
-
-    def norm(maps: torch.Tensor) -> torch.Tensor:
-        return protocol.normalise(maps, samples)
-
-    out = block(x.repeat(1, 1, len(functions), 1, 1), weights, activation=activation, norm=norm)
-    return out.unflatten(2, (-1, samples)).movedim(2, 0).flatten(3)

@@ -2,20 +2,16 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rexnet.errors import require
 from rexnet.files import write_figure, write_whole
-from rexnet.study.layers import NetworkOptions
-from rexnet.study.networks import ACTIVATIONS, Placement, deep_name
-from rexnet.study.protocol import Protocol
+from rexnet.study.config import DepthConfig, RankConfig
+from rexnet.study.protocol import deep_name
 from rexnet.study.published import PUBLISHED
-from rexnet.study.rank_table import CHUNK, TABLE, Cell, extend_table, read_rows, summarise, summary_csv
+from rexnet.study.rank_table import TABLE, Cell, extend_table, read_rows, summarise, summary_csv
 from rexnet.study.tables import make_folder
 
-PLACEMENTS: tuple[Placement, ...] = ("late", "spread", "early")
 TITLES = {
     "conv1x1": "1x1 convolution",
     "conv3x3": "3x3 convolution",
@@ -35,84 +31,6 @@ COLOURS = {
 
 Curves = Mapping[str, Mapping[float, Cell]]
 """Cells by activation and place on the horizontal axis."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RankConfig:
-    """Measure the rank of what random networks put out, or, with --model, of each layer of a network at hand."""
-
-    output: str = "rank_study"
-    """Folder for tables and figures. A stopped study goes on there, and one with more --networks is extended."""
-    networks: int = 200
-    """Random networks of every block and ratio, a multiple of 50; each is seen with every activation."""
-    processes: int = 1
-    """Processes on this machine; -1: one for each core."""
-    address: str | None = None
-    """Scheduler of a Dask cluster that does the work, as tcp://host:8786."""
-    protocol: Protocol = field(default_factory=Protocol)
-    network: NetworkOptions = field(default_factory=NetworkOptions)
-
-    def __post_init__(self) -> None:
-        _check_amounts(self.networks, self.processes)
-        alone = self.address is None or self.processes == 1
-        require(alone, "processes", self.processes, "1 beside --address, whose cluster has processes of its own")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DepthConfig:
-    """Measure the rank of what deep random networks put out, by how many of their layers expand, and which.
-
-    All networks have the same depth and the same channels at both ends; only where in between the channels grow
-    differs. Version 1 of the paper publishes neither depth, widths nor weights: all of that is our choice.
-    """
-
-    output: str = "depth_study"
-    """Folder for tables and figures. A stopped study goes on there, and one with more --networks is extended."""
-    networks: int = 200
-    """Random networks of every number and placement, a multiple of 50; each is seen with every activation."""
-    layers: int = 6
-    """1x1 convolutions of a network, each with its activation."""
-    ratio: float = 0.1
-    """Input over output channels of the whole network."""
-    activations: tuple[str, ...] = tuple(ACTIVATIONS)
-    """linear, relu, relu6, leaky_relu, elu, softplus, hardswish, silu, or any class of torch.nn, as GELU."""
-    seed: int = 0
-    """Of all that is random."""
-    processes: int = 1
-    """Processes on this machine; -1: one for each core."""
-
-    def __post_init__(self) -> None:
-        _check_amounts(self.networks, self.processes)
-        require(2 <= self.layers <= 50, "layers", self.layers, "2 to 50")
-        require(0 < self.ratio < 1, "ratio", self.ratio, "above 0 and below 1, so that there is something to expand")
-        self.protocol()
-
-    def protocol(self) -> Protocol:
-        """Return a protocol whose weights keep the size of the signal, which would grow from layer to layer until a
-        SiLU is a ReLU and a ReLU6 a step, and whose networks are not so small that layers have a channel or two."""
-        return Protocol(
-            blocks=tuple(deep_name(*cell, layers=self.layers) for cell in self.cells()),
-            activations=self.activations,
-            ratios=(self.ratio,),
-            smallest_size=30,
-            largest_size=70,
-            size_step=10,
-            samples_per_channel=2.0,
-            weights="he",
-            weight_scale=1.0,
-            tolerance=2e-4,
-            seed=self.seed,
-        )
-
-    def cells(self) -> list[tuple[Placement, int]]:
-        """Return placement and number of expand layers, in the order of the tables."""
-        return [(placement, count) for placement in PLACEMENTS for count in range(1, self.layers + 1)]
-
-
-def _check_amounts(networks: int, processes: int) -> None:
-    whole = networks >= CHUNK and networks % CHUNK == 0
-    require(whole, "networks", networks, f"a multiple of {CHUNK}, which share a row of the table")
-    require(processes >= 1 or processes == -1, "processes", processes, "1 or more, or -1")
 
 
 def study_ranks(config: RankConfig) -> list[Cell]:

@@ -21,12 +21,11 @@ from rexnet.ranks.matrix_rank import (
     singular_values,
     stable_rank,
 )
-from rexnet.study.networks import find_block, generator_for
-from rexnet.study.protocol import Protocol, outputs
+from rexnet.study.config import CHUNK
+from rexnet.study.networks import find_block, generator_for, outputs
+from rexnet.study.protocol import Protocol
 from rexnet.study.tables import append_rows, open_table, read_table
 
-CHUNK = 50
-"""Networks of a row. Fixed, so that the same networks share a row however many there are."""
 COLUMNS = ("block", "activation", "ratio", "first_network", "networks", "rank_ratio_sum", "rank_ratio_square_sum")
 SPECTRUM_COLUMNS = ("effective_rank_ratio_sum", "stable_rank_ratio_sum", "nuclear_norm_sum")
 TABLE, KIND = "ranks.csv", "rexnet study rank"

@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from rexnet.data.datasets import open_images
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.errors import require
 from rexnet.files import write_figure, write_whole
 from rexnet.models.rexnet import RexNet
 from rexnet.ranks.matrix_rank import effective_rank, nuclear_norm, singular_values, stable_rank
 from rexnet.references import OWN_WEIGHTS, resolve
-from rexnet.study.layers import MEASURABLE, NetworkOptions, evenly_spread, load_network, read_batches
+from rexnet.study.config import NetworkOptions, SpectraConfig
+from rexnet.study.layers import MEASURABLE, evenly_spread, load_network, read_batches
 from rexnet.study.published import PUBLISHED_SPECTRA
 from rexnet.study.tables import make_folder
 from rexnet.training.checkpoint import TrainedRexNet
@@ -34,42 +34,6 @@ BATCH = 64
 """Images whose statistics an untrained network's batch norms see at a time."""
 _SMALLEST_SHOWN = 1e-7
 """Singular values below have no place on a logarithmic axis."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpectraConfig:
-    """Compares the singular values of the final features of networks: what enters the classifier, images x channels."""
-
-    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """Checkpoints, folders of rexnet card, names such as rexnet_100 or timm/mobilenetv2_100 (random weights unless
-    --pretrained), or module:factory."""
-    data: str
-    """Folder of images, read with all sub-folders, or a set with a name, as digits or torchvision/cifar10."""
-    images: int = 2000
-    """How many of them, evenly spread; fewer images than channels leave no more singular values than images."""
-    image_size: int | None = NetworkOptions.image_size
-    """Side in pixels; None: what each network was made for, else 224."""
-    pretrained: bool = NetworkOptions.pretrained
-    """Published weights for networks that are given by name; timm's are downloaded unless they are at hand."""
-    untrained_too: bool = False
-    """Also measure each trained network with new random weights."""
-    output: str = "spectra"
-    """Folder for spectra.json and figure.png and .svg."""
-    device: str = NetworkOptions.device
-    """auto, cpu, cuda, cuda:1 or mps."""
-
-    def __post_init__(self) -> None:
-        require(0 < len(self.models) == len(set(self.models)), "models", self.models, "one or more, each once")
-        networks = [self.network(name) for name in self.models]  # which checks the options that they share
-        if self.untrained_too:
-            trained = any(map(is_trained, networks))
-            allowed = "with --pretrained or a checkpoint, as all networks are untrained without"
-            require(trained, "untrained_too", self.untrained_too, allowed)
-
-    def network(self, name: str) -> NetworkOptions:
-        """What `load_network` needs to know of one of them."""
-        shared = {key: getattr(self, key) for key in ("data", "images", "image_size", "pretrained", "device")}
-        return NetworkOptions(model=name, **shared)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +68,10 @@ def is_trained(options: NetworkOptions) -> bool:
 
 def measure_spectra(config: SpectraConfig) -> list[Spectrum]:
     """Measures, and writes spectra.json and figure.png and .svg into the folder."""
+    if config.untrained_too:
+        trained = any(is_trained(config.network(name)) for name in config.models)
+        allowed = "with --pretrained or a checkpoint, as all networks are untrained without"
+        require(trained, "untrained_too", config.untrained_too, allowed)
     device, folder = choose_device(config.device), make_folder(config.output)
     images = evenly_spread(open_images(config.data), config.images)
     found = []

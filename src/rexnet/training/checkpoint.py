@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from rexnet._version import __version__
+from rexnet.data.preprocess import Preprocess
 from rexnet.data.splits import DrawnSplit
-from rexnet.data.transforms import Preprocess
 from rexnet.errors import DamagedFileError, WeightsError
 from rexnet.files import write_whole
 from rexnet.models.rexnet import RexNet, RexNetConfig

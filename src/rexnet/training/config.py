@@ -6,10 +6,10 @@ from typing import Annotated, Literal, Protocol
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from rexnet.data.config import AugmentConfig
 from rexnet.data.decode import BadImagePolicy
-from rexnet.data.transforms import AugmentConfig, Interpolation, Preprocess
+from rexnet.data.preprocess import Interpolation, Preprocess
 from rexnet.errors import require
-from rexnet.training.freezing import TransferConfig
 from rexnet.training.metrics import Goal
 
 RecipeName = Literal["auto", "imagenet", "small-image", "finetune", "scratch"]
@@ -92,6 +92,23 @@ class InputConfig:
     def preprocess(self) -> Preprocess:
         """The evaluation transform; ImageNet's mean and deviation, as in every published file."""
         return Preprocess(image_size_px=self.image_size, crop_ratio=self.crop_ratio, interpolation=self.interpolation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig:
+    """Parts of the network that stay as --weights has them."""
+
+    freeze: int | Literal["all"] = 0
+    """Freeze the stem and so many blocks: no gradient, no change of statistics. all: everything before the head, which
+    is then trained on features that are computed once."""
+    bn: Literal["auto", "train", "frozen"] = "auto"
+    """Statistics of the batch norms: of each batch (train), or kept and used as they are (frozen; scale and shift are
+    still trained). auto: frozen with --weights and fewer than 16 images a process and step, else train."""
+
+    def __post_init__(self) -> None:
+        require(self.freeze == "all" or self.freeze >= 0, "freeze", self.freeze, "0 or more, or all")
+        if self.freeze == "all" and self.bn == "train":
+            raise ValueError("--bn is train, but --freeze all keeps the statistics; allowed: auto, frozen")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from rexnet.errors import LostProcessError
-from rexnet.processes import dead_worker
+from rexnet.processes import dead_worker, process_count
 from rexnet.training.interruption import StopRequest
 
 Item = TypeVar("Item")
@@ -103,16 +103,6 @@ class World:
         """Wait until every process has come this far."""
         if self.size > 1:
             torch.distributed.barrier()
-
-
-def is_main_process() -> bool:
-    """Whether this process is alone or the first of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def process_count() -> int:
-    """Return the processes of the run, 1 unless torchrun started this one."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Freezing of whole layers and of batch-norm statistics in a network that is fine-tuned."""
 
-from dataclasses import dataclass
 from typing import Literal, final
 
 from torch import Tensor, nn
@@ -8,27 +7,11 @@ from torch import Tensor, nn
 from rexnet.errors import require
 from rexnet.models.blocks import DropPath
 from rexnet.models.rexnet import STEM_LAYERS, RexNet
+from rexnet.training.config import TransferConfig
 
 FEW_IMAGES = 16
 """Below so many images a process and step their statistics are too noisy to replace those of pretraining. Our choice;
 the evidence is pytorch/vision#6543 and arXiv 1803.08494, figure 1, where errors rise from 16 images downwards."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransferConfig:
-    """Parts of the network that stay as --weights has them."""
-
-    freeze: int | Literal["all"] = 0
-    """Freeze the stem and so many blocks: no gradient, no change of statistics. all: everything before the head, which
-    is then trained on features that are computed once."""
-    bn: Literal["auto", "train", "frozen"] = "auto"
-    """Statistics of the batch norms: of each batch (train), or kept and used as they are (frozen; scale and shift are
-    still trained). auto: frozen with --weights and fewer than 16 images a process and step, else train."""
-
-    def __post_init__(self) -> None:
-        require(self.freeze == "all" or self.freeze >= 0, "freeze", self.freeze, "0 or more, or all")
-        if self.freeze == "all" and self.bn == "train":
-            raise ValueError("--bn is train, but --freeze all keeps the statistics; allowed: auto, frozen")
 
 
 @final

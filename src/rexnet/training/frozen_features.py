@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rexnet.data.config import AugmentConfig
 from rexnet.data.datasets import ImageSets
 from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
-from rexnet.data.transforms import AugmentConfig
 from rexnet.errors import OptionError
 from rexnet.files import write_whole
 from rexnet.models.inference_form import folded

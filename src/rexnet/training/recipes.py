@@ -6,10 +6,9 @@ Accuracies that were not reached with this code are marked as untested.
 from collections.abc import Callable
 from dataclasses import replace
 
+from rexnet.data.config import AugmentConfig
 from rexnet.data.datasets import open_dataset
-from rexnet.data.transforms import AugmentConfig, Preprocess
-from rexnet.models.config_files import is_config_file, read_config
-from rexnet.models.weights import PUBLISHED, read_weights
+from rexnet.data.preprocess import Preprocess
 from rexnet.training.config import (
     InputConfig,
     NetworkConfig,
@@ -19,7 +18,6 @@ from rexnet.training.config import (
     ScheduleConfig,
     TrainConfig,
 )
-from rexnet.training.resume import settings_to_resume
 
 
 def imagenet() -> TrainConfig:
@@ -158,8 +156,11 @@ def starting_point(asked: TrainConfig) -> TrainConfig:
 
     `asked` is what the command line says on top of the plain defaults.
     """
-    if saved := settings_to_resume(asked):
-        return saved
+    if asked.run.resume:
+        from rexnet.training.resume import settings_to_resume
+
+        if saved := settings_to_resume(asked):
+            return saved
     recipe = choose_recipe(asked.data, asked.network.weights) if asked.recipe == "auto" else asked.recipe
     start = digits() if (recipe, asked.data) == ("small-image", "digits") else RECIPES[recipe]()
     if asked.transfer.freeze == "all":
@@ -167,14 +168,19 @@ def starting_point(asked: TrainConfig) -> TrainConfig:
             horizontal_flip=start.augment.horizontal_flip, label_smoothing=start.augment.label_smoothing
         )
         start = replace(start, augment=kept)
-    if is_config_file(asked.network.model):
-        stem_stride = read_config(asked.network.model).stem_stride
-        start = replace(start, network=replace(start.network, stem_stride=stem_stride))
+    if "." in asked.network.model:
+        from rexnet.models.config_files import is_config_file, read_config
+
+        if is_config_file(asked.network.model):
+            stem_stride = read_config(asked.network.model).stem_stride
+            start = replace(start, network=replace(start.network, stem_stride=stem_stride))
     return _as_the_weights_were_made(start, asked.network.weights) if asked.network.weights else start
 
 
 def _as_the_weights_were_made(start: TrainConfig, source: str) -> TrainConfig:
     """`start` with the size, crop and filter of these weights, and for a checkpoint of ours its network too."""
+    from rexnet.models.weights import PUBLISHED, read_weights
+
     if source in PUBLISHED:
         facts, network = PUBLISHED[source].preprocess, None
     else:

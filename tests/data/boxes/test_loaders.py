@@ -12,7 +12,8 @@ import torch
 
 from rexnet.data.boxes.coco import load_coco_images
 from rexnet.data.boxes.loaders import EvalDetectionBatches, TrainDetectionBatches
-from rexnet.data.boxes.transforms import DetectionAugmentConfig, DetectionTransform
+from rexnet.data.boxes.transforms import DetectionTransform
+from rexnet.data.config import DetectionAugmentConfig
 from rexnet.errors import BadImageError
 from tests.coco_files import annotation, image_entry, many_images, write_side
 

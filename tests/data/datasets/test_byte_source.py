@@ -12,7 +12,7 @@ from rexnet.data.datasets.byte_source import read_bytes
 from rexnet.data.datasets.shard_index import pack_index, unpack_index
 from rexnet.data.datasets.shard_writing import ShardConfig, write_shards
 from rexnet.data.loaders import EvalBatches
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.errors import BadImageError
 from tests.drawings import draw_folder
 from tests.range_server import Answers, serving

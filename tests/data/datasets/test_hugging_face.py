@@ -6,7 +6,7 @@ import pytest
 from rexnet.data.datasets import open_dataset
 from rexnet.data.datasets.hugging_face import load_hugging_face
 from rexnet.data.loaders import EvalBatches
-from rexnet.data.transforms import Preprocess
+from rexnet.data.preprocess import Preprocess
 from rexnet.errors import BadImageError
 from tests.drawings import draw
 

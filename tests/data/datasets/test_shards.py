@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rexnet.data.config import AugmentConfig
 from rexnet.data.datasets import open_dataset
 from rexnet.data.loaders import EvalBatches, TrainBatches
-from rexnet.data.transforms import AugmentConfig, Preprocess, TrainTransform
+from rexnet.data.preprocess import Preprocess
+from rexnet.data.transforms import TrainTransform
 from tests.drawings import draw
 from tests.tars import LETTERS, foreign, jpeg, names_of, write_tar
 from tests.webdataset_reading import read_with_webdataset

@@ -17,43 +17,13 @@ from typing import Any
 import torch
 
 from rexnet.data.boxes.samples import Sample
-from rexnet.errors import require
+from rexnet.data.config import DetectionAugmentConfig
 from rexnet.models.published import IMAGENET_MEAN
 
 LEAST_SIDE_PX = 1.0
 """Objects that a change leaves narrower or lower than this are removed."""
 _LEAST_PICTURE_PX = 8  # torchvision's crop divides by the size of its crops, which of smaller pictures can be 0
 _SSD_ZOOM = (1.0, 4.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectionAugmentConfig:
-    """Random changes to training pictures with boxes; a setting without effect is refused."""
-
-    horizontal_flip: float = 0.5
-    """Probability of mirroring left and right; 0 where direction matters, as in text."""
-    short_side_px: tuple[int, ...] | None = None
-    """Sizes of the shorter side, of which each picture gets one, as 640 672 704 736 768 800; None: the detector resizes
-    every picture to its own size."""
-    long_side_px: int = 1333
-    """Largest longer side, beside short_side_px: a picture that would be longer gets a smaller short side."""
-    photometric_distortion: float = 0.0
-    """Probability of each of SSD's changes of brightness, contrast, saturation, hue and order of channels; SSD: 0.5."""
-    zoom_out: float = 0.0
-    """Probability of laying the picture into a gray one up to four times as wide and high; SSD: 0.5."""
-    iou_crop: bool = False
-    """Cut out a random part that holds the centre of an object and enough of it, as SSD does."""
-
-    def __post_init__(self):
-        for name in ("horizontal_flip", "photometric_distortion", "zoom_out"):
-            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
-        sides = self.short_side_px or ()
-        require(all(side >= 1 for side in sides), "short_side_px", sides, "whole numbers from 1")
-        fits = not sides or self.long_side_px >= max(sides)
-        require(fits, "long_side_px", self.long_side_px, f"from the short side, {max(sides, default=0)}, on")
-        default = type(self).__dataclass_fields__["long_side_px"].default
-        allowed = f"{default}, or others beside --short-side-px"
-        require(bool(sides) or self.long_side_px == default, "long_side_px", self.long_side_px, allowed)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from rexnet.data.image_set import ArrayImages, FileImages, ImageSet
 from rexnet.data.splits import stratified_split
@@ -103,9 +102,10 @@ def _torchvision_set(data: str) -> _TorchvisionSet:
 
 
 def _load_torchvision(data: str, class_name: str, options: dict[str, Any]) -> ImageSet:
+    from torch.hub import get_dir
     from torchvision import datasets
 
-    folder = str(Path(torch.hub.get_dir()) / "datasets")
+    folder = str(Path(get_dir()) / "datasets")
     factory = getattr(datasets, class_name)
     try:
         dataset = factory(folder, **options)

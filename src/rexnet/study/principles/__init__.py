@@ -1,6 +1,7 @@
 """The paper's design principles applied to networks people know: advice on their layers, and rewritten networks."""
 
-from rexnet.study.principles.advice import Advice, Finding, Limits, advise
+from rexnet.study.config import Limits
+from rexnet.study.principles.advice import Advice, Finding, advise
 from rexnet.study.principles.changes import Change
 from rexnet.study.principles.rewriting import Rewriting, rewrite
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from rexnet.errors import require
+from rexnet.study.config import Limits
 from rexnet.study.principles.graph import UNSEEN, Layer, Operation, Trace, find_bottlenecks, layer_of
 from rexnet.study.principles.tracing import trace
 
@@ -21,22 +21,6 @@ RULES: dict[Rule, str] = {
 SIMPLE = ("relu", "relu6", "leaky_relu", "prelu", "hardtanh")
 """Activations of straight pieces, which expand the rank least in the paper's Fig. 1."""
 COMPLICATED = ("silu", "hardswish", "elu", "softplus", "gelu", "mish")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Where a rule begins to be broken."""
-
-    greatest_expansion: float = 6.0
-    """Output over input channels of a 1x1 convolution before a depthwise, 3x3 or larger one; 6 is the paper's."""
-    least_block_ratio: float = 0.8
-    """Input over output channels of a block with a depthwise convolution. The paper says "nearer 1"; 0.8 is what its
-    Table 2 raises 0.22 to."""
-
-    def __post_init__(self) -> None:
-        require(self.greatest_expansion >= 1, "greatest_expansion", self.greatest_expansion, "1 or more")
-        ratio = self.least_block_ratio
-        require(0 < ratio <= 1, "least_block_ratio", ratio, "above 0 and at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,36 @@
+"""Options of `rexnet card`."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from rexnet.errors import require
+from rexnet.models.hub import REPOSITORY
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """Write a trained model into a folder that describes itself, and send it to the Hugging Face hub on request."""
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """A run folder of `rexnet train` or `rexnet detect train`, or a checkpoint."""
+    output: str
+    """Folder to write, new or empty."""
+    license: str | None = None
+    """Licence of the weights by the hub's name, such as mit, apache-2.0 or cc-by-4.0; None: the card says that none is
+    stated. Nothing is guessed: it depends on the images and on the weights that training started from."""
+    overwrite: bool = False
+    """Replace --output where it holds a model folder and nothing else."""
+    push: str | None = None
+    """OWNER/NAME at the Hugging Face hub to send the folder to, created if missing; None: nothing is sent."""
+    public: bool = False
+    """Make a repository that --push creates public; an existing one stays as it is."""
+
+    def __post_init__(self) -> None:
+        known = self.license is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", self.license) is not None
+        require(known, "license", repr(self.license), "a name such as mit, apache-2.0, cc-by-4.0, other, or None")
+        named = self.push is None or re.fullmatch(REPOSITORY, self.push) is not None
+        require(named, "push", repr(self.push), "OWNER/NAME, or None")
+        require(not self.public or self.push is not None, "public", self.public, "False without --push")

@@ -1,0 +1,101 @@
+"""Settings of random changes to training images, without the libraries that make them: `--help` reads this."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from rexnet.errors import require
+
+CropInterpolation = Literal["random", "bilinear", "bicubic"]
+ErasingMode = Literal["pixel", "rand", "const"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random changes to training pictures; a setting without effect is refused."""
+
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest share of the picture's area that a random crop keeps."""
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest width-to-height ratio of a random crop."""
+    crop_interpolation: CropInterpolation = "random"
+    """How pixels are interpolated in a random crop and in what auto_augment turns and shears; random: either."""
+    crop_padding_px: int = 0
+    """For small pictures: pad by so many black pixels and crop at full scale, instead of the random resized crop."""
+    horizontal_flip: float = 0.5
+    """Probability of mirroring left and right; 0 where direction matters, as in digits."""
+    color_jitter: float = 0.0
+    """Largest relative change of brightness, contrast and saturation; without effect beside auto_augment."""
+    auto_augment: str | None = None
+    """timm's name of a policy, such as rand-m9-mstd0.5 (RandAugment), augmix-m3-w3, original or v0."""
+    random_erasing: float = 0.0
+    """Probability of overwriting a random rectangle."""
+    erasing_mode: ErasingMode = "pixel"
+    """What erased rectangles hold: noise per pixel, one random colour, or the mean colour."""
+    mixup: float = 0.0
+    """Alpha of mixup (blend pairs of pictures), 0 for none."""
+    cutmix: float = 0.0
+    """Alpha of cutmix (paste a rectangle of one picture into another), 0 for none."""
+    mixup_prob: float = 1.0
+    """Share of batches to mix."""
+    cutmix_share: float = 0.5
+    """Share of mixed batches that use cutmix, where both are on."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes."""
+
+    def __post_init__(self):
+        low, high = self.crop_scale
+        require(0 < low <= high <= 1, "crop_scale", self.crop_scale, "two ascending numbers above 0 and at most 1")
+        low, high = self.crop_aspect
+        require(0 < low <= high, "crop_aspect", self.crop_aspect, "two ascending numbers above 0")
+        for name in ("horizontal_flip", "random_erasing", "mixup_prob", "cutmix_share"):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
+        for name in ("crop_padding_px", "color_jitter", "mixup", "cutmix"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "from 0 to below 1")
+        for name, kind in (("crop_interpolation", CropInterpolation), ("erasing_mode", ErasingMode)):
+            require(getattr(self, name) in get_args(kind), name, getattr(self, name), ", ".join(get_args(kind)))
+        self._refuse_idle_settings()
+
+    def _refuse_idle_settings(self):
+        mixes = self.mixup > 0 or self.cutmix > 0
+        for name, used, remedy in (
+            ("crop_scale", not self.crop_padding_px, "with --crop-padding-px 0"),
+            ("crop_aspect", not self.crop_padding_px, "with --crop-padding-px 0"),
+            ("crop_interpolation", not self.crop_padding_px or bool(self.auto_augment), "with --crop-padding-px 0"),
+            ("color_jitter", not self.auto_augment or "3a" in self.auto_augment, "without --auto-augment"),
+            ("erasing_mode", self.random_erasing > 0, "beside --random-erasing"),
+            ("mixup_prob", mixes, "beside --mixup or --cutmix"),
+            ("cutmix_share", self.mixup > 0 and self.cutmix > 0, "beside both --mixup and --cutmix"),
+        ):
+            default = type(self).__dataclass_fields__[name].default
+            require(used or getattr(self, name) == default, name, getattr(self, name), f"{default}, or others {remedy}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionAugmentConfig:
+    """Random changes to training pictures with boxes; a setting without effect is refused."""
+
+    horizontal_flip: float = 0.5
+    """Probability of mirroring left and right; 0 where direction matters, as in text."""
+    short_side_px: tuple[int, ...] | None = None
+    """Sizes of the shorter side, of which each picture gets one, as 640 672 704 736 768 800; None: the detector resizes
+    every picture to its own size."""
+    long_side_px: int = 1333
+    """Largest longer side, beside short_side_px: a picture that would be longer gets a smaller short side."""
+    photometric_distortion: float = 0.0
+    """Probability of each of SSD's changes of brightness, contrast, saturation, hue and order of channels; SSD: 0.5."""
+    zoom_out: float = 0.0
+    """Probability of laying the picture into a gray one up to four times as wide and high; SSD: 0.5."""
+    iou_crop: bool = False
+    """Cut out a random part that holds the centre of an object and enough of it, as SSD does."""
+
+    def __post_init__(self):
+        for name in ("horizontal_flip", "photometric_distortion", "zoom_out"):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
+        sides = self.short_side_px or ()
+        require(all(side >= 1 for side in sides), "short_side_px", sides, "whole numbers from 1")
+        fits = not sides or self.long_side_px >= max(sides)
+        require(fits, "long_side_px", self.long_side_px, f"from the short side, {max(sides, default=0)}, on")
+        default = type(self).__dataclass_fields__["long_side_px"].default
+        allowed = f"{default}, or others beside --short-side-px"
+        require(bool(sides) or self.long_side_px == default, "long_side_px", self.long_side_px, allowed)

@@ -1,0 +1,50 @@
+"""Which engines there are and what their files hold, without the engines: `--help` reads this."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Backend = Literal["torch", "compile", "onnxruntime", "openvino"]
+Precision = Literal["fp32", "bf16"]
+
+
+PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
+    "torch": ("fp32", "bf16"),
+    "compile": ("fp32", "bf16"),
+    "onnxruntime": ("fp32",),
+    "openvino": ("fp32", "bf16"),
+}
+"""What each engine computes in, on a CPU."""
+FILE_BACKENDS: dict[str, tuple[Backend, ...]] = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
+"""Engines that open a file of a graph, by its ending; the first is the one whose format it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Which engine, in which precision, on how many threads."""
+
+    backend: Backend = "torch"
+    precision: Precision = "fp32"
+    threads: int | None = None
+    """CPU threads; None leaves the engine's choice."""
+    calls: int = 1
+    """Calls that are made at the same time and share the threads."""
+
+    def __post_init__(self) -> None:
+        if self.backend not in get_args(Backend):
+            raise ValueError(f"backend is {self.backend!r}; allowed: {', '.join(get_args(Backend))}")
+        if self.precision not in PRECISIONS[self.backend]:
+            allowed = " or ".join(PRECISIONS[self.backend])
+            raise ValueError(f"precision is {self.precision!r}; {self.backend} computes in {allowed} here")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads is {self.threads}; allowed: 1 or more, or None")
+        if not 1 <= self.calls <= (self.threads or 1):
+            raise ValueError(f"calls is {self.calls}; allowed: 1 to the number of threads")
+
+    @property
+    def threads_of_a_call(self) -> int | None:
+        """None leaves the engine's choice."""
+        return self.threads and self.threads // self.calls
+
+
+Format = Literal["onnx", "openvino", "torch-export"]
+Output = Literal["logits", "embedding", "features"]

@@ -1,0 +1,37 @@
+"""Options of `rexnet report`."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from rexnet.errors import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Show training runs as one HTML page that needs no other file and no network."""
+
+    runs: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...", help_behavior_hint="(required)")
+    ]
+    """Folders of runs, finished or still going; several are compared."""
+    output: str | None = None
+    """The page; None: report.html in the folder of a single run, in the current folder for several."""
+    data: str | None = None
+    """Images with labels or boxes to look at, as for rexnet validate; None: the validation split of each run."""
+    mistakes: int = 24
+    """Most confident mistakes to show of each run of a classifier."""
+    batch_size: int = 64
+    """Images a step."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    threads: int | None = None
+    """CPU threads of PyTorch; None leaves its choice."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("no run given; name the folder of one or more, such as runs/demo")
+        require(self.mistakes >= 0, "mistakes", self.mistakes, "0 or more")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")

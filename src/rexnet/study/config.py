@@ -1,0 +1,297 @@
+"""Options of the commands about rank and principles, without what they run: `--help` reads this."""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from rexnet.errors import require
+from rexnet.study.protocol import ACTIVATION_NAMES, Placement, Protocol, deep_name
+from rexnet.training.config import TrainConfig
+from rexnet.training.recipes import small_image
+
+if TYPE_CHECKING:
+    from rexnet.models.rexnet import RexNetConfig
+    from rexnet.study.factors import Factor
+
+CHUNK = 50
+"""Networks of a row. Fixed, so that the same networks share a row however many there are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Which network is measured in place of random ones, and on what."""
+
+    model: str | None = None
+    """Measure this network layer by layer in place of random ones: a checkpoint, a folder of rexnet card, a name such
+    as rexnet_100, a file of rexnet search export, timm/resnet50 or torchvision/vgg16_bn (random weights unless
+    --pretrained), or module:factory."""
+    pretrained: bool = False
+    """Published weights for a network that is given by name; timm's and torchvision's are downloaded unless they are
+    at hand."""
+    data: str | None = None
+    """Folder of images for --model, read with all sub-folders, or a set with a name, as digits or
+    torchvision/cifar10."""
+    images: int = 64
+    """How many of them, evenly spread over the folder."""
+    image_size: int | None = None
+    """Side in pixels; None: what the network was made for, else 224."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps; of --model."""
+
+    def __post_init__(self) -> None:
+        if self.model is None:
+            for name in ("data", "image_size"):
+                if getattr(self, name) is not None:
+                    option = name.replace("_", "-")
+                    raise ValueError(
+                        f"--{option} is {getattr(self, name)}, but random networks see no images; "
+                        "allowed: with --model only"
+                    )
+        elif self.data is None:
+            raise ValueError(f"--model is {self.model}, but --data is None; allowed: a folder of images")
+        if self.images < 1:
+            raise ValueError(f"--images is {self.images}; allowed: 1 or more")
+        if self.image_size is not None and self.image_size < 8:
+            raise ValueError(f"--image-size is {self.image_size}; allowed: 8 or more, or None")
+
+
+def _check_amounts(networks: int, processes: int) -> None:
+    whole = networks >= CHUNK and networks % CHUNK == 0
+    require(whole, "networks", networks, f"a multiple of {CHUNK}, which share a row of the table")
+    require(processes >= 1 or processes == -1, "processes", processes, "1 or more, or -1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankConfig:
+    """Measure the rank of what random networks put out, or, with --model, of each layer of a network at hand."""
+
+    output: str = "rank_study"
+    """Folder for tables and figures. A stopped study goes on there, and one with more --networks is extended."""
+    networks: int = 200
+    """Random networks of every block and ratio, a multiple of 50; each is seen with every activation."""
+    processes: int = 1
+    """Processes on this machine; -1: one for each core."""
+    address: str | None = None
+    """Scheduler of a Dask cluster that does the work, as tcp://host:8786."""
+    protocol: Protocol = field(default_factory=Protocol)
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+
+    def __post_init__(self) -> None:
+        _check_amounts(self.networks, self.processes)
+        alone = self.address is None or self.processes == 1
+        require(alone, "processes", self.processes, "1 beside --address, whose cluster has processes of its own")
+
+
+PLACEMENTS: tuple[Placement, ...] = ("late", "spread", "early")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthConfig:
+    """Measure the rank of what deep random networks put out, by how many of their layers expand, and which.
+
+    All networks have the same depth and the same channels at both ends; only where in between the channels grow
+    differs. Version 1 of the paper publishes neither depth, widths nor weights: all of that is our choice.
+    """
+
+    output: str = "depth_study"
+    """Folder for tables and figures. A stopped study goes on there, and one with more --networks is extended."""
+    networks: int = 200
+    """Random networks of every number and placement, a multiple of 50; each is seen with every activation."""
+    layers: int = 6
+    """1x1 convolutions of a network, each with its activation."""
+    ratio: float = 0.1
+    """Input over output channels of the whole network."""
+    activations: tuple[str, ...] = ACTIVATION_NAMES
+    """linear, relu, relu6, leaky_relu, elu, softplus, hardswish, silu, or any class of torch.nn, as GELU."""
+    seed: int = 0
+    """Of all that is random."""
+    processes: int = 1
+    """Processes on this machine; -1: one for each core."""
+
+    def __post_init__(self) -> None:
+        _check_amounts(self.networks, self.processes)
+        require(2 <= self.layers <= 50, "layers", self.layers, "2 to 50")
+        require(0 < self.ratio < 1, "ratio", self.ratio, "above 0 and below 1, so that there is something to expand")
+        self.protocol()
+
+    def protocol(self) -> Protocol:
+        """Return a protocol whose weights keep the size of the signal, which would grow from layer to layer until a
+        SiLU is a ReLU and a ReLU6 a step, and whose networks are not so small that layers have a channel or two."""
+        return Protocol(
+            blocks=tuple(deep_name(*cell, layers=self.layers) for cell in self.cells()),
+            activations=self.activations,
+            ratios=(self.ratio,),
+            smallest_size=30,
+            largest_size=70,
+            size_step=10,
+            samples_per_channel=2.0,
+            weights="he",
+            weight_scale=1.0,
+            tolerance=2e-4,
+            seed=self.seed,
+        )
+
+    def cells(self) -> list[tuple[Placement, int]]:
+        """Return placement and number of expand layers, in the order of the tables."""
+        return [(placement, count) for placement in PLACEMENTS for count in range(1, self.layers + 1)]
+
+
+_RECIPE = small_image()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorConfig:
+    """Trains the four two-bottleneck networks of the paper's Table 2 and measures top-1 and nuclear norm."""
+
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """Labelled images as for rexnet train; the paper has torchvision/cifar100."""
+    output: str = "factor_study"
+    """Folder for tables, figure and run folders. A stopped study goes on there; one with more --seeds is extended."""
+    seeds: int = 3
+    """Each network is trained so often; the networks of a seed see the same images in the same order."""
+    scale: float = 1.0
+    """MACs as a share of the published ones; smaller networks keep all ratios."""
+    epochs: int = _RECIPE.schedule.epochs
+    """Passes over the training images, by the recipe small-image."""
+    batch_size: int = _RECIPE.run.batch_size
+    """Images a step; the learning rate scales with it."""
+    shots: int | None = None
+    """Train on so many images of each class only, others for every seed."""
+    images: int = 2000
+    """Held-back images whose features are measured, evenly spread."""
+    untrained: bool = False
+    """Measure the networks as training would begin, and train nothing."""
+    processes: int = 1
+    """Trainings at a time; small networks leave most of a GPU idle."""
+    workers: int | None = None
+    """Processes that read images for each training; None: up to 8 beside a GPU, none beside a CPU."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    threads: int | None = None
+    """CPU threads of PyTorch in each process; None leaves its choice."""
+
+    def __post_init__(self) -> None:
+        require(self.seeds >= 1, "seeds", self.seeds, "1 or more")
+        require(0 < self.scale <= 4, "scale", self.scale, "above 0, up to 4")
+        require(self.images >= 2, "images", self.images, "2 or more")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+        require(self.processes >= 1, "processes", self.processes, "1 or more")
+        for name in ("epochs", "shots", "batch_size", "processes", "workers"):
+            default = type(self).__dataclass_fields__[name].default
+            idle = self.untrained and getattr(self, name) != default
+            require(not idle, name, getattr(self, name), f"{default} beside --untrained, which trains nothing")
+        from rexnet.study.factors import FACTORS
+
+        self.training(FACTORS[0], seed=0)
+
+    @cached_property
+    def networks(self) -> "dict[str, RexNetConfig]":
+        """By the names of FACTORS."""
+        from rexnet.study.factors import FACTORS, network
+
+        return {factor.name: network(factor, scale=self.scale) for factor in FACTORS}
+
+    def network_file(self, factor: "Factor") -> Path:
+        """Of the network that is trained."""
+        return Path(self.output, "networks", f"{self.networks[factor.name].name}.json")
+
+    def training(self, factor: "Factor", *, seed: int) -> TrainConfig:
+        """The recipe small-image on the network of `factor`, continued where it was stopped."""
+        output = str(Path(self.output, "runs", f"{factor.name}-{seed}"))
+        machine = {"device": self.device, "threads": self.threads, "workers": self.workers}
+        run = {"seed": seed, "batch_size": self.batch_size, "output": output, "resume": True}
+        return replace(
+            _RECIPE,
+            data=self.data,
+            network=replace(_RECIPE.network, model=str(self.network_file(factor))),
+            input=replace(_RECIPE.input, shots=self.shots),
+            schedule=replace(_RECIPE.schedule, epochs=self.epochs),
+            run=replace(_RECIPE.run, **machine, **run),
+        )
+
+    def settings(self, data: str) -> dict[str, object]:
+        """What decides the rows of the table, `data` being the set in words."""
+        names = ("scale", "epochs", "shots", "batch_size", "images", "untrained")
+        return {"data": data, **{name: getattr(self, name) for name in names}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectraConfig:
+    """Compares the singular values of the final features of networks: what enters the classifier, images x channels."""
+
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """Checkpoints, folders of rexnet card, names such as rexnet_100 or timm/mobilenetv2_100 (random weights unless
+    --pretrained), or module:factory."""
+    data: str
+    """Folder of images, read with all sub-folders, or a set with a name, as digits or torchvision/cifar10."""
+    images: int = 2000
+    """How many of them, evenly spread; fewer images than channels leave no more singular values than images."""
+    image_size: int | None = NetworkOptions.image_size
+    """Side in pixels; None: what each network was made for, else 224."""
+    pretrained: bool = NetworkOptions.pretrained
+    """Published weights for networks that are given by name; timm's are downloaded unless they are at hand."""
+    untrained_too: bool = False
+    """Also measure each trained network with new random weights."""
+    output: str = "spectra"
+    """Folder for spectra.json and figure.png and .svg."""
+    device: str = NetworkOptions.device
+    """auto, cpu, cuda, cuda:1 or mps."""
+
+    def __post_init__(self) -> None:
+        require(0 < len(self.models) == len(set(self.models)), "models", self.models, "one or more, each once")
+        self.network(self.models[0])  # which checks the options that they share
+
+    def network(self, name: str) -> NetworkOptions:
+        """What `load_network` needs to know of one of them."""
+        shared = {key: getattr(self, key) for key in ("data", "images", "image_size", "pretrained", "device")}
+        return NetworkOptions(model=name, **shared)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Where a rule begins to be broken."""
+
+    greatest_expansion: float = 6.0
+    """Output over input channels of a 1x1 convolution before a depthwise, 3x3 or larger one; 6 is the paper's."""
+    least_block_ratio: float = 0.8
+    """Input over output channels of a block with a depthwise convolution. The paper says "nearer 1"; 0.8 is what its
+    Table 2 raises 0.22 to."""
+
+    def __post_init__(self) -> None:
+        require(self.greatest_expansion >= 1, "greatest_expansion", self.greatest_expansion, "1 or more")
+        ratio = self.least_block_ratio
+        require(0 < ratio <= 1, "least_block_ratio", ratio, "above 0 and at most 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _KnownNetwork:
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A checkpoint, a folder of rexnet card, a name such as rexnet_100, a file of rexnet search export, timm/resnet50
+    or torchvision/vgg16_bn, module:factory, or rewritten/ before any of these."""
+    image_size: int | None = None
+    """Side in pixels; None: what the network was made for, else 224."""
+
+    def __post_init__(self) -> None:
+        require(self.image_size is None or self.image_size >= 8, "image_size", self.image_size, "8 or more, or None")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdviceConfig(_KnownNetwork):
+    """List the layers of a network that break the paper's design principles; the exit code is 1 where there are any."""
+
+    format: Literal["table", "json"] = "table"
+    """A table for people, or JSON for programs."""
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewriteConfig(_KnownNetwork):
+    """Rewrite a network by the paper's design principles at equal multiply-accumulates, and list the changes with their
+    reasons."""
+
+    output: str | None = None
+    """Folder, made where it is missing, for report.json and, of a network that becomes a list of blocks,
+    config.json."""

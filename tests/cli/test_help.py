@@ -1,0 +1,29 @@
+"""`--help` of every command: what it shows, and what it does not wait for."""
+
+import json
+import subprocess
+import sys
+
+from rexnet import cli
+
+HEAVY = {"torch", "torchvision", "timm"}
+SCRIPT = """
+import contextlib, io, json, sys
+from rexnet import cli
+loaded = {}
+for command in [*cli.COMMANDS, "train digits", "detect train shapes", "search run digits", "data", "nonsense"]:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            cli.main([*command.split(), "--help"])
+        except SystemExit:
+            pass
+    loaded[command] = [name for name in ("torch", "torchvision", "timm") if name in sys.modules]
+print(json.dumps(loaded))
+"""
+
+
+def test_no_help_imports_a_heavy_library(tmp_path):
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    loaded = json.loads(done.stdout)
+    assert set(cli.COMMANDS) < set(loaded) and not any(loaded.values()), loaded
