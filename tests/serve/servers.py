@@ -16,6 +16,7 @@ from rexnet.references import Reference
 from rexnet.serve.app import create_app
 from rexnet.serve.batching import Batcher
 from rexnet.serve.config import ServeConfig
+from rexnet.serve.metrics import Metrics, ModelMetrics
 from rexnet.serve.model_registry import Model, ModelRegistry
 from rexnet.serve.opened import OpenModel
 from rexnet.serve.run import server_settings
@@ -65,6 +66,7 @@ def by_hand(
         precision="fp32",
         prepare=Preprocess(image_size_px=SIDE_PX, crop_ratio=1.0),
         batcher=Batcher(compute, lanes=lanes, max_batch=config.max_batch, wait_ms=config.batch_wait_ms),
+        metrics=ModelMetrics(Metrics(), "hand", "0"),
         image_size_px=SIDE_PX,
         image_shape=(3, SIDE_PX, SIDE_PX),
     )

@@ -130,7 +130,11 @@ def test_it_says_how_large_batches_are():
     sizes = []
 
     async def ask():
-        await asyncio.gather(*map(Batcher(Recorder(), lanes=1, max_batch=4, on_batch=sizes.append), range(7)))
+        await asyncio.gather(
+            *map(
+                Batcher(Recorder(), lanes=1, max_batch=4, on_batch=lambda results: sizes.append(len(results))), range(7)
+            )
+        )
 
     asyncio.run(ask())
     assert sizes == [4, 2, 1]

@@ -67,6 +67,7 @@ def test_a_name_from_where_the_command_runs(files, monkeypatch):
         (["{}/ü.pt"], "cannot be the name of a model"),
         (["../x={}/graph.onnx"], "cannot be the name of a model"),
         (["{}/a=b.pt"], "cannot be the name of a model"),
+        (["stats={}/graph.onnx"], "cannot be the name of a model"),
     ],
 )
 def test_what_is_refused(files, words, said):

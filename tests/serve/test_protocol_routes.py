@@ -51,7 +51,12 @@ def test_what_the_server_says_of_itself(client, predictor):
     assert client.is_server_live() and client.is_server_ready()
     assert client.is_model_ready("animals") and not client.is_model_ready("nothing")
     extensions = client.get_server_metadata()["extensions"]
-    assert extensions == ["binary_tensor_data", "classification", "model_configuration"]  # no loading and unloading
+    assert extensions == [
+        "binary_tensor_data",
+        "classification",
+        "model_configuration",
+        "statistics",
+    ]  # no loading and unloading
     index = client.get_model_repository_index()
     assert [model["name"] for model in index] == ["animals", "second"]
     version = index[0]["version"]
@@ -61,6 +66,41 @@ def test_what_the_server_says_of_itself(client, predictor):
     assert metadata["inputs"][0] == {"name": "image", "datatype": "FP32", "shape": [-1, 3, 24, 24]}
     assert metadata["outputs"] == [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]}]
     assert client.get_model_config("animals")["max_batch_size"] == 12
+
+
+def test_statistics_count_requests_images_and_batches(checkpoint_file):
+    with (
+        listening(config(checkpoint_file, f"other={checkpoint_file}")) as address,
+        triton.InferenceServerClient(address) as client,
+    ):
+        before = client.get_inference_statistics("animals")["model_stats"][0]
+        assert before["inference_count"] == before["execution_count"] == before["last_inference"] == 0
+        client.infer("animals", [input_of("encoded", np.array(PICTURES[:3], dtype=object), "BYTES")])
+        client.infer("animals", [input_of("image", np.zeros((1, 3, 24, 24), np.float32), "FP32")])
+        with pytest.raises(Exception, match="format"):
+            client.infer("animals", [input_of("encoded", np.array([b"no image"], dtype=object), "BYTES")])
+        (found,) = client.get_inference_statistics("animals")["model_stats"]
+        assert found == client.get_inference_statistics("animals", found["version"])["model_stats"][0]
+        counts = {stage: duration["count"] for stage, duration in found["inference_stats"].items()}
+        both = client.get_inference_statistics()["model_stats"]
+    expected = {"success": 2, "fail": 1, "queue": 4, "compute_input": 3, "compute_infer": 4, "compute_output": 0}
+    assert counts == expected and found["inference_count"] == 4 and 2 <= found["execution_count"] <= 4
+    times = {stage: duration["ns"] for stage, duration in found["inference_stats"].items()}
+    assert all(isinstance(ns, int) and (ns > 0) == (counts[stage] > 0) for stage, ns in times.items())
+    assert times["compute_infer"] > found["execution_count"] and found["last_inference"] > 1.7e12
+    assert [one["name"] for one in both] == ["animals", "other"] and both[1]["inference_count"] == 0
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_compressed_requests_and_answers(client, predictor, images, algorithm):
+    found = client.infer(
+        "animals",
+        [input_of("image", images, "FP32")],
+        request_compression_algorithm=algorithm,
+        response_compression_algorithm=algorithm,
+    )
+    expected = predictor.probabilities(torch.from_numpy(images)).numpy()
+    assert np.allclose(found.as_numpy("probabilities"), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("binary_in", [True, False])

@@ -1,6 +1,9 @@
 import asyncio
+import gzip
 import threading
 import time
+import tracemalloc
+import zlib
 
 import httpx2 as httpx
 import pytest
@@ -41,9 +44,55 @@ def test_the_cap_on_bytes_holds_whatever_the_length_says(server, lies):
     assert client.post("/predict", files=form(PICTURES[0])).status_code == 200
 
 
-def test_compressed_requests_are_refused(server):
-    answer = server().post("/v2/models/hand/infer", content=b"x", headers={"content-encoding": "gzip"})
-    assert answer.status_code == 415 and "Content-Encoding" in answer.json()["error"]
+COMPRESS = {"gzip": gzip.compress, "deflate": zlib.compress}
+
+
+@pytest.mark.parametrize("encoding", COMPRESS)
+def test_compressed_requests_are_those_that_they_contain(server, encoding):
+    client = server(max_body_mib=0.1)
+    request = client.build_request("POST", "/predict?top_k=2", files=form(PICTURES[0]))
+    body = request.read()
+    headers = {"content-type": request.headers["content-type"], "content-encoding": encoding}
+    packed = COMPRESS[encoding](body)
+    answer = client.post("/predict?top_k=2", content=packed, headers=headers)
+    assert answer.status_code == 200 and len(answer.json()["results"][0]["predictions"]) == 2
+    pieces = [packed[start : start + 7] for start in range(0, len(packed), 7)]
+    assert client.post("/predict", content=iter(pieces), headers=headers).status_code == 200
+    for damaged in (packed[:-9], packed + b"more", b"nothing compressed", packed[:20] + b"x" + packed[21:]):
+        answer = client.post("/predict", content=damaged, headers=headers)
+        assert answer.status_code == 400 and "decompressed" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("encoding", COMPRESS)
+def test_a_bomb_is_limited_by_what_it_contains(server, encoding):
+    client = server(max_body_mib=0.1)
+    limit = int(0.1 * 2**20)
+    headers = {"content-encoding": encoding}
+    for size, status in ((limit, 400), (limit + 1, 413), (200 * limit, 413)):
+        packed = COMPRESS[encoding](b" " * size)
+        tracemalloc.start()
+        try:
+            answer = client.post("/v2/models/hand/infer", content=packed, headers=headers)
+            assert tracemalloc.get_traced_memory()[1] < 20 * limit
+        finally:
+            tracemalloc.stop()
+        assert answer.status_code == status
+    endless = b"\x1f\x8b\x08\0\0\0\0\0\0\x03" + b"\0\0\0\xff\xff" * limit  # blocks that contain nothing
+    assert client.post("/predict", content=endless, headers={"content-encoding": "gzip"}).status_code == 413
+
+
+def test_other_encodings_are_refused(server):
+    for encoding in ("br", "gzip, gzip", "x"):
+        answer = server().post("/v2/models/hand/infer", content=b"x", headers={"content-encoding": encoding})
+        assert answer.status_code == 415 and "allowed: gzip, deflate" in answer.json()["error"]
+
+
+def test_answers_are_compressed_for_clients_that_accept_it(server):
+    client = server()
+    plain, packed = (client.get("/openapi.json", headers={"accept-encoding": one}) for one in ("identity", "gzip"))
+    assert "content-encoding" not in plain.headers and packed.headers["content-encoding"] == "gzip"
+    assert plain.json() == packed.json()
+    assert int(packed.headers["content-length"]) < int(plain.headers["content-length"]) / 3
 
 
 @pytest.mark.parametrize(

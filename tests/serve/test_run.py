@@ -57,7 +57,7 @@ def test_a_stopped_server_answers_what_it_has_accepted(start, checkpoint_file, t
         thread.start()
     until = time.monotonic() + 30
     while time.monotonic() < until:
-        if re.search(r"rexnet_pending_pictures\{.*\} [1-9]", httpx.get(f"{address}/metrics", timeout=30).text):
+        if re.search(r"rexnet_pending_images\{.*\} [1-9]", httpx.get(f"{address}/metrics", timeout=30).text):
             break
     process.send_signal(signal.SIGTERM)
     for thread in threads:
@@ -68,6 +68,40 @@ def test_a_stopped_server_answers_what_it_has_accepted(start, checkpoint_file, t
     answered = [line for line in lines if line["path"] == "/predict"]
     assert answers.count(200) == len(answered) >= 1 and all(line["status"] == 200 for line in answered)
     assert set(answers) <= {200, None}
+
+
+@pytest.mark.slow
+def test_stopped_workers_reset_no_connection(start, checkpoint_file):
+    process, address = start(checkpoint_file, "--workers", "2", "--threads", "1")
+    assert httpx.get(f"{address}/models", timeout=400).status_code == 200
+    failures, answered, refused = [], [], threading.Event()
+
+    def ask():
+        while not refused.is_set():
+            try:
+                answered.append(httpx.post(f"{address}/predict", files=form(PICTURES[0]), timeout=60).status_code)
+            except httpx.ConnectError:
+                refused.set()
+            except httpx.TransportError as error:
+                failures.append(error)
+                return
+
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as late:  # connected, and asks only afterwards
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        while len(answered) < 20:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        late.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        said = b"".join(iter(lambda: late.recv(65536), b""))
+        for thread in threads:
+            thread.join()
+    assert process.wait(60) in (0, -signal.SIGTERM)
+    assert not failures and set(answered) == {200}
+    assert said.startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from typing import TextIO
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 
 from rexnet._version import __version__
@@ -54,6 +55,7 @@ def create_app(
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
     _add_error_handlers(app)
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(RequestLimits, config=config, api_key=api_key)
     app.add_middleware(Observation, metrics=metrics, log=log)
     return app

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -45,11 +45,11 @@ class Batcher(Generic[Item, Result]):
         lanes: int,
         max_batch: int,
         wait_ms: float = 0.0,
-        on_batch: Callable[[int], None] = lambda size: None,
+        on_batch: Callable[[Sequence[Batched[Any]]], None] = lambda results: None,
     ):
         """`compute(items, alone)` returns a result for each item; `alone` if no other call is running. `lanes`: number
         of concurrent calls. With `wait_ms`, a batch that is not full waits that long, unless nothing is running.
-        `on_batch` is called with the size of each batch."""
+        `on_batch` is called with the results of each batch."""
         self._compute = compute
         self._lanes = lanes
         self._max_batch = max_batch
@@ -88,7 +88,6 @@ class Batcher(Generic[Item, Result]):
     def _start(self, batch: list[_Waiting[Item, Result]]) -> None:
         alone = self._running == 0 and not self._waiting
         self._running += 1
-        self._on_batch(len(batch))
         loop = asyncio.get_running_loop()
         work = loop.run_in_executor(self._pool, self._run, batch, alone)
         work.add_done_callback(partial(self._finished, batch))
@@ -124,7 +123,10 @@ class Batcher(Generic[Item, Result]):
         work: asyncio.Future[list[Batched[Result] | Exception]],
     ) -> None:
         self._running -= 1
-        for one, result in zip(batch, work.result(), strict=True):
+        results = work.result()
+        if done := [result for result in results if not isinstance(result, Exception)]:
+            self._on_batch(done)
+        for one, result in zip(batch, results, strict=True):
             if one.future.done():
                 continue
             if isinstance(result, Exception):

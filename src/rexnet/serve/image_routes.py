@@ -65,11 +65,11 @@ async def predict(
         times = {"decode": answer.decode_ms, "wait": answer.wait_ms, "compute": answer.compute_ms}
         return {**size, **predicted, "milliseconds": {name: round(ms, 3) for name, ms in times.items()}}
 
-    with found.accepting(len(uploads)):
+    with opened.metrics.request(), found.accepting(len(uploads)):
         results = await asyncio.gather(*map(result_of, uploads))
-    errors = [result for result in results if isinstance(result, HTTPError)]
-    if len(errors) == len(results):
-        raise errors[0]
+        errors = [result for result in results if isinstance(result, HTTPError)]
+        if len(errors) == len(results):
+            raise errors[0]
     listed = [
         {"image": upload.name, **({"error": result.message} if isinstance(result, HTTPError) else result)}
         for upload, result in zip(uploads, results, strict=True)

@@ -1,24 +1,30 @@
-"""Metrics for Prometheus, and a line in the access log for every request."""
+"""Metrics for Prometheus, statistics of each model, and a line in the access log for every request."""
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, Summary, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rexnet.serve.batching import Batched
 
 logger = logging.getLogger(__name__)
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+Stage = Literal["success", "fail", "queue", "compute_input", "compute_infer", "compute_output"]
+"""Requests that succeeded or failed, and the stages of each of their images, in the terms of Triton's statistics."""
+_STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class Metrics:
-    """Of one process, or as one of several that share the folder that the client library uses."""
+    """The metrics of one process, or of several that share the folder which the client library uses."""
 
     def __init__(self, *, one_of_several: bool = False):
         self._one_of_several = one_of_several
@@ -32,14 +38,14 @@ class Metrics:
             registry=registry,
         )
         self.batches = Histogram(
-            "rexnet_batch_pictures",
-            "Images computed in one call.",
+            "rexnet_batch_images",
+            "Images per batch.",
             ["model"],
             buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=registry,
         )
         self.pending = Gauge(
-            "rexnet_pending_pictures",
+            "rexnet_pending_images",
             "Images accepted and not yet answered.",
             ["model"],
             multiprocess_mode="livesum",
@@ -47,32 +53,104 @@ class Metrics:
         )
         self.reloads = Counter(
             "rexnet_reloads",
-            "Model files replaced, taken up or not, or missing.",
+            "Model files that were replaced or are missing.",
             ["model", "outcome"],
+            registry=registry,
+        )
+        self.inference = Summary(
+            "rexnet_inference_seconds",
+            "Requests that succeeded or failed, and the stages of their images.",
+            ["model", "version", "stage"],
+            registry=registry,
+        )
+        self.last_inference = Gauge(
+            "rexnet_last_inference_timestamp_seconds",
+            "Unix time of the last batch.",
+            ["model", "version"],
+            multiprocess_mode="max",
             registry=registry,
         )
         if not one_of_several:
             ProcessCollector(registry=registry)
 
-    def on_batch(self, model: str) -> Callable[[int], None]:
-        """Return the observer of the size of each batch of that model."""
-        return self.batches.labels(model).observe
-
     def on_pending(self, model: str) -> Callable[[int], None]:
-        """Return the observer of how many images that model has in work."""
+        """Return the observer of the number of pending images of that model."""
         return self.pending.labels(model).set
 
-    def text(self) -> bytes:
-        """All of it, of all processes, as Prometheus reads it."""
+    def collected(self) -> CollectorRegistry:
+        """Return the metrics of all processes."""
         if not self._one_of_several:
-            return generate_latest(self._registry)
+            return self._registry
         together = CollectorRegistry()
         MultiProcessCollector(together)
-        return generate_latest(together)
+        return together
+
+    def text(self) -> bytes:
+        """Return the metrics of all processes in Prometheus' text format."""
+        return generate_latest(self.collected())
+
+
+class ModelMetrics:
+    """The metrics of one version of a model."""
+
+    def __init__(self, metrics: Metrics, model: str, version: str):
+        self._metrics = metrics
+        self._labels = {"model": model, "version": version}
+
+    def observe(self, stage: Stage | Literal["batch"], seconds: float) -> None:
+        """Count a request or an image in that stage, or a whole batch."""
+        self._metrics.inference.labels(**self._labels, stage=stage).observe(seconds)
+
+    def observe_batch(self, images: Sequence[Batched[Any]]) -> None:
+        """Count a batch and the images in it."""
+        self._metrics.batches.labels(self._labels["model"]).observe(len(images))
+        self._metrics.last_inference.labels(**self._labels).set_to_current_time()
+        self.observe("batch", images[0].compute_ms / 1e3)
+        for image in images:
+            self.observe("queue", image.wait_ms / 1e3)
+            self.observe("compute_infer", image.compute_ms / 1e3)
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request, which has failed if it raises."""
+        started = perf_counter()
+        stage: Stage = "fail"
+        try:
+            yield
+            stage = "success"
+        finally:
+            self.observe(stage, perf_counter() - started)
+
+    def statistics(self) -> dict[str, Any]:
+        """Return the counts and nanoseconds of all processes, as Triton's statistics extension names them."""
+        found = self._samples()
+
+        def duration(stage: str) -> dict[str, int]:
+            count, seconds = (found.get((f"rexnet_inference_seconds_{key}", stage), 0) for key in ("count", "sum"))
+            return {"count": int(count), "ns": round(seconds * 1e9)}
+
+        return {
+            "name": self._labels["model"],
+            "version": self._labels["version"],
+            "last_inference": round(1e3 * found.get(("rexnet_last_inference_timestamp_seconds", ""), 0)),
+            "inference_count": duration("compute_infer")["count"],
+            "execution_count": duration("batch")["count"],
+            "inference_stats": {stage: duration(stage) for stage in _STAGES},
+            "batch_stats": [],
+        }
+
+    def _samples(self) -> dict[tuple[str, str], float]:
+        """Return the samples of this version by name and stage."""
+        return {
+            (sample.name, sample.labels.get("stage", "")): sample.value
+            for family in self._metrics.collected().collect()
+            for sample in family.samples
+            if self._labels.items() <= sample.labels.items()
+        }
 
 
 class Observation:
-    """ASGI middleware, the outermost one."""
+    """ASGI middleware, the outermost, that counts and logs requests."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, log: TextIO | None):
         self._app = app

@@ -25,6 +25,8 @@ from rexnet.text import printable
 logger = logging.getLogger(__name__)
 
 _POLL_S = 1.0
+_STATISTICS = "stats"
+"""Not the name of a model: /v2/models/stats has the statistics of all models."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -104,13 +106,14 @@ class ModelRegistry:
 
     async def answer(self, opened: OpenModel, content: bytes) -> Answer:
         """Answer for the bytes of an image file. HTTPError as of `open_upload`."""
-        (width, height), item, decode_ms = await self.in_thread(self._decode, opened, content)
+        (width, height), item, decode_s = await self.in_thread(self._decode, opened, content)
+        opened.metrics.observe("compute_input", decode_s)
         batched = await opened.batcher(item)
         return Answer(
             result=batched.result,
             width=width,
             height=height,
-            decode_ms=decode_ms,
+            decode_ms=1e3 * decode_s,
             wait_ms=batched.wait_ms,
             compute_ms=batched.compute_ms,
         )
@@ -119,7 +122,7 @@ class ModelRegistry:
         started = perf_counter()
         image = open_upload(content, max_pixels=self._max_pixels)
         item = opened.prepare(image)
-        return image.size, item, (perf_counter() - started) * 1e3
+        return image.size, item, perf_counter() - started
 
 
 def named_references(models: Sequence[str]) -> dict[str, Reference]:
@@ -148,10 +151,10 @@ def _split(argument: str) -> tuple[str, Reference]:
     except (WeightsError, FileNotFoundError) as error:
         raise OptionError(str(error)) from error
     name = name or _name_of(reference)
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or name == _STATISTICS:
         raise OptionError(
-            f"{name!r} cannot be the name of a model; allowed: 1 to 64 letters, digits, '.', '_' and '-', as in "
-            f"flowers={model}"
+            f"{name!r} cannot be the name of a model; allowed: 1 to 64 letters, digits, '.', '_' and '-', but not "
+            f"{_STATISTICS}, as in flowers={model}"
         )
     return name, reference
 
@@ -173,7 +176,7 @@ def open_registry(config: ServeConfig, metrics: Metrics) -> ModelRegistry:
     for name, reference in named_references(config.models).items():
         logger.info("opening %s: %s", name, reference.text)
         seen = identity(reference)
-        current = open_served(reference, config, metrics.on_batch(name))
+        current = open_served(name, reference, config, metrics=metrics)
         pending = metrics.on_pending(name)
         models.append(Model(name, reference, current, seen=seen, queue_length=config.queue_length, on_pending=pending))
     return ModelRegistry(models, config)
@@ -216,7 +219,7 @@ def _log_missing(model: Model) -> str:
 
 def _reload(model: Model, config: ServeConfig, metrics: Metrics) -> str:
     try:
-        opened = open_served(model.reference, config, metrics.on_batch(model.name))
+        opened = open_served(model.name, model.reference, config, metrics=metrics)
     except Exception as error:  # whatever is wrong with the new file, the old network stays
         reason = " ".join(str(error).split()) or type(error).__name__
         logger.warning("%s: the new %s cannot be used: %s", model.name, printable(model.reference.text), reason)

@@ -26,6 +26,7 @@ from rexnet.serve.batching import Batcher
 from rexnet.serve.config import ServeConfig
 from rexnet.serve.explain import Explainer
 from rexnet.serve.http_errors import HTTPError
+from rexnet.serve.metrics import Metrics, ModelMetrics
 from rexnet.training.checkpoint import TrainedRexNet
 
 _MASK_PIXELS = 1_800_000
@@ -33,7 +34,6 @@ _MASK_PIXELS = 1_800_000
 of its size."""
 _BOX_PIXELS = 16_000_000
 """Largest image for a detector of boxes; the detector shrinks it further, but in numbers of four bytes."""
-OnBatch = Callable[[int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,7 @@ class OpenModel:
     """Make an item of `batcher` from an RGB image."""
     batcher: Batcher[Any, Any]
     """Of a classifier: image tensors -> probabilities (K,). Of a detector: images -> Detections."""
+    metrics: ModelMetrics
     semaphore: AbstractAsyncContextManager[Any] = field(default_factory=nullcontext)
     """Held from before an image is decoded until it is answered: few of a detector's images are in memory at once."""
     explainer: Explainer | None = None
@@ -78,18 +79,19 @@ def identity(reference: Reference) -> Identity:
     return tuple(_identity(part.stat()) for part in _parts(reference.file))
 
 
-def open_served(reference: Reference, config: ServeConfig, on_batch: OnBatch = lambda size: None) -> OpenModel:
+def open_served(name: str, reference: Reference, config: ServeConfig, *, metrics: Metrics) -> OpenModel:
     """Open a model and check it on one image. ValueError for one that cannot be used."""
     version = _library_version(reference) if reference.kind in _LIBRARIES else _version(reference.file)
+    measured = ModelMetrics(metrics, name, version)
     opened = open_model(reference, threads=config.threads_per_worker)
     if isinstance(opened, TrainedDetector):
         exported = reference.kind == "exported"
         backend = FILE_BACKENDS[reference.path.suffix][0] if exported else "torch"
-        return _open_detector(opened, version, config, on_batch=on_batch, backend=backend)
-    return _open_classifier(opened, version, config, on_batch)
+        return _open_detector(opened, version, config, metrics=measured, backend=backend)
+    return _open_classifier(opened, version, config, metrics=measured)
 
 
-def _open_classifier(source: Classifier, version: str, config: ServeConfig, on_batch: OnBatch) -> OpenModel:
+def _open_classifier(source: Classifier, version: str, config: ServeConfig, *, metrics: ModelMetrics) -> OpenModel:
     predictor = ClassPredictor(
         source,
         backend=config.backend,
@@ -118,8 +120,9 @@ def _open_classifier(source: Classifier, version: str, config: ServeConfig, on_b
             lanes=predictor.calls_at_once,
             max_batch=config.max_batch,
             wait_ms=config.batch_wait_ms,
-            on_batch=on_batch,
+            on_batch=metrics.observe_batch,
         ),
+        metrics=metrics,
         explainer=Explainer(source.model.to(predictor.device)) if isinstance(source.model, TrainedRexNet) else None,
         image_size_px=predictor.preprocess.image_size_px,
         image_shape=predictor.image_shape,
@@ -127,7 +130,7 @@ def _open_classifier(source: Classifier, version: str, config: ServeConfig, on_b
 
 
 def _open_detector(
-    source: TrainedDetector, version: str, config: ServeConfig, *, on_batch: OnBatch, backend: str
+    source: TrainedDetector, version: str, config: ServeConfig, *, metrics: ModelMetrics, backend: str
 ) -> OpenModel:
     predictor = ObjectPredictor(source, threads=config.threads_per_worker, device=config.device)
 
@@ -150,8 +153,9 @@ def _open_detector(
             lanes=1,
             max_batch=most,
             wait_ms=config.batch_wait_ms,
-            on_batch=on_batch,
+            on_batch=metrics.observe_batch,
         ),
+        metrics=metrics,
         semaphore=asyncio.Semaphore(2 * most + 1),
         masks=masks,
     )

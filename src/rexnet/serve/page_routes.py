@@ -45,7 +45,7 @@ def page_files() -> dict[str, PageFile]:
         media_type = _TYPES.get(file.name.rpartition(".")[2])
         if media_type is not None:
             content = file.read_bytes()
-            found[file.name] = PageFile(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:16]}"')
+            found[file.name] = PageFile(content, media_type, f'W/"{hashlib.sha256(content).hexdigest()[:16]}"')
     return found
 
 

@@ -25,7 +25,7 @@ from rexnet.serve.tensors import OutputTensor, TensorSpec
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])
 
-_EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration")
+_EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "statistics")
 
 
 @router.get("", responses=answers(200))
@@ -56,6 +56,13 @@ async def repository_index(request: Request) -> Response:
             for name, model in models.models.items()
         ]
     )
+
+
+@router.get("/models/stats", responses=answers(200))
+async def all_statistics(request: Request) -> Response:
+    """Statistics of all models."""
+    models: ModelRegistry = request.app.state.registry
+    return json_response({"model_stats": [model.current.metrics.statistics() for model in models.models.values()]})
 
 
 @router.get("/models/{model}", responses=answers(200, 404))
@@ -104,6 +111,14 @@ async def model_ready(request: Request, model: str, version: str | None = None) 
     return json_response({"name": found.name, "ready": True})
 
 
+@router.get("/models/{model}/stats", responses=answers(200, 404))
+@router.get("/models/{model}/versions/{version}/stats", responses=answers(200, 404))
+async def statistics(request: Request, model: str, version: str | None = None) -> Response:
+    """Counts and times of the requests to a model, since its file was opened."""
+    _, opened = _requested_model(request, model, version)
+    return json_response({"model_stats": [opened.metrics.statistics()]})
+
+
 @router.post("/models/{model}/infer", openapi_extra=INFERENCE, responses=answers(200, 404))
 @router.post(
     "/models/{model}/versions/{version}/infer",
@@ -126,7 +141,7 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
     if len(inference.inputs) != 1:
         raise HTTPError(400, f"the inputs are {' and '.join(inference.inputs)}; allowed: one of them")
     (items,) = inference.inputs.values()
-    with found.accepting(len(items)):
+    with opened.metrics.request(), found.accepting(len(items)):
         if opened.kind == "classifier":
             tensors = _probability_tensors(opened, inference, torch.stack(await _results(registry, opened, items)))
         else:

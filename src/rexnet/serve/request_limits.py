@@ -1,18 +1,21 @@
-"""Request limits, checked before a route is called: API key, size and time."""
+"""Request limits, checked before a route is called: API key, size, also once decompressed, and time."""
 
 import asyncio
 import hmac
+import zlib
 from time import monotonic
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rexnet.serve.config import ServeConfig
-from rexnet.serve.http_errors import HTTPError, busy
+from rexnet.serve.http_errors import HTTPError, busy, quoted
 
 _BODIES = 8
 """Bodies of full size that may be in memory at once; further requests get status 429."""
 _DISCARD_S = 2.0
 """How long the rest of a rejected body is read and dropped: clients read the answer once they have sent all."""
+_ZLIB_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 OPEN_PATHS = ("/", "/v2/health/live", "/v2/health/ready")
 """Paths that need no API key: the page, which asks for it, and the health checks of a load balancer."""
 OPEN_FOLDERS = ("/page/",)
@@ -43,7 +46,6 @@ class RequestLimits:
             self._check_key(scope)
             await self._read(scope, receive, body)
             body[:] = [b"".join(body)]
-            scope["rexnet.bytes"] = len(body[0])
             async with asyncio.timeout(self._config.timeout_s):
                 await self._app(scope, _replayed(body[0], receive), observed)
         except _GoneError:
@@ -69,16 +71,21 @@ class RequestLimits:
             raise HTTPError(401, message, {"WWW-Authenticate": "Bearer"})
 
     async def _read(self, scope: Scope, receive: Receive, body: list[bytes]) -> None:
-        """Read the whole body into `body`; its bytes count as held."""
+        """Read the whole body into `body`, decompressed; its bytes count as held."""
         try:
             async with asyncio.timeout(self._config.body_timeout_s):
-                _check_headers(scope)
+                decompressor = _decompressor(scope)
                 more = True
-                size = 0
+                received = size = 0
                 while more:
                     chunk, more = await _next_chunk(receive)
+                    received += len(chunk)
+                    scope["rexnet.bytes"] = received
+                    if decompressor is not None and 0 < received <= self._config.max_body_bytes:
+                        most = self._config.max_body_bytes - size
+                        chunk = await asyncio.to_thread(_decompress, decompressor, chunk, most=most, last=not more)
                     size += len(chunk)
-                    if size > self._config.max_body_bytes:
+                    if max(size, received) > self._config.max_body_bytes:
                         await _discard(receive, more)
                         raise _too_large(self._config)
                     if self._held + len(chunk) > _BODIES * self._config.max_body_bytes:
@@ -91,10 +98,27 @@ class RequestLimits:
             raise HTTPError(408, f"the request has not arrived within {limit}", {"Connection": "close"}) from None
 
 
-def _check_headers(scope: Scope) -> None:
-    for name, value in scope["headers"]:
-        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            raise HTTPError(415, "compressed requests are not taken here; send it without Content-Encoding")
+def _decompressor(scope: Scope) -> Any:
+    """Return zlib's decompressor for the request, None for one that is not compressed."""
+    encodings = [value.strip().lower() for name, value in scope["headers"] if name == b"content-encoding"]
+    encoding = b", ".join(encodings)
+    if encoding in (b"", b"identity"):
+        return None
+    if encoding not in _ZLIB_BITS:
+        text = quoted(encoding.decode("latin-1"))
+        raise HTTPError(415, f"the Content-Encoding is {text}; allowed: gzip, deflate, identity")
+    return zlib.decompressobj(_ZLIB_BITS[encoding])
+
+
+def _decompress(decompressor: Any, chunk: bytes, *, most: int, last: bool) -> bytes:
+    """Return what a chunk contains, cut one byte beyond `most`. HTTPError with 400 for damaged data."""
+    try:
+        content = decompressor.decompress(chunk, most + 1)
+    except zlib.error as error:
+        raise HTTPError(400, "the request cannot be decompressed: it is damaged") from error
+    if decompressor.unused_data or (last and len(content) <= most and not decompressor.eof):
+        raise HTTPError(400, "the request cannot be decompressed: it is cut off, or has more after its end")
+    return content
 
 
 async def _next_chunk(receive: Receive) -> tuple[bytes, bool]:

@@ -33,6 +33,8 @@ _WORKER_START_S = 60
 """A worker does not answer while it imports PyTorch; after the default of 5 s it would be restarted, for ever."""
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _MAX_CONNECTIONS = 1024
+_GRACE_S = 0.5
+"""How long a stopping server waits for a request on a connection that is open."""
 _OVERHEAD_BYTES = 2**19
 """Of headers, and of what marks chunks of a body, beyond eight times that body."""
 
@@ -53,6 +55,7 @@ async def turn_away(scope: Scope, receive: Receive, send: Send) -> None:
 class LimitedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which also closes connections whose client is too slow, or sends headers without end."""
 
+    _stopping = False
     _silent: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
     _received = 0
@@ -79,6 +82,17 @@ class LimitedProtocol(HttpToolsProtocol):
         self._cancel_timers()
         self.app = turn_away if len(self.connections) > _MAX_CONNECTIONS else self.config.loaded_app
         super().on_headers_complete()
+        if self._stopping:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Answer the request in progress, or one that is on its way, and close the connection."""
+        self._stopping = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        else:
+            self._cancel_timers()
+            self._silent = self.loop.call_later(_GRACE_S, self.transport.close)
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
@@ -120,6 +134,15 @@ class LimitedProtocol(HttpToolsProtocol):
             self._silent = None
 
 
+class Workers(Multiprocess):
+    """uvicorn's worker processes. Once they stop, nothing accepts connections that they would not answer."""
+
+    def terminate_all(self) -> None:
+        for listening in self.sockets:
+            listening.close()
+        super().terminate_all()
+
+
 def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
     """Serve until SIGINT or SIGTERM, and answer what was accepted by then. ValueError or OSError for a model that
     cannot be opened and an address that cannot be used."""
@@ -139,7 +162,7 @@ def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
         listening.listen(_BACKLOG)
         logger.info("http://%s:%d, %d workers", host, port, config.workers)
         factory = partial(_worker, config, api_key)
-        Multiprocess(server_settings(config, factory, factory=True, workers=config.workers), sockets=[listening]).run()
+        Workers(server_settings(config, factory, factory=True, workers=config.workers), sockets=[listening]).run()
 
 
 def _worker(config: ServeConfig, api_key: str | None) -> Any:
