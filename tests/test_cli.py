@@ -254,9 +254,7 @@ def test_a_console_that_lacks_a_character_gets_the_results_all_the_same(format, 
 
 
 def test_a_printed_command_can_be_pasted(monkeypatch, tmp_path, capsys):
-    from rexnet.detection import demo
-
-    monkeypatch.setattr(demo, "draw_demo", lambda config: {"train": 2})
+    monkeypatch.setattr("rexnet.data.boxes.shapes.draw_shapes", lambda *args, **options: {"train": 2})
     cli.main(["detect", "demo", str(tmp_path / "my shapes")])
     command = capsys.readouterr().out.splitlines()[-1].partition("use it: ")[2]
     assert shlex.split(command) == ["rexnet", "detect", "train", str(tmp_path / "my shapes"), "--detector", "mask_rcnn"]

@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from rexnet.detection.checkpoints import load_detector
+from rexnet.detection.config import DetectorOptions
+from rexnet.detection.train import build_model
 from rexnet.errors import WeightsError
 from rexnet.training import checkpoint
 
@@ -19,3 +23,29 @@ def test_classifiers_and_detectors_are_told_apart(trained, trained_run):
         load_detector(trained_run / "best.pt")
     with pytest.raises(WeightsError, match="holds a detector; `rexnet detect` takes it"):
         checkpoint.load(trained / "best.pt")
+
+
+def test_starts_from_a_detector(trained, caplog):
+    caplog.set_level("INFO")
+    options = DetectorOptions(
+        detector="mask_rcnn",
+        model="rexnet_010",
+        min_size=64,
+        max_size=64,
+        proposals=16,
+        weights=str(trained / "best.pt"),
+    )
+    theirs = checkpoint.read(trained / "best.pt")["state_dict"]
+    classes = load_detector(trained / "best.pt").classes
+    same = build_model(options, classes).state_dict()
+    assert all(torch.equal(same[name], values) for name, values in theirs.items())
+    other = build_model(options, ("one", "two", "three", "four")).state_dict()
+    changed = {name for name, values in theirs.items() if not torch.equal(other[name], values)}
+    assert {name.rpartition(".")[0] for name in changed} == {
+        "roi_heads.box_predictor.cls_score",
+        "roi_heads.box_predictor.bbox_pred",
+        "roi_heads.mask_predictor.mask_fcn_logits",
+    }
+    assert f"{len(theirs) - len(changed)} of {len(theirs)} tensors of the detector loaded" in caplog.text
+    with pytest.raises(WeightsError, match="kind mask_rcnn, but faster_rcnn is to be trained"):
+        build_model(replace(options, detector="faster_rcnn"), classes)

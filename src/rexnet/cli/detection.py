@@ -96,8 +96,8 @@ def demo(arguments: Sequence[str]) -> None:
 
     config = read_options("detect demo", DemoConfig, arguments)
 
-    from rexnet.detection.demo import draw_demo
+    from rexnet.data.boxes.shapes import draw_shapes
 
-    drawn = draw_demo(config)
-    print(", ".join(f"{side}: {images:,} images" for side, images in drawn.items()))
+    counts = draw_shapes(config.output, images=config.images, seed=config.seed, size_px=config.size_px)
+    print(", ".join(f"{split}: {images:,} images" for split, images in counts.items()))
     print(f"use it: rexnet detect train {shlex.quote(str(config.output))} --detector mask_rcnn")

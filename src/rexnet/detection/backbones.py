@@ -77,7 +77,7 @@ def backbone_config(name: str) -> RexNetConfig | str:
 
 
 def narrow_body(backbone: RexNetConfig | str, strides: Sequence[int]) -> Body:
-    """The maps that the last block of each stride puts out."""
+    """Return the body whose maps are those of the last block of each stride."""
     if isinstance(backbone, RexNetConfig):
         return RexNetBody(backbone, strides=strides)
     with torch.device("meta"):
@@ -89,7 +89,8 @@ def narrow_body(backbone: RexNetConfig | str, strides: Sequence[int]) -> Body:
 
 
 def expanded_body(backbone: RexNetConfig | str) -> Body:
-    """The expansion in the first block of stride 32, which still has stride 16, and the penultimate convolution."""
+    """Return the body of SSDLite: the expansion in the first block of stride 32, which still has stride 16, and the
+    penultimate convolution."""
     if isinstance(backbone, RexNetConfig):
         return RexNetBody(backbone, strides=(16, 32), expanded=True)
     from timm.models import create_feature_extractor
@@ -113,7 +114,7 @@ def _make_timm(backbone: str, **options: Any) -> Any:
 
 
 def load_body(body: nn.Module, backbone: RexNetConfig | str, weights: Source) -> None:
-    """Copies what the body has of a whole network's weights, and logs "N of M backbone tensors loaded".
+    """Copy what the body has of a whole network's weights, and log "N of M backbone tensors loaded".
 
     `weights` as for `rexnet.create_model`; for a network of timm's the path of a file. Raises WeightsError, with the
     body as it was, for those of another network.

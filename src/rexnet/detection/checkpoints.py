@@ -1,5 +1,7 @@
-"""Checkpoints of detectors: enough by themselves to rebuild the detector and to name what it finds."""
+"""Checkpoints of detectors: enough by themselves to rebuild the detector and name what it finds, or to start another
+one from."""
 
+import logging
 import os
 from collections.abc import Sequence
 from os import PathLike
@@ -11,9 +13,11 @@ from torch import nn
 from rexnet._version import __version__
 from rexnet.detection.detectors import DetectorConfig, build_detector
 from rexnet.errors import WeightsError
-from rexnet.models.weights import CHECKPOINT_FORMAT
+from rexnet.models.weights import CHECKPOINT_FORMAT, read_checkpoint_file
 from rexnet.references import OWN_WEIGHTS, resolve
 from rexnet.training import checkpoint
+
+logger = logging.getLogger(__name__)
 
 TASK = checkpoint.DETECTION
 
@@ -25,13 +29,13 @@ class TrainedDetector(NamedTuple):
     classes: tuple[str, ...]
     """Label i + 1 is classes[i]."""
     category_ids: tuple[int, ...]
-    """Of the annotation file it was trained on, in the order of `classes`."""
+    """Ids in the annotation file it was trained on, in the order of `classes`."""
 
 
 def pack(
     model: nn.Module, metrics: dict[str, Any], *, classes: Sequence[str], category_ids: Sequence[int]
 ) -> dict[str, Any]:
-    """Everything that makes a detector usable elsewhere, as tensors on the CPU and plain values."""
+    """Return everything that makes a detector usable elsewhere, as tensors on the CPU and plain values."""
     return {
         "format": CHECKPOINT_FORMAT,
         "task": TASK,
@@ -62,7 +66,7 @@ def load_detector(path: str | PathLike[str], device: str | torch.device = "cpu")
 
 
 def unpack(content: dict[str, Any], *, source: str) -> TrainedDetector:
-    """What `pack` was given, from what it returned; see `load_detector`."""
+    """Rebuild `pack`'s detector from its content; see `load_detector`."""
     if content.get("task") != TASK:
         raise WeightsError(
             f"checkpoint {source!r} holds a classifier, and a detector is needed here; `rexnet predict` takes it"
@@ -77,3 +81,39 @@ def unpack(content: dict[str, Any], *, source: str) -> TrainedDetector:
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(f"checkpoint {source!r} contradicts itself ({type(error).__name__}: {reason})") from error
     return TrainedDetector(model.eval(), classes, category_ids)
+
+
+def is_detector_file(path: str) -> bool:
+    content: dict[str, Any] = read_checkpoint_file(path)
+    return content.get("format") == CHECKPOINT_FORMAT and content.get("task") == TASK
+
+
+def load_detector_weights(model: nn.Module, path: str, *, classes: tuple[str, ...]) -> None:
+    """Copy a detector's weights; where the class names differ, the layers that tell classes apart begin anew.
+
+    Raise WeightsError, one sentence, for a detector of another kind or on another network.
+    """
+    content = read_checkpoint_file(path)
+    config = detector_config(model)
+    # A .safetensors file has lists where a .pt has tuples.
+    theirs, mine = DetectorConfig.from_dict(content["detector"]).to_dict(), config.to_dict()
+    for name in ("kind", "backbone"):
+        if theirs[name] != mine[name]:
+            had, wanted = (part["name"] if isinstance(part, dict) else part for part in (theirs[name], mine[name]))
+            raise WeightsError(f"{path!r} is a detector with {name} {had}, but {wanted} is to be trained; give {had}")
+    own = model.state_dict()
+    kept = {
+        name: values
+        for name, values in content["state_dict"].items()
+        if name in own
+        and own[name].shape == values.shape
+        and (tuple(content["classes"]) == classes or not _tells_classes(name))
+    }
+    model.load_state_dict(kept, strict=False)
+    logger.info("%d of %d tensors of the detector loaded from %r", len(kept), len(own), path)
+
+
+def _tells_classes(name: str) -> bool:
+    return name.startswith(
+        ("roi_heads.box_predictor", "roi_heads.mask_predictor.mask_fcn_logits", "head.classification_head")
+    )

@@ -161,16 +161,16 @@ class DetectPredictConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """Draws circles, triangles, squares and crosses with boxes and masks, as a folder in COCO's layout."""
+    """Draw circles, triangles, squares and crosses with boxes and masks, as a folder in COCO's layout."""
 
     output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")] = "shapes"
     """A new or empty folder."""
     images: int = 400
-    """Pictures to train on; a quarter as many are held back."""
+    """Training images; there are a quarter as many to validate on."""
     size_px: int = 128
-    """Side of a picture."""
+    """Side of an image."""
     seed: int = 0
-    """The same seed draws the same pictures."""
+    """The same seed draws the same images."""
 
     def __post_init__(self) -> None:
         require(self.images >= 4, "images", self.images, "4 or more")

@@ -58,7 +58,7 @@ class DetectorConfig:
             raise ValueError(f"min_size_px and max_size_px are {sizes[0]} and {sizes[1]}; ssdlite takes squares")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `from_dict` reads them back."""
+        """Return plain values for JSON; `from_dict` reads them back."""
         return asdict(self)
 
     @classmethod
@@ -77,7 +77,7 @@ def create_detector(
     weights: Source | None = None,
     **overrides: int,
 ) -> nn.Module:
-    """torchvision's detector of that kind on a network of ours, in training mode; nothing is frozen.
+    """Return torchvision's detector of that kind on a network of ours, in training mode; nothing is frozen.
 
     In training `model(images, targets)` gives a dict of losses, in evaluation `model(images)` a list of dicts with
     boxes (N, 4) as x0 y0 x1 y1 in pixels of the image given, labels 1 to num_classes, scores, and for Mask R-CNN masks
@@ -97,7 +97,7 @@ def create_detector(
 
 
 def build_detector(config: DetectorConfig) -> nn.Module:
-    """The detector of a config with random weights; it has the attributes `config` and `kind`."""
+    """Return the detector of a config with random weights; it has the attributes `config` and `kind`."""
     if config.kind == "ssdlite":
         model = make_ssdlite(config.backbone, num_classes=config.num_classes + 1, size_px=config.min_size_px)
     else:

@@ -26,7 +26,7 @@ def _forward(
     image_shapes: list[tuple[int, int]],
     targets: list[dict[str, Tensor]] | None = None,
 ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-    """torchvision's RoIHeads.forward, whose steps and order these are, with other objects in the mask loss."""
+    """Compute torchvision's RoIHeads.forward, whose steps and order these are, with other objects in the mask loss."""
     heads: Any = plain.__self__  # pyright: ignore[reportFunctionMemberAccess]
     if not heads.training or targets is None:
         return plain(features, proposals, image_shapes, targets)

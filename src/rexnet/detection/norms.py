@@ -23,7 +23,7 @@ class AnyBatchNorm(nn.BatchNorm2d):
 
 
 def accept_single_values(model: nn.Module) -> None:
-    """Makes every nn.BatchNorm2d in `model` an AnyBatchNorm with the same tensors."""
+    """Make every nn.BatchNorm2d in `model` an AnyBatchNorm with the same tensors."""
     for name, module in list(model.named_modules()):
         if type(module) is nn.BatchNorm2d:
             norm = AnyBatchNorm(module.num_features, eps=module.eps, momentum=module.momentum, device="meta")
@@ -36,7 +36,7 @@ def accept_single_values(model: nn.Module) -> None:
 def prepare_norms(
     model: nn.Module, *, bn: Literal["auto", "train", "frozen"], pretrained: bool, images_per_step: int
 ) -> str:
-    """Freezes the statistics of the backbone's batch norms where `bn` says so; returns the sentence that says it.
+    """Freeze the statistics of the backbone's batch norms where `bn` says so; return a sentence about it.
 
     `bn` as in TransferConfig: auto is frozen with pretrained weights and few images a process and step. The layers of
     the detector's own, which nothing has trained, always use those of each batch. Raises ValueError for "frozen"

@@ -47,7 +47,7 @@ class FastRoIAlign(nn.Module):
 
     @torch.no_grad()
     def _cells(self, maps: Sequence[Tensor], boxes: Sequence[Tensor], side: int) -> tuple[Tensor, Tensor]:
-        """Of every cell, row after row, the 16 rows of the table (cells, 16), and their weights."""
+        """Return for every cell, row after row, the 16 rows of the table (cells, 16), and their weights."""
         region = torch.cat(list(boxes)).float()
         image = torch.cat([torch.full((len(part),), number) for number, part in enumerate(boxes)])
         areas = (region[:, 2] - region[:, 0]) * (region[:, 3] - region[:, 1])
@@ -71,8 +71,8 @@ class FastRoIAlign(nn.Module):
 
 
 def _neighbours(low: Tensor, high: Tensor, size: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Along one axis of regions from `low` to `high` (N,) on maps of `size` (N,): the positions that `side` cells read,
-    (N, side, samples x 2), and their weights; none of a sample outside the map."""
+    """Return, along one axis of regions from `low` to `high` (N,) on maps of `size` (N,): the positions that `side`
+    cells read, (N, side, samples x 2), and their weights; none of a sample outside the map."""
     cell = (high - low).clamp(min=1.0)[:, None, None] / side
     steps, samples = torch.arange(side)[:, None], torch.arange(SAMPLES)
     at = low[:, None, None] + steps * cell + (samples + 0.5) * cell / SAMPLES

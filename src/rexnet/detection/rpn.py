@@ -42,7 +42,7 @@ def overlap_in_parts(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def match_in_parts(detector: nn.Module) -> None:
-    """Makes the RPN, which matches every anchor, use `overlap_in_parts`; SSDLite has few anchors."""
+    """Make the RPN, which matches every anchor, use `overlap_in_parts`; SSDLite has few anchors."""
     if "rpn" in dict(detector.named_children()):
         vars(detector.get_submodule("rpn"))["box_similarity"] = overlap_in_parts
 
@@ -146,7 +146,7 @@ def _dense_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor
 
 
 def _gradient_at(gradient: Tensor, x: Tensor, weight: Tensor, used: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x, weight and bias as three matrix products over the positions in `used` (B, H, W)."""
+    """Return the gradients of x, weight and bias as three matrix products over the positions in `used` (B, H, W)."""
     image, row, column = used.nonzero(as_tuple=True)
     values = gradient[image, :, row, column]  # (positions, C')
     size = weight.shape[-1]

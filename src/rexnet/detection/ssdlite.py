@@ -45,7 +45,7 @@ class SsdFeatures(nn.Module):
 
 
 def _extra_block(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Half the size: 1x1 to half the channels, depthwise 3x3 of stride 2, 1x1. Source: MobileNetV2, section 6.2."""
+    """Halve the size: 1x1 to half the channels, depthwise 3x3 of stride 2, 1x1. Source: MobileNetV2, section 6.2."""
     hidden = out_channels // 2
     layer = partial(Conv2dNormActivation, norm_layer=_NORM, activation_layer=nn.ReLU6)
     return nn.Sequential(
@@ -68,7 +68,8 @@ class SsdAnchors(DefaultBoxGenerator):
 
 
 def make_ssdlite(backbone: RexNetConfig | str, *, num_classes: int, size_px: int, **options: Any) -> SSD:
-    """torchvision's SSD with depthwise separable heads; `num_classes` counts the background, `options` are SSD's."""
+    """Return torchvision's SSD with depthwise separable heads; `num_classes` counts the background, `options` are
+    SSD's."""
     features, anchors = SsdFeatures(backbone), SsdAnchors()
     head = SSDLiteHead(features.out_channels, anchors.num_anchors_per_location(), num_classes, _NORM)
     # torchvision's settings of its SSDLite, chosen for COCO's average precision.
@@ -86,7 +87,7 @@ def _loss_of_all_images(
     anchors: list[Tensor],
     matches: list[Tensor],
 ) -> dict[str, Tensor]:
-    """torchvision's losses and, of each image without objects, those of its hardest anchors.
+    """Return torchvision's losses and, of each image without objects, those of its hardest anchors.
 
     SSD takes three hard negatives to a positive anchor, so that an image without any teaches nothing; here it gives as
     many as an image with one positive anchor does.

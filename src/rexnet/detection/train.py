@@ -15,12 +15,11 @@ from rexnet.data.boxes.loaders import DetectionBatch, EvalDetectionBatches, Trai
 from rexnet.data.boxes.transforms import DetectionTransform
 from rexnet.data.datasets import open_dataset
 from rexnet.data.facts import DataFacts
-from rexnet.detection.checkpoints import pack
+from rexnet.detection.checkpoints import is_detector_file, load_detector_weights, pack
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig
 from rexnet.detection.detectors import create_detector
 from rexnet.detection.evaluation import check_ground_truth, evaluate_detector, require_evaluator
 from rexnet.detection.norms import prepare_norms
-from rexnet.detection.warm_start import is_detector_file, load_detector_weights
 from rexnet.references import OWN_WEIGHTS, resolve
 from rexnet.text import printable
 from rexnet.training.distributed import World
@@ -71,7 +70,7 @@ def _prepare(config: DetectTrainConfig, world: World) -> Parts:
 
 
 def build_model(options: DetectorOptions, classes: tuple[str, ...], *, load: bool = True) -> nn.Module:
-    """The detector for these classes, with `options.weights` in it if `load`."""
+    """Return the detector for these classes, with `options.weights` in it if `load`."""
     make = partial(
         create_detector, options.detector, backbone=options.model, num_classes=len(classes), **options.overrides()
     )
@@ -92,7 +91,7 @@ def build_model(options: DetectorOptions, classes: tuple[str, ...], *, load: boo
 def _make_batches(
     sets: CocoSets, model: nn.Module, config: DetectTrainConfig, world: World
 ) -> tuple[TrainDetectionBatches, EvalDetectionBatches]:
-    """Training and held-back batches of this process."""
+    """Return training and validation batches of this process."""
     transform = DetectionTransform(config.augment)
     # What the transform has resized the detector takes as it is, in training only.
     model.get_submodule("transform")._skip_resize = transform.resizes  # pyright: ignore[reportArgumentType]
@@ -113,15 +112,15 @@ def _make_batches(
 def detection_task(
     train: CocoImages, val: CocoImages, val_batches: EvalDetectionBatches, *, config: DetectTrainConfig, world: World
 ) -> Task:
-    """The detector's own losses on batches of `train`, COCO's figures on those of `val`."""
+    """The detector's own losses on batches of `train`, COCO's metrics on those of `val`."""
     dtype = choose_autocast(config.run.amp, world.device)
 
-    def evaluate_held_back(model: nn.Module) -> dict[str, float]:
+    def evaluate_validation(model: nn.Module) -> dict[str, float]:
         return evaluate_detector(model, val_batches, val, world=world, autocast_dtype=dtype).figures
 
     return Task(
         loss=partial(detection_loss, device=world.device, name_image=train.name),
-        evaluate=evaluate_held_back,
+        evaluate=evaluate_validation,
         pack=partial(pack, classes=train.classes, category_ids=train.category_ids.tolist()),
         name_image=train.name,
         goal=config.goal,
@@ -133,8 +132,8 @@ def detection_task(
 def detection_loss(
     model: nn.Module, batch: DetectionBatch, *, device: torch.device, name_image: Callable[[int], str]
 ) -> dict[str, Tensor]:
-    """The sum of the detector's losses, which torchvision weighs alike, and each of them. ValueError that names the
-    picture with the most objects where they do not fit into memory."""
+    """Return the sum of the detector's losses, which torchvision weighs alike, and each of them. ValueError that names
+    the image with the most objects where they do not fit into memory."""
     images = [image.to(device) for image in batch.images]
     targets = [{name: values.to(device) for name, values in target.items()} for target in batch.targets]
     try:
@@ -152,7 +151,7 @@ def detection_loss(
 
 
 def data_facts(sets: CocoSets, data: str) -> DataFacts:
-    """Counts and fingerprint of a folder in COCO's layout."""
+    """Return counts and fingerprint of a folder in COCO's layout."""
     return DataFacts(
         title=printable(Path(data).resolve().name),
         train_images=len(sets.train),
@@ -169,7 +168,7 @@ def data_facts(sets: CocoSets, data: str) -> DataFacts:
 
 
 def _fingerprint(sets: CocoSets) -> str:
-    """SHA-256 of file names, ids and objects, in the order of the files; where they lie does not count."""
+    """Return the SHA-256 of file names, ids and objects, in the order of the files; where they lie does not count."""
     digest = hashlib.sha256()
     for images in (sets.train, sets.val):
         for index in range(len(images)):
