@@ -14,8 +14,7 @@ import tyro
 import control
 import records
 from rexnet.files import write_whole
-from rexnet.models.config_files import config_text
-from rexnet.models.rexnet import RexNetConfig
+from rexnet.models.config import RexNetConfig, config_text
 from rexnet.models.variants import model_config
 from rexnet.study.config import SpectraConfig
 from rexnet.study.principles.chains import chain_cost, read_chain

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from rexnet.data.preprocess import Preprocess
 from rexnet.data.sample_images import sample_pictures
 from rexnet.models.blocks import BlockSpec
-from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.models.config import RexNetConfig
+from rexnet.models.rexnet import RexNet
 
 
 def picture_batch(size_px: int) -> Tensor:

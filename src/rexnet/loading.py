@@ -14,10 +14,10 @@ from rexnet.data.preprocess import Preprocess
 from rexnet.detection import checkpoints as detectors
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.errors import WeightsError
+from rexnet.models.config import RexNetConfig
 from rexnet.models.factory import create_model
 from rexnet.models.hub import ask_url
 from rexnet.models.layouts import find_variant
-from rexnet.models.rexnet import RexNetConfig
 from rexnet.models.variants import model_config
 from rexnet.models.weight_files import CHECKPOINT_FORMAT, extract_state_dict
 from rexnet.models.weights import Weights, load_weights, read_weights

@@ -15,8 +15,9 @@ import rexnet
 import rexnetv1
 import rexnetv1_lite
 from rexnet.models.blocks import BlockSpec
+from rexnet.models.config import RexNetConfig
 from rexnet.models.cost import measure_cost
-from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.models.rexnet import RexNet
 
 CASES = range(5)
 

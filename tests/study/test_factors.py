@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rexnet.cli import main
-from rexnet.models.config_files import config_text
+from rexnet.models.config import config_text
 from rexnet.models.cost import measure_cost
 from rexnet.models.rexnet import RexNet
 from rexnet.study import factor_run

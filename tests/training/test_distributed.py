@@ -23,7 +23,8 @@ from torch import nn
 from rexnet.data.datasets import open_dataset
 from rexnet.data.loaders import EvalBatches
 from rexnet.models.blocks import BlockSpec
-from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.models.config import RexNetConfig
+from rexnet.models.rexnet import RexNet
 from rexnet.data.preprocess import Preprocess
 from rexnet.training.config import OptimConfig, ScheduleConfig
 from rexnet.training.distributed import joined

@@ -8,9 +8,9 @@ from rexnet.card.public_text import public_name
 from rexnet.card.trained_file import TrainedFile
 from rexnet.data.datasets import hub_name
 from rexnet.data.preprocess import Preprocess
+from rexnet.models.config import RexNetConfig
 from rexnet.models.hub import PREFIX, REPOSITORY
 from rexnet.models.published import PUBLISHED
-from rexnet.models.rexnet import RexNetConfig
 from rexnet.models.variants import list_models, model_config
 from rexnet.timm_models import PREFIX as TIMM_PREFIX
 

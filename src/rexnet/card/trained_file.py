@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rexnet.errors import WeightsError
-from rexnet.models.rexnet import RexNetConfig
+from rexnet.models.config import RexNetConfig
 from rexnet.references import resolve
 from rexnet.training import checkpoint
 from rexnet.training.metrics import Metric, metrics_of

@@ -14,7 +14,8 @@ from rexnet.deploy.exported_file import read_exported
 from rexnet.engines.backends import Network, open_graph, open_network
 from rexnet.engines.config import FILE_BACKENDS, Backend, Engine, Precision
 from rexnet.errors import WeightsError
-from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.models.config import RexNetConfig
+from rexnet.models.rexnet import RexNet
 
 
 @dataclass(frozen=True, kw_only=True)

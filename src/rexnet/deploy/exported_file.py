@@ -11,7 +11,7 @@ from rexnet.data.preprocess import Preprocess
 from rexnet.engines.config import Output
 from rexnet.engines.graph_files import read_facts
 from rexnet.errors import WeightsError
-from rexnet.models.rexnet import RexNetConfig
+from rexnet.models.config import RexNetConfig
 from rexnet.training import checkpoint
 
 FORMAT = 1

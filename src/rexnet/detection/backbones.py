@@ -11,7 +11,8 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from rexnet.errors import WeightsError
-from rexnet.models.rexnet import RexNet, RexNetConfig, feature_levels
+from rexnet.models.config import RexNetConfig, feature_levels
+from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import model_config
 from rexnet.models.weights import Source, extract_state_dict, load_weights, read_checkpoint_file
 from rexnet.references import resolve

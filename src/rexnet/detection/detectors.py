@@ -18,7 +18,7 @@ from rexnet.detection.rpn import (
     use_sparse_gradients,
 )
 from rexnet.detection.ssdlite import make_ssdlite
-from rexnet.models.rexnet import RexNetConfig
+from rexnet.models.config import RexNetConfig
 from rexnet.models.weights import Source
 
 SIZES_PX = {"faster_rcnn": (800, 1333), "mask_rcnn": (800, 1333), "ssdlite": (320, 320)}

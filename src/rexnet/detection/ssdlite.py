@@ -12,7 +12,7 @@ from torchvision.models.detection.ssdlite import SSDLiteHead
 from torchvision.ops import Conv2dNormActivation
 
 from rexnet.detection.backbones import expanded_body
-from rexnet.models.rexnet import RexNetConfig
+from rexnet.models.config import RexNetConfig
 
 EXTRA_CHANNELS = (512, 256, 256, 128)
 # torchvision's, from the TensorFlow recipe it reproduces: statistics of 1x1 maps are noisy.

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from rexnet.models.blocks import BlockSpec
-from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.models.config import RexNetConfig
+from rexnet.models.rexnet import RexNet
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rexnet.errors import WeightsError
 from rexnet.models.blocks import BlockSpec
-from rexnet.models.rexnet import RexNetConfig
+from rexnet.models.config import RexNetConfig
 from rexnet.models.variants import FAMILIES, list_models, model_config
 
 _BLOCK_WEIGHT = re.compile(r"features\.(\d+)\.out\.(\d+)\.weight")

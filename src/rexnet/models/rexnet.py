@@ -1,118 +1,21 @@
-"""The network: a stem, a list of blocks, a wide 1x1 convolution and a classifier, read off a RexNetConfig."""
+"""The network: a stem, a list of blocks, a wide 1x1 convolution and a classifier, built from a RexNetConfig."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from itertools import islice, pairwise
-from math import prod
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rexnet.models.blocks import (
-    BlockSpec,
-    LinearBottleneck,
-    NormConfig,
-    check_activation,
-    conv_norm_activation,
-    make_activation,
-)
+from rexnet.models.blocks import LinearBottleneck, conv_norm_activation, make_activation
+from rexnet.models.config import FeatureLevel, RexNetConfig, feature_levels
 from rexnet.models.convolutions import BlockConv2d, PooledConv2d
 
-STEM_LAYERS = 3
 GLOBAL_POOLS = ("avg", "max", "")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RexNetConfig:
-    """Everything that decides a network's graph and shapes, in plain values."""
-
-    name: str
-    blocks: tuple[BlockSpec, ...]
-    stem_channels: int = 32
-    stem_stride: int = 2
-    activation: str = "silu"
-    """After the stem and after the penultimate convolution."""
-    penultimate_channels: int = 1280
-    """Channels of the 1x1 convolution before pooling; 0 means none."""
-    head_hidden_channels: int = 0
-    """Channels of the 1x1 convolution between pooling and classifier (lite: 1024); 0 means none."""
-    in_channels: int = 3
-    num_classes: int = 1000
-    """0 means no classifier: the network puts out what would enter it."""
-    drop_rate: float = 0.2
-    drop_path_rate: float = 0.0
-    """Of the last block; grows linearly from 0 at the first."""
-    norm: NormConfig = field(default_factory=NormConfig)
-
-    def __post_init__(self) -> None:
-        if not self.blocks:
-            raise ValueError("RexNetConfig.blocks is empty; allowed: one BlockSpec or more")
-        for name in ("drop_rate", "drop_path_rate"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: from 0 to below 1")
-        for name, least in (("in_channels", 1), ("num_classes", 0), ("stem_channels", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is {value!r}; allowed: whole numbers from {least}")
-        if self.stem_stride not in (1, 2):
-            raise ValueError(f"stem_stride is {self.stem_stride!r}; allowed: 1, 2")
-        check_activation(self.activation)
-        channels = self.stem_channels
-        for index, block in enumerate(self.blocks):
-            if block.in_channels != channels:
-                raise ValueError(f"block {index} takes {block.in_channels} channels but gets {channels}")
-            channels = block.out_channels
-
-    @property
-    def output_stride(self) -> int:
-        return self.stem_stride * prod(block.stride for block in self.blocks)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `from_dict` reads them back."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "RexNetConfig":
-        blocks = tuple(BlockSpec(**block) for block in values["blocks"])
-        return cls(**{**values, "blocks": blocks, "norm": NormConfig(**values["norm"])})
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureLevel:
-    """Where a feature map of one stride comes from."""
-
-    stride: int
-    channels: int
-    """Of the narrow map: the output of the last block at this stride."""
-    expanded_channels: int
-    """Of the expanded map: the expansion in the block that leaves this stride; at the last one the penultimate."""
-    layer: int
-    """Index in RexNet.features of the layer that puts out the narrow map."""
-
-
-def feature_levels(config: RexNetConfig) -> tuple[FeatureLevel, ...]:
-    """Return the levels of a network, finest first; layer indices count the stem as three layers.
-
-    A level ends before each block that strides, or that gave its stride up for the dilation of the next one: a dilated
-    network has as many levels as the strided one, the last ones of one stride.
-    """
-    levels = []
-    stride, channels = config.stem_stride, config.stem_channels
-    for index, (block, following) in enumerate(pairwise((*config.blocks, config.blocks[-1]))):
-        if block.stride > 1 or following.dilation > block.dilation:
-            layer = STEM_LAYERS - 1 + index
-            levels.append(
-                FeatureLevel(stride=stride, channels=channels, expanded_channels=block.expanded_channels, layer=layer)
-            )
-        stride, channels = stride * block.stride, block.out_channels
-    last_layer = STEM_LAYERS - 1 + len(config.blocks)
-    expanded_channels = config.penultimate_channels or channels
-    levels.append(FeatureLevel(stride=stride, channels=channels, expanded_channels=expanded_channels, layer=last_layer))
-    return tuple(levels)
 
 
 def _statistics_once(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -9,9 +9,8 @@ from math import ceil
 from typing import Any, TypedDict, Unpack
 
 from rexnet.models.blocks import BlockSpec, NormConfig
-from rexnet.models.config_files import is_config_file, read_config
+from rexnet.models.config import RexNetConfig, is_config_file, read_config
 from rexnet.models.hub import is_model_folder
-from rexnet.models.rexnet import RexNetConfig
 
 STAGE_BLOCKS = (1, 2, 2, 3, 3, 5)
 STAGE_STRIDES = (1, 2, 2, 2, 1, 2)

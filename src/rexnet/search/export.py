@@ -5,8 +5,7 @@ from dataclasses import replace
 
 from rexnet.errors import OptionError
 from rexnet.files import check_output_file, write_whole
-from rexnet.models.config_files import config_text
-from rexnet.models.rexnet import RexNetConfig
+from rexnet.models.config import RexNetConfig, config_text
 from rexnet.search.config import BEST, EngineOptions, ExportConfig, SearchConfig
 from rexnet.search.results import Candidate, best_first, candidates_of
 from rexnet.search.space import Space

@@ -9,7 +9,7 @@ from rexnet.errors import OptionError, require
 from rexnet.search.shape import Shape, Trial, suggest_shape
 
 if TYPE_CHECKING:
-    from rexnet.models.rexnet import RexNetConfig
+    from rexnet.models.config import RexNetConfig
 
 _HALVINGS = 30
 
@@ -81,7 +81,7 @@ class Space:
     def config(self, channels: Sequence[int], *, num_classes: int = 0, name: str | None = None) -> "RexNetConfig":
         """The network with these output channels of its blocks, named after them unless it has a `name`."""
         from rexnet.models.blocks import BlockSpec
-        from rexnet.models.rexnet import RexNetConfig
+        from rexnet.models.config import RexNetConfig
 
         if len(channels) != self.blocks:
             raise ValueError(f"{len(channels)} channels for {self.blocks} blocks; allowed: one for each")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rexnet.models.rexnet import RexNetConfig
+from rexnet.models.config import RexNetConfig
 from rexnet.search.space import Space
 
 

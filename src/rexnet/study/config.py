@@ -13,7 +13,7 @@ from rexnet.training.config import TrainConfig
 from rexnet.training.recipes import small_image
 
 if TYPE_CHECKING:
-    from rexnet.models.rexnet import RexNetConfig
+    from rexnet.models.config import RexNetConfig
     from rexnet.study.factors import Factor
 
 CHUNK = 50

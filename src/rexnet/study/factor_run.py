@@ -12,7 +12,7 @@ import torch
 
 from rexnet.data.datasets import open_dataset
 from rexnet.files import write_whole
-from rexnet.models.config_files import config_text
+from rexnet.models.config import config_text
 from rexnet.models.cost import measure_cost
 from rexnet.models.rexnet import RexNet
 from rexnet.study.config import FactorConfig

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from rexnet.files import write_figure
 from rexnet.models.blocks import BlockSpec
-from rexnet.models.rexnet import RexNetConfig
+from rexnet.models.config import RexNetConfig
 from rexnet.study.tables import read_table
 from rexnet.text import csv_text
 

@@ -17,7 +17,8 @@ from rexnet.data.preprocess import Preprocess
 from rexnet.data.splits import DrawnSplit
 from rexnet.errors import DamagedFileError, WeightsError
 from rexnet.files import write_whole
-from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.models.config import RexNetConfig
+from rexnet.models.rexnet import RexNet
 from rexnet.models.weights import CHECKPOINT_FORMAT, read_checkpoint_file
 from rexnet.training.run_folder import RunFolder
 

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from rexnet.errors import require
 from rexnet.models.blocks import DropPath
-from rexnet.models.rexnet import STEM_LAYERS, RexNet
+from rexnet.models.config import STEM_LAYERS
+from rexnet.models.rexnet import RexNet
 from rexnet.training.config import TransferConfig
 
 FEW_IMAGES = 16

@@ -169,7 +169,7 @@ def starting_point(asked: TrainConfig) -> TrainConfig:
         )
         start = replace(start, augment=kept)
     if "." in asked.network.model:
-        from rexnet.models.config_files import is_config_file, read_config
+        from rexnet.models.config import is_config_file, read_config
 
         if is_config_file(asked.network.model):
             stem_stride = read_config(asked.network.model).stem_stride

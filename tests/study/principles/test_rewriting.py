@@ -9,9 +9,10 @@ import torchvision
 from torch import nn
 
 from rexnet.cli import main
+from rexnet.models.config import RexNetConfig
 from rexnet.models.cost import measure_cost
 from rexnet.models.factory import create_model
-from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import PLAIN_CHANNELS, PLAIN_STRIDES
 from rexnet.study.layers import load_network
 from rexnet.study.principles import advise, rewrite

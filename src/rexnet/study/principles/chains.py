@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from rexnet.models.blocks import BlockSpec
+from rexnet.models.config import RexNetConfig
 from rexnet.models.cost import Cost, measure_cost
-from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.models.rexnet import RexNet
 from rexnet.study.principles.graph import NONE, Bottleneck, Operation, Trace, find_bottlenecks, layer_of
 
 GREATEST_PENULTIMATE_GAIN = 2.0

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from rexnet.models.rexnet import RexNetConfig
+from rexnet.models.config import RexNetConfig
 from rexnet.study.principles.graph import Trace
 
 Reason = Literal["line", "expand input", "activation", "penultimate", "budget"]

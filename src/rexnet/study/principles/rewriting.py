@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from rexnet.models.config import RexNetConfig
 from rexnet.models.cost import measure_cost
-from rexnet.models.rexnet import RexNet, RexNetConfig
+from rexnet.models.rexnet import RexNet
 from rexnet.study.principles.chains import apply_rules, chain_cost, read_chain, widen_penultimate
 from rexnet.study.principles.changes import WHY, Change, Reason, chain_parts, layer_parts, list_changes
 from rexnet.study.principles.dense import plan_dense

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from rexnet.files import check_output_folder, write_whole
-from rexnet.models.config_files import config_text
+from rexnet.models.config import config_text
 from rexnet.study.config import AdviceConfig, RewriteConfig
 from rexnet.study.layers import load_network
 from rexnet.study.principles.advice import Advice, advise
