@@ -20,12 +20,13 @@ dependencies = ["torch"]
 
 
 def _entry_point(name):
-    def create(**options):
-        return _rexnet.create_model(name, **options)
+    def create(pretrained=False, **options):
+        return _rexnet.create_model(name, pretrained=pretrained, **options)
 
     create.__name__ = name
     create.__doc__ = f"""{name}: rexnet.create_model({name!r}, ...), in training mode.
 
+    pretrained: the first published weights of this network; another num_classes gives it a new classifier
     weights: None, a file, or the name of published weights (see docs/weights.md)
     num_classes, in_channels, drop_rate, drop_path_rate, output_stride, stem_stride: as in rexnet.create_model
     """

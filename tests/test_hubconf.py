@@ -29,6 +29,16 @@ def test_the_networks_are_those_of_the_package(name):
     assert model.name == name and model(torch.randn(2, 1, 64, 64)).shape == (2, 3)
 
 
+def test_the_hubs_pretrained_by_name_and_place(monkeypatch, tmp_path):
+    torch.save(rexnet.create_model("rexnet_100").state_dict(), tmp_path / "w.pth")
+    monkeypatch.setattr("rexnet.models.weights.download_weights", lambda name: tmp_path / "w.pth")
+    bias = torch.load(tmp_path / "w.pth")["output.1.bias"]
+    assert torch.equal(load("rexnet_100", pretrained=True).output[1].bias, bias)
+    hub = torch.hub.load(str(ROOT), "rexnet_100", True, source="local")
+    assert torch.equal(hub.output[1].bias, bias)
+    assert load("rexnet_100", pretrained=True, in_chans=3, num_classes=4).num_classes == 4
+
+
 def test_any_width():
     assert load("rexnet", width=1.17).name == "rexnet_117"
 

@@ -8,6 +8,8 @@ from itertools import combinations
 import pytest
 import timm
 import torch
+from httpx2 import Request, Response
+from huggingface_hub.errors import HfHubHTTPError
 from timm.models import group_parameters
 
 import rexnet
@@ -263,6 +265,31 @@ def test_weights_that_cannot_be_fetched_are_one_sentence(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert "the weights of native_rexnet_100 could not be downloaded" in done.stdout, done.stderr
     assert "pretrained_cfg_overlay" in done.stdout and len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_hub_that_fails_is_not_asked_again(monkeypatch, tmp_path, status):
+    """timm itself asks six times for each of two files."""
+    asked = []
+
+    def ask(*place, revision):
+        asked.append(place)
+        raise HfHubHTTPError("no", response=Response(status, request=Request("HEAD", "https://host/file")))
+
+    monkeypatch.setattr("rexnet.timm_models.ask_hub", ask)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_: pytest.fail("timm asked too"))
+    for name in ("native_rexnet_100", "native_rexnetr_200.sw_in12k"):
+        with pytest.raises(WeightsError, match=r"native_rexnetr?_\d00\S* could not be downloaded \(HfHubHTTPError\)"):
+            timm.create_model(name, pretrained=True)
+    assert len(asked) == 2
+
+
+def test_timms_arguments_that_are_not_ours_by_name():
+    model = timm.create_model("native_rexnet_100", act_layer="relu", device="meta")
+    assert model.config.activation == "relu" and next(model.parameters()).is_meta
+    with pytest.raises(ValueError, match="norm_layer is not an option"):
+        timm.create_model("native_rexnet_100", norm_layer=torch.nn.BatchNorm2d)
 
 
 @pytest.mark.seconds

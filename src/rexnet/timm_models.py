@@ -63,11 +63,9 @@ def _pretrained_configs() -> dict[str, Any]:
     return configs
 
 
-def _make_network(name: str, *, in_chans: int = 3, global_pool: str = "avg", **options: Any) -> RexNet:
-    """The network `name` from the arguments that timm hands to a model class."""
-    model = create_model(name, in_channels=in_chans, **options)
-    if global_pool != "avg":
-        model.reset_classifier(model.num_classes, global_pool)
+def _make_network(name: str, **options: Any) -> RexNet:
+    """Return the network `name` from the arguments that timm hands to a model class."""
+    model = create_model(name, **options)
     model.register_load_state_dict_pre_hook(_accept_timm_keys)
     return model
 
@@ -181,14 +179,14 @@ def _copy_without_network(config: Any, name: str, by_hand: str) -> dict[str, Any
 
 def _hub_copy(address: str, file: str, name: str) -> dict[str, Any]:
     from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError
 
     repository, _, revision = address.partition("@")
     try:
         ask_hub(repository, file, revision=revision or None)
-    except HfHubHTTPError:
-        return {}  # the hub answers; timm knows which other files there may be
     except Exception as error:
+        response = getattr(error, "response", None)
+        if response is not None and response.status_code < 500:
+            return {}  # the hub answers; timm knows which other files there may be
         cached = try_to_load_from_cache(repository, file, revision=revision or None)
         if not isinstance(cached, str):
             raise

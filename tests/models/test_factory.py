@@ -1,0 +1,82 @@
+"""Networks by name, in this package's words and in those of timm and torch.hub."""
+
+import pytest
+import torch
+from torch import nn
+
+import rexnet
+from rexnet.errors import WeightsError
+from rexnet.models import published
+from rexnet.models.blocks import SiLU
+
+
+@pytest.fixture
+def weights(monkeypatch, tmp_path):
+    """The state dict that stands for the published weights of rexnet_100."""
+    state = rexnet.create_model("rexnet_100").state_dict()
+    path = tmp_path / "rexnet_100.pth"
+    torch.save(state, path)
+    monkeypatch.setattr("rexnet.models.weights.download_weights", lambda name: path)
+    return state
+
+
+def equal(model, state, *, but=()):
+    own = model.state_dict()
+    return all(torch.equal(own[key], value) for key, value in state.items() if key not in but)
+
+
+def test_pretrained_is_the_first_published_file(weights):
+    assert equal(rexnet.create_model("rexnet_100", pretrained=True), weights)
+    assert not equal(rexnet.create_model("rexnet_100", pretrained=False), weights)
+
+
+def test_pretrained_gives_other_classes_a_new_classifier(weights):
+    classifier = ("output.1.weight", "output.1.bias")
+    model = rexnet.create_model("rexnet_100", pretrained=True, num_classes=5)
+    assert model.num_classes == 5 and equal(model, weights, but=classifier)
+    headless = rexnet.create_model("rexnet_100", pretrained=True, num_classes=0)
+    assert headless.num_classes == 0 and equal(headless, weights, but=classifier)
+
+
+def test_pretrained_of_a_network_without_published_weights_or_beside_a_file(tmp_path):
+    assert not published.published_for("rexnet_110")
+    with pytest.raises(WeightsError, match="no published weights of rexnet_110; weights= takes a file"):
+        rexnet.create_model("rexnet_110", pretrained=True)
+    with pytest.raises(WeightsError, match="beside pretrained=True"):
+        rexnet.create_model("rexnet_100", pretrained=True, weights=tmp_path / "w.pth")
+
+
+def test_timms_names_of_options(tmp_path):
+    model = rexnet.create_model("rexnet_090", in_chans=1, num_classes=3, dtype=torch.float64, global_pool="")
+    assert model(torch.randn(2, 1, 64, 64, dtype=torch.float64)).shape == (2, 3, 2, 2)
+    assert next(rexnet.create_model("rexnet_090", device="meta").parameters()).is_meta
+    torch.save(rexnet.create_model("rexnet_090").state_dict(), tmp_path / "w.pth")
+    assert equal(rexnet.create_model("rexnet_090", checkpoint_path=tmp_path / "w.pth"), torch.load(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("given", ["relu", nn.ReLU])
+def test_another_activation_stands_where_timms_does(given):
+    def kinds(model, of):
+        return [type(module) for module in model.modules() if isinstance(module, of)]
+
+    model, usual = rexnet.create_model("rexnet_100", act_layer=given), rexnet.create_model("rexnet_100")
+    assert not kinds(model, SiLU) and len(kinds(usual, SiLU)) == 17  # stem, 15 expansions, penultimate
+    assert len(kinds(model, nn.ReLU6)) == len(kinds(usual, nn.ReLU6)) == 16
+    assert rexnet.create_model("rexnet_100", act_layer="swish").config == usual.config
+    assert rexnet.create_model("rexnet_100", act_layer=nn.LeakyReLU).config.activation == "leaky_relu"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"act_layer": "mish"}, "act_layer is 'mish'; allowed: identity, relu"),
+        ({"global_pool": "catavg"}, "global_pool is 'catavg'; allowed: 'avg', 'max', ''"),
+        ({"features_only": True}, r"features_only is not an option .*; model.feature_maps\(images\)"),
+        ({"num_class": 3}, r"num_class is not an option .*; did you mean num_classes\?"),
+        ({"img_size": 32}, "img_size is not an option .*; allowed: .*num_classes, .*width"),
+    ],
+)
+def test_another_option_is_one_sentence(options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        rexnet.create_model("rexnet_100", **options)
+    assert "\n" not in str(error.value)
