@@ -1,10 +1,14 @@
 """Names, widths and the published sizes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import rexnet
+import rexnetv1_lite
 from rexnet.models.cost import measure_cost
+from rexnet.models.layouts import find_variant, layout_of_config
 from rexnet.models.variants import model_config
 
 # Paper supplement and README, in millions of parameters and billions of MACs, with the digits they print.
@@ -54,6 +58,50 @@ def test_channels_are_the_published_ones():
     blocks = {name: [b.out_channels for b in model_config(name).blocks] for name in ("rexnet_100", "rexnet_lite_100")}
     assert blocks["rexnet_100"] == [16, 27, 38, 50, 61, 72, 84, 95, 106, 117, 128, 140, 151, 162, 174, 185]
     assert blocks["rexnet_lite_100"] == [16, 32, 40, 48, 64, 72, 80, 96, 104, 112, 128, 136, 144, 160, 168, 184]
+
+
+def to_multiple(channels, divisor):
+    multiple = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return multiple + divisor if multiple < 0.9 * channels else multiple
+
+
+@pytest.mark.parametrize("percent", range(50, 301))
+def test_every_width_has_the_official_channels(percent):
+    """The formulas of clovaai/rexnet at any width; the oracle's vectors fix them at the published ones."""
+    width = percent / 100
+    first, stem = (16 / width, 32 / width) if width < 1 else (16, 32)
+    line, lite_line = [first], [first]
+    for _ in range(15):
+        line.append(line[-1] + 180 / 16)
+        lite_line.append(lite_line[-1] + 164 / 15)
+
+    config = model_config(f"rexnet_{percent:03d}")
+    assert [block.out_channels for block in config.blocks] == [round(channels * width) for channels in line]
+    assert (config.stem_channels, config.penultimate_channels) == (round(stem * width), int(1280 * width))
+    inner = [block.expanded_channels for block in config.blocks]
+    assert inner[1:] == [6 * block.in_channels for block in config.blocks[1:]]
+    assert [block.se_channels for block in config.blocks] == [0] * 3 + [channels // 12 for channels in inner[3:]]
+
+    lite = model_config(f"rexnet_lite_{percent:03d}")
+    assert [block.out_channels for block in lite.blocks] == [to_multiple(round(c * width), 8) for c in lite_line]
+    assert lite.stem_channels == to_multiple(round(stem * width), 8)
+    assert lite.penultimate_channels == (int(1280 * width) if width > 1 else 1280)
+    found = find_variant(layout_of_config(lite))
+    assert found is not None and replace(found, name=lite.name) == lite
+    official = rexnetv1_lite_config(width)
+    assert replace(official, name=lite.name) == lite
+
+
+def rexnetv1_lite_config(width):
+    with torch.device("meta"):
+        return rexnetv1_lite.ReXNetV1_lite(multiplier=width).config
+
+
+def test_lite_keeps_its_penultimate_width_where_asked():
+    with torch.device("meta"):
+        assert rexnetv1_lite.ReXNetV1_lite(multiplier=1.17).num_features == 1497
+        assert rexnetv1_lite.ReXNetV1_lite(multiplier=1.17, divisible_value=0).num_features == 1497
+        assert rexnetv1_lite.ReXNetV1_lite(multiplier=1.17, fix_head_stem=True).num_features == 1280
 
 
 def test_list_is_the_named_variants_and_each_can_be_made():

@@ -1,7 +1,7 @@
 """Which ReXNet a state dict is, read off the names and shapes of its tensors."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -99,7 +99,20 @@ def find_variant(layout: Layout) -> RexNetConfig | None:
     widths = {round(ratio, 2), round(ratio + 0.5 / 1280, 2)} - {0.0}
     candidates = [model_config(name) for name in list_models()]
     candidates += [model_config(family, width=width) for family in FAMILIES for width in widths]
+    if ratio == 1.0 and layout.blocks:
+        candidates += _narrow_lite(last_channels=layout.blocks[-1][2])
     return next((config for config in candidates if layout_of_config(config).network == layout.network), None)
+
+
+def _narrow_lite(*, last_channels: int) -> Iterator[RexNetConfig]:
+    """Yield the networks of ReXNet-lite below width 1.0, whose penultimate convolution does not narrow, that may end in
+    `last_channels`, the nearest width first."""
+    family = FAMILIES["rexnet_lite"]
+    percent = round(100 * (last_channels - family.first_channels) / family.growth)
+    # Half a divisor of the last channels is less than 3 percent of the growth.
+    for difference in (0, -1, 1, -2, 2, -3, 3):
+        if 0 < percent + difference < 100:
+            yield model_config("rexnet_lite", width=(percent + difference) / 100)
 
 
 def describe_layout(layout: Layout) -> str:

@@ -41,6 +41,8 @@ class Family:
     head_hidden_channels: int = 0
     narrow_penultimate: bool = True
     """Below width 1.0 the penultimate convolution narrows with the width."""
+    rounded_penultimate: bool = True
+    """The penultimate convolution has a multiple of the divisor, as the blocks have."""
     fixed_stem_and_penultimate: bool = False
     kernel_sizes: tuple[int, ...] = (3, 3, 3, 3, 3, 3)
     """A stage."""
@@ -60,6 +62,7 @@ FAMILIES = {
         activation="relu6",
         head_hidden_channels=1024,
         narrow_penultimate=False,
+        rounded_penultimate=False,
     ),
 }
 
@@ -147,7 +150,9 @@ def family_config(family: Family, width: float, **config: Any) -> RexNetConfig:
         "blocks": tuple(blocks),
         "stem_channels": stem_channels,
         "activation": family.activation,
-        "penultimate_channels": round_to_multiple(int(1280 * penultimate_width), divisor),
+        "penultimate_channels": round_to_multiple(
+            int(1280 * penultimate_width), divisor if family.rounded_penultimate else 1
+        ),
         "head_hidden_channels": family.head_hidden_channels,
     }
     return RexNetConfig(**{**values, **config})
