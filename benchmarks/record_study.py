@@ -12,11 +12,14 @@ import tyro
 from fit_rank_protocol import compare
 
 import records
+from rexnet.data.facts import DataFacts
 from rexnet.errors import require
 from rexnet.study.factors import FACTORS, TABLE, count_macs, network, read_factors, summarise
+from rexnet.study.factors import KIND as FACTORS_KIND
 from rexnet.study.published import PUBLISHED
+from rexnet.study.rank_table import KIND, cell_means, read_rows
 from rexnet.study.rank_table import TABLE as RANKS
-from rexnet.study.rank_table import cell_means, read_rows
+from rexnet.study.tables import read_settings
 
 IMAGES = Path(__file__).parent.parent / "docs/images"
 
@@ -46,7 +49,7 @@ class Options:
 
 def rank(folder: Path) -> list[dict[str, Any]]:
     """One row; its residuals are of the means over all networks."""
-    settings, rows = settings_of(folder / RANKS), read_rows(folder / RANKS)[1]
+    settings, rows = read_settings(folder / RANKS, kind=KIND) or {}, read_rows(folder / RANKS)[1]
     networks = sum(int(row[4]) for row in rows if row[:3] == rows[0][:3])
     panels = compare(rows, [block for block in settings["blocks"] if block in PUBLISHED])
     ranks = sum(int(row[4]) for row in rows)
@@ -55,7 +58,9 @@ def rank(folder: Path) -> list[dict[str, Any]]:
 
 def factors(folder: Path) -> list[dict[str, Any]]:
     """A row a network."""
-    settings = settings_of(folder / TABLE)
+    settings = read_settings(folder / TABLE, kind=FACTORS_KIND) or {}
+    if isinstance(settings["data"], dict):  # tables of older versions hold a sentence, as the rows of results/ do
+        settings["data"] = DataFacts.from_dict(settings["data"]).description
     measured = read_factors(folder / TABLE)
     if len(measured) < len(FACTORS):
         return unfinished_factors(folder, settings)
@@ -102,19 +107,13 @@ def mean_of(values: list[float]) -> dict[str, float | None] | None:
 
 def depth(folder: Path) -> list[dict[str, Any]]:
     """A row a kind of network."""
-    settings, rows = settings_of(folder / RANKS), read_rows(folder / RANKS)[1]
+    settings, rows = read_settings(folder / RANKS, kind=KIND) or {}, read_rows(folder / RANKS)[1]
     found = []
     for block in settings.pop("blocks"):
         means = {name: round(next(iter(curve.values())), 4) for name, curve in cell_means(rows, block).items()}
         networks = sum(int(row[4]) for row in rows if row[0] == block) // len(means)
         found.append({"block": block, "rank_ratio": means, "networks": networks, "protocol": settings})
     return found
-
-
-def settings_of(table: Path) -> dict[str, Any]:
-    """What the first line of a table of the study says of its making."""
-    head = table.read_text().split("\n", 1)[0]
-    return json.loads(head[head.index("{") :])
 
 
 def environment_of(folder: Path) -> dict[str, Any]:

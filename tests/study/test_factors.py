@@ -6,13 +6,24 @@ import pytest
 import torch
 
 from rexnet.cli import main
+from rexnet.data.datasets import open_dataset
 from rexnet.models.config import config_text
 from rexnet.models.cost import measure_cost
 from rexnet.models.rexnet import RexNet
 from rexnet.study import factor_run
 from rexnet.study.config import FactorConfig
 from rexnet.study.factor_run import study_factors
-from rexnet.study.factors import COLUMNS, FACTORS, IMAGE_PX, FactorRow, count_macs, network, read_factors, summarise
+from rexnet.study.factors import (
+    COLUMNS,
+    FACTORS,
+    IMAGE_PX,
+    KIND,
+    FactorRow,
+    count_macs,
+    network,
+    read_factors,
+    summarise,
+)
 from rexnet.training.run_folder import RunFolder
 
 SMALL = {"scale": 0.1, "images": 40, "device": "cpu", "threads": 1}
@@ -75,6 +86,22 @@ def test_untrained_networks_are_measured_once_and_extended(image_folder, tmp_pat
     with pytest.raises(SystemExit) as stop:
         main([*words, "--images", "5"])
     assert stop.value.code == 1 and "was made with --images 2000, not 5" in capsys.readouterr().err
+    next((image_folder / "train").rglob("*.*")).unlink()
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 1 and "(train images, fingerprint differ)" in capsys.readouterr().err
+
+
+def test_a_table_that_notes_its_data_in_a_sentence_goes_on(image_folder, tmp_path):
+    config = FactorConfig(data=str(image_folder), output=str(tmp_path), untrained=True, seeds=1, **SMALL)
+    study_factors(config)
+    _, *rest = (tmp_path / "factors.csv").read_text().splitlines(keepends=True)
+    sentence = open_dataset(str(image_folder)).for_training().description
+    old = "".join([f"# {KIND} {json.dumps({'data': sentence, **config.settings()})}\n", *rest])
+    (tmp_path / "factors.csv").write_text(old)
+    study_factors(replace(config, seeds=2))
+    assert (tmp_path / "factors.csv").read_text().startswith(old)
+    assert len(read_factors(tmp_path / "factors.csv")) == 2 * len(FACTORS)
 
 
 @pytest.mark.seconds

@@ -1,4 +1,4 @@
-"""Options of the commands about rank and principles, without what they run: `--help` reads this."""
+"""Options of `rexnet study`, apart from what the commands run, so that `--help` imports nothing heavy."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from rexnet.errors import require
-from rexnet.study.protocol import ACTIVATION_NAMES, Placement, Protocol, deep_name
+from rexnet.study.protocol import ACTIVATION_NAMES, BLOCK_NAMES, Placement, Protocol, deep_name
 from rexnet.training.config import TrainConfig
 from rexnet.training.recipes import small_image
 
@@ -22,40 +22,41 @@ CHUNK = 50
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """Which network is measured in place of random ones, and on what."""
+    """A network that is measured in place of random ones, and its images."""
 
     model: str | None = None
     """Measure this network layer by layer in place of random ones: a checkpoint, a folder of rexnet card, a name such
     as rexnet_100, a file of rexnet search export, timm/resnet50 or torchvision/vgg16_bn (random weights unless
     --pretrained), or module:factory."""
     pretrained: bool = False
-    """Published weights for a network that is given by name; timm's and torchvision's are downloaded unless they are
-    at hand."""
+    """Published weights for a network given by name; timm's and torchvision's are downloaded unless at hand."""
     data: str | None = None
-    """Folder of images for --model, read with all sub-folders, or a set with a name, as digits or
-    torchvision/cifar10."""
+    """Folder of images for --model, read with all sub-folders, or a named dataset such as digits."""
     images: int = 64
-    """How many of them, evenly spread over the folder."""
+    """Images to measure on, evenly spread over the folder."""
     image_size: int | None = None
     """Side in pixels; None: what the network was made for, else 224."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps; of --model."""
 
     def __post_init__(self) -> None:
-        if self.model is None:
-            for name in ("data", "image_size"):
-                if getattr(self, name) is not None:
-                    option = name.replace("_", "-")
-                    raise ValueError(
-                        f"--{option} is {getattr(self, name)}, but random networks see no images; "
-                        "allowed: with --model only"
-                    )
-        elif self.data is None:
-            raise ValueError(f"--model is {self.model}, but --data is None; allowed: a folder of images")
-        if self.images < 1:
-            raise ValueError(f"--images is {self.images}; allowed: 1 or more")
-        if self.image_size is not None and self.image_size < 8:
-            raise ValueError(f"--image-size is {self.image_size}; allowed: 8 or more, or None")
+        for name in ("data", "image_size"):
+            value = getattr(self, name)
+            require(value is None or self.model is not None, name, value, "with --model only, which names a network")
+        require(self.data is not None or self.model is None, "data", self.data, "beside --model, a folder of images")
+        require(self.images >= 1, "images", self.images, "1 or more")
+        require(self.image_size is None or self.image_size >= 8, "image_size", self.image_size, "8 or more, or None")
+
+
+def _check_names(protocol: Protocol) -> None:
+    """Raise ValueError for a block or activation that cannot be found; known names need no import of torch."""
+    if set(protocol.blocks) - set(BLOCK_NAMES) or set(protocol.activations) - set(ACTIVATION_NAMES):
+        from rexnet.study.networks import find_activation, find_block
+
+        for name in protocol.blocks:
+            find_block(name)
+        for name in protocol.activations:
+            find_activation(name)
 
 
 def _check_amounts(networks: int, processes: int) -> None:
@@ -71,7 +72,7 @@ class RankConfig:
     output: str = "rank_study"
     """Folder for tables and figures. A stopped study goes on there, and one with more --networks is extended."""
     networks: int = 200
-    """Random networks of every block and ratio, a multiple of 50; each is seen with every activation."""
+    """Random networks of every block and ratio, a multiple of 50; each is measured with every activation."""
     processes: int = 1
     """Processes on this machine; -1: one for each core."""
     address: str | None = None
@@ -81,6 +82,7 @@ class RankConfig:
 
     def __post_init__(self) -> None:
         _check_amounts(self.networks, self.processes)
+        _check_names(self.protocol)
         alone = self.address is None or self.processes == 1
         require(alone, "processes", self.processes, "1 beside --address, whose cluster has processes of its own")
 
@@ -99,7 +101,7 @@ class DepthConfig:
     output: str = "depth_study"
     """Folder for tables and figures. A stopped study goes on there, and one with more --networks is extended."""
     networks: int = 200
-    """Random networks of every number and placement, a multiple of 50; each is seen with every activation."""
+    """Random networks of every number and placement, a multiple of 50; each is measured with every activation."""
     layers: int = 6
     """1x1 convolutions of a network, each with its activation."""
     ratio: float = 0.1
@@ -107,7 +109,7 @@ class DepthConfig:
     activations: tuple[str, ...] = ACTIVATION_NAMES
     """linear, relu, relu6, leaky_relu, elu, softplus, hardswish, silu, or any class of torch.nn, as GELU."""
     seed: int = 0
-    """Of all that is random."""
+    """Seed of all that is random."""
     processes: int = 1
     """Processes on this machine; -1: one for each core."""
 
@@ -115,7 +117,7 @@ class DepthConfig:
         _check_amounts(self.networks, self.processes)
         require(2 <= self.layers <= 50, "layers", self.layers, "2 to 50")
         require(0 < self.ratio < 1, "ratio", self.ratio, "above 0 and below 1, so that there is something to expand")
-        self.protocol()
+        _check_names(replace(self.protocol(), blocks=BLOCK_NAMES))
 
     def protocol(self) -> Protocol:
         """Return a protocol whose weights keep the size of the signal, which would grow from layer to layer until a
@@ -144,24 +146,24 @@ _RECIPE = small_image()
 
 @dataclass(frozen=True, kw_only=True)
 class FactorConfig:
-    """Trains the four two-bottleneck networks of the paper's Table 2 and measures top-1 and nuclear norm."""
+    """Train the four two-bottleneck networks of the paper's Table 2 and measure top-1 and nuclear norm."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """Labelled images as for rexnet train; the paper has torchvision/cifar100."""
     output: str = "factor_study"
     """Folder for tables, figure and run folders. A stopped study goes on there; one with more --seeds is extended."""
     seeds: int = 3
-    """Each network is trained so often; the networks of a seed see the same images in the same order."""
+    """Trainings of each network; the networks of a seed see the same images in the same order."""
     scale: float = 1.0
-    """MACs as a share of the published ones; smaller networks keep all ratios."""
+    """MACs as a fraction of the published ones; smaller networks keep all ratios."""
     epochs: int = _RECIPE.schedule.epochs
     """Passes over the training images, by the recipe small-image."""
     batch_size: int = _RECIPE.run.batch_size
     """Images a step; the learning rate scales with it."""
     shots: int | None = None
-    """Train on so many images of each class only, others for every seed."""
+    """Train on this many images of each class only, others for every seed."""
     images: int = 2000
-    """Held-back images whose features are measured, evenly spread."""
+    """Validation images whose features are measured, evenly spread."""
     untrained: bool = False
     """Measure the networks as training would begin, and train nothing."""
     processes: int = 1
@@ -189,17 +191,17 @@ class FactorConfig:
 
     @cached_property
     def networks(self) -> "dict[str, RexNetConfig]":
-        """By the names of FACTORS."""
+        """Configs by the names of FACTORS."""
         from rexnet.study.factors import FACTORS, network
 
         return {factor.name: network(factor, scale=self.scale) for factor in FACTORS}
 
     def network_file(self, factor: "Factor") -> Path:
-        """Of the network that is trained."""
+        """Return the file with the config of the network that is trained."""
         return Path(self.output, "networks", f"{self.networks[factor.name].name}.json")
 
     def training(self, factor: "Factor", *, seed: int) -> TrainConfig:
-        """The recipe small-image on the network of `factor`, continued where it was stopped."""
+        """Return the recipe small-image for the network of `factor`, resumed where it was stopped."""
         output = str(Path(self.output, "runs", f"{factor.name}-{seed}"))
         machine = {"device": self.device, "threads": self.threads, "workers": self.workers}
         run = {"seed": seed, "batch_size": self.batch_size, "output": output, "resume": True}
@@ -212,23 +214,23 @@ class FactorConfig:
             run=replace(_RECIPE.run, **machine, **run),
         )
 
-    def settings(self, data: str) -> dict[str, object]:
-        """What decides the rows of the table, `data` being the set in words."""
+    def settings(self) -> dict[str, object]:
+        """Return the options that decide the rows of the table."""
         names = ("scale", "epochs", "shots", "batch_size", "images", "untrained")
-        return {"data": data, **{name: getattr(self, name) for name in names}}
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpectraConfig:
-    """Compares the singular values of the final features of networks: what enters the classifier, images x channels."""
+    """Compare the singular values of networks' final features: what enters the classifier, images x channels."""
 
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Checkpoints, folders of rexnet card, names such as rexnet_100 or timm/mobilenetv2_100 (random weights unless
     --pretrained), or module:factory."""
     data: str
-    """Folder of images, read with all sub-folders, or a set with a name, as digits or torchvision/cifar10."""
+    """Folder of images, read with all sub-folders, or a named dataset such as digits or torchvision/cifar10."""
     images: int = 2000
-    """How many of them, evenly spread; fewer images than channels leave no more singular values than images."""
+    """Images to measure on, evenly spread; fewer images than channels leave no more singular values than images."""
     image_size: int | None = NetworkOptions.image_size
     """Side in pixels; None: what each network was made for, else 224."""
     pretrained: bool = NetworkOptions.pretrained
@@ -242,10 +244,10 @@ class SpectraConfig:
 
     def __post_init__(self) -> None:
         require(0 < len(self.models) == len(set(self.models)), "models", self.models, "one or more, each once")
-        self.network(self.models[0])  # which checks the options that they share
+        self.network(self.models[0])  # checks the options that all share
 
     def network(self, name: str) -> NetworkOptions:
-        """What `load_network` needs to know of one of them."""
+        """Return the options of one of the networks."""
         shared = {key: getattr(self, key) for key in ("data", "images", "image_size", "pretrained", "device")}
         return NetworkOptions(model=name, **shared)
 
@@ -293,5 +295,4 @@ class RewriteConfig(_KnownNetwork):
     reasons."""
 
     output: str | None = None
-    """Folder, made where it is missing, for report.json and, of a network that becomes a list of blocks,
-    config.json."""
+    """Folder for report.json and, of a network that becomes a list of blocks, config.json."""

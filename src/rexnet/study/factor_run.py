@@ -1,4 +1,4 @@
-"""`rexnet study factors`: trains the networks of Table 2 and measures their final features, over several seeds."""
+"""`rexnet study factors`: the networks of Table 2 trained, and their final features measured, over several seeds."""
 
 import logging
 import time
@@ -7,10 +7,12 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 
 import torch
 
 from rexnet.data.datasets import open_dataset
+from rexnet.data.facts import DataFacts
 from rexnet.files import write_whole
 from rexnet.models.config import config_text
 from rexnet.models.cost import measure_cost
@@ -32,7 +34,7 @@ from rexnet.study.factors import (
 )
 from rexnet.study.layers import evenly_spread, read_batches
 from rexnet.study.spectra import BATCH, final_features, spectrum_of, take_statistics
-from rexnet.study.tables import append_rows, make_folder, open_table
+from rexnet.study.tables import append_rows, make_folder, open_table, read_settings
 from rexnet.training import checkpoint
 from rexnet.training.classify import train
 from rexnet.training.distributed import choose_device
@@ -42,13 +44,13 @@ logger = logging.getLogger(__name__)
 
 
 def study_factors(config: FactorConfig) -> list[FactorSummary]:
-    """Brings factors.csv up to date, a row a network and seed, and writes summary.csv and figure.png and .svg."""
+    """Bring factors.csv up to date, a row a network and seed, and write summary.csv and figure.png and .svg."""
     if config.threads:
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
-    settings = config.settings(open_dataset(config.data).for_training().description)
     path = make_folder(config.output) / TABLE
-    done = open_table(path, kind=KIND, settings=settings, columns=COLUMNS)
+    data = _data_of_table(path, open_dataset(config.data).for_training().facts())
+    done = open_table(path, kind=KIND, settings={"data": data, **config.settings()}, columns=COLUMNS)
     tasks = [(seed, factor) for seed in range(config.seeds) for factor in FACTORS]
     if config.processes > 1:
         _train_side_by_side(config, tasks[done:])
@@ -61,8 +63,19 @@ def study_factors(config: FactorConfig) -> list[FactorSummary]:
     return summaries
 
 
+def _data_of_table(path: Path, facts: DataFacts) -> object:
+    """Return what the table notes about its data; ValueError where that is not the data of `facts`."""
+    saved = (read_settings(path, kind=KIND) or {}).get("data")
+    if saved is None:
+        return {name: value for name, value in facts.to_dict().items() if value is not None}
+    # Versions up to 0.1 noted a sentence.
+    values = {"description": saved, "classes": facts.classes} if isinstance(saved, str) else saved
+    facts.refuse_other(DataFacts.from_dict(values), subject="the study")
+    return saved
+
+
 def _train_side_by_side(config: FactorConfig, tasks: Sequence[tuple[int, Factor]]) -> None:
-    """Trainings that are complete stay as they are."""
+    """Train several networks at a time; complete trainings stay as they are."""
     # Not in_parallel, whose workers are PyTorch's loaders and cannot start any themselves.
     with ProcessPoolExecutor(config.processes, get_context("spawn")) as pool:
         jobs = [pool.submit(_train, config, factor, seed) for seed, factor in tasks]
@@ -71,7 +84,7 @@ def _train_side_by_side(config: FactorConfig, tasks: Sequence[tuple[int, Factor]
 
 
 def _train(config: FactorConfig, factor: Factor, seed: int) -> RunFolder:
-    """The network of `factor`, to the end, in the run folder that is returned."""
+    """Train the network of `factor` to the end and return the run folder."""
     file = config.network_file(factor)
     make_folder(str(file.parent))
     write_whole(file, config_text(config.networks[factor.name]))

@@ -6,9 +6,8 @@ A block is any object with the two attributes of `Block`; `module:factory` names
 
 import importlib
 import re
-import typing
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast, final
@@ -18,27 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rexnet.models import blocks
-from rexnet.study.protocol import Placement, Protocol, Size
-
-Function = Callable[[Tensor], Tensor]
-
-
-class Block(typing.Protocol):
-    """What is measured. `expands`: its expanded_channels are drawn, from the protocol's `expansion`."""
-
-    @property
-    def expands(self) -> bool: ...
-
-    @property
-    def depthwise(self) -> bool: ...
-
-    def weight_shapes(self, size: Size) -> list[tuple[int, int, int]]:
-        """(out channels, in channels a group, kernel size) of each convolution."""
-        ...
-
-    def __call__(self, x: Tensor, weights: Sequence[Tensor], *, activation: Function, norm: Function) -> Tensor:
-        """The output; `norm` is the batch norm that follows a convolution."""
-        ...
+from rexnet.study.protocol import Block, Function, Placement, Protocol, Size
 
 
 def convolve(x: Tensor, weight: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,8 +13,6 @@ from rexnet.errors import require
 
 if TYPE_CHECKING:
     import torch
-
-    from rexnet.study.networks import Block
 
 BLOCK_NAMES = ("conv1x1", "conv3x3", "bottleneck3x3", "bottleneck_depthwise")
 ACTIVATION_NAMES = ("linear", "relu", "relu6", "leaky_relu", "elu", "softplus", "hardswish", "silu")
@@ -52,6 +51,33 @@ class Size:
     out_channels: int
     expanded_channels: int
     samples: int
+
+
+Function = Callable[["torch.Tensor"], "torch.Tensor"]
+
+
+class Block(typing.Protocol):
+    """Layers whose output is measured."""
+
+    @property
+    def expands(self) -> bool:
+        """Whether its expanded channels are drawn, from the protocol's `expansion`."""
+        ...
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether they are drawn from the protocol's `depthwise_expansion`."""
+        ...
+
+    def weight_shapes(self, size: Size) -> list[tuple[int, int, int]]:
+        """Return out channels, in channels a group and kernel size of each convolution."""
+        ...
+
+    def __call__(
+        self, x: "torch.Tensor", weights: "Sequence[torch.Tensor]", *, activation: Function, norm: Function
+    ) -> "torch.Tensor":
+        """Return the output; `norm` is the batch norm that follows a convolution."""
+        ...
 
 
 INPUTS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
@@ -119,13 +145,6 @@ class Protocol:
         for name in ("blocks", "activations", "ratios"):
             values = getattr(self, name)
             require(0 < len(values) == len(set(values)), name, values, "one or more, each once")
-        if set(self.blocks) - set(BLOCK_NAMES) or set(self.activations) - set(ACTIVATION_NAMES):
-            from rexnet.study.networks import find_activation, find_block
-
-            for name in self.blocks:
-                find_block(name)
-            for name in self.activations:
-                find_activation(name)
         for ratio in self.ratios:
             require(0 < ratio <= 4, "ratios", ratio, "above 0, up to 4")
         require(self.smallest_size >= 2, "smallest_size", self.smallest_size, "2 or more")
@@ -143,7 +162,7 @@ class Protocol:
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
-    def draw_size(self, block: "Block", *, ratio: float, generator: np.random.Generator) -> Size:
+    def draw_size(self, block: Block, *, ratio: float, generator: np.random.Generator) -> Size:
         sizes = (self.largest_size - self.smallest_size) // self.size_step + 1
         out_channels = self.smallest_size + self.size_step * int(generator.integers(sizes))
         in_channels = max(1, round(ratio * out_channels))
@@ -154,7 +173,7 @@ class Protocol:
         samples = max(out_channels + 1, math.ceil(self.samples_per_channel * out_channels))
         return Size(in_channels=in_channels, out_channels=out_channels, expanded_channels=expanded, samples=samples)
 
-    def draw_tensors(self, block: "Block", size: Size, generator: np.random.Generator) -> "list[torch.Tensor]":
+    def draw_tensors(self, block: Block, size: Size, generator: np.random.Generator) -> "list[torch.Tensor]":
         """The weights of each convolution, (out, in, k, k), and last the input, (channels, samples, height, width)."""
         import torch
 

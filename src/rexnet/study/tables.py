@@ -1,4 +1,4 @@
-"""CSV tables that say in their first line how they were made, so that a study can be stopped, resumed and extended."""
+"""CSV tables whose first line holds the settings, so that a study can be stopped, resumed and extended."""
 
 import csv
 import json
@@ -30,52 +30,64 @@ def open_table(
     columns: Sequence[str],
     rows_a_task: int = 1,
 ) -> int:
-    """Makes the table or cuts it back to its last whole task; returns the number of tasks in it.
+    """Make the table, or cut it back to its last whole task; return the number of tasks in it.
 
-    `kind` is the command that writes such tables, `settings` its options that decide the rows. ValueError for a file
-    of another kind or of other settings.
+    `kind` is the command that writes such tables, `settings` its options that decide the rows. Raises ValueError for a
+    file of another kind or of other settings.
     """
     path = Path(path)
-    header = f"# {kind} {json.dumps(settings)}\n{','.join(columns)}\n"
-    if not path.exists() or not path.stat().st_size:
+    header = f"# {kind} {json.dumps(settings)}\n{','.join(columns)}\n".encode()
+    if (saved := read_settings(path, kind=kind)) is None:
         write_whole(path, header)
         return 0
+    for name, asked in json.loads(json.dumps(settings)).items():
+        if saved.get(name) != asked:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"{printable(path)} was made with {option} {saved.get(name)}, not {asked}; name another folder or move "
+                "this file away"
+            )
     content = path.read_bytes()
-    wanted = header.encode("utf-8")
-    if not content.startswith(wanted):
-        difference = _difference(content, kind, settings)
-        raise ValueError(f"{printable(path)} {difference}; name another folder or move this file away")
-    lines = content[len(wanted) :].split(b"\n")[:-1]
+    if not content.startswith(header):
+        raise ValueError(
+            f"{printable(path)} was made by another version of {kind}; name another folder or move this file away"
+        )
+    lines = content[len(header) :].split(b"\n")[:-1]
     whole = len(lines) // rows_a_task
-    end = len(wanted) + sum(len(line) + 1 for line in lines[: whole * rows_a_task])
+    end = len(header) + sum(len(line) + 1 for line in lines[: whole * rows_a_task])
     if end < len(content):
         logger.info("%s ends in the middle of a task, which is made anew", printable(path))
         os.truncate(path, end)
     return whole
 
 
-def _difference(content: bytes, kind: str, settings: Mapping[str, Any]) -> str:
-    first = content.split(b"\n", 1)[0].decode("utf-8", "replace")
+def read_settings(path: str | os.PathLike[str], *, kind: str) -> dict[str, Any] | None:
+    """Read the settings in a table's first line; None where there is none yet. ValueError for another kind of file."""
+    path = Path(path)
+    if not path.exists() or not path.stat().st_size:
+        return None
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline()
     try:
-        have, asked = json.loads(first.removeprefix(f"# {kind} ")), json.loads(json.dumps(settings))
-        name = next(name for name in asked if have.get(name) != asked[name])
-    except (ValueError, StopIteration, AttributeError):
-        return f"is not a table of {kind}"
-    return f"was made with --{name.replace('_', '-')} {have.get(name)}, not {asked[name]}"
+        return dict(json.loads(first.removeprefix(f"# {kind} ")))
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"{printable(path)} is not a table of {kind}; name another folder or move this file away"
+        ) from None
 
 
 def append_rows(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) -> None:
-    """All of them in one write, after which a kill cannot lose them."""
+    """Append all rows in one write, after which a kill cannot lose them."""
     with Path(path).open("a", encoding="utf-8", newline="") as file:
         file.write(csv_text(rows))
 
 
 def read_table(path: str | os.PathLike[str], *, kind: str) -> tuple[list[str], list[list[str]]]:
-    """Columns and whole rows; a torn last line is left out. ValueError for a file of another kind."""
+    """Read columns and whole rows, skipping a torn last line; ValueError for a file of another kind."""
     path = Path(path)
     text = path.read_text(encoding="utf-8")
     lines = text[: text.rfind("\n") + 1].splitlines()
-    if len(lines) < 2 or not lines[0].startswith(f"# {kind} "):
-        raise ValueError(f"{printable(path)} is not a table of {kind}; allowed: what that command wrote")
+    if read_settings(path, kind=kind) is None or len(lines) < 2:
+        raise ValueError(f"{printable(path)} holds no table of {kind}; allowed: what that command wrote")
     columns, *rows = csv.reader(lines[1:])
     return columns, rows
