@@ -7,11 +7,17 @@ from typing import Annotated, Any
 import tyro
 
 import records
-from rexnet.search.analysis import compare, drawn, groups, nearer_to_a_line, predictors
+from rexnet.search.analysis import (
+    compare_line_and_stages,
+    compare_residuals,
+    correlate_predictors,
+    rank_sampled,
+    split_groups,
+)
 from rexnet.search.config import EngineOptions
 from rexnet.search.recipes import known_constraint
 from rexnet.search.results import candidates_of
-from rexnet.search.storage import existing_study, settings_of
+from rexnet.search.storage import describe_data, existing_study, settings_of
 
 NAME = "search"
 
@@ -29,13 +35,13 @@ class Options:
 def row(options: Options) -> dict[str, Any]:
     study = existing_study(EngineOptions(output=str(options.search)))
     settings, found = settings_of(study), candidates_of(study)
-    ranked = drawn(found)
-    comparison, nearer = compare(found), nearer_to_a_line(found)
-    # Where data and results lie on this machine helps nobody.
+    ranked = rank_sampled(found)
+    comparison, nearer = compare_line_and_stages(found), compare_residuals(found)
+    # Without the paths of this machine.
     protocol = {name: asdict(getattr(settings, name)) for name in ("space", "images", "training", "optim", "schedule")}
     return {
         "title": options.title,
-        "data": study.user_attrs["data"],
+        "data": describe_data(study),
         "constraint": known_constraint(settings),
         "recipe": settings.recipe,
         "sampler": settings.engine.sampler,
@@ -43,10 +49,10 @@ def row(options: Options) -> dict[str, Any]:
         "candidates": len(ranked),
         "trainings": sum(len(candidate.accuracies) for candidate in found),
         "seconds_a_candidate": round(sum(row.seconds or 0.0 for row in ranked) / len(ranked), 1),
-        "groups": [asdict(group) for group in groups(found, settings.space)],
+        "groups": [asdict(group) for group in split_groups(found, settings.space)],
         "line_and_stages": comparison and comparison._asdict(),
         "top_less_bottom_residual": nearer,
-        "predictors": predictors(found),
+        "predictors": correlate_predictors(found),
         "best": [[candidate.name, candidate.accuracy] for candidate in ranked[:5]],
         "worst": [[candidate.name, candidate.accuracy] for candidate in ranked[-5:]],
         **records.provenance("cpu"),

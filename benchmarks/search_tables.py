@@ -5,7 +5,7 @@ from typing import Any
 
 import records
 from markdown_tables import table_if_any
-from rexnet.search.published import SEARCHES
+from rexnet.search.recipes import SEARCHES
 
 
 def _newest() -> dict[str, dict[str, Any]]:

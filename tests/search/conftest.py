@@ -6,8 +6,8 @@ import pytest
 
 from rexnet.search.candidates import CandidateTrainer
 from rexnet.search.config import CandidateOptions, EngineOptions, ImageOptions, SearchConfig
+from rexnet.search.shape import fit_line
 from rexnet.search.space import Space
-from rexnet.search.trend import fit_line
 from rexnet.training.config import ScheduleConfig
 
 EPOCHS = 4
@@ -48,7 +48,9 @@ def instant_training(monkeypatch) -> list[tuple[int, ...]]:
         return accuracies
 
     monkeypatch.setattr(CandidateTrainer, "train", train)
-    monkeypatch.setattr(CandidateTrainer, "initial_ranks", lambda self, channels, *, seed: {"effective_rank": 0.5})
+    monkeypatch.setattr(
+        CandidateTrainer, "measure_initial_ranks", lambda self, channels, *, seed: {"effective_rank": 0.5}
+    )
     return trained
 
 

@@ -13,22 +13,22 @@ from rexnet.cli import main
 from rexnet.detection.detectors import create_detector
 from rexnet.search.analysis import (
     Estimate,
-    agreement,
-    compare,
-    drawn,
-    groups,
-    nearer_to_a_line,
-    predictors,
+    compare_line_and_stages,
+    compare_residuals,
+    correlate_predictors,
+    correlate_searches,
     rank_correlation,
+    rank_sampled,
+    split_groups,
 )
 from rexnet.search.config import ExportConfig, SearchReportConfig
 from rexnet.search.export import export
 from rexnet.search.report import report
 from rexnet.search.results import Candidate, best_first
 from rexnet.search.run import _enqueue_comparisons, search
+from rexnet.search.shape import fit_line
 from rexnet.search.space import Space
 from rexnet.search.storage import create_study, load_study, open_storage
-from rexnet.search.trend import fit_line
 from rexnet.study.layers import load_network
 from tests.search.conftest import other
 
@@ -64,29 +64,29 @@ def a_search(count=40, noise=0.0):
 
 def test_groups_are_tenths_by_accuracy():
     found = a_search(40)
-    top, middle, bottom = groups(found, Space(blocks=5))
+    top, middle, bottom = split_groups(found, Space(blocks=5))
     ranked = sorted((row.accuracy for row in found), reverse=True)
     assert (top.size, middle.size, bottom.size) == (4, 4, 4)
     assert top.accuracy.mean == pytest.approx(np.mean(ranked[:4]))
     assert middle.accuracy.mean == pytest.approx(np.mean(ranked[18:22]))
     assert bottom.accuracy.deviation == pytest.approx(np.std(ranked[-4:], ddof=1))
     assert top.residual.mean < bottom.residual.mean
-    difference = nearer_to_a_line(found)
+    difference = compare_residuals(found)
     assert difference is not None
     assert difference.high < 0
 
 
-def test_networks_that_were_not_drawn_or_not_trained_are_in_no_group():
+def test_networks_that_were_not_sampled_or_not_trained_are_in_no_group():
     found = a_search(5)
     pruned = Candidate(number=90, channels=(1, 2, 3, 4, 5), values=(), parameters=1, macs=1, comparison=None)
     again = candidate(91, found[0].channels, found[0].accuracy)
-    assert drawn([*found, candidate(92, (9, 9, 9, 9, 9), 99.0, "line"), pruned, again]) == drawn(found)
+    assert rank_sampled([*found, candidate(92, (9, 9, 9, 9, 9), 99.0, "line"), pruned, again]) == rank_sampled(found)
     with pytest.raises(ValueError, match="needs three or more"):
-        groups(found[:2], Space(blocks=5))
+        split_groups(found[:2], Space(blocks=5))
 
 
-def test_what_predicts_is_told_from_what_does_not():
-    known = predictors(a_search(60))
+def test_predictors_differ_from_what_predicts_nothing():
+    known = correlate_predictors(a_search(60))
     assert known["accuracy after epoch 1"].low > 0.8
     assert known["distance from a line"].value == pytest.approx(-1.0)
     assert known["effective rank, untrained"].low < 0 < known["effective rank, untrained"].high
@@ -108,10 +108,10 @@ def test_the_best_is_not_the_luckiest_seed():
 def test_searches_agree_on_the_networks_they_share():
     found = a_search(30)
     cheaper = [candidate(row.number, row.channels, row.accuracy - 20) for row in found[10:]]
-    assert agreement(found, cheaper)[0] == 20
-    assert agreement(found, cheaper)[1].value == pytest.approx(1.0)
-    assert agreement(found, cheaper[:3]) == (3, None)
-    assert agreement(found, []) == (0, None)
+    assert correlate_searches(found, cheaper)[0] == 20
+    assert correlate_searches(found, cheaper)[1].value == pytest.approx(1.0)
+    assert correlate_searches(found, cheaper[:3]) == (3, None)
+    assert correlate_searches(found, []) == (0, None)
 
 
 def test_interval_of_a_rank_correlation_covers():
@@ -128,8 +128,8 @@ def test_interval_of_a_rank_correlation_covers():
 
 def test_line_and_stages_are_compared_by_their_seeds():
     rows = [candidate(i, (4, 5, 6), 60.0 + i, "line") for i in range(3)]
-    assert compare(rows) is None
-    result = compare([*rows, *(candidate(9 + i, (4, 4, 6), 50.0 + i, "stages") for i in range(3))])
+    assert compare_line_and_stages(rows) is None
+    result = compare_line_and_stages([*rows, *(candidate(9 + i, (4, 4, 6), 50.0 + i, "stages") for i in range(3))])
     assert result is not None
     assert (result.line, result.stages, result.seeds) == ((61.0, 1.0), (51.0, 1.0), 3)
     assert result.difference is not None
@@ -158,7 +158,8 @@ def test_report_has_tables_figures_and_plots(finished, tmp_path, capsys):
     text = (tmp_path / "search" / "report" / "report.md").read_text()
     best = max(search(finished), key=lambda row: row.values[0])
     assert f"| {best.name} | {best.values[0]:.2f} % |" in text
-    assert "4 epochs at 8 px, 1 training a candidate" in text
+    assert "\ndigits: 200 train / 100 val images of 10 classes (" in text, "the data in words, not its record"
+    assert "4 epochs at 8 px, 1 training per candidate" in text
     with (tmp_path / "search" / "report" / "candidates.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) >= 14
@@ -219,7 +220,7 @@ def test_a_folder_without_a_search_is_refused_and_left_alone(tmp_path):
     with pytest.raises(ValueError, match="there is no search in"):
         export(ExportConfig(search=str(tmp_path / "nothing"), output=str(tmp_path / "x.json")))
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="no search is named"):
+    with pytest.raises(ValueError, match="no search given"):
         SearchReportConfig(searches=())
 
 

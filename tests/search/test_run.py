@@ -126,7 +126,7 @@ def test_several_objectives_have_a_front(search_config):
     assert existing_study(config.engine).best_trials
 
 
-def test_a_network_that_diverges_is_given_up(search_config, monkeypatch, caplog):
+def test_a_network_that_diverges_is_abandoned(search_config, monkeypatch, caplog):
     calls = []
 
     def train(self, channels, *, seed, folder, watch=None):
@@ -138,7 +138,7 @@ def test_a_network_that_diverges_is_given_up(search_config, monkeypatch, caplog)
     monkeypatch.setattr(CandidateTrainer, "train", train)
     found = search(search_config(candidates=3, comparisons=0))
     assert [row.pruned for row in found] == [False, True, False]
-    assert "is given up: the loss is nan" in caplog.text
+    assert "the loss is nan" in caplog.text
 
 
 @pytest.mark.seconds
@@ -196,7 +196,7 @@ def test_a_killed_trial_is_in_line_again_when_it_is_silent(
     channels = config.space.suggest(dead)
     study._storage.record_heartbeat(dead._trial_id)  # pyright: ignore
     assert len(search(config)) == 1
-    assert "1 candidate under way in other processes" in caplog.text
+    assert "1 candidate still running in other processes" in caplog.text
     monkeypatch.setattr(storage, "_HEARTBEAT_SECONDS", 1)
     monkeypatch.setattr(storage, "_GRACE_SECONDS", 1)
     time.sleep(2.5)
@@ -293,5 +293,5 @@ def test_other_settings_are_refused(search_config, instant_training, tmp_path, m
         search(config)
     monkeypatch.setattr(storage, "_WRITING_SECONDS", 0.0)
     optuna.create_study(storage=f"sqlite:///{tmp_path}/foreign.db", study_name="channels")
-    with pytest.raises(ValueError, match="is no search of rexnet"):
+    with pytest.raises(ValueError, match="is not a search of rexnet"):
         search(search_config(storage=f"sqlite:///{tmp_path}/foreign.db"))

@@ -1,15 +1,17 @@
-"""Where a search is kept."""
+"""The storage of a search."""
+
+import re
+import shlex
+from dataclasses import replace
 
 import pytest
 
-from rexnet.search.config import ExportConfig, SearchReportConfig
-from rexnet.search.export import export
+from rexnet.cli import main
 from rexnet.search.recipes import starting_point
-from rexnet.search.report import report
 from rexnet.search.run import search
-from rexnet.search.storage import existing_study
+from rexnet.search.storage import existing_study, load_study, open_storage
 from tests.search.conftest import other
-from tests.search.test_run import drawn
+from tests.search.test_run import COMMAND, drawn
 
 pytest.importorskip("optuna")
 
@@ -24,8 +26,8 @@ def test_a_journal_is_a_storage_too(search_config, tmp_path, instant_training):
 @pytest.mark.parametrize(
     ("engine", "words"),
     [
-        ({"storage": "journal:"}, "--storage is 'journal:'; allowed: journal:FILE in a folder that is there"),
-        ({"storage": "journal:/no/such/folder/journal.log"}, "allowed: journal:FILE in a folder"),
+        ({"storage": "journal:"}, "--storage is 'journal:'; allowed: journal:FILE in an existing folder"),
+        ({"storage": "journal:/no/such/folder/journal.log"}, "allowed: journal:FILE in"),
         ({"storage": "study.db"}, "--storage is 'study.db'; allowed: a database's URL"),
         ({"storage": "nosuchdb://user:secret@host/x"}, "cannot be opened"),
         ({"storage": "sqlite:////no/such/folder/study.db"}, "cannot be opened"),
@@ -49,12 +51,24 @@ def test_the_way_to_a_storage_is_not_kept_in_it(search_config, tmp_path, instant
 
 @pytest.mark.seconds
 @pytest.mark.parametrize("name", ["why?", "a%20b", "a {b} #c"])
-def test_a_search_lies_in_exactly_the_folder_that_was_named(search_config, tmp_path, instant_training, name):
-    folder = tmp_path / name
-    config = search_config(folder, candidates=2)
+def test_a_search_lies_in_exactly_the_folder_that_was_named(tmp_path, instant_training, name, capsys):
+    folder = str(tmp_path / name)
+    command = [*COMMAND.split(), "--comparisons", "0", "--output", folder]
+    main([*command, "--candidates", "3"])
+    (printed,) = re.findall("tables and figures: rexnet (.*)", capsys.readouterr().out)
+    assert shlex.split(printed) == ["search", "report", folder]
+    main([*command, "--candidates", "4"])
+    assert "4 trials" in capsys.readouterr().out, "the search continues"
+    main(shlex.split(printed))
+    main(["search", "export", folder, "--output", f"{folder}/network.json"])
+    assert {"study.db", "report", "network.json"} <= {path.name for path in (tmp_path / name).iterdir()}
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_missing_study_is_named_without_the_password(tmp_path, search_config, instant_training):
+    config = search_config(candidates=1, comparisons=0)
     search(config)
-    assert (folder / "study.db").stat().st_size > 0
-    assert len(drawn(search(other(config, "engine", candidates=3)))) == 3, "the run goes on"
-    assert report(SearchReportConfig(searches=(str(folder),))) == folder / "report"
-    export(ExportConfig(search=str(folder), output=str(folder / "network.json")))
-    assert (folder / "network.json").exists() and [path.name for path in tmp_path.iterdir()] == [name]
+    url = f"sqlite://me:secret@/{config.engine.output}/study.db?x=1"
+    with pytest.raises(ValueError, match="there is no search 'other' in") as error:
+        load_study(replace(config.engine, storage=url, study="other"), open_storage(config.engine))
+    assert "secret" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Commands about the search for channels."""
+"""`rexnet search`: commands about the search for channels."""
 
 import logging
 import shlex
@@ -10,27 +10,32 @@ from rexnet.cli.tables import new_table, show
 
 def run(arguments: Sequence[str]) -> None:
     """Search the channels of every block under limits on cost"""
-    from rexnet.search.config import SearchConfig
+    from rexnet.search.config import EngineOptions, SearchConfig
     from rexnet.search.recipes import FIRST_LOOK, starting_point
 
-    asked, _ = read_ahead("search run", SearchConfig, arguments, default=FIRST_LOOK)
-    config = read_options("search run", SearchConfig, arguments, default=starting_point(asked))
+    given, _ = read_ahead("search run", SearchConfig, arguments, default=FIRST_LOOK)
+    config = read_options("search run", SearchConfig, arguments, default=starting_point(given))
 
     from rexnet.search.run import search
+    from rexnet.search.storage import hide_password
     from rexnet.search.tables import best_table
 
-    logging.getLogger("rexnet.training").setLevel(logging.WARNING)  # a search is many trainings, each told in a line
+    logging.getLogger("rexnet.training").setLevel(logging.WARNING)  # a search logs a line for each training
     found = search(config)
     head, *rows = best_table(found, config.engine.objectives)
     table = new_table(*head)
     for row in rows:
         table.add_row(*row)
     show(table)
-    print(f"{len(found)} trials; tables and figures: rexnet search report {config.engine.output}")
+    engine = config.engine
+    command = ["rexnet", "search", "report", engine.output]
+    command += ["--storage", hide_password(engine.storage)] if engine.storage else []
+    command += ["--study", engine.study] if engine.study != EngineOptions.study else []
+    print(f"{len(found)} trials; tables and figures: {shlex.join(command)}")
 
 
 def report(arguments: Sequence[str]) -> None:
-    """Show what searches found, in tables, figures and Optuna's plots"""
+    """Report what searches found, in tables, figures and Optuna's plots"""
     from rexnet.search.config import SearchReportConfig
 
     config = read_options("search report", SearchReportConfig, arguments)
@@ -52,4 +57,4 @@ def export(arguments: Sequence[str]) -> None:
 
     network = export(config)
     print(f"{network.name}: {config.output}")
-    print(f"use it: rexnet train DATA --model {shlex.quote(str(config.output))}")
+    print(f"use it: {shlex.join(['rexnet', 'train', 'DATA', '--model', config.output])}")

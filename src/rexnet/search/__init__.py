@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING
 from rexnet.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from rexnet.search.space import Space
-    from rexnet.search.trend import Line, fit_line, scaled_config
+    from rexnet.search.shape import Line, fit_line
+    from rexnet.search.space import Space, scaled_config
 
 __all__ = ["Line", "Space", "fit_line", "scaled_config"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "Line": "rexnet.search.trend",
+        "Line": "rexnet.search.shape",
         "Space": "rexnet.search.space",
-        "fit_line": "rexnet.search.trend",
-        "scaled_config": "rexnet.search.trend",
+        "fit_line": "rexnet.search.shape",
+        "scaled_config": "rexnet.search.space",
     },
 )

@@ -1,4 +1,4 @@
-"""What the candidates of a search tell: groups by accuracy, their channels and lines, and what predicts accuracy."""
+"""Statistics of a search: groups by accuracy, their channels and lines, and what predicts accuracy."""
 
 import math
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ from typing import NamedTuple
 import numpy as np
 
 from rexnet.search.results import Candidate
+from rexnet.search.shape import Line, fit_line
 from rexnet.search.space import Space
-from rexnet.search.trend import Line, fit_line
 
-GROUP_SHARE = 0.1
+_GROUP_FRACTION = 0.1
 FEWEST_IN_GROUPS = 3
-_FEWEST = 4
-"""Pairs of values of which a rank correlation has an interval."""
+_FEWEST_PAIRS = 4
+"""Pairs of values that a rank correlation with an interval needs."""
 
 
 class Spread(NamedTuple):
-    """Mean and standard deviation; of one value the deviation is 0."""
+    """Mean and standard deviation, which is 0 for one value."""
 
     mean: float
     deviation: float
@@ -37,13 +37,13 @@ class Group:
     accuracy: Spread
     parameters: Spread
     flops: Spread
-    """As the paper counts, see `BodyCost.published_flops`."""
+    """FLOPs as the paper counts them, see `BodyCost.published_flops`."""
     channels: tuple[Spread, ...]
-    """Of each block."""
+    """Channels of each block."""
     line: Line
-    """Of the mean channels."""
+    """Line of the mean channels."""
     residual: Spread
-    """Of the group's own lines, one for each candidate."""
+    """Residual of each candidate's own line."""
 
 
 class Estimate(NamedTuple):
@@ -61,22 +61,22 @@ class Comparison(NamedTuple):
     stages: Spread
     seeds: int
     difference: Estimate | None
-    """Of the means, line less stages, by Welch's t; None with one seed."""
+    """Line minus stages of the means, by Welch's t; None with one seed."""
 
 
-def drawn(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The different networks that were drawn and trained to the end, best first."""
+def rank_sampled(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the different networks that were sampled and trained to the end, best first."""
     trained = [row for row in candidates if row.comparison is None and row.accuracy is not None]
-    different = {row.channels: row for row in reversed(trained)}  # the one that was trained, and not drawn again
+    different = {row.channels: row for row in reversed(trained)}  # the trial that was trained, not a repetition
     return sorted(different.values(), key=lambda row: (-(row.accuracy or 0.0), row.number))
 
 
-def groups(candidates: Sequence[Candidate], space: Space) -> list[Group]:
-    """The best, middle and worst tenth, at least one each. ValueError for fewer than three."""
-    ranked = drawn(candidates)
+def split_groups(candidates: Sequence[Candidate], space: Space) -> list[Group]:
+    """Return the best, middle and worst tenth, at least one each. ValueError for fewer than three."""
+    ranked = rank_sampled(candidates)
     if len(ranked) < FEWEST_IN_GROUPS:
         raise ValueError(f"the search has {len(ranked)} trained candidates; a report needs three or more")
-    size = max(1, round(GROUP_SHARE * len(ranked)))
+    size = max(1, round(_GROUP_FRACTION * len(ranked)))
     middle = (len(ranked) - size) // 2
     parts = {"top": ranked[:size], "middle": ranked[middle : middle + size], "bottom": ranked[-size:]}
     return [_group(name, rows, space) for name, rows in parts.items()]
@@ -96,9 +96,9 @@ def _group(name: str, rows: Sequence[Candidate], space: Space) -> Group:
     )
 
 
-def predictors(candidates: Sequence[Candidate]) -> dict[str, Estimate]:
-    """Rank correlation of everything that is known before the end of a training with the accuracy at its end."""
-    ranked = drawn(candidates)
+def correlate_predictors(candidates: Sequence[Candidate]) -> dict[str, Estimate]:
+    """Return the rank correlation of everything known before the end of a training with the accuracy at its end."""
+    ranked = rank_sampled(candidates)
     accuracy = [row.accuracy or 0.0 for row in ranked]
     columns: dict[str, list[float]] = {}
     epochs = min((len(curve) for row in ranked for curve in row.by_epoch), default=0)
@@ -115,10 +115,10 @@ def predictors(candidates: Sequence[Candidate]) -> dict[str, Estimate]:
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> Estimate | None:
-    """Spearman's, with the interval of Bonett and Wright (2000); None for fewer than four pairs, or without spread."""
+    """Return Spearman's, with the interval of Bonett and Wright (2000); None for fewer than four pairs or no spread."""
     from scipy.stats import spearmanr
 
-    if len(first) < _FEWEST or len(set(first)) < 2 or len(set(second)) < 2:
+    if len(first) < _FEWEST_PAIRS or len(set(first)) < 2 or len(set(second)) < 2:
         return None
     value = float(spearmanr(first, second)[0])  # pyright: ignore[reportArgumentType]
     half = 1.96 * math.sqrt((1 + value**2 / 2) / (len(first) - 3))
@@ -126,16 +126,16 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> Estimat
     return Estimate(value, math.tanh(middle - half), math.tanh(middle + half))
 
 
-def agreement(first: Sequence[Candidate], second: Sequence[Candidate]) -> tuple[int, Estimate | None]:
-    """How many networks two searches have both trained, and the rank correlation of what they reached in them: does a
-    cheaper training put them in the order of the other?"""
-    reached = {row.channels: row.accuracy or 0.0 for row in drawn(second)}
-    both = [(row.accuracy or 0.0, reached[row.channels]) for row in drawn(first) if row.channels in reached]
+def correlate_searches(first: Sequence[Candidate], second: Sequence[Candidate]) -> tuple[int, Estimate | None]:
+    """Return the number of networks that both searches trained, and the rank correlation of their accuracies: does a
+    cheaper training rank them like the other?"""
+    reached = {row.channels: row.accuracy or 0.0 for row in rank_sampled(second)}
+    both = [(row.accuracy or 0.0, reached[row.channels]) for row in rank_sampled(first) if row.channels in reached]
     return len(both), rank_correlation([one for one, _ in both], [other for _, other in both])
 
 
-def compare(candidates: Sequence[Candidate]) -> Comparison | None:
-    """The straight line beside the stage-wise convention; None where either is missing."""
+def compare_line_and_stages(candidates: Sequence[Candidate]) -> Comparison | None:
+    """Compare the straight line with the stage-wise convention; None where either is missing."""
     by_kind = {
         kind: [row.accuracy for row in candidates if row.comparison == kind and row.accuracy is not None]
         for kind in ("line", "stages")
@@ -156,10 +156,10 @@ def _difference(first: Sequence[float], second: Sequence[float]) -> Estimate | N
     return Estimate(float(np.mean(first) - np.mean(second)), float(low), float(high))
 
 
-def nearer_to_a_line(candidates: Sequence[Candidate]) -> Estimate | None:
-    """Distance from a line, top tenth less bottom tenth: below 0 where the best are nearer. By Welch's t; None with
-    fewer than two candidates in a group."""
-    ranked = drawn(candidates)
-    size = max(1, round(GROUP_SHARE * len(ranked)))
+def compare_residuals(candidates: Sequence[Candidate]) -> Estimate | None:
+    """Return the distance from a line, top tenth minus bottom tenth: below 0 where the best are nearer. By Welch's t;
+    None with fewer than two candidates in a group."""
+    ranked = rank_sampled(candidates)
+    size = max(1, round(_GROUP_FRACTION * len(ranked)))
     top, bottom = ([fit_line(row.channels).residual for row in rows] for rows in (ranked[:size], ranked[-size:]))
     return _difference(top, bottom)

@@ -1,4 +1,4 @@
-"""One candidate: trained by the project's loop on images in memory, and what can be told of it without training."""
+"""Training of one candidate by `fit` on images in memory, and its scores without training."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -22,10 +22,10 @@ from rexnet.training.loop import fit
 from rexnet.training.run_folder import RunFolder
 
 Watch = Callable[[int, float], None]
-"""watch(epoch, accuracy), after each epoch, counted from 1; may raise to end the training."""
+"""watch(epoch, accuracy), called after each epoch, counted from 1; may raise to end the training."""
 
 _EVAL_BATCH_CPU, _EVAL_BATCH = 64, 1000
-"""The maps of so few images stay in a core's cache."""
+"""Images per step of a validation; the maps of so few fit into the cache of a core."""
 _SCORED_IMAGES = 128
 _SCORE_TOLERANCE = 1e-4
 _LATENCY_SECONDS, _WARM_UP = 0.5, 5
@@ -33,7 +33,7 @@ _LATENCY_SECONDS, _WARM_UP = 0.5, 5
 
 @dataclass(frozen=True, kw_only=True)
 class SearchData:
-    """The images of a search, decoded once; the tensors are shared with the processes that it is sent to."""
+    """The decoded images of a search; processes that it is sent to share its tensors."""
 
     sets: ImageSets
     train: Pixels
@@ -41,7 +41,7 @@ class SearchData:
 
     @classmethod
     def load(cls, data: str, options: ImageOptions, *, seed: int, workers: int = 0) -> "SearchData":
-        """Reads and decodes; errors as of `Dataset.for_training` and `decode`."""
+        """Read and decode the images; errors as of `Dataset.for_training` and `decode`."""
         sets = open_dataset(data).for_training(val_fraction=options.val_fraction, seed=seed, shots=options.shots)
         if options.val_shots is not None:
             val = draw_shots(sets.val, options.val_shots, seed)
@@ -55,7 +55,7 @@ class SearchData:
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateTrainer:
-    """Trains and scores candidates, one after the other, in one process."""
+    """Trainer and scorer of candidates, one after the other, in one process."""
 
     config: SearchConfig
     data: SearchData
@@ -66,8 +66,10 @@ class CandidateTrainer:
         return RexNet(self.config.space.config(channels, num_classes=len(self.data.sets.classes)))
 
     def train(self, channels: Sequence[int], *, seed: int, folder: Path, watch: Watch | None = None) -> list[float]:
-        """Accuracy on the held-back images after each epoch, in percent. What was trained before a kill is in `folder`,
-        and goes on from there."""
+        """Train a candidate and return its accuracy on the validation split after each epoch, in percent.
+
+        A training that was killed continues from its checkpoint in `folder`.
+        """
         model = self.build(channels, seed)
         settings = self.config.train_config(seed)
         preprocess, device = self.config.images.preprocess, self.world.device
@@ -87,19 +89,19 @@ class CandidateTrainer:
         try:
 
             def evaluate(network: nn.Module) -> dict[str, float]:
-                figures = task.evaluate(folded(network))
+                metrics = task.evaluate(folded(network))
                 if watch:
-                    watch(len(run.rows()) + 1, figures["top1"])
-                return figures
+                    watch(len(run.rows()) + 1, metrics["top1"])
+                return metrics
 
             fit(model, batches, task._replace(evaluate=evaluate), config=settings, run=run, world=self.world)
             return [row["val_top1"] for row in run.rows()]
         finally:
             run.close()
 
-    def initial_ranks(self, channels: Sequence[int], *, seed: int) -> dict[str, float]:
-        """Measures of the untrained network on training images, in about a second: effective rank over channels, the
-        mean of all layers and that of the last features, and the nuclear norm of these."""
+    def measure_initial_ranks(self, channels: Sequence[int], *, seed: int) -> dict[str, float]:
+        """Score the untrained network on training images, in about a second: effective rank over channels, mean of all
+        layers and of the last features, and the nuclear norm of these."""
         model = self.build(channels, seed).to(self.world.device)
         images = self._images(_SCORED_IMAGES)
         for module in model.modules():
@@ -115,11 +117,11 @@ class CandidateTrainer:
             "nuclear_norm_of_features": last.nuclear_norm,
         }
 
-    def latency_ms(self, channels: Sequence[int]) -> float:
-        """Median time for one image of --cost-size, on the device of the search."""
+    def measure_latency_ms(self, channels: Sequence[int]) -> float:
+        """Return the median time for one image of --cost-size, on the device of the search."""
         model = self.build(channels, 0).to(self.world.device).eval()
-        side = self.config.space.cost_size
-        image = torch.zeros(1, 3, side, side, device=self.world.device)
+        size = self.config.space.cost_size
+        image = torch.zeros(1, 3, size, size, device=self.world.device)
         seconds: list[float] = []
         with torch.inference_mode():
             while sum(seconds) < _LATENCY_SECONDS or len(seconds) < 2 * _WARM_UP:

@@ -1,4 +1,4 @@
-"""Every setting of a search. A field is a command-line option, the text under it its help."""
+"""Settings of a search. A field is a command-line option, the text under it its help."""
 
 import hashlib
 import json
@@ -12,7 +12,6 @@ from rexnet.data.config import AugmentConfig
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.preprocess import Preprocess
 from rexnet.errors import require
-from rexnet.search.published import Constraint
 from rexnet.search.space import Space
 from rexnet.training.config import Amp, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
 
@@ -33,33 +32,35 @@ _FORMS: dict[Objective, tuple[float, str]] = {
     "effective_rank": (1.0, "{:.4f}"),
 }
 Sampler = Literal["random", "tpe", "cmaes"]
+Constraint = Literal["a", "b", "c", "d"]
+"""The four searches of the paper, see `rexnet.search.recipes.SEARCHES`."""
 RecipeName = Literal["short", "published"]
 
 
-def told(objective: Objective, value: float) -> str:
-    """A value of an objective with its unit."""
+def format_value(objective: Objective, value: float) -> str:
+    """Return a value of an objective with its unit."""
     factor, form = _FORMS[objective]
     return form.format(factor * value)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """Which images a candidate is trained and measured on."""
+    """Images that candidates are trained and measured on."""
 
     image_size: int = 32
-    """Side in pixels of the square the networks see in training; below --cost-size for a cheaper search."""
+    """Size in pixels of the square input in training; below --cost-size for a cheaper search."""
     shots: int | None = None
-    """Train on so many images of each class only, drawn by --seed; None: all."""
+    """Train on this many images of each class only, drawn by --seed; None: all."""
     val_shots: int | None = None
-    """Measure on so many held-back images of each class only; None: all."""
+    """Measure on this many validation images of each class only; None: all."""
     val_fraction: float | None = None
-    """Share of every class that is held back where the data has no split of its own; None: a fifth."""
+    """Fraction of every class to validate on where the data has no split of its own; None: a fifth."""
     crop_padding_px: int = 4
-    """Black pixels around a picture, of which a random square is cut; 0: no random crop."""
+    """Black pixels around an image before a random square is cropped; 0: no random crop."""
     horizontal_flip: float = 0.5
     """Probability of mirroring left and right; 0 where direction matters, as in digits."""
     bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or leave it out and name it."""
+    """What to do with a file that cannot be read: stop and name it, or skip it and name it."""
 
     def __post_init__(self) -> None:
         require(self.image_size >= 4, "image_size", self.image_size, "4 or more")
@@ -84,14 +85,14 @@ class ImageOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateOptions:
-    """How a candidate is trained, beside optimizer and schedule."""
+    """Training of a candidate, besides optimizer and schedule."""
 
     repeats: int = 1
-    """Trainings of each candidate with seeds of their own, whose accuracies are averaged."""
+    """Trainings of each candidate, with different seeds, whose accuracies are averaged."""
     batch_size: int = 64
-    """Images a step."""
+    """Images per step."""
     label_smoothing: float = 0.1
-    """Share of the target that is spread over all classes."""
+    """Fraction of the target that is spread over all classes."""
     amp: Amp = "auto"
     """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
     channels_last: bool = True
@@ -105,25 +106,25 @@ class CandidateOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How candidates are chosen, and where the work is done and kept."""
+    """Choice of candidates, devices and storage."""
 
     output: str = "search"
-    """Folder of the search; started again with it, a search goes on."""
+    """Folder of the search; the same command continues the search in it."""
     storage: str | None = None
     """Optuna's storage, which processes on many machines may share: postgresql://, mysql:// or sqlite:/// URL, or
     journal:FILE; None: study.db in --output."""
     study: str = "channels"
     """Name of the search in the storage."""
     sampler: Sampler = "tpe"
-    """Chooses the next candidate: at random, or by what earlier ones reached."""
+    """Choice of the next candidate: at random, or from the results of earlier ones."""
     objectives: tuple[Objective, ...] = ("accuracy",)
-    """What is sought: accuracy, and beside it few macs or short latency; or effective_rank, which trains nothing."""
+    """Objectives: accuracy, also with few macs or a low latency; or effective_rank, which trains nothing."""
     prune_worst: float | None = None
-    """Stop a candidate whose accuracy after an epoch is among the worst share of those before it, for example 0.25."""
+    """Stop a candidate whose accuracy after an epoch is in the worst fraction of those before it, for example 0.25."""
     candidates: int = 60
-    """Different networks to measure, those of all processes together."""
+    """Different networks to measure, by all processes together."""
     comparisons: int = 3
-    """First measure a straight line and the stage-wise convention so many times each, with seeds of their own."""
+    """First measure a straight line and the stage-wise convention this many times each, with different seeds."""
     processes: int = 1
     """Processes of this command, which share one copy of the images; more may join from other machines."""
     threads: int = 1
@@ -131,7 +132,7 @@ class EngineOptions:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     seed: int = 0
-    """Of all that is random; the candidates of several processes also depend on which is faster."""
+    """Seed of everything random; the candidates of several processes also depend on which is faster."""
 
     def __post_init__(self) -> None:
         for name, least in (("candidates", 1), ("comparisons", 0), ("processes", 1), ("threads", 1)):
@@ -145,11 +146,11 @@ class EngineOptions:
         wanted = f"one or more of {', '.join(get_args(Objective))}, each once"
         require(0 < len(self.objectives) == len(set(self.objectives)), "objectives", listed or "empty", wanted)
         alone = "latency" not in self.objectives or self.processes == 1
-        require(alone, "processes", self.processes, "1 beside the objective latency, or they disturb each other")
-        require(worst is None or self.objectives == ("accuracy",), "prune_worst", worst, "with --objectives accuracy")
         require(
-            not (several and self.sampler == "cmaes"), "sampler", "cmaes", "random, tpe beside several --objectives"
+            alone, "processes", self.processes, "1 with the objective latency, because processes slow each other down"
         )
+        require(worst is None or self.objectives == ("accuracy",), "prune_worst", worst, "with --objectives accuracy")
+        require(not (several and self.sampler == "cmaes"), "sampler", "cmaes", "random, tpe with several --objectives")
 
     @property
     def database(self) -> Path:
@@ -164,8 +165,8 @@ class EngineOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """Searches the channels of every block, under limits on parameters and multiply-accumulates. What is not given is
-    as the recipe says, or as the search in --output began."""
+    """Search the channels of every block, under limits on parameters and multiply-accumulates. Options that are not
+    given are those of the recipe, or of the search that began in --output."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = "digits"
     """A folder with train/ and val|valid|validation|test/, a folder of class folders, digits, torchvision/NAME, a
@@ -185,10 +186,10 @@ class SearchConfig:
     def __post_init__(self) -> None:
         costs = [name for name in self.engine.objectives if name in ("macs", "latency")]
         free = self.space.min_share < 1
-        require(not costs or free, "min_share", self.space.min_share, f"below 1 beside the objective {' '.join(costs)}")
+        require(not costs or free, "min_share", self.space.min_share, f"below 1 with the objective {' '.join(costs)}")
 
     def train_config(self, seed: int) -> TrainConfig:
-        """What `rexnet.training.loop.fit` reads, for one training of a candidate."""
+        """Return the config of one training of a candidate, as `rexnet.training.loop.fit` takes it."""
         training = self.training
         run = RunConfig(
             batch_size=training.batch_size,
@@ -206,7 +207,7 @@ class SearchConfig:
         )
 
     def fingerprint(self) -> str:
-        """Of everything that decides what a training comes to."""
+        """Hash everything that decides the result of a training."""
         parts: dict[str, Any] = {
             name: asdict(getattr(self, name)) for name in ("space", "images", "training", "optim", "schedule")
         }
@@ -215,12 +216,12 @@ class SearchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchReportConfig:
-    """Shows what searches found: groups by accuracy, their channels and lines, and what predicts accuracy."""
+    """Report what searches found: groups by accuracy, their channels and lines, and what predicts accuracy."""
 
     searches: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SEARCH ...")]
-    """Folders of searches; several are compared by their budgets, and in the networks that they share."""
+    """Folders of searches; several are compared by their limits, and in the networks that they share."""
     output: str | None = None
-    """Folder to write to; None: report in the first search's."""
+    """Folder to write to; None: report, in the folder of the first search."""
     storage: str | None = None
     """Optuna's storage, as for search run; None: study.db in each folder."""
     study: str = EngineOptions.study
@@ -228,9 +229,9 @@ class SearchReportConfig:
 
     def __post_init__(self) -> None:
         if not self.searches:
-            raise ValueError("no search is named; give the folder of one")
+            raise ValueError("no search given; name the folder of one or more")
         if len(set(self.searches)) < len(self.searches):
-            raise ValueError("a search is named twice; give each folder once")
+            raise ValueError("a search is named twice; name each folder once")
 
 
 BEST = "best"
@@ -238,16 +239,16 @@ BEST = "best"
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Writes a network that a search found to a file, which `rexnet train --model` and `create_model` take."""
+    """Write a network that a search found to a file for `rexnet train --model` and `create_model`."""
 
     search: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SEARCH")]
     """Folder of the search."""
     candidate: str = BEST
-    """best, in the first of the search's objectives, the number of a candidate, or channels such as 34-34-45-55-66."""
+    """best (in the first objective), the number of a candidate, or channels such as 34-34-45-55-66."""
     output: str = "network.json"
     """File to write."""
     width: float | None = None
-    """Instead of the candidate itself: its least-squares line with all channels times this width."""
+    """Write the candidate's least-squares line, with all channels times this width; None: the candidate itself."""
     stem_stride: int | None = None
     """Stride of the first convolution; None: that of the search. 2 for larger images, and for detectors."""
     strided_blocks: tuple[int, ...] | None = None

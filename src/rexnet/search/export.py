@@ -1,4 +1,4 @@
-"""`rexnet search export`: a candidate, or a member of the family of its line, as a file that every command takes."""
+"""`rexnet search export`: a candidate, or a member of the family of its line, as a file for every other command."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,13 +8,13 @@ from rexnet.files import check_output_file, write_whole
 from rexnet.models.config import RexNetConfig, config_text
 from rexnet.search.config import BEST, EngineOptions, ExportConfig, SearchConfig
 from rexnet.search.results import Candidate, best_first, candidates_of
-from rexnet.search.space import Space
+from rexnet.search.shape import fit_line
+from rexnet.search.space import Space, scaled_config
 from rexnet.search.storage import existing_study, settings_of
-from rexnet.search.trend import fit_line, scaled_config
 
 
 def export(config: ExportConfig) -> RexNetConfig:
-    """Writes the file and returns what is in it. ValueError where the search has no such candidate."""
+    """Write the file and return the network. ValueError where the search has no such candidate."""
     check_output_file(config.output)
     engine = EngineOptions(output=config.search, storage=config.storage, study=config.study)
     study = existing_study(engine)

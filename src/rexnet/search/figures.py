@@ -1,18 +1,25 @@
-"""Figures of a search: channels against block index as the paper's Figs. 2 and 4, and what predicts accuracy."""
+"""Figures of a search: channels by block as in the paper's Figs. 2 and 4, predictors of accuracy, Optuna's plots."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rexnet.errors import MissingPackageError
 from rexnet.files import write_figure
 from rexnet.search.analysis import Estimate, Group
+from rexnet.search.storage import ignore_experimental, require_optuna
+
+if TYPE_CHECKING:
+    import optuna
 
 COLOURS = {"top": "#1f77b4", "middle": "#777777", "bottom": "#d62728"}
+_FEWEST_FOR_IMPORTANCE = 10
 
 
 def draw_groups(groups: Sequence[Group], stem: str | os.PathLike[str]) -> list[Path]:
-    """Mean channels of each group with a band of one standard deviation, and the line fitted to them, dotted."""
+    """Plot the mean channels of each group with a band of one standard deviation, and their line, dotted."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 4.0), layout="constrained")
@@ -28,7 +35,7 @@ def draw_groups(groups: Sequence[Group], stem: str | os.PathLike[str]) -> list[P
 
 
 def draw_budgets(tops: Mapping[str, Group], stem: str | os.PathLike[str]) -> list[Path]:
-    """The top group of each search, by its name."""
+    """Plot the top group of each search."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 4.0), layout="constrained")
@@ -40,7 +47,7 @@ def draw_budgets(tops: Mapping[str, Group], stem: str | os.PathLike[str]) -> lis
 
 
 def draw_predictors(predictors: Mapping[str, Estimate], stem: str | os.PathLike[str]) -> list[Path]:
-    """Rank correlations with the trained accuracy and their intervals."""
+    """Plot rank correlations with the trained accuracy and their intervals."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 1.2 + 0.26 * len(predictors)), layout="constrained")
@@ -72,3 +79,34 @@ def _finish(panel: Any) -> None:
     panel.xaxis.get_major_locator().set_params(integer=True)
     panel.grid(alpha=0.25)
     panel.legend(fontsize=8)
+
+
+def optuna_page(study: "optuna.Study") -> str:
+    """Return Optuna's own plots as one HTML page that loads nothing. MissingPackageError without Plotly."""
+    optuna = require_optuna()
+    try:
+        import plotly.io
+    except ImportError as error:
+        raise MissingPackageError("rexnet search report", "plotly", "'rexnet[search]'") from error
+    show = optuna.visualization
+    state = optuna.trial.TrialState
+    finished = study.get_trials(deepcopy=False, states=(state.COMPLETE,))
+    several = len(study.directions) > 1
+    kinds: list[Callable[[Any], Any]] = [show.plot_timeline]
+    if several and len(study.directions) <= 3:
+        kinds.insert(0, show.plot_pareto_front)
+    if not several:
+        kinds = [show.plot_optimization_history, show.plot_edf, *kinds, show.plot_slice, show.plot_parallel_coordinate]
+        if len({tuple(trial.values) for trial in finished}) >= _FEWEST_FOR_IMPORTANCE:
+            kinds.append(show.plot_param_importances)
+        if any(trial.intermediate_values for trial in study.get_trials(deepcopy=False)):
+            kinds.append(show.plot_intermediate_values)
+    with ignore_experimental():
+        figures = [kind(study) for kind in kinds]
+    parts = [
+        plotly.io.to_html(figure, full_html=False, include_plotlyjs=index == 0) for index, figure in enumerate(figures)
+    ]
+    title = escape(f"Search {study.study_name}")
+    return f'<!DOCTYPE html>\n<html><head><meta charset="utf-8"><title>{title}</title></head><body>\n' + "\n".join(
+        [*parts, "</body></html>\n"]
+    )

@@ -1,13 +1,87 @@
-"""Complete settings of a search, to run as they are or to change in a field or two."""
+"""The paper's four searches (Table 3, on CIFAR-100), and complete settings to start a search from."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
-from rexnet.search.config import CandidateOptions, ImageOptions, RecipeName, SearchConfig
-from rexnet.search.published import SEARCHES, Constraint
+from rexnet.search.config import CandidateOptions, Constraint, ImageOptions, RecipeName, SearchConfig
 from rexnet.search.space import Space
 from rexnet.training.config import ScheduleConfig
 from rexnet.training.recipes import small_image
+
+
+class PublishedGroup(NamedTuple):
+    """Mean top-1 in percent, its spread, and mean FLOPs in millions with theirs, of a tenth of the candidates."""
+
+    top1: float
+    top1_spread: float
+    mflops: float
+    mflops_spread: float
+
+
+class PublishedSearch(NamedTuple):
+    """A search of the paper, which rounds its limits: `max_parameters` and `max_macs` are the least round numbers that
+    its best and worst networks keep. Table 3 states about 300 M FLOPs for (d), but all its networks have about 350."""
+
+    blocks: int
+    max_parameters: float
+    max_macs: float
+    best: tuple[int, ...]
+    worst: tuple[int, ...]
+    groups: dict[str, PublishedGroup]
+    """The top, middle and bottom 10 %."""
+
+
+SEARCHES: dict[Constraint, PublishedSearch] = {
+    "a": PublishedSearch(
+        blocks=5,
+        max_parameters=0.205e6,  # stated: 0.2 M parameters, 30 M FLOPs
+        max_macs=30e6,
+        best=(34, 34, 45, 55, 66),
+        worst=(36, 36, 36, 36, 83),
+        groups={
+            "top": PublishedGroup(63.1, 0.1, 30, 1),
+            "middle": PublishedGroup(62.2, 0.0, 30, 1),
+            "bottom": PublishedGroup(61.4, 0.2, 30, 1),
+        },
+    ),
+    "b": PublishedSearch(
+        blocks=9,
+        max_parameters=0.515e6,  # stated: 0.5 M parameters, 100 M FLOPs
+        max_macs=100e6,
+        best=(24, 33, 42, 50, 59, 68, 77, 85, 94),
+        worst=(39, 39, 39, 39, 39, 39, 39, 87, 158),
+        groups={
+            "top": PublishedGroup(68.8, 0.1, 101, 5),
+            "middle": PublishedGroup(68.0, 0.1, 100, 6),
+            "bottom": PublishedGroup(67.4, 0.3, 97, 8),
+        },
+    ),
+    "c": PublishedSearch(
+        blocks=9,
+        max_parameters=1.055e6,  # stated: 1.0 M parameters, 200 M FLOPs
+        max_macs=200e6,
+        best=(30, 45, 59, 74, 88, 103, 117, 132, 146),
+        worst=(47, 47, 70, 70, 70, 70, 70, 70, 364),
+        groups={
+            "top": PublishedGroup(71.0, 0.1, 210, 15),
+            "middle": PublishedGroup(70.3, 0.0, 198, 18),
+            "bottom": PublishedGroup(69.9, 0.2, 200, 15),
+        },
+    ),
+    "d": PublishedSearch(
+        blocks=13,
+        max_parameters=3.1e6,  # stated: 3.0 M parameters, 300 M FLOPs
+        max_macs=350e6,
+        best=(34, 34, 34, 40, 64, 88, 112, 136, 160, 184, 208, 232, 256),
+        worst=(52, 52, 52, 52, 52, 52, 52, 52, 52, 115, 263, 263, 412),
+        groups={
+            "top": PublishedGroup(73.0, 0.1, 351, 5),
+            "middle": PublishedGroup(72.1, 0.1, 351, 5),
+            "bottom": PublishedGroup(71.7, 0.1, 351, 6),
+        },
+    ),
+}
 
 
 def published() -> SearchConfig:
@@ -29,7 +103,7 @@ def published() -> SearchConfig:
 
 
 def short() -> SearchConfig:
-    """For two CPU cores and an hour or two: few images of half the side, few epochs, one training a candidate.
+    """A search for two CPU cores and an hour or two: few images of half the size, few epochs, one training each.
 
     Command: rexnet search run torchvision/cifar10 --constraint a --processes 2
     """
@@ -46,33 +120,35 @@ def short() -> SearchConfig:
 RECIPES: dict[RecipeName, Callable[[], SearchConfig]] = {"short": short, "published": published}
 
 FIRST_LOOK = SearchConfig(space=Space(min_share=0.5))
-"""Defaults beside which no option is refused: to read off a command line what `starting_point` needs."""
+"""Defaults that no option contradicts, to read from a command line what `starting_point` needs."""
 
 
-def constrained(space: Space, constraint: Constraint) -> Space:
-    """`space` with the blocks and limits of one of the paper's searches."""
+def constrain(space: Space, constraint: Constraint) -> Space:
+    """Return `space` with the blocks and limits of one of the paper's searches."""
     row = SEARCHES[constraint]
     return replace(space, blocks=row.blocks, max_parameters=row.max_parameters, max_macs=row.max_macs)
 
 
 def known_constraint(settings: SearchConfig) -> Constraint | None:
-    """Which of the paper's searches this one repeats; None where blocks or limits are others."""
+    """Return the search of the paper that this one repeats; None where blocks or limits are others."""
     name = settings.constraint
-    return name if name and constrained(settings.space, name) == settings.space else None
+    return name if name and constrain(settings.space, name) == settings.space else None
 
 
-def starting_point(asked: SearchConfig) -> SearchConfig:
-    """The settings that the user's options override. `asked` is what the command line says on plain defaults; a search
-    that has begun keeps its own."""
-    if asked.engine.may_have_begun:
+def starting_point(given: SearchConfig) -> SearchConfig:
+    """Return the settings that the user's options override: those of a search that has begun, else of the recipe.
+
+    `given`: the command line's options over FIRST_LOOK.
+    """
+    if given.engine.may_have_begun:
         from rexnet.search.storage import saved_settings
 
-        if saved := saved_settings(asked.engine):
-            moved = {name: getattr(asked.engine, name) for name in ("output", "storage", "study")}
+        if saved := saved_settings(given.engine):
+            moved = {name: getattr(given.engine, name) for name in ("output", "storage", "study")}
             return replace(saved, engine=replace(saved.engine, **moved))
-    start = RECIPES[asked.recipe]()
-    if asked.constraint:
-        start = replace(start, space=constrained(start.space, asked.constraint))
-    if asked.data == "digits":
+    start = RECIPES[given.recipe]()
+    if given.constraint:
+        start = replace(start, space=constrain(start.space, given.constraint))
+    if given.data == "digits":
         start = replace(start, images=replace(start.images, horizontal_flip=0.0))
     return start

@@ -1,20 +1,15 @@
-"""What a search has found so far, read from its storage."""
+"""The candidates that a search has measured so far, read from its storage."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-from rexnet.search.config import DIRECTIONS, Objective, told
+from rexnet.search.config import DIRECTIONS, Objective
 from rexnet.search.storage import require_optuna
-from rexnet.search.trend import fit_line
 
 if TYPE_CHECKING:
     import optuna
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +19,17 @@ class Candidate:
     number: int
     channels: tuple[int, ...]
     values: tuple[float, ...]
-    """Of the search's objectives; empty where the trial was pruned."""
+    """Values of the search's objectives; empty where the trial was pruned."""
     parameters: int
     macs: int
     comparison: Literal["line", "stages"] | None
-    """What it is where it was not drawn."""
+    """Kind of a network that was given; None for one that was sampled."""
     scores: dict[str, float] = field(default_factory=dict)
-    """Without training, see `CandidateTrainer.initial_ranks`."""
+    """Scores without training, see `CandidateTrainer.measure_initial_ranks`."""
     accuracies: tuple[float, ...] = ()
-    """Of each repeat, percent."""
+    """Percent, of each repeat."""
     by_epoch: tuple[tuple[float, ...], ...] = ()
-    """Of each repeat, after each epoch."""
+    """Percent, of each repeat after each epoch."""
     latency_ms: float | None = None
     seconds: float | None = None
 
@@ -44,7 +39,7 @@ class Candidate:
 
     @property
     def accuracy(self) -> float | None:
-        """Percent, the mean of the repeats; None where it was not trained to the end."""
+        """Mean of the repeats in percent; None where it was not trained to the end."""
         return None if self.pruned or not self.accuracies else sum(self.accuracies) / len(self.accuracies)
 
     @property
@@ -53,13 +48,13 @@ class Candidate:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What the storage holds of it beside number and values."""
+        """User attributes of its trial in the storage."""
         names = ("channels", "parameters", "macs", "scores", "accuracies", "by_epoch", "latency_ms")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 def candidates_of(study: "optuna.Study") -> list[Candidate]:
-    """All trials that are finished, in the order of their numbers; failed and unfinished ones left out."""
+    """Return the finished trials in the order of their numbers, without failed ones."""
     state = require_optuna().trial.TrialState
     trials = study.get_trials(deepcopy=False, states=(state.COMPLETE, state.PRUNED))
     return [_candidate(trial, pruned=trial.state == state.PRUNED) for trial in trials]
@@ -83,8 +78,8 @@ def _candidate(trial: "optuna.trial.FrozenTrial", *, pruned: bool) -> Candidate:
 
 
 def best_first(candidates: Sequence[Candidate], objective: Objective) -> list[Candidate]:
-    """The different networks that were measured to the end, by `objective`, the first one of the search; each with the
-    mean of what it reached where it was measured with several seeds, or luck would win."""
+    """Return the different networks that were measured to the end, the best in `objective`, the search's first, first.
+    Each has the mean over its seeds, or luck would win."""
     by_channels: dict[tuple[int, ...], list[Candidate]] = {}
     for row in candidates:
         if not row.pruned:
@@ -95,25 +90,3 @@ def best_first(candidates: Sequence[Candidate], objective: Objective) -> list[Ca
     ]
     sign = -1 if DIRECTIONS[objective] == "maximize" else 1
     return sorted(means, key=lambda row: (sign * row.values[0], row.number))
-
-
-class Teller:
-    """Logs each candidate once, when it is finished."""
-
-    def __init__(self, study: "optuna.Study", objectives: Sequence[Objective]):
-        self._study, self._objectives = study, objectives
-        self._told = {candidate.number for candidate in candidates_of(study)}
-
-    def tell(self) -> None:
-        for row in candidates_of(self._study):
-            if row.number not in self._told:
-                self._told.add(row.number)
-                logger.info("%s", self._line(row))
-
-    def _line(self, row: Candidate) -> str:
-        reached = zip(self._objectives, row.values, strict=False)
-        result = ", ".join(f"{name} {told(name, value)}" for name, value in reached) or "stopped early"
-        cost = f"{row.parameters / 1e6:.3f} M parameters, {row.macs / 1e6:.1f} M MACs"
-        spent = f", {timedelta(seconds=round(row.seconds))}" if row.seconds is not None else ", measured before"
-        off = f"off a line by {fit_line(row.channels).residual:.1%}"
-        return f"candidate {row.number}: {row.name}  {result}  ({cost}, {off}{spent})"

@@ -1,9 +1,10 @@
-"""`rexnet search run`: candidates are chosen, trained and written down by any number of processes, until there are
-enough."""
+"""`rexnet search run`: any number of processes choose, train and record candidates, until there are enough."""
 
 import logging
 import sys
 import time
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,23 +12,22 @@ import torch
 
 from rexnet.files import check_output_folder
 from rexnet.search.candidates import CandidateTrainer, SearchData
-from rexnet.search.config import SearchConfig
-from rexnet.search.objective import Objective
-from rexnet.search.results import Candidate, Teller, candidates_of
-from rexnet.search.samplers import make_pruner, make_sampler
-from rexnet.search.shape import shape_variables, stage_wise, straight
+from rexnet.search.config import Objective, SearchConfig, format_value
+from rexnet.search.results import Candidate, candidates_of
+from rexnet.search.shape import fit_line, shape_variables, stage_wise, straight
 from rexnet.search.storage import (
     create_study,
-    known_experiments,
+    ignore_experimental,
     load_study,
     note_data,
     open_storage,
-    put_in_line_again,
-    put_killed_in_line,
+    requeue,
+    requeue_killed,
     require_optuna,
     saved_settings,
     settings_of,
 )
+from rexnet.search.trials import TrialObjective, make_pruner, make_sampler
 from rexnet.text import plural
 from rexnet.training.distributed import joined
 from rexnet.training.interruption import Stopped
@@ -41,26 +41,26 @@ logger = logging.getLogger(__name__)
 
 MAY_CHANGE = frozenset(
     {
-        *("data", "bad_image"),  # what the data is stands in the storage, and is compared
+        *("data", "bad_image"),  # the storage has facts about the data, which are compared
         *("output", "storage", "study", "sampler", "candidates", "processes", "threads", "device"),
     }
 )
 _TRIALS_PER_CANDIDATE = 20
-"""After so many trials for each candidate asked, the space is taken to hold no more."""
+"""Trials for each requested candidate after which the space counts as exhausted."""
 _SEEDS_APART = 1000
 _POLL_SECONDS = 2.0
 _STOP_SECONDS = 60.0
 
 
 def search(config: SearchConfig) -> list[Candidate]:
-    """Begins the search or goes on with it, until there are `config.engine.candidates`; returns all there are.
+    """Start or continue the search until there are `config.engine.candidates`, and return all candidates.
 
     ValueError for settings that differ from those the search began with, and for data or a storage that cannot be used.
     """
     require_optuna()
     engine = config.engine
     folder = Path(engine.output)
-    check_output_folder(folder, allowed="a folder, new or of an earlier search")
+    check_output_folder(folder, allowed="a new folder, or that of an earlier search")
     config.space.widest(straight(config.space.blocks, 2.0), config.space.min_share)  # refuses limits that nothing fits
     if saved := saved_settings(engine):
         _refuse_changes(saved, config)
@@ -79,20 +79,20 @@ def search(config: SearchConfig) -> list[Candidate]:
         work(config, data)
     else:
         _share_work(config, data, study)
-    _tell_unfinished(study)
+    _log_unfinished(study)
     return candidates_of(study)
 
 
 def _refuse_changes(saved: SearchConfig, config: SearchConfig) -> None:
     if changes := changed_options(saved, config, may_change=MAY_CHANGE):
         raise ValueError(
-            f"the search {config.engine.study!r} has other settings: {', '.join(changes)}; it goes on as it began, a "
-            "new --output or --study starts another"
+            f"the search {config.engine.study!r} has other settings: {', '.join(changes)}; leave them "
+            "out to continue it, or start another with a new --output or --study"
         )
 
 
 def _enqueue_comparisons(config: SearchConfig, study: "optuna.Study") -> None:
-    """A straight line and the stage-wise convention, each with several seeds."""
+    """Queue a straight line and the stage-wise convention, each with several seeds."""
     space = config.space
     for number in range(config.engine.comparisons):
         for kind, shape in (("line", straight(space.blocks, 2.0)), ("stages", stage_wise(space.strides, 2.0))):
@@ -103,50 +103,50 @@ def _enqueue_comparisons(config: SearchConfig, study: "optuna.Study") -> None:
 
 
 def work(config: SearchConfig, data: SearchData, *, follow_parent: bool = False) -> None:
-    """One process's part: trials until there are enough candidates."""
+    """Run trials in this process until there are enough candidates."""
     engine = config.engine
     torch.set_num_threads(engine.threads)
-    with joined(engine.device, follow_parent=follow_parent) as world, known_experiments():
+    with joined(engine.device, follow_parent=follow_parent) as world, ignore_experimental():
         if world.device.type == "cpu":
             keep_freed_memory()
         storage = open_storage(engine)
         study = load_study(engine, storage, sampler=make_sampler(engine), pruner=make_pruner(engine))
-        objective = Objective(CandidateTrainer(config=config, data=data, world=world), study)
-        teller = Teller(study, engine.objectives)
+        objective = TrialObjective(CandidateTrainer(config=config, data=data, world=world), study)
+        log = CandidateLog(study, engine.objectives)
 
         def after_trial(study: "optuna.Study", _trial: Any) -> None:
             objective.clean_up()
-            teller.tell()
+            log.update()
             if world.stop.requested:  # too late for the training that has just ended
                 raise world.stop.stopped()
             if _enough(config, study):
                 study.stop()
 
-        put_killed_in_line(study)  # those that complete the search are no reason for `optimize` to begin
+        requeue_killed(study)  # before `_enough`, which looks at what is queued
         if _enough(config, study):
             return
         try:
             study.optimize(objective, callbacks=[after_trial])
         except BaseException:
             if objective.current is not None:
-                put_in_line_again(study, objective.current)
+                requeue(study, objective.current)
             raise
 
 
 def _share_work(config: SearchConfig, data: SearchData, study: "optuna.Study") -> None:
-    """`work` in several processes. One that fails leaves its part to the others, and its error is raised in the end."""
+    """Run `work` in several processes. The others take over from one that fails; its error is raised in the end."""
     context = torch.multiprocessing.get_context("spawn")
     errors = context.SimpleQueue()
     count = config.engine.processes
-    processes = [context.Process(target=_work_aside, args=(config, data, errors)) for _ in range(count)]
-    teller = Teller(study, config.engine.objectives)
+    processes = [context.Process(target=_work_in_child, args=(config, data, errors)) for _ in range(count)]
+    log = CandidateLog(study, config.engine.objectives)
     with joined("cpu"):
         try:
             for process in processes:
                 process.start()
             while any(process.is_alive() for process in processes):
                 time.sleep(_POLL_SECONDS)
-                teller.tell()
+                log.update()
         except KeyboardInterrupt:
             for process in processes:
                 process.terminate()
@@ -159,7 +159,7 @@ def _share_work(config: SearchConfig, data: SearchData, study: "optuna.Study") -
         raise OSError(f"{len(codes)} of {count} processes of the search ended unexpectedly (exit code {codes[0]})")
 
 
-def _work_aside(config: SearchConfig, data: SearchData, errors: Any) -> None:
+def _work_in_child(config: SearchConfig, data: SearchData, errors: Any) -> None:
     try:
         work(config, data, follow_parent=True)
     except Stopped as stop:
@@ -169,23 +169,45 @@ def _work_aside(config: SearchConfig, data: SearchData, errors: Any) -> None:
 
 
 def _enough(config: SearchConfig, study: "optuna.Study") -> bool:
-    """Whether all that was asked is measured, and nothing that was begun or ordered waits."""
+    """Return whether all requested candidates are measured and nothing is queued."""
     found = candidates_of(study)
     wanted = config.engine.candidates
     trials = [candidate.channels for candidate in found if candidate.comparison is None]
-    drawn = set(trials)
+    sampled = set(trials)
     if len(trials) >= wanted * _TRIALS_PER_CANDIDATE:
-        logger.warning("only %d different candidates in %d trials: the space holds few more", len(drawn), len(trials))
+        logger.warning("only %d different candidates in %d trials: the space holds few more", len(sampled), len(trials))
         return True
-    in_line = study.get_trials(deepcopy=False, states=(require_optuna().trial.TrialState.WAITING,))
-    return len(drawn) >= wanted and not in_line
+    queued = study.get_trials(deepcopy=False, states=(require_optuna().trial.TrialState.WAITING,))
+    return len(sampled) >= wanted and not queued
 
 
-def _tell_unfinished(study: "optuna.Study") -> None:
+def _log_unfinished(study: "optuna.Study") -> None:
     if running := study.get_trials(deepcopy=False, states=(require_optuna().trial.TrialState.RUNNING,)):
         logger.info(
-            "%d %s under way in other processes; should one of these have been killed, the same command takes up its "
-            "candidate when it has been silent for a while",
+            "%d %s still running in other processes; if one of these was killed, the same command continues its "
+            "candidate after a while",
             len(running),
             plural(len(running), "candidate"),
         )
+
+
+class CandidateLog:
+    """Log each candidate once, when it is finished."""
+
+    def __init__(self, study: "optuna.Study", objectives: Sequence[Objective]):
+        self._study, self._objectives = study, objectives
+        self._logged = {candidate.number for candidate in candidates_of(study)}
+
+    def update(self) -> None:
+        for row in candidates_of(self._study):
+            if row.number not in self._logged:
+                self._logged.add(row.number)
+                logger.info("%s", self._describe(row))
+
+    def _describe(self, row: Candidate) -> str:
+        reached = zip(self._objectives, row.values, strict=False)
+        result = ", ".join(f"{name} {format_value(name, value)}" for name, value in reached) or "stopped early"
+        cost = f"{row.parameters / 1e6:.3f} M parameters, {row.macs / 1e6:.1f} M MACs"
+        spent = f", {timedelta(seconds=round(row.seconds))}" if row.seconds is not None else ", measured before"
+        off = f"off a line by {fit_line(row.channels).residual:.1%}"
+        return f"candidate {row.number}: {row.name}  {result}  ({cost}, {off}{spent})"

@@ -1,20 +1,21 @@
-"""How channels rise from the first block to the last, whatever their number: the free variables of the search.
+"""How channels rise from the first block to the last, whatever their number: shapes to search, and straight lines.
 
-c_i = a f(i) + b (paper section 4): f is linear between a subset of the blocks, its knots, never falls, and is brought
-to f(1) = 0 and f(d) = 1 here. What is drawn is f and the growth c_d / c_1; a and b follow from the limits.
+c_i = a f(i) + b (paper section 4): f is linear between a subset of the blocks, its knots, never falls, and is scaled
+to f(1) = 0 and f(d) = 1 here. A trial samples f and the growth c_d / c_1; a and b follow from the limits.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 FLATTEST_SLOPE = -0.5
-"""Slopes are drawn from here to 1 and count as 0 below it, so that a third of the pieces are flat, as stages are."""
+"""Slopes are sampled from here to 1 and count as 0 below it, so that a third of the pieces are flat, as stages are."""
 
 
 class Trial(Protocol):
-    """What draws the variables; optuna.Trial is one."""
+    """A source of the free variables; optuna.Trial is one."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
 
@@ -36,17 +37,17 @@ class Shape:
         return tuple(1.0 + (self.growth - 1.0) * value for value in self.profile)
 
     def channels(self, first: float) -> tuple[int, ...]:
-        """Whole channels of each block, at least 1, with `first` unrounded ones in the first block."""
+        """Return the whole channels of each block, at least 1, with `first` unrounded ones in the first block."""
         return tuple(max(1, int(first * height + 0.5)) for height in self.heights)
 
 
 def straight(blocks: int, growth: float) -> Shape:
-    """A straight line in the block index."""
-    return Shape(growth=growth, profile=_profile([1.0] * (blocks - 1)))
+    """Return a straight line in the block index."""
+    return Shape(growth=growth, profile=_integrate([1.0] * (blocks - 1)))
 
 
 def stage_wise(strides: Sequence[int], growth: float) -> Shape:
-    """The convention: the same channels in all blocks of one resolution, and the same factor from each to the next."""
+    """Return the convention: equal channels at one resolution, and equal factors from each resolution to the next."""
     stages = list(accumulate(int(stride > 1) for stride in strides))
     first, last = stages[0], stages[-1]
     if first == last or growth == 1.0:
@@ -56,18 +57,18 @@ def stage_wise(strides: Sequence[int], growth: float) -> Shape:
 
 
 def suggest_shape(trial: Trial, *, blocks: int, max_growth: float) -> Shape:
-    """The shape that `trial` draws: the growth, a knot or none at each inner block, and the slope from there on."""
+    """Sample a shape: the growth, at each inner block a knot or none, and the slope from a knot on."""
     growth = trial.suggest_float("growth", 1.0, max_growth, log=True)
     slopes: list[float] = []
     for block in range(1, blocks):
         knot = block == 1 or trial.suggest_int(f"knot_{block}", 0, 1)
         slope = trial.suggest_float(f"slope_{block}", FLATTEST_SLOPE, 1.0)
         slopes.append(max(0.0, slope) if knot else slopes[-1])
-    return Shape(growth=growth, profile=_profile(slopes))
+    return Shape(growth=growth, profile=_integrate(slopes))
 
 
 def shape_variables(shape: Shape) -> dict[str, float]:
-    """What `suggest_shape` has to draw for this shape."""
+    """Return the variables from which `suggest_shape` makes this shape."""
     steps = [after - before for before, after in pairwise(shape.profile)]
     highest = max(steps)
     slopes = [step / highest for step in steps]
@@ -79,37 +80,43 @@ def shape_variables(shape: Shape) -> dict[str, float]:
     return variables
 
 
-def shape_of(channels: Sequence[int]) -> Shape:
-    """The shape of channels that never fall. ValueError for others."""
-    if len(channels) < 2 or channels[0] < 1 or any(after < before for before, after in pairwise(channels)):
-        raise ValueError(f"channels are {list(channels)}; allowed: two or more, from 1 on, none below the one before")
-    rise = channels[-1] - channels[0]
-    if not rise:
-        return straight(len(channels), 1.0)
-    profile = tuple((value - channels[0]) / rise for value in channels)
-    return Shape(growth=channels[-1] / channels[0], profile=profile)
-
-
-def shape_from(variables: Mapping[str, float], *, blocks: int, max_growth: float) -> Shape:
-    """The shape that drew these variables."""
-    return suggest_shape(_Drawn(variables), blocks=blocks, max_growth=max_growth)
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    variables: Mapping[str, float]
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        return self.variables[name]
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        return int(self.variables[name])
-
-
-def _profile(slopes: Sequence[float]) -> tuple[float, ...]:
-    """f from the slope between each block and the next; where all are flat, they count as equal."""
+def _integrate(slopes: Sequence[float]) -> tuple[float, ...]:
+    """Return f, from the slope between each block and the next; slopes that are all flat count as equal."""
     total = sum(slopes)
     if not total:
-        return _profile([1.0] * len(slopes))
+        return _integrate([1.0] * len(slopes))
     heights = tuple(accumulate(slopes, initial=0.0))
     return (*(height / heights[-1] for height in heights[:-1]), 1.0)
+
+
+class Line(NamedTuple):
+    """c_i = slope * i + offset, blocks counted from 1: the linear rule."""
+
+    slope: float
+    offset: float
+    residual: float = 0.0
+    """Root mean square distance of the fitted channels from the line, over the mean of the channels."""
+
+    def channels(self, blocks: int, *, width: float = 1.0) -> tuple[int, ...]:
+        """Return the whole channels of each block, `width` times those of the line. ValueError for any below 1."""
+        values = [width * (self.slope * block + self.offset) for block in range(1, blocks + 1)]
+        if not all(map(math.isfinite, values)) or min(map(round, values)) < 1:
+            raise ValueError(
+                f"the line has {min(values):.3g} channels at width {width:g}; allowed: 1 or more in each block"
+            )
+        return tuple(map(round, values))
+
+
+def fit_line(channels: Sequence[float]) -> Line:
+    """Fit a line by least squares. ValueError for fewer than two blocks, and for values that are not above 0."""
+    import numpy as np
+
+    if len(channels) < 2:
+        raise ValueError(f"the number of channels is {len(channels)}; allowed: two or more, one for each block")
+    values = np.asarray(channels, dtype=np.float64)
+    if not ((values > 0) & (values < np.inf)).all():
+        raise ValueError(f"channels are {list(channels)}; allowed: finite numbers above 0")
+    blocks = np.arange(1, len(values) + 1)
+    slope, offset = np.polyfit(blocks, values, 1)
+    distance = values - (slope * blocks + offset)
+    return Line(float(slope), float(offset), float(np.sqrt(np.mean(distance**2)) / values.mean()))

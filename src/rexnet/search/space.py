@@ -1,4 +1,4 @@
-"""The networks of the search: their fixed parts, what they cost, and channels as wide as the limits let them be."""
+"""The networks of the search: their fixed parts, their cost, and channels as wide as the limits allow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from math import ceil, exp, inf, log, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 from rexnet.errors import OptionError, require
-from rexnet.search.shape import Shape, Trial, suggest_shape
+from rexnet.search.shape import Line, Shape, Trial, suggest_shape
 
 if TYPE_CHECKING:
     from rexnet.models.config import RexNetConfig
@@ -15,7 +15,7 @@ _HALVINGS = 30
 
 
 class BodyCost(NamedTuple):
-    """Of a network without its classifier, for one image."""
+    """Cost of a network without its classifier, for one image."""
 
     parameters: int
     macs: int
@@ -25,25 +25,25 @@ class BodyCost(NamedTuple):
 
     @property
     def published_flops(self) -> int:
-        """As the paper's search counts: MACs, and two operations for each value that passes a batch norm."""
+        """FLOPs as the paper's search counts them: MACs, and two operations for each value that passes a batch norm."""
         return self.macs + 2 * self.norm_elements
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """Which networks are candidates. At least one limit is needed; both hold for every candidate, without classifier,
-    whose size is the data's affair."""
+    """The set of candidates. At least one limit is needed; every candidate keeps both, without its classifier, whose
+    size depends on the data."""
 
     blocks: int = 9
     """Linear bottlenecks of a network."""
     max_parameters: float | None = None
-    """Most parameters, the classifier not counted; also written as 0.2e6."""
+    """Most parameters, such as 0.2e6, the classifier not counted."""
     max_macs: float | None = None
     """Most multiply-accumulates for an image of --cost-size."""
     cost_size: int = 32
-    """Side in pixels of the image for which multiply-accumulates are counted; training may use smaller ones."""
+    """Size in pixels of the image for which multiply-accumulates are counted; training may use smaller ones."""
     min_share: float = 1.0
-    """Each candidate may use from this share of the limits to all of it; below 1 where cost is an objective."""
+    """Smallest fraction of the limits that a candidate may use; below 1 where cost is an objective."""
     max_growth: float = 12.0
     """Most channels of the last block over those of the first."""
     strided_blocks: tuple[int, ...] | None = None
@@ -73,13 +73,14 @@ class Space:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Of each block. Source: blocks 2, 3 of 5, 4, 7 of 9 and 5, 9 of 13 give the paper's parameters and FLOPs."""
+        """Stride of each block. Source: the paper's parameters and FLOPs are those of strides in blocks 2, 3 of 5,
+        4, 7 of 9 and 5, 9 of 13."""
         third = self.blocks // 3
         strided = (1 + third, 1 + 2 * third) if self.strided_blocks is None else self.strided_blocks
         return tuple(2 if block in strided else 1 for block in range(1, self.blocks + 1))
 
     def config(self, channels: Sequence[int], *, num_classes: int = 0, name: str | None = None) -> "RexNetConfig":
-        """The network with these output channels of its blocks, named after them unless it has a `name`."""
+        """Return the network with these output channels of its blocks, named after them without a `name`."""
         from rexnet.models.blocks import BlockSpec
         from rexnet.models.config import RexNetConfig
 
@@ -110,7 +111,7 @@ class Space:
         )
 
     def cost(self, channels: Sequence[int]) -> BodyCost:
-        """In closed form, because sampling asks a hundred times for each candidate."""
+        """Count in closed form, because sampling asks a hundred times for each candidate."""
         return BodyCost(*map(int, self._cost(channels)))
 
     def _cost(self, channels: Sequence[float]) -> tuple[float, float, float]:
@@ -133,70 +134,82 @@ class Space:
             parameters += in_channels * wide + 2 * wide
         return parameters, macs + in_channels * wide * side**2, elements + wide * side**2
 
-    def fits(self, channels: Sequence[int], share: float = 1.0) -> bool:
-        """Whether a network keeps within `share` of both limits."""
+    def fits(self, channels: Sequence[int], fraction: float = 1.0) -> bool:
+        """Return whether a network keeps within `fraction` of both limits."""
         cost = self.cost(channels)
         limits = (self.max_parameters, self.max_macs)
-        return all(limit is None or spent <= share * limit for spent, limit in zip(cost, limits, strict=False))
+        return all(limit is None or spent <= fraction * limit for spent, limit in zip(cost, limits, strict=False))
 
-    def widest(self, shape: Shape, share: float = 1.0) -> tuple[int, ...]:
-        """The most channels of this shape within `share` of the limits, so that nothing that is drawn is thrown away.
+    def widest(self, shape: Shape, fraction: float = 1.0) -> tuple[int, ...]:
+        """Return the most channels of this shape within `fraction` of the limits, so that no sample is rejected.
 
         Two limits settle both unknowns of c_i = a f(i) + b, as in the paper: the growth is the one at which both are
         met, and that of `shape` counts only where there is no such growth up to `max_growth`, or a single limit.
-        OptionError where not even one channel a block fits.
+        OptionError where not even one channel per block fits.
         """
         if self.max_parameters is None and self.max_macs is None:
             raise OptionError("there is no limit; give --max-parameters, --max-macs or --constraint")
         low, high = 0.0, 1.0
-        if not self.fits(shape.channels(low), share):
+        if not self.fits(shape.channels(low), fraction):
             least = self.cost(shape.channels(low))
             limits = {"--max-parameters": self.max_parameters, "--max-macs": self.max_macs}
-            told = " and ".join(f"{name} {limit:g}" for name, limit in limits.items() if limit is not None)
+            given = " and ".join(f"{name} {limit:g}" for name, limit in limits.items() if limit is not None)
             raise OptionError(
-                f"the limits are {told}{f' times a share of {share:g}' if share < 1 else ''}; allowed: from "
-                f"{least.parameters:,} parameters and {least.macs:,} multiply-accumulates on, which a network of one "
-                "channel a block has"
+                f"the limits are {given}{f' times {fraction:g} (--min-share)' if fraction < 1 else ''}; allowed: "
+                f"{least.parameters:,} parameters and {least.macs:,} multiply-accumulates or more, the cost of a "
+                "network with one channel per block"
             )
-        shape = self._balanced(shape, share)
-        while self.fits(shape.channels(high), share):
+        shape = self._balance(shape, fraction)
+        while self.fits(shape.channels(high), fraction):
             low, high = high, 2 * high
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            low, high = (middle, high) if self.fits(shape.channels(middle), share) else (low, middle)
+            low, high = (middle, high) if self.fits(shape.channels(middle), fraction) else (low, middle)
         return shape.channels(low)
 
-    def _balanced(self, shape: Shape, share: float) -> Shape:
-        """`shape` with the growth at which one width meets both limits, where there is one."""
+    def _balance(self, shape: Shape, fraction: float) -> Shape:
+        """Return `shape` with the growth at which one width meets both limits, where there is one."""
         low, high = 0.0, log(self.max_growth)
-        if not self._is_slack(shape, share, growth=1.0) or self._is_slack(shape, share, growth=self.max_growth):
+        if not self._is_slack(shape, fraction, growth=1.0) or self._is_slack(shape, fraction, growth=self.max_growth):
             return shape
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            slack = self._is_slack(shape, share, growth=exp(middle))
+            slack = self._is_slack(shape, fraction, growth=exp(middle))
             low, high = (middle, high) if slack else (low, middle)
         return replace(shape, growth=exp(low))
 
-    def _is_slack(self, shape: Shape, share: float, *, growth: float) -> bool:
-        """Whether parameters are left where a network of this growth has reached its multiply-accumulates."""
+    def _is_slack(self, shape: Shape, fraction: float, *, growth: float) -> bool:
+        """Return whether parameters are left where a network of this growth reaches its multiply-accumulates."""
         if self.max_parameters is None or self.max_macs is None:
             return False
         heights = replace(shape, growth=growth).heights
-        # Cost is quadratic in the width: three widths tell it everywhere, without rounding to whole channels.
+        # Cost is quadratic in the width: three widths determine it, without rounding to whole channels.
         costs = zip(*(self._cost([width * height for height in heights])[:2] for width in (0.0, 1.0, 2.0)), strict=True)
-        limits = (share * self.max_parameters, share * self.max_macs)
+        limits = (fraction * self.max_parameters, fraction * self.max_macs)
         by_parameters, by_macs = (_width_at(limit, *cost) for limit, cost in zip(limits, costs, strict=True))
         return by_macs < by_parameters
 
     def suggest(self, trial: Trial) -> tuple[int, ...]:
-        """Channels that `trial` draws."""
+        """Sample channels."""
         shape = suggest_shape(trial, blocks=self.blocks, max_growth=self.max_growth)
-        share = 1.0 if self.min_share == 1.0 else trial.suggest_float("share", self.min_share, 1.0, log=True)
-        return self.widest(shape, share)
+        fraction = 1.0 if self.min_share == 1.0 else trial.suggest_float("share", self.min_share, 1.0, log=True)
+        return self.widest(shape, fraction)
+
+
+def scaled_config(line: Line, space: Space, *, width: float, num_classes: int = 0) -> "RexNetConfig":
+    """Return a member of the family of a line: its channels and the last convolution times `width`, and the stem too
+    above width 1, as in ReXNet (paper section 4.2)."""
+    channels = line.channels(space.blocks, width=width)
+    scaled = replace(
+        space,
+        stem_channels=round(space.stem_channels * max(1.0, width)),
+        penultimate_channels=round(space.penultimate_channels * width),
+    )
+    return scaled.config(channels, num_classes=num_classes, name=f"line_{100 * width:03.0f}")
 
 
 def _width_at(limit: float, at_zero: float, at_one: float, at_two: float) -> float:
-    """Where the parabola through these three values reaches `limit`, for a positive width."""
+    """Return the positive width at which the parabola through these three values reaches `limit`."""
     square = (at_two - 2 * at_one + at_zero) / 2
     linear = at_one - at_zero - square
     return (sqrt(linear**2 + 4 * square * (limit - at_zero)) - linear) / (2 * square)

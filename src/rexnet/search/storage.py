@@ -1,4 +1,4 @@
-"""Where a search is kept: any Optuna storage, which processes on many machines may share."""
+"""The storage of a search: any of Optuna's, which processes on many machines may share."""
 
 import time
 import warnings
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rexnet.data.facts import DataFacts
-from rexnet.errors import OptionError, require
+from rexnet.errors import MissingPackageError, OptionError, require
 from rexnet.search.config import DIRECTIONS, EngineOptions, SearchConfig
 from rexnet.text import printable
 from rexnet.training.resume import config_from_dict, config_to_dict
@@ -25,18 +25,18 @@ _SETTINGS, _DATA = "settings", "data"
 
 
 def require_optuna() -> Any:
-    """The library; ValueError with the pip line where it is missing. Of its own messages only errors are shown."""
+    """Import the library, and silence all its messages but errors. MissingPackageError where it is missing."""
     try:
         import optuna
     except ImportError as error:
-        raise ValueError("rexnet search needs Optuna; pip install 'rexnet[search]'") from error
+        raise MissingPackageError("rexnet search", "optuna", "'rexnet[search]'") from error
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     return optuna
 
 
 @contextmanager
-def known_experiments() -> Iterator[None]:
-    """Without Optuna's warning that heartbeats are experimental, as they have been since its version 2.9."""
+def ignore_experimental() -> Iterator[None]:
+    """Ignore Optuna's warning that heartbeats are experimental, as they have been since its version 2.9."""
     optuna = require_optuna()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -44,18 +44,17 @@ def known_experiments() -> Iterator[None]:
 
 
 def open_storage(engine: EngineOptions) -> "optuna.storages.BaseStorage":
-    """ValueError, one sentence, where it cannot be reached.
+    """Open the storage. ValueError, one sentence, where it cannot be reached.
 
-    A database is told every few seconds that the process of a trial is alive. One that stays silent has died, and its
-    trial is put in line again, for whichever process is free next. A journal has no such sign of life: there a killed
-    trial is not taken up again, another one takes its place.
+    The process of a trial sends a heartbeat to a database every few seconds. A trial without one is queued again, for
+    whichever process is free next. A journal has no heartbeats: there another trial takes the place of a killed one.
     """
     optuna = require_optuna()
     place = engine.storage or _database_url(engine.database)
     if place.startswith(JOURNAL):
         file = Path(place.removeprefix(JOURNAL))
         usable = file.parent.is_dir() and not file.is_dir()
-        require(usable, "storage", repr(place), "journal:FILE in a folder that is there")
+        require(usable, "storage", repr(place), "journal:FILE in an existing folder")
         return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(file)))
     if "://" not in place:
         raise OptionError(
@@ -70,7 +69,7 @@ def open_storage(engine: EngineOptions) -> "optuna.storages.BaseStorage":
         return _open_database(place)
     except Exception as error:  # each database has its own
         reason = f"{error}".splitlines()[0]
-        raise ValueError(f"--storage {_without_password(place)} cannot be opened: {reason}") from error
+        raise ValueError(f"--storage {hide_password(place)} cannot be opened: {reason}") from error
 
 
 def _database_url(file: Path) -> str:
@@ -88,7 +87,7 @@ def _open_database(url: str) -> "optuna.storages.RDBStorage":
     options: dict[str, Any] = {"poolclass": NullPool}
     if url.startswith("sqlite:"):
         options["connect_args"] = {"timeout": _LOCK_SECONDS}
-    with known_experiments():
+    with ignore_experimental():
         return storages.RDBStorage(
             url,
             engine_kwargs=options,
@@ -98,23 +97,23 @@ def _open_database(url: str) -> "optuna.storages.RDBStorage":
         )
 
 
-def put_in_line_again(study: "optuna.Study", number: int) -> None:
-    """Of a trial that was interrupted or broke off, as Optuna does for one whose process died."""
+def requeue(study: "optuna.Study", number: int) -> None:
+    """Queue a trial again that was interrupted or failed, as Optuna does for one whose process died."""
     optuna = require_optuna()
     trial = study.get_trials(deepcopy=False)[number]
     if trial.state == optuna.trial.TrialState.FAIL:
-        with known_experiments():
+        with ignore_experimental():
             optuna.storages.RetryHeartbeatStaleTrialCallback()(study, trial)
 
 
-def put_killed_in_line(study: "optuna.Study") -> None:
-    """The trials of processes that have been silent for too long."""
-    with known_experiments():
+def requeue_killed(study: "optuna.Study") -> None:
+    """Queue the trials again whose processes have sent no heartbeat for too long."""
+    with ignore_experimental():
         require_optuna().storages.fail_stale_trials(study)
 
 
 def create_study(config: SearchConfig, storage: "optuna.storages.BaseStorage") -> bool:
-    """Begins the search in the storage with its settings; False where it is there already."""
+    """Create the search in the storage with its settings, and return True; False where it exists already."""
     optuna = require_optuna()
     names = list(config.engine.objectives)
     directions = [DIRECTIONS[name] for name in config.engine.objectives]
@@ -122,7 +121,7 @@ def create_study(config: SearchConfig, storage: "optuna.storages.BaseStorage") -
         study = optuna.create_study(storage=storage, study_name=config.engine.study, directions=directions)
     except optuna.exceptions.DuplicatedStudyError:
         return False
-    with known_experiments():
+    with ignore_experimental():
         study.set_metric_names(names)
     no_password = replace(config, engine=replace(config.engine, storage=None))
     study.set_user_attr(_SETTINGS, config_to_dict(no_password))
@@ -130,7 +129,7 @@ def create_study(config: SearchConfig, storage: "optuna.storages.BaseStorage") -
 
 
 def saved_settings(engine: EngineOptions) -> SearchConfig | None:
-    """The settings that the search at this place began with; None where there is none yet."""
+    """Return the settings that the search at this place began with; None where there is none yet."""
     if not engine.may_have_begun:
         return None
     storage = open_storage(engine)
@@ -139,29 +138,30 @@ def saved_settings(engine: EngineOptions) -> SearchConfig | None:
 
 
 def settings_of(study: "optuna.Study") -> SearchConfig:
-    """ValueError for a study that another program made."""
+    """Return the settings of a search. ValueError for a study of another program."""
     began = time.monotonic()
-    while _SETTINGS not in study.user_attrs:  # perhaps only not yet
+    while _SETTINGS not in study.user_attrs:  # another process may be about to write them
         if time.monotonic() - began > _WRITING_SECONDS:
-            raise ValueError(f"the study {study.study_name!r} there is no search of rexnet; name another --study")
+            raise ValueError(f"the study {study.study_name!r} is not a search of rexnet; name another --study")
         time.sleep(_PAUSE_SECONDS)
     return config_from_dict(SearchConfig, study.user_attrs[_SETTINGS])
 
 
 def existing_study(engine: EngineOptions) -> "optuna.Study":
-    """The search at this place. ValueError where there is none; nothing is created."""
+    """Return the search at this place. ValueError where there is none; nothing is created."""
     if not engine.may_have_begun:
-        raise ValueError(f"there is no search in {printable(engine.output)!r}; rexnet search run begins one")
+        raise ValueError(f"there is no search in {printable(engine.output)!r}; rexnet search run starts one")
     return load_study(engine, open_storage(engine))
 
 
 def load_study(engine: EngineOptions, storage: "optuna.storages.BaseStorage", **more: Any) -> "optuna.Study":
-    """`more`: sampler and pruner. ValueError where there is none of that name."""
+    """Return the search of this name, with `more`: sampler and pruner. ValueError where there is none."""
     optuna = require_optuna()
     try:
         return optuna.load_study(study_name=engine.study, storage=storage, **more)
     except KeyError as error:
-        raise ValueError(f"there is no search {engine.study!r} in {engine.storage or engine.output}") from error
+        place = hide_password(engine.storage) if engine.storage else printable(engine.output)
+        raise ValueError(f"there is no search {engine.study!r} in {place!r}") from error
 
 
 def note_data(study: "optuna.Study", facts: DataFacts) -> None:
@@ -175,7 +175,14 @@ def note_data(study: "optuna.Study", facts: DataFacts) -> None:
     facts.refuse_other(DataFacts.from_dict(saved), subject="the search")
 
 
-def _without_password(url: str) -> str:
+def describe_data(study: "optuna.Study") -> str | None:
+    """Return the sizes and splits of the images in one line; None before a process has read them."""
+    saved = study.user_attrs.get(_DATA)
+    return DataFacts.from_dict(saved).description if isinstance(saved, dict) else saved
+
+
+def hide_password(url: str) -> str:
+    """Return the URL of a storage with *** for its password."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 

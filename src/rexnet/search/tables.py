@@ -1,15 +1,15 @@
-"""The tables of a report, as rows of texts of which the first is the head."""
+"""Tables of a report, as rows of text of which the first is the head."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rexnet.search.analysis import Comparison, Estimate, Group, Spread, agreement, drawn, groups
-from rexnet.search.config import Objective, SearchConfig, told
-from rexnet.search.published import Search
+from rexnet.search.analysis import Comparison, Estimate, Group, Spread, correlate_searches, rank_sampled, split_groups
+from rexnet.search.config import Objective, SearchConfig, format_value
+from rexnet.search.recipes import PublishedSearch
 from rexnet.search.results import Candidate, best_first
+from rexnet.search.shape import fit_line
 from rexnet.search.space import Space
-from rexnet.search.trend import fit_line
 from rexnet.text import plural
 
 if TYPE_CHECKING:
@@ -20,17 +20,17 @@ _BEST = 10
 
 
 def best_table(candidates: Sequence[Candidate], objectives: Sequence[Objective]) -> Rows:
-    """The ten best networks; without one the head alone."""
+    """Return the ten best networks; without any, the head alone."""
     rows = [["channels", *objectives, "parameters M", "MACs M", "off a line"]]
     for row in best_first(candidates, objectives[0])[:_BEST]:
-        reached = [told(name, value) for name, value in zip(objectives, row.values, strict=True)]
+        reached = [format_value(name, value) for name, value in zip(objectives, row.values, strict=True)]
         cost = [f"{row.parameters / 1e6:.3f}", f"{row.macs / 1e6:.1f}"]
         rows.append([row.name, *reached, *cost, f"{fit_line(row.channels).residual:.1%}"])
     return rows
 
 
-def groups_table(found: Sequence[Group], published: Search | None) -> Rows:
-    """As the paper's Table 3, with its values beside where the search has one of its constraints."""
+def groups_table(found: Sequence[Group], published: PublishedSearch | None) -> Rows:
+    """Return the paper's Table 3 of this search, beside its own values for a search under one of its constraints."""
     head = ["group", "candidates", "top-1 %", "parameters M", "FLOPs M", "mean channels", "line", "off a line"]
     rows = [head + (["paper: top-1 % (CIFAR-100)", "paper: FLOPs M"] if published else [])]
     for group in found:
@@ -55,22 +55,23 @@ def groups_table(found: Sequence[Group], published: Search | None) -> Rows:
 
 
 def comparison_lines(comparison: Comparison | None, nearer: Estimate | None, space: Space) -> list[str]:
-    """What the groups and the comparison say about straight lines, in sentences."""
+    """Return sentences about straight lines, from the groups and the comparison."""
     lines = []
     if nearer:
         points = _interval(Estimate(*(100 * value for value in nearer)), "{:.1f}")
-        lines += [f"Distance from a line, top less bottom 10 %, in percent of the channels: {points}.", ""]
+        lines += [f"Distance from a line, top minus bottom 10 %, in percent of the channels: {points}.", ""]
     if comparison:
         both = f"{_spread(comparison.line, '{:.2f}')} % against {_spread(comparison.stages, '{:.2f}')} %"
         cost = "equal parameters and MACs" if space.max_parameters and space.max_macs else "an equal limit"
         seeds = f"{comparison.seeds} {plural(comparison.seeds, 'seed')} each"
-        reached = f"A straight line reaches {both} of the stage-wise convention at {cost}, {seeds}"
+        reached = f"A straight line reaches {both} for the stage-wise convention at {cost}, {seeds}"
         less = f"; difference {_interval(comparison.difference, '{:.2f}')}" if comparison.difference else ""
         lines += [f"{reached}{less}.", ""]
     return lines
 
 
 def predictors_table(known: Mapping[str, Estimate]) -> Rows:
+    """Return the rank correlations of what is known early."""
     head = ["known before the end of a training", "rank correlation with its accuracy", "95 % interval"]
     return [
         head,
@@ -82,10 +83,10 @@ def predictors_table(known: Mapping[str, Estimate]) -> Rows:
 
 
 def budgets_table(searches: Mapping[str, tuple[Space, Sequence[Candidate]]]) -> Rows:
-    """The best candidate of each search and its top group, as the paper's Fig. 4."""
+    """Return the best candidate and the top group of each search, as in the paper's Fig. 4."""
     rows = [["search", "parameters M", "MACs M", "best", "top-1 %", "top 10 %: top-1 %", "mean channels", "line"]]
     for name, (space, candidates) in searches.items():
-        best, top = drawn(candidates)[0], groups(candidates, space)[0]
+        best, top = rank_sampled(candidates)[0], split_groups(candidates, space)[0]
         mean = "-".join(f"{block.mean:.0f}" for block in top.channels)
         cost = [f"{best.parameters / 1e6:.3f}", f"{best.macs / 1e6:.1f}"]
         reached = [best.name, f"{best.accuracy:.2f}", _spread(top.accuracy, "{:.2f}")]
@@ -94,10 +95,10 @@ def budgets_table(searches: Mapping[str, tuple[Space, Sequence[Candidate]]]) -> 
 
 
 def agreement_table(searches: Mapping[str, Sequence[Candidate]]) -> Rows:
-    """Each pair of searches that have trained the same networks; without one the head alone."""
+    """Return each pair of searches that trained the same networks; without any, the head alone."""
     rows = [["search", "other search", "networks of both", "rank correlation", "95 % interval"]]
     for (name, found), (other, others) in combinations(searches.items(), 2):
-        count, estimate = agreement(found, others)
+        count, estimate = correlate_searches(found, others)
         if estimate:
             interval = f"{estimate.low:.2f} to {estimate.high:.2f}"
             rows.append([name, other, str(count), f"{estimate.value:.2f}", interval])
@@ -105,13 +106,29 @@ def agreement_table(searches: Mapping[str, Sequence[Candidate]]) -> Rows:
 
 
 def front_table(study: "optuna.Study", settings: SearchConfig) -> Rows:
-    """The trials of a search with several objectives that none beats in all."""
+    """Return the Pareto front of a search with several objectives."""
     objectives = settings.engine.objectives
     rows = [["channels", *objectives, "off a line"]]
     best = {tuple(trial.user_attrs["channels"]): trial.values for trial in study.best_trials}
     for channels, values in sorted(best.items(), key=lambda item: item[1]):
-        reached = [told(name, value) for name, value in zip(objectives, values, strict=True)]
+        reached = [format_value(name, value) for name, value in zip(objectives, values, strict=True)]
         rows.append(["-".join(map(str, channels)), *reached, f"{fit_line(channels).residual:.1%}"])
+    return rows
+
+
+def candidates_table(candidates: Sequence[Candidate], settings: SearchConfig) -> list[list[Any]]:
+    """Return every candidate with its values, cost, line and scores."""
+    objectives = settings.engine.objectives
+    scores = sorted({name for row in candidates for name in row.scores})
+    head = ["number", "channels", "comparison", "state", *objectives, "parameters", "macs", "published_flops"]
+    rows: list[list[Any]] = [[*head, "slope", "offset", "residual", "latency_ms", "seconds", "accuracies", *scores]]
+    for row in candidates:
+        values = row.values or [None] * len(objectives)
+        kind = [row.number, row.name, row.comparison, "pruned" if row.pruned else "complete"]
+        line = [f"{value:.6g}" for value in fit_line(row.channels)]
+        flops = settings.space.cost(row.channels).published_flops
+        trained = [row.latency_ms, row.seconds, " ".join(map(str, row.accuracies))]
+        rows.append([*kind, *values, row.parameters, row.macs, flops, *line, *trained, *map(row.scores.get, scores)])
     return rows
 
 

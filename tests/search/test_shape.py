@@ -1,13 +1,13 @@
-"""The linear rule."""
+"""Shapes of channels over the blocks, and the linear rule."""
 
 import numpy as np
 import pytest
 
 from rexnet.models.cost import measure_cost
 from rexnet.models.rexnet import RexNet
-from rexnet.search.published import SEARCHES
-from rexnet.search.space import Space
-from rexnet.search.trend import Line, fit_line, scaled_config
+from rexnet.search.recipes import SEARCHES
+from rexnet.search.shape import Line, fit_line
+from rexnet.search.space import Space, scaled_config
 
 
 def test_a_line_is_found_exactly():
