@@ -43,7 +43,13 @@ def test_head_answers_like_get_without_the_body(path):
 @pytest.mark.parametrize("name", sorted(page_files()))
 def test_every_file_is_served_once_and_then_only_when_it_changes(client, name):
     answer = client.get(f"/page/{name}")
-    kinds = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+    kinds = {
+        "html": "text/html",
+        "css": "text/css",
+        "js": "text/javascript",
+        "svg": "image/svg+xml",
+        "jpg": "image/jpeg",
+    }
     assert answer.status_code == 200 and answer.headers["content-type"].startswith(kinds[name.split(".")[-1]])
     assert answer.content == files("rexnet.serve").joinpath("page", name).read_bytes()
     again = client.get(f"/page/{name}", headers={"If-None-Match": answer.headers["etag"]})
@@ -62,6 +68,8 @@ def test_no_other_file_can_be_had(client, path):
 def test_the_page_names_only_files_that_are_there_and_none_from_elsewhere():
     known = page_files()
     for name, file in known.items():
+        if name.endswith(".jpg"):
+            continue
         text = file.content.decode()
         assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|[\"'(]//", text), name
         linked = re.findall(r'(?:src|href)="page/([^"]+)"|from "\./([^"]+)"', text)
@@ -69,7 +77,9 @@ def test_the_page_names_only_files_that_are_there_and_none_from_elsewhere():
         if name.endswith(".html"):
             assert not re.search(r"\sstyle=|<style|\son\w+=|<script(?![^>]*\ssrc=)", text), "the policy forbids these"
     scripts = [name for name in known if name.endswith(".js")]
-    imported = {name for file in known.values() for name in re.findall(r'from "\./([^"]+)"', file.content.decode())}
+    imported = {
+        name for file in known.values() for name in re.findall(r'from "\./([^"]+)"', file.content.decode("latin-1"))
+    }
     assert imported | {"page.js"} == set(scripts), "every script is used"
 
 

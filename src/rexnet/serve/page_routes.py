@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, Response
 
 from rexnet.serve.http_errors import HTTPError, quoted
 
-_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml", "jpg": "image/jpeg"}
 _INDEX = "index.html"
 _HEADERS = {
     # No script or style in the markup, and no frame of another page.

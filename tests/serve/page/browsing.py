@@ -1,22 +1,23 @@
-"""What a reader does with the page, and what they see."""
+"""Actions on the page, and what it shows."""
 
 import io
+import re
 
 import pytest
 from PIL import Image
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-from playwright.sync_api import Page, Route
+from playwright.sync_api import Locator, Page, Route
 
-CANVAS = ".stage canvas"
+CANVAS = "#stage canvas"
 
 
 def png(size: tuple[int, int] = (100, 100), *, light: tuple[int, int, int, int] = (50, 50, 100, 100)) -> bytes:
     """Black, and white in the box `light`."""
-    picture = Image.new("RGB", size)
-    picture.paste("white", light)
+    image = Image.new("RGB", size)
+    image.paste("white", light)
     stream = io.BytesIO()
-    picture.save(stream, "png")
+    image.save(stream, "png")
     return stream.getvalue()
 
 
@@ -24,15 +25,12 @@ def choose(page: Page, data: bytes, *, name: str = "photo.png", kind: str = "ima
     page.set_input_files("#file", {"name": name, "mimeType": kind, "buffer": data})
 
 
-def only(page: Page, *names: str) -> None:
-    labels = page.locator("#models label")
-    labels.first.wait_for()
-    for label in labels.all():
-        label.locator("input").set_checked(label.locator("strong").text_content() in names)
+def tab(page: Page, name: str) -> Locator:
+    return page.get_by_role("tab", name=re.compile(f"^{name}"))
 
 
 def pixel(page: Page, across: float, down: float) -> list[int]:
-    """Red, green, blue at a place of the first picture, as shares of its width and height."""
+    """Red, green, blue at a place of the image, as fractions of its width and height."""
     return page.eval_on_selector(
         CANVAS,
         "(canvas, [x, y]) => [...canvas.getContext('2d').getImageData("
@@ -66,12 +64,13 @@ DETECTED = {
         {"class": "dog", "score": 0.3, "box": [0, 0, 10, 10], "mask": {"size": [100, 200], "counts": [0, 5, 19995]}},
     ],
 }
-# Columns 30 to 39, rows 50 to 79: run lengths go down the columns.
+# Columns 30 to 39, rows 50 to 79: an RLE goes down the columns.
 DETECTED["objects"][0]["mask"]["counts"] = [3050, *[30, 70] * 9, 30, 20000 - 3950 - 30]
 
 
-def with_detector(page: Page) -> None:
-    """The server seems to have a detector as well, and it finds DETECTED."""
+def with_detector(page: Page, objects: list | None = None) -> None:
+    """Make the server seem to have a detector as well, which finds these objects."""
+    found = {**DETECTED, "objects": DETECTED["objects"] if objects is None else objects}
 
     def models(route: Route) -> None:
         answer = route.fetch().json()
@@ -80,4 +79,4 @@ def with_detector(page: Page) -> None:
         route.fulfill(json=answer)
 
     page.route("**/models", models)
-    page.route("**/predict?model=pets*", lambda route: route.fulfill(json={"results": [DETECTED]}))
+    page.route("**/predict?model=pets*", lambda route: route.fulfill(json={"results": [found]}))

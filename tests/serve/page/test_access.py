@@ -1,5 +1,6 @@
-"""Whoever uses the page without a mouse, without seeing it, on a phone or with a key."""
+"""Access without a mouse, without seeing, on a phone and with an API key."""
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 from playwright.sync_api import expect
 
-from tests.serve.page.browsing import choose, only, png, with_detector
+from tests.serve.page.browsing import choose, png, tab, with_detector
 from tests.serve.servers import config, listening
 
 KEY = "correct-horse"
@@ -17,8 +18,8 @@ CONTRAST = """() => {
   const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
   const luminance = (colour) => {
     const [r, g, b] = colour.map((value) => {
-      const share = value / 255;
-      return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+      const fraction = value / 255;
+      return fraction <= 0.04045 ? fraction / 12.92 : ((fraction + 0.055) / 1.055) ** 2.4;
     });
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
@@ -47,16 +48,19 @@ FULL = {"width": 360, "height": 740}
 def test_all_text_has_contrast(open_page, scheme):
     page = open_page(prepare=with_detector, color_scheme=scheme)
     choose(page, b"broken", name="broken.png")
-    expect(page.locator(".card [role=alert]").first).to_be_visible()
+    expect(page.locator("#panel [role=alert]")).to_be_visible()
     choose(page, b"", name="notes.txt", kind="text/plain")
     expect(page.locator("#trouble")).to_be_visible()
     texts = page.evaluate(CONTRAST)
     choose(page, png())
     page.get_by_role("button", name="Why bright?").click()
-    expect(page.locator(".why").first).to_contain_text("speaks for")
+    expect(page.locator(".why").first).to_contain_text("support")
+    page.get_by_text("Details").click()
+    texts += page.evaluate(CONTRAST)
+    tab(page, "pets").click()
     page.locator(".objects button").first.click()
     texts += page.evaluate(CONTRAST)
-    assert len(texts) > 80
+    assert len(texts) > 70
     for ratio, text in texts:
         assert ratio >= 4.5, text
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -66,13 +70,15 @@ def test_all_text_has_contrast(open_page, scheme):
 def test_a_phone_needs_no_scrolling_sideways(open_page):
     page = open_page(prepare=with_detector, viewport=FULL)
     choose(page, png((200, 100)), name="a" * 200 + ".png")
-    expect(page.locator(".timing")).to_have_count(3)
     page.get_by_role("button", name="Why bright?").click()
-    expect(page.locator(".why").first).to_contain_text("speaks for")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    expect(page.locator(".why").first).to_contain_text("support")
     shown = "main *:not(#status, #status *)"
-    widest = page.eval_on_selector_all(shown, "all => Math.max(...all.map((e) => e.getBoundingClientRect().right))")
-    assert widest <= 360
+    for name in ("light", "names", "pets"):
+        tab(page, name).click()
+        page.get_by_text("Details").click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        widest = page.eval_on_selector_all(shown, "all => Math.max(...all.map((e) => e.getBoundingClientRect().right))")
+        assert widest <= 360
     page.click("#camera-open")
     expect(page.locator("#camera-shoot")).to_be_enabled()
     box = page.locator("#camera").bounding_box()
@@ -85,9 +91,29 @@ def test_a_phone_needs_no_scrolling_sideways(open_page):
 
 def test_the_keyboard_reaches_everything_in_order(open_page):
     page = open_page(prepare=with_detector)
-    only(page, "light", "pets")
     choose(page, png())
-    expect(page.locator(".timing")).to_have_count(2)
+    expect(page.get_by_role("button", name="Why bright?")).to_be_visible()
+    reached = walk(page)
+    names = [name.split("\n")[0] for name, _ in reached]
+    assert names == [
+        *("Choose an image", "Camera", "Try an example", "light", "bright", "dark", "Why bright?", "Details", "Clear"),
+        "photo.png",
+    ]
+    tab(page, "light").focus()
+    for key, selected in (("ArrowRight", "names"), ("ArrowLeft", "light"), ("ArrowLeft", "pets")):
+        page.keyboard.press(key)
+        expect(tab(page, selected)).to_be_focused()
+        expect(tab(page, selected)).to_have_attribute("aria-selected", "true")
+    expect(page.locator(".objects button")).to_have_count(2)
+    reached += walk(page)
+    names = [name.split("\n")[0] for name, _ in reached[len(names) :]]
+    assert names[3] == "pets" and names[4].startswith("Score threshold")
+    assert names[5:] == ["Masks", "cat", "dog", "Details", "Clear", "photo.png"]
+    assert all(seen for _, seen in reached), "the focus is visible"
+
+
+def walk(page) -> list[list]:
+    """Press Tab from the beginning to the end: the name of each element, and whether its focus is visible."""
     page.locator(".skip").focus()
     reached = []
     for _ in range(40):
@@ -101,19 +127,14 @@ def test_the_keyboard_reaches_everything_in_order(open_page):
               return [label ?? element.innerText, seen];
             }"""
         )
-        if "the interface" in focused[0]:
+        if "the routes" in focused[0]:
             break
         reached.append(focused)
-    names = [name.split("\n")[0] for name, _ in reached]
-    assert names[:5] == ["Choose a picture", "Camera", "light", "names", "pets"]
-    assert names[5:7] == ["Why bright?", "Why dark?"] and names[7].startswith("Least score")
-    assert names[8:] == ["Masks", "cat", "dog", "Forget all", "photo.png"]
-    assert all(seen for _, seen in reached), "the focus is visible"
+    return reached
 
 
 def test_the_keyboard_suffices(open_page):
     page = open_page()
-    only(page, "light")
     choose(page, png())
     page.get_by_role("button", name="Why bright?").focus()
     page.keyboard.press("Enter")
@@ -131,18 +152,19 @@ def test_the_keyboard_suffices(open_page):
 
 def test_a_screen_reader_hears_names_and_news(open_page):
     page = open_page(prepare=with_detector)
-    only(page, "light", "pets")
-    expect(page.get_by_role("group", name="Models").get_by_role("checkbox")).to_have_count(3)
     choose(page, png())
+    expect(page.get_by_role("tablist", name="Models").get_by_role("tab")).to_have_count(3)
     expect(page.get_by_role("status")).to_contain_text("light: bright")
     expect(page.get_by_role("status")).to_contain_text("pets: 2 objects: cat, dog.")
-    card = page.get_by_role("article", name="light")
-    expect(card.get_by_role("list", name="Classes, most probable first").get_by_role("listitem")).to_have_count(2)
-    expect(card.get_by_role("img")).to_have_count(1)
-    expect(page.get_by_role("slider", name="Least score")).to_have_attribute("aria-valuetext", "50 %")
+    panel = page.get_by_role("tabpanel", name=re.compile("^light"))
+    expect(panel.get_by_role("list", name="Classes, most probable first").get_by_role("listitem")).to_have_count(2)
+    expect(page.get_by_role("img", name=re.compile("photo.png: bright"))).to_have_count(1)
+    tab(page, "pets").click()
+    expect(page.get_by_role("img", name="photo.png: 2 objects: cat, dog.")).to_have_count(1)
+    expect(page.get_by_role("slider", name="Score threshold")).to_have_attribute("aria-valuetext", "50 %")
     assert page.evaluate("document.documentElement.lang") == "en" and page.title()
     nameless = page.eval_on_selector_all(
-        "button, input:not([hidden])",
+        "button:not([hidden]), input:not([hidden])",
         """all => all.filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim()
                                       || [...(e.labels ?? [])].some((l) => l.textContent.trim()))).length""",
     )
@@ -154,7 +176,6 @@ def test_a_screen_reader_hears_names_and_news(open_page):
 @pytest.mark.parametrize(("motion", "animation"), [("reduce", "none"), ("no-preference", "grow")])
 def test_bars_grow_only_for_those_who_like_motion(open_page, motion, animation):
     page = open_page(reduced_motion=motion)
-    only(page, "light")
     choose(page, png())
     bar = page.locator(".bar").first
     expect(bar).to_be_visible()
@@ -164,7 +185,7 @@ def test_bars_grow_only_for_those_who_like_motion(open_page, motion, animation):
 def test_a_server_with_a_key_is_given_it(open_page, models):
     with listening(config(models[0]), api_key=KEY) as address:
         page = open_page(f"http://{address}")
-        field = page.get_by_label("This server wants its API key")
+        field = page.get_by_label("This server needs an API key")
         expect(field).to_be_focused()
         expect(page.locator("#models [role=alert]")).to_contain_text("API key")
         field.fill("wrong")
@@ -178,9 +199,16 @@ def test_a_server_with_a_key_is_given_it(open_page, models):
         choose(page, png())
         expect(page.locator(".classes").first).to_contain_text("bright")
         page.get_by_role("button", name="Why bright?").click()
-        expect(page.locator(".why").first).to_contain_text("speaks for bright")
+        expect(page.locator(".why").first).to_contain_text("support bright")
         assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
         page.context.close()
+
+
+def test_touch_devices_read_nothing_of_dropping(open_page):
+    page = open_page(viewport=FULL, has_touch=True, is_mobile=True)
+    expect(page.locator("#models")).to_contain_text("light")
+    assert "drop" not in page.inner_text("body").lower()
+    assert "drop" in open_page().inner_text("#drop").lower()
 
 
 def test_without_a_key_nothing_is_asked_for(open_page):

@@ -9,33 +9,35 @@ from PIL import Image
 pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 from playwright.sync_api import expect
 
-from tests.serve.page.browsing import CANVAS, choose, files, only, pixel, png, with_detector
+from tests.serve.page.browsing import CANVAS, DETECTED, choose, files, pixel, png, tab, with_detector
 
 
-def test_classes_come_with_bars_and_times(open_page):
+def test_classes_have_bars_and_a_fold_of_times(open_page):
     page = open_page()
-    only(page, "light")
     choose(page, png())
     rows = page.locator(".classes li")
     expect(rows).to_have_count(2)
     expect(rows.first).to_contain_text("bright")
-    share = float(rows.first.locator(".share").text_content().removesuffix(" %"))
+    value = float(rows.first.locator(".value").text_content().removesuffix(" %"))
     bar = rows.first.locator(".bar")
-    assert 50 < share < 100
-    assert bar.evaluate("bar => Number(bar.style.getPropertyValue('--share'))") == pytest.approx(share / 100, abs=1e-3)
-    expect(page.locator(".timing")).to_contain_text(re.compile(r"network\s*[\d.]+ ms.*reading.*waiting.*in all"))
+    assert 50 < value < 100
+    fraction = bar.evaluate("bar => Number(bar.style.getPropertyValue('--fraction'))")
+    assert fraction == pytest.approx(value / 100, abs=1e-3)
+    expect(page.locator(".details dl")).to_be_hidden()
+    page.get_by_text("Details").click()
+    expect(page.locator(".details dl")).to_contain_text(re.compile(r"Network\s*[\d.]+ ms.*Decoding.*Waiting.*Total"))
     expect(page.locator("#status")).to_contain_text("light: bright")
     expect(page.locator(CANVAS)).to_have_attribute("aria-label", re.compile(r"photo\.png: bright, [\d.]+ %"))
 
 
 @pytest.mark.parametrize("event", ["paste", "drop"])
-def test_pictures_can_be_pasted_and_dropped(open_page, event):
+def test_images_can_be_pasted_and_dropped(open_page, event):
     page = open_page()
     files(page, event, "sent.png", "image/png", png())
     expect(page.locator(".classes").first).to_contain_text("bright")
     expect(page.locator("#entries button")).to_contain_text("sent.png")
     files(page, event, "notes.pdf", "application/pdf", b"%PDF")
-    expect(page.get_by_role("alert")).to_have_text(re.compile("notes.pdf is not a picture but application/pdf"))
+    expect(page.get_by_role("alert")).to_have_text(re.compile("notes.pdf is not an image but application/pdf"))
     files(page, event, "next.png", "image/png", png())
     expect(page.locator("#trouble")).to_be_hidden()
     expect(page.locator("#entries button")).to_have_count(2)
@@ -49,7 +51,15 @@ def test_the_zone_shows_that_a_file_would_be_taken(open_page):
     expect(page.locator("#drop")).not_to_have_class(re.compile("over"))
 
 
-def test_the_camera_takes_a_picture_and_is_let_go(open_page):
+def test_the_example_is_an_image_as_any_other(open_page):
+    page = open_page()
+    page.get_by_role("button", name="Try an example").click()
+    expect(page.locator(".classes").first).to_contain_text("bright")
+    expect(page.locator("#entries button")).to_contain_text("example.jpg")
+    assert page.eval_on_selector(CANVAS, "canvas => canvas.width / canvas.height") == pytest.approx(4 / 3)
+
+
+def test_the_camera_takes_a_photo_and_is_released(open_page):
     page = open_page()
     page.click("#camera-open")
     page.click("#camera-shoot")
@@ -71,11 +81,11 @@ def test_a_camera_that_is_not_lent_says_why(open_page):
 
 def test_why_lights_the_quarter_that_decides(open_page):
     page = open_page()
-    only(page, "light")
     choose(page, png())
     why = page.get_by_role("button", name="Why bright?")
     why.click()
     expect(why).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".why p").first).to_contain_text("support bright")
     slider = page.get_by_label("Strength of the overlay")
     slider.fill("100")
     red, green, blue = pixel(page, 0.75, 0.75)
@@ -87,40 +97,38 @@ def test_why_lights_the_quarter_that_decides(open_page):
     slider.fill("100")
     why.click()
     assert pixel(page, 0.75, 0.75) == [255, 255, 255]
-    expect(page.locator(".why")).to_be_hidden()
+    expect(page.locator(".why p").first).to_be_hidden()
 
 
 def test_why_of_any_class_and_its_margin(open_page):
     page = open_page()
-    only(page, "light")
     choose(page, png((200, 100), light=(100, 50, 150, 100)))
     page.get_by_role("button", name="Why bright?").click()
     words = page.locator(".why p").first
-    expect(words).to_contain_text(
-        re.compile(r"speaks for bright \([\d.]+ %\)\. The network does not see the dark margin")
-    )
-    page.get_by_role("button", name="Why dark?").click()
-    expect(words).to_contain_text(re.compile(r"Nothing in the picture speaks for dark \([\d.]+ %\)"))
-    expect(page.locator("button[aria-pressed=true]")).to_have_count(1)
+    expect(words).to_contain_text(re.compile(r"support bright \([\d.]+ %\)\. The network does not see the dark margin"))
+    page.locator(".class", has_text="dark").click()
+    expect(words).to_contain_text(re.compile(r"Nothing in the image supports dark \([\d.]+ %\)"))
+    expect(page.get_by_role("button", name="Why dark?")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".class[aria-pressed=true]")).to_have_count(1)
+    expect(page.get_by_role("button", name="Why ")).to_have_count(1)
 
 
 def test_why_fails_with_the_servers_sentence(open_page):
     page = open_page()
-    only(page, "light")
     choose(page, png())
     page.route("**/explain?*", lambda route: route.fulfill(status=429, json={"error": "light is busy"}))
     page.get_by_role("button", name="Why bright?").click()
     expect(page.locator(".why .error")).to_have_text("light is busy")
-    expect(page.locator("button[aria-pressed=true]")).to_have_count(0)
+    expect(page.get_by_role("button", name="Why bright?")).to_have_attribute("aria-pressed", "false")
     page.unroute("**/explain?*")
     page.get_by_role("button", name="Why bright?").click()
-    expect(page.locator(".why")).to_contain_text("speaks for bright")
+    expect(page.locator(".why")).to_contain_text("support bright")
 
 
 def test_boxes_and_masks_lie_where_the_detector_says(open_page):
     page = open_page(prepare=with_detector)
-    only(page, "pets")
     choose(page, png((200, 100), light=(0, 0, 0, 0)))
+    tab(page, "pets").click()
     boxes = page.locator(".box")
     expect(boxes).to_have_count(2)
     canvas = page.locator(CANVAS).bounding_box()
@@ -136,13 +144,67 @@ def test_boxes_and_masks_lie_where_the_detector_says(open_page):
     assert pixel(page, 35 / 200, 65 / 100) == [0, 0, 0]
 
 
-def test_the_score_slider_and_a_single_object(open_page):
+def test_masks_have_the_colour_of_their_object_and_not_of_their_class(open_page):
     page = open_page(prepare=with_detector)
-    only(page, "pets")
     choose(page, png((200, 100)))
-    words = page.locator(".findings p").first
-    expect(words).to_have_text("2 objects: cat, dog. 1 less sure.")
-    page.get_by_label("Least score").fill("0.2")
+    tab(page, "pets").click()
+    page.get_by_label("Score threshold").fill("0.2")
+    expect(page.locator(".box")).to_have_count(3)
+    colours = page.eval_on_selector_all(".box", "all => all.map((box) => getComputedStyle(box).borderTopColor)")
+    swatches = page.eval_on_selector_all(".swatch", "all => all.map((e) => getComputedStyle(e).backgroundColor)")
+    assert len(set(colours)) == 3 and colours[::-1] == swatches
+
+
+def test_labels_cover_no_small_object_and_no_other_label(open_page):
+    small = [
+        {"class": "cat", "score": 0.9 - place / 100, "box": [x, y, x + 8, y + 8], "mask": None}
+        for place, (x, y) in enumerate((x, y) for x in (0, 40, 60, 90, 192) for y in (0, 30, 41, 92))
+    ]
+    whole = {"class": "dog", "score": 0.95, "box": [0, 0, 200, 100], "mask": None}
+    page = open_page(prepare=lambda page: with_detector(page, [whole, *small]))
+    choose(page, png((200, 100)))
+    tab(page, "pets").click()
+    expect(page.locator(".box")).to_have_count(21)
+    for width in (1280, 700):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(300)
+        boxes, labels = (
+            [box for one in page.locator(selector).all() if (box := one.bounding_box()) is not None]
+            for selector in (".box", ".box span")
+        )
+        assert len(labels) >= 6
+        objects = [box for box in boxes if box["width"] < 100]
+        for place, label in enumerate(labels):
+            for other in (*objects, *labels[:place]):
+                apart = (
+                    label["x"] + label["width"] <= other["x"] + 1.5
+                    or other["x"] + other["width"] <= label["x"] + 1.5
+                    or label["y"] + label["height"] <= other["y"] + 1.5
+                    or other["y"] + other["height"] <= label["y"] + 1.5
+                )
+                assert apart
+
+
+def test_the_best_of_the_weak_objects_is_offered_and_the_threshold_kept(open_page):
+    page = open_page(prepare=lambda page: with_detector(page, [{**DETECTED["objects"][0], "score": 0.404}]))
+    choose(page, png((200, 100)), name="one.png")
+    tab(page, "pets").click()
+    expect(page.locator("#panel p").first).to_have_text("No object found. 1 below 50 %.")
+    page.get_by_role("button", name="Show the best: cat, 40 %").click()
+    expect(page.locator(".box")).to_have_count(1)
+    expect(page.get_by_label("Score threshold")).to_have_value("0.4")
+    choose(page, png((200, 100)), name="two.png")
+    expect(page.locator(".box")).to_have_count(1)
+    expect(page.get_by_label("Score threshold")).to_have_value("0.4")
+
+
+def test_the_score_threshold_and_a_single_object(open_page):
+    page = open_page(prepare=with_detector)
+    choose(page, png((200, 100)))
+    tab(page, "pets").click()
+    words = page.locator("#panel p").first
+    expect(words).to_have_text("2 objects: cat, dog. 1 below 50 %.")
+    page.get_by_label("Score threshold").fill("0.2")
     expect(words).to_have_text("3 objects: cat, dog (2).")
     expect(page.locator(".box")).to_have_count(3)
     one = page.locator(".objects button", has_text="60.0 %")
@@ -152,30 +214,30 @@ def test_the_score_slider_and_a_single_object(open_page):
     expect(one).to_be_focused()
     one.click()
     expect(page.locator(".box")).to_have_count(3)
-    page.get_by_label("Least score").fill("1")
-    expect(words).to_have_text("No object found. 3 less sure.")
+    page.get_by_label("Score threshold").fill("1")
+    expect(words).to_have_text("No object found. 3 below 100 %.")
 
 
-def test_models_answer_side_by_side(open_page):
+def test_models_answer_in_tabs_beside_the_one_image(open_page):
     page = open_page(prepare=with_detector)
     choose(page, png())
-    cards = page.locator(".card")
-    expect(cards).to_have_count(3)
-    expect(page.locator(".timing")).to_have_count(3)
-    lefts = {round(card.bounding_box()["x"]) for card in cards.all()}
-    assert len(lefts) == 3, "beside one another"
+    expect(page.get_by_role("tab")).to_have_count(3)
+    expect(tab(page, "light")).to_contain_text(re.compile(r"bright, [\d.]+ %"))
+    expect(tab(page, "pets")).to_contain_text("2 objects: cat, dog.")
+    expect(page.locator("#answers canvas")).to_have_count(1)
     page.get_by_role("button", name="Why bright?").click()
-    expect(page.locator(".why").first).to_contain_text("speaks for bright")
-    only(page, "light", "pets")
-    expect(cards).to_have_count(2)
-    expect(page.locator(".why").first).to_contain_text("speaks for bright")
-    only(page)
-    expect(page.locator("#cards")).to_have_text("Choose a model above.")
+    expect(page.locator(".why")).to_contain_text("support bright")
+    tab(page, "pets").click()
+    expect(page.locator(".box")).to_have_count(2)
+    assert pixel(page, 0.25, 0.9) == [0, 0, 0], "no heat of the other model"
+    tab(page, "light").click()
+    expect(page.locator(".why")).to_contain_text("support bright")
+    expect(page.locator(".box")).to_have_count(0)
+    assert pixel(page, 0.25, 0.9) != [0, 0, 0]
 
 
 def test_the_history_shows_answers_again_without_asking(open_page):
     page = open_page()
-    only(page, "light")
     asked = []
     page.on("request", lambda request: "/predict" in request.url and asked.append(request.url))
     for name in ("one.png", "two.png"):
@@ -188,29 +250,27 @@ def test_the_history_shows_answers_again_without_asking(open_page):
     expect(page.locator(CANVAS)).to_have_attribute("aria-label", re.compile(r"one\.png: bright"))
     expect(entries.filter(has_text="one.png")).to_have_attribute("aria-current", "true")
     expect(entries.filter(has_text="one.png")).to_be_focused()
-    assert len(asked) == 2
-    page.get_by_role("button", name="Forget all").click()
+    assert len(asked) == 4, "each of the two models once per image"
+    page.get_by_role("button", name="Clear").click()
     expect(page.locator("#history")).to_be_hidden()
     expect(page.locator("#answers")).to_be_hidden()
 
 
-def test_errors_of_the_server_are_shown_as_its_sentence(open_page):
+def test_errors_of_the_server_are_shown(open_page):
     page = open_page()
-    only(page, "light")
     choose(page, png()[:20], name="broken.png")
-    expect(page.locator(".card [role=alert]")).to_contain_text("cannot be read")
+    expect(page.locator("#panel [role=alert]")).to_contain_text("cannot be read")
     expect(page.get_by_role("button", name="Try again")).to_have_count(0)
     choose(page, png((1100, 1000)), name="large.png")
-    expect(page.locator(".card [role=alert]")).to_contain_text("1,100 x 1,000 pixels")
+    expect(page.locator("#panel [role=alert]")).to_contain_text("1,100 x 1,000 pixels")
     expect(page.locator("#entries")).to_contain_text("no preview")
 
 
 def test_a_server_that_is_away_can_be_asked_again(open_page):
     page = open_page()
-    only(page, "light")
     page.route("**/predict?*", lambda route: route.abort())
     choose(page, png())
-    expect(page.locator(".card [role=alert]")).to_contain_text("cannot be reached")
+    expect(page.locator("#panel [role=alert]")).to_contain_text("cannot be reached")
     page.unroute("**/predict?*")
     page.get_by_role("button", name="Try again").click()
     expect(page.locator(".classes")).to_contain_text("bright")
@@ -218,25 +278,24 @@ def test_a_server_that_is_away_can_be_asked_again(open_page):
 
 def test_names_are_text_and_never_markup(open_page):
     page = open_page()
-    only(page, "names")
     choose(page, png(), name="<img src=x onerror=alert(1)>.png")
+    tab(page, "names").click()
     expect(page.locator(".classes .name").first).to_have_text("<b>bright</b>&amp;")
     expect(page.locator("#entries .name")).to_have_text("<img src=x onerror=alert(1)>.png")
     page.get_by_role("button", name="Why <b>bright</b>&amp;?").click()
-    expect(page.locator(".why")).to_contain_text("speaks for <b>bright</b>&amp;")
+    expect(page.locator(".why")).to_contain_text("support <b>bright</b>&amp;")
     assert page.locator("#answers b, #entries img").count() == 0
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_turned_photographs_are_shown_as_the_server_reads_them(open_page, orientation):
-    picture = Image.new("RGB", (160, 96))
-    picture.paste("white", (0, 0, 40, 24))
+def test_rotated_photos_are_shown_as_the_server_reads_them(open_page, orientation):
+    image = Image.new("RGB", (160, 96))
+    image.paste("white", (0, 0, 40, 24))
     exif = Image.Exif()
     exif[0x0112] = orientation
     stream = io.BytesIO()
-    picture.save(stream, "jpeg", exif=exif)
+    image.save(stream, "jpeg", exif=exif)
     page = open_page()
-    only(page, "light")
     with page.expect_response("**/predict?*") as answer:
         choose(page, stream.getvalue(), name="turned.jpg", kind="image/jpeg")
     expect(page.locator(".classes")).to_be_visible()

@@ -1,5 +1,5 @@
-/** A picture from the camera, in a dialog. */
-import { say } from "./elements.js";
+/** A photo from the camera, in a dialog. */
+import { showMessage } from "./elements.js";
 
 const dialog = document.getElementById("camera");
 const video = dialog.querySelector("video");
@@ -8,7 +8,7 @@ const shoot = document.getElementById("camera-shoot");
 
 let stream = null;
 
-/** Calls `onFile` with each picture taken. */
+/** Call `onFile` with each photo. */
 export function watchCamera(onFile) {
   document.getElementById("camera-open").addEventListener("click", open);
   document.getElementById("camera-close").addEventListener("click", () => dialog.close());
@@ -25,7 +25,7 @@ export function watchCamera(onFile) {
 }
 
 async function open() {
-  say(trouble, "");
+  showMessage(trouble, "");
   shoot.disabled = true;
   dialog.showModal();
   try {
@@ -33,17 +33,17 @@ async function open() {
     if (dialog.open) video.srcObject = stream = found;
     else found.getTracks().forEach((track) => track.stop());
   } catch (error) {
-    say(trouble, error.message);
+    showMessage(trouble, error.message);
   }
 }
 
 function request() {
   if (!navigator.mediaDevices) {
-    throw new Error("Browsers lend the camera only to pages with https, or on this machine itself.");
+    throw new Error("Browsers allow the camera only on pages with https, or on this machine itself.");
   }
   return navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } }).catch((error) => {
     const refused = error.name === "NotAllowedError";
-    throw new Error(refused ? "The browser was not allowed to use the camera." : "No camera can be used here.");
+    throw new Error(refused ? "The browser was not allowed to use the camera." : "There is no camera that can be used.");
   });
 }
 

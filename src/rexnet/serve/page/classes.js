@@ -1,97 +1,105 @@
-/** A classifier's answer: bars, and why. */
+/** The answer of a classifier: classes with bars, and an explanation of the chosen one. */
 import { element, percent } from "./elements.js";
 import { paintHeat } from "./overlay.js";
 
-/** Fills `findings`; returns the answer in words. */
-export function showClasses({ entry, model, result, stage, findings, onError }) {
-  const why = model.explains ? whyPanel(stage) : null;
-  const buttons = [];
-  const rows = result.predictions.map((prediction) => {
-    const name = prediction.class;
-    let button = null;
-    if (why) {
-      const label = `Why ${name}?`;
-      const press = () => toggle(button, buttons, () => entry.explanation(model, name), why, onError);
-      button = element("button", { type: "button", "aria-pressed": "false", "aria-label": label, onclick: press }, "Why?");
-      buttons.push(button);
-    }
-    return row(name, prediction.probability, button);
+export function showClasses({ entry, model, result, repaint, onError }) {
+  const explanation = model.explains ? new Explanation(entry, model, { repaint, onError }) : null;
+  const rows = result.predictions.map(({ class: name, probability }) => {
+    const bar = element("span", { class: "bar", "aria-hidden": "true" });
+    bar.style.setProperty("--fraction", probability);
+    const parts = [element("span", { class: "name" }, name), element("span", { class: "value" }, percent(probability)), bar];
+    if (!explanation) return element("div", { class: "class" }, ...parts);
+    return element("button", { class: "class", type: "button", onclick: () => choose(name) }, ...parts);
   });
-  findings.append(element("ol", { class: "classes", "aria-label": "Classes, most probable first" }, ...rows));
-  if (why) findings.append(why.panel);
+  const list = rows.map((row) => element("li", {}, row));
+  const findings = [element("ol", { class: "classes", "aria-label": "Classes, most probable first" }, ...list)];
   const [best] = result.predictions;
-  const words = `${best.class}, ${percent(best.probability)}`;
-  stage.describe(words);
-  return words;
+  const summary = () => `${best.class}, ${percent(best.probability)}`;
+
+  function choose(name) {
+    rows.forEach((row, place) => row.setAttribute("aria-pressed", String(result.predictions[place].class === name)));
+    explanation.choose(name);
+  }
+  function paint(stage) {
+    stage.describe(summary());
+    explanation?.paint(stage);
+  }
+
+  if (explanation) {
+    findings.push(explanation.element);
+    choose(best.class);
+  }
+  return { findings, summary, paint };
 }
 
-function row(name, probability, button) {
-  const bar = element("span", { class: "bar", "aria-hidden": "true" });
-  bar.style.setProperty("--share", probability);
-  const share = element("span", { class: "share" }, percent(probability));
-  return element("li", {}, element("span", { class: "name" }, name), share, button, bar);
-}
+/** The "Why?" button, and the heat map of the chosen class with its words and slider. */
+class Explanation {
+  #name = "";
+  #heat = null;
+  #button = element("button", { type: "button", "aria-pressed": "false", onclick: () => this.#set(!this.#isOn) });
+  #words = element("p", { "aria-live": "polite" });
+  #scale = element("p", { class: "scale", "aria-hidden": "true" }, "little", element("span"), "much");
+  #slider = element("input", { type: "range", min: 0, max: 100, value: 80 });
+  #strength = element("label", {}, "Strength of the overlay", this.#slider);
 
-async function toggle(button, buttons, ask, why, onError) {
-  const wasPressed = button.getAttribute("aria-pressed") === "true";
-  for (const other of buttons) other.setAttribute("aria-pressed", String(other === button && !wasPressed));
-  if (wasPressed) {
-    why.hide();
-    return;
+  constructor(entry, model, { repaint, onError }) {
+    this.request = (name) => entry.explanation(model, name);
+    this.repaint = repaint;
+    this.onError = onError;
+    this.#slider.addEventListener("input", repaint);
+    this.element = element("div", { class: "why" }, this.#button, this.#words, this.#scale, this.#strength);
+    this.#show(null, "");
   }
-  why.wait();
-  const isCurrent = () => button.getAttribute("aria-pressed") === "true";
-  try {
-    const explanation = await ask();
-    if (isCurrent()) why.show(explanation);
-  } catch (error) {
-    if (!isCurrent()) return;
-    button.setAttribute("aria-pressed", "false");
-    why.fail(error);
-    onError(error);
-  }
-}
 
-/** The heat map's slider and words. */
-function whyPanel(stage) {
-  let shown = null;
-  const slider = element("input", { type: "range", min: 0, max: 100, value: 80, oninput: paint });
-  const words = element("p", { "aria-live": "polite" });
-  const scale = element("p", { class: "scale", "aria-hidden": "true" }, "little", element("span"), "much");
-  const strength = element("label", {}, "Strength of the overlay", slider);
-  const panel = element("div", { class: "why", hidden: true }, words, scale, strength);
+  get #isOn() {
+    return this.#button.getAttribute("aria-pressed") === "true";
+  }
 
-  function paint() {
-    stage.clear();
-    if (shown) paintHeat(stage.canvas, shown, slider.value / 100);
+  choose(name) {
+    this.#name = name;
+    this.#button.textContent = `Why ${name}?`;
+    this.#set(this.#isOn);
   }
-  function set(explanation, sentence) {
-    shown = explanation;
-    panel.hidden = !sentence;
-    scale.hidden = strength.hidden = !explanation;
-    words.classList.remove("error");
-    words.textContent = sentence;
-    paint();
+
+  paint(stage) {
+    if (this.#heat) paintHeat(stage.canvas, this.#heat, this.#slider.value / 100);
   }
-  return {
-    panel,
-    hide: () => set(null, ""),
-    wait: () => set(null, "Asking why…"),
-    show: (explanation) => set(explanation, sentenceOf(explanation)),
-    fail: (error) => {
-      set(null, error.message);
-      words.classList.add("error");
-    },
-  };
+
+  async #set(on) {
+    const name = this.#name;
+    this.#button.setAttribute("aria-pressed", String(on));
+    this.#show(null, on ? "Waiting for the explanation…" : "");
+    if (!on) return;
+    const isCurrent = () => this.#isOn && this.#name === name;
+    try {
+      const heat = await this.request(name);
+      if (isCurrent()) this.#show(heat, sentenceOf(heat));
+    } catch (error) {
+      if (!isCurrent()) return;
+      this.#button.setAttribute("aria-pressed", "false");
+      this.#show(null, error.message);
+      this.#words.classList.add("error");
+      this.onError(error);
+    }
+  }
+
+  #show(heat, words) {
+    this.#heat = heat;
+    this.#words.textContent = words;
+    this.#words.hidden = !words;
+    this.#words.classList.remove("error");
+    this.#scale.hidden = this.#strength.hidden = !heat;
+    this.repaint();
+  }
 }
 
 function sentenceOf({ class: name, probability, width, height, region, heatmap }) {
   const named = `${name} (${percent(probability)})`;
   const [left, top, right, bottom] = region;
-  const cut = left > 1 || top > 1 || right < width - 1 || bottom < height - 1;
-  const unseen = cut ? " The network does not see the dark margin." : "";
-  if (heatmap.values.every((line) => line.every((value) => value === 0))) {
-    return `Nothing in the picture speaks for ${named}.${unseen}`;
+  const isCut = left > 1 || top > 1 || right < width - 1 || bottom < height - 1;
+  const margin = isCut ? " The network does not see the dark margin." : "";
+  if (heatmap.values.every((row) => row.every((value) => value === 0))) {
+    return `Nothing in the image supports ${named}.${margin}`;
   }
-  return `The brighter, the more it speaks for ${named}.${unseen}`;
+  return `Bright areas support ${named}.${margin}`;
 }

@@ -1,4 +1,4 @@
-/** A new element: its properties (class names, attributes, handlers as onclick) and its children, strings among them. */
+/** Create an element from its properties (classes, attributes, handlers such as onclick) and children or strings. */
 export function element(name, properties = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
@@ -10,12 +10,16 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
-/** Shows `sentence` in an element that is hidden without one. */
-export function say(place, sentence) {
-  place.textContent = sentence;
-  place.hidden = !sentence;
+/** Show a message in an element that is hidden without one. */
+export function showMessage(place, message) {
+  place.textContent = message;
+  place.hidden = !message;
 }
 
-export function percent(share) {
-  return share > 0 && share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`;
+export function percent(fraction) {
+  return fraction > 0 && fraction < 0.001 ? "< 0.1 %" : `${(100 * fraction).toFixed(1)} %`;
+}
+
+export function wholePercent(fraction) {
+  return `${Math.round(100 * fraction)} %`;
 }

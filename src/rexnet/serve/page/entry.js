@@ -1,22 +1,22 @@
-/** One picture of the session, with what the models said about it. */
-import { openPicture, placeholder, thumbnail } from "./picture.js";
+/** An image of the session, with the answers of the models. */
+import { openImage, placeholder, thumbnail } from "./image.js";
 import { explain, predict } from "./server.js";
 
-/** Objects that are less sure are not sent; the reader chooses among the others. */
-export const LEAST_SCORE = 0.1;
+/** Objects with a lower score are not requested. */
+export const LEAST_SCORE = 0.05;
 
 export class Entry {
   #answers = new Map();
-  #picture = null;
+  #image = null;
 
   constructor(file) {
     this.file = file;
-    this.name = file.name || "picture";
-    /** A small canvas, once the picture has been opened. */
+    this.name = file.name || "image";
+    /** A small canvas, once the image has been opened. */
     this.thumbnail = null;
   }
 
-  /** What `model` says; asked once, and again after an error. */
+  /** The answer of `model`; requested once, and again after an error. */
   answer(model) {
     return this.#once(model.name, () => predict(this.file, { model: model.name, minScore: LEAST_SCORE }));
   }
@@ -25,31 +25,31 @@ export class Entry {
     return this.#once(`${model.name}\n${name}`, () => explain(this.file, { model: model.name, name }));
   }
 
-  /** The picture as a canvas, null where this browser cannot show it. */
-  picture() {
-    this.#picture ??= openPicture(this.file).then((picture) => {
-      this.thumbnail ??= thumbnail(picture);
-      return picture;
+  /** The image as a canvas, null if this browser cannot show it. */
+  image() {
+    this.#image ??= openImage(this.file).then((image) => {
+      this.thumbnail ??= thumbnail(image);
+      return image;
     }, () => null);
-    return this.#picture;
+    return this.#image;
   }
 
-  /** The same, or something gray of the size that `result` states. */
-  async pictureFor(result) {
-    return (await this.picture()) ?? placeholder(result.width, result.height);
+  /** The same, or a gray image of the size in `result`. */
+  async imageFor(result) {
+    return (await this.image()) ?? placeholder(result.width, result.height);
   }
 
-  /** Lets go of the large canvas; the file opens again when it is needed. */
-  rest() {
-    this.#picture = null;
+  /** Free the large canvas; the file is opened again when it is needed. */
+  release() {
+    this.#image = null;
   }
 
-  #once(question, ask) {
-    if (!this.#answers.has(question)) {
-      const answer = ask();
-      this.#answers.set(question, answer);
-      answer.catch(() => this.#answers.delete(question));
+  #once(key, request) {
+    if (!this.#answers.has(key)) {
+      const answer = request();
+      this.#answers.set(key, answer);
+      answer.catch(() => this.#answers.delete(key));
     }
-    return this.#answers.get(question);
+    return this.#answers.get(key);
   }
 }

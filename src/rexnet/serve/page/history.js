@@ -1,7 +1,7 @@
-/** The pictures of this session, in the memory of this page only. */
+/** The images of this session, in the memory of this page only. */
 import { element } from "./elements.js";
 
-const MOST = 24;
+const MAX_ENTRIES = 24;
 
 const section = document.getElementById("history");
 const list = document.getElementById("entries");
@@ -10,7 +10,7 @@ export class History {
   #entries = [];
   #current = null;
 
-  /** `onChoice` is called with an entry to show, or null when all are forgotten. */
+  /** `onChoice` is called with an entry to show, or null when all are cleared. */
   constructor(onChoice) {
     this.onChoice = onChoice;
     document.getElementById("forget").addEventListener("click", () => {
@@ -24,14 +24,14 @@ export class History {
     return this.#current;
   }
 
-  /** Adds the entries and shows the first of them. */
+  /** Add the entries and show the first of them. */
   add(entries) {
-    this.#entries = [...entries, ...this.#entries].slice(0, MOST);
+    this.#entries = [...entries, ...this.#entries].slice(0, MAX_ENTRIES);
     this.choose(entries[0]);
   }
 
   choose(entry) {
-    if (this.#current !== entry) this.#current?.rest();
+    if (this.#current !== entry) this.#current?.release();
     this.#current = entry;
     this.#show();
     this.onChoice(entry);
@@ -45,9 +45,9 @@ export class History {
   }
 
   async #open(entry, place) {
-    await entry.picture();
+    await entry.image();
     place.append(entry.thumbnail ?? "no preview");
-    if (entry !== this.#current) entry.rest();
+    if (entry !== this.#current) entry.release();
   }
 
   #item(entry) {

@@ -1,23 +1,28 @@
-/** Files that the reader drops, pastes or chooses. */
+/** Files that are dropped, pasted or chosen. */
 
+const example = document.getElementById("example");
 const choose = document.getElementById("choose");
 const input = document.getElementById("file");
 const zone = document.getElementById("drop");
 
-/** Calls `onFiles` with pictures, and `onRefusal` with a sentence for anything else. */
-export function watchIntake(onFiles, onRefusal) {
+/** Call `onFiles` with images, and `onError` with a message for anything else. */
+export function watchIntake(onFiles, onError) {
   const take = async (files) => {
-    const refused = [];
-    const good = [];
+    const errors = [];
+    const images = [];
     for (const file of files) {
       const reason = await whyNot(file);
-      if (reason) refused.push(reason);
-      else good.push(file);
+      if (reason) errors.push(reason);
+      else images.push(file);
     }
-    onRefusal(refused.join(" "));
-    if (good.length) onFiles(good);
+    onError(errors.join(" "));
+    if (images.length) onFiles(images);
   };
 
+  example.addEventListener("click", async () => {
+    const response = await fetch(example.querySelector("img").src);
+    take([new File([await response.blob()], "example.jpg", { type: "image/jpeg" })]);
+  });
   choose.addEventListener("click", () => input.click());
   input.addEventListener("change", () => {
     take([...input.files]);
@@ -32,11 +37,11 @@ export function watchIntake(onFiles, onRefusal) {
   watchDrops((transfer) => {
     const files = [...transfer.files];
     if (files.length) take(files);
-    else onRefusal("That is no file; save the picture first, or copy and paste it.");
+    else onError("That is not a file; save the image first, or copy and paste it.");
   });
 }
 
-/** Anywhere on the page: a picture that misses the zone would otherwise replace the page. */
+/** Accept drops anywhere: an image that misses the zone would otherwise replace the page. */
 function watchDrops(onDrop) {
   const brings = (event) => event.dataTransfer?.types.some((type) => type === "Files" || type === "text/uri-list");
   let depth = 0;
@@ -57,12 +62,12 @@ function watchDrops(onDrop) {
 
 async function whyNot(file) {
   if (file.type && !file.type.startsWith("image/")) {
-    return `${file.name} is not a picture but ${file.type}; JPEG, PNG, WebP and GIF files are taken.`;
+    return `${file.name} is not an image but ${file.type}; allowed: JPEG, PNG, WebP and GIF files.`;
   }
   try {
     await file.slice(0, 1).arrayBuffer();
   } catch {
-    return `${file.name} cannot be read; folders are not taken.`;
+    return `${file.name} cannot be read; allowed: files, not folders.`;
   }
   return null;
 }

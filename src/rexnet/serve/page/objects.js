@@ -1,41 +1,39 @@
-/** A detector's answer: boxes, masks, and how sure they must be. */
-import { element, percent } from "./elements.js";
+/** The answer of a detector: boxes, masks and labels, above a score threshold that is kept with the model. */
+import { element, percent, wholePercent } from "./elements.js";
 import { LEAST_SCORE } from "./entry.js";
-import { classColour, paintMask } from "./overlay.js";
+import { placeLabels } from "./labels.js";
+import { instanceColour, paintMask } from "./overlay.js";
 
-const SHOWN_SCORE = 0.5;
+const DEFAULT_THRESHOLD = 0.5;
 
-/** Fills `findings`; returns the answer in words. */
-export function showObjects({ model, result, stage, findings }) {
-  const objects = result.objects.map((object) => ({
-    ...object,
-    colour: classColour(1 + model.classes.indexOf(object.class)),
-  }));
-  const score = element("input", { type: "range", min: LEAST_SCORE, max: 1, step: 0.01, value: SHOWN_SCORE });
-  const least = element("span", { class: "value" });
-  const masks = element("input", { type: "checkbox", checked: true });
+export function showObjects({ model, result, repaint }) {
+  const objects = result.objects.map((object, place) => ({ ...object, colour: instanceColour(place) }));
+  model.threshold ??= DEFAULT_THRESHOLD;
+  const slider = element("input", { type: "range", min: LEAST_SCORE, max: 1, step: 0.01, value: model.threshold });
+  const shownThreshold = element("span", { class: "value" });
+  const masks = element("input", { type: "checkbox", checked: true, onchange: repaint });
   const count = element("p", { "aria-live": "polite" });
-  const list = element("ol", { class: "objects", "aria-label": "Objects, surest first" });
+  const best = element("button", { type: "button", onclick: () => setThreshold(Math.floor(100 * objects[0].score) / 100) });
+  const list = element("ol", { class: "objects", "aria-label": "Objects, highest score first" });
   let chosen = null;
 
+  const above = () => objects.filter((object) => object.score >= model.threshold);
+
   function show() {
-    least.textContent = wholePercent(score.value);
-    score.setAttribute("aria-valuetext", least.textContent);
-    const sure = objects.filter((object) => object.score >= Number(score.value));
-    if (!sure.includes(chosen)) chosen = null;
-    const others = objects.length - sure.length;
-    count.textContent = `${sentence(sure)}${others ? ` ${others} less sure.` : ""}`;
-    list.replaceChildren(...sure.map((object) => row(object, object === chosen, choose)));
-    stage.describe(sentence(sure));
-    paint(sure);
+    const found = above();
+    if (!found.includes(chosen)) chosen = null;
+    shownThreshold.textContent = wholePercent(model.threshold);
+    slider.setAttribute("aria-valuetext", shownThreshold.textContent);
+    const weaker = objects.length - found.length;
+    count.textContent = `${sentence(found)}${weaker ? ` ${weaker} below ${wholePercent(model.threshold)}.` : ""}`;
+    best.hidden = found.length > 0 || !objects.length;
+    if (!best.hidden) best.textContent = `Show the best: ${objects[0].class}, ${wholePercent(objects[0].score)}`;
+    list.replaceChildren(...found.map((object) => row(object, object === chosen, choose)));
+    repaint();
   }
-  function paint(sure) {
-    const visible = chosen ? [chosen] : sure;
-    stage.clear();
-    // The surest last, so that they lie on top.
-    const upwards = [...visible].reverse();
-    if (masks.checked) for (const { mask, colour } of upwards) if (mask) paintMask(stage.canvas, mask, colour);
-    stage.boxes.replaceChildren(...upwards.map((object) => box(object, result)));
+  function setThreshold(value) {
+    slider.value = model.threshold = value;
+    show();
   }
   function choose(object) {
     chosen = object === chosen ? null : object;
@@ -43,30 +41,41 @@ export function showObjects({ model, result, stage, findings }) {
     show();
     list.children[place]?.querySelector("button").focus();
   }
+  function paint(stage) {
+    if (slider.value !== String(model.threshold)) setThreshold(model.threshold); // of another image
+    const found = above();
+    // The best last, so that it lies on top.
+    const visible = (chosen ? [chosen] : found).toReversed();
+    stage.describe(sentence(found));
+    if (masks.checked) for (const { mask, colour } of visible) if (mask) paintMask(stage.canvas, mask, colour);
+    stage.boxes.replaceChildren(...visible.map((object) => box(object, result)));
+    placeLabels(stage.boxes);
+  }
 
-  score.addEventListener("input", show);
-  masks.addEventListener("change", show);
-  findings.append(element("label", {}, "Least score ", least, score));
-  if (model.masks) findings.append(element("label", { class: "check" }, masks, "Masks"));
-  findings.append(count, list);
+  slider.addEventListener("input", () => setThreshold(Number(slider.value)));
   show();
-  return count.textContent;
+  const threshold = element("label", {}, "Score threshold ", shownThreshold, slider);
+  const checkbox = model.masks ? element("label", { class: "check" }, masks, "Masks") : null;
+  return {
+    findings: [threshold, checkbox, count, best, list].filter(Boolean),
+    summary: () => sentence(above()),
+    paint,
+  };
 }
 
 function row(object, isChosen, choose) {
   const swatch = element("span", { class: "swatch", "aria-hidden": "true" });
   swatch.style.backgroundColor = object.colour;
-  const words = [element("span", { class: "name" }, object.class), element("span", { class: "share" }, percent(object.score))];
+  const words = [element("span", { class: "name" }, object.class), element("span", { class: "value" }, percent(object.score))];
   const press = () => choose(object);
-  const properties = { type: "button", title: "Show only this one", "aria-pressed": String(isChosen), onclick: press };
+  const properties = { type: "button", title: "Show only this object", "aria-pressed": String(isChosen), onclick: press };
   return element("li", {}, element("button", properties, swatch, ...words));
 }
 
 function box({ class: name, score, box: [left, top, right, bottom], colour }, { width, height }) {
-  const words = element("span", {}, `${name} ${wholePercent(score)}`);
-  const made = element("div", { class: "box" }, words);
-  made.classList.toggle("inward", top < 0.08 * height); // where else the name would be cut off
-  made.classList.toggle("leftward", left > 0.6 * width);
+  const label = element("span", {}, `${name} ${wholePercent(score)}`);
+  label.style.borderColor = colour;
+  const made = element("div", { class: "box" }, label);
   Object.assign(made.style, {
     left: `${(100 * left) / width}%`,
     top: `${(100 * top) / height}%`,
@@ -74,12 +83,7 @@ function box({ class: name, score, box: [left, top, right, bottom], colour }, { 
     height: `${(100 * (bottom - top)) / height}%`,
     borderColor: colour,
   });
-  words.style.borderColor = colour;
   return made;
-}
-
-function wholePercent(share) {
-  return `${Math.round(100 * share)} %`;
 }
 
 function sentence(objects) {

@@ -1,6 +1,6 @@
-/** What is painted over a picture: heat maps and masks. */
+/** Overlays of an image: heat maps and masks. */
 
-/** Colours of a heat map from little to much, red green blue; brightness rises all the way. */
+/** Colours of a heat map from low to high, red green blue; brightness rises all the way. */
 const HEAT = [
   [40, 16, 92],
   [136, 32, 120],
@@ -9,14 +9,7 @@ const HEAT = [
   [255, 240, 150],
 ];
 
-/** Paints `picture` onto `canvas`, which becomes as large. */
-export function paintPicture(canvas, picture) {
-  canvas.width = picture.width;
-  canvas.height = picture.height;
-  canvas.getContext("2d").drawImage(picture, 0, 0);
-}
-
-/** Paints an answer of /explain over the picture that is on `canvas`, which turns gray. `strength`: 0 to 1. */
+/** Paint an answer of /explain over the image on `canvas`, which turns gray. `strength`: 0 to 1. */
 export function paintHeat(canvas, { width, height, region, heatmap }, strength) {
   const context = canvas.getContext("2d");
   context.save();
@@ -28,7 +21,7 @@ export function paintHeat(canvas, { width, height, region, heatmap }, strength) 
   context.globalAlpha = strength;
   context.scale(canvas.width / width, canvas.height / height);
   const [left, top, right, bottom] = region;
-  context.fillStyle = "rgb(0 0 0 / 0.25)"; // colours are paler on a bright picture
+  context.fillStyle = "rgb(0 0 0 / 0.25)"; // colours are paler on a bright image
   context.fillRect(0, 0, width, height);
   context.fillStyle = "rgb(0 0 0 / 0.55)"; // what the network did not see
   context.beginPath();
@@ -36,11 +29,11 @@ export function paintHeat(canvas, { width, height, region, heatmap }, strength) 
   context.rect(left, top, right - left, bottom - top);
   context.fill("evenodd");
   context.imageSmoothingQuality = "high";
-  context.drawImage(heatPicture(heatmap), left, top, right - left, bottom - top);
+  context.drawImage(heatImage(heatmap), left, top, right - left, bottom - top);
   context.restore();
 }
 
-function heatPicture({ width, height, values }) {
+function heatImage({ width, height, values }) {
   const canvas = document.createElement("canvas");
   canvas.width = width;
   canvas.height = height;
@@ -51,19 +44,19 @@ function heatPicture({ width, height, values }) {
   return canvas;
 }
 
-/** Red, green, blue of a heat from 0 to 1. */
+/** Return red, green, blue of a heat from 0 to 1. */
 export function heatColour(value) {
   const place = Math.min(Math.max(value, 0), 1) * (HEAT.length - 1);
   const below = Math.min(Math.floor(place), HEAT.length - 2);
   return HEAT[below].map((low, channel) => Math.round(low + (HEAT[below + 1][channel] - low) * (place - below)));
 }
 
-/** The colour of a class: far from those of the classes beside it, the same in every picture. */
-export function classColour(index) {
+/** Return the colour of an object of an image, far from those of the objects with neighbouring numbers. */
+export function instanceColour(index) {
   return `hsl(${Math.round(index * 222.5) % 360} 85% ${[45, 58, 36][index % 3]}%)`;
 }
 
-/** Tints what a mask covers. `counts`: run lengths, column by column, the first of what is outside. */
+/** Tint what a mask covers. `counts`: its RLE, column by column, the first run is outside. */
 export function paintMask(canvas, { size: [height, width], counts }, colour) {
   const context = canvas.getContext("2d");
   const across = canvas.width / width;
@@ -80,7 +73,7 @@ export function paintMask(canvas, { size: [height, width], counts }, colour) {
   context.restore();
 }
 
-/** [column, first row, row behind the last] of each covered piece. */
+/** Yield [column, first row, row after the last] of each covered piece. */
 function* columnRuns(counts, height) {
   let position = 0;
   for (const [place, count] of counts.entries()) {

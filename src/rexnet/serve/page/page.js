@@ -1,31 +1,34 @@
-/** The page: which models, which picture, and a card for each pair. */
+/** The page: the models as tabs, the images, and the answer of each model for each image. */
+import { answerPanel, failure, modelFacts } from "./answer.js";
 import { watchCamera } from "./camera.js";
-import { failure, modelCard } from "./card.js";
-import { element, say } from "./elements.js";
+import { element, showMessage } from "./elements.js";
 import { Entry } from "./entry.js";
 import { History } from "./history.js";
 import { watchIntake } from "./intake.js";
 import { fetchModels, useKey } from "./server.js";
+import { stage } from "./stage.js";
 
-/** With more models only the first is asked unless the reader wants others. */
-const ASKED_AT_ONCE = 3;
+/** With more models, each is requested only when its tab is chosen. */
+const REQUESTED_AT_ONCE = 3;
 
-const choices = document.getElementById("models");
+const about = document.getElementById("models");
 const answers = document.getElementById("answers");
-const cards = document.getElementById("cards");
+const tabs = document.getElementById("tabs");
+const panelPlace = document.getElementById("panel");
 const trouble = document.getElementById("trouble");
 const status = document.getElementById("status");
 const keyForm = document.getElementById("key-form");
 
 let models = [];
-let chosen = new Set();
-/** The cards of one picture; they stay when another model is asked as well. */
-let shown = { entry: null, cards: new Map() };
+let chosen = null;
+/** The panels of one image by model. */
+let shown = { entry: null, panels: new Map() };
 
 const history = new History(showAnswers);
 
-watchIntake(take, (sentence) => say(trouble, sentence));
+watchIntake(take, (message) => showMessage(trouble, message));
 watchCamera((file) => take([file]));
+tabs.addEventListener("keydown", moveAlongTabs);
 keyForm.addEventListener("submit", (event) => {
   event.preventDefault();
   useKey(keyForm.elements.key.value);
@@ -41,57 +44,71 @@ function take(files) {
 async function loadModels() {
   try {
     models = await fetchModels();
-    chosen = new Set(models.length <= ASKED_AT_ONCE ? models : models.slice(0, 1));
-    choices.replaceChildren(...models.map(modelChoice));
-    shown = { entry: null, cards: new Map() };
+    [chosen] = models;
+    about.replaceChildren(...models.map((model) => element("p", {}, element("strong", {}, model.name), `, ${modelFacts(model)}`)));
+    tabs.replaceChildren(...models.map(makeTab));
+    shown = { entry: null, panels: new Map() };
     showAnswers(history.current);
   } catch (error) {
-    choices.replaceChildren(failure(error, loadModels));
+    about.replaceChildren(failure(error, loadModels));
     onError(error);
   }
 }
 
-function modelChoice(model) {
-  const box = element("input", { type: "checkbox", checked: chosen.has(model) });
-  box.addEventListener("change", () => {
-    if (box.checked) chosen.add(model);
-    else chosen.delete(model);
-    showAnswers(history.current);
-  });
-  const facts = [
-    `${model.kind} of ${model.classes.length} classes`,
-    model.image_size_px ? `${model.image_size_px} px` : null,
-    `${model.backend} ${model.precision}`,
-  ].filter(Boolean);
-  const words = element("span", {}, element("strong", {}, model.name), element("small", {}, facts.join(", ")));
-  return element("label", { class: "check" }, box, words);
+function makeTab(model, place) {
+  const properties = { type: "button", role: "tab", id: `tab-${place}`, "aria-controls": "panel", onclick: () => choose(model) };
+  return element("button", properties, element("span", { class: "name" }, model.name), element("small"));
 }
 
 function showAnswers(entry) {
   answers.hidden = !entry;
   if (entry !== shown.entry) {
-    shown = { entry, cards: new Map() };
+    shown = { entry, panels: new Map() };
     status.replaceChildren();
+    stage.setImage(null, "");
+    for (const tab of tabs.children) tab.querySelector("small").textContent = "";
   }
-  if (!entry || !models.length) {
-    cards.replaceChildren();
-    return;
-  }
-  const asked = models.filter((model) => chosen.has(model));
-  const none = element("p", { class: "soft" }, "Choose a model above.");
-  cards.replaceChildren(...(asked.length ? asked.map((model) => cardOf(entry, model)) : [none]));
-  cards.classList.toggle("alone", asked.length === 1);
+  if (!entry || !models.length) return;
+  entry.image().then((image) => image && entry === history.current && stage.setImage(image, entry.name));
+  if (models.length <= REQUESTED_AT_ONCE) models.forEach((model) => panelOf(entry, model));
+  choose(chosen);
 }
 
-function cardOf(entry, model) {
-  if (!shown.cards.has(model)) {
-    const announce = (sentence) => entry === history.current && status.append(element("span", {}, `${sentence} `));
-    shown.cards.set(model, modelCard(entry, model, { announce, onError }));
-  }
-  return shown.cards.get(model);
+function choose(model) {
+  chosen = model;
+  models.forEach((one, place) => {
+    tabs.children[place].setAttribute("aria-selected", String(one === model));
+    tabs.children[place].tabIndex = one === model ? 0 : -1;
+  });
+  panelPlace.setAttribute("aria-labelledby", `tab-${models.indexOf(model)}`);
+  const panel = panelOf(shown.entry, model);
+  panelPlace.replaceChildren(panel.element);
+  stage.show(panel.paint);
 }
 
-/** A server that wants a key gets one; everything else is said where it happened. */
+function moveAlongTabs(event) {
+  const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 };
+  if (!(event.key in moves)) return;
+  event.preventDefault();
+  const place = (models.indexOf(chosen) + moves[event.key] + models.length) % models.length;
+  choose(models[place]);
+  tabs.children[place].focus();
+}
+
+function panelOf(entry, model) {
+  if (!shown.panels.has(model)) {
+    const onAnswer = async (result, summary) => {
+      if (entry !== history.current) return;
+      tabs.children[models.indexOf(model)].querySelector("small").textContent = summary;
+      status.append(element("span", {}, `${model.name}: ${summary} `));
+      if (!(await entry.image()) && entry === history.current) stage.setImage(await entry.imageFor(result), entry.name);
+    };
+    shown.panels.set(model, answerPanel(entry, model, { onAnswer, onError }));
+  }
+  return shown.panels.get(model);
+}
+
+/** Ask for the API key if the server needs one; other errors are shown where they happened. */
 function onError(error) {
   if (error.status !== 401 || !keyForm.hidden) return;
   keyForm.hidden = false;

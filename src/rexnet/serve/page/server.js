@@ -1,55 +1,55 @@
-/** What the page asks of its server. Addresses are relative: the page may lie below any path. */
+/** Requests to the server. Addresses are relative: the page may lie below any path. */
 
-/** Why there is no answer, in one sentence for the reader. */
+/** The reason why there is no answer. */
 export class ServerError extends Error {
-  constructor(sentence, status) {
-    super(sentence);
+  constructor(message, status) {
+    super(message);
     this.status = status;
   }
 }
 
 let key = "";
 
-/** The API key that later requests carry. */
+/** Set the API key of later requests. */
 export function useKey(text) {
   key = text;
 }
 
 export async function fetchModels() {
-  return (await ask("models")).models;
+  return (await request("models")).models;
 }
 
-/** What `model` says about a picture, and how long that took from here: `result` and `milliseconds`. */
+/** Predict an image: `result`, and `milliseconds` with the transfer. */
 export async function predict(file, { model, minScore }) {
   const started = performance.now();
-  const answer = await ask("predict", { model, min_score: minScore }, file);
+  const answer = await request("predict", { model, min_score: minScore }, file);
   const [result] = answer.results;
   if (result.error) throw new ServerError(result.error, 400);
   return { result, milliseconds: performance.now() - started };
 }
 
-/** Where `model` sees the class of that name in a picture. */
+/** Explain where `model` sees the class of that name in an image. */
 export function explain(file, { model, name }) {
-  return ask("explain", { model, class: name }, file);
+  return request("explain", { model, class: name }, file);
 }
 
-async function ask(path, query = {}, file = null) {
+async function request(path, query = {}, file = null) {
   const parameters = new URLSearchParams(query).toString();
-  const request = { headers: key ? { Authorization: `Bearer ${key}` } : {} };
+  const options = { headers: key ? { Authorization: `Bearer ${key}` } : {} };
   if (file) {
-    request.method = "POST";
-    request.body = new FormData();
-    request.body.append("image", file, file.name || "picture");
+    options.method = "POST";
+    options.body = new FormData();
+    options.body.append("image", file, file.name || "image");
   }
-  const response = await sent(parameters ? `${path}?${parameters}` : path, request);
+  const response = await send(parameters ? `${path}?${parameters}` : path, options);
   const content = await response.json().catch(() => null);
   if (response.ok && content) return content;
   throw new ServerError(content?.error ?? `The server answered with status ${response.status}.`, response.status);
 }
 
-async function sent(address, request) {
+async function send(address, options) {
   try {
-    return await fetch(address, request);
+    return await fetch(address, options);
   } catch {
     throw new ServerError("The server cannot be reached, or it ended the connection.", 0);
   }

@@ -1,22 +1,22 @@
-/** A picture file as a canvas: small enough to be drawn often, large enough to be seen. */
+/** An image file as a canvas: small enough to be drawn often, large enough to be seen. */
 
 const LARGEST_PX = 1280;
 const SMALLEST_PX = 480;
 const THUMBNAIL_PX = 112;
 
-/** The picture, upright. Rejects for a file that this browser cannot show. */
-export async function openPicture(file) {
+/** Open the image, upright. Rejects for a file that this browser cannot show. */
+export async function openImage(file) {
   const image = new Image();
   image.src = URL.createObjectURL(file);
   try {
     await image.decode();
-    return drawn(image, scaleOf(image.naturalWidth, image.naturalHeight));
+    return scaled(image, scaleOf(image.naturalWidth, image.naturalHeight));
   } finally {
     URL.revokeObjectURL(image.src);
   }
 }
 
-/** In place of a picture that cannot be shown: gray, of the size that the server has read. */
+/** Make a gray image, in place of one that cannot be shown, of the size that the server has read. */
 export function placeholder(width, height) {
   const scale = scaleOf(width, height);
   const canvas = blank(width * scale, height * scale);
@@ -26,15 +26,15 @@ export function placeholder(width, height) {
   return canvas;
 }
 
-/** A square from the middle of a picture. */
-export function thumbnail(picture) {
+/** Make a square from the middle of an image. */
+export function thumbnail(image) {
   const canvas = blank(THUMBNAIL_PX, THUMBNAIL_PX);
-  const side = Math.min(picture.width, picture.height);
+  const side = Math.min(image.width, image.height);
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  const left = (picture.width - side) / 2;
-  const top = (picture.height - side) / 2;
-  context.drawImage(picture, left, top, side, side, 0, 0, THUMBNAIL_PX, THUMBNAIL_PX);
+  const left = (image.width - side) / 2;
+  const top = (image.height - side) / 2;
+  context.drawImage(image, left, top, side, side, 0, 0, THUMBNAIL_PX, THUMBNAIL_PX);
   return canvas;
 }
 
@@ -43,10 +43,10 @@ function scaleOf(width, height) {
   return longer < SMALLEST_PX ? Math.ceil(SMALLEST_PX / longer) : Math.min(1, LARGEST_PX / longer);
 }
 
-function drawn(image, scale) {
+function scaled(image, scale) {
   const canvas = blank(image.naturalWidth * scale, image.naturalHeight * scale);
   const context = canvas.getContext("2d");
-  // Of a small picture the pixels are shown as they are.
+  // The pixels of a small image are shown as they are.
   context.imageSmoothingEnabled = scale <= 1;
   context.imageSmoothingQuality = "high";
   context.drawImage(image, 0, 0, canvas.width, canvas.height);
