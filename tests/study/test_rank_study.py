@@ -68,7 +68,7 @@ def test_the_command_extends_its_folder_and_refuses_another_protocol(tmp_path, c
         ({"layers": 1}, "--layers is 1; allowed: 2 to 50"),
         ({"ratio": 1.0}, "--ratio is 1.0; allowed: above 0 and below 1"),
         ({"networks": 60}, "--networks is 60; allowed: a multiple of 50"),
-        ({"activations": ("relu9",)}, "activation is 'relu9'; allowed: "),
+        ({"activations": ("relu9",)}, "'relu9'; allowed: "),
     ],
 )
 def test_options_of_depth_that_cannot_be(fields, sentence):

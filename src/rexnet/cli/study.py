@@ -1,4 +1,4 @@
-"""Commands about the rank of networks and the design principles that follow from it."""
+"""Commands about the rank of networks and the paper's design principles."""
 
 import json
 import sys
@@ -47,13 +47,13 @@ def _show_layers(config: "RankConfig") -> None:
         "layer", "kind", "in", "out", "ratio", "rank", "rank / out", "effective", "stable", "nuclear norm"
     )
     for layer in layers:
-        shares = (f"{layer.rank_ratio:.3f}", f"{layer.effective_rank:.1f}", f"{layer.stable_rank:.2f}")
+        ranks = (f"{layer.rank_ratio:.3f}", f"{layer.effective_rank:.1f}", f"{layer.stable_rank:.2f}")
         sizes = (str(layer.in_channels), str(layer.out_channels), f"{layer.ratio:.3f}", str(layer.rank))
-        table.add_row(layer.name, layer.kind, *sizes, *shares, f"{layer.nuclear_norm:.4g}")
+        table.add_row(layer.name, layer.kind, *sizes, *ranks, f"{layer.nuclear_norm:.4g}")
     show(table)
     lowest = sorted(layers, key=lambda layer: layer.effective_rank_ratio)[:3]
-    told = ", ".join(f"{layer.name} ({layer.effective_rank_ratio:.3f})" for layer in lowest)
-    print(f"lowest effective rank over output channels: {told}")
+    names = ", ".join(f"{layer.name} ({layer.effective_rank_ratio:.3f})" for layer in lowest)
+    print(f"lowest effective rank over output channels: {names}")
     print(f"tables and figures: {config.output}")
 
 
@@ -147,7 +147,7 @@ def advise(arguments: Sequence[str]) -> None:
     for rule, count in advice.by_rule().items():
         print(f"{count} {rule}: {RULES[rule]}")
     if advice.unseen:
-        print(f"of {len(advice.unseen)} the activation cannot be told: {', '.join(advice.unseen)}")
+        print(f"unknown activation after {len(advice.unseen)}: {', '.join(advice.unseen)}")
     if advice.findings:
         sys.exit(1)
     print("no layer breaks a rule")
@@ -173,6 +173,6 @@ def rewrite(arguments: Sequence[str]) -> None:
     before, after = report.before, report.after
     for name, old, new in (("MACs", before.macs, after.macs), ("parameters", before.parameters, after.parameters)):
         print(f"{name}: {old / 1e6:,.2f} M -> {new / 1e6:,.2f} M ({100 * (new / old - 1):+.2f} %)")
-    print(f"counted at {report.image_size_px} px; make it again as rewritten/{config.model}")
+    print(f"counted at {report.image_size_px} px; the network's name is rewritten/{config.model}")
     if config.output is not None:
         print(f"report: {config.output}")

@@ -1,1 +1,1 @@
-"""What the paper argues with: the matrix rank of what layers put out, of random networks and of real ones."""
+"""The paper's argument: matrix ranks of the outputs of layers, in random networks and in real ones."""

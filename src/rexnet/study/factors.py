@@ -23,10 +23,10 @@ from rexnet.text import csv_text
 
 IMAGE_PX = 32
 STRIDE = 2
-"""Of both bottlenecks."""
+"""Stride of both bottlenecks."""
 PENULTIMATE_CHANNELS = 1280
 CLASSES = 100
-"""For which the published MACs are counted."""
+"""Classes of CIFAR-100, with which the published MACs are counted."""
 _MOST_CHANNELS = 4096
 
 TABLE, KIND = "factors.csv", "rexnet study factors"
@@ -92,8 +92,8 @@ def network(factor: Factor, *, scale: float = 1.0) -> RexNetConfig:
 
 @cache
 def _solve(expansion: int, ratio: float, *, macs: float, penultimate: int) -> tuple[int, int, int]:
-    """Channels of the stem and after each bottleneck for which the worst of three relative errors is least: that of
-    the MACs and those of both ratios."""
+    """Find the channels of the stem and after each bottleneck with the least relative error, the worst of three: of the
+    MACs and of both ratios."""
 
     def error(channels: tuple[int, int, int]) -> float:
         found = count_macs(channels, expansion=expansion, penultimate=penultimate)
@@ -137,7 +137,7 @@ class FactorRow:
     effective_rank: float
     stable_rank: float
     seconds: float
-    """Of everything."""
+    """Time for everything."""
 
 
 COLUMNS = tuple(field.name for field in fields(FactorRow))
@@ -157,7 +157,7 @@ class FactorSummary:
 
     factor: Factor
     channels: tuple[int, ...]
-    """Of the stem and after each bottleneck."""
+    """Channels of the stem and after each bottleneck."""
     macs: int
     seeds: int
     top1: Mean | None

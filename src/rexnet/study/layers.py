@@ -1,4 +1,4 @@
-"""`rexnet study rank --model`: from a network's name and a folder of images to its table of layers."""
+"""`rexnet study rank --model`: the ranks of a network at hand, layer by layer."""
 
 import json
 import os
@@ -29,7 +29,7 @@ MEASURABLE: tuple[Kind, ...] = (*PRETRAINED, "config", "rewritten", "factory")
 
 
 def measure_network(options: NetworkOptions, *, tolerance: float, output: str | os.PathLike[str]) -> list[Layer]:
-    """Measures, and writes layers.csv, spectra.json and layers.png and .svg into the folder `output`."""
+    """Measure, and write layers.csv, spectra.json and layers.png and .svg into the folder `output`."""
     assert options.model is not None and options.data is not None
     device = choose_device(options.device)
     images = evenly_spread(open_images(options.data), options.images)
@@ -44,7 +44,7 @@ def measure_network(options: NetworkOptions, *, tolerance: float, output: str | 
 
 
 def load_network(name: str, *, pretrained: bool = False, image_size: int | None = None) -> tuple[nn.Module, Preprocess]:
-    """Return the network and how its images are prepared; ValueError, one sentence, where there is none.
+    """Return the network and the preprocessing of its images; ValueError, one sentence, where there is none.
 
     `name` as in NetworkOptions. Before any of these, rewritten/ makes it anew by the paper's design principles.
     """
@@ -59,12 +59,12 @@ def load_network(name: str, *, pretrained: bool = False, image_size: int | None 
         return made, Preprocess(image_size_px=image_size or 224)
     model = loading.load_network(reference, pretrained=pretrained)
     if isinstance(model, TrainedDetector):
-        raise ValueError(f"{name!r} holds a detector; allowed: classifiers and networks")
+        raise ValueError(f"{name!r} is a detector; allowed: classifiers")
     return model, replace(model.preprocess, image_size_px=image_size or model.preprocess.image_size_px)
 
 
 def evenly_spread(images: ImageSet, count: int) -> ImageSet:
-    """`count` of the images, or all where there are no more."""
+    """Return `count` of the images, or all where there are no more."""
     count = min(count, len(images))
     return images.subset(np.arange(count) * len(images) // count)
 
@@ -72,26 +72,27 @@ def evenly_spread(images: ImageSet, count: int) -> ImageSet:
 def read_batches(
     images: ImageSet, preprocess: Preprocess, *, device: torch.device, batch_size: int = 16
 ) -> Iterator[Tensor]:
-    """(B, 3, H, W) on the device, in order."""
+    """Yield (B, 3, H, W) on the device, in order."""
     for batch in EvalBatches(images, preprocess, batch_size=batch_size):
         yield batch.images.to(device)
 
 
 def _load_rewritten(name: str, pretrained: bool, image_size: int | None) -> tuple[nn.Module, Preprocess]:
     if pretrained:
-        raise ValueError(f"--pretrained is asked for, but no weights fit a rewritten {name}; train it, or leave it out")
+        raise ValueError(f"--pretrained is True, but no weights fit a rewritten {name}; allowed: False")
     model, preprocess = load_network(name, image_size=image_size)
     torch.manual_seed(0)
     return rewrite(model, image_size_px=preprocess.image_size_px)[0], preprocess
 
 
 def layers_csv(layers: Sequence[Layer]) -> str:
+    """Return the layers as a table with a header."""
     names = ("name", "kind", "in_channels", "out_channels", "ratio", "samples", "rank", "rank_ratio", "effective_rank")
     rows: list[tuple[object, ...]] = [(*names, "stable_rank", "nuclear_norm")]
     for layer in layers:
-        figures = (layer.rank_ratio, layer.effective_rank, layer.stable_rank, layer.nuclear_norm)
+        values = (layer.rank_ratio, layer.effective_rank, layer.stable_rank, layer.nuclear_norm)
         head = (layer.name, layer.kind, layer.in_channels, layer.out_channels, f"{layer.ratio:.6g}", layer.samples)
-        rows.append((*head, layer.rank, *(f"{figure:.6g}" for figure in figures)))
+        rows.append((*head, layer.rank, *(f"{value:.6g}" for value in values)))
     return csv_text(rows)
 
 
@@ -115,8 +116,8 @@ def plot_layers(layers: Sequence[Layer], stem: str | os.PathLike[str]) -> list[P
     shades = matplotlib.colormaps["viridis"]
     for place, layer in enumerate(layers):
         values = [value / (layer.spectrum[0] or 1.0) for value in layer.spectrum]
-        share = [(number + 1) / len(values) for number in range(len(values))]
-        spectra.plot(share, values, color=shades(place / max(1, len(layers) - 1)), linewidth=0.8)
+        fractions = [(number + 1) / len(values) for number in range(len(values))]
+        spectra.plot(fractions, values, color=shades(place / max(1, len(layers) - 1)), linewidth=0.8)
     spectra.set_yscale("log")
     spectra.set_ylim(1e-6, 1.3)
     spectra.set_xlabel("singular value, as a share of their number")

@@ -1,4 +1,4 @@
-"""Random networks: the blocks whose output is measured, and the draws they are made from.
+"""Random networks: the blocks whose output is measured, and their draws.
 
 A block is any object with the two attributes of `Block`; `module:factory` names a function that makes one. Maps are
 (networks, channels, samples, height, width), a batch of networks of equal size; weights (networks, out, in, k, k).
@@ -21,7 +21,7 @@ from rexnet.study.protocol import Block, Function, Placement, Protocol, Size
 
 
 def convolve(x: Tensor, weight: Tensor) -> Tensor:
-    """Each network's convolution, stride 1, zero padding. One weight a channel and tap means a depthwise one."""
+    """Convolve each network's maps with stride 1 and zero padding, depthwise with one weight a channel and tap."""
     networks, channels, _, height, width = x.shape
     out_channels, kernel_size = weight.shape[1], weight.shape[-1]
     depthwise = weight.shape[2] == 1 and out_channels == channels > 1
@@ -94,7 +94,7 @@ class DeepNetwork:
         return [round(size.in_channels * growth ** self._grown(layer)) for layer in range(self.layers + 1)]
 
     def _grown(self, layer: int) -> int:
-        """How often channels have grown after so many layers."""
+        """Count the growths of the channels after so many layers."""
         if self.placement == "early":
             return min(layer, self.expand_layers)
         if self.placement == "late":
@@ -120,7 +120,7 @@ BLOCKS: dict[str, Block] = {
 
 
 def find_block(name: str) -> Block:
-    """A block of BLOCKS, a deep network by `deep_name`, or what the function named by `module:factory` returns."""
+    """Return a block of BLOCKS, a deep network by `deep_name`, or what the function `module:factory` returns."""
     if name in BLOCKS:
         return BLOCKS[name]
     if match := re.fullmatch(r"(early|spread|late)_(\d+)_of_(\d+)", name):
@@ -131,10 +131,10 @@ def find_block(name: str) -> Block:
 
 
 def call_factory(name: str, *, allowed: str) -> object:
-    """What the function `module:factory` returns without arguments; ValueError, one sentence, where there is none."""
+    """Return what the function `module:factory` returns without arguments; ValueError, one sentence, without one."""
     module, colon, factory = name.partition(":")
     if not colon:
-        raise ValueError(f"there is no {name!r}; allowed: {allowed}, or module:factory")
+        raise ValueError(f"unknown name {name!r}; allowed: {allowed}, or module:factory")
     try:
         return getattr(importlib.import_module(module), factory)()
     except (ImportError, AttributeError) as error:
@@ -142,11 +142,11 @@ def call_factory(name: str, *, allowed: str) -> object:
 
 
 ACTIVATIONS = {"linear" if name == "identity" else name: kind for name, kind in blocks.ACTIVATIONS.items()}
-"""Those of the networks, by the words of the paper's Fig. 1."""
+"""Activations by the names in the paper's Fig. 1."""
 
 
 def find_activation(name: str) -> Function:
-    """A function of ACTIVATIONS, or any class of torch.nn by its name, as GELU or Mish."""
+    """Return a function of ACTIVATIONS, or any class of torch.nn by its name, as GELU or Mish."""
     if name in ACTIVATIONS:
         return ACTIVATIONS[name]()
     kind = getattr(nn, name, None)
@@ -157,11 +157,13 @@ def find_activation(name: str) -> Function:
                 return kind()
     except (TypeError, ValueError, RuntimeError, NotImplementedError):
         pass
-    raise ValueError(f"activation is {name!r}; allowed: {', '.join(ACTIVATIONS)}, or a class of torch.nn such as GELU")
+    raise ValueError(
+        f"--activations has {name!r}; allowed: {', '.join(ACTIVATIONS)}, or a class of torch.nn such as GELU"
+    )
 
 
 def generator_for(seed: int, block: str, *, ratio: float, network: int) -> np.random.Generator:
-    """The source of all that is random in one network: depends on nothing but these four, in any process and order."""
+    """Return the source of all that is random in one network, which depends on these four alone."""
     words = [seed, zlib.crc32(block.encode()), round(ratio * 1_000_000), network]
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
@@ -169,8 +171,8 @@ def generator_for(seed: int, block: str, *, ratio: float, network: int) -> np.ra
 def outputs(
     protocol: Protocol, block: Block, *, batch: Sequence[Sequence[Tensor]], activations: Sequence[str]
 ) -> Tensor:
-    """Output matrices (activations, networks, out channels, samples x positions) of networks of one size, by
-    `draw_tensors`.
+    """Compute output matrices (activations, networks, out channels, samples x positions) of networks of one size from
+    what `draw_tensors` returned.
 
     Every network is computed once, with the samples of all activations side by side: its products are then large.
     """

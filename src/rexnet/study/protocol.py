@@ -1,4 +1,4 @@
-"""Every free choice of the rank study. A field is a command-line option, the text under it its help."""
+"""The protocol of the rank study: every free choice, each a command-line option."""
 
 import dataclasses
 import math
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 BLOCK_NAMES = ("conv1x1", "conv3x3", "bottleneck3x3", "bottleneck_depthwise")
 ACTIVATION_NAMES = ("linear", "relu", "relu6", "leaky_relu", "elu", "softplus", "hardswish", "silu")
-"""By the words of the paper's Fig. 1."""
+"""The names in the paper's Fig. 1."""
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def draw_number(distribution: str, generator: np.random.Generator) -> float:
-    """One number from `uniform:LOW:HIGH`, `log_uniform:LOW:HIGH` or `constant:VALUE`."""
-    kind, *words = distribution.split(":")
-    numbers = [float(word) for word in words]
+    """Draw a number from `uniform:LOW:HIGH`, `log_uniform:LOW:HIGH` or `constant:VALUE`."""
+    kind, *parameters = distribution.split(":")
+    numbers = [float(parameter) for parameter in parameters]
     if kind == "constant" and len(numbers) == 1:
         return numbers[0]
     if len(numbers) == 2 and 0 <= numbers[0] < numbers[1]:
@@ -39,13 +39,13 @@ Placement = Literal["early", "spread", "late"]
 
 
 def deep_name(placement: Placement, expand_layers: int, *, layers: int) -> str:
-    """The name by which `find_block` knows a DeepNetwork."""
+    """Return the name by which `find_block` knows a DeepNetwork."""
     return f"{placement}_{expand_layers}_of_{layers}"
 
 
 @dataclass(frozen=True, order=True, kw_only=True)
 class Size:
-    """Of one network. `expanded_channels` is what lies inside a bottleneck."""
+    """The size of one network; `expanded_channels` are those inside a bottleneck."""
 
     in_channels: int
     out_channels: int
@@ -96,7 +96,7 @@ WEIGHTS: dict[str, Callable[[int], float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """Which random networks are drawn and how their rank is taken; the defaults are what fits the paper's Fig. 1 best.
+    """The draws of random networks and the way to take their rank; the defaults fit the paper's Fig. 1 best.
 
     The paper states none of these but blocks, activations and ratios.
     """
@@ -123,23 +123,23 @@ class Protocol:
     weights: Literal["normal", "lecun", "he"] = "lecun"
     """Normal weights with standard deviation 1, 1 / sqrt(fan in) or sqrt(2 / fan in), times the weight scale."""
     weight_scale: float = 2.5
-    """Of all weights. Smooth activations of a large signal are straight but near 0, of a small one straight lines."""
+    """Factor of all weights. Smooth activations of a large signal are straight but near 0, of a small one lines."""
     norm: Literal["initial", "batch", "none"] = "initial"
     """Batch norm with its initial statistics, with those of the samples, or none."""
     expansion: str = "log_uniform:0.3:8"
     """Expanded over input channels inside the bottleneck with a 3x3 convolution: uniform:LOW:HIGH, log_uniform:LOW:HIGH
     or constant:VALUE, drawn for each network."""
     depthwise_expansion: str = "log_uniform:0.01:8"
-    """The same inside the bottleneck with a depthwise convolution."""
+    """Expanded over input channels inside the bottleneck with a depthwise convolution."""
     tolerance: float | None = 1e-4
-    """Singular values above this share of the largest count; None: max(rows, columns) times float32's epsilon."""
+    """Singular values above this fraction of the largest count; None: max(rows, columns) times float32's epsilon."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of the network; ranks are always taken in float64."""
     spectra: bool = False
     """Also take effective rank, stable rank and nuclear norm, which need all singular values and several times the
     time."""
     seed: int = 0
-    """Of all that is random."""
+    """Seed of all that is random."""
 
     def __post_init__(self) -> None:
         for name in ("blocks", "activations", "ratios"):
@@ -160,9 +160,11 @@ class Protocol:
             draw_number(distribution, np.random.default_rng(0))
 
     def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
         return dataclasses.asdict(self)
 
     def draw_size(self, block: Block, *, ratio: float, generator: np.random.Generator) -> Size:
+        """Draw output channels, expansion and with them all sizes of a network."""
         sizes = (self.largest_size - self.smallest_size) // self.size_step + 1
         out_channels = self.smallest_size + self.size_step * int(generator.integers(sizes))
         in_channels = max(1, round(ratio * out_channels))
@@ -174,13 +176,13 @@ class Protocol:
         return Size(in_channels=in_channels, out_channels=out_channels, expanded_channels=expanded, samples=samples)
 
     def draw_tensors(self, block: Block, size: Size, generator: np.random.Generator) -> "list[torch.Tensor]":
-        """The weights of each convolution, (out, in, k, k), and last the input, (channels, samples, height, width)."""
+        """Draw the weights (out, in, k, k) of each convolution, then the input (channels, samples, height, width)."""
         import torch
 
         tensors = []
         side = self.spatial_size
         for out_channels, in_channels, kernel_size in block.weight_shapes(size):
-            # Of one position the padding hides all taps but one, and so they are not drawn.
+            # On maps of one position the padding hides all taps but one, so the others are not drawn.
             kernel_size = kernel_size if side > 1 else 1
             shape = (out_channels, in_channels, kernel_size, kernel_size)
             deviation = self.weight_scale * WEIGHTS[self.weights](in_channels * kernel_size**2)
@@ -190,7 +192,7 @@ class Protocol:
         return [torch.from_numpy(tensor).to(dtype) for tensor in tensors]
 
     def normalise(self, x: "torch.Tensor", samples: int) -> "torch.Tensor":
-        """Batch norm without weight and bias of (networks, channels, activations x samples, height, width), with
+        """Apply batch norm without weight and bias to (networks, channels, activations x samples, height, width), with
         statistics of each activation's own."""
         if self.norm == "none":
             return x

@@ -1,4 +1,4 @@
-"""`rexnet study spectra`: singular values of the features that networks hand to their classifier."""
+"""`rexnet study spectra`: singular values of networks' final features."""
 
 import json
 import logging
@@ -31,7 +31,7 @@ from rexnet.training.distributed import choose_device
 logger = logging.getLogger(__name__)
 
 BATCH = 64
-"""Images whose statistics an untrained network's batch norms see at a time."""
+"""Images in a batch, over which an untrained network's batch norms take their statistics."""
 _SMALLEST_SHOWN = 1e-7
 """Singular values below have no place on a logarithmic axis."""
 
@@ -52,22 +52,23 @@ class Spectrum:
 
     @property
     def label(self) -> str:
+        """Name for tables and plots."""
         return self.network if self.trained else f"{self.network}, untrained"
 
-    def quantile(self, share: float) -> float:
-        """The smallest singular value, over the largest, that at least this share of them does not exceed."""
-        place = max(0, math.ceil(share * len(self.values)) - 1)
+    def quantile(self, fraction: float) -> float:
+        """Return the smallest singular value, over the largest, that at least this fraction of them does not exceed."""
+        place = max(0, math.ceil(fraction * len(self.values)) - 1)
         return self.values[::-1][place] / (self.values[0] or 1.0)
 
 
 def is_trained(options: NetworkOptions) -> bool:
-    """Whether the weights are anybody's work: those of a checkpoint, of a factory, or published ones."""
+    """Tell whether the weights are trained: those of a checkpoint, of a factory, or published ones."""
     kind = resolve(options.model or "", allowed=MEASURABLE).kind
     return kind in (*OWN_WEIGHTS, "published", "factory") or options.pretrained
 
 
 def measure_spectra(config: SpectraConfig) -> list[Spectrum]:
-    """Measures, and writes spectra.json and figure.png and .svg into the folder."""
+    """Measure, and write spectra.json and figure.png and .svg into the folder."""
     if config.untrained_too:
         trained = any(is_trained(config.network(name)) for name in config.models)
         allowed = "with --pretrained or a checkpoint, as all networks are untrained without"
@@ -91,7 +92,7 @@ def measure_spectra(config: SpectraConfig) -> list[Spectrum]:
 
 
 def _networks(config: SpectraConfig) -> Iterator[tuple[str, bool, nn.Module, Preprocess]]:
-    """Name, whether it is trained, the network and how its images are prepared."""
+    """Yield name, whether it is trained, the network and the preprocessing of its images."""
     for name in config.models:
         options = config.network(name)
         path, trained = Path(name), is_trained(options)
@@ -107,7 +108,7 @@ def _networks(config: SpectraConfig) -> Iterator[tuple[str, bool, nn.Module, Pre
 
 @torch.no_grad()
 def take_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Gives the batch norms of a network that was never trained the statistics of these images.
+    """Give the batch norms of a network that was never trained the statistics of these images.
 
     With the initial ones, mean 0 and variance 1, signals fade from layer to layer until a SiLU is a straight line, and
     the spectrum is not that of the network that training begins with.
@@ -118,8 +119,8 @@ def take_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
 @torch.inference_mode()
 def final_features(model: nn.Module, batches: Iterable[Tensor]) -> Tensor:
-    """What enters the last Conv2d or Linear that computes, the classifier, (images, channels) in float32 on the CPU;
-    the mean over positions where there are several. Images are (B, 3, H, W)."""
+    """Return what enters the last Conv2d or Linear that computes, the classifier: (images, channels) in float32 on the
+    CPU, the mean over positions where there are several. Images are (B, 3, H, W)."""
     training, features = model.training, []
     try:
         model.eval()
@@ -133,7 +134,7 @@ def final_features(model: nn.Module, batches: Iterable[Tensor]) -> Tensor:
 
 
 def _by_image(values: Tensor) -> Tensor:
-    """(B, C), from (B, C, H, W) or (B, tokens, C) where a classifier works on positions."""
+    """Return (B, C), from (B, C, H, W) or (B, tokens, C) where a classifier works on positions."""
     if values.ndim == 4:
         return values.mean((2, 3))
     return values.flatten(1, -2).mean(1) if values.ndim > 2 else values
@@ -141,7 +142,7 @@ def _by_image(values: Tensor) -> Tensor:
 
 @contextmanager
 def _last_input(model: nn.Module) -> Iterator[Callable[[], Tensor]]:
-    """A function that returns the input of the layer that computed last."""
+    """Enter with a function that returns the input of the layer that computed last."""
     inputs: list[Tensor] = []
 
     def note(module: nn.Module, arguments: tuple[Any, ...]) -> None:
@@ -149,7 +150,7 @@ def _last_input(model: nn.Module) -> Iterator[Callable[[], Tensor]]:
 
     def last() -> Tensor:
         if not inputs:
-            raise ValueError("the network has no Conv2d and no Linear layer that computes, so there is no classifier")
+            raise ValueError("no Conv2d and no Linear layer of the network computes, so it does not have a classifier")
         return inputs.pop()
 
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
@@ -162,7 +163,7 @@ def _last_input(model: nn.Module) -> Iterator[Callable[[], Tensor]]:
 
 
 def spectrum_of(features: Tensor, *, network: str, trained: bool) -> Spectrum:
-    """The singular values of (images, channels). ValueError for features that are not finite."""
+    """Take the singular values of (images, channels); ValueError for features that are not finite."""
     values = singular_values(features)
     samples, channels = features.shape
     return Spectrum(
@@ -187,10 +188,10 @@ def plot_spectra(spectra: Sequence[Spectrum], stem: str | os.PathLike[str]) -> l
     colours = {name: f"C{number}" for number, name in enumerate(dict.fromkeys(one.network for one in spectra))}
     for one in spectra:
         values = [max(value / (one.values[0] or 1.0), _SMALLEST_SHOWN) for value in reversed(one.values)]
-        shares = [(number + 1) / len(values) for number in range(len(values))]
+        fractions = [(number + 1) / len(values) for number in range(len(values))]
         style = "-" if one.trained else "--"
         label = f"{one.label} (effective rank {one.effective_rank:.0f} of {one.channels})"
-        panel.plot(values, shares, style, color=colours[one.network], label=label, linewidth=1.4)
+        panel.plot(values, fractions, style, color=colours[one.network], label=label, linewidth=1.4)
     for mark, (name, points) in zip("os", PUBLISHED_SPECTRA.items(), strict=True):
         label = f"published, {name} on ImageNet"
         panel.plot(list(points.values()), list(points), mark, color="#555555", fillstyle="none", label=label)

@@ -186,7 +186,7 @@ def test_the_command_writes_what_makes_the_network_again(tmp_path, capsys):
     words = ["study", "rewrite", "timm/mobilenetv2_050", "--image-size", "64"]
     main([*words, "--output", str(tmp_path / "out")])
     shown = capsys.readouterr().out
-    assert "make it again as rewritten/timm/mobilenetv2_050" in shown and "MACs: " in shown
+    assert "rewritten/timm/mobilenetv2_050" in shown and "MACs: " in shown
     report = json.loads((tmp_path / "out/report.json").read_text())
     config = RexNetConfig.from_dict(json.loads((tmp_path / "out/config.json").read_text()))
     assert report["config"]["blocks"][1]["out_channels"] == config.blocks[1].out_channels
