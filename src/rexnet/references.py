@@ -14,7 +14,7 @@ from typing import Literal
 from rexnet.errors import WeightsError
 from rexnet.models.hub import PREFIX, WEIGHTS, weights_path
 from rexnet.models.published import PUBLISHED, download_weights, published_for
-from rexnet.models.variants import is_network_name, list_models
+from rexnet.models.variants import FAMILIES, is_network_name, list_models
 from rexnet.models.weight_files import SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,10 @@ KINDS: dict[Kind, str] = {
 """Kinds of MODEL, as messages name them."""
 OWN_WEIGHTS: tuple[Kind, ...] = ("run", "weights", "folder", "hub")
 """Those that hold a state dict."""
+SAVED: tuple[Kind, ...] = ("published", *OWN_WEIGHTS)
+"""Weights to start from, which `read_weights` takes as `Reference.weights`."""
+NETWORKS: tuple[Kind, ...] = ("network", "config", *OWN_WEIGHTS)
+"""Those that say what network they are of."""
 PRETRAINED: tuple[Kind, ...] = ("published", *OWN_WEIGHTS, "network", "timm", "torchvision")
 """Those that can be opened as layers with trained weights; "network" where weights of it are published."""
 
@@ -91,6 +95,11 @@ class Reference:
         return weights_path(self.text)
 
     @property
+    def weights(self) -> str:
+        """What `rexnet.models.weights.read_weights` takes: the published name, or the file."""
+        return self.text if self.kind == "published" else str(self.file)
+
+    @property
     def published(self) -> str:
         """The published weights of a network's name. WeightsError where there are none."""
         if self.kind == "published":
@@ -118,6 +127,14 @@ def resolve(model: str | PathLike[str], *, allowed: Collection[Kind] = tuple(KIN
     if kind not in allowed:
         raise WeightsError(f"{text!r} is {KINDS[kind]}; {describe(allowed)}")
     return Reference(text, kind)
+
+
+def find_network(model: str) -> str | Path:
+    """Return what `model_config` takes: a family or a network's name as it is, of all else the file that holds it."""
+    if model in FAMILIES:
+        return model
+    reference = resolve(model, allowed=NETWORKS)
+    return reference.text if reference.kind == "network" else reference.file
 
 
 def describe(allowed: Collection[Kind]) -> str:

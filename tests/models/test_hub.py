@@ -26,10 +26,10 @@ def empty_cache(monkeypatch, tmp_path):
 
 
 def test_a_folder_means_its_weights(folder, tmp_path):
-    assert hub.is_model_folder(folder) and hub.weights_path(folder) == folder / hub.WEIGHTS
+    assert hub.weights_path(folder) == folder / hub.WEIGHTS
     assert rexnet.load(folder).classes == ("a", "b", "c")
     assert rexnet.create_model(str(folder / hub.WEIGHTS), weights=folder).num_classes == 3
-    assert not hub.is_model_folder(tmp_path) and hub.weights_path(tmp_path) == tmp_path
+    assert hub.weights_path(tmp_path) == tmp_path
 
 
 def test_an_address_is_fetched(folder, monkeypatch):
@@ -40,7 +40,6 @@ def test_an_address_is_fetched(folder, monkeypatch):
         return folder / hub.WEIGHTS
 
     monkeypatch.setattr(hub, "download", fetch)
-    assert hub.is_model_folder(ADDRESS)
     assert rexnet.load(ADDRESS).classes == rexnet.load(f"{ADDRESS}@v2").classes == ("a", "b", "c")
     assert rexnet.load_weights(rexnet.load(folder), ADDRESS).kind == "checkpoint"
     repository = ("owner/animals", hub.WEIGHTS)

@@ -154,8 +154,8 @@ BACKENDS: dict[str, Int8Backend] = {".onnx": "onnxruntime", ".xml": "openvino"}
 class QuantizeConfig:
     """Makes an int8 file of a trained classifier, if it keeps its accuracy."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """best.pt of a run folder, a .safetensors file made from it, or a folder of `rexnet card`."""
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A run folder, a checkpoint or weights file, a folder of `rexnet card`, hf://OWNER/NAME or published weights."""
     data: str
     """As for rexnet validate: images of the training side calibrate, those held back judge."""
     output: str

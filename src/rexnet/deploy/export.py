@@ -27,7 +27,7 @@ from rexnet.models.factory import create_model
 from rexnet.models.inference_form import folded, padded
 from rexnet.models.rexnet import RexNet
 from rexnet.models.weights import load_weights, read_weights
-from rexnet.references import OWN_WEIGHTS, PRETRAINED, Kind, Reference, resolve
+from rexnet.references import OWN_WEIGHTS, PRETRAINED, SAVED, Kind, Reference, resolve
 from rexnet.text import printable
 
 logger = logging.getLogger(__name__)
@@ -78,8 +78,7 @@ def _load(reference: Reference, weights: str | None) -> Any:
         return load_network(reference, pretrained=reference.kind in ("timm", "torchvision"))
     if reference.kind == "timm":
         return open_trained(resolve(weights, allowed=OWN_WEIGHTS), network=reference.text)
-    source = resolve(weights, allowed=("published", *OWN_WEIGHTS))
-    read = read_weights(source.text if source.kind == "published" else source.file)
+    read = read_weights(resolve(weights, allowed=SAVED).weights)
     model: Any = create_model(reference.text, in_channels=read.layout.in_channels)
     load_weights(model, read, classifier="keep")
     model.classes = read.classes or ()

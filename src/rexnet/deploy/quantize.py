@@ -28,10 +28,12 @@ from rexnet.engines.config import Engine
 from rexnet.engines.graph_files import write_graph
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.engines.timing import interleaved_ms
+from rexnet.errors import WeightsError
 from rexnet.files import check_output_file, made_aside
+from rexnet.loading import open_trained
 from rexnet.models.inference_form import folded, padded
+from rexnet.references import SAVED, resolve
 from rexnet.text import plural
-from rexnet.training import checkpoint
 from rexnet.training.checkpoint import TrainedRexNet
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ def quantize(config: QuantizeConfig) -> Quantized:
     check_output_file(config.output)
     if config.threads:
         torch.set_num_threads(config.threads)
-    model = checkpoint.load(config.checkpoint)
+    model = _open(config.checkpoint)
     labelled = config.measure == "accuracy"
     training, measured = labelled_sides(config.data, model) if labelled else unlabelled_sides(config.data)
     calibration = _loaded(drawn(training, config.calibration_images), model, config)
@@ -109,6 +111,15 @@ def _write(graph: "onnx.ModelProto", facts: ExportedFile, output: str) -> int:
     with made_aside(output) as inside:
         write_graph(graph, facts.to_dict(), inside)
         return sum(file.stat().st_size for file in inside.parent.iterdir())
+
+
+def _open(model: str) -> TrainedRexNet:
+    trained = open_trained(resolve(model, allowed=("network", *SAVED)))
+    if not isinstance(trained, TrainedRexNet):
+        raise WeightsError(
+            f"{model!r} holds a detector; int8 files are of classifiers, `rexnet export` writes a detector's"
+        )
+    return trained
 
 
 def _loaded(images: ImageSet, model: TrainedRexNet, config: QuantizeConfig) -> list[Tensor]:

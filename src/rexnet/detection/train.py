@@ -20,7 +20,7 @@ from rexnet.detection.config import DetectorOptions, DetectTrainConfig
 from rexnet.detection.detectors import create_detector
 from rexnet.detection.evaluation import check_ground_truth, evaluate_detector, require_evaluator
 from rexnet.detection.norms import prepare_norms
-from rexnet.references import OWN_WEIGHTS, resolve
+from rexnet.references import SAVED, resolve
 from rexnet.text import printable
 from rexnet.training.distributed import World
 from rexnet.training.loop import Task, choose_autocast
@@ -77,7 +77,7 @@ def build_model(options: DetectorOptions, classes: tuple[str, ...], *, load: boo
     weights = options.weights
     if weights is None or not load:
         return make()
-    reference = resolve(weights, allowed=("published", *OWN_WEIGHTS))
+    reference = resolve(weights, allowed=SAVED)
     if reference.kind == "published":
         return make(weights=weights)
     file = str(reference.file)

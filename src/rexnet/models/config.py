@@ -9,10 +9,11 @@ from typing import Any
 
 from rexnet.errors import WeightsError
 from rexnet.models.blocks import BlockSpec, NormConfig, check_activation
-from rexnet.models.weight_files import read_checkpoint_file
+from rexnet.models.weight_files import SUFFIXES, read_checkpoint_file
 
 STEM_LAYERS = 3
-_JSON, _CHECKPOINTS = ".json", (".pt", ".safetensors")
+FILE_SUFFIXES = (".json", *SUFFIXES)
+"""Of the files that `read_config` reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +105,6 @@ def feature_levels(config: RexNetConfig) -> tuple[FeatureLevel, ...]:
     return tuple(levels)
 
 
-def is_config_file(name: str) -> bool:
-    """Whether `name`, where that of a network is asked for, means a file."""
-    return name.endswith((_JSON, *_CHECKPOINTS))
-
-
 def config_text(config: RexNetConfig) -> str:
     """The content of a file that `read_config` reads."""
     return json.dumps(config.to_dict(), indent=2) + "\n"
@@ -120,9 +116,9 @@ def read_config(path: str) -> RexNetConfig:
     ValueError, one sentence, for a file that cannot be read or holds no network.
     """
     try:
-        if path.endswith(_CHECKPOINTS):
-            return RexNetConfig.from_dict(read_checkpoint_file(path)["model"])
-        return RexNetConfig.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        if path.endswith(".json"):
+            return RexNetConfig.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        return RexNetConfig.from_dict(read_checkpoint_file(path)["model"])
     except WeightsError:
         raise
     except OSError as error:

@@ -22,11 +22,6 @@ PATIENCE_S = 5
 """How long a host may take to answer."""
 
 
-def is_model_folder(name: str | PathLike[str]) -> bool:
-    """Whether `name` means a folder with a model in it, here or at the hub, and no file."""
-    return os.fspath(name).startswith(PREFIX) or os.path.isfile(Path(name, WEIGHTS))
-
-
 def weights_path(name: str | PathLike[str]) -> Path:
     """The file that is meant: of a model folder its weights, fetched if need be; any other path as it is.
 

@@ -9,8 +9,7 @@ from math import ceil
 from typing import Any, TypedDict, Unpack
 
 from rexnet.models.blocks import BlockSpec, NormConfig
-from rexnet.models.config import RexNetConfig, is_config_file, read_config
-from rexnet.models.hub import is_model_folder
+from rexnet.models.config import FILE_SUFFIXES, RexNetConfig, read_config
 
 STAGE_BLOCKS = (1, 2, 2, 3, 3, 5)
 STAGE_STRIDES = (1, 2, 2, 2, 1, 2)
@@ -220,11 +219,6 @@ class ModelOptions(ConfigOptions, total=False):
     output_stride: int
 
 
-def means_model_folder(name: str) -> bool:
-    """Whether `name`, where that of a network may stand too, means a folder of `rexnet card` or one at the hub."""
-    return is_model_folder(name) and name not in list_models()
-
-
 _FAMILY_AND_WIDTH = re.compile(rf"({'|'.join(FAMILIES)})(?:_(\d{{2,4}}(?:\.\d+)?))?")
 
 
@@ -247,7 +241,7 @@ def model_config(
     if output_stride not in (8, 16, 32):
         raise ValueError(f"output_stride is {output_stride}; allowed: 8, 16, 32")
     match = _FAMILY_AND_WIDTH.fullmatch(name)
-    if is_config_file(name):
+    if name.endswith(FILE_SUFFIXES):
         if width is not None:
             raise ValueError(f"model {name!r} has its channels in the file; allowed: width beside a family's name")
         made = replace(read_config(name), **options)

@@ -18,6 +18,7 @@ from rexnet.errors import OptionError
 from rexnet.models.factory import create_model
 from rexnet.models.rexnet import RexNet
 from rexnet.models.weights import load_weights, read_weights
+from rexnet.references import SAVED, find_network, resolve
 from rexnet.text import printable
 from rexnet.training import checkpoint
 from rexnet.training.config import NetworkConfig, TrainConfig
@@ -207,7 +208,7 @@ def build_model(config: NetworkConfig, classes: tuple[str, ...]) -> RexNet:
     """
     try:
         model = create_model(
-            config.model,
+            str(find_network(config.model)),
             width=config.width,
             stem_stride=config.stem_stride,
             num_classes=len(classes),
@@ -217,7 +218,7 @@ def build_model(config: NetworkConfig, classes: tuple[str, ...]) -> RexNet:
     except ValueError as error:  # of --model or --width
         raise OptionError(str(error)) from error
     if config.weights is not None:
-        weights = read_weights(config.weights)
+        weights = read_weights(resolve(config.weights, allowed=SAVED).weights)
         if weights.config and weights.config["stem_stride"] != config.stem_stride:
             raise OptionError(
                 f"--stem-stride is {config.stem_stride}, but {config.weights} was trained with "

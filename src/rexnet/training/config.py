@@ -40,7 +40,7 @@ class NetworkConfig:
 
     model: str = "rexnet_100"
     """Network to train; `rexnet models` lists them. A family (rexnet, rexnetr, rexnet_lite) takes --width. Also the
-    .json file of `rexnet search export`, or a checkpoint whose network is to be trained anew."""
+    .json file of `rexnet search export`, or a run folder or checkpoint whose network is to be trained anew."""
     width: float | None = None
     """Width multiplier of a family, for example --model rexnet --width 0.75."""
     stem_stride: int = 2
@@ -50,8 +50,8 @@ class NetworkConfig:
     drop_path_rate: float = 0.0
     """Chance to skip the last block, from 0 at the first on; the paper's author advises it above width 1.0."""
     weights: str | None = None
-    """Start from a file, a folder of `rexnet card`, hf://OWNER/NAME or published weights such as rexnet_100.nav_in1k;
-    their classifier is kept where the class names are the same, otherwise a new one begins."""
+    """Start from a run folder, a weights file, a folder of `rexnet card`, hf://OWNER/NAME or published weights such as
+    rexnet_100.nav_in1k; their classifier is kept where the class names are the same, otherwise a new one begins."""
 
     def __post_init__(self) -> None:
         require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")

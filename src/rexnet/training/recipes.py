@@ -168,27 +168,36 @@ def starting_point(asked: TrainConfig) -> TrainConfig:
             horizontal_flip=start.augment.horizontal_flip, label_smoothing=start.augment.label_smoothing
         )
         start = replace(start, augment=kept)
-    if "." in asked.network.model:
-        from rexnet.models.config import is_config_file, read_config
-
-        if is_config_file(asked.network.model):
-            stem_stride = read_config(asked.network.model).stem_stride
-            start = replace(start, network=replace(start.network, stem_stride=stem_stride))
+    if asked.network.model != FIRST_LOOK.network.model:
+        start = _with_the_stem_of(start, asked.network.model)
     return _as_the_weights_were_made(start, asked.network.weights) if asked.network.weights else start
+
+
+def _with_the_stem_of(start: TrainConfig, model: str) -> TrainConfig:
+    """Return `start` with the stem's stride of a network that comes from a file."""
+    from rexnet.models.config import read_config
+    from rexnet.references import find_network
+
+    found = find_network(model)
+    if isinstance(found, str):
+        return start
+    return replace(start, network=replace(start.network, stem_stride=read_config(str(found)).stem_stride))
 
 
 def _as_the_weights_were_made(start: TrainConfig, source: str) -> TrainConfig:
     """`start` with the size, crop and filter of these weights, and for a checkpoint of ours its network too."""
     from rexnet.models.weights import PUBLISHED, read_weights
+    from rexnet.references import SAVED, resolve
 
-    if source in PUBLISHED:
+    reference = resolve(source, allowed=SAVED)
+    if reference.kind == "published":
         facts, network = PUBLISHED[source].preprocess, None
     else:
-        weights = read_weights(source)
+        weights = read_weights(reference.weights)
         facts, network = weights.preprocess, weights.config
     if network is not None:
         # A network without a name of its own, such as a searched one, stands in the file itself.
-        model = network["name"] if weights.variant else source
+        model = network["name"] if weights.variant else reference.weights
         same_network = replace(start.network, model=model, stem_stride=network["stem_stride"])
         start = replace(start, network=same_network)
     if facts is None:

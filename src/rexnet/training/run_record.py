@@ -145,7 +145,7 @@ def read_records(runs: Sequence[str | os.PathLike[str]]) -> list[RunRecord]:
 def read_record(folder: RunFolder, *, label: str | None = None) -> RunRecord:
     """Read the run in `folder`. ValueError, one sentence, for what is not the folder of a run."""
     config = folder.read("config.json")
-    if "network" not in config:  # as that of a model folder
+    if not holds_settings(folder.path):
         raise ValueError(f"{str(folder.path / 'config.json')!r} holds no settings of a run; name the folder of a run")
     environment, summary = (
         folder.read(name) if folder.holds(name) else {} for name in ("environment.json", "summary.json")
