@@ -1,8 +1,8 @@
-"""Ten thousand made-up requests to `rexnet serve MODEL`: none may be answered with a status of 500 or more, and the
-server must live on.
+"""Send ten thousand random requests to `rexnet serve MODEL`: none may get a status of 500 or more, and the server must
+stay alive.
 
-Half come from the server's OpenAPI document by schemathesis, half are bytes on a socket that only begin like HTTP. A
-row is appended to results/serve_fuzz_cpu.jsonl; the exit code is 1 where something was found.
+Half are generated from the server's OpenAPI document by schemathesis, half are bytes on a socket that begin like HTTP.
+A row is appended to results/serve_fuzz_cpu.jsonl; the exit code is 1 after a failure.
 """
 
 import random
@@ -37,7 +37,7 @@ STARTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Fuzzes a server."""
+    """Fuzz a server."""
 
     model: Annotated[str, tyro.conf.Positional]
     requests: int = 10_000
@@ -49,14 +49,14 @@ def main(options: Options) -> None:
     with subprocess.Popen([*command, "--log", "/dev/null"], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         found = next(filter(None, (re.search(r"http://([\d.]+):(\d+)", line) for line in process.stderr)))
-        # What it says of each malformed request has to be read, or it waits at a full pipe.
+        # Its log has to be read, or it would wait at a full pipe.
         threading.Thread(target=process.stderr.read, daemon=True).start()
         try:
             statuses, alive = fuzz(found.group(1), int(found.group(2)), options)
         finally:
             process.terminate()
     print(f"{sum(statuses.values()):,} requests: {dict(sorted(statuses.items()))} (0: closed without an answer)")
-    print("the server lives" if alive else "the server is dead")
+    print("the server is alive" if alive else "the server is dead")
     row = {
         "requests": sum(statuses.values()),
         "statuses": {str(status): statuses[status] for status in sorted(statuses)},
@@ -66,7 +66,7 @@ def main(options: Options) -> None:
 
 
 def fuzz(host: str, port: int, options: Options) -> tuple[Counter[int], bool]:
-    """How often each status came, and whether the server still answers."""
+    """Return the number of answers by status, and whether the server is alive."""
     statuses: Counter[int] = Counter()
     from_schema(f"http://{host}:{port}", options.requests // 2, statuses)
     from_bytes(host, port, options.requests - sum(statuses.values()), random.Random(options.seed), statuses)
@@ -94,7 +94,7 @@ def from_schema(address: str, number: int, statuses: Counter[int]) -> None:
                     sent.pop("cookies", None)
                     request = client.build_request(**sent)
                     request.read()  # forms are written only now
-                except (UnicodeError, ValueError, TypeError, AttributeError):  # what no client sends
+                except (UnicodeError, ValueError, TypeError, AttributeError):  # no client can send it
                     return
                 statuses[client.send(request).status_code] += 1
 
@@ -115,10 +115,10 @@ def status_of(host: str, port: int, content: bytes) -> int:
         client.settimeout(0.2)
         try:
             client.sendall(content)
-            said = client.recv(65536)
+            answer = client.recv(65536)
         except (TimeoutError, ConnectionError):
             return 0
-    found = re.match(rb"HTTP/1\.1 (\d{3})", said)
+    found = re.match(rb"HTTP/1\.1 (\d{3})", answer)
     return int(found.group(1)) if found else 0
 
 

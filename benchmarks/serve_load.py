@@ -1,7 +1,7 @@
-"""Requests a second of `rexnet serve` beside a plain FastAPI endpoint with timm's rexnet_100 in PyTorch.
+"""Measure the requests per second of `rexnet serve` beside a plain FastAPI endpoint with timm's rexnet_100 in PyTorch.
 
 Both servers run all the time; rounds of requests go to one and the other in turns, from 16 clients at once, with the
-same JPEG files. Every answer of ours is compared with what the network says of that file alone. A row is appended to
+same JPEG files. Every answer of ours is compared with the prediction for that file alone. A row is appended to
 results/serve_load_cpu.jsonl.
 """
 
@@ -38,17 +38,18 @@ BOUNDARY = "7d9f3c"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Loads both servers."""
+    """Load both servers."""
 
     images: Annotated[str, tyro.conf.Positional]
     """Folder of JPEG files."""
     requests: int = 20_000
-    """To ours, in all rounds together."""
+    """Requests to ours, in all rounds together."""
     rounds: int = 10
-    plain_share: float = 0.2
-    """Requests to the plain endpoint, as a share of those to ours."""
+    plain_fraction: float = 0.2
+    """Requests to the plain endpoint, as a fraction of those to ours."""
     clients: int = 16
-    pictures: int = 100
+    count: int = 100
+    """Number of files."""
     backend: str = "auto"
     threads: int = 2
     append: bool = True
@@ -57,16 +58,16 @@ class Options:
 
 def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
-    pictures = [path.read_bytes() for path in find_images([options.images])[: options.pictures]]
+    images = [path.read_bytes() for path in find_images([options.images])[: options.count]]
     with tempfile.TemporaryDirectory() as folder:
-        model = write_model(Path(folder) / "rexnet_100.pt", pictures)
-        expected = [one.best for one in Predictor(model, backend="torch", threads=options.threads)(pictures, top_k=1)]
+        model = write_model(Path(folder) / "rexnet_100.pt", images)
+        expected = [one.best for one in Predictor(model, backend="torch", threads=options.threads)(images, top_k=1)]
         serve = ["-m", "rexnet", "serve", str(model), "--port", "0", "--backend", options.backend]
         serve += ["--threads", str(options.threads), "--log", str(Path(folder) / "access.log")]
         plain = ["-m", "uvicorn", "--app-dir", "benchmarks", "plain_endpoint:app", "--port", "0", "--no-access-log"]
         with server(serve) as ours, server(plain) as theirs:
-            row = measure(options, pictures, ours, theirs, partial(wrong, expected))
-    row |= {"clients": options.clients, "rounds": options.rounds, "pictures": len(pictures), "backend": options.backend}
+            row = measure(options, images, ours, theirs, partial(wrong, expected))
+    row |= {"clients": options.clients, "rounds": options.rounds, "pictures": len(images), "backend": options.backend}
     row |= records.provenance("cpu")
     if options.append:
         records.append("serve_load_cpu", row)
@@ -85,65 +86,65 @@ class Server:
 
 def measure(
     options: Options,
-    pictures: list[bytes],
+    images: list[bytes],
     ours: Server,
     theirs: Server,
     wrong: Callable[[int, bytes], bool],
 ) -> dict:
-    share = options.requests // options.rounds
-    plain_share = max(options.clients, int(share * options.plain_share))
-    load(ours, pictures, 100, options.clients)
-    load(theirs, pictures, options.clients * 2, options.clients)
+    per_round = options.requests // options.rounds
+    plain_per_round = max(options.clients, int(per_round * options.plain_fraction))
+    load(ours, images, 100, options.clients)
+    load(theirs, images, options.clients * 2, options.clients)
     rates: dict[str, list[float]] = {"ours": [], "plain": []}
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
     memory = [round(ours.resident_mib())]
     failed = mixed = answered = 0
     for _ in range(options.rounds):
-        for name, at, number in (("ours", ours, share), ("plain", theirs, plain_share)):
+        for name, at, number in (("ours", ours, per_round), ("plain", theirs, plain_per_round)):
             started = time.perf_counter()
-            answers = load(at, pictures, number, options.clients)
+            answers = load(at, images, number, options.clients)
             rates[name].append(number / (time.perf_counter() - started))
             seconds[name] += [one.seconds for one in answers]
             if name == "ours":
                 answered += len(answers)
                 failed += sum(one.status != 200 for one in answers)
-                mixed += sum(one.status == 200 and wrong(one.picture, one.body) for one in answers)
+                mixed += sum(one.status == 200 and wrong(one.image, one.body) for one in answers)
         memory.append(round(ours.resident_mib()))
-    figures = {}
+    metrics = {}
     for name in rates:
         cuts = quantiles(seconds[name], n=100)
-        figures[name] = {"requests_per_s": round(median(rates[name]), 1)}
-        figures[name] |= {"p50_ms": round(cuts[49] * 1e3, 1), "p99_ms": round(cuts[98] * 1e3, 1)}
+        metrics[name] = {"requests_per_s": round(median(rates[name]), 1)}
+        metrics[name] |= {"p50_ms": round(cuts[49] * 1e3, 1), "p99_ms": round(cuts[98] * 1e3, 1)}
     ratios = [a / b for a, b in zip(rates["ours"], rates["plain"], strict=True)]
-    lost = options.rounds * share - answered
-    checked = {"requests": options.rounds * share, "lost": lost, "failed": failed, "mixed_up": mixed}
-    return {**figures, "ratio": records.quartiles(ratios, 2), **checked, "resident_mib": memory}
+    lost = options.rounds * per_round - answered
+    checked = {"requests": options.rounds * per_round, "lost": lost, "failed": failed, "mixed_up": mixed}
+    return {**metrics, "ratio": records.quartiles(ratios, 2), **checked, "resident_mib": memory}
 
 
 @dataclass(frozen=True)
 class Answered:
-    picture: int
+    image: int
     status: int
     body: bytes
     seconds: float
 
 
-def load(at: Server, pictures: list[bytes], number: int, clients: int) -> list[Answered]:
-    """So many requests, as fast as `clients` get them answered one after the other."""
+def load(at: Server, images: list[bytes], number: int, clients: int) -> list[Answered]:
+    """Send requests as fast as `clients` get them answered one after the other."""
     turns = count()
-    forms = [form(picture) for picture in pictures]
+    forms = [form(image) for image in images]
 
     def client(_: int) -> list[Answered]:
         connection = http.client.HTTPConnection("127.0.0.1", at.port, timeout=120)
         headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
         found = []
         while (turn := next(turns)) < number:
-            picture = turn * 7919 % len(pictures)
+            image = turn * 7919 % len(images)
             started = time.perf_counter()
-            connection.request("POST", "/predict", forms[picture], headers)
+            connection.request("POST", "/predict", forms[image], headers)
             answer = connection.getresponse()
             body = answer.read()
-            found.append(Answered(picture, answer.status, body, time.perf_counter() - started))
+            found.append(Answered(image, answer.status, body, time.perf_counter() - started))
         connection.close()
         return found
 
@@ -151,22 +152,22 @@ def load(at: Server, pictures: list[bytes], number: int, clients: int) -> list[A
         return [one for found in pool.map(client, range(clients)) for one in found]
 
 
-def wrong(expected: list, picture: int, body: bytes) -> bool:
+def wrong(expected: list, image: int, body: bytes) -> bool:
     found = json.loads(body)["results"][0]["predictions"]
-    right = expected[picture]
-    # Of two classes that are as likely, rounding may name either first.
+    right = expected[image]
+    # Rounding may put either of two equally probable classes first.
     near = {one["class"] for one in found if one["probability"] > found[0]["probability"] - 2e-3}
     return abs(found[0]["probability"] - right.probability) > 1e-3 or right.name not in near
 
 
-def form(picture: bytes) -> bytes:
+def form(image: bytes) -> bytes:
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
-    return head.encode() + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
+    return head.encode() + image + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
-def write_model(path: Path, pictures: list[bytes]) -> Path:
-    """Of rexnet_100 with random weights, whose answers all the same differ from picture to picture: its norms have the
-    statistics of pictures."""
+def write_model(path: Path, images: list[bytes]) -> Path:
+    """Write rexnet_100 with random weights, and norms with the statistics of images, so that its answers differ from
+    image to image."""
     torch.manual_seed(0)
     preprocess = Preprocess()
     model = rexnet.create_model("rexnet_100")
@@ -174,7 +175,7 @@ def write_model(path: Path, pictures: list[bytes]) -> Path:
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
-        model.train()(torch.stack([preprocess(open_image(picture)) for picture in pictures[:16]]))
+        model.train()(torch.stack([preprocess(open_image(image)) for image in images[:16]]))
     nn.init.normal_(model.get_parameter("output.1.weight"), std=0.1)
     classes = tuple(map(str, range(1000)))
     checkpoint.save(path, checkpoint.pack(model.eval(), {}, classes=classes, preprocess=preprocess))

@@ -20,7 +20,7 @@ def no_choices_of_the_user(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="session")
 def make_checkpoint():
-    """make_checkpoint(path, seed=0): of a network whose answers differ from picture to picture."""
+    """make_checkpoint(path, seed=0): of a network whose answers differ from image to image."""
 
     def make(path: Path, seed: int = 0) -> Path:
         torch.manual_seed(seed)

@@ -11,6 +11,6 @@ PLAIN = Preprocess(image_size_px=64, crop_ratio=1.0, mean=(0.0, 0.0, 0.0), std=(
 
 
 def write_brightness(path: Path, classes: tuple[str, str] = ("bright", "dark")) -> Path:
-    """A checkpoint that finds its first class where a picture is bright."""
+    """A checkpoint that finds its first class where an image is bright."""
     checkpoint.save(path, checkpoint.pack(brightness_network(), {}, classes=classes, preprocess=PLAIN))
     return path

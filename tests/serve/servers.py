@@ -23,7 +23,7 @@ from rexnet.serve.run import server_settings
 from tests.drawings import draw, encoded
 
 SIDE_PX = 24
-PICTURES = [encoded(draw(kind, seed), "PNG") for seed in range(4) for kind in ("cat", "dog", "fox")]
+IMAGES = [encoded(draw(kind, seed), "PNG") for seed in range(4) for kind in ("cat", "dog", "fox")]
 
 
 def config(*models: str | Path, **more) -> ServeConfig:
@@ -78,5 +78,5 @@ def even(images: Sequence[Tensor], alone: bool) -> list[Tensor]:
     return [torch.tensor([0.5, 0.5]) for _ in images]
 
 
-def form(*pictures: bytes) -> list[tuple[str, tuple[str, bytes]]]:
-    return [("image", (f"{index}.png", picture)) for index, picture in enumerate(pictures)]
+def form(*images: bytes) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("image", (f"{index}.png", image)) for index, image in enumerate(images)]

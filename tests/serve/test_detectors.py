@@ -12,7 +12,7 @@ from rexnet.serve import image_routes, opened
 from rexnet.serve.model_registry import ModelRegistry
 from rexnet.training import checkpoint
 from tests.drawings import draw, encoded
-from tests.serve.servers import PICTURES, config, form, in_memory
+from tests.serve.servers import IMAGES, config, form, in_memory
 
 SIZES_PX = {"ssdlite": (96, 96), "mask_rcnn": (64, 128)}
 
@@ -39,10 +39,10 @@ def client(detector):
 
 @pytest.mark.seconds
 def test_objects_are_those_of_the_predictor(client, detector):
-    expected = ObjectPredictor(detector)(PICTURES[:2])
+    expected = ObjectPredictor(detector)(IMAGES[:2])
     described = client.get("/models").json()["models"][0]
     assert described["kind"] == "detector" and not described["explains"]
-    said = client.post("/predict?min_score=0", files=form(*PICTURES[:2])).json()
+    said = client.post("/predict?min_score=0", files=form(*IMAGES[:2])).json()
     for result, found in zip(said["results"], expected, strict=True):
         assert [one["class"] for one in result["objects"]] == list(found.names) != []
         boxes = [one["box"] for one in result["objects"]]
@@ -55,19 +55,19 @@ def test_objects_are_those_of_the_predictor(client, detector):
 
 @pytest.mark.seconds
 def test_only_what_is_sure_enough(client):
-    found = client.post("/predict?min_score=0", files=form(PICTURES[0])).json()["results"][0]["objects"]
+    found = client.post("/predict?min_score=0", files=form(IMAGES[0])).json()["results"][0]["objects"]
     middle = found[len(found) // 2]["score"]
-    sure = client.post(f"/predict?min_score={middle}", files=form(PICTURES[0])).json()["results"][0]["objects"]
+    sure = client.post(f"/predict?min_score={middle}", files=form(IMAGES[0])).json()["results"][0]["objects"]
     assert 0 < len(sure) < len(found) or found[0]["score"] == found[-1]["score"]
 
 
 @pytest.mark.seconds
 def test_the_protocol_has_boxes_scores_and_labels(client, detector):
 
-    tensor = {"name": "encoded", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(PICTURES[0]).decode()]}
+    tensor = {"name": "encoded", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(IMAGES[0]).decode()]}
     answer = client.post("/v2/models/things/infer", json={"inputs": [tensor], "parameters": {"min_score": 0}})
     boxes, scores, labels = answer.json()["outputs"]
-    found = ObjectPredictor(detector)(PICTURES[0])[0]
+    found = ObjectPredictor(detector)(IMAGES[0])[0]
     count = len(found.names)
     assert (boxes["shape"], scores["shape"], labels["shape"]) == ([count, 4], [count], [count])
     assert labels["data"] == list(found.names)
@@ -82,10 +82,10 @@ def test_the_protocol_has_boxes_scores_and_labels(client, detector):
 
 
 @pytest.mark.seconds
-def test_masks_and_boxes_of_a_shrunken_picture_are_of_the_whole_one(client, monkeypatch):
+def test_masks_and_boxes_of_a_shrunken_image_are_of_the_whole_one(client, monkeypatch):
     monkeypatch.setattr(opened, "_MASK_PIXELS", 1200)
-    picture = encoded(draw("cat", 0, (96, 80)), "PNG")
-    (result,) = client.post("/predict?min_score=0", files=form(picture)).json()["results"]
+    image = encoded(draw("cat", 0, (96, 80)), "PNG")
+    (result,) = client.post("/predict?min_score=0", files=form(image)).json()["results"]
     assert (result["width"], result["height"]) == (96, 80)
     for one in result["objects"]:
         left, top, right, bottom = one["box"]
@@ -95,13 +95,13 @@ def test_masks_and_boxes_of_a_shrunken_picture_are_of_the_whole_one(client, monk
 
 
 @pytest.mark.seconds
-def test_both_interfaces_name_the_same_boxes_of_a_shrunken_picture(detector, monkeypatch):
+def test_both_interfaces_name_the_same_boxes_of_a_shrunken_image(detector, monkeypatch):
     monkeypatch.setattr(opened, "_MASK_PIXELS", 1200)
     monkeypatch.setattr(opened, "_BOX_PIXELS", 1200)
-    picture = encoded(draw("cat", 0, (96, 80)), "PNG")
-    tensor = {"name": "encoded", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(picture).decode()]}
+    image = encoded(draw("cat", 0, (96, 80)), "PNG")
+    tensor = {"name": "encoded", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(image).decode()]}
     with in_memory(config(detector)) as client:
-        (result,) = client.post("/predict?min_score=0", files=form(picture)).json()["results"]
+        (result,) = client.post("/predict?min_score=0", files=form(image)).json()["results"]
         asked = {"inputs": [tensor], "parameters": {"min_score": 0}}
         boxes = client.post("/v2/models/things/infer", json=asked).json()["outputs"][0]["data"]
     assert len(boxes) > 0
@@ -109,7 +109,7 @@ def test_both_interfaces_name_the_same_boxes_of_a_shrunken_picture(detector, mon
     assert max(boxes) > 1200**0.5 * 1.1  # not of the smaller copy
 
 
-def test_a_picture_of_which_nothing_would_be_left_is_refused(client):
+def test_an_image_of_which_nothing_would_be_left_is_refused(client):
     masks = client.get("/models").json()["models"][0]["masks"]  # SSDLite resizes both sides to the same
     for size in ((3000, 1), (1, 3000)):
         answer = client.post("/predict", files=form(encoded(Image.new("RGB", size), "PNG")))
@@ -121,14 +121,14 @@ def test_a_picture_of_which_nothing_would_be_left_is_refused(client):
 def test_the_predictor_names_the_file_that_is_too_oblong(detector, tmp_path):
     Image.new("RGB", (3000, 1)).save(tmp_path / "line.png")
     found = list(ObjectPredictor(detector).stream([tmp_path / "line.png"], bad_image="skip"))
-    if "masks" in ObjectPredictor(detector)(PICTURES[0])[0].output:
+    if "masks" in ObjectPredictor(detector)(IMAGES[0])[0].output:
         assert "line.png cannot be used as an image: 3,000 x 1 pixels are too oblong" in found[0].error
     else:
         assert found[0].error is None
 
 
 @pytest.mark.seconds
-def test_few_pictures_are_decoded_ahead(detector, monkeypatch):
+def test_few_images_are_decoded_ahead(detector, monkeypatch):
     inside, most = 0, 0
     read, described = ModelRegistry._decode, image_routes.objects_to_json
 
@@ -147,5 +147,5 @@ def test_few_pictures_are_decoded_ahead(detector, monkeypatch):
     monkeypatch.setattr(ModelRegistry, "_decode", counted_read)
     monkeypatch.setattr(image_routes, "objects_to_json", counted_description)
     with in_memory(config(detector)) as client:
-        assert client.post("/predict", files=form(*PICTURES[:8])).status_code == 200
+        assert client.post("/predict", files=form(*IMAGES[:8])).status_code == 200
     assert inside == 0 and 1 <= most <= 3

@@ -38,21 +38,21 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 1), (1, 0), (1, 1)])
 def test_heat_is_in_the_quarter_that_decides(brightness, row, column):
-    picture = Image.new("RGB", (160, 160))
-    picture.paste("white", (100 * column, 100 * row, 100 * column + 60, 100 * row + 60))
-    found = brightness(picture)
+    image = Image.new("RGB", (160, 160))
+    image.paste("white", (100 * column, 100 * row, 100 * column + 60, 100 * row + 60))
+    found = brightness(image)
     assert found.name == "bright" and 0.5 < found.probability < 1
     quarter = found.heat[32 * row : 32 * row + 32, 32 * column : 32 * column + 32]
     assert quarter.sum() > 0.8 * found.heat.sum() and quarter.max() == 1.0
-    against = brightness(picture, "dark")
+    against = brightness(image, "dark")
     assert against.probability == pytest.approx(1 - found.probability) and not against.heat.any()
 
 
 @pytest.mark.parametrize("name", ["a", "b", "c"])
 def test_heat_is_that_of_grad_cam_and_the_probability_that_of_the_network(tiny, name):
-    picture, index = noise(90, 60), "abc".index(name)
-    images = tiny.model.preprocess(picture)[None]
-    found = tiny(picture, name)
+    image, index = noise(90, 60), "abc".index(name)
+    images = tiny.model.preprocess(image)[None]
+    found = tiny(image, name)
     assert torch.equal(found.heat, grad_cam(tiny.model, images, torch.tensor([index]))[0])
     with torch.no_grad():
         assert found.probability == pytest.approx(float(tiny.model(images).softmax(1)[0, index]))
@@ -68,9 +68,9 @@ def test_without_a_name_the_most_probable_class_is_explained(tiny):
 def test_large_maps_are_sent_as_means_over_areas(brightness):
     preprocess = Preprocess(image_size_px=130, crop_ratio=1.0, mean=PLAIN.mean, std=PLAIN.std)
     large = Explainer(trained(brightness.model, ("bright", "dark"), preprocess))
-    picture = noise(200, 130)
-    whole = grad_cam(large.model, preprocess(picture)[None], torch.tensor([0]))[0]
-    heat = large(picture, "bright").heat
+    image = noise(200, 130)
+    whole = grad_cam(large.model, preprocess(image)[None], torch.tensor([0]))[0]
+    heat = large(image, "bright").heat
     assert heat.shape == (MAX_HEAT_PX, MAX_HEAT_PX) and abs(float(heat.mean() - whole.mean())) < 0.01
 
 
@@ -85,7 +85,7 @@ def test_the_answer_is_plain_json(tiny):
 @pytest.mark.parametrize("size", [(90, 60), (60, 90), (64, 64), (7, 500), (1, 3000), (3, 2)])
 @pytest.mark.parametrize("crop_ratio", [0.5, 0.875, 1.0])
 def test_the_region_is_what_the_crop_keeps(size, crop_ratio):
-    """A ramp tells which columns and rows of the picture reach the network."""
+    """A ramp tells which columns and rows of the image reach the network."""
     preprocess = Preprocess(image_size_px=64, crop_ratio=crop_ratio, interpolation="bilinear")
     width, height = size
     left, top, right, bottom = seen_region(preprocess, size)
@@ -93,8 +93,8 @@ def test_the_region_is_what_the_crop_keeps(size, crop_ratio):
     assert right - left == pytest.approx(bottom - top) and left + right == pytest.approx(width, abs=1)
     across = np.tile(np.linspace(0, 255, width), (height, 1))
     down = np.tile(np.linspace(0, 255, height)[:, None], (1, width))
-    picture = Image.fromarray(np.stack([across, down, down], axis=-1).round().astype(np.uint8))
-    seen = preprocess.pixels(picture).astype(float)
+    image = Image.fromarray(np.stack([across, down, down], axis=-1).round().astype(np.uint8))
+    seen = preprocess.pixels(image).astype(float)
     assert abs(seen[..., 0].mean() - 255 * ((left + right) / 2) / width) < 5 + 128 / width
     assert abs(seen[..., 1].mean() - 255 * ((top + bottom) / 2) / height) < 5 + 128 / height
     if min(size) >= 60:
@@ -103,7 +103,7 @@ def test_the_region_is_what_the_crop_keeps(size, crop_ratio):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 2)])
-def test_pictures_of_any_size_are_explained(tiny, size):
+def test_images_of_any_size_are_explained(tiny, size):
     found = tiny(noise(*size))
     assert found.heat.shape == (32, 32) and found.heat.isfinite().all() and found.size == size
 
@@ -122,15 +122,15 @@ def test_a_network_that_failed_says_so(tiny):
 
 
 def test_threads_do_not_disturb_one_another(tiny):
-    pictures = [noise(40, 30, seed) for seed in range(6)]
-    alone = [tiny(picture, "a") for picture in pictures]
-    found = [None] * len(pictures)
+    images = [noise(40, 30, seed) for seed in range(6)]
+    alone = [tiny(image, "a") for image in images]
+    found = [None] * len(images)
 
     def explain(place: int) -> None:
         for _ in range(5):
-            found[place] = tiny(pictures[place], "a")
+            found[place] = tiny(images[place], "a")
 
-    threads = [threading.Thread(target=explain, args=(place,)) for place in range(len(pictures))]
+    threads = [threading.Thread(target=explain, args=(place,)) for place in range(len(images))]
     for thread in threads:
         thread.start()
     for thread in threads:

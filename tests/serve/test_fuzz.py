@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.serve.servers import PICTURES, config, form, in_memory
+from tests.serve.servers import IMAGES, config, form, in_memory
 
 schemathesis = pytest.importorskip("schemathesis")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -40,7 +40,7 @@ REQUEST = st.fixed_dictionaries(
 def client(checkpoint_file):
     with in_memory(config(checkpoint_file, max_body_mib=1)) as client:
         yield client
-        assert client.post("/predict", files=form(PICTURES[0])).status_code == 200
+        assert client.post("/predict", files=form(IMAGES[0])).status_code == 200
 
 
 def checked(answer):
@@ -88,12 +88,12 @@ def test_requests_of_the_protocol(client, request, behind, length):
 @pytest.mark.seconds
 @settings(max_examples=100, **QUIET)
 @given(place=st.integers(0, 10_000), noise=st.binary(max_size=30), cut=st.integers(0, 10_000), kind=st.integers(0, 2))
-def test_damaged_pictures_and_forms(client, place, noise, cut, kind):
-    picture = bytearray(PICTURES[kind])
-    start = place % len(picture)
-    picture[start : start + len(noise)] = noise
-    checked(client.post("/predict", files=form(bytes(picture[: len(picture) - cut % len(picture)]))))
-    request = client.build_request("POST", "/predict", files=form(PICTURES[kind]))
+def test_damaged_images_and_forms(client, place, noise, cut, kind):
+    image = bytearray(IMAGES[kind])
+    start = place % len(image)
+    image[start : start + len(noise)] = noise
+    checked(client.post("/predict", files=form(bytes(image[: len(image) - cut % len(image)]))))
+    request = client.build_request("POST", "/predict", files=form(IMAGES[kind]))
     body = bytearray(request.read())
     body[place % len(body) : place % len(body) + len(noise)] = noise
     content_type = request.headers["content-type"]

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from rexnet.deploy.predictor import Predictor
 from rexnet.serve import image_routes
 from tests.serve.hand_made import write_brightness
-from tests.serve.servers import PICTURES, config, form, in_memory
+from tests.serve.servers import IMAGES, config, form, in_memory
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +27,14 @@ def test_the_models(client):
     assert first["version"] == second["version"] and len(first["version"]) == 12
 
 
-def test_pictures_are_answered_in_order_as_by_the_predictor(client, checkpoint_file):
-    expected = Predictor(checkpoint_file, backend="torch")(PICTURES, top_k=3)
-    assert len({prediction.best.probability for prediction in expected}) == len(PICTURES)
-    answer = client.post("/predict?model=again&top_k=3", files=form(*PICTURES))
+def test_images_are_answered_in_order_as_by_the_predictor(client, checkpoint_file):
+    expected = Predictor(checkpoint_file, backend="torch")(IMAGES, top_k=3)
+    assert len({prediction.best.probability for prediction in expected}) == len(IMAGES)
+    answer = client.post("/predict?model=again&top_k=3", files=form(*IMAGES))
     assert answer.status_code == 200
     said = answer.json()
     assert (said["model"], said["kind"]) == ("again", "classifier")
-    assert [result["image"] for result in said["results"]] == [f"{index}.png" for index in range(len(PICTURES))]
+    assert [result["image"] for result in said["results"]] == [f"{index}.png" for index in range(len(IMAGES))]
     for result, prediction in zip(said["results"], expected, strict=True):
         assert (result["width"], result["height"]) == (48, 40)
         assert set(result["milliseconds"]) == {"decode", "wait", "compute"}
@@ -43,36 +43,36 @@ def test_pictures_are_answered_in_order_as_by_the_predictor(client, checkpoint_f
         assert np.allclose(probabilities, [one.probability for one in prediction.classes], atol=2e-6)
 
 
-def test_one_bad_picture_does_not_take_the_others_along(client):
-    good, bad = client.post("/predict?top_k=1", files=form(PICTURES[0], b"none")).json()["results"]
+def test_one_bad_image_does_not_take_the_others_along(client):
+    good, bad = client.post("/predict?top_k=1", files=form(IMAGES[0], b"none")).json()["results"]
     assert len(good["predictions"]) == 1
     assert set(bad) == {"image", "error"}
 
 
 @pytest.mark.parametrize(
-    ("pictures", "query", "status", "said"),
+    ("images", "query", "status", "said"),
     [
         ([b"none"], "", 415, "format"),
         ([b""], "", 400, "empty"),
-        ([PICTURES[0][:-50]], "", 400, "damaged"),
-        ([PICTURES[0]] * 13, "", 413, "more than 12"),
-        ([PICTURES[0]], "?model=other", 404, "no model 'other'; allowed: animals, again"),
-        ([PICTURES[0]], "?top_k=0", 400, "top_k"),
-        ([PICTURES[0]], "?topk=2", 400, "there is no option 'topk'; allowed: model, top_k, min_score"),
-        ([PICTURES[0]], "?top_k=many", 400, "top_k"),
-        ([PICTURES[0]], "?min_score=2", 400, "min_score"),
-        ([PICTURES[0]], "?min_score=nan", 400, "min_score"),
-        ([PICTURES[0]], "?model=%ff%00%0a" + "x" * 500, 404, "no model"),
+        ([IMAGES[0][:-50]], "", 400, "damaged"),
+        ([IMAGES[0]] * 13, "", 413, "more than 12"),
+        ([IMAGES[0]], "?model=other", 404, "no model 'other'; allowed: animals, again"),
+        ([IMAGES[0]], "?top_k=0", 400, "top_k"),
+        ([IMAGES[0]], "?topk=2", 400, "there is no option 'topk'; allowed: model, top_k, min_score"),
+        ([IMAGES[0]], "?top_k=many", 400, "top_k"),
+        ([IMAGES[0]], "?min_score=2", 400, "min_score"),
+        ([IMAGES[0]], "?min_score=nan", 400, "min_score"),
+        ([IMAGES[0]], "?model=%ff%00%0a" + "x" * 500, 404, "no model"),
     ],
 )
-def test_what_is_refused(client, pictures, query, status, said):
-    answer = client.post(f"/predict{query}", files=form(*pictures))
+def test_what_is_refused(client, images, query, status, said):
+    answer = client.post(f"/predict{query}", files=form(*images))
     assert answer.status_code == status
     assert said in answer.json()["error"] and len(answer.json()["error"]) < 300
 
 
 def test_more_classes_than_there_are(client):
-    (result,) = client.post(f"/predict?top_k={10**30}", files=form(PICTURES[0])).json()["results"]
+    (result,) = client.post(f"/predict?top_k={10**30}", files=form(IMAGES[0])).json()["results"]
     assert len(result["predictions"]) == 3
 
 
@@ -89,15 +89,15 @@ def brightness(tmp_path_factory) -> Iterator[TestClient]:
         yield found
 
 
-def explain(client: TestClient, *pictures: bytes, **query):
-    return client.post("/explain", params=query, files=form(*pictures))
+def explain(client: TestClient, *images: bytes, **query):
+    return client.post("/explain", params=query, files=form(*images))
 
 
 def png(size: tuple[int, int] = (100, 60)) -> bytes:
-    picture = Image.new("RGB", size)
-    picture.paste("white", (0, 0, size[0] // 2, size[1] // 2))
+    image = Image.new("RGB", size)
+    image.paste("white", (0, 0, size[0] // 2, size[1] // 2))
     stream = io.BytesIO()
-    picture.save(stream, "png")
+    image.save(stream, "png")
     return stream.getvalue()
 
 
@@ -115,7 +115,7 @@ def test_explain_says_where_the_class_is_seen(brightness):
 
 
 @pytest.mark.parametrize(
-    ("status", "sentence", "pictures", "query"),
+    ("status", "sentence", "images", "query"),
     [
         (400, "has no class 'red'", [png()], {"class": "red"}),
         (404, "no model 'other'", [png()], {"model": "other"}),
@@ -127,8 +127,8 @@ def test_explain_says_where_the_class_is_seen(brightness):
         (415, "not a form", [], {}),
     ],
 )
-def test_explain_refuses_with_a_sentence(brightness, status, sentence, pictures, query):
-    answer = explain(brightness, *pictures, **query)
+def test_explain_refuses_with_a_sentence(brightness, status, sentence, images, query):
+    answer = explain(brightness, *images, **query)
     assert answer.status_code == status and sentence in answer.json()["error"]
 
 

@@ -98,7 +98,7 @@ def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded(monkeypatch):
     whole = encoded(landscape(64, 48), "JPEG", progressive=True)
     last = whole.rindex(b"\xff\xda")
     comment = b"\xff\xfe\x02\x02" + b"\xff\xda" * 256  # says nothing of scans
-    behind = b"\xff\xda" * 300  # cameras put a film behind the picture
+    behind = b"\xff\xda" * 300  # cameras put a film behind the image
     assert open_upload(whole[:2] + comment + whole[2:] + behind, max_pixels=10_000).size == (64, 48)
     monkeypatch.setattr("rexnet.serve.images.open_image", None)
     with pytest.raises(HTTPError, match="100 scans") as caught:
@@ -148,8 +148,8 @@ TEXT = b'--xyz\r\nContent-Disposition: form-data; name="image"\r\n\r\nx\r\n'
         (b"", FORM, 400),
         (form_body(("image", "a", b"x"), end=b""), FORM, 400),
         (form_body(("image", "a", b"x"), ("image", "b", b"x"), end=b""), FORM, 400),
-        (form_body(("picture", "a", b"x")), FORM, 400),
-        (form_body(("image", "a", b"x"), ("picture", "a", b"x")), FORM, 400),
+        (form_body(("photo", "a", b"x")), FORM, 400),
+        (form_body(("image", "a", b"x"), ("photo", "a", b"x")), FORM, 400),
         (TEXT + form_body(("image", "a", b"x")), FORM, 400),
         (TEXT * 3 + form_body(("image", "a", b"x")), FORM, 400),
         (b"--xyz\r\n\r\nx\r\n--xyz--\r\n", FORM, 400),

@@ -10,7 +10,7 @@ from rexnet.deploy.predictor import Predictor
 from rexnet.errors import OptionError
 from rexnet.serve import model_registry
 from rexnet.serve.model_registry import named_references
-from tests.serve.servers import PICTURES, config, form, listening
+from tests.serve.servers import IMAGES, config, form, listening
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def live(make_checkpoint, tmp_path, monkeypatch):
 
 
 def said(address):
-    answer = httpx.post(f"{address}/predict?top_k=3", files=form(PICTURES[0]), timeout=30)
+    answer = httpx.post(f"{address}/predict?top_k=3", files=form(IMAGES[0]), timeout=30)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -111,7 +111,7 @@ def test_a_replaced_file_is_taken_up_without_a_failed_request(live, make_checkpo
     expected = {}
     versions = {}
     for name, file in (("old", path), ("new", other)):
-        expected[name] = Predictor(file, backend="torch")(PICTURES[0])[0].best.probability
+        expected[name] = Predictor(file, backend="torch")(IMAGES[0])[0].best.probability
     assert abs(expected["old"] - expected["new"]) > 1e-3
     versions["old"] = said(address)["version"]
     answers, stop = [], threading.Event()

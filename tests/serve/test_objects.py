@@ -24,7 +24,7 @@ def test_pycocotools_reads_the_same_mask(mask):
     assert np.array_equal(masks.decode(masks.frPyObjects(runs, height, width)).astype(bool), mask)
 
 
-def test_a_mask_of_a_smaller_copy_covers_the_whole_picture():
+def test_a_mask_of_a_smaller_copy_covers_the_whole_image():
     small = torch.tensor([[0.0, 1.0], [0.0, 0.4]])
     assert uncompressed_rle(small, width=4, height=4) == {"size": [4, 4], "counts": [8, 2, 2, 2, 2]}
 
@@ -40,7 +40,7 @@ def test_each_pixel_is_as_the_nearest_of_the_mask(mask, more):
     assert np.array_equal(found, mask[down][:, across]) and 0 not in counts[1:]
 
 
-def test_masks_of_a_large_picture_take_little_memory():
+def test_masks_of_a_large_image_take_little_memory():
     tracemalloc.start()
     try:
         runs = uncompressed_rle(torch.eye(1000), width=8000, height=6000)

@@ -13,7 +13,7 @@ from rexnet.deploy.predictor import Predictor
 from rexnet.engines.graph_files import write_graph
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.inference_form import folded
-from tests.serve.servers import PICTURES, config, in_memory, listening
+from tests.serve.servers import IMAGES, config, in_memory, listening
 
 triton = pytest.importorskip("tritonclient.http")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -38,7 +38,7 @@ def predictor(checkpoint_file):
 
 @pytest.fixture(scope="module")
 def images(predictor):
-    return torch.stack([predictor.prepare(open_image(content)) for content in PICTURES]).numpy()
+    return torch.stack([predictor.prepare(open_image(content)) for content in IMAGES]).numpy()
 
 
 def input_of(name, values, datatype, *, binary=True):
@@ -75,7 +75,7 @@ def test_statistics_count_requests_images_and_batches(checkpoint_file):
     ):
         before = client.get_inference_statistics("animals")["model_stats"][0]
         assert before["inference_count"] == before["execution_count"] == before["last_inference"] == 0
-        client.infer("animals", [input_of("encoded", np.array(PICTURES[:3], dtype=object), "BYTES")])
+        client.infer("animals", [input_of("encoded", np.array(IMAGES[:3], dtype=object), "BYTES")])
         client.infer("animals", [input_of("image", np.zeros((1, 3, 24, 24), np.float32), "FP32")])
         with pytest.raises(Exception, match="format"):
             client.infer("animals", [input_of("encoded", np.array([b"no image"], dtype=object), "BYTES")])
@@ -118,11 +118,11 @@ def test_images_in_probabilities_out(client, predictor, images, binary_in, binar
 
 
 def test_image_files_in_classes_out(client, predictor):
-    files = np.array(PICTURES, dtype=object)
+    files = np.array(IMAGES, dtype=object)
     wanted = [triton.InferRequestedOutput("probabilities", class_count=2)]
     found = client.infer("second", [input_of("encoded", files, "BYTES")], outputs=wanted).as_numpy("probabilities")
-    assert found.shape == (len(PICTURES), 2)
-    for texts, prediction in zip(found, predictor(PICTURES, top_k=2), strict=True):
+    assert found.shape == (len(IMAGES), 2)
+    for texts, prediction in zip(found, predictor(IMAGES, top_k=2), strict=True):
         for text, scored in zip(texts, prediction.classes, strict=True):
             value, index, name = text.decode().split(":")
             assert name == scored.name == predictor.classes[int(index)]
@@ -133,7 +133,7 @@ def test_image_files_of_the_shape_that_the_configuration_gives(client):
     described = client.get_model_config("animals")
     (dims,) = [one["dims"] for one in described["input"] if one["name"] == "encoded"]
     assert dims == [1] and described["max_batch_size"] == 12
-    files = np.array(PICTURES[:3], dtype=object)
+    files = np.array(IMAGES[:3], dtype=object)
     flat, column = (
         client.infer("animals", [input_of("encoded", values, "BYTES")]).as_numpy("probabilities")
         for values in (files, files[:, None])
@@ -304,14 +304,14 @@ def test_exported_files_answer_alike(checkpoint_file, predictor, tmp_path, suffi
     )
     path = tmp_path / f"graph{suffix}"
     write_graph(onnx_graph(folded(model), pixels=model.preprocess if pixels else None), facts.to_dict(), path)
-    picture = open_image(PICTURES[0])
+    image = open_image(IMAGES[0])
     with in_memory(config(path, backend=engine, max_batch=2)) as client:
         described = client.get("/v2/models/graph").json()["inputs"][0]
         assert described["datatype"] == ("UINT8" if pixels else "FP32")
-        values = model.preprocess.pixels(picture) if pixels else model.preprocess(picture)
+        values = model.preprocess.pixels(image) if pixels else model.preprocess(image)
         tensor = {**described, "shape": [1, *values.shape], "data": [values.tolist()]}
         answer = client.post("/v2/models/graph/infer", json={"inputs": [tensor]}).json()
-    expected = [scored.probability for scored in sorted(predictor(PICTURES[0])[0].classes, key=lambda s: s.name)]
+    expected = [scored.probability for scored in sorted(predictor(IMAGES[0])[0].classes, key=lambda s: s.name)]
     assert np.allclose(answer["outputs"][0]["data"], expected, atol=1e-4)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rexnet.serve.app import create_app
-from tests.serve.servers import PICTURES, by_hand, config, even, form, in_memory
+from tests.serve.servers import IMAGES, by_hand, config, even, form, in_memory
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_the_cap_on_bytes_holds_whatever_the_length_says(server, lies):
     answer = client.post("/v2/models/hand/infer", content=chunks(), headers=headers)
     assert answer.status_code == 413 and "0.1 MiB" in answer.json()["error"]
     assert answer.headers["connection"] == "close"
-    assert client.post("/predict", files=form(PICTURES[0])).status_code == 200
+    assert client.post("/predict", files=form(IMAGES[0])).status_code == 200
 
 
 COMPRESS = {"gzip": gzip.compress, "deflate": zlib.compress}
@@ -50,7 +50,7 @@ COMPRESS = {"gzip": gzip.compress, "deflate": zlib.compress}
 @pytest.mark.parametrize("encoding", COMPRESS)
 def test_compressed_requests_are_those_that_they_contain(server, encoding):
     client = server(max_body_mib=0.1)
-    request = client.build_request("POST", "/predict?top_k=2", files=form(PICTURES[0]))
+    request = client.build_request("POST", "/predict?top_k=2", files=form(IMAGES[0]))
     body = request.read()
     headers = {"content-type": request.headers["content-type"], "content-encoding": encoding}
     packed = COMPRESS[encoding](body)
@@ -121,7 +121,7 @@ def test_a_key_is_wanted_everywhere(server, headers, path):
 def test_the_right_key_opens(server, headers):
     client = server(api_key="right-key-1")
     assert client.get("/models", headers=headers).status_code == 200
-    assert client.post("/predict", files=form(PICTURES[0]), headers=headers).status_code == 200
+    assert client.post("/predict", files=form(IMAGES[0]), headers=headers).status_code == 200
 
 
 def test_without_the_key_the_server_says_that_it_lives(server):
@@ -141,17 +141,17 @@ def test_a_full_queue_says_when_to_come_again(server):
     client = server(slow, queue_length=3, max_images=3, max_batch=1)
     statuses = []
     waiting = threading.Thread(
-        target=lambda: statuses.append(client.post("/predict", files=form(*PICTURES[:3])).status_code)
+        target=lambda: statuses.append(client.post("/predict", files=form(*IMAGES[:3])).status_code)
     )
     waiting.start()
     assert computing.wait(20)
-    answer = client.post("/predict", files=form(PICTURES[0]))
+    answer = client.post("/predict", files=form(IMAGES[0]))
     go_on.set()
     waiting.join(20)
     assert answer.status_code == 429 and answer.headers["retry-after"] == "1"
     assert "allowed: 3" in answer.json()["error"]
     assert statuses == [200]
-    assert client.post("/predict", files=form(PICTURES[0])).status_code == 200
+    assert client.post("/predict", files=form(IMAGES[0])).status_code == 200
 
 
 def test_a_late_answer_is_given_up(server):
@@ -161,7 +161,7 @@ def test_a_late_answer_is_given_up(server):
 
     client = server(slow, timeout_s=0.1, max_batch=1, queue_length=4, max_images=4)
     for _ in range(3):
-        answer = client.post("/predict", files=form(*PICTURES[:4]))
+        answer = client.post("/predict", files=form(*IMAGES[:4]))
         assert answer.status_code == 503 and "0.1 s" in answer.json()["error"]
         assert answer.headers["retry-after"] == "1"
 
@@ -197,7 +197,7 @@ def test_a_network_that_fails_is_an_error_of_the_server_in_a_sentence(server):
     def broken(images, alone):
         raise RuntimeError("secret detail")
 
-    answer = server(broken).post("/predict", files=form(PICTURES[0]))
+    answer = server(broken).post("/predict", files=form(IMAGES[0]))
     assert answer.status_code == 500 and "secret" not in answer.text and "error" in answer.json()
 
 

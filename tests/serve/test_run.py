@@ -15,7 +15,7 @@ import pytest
 
 from rexnet import cli
 from rexnet.serve import run
-from tests.serve.servers import PICTURES, by_hand, config, even, form, listening
+from tests.serve.servers import IMAGES, by_hand, config, even, form, listening
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_stopped_server_answers_what_it_has_accepted(start, checkpoint_file, t
 
     def ask():
         try:
-            answers.append(httpx.post(f"{address}/predict", files=form(*PICTURES * 2), timeout=60).status_code)
+            answers.append(httpx.post(f"{address}/predict", files=form(*IMAGES * 2), timeout=60).status_code)
         except httpx.ConnectError:  # it came too late
             answers.append(None)
 
@@ -79,7 +79,7 @@ def test_stopped_workers_reset_no_connection(start, checkpoint_file):
     def ask():
         while not refused.is_set():
             try:
-                answered.append(httpx.post(f"{address}/predict", files=form(PICTURES[0]), timeout=60).status_code)
+                answered.append(httpx.post(f"{address}/predict", files=form(IMAGES[0]), timeout=60).status_code)
             except httpx.ConnectError:
                 refused.set()
             except httpx.TransportError as error:

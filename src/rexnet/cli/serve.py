@@ -7,7 +7,7 @@ from rexnet.cli.options import read_options
 
 
 def serve(arguments: Sequence[str]) -> None:
-    """Answer over HTTP what is on pictures, for browsers and programs"""
+    """Classify images and detect objects over HTTP, for browsers and programs"""
     from rexnet.serve.config import ServeConfig
 
     config = read_options("serve", ServeConfig, arguments)

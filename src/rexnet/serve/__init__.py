@@ -1,1 +1,1 @@
-"""Networks behind HTTP: needs the packages of `pip install 'rexnet[serve]'`."""
+"""The HTTP server of `rexnet serve`: needs the packages of `pip install 'rexnet[serve]'`."""

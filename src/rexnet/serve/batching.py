@@ -20,7 +20,7 @@ class Batched(Generic[Result]):
     result: Result
     wait_ms: float
     compute_ms: float
-    """Of its whole batch."""
+    """Time of the whole batch."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Batcher(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Batched[Result]] = loop.create_future()
         self._waiting.append(_Waiting(item, future, perf_counter()))
-        # Not at once: what arrives in the same turn of the loop joins.
+        # Not immediately: items of the same iteration of the event loop share a batch.
         if self._soon is None:
             self._soon = loop.call_soon(self._dispatch)
         return await future

@@ -22,8 +22,7 @@ class ServeConfig:
         tyro.conf.arg(metavar="[NAME=]MODEL ...", help_behavior_hint="(required)"),
     ]
     """Run folders, folders of `rexnet card` or hf://OWNER/NAME, checkpoints (.pt, .safetensors), or .onnx and .xml
-    files of `rexnet export`; classifiers and detectors. Without NAME= a model has the name of its file, or
-    of its folder."""
+    files of `rexnet export`. Without NAME= a model has the name of its file or folder."""
     host: str = "127.0.0.1"
     """Address to listen on: the default is for this machine only, 0.0.0.0 for the whole network."""
     port: int = 8000

@@ -32,7 +32,7 @@ def check_options(request: Request) -> None:
 
 @router.get("/models", responses=answers(200))
 async def models(request: Request) -> Response:
-    """The models, with their classes."""
+    """List the models, with their classes."""
     registry: ModelRegistry = request.app.state.registry
     listed = [{"name": name, **model.current.to_dict()} for name, model in registry.models.items()]
     return json_response({"models": listed})
@@ -79,7 +79,7 @@ async def predict(
 
 @router.post("/explain", dependencies=[Depends(check_options)], openapi_extra=IMAGE_FORM, responses=answers(200, 404))
 async def explain(request: Request, model: ModelName = None, name: ClassName = None) -> Response:
-    """Where in an image a classifier sees a class: a heat map over the region that the network saw."""
+    """Explain where in an image a classifier sees a class: a heat map over the region that the network saw."""
     registry: ModelRegistry = request.app.state.registry
     found = registry[model]
     opened = found.current

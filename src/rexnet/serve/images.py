@@ -36,9 +36,9 @@ IMAGE_FORM: dict[str, Any] = {
 """OpenAPI: image files, all under the name `image`."""
 _PIECE_BYTES = 2**18
 _MAX_SCANS = 100
-"""Of a JPEG, whose encoders write a dozen. Each goes over the whole image, and may have twenty bytes."""
+"""Most scans of a JPEG; encoders write a dozen. Each covers the whole image, and may have twenty bytes."""
 _SCAN, _END = 0xDA, 0xD9
-# In the data of a scan 0xff stands before 0x00 and the numbers of restarts only.
+# In the data of a scan, 0xff comes only before 0x00 and restart markers.
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")
 
 

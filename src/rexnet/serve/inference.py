@@ -1,4 +1,4 @@
-"""Requests and answers of the Open Inference Protocol, version 2: JSON, with tensors in it or as bytes behind it."""
+"""Requests and answers of the Open Inference Protocol, version 2: JSON, with tensors in it or as bytes after it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -51,12 +51,12 @@ INFERENCE: dict[str, Any] = {
         },
     }
 }
-"""OpenAPI: tensors of the protocol, in JSON or as bytes behind it."""
+"""OpenAPI: tensors of the protocol, in JSON or as bytes after it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestedOutput:
-    """An output, and the form in which a request wants it."""
+    """An output, and the form that a request wants."""
 
     name: str
     binary: bool

@@ -29,10 +29,10 @@ class Metrics:
     def __init__(self, *, one_of_several: bool = False):
         self._one_of_several = one_of_several
         self._registry = registry = CollectorRegistry()
-        self.requests = Counter("rexnet_requests", "Requests answered.", ["route", "status"], registry=registry)
+        self.requests = Counter("rexnet_requests", "Answered requests.", ["route", "status"], registry=registry)
         self.seconds = Histogram(
             "rexnet_request_seconds",
-            "From the end of a request's headers to the end of its answer.",
+            "Time from the headers of a request to the end of its answer.",
             ["route"],
             buckets=_SECONDS,
             registry=registry,

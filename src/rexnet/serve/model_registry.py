@@ -35,9 +35,9 @@ class Answer:
     """The result for one image."""
 
     result: Any
-    """As the model's batcher returns it."""
+    """Result of the model's batcher."""
     width: int
-    """Of the upright image, in pixels, like `height`."""
+    """Size of the upright image in pixels, with `height`."""
     height: int
     decode_ms: float
     wait_ms: float
@@ -45,7 +45,7 @@ class Answer:
 
 
 class Model:
-    """A name with the model that answers under it, in the current state of its file."""
+    """A named model, in the current state of its file."""
 
     def __init__(
         self,

@@ -42,23 +42,23 @@ class OpenModel:
 
     kind: Literal["classifier", "detector"]
     version: str
-    """First digits of the SHA-256 of its file; of a library's network, the version of the library."""
+    """Beginning of the SHA-256 of the file; for the network of a library, the version of the library."""
     classes: tuple[str, ...]
     backend: str
     precision: str
     prepare: Callable[[Image.Image], Any]
     """Make an item of `batcher` from an RGB image."""
     batcher: Batcher[Any, Any]
-    """Of a classifier: image tensors -> probabilities (K,). Of a detector: images -> Detections."""
+    """From image tensors to probabilities (K,) for a classifier, from images to Detections for a detector."""
     metrics: ModelMetrics
     semaphore: AbstractAsyncContextManager[Any] = field(default_factory=nullcontext)
     """Held from before an image is decoded until it is answered: few of a detector's images are in memory at once."""
     explainer: Explainer | None = None
-    """Of a classifier out of a checkpoint."""
+    """None for detectors and exported files."""
     masks: bool = False
     image_size_px: int | None = None
     image_shape: tuple[int, ...] | None = None
-    """Of an item of a classifier: (3, S, S) float32 or (S, S, 3) uint8."""
+    """Shape of an item of a classifier: (3, S, S) float32 or (S, S, 3) uint8."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry of /models."""
@@ -105,7 +105,7 @@ def _open_classifier(source: Classifier, version: str, config: ServeConfig, *, m
 
     sizes = [1 << power for power in range(config.max_batch.bit_length())]
     for size in sizes:
-        # OpenVINO compiles for each number of images: now, not when somebody waits for an answer.
+        # OpenVINO compiles for each batch size: now rather than during a request.
         predictor.probabilities(predictor.sample(size), alone=False)
     predictor.probabilities(predictor.sample(1))
     return OpenModel(
@@ -139,7 +139,7 @@ def _open_detector(
 
     (sample,) = predictor(Image.new("RGB", (64, 64)))
     masks = "masks" in sample.output
-    # Images differ in size and fill a CPU one by one; a batch would only be padded to the largest.
+    # Each image keeps a CPU busy, and a batch would be padded to the largest image.
     most = 1 if predictor.device.type == "cpu" else config.max_batch
     return OpenModel(
         kind="detector",

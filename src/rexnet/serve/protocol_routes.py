@@ -30,25 +30,25 @@ _EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "s
 
 @router.get("", responses=answers(200))
 async def server() -> Response:
-    """Name, version and extensions of this server."""
+    """Describe the server: name, version and extensions."""
     return json_response({"name": "rexnet", "version": __version__, "extensions": list(_EXTENSIONS)})
 
 
 @router.get("/health/live", responses=answers(200))
 async def live() -> Response:
-    """Whether the server is alive."""
+    """Report that the server is alive."""
     return json_response({"live": True})
 
 
 @router.get("/health/ready", responses=answers(200))
 async def ready() -> Response:
-    """Whether all models are loaded; they are before the server listens."""
+    """Report that all models are loaded, which they are before the server listens."""
     return json_response({"ready": True})
 
 
 @router.post("/repository/index", responses=answers(200))
 async def repository_index(request: Request) -> Response:
-    """The models and their versions."""
+    """List the models and their versions."""
     models: ModelRegistry = request.app.state.registry
     return json_response(
         [
@@ -60,7 +60,7 @@ async def repository_index(request: Request) -> Response:
 
 @router.get("/models/stats", responses=answers(200))
 async def all_statistics(request: Request) -> Response:
-    """Statistics of all models."""
+    """Return the statistics of all models."""
     models: ModelRegistry = request.app.state.registry
     return json_response({"model_stats": [model.current.metrics.statistics() for model in models.models.values()]})
 
@@ -68,7 +68,7 @@ async def all_statistics(request: Request) -> Response:
 @router.get("/models/{model}", responses=answers(200, 404))
 @router.get("/models/{model}/versions/{version}", responses=answers(200, 404))
 async def metadata(request: Request, model: str, version: str | None = None) -> Response:
-    """Inputs and outputs of a model."""
+    """Describe the inputs and outputs of a model."""
     found, opened = _requested_model(request, model, version)
     return json_response(
         {
@@ -84,7 +84,7 @@ async def metadata(request: Request, model: str, version: str | None = None) -> 
 @router.get("/models/{model}/config", responses=answers(200, 404))
 @router.get("/models/{model}/versions/{version}/config", responses=answers(200, 404))
 async def configuration(request: Request, model: str, version: str | None = None) -> Response:
-    """Inputs and outputs as in Triton's model configuration, whose shapes lack the batch axis where there is one."""
+    """Describe a model as Triton's model configuration, whose shapes lack the batch axis where there is one."""
     found, opened = _requested_model(request, model, version)
     batched = opened.kind == "classifier"
 
@@ -106,7 +106,7 @@ async def configuration(request: Request, model: str, version: str | None = None
 @router.get("/models/{model}/ready", responses=answers(200, 404))
 @router.get("/models/{model}/versions/{version}/ready", responses=answers(200, 404))
 async def model_ready(request: Request, model: str, version: str | None = None) -> Response:
-    """Whether a model is ready."""
+    """Report that a model is ready."""
     found, _ = _requested_model(request, model, version)
     return json_response({"name": found.name, "ready": True})
 
@@ -114,7 +114,7 @@ async def model_ready(request: Request, model: str, version: str | None = None) 
 @router.get("/models/{model}/stats", responses=answers(200, 404))
 @router.get("/models/{model}/versions/{version}/stats", responses=answers(200, 404))
 async def statistics(request: Request, model: str, version: str | None = None) -> Response:
-    """Counts and times of the requests to a model, since its file was opened."""
+    """Return counts and times of the requests to a model since its file was opened."""
     _, opened = _requested_model(request, model, version)
     return json_response({"model_stats": [opened.metrics.statistics()]})
 
@@ -129,7 +129,7 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
     """Predict from tensors, in JSON or as bytes after it."""
     found, opened = _requested_model(request, model, version)
     registry: ModelRegistry = request.app.state.registry
-    # In a thread: numbers as JSON are millions of objects.
+    # In a thread: JSON numbers are millions of objects.
     inference = await registry.in_thread(
         read_request,
         await request.body(),

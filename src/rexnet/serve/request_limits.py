@@ -160,4 +160,4 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 class _GoneError(Exception):
-    """The client has closed the connection before its request was whole."""
+    """The client closed the connection before its request was complete."""

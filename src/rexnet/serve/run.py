@@ -36,7 +36,7 @@ _MAX_CONNECTIONS = 1024
 _GRACE_S = 0.5
 """How long a stopping server waits for a request on a connection that is open."""
 _OVERHEAD_BYTES = 2**19
-"""Of headers, and of what marks chunks of a body, beyond eight times that body."""
+"""Largest size of headers and chunk marks of a request, beyond eight times its body."""
 
 
 class Settings(uvicorn.Config):

@@ -116,7 +116,7 @@ def _flat_texts(data: Any, spec: TensorSpec, *, count: int) -> list[str]:
     rows = data if isinstance(data, list) else []
     items = [one for row in rows for one in (row if isinstance(row, list) else [row])]
     if len(items) != count or not all(isinstance(item, str) for item in items):
-        raise HTTPError(400, f"the data of input {spec.name} are not {count} strings, as its shape says")
+        raise HTTPError(400, f"the data of input {spec.name} are not {count} strings, as in its shape")
     return items
 
 

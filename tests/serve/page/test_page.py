@@ -206,6 +206,7 @@ def test_the_score_threshold_and_a_single_object(open_page):
     expect(words).to_have_text("2 objects: cat, dog. 1 below 50 %.")
     page.get_by_label("Score threshold").fill("0.2")
     expect(words).to_have_text("3 objects: cat, dog (2).")
+    expect(tab(page, "pets")).to_contain_text("3 objects: cat, dog (2).")
     expect(page.locator(".box")).to_have_count(3)
     one = page.locator(".objects button", has_text="60.0 %")
     one.click()

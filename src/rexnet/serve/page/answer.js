@@ -4,11 +4,15 @@ import { element } from "./elements.js";
 import { showObjects } from "./objects.js";
 import { stage } from "./stage.js";
 
-/** Request the answer; the panel fills itself. `onAnswer` is called with the result and its summary. */
-export function answerPanel(entry, model, { onAnswer, onError }) {
-  const panel = { element: element("div", { class: "answer" }), paint: () => overlay?.(stage) };
-  const repaint = () => stage.update(panel.paint);
-  let overlay = null;
+/** Request the answer; the panel fills itself. `onAnswer` is called with the result, `onSummary` with its summary. */
+export function answerPanel(entry, model, { onAnswer, onSummary, onError }) {
+  const panel = { element: element("div", { class: "answer" }), paint: () => shown?.paint(stage) };
+  let shown = null;
+
+  function update() {
+    stage.update(panel.paint);
+    if (shown) onSummary(shown.summary());
+  }
 
   async function fill() {
     panel.element.setAttribute("aria-busy", "true");
@@ -16,8 +20,7 @@ export function answerPanel(entry, model, { onAnswer, onError }) {
     try {
       const answer = await entry.answer(model);
       const show = model.kind === "detector" ? showObjects : showClasses;
-      const shown = show({ entry, model, result: answer.result, repaint, onError });
-      overlay = shown.paint;
+      shown = show({ entry, model, result: answer.result, update, onError });
       panel.element.replaceChildren(...shown.findings, details(model, answer));
       onAnswer(answer.result, shown.summary());
     } catch (error) {
@@ -25,7 +28,7 @@ export function answerPanel(entry, model, { onAnswer, onError }) {
       onError(error);
     }
     panel.element.removeAttribute("aria-busy");
-    repaint();
+    update();
   }
 
   fill();

@@ -2,8 +2,8 @@
 import { element, percent } from "./elements.js";
 import { paintHeat } from "./overlay.js";
 
-export function showClasses({ entry, model, result, repaint, onError }) {
-  const explanation = model.explains ? new Explanation(entry, model, { repaint, onError }) : null;
+export function showClasses({ entry, model, result, update, onError }) {
+  const explanation = model.explains ? new Explanation(entry, model, { update, onError }) : null;
   const rows = result.predictions.map(({ class: name, probability }) => {
     const bar = element("span", { class: "bar", "aria-hidden": "true" });
     bar.style.setProperty("--fraction", probability);
@@ -42,11 +42,11 @@ class Explanation {
   #slider = element("input", { type: "range", min: 0, max: 100, value: 80 });
   #strength = element("label", {}, "Strength of the overlay", this.#slider);
 
-  constructor(entry, model, { repaint, onError }) {
+  constructor(entry, model, { update, onError }) {
     this.request = (name) => entry.explanation(model, name);
-    this.repaint = repaint;
+    this.update = update;
     this.onError = onError;
-    this.#slider.addEventListener("input", repaint);
+    this.#slider.addEventListener("input", update);
     this.element = element("div", { class: "why" }, this.#button, this.#words, this.#scale, this.#strength);
     this.#show(null, "");
   }
@@ -89,7 +89,7 @@ class Explanation {
     this.#words.hidden = !words;
     this.#words.classList.remove("error");
     this.#scale.hidden = this.#strength.hidden = !heat;
-    this.repaint();
+    this.update();
   }
 }
 

@@ -6,12 +6,12 @@ import { instanceColour, paintMask } from "./overlay.js";
 
 const DEFAULT_THRESHOLD = 0.5;
 
-export function showObjects({ model, result, repaint }) {
+export function showObjects({ model, result, update }) {
   const objects = result.objects.map((object, place) => ({ ...object, colour: instanceColour(place) }));
   model.threshold ??= DEFAULT_THRESHOLD;
   const slider = element("input", { type: "range", min: LEAST_SCORE, max: 1, step: 0.01, value: model.threshold });
   const shownThreshold = element("span", { class: "value" });
-  const masks = element("input", { type: "checkbox", checked: true, onchange: repaint });
+  const masks = element("input", { type: "checkbox", checked: true, onchange: update });
   const count = element("p", { "aria-live": "polite" });
   const best = element("button", { type: "button", onclick: () => setThreshold(Math.floor(100 * objects[0].score) / 100) });
   const list = element("ol", { class: "objects", "aria-label": "Objects, highest score first" });
@@ -29,7 +29,7 @@ export function showObjects({ model, result, repaint }) {
     best.hidden = found.length > 0 || !objects.length;
     if (!best.hidden) best.textContent = `Show the best: ${objects[0].class}, ${wholePercent(objects[0].score)}`;
     list.replaceChildren(...found.map((object) => row(object, object === chosen, choose)));
-    repaint();
+    update();
   }
   function setThreshold(value) {
     slider.value = model.threshold = value;

@@ -97,13 +97,15 @@ function moveAlongTabs(event) {
 
 function panelOf(entry, model) {
   if (!shown.panels.has(model)) {
+    const onSummary = (summary) => {
+      if (entry === history.current) tabs.children[models.indexOf(model)].querySelector("small").textContent = summary;
+    };
     const onAnswer = async (result, summary) => {
       if (entry !== history.current) return;
-      tabs.children[models.indexOf(model)].querySelector("small").textContent = summary;
       status.append(element("span", {}, `${model.name}: ${summary} `));
       if (!(await entry.image()) && entry === history.current) stage.setImage(await entry.imageFor(result), entry.name);
     };
-    shown.panels.set(model, answerPanel(entry, model, { onAnswer, onError }));
+    shown.panels.set(model, answerPanel(entry, model, { onAnswer, onSummary, onError }));
   }
   return shown.panels.get(model);
 }
