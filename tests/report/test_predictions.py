@@ -13,7 +13,7 @@ PREPROCESS = Preprocess(image_size_px=8, crop_ratio=1.0, mean=(0.0, 0.0, 0.0), s
 
 
 class ColourNetwork(nn.Module):
-    """Logits (B, 3): how red, green and blue the pictures are on average."""
+    """Logits (B, 3): how red, green and blue the images are on average."""
 
     def forward(self, images: Tensor) -> Tensor:
         return 10 * images.mean((2, 3))
@@ -50,7 +50,7 @@ def test_equally_sure_mistakes_follow_loss_then_order():
     assert found.mistakes().tolist() == [1, 0, 2]
 
 
-def test_figures_are_those_of_a_direct_count():
+def test_counts_are_those_of_a_direct_count():
     random = np.random.default_rng(0)
     shades = random.integers(0, 255, (60, 3)).tolist()
     targets = random.integers(0, 3, 60).tolist()
@@ -65,13 +65,14 @@ def test_figures_are_those_of_a_direct_count():
     for row in range(3):
         for column in range(3):
             assert matrix[row, column] == sum(
-                target == row and named == column for target, named in zip(targets, found.predicted, strict=True)
+                target == row and predicted == column
+                for target, predicted in zip(targets, found.predicted, strict=True)
             )
     assert matrix.sum() == 60
     for index, row in enumerate(found.by_class()):
         counts = ClassCounts(images=matrix[index].sum(), called=matrix[:, index].sum(), correct=matrix[index, index])
         assert (row.name, row.counts) == (COLOURS[index], counts)
-        assert row.taken_for is not None and row.taken_for.count == max(
+        assert row.top_confusion is not None and row.top_confusion.count == max(
             matrix[index, other] for other in range(3) if other != index
         )
     assert sum(row.count for row in found.confusions()) == len(found.mistakes())
@@ -81,7 +82,7 @@ def test_figures_are_those_of_a_direct_count():
 def test_a_class_without_images_has_no_recall():
     found = predict(coloured([(255, 0, 0), (0, 0, 255)], [0, 0]))
     green, blue = found.by_class()[1:]
-    assert green.counts.recall is None and green.counts.precision is None and green.taken_for is None
+    assert green.counts.recall is None and green.counts.precision is None and green.top_confusion is None
     assert blue.counts.recall is None and blue.counts.precision == 0.0
     assert found.confusions() == [Confusion(0, 2, 1)]
 
@@ -104,7 +105,7 @@ def test_the_most_confused_of_many_classes():
     assert found.confusion_matrix([7, 8, 500, 900]).tolist() == [[1, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 2], [0, 0, 0, 2]]
 
 
-def test_unreadable_images_are_left_out_and_listed(tmp_path):
+def test_unreadable_images_are_skipped_and_listed(tmp_path):
     names = []
     for colour in COLOURS:
         coloured([(200, 0, 0)], [0]).load(0).save(tmp_path / f"{colour}.png")

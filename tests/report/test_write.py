@@ -88,7 +88,7 @@ def run(trained_run, tmp_path) -> RunFolder:
     return RunFolder(shutil.copytree(trained_run, tmp_path / "copy"))
 
 
-def test_a_page_tells_what_the_run_reached(trained_run, output):
+def test_a_page_shows_the_results_of_a_run(trained_run, output):
     before = {path: path.stat().st_mtime_ns for path in trained_run.rglob("*")}
     page = report(trained_run, output=output)
     assert before == {path: path.stat().st_mtime_ns for path in trained_run.rglob("*")}, "the run is only read"
@@ -96,7 +96,13 @@ def test_a_page_tells_what_the_run_reached(trained_run, output):
     assert "images: 96 train / 12 val images of 3 classes (train/, val/). Finished after 8 of 8 epochs." in page.text
     assert "rexnet x0.2" in page.text and "100.00 %" in page.text
     assert f"after epoch {best['epoch']} predicts 12 of 12 validation images correctly" in page.text
-    headings = ("Curves", "Most confident mistakes", "Where it looks when it is right", "Confusion matrix", "Classes")
+    headings = (
+        "Curves",
+        "Most confident mistakes",
+        "Most confident correct predictions",
+        "Confusion matrix",
+        "Classes",
+    )
     for heading in (*headings, "Where the time went", "Metrics of the epochs", "Settings", "Hardware and versions"):
         assert heading in page.text
     assert page.count("div", role="img") == 4 and page.count("h1") == 1
@@ -115,7 +121,7 @@ def test_planted_wrong_labels_are_what_the_page_shows_first(trained_run, output,
     assert f"predicts 10 of 12 images of {data} correctly" in page.text
     shown = [Path(str(attributes["title"])) for name, attributes in page.elements if name == "small"]
     assert {path.relative_to(data).as_posix() for path in shown[:2]} == {"cat/planted.jpg", "dog/planted.jpg"}
-    assert page.count("li", class_="wide3") == 2, "each with where the named and the right class are seen"
+    assert page.count("li", class_="wide3") == 2, "each with where the predicted and the right class are seen"
 
 
 def test_names_are_text_whatever_they_hold(run, output, tmp_path):
@@ -150,7 +156,7 @@ def test_a_run_whose_data_is_gone_keeps_its_curves(run, output, caplog):
         report(run.path, output=output, data="no/such/folder")
 
 
-def test_data_that_has_changed_is_said(run, output):
+def test_data_that_has_changed_is_noted(run, output):
     data = run.read("data.json")
     run.write("data.json", {**data, "train_images": 40})
     page = report(run.path, output=output)
@@ -172,13 +178,13 @@ def test_a_run_without_a_network_yet(run, output, caplog):
     assert "0 of 8 epochs so far." in page.text and "No epoch has ended yet." in page.text and page.count("svg") == 0
 
 
-def test_a_damaged_network_is_said(run, output):
+def test_a_damaged_network_is_noted(run, output):
     run.best.write_bytes(run.best.read_bytes()[:1000])
     page = report(run.path, output=output)
     assert "No images and classes are shown" in page.text and page.count("svg") == 4
 
 
-def test_unreadable_images_are_left_out_and_counted(trained_run, output, tmp_path):
+def test_unreadable_images_are_skipped_and_counted(trained_run, output, tmp_path):
     data = shutil.copytree(trained_run.parent / "images" / "val", tmp_path / "data")
     (data / "cat" / "0.jpg").write_bytes(b"broken")
     page = report(trained_run, output=output, data=str(data))
@@ -191,7 +197,7 @@ def test_several_runs_are_compared(trained_run, run, output):
     run.write("config.json", config)
     page = report(trained_run, run.path, output=output, mistakes=0)
     assert page.count("details", class_="run") == 2 and page.count("svg") == 4
-    assert re.search(r"What differs.*--lr0\.050\.5", page.text.replace("\n", ""))
+    assert re.search(r"Differences.*--lr0\.050\.5", page.text.replace("\n", ""))
     assert "--seed" not in page.text.partition("Curves")[0], "options that are the same are not listed there"
     assert output.read_text().count("stroke: var(--c1)") >= 6, "a line for each curve of the second run"
     assert page.count("li", class_="wide3") == 0 and "These are" not in page.text
@@ -206,7 +212,7 @@ def test_the_ninth_run_looks_unlike_the_first(run, output, tmp_path):
     assert "stroke: var(--paper); stroke-width: 1.5" in output.read_text(), "a line in the middle of its lines"
 
 
-def test_the_goal_is_what_the_page_calls_best(trained_run, run, output):
+def test_the_monitored_metric_chooses_the_best_epoch(trained_run, run, output):
     config = run.read("config.json")
     config["goal"] = "macro_f1"
     run.write("config.json", config)
@@ -263,7 +269,7 @@ def test_the_page_of_one_run_goes_into_its_folder_and_leaves_with_it(run, monkey
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "words"),
     [
         ({"runs": ()}, "no run given"),
         ({"mistakes": -1}, "--mistakes is -1; allowed: 0 or more"),
@@ -274,8 +280,8 @@ def test_the_page_of_one_run_goes_into_its_folder_and_leaves_with_it(run, monkey
         ({"device": "abacus"}, "this machine allows"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(trained_run, options, said):
-    with pytest.raises(ValueError, match=re.escape(said)) as refused:
+def test_what_cannot_be_done_is_one_sentence(trained_run, options, words):
+    with pytest.raises(ValueError, match=re.escape(words)) as refused:
         write_report(ReportConfig(**{"runs": (str(trained_run),), "device": "cpu", **options}))
     assert "\n" not in str(refused.value)
 
@@ -309,7 +315,7 @@ def test_the_predicted_objects_of_a_detection_run_are_shown(tmp_path, output):
     count = page.count("li", class_="wide2")
     assert "Predicted objects" in page.text and 2 <= count == page.count("img") and "Confusion matrix" not in page.text
     page = report(run, output=output)
-    assert page.count("img") == 0 and "The run's images are not at hand" in page.text
+    assert page.count("img") == 0 and "The images of the run are not available" in page.text
     with pytest.raises(ValueError, match="no/such"):
         report(run, output=output, data="no/such")
 

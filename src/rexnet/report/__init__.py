@@ -1,1 +1,1 @@
-"""What happened in training runs, as one HTML page: runs and their predictions in, a file out."""
+"""`rexnet report`: training runs as one HTML page."""

@@ -19,11 +19,11 @@ class ReportConfig:
     output: str | None = None
     """The page; None: report.html in the folder of a single run, in the current folder for several."""
     data: str | None = None
-    """Images with labels or boxes to look at, as for rexnet validate; None: the validation split of each run."""
+    """Images with labels or boxes to show, as for rexnet validate; None: the validation split of each run."""
     mistakes: int = 24
-    """Most confident mistakes to show of each run of a classifier."""
+    """Number of most confident mistakes to show for each run of a classifier."""
     batch_size: int = 64
-    """Images a step."""
+    """Images per step."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     threads: int | None = None

@@ -1,4 +1,4 @@
-"""A run's network on images that it was not trained on, for its report."""
+"""Evidence for a report: the network of a run on images that it was not trained on."""
 
 import logging
 import os
@@ -61,20 +61,20 @@ class DetectionExample(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Everything is empty but `notes`, which say why, where the run's network or images are not at hand."""
+    """A network on its images. All is empty but `notes`, which say why, where network or images are not available."""
 
     parameters: int | None = None
     macs: int | None = None
-    """For one image of a classifier."""
+    """For one image, of a classifier."""
     epoch: int | None = None
-    """After which best.pt was written."""
+    """The epoch of best.pt."""
     data: str = ""
-    """What the images are, as it stands after their number."""
+    """Name of the images, such as "validation images"."""
     predictions: Predictions | None = None
     mistakes: list[Example] = field(default_factory=list)
     successes: list[Example] = field(default_factory=list)
     heat_cells: int = 0
-    """Cells a side that a heat map has before it is enlarged."""
+    """Cells of a heat map, per side, before it is enlarged."""
     detections: list[DetectionExample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -84,7 +84,7 @@ def gather_evidence(
 ) -> Evidence:
     """Run best.pt on `data`, or on the run's validation split, and pick the `mistakes` with the highest probability.
 
-    What is missing of the run becomes a note, logged too. ValueError for `data` that does not fit.
+    What the run lacks becomes a note, and is logged. ValueError for `data` that does not fit.
     """
     notes: list[str] = []
     model, epoch = _load_best(record, notes)
@@ -145,7 +145,7 @@ def _load_best(record: RunRecord, notes: list[str]) -> tuple[TrainedRexNet | Tra
 
 
 def _validation_images(record: RunRecord, classes: tuple[str, ...], notes: list[str]) -> ImageSet | None:
-    """Return the run's validation split, with targets that index `classes`; None where it is not at hand."""
+    """Return the run's validation split, with targets that index `classes`; None where it is not available."""
     options = record.options()
     try:
         sets = open_dataset(record.config["data"]).for_training(
@@ -166,7 +166,7 @@ def _validation_images(record: RunRecord, classes: tuple[str, ...], notes: list[
 
 def _note_missing_images(error: Exception, notes: list[str]) -> None:
     reason = " ".join(str(error).split())
-    _note(notes, f"The run's images are not at hand, so none are shown: {reason}; --data names others.")
+    _note(notes, f"The images of the run are not available, so none are shown: {reason}; --data names others.")
 
 
 def _detect(
@@ -178,7 +178,7 @@ def _detect(
     device: torch.device,
     notes: list[str],
 ) -> Evidence:
-    """Return what a detector predicts in some images, spread evenly over a validation split."""
+    """Return the predicted objects in some images, spread evenly over a validation split."""
     parameters = sum(values.numel() for values in model.model.parameters())
     try:
         images = open_dataset(data or record.config["data"]).for_detection().val

@@ -12,13 +12,13 @@ from torch import Tensor
 from rexnet.data.preprocess import Preprocess
 
 THUMBNAIL_PX = 144
-"""Longest side of a thumbnail, which bounds a page by its number of images."""
+"""Longest side of a thumbnail, which bounds the size of a page by its number of images."""
 _SMALL_PX = 64
 """Images up to this side are kept pixel by pixel."""
 
 
 class Thumbnail(NamedTuple):
-    """`is_small`: its pixels are few enough to be shown one by one."""
+    """An image as a data URI. `is_small`: its pixels are few enough to be shown one by one."""
 
     uri: str
     is_small: bool

@@ -30,7 +30,7 @@ class ClassResult(NamedTuple):
 
     name: str
     counts: ClassCounts
-    taken_for: Confusion | None
+    top_confusion: Confusion | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +116,11 @@ class Predictions:
         images, predicted = (np.bincount(side, minlength=count) for side in (self.targets, self.predicted))
         correct = np.bincount(self.targets[self.targets == self.predicted], minlength=count)
         rows = images.tolist(), predicted.tolist(), correct.tolist()
-        taken_for: dict[int, Confusion] = {}
+        top_confusion: dict[int, Confusion] = {}
         for row in self.confusions():
-            taken_for.setdefault(row.target, row)
+            top_confusion.setdefault(row.target, row)
         return [
-            ClassResult(name, ClassCounts(*counts), taken_for.get(index))
+            ClassResult(name, ClassCounts(*counts), top_confusion.get(index))
             for index, (name, *counts) in enumerate(zip(self.classes, *rows, strict=True))
         ]
 
