@@ -11,7 +11,8 @@ import tyro
 
 import records
 from record_run import command
-from rexnet.deploy.calibration import MeasuredBatches, labelled_sides, named_classes
+from rexnet.data.loaders import EvalBatches
+from rexnet.deploy.calibration import labelled_sides, predicted_classes
 from rexnet.deploy.config import QuantizeConfig
 from rexnet.deploy.quantize import Quantized, quantize
 from rexnet.engines.backends import CHANNEL_MULTIPLE, open_graph
@@ -63,12 +64,12 @@ def bf16_percent(options: Options) -> float:
     model = checkpoint.load(options.run / "best.pt")
     graph = onnx_graph(folded(padded(model, CHANNEL_MULTIPLE))).SerializeToString()
     measured = labelled_sides(options.data, model)[1]
-    batches = MeasuredBatches(
+    batches = EvalBatches(
         measured, model.preprocess, batch_size=QuantizeConfig.batch_size, bad_image=QuantizeConfig.bad_image
     )
     engine = Engine(backend="openvino", precision="bf16", threads=options.threads)
-    named, targets = named_classes(open_graph(graph, engine), batches)
-    return round(100.0 * float((named == targets).float().mean()), 3)
+    (predicted,), targets = predicted_classes([open_graph(graph, engine)], batches)
+    return round(100.0 * float((predicted == targets).float().mean()), 3)
 
 
 def main() -> None:

@@ -10,18 +10,24 @@ from PIL import Image
 
 from rexnet import cli
 from rexnet.data.image_set import ImageSet
+from rexnet.data.preprocess import Preprocess
 from rexnet.deploy import quantize as quantize_module
-from rexnet.deploy.calibration import Comparison, MeasuredBatches, labelled_sides
+from rexnet.deploy.calibration import Comparison, labelled_sides
 from rexnet.deploy.config import QuantizeConfig
-from rexnet.deploy.exported_file import read_exported
+from rexnet.deploy.exported_file import ExportedFile, read_exported
 from rexnet.deploy.int8_graph import int8_graph, int8_layers
+from rexnet.deploy.predictor import Predictor
 from rexnet.deploy.quantize import Speed, advice, quantize
 from rexnet.engines.backends import open_graph
 from rexnet.engines.config import Engine
 from rexnet.engines.onnx_graph import onnx_graph
-from rexnet.models.inference_form import folded
+from rexnet.errors import WeightsError
+from rexnet.models.inference_form import folded, padded
+from rexnet.models.rexnet import RexNet
+from rexnet.models.variants import model_config
 from rexnet.training.checkpoint import load
 from tests.drawings import draw_folder
+from tests.networks import picture_batch, with_measured_statistics
 
 
 @pytest.fixture(scope="module")
@@ -204,15 +210,72 @@ def test_images_to_measure_on_are_decoded_once_for_both_networks(config, counted
     assert len(measured) == len(set(measured)) == 60
 
 
-def test_images_beyond_the_memory_allowed_are_read_anew(images, trained_run, counted):
-    model = load(trained_run / "best.pt")
-    _, measured = labelled_sides(str(images), model)
-    of_one = 3 * model.preprocess.image_size_px**2
-    batches = MeasuredBatches(measured, model.preprocess, batch_size=8, kept_bytes=50 * of_one + 1)
-    passes = [list(batches) for _ in range(2)]
-    assert len(counted) == 50 + 2 * 10
-    expected = torch.stack([model.preprocess(measured.load(index)) for index in range(60)])
-    for found in passes:
-        assert [len(batch.images) for batch in found] == [8] * 6 + [2, 8, 2]
-        torch.testing.assert_close(torch.cat([batch.images for batch in found]), expected, rtol=0, atol=1e-5)
-        assert torch.equal(torch.cat([batch.targets for batch in found]), torch.from_numpy(measured.targets))
+@pytest.fixture
+def wrong_in(monkeypatch) -> Callable[[str], None]:
+    """wrong_in(backend): written files are off by a class in that engine, at batch 1 only."""
+
+    def make(backend: str) -> None:
+        def wrongly(graph, engine, **options):
+            network = open_graph(graph, engine, **options)
+            wrong = engine.backend == backend and isinstance(graph, Path)
+            return lambda images: network(images).roll(1, dims=1) if wrong and len(images) == 1 else network(images)
+
+        monkeypatch.setattr(quantize_module, "open_graph", wrongly)
+
+    return make
+
+
+@pytest.mark.seconds
+def test_an_engine_that_is_wrong_is_recorded_and_never_used(config, images, wrong_in, capsys, caplog):
+    wrong_in("openvino")
+    wanted = config(max_drop=2)
+    made = quantize(wanted)
+    assert {name: check.right for name, check in made.engines.items()} == {"onnxruntime": True, "openvino": False}
+    assert made.engines["openvino"].percent < 10 < 90 < made.engines["openvino"].float_percent
+    assert "wrong in openvino" in caplog.text and read_exported(wanted.output).engines == made.engines
+    picture = str(next((images / "val" / "cat").iterdir()))
+    with pytest.raises(SystemExit):
+        cli.main(["predict", wanted.output, picture, "--backend", "openvino"])
+    said = capsys.readouterr().err
+    assert re.search(
+        r"wrong in openvino: it predicted \d\.\d % .*, float32 \d+\.\d %; allowed: onnxruntime$", said, re.M
+    )
+    predictor = Predictor(wanted.output, threads=1)
+    assert predictor.engine.backend == "onnxruntime" and predictor(picture)[0].best.name == "cat"
+
+
+@pytest.mark.seconds
+def test_a_file_that_its_own_engine_runs_wrongly_is_not_written(config, wrong_in, tmp_path):
+    wrong_in("onnxruntime")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r"wrong in ONNX Runtime, and nothing was written: at batch 1 or 8"):
+        quantize(config(max_drop=2))
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_int8_file_that_was_never_compared_runs_in_its_own_engine_only():
+    facts = ExportedFile(classes=(), preprocess=Preprocess(), config=model_config("rexnet_010"), precision="int8")
+    assert ExportedFile.from_dict({key: value for key, value in facts.to_dict().items() if key != "engines"}) == facts
+    assert (facts.backends(".onnx"), facts.backends(".xml")) == (("onnxruntime",), ("openvino",))
+    with pytest.raises(WeightsError, match=r"compared the int8 file 'a\.onnx' in openvino .*; allowed: onnxruntime"):
+        facts.refuse_wrong("openvino", "a.onnx")
+    assert replace(facts, precision="fp32").backends(".onnx") == ("onnxruntime", "openvino")
+
+
+@pytest.mark.seconds
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_maps_of_one_position_are_right_in_every_engine_alone_and_together(backend):
+    torch.manual_seed(0)
+    config = model_config("rexnet_050", num_classes=10)
+    model = with_measured_statistics(RexNet(replace(config, blocks=config.blocks[:8])), size_px=8)
+    images = picture_batch(8)
+    reference = onnx_graph(folded(padded(model, 8)))
+    int8 = int8_graph(reference, list(images.split(1)), backend).SerializeToString()
+    expected = open_graph(int8, Engine(backend="onnxruntime", threads=1))(images)
+    spread = float((expected - expected.mean(dim=0)).abs().max())
+    # Other programs leave the shape open in OpenVINO, for which the .xml file is made.
+    for any_shape in {False, backend == "openvino"}:
+        network = open_graph(int8, Engine(backend="openvino", threads=1), any_shape=any_shape)
+        for size in (1, len(images)):
+            found = torch.cat([network(part) for part in images.split(size)])
+            assert float((found - expected).abs().max()) < 0.5 * spread, (any_shape, size)

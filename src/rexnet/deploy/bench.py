@@ -107,7 +107,7 @@ def _exported_subject(reference: Reference) -> Subject:
         model=load_network(resolve(facts.config)) if isinstance(facts.config, str) else RexNet(facts.config),
         image_size_px=facts.preprocess.image_size_px,
         open=lambda engine: open_graph(reference.text, engine),
-        backends=FILE_BACKENDS[suffix],
+        backends=facts.backends(suffix),
         pixels=facts.pixels,
     )
 

@@ -1,9 +1,8 @@
 """The images that an int8 network is calibrated on, and those that it is compared on with the float network."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from math import sqrt
 
 import numpy as np
@@ -11,11 +10,8 @@ import torch
 from torch import Tensor
 
 from rexnet.data.datasets import open_dataset, open_images
-from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_set import ImageSet
-from rexnet.data.loaders import Batch, EvalBatches
-from rexnet.data.memory_batches import MemoryEvalBatches, decode
-from rexnet.data.preprocess import Preprocess
+from rexnet.data.loaders import Batch
 from rexnet.data.splits import fingerprint, stratified_split
 from rexnet.engines.backends import Network
 from rexnet.text import plural, printable
@@ -23,8 +19,6 @@ from rexnet.training.checkpoint import TrainedRexNet
 
 LEAST_MEASURED = 20
 """Images; one of fewer weighs more than five points."""
-KEPT_BYTES = 2**30
-"""Of decoded images to measure on: 7,100 of 224 pixels."""
 _MEASURED_SHARE = 0.8
 """Of data without a split, each image of which serves one end only."""
 
@@ -75,33 +69,6 @@ def drawn(images: ImageSet, count: int) -> ImageSet:
     return images.subset(np.sort(order[:count]))
 
 
-class MeasuredBatches:
-    """Every image of a set once, in order; iterate as often as needed. Those that fit into `kept_bytes` are decoded
-    once, and stay in memory as pixels; those beyond are read anew each time."""
-
-    def __init__(
-        self,
-        images: ImageSet,
-        preprocess: Preprocess,
-        *,
-        batch_size: int,
-        bad_image: BadImagePolicy = "error",
-        kept_bytes: int = KEPT_BYTES,
-    ):
-        fitting = kept_bytes // (3 * preprocess.image_size_px**2)
-        first, others = np.split(np.arange(len(images)), [min(fitting, len(images))])
-        self._parts: list[Iterable[Batch]] = []
-        if len(first):
-            pixels = decode(images.subset(first), preprocess, bad_image=bad_image)
-            self._parts.append(MemoryEvalBatches(pixels, preprocess, batch_size=batch_size))
-        if len(others):
-            rest = images.subset(others)
-            self._parts.append(EvalBatches(rest, preprocess, batch_size=batch_size, bad_image=bad_image))
-
-    def __iter__(self) -> Iterator[Batch]:
-        return chain.from_iterable(self._parts)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """The same images named by the float and by the int8 network."""
@@ -146,17 +113,18 @@ class Comparison:
         return 100.0 * 1.96 * sqrt(changed - (self.lost - self.gained) ** 2 / self.images) / self.images
 
 
-def named_classes(network: Network, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
-    """The class indices (N,) that the network finds most probable, and the right ones.
+def predicted_classes(networks: Sequence[Network], batches: Iterable[Batch]) -> tuple[list[Tensor], Tensor]:
+    """Return the class indices (N,) that each network finds most probable, and the right ones; images are read once.
 
     ValueError for a network whose output is not finite.
     """
-    named: list[Tensor] = []
+    predicted: list[list[Tensor]] = [[] for _ in networks]
     targets: list[Tensor] = []
     for batch in batches:
         targets.append(batch.targets)
-        logits = network(batch.images)
-        if not logits.isfinite().all():
-            raise ValueError("what a network puts out for these images is not finite (nan or inf)")
-        named.append(logits.argmax(dim=1))
-    return torch.cat(named), torch.cat(targets)
+        for network, found in zip(networks, predicted, strict=True):
+            logits = network(batch.images)
+            if not logits.isfinite().all():
+                raise ValueError("what a network puts out for these images is not finite (nan or inf)")
+            found.append(logits.argmax(dim=1))
+    return [torch.cat(found) for found in predicted], torch.cat(targets)

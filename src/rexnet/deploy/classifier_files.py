@@ -34,6 +34,8 @@ class Classifier:
     """Its networks take uint8 (B, S, S, 3) instead of preprocessed images."""
     precision: Precision = "fp32"
     """The one to compute in unless another is asked for."""
+    int8: bool = False
+    """A file of `rexnet quantize`, whose probabilities differ by a little in every engine."""
     kind: str = "checkpoint"
     model: nn.Module | None = None
     """Its layers; None for a graph."""
@@ -95,18 +97,19 @@ def of_exported(path: str | PathLike[str]) -> Classifier:
         raise WeightsError(f"{fspath(path)!r} puts out its {exported.output}; predictions need one with logits")
 
     def opened(engine: Engine, device: torch.device) -> Network:
-        if engine.backend not in FILE_BACKENDS[suffix] or device.type != "cpu":
-            allowed = " or ".join(FILE_BACKENDS[suffix])
-            raise ValueError(f"{engine.backend} on {device} cannot open a {suffix} file; allowed: {allowed} on cpu")
+        exported.refuse_wrong(engine.backend, path)
+        if device.type != "cpu":
+            raise WeightsError(f"{engine.backend} runs {suffix} files on the CPU, and the device is {device}")
         return open_graph(fspath(path), engine)
 
     return Classifier(
         classes=exported.classes or tuple(map(str, range(exported.num_classes))),
         preprocess=exported.preprocess,
         config=exported.config,
-        backends=FILE_BACKENDS[suffix],
+        backends=exported.backends(suffix),
         open=opened,
         pixels=exported.pixels,
+        int8=exported.precision == "int8",
         precision="bf16" if exported.precision == "bf16" else "fp32",
         kind=f"{suffix} {exported.precision}",
     )

@@ -2,16 +2,18 @@
 
 from dataclasses import asdict, dataclass, field
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
 from rexnet._version import __version__
 from rexnet.data.preprocess import Preprocess
-from rexnet.engines.config import Output
+from rexnet.engines.config import FILE_BACKENDS, Backend, Output
 from rexnet.engines.graph_files import read_facts
 from rexnet.errors import WeightsError
 from rexnet.models.config import RexNetConfig
+from rexnet.text import printable
 from rexnet.training import checkpoint
 
 FORMAT = 1
@@ -20,6 +22,17 @@ FilePrecision = Literal["fp32", "bf16", "int8"]
 
 def _versions() -> dict[str, str]:
     return {"rexnet": __version__, "torch": str(torch.__version__)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineCheck:
+    """How `rexnet quantize` found an int8 file in one engine, at the worse of batch 1 and a larger batch."""
+
+    right: bool
+    percent: float
+    """Images predicted rightly."""
+    float_percent: float
+    """By the float32 network, of the same images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +49,8 @@ class ExportedFile:
     """The graph takes uint8 (B, H, W, 3) and normalises them itself."""
     precision: FilePrecision = "fp32"
     """Of the weights."""
+    engines: dict[Backend, EngineCheck] | None = None
+    """Of an int8 file; float files get their names only if they are right in every engine."""
     versions: dict[str, str] = field(default_factory=_versions)
     """Of what made the file."""
 
@@ -63,6 +78,29 @@ class ExportedFile:
     def output_stride(self) -> int:
         return 32 if isinstance(self.config, str) else self.config.output_stride
 
+    def backends(self, suffix: str) -> tuple[Backend, ...]:
+        """Return the engines that run the file rightly, by its ending; of an int8 file without checks its own."""
+        known = FILE_BACKENDS.get(suffix, ())
+        if self.precision != "int8":
+            return known
+        return known[:1] if self.engines is None else tuple(name for name in known if self.engines[name].right)
+
+    def refuse_wrong(self, backend: Backend, path: str | PathLike[str]) -> None:
+        """Raise WeightsError, one sentence, for an engine that is not in `backends`."""
+        path = Path(path)
+        if backend in (right := self.backends(path.suffix)):
+            return
+        name, allowed = printable(path), " or ".join(right)
+        if backend not in FILE_BACKENDS.get(path.suffix, ()):
+            raise WeightsError(f"{backend} cannot open {name!r}; allowed: {allowed}")
+        if self.engines is None:
+            raise WeightsError(f"nobody compared the int8 file {name!r} in {backend} with float32; allowed: {allowed}")
+        check = self.engines[backend]
+        raise WeightsError(
+            f"{name!r} is wrong in {backend}: it predicted {check.percent:.1f} % of the images rightly in rexnet "
+            f"quantize, float32 {check.float_percent:.1f} %; allowed: {allowed}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` reads it back."""
         config = self.config if isinstance(self.config, str) else self.config.to_dict()
@@ -77,13 +115,14 @@ class ExportedFile:
         values = {key: value for key, value in facts.items() if key not in ("format", "task")}
         if not all(isinstance(name, str) for name in values["classes"]):
             raise ValueError("class names are not texts")
-        config = values["config"]
+        config, engines = values["config"], values.get("engines")
         return cls(
             **{
                 **values,
                 "classes": tuple(values["classes"]),
                 "preprocess": Preprocess.from_dict(values["preprocess"]),
                 "config": config if isinstance(config, str) else RexNetConfig.from_dict(config),
+                "engines": engines and {name: EngineCheck(**check) for name, check in engines.items()},
             }
         )
 

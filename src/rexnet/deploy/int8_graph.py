@@ -48,19 +48,41 @@ def int8_graph(graph: "onnx.ModelProto", images: Sequence[Tensor], backend: Int8
             # What processors multiply at once: activations without sign, weights with.
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            **_places(graph, backend),
+            **_places(graph, backend, images[0]),
         )
         return onnx.load(target)
 
 
-def _places(graph: "onnx.ModelProto", backend: Int8Backend) -> dict[str, Any]:
+def _places(graph: "onnx.ModelProto", backend: Int8Backend, image: Tensor) -> dict[str, Any]:
     """ONNX Runtime has int8 code for whole chains of operators, so all are quantised. OpenVINO computes SiLU and
     squeeze-excitation as a part of the convolution before, in float: there, only what enters a convolution is."""
     if backend == "onnxruntime":
         return {}
+    wrong = _read_scaled_points(graph, image)
     convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv" and ".fc." not in node.name]
     options = {"OpTypesToExcludeOutputQuantization": ["Conv"], "QuantizeBias": False}
-    return {"nodes_to_quantize": convolutions, "extra_options": options}
+    return {"nodes_to_quantize": [name for name in convolutions if name not in wrong], "extra_options": options}
+
+
+def _read_scaled_points(graph: "onnx.ModelProto", image: Tensor) -> set[str]:
+    """Return the convolutions that read what squeeze-excitation scales where a map of `image` has one position.
+
+    In int8, OpenVINO 2026.4 puts out garbage there for one image whose shape was left open.
+    """
+    onnx = import_onnx()
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(graph)
+    for dimension, length in zip(fixed.graph.input[0].type.tensor_type.shape.dim, image.shape, strict=True):
+        dimension.dim_value = length
+    inferred = onnx.shape_inference.infer_shapes(fixed).graph.value_info
+    points = {info.name for info in inferred if [d.dim_value for d in info.type.tensor_type.shape.dim[2:]] == [1, 1]}
+    scaled: set[str] = set()
+    for node in graph.graph.node:
+        activated = node.op_type != "Conv" and node.input[0] in scaled
+        if activated or (node.op_type == "Mul" and ".fc." in node.input[1]):
+            scaled.add(node.output[0])
+    reading = {node.name: node.input[0] for node in graph.graph.node if node.op_type == "Conv"}
+    return {name for name, read in reading.items() if read in scaled & points}
 
 
 @contextmanager

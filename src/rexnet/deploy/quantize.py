@@ -2,29 +2,30 @@
 
 import logging
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from rexnet.data.image_set import ImageSet
-from rexnet.data.loaders import EvalBatches
+from rexnet.data.loaders import Batch, EvalBatches
 from rexnet.deploy.calibration import (
     Comparison,
-    MeasuredBatches,
     drawn,
     labelled_sides,
-    named_classes,
+    predicted_classes,
     unlabelled_sides,
 )
 from rexnet.deploy.config import Int8Backend, QuantizeConfig
-from rexnet.deploy.exported_file import ExportedFile
+from rexnet.deploy.exported_file import EngineCheck, ExportedFile
 from rexnet.deploy.int8_graph import int8_graph, int8_layers
 from rexnet.engines.backends import CHANNEL_MULTIPLE, open_graph
-from rexnet.engines.config import Engine
+from rexnet.engines.config import FILE_BACKENDS, Backend, Engine
 from rexnet.engines.graph_files import write_graph
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.engines.timing import interleaved_ms
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+TRIED_IMAGES = 200
+"""Of those that judge, on which every engine is compared at batch 1 and at the larger batch."""
 ENGINE_NAMES: Mapping[Int8Backend, str] = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
@@ -66,6 +69,7 @@ class Quantized:
     float_bytes: int
     int8_bytes: int
     speeds: list[Speed]
+    engines: Mapping[Backend, EngineCheck]
 
 
 def quantize(config: QuantizeConfig) -> Quantized:
@@ -86,7 +90,7 @@ def quantize(config: QuantizeConfig) -> Quantized:
     reference = onnx_graph(folded(padded(model, CHANNEL_MULTIPLE)))
     int8 = int8_graph(reference, calibration, config.backend)
     content, int8_content = reference.SerializeToString(), int8.SerializeToString()
-    comparison = _compare(content, int8_content, measured, config=config, model=model)
+    comparison, sample = _compare(content, int8_content, measured, config=config, model=model)
     speeds = measure_speed(
         content,
         int8_content,
@@ -96,21 +100,16 @@ def quantize(config: QuantizeConfig) -> Quantized:
         threads=config.threads,
     )
     facts = ExportedFile(classes=model.classes, preprocess=model.preprocess, config=model.config, precision="int8")
+    size, checks = _write(int8, facts, sample, config)
     return Quantized(
         comparison=comparison,
         calibration_images=len(calibration),
         int8_layers=len(int8_layers(int8)),
         float_bytes=len(content),
-        int8_bytes=_write(int8, facts, config.output),
+        int8_bytes=size,
         speeds=speeds,
+        engines=checks,
     )
-
-
-def _write(graph: "onnx.ModelProto", facts: ExportedFile, output: str) -> int:
-    """Returns the bytes of the file, or of both where its weights lie beside it."""
-    with made_aside(output) as inside:
-        write_graph(graph, facts.to_dict(), inside)
-        return sum(file.stat().st_size for file in inside.parent.iterdir())
 
 
 def _open(model: str) -> TrainedRexNet:
@@ -130,23 +129,80 @@ def _loaded(images: ImageSet, model: TrainedRexNet, config: QuantizeConfig) -> l
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Sample:
+    """Images (N, 3, H, W) to try a file on, their classes, and those that the float network predicts (N,)."""
+
+    images: Tensor
+    right: Tensor
+    float_predicted: Tensor
+
+
 def _compare(
     reference: bytes, int8: bytes, measured: ImageSet, *, config: QuantizeConfig, model: TrainedRexNet
-) -> Comparison:
+) -> tuple[Comparison, _Sample]:
     """Compare both graphs. ValueError where int8 loses too much."""
     engine = Engine(backend=config.backend, threads=config.threads)
-    batches = MeasuredBatches(measured, model.preprocess, batch_size=config.batch_size, bad_image=config.bad_image)
-    float_named, targets = named_classes(open_graph(reference, engine), batches)
-    right = float_named if config.measure == "agreement" else targets
-    named, _ = named_classes(open_graph(int8, engine), batches)
-    found = Comparison.of(float_named, named, right)
+    every, tried = ceil(len(measured) / TRIED_IMAGES), []
+
+    def batches() -> Iterator[Batch]:
+        seen = 0
+        for batch in EvalBatches(measured, model.preprocess, batch_size=config.batch_size, bad_image=config.bad_image):
+            tried.append(batch.images[-seen % every :: every])
+            seen += len(batch.images)
+            yield batch
+
+    (before, after), targets = predicted_classes([open_graph(graph, engine) for graph in (reference, int8)], batches())
+    right = before if config.measure == "agreement" else targets
+    found = Comparison.of(before, after, right)
     if found.drop > config.max_drop:
         raise ValueError(
             f"int8 loses too much, and nothing was written: it predicts {found.int8_percent:.2f} % of {found.images} "
             f"images rightly, float32 {found.float_percent:.2f} %, a drop of {found.drop:.2f} points where --max-drop "
             f"allows {config.max_drop:g}"
         )
-    return found
+    return found, _Sample(images=torch.cat(tried), right=right[::every], float_predicted=before[::every])
+
+
+def _write(
+    graph: "onnx.ModelProto", facts: ExportedFile, sample: _Sample, config: QuantizeConfig
+) -> tuple[int, dict[Backend, EngineCheck]]:
+    """Write the file with what each engine makes of it. Return its bytes, or those of both where its weights lie
+    beside it. ValueError, and no file, where its own engine is wrong."""
+    with made_aside(config.output) as inside:
+        write_graph(graph, facts.to_dict(), inside)
+        checks: dict[Backend, EngineCheck] = {
+            name: _check_engine(inside, name, sample, config) for name in FILE_BACKENDS[inside.suffix]
+        }
+        own = checks[config.backend]
+        if not own.right:
+            raise ValueError(
+                f"int8 is wrong in {ENGINE_NAMES[config.backend]}, and nothing was written: at batch 1 or "
+                f"{config.batch_size} it predicts {own.percent:.2f} % of {len(sample.images)} images rightly, float32 "
+                f"{own.float_percent:.2f} %"
+            )
+        for name, check in checks.items():
+            if not check.right:
+                text = (
+                    "the file is wrong in %s, which rexnet will not use for it: %.2f %% of %d images right, not %.2f %%"
+                )
+                logger.warning(text, name, check.percent, len(sample.images), check.float_percent)
+        write_graph(graph, replace(facts, engines=checks).to_dict(), inside)
+        return sum(file.stat().st_size for file in inside.parent.iterdir()), checks
+
+
+def _check_engine(path: Path, backend: Backend, sample: _Sample, config: QuantizeConfig) -> EngineCheck:
+    """Compare a file with the float network image by image and in batches, opened as `rexnet predict` does and, in the
+    engine whose format it has, with its shape left open as other programs do."""
+    found = []
+    for any_shape in {False, backend == "openvino" == config.backend}:
+        network = open_graph(path, Engine(backend=backend, threads=config.threads), any_shape=any_shape)
+        for batch_size in {1, config.batch_size}:
+            predicted = torch.cat([network(part).argmax(dim=1) for part in sample.images.split(batch_size)])
+            found.append(Comparison.of(sample.float_predicted, predicted, sample.right))
+    worst = max(found, key=lambda comparison: comparison.drop)
+    right = worst.drop - worst.margin <= config.max_drop
+    return EngineCheck(right=right, percent=worst.int8_percent, float_percent=worst.float_percent)
 
 
 def engines(backend: Int8Backend) -> dict[str, Int8Backend]:

@@ -141,6 +141,9 @@ class _OpenVinoGraph(Graph):
             self._settings["INFERENCE_NUM_THREADS"] = engine.threads
         if engine.calls > 1:
             self._settings |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": engine.calls}
+        if any(operation.get_type_name() == "FakeQuantize" for operation in self._model.get_ops()):
+            # The code that these generate puts out garbage for int8 maps of one position (OpenVINO 2026.4).
+            self._settings["SNIPPETS_MODE"] = "DISABLE"
         self._compiled: dict[tuple[int, ...], Any] = {}
         self._compiling = threading.Lock()
         self._requests = threading.local()
