@@ -2,6 +2,7 @@
 
 import logging
 import os
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -23,6 +24,7 @@ from rexnet.deploy.predictor import Predictor
 from rexnet.errors import WeightsError
 from rexnet.models.inference_form import folded
 from rexnet.models.rexnet import RexNet
+from rexnet.models.variants import model_config
 from rexnet.training import checkpoint
 from tests.drawings import draw
 from tests.networks import with_measured_statistics
@@ -88,6 +90,21 @@ def test_the_file_alone_is_the_network_and_the_model_is_left_alone(ending, model
         pixels = np.stack([said.preprocess.pixels(picture) for picture in opened[:batch]])
         (found,) = run_plainly(elsewhere, pixels)
         np.testing.assert_allclose(found, expected[:batch], atol=1e-4 * np.abs(expected).max(), rtol=0)
+
+
+@pytest.mark.seconds
+@pytest.mark.parametrize("ending", ["onnx", "xml", "pt2"])
+def test_a_file_for_small_images_takes_any_batch_and_size(ending, tmp_path):
+    torch.manual_seed(0)
+    config = model_config("rexnet_010", num_classes=4)
+    model = with_measured_statistics(RexNet(replace(config, blocks=config.blocks[:8])))
+    path = tmp_path / f"a.{ending}"
+    export(model, path, classes=tuple("abcd"), preprocess=Preprocess(image_size_px=16))
+    for shape in ((1, 3, 16, 16), (3, 3, 16, 16), (1, 3, 40, 33), (2, 3, 96, 48)):
+        images = torch.randn(shape)
+        with torch.no_grad():
+            expected = model(images).numpy()
+        np.testing.assert_allclose(run_plainly(path, images.numpy())[0], expected, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("ending", ["onnx", "xml"])

@@ -14,8 +14,7 @@ from rexnet.data.preprocess import Preprocess
 from rexnet.data.sample_images import sample_pictures
 from rexnet.deploy.config import ExportConfig, ExportOptions
 from rexnet.deploy.exported_file import ExportedFile
-from rexnet.deploy.graph_check import TOLERANCE, largest_difference
-from rexnet.deploy.graph_writing import WRITERS, compared_px
+from rexnet.deploy.graph_writing import TOLERANCE, WRITERS, largest_difference
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.export import ExportedDetector, export_detector
 from rexnet.engines.backends import CHANNEL_MULTIPLE
@@ -33,6 +32,8 @@ from rexnet.text import printable
 logger = logging.getLogger(__name__)
 
 EXPORTABLE: tuple[Kind, ...] = (*PRETRAINED, "config")
+STEP_PX = 32
+"""How much larger the second size is that a file is compared at."""
 _NAMED: tuple[Kind, ...] = ("network", "config", "timm")
 
 
@@ -117,8 +118,9 @@ def export(
         raise OptionError("--output-layer is features; allowed for a network of timm's: logits or embedding")
     pictures = sample_pictures(options.verify)
     eager = deepcopy(model).cpu().float().eval()
-    kind = choose_format(str(path), options.format)
-    writer, sizes_px = WRITERS[kind], compared_px(kind, described)
+    writer = WRITERS[choose_format(str(path), options.format)]
+    size_px = described.preprocess.image_size_px
+    sizes_px = (size_px, size_px + STEP_PX)
     with made_aside(path) as inside:
         runs = writer.write(_prepared(eager, options), described, inside)
         difference = largest_difference(runs, eager, described, pictures, sizes_px=sizes_px)

@@ -1,30 +1,65 @@
-"""Writers of files, one a format: a network without batch norms in, a file and the function that runs it out."""
+"""Write a network as a graph and compare what the graph puts out with what the network does."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
+from torch.fx.experimental import _config as export_config
 
+from rexnet.data.preprocess import Preprocess
 from rexnet.deploy.exported_file import ExportedFile
-from rexnet.deploy.graph_check import OutputLayers, Run
 from rexnet.engines.backends import open_graph
-from rexnet.engines.config import FILE_BACKENDS, Backend, Engine, Format
+from rexnet.engines.config import FILE_BACKENDS, Backend, Engine, Format, Output
 from rexnet.engines.graph_files import describe_archive, import_onnx, trace, write_graph
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.rexnet import RexNet
 
-STEP_PX = 32
+logger = logging.getLogger(__name__)
+
+Run = Callable[[np.ndarray], list[np.ndarray]]
+"""Images in, all outputs of a graph."""
+TOLERANCE = 1e-4
+"""Allowed difference as a fraction of the largest number that the network puts out; rounding makes some 1e-6."""
+BATCHES = (slice(0, 1), slice(1, 3), slice(0, 5))
+"""Of one, two and five images."""
+
+
+class OutputLayers(nn.Module):
+    """A network from the images that a file takes to the tensors that it puts out, in evaluation."""
+
+    model: Any
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: Any, output: Output, pixels: Preprocess | None = None):
+        super().__init__()
+        self.model, self.output, self.pixels = model, output, pixels is not None
+        for name, values in (("mean", pixels.mean), ("std", pixels.std)) if pixels else ():
+            self.register_buffer(name, 255 * torch.tensor(values).view(3, 1, 1))
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        if self.pixels:
+            # Other strides would make a constant of a batch of one in a graph of torch.export.
+            images = (images.permute(0, 3, 1, 2).float().contiguous() - self.mean) / self.std
+        if self.output == "features":
+            return tuple(self.model.feature_maps(images).values())
+        features = self.model.forward_features(images)
+        return (self.model.forward_head(features, pre_logits=self.output == "embedding"),)
 
 
 @dataclass(frozen=True)
 class Writer:
-    """Of a format. `write` puts everything into the folder of its path and returns what runs the file, by the
-    name of each engine that opens it here; as its users run it, with the shape left open."""
+    """Writer of a format. `write` takes a network without batch norms, puts everything into the folder of the path and
+    returns what runs the file, by the name of each engine that opens it here, as users do: with the shape left open, in
+    OpenVINO also with a fixed one."""
 
     write: Callable[[nn.Module, ExportedFile, Path], dict[str, Run]]
     more_endings: tuple[str, ...] = ()
@@ -34,10 +69,10 @@ class Writer:
 def _graph(network: nn.Module, described: ExportedFile) -> Any:
     """Return the onnx.ModelProto of a network without batch norms, or of a network of timm's."""
     if not isinstance(network, RexNet):
-        layers, image = _torch_graph(network, described)
+        layers, images = _torch_graph(network, described)
         sides = {1: "height", 2: "width"} if described.pixels else {2: "height", 3: "width"}
         axes = {"images": {0: "batch", **sides}}
-        graph = trace(layers, image.expand(2, *image.shape[1:]), opset=17, axes=axes, inputs=["images"])
+        graph = trace(layers, images, opset=17, axes=axes, inputs=["images"])
         return import_onnx().load_model_from_string(graph)
     return onnx_graph(network, output=described.output, pixels=described.preprocess if described.pixels else None)
 
@@ -46,38 +81,31 @@ def _write_graph(network: nn.Module, described: ExportedFile, path: Path) -> dic
     write_graph(_graph(network, described), described.to_dict(), path)
     native, *others = FILE_BACKENDS[path.suffix]
     engines: list[Backend] = [native, *(name for name in others if find_spec(name))]
-    return {name: open_graph(path, Engine(backend=name), any_shape=True).run for name in engines}
+    runs: dict[str, Run] = {name: open_graph(path, Engine(backend=name), any_shape=True).run for name in engines}
+    if "openvino" in runs:
+        runs["openvino of a fixed shape"] = open_graph(path, Engine(backend="openvino")).run
+    return runs
 
 
 def _write_torch_export(network: nn.Module, described: ExportedFile, path: Path) -> dict[str, Run]:
-    layers, image = _torch_graph(network, described)
+    layers, images = _torch_graph(network, described)
     batch, *sides = (0, 1, 2) if described.pixels else (0, 2, 3)
-    open_axes = [batch] if _ends_in_one(described) else [batch, *sides]
-    # A batch of one, or a last map of one position, would become a constant of the graph.
-    shape = list(image.shape)
-    for axis in open_axes:
-        shape[axis] = 2 if axis == batch else max(shape[axis], 3 * described.output_stride)
-    images = image.new_zeros(shape)
-    program = torch.export.export(
-        layers, (images,), dynamic_shapes=({axis: torch.export.Dim.DYNAMIC for axis in open_axes},)
-    )
+    shapes = {axis: torch.export.Dim.DYNAMIC for axis in (batch, *sides)}
+    # Else a batch of one, or a last map of one position, would become a constant of the graph.
+    with export_config.patch(backed_size_oblivious=True):  # pyright: ignore[reportAttributeAccessIssue]
+        program = torch.export.export(layers, (images,), dynamic_shapes=(shapes,))
     torch.export.save(program, path, extra_files=describe_archive(described.to_dict()))
     module = torch.export.load(path).module()
     return {"torch": lambda images: [found.numpy() for found in module(torch.from_numpy(np.ascontiguousarray(images)))]}
 
 
-def _ends_in_one(described: ExportedFile) -> bool:
-    """Return whether the last map has one position; torch.export then takes no other size."""
-    return described.preprocess.image_size_px <= described.output_stride
-
-
 def _torch_graph(network: nn.Module, described: ExportedFile) -> tuple[OutputLayers, torch.Tensor]:
-    """Return what a file does as a module, and a batch of one image that it takes."""
+    """Return what a file does as a module, and a batch of two images that it takes."""
     layers = OutputLayers(network, described.output, described.preprocess if described.pixels else None)
     size_px, channels = described.preprocess.image_size_px, described.in_channels
     if described.pixels:
-        return layers, torch.zeros(1, size_px, size_px, channels, dtype=torch.uint8)
-    return layers, torch.zeros(1, channels, size_px, size_px)
+        return layers, torch.zeros(2, size_px, size_px, channels, dtype=torch.uint8)
+    return layers, torch.zeros(2, channels, size_px, size_px)
 
 
 WRITERS: dict[Format, Writer] = {
@@ -87,8 +115,60 @@ WRITERS: dict[Format, Writer] = {
 }
 
 
-def compared_px(format: Format, described: ExportedFile) -> tuple[int, ...]:
-    """Return the sides of the images that a file is tried on: two, unless it takes one only."""
-    size_px = described.preprocess.image_size_px
-    fixed = format == "torch-export" and _ends_in_one(described)
-    return (size_px,) if fixed else (size_px, size_px + STEP_PX)
+@torch.inference_mode()
+def largest_difference(
+    runs: Mapping[str, Run],
+    model: nn.Module,
+    described: ExportedFile,
+    pictures: Sequence[Image.Image],
+    *,
+    sizes_px: Sequence[int],
+) -> float:
+    """Return the largest difference of `runs`, by engine, from `model`, which is in evaluation, as a fraction of
+    the largest number of a tensor.
+
+    Images are prepared at each of `sizes_px` and run in BATCHES. ValueError, one sentence, where it exceeds TOLERANCE.
+    """
+    eager = OutputLayers(model, described.output)
+    worst = 0.0
+    for size_px in sizes_px:
+        preprocess = replace(described.preprocess, image_size_px=size_px)
+        images = torch.stack([preprocess(picture) for picture in pictures])
+        images = images[:, [channel % 3 for channel in range(described.in_channels)]]
+        expected = [found.numpy() for found in eager(images.clone())]
+        _judge_expected(expected, described.name)
+        pixels = np.stack([preprocess.pixels(picture) for picture in pictures])
+        inputs = pixels if described.pixels else images.contiguous().numpy()
+        for batch in BATCHES:
+            right = [part[batch] for part in expected]
+            for engine, run in runs.items():
+                where = f"a batch of {len(inputs[batch])} at {size_px} px in {engine}"
+                worst = max(worst, _difference(right, run(inputs[batch]), whole=expected, where=where))
+    return worst
+
+
+def _judge_expected(expected: Sequence[np.ndarray], name: str) -> None:
+    if not all(np.isfinite(part).all() for part in expected):
+        raise ValueError(f"what {name} puts out is not finite (nan or inf): its training has failed")
+    last = expected[-1]
+    if np.abs(last - last.mean(axis=0)).max() <= 10 * TOLERANCE * np.abs(last).max():
+        logger.warning("%s puts out nearly the same for any picture, so that equal outputs say little", name)
+
+
+def _difference(
+    expected: Sequence[np.ndarray], found: Sequence[np.ndarray], *, whole: Sequence[np.ndarray], where: str
+) -> float:
+    shapes = [part.shape for part in expected], [part.shape for part in found]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"the graph puts out {shapes[1]} for {where}, and PyTorch {shapes[0]}; nothing was written")
+    worst = 0.0
+    for ours, theirs, scale in zip(expected, found, whole, strict=True):
+        largest = max(float(np.abs(scale).max()), float(np.finfo(np.float32).tiny))
+        difference = float(np.abs(ours - theirs).max()) / largest
+        if not difference <= TOLERANCE:
+            raise ValueError(
+                f"the graph and PyTorch differ by {difference:.2g} of the largest output for {where}; allowed: "
+                f"{TOLERANCE:g}; nothing was written"
+            )
+        worst = max(worst, difference)
+    return worst
