@@ -26,7 +26,7 @@ from rexnet.detection.onnx_form import resize_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
 from rexnet.engines.backends import open_graph
 from rexnet.engines.config import Engine
-from rexnet.engines.graph_files import read_facts
+from rexnet.engines.graph_files import import_onnx, read_facts
 from rexnet.errors import OptionError
 from rexnet.training import checkpoint
 from tests.networks import with_measured_statistics
@@ -82,8 +82,15 @@ def images_of_many_sizes() -> list[np.ndarray]:
 def test_every_detector_finds_what_pytorch_finds_in_both_engines(exported):
     trained, path = exported
     facts = read_facts(path)
+    graph = import_onnx().load(path).graph
     assert facts["classes"] == list(CLASSES) and facts["category_ids"] == [3, 7, 90]
     session = onnxruntime.InferenceSession(str(path))
+    described = {tensor.name: tensor.doc_string for part in (graph.input, graph.output) for tensor in part}
+    assert described == facts["tensors"] and "float32 (3, height, width), from 0 to 1: red, green" in described["image"]
+    assert (
+        "left, top, right, bottom in pixels" in described["boxes"]
+        and "INFERENCE_PRECISION_HINT" in facts["computes_in"]
+    )
     names = [output.name for output in session.get_outputs()]
     in_openvino = open_graph(path, Engine(backend="openvino"), any_shape=True).run
     by_whole_numbers = resize_by_whole_numbers(trained.model)

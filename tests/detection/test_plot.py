@@ -1,10 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image
 
+from rexnet.detection import plot
 from rexnet.detection.evaluation import score
-from rexnet.detection.plot import class_colour, draw_detections, draw_precision_recall
+from rexnet.detection.plot import check_font, class_colour, draw_detections, draw_precision_recall, legible
+from rexnet.errors import OptionError
 from tests.detection.coco_sets import draw_set
 
 CLASSES = ("cat", "dog")
@@ -99,6 +105,50 @@ def test_eighty_classes_have_eighty_colours():
     distance = np.linalg.norm(colours[:, None] - colours[None], axis=2) + 1e9 * np.eye(80)
     assert distance.min() > 8
     assert np.diagonal(distance, 1).min() > 100, "labels side by side differ most"
+
+
+@pytest.fixture
+def cat_font(tmp_path) -> Path:
+    """A font with one glyph, a full square for the sign of a cat, besides digits and a space."""
+    builder = FontBuilder(1000, isTTF=True)
+    signs = {ord("\u732b"): "cat", ord(" "): "space", ord("."): "cat", **{ord(digit): "cat" for digit in "0123456789"}}
+    builder.setupGlyphOrder([".notdef", "cat", "space"])
+    builder.setupCharacterMap(signs)
+    pen = TTGlyphPen(None)
+    for number, point in enumerate(((0, 0), (0, 900), (900, 900), (900, 0))):
+        (pen.lineTo if number else pen.moveTo)(point)
+    pen.closePath()
+    empty = TTGlyphPen(None).glyph()
+    builder.setupGlyf({".notdef": empty, "cat": pen.glyph(), "space": empty})
+    builder.setupHorizontalMetrics({name: (1000, 0) for name in (".notdef", "cat", "space")})
+    builder.setupHorizontalHeader(ascent=900, descent=-100)
+    builder.setupNameTable({"familyName": "Cats", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "cats.ttf")
+    return tmp_path / "cats.ttf"
+
+
+def test_names_in_other_scripts_are_written_in_a_font_that_has_them(cat_font, monkeypatch, caplog):
+    plot._covering_font.cache_clear()
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: [str(cat_font.with_name("damaged.ttf"))])
+    cat_font.with_name("damaged.ttf").write_bytes(b"not a font")
+    assert legible("Ёж, füchse", 1)[1].name == "DejaVuSans.ttf"
+    for _ in range(2):
+        assert legible("\u732b", 7) == ("class 7", legible("cat", 1)[1])
+    assert caplog.text.count("no font here has all characters of the class \u732b") == 1
+    assert legible("\u732b", 7, str(cat_font)) == ("\u732b", cat_font)
+    plot._covering_font.cache_clear()
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: [str(cat_font)])
+    assert legible("\u732b", 7) == ("\u732b", cat_font)
+    classes = ("\u732b", "dog")
+    pictures = [
+        draw_detections(gray(500, 480), detection(), classes=names, min_score=0.2) for names in (classes, CLASSES)
+    ]
+    assert pictures[0].tobytes() != pictures[1].tobytes()
+    plot._covering_font.cache_clear()
+    with pytest.raises(OptionError, match=r"--font is .*damaged\.ttf; allowed: a \.ttf"):
+        check_font(str(cat_font.with_name("damaged.ttf")))
 
 
 @pytest.mark.parametrize("num_classes", [4, 12])

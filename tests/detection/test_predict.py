@@ -91,6 +91,9 @@ def test_bad_files_stop_or_are_named(predict, tmp_path):
         predict(bad, good)
     found, rows, _ = predict(bad, good, bad_image="skip", batch_size=2)
     assert "bad.jpg" in found[0].error and found[1].counts and {row["image_id"] for row in rows} == {2}
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    found, _, _ = predict(tmp_path / "loop.jpg", good, bad_image="skip")
+    assert "loop.jpg" in found[0].error and found[1].counts
     with pytest.raises(ValueError, match="none of 1 files can be read"):
         predict(bad, bad_image="skip")
 

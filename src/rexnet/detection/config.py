@@ -142,6 +142,8 @@ class DetectPredictConfig:
     have other names stay."""
     min_score: float = 0.5
     """Draw and count what is at least this sure, 0 to 1; detections.json has everything the detector puts out."""
+    font: str | None = None
+    """Font file for class names; None: DejaVu Sans, or one of this system that has their characters."""
     bad_image: BadImagePolicy = "error"
     """What to do with a file that cannot be read: stop and name it, or name it and go on."""
     batch_size: int = 1

@@ -13,7 +13,7 @@ from torch import nn
 
 from rexnet.data.sample_images import sample_pictures
 from rexnet.detection.checkpoints import TrainedDetector, detector_config
-from rexnet.detection.exported_detectors import facts_of, output_names
+from rexnet.detection.exported_detectors import describe_tensors, facts_of, output_names
 from rexnet.detection.graph_check import Agreement, compare
 from rexnet.detection.onnx_form import GraphForm, resize_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
@@ -74,6 +74,9 @@ def export_detector(
     model = resize_by_whole_numbers(trained.model)
     with made_aside(path) as inside:
         graph = import_onnx().load_model_from_string(_traced(model, pixels=pixels))
+        texts = describe_tensors(detector_config(model), pixels=pixels)
+        for tensor in (*graph.graph.input, *graph.graph.output):
+            tensor.doc_string = texts[tensor.name]
         write_graph(graph, facts_of(trained, pixels=pixels), inside)
         graph = open_graph(inside, native_engine(inside), any_shape=True)
         agreement = compare([_both(model, graph, picture, pixels=pixels) for picture in pictures])

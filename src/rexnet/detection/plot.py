@@ -2,9 +2,12 @@
 
 import colorsys
 import io
+import logging
 import os
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from rexnet.detection.evaluation import CocoResult
+from rexnet.errors import require
 from rexnet.files import write_whole
+from rexnet.text import printable
+
+logger = logging.getLogger(__name__)
 
 _LEAST_PX = 480
 _MASK_OPACITY = 0.45
@@ -22,14 +29,19 @@ Box = tuple[float, float, float, float]
 
 
 def draw_detections(
-    image: Image.Image, detection: dict[str, Tensor], *, classes: Sequence[str], min_score: float
+    image: Image.Image,
+    detection: dict[str, Tensor],
+    *,
+    classes: Sequence[str],
+    min_score: float,
+    font: str | None = None,
 ) -> Image.Image:
-    """A copy of the RGB picture with boxes, masks, class names and scores; the surest detections lie on top.
+    """Return a copy of the RGB picture with boxes, masks, class names and scores; the surest detections lie on top.
 
     `detection` as torchvision's detectors give it: boxes (N, 4) as x0 y0 x1 y1 in pixels of `image`, labels (N,) with
     label i for classes[i - 1], and perhaps scores (N,) and masks (N, 1, H, W), 0 to 1. Without scores, as in ground
     truth, all is drawn. A class has the same colour in every picture. A picture whose longer side is below 480 pixels
-    comes back enlarged by a whole number, so that names can be read.
+    comes back enlarged by a whole number, so that names can be read. `font`: the file of the font to try first.
     """
     scale = -(-_LEAST_PX // max(image.size))
     picture = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
@@ -50,9 +62,10 @@ def draw_detections(
     taken: list[Box] = []
     # The surest first, so that they get the best places.
     for index in reversed(chosen):
-        name = classes[labels[index] - 1]
+        name, file = legible(classes[labels[index] - 1], labels[index], font)
         text = name if scores is None else f"{name} {scores[index]:.2f}"
-        taken.append(_write_name(draw, text, boxes[index], colour=class_colour(labels[index]), taken=taken))
+        colour = class_colour(labels[index])
+        taken.append(_write_name(draw, text, boxes[index], colour=colour, taken=taken, font_file=file))
     return picture
 
 
@@ -77,11 +90,17 @@ def _ordered(box: Sequence[float]) -> Box:
 
 
 def _write_name(
-    draw: ImageDraw.ImageDraw, text: str, box: Sequence[float], *, colour: tuple[int, int, int], taken: list[Box]
+    draw: ImageDraw.ImageDraw,
+    text: str,
+    box: Sequence[float],
+    *,
+    colour: tuple[int, int, int],
+    taken: list[Box],
+    font_file: Path,
 ) -> Box:
-    """Writes on a plate of `colour` at the first place by the box that no other plate has taken; returns the plate."""
+    """Write on a plate of `colour` at the first place by the box that no other plate has taken; return the plate."""
     picture_width, picture_height = draw.im.size
-    font = _font(max(13, round(max(picture_width, picture_height) / 48)))
+    font = _font(font_file, max(13, round(max(picture_width, picture_height) / 48)))
     width, height = font.getlength(text) + 6, font.size * 1.3
     x0, y0, x1, y1 = _ordered(box)
     places = [(x0, y0 - height), (x0, y0), (x0, y1), (x1 - width, y0 - height), (x1 - width, y1 - height)]
@@ -102,12 +121,54 @@ def _overlap(first: Box, second: Box) -> bool:
     return not apart
 
 
+def legible(name: str, number: int, font: str | None = None) -> tuple[str, Path]:
+    """Return `name` and a font file that has its characters: `font`, DejaVu Sans, or one of this system; where none
+    has, "class" with its number, which is logged once for each name."""
+    path = _covering_font(name, font)
+    return (name, path) if path else (f"class {number}", _dejavu())
+
+
 @cache
-def _font(size_px: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along; it has more alphabets than Pillow's own."""
+def _covering_font(name: str, font: str | None) -> Path | None:
+    from matplotlib.font_manager import findSystemFonts
+
+    needed = {ord(character) for character in name if unicodedata.category(character) not in ("Cf", "Mn", "Zs")}
+    own = [Path(font)] if font else []
+    # Lazily: hundreds of files are read only for a name that needs them, upright and regular ones first.
+    system = (Path(path) for path in sorted(findSystemFonts(), key=lambda path: (len(Path(path).stem), path)))
+    for path in chain(own, [_dejavu()], system):
+        if needed <= _characters(path):
+            return path
+    logger.warning("no font here has all characters of the class %s; its number is drawn, --font takes a file", name)
+    return None
+
+
+@cache
+def _characters(font: Path) -> frozenset[int]:
+    """Return the code points that a font file has; none of a file that cannot be read."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        return frozenset(FT2Font(str(font)).get_charmap())
+    except (OSError, RuntimeError):
+        return frozenset()
+
+
+def check_font(path: str) -> None:
+    """OptionError for a file that is not a font."""
+    require(bool(_characters(Path(path))), "font", printable(path), "a .ttf, .otf or .ttc file")
+
+
+def _dejavu() -> Path:
+    """Return DejaVu Sans, which matplotlib brings along; it has more alphabets than Pillow's own."""
     import matplotlib
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size_px)
+    return Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+
+
+@cache
+def _font(path: Path, size_px: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size_px)
 
 
 def draw_precision_recall(result: CocoResult, path: str | os.PathLike[str]) -> None:
@@ -115,14 +176,16 @@ def draw_precision_recall(result: CocoResult, path: str | os.PathLike[str]) -> N
     # The object interface draws without a display and leaves the caller's pyplot alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
 
     figure = Figure(figsize=(6 * len(result.curves), 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(result.curves), squeeze=False)[0]
     for axis, (kind, curve) in zip(axes, result.curves.items(), strict=True):
         few = len(curve.by_class) <= 10
+        texts = [legible(name, number) for number, name in enumerate(curve.by_class, start=1)]
         for number, (name, precision) in enumerate(curve.by_class.items()):
-            label = f"{name} ({result.by_class[name][f'{kind}_ap50']:.1f} %)"
+            label = f"{texts[number][0]} ({result.by_class[name][f'{kind}_ap50']:.1f} %)"
             look = {"color": f"C{number}", "label": label} if few else {"color": "0.75", "linewidth": 0.6}
             axis.plot(curve.recall, precision, **look)
         mean = f"mean of {len(curve.by_class)} classes ({result.figures[f'{kind}_ap50']:.1f} %)"
@@ -130,7 +193,9 @@ def draw_precision_recall(result: CocoResult, path: str | os.PathLike[str]) -> N
         axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
         axis.set_title({"box": "boxes", "mask": "masks"}[kind] + ", IoU 0.5")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="small", loc="lower left")
+        legend = axis.legend(fontsize="small", loc="lower left")
+        for written, (_, file) in zip(legend.get_texts(), texts if few else (), strict=False):
+            written.set_fontproperties(FontProperties(fname=file, size="small"))
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     write_whole(Path(path), picture.getbuffer())

@@ -52,7 +52,7 @@ def predict_files(config: DetectPredictConfig) -> list[Found]:
         if detections.picture is None:
             found.append(Found(image=detections.image, counts={}, error=detections.error))
             continue
-        detections.plot(min_score=config.min_score).save(folder / drawn[place], quality=92)
+        detections.plot(min_score=config.min_score, font=config.font).save(folder / drawn[place], quality=92)
         found.append(Found(image=detections.image, counts=_counts(detections, config.min_score)))
         new = to_coco_rows([detections.output], image_ids=[image_ids[place]], category_ids=predictor.category_ids)
         rows += [{**row, "file_name": detections.image} for row in new]

@@ -60,16 +60,16 @@ class Detections:
         """Class name of each object."""
         return tuple(self.classes[label - 1] for label in self.output.get("labels", torch.empty(0)).tolist())
 
-    def plot(self, *, min_score: float = 0.5) -> Image.Image:
-        """Return a copy of the image with the objects drawn that are at least this sure. ValueError for an image that
-        could not be read."""
+    def plot(self, *, min_score: float = 0.5, font: str | None = None) -> Image.Image:
+        """Return a copy of the image with the objects drawn that are at least this sure; `font` as for
+        `draw_detections`. ValueError for an image that could not be read."""
         if self.picture is None:
             raise ValueError(f"there is nothing to plot of {self.image}: {self.error}")
-        return draw_detections(self.picture, self.output, classes=self.classes, min_score=min_score)
+        return draw_detections(self.picture, self.output, classes=self.classes, min_score=min_score, font=font)
 
-    def save(self, path: str | PathLike[str], *, min_score: float = 0.5) -> None:
+    def save(self, path: str | PathLike[str], *, min_score: float = 0.5, font: str | None = None) -> None:
         """Write `plot` to an image file, of the format that the ending of `path` says."""
-        self.plot(min_score=min_score).save(path)
+        self.plot(min_score=min_score, font=font).save(path)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {name}" for name, count in Counter(self.names).items()) or "nothing"
