@@ -73,7 +73,7 @@ def test_help_shows_no_empty_default(command, capsys, caplog):
 @pytest.mark.parametrize("words", [["--tensorboard"], ["--no-channels-last"], ["--no-tensorboard", "--channels-last"]])
 @pytest.mark.parametrize("saved", [RunConfig(), RunConfig(tensorboard=True, channels_last=False)])
 def test_a_flag_means_the_same_whatever_the_run_to_resume_has(words, saved):
-    run = read_options("train", TrainConfig, words, default=TrainConfig(run=saved)).run
+    run = read_options("train", TrainConfig, words, start=lambda given: TrainConfig(run=saved)).run
     for word in words:
         name = word.removeprefix("--").removeprefix("no-").replace("-", "_")
         assert getattr(run, name) != word.startswith("--no-")
@@ -176,7 +176,7 @@ def test_ctrl_c_ends_data_commands_at_once(command, tmp_path):
     [
         (("trian",), 2, "did you mean train?"),
         (("train", "--epocs", "3"), 2, "--epochs"),
-        (("predict",), 2, "CHECKPOINT"),
+        (("predict",), 2, "MODEL"),
         (("models", "--json"), 2, "takes no options"),
         (("data", "chekc"), 2, "data check"),
         (("data", "check"), 2, "DATA"),

@@ -3,11 +3,12 @@ from typing import get_args
 
 import pytest
 import torch
-import tyro
 
 from rexnet import cli
+from rexnet.cli.options import build, read_options
 from rexnet.data.config import AugmentConfig
 from rexnet.data.preprocess import Preprocess
+from rexnet.errors import OptionError
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import model_config
 from rexnet.training import checkpoint, classify
@@ -15,7 +16,7 @@ from rexnet.training.classify import build_model
 from rexnet.training.config import NetworkConfig, RecipeName, TrainConfig
 from rexnet.training.distributed import World
 from rexnet.training.frozen_features import check_frozen_backbone
-from rexnet.training.recipes import FIRST_LOOK, RECIPES, choose_recipe, digits, imagenet, starting_point
+from rexnet.training.recipes import DECIDING, RECIPES, choose_recipe, digits, imagenet, starting_point
 from rexnet.training.session import open_run
 
 
@@ -111,16 +112,18 @@ def test_a_run_folder_stands_for_its_checkpoint_as_weights_and_as_network(tmp_pa
 
 
 def command_line(arguments: str) -> TrainConfig:
-    def parse(**default):
-        return tyro.cli(TrainConfig, args=arguments.split(), config=(tyro.conf.OmitArgPrefixes,), **default)
+    def start(given):
+        return starting_point(build(TrainConfig, {name: given[name] for name in DECIDING if name in given}))
 
-    return parse(default=starting_point(parse(default=FIRST_LOOK)))
+    return read_options("train", TrainConfig, arguments.split(), start=start)
 
 
 def test_an_option_may_depend_on_what_the_recipe_sets():
     assert command_line("digits --recipe imagenet --erasing-mode const").augment.erasing_mode == "const"
-    with pytest.raises(SystemExit):
-        command_line("digits --recipe finetune --erasing-mode const")
+    with pytest.raises(OptionError, match="--erasing-mode"):
+        command_line("digits --recipe scratch --random-erasing 0 --erasing-mode const")
+    with pytest.raises(OptionError, match="--recipe finetune needs weights"):
+        command_line("digits --recipe finetune")
 
 
 @pytest.mark.parametrize("words", ["", " --recipe auto"])

@@ -4,17 +4,16 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-import tyro
-
 from rexnet.errors import require
 from rexnet.models.hub import REPOSITORY
+from rexnet.options import positional
 
 
 @dataclass(frozen=True, kw_only=True)
 class CardConfig:
     """Write a trained model into a folder that describes itself, and send it to the Hugging Face hub on request."""
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[str, positional("RUN")]
     """A run folder of `rexnet train` or `rexnet detect train`, or a checkpoint."""
     output: str
     """Folder to write, new or empty."""

@@ -4,30 +4,47 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from rexnet.cli.options import fail, read_ahead, read_options
+from rexnet.cli.options import Given, build, fail, read_options
 from rexnet.cli.tables import new_table, percent, show, write_any_character
+
+_EXAMPLES = (
+    "rexnet train PATH/TO/FOLDER --weights rexnet_100.nav_in1k",
+    "rexnet train digits",
+    "rexnet train --resume runs/RUN",
+)
+_FIRST = ("weights", "model", "recipe", "epochs", "batch_size", "lr", "image_size", "device", "output", "resume")
+_TIMM_MODELS = {"rexnetv1": "rexnet", "rexnetv1_lite": "rexnet_lite"}
+"""Names of the published training's script, whose default width is 1.0."""
 
 
 def train(arguments: Sequence[str]) -> None:
     """Train a classifier on a folder of images"""
+    from rexnet.cli.help import print_help
     from rexnet.processes import is_main_process
     from rexnet.training.config import TrainConfig
-    from rexnet.training.recipes import FIRST_LOOK, named, starting_point
-    from rexnet.training.timm_flags import translate
+    from rexnet.training.recipes import DECIDING, preview, starting_point
 
-    arguments = translate(arguments)
-    asked, unknown = read_ahead("train", TrainConfig, arguments, default=FIRST_LOOK)
-    try:
-        start = starting_point(asked)
-    except ValueError:
-        if not unknown:
-            raise
-        start = FIRST_LOOK  # an unknown option's value may stand where DATA should
-    config = read_options("train", TrainConfig, arguments, default=start)
+    def asked(given: Given) -> TrainConfig:
+        if given.get("model") in _TIMM_MODELS:
+            given["model"] = _TIMM_MODELS[given["model"]]
+            given.setdefault("width", 1.0)
+        if given.get("recipe") == "auto":
+            del given["recipe"]
+        return build(TrainConfig, {name: given[name] for name in DECIDING if name in given})
+
+    def show_help(given: Given) -> None:
+        try:
+            base, decided = preview(asked(given), data_given="data" in given)
+        except ValueError:  # DATA is not there
+            base, decided = preview(TrainConfig(), data_given=False)
+        print_help("train", TrainConfig, base=base, decided=decided, examples=_EXAMPLES, first=_FIRST)
+
+    start = lambda given: starting_point(asked(given))  # noqa: E731
+    config = read_options("train", TrainConfig, arguments, start=start, show_help=show_help)
 
     from rexnet.training import classify
 
-    run = classify.train(named(config, start))["run"]
+    run = classify.train(config)["run"]
     if is_main_process():
         best = Path(run, "best.pt")
         network = best if best.exists() else best.with_name("last.pt")

@@ -4,18 +4,32 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from rexnet.cli.options import fail, read_ahead, read_options
+from rexnet.cli.options import Given, build, fail, read_options
 from rexnet.cli.tables import new_table, percent, show
+
+_EXAMPLES = (
+    "rexnet detect demo shapes",
+    "rexnet detect train shapes --detector mask_rcnn",
+    "rexnet detect train COCO_DIR --weights rexnet_100.nav_in1k",
+)
+_FIRST = ("detector", "weights", "model", "recipe", "epochs", "batch_size", "lr", "device", "output", "resume")
 
 
 def train(arguments: Sequence[str]) -> None:
     """Train a detector on images with boxes"""
+    from rexnet.cli.help import print_help
     from rexnet.detection.config import DetectTrainConfig
-    from rexnet.detection.recipes import FIRST_LOOK, starting_point
+    from rexnet.detection.recipes import DECIDING, starting_point
     from rexnet.processes import is_main_process
 
-    asked, _ = read_ahead("detect train", DetectTrainConfig, arguments, default=FIRST_LOOK)
-    config = read_options("detect train", DetectTrainConfig, arguments, default=starting_point(asked))
+    def start(given: Given) -> DetectTrainConfig:
+        return starting_point(build(DetectTrainConfig, {name: given[name] for name in DECIDING if name in given}))
+
+    def show_help(given: Given) -> None:
+        base = start({name: given[name] for name in ("recipe", "detector") if name in given})
+        print_help("detect train", DetectTrainConfig, base=base, examples=_EXAMPLES, first=_FIRST)
+
+    config = read_options("detect train", DetectTrainConfig, arguments, start=start, show_help=show_help)
 
     from rexnet.detection.train import train
 

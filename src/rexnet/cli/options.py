@@ -1,11 +1,27 @@
-"""Reading a command's options, and ending with a sentence."""
+"""Command-line options out of a settings dataclass: a field is an option, the text under it its help.
 
-import io
+The arguments are read once, into what is given; what is not given comes from the recipe, once it is known.
+"""
+
+import argparse
+import ast
+import inspect
 import sys
-import traceback
-from collections.abc import Sequence
-from contextlib import redirect_stderr
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
+from difflib import get_close_matches
+from functools import cache
+from textwrap import dedent
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from rexnet.errors import OptionError
+from rexnet.options import Argument
+
+Config = TypeVar("Config")
+Given = dict[str, Any]
+_HELP = ("-h", "--help")
+_NUMBERS = {int: "a whole number", float: "a number"}
 
 
 def fail(sentence: str, *, code: int) -> NoReturn:
@@ -14,40 +30,257 @@ def fail(sentence: str, *, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def read_options(command: str, kind: type, arguments: Sequence[str], **more: Any) -> Any:
-    """`kind` from the words of a command. A value out of range ends the program with its sentence, like any mistake."""
-    import tyro
+class Option(NamedTuple):
+    """One field of a settings dataclass, or of one of its groups."""
 
+    field: Field[Any]
+    kind: Any
+    """Type without its metadata."""
+    argument: Argument
+    help: str
+    group: type
+
+    @property
+    def name(self) -> str:
+        return self.field.name
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def shown(self) -> str:
+        """Name in messages."""
+        return self.argument.metavar or self.name if self.argument.positional else self.flag
+
+    @property
+    def required(self) -> bool:
+        return self.field.default is MISSING and self.field.default_factory is MISSING
+
+    @property
+    def count(self) -> int | str | None:
+        """Values, as argparse counts them."""
+        kind = _without_none(self.kind)
+        if self.argument.read:
+            return "*"
+        if get_origin(kind) is not tuple:
+            return "?" if self.argument.positional and not self.required else None
+        types = get_args(kind)
+        if types[-1] is not Ellipsis:
+            return len(types)
+        return "+" if self.argument.positional and self.required else "*"
+
+    def read(self, words: list[str] | str | bool) -> Any:
+        """Return the value. OptionError for words that are none of its type."""
+        if isinstance(words, bool):
+            return words
+        if self.argument.read:
+            try:
+                return self.argument.read(list(words))
+            except ValueError as error:
+                raise OptionError(f"{self.shown}: {error}") from error
+        kind = _without_none(self.kind)
+        if get_origin(kind) is not tuple:
+            assert isinstance(words, str)
+            return self._read_one(words, self.kind)
+        if kind is not self.kind and list(words) == ["None"]:
+            return None
+        types = get_args(kind)
+        each = [types[0]] * len(words) if types[-1] is Ellipsis else types
+        return tuple(self._read_one(word, one) for word, one in zip(words, each, strict=True))
+
+    def _read_one(self, word: str, kind: Any) -> Any:
+        choices = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        for choice in choices:
+            if choice is type(None) and word == "None":
+                return None
+            if get_origin(choice) is Literal and word in get_args(choice):
+                return word
+        for choice in choices:
+            if choice in (int, float, str):
+                try:
+                    return choice(word)
+                except ValueError:
+                    pass
+        raise OptionError(f"{self.shown} is {word!r}; allowed: {', '.join(_allowed(choices))}")
+
+
+def options_of(kind: type) -> Iterator[Option]:
+    """Yield the options of a settings dataclass and of its groups, in order."""
+    hints = get_type_hints(kind, include_extras=True)
+    texts = _field_texts(kind)
+    for field in fields(kind):
+        hint = hints[field.name]
+        metadata = [each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Argument)]
+        hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        if is_dataclass(hint):
+            assert isinstance(hint, type)
+            yield from options_of(hint)
+        else:
+            argument = metadata[0] if metadata else Argument()
+            yield Option(field, hint, argument, texts.get(field.name) or argument.help, kind)
+
+
+@cache
+def _field_texts(kind: type) -> Mapping[str, str]:
+    """Return the text under each field, its own and inherited ones, with single blanks."""
+    texts: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if is_dataclass(base):
+            assert isinstance(base, type)
+            (tree,) = ast.parse(dedent(inspect.getsource(base))).body
+            assert isinstance(tree, ast.ClassDef)
+            for above, below in zip(tree.body, tree.body[1:], strict=False):
+                match above, below:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                        texts[name] = " ".join(text.split())
+    return texts
+
+
+def read_options(
+    command: str,
+    kind: type[Config],
+    arguments: Sequence[str],
+    *,
+    start: Callable[[Given], Config] | None = None,
+    show_help: Callable[[Given], None] | None = None,
+) -> Config:
+    """Return `kind` from the arguments of a command.
+
+    `start` makes, of what is given, the settings that the other options override. A value that cannot be ends the
+    program with its sentence, and --help with the help.
+    """
+    from rexnet.cli.help import print_help
     from rexnet.cli.removed import check_removed, other_names
 
     check_removed(command, arguments)
-    marks = (tyro.conf.OmitArgPrefixes,)
-    said = io.StringIO()
+    options = list(options_of(kind))
+    known = {name for option in options for name in (option.flag, *option.argument.aliases)}
+    if hints := other_names(arguments, known):
+        raise OptionError("; ".join(hints))
+    wants_help = any(argument in _HELP for argument in arguments)
+    given = read_given(command, options, arguments, lenient=wants_help)
+    if wants_help:
+        (show_help or (lambda given: print_help(command, kind)))(given)
+        sys.exit()
+    base = start(given) if start else None
+    missing = [option.shown for option in options if option.required and base is None and option.name not in given]
+    if missing:
+        fail(f"{command} needs {', '.join(missing)}; rexnet {command} --help says more", code=2)
     try:
-        with redirect_stderr(said):
-            return tyro.cli(kind, prog=f"rexnet {command}", args=arguments, config=marks, **more)
-    except SystemExit as stop:
-        if sentence := _refusal(stop):
-            fail(sentence, code=2)
-        sys.stderr.write(said.getvalue())
-        if stop.code and (hints := other_names(arguments)):
-            fail("; ".join(hints), code=2)
+        return build(kind, given, base)
+    except OptionError:
         raise
+    except ValueError as error:  # of options that exclude each other
+        fail(str(error), code=2)
 
 
-def read_ahead(command: str, kind: type, arguments: Sequence[str], *, default: Any) -> tuple[Any, list[str]]:
-    """What the words ask for beside `default`, and those that are no options, before the options are judged: help and
-    suggestions show what the recipe would use, which is looked for in what is asked."""
-    known = [word for word in arguments if word not in ("-h", "--help")]
-    return read_options(command, kind, known, default=default, return_unknown_args=True)
+def build(kind: type[Config], given: Given, base: Config | None = None) -> Config:
+    """Return `kind` with what is given, and all else as in `base` or, without one, by the fields' own defaults."""
+    hints = get_type_hints(kind)
+    values = {}
+    for field in fields(kind):  # pyright: ignore[reportArgumentType]
+        if is_dataclass(hints[field.name]):
+            group: Any = hints[field.name]
+            default = getattr(base, field.name) if base is not None else default_of(field)
+            values[field.name] = build(group, given, default)
+        elif field.name in given:
+            values[field.name] = given[field.name]
+        elif base is not None:
+            values[field.name] = getattr(base, field.name)
+    return kind(**values)
 
 
-def _refusal(error: BaseException | None) -> str | None:
-    """The sentence of the ValueError of ours that tyro turned into its own message, if there was one."""
-    while error is not None:
-        if isinstance(error, ValueError) and error.__traceback__ is not None:
-            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-            if frame.f_globals.get("__name__", "").startswith("rexnet."):
-                return str(error)
-        error = error.__context__
-    return None
+def read_given(command: str, options: Sequence[Option], arguments: Sequence[str], *, lenient: bool = False) -> Given:
+    """Return the values that the arguments give, by field. `lenient`: as far as they can be read, for --help."""
+    parser = _Parser(prog=f"rexnet {command}", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for option in options:
+        if option.argument.positional:
+            parser.add_argument(option.name, nargs=option.count, metavar=option.shown)
+        elif option.kind is bool:
+            parser.add_argument(option.flag, *option.argument.aliases, dest=option.name, action="store_true")
+            parser.add_argument(f"--no-{option.flag[2:]}", dest=option.name, action="store_false")
+        else:
+            parser.add_argument(option.flag, *option.argument.aliases, dest=option.name, nargs=option.count)
+    for positional in parser._positionals._group_actions if lenient else ():
+        positional.nargs = "*" if positional.nargs in ("*", "+") else "?"
+    known = [argument for argument in _in_full(options, arguments) if argument not in _HELP or not lenient]
+    try:
+        found, unknown = parser.parse_known_intermixed_args(known)
+    except OptionError:
+        if lenient:
+            return {}
+        raise
+    if unknown and not lenient:
+        raise OptionError(_unknown(command, options, unknown))
+    by_name = {option.name: option for option in options}
+    given: Given = {}
+    for name, words in vars(found).items():
+        try:
+            if words or isinstance(words, bool | str) or by_name[name].argument.read:
+                given[name] = by_name[name].read(words)
+        except OptionError:
+            if not lenient:
+                raise
+    return given
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        needs = message.replace("the following arguments are required: ", "missing: ").removeprefix("argument ")
+        raise OptionError(f"{self.prog.removeprefix('rexnet ')}: {needs}; {self.prog} --help says more")
+
+
+def _in_full(options: Sequence[Option], arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with dashes in options' names, and with the value of options that stand without theirs."""
+    bare = {
+        name: option for option in options if option.argument.bare for name in (option.flag, *option.argument.aliases)
+    }
+    full = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=False):
+        name, equals, value = argument.partition("=")
+        full.append((name.replace("_", "-") if name.startswith("--") else name) + equals + value)
+        if (option := bare.get(argument)) and not _can_read(option, following):
+            others = {option.flag, *option.argument.aliases} - {argument}
+            if others.intersection(each.partition("=")[0] for each in arguments):
+                full.pop()  # which says the value
+            else:
+                full[-1] += f"={option.argument.bare}"
+    return full
+
+
+def _can_read(option: Option, word: str) -> bool:
+    try:
+        return not word.startswith("-") and option.read(word) is not None
+    except OptionError:
+        return False
+
+
+def _unknown(command: str, options: Sequence[Option], unknown: list[str]) -> str:
+    """Return the sentence about arguments that the command does not have, with the nearest that it has."""
+    name = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
+    if name is None:
+        return f"{command} takes no further argument {unknown[0]!r}; rexnet {command} --help says more"
+    close = get_close_matches(name, [option.flag for option in options], n=2)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"rexnet {command} --help lists the options"
+    return f"{command} has no option {name}; {hint}"
+
+
+def default_of(field: Field[Any]) -> Any:
+    """Return the default of a field that has one."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _without_none(kind: Any) -> Any:
+    if get_origin(kind) not in (Union, UnionType):
+        return kind
+    kinds = [each for each in get_args(kind) if each is not type(None)]
+    return kinds[0] if len(kinds) == 1 else kind
+
+
+def _allowed(kinds: Sequence[Any]) -> Iterator[str]:
+    for kind in kinds:
+        if get_origin(kind) is Literal:
+            yield from map(str, get_args(kind))
+        else:
+            yield "None" if kind is type(None) else _NUMBERS.get(kind, "a text")

@@ -1,6 +1,6 @@
 """Options that are gone, which answer for two releases, and the names that other packages give to ours."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rexnet.errors import OptionError
 
@@ -54,7 +54,10 @@ _OTHER_NAMES = {
 }
 
 
-def other_names(arguments: Sequence[str]) -> list[str]:
-    """Return a hint for every option that has another name here, as "--imgsz: here it is --image-size"."""
+def other_names(arguments: Sequence[str], known: Collection[str]) -> list[str]:
+    """Return a hint for every option that has another name here, as "--imgsz: here it is --image-size".
+
+    `known` are the options of the command, which need none.
+    """
     given = dict.fromkeys(argument.partition("=")[0].replace("_", "-") for argument in arguments)
-    return [f"{name}: here it is {_OTHER_NAMES[name]}" for name in given if name in _OTHER_NAMES]
+    return [f"{name}: here it is {_OTHER_NAMES[name]}" for name in given if name in _OTHER_NAMES.keys() - known]

@@ -4,17 +4,25 @@ import logging
 import shlex
 from collections.abc import Sequence
 
-from rexnet.cli.options import read_ahead, read_options
+from rexnet.cli.options import Given, build, read_options
 from rexnet.cli.tables import new_table, show
+
+_EXAMPLES = ("rexnet search run torchvision/cifar10 --constraint a --processes 2", "rexnet search report search")
 
 
 def run(arguments: Sequence[str]) -> None:
     """Search the channels of every block under limits on cost"""
+    from rexnet.cli.help import print_help
     from rexnet.search.config import EngineOptions, SearchConfig
-    from rexnet.search.recipes import FIRST_LOOK, starting_point
+    from rexnet.search.recipes import DECIDING, starting_point
 
-    given, _ = read_ahead("search run", SearchConfig, arguments, default=FIRST_LOOK)
-    config = read_options("search run", SearchConfig, arguments, default=starting_point(given))
+    def start(given: Given) -> SearchConfig:
+        return starting_point(build(SearchConfig, {name: given[name] for name in DECIDING if name in given}))
+
+    def show_help(given: Given) -> None:
+        print_help("search run", SearchConfig, base=start(given), examples=_EXAMPLES)
+
+    config = read_options("search run", SearchConfig, arguments, start=start, show_help=show_help)
 
     from rexnet.search.run import search
     from rexnet.search.storage import hide_password

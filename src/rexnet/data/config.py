@@ -1,9 +1,10 @@
 """Settings of random changes to training images, without the libraries that make them: `--help` reads this."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from rexnet.errors import require
+from rexnet.options import Argument
 
 CropInterpolation = Literal["random", "bilinear", "bicubic"]
 ErasingMode = Literal["pixel", "rand", "const"]
@@ -13,23 +14,23 @@ ErasingMode = Literal["pixel", "rand", "const"]
 class AugmentConfig:
     """Random changes to training pictures; a setting without effect is refused."""
 
-    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_scale: Annotated[tuple[float, float], Argument(aliases=("--scale",))] = (0.08, 1.0)
     """Smallest and largest share of the picture's area that a random crop keeps."""
-    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_aspect: Annotated[tuple[float, float], Argument(aliases=("--ratio",))] = (3 / 4, 4 / 3)
     """Smallest and largest width-to-height ratio of a random crop."""
     crop_interpolation: CropInterpolation = "random"
     """How pixels are interpolated in a random crop and in what auto_augment turns and shears; random: either."""
     crop_padding_px: int = 0
     """For small pictures: pad by so many black pixels and crop at full scale, instead of the random resized crop."""
-    horizontal_flip: float = 0.5
+    horizontal_flip: Annotated[float, Argument(aliases=("--hflip",))] = 0.5
     """Probability of mirroring left and right; 0 where direction matters, as in digits."""
     color_jitter: float = 0.0
     """Largest relative change of brightness, contrast and saturation; without effect beside auto_augment."""
-    auto_augment: str | None = None
+    auto_augment: Annotated[str | None, Argument(aliases=("--aa",))] = None
     """timm's name of a policy, such as rand-m9-mstd0.5 (RandAugment), augmix-m3-w3, original or v0."""
-    random_erasing: float = 0.0
+    random_erasing: Annotated[float, Argument(aliases=("--reprob",))] = 0.0
     """Probability of overwriting a random rectangle."""
-    erasing_mode: ErasingMode = "pixel"
+    erasing_mode: Annotated[ErasingMode, Argument(aliases=("--remode",))] = "pixel"
     """What erased rectangles hold: noise per pixel, one random colour, or the mean colour."""
     mixup: float = 0.0
     """Alpha of mixup (blend pairs of pictures), 0 for none."""
@@ -37,9 +38,9 @@ class AugmentConfig:
     """Alpha of cutmix (paste a rectangle of one picture into another), 0 for none."""
     mixup_prob: float = 1.0
     """Share of batches to mix."""
-    cutmix_share: float = 0.5
+    cutmix_share: Annotated[float, Argument(aliases=("--mixup-switch-prob",))] = 0.5
     """Share of mixed batches that use cutmix, where both are on."""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Argument(aliases=("--smoothing",))] = 0.0
     """Share of the target that is spread over all classes."""
 
     def __post_init__(self):

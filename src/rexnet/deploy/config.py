@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
-
 from rexnet.data.decode import BadImagePolicy
 from rexnet.engines.config import Backend, Engine, Format, Output, Precision
 from rexnet.errors import require
+from rexnet.options import positional
 from rexnet.training.config import Amp
 
 Int8Backend = Literal["openvino", "onnxruntime"]
@@ -18,10 +17,10 @@ Int8Backend = Literal["openvino", "onnxruntime"]
 class ValidateConfig:
     """Measures a trained classifier on labelled images."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    checkpoint: Annotated[str, positional("MODEL")]
     """A run folder or a checkpoint of `rexnet train`, published weights such as rexnet_100.nav_in1k, a folder of
     `rexnet card` or hf://OWNER/NAME, timm/NAME, or a weights file."""
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    data: Annotated[str, positional("DATA")]
     """A folder of class folders, a folder with val|valid|validation|test/, digits, torchvision/NAME, a folder of tars
     or its URL, or hfds/NAME."""
     model: str | None = None
@@ -53,13 +52,12 @@ class ValidateConfig:
 class PredictConfig:
     """Names the classes of images."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    checkpoint: Annotated[str, positional("MODEL")]
     """A run folder or a checkpoint of `rexnet train`, published weights such as rexnet_100.nav_in1k, a .onnx or .xml
     file of `rexnet export`, a folder of `rexnet card` or hf://OWNER/NAME, timm/NAME, or a weights file."""
     images: Annotated[
         tuple[str, ...],
-        tyro.conf.Positional,
-        tyro.conf.arg(metavar="IMAGE|FOLDER|PATTERN ...", help_behavior_hint="(required)"),
+        positional("IMAGE|FOLDER|PATTERN ..."),
     ]
     """Image files, folders (read with all sub-folders) or patterns such as 'photos/*.jpg'."""
     model: str | None = None
@@ -136,7 +134,7 @@ class ExportOptions:
 class ExportConfig:
     """Write a network to a file that other programs run."""
 
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    model: Annotated[str, positional("MODEL")]
     """A run folder or a checkpoint, of a classifier or a detector, a folder of `rexnet card` or hf://OWNER/NAME,
     published weights such as rexnet_100.nav_in1k, timm/NAME, or the name of a network; `rexnet models` lists them."""
     output: str
@@ -154,7 +152,7 @@ BACKENDS: dict[str, Int8Backend] = {".onnx": "onnxruntime", ".xml": "openvino"}
 class QuantizeConfig:
     """Makes an int8 file of a trained classifier, if it keeps its accuracy."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    checkpoint: Annotated[str, positional("MODEL")]
     """A run folder, a checkpoint or weights file, a folder of `rexnet card`, hf://OWNER/NAME or published weights."""
     data: str
     """As for rexnet validate: images of the training side calibrate, those held back judge."""
@@ -191,7 +189,7 @@ class QuantizeConfig:
 class BenchConfig:
     """Measures how fast networks run on this machine, in each engine."""
 
-    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[MODEL ...]")] = ("rexnet_100",)
+    models: Annotated[tuple[str, ...], positional("[MODEL ...]")] = ("rexnet_100",)
     """Names of `rexnet models` and timm/NAME (random weights), run folders, checkpoints, published weights, folders of
     `rexnet card`, or exported .onnx and .xml files."""
     backends: tuple[Backend, ...] = ("torch", "onnxruntime", "openvino")

@@ -3,11 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-import tyro
-
 from rexnet.data.config import DetectionAugmentConfig
 from rexnet.data.decode import BadImagePolicy
 from rexnet.errors import OptionError, require
+from rexnet.options import positional
 from rexnet.training.config import Amp, OptimConfig, RunConfig, ScheduleConfig
 
 Kind = Literal["faster_rcnn", "mask_rcnn", "ssdlite"]
@@ -59,7 +58,7 @@ class DetectorOptions:
 class DetectTrainConfig:
     """Trains a detector on a folder in COCO's layout."""
 
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="COCO_DIR")] = ""
+    data: Annotated[str, positional("COCO_DIR")] = ""
     """A folder with annotations/instances_train*.json and instances_val*.json, or train.json and val.json, and their
     images; `rexnet detect convert` makes one from Pascal VOC and YOLO folders, `rexnet detect demo` one to try."""
     recipe: RecipeName = "small"
@@ -99,9 +98,9 @@ class DetectTrainConfig:
 class DetectValidateConfig:
     """Measures a trained detector on images with boxes, by COCO's rules."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    checkpoint: Annotated[str, positional("MODEL")]
     """A run folder or a checkpoint of `rexnet detect train`, or a folder of `rexnet card` or hf://OWNER/NAME."""
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="COCO_DIR")]
+    data: Annotated[str, positional("COCO_DIR")]
     """A folder in COCO's layout, as for `rexnet detect train`."""
     split: Literal["val", "train", "test"] = "val"
     """Split to measure on."""
@@ -132,10 +131,10 @@ class DetectValidateConfig:
 class DetectPredictConfig:
     """Finds objects in images, draws them and writes them down."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    checkpoint: Annotated[str, positional("MODEL")]
     """A run folder or a checkpoint of `rexnet detect train`, a folder of `rexnet card` or hf://OWNER/NAME, or a .onnx
     or .xml file of `rexnet export`."""
-    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|FOLDER|PATTERN ...")]
+    images: Annotated[tuple[str, ...], positional("IMAGE|FOLDER|PATTERN ...")]
     """Image files, folders (read with all sub-folders) or patterns such as 'photos/*.jpg'."""
     out: str
     """Folder for the drawn pictures and detections.json, a list of COCO result rows; made if missing, files in it that
@@ -165,7 +164,7 @@ class DetectPredictConfig:
 class DemoConfig:
     """Draw circles, triangles, squares and crosses with boxes and masks, as a folder in COCO's layout."""
 
-    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")] = "shapes"
+    output: Annotated[str, positional("OUTPUT")] = "shapes"
     """A new or empty folder."""
     images: int = 400
     """Training images; there are a quarter as many to validate on."""

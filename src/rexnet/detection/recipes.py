@@ -77,8 +77,8 @@ def small(data: str, *, kind: Kind) -> DetectTrainConfig:
     )
 
 
-FIRST_LOOK = DetectTrainConfig(augment=DetectionAugmentConfig(short_side_px=(800,)))
-"""Defaults beside which no option is idle and so refused: to read off a command line what `starting_point` needs."""
+DECIDING = ("data", "recipe", "detector", "resume", "output")
+"""Options that decide where the others start."""
 
 _NAMES: dict[int, RecipeName] = {1: "1x", 2: "2x", 3: "3x"}
 
@@ -97,7 +97,7 @@ def make_recipe(name: RecipeName, kind: Kind, *, data: str) -> DetectTrainConfig
 def starting_point(asked: DetectTrainConfig) -> DetectTrainConfig:
     """The configuration whose options the user's override: of the run to resume, or of the recipe.
 
-    `asked` is what the command line says on top of the plain defaults.
+    `asked` has the options of DECIDING that are given, on top of the plain defaults.
     """
     if asked.run.resume:
         from rexnet.training.resume import settings_to_resume

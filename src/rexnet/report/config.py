@@ -3,18 +3,15 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-import tyro
-
 from rexnet.errors import require
+from rexnet.options import positional
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
     """Show training runs as one HTML page that needs no other file and no network."""
 
-    runs: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...", help_behavior_hint="(required)")
-    ]
+    runs: Annotated[tuple[str, ...], positional("RUN ...")]
     """Folders of runs, finished or still going; several are compared."""
     output: str | None = None
     """The page; None: report.html in the folder of a single run, in the current folder for several."""

@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-import tyro
-
 from rexnet.data.config import AugmentConfig
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.preprocess import Preprocess
 from rexnet.errors import require
+from rexnet.options import positional
 from rexnet.search.space import Space
 from rexnet.training.config import Amp, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
 
@@ -168,7 +167,7 @@ class SearchConfig:
     """Search the channels of every block, under limits on parameters and multiply-accumulates. Options that are not
     given are those of the recipe, or of the search that began in --output."""
 
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = "digits"
+    data: Annotated[str, positional("DATA")] = "digits"
     """A folder with train/ and val|valid|validation|test/, a folder of class folders, digits, torchvision/NAME, a
     folder of tars or its URL, or hfds/NAME."""
     recipe: RecipeName = "short"
@@ -218,7 +217,7 @@ class SearchConfig:
 class SearchReportConfig:
     """Report what searches found: groups by accuracy, their channels and lines, and what predicts accuracy."""
 
-    searches: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SEARCH ...")]
+    searches: Annotated[tuple[str, ...], positional("SEARCH ...")]
     """Folders of searches; several are compared by their limits, and in the networks that they share."""
     output: str | None = None
     """Folder to write to; None: report, in the folder of the first search."""
@@ -241,7 +240,7 @@ BEST = "best"
 class ExportConfig:
     """Write a network that a search found to a file for `rexnet train --model` and `create_model`."""
 
-    search: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SEARCH")]
+    search: Annotated[str, positional("SEARCH")]
     """Folder of the search."""
     candidate: str = BEST
     """best (in the first objective), the number of a candidate, or channels such as 34-34-45-55-66."""

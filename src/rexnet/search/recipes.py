@@ -119,8 +119,8 @@ def short() -> SearchConfig:
 
 RECIPES: dict[RecipeName, Callable[[], SearchConfig]] = {"short": short, "published": published}
 
-FIRST_LOOK = SearchConfig(space=Space(min_share=0.5))
-"""Defaults that no option contradicts, to read from a command line what `starting_point` needs."""
+DECIDING = ("data", "recipe", "constraint", "output", "storage", "study")
+"""Options that decide where the others start."""
 
 
 def constrain(space: Space, constraint: Constraint) -> Space:
@@ -138,7 +138,7 @@ def known_constraint(settings: SearchConfig) -> Constraint | None:
 def starting_point(given: SearchConfig) -> SearchConfig:
     """Return the settings that the user's options override: those of a search that has begun, else of the recipe.
 
-    `given`: the command line's options over FIRST_LOOK.
+    `given`: the options of DECIDING that are given, over the plain defaults.
     """
     if given.engine.may_have_begun:
         from rexnet.search.storage import saved_settings

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
 from rexnet.engines.config import Backend, Precision
 from rexnet.errors import OptionError, require
+from rexnet.options import positional
 from rexnet.processes import usable_cpus
 from rexnet.text import reason_of
 
@@ -18,8 +17,7 @@ class ServeConfig:
 
     models: Annotated[
         tuple[str, ...],
-        tyro.conf.Positional,
-        tyro.conf.arg(metavar="[NAME=]MODEL ...", help_behavior_hint="(required)"),
+        positional("[NAME=]MODEL ..."),
     ]
     """Run folders, folders of `rexnet card` or hf://OWNER/NAME, checkpoints (.pt, .safetensors), or .onnx and .xml
     files of `rexnet export`. Without NAME= a model has the name of its file or folder."""

@@ -5,9 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
-
 from rexnet.errors import require
+from rexnet.options import positional
 from rexnet.study.protocol import ACTIVATION_NAMES, BLOCK_NAMES, Placement, Protocol, deep_name
 from rexnet.training.config import TrainConfig
 from rexnet.training.recipes import small_image
@@ -148,7 +147,7 @@ _RECIPE = small_image()
 class FactorConfig:
     """Train the four two-bottleneck networks of the paper's Table 2 and measure top-1 and nuclear norm."""
 
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    data: Annotated[str, positional("DATA")]
     """Labelled images as for rexnet train; the paper has torchvision/cifar100."""
     output: str = "factor_study"
     """Folder for tables, figure and run folders. A stopped study goes on there; one with more --seeds is extended."""
@@ -224,7 +223,7 @@ class FactorConfig:
 class SpectraConfig:
     """Compare the singular values of networks' final features: what enters the classifier, images x channels."""
 
-    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    models: Annotated[tuple[str, ...], positional("MODEL")]
     """Checkpoints, folders of rexnet card, names such as rexnet_100 or timm/mobilenetv2_100 (random weights unless
     --pretrained), or module:factory."""
     data: str
@@ -270,7 +269,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class _KnownNetwork:
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    model: Annotated[str, positional("MODEL")]
     """A checkpoint, a folder of rexnet card, a name such as rexnet_100, a file of rexnet search export, timm/resnet50
     or torchvision/vgg16_bn, module:factory, or rewritten/ before any of these."""
     image_size: int | None = None

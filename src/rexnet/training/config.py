@@ -3,13 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol
 
-import tyro
-from tyro.constructors import PrimitiveConstructorSpec
-
 from rexnet.data.config import AugmentConfig
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.preprocess import Interpolation, Preprocess
 from rexnet.errors import require
+from rexnet.options import Argument, positional
 from rexnet.training.metrics import Goal
 
 RecipeName = Literal["auto", "imagenet", "small-image", "finetune", "scratch"]
@@ -22,16 +20,7 @@ def _read_resume(words: list[str]) -> bool | str:
     return words[0] if words and words != ["auto"] else True
 
 
-Resume = Annotated[
-    bool | str,
-    PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="[DIR]",
-        instance_from_str=_read_resume,
-        is_instance=lambda value: isinstance(value, bool | str),
-        str_from_instance=lambda value: [] if value is True else ["no" if value is False else value],
-    ),
-]
+Resume = Annotated[bool | str, Argument(metavar="[DIR]", read=_read_resume)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +30,15 @@ class NetworkConfig:
     model: str = "rexnet_100"
     """Network to train; `rexnet models` lists them. A family (rexnet, rexnetr, rexnet_lite) takes --width. Also the
     .json file of `rexnet search export`, or a run folder or checkpoint whose network is to be trained anew."""
-    width: float | None = None
+    width: Annotated[float | None, Argument(aliases=("--rex-width-mult",))] = None
     """Width multiplier of a family, for example --model rexnet --width 0.75."""
     stem_stride: int = 2
     """1 keeps twice the resolution in every layer, for images of 32 to 64 pixels."""
-    drop_rate: float = 0.2
+    drop_rate: Annotated[float, Argument(aliases=("--drop",))] = 0.2
     """Drop-out before the classifier."""
-    drop_path_rate: float = 0.0
+    drop_path_rate: Annotated[float, Argument(aliases=("--drop-path",))] = 0.0
     """Chance to skip the last block, from 0 at the first on; the paper's author advises it above width 1.0."""
-    weights: str | None = None
+    weights: Annotated[str | None, Argument(aliases=("--initial-checkpoint",))] = None
     """Start from a run folder, a weights file, a folder of `rexnet card`, hf://OWNER/NAME or published weights such as
     rexnet_100.nav_in1k; their classifier is kept where the class names are the same, otherwise a new one begins."""
 
@@ -64,9 +53,9 @@ class NetworkConfig:
 class InputConfig:
     """Which images, and which of their pixels, reach the network."""
 
-    image_size: int = Preprocess.image_size_px
+    image_size: Annotated[int, Argument(aliases=("--img-size",))] = Preprocess.image_size_px
     """Side in pixels of the square the network sees."""
-    crop_ratio: float = Preprocess.crop_ratio
+    crop_ratio: Annotated[float, Argument(aliases=("--crop-pct",))] = Preprocess.crop_ratio
     """Evaluation takes the middle square with this share of the resized image's short side."""
     interpolation: Interpolation = Preprocess.interpolation
     """Resizing filter, in training and evaluation."""
@@ -115,7 +104,7 @@ class TransferConfig:
 class OptimConfig:
     """How a gradient becomes a step."""
 
-    optimizer: str = "sgd"
+    optimizer: Annotated[str, Argument(aliases=("--opt",))] = "sgd"
     """One of timm's optimizers: sgd (with Nesterov momentum), momentum (without), adamw, lamb, ..."""
     lr: float = 0.5
     """Highest learning rate, for a total batch of --lr-batch images; other batches scale it linearly."""
@@ -129,7 +118,16 @@ class OptimConfig:
     """Learning rate of each layer as a share of the next one's, counted from the head down; 1 for one rate."""
     clip_grad: float | None = None
     """Largest norm of the whole gradient."""
-    ema_decay: float | None = None
+    ema_decay: Annotated[
+        float | None,
+        Argument(
+            aliases=(
+                "--model-ema",
+                "--model-ema-decay",
+            ),
+            bare="0.9998",
+        ),
+    ] = None
     """Evaluate and keep a moving average of the weights with this decay, which starts lower and rises to it."""
 
     def __post_init__(self) -> None:
@@ -151,7 +149,7 @@ class OptimConfig:
 class ScheduleConfig:
     """Learning rate over time, set anew for every step: linear warm-up, then the schedule."""
 
-    schedule: Literal["cosine", "linear", "constant", "multistep"] = "cosine"
+    schedule: Annotated[Literal["cosine", "linear", "constant", "multistep"], Argument(aliases=("--sched",))] = "cosine"
     """How the learning rate falls after the warm-up; multistep: to a tenth after each of --decay-milestones."""
     decay_milestones: tuple[int, ...] | None = None
     """Epochs after which --schedule multistep goes on with a tenth of the learning rate."""
@@ -188,17 +186,17 @@ class ScheduleConfig:
 class RunConfig:
     """Where and how the run is carried out."""
 
-    batch_size: int = 128
+    batch_size: Annotated[int, Argument(aliases=("-b",))] = 128
     """Images a step and process."""
     seed: int = 0
     """Decides first weights, order, augmentation and drop-out; the same seed repeats the run, with any --workers."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
-    workers: int | None = None
+    workers: Annotated[int | None, Argument(aliases=("-j",))] = None
     """Processes that read images; None: up to 8 beside a GPU, none beside a CPU that computes as well."""
     threads: int | None = None
     """CPU threads of PyTorch; None leaves its choice."""
-    amp: Amp = "auto"
+    amp: Annotated[Amp, Argument(bare="auto")] = "auto"
     """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
     channels_last: bool = True
     """Memory order of images and weights: channels-last is the faster one almost everywhere."""
@@ -235,7 +233,7 @@ class TrainConfig:
     """Trains a classifier. What is not given is as the recipe says: with DATA and --weights on the line, --help shows
     the values that would be used."""
 
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = "digits"
+    data: Annotated[str, positional("DATA")] = "digits"
     """A folder with train/ and val|valid|validation|test/, a folder of class folders, digits, torchvision/NAME, a
     folder of tars or its URL, or hfds/NAME."""
     recipe: RecipeName = "auto"

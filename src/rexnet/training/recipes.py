@@ -3,12 +3,15 @@
 Accuracies that were not reached with this code are marked as untested.
 """
 
+import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 
 from rexnet.data.config import AugmentConfig
-from rexnet.data.datasets import open_dataset
+from rexnet.data.datasets import is_remote, open_dataset
 from rexnet.data.preprocess import Preprocess
+from rexnet.errors import OptionError
+from rexnet.models.published import PUBLISHED
 from rexnet.training.config import (
     InputConfig,
     NetworkConfig,
@@ -135,13 +138,8 @@ RECIPES: dict[RecipeName, Callable[[], TrainConfig]] = {
 }
 
 
-FIRST_LOOK = TrainConfig(augment=AugmentConfig(random_erasing=0.5, mixup=1.0, cutmix=1.0))
-"""Defaults beside which no option is idle and so refused: to read off a command line what `starting_point` needs."""
-
-
-def named(config: TrainConfig, start: TrainConfig) -> TrainConfig:
-    """`config` with the name of the recipe that it began from in place of "auto"."""
-    return replace(config, recipe=start.recipe if config.recipe == "auto" else config.recipe)
+DECIDING = ("data", "recipe", "model", "weights", "freeze", "resume", "output")
+"""Options that decide where the others start."""
 
 
 def choose_recipe(data: str, weights: str | None) -> RecipeName:
@@ -154,7 +152,7 @@ def choose_recipe(data: str, weights: str | None) -> RecipeName:
 def starting_point(asked: TrainConfig) -> TrainConfig:
     """The configuration whose options the user's override: of the run to resume, or of the recipe.
 
-    `asked` is what the command line says on top of the plain defaults.
+    `asked` has the options of DECIDING that are given, on top of the plain defaults.
     """
     if asked.run.resume:
         from rexnet.training.resume import settings_to_resume
@@ -162,13 +160,15 @@ def starting_point(asked: TrainConfig) -> TrainConfig:
         if saved := settings_to_resume(asked):
             return saved
     recipe = choose_recipe(asked.data, asked.network.weights) if asked.recipe == "auto" else asked.recipe
+    if recipe == "finetune" and asked.network.weights is None:
+        raise OptionError("--recipe finetune needs weights to start from; name them with --weights, or take scratch")
     start = digits() if (recipe, asked.data) == ("small-image", "digits") else RECIPES[recipe]()
     if asked.transfer.freeze == "all":
         kept = AugmentConfig(
             horizontal_flip=start.augment.horizontal_flip, label_smoothing=start.augment.label_smoothing
         )
         start = replace(start, augment=kept)
-    if asked.network.model != FIRST_LOOK.network.model:
+    if asked.network.model != NetworkConfig.model:
         start = _with_the_stem_of(start, asked.network.model)
     return _as_the_weights_were_made(start, asked.network.weights) if asked.network.weights else start
 
@@ -184,20 +184,56 @@ def _with_the_stem_of(start: TrainConfig, model: str) -> TrainConfig:
     return replace(start, network=replace(start.network, stem_stride=read_config(str(found)).stem_stride))
 
 
+def preview(asked: TrainConfig, *, data_given: bool) -> tuple[TrainConfig, dict[str, str]]:
+    """Return the settings that --help can show without reading weights or a remote dataset, and what decides the
+    options that it cannot know, by their names."""
+    if asked.run.resume:
+        return scratch(), dict.fromkeys(_varying(), "as the run has it")
+    recipe, decided = asked.recipe, {}
+    weights = asked.network.weights
+    if recipe == "auto" and weights is None:
+        if not data_given:
+            return replace(scratch(), recipe="auto"), dict.fromkeys(_varying(), "by the recipe, which DATA decides")
+        if is_remote(asked.data):
+            open_question = "by the recipe, which the size of the remote images decides"
+            return replace(scratch(), recipe="auto"), dict.fromkeys(_varying(), open_question)
+    if weights is not None and weights not in PUBLISHED:
+        names = ("model", "stem_stride", "image_size", "crop_ratio", "interpolation")
+        decided = dict.fromkeys(names, "as the weights were trained")
+        recipe, weights = "finetune" if recipe == "auto" else recipe, None
+    if {".", os.sep} & set(asked.network.model):
+        decided["stem_stride"] = f"as in {asked.network.model}"
+    if recipe == "finetune" and weights is None:
+        return finetune(), decided
+    network = replace(asked.network, weights=weights, model=NetworkConfig.model)
+    return starting_point(replace(asked, recipe=recipe, network=network)), decided
+
+
+def _varying() -> set[str]:
+    """Return the options whose defaults differ between the recipes."""
+    parts = [_flat(recipe()) for recipe in (*RECIPES.values(), digits)]
+    return {name for name in parts[0] if len({str(part[name]) for part in parts}) > 1} - {"recipe"}
+
+
+def _flat(config: TrainConfig) -> dict[str, object]:
+    groups = (getattr(config, group.name) for group in fields(config))
+    return {name: value for group in groups if is_dataclass(group) for name, value in vars(group).items()}
+
+
 def _as_the_weights_were_made(start: TrainConfig, source: str) -> TrainConfig:
     """`start` with the size, crop and filter of these weights, and for a checkpoint of ours its network too."""
-    from rexnet.models.weights import PUBLISHED, read_weights
-    from rexnet.references import SAVED, resolve
-
-    reference = resolve(source, allowed=SAVED)
-    if reference.kind == "published":
+    if source in PUBLISHED:
         facts, network = PUBLISHED[source].preprocess, None
     else:
-        weights = read_weights(reference.weights)
+        from rexnet.models.weights import read_weights
+        from rexnet.references import SAVED, resolve
+
+        file = resolve(source, allowed=SAVED).weights
+        weights = read_weights(file)
         facts, network = weights.preprocess, weights.config
     if network is not None:
         # A network without a name of its own, such as a searched one, stands in the file itself.
-        model = network["name"] if weights.variant else reference.weights
+        model = network["name"] if weights.variant else file
         same_network = replace(start.network, model=model, stem_stride=network["stem_stride"])
         start = replace(start, network=same_network)
     if facts is None:

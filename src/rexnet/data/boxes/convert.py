@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-import tyro
 
 from rexnet.data.boxes.boxed_images import BoxedImage, BoxedImages, Skipped, Split
 from rexnet.data.boxes.voc import is_voc, read_voc
 from rexnet.data.boxes.yolo import is_yolo, read_yolo
 from rexnet.errors import require
 from rexnet.files import check_new_folder, write_whole
+from rexnet.options import positional
 from rexnet.processes import usable_cpus
 from rexnet.text import csv_text, printable
 
@@ -34,9 +34,9 @@ class ConvertConfig:
 
     Exit code 1 where more than a tenth of the images had to be skipped."""
 
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    data: Annotated[str, positional("DATA")]
     """A folder with Annotations/ and JPEGImages/ (VOC), or with data.yaml or classes.txt (YOLO)."""
-    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
+    output: Annotated[str, positional("OUTPUT")]
     """A new or empty folder. Images become hard links there, or copies on another disk."""
     format: DetectionFormat = "auto"
     """Layout of the data; auto: what it looks like."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
-import tyro
 
 from rexnet.data.checks.boxes import CocoCheckReport, check_coco
 from rexnet.data.checks.examine import (
@@ -25,6 +24,7 @@ from rexnet.data.decode import image_files
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.errors import require
 from rexnet.files import check_output_file
+from rexnet.options import positional
 from rexnet.processes import usable_cpus
 from rexnet.text import printable, reason_of
 
@@ -35,7 +35,7 @@ class CheckConfig:
 
     Exit code 0: nothing found, 1: something found."""
 
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    data: Annotated[str, positional("DATA")]
     """What to check: a folder as for `rexnet train`, anything else that it takes, or a folder in COCO's layout."""
     min_size_px: int | None = None
     """Images with a shorter side below this are tiny; None: a quarter of the median shorter side, at most 32."""

@@ -66,6 +66,11 @@ def hub_name(data: str) -> str | None:
     return None if name == data or os.path.exists(name) else name
 
 
+def is_remote(data: str) -> bool:
+    """Return whether only a network can say what `data` holds."""
+    return data.startswith(HUGGING_FACE_PREFIX) or is_url(data)
+
+
 def _named(text: str) -> Dataset | None:
     if is_named_set(text):
         return Dataset(

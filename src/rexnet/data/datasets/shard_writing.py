@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import tyro
 
 from rexnet.data.datasets.opening import open_dataset
 from rexnet.data.datasets.shard_index import index_file, keep_index
@@ -20,6 +19,7 @@ from rexnet.data.decode import BadImagePolicy, open_image
 from rexnet.data.image_set import ImageSet
 from rexnet.errors import BadImageError, require
 from rexnet.files import write_whole
+from rexnet.options import positional
 from rexnet.processes import in_parallel, usable_cpus
 from rexnet.text import printable, reason_of
 
@@ -38,9 +38,9 @@ _WRITTEN_FILES = (
 class ShardConfig:
     """Pack labelled images into tars of the WebDataset format, in a random order."""
 
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    data: Annotated[str, positional("DATA")]
     """What to pack: anything that `rexnet train` takes."""
-    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
+    output: Annotated[str, positional("OUTPUT")]
     """A new or empty folder for the tars."""
     images_per_shard: int | None = None
     """Images in a tar; None: 2000, or as --shard-size-mb says."""

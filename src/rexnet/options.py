@@ -1,0 +1,38 @@
+"""How a field of a settings dataclass stands on the command line, beyond what its type and its docstring say."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Argument:
+    """Metadata for `Annotated[TYPE, Argument(...)]`."""
+
+    metavar: str = ""
+    """Name of the value in the help; a positional argument has no other name."""
+    positional: bool = False
+    help: str = ""
+    """In place of the text under the field."""
+    aliases: tuple[str, ...] = ()
+    """Other names of the same option."""
+    bare: str | None = None
+    """Value of an option that stands without one; None: it needs one."""
+    read: Callable[[list[str]], Any] | None = None
+    """Reads the values of an option that takes any number of them, in place of the type."""
+
+
+def positional(metavar: str) -> Argument:
+    """Return the metadata of an argument that is told by its place."""
+    return Argument(metavar=metavar, positional=True)
+
+
+Device = Annotated[str, Argument(help="auto, cpu, cuda, cuda:1 or mps.")]
+Threads = Annotated[int | None, Argument(help="CPU threads of PyTorch; None leaves its choice.")]
+Workers = Annotated[
+    int | None,
+    Argument(help="Processes that read images; None: up to 8 beside a GPU, none beside a CPU that computes as well."),
+]
+Readers = Annotated[
+    int | None, Argument(help="Processes that read images; None: as many as CPUs, 0: none beside the main one.")
+]
