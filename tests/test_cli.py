@@ -96,7 +96,7 @@ def test_the_first_word_alone_lists_its_commands(first, capsys):
         (["train", "--imgsz", "32"], "--image-size"),
         (["train", "--lr0=1"], "--lr"),
         (["predict", "--source", "a.jpg"], "the images themselves"),
-        (["train", "digits", "--model", "rexnet100"], "did you mean rexnet_100?"),
+        (["train", "digits", "--model", "rexnet100"], "did you mean rexnet_100"),
         (["train", "digits", "--latency-budget-ms", "10"], "rexnet fit-budget"),
     ],
 )
@@ -194,7 +194,7 @@ def test_ctrl_c_ends_data_commands_at_once(command, tmp_path):
         (("predict", "no.pt", ".", "--top-k", "0"), 2, "--top-k is 0; allowed: 1 or more"),
         (("predict", "no.pt", ".", "--output", "no/folder.json"), 1, "there is no folder 'no'"),
         (("validate", "no.pt", "digits", "--output", "."), 1, "--output is '.', a folder"),
-        (("train", "digits", "--model", "resnet50"), 2, "there is no model 'resnet50'"),
+        (("train", "digits", "--model", "resnet50"), 2, "--model: there is no network, file or folder 'resnet50'"),
         (("train", "digits", "--model", "rexnet", "--width", "0"), 2, "rexnet: width is 0.0; allowed: above 0"),
         (("train", "digits", "--freeze", "3"), 2, "rexnet: --freeze is 3; allowed: 0, because nothing is learned yet"),
         (("train", "digits", "--device", "cuda:9"), 1, "this machine allows"),

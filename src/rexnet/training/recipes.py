@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass, replace
 from rexnet.data.config import AugmentConfig
 from rexnet.data.datasets import is_remote, open_dataset
 from rexnet.data.preprocess import Preprocess
-from rexnet.errors import OptionError
+from rexnet.errors import OptionError, WeightsError
 from rexnet.models.published import PUBLISHED
 from rexnet.training.config import (
     InputConfig,
@@ -178,7 +178,10 @@ def _with_the_stem_of(start: TrainConfig, model: str) -> TrainConfig:
     from rexnet.models.config import read_config
     from rexnet.references import find_network
 
-    found = find_network(model)
+    try:
+        found = find_network(model)
+    except WeightsError as error:
+        raise OptionError(f"--model: {error}") from error
     if isinstance(found, str):
         return start
     return replace(start, network=replace(start.network, stem_stride=read_config(str(found)).stem_stride))
