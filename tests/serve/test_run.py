@@ -27,7 +27,7 @@ def start(tmp_path):
         command = [sys.executable, "-m", "rexnet", "serve", *map(str, arguments), "--backend", "torch", "--port", "0"]
         settings = {**os.environ, "HOME": str(tmp_path), "PYTHONWARNINGS": "error", **dict(environment)}
         with open(tmp_path / "server.log", "w") as log:
-            process = subprocess.Popen(command, stderr=log, env=settings)
+            process = subprocess.Popen(command, stderr=log, env=settings, start_new_session=True)
         processes.append(process)
         until = time.monotonic() + 400
         while not (found := re.search(r"http://\S+:\d+", (tmp_path / "server.log").read_text())):
@@ -71,7 +71,12 @@ def test_a_stopped_server_answers_what_it_has_accepted(start, checkpoint_file, t
 
 
 @pytest.mark.slow
-def test_stopped_workers_reset_no_connection(start, checkpoint_file):
+@pytest.mark.parametrize(
+    "stop",
+    [lambda pid: os.kill(pid, signal.SIGTERM), lambda pid: os.killpg(pid, signal.SIGINT)],
+    ids=["SIGTERM", "Ctrl-C"],
+)
+def test_stopped_workers_reset_no_connection(start, checkpoint_file, stop):
     process, address = start(checkpoint_file, "--workers", "2", "--threads", "1")
     assert httpx.get(f"{address}/models", timeout=400).status_code == 200
     failures, answered, refused = [], [], threading.Event()
@@ -93,13 +98,13 @@ def test_stopped_workers_reset_no_connection(start, checkpoint_file):
             thread.start()
         while len(answered) < 20:
             time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
+        stop(process.pid)
         time.sleep(0.3)
         late.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
         said = b"".join(iter(lambda: late.recv(65536), b""))
         for thread in threads:
             thread.join()
-    assert process.wait(60) in (0, -signal.SIGTERM)
+    assert process.wait(60) in (0, -signal.SIGTERM, -signal.SIGINT, 130)
     assert not failures and set(answered) == {200}
     assert said.startswith(b"HTTP/1.1 200")
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -167,6 +168,7 @@ def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
 
 def _worker(config: ServeConfig, api_key: str | None) -> Any:
     """Create the application in a process of its own, which starts without the parent's logging."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes, and the parent stops the workers
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("rexnet").setLevel(logging.INFO)
     return _application(config, api_key, one_of_several=True)
