@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -47,6 +48,26 @@ def test_the_widest_within_the_budget_is_found_on_machines_that_bend_and_err(fam
 def test_a_larger_budget_never_gives_a_narrower_network():
     widths = [chosen(Machine(), latency_ms).hundredths for latency_ms in (4, 5, 6, 9, 13, 20, 30)]
     assert widths == sorted(widths) and len(set(widths)) == len(widths)
+
+
+@pytest.mark.parametrize("disturbed", [1, 99])
+def test_a_wider_network_that_is_measured_faster_is_measured_again_then_said(disturbed):
+    """rexnet_050 takes three times as long, the first time or always."""
+    times = []
+
+    def measure(name, size_px):
+        times.append(name)
+        quiet = machine(name, size_px)
+        slow = name == "rexnet_050" and times.count(name) <= disturbed
+        return replace(quiet, latency_ms=3 * quiet.latency_ms) if slow else quiet
+
+    machine = Machine()
+    found = fit_budget(BudgetConfig(latency_ms=14.0, size=224), measure)
+    assert times.count("rexnet_050") >= 2
+    if disturbed == 1:
+        assert found.doubt is None and found.chosen.model == chosen(Machine(), 14.0).model
+    else:
+        assert found.doubt.startswith("rexnet_100 was measured faster than rexnet_050 at 224 px, a second time too (")
 
 
 @pytest.mark.seconds

@@ -1,6 +1,7 @@
 import json
 import logging
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -13,30 +14,50 @@ from rexnet.models.factory import create_model
 
 MS = {"torch fp32": 40, "onnxruntime fp32": 8, "openvino fp32": 9, "openvino bf16": 5, "torch bf16": 90}
 """What the engines need for an image, and below, for calls of so many images on three threads at once."""
-MS_AT_ONCE = {"1 a call": 30, "4 a call": 96, "8 a call": 240}
+MS_AT_ONCE = {1: 30, 4: 96, 8: 240}
+
+
+class FakeNetwork:
+    """One in an engine that puts out the first numbers of an image."""
+
+    alive: ClassVar[set[str]] = set()
+
+    def __init__(self, engine, wrong=0.0):
+        self.name, self.wrong = f"{engine.backend} {engine.precision}", wrong
+        assert not self.alive, "an engine is measured while another one waits beside it"
+        self.alive.add(self.name)
+
+    def __call__(self, images):
+        return images.flatten(1)[:, :3] + torch.tensor([0.0, 0.0, self.wrong])
+
+    def __del__(self):
+        self.alive.discard(self.name)
 
 
 @pytest.fixture
 def measured(monkeypatch, tmp_path, caplog):
-    """The batches of measurements that were made; figures are those above."""
-    batches: list[list[str]] = []
+    """The engines that were measured, in order; figures are those above."""
+    engines: list[str] = []
 
     def interleaved_ms(calls, *, rounds):
-        batches.append(list(calls))
         for call in calls.values():
             call()
-        return {name: [{**MS, **MS_AT_ONCE}[name]] * rounds for name in calls}
+        if "alone" not in calls:
+            return {name: [MS_AT_ONCE[name]] * rounds for name in calls}
+        engines.append(calls["alone"].func.name)
+        return {"alone": [MS[engines[-1]]] * rounds}
 
     monkeypatch.setattr(engine_choice, "interleaved_ms", interleaved_ms)
     monkeypatch.setattr(engine_choice, "cache_folder", lambda: tmp_path / "cache" / "engines")
     caplog.set_level(logging.INFO, "rexnet")
-    return batches
+    FakeNetwork.alive.clear()
+    return engines
 
 
 @pytest.fixture
 def classifier() -> Classifier:
     def opened(engine, device):
-        return lambda images: images.flatten(1)[:, :3]
+        return FakeNetwork(engine)
 
     return Classifier(
         classes=("a", "b", "c"),
@@ -61,18 +82,19 @@ def test_the_fastest_exact_engine_is_chosen_and_what_was_measured_is_told(classi
         "8 a call": 10,
     }
     assert "engine, measured now: onnxruntime fp32, 4 images a call (ms an image: torch fp32 40.00, " in caplog.text
-    assert measured[1] == ["onnxruntime fp32", "openvino fp32", "openvino bf16"], "PyTorch is far behind"
+    near = ["onnxruntime fp32", "openvino fp32", "openvino bf16"]
+    assert measured == ["torch fp32", *near, *near], "PyTorch is far behind"
 
 
 def test_bf16_is_for_those_who_ask(classifier, measured):
-    assert (auto(classifier, precision="bf16").backend, measured[0]) == ("openvino", ["torch bf16", "openvino bf16"])
+    assert (auto(classifier, precision="bf16").backend, measured) == ("openvino", ["torch bf16", "openvino bf16"])
     assert auto(replace(classifier, precision="bf16", kind=".xml bf16", backends=("openvino",))).precision == "bf16"
     assert auto(classifier, backend="torch").precision == "fp32"
 
 
 def test_a_choice_is_measured_once_for_each_machine_network_and_setting(classifier, measured, monkeypatch, caplog):
-    first = auto(classifier)
-    assert auto(classifier) == first and len(measured) == 3
+    first, once = auto(classifier), len(measured)
+    assert auto(classifier) == first and len(measured) == once
     assert "engine, measured before: onnxruntime fp32, 4 images a call" in caplog.text
     others = [
         (replace(classifier, preprocess=Preprocess(image_size_px=9)), {}),
@@ -82,14 +104,35 @@ def test_a_choice_is_measured_once_for_each_machine_network_and_setting(classifi
         (classifier, {"precision": "bf16"}),
         (classifier, {"backend": "openvino"}),
     ]
-    for number, (other, changes) in enumerate(others, start=2):
+    for other, changes in others:
+        before = len(measured)
         auto(other, **changes)
-        assert len(measured) == 3 * number
-    monkeypatch.setattr(engine_choice, "engine_versions", lambda: {"openvino": "99"})
+        assert len(measured) > before
+    for name, value in (("engine_versions", {"openvino": "99"}), ("processor_name", "another")):
+        monkeypatch.setattr(engine_choice, name, lambda value=value: value)
+        before = len(measured)
+        auto(classifier)
+        assert len(measured) == before + once
+
+
+def test_what_was_measured_on_a_busy_machine_is_measured_again_on_a_quiet_one(classifier, measured, monkeypatch):
+    load = [4.0]
+    monkeypatch.setattr(engine_choice, "machine_load", lambda: load[0])
     auto(classifier)
-    monkeypatch.setattr(engine_choice, "processor_name", lambda: "another")
+    once = len(measured)
     auto(classifier)
-    assert len(measured) == 3 * (len(others) + 3)
+    assert len(measured) == once, "it is still busy"
+    load[0] = 0.1
+    auto(classifier)
+    assert len(measured) == 2 * once
+    load[0] = 4.0
+    auto(classifier)
+    assert len(measured) == 2 * once, "what was measured in quiet stays"
+    (file,) = engine_choice.cache_folder().iterdir()
+    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "load"}))
+    load[0] = 0.1
+    auto(classifier)
+    assert len(measured) == 3 * once, "an older file does not say how busy it was"
 
 
 @pytest.mark.parametrize(
@@ -106,19 +149,21 @@ def test_a_choice_is_measured_once_for_each_machine_network_and_setting(classifi
     ],
 )
 def test_a_damaged_memory_is_a_remark_and_mended(classifier, measured, change, caplog):
-    first = auto(classifier)
+    first, once = auto(classifier), len(measured)
     (file,) = engine_choice.cache_folder().iterdir()
     file.write_text(change(json.loads(file.read_text())))
-    assert auto(classifier) == first and "measuring again" in caplog.text and len(measured) == 6
-    assert auto(classifier) == first and len(measured) == 6
+    assert auto(classifier) == first and "measuring again" in caplog.text and len(measured) == 2 * once
+    assert auto(classifier) == first and len(measured) == 2 * once
 
 
 def test_a_memory_that_cannot_be_written_is_a_remark(classifier, measured, caplog):
     folder = engine_choice.cache_folder()
     folder.parent.parent.mkdir(exist_ok=True)
     folder.parent.write_text("a file in its place")
-    assert auto(classifier).backend == auto(classifier).backend == "onnxruntime"
-    assert "cannot be remembered" in caplog.text and len(measured) == 6
+    assert auto(classifier).backend == "onnxruntime"
+    once = len(measured)
+    assert auto(classifier).backend == "onnxruntime"
+    assert "cannot be remembered" in caplog.text and len(measured) == 2 * once
 
 
 def test_engines_that_fail_or_answer_otherwise_are_left_out(classifier, measured, caplog):
@@ -126,10 +171,10 @@ def test_engines_that_fail_or_answer_otherwise_are_left_out(classifier, measured
         if engine.backend == "onnxruntime":
             raise ValueError("onnxruntime is not installed; pip install 'rexnet[deploy]'")
         wrong = engine.backend == "openvino" and engine.precision == "fp32"
-        return lambda images: images.flatten(1)[:, :3] + torch.tensor([0.0, 0.0, 0.5 * wrong])
+        return FakeNetwork(engine, 0.5 * wrong)
 
     choice = auto(replace(classifier, open=opened))
-    assert choice.backend == "torch" and measured[0] == ["torch fp32", "openvino bf16"]
+    assert choice.backend == "torch" and measured == ["torch fp32", "openvino bf16"]
     assert "onnxruntime fp32 is left out: onnxruntime is not installed; pip install" in caplog.text
     assert "openvino fp32 is left out: its probabilities differ by 0." in caplog.text
     with pytest.raises(ValueError, match="is not installed"):

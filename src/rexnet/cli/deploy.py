@@ -89,4 +89,6 @@ def fit_budget(arguments: Sequence[str]) -> None:
         table.add_row(one.model, *sizes, predicted, f"{one.measured.latency_ms:.2f}", *memory, verdict)
     show(table)
     print(f"{found.chosen.model} at {found.chosen.image_size_px} px is the widest within the budget ({found.engine})")
+    if found.doubt:
+        print(found.doubt)
     print(f"go on with: {found.train_command}")

@@ -33,6 +33,18 @@ class BudgetFit:
     candidates: tuple[Candidate, ...]
     """All that were measured, in order."""
     engine: str
+    contradictions: tuple[tuple[Candidate, Candidate], ...] = ()
+    """Networks with wider ones that were measured faster, also the second time."""
+
+    @property
+    def doubt(self) -> str | None:
+        """One sentence where the figures contradict each other."""
+        if not self.contradictions:
+            return None
+        narrow, wide = self.contradictions[0]
+        faster = f"{wide.model} was measured faster than {narrow.model} at {wide.image_size_px} px, a second time too"
+        times = f"{wide.measured.latency_ms:.2f} against {narrow.measured.latency_ms:.2f} ms"
+        return f"{faster} ({times}): other programs disturb the machine; run this again when it is idle"
 
     @property
     def train_command(self) -> str:
@@ -40,9 +52,10 @@ class BudgetFit:
 
 
 def fit_budget(config: BudgetConfig, measure: Measure | None = None) -> BudgetFit:
-    """The widest network within the limits, at the largest size where there is one; measured with `measure` if given.
+    """Return the widest network within the limits, at the largest size where there is one.
 
-    ValueError, with the smallest network's cost, where there is none at all.
+    `measure` takes the place of measuring on this machine. ValueError, with the smallest network's cost, where there
+    is none at all.
     """
     engine = "given" if measure else None
     if measure is None:
@@ -62,7 +75,13 @@ def fit_budget(config: BudgetConfig, measure: Measure | None = None) -> BudgetFi
     assert engine is not None
     if not found:
         raise ValueError(_impossible(search, engine))
-    return BudgetFit(chosen=found[0], others=tuple(found[1:]), candidates=tuple(search.candidates), engine=engine)
+    return BudgetFit(
+        chosen=found[0],
+        others=tuple(found[1:]),
+        candidates=tuple(search.candidates),
+        engine=engine,
+        contradictions=tuple(pair for size_px in sizes for pair in search.contradictions(size_px)),
+    )
 
 
 def _impossible(search: Search, engine: str) -> str:

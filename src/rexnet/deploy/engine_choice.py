@@ -3,7 +3,8 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,8 @@ _AGREE = 1e-3
 rounding makes a thousandth of that."""
 _FAR = 3
 """Times the fastest engine's time."""
+_BUSY = 0.7
+"""Programs that want to run for each CPU, from which on others were measured as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +75,9 @@ def choose(
     choice = _remembered(file, key)
     if choice is None:
         wanted = classifier.precision if precision == "auto" else precision
+        load = machine_load()
         choice = _measured(classifier, engines, wanted=wanted, workers=workers)
-        _remember(file, key, choice)
+        _remember(file, {"key": key, "load": round(load, 2), "choice": asdict(choice)})
         logger.info("engine, measured now: %s", choice)
     else:
         logger.info("engine, measured before: %s", choice)
@@ -120,7 +124,14 @@ def _key(classifier: Classifier, engines: Sequence[Engine], *, workers: int) -> 
     }
 
 
+def machine_load() -> float:
+    """Return how many programs want to run for each CPU, over the last minute; 0 where the system does not say."""
+    return os.getloadavg()[0] / usable_cpus() if hasattr(os, "getloadavg") else 0.0
+
+
 def _remembered(file: Path, key: dict[str, Any]) -> Choice | None:
+    """Return what was measured before. None where it is damaged, and where the machine was busy then and no longer is:
+    other programs slow engines down by different factors."""
     try:
         content = json.loads(file.read_text("utf-8"))
         choice = Choice(**content["choice"])
@@ -128,6 +139,9 @@ def _remembered(file: Path, key: dict[str, Any]) -> Choice | None:
         if content["key"] != key or not known or choice.chunk not in CHUNKS:
             raise ValueError("it is about something else")
         str(choice)
+        if content.get("load", _BUSY + 1) > _BUSY >= machine_load():
+            logger.info("the engines were measured on a busy machine; measuring again")
+            return None
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -136,32 +150,27 @@ def _remembered(file: Path, key: dict[str, Any]) -> Choice | None:
     return choice
 
 
-def _remember(file: Path, key: dict[str, Any], choice: Choice) -> None:
+def _remember(file: Path, content: dict[str, Any]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps({"key": key, "choice": asdict(choice)}, indent=2) + "\n")
+        write_whole(file, json.dumps(content, indent=2) + "\n")
     except OSError as error:
         logger.warning("the choice cannot be remembered in %s (%s); the next start measures again", file, error)
 
 
 def _measured(classifier: Classifier, engines: Sequence[Engine], *, wanted: Precision, workers: int) -> Choice:
-    image = classifier.sample(1)
-    networks = _opened(classifier, engines, image, wanted=wanted)
-    found = _times({_name(engine): partial(network, image) for engine, network in networks})
-    fastest = min((e for e, _ in networks if e.precision == wanted), key=lambda e: found[_name(e)])
-    # The networks of the others would take memory and threads from what is measured next.
-    networks.clear()
+    found = _times(classifier, engines, wanted=wanted)
+    fastest = min((engine for engine in found if engine.precision == wanted), key=found.__getitem__)
     many = classifier.open(stream_engine(fastest, workers), torch.device("cpu"))
     batches = {chunk: classifier.sample(chunk) for chunk in CHUNKS}
-    calls = {f"{chunk} a call": partial(_at_once, many, batch, workers) for chunk, batch in batches.items()}
-    together = _medians(calls, rounds=3)
-    by_chunk = {chunk: together[f"{chunk} a call"] / (chunk * workers) for chunk in CHUNKS}
-    found |= {f"{chunk} a call": ms for chunk, ms in by_chunk.items()}
+    calls = {chunk: partial(_at_once, many, batch, workers) for chunk, batch in batches.items()}
+    by_chunk = {chunk: median(times) / (chunk * workers) for chunk, times in interleaved_ms(calls, rounds=3).items()}
+    figures = {_name(engine): ms for engine, ms in found.items()} | {f"{c} a call": ms for c, ms in by_chunk.items()}
     return Choice(
         backend=fastest.backend,
         precision=fastest.precision,
         chunk=min(CHUNKS, key=by_chunk.__getitem__),
-        ms_per_image={name: round(ms, 3) for name, ms in found.items()},
+        ms_per_image={name: round(ms, 3) for name, ms in figures.items()},
     )
 
 
@@ -170,39 +179,41 @@ def stream_engine(engine: Engine, workers: int) -> Engine:
     return Engine(backend=engine.backend, precision=engine.precision, threads=workers, calls=workers)
 
 
-def _opened(
-    classifier: Classifier, engines: Sequence[Engine], image: Tensor, *, wanted: Precision
-) -> list[tuple[Engine, Network]]:
-    """Those that open and agree. Raises the last error where none of the wanted precision does."""
-    networks: list[tuple[Engine, Network]] = []
+def _times(classifier: Classifier, engines: Sequence[Engine], *, wanted: Precision) -> dict[Engine, float]:
+    """Return the milliseconds of one image in each engine that opens and agrees, in two turns; in the second only those
+    near the fastest. Raises the last error where none of the wanted precision does.
+
+    An engine is opened, measured and closed before the next: waiting threads of one would slow the other down.
+    """
+    times: dict[Engine, list[float]] = {}
     right: Tensor | None = None
     failure: Exception | None = None
     for engine in engines:
         try:
-            network = classifier.open(engine, torch.device("cpu"))
-            answer = network(image).softmax(dim=1)
+            answer, times[engine] = _alone(classifier, engine, right)
             right = answer if right is None else right
-            difference = float((answer - right).abs().max())
-            if engine.precision == "fp32" and not classifier.int8 and difference > _AGREE:
-                raise ValueError(f"its probabilities differ by {difference:.2g} from those of {_name(networks[0][0])}")
-            networks.append((engine, network))
         except Exception as error:  # engines raise whatever they like, and another one may do
             logger.info("%s is left out: %s", _name(engine), " ".join(str(error).split())[:200])
-            failure = error
-    if failure is not None and not any(engine.precision == wanted for engine, _ in networks):
+            failure = error.with_traceback(None)  # whose frames would keep the engine open
+    if failure is not None and not any(engine.precision == wanted for engine in times):
         raise failure
-    return networks
+    medians = {engine: median(each) for engine, each in times.items()}
+    near = [engine for engine in times if medians[engine] < _FAR * min(medians.values())]
+    for engine in near if len(near) > 1 else ():
+        times[engine] += _alone(classifier, engine, right)[1]
+    return {engine: median(each) for engine, each in times.items()}
 
 
-def _times(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Milliseconds of each; those far behind are not asked again."""
-    found = _medians(calls, rounds=1)
-    near = {name: call for name, call in calls.items() if found[name] < _FAR * min(found.values())}
-    return {**found, **_medians(near, rounds=5)}
-
-
-def _medians(calls: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
-    return {name: median(times) for name, times in interleaved_ms(calls, rounds=rounds).items()}
+def _alone(classifier: Classifier, engine: Engine, right: Tensor | None) -> tuple[Tensor, list[float]]:
+    """Return the probabilities of an image and the milliseconds of some calls. ValueError where the engine computes in
+    float32 and `right` is something else."""
+    image = classifier.sample(1)
+    network = classifier.open(engine, torch.device("cpu"))
+    answer = network(image).softmax(dim=1)
+    difference = 0.0 if right is None else float((answer - right).abs().max())
+    if engine.precision == "fp32" and not classifier.int8 and difference > _AGREE:
+        raise ValueError(f"its probabilities differ by {difference:.2g} from those of the first engine")
+    return answer, interleaved_ms({"alone": partial(network, image)}, rounds=3)["alone"]
 
 
 def _at_once(network: Network, images: Tensor, workers: int) -> None:
