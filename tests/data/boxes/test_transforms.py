@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rexnet.data.boxes.samples import PackedSamples, Sample
-from rexnet.data.boxes.transforms import LEAST_SIDE_PX, DetectionTransform
+from rexnet.data.boxes.transforms import LEAST_SIDE_PX, DetectionTransform, PackedSamples, Sample
 from rexnet.data.config import DetectionAugmentConfig
 
 SSD = DetectionAugmentConfig(photometric_distortion=0.5, zoom_out=0.5, iou_crop=True)

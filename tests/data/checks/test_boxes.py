@@ -8,6 +8,7 @@ from PIL import Image
 
 from rexnet.cli import main
 from rexnet.data.checks.images import CheckConfig, check
+from tests.boxed_files import picture, voc_image, voc_lists, voc_object
 from tests.coco_files import annotation, image_entry, many_images, write_side
 from tests.data.boxes.test_coco import GOLDEN, POISON, POISONED_IMAGES
 
@@ -128,3 +129,43 @@ def test_an_annotation_file_that_is_none(command, clean, capsys):
     with pytest.raises(SystemExit) as stop:
         command(["data", "check", str(clean)])
     assert stop.value.code == 1 and "instances_val.json is not a JSON file" in capsys.readouterr().err
+
+
+class TestOtherLayouts:
+    """`data check` sees what `detect convert` would skip."""
+
+    def test_yolo(self, tmp_path, command, capsys):
+        (tmp_path / "labels").mkdir()
+        for number, text in enumerate(("0 0.5 0.5 1 1\n1 0.5 0.5 0.5 0.5\n", "7 0.5 0.5 1 1\n", "", "0 0.5 0.5 1 1\n")):
+            picture(tmp_path / "images" / f"{'n' * (number + 1)}.png")
+            (tmp_path / "labels" / f"{'n' * (number + 1)}.txt").write_text(text)
+        (tmp_path / "labels" / "gone.txt").write_text("0 0.5 0.5 1 1\n0 0.5 0.5 1 0.5\n")
+        (tmp_path / "data.yaml").write_text("names: [cat, Cat]\n")
+        report = run(tmp_path)
+        assert report.images == 3 and report.classes == {"": {"cat": 2, "Cat": 1}}
+        assert [(row["file"][-8:], row["objects"]) for row in report.skipped] == [("s/nn.png", 1), ("gone.txt", 2)]
+        assert report.near_equal_classes == [["Cat", "cat"]] and report.without_boxes[""] == [
+            str(tmp_path / "images" / "nnn.png")
+        ]
+        with pytest.raises(SystemExit) as stop:
+            command(["data", "check", str(tmp_path), "--workers", "0"])
+        assert stop.value.code == 1 and "its class is 7" in capsys.readouterr().out
+
+    def test_voc_with_a_test_split(self, tmp_path):
+        for number, name in enumerate(("a", "bb", "ccc"), start=1):
+            voc_image(tmp_path, name, voc_object("dog", (1, 1, 10 * number, 12)), voc_object("dog", (1, 1, 40, 30), 1))
+        voc_lists(tmp_path, train="a", val="bb", test="ccc")
+        report = run(tmp_path)
+        assert report.clean and report.crowds == {"train": 1, "val": 1, "test": 1}
+        assert report.classes == {split: {"dog": 1} for split in ("train", "val", "test")}
+
+    def test_crowds_alone_are_refused(self, tmp_path):
+        voc_image(tmp_path, "a", voc_object(difficult=1))
+        assert "no object" in run(tmp_path).refused[0]
+
+    def test_class_folders_with_a_list_of_names_are_no_boxes(self, tmp_path):
+        for name in ("cat", "dog"):
+            for number in range(2):
+                picture(tmp_path / name / f"{name * (number + 1)}.png")
+        (tmp_path / "classes.txt").write_text("cat\ndog\n")
+        assert run(tmp_path).counted == "images"

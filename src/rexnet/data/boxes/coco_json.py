@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +52,23 @@ def read_coco(annotation_file: str | Path, image_folder: str | Path | None = Non
     Raises ValueError for a file that is not a COCO annotation file, for categories whose names or ids are not unique,
     for a file name that leads out of the image folder, and where no image is left.
     """
-    name = printable(annotation_file)
-    tables = _read_tables(annotation_file)
+    name, tables = printable(annotation_file), _read_tables(annotation_file)
+    if image_folder is None:
+        entries = (image for entry in tables["images"] if (image := _check_image(entry)))
+        names = [image.file_name for image in islice(entries, _IMAGES_TO_TRY)]
+        image_folder = find_image_folder(annotation_file, names)
+    elif not os.path.isdir(image_folder):
+        raise ValueError(f"{printable(image_folder)} is not a folder; name the one with the images of {name}")
+    return flatten(tables, name=name, image_folder=str(image_folder))
+
+
+def flatten(tables: dict[str, list[Any]], *, name: str, image_folder: str) -> tuple[CocoContent, list[Finding]]:
+    """Check the content of an annotation file, called `name` in messages, and lay it into flat arrays. Raises
+    ValueError like `read_coco`."""
     classes, category_ids = _read_categories(tables["categories"], name)
     findings: list[Finding] = []
     entries = _read_images(tables["images"], findings)
-    if image_folder is None:
-        image_folder = find_image_folder(annotation_file, [entry.file_name for entry in entries[:_IMAGES_TO_TRY]])
-    elif not os.path.isdir(image_folder):
-        raise ValueError(f"{printable(image_folder)} is not a folder; name the one with the images of {name}")
-    images, row_of_id = _present_images(entries, str(image_folder), name, findings)
+    images, row_of_id = _present_images(entries, image_folder, name, findings)
     if not images:
         found = ", ".join(f"{count:,} {kind}" for kind, count in count_findings(findings).items())
         raise ValueError(f"none of the {len(tables['images']):,} images of {name} can be used: {found}")
@@ -73,7 +81,7 @@ def read_coco(annotation_file: str | Path, image_folder: str | Path | None = Non
     content = CocoContent(
         classes=classes,
         category_ids=np.array(category_ids, dtype=np.int64),
-        image_folder=str(image_folder),
+        image_folder=image_folder,
         image_ids=np.array([image.id for image in images], dtype=np.int64),
         names=FlatTexts.pack(image.file_name for image in images),
         width_px=np.array([image.width_px for image in images], dtype=np.int32),

@@ -13,7 +13,7 @@ import numpy as np
 
 from rexnet.data.boxes.boxed_images import BoxedImage, BoxedImages, Skipped, Split
 from rexnet.data.boxes.voc import is_voc, read_voc
-from rexnet.data.boxes.yolo import is_yolo, read_yolo
+from rexnet.data.boxes.yolo import DESCRIPTIONS, is_yolo, read_yolo
 from rexnet.errors import require
 from rexnet.files import check_new_folder, write_whole
 from rexnet.options import positional
@@ -22,7 +22,7 @@ from rexnet.text import csv_text, printable
 
 logger = logging.getLogger(__name__)
 
-DetectionFormat = Literal["auto", "voc", "yolo"]
+Layout = Literal["voc", "yolo"]
 MOST_SKIPPED = 0.1
 """Fraction of the data beyond which a conversion counts as failed."""
 _DEFAULT_VAL_FRACTION = 0.2
@@ -38,7 +38,7 @@ class ConvertConfig:
     """A folder with Annotations/ and JPEGImages/ (VOC), or with data.yaml or classes.txt (YOLO)."""
     output: Annotated[str, positional("OUTPUT")]
     """A new or empty folder. Images become hard links there, or copies on another disk."""
-    format: DetectionFormat = "auto"
+    format: Literal["auto", "voc", "yolo"] = "auto"
     """Layout of the data; auto: what it looks like."""
     val_fraction: float | None = None
     """Fraction of the training images to validate on, where the data has no split for that; None: a fifth."""
@@ -77,7 +77,8 @@ def convert_data(config: ConvertConfig) -> Converted:
     """
     source, output = Path(config.data), Path(config.output)
     check_new_folder(output, outside=source)
-    found = read_boxed_images(source, config.format, workers=config.workers)
+    layout = None if config.format == "auto" else config.format
+    found = read_boxed_images(source, layout, workers=config.workers)
     _draw_val(found, config)
     for note in found.notes:
         logger.warning("%s: %s", printable(source), note)
@@ -110,14 +111,23 @@ def convert_data(config: ConvertConfig) -> Converted:
     )
 
 
-def read_boxed_images(source: Path, layout: DetectionFormat = "auto", *, workers: int | None = None) -> BoxedImages:
-    """Read a folder in VOC's or YOLO's layout. ValueError for one of neither."""
+def find_layout(folder: Path) -> Layout | None:
+    """Return the layout of a folder that has boxes for sure; a list of class names alone may be another's."""
+    if is_voc(folder):
+        return "voc"
+    labels = (folder / part / "labels" for part in ("", "train", "valid", "val"))
+    described = any((folder / name).is_file() for name in DESCRIPTIONS)
+    return "yolo" if described or (is_yolo(folder) and any(map(Path.is_dir, labels))) else None
+
+
+def read_boxed_images(source: Path, layout: Layout | None = None, *, workers: int | None = None) -> BoxedImages:
+    """Read a folder in VOC's or YOLO's layout, `layout` None: the one that it looks like. ValueError for neither."""
     workers = usable_cpus() if workers is None else workers
     if not source.is_dir():
         raise ValueError(f"{printable(source)} is not a folder")
-    if layout == "voc" or (layout == "auto" and is_voc(source)):
-        if not is_voc(source):
-            raise ValueError(f"{printable(source)} lacks Annotations/ or JPEGImages/, which VOC's layout has")
+    if layout == "voc" and not is_voc(source):
+        raise ValueError(f"{printable(source)} lacks Annotations/ or JPEGImages/, which VOC's layout has")
+    if layout == "voc" or (layout is None and is_voc(source)):
         return read_voc(source, workers=workers)
     if layout == "yolo" or is_yolo(source):
         return read_yolo(source, workers=workers)

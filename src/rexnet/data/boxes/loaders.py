@@ -10,8 +10,7 @@ from PIL import Image
 
 from rexnet.data.batch_reading import ORDER, BatchReader, Plan, Wanted, account, make_loader
 from rexnet.data.boxes.coco import CocoImages
-from rexnet.data.boxes.samples import PackedSamples, Sample
-from rexnet.data.boxes.transforms import DetectionTransform
+from rexnet.data.boxes.transforms import DetectionTransform, PackedSamples, Sample
 from rexnet.data.decode import BadImagePolicy
 
 

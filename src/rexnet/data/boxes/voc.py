@@ -115,8 +115,10 @@ class VocLabels:
 def _count_objects(file: Path) -> int:
     try:
         return len(_parse(file).findall("object"))
-    except (OSError, ParseError, ValueError):
+    except OSError:
         return 0
+    except (ParseError, ValueError):
+        return file.read_bytes().count(b"<object>")
 
 
 def _parse(file: Path) -> Element:

@@ -1,6 +1,5 @@
-"""A reader of data in YOLO's layout: a text file of boxes for each image."""
+"""A reader of data in YOLO's layout: a description, which names classes and images, and labels."""
 
-import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,13 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rexnet.data.boxes.boxed_images import BoxedImages, NamedBox, Size, Skipped, Split
+from rexnet.data.boxes.boxed_images import BoxedImages, Skipped, Split
 from rexnet.data.boxes.named_files import NamedFiles
+from rexnet.data.boxes.yolo_labels import YoloLabels, name_the_rest, read_lines
 from rexnet.data.decode import image_files
 from rexnet.files import read_text
 from rexnet.text import normal_name, printable, some_names
 
-_DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NAMES = ("classes.txt", "labels/classes.txt", "obj.names")
 _SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train",),
@@ -24,11 +24,10 @@ _SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
 _TASKS = ("detect", "segment", "pose", "obb")
 _CHANGES_LABELS = ("single_cls", "classes", "fraction")  # of Ultralytics: they merge or drop what the labels say
 _ABSENT = ("", "~", "null", "Null", "NULL")
-_TOLERANCE = 1e-6
 
 
 def is_yolo(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (*_DESCRIPTIONS, *_NAMES))
+    return any((folder / name).is_file() for name in (*DESCRIPTIONS, *_NAMES))
 
 
 def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
@@ -50,14 +49,14 @@ def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
     by_split = _NamedImages(folder, description, files, found).by_split()
     for split, (root, images) in by_split.items():
         found.read(split, images, labels, root=root, workers=workers)
-    _name_the_rest(files, {image for _, images in by_split.values() for image in images}, found)
+    name_the_rest(files, {image for _, images in by_split.values() for image in images}, found)
     found.stand_in_for_val()
     return found
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
     """Return the description with every value as it is written: `no` is a class, not False."""
-    file = next((folder / name for name in _DESCRIPTIONS if (folder / name).is_file()), None)
+    file = next((folder / name for name in DESCRIPTIONS if (folder / name).is_file()), None)
     if file is None:
         return {}
     import yaml
@@ -94,9 +93,9 @@ def _class_names(folder: Path, description: dict[str, Any]) -> tuple[str, ...]:
     if names is None:
         file = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
         if file is None:
-            looked = ", ".join((*_DESCRIPTIONS, *_NAMES))
+            looked = ", ".join((*DESCRIPTIONS, *_NAMES))
             raise ValueError(f"{printable(folder)} names no classes; looked for {looked}")
-        names = _lines(file)
+        names = read_lines(file)
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"{printable(folder)} has no list of class names")
     names = [normal_name(name) for name in names]
@@ -174,7 +173,7 @@ class _NamedImages:
     def _listed(self, file: Path) -> list[str]:
         beside = file.parent.relative_to(self.folder).as_posix()
         line_of: dict[str, str] = {}
-        for line in _lines(file):
+        for line in read_lines(file):
             image = self._find((beside, self._root, ""), line)
             if image is None or image.is_dir():
                 reason = f"{printable(file)} lists it, but there is no such file"
@@ -224,105 +223,3 @@ class _NamedImages:
             names += ["/".join(parts[first:]) for first in range(len(parts) - 1)]
         found = (self.files.find(name) for name in dict.fromkeys(name or "." for name in names))
         return next((self.folder / name for name in found if name is not None), None)
-
-
-@dataclass(frozen=True)
-class YoloLabels:
-    """Text files of labels. `keypoint_numbers` follow each box; None: there are no keypoints."""
-
-    files: NamedFiles
-    classes: tuple[str, ...]
-    keypoint_numbers: int | None
-
-    def file_of(self, image: str) -> str | None:
-        name = self.files.find(_label_name(self.files.folder, image))
-        return None if name is None else os.path.join(self.files.folder, name)
-
-    def read(self, image: str, upright_px: Size, stored_px: Size) -> tuple[Size, list[NamedBox]]:
-        file, boxes = self.file_of(image), []
-        if file is None:
-            return upright_px, boxes
-        for number, line in enumerate(_text_of(file).split("\n"), start=1):
-            if line.strip():
-                try:
-                    boxes.append(self._read_line(line.split(), upright_px))
-                except ValueError as error:
-                    raise ValueError(f"{printable(file)}, line {number}: {error}") from error
-        return upright_px, boxes
-
-    def count(self, image: str) -> int:
-        file = self.file_of(image)
-        return 0 if file is None else len(_lines(file, errors="replace"))
-
-    def _read_line(self, texts: list[str], size_px: Size) -> NamedBox:
-        try:
-            number, *values = map(float, texts)
-        except ValueError as error:
-            raise ValueError("it holds something that is not a number, or other separators than blanks") from error
-        if not all(map(math.isfinite, (number, *values))):
-            raise ValueError("it holds a number that is not finite")
-        if self.keypoint_numbers is not None:
-            if len(values) != 4 + self.keypoint_numbers:
-                raise ValueError(f"it has {len(texts)} numbers; by kpt_shape it needs {5 + self.keypoint_numbers}")
-            values = values[:4]
-        if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-            raise ValueError(f"it has {len(texts)} numbers; a box has 5, a polygon 7 or more, an odd number")
-        if not number.is_integer() or not 0 <= number < len(self.classes):
-            raise ValueError(f"its class is {number:g}, but there are {len(self.classes)}, counted from 0")
-        if not all(-_TOLERANCE <= value <= 1 + _TOLERANCE for value in values):
-            raise ValueError("it has numbers outside 0 to 1; they must be fractions of the width and height")
-        name, (width, height) = self.classes[int(number)], size_px
-        if len(values) == 4:
-            x, y, box_width, box_height = values
-            if not (box_width > 0 and box_height > 0):
-                raise ValueError(f"its box has no area, width {box_width:g} and height {box_height:g}")
-            left, top = (x - box_width / 2) * width, (y - box_height / 2) * height
-            return NamedBox(name, (left, top, box_width * width, box_height * height))
-        xs, ys = [value * width for value in values[::2]], [value * height for value in values[1::2]]
-        if min(max(xs) - min(xs), max(ys) - min(ys)) <= 0:
-            raise ValueError("its polygon has no area")
-        points = tuple(value for point in zip(xs, ys, strict=True) for value in point)
-        return NamedBox(name, (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)), polygon=points)
-
-
-def _name_the_rest(files: NamedFiles, used: set[str], found: BoxedImages) -> None:
-    """List label files without an image, and count labelled images that no split has."""
-    images = image_files(files.folder)
-    label_of = {image: normal_name(_label_name(files.folder, image)) for image in images}
-    texts = {
-        normal_name(os.path.relpath(file, files.folder)): str(file)
-        for file in sorted(Path(files.folder).rglob("*.txt"))
-    }
-    for name in texts.keys() - set(label_of.values()):
-        lines = _lines(texts[name], errors="replace")
-        if lines and all(map(_is_number, lines[0].replace(",", " ").split())):
-            found.skipped.append(Skipped(texts[name], len(lines), "there is no image for these labels"))
-    if unused := [image for image in images if image not in used and label_of[image] in texts]:
-        found.notes.append(f"{len(unused):,} images with labels are in no split, such as {printable(unused[0])}")
-
-
-def _label_name(folder: str, image: str) -> str:
-    """Return the name below the folder of the labels of an image."""
-    parts = list(Path(image).relative_to(folder).parts)
-    if places := [place for place, part in enumerate(parts[:-1]) if part == "images"]:
-        parts[places[-1]] = "labels"
-    return str(Path(*parts).with_suffix(".txt"))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _text_of(file: str | Path, *, errors: str = "strict") -> str:
-    try:
-        return read_text(file, errors=errors)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{printable(file)} is not UTF-8 text") from error
-
-
-def _lines(file: str | Path, *, errors: str = "strict") -> list[str]:
-    return [line.strip() for line in _text_of(file, errors=errors).split("\n") if line.strip()]

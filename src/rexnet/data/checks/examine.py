@@ -1,9 +1,13 @@
-"""Facts about pictures that only their pixels and bytes tell."""
+"""Examination of images: what only their pixels and bytes tell, and what every report of `rexnet data check` has."""
 
+import dataclasses
 import hashlib
+import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -28,20 +32,65 @@ _EXTENSIONS = {
 }
 
 
-class Examined(NamedTuple):
-    """Some images in order: sizes (n,) as shown, upright, 0 where unreadable; `digest` (n, 2), equal for equal RGB
-    pixels. By place: `reasons` why an image cannot be read, `contents` the format of one whose extension says another.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Report(ABC):
+    """Findings; every list is whole. Images are named by their paths, or as in the dataset they belong to."""
 
-    width_px: np.ndarray
-    height_px: np.ndarray
-    digest: np.ndarray
-    reasons: dict[int, str]
-    contents: dict[int, str]
+    counted: ClassVar[str]
+    """What `classes` counts."""
+
+    data: str
+    images: int
+    unreadable: list[dict[str, str]]
+    """Keys image, reason."""
+    tiny: list[dict[str, Any]]
+    """Keys image, width_px, height_px."""
+    wrong_extension: list[dict[str, str]]
+    """Keys image, content."""
+    duplicates_across_splits: list[list[str]]
+    """Groups of images with the same pixels."""
+    near_equal_classes: list[list[str]]
+    """Groups of class names that differ in case, blanks or Unicode's form only."""
+    refused: list[str]
+    """Why training would refuse the data, in one sentence; empty where it would not."""
+    classes: dict[str, dict[str, int]]
+    """Split -> class -> how many it has. The split of data without is ""."""
+    balance: dict[str, dict[str, float]]
+    """Split -> how many its smallest and largest class have, and largest / smallest; classes without any aside."""
+    size_px: dict[str, dict[str, float]]
+    """width, height and shorter_side -> smallest, median and largest."""
+    min_size_px: float
+    notes: list[str]
+    """Facts that are no problem."""
+
+    def to_json(self) -> str:
+        return json.dumps({"clean": self.clean, **dataclasses.asdict(self)}, indent=2) + "\n"
+
+    @property
+    def clean(self) -> bool:
+        return not any(self.problems().values())
+
+    def problems(self) -> dict[str, list[str]]:
+        """Return a line per image, group or class of each kind of problem."""
+        return {
+            "cannot be read": [f"{row['image']}: {row['reason']}" for row in self.unreadable],
+            f"shorter side below {self.min_size_px:g} px": [
+                f"{row['image']}: {row['width_px']} x {row['height_px']}" for row in self.tiny
+            ],
+            "extension of another format": [f"{row['image']}: {row['content']}" for row in self.wrong_extension],
+            "same pixels in two splits": join_groups(self.duplicates_across_splits),
+            "class names that are almost equal": [" = ".join(map(repr, group)) for group in self.near_equal_classes],
+            **self.own_problems(),
+            "training would refuse it": self.refused,
+        }
+
+    @abstractmethod
+    def own_problems(self) -> dict[str, list[str]]:
+        """Return the problems that only this kind of data can have, as `problems` does."""
 
 
-class Pictures(Protocol):
-    """What is examined; an `ImageSet` is one."""
+class Images(Protocol):
+    """Images to examine; an `ImageSet` is one."""
 
     def __len__(self) -> int: ...
 
@@ -50,23 +99,37 @@ class Pictures(Protocol):
     def source(self, index: int) -> Source: ...
 
 
+class Examined(NamedTuple):
+    """Images in order: sizes (n,) as shown, upright, 0 where unreadable; `digest` (n, 2), equal for equal RGB pixels.
+    By place: `reasons` why an image cannot be read, `contents` the format of one whose extension says another."""
+
+    width_px: np.ndarray
+    height_px: np.ndarray
+    digest: np.ndarray
+    reasons: dict[int, str]
+    contents: dict[int, str]
+
+    @classmethod
+    def empty(cls, count: int) -> "Examined":
+        return cls(np.zeros(count, np.int32), np.zeros(count, np.int32), np.zeros((count, 2), np.uint64), {}, {})
+
+
 class Examiner:
     """Examines the images at the given positions of a set."""
 
-    def __init__(self, images: Pictures):
+    def __init__(self, images: Images):
         self._images = images
 
     def __call__(self, positions: Sequence[int]) -> Examined:
-        count = len(positions)
-        found = Examined(np.zeros(count, np.int32), np.zeros(count, np.int32), np.zeros((count, 2), np.uint64), {}, {})
+        found = Examined.empty(len(positions))
         for place, index in enumerate(positions):
             try:
-                picture, content = self._open(index)
+                image, content = self._open(index)
             except BadImageError as error:
                 found.reasons[place] = error.reason
                 continue
-            found.width_px[place], found.height_px[place] = picture.size
-            found.digest[place] = _digest(picture)
+            found.width_px[place], found.height_px[place] = image.size
+            found.digest[place] = _digest(image)
             if content:
                 extension = os.path.splitext(self._images.name(index))[1].lower()
                 if extension and extension not in _EXTENSIONS[content]:
@@ -74,70 +137,89 @@ class Examiner:
         return found
 
     def _open(self, index: int) -> tuple[Image.Image, str | None]:
-        """The picture, and the format of its file if it has one."""
+        """Return the image, and the format of its file if it has one."""
         source = self._images.source(index)
         return (source, None) if isinstance(source, Image.Image) else (open_image(source), content_format(source))
 
 
-def _digest(picture: Image.Image) -> np.ndarray:
-    state = hashlib.blake2b(repr(picture.size).encode(), digest_size=16)
-    state.update(picture.tobytes())
+def _digest(image: Image.Image) -> np.ndarray:
+    state = hashlib.blake2b(repr(image.size).encode(), digest_size=16)
+    state.update(image.tobytes())
     return np.frombuffer(state.digest(), dtype=np.uint64)
 
 
-def examine(images: Pictures, *, workers: int, label: str) -> Iterator[Examined]:
-    """All of them, in order and in pieces."""
-    count = len(images)
-    tasks = [range(start, min(start + _IMAGES_A_TASK, count)) for start in range(0, count, _IMAGES_A_TASK)]
-    yield from in_parallel(Examiner(images), tasks, workers=workers if len(tasks) > 1 else 0, label=label)
+class ExaminedSplits:
+    """All images of some splits, a row each, in order."""
+
+    def __init__(self, splits: Mapping[str, Images], *, workers: int):
+        self._images = list(splits.values())
+        self._starts = np.cumsum([0, *map(len, self._images)])
+        self.found = Examined.empty(int(self._starts[-1]))
+        self.split = np.repeat(np.arange(len(splits)), [len(images) for images in self._images])
+        """int64 (n,): the position of each row's split."""
+        filled = 0
+        for name, images in splits.items():
+            tasks = [range(at, min(at + _IMAGES_A_TASK, len(images))) for at in range(0, len(images), _IMAGES_A_TASK)]
+            parallel = workers if len(tasks) > 1 else 0
+            for part in in_parallel(Examiner(images), tasks, workers=parallel, label=name or "checking"):
+                rows = slice(filled, filled + len(part.width_px))
+                for whole, piece in zip(self.found[:3], part[:3], strict=True):
+                    whole[rows] = piece
+                for whole, piece in zip(self.found[3:], part[3:], strict=True):
+                    whole.update((filled + place, value) for place, value in piece.items())
+                filled = rows.stop
+        self.readable = self.found.width_px > 0
+
+    def place(self, row: int) -> tuple[int, int]:
+        """Return the positions of its split, and in it."""
+        split = int(self.split[row])
+        return split, row - int(self._starts[split])
+
+    def name(self, row: int) -> str:
+        split, index = self.place(row)
+        return printable(self._images[split].name(index))
+
+    def sized(self, row: int) -> dict[str, Any]:
+        """Return the keys image, width_px and height_px."""
+        width_px, height_px = int(self.found.width_px[row]), int(self.found.height_px[row])
+        return {"image": self.name(row), "width_px": width_px, "height_px": height_px}
+
+    def same_pixels(self) -> list[np.ndarray]:
+        """Return the rows of two or more images with equal pixels, ascending, a group each."""
+        rows = np.flatnonzero(self.readable)
+        digest = self.found.digest
+        order = rows[np.lexsort(digest[rows].T)]
+        changes = np.flatnonzero((digest[order[1:]] != digest[order[:-1]]).any(axis=1)) + 1
+        return [np.sort(group) for group in np.split(order, changes) if len(group) > 1]
+
+    def facts(self, min_size_px: float | None) -> dict[str, Any]:
+        """Return the fields of a `Report` about images; what is tiny depends on the others where nobody says."""
+        found, readable = self.found, self.readable
+        shorter = np.minimum(found.width_px, found.height_px)
+        if min_size_px is None:  # relative, so that a set of small images does not drown in its own size
+            largest = _LARGEST_DEFAULT_MIN_SIZE_PX
+            min_size_px = min(largest, float(np.median(shorter[readable])) / 4) if readable.any() else 1
+        sides = (("width", found.width_px), ("height", found.height_px), ("shorter_side", shorter))
+        return {
+            "images": len(readable),
+            "unreadable": [{"image": self.name(row), "reason": why} for row, why in sorted(found.reasons.items())],
+            "tiny": [self.sized(row) for row in np.flatnonzero(readable & (shorter < min_size_px)).tolist()],
+            "wrong_extension": [
+                {"image": self.name(row), "content": content} for row, content in sorted(found.contents.items())
+            ],
+            "size_px": {name: _size_spread(values[readable]) for name, values in sides},
+            "min_size_px": min_size_px,
+        }
 
 
-class Gathered:
-    """A row an image in the order in which they were examined, in flat arrays; width 0 where it cannot be read."""
-
-    def __init__(self, count: int):
-        self.filled = 0
-        self.width_px, self.height_px = np.zeros(count, np.int32), np.zeros(count, np.int32)
-        self.digest = np.zeros((count, 2), np.uint64)
-        self.reasons: dict[int, str] = {}
-        self.contents: dict[int, str] = {}
-
-    def add(self, examined: Examined) -> None:
-        start, stop = self.filled, self.filled + len(examined.width_px)
-        self.width_px[start:stop], self.height_px[start:stop] = examined.width_px, examined.height_px
-        self.digest[start:stop] = examined.digest
-        self.reasons.update((start + place, reason) for place, reason in examined.reasons.items())
-        self.contents.update((start + place, content) for place, content in examined.contents.items())
-        self.filled = stop
-
-
-def same_pixels(digest: np.ndarray, readable: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows of two or more images with equal pixels, ascending, a group at a time."""
-    rows = np.flatnonzero(readable)
-    if not len(rows):
-        return
-    order = rows[np.lexsort(digest[rows].T)]
-    changes = np.flatnonzero((digest[order[1:]] != digest[order[:-1]]).any(axis=1)) + 1
-    for group in np.split(order, changes):
-        if len(group) > 1:
-            yield np.sort(group)
-
-
-def default_min_size_px(shorter_px: np.ndarray) -> float:
-    """What counts as tiny where nobody says, from all shorter sides."""
-    # Relative, so that a set of small pictures does not drown in its own size.
-    return min(_LARGEST_DEFAULT_MIN_SIZE_PX, float(np.median(shorter_px)) / 4) if len(shorter_px) else 1
-
-
-def size_spread(values: np.ndarray) -> dict[str, float]:
-    """Keys smallest, median and largest; none without values."""
+def _size_spread(values: np.ndarray) -> dict[str, float]:
     if not len(values):
         return {}
     return {"smallest": int(values.min()), "median": float(np.median(values)), "largest": int(values.max())}
 
 
 def class_balance(by_class: dict[str, int]) -> dict[str, float]:
-    """Keys smallest, largest and ratio, over the classes that have something."""
+    """Return smallest, largest and ratio over the classes that have something."""
     filled = [count for count in by_class.values() if count]
     if not filled:
         return {}
@@ -145,8 +227,12 @@ def class_balance(by_class: dict[str, int]) -> dict[str, float]:
 
 
 def near_equal(names: Iterable[str]) -> list[list[str]]:
-    """Groups of names that differ in case, blanks or Unicode's form only."""
+    """Return groups of names that differ in case, blanks or Unicode's form only."""
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
         groups.setdefault(" ".join(normal_name(name).casefold().split()), []).append(printable(name))
     return [group for group in groups.values() if len(group) > 1]
+
+
+def join_groups(groups: Sequence[Sequence[str]]) -> list[str]:
+    return [" = ".join(group) for group in groups]

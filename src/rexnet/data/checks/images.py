@@ -1,23 +1,15 @@
 """Findings about labelled images: every image is decoded, and compared with all others by its pixels."""
 
-import dataclasses
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, NamedTuple
+from pathlib import Path
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 
-from rexnet.data.checks.boxes import CocoCheckReport, check_coco
-from rexnet.data.checks.examine import (
-    Gathered,
-    class_balance,
-    default_min_size_px,
-    examine,
-    near_equal,
-    same_pixels,
-    size_spread,
-)
+from rexnet.data.boxes.convert import find_layout
+from rexnet.data.checks.boxes import check_boxed_images, check_coco
+from rexnet.data.checks.examine import ExaminedSplits, Report, class_balance, join_groups, near_equal
 from rexnet.data.datasets import Dataset, open_dataset
 from rexnet.data.datasets.folder import find_class_folders, split_folders
 from rexnet.data.decode import image_files
@@ -36,7 +28,7 @@ class CheckConfig:
     Exit code 0: nothing found, 1: something found."""
 
     data: Annotated[str, positional("DATA")]
-    """What to check: a folder as for `rexnet train`, anything else that it takes, or a folder in COCO's layout."""
+    """A folder as for `rexnet train`, anything else that it takes, or a folder in COCO's, VOC's or YOLO's layout."""
     min_size_px: int | None = None
     """Images with a shorter side below this are tiny; None: a quarter of the median shorter side, at most 32."""
     output: str | None = None
@@ -51,88 +43,66 @@ class CheckConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckReport:
-    """Findings; every list is whole. Images are called by their paths, or as in the dataset they belong to."""
+class CheckReport(Report):
+    """Findings about labelled images; `classes` counts unreadable ones too. A group of `duplicates_across_splits` can
+    be one of `duplicates_across_classes` as well."""
 
     counted: ClassVar[str] = "images"
-    notes: ClassVar[tuple[str, ...]] = ()
 
-    data: str
-    images: int
-    unreadable: list[dict[str, str]]
-    """Keys image, reason."""
-    tiny: list[dict[str, Any]]
-    """Keys image, width_px, height_px."""
-    wrong_extension: list[dict[str, str]]
-    """Keys image, content."""
     outside_classes: list[str]
     """Images in a folder that should hold class folders."""
-    duplicates_across_splits: list[list[str]]
-    """Groups of images with the same pixels; a group can be in this and in the next list."""
     duplicates_across_classes: list[list[str]]
     duplicates_within_class: list[list[str]]
     empty_classes: dict[str, list[str]]
     """Split -> classes whose folder is there without images."""
     missing_classes: dict[str, list[str]]
     """Split -> classes that only another split has."""
-    near_equal_classes: list[list[str]]
-    """Groups of class names that differ in case, blanks or Unicode's form only."""
-    refused: list[str]
-    """Why `rexnet train` would refuse the data, in one sentence; empty where it would not."""
-    classes: dict[str, dict[str, int]]
-    """Split -> class -> images, unreadable ones among them. The split of a folder without is ""."""
-    balance: dict[str, dict[str, float]]
-    """Split -> images of its smallest and largest class, and largest / smallest; classes without images left out."""
-    size_px: dict[str, dict[str, float]]
-    """width, height and shorter_side -> smallest, median and largest."""
-    min_size_px: float
 
-    def to_json(self) -> str:
-        return json.dumps({"clean": self.clean, **dataclasses.asdict(self)}, indent=2) + "\n"
-
-    @property
-    def clean(self) -> bool:
-        return not any(self.problems().values())
-
-    def problems(self) -> dict[str, list[str]]:
-        """Each kind of problem -> a line per image, group or class."""
+    def own_problems(self) -> dict[str, list[str]]:
         return {
-            "cannot be read": [f"{row['image']}: {row['reason']}" for row in self.unreadable],
-            f"shorter side below {self.min_size_px:g} px": [
-                f"{row['image']}: {row['width_px']} x {row['height_px']}" for row in self.tiny
-            ],
-            "extension of another format": [f"{row['image']}: {row['content']}" for row in self.wrong_extension],
             "outside class folders": self.outside_classes,
-            "same pixels in two splits": [" = ".join(group) for group in self.duplicates_across_splits],
-            "same pixels in two classes": [" = ".join(group) for group in self.duplicates_across_classes],
-            "same pixels within a class": [" = ".join(group) for group in self.duplicates_within_class],
+            "same pixels in two classes": join_groups(self.duplicates_across_classes),
+            "same pixels within a class": join_groups(self.duplicates_within_class),
             "class without images": _by_split(self.empty_classes),
             "class missing in a split": _by_split(self.missing_classes),
-            "class names that are almost equal": [" = ".join(map(repr, group)) for group in self.near_equal_classes],
-            "rexnet train would refuse it": self.refused,
         }
 
 
-def check(config: CheckConfig) -> CheckReport | CocoCheckReport:
-    """Read every image of `config.data`, and of a folder in COCO's layout the annotations too. Raises ValueError for
-    data that does not exist or holds no images at all."""
+def check(config: CheckConfig) -> Report:
+    """Read every image of `config.data`, and of data with boxes the annotations too. Raises ValueError for data that
+    does not exist or holds no images at all."""
     if config.output is not None:
         check_output_file(config.output)
     workers = usable_cpus() if config.workers is None else config.workers
     dataset = open_dataset(config.data)
     if dataset.annotation_files:
         return check_coco(dataset, min_size_px=config.min_size_px, workers=workers)
+    if dataset.kind == "folder" and (layout := find_layout(Path(config.data))):
+        return check_boxed_images(Path(config.data), layout, min_size_px=config.min_size_px, workers=workers)
     splits, outside = _find(dataset)
-    count = sum(len(split.images) for split in splits)
-    if not count and not outside:
+    examined = ExaminedSplits({split.name: split.images for split in splits}, workers=workers)
+    if not len(examined.readable) and not outside:
         raise ValueError(f"{printable(config.data)} holds no images")
-    gathered = Gathered(count)
-    for split in splits:
-        for examined in examine(split.images, workers=workers, label=split.name or "checking"):
-            gathered.add(examined)
-    report = _report(config, splits, outside=outside, found=gathered, refused=_refusal(dataset))
-    elsewhere = _unreadable_elsewhere(dataset, splits, workers=workers)
-    return dataclasses.replace(report, unreadable=report.unreadable + elsewhere)
+    across_splits, across_classes, within = _duplicates(splits, examined)
+    everywhere = frozenset().union(*(split.present for split in splits))
+    counts = {split.name: _count_classes(split.images) for split in splits}
+    facts = examined.facts(config.min_size_px)
+    facts["unreadable"] += _unreadable_elsewhere(dataset, splits, workers=workers)
+    return CheckReport(
+        **facts,
+        data=config.data,
+        outside_classes=[printable(path) for path in outside],
+        duplicates_across_splits=across_splits,
+        duplicates_across_classes=across_classes,
+        duplicates_within_class=within,
+        empty_classes={s.name: _sorted_names(s.present & set(s.images.missing_classes)) for s in splits},
+        missing_classes={s.name: _sorted_names(everywhere - s.present) for s in splits},
+        near_equal_classes=near_equal(everywhere),
+        refused=_refusal(dataset),
+        classes={name: {printable(n): count for n, count in by_class.items()} for name, by_class in counts.items()},
+        balance={name: class_balance(by_class) for name, by_class in counts.items()},
+        notes=[],
+    )
 
 
 def _unreadable_elsewhere(dataset: Dataset, splits: Sequence["_Split"], *, workers: int) -> list[dict[str, str]]:
@@ -141,10 +111,8 @@ def _unreadable_elsewhere(dataset: Dataset, splits: Sequence["_Split"], *, worke
         return []
     known = {split.images.name(index) for split in splits for index in range(len(split.images))}
     files = [file for file in image_files(dataset.data) if file not in known]
-    found = Gathered(len(files))
-    for examined in examine(FileImages(files, np.zeros(len(files)), [""]), workers=workers, label="other images"):
-        found.add(examined)
-    return [{"image": printable(files[row]), "reason": reason} for row, reason in sorted(found.reasons.items())]
+    images = FileImages(files, np.zeros(len(files)), [""])
+    return ExaminedSplits({"other images": images}, workers=workers).facts(None)["unreadable"]
 
 
 def _refusal(dataset: Dataset) -> list[str]:
@@ -156,7 +124,7 @@ def _refusal(dataset: Dataset) -> list[str]:
 
 
 class _Split(NamedTuple):
-    """`present`: the classes it has, if only as an empty folder."""
+    """`present`: the classes it has, be it as an empty folder."""
 
     name: str
     images: ImageSet
@@ -164,7 +132,7 @@ class _Split(NamedTuple):
 
 
 def _find(dataset: Dataset) -> tuple[list[_Split], list[str]]:
-    """The splits of the data, and the images of a folder that are in no class folder."""
+    """Return the splits of the data, and the images of a folder that are in no class folder."""
     if dataset.kind == "folder":
         found = {name: find_class_folders(folder) for name, folder in split_folders(dataset.data).items()}
         splits = [_Split(name, folders.images, frozenset(folders.by_class)) for name, folders in found.items()]
@@ -174,65 +142,21 @@ def _find(dataset: Dataset) -> tuple[list[_Split], list[str]]:
     return [_Split(name, i, frozenset(i.classes) - set(i.missing_classes)) for name, i in images.items()], []
 
 
-def _report(
-    config: CheckConfig, splits: Sequence[_Split], *, outside: list[str], found: Gathered, refused: list[str]
-) -> CheckReport:
-    starts = np.cumsum([0, *(len(split.images) for split in splits)])
-
-    def name(row: int) -> str:
-        side = int(np.searchsorted(starts, row, side="right")) - 1
-        return printable(splits[side].images.name(row - int(starts[side])))
-
-    readable = found.width_px > 0
-    shorter = np.minimum(found.width_px, found.height_px)
-    limit = config.min_size_px or default_min_size_px(shorter[readable])
-    tiny = np.flatnonzero(readable & (shorter < limit)).tolist()
-    across_splits, across_classes, within = _duplicates(splits, found, name=name)
-    everywhere = frozenset().union(*(split.present for split in splits))
-    counts = {split.name: _count_classes(split.images) for split in splits}
-    return CheckReport(
-        data=config.data,
-        images=len(readable),
-        unreadable=[{"image": name(row), "reason": reason} for row, reason in sorted(found.reasons.items())],
-        tiny=[
-            {"image": name(row), "width_px": int(found.width_px[row]), "height_px": int(found.height_px[row])}
-            for row in tiny
-        ],
-        wrong_extension=[{"image": name(row), "content": what} for row, what in sorted(found.contents.items())],
-        outside_classes=[printable(path) for path in outside],
-        duplicates_across_splits=across_splits,
-        duplicates_across_classes=across_classes,
-        duplicates_within_class=within,
-        empty_classes={s.name: _named(s.present & set(s.images.missing_classes)) for s in splits},
-        missing_classes={s.name: _named(everywhere - s.present) for s in splits},
-        near_equal_classes=near_equal(everywhere),
-        refused=refused,
-        classes={side: {printable(n): count for n, count in by_class.items()} for side, by_class in counts.items()},
-        balance={side: class_balance(by_class) for side, by_class in counts.items()},
-        size_px={
-            what: size_spread(values[readable])
-            for what, values in (("width", found.width_px), ("height", found.height_px), ("shorter_side", shorter))
-        },
-        min_size_px=limit,
-    )
-
-
-def _duplicates(splits: Sequence[_Split], found: Gathered, *, name: Callable[[int], str]) -> tuple[list, list, list]:
-    """Groups of names with the same pixels: across splits, across classes, and those that are neither."""
-    side = np.repeat(np.arange(len(splits)), [len(split.images) for split in splits])
+def _duplicates(splits: Sequence[_Split], examined: ExaminedSplits) -> tuple[list, list, list]:
+    """Return groups of names with the same pixels: across splits, across classes, and those that are neither."""
     codes: dict[str, int] = {}
     classes = [np.array([codes.setdefault(n, len(codes)) for n in split.images.classes], int) for split in splits]
     target = np.concatenate([by_name[s.images.targets] for by_name, s in zip(classes, splits, strict=True)])
     across_splits, across_classes, within = [], [], []
-    for group in same_pixels(found.digest, found.width_px > 0):
-        many_splits, many_classes = len(set(side[group])) > 1, len(set(target[group])) > 1
+    for group in examined.same_pixels():
+        many_splits, many_classes = len(set(examined.split[group])) > 1, len(set(target[group])) > 1
         for into, belongs in (
             (across_splits, many_splits),
             (across_classes, many_classes),
             (within, not many_splits and not many_classes),
         ):
             if belongs:
-                into.append([name(row) for row in group.tolist()])
+                into.append([examined.name(row) for row in group.tolist()])
     return sorted(across_splits), sorted(across_classes), sorted(within)
 
 
@@ -241,7 +165,7 @@ def _count_classes(images: ImageSet) -> dict[str, int]:
     return dict(zip(images.classes, counts.tolist(), strict=True))
 
 
-def _named(classes: frozenset[str]) -> list[str]:
+def _sorted_names(classes: frozenset[str]) -> list[str]:
     return sorted(map(printable, classes))
 
 
