@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,24 +18,29 @@ EPOCHS = 4
 def search_config(tmp_path) -> Callable[..., SearchConfig]:
     """search_config(candidates=6, ...): a search on digits whose trainings take a second or two."""
 
-    def make(folder: Path = tmp_path / "search", **engine) -> SearchConfig:
-        options = {"candidates": 3, "comparisons": 1, "sampler": "random", "device": "cpu", **engine}
-        return SearchConfig(
-            data="digits",
-            space=Space(blocks=4, max_parameters=50_000, max_macs=400_000, cost_size=8, penultimate_channels=64),
-            images=ImageOptions(image_size=8, shots=20, val_shots=10, crop_padding_px=1, horizontal_flip=0.0),
-            training=CandidateOptions(batch_size=20),
-            schedule=ScheduleConfig(epochs=EPOCHS, warmup_epochs=1.0),
-            engine=EngineOptions(output=str(folder), **options),
-        )
+    return partial(make_config, tmp_path / "search")
 
-    return make
+
+def make_config(default: Path, folder: Path | None = None, **engine) -> SearchConfig:
+    options = {"candidates": 3, "comparisons": 1, "sampler": "random", "device": "cpu", **engine}
+    return SearchConfig(
+        data="digits",
+        space=Space(blocks=4, max_parameters=50_000, max_macs=400_000, cost_size=8, penultimate_channels=64),
+        images=ImageOptions(image_size=8, shots=20, val_shots=10, crop_padding_px=1, horizontal_flip=0.0),
+        training=CandidateOptions(batch_size=20),
+        schedule=ScheduleConfig(epochs=EPOCHS, warmup_epochs=1.0),
+        engine=EngineOptions(output=str(folder or default), **options),
+    )
 
 
 @pytest.fixture
 def instant_training(monkeypatch) -> list[tuple[int, ...]]:
     """Trainings that compute their accuracy from the channels, the higher the nearer these are to a line; returns the
     list to which each training adds its channels."""
+    return make_training_instant(monkeypatch)
+
+
+def make_training_instant(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     trained: list[tuple[int, ...]] = []
 
     def train(self, channels, *, seed, folder, watch=None):

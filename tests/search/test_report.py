@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from rexnet.search.shape import fit_line
 from rexnet.search.space import Space
 from rexnet.search.storage import create_study, load_study, open_storage
 from rexnet.study.layers import load_network
-from tests.search.conftest import other
+from tests.search.conftest import make_config, make_training_instant, other
 
 pytest.importorskip("optuna")
 
@@ -137,11 +138,20 @@ def test_line_and_stages_are_compared_by_their_seeds():
     assert 7 < result.difference.low < result.difference.high < 13
 
 
+@pytest.fixture(scope="module")
+def finished_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "search"
+    with pytest.MonkeyPatch.context() as patch:
+        make_training_instant(patch)
+        search(make_config(folder, candidates=10, comparisons=2))
+    return folder
+
+
 @pytest.fixture
-def finished(search_config, instant_training):
-    config = search_config(candidates=10, comparisons=2)
-    search(config)
-    return config
+def finished(finished_folder, search_config, tmp_path):
+    """Settings of a finished search, in a copy of its folder."""
+    shutil.copytree(finished_folder, tmp_path / "search")
+    return search_config(candidates=10, comparisons=2)
 
 
 @pytest.mark.seconds
@@ -172,28 +182,23 @@ def test_report_has_tables_figures_and_plots(finished, tmp_path, capsys):
 
 
 @pytest.mark.seconds
-def test_searches_are_compared_by_budget(finished, search_config, tmp_path):
+def test_searches_are_compared_by_budget_and_in_the_same_networks(finished, search_config, tmp_path, instant_training):
+    """Random searches sample the same networks with one seed, whatever they train for."""
     wide = other(search_config(tmp_path / "wide", candidates=5), "space", max_macs=800_000, max_parameters=90_000)
-    search(wide)
-    folder = report(
-        SearchReportConfig(searches=(finished.engine.output, wide.engine.output), output=str(tmp_path / "r"))
-    )
+    cheap = other(search_config(tmp_path / "cheap", candidates=10, comparisons=2), "images", shots=5)
+    searches = [finished, wide, cheap]
+    for config in searches[1:]:
+        search(config)
+    folders = tuple(config.engine.output for config in searches)
+    folder = report(SearchReportConfig(searches=folders, output=str(tmp_path / "r")))
     with (folder / "budgets.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["search"] for row in rows] == ["search", "wide"]
+    assert [row["search"] for row in rows] == ["search", "wide", "cheap"]
     assert float(rows[1]["MACs M"]) > float(rows[0]["MACs M"])
     assert (folder / "wide-groups.png").stat().st_size > 5000
-
-
-@pytest.mark.seconds
-def test_two_protocols_are_compared_in_the_same_networks(finished, search_config, tmp_path):
-    """As searches at random draw them with one seed, whatever they train for."""
-    cheap = other(search_config(tmp_path / "cheap", candidates=10, comparisons=2), "images", shots=5)
-    search(cheap)
-    searches = (finished.engine.output, cheap.engine.output)
-    folder = report(SearchReportConfig(searches=searches, output=str(tmp_path / "r")))
     with (folder / "agreement.csv").open() as file:
         (row,) = csv.DictReader(file)
+    assert (row["search"], row["other search"]) == ("search", "cheap")
     assert (row["networks of both"], row["rank correlation"]) == ("10", "1.00")
     assert "## The same networks in two searches" in (folder / "report.md").read_text()
 

@@ -32,6 +32,10 @@ class PublishedSearch(NamedTuple):
     """The top, middle and bottom 10 %."""
 
 
+def _groups(*rows: tuple[float, float, float, float]) -> dict[str, PublishedGroup]:
+    return {name: PublishedGroup(*row) for name, row in zip(("top", "middle", "bottom"), rows, strict=True)}
+
+
 SEARCHES: dict[Constraint, PublishedSearch] = {
     "a": PublishedSearch(
         blocks=5,
@@ -39,11 +43,7 @@ SEARCHES: dict[Constraint, PublishedSearch] = {
         max_macs=30e6,
         best=(34, 34, 45, 55, 66),
         worst=(36, 36, 36, 36, 83),
-        groups={
-            "top": PublishedGroup(63.1, 0.1, 30, 1),
-            "middle": PublishedGroup(62.2, 0.0, 30, 1),
-            "bottom": PublishedGroup(61.4, 0.2, 30, 1),
-        },
+        groups=_groups((63.1, 0.1, 30, 1), (62.2, 0.0, 30, 1), (61.4, 0.2, 30, 1)),
     ),
     "b": PublishedSearch(
         blocks=9,
@@ -51,11 +51,7 @@ SEARCHES: dict[Constraint, PublishedSearch] = {
         max_macs=100e6,
         best=(24, 33, 42, 50, 59, 68, 77, 85, 94),
         worst=(39, 39, 39, 39, 39, 39, 39, 87, 158),
-        groups={
-            "top": PublishedGroup(68.8, 0.1, 101, 5),
-            "middle": PublishedGroup(68.0, 0.1, 100, 6),
-            "bottom": PublishedGroup(67.4, 0.3, 97, 8),
-        },
+        groups=_groups((68.8, 0.1, 101, 5), (68.0, 0.1, 100, 6), (67.4, 0.3, 97, 8)),
     ),
     "c": PublishedSearch(
         blocks=9,
@@ -63,11 +59,7 @@ SEARCHES: dict[Constraint, PublishedSearch] = {
         max_macs=200e6,
         best=(30, 45, 59, 74, 88, 103, 117, 132, 146),
         worst=(47, 47, 70, 70, 70, 70, 70, 70, 364),
-        groups={
-            "top": PublishedGroup(71.0, 0.1, 210, 15),
-            "middle": PublishedGroup(70.3, 0.0, 198, 18),
-            "bottom": PublishedGroup(69.9, 0.2, 200, 15),
-        },
+        groups=_groups((71.0, 0.1, 210, 15), (70.3, 0.0, 198, 18), (69.9, 0.2, 200, 15)),
     ),
     "d": PublishedSearch(
         blocks=13,
@@ -75,11 +67,7 @@ SEARCHES: dict[Constraint, PublishedSearch] = {
         max_macs=350e6,
         best=(34, 34, 34, 40, 64, 88, 112, 136, 160, 184, 208, 232, 256),
         worst=(52, 52, 52, 52, 52, 52, 52, 52, 52, 115, 263, 263, 412),
-        groups={
-            "top": PublishedGroup(73.0, 0.1, 351, 5),
-            "middle": PublishedGroup(72.1, 0.1, 351, 5),
-            "bottom": PublishedGroup(71.7, 0.1, 351, 6),
-        },
+        groups=_groups((73.0, 0.1, 351, 5), (72.1, 0.1, 351, 5), (71.7, 0.1, 351, 6)),
     ),
 }
 
