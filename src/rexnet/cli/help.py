@@ -8,7 +8,7 @@ from itertools import groupby
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from rexnet.cli.options import Option, default_of, options_of
+from rexnet.cli.fields import Option, default_of, options_of
 
 _NAMES = {int: "N", float: "X", str: "TEXT"}
 _COLUMN = 26
