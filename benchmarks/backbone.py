@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import records
 import rexnet
-from rexnet.models.inference_form import folded
+from rexnet.models.inference_form import fold
 
 NAME = "backbone_cpu"
 
@@ -34,9 +34,9 @@ def contenders(images: Tensor, options: Options) -> dict[str, Callable[[Tensor],
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0  # statistics of these images, as a trained network has those of its own
     model(images)
-    found = {"as trained": model.eval().forward_features, "folded": folded(model).forward_features}
+    found = {"as trained": model.eval().forward_features, "folded": fold(model).forward_features}
     if options.compile:
-        found["folded, compiled"] = torch.compile(folded(model).forward_features)
+        found["folded, compiled"] = torch.compile(fold(model).forward_features)
     return found
 
 

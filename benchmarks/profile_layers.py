@@ -20,7 +20,7 @@ from rexnet.engines.config import Precision
 from rexnet.engines.graph_files import import_engine
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.cost import measure_cost
-from rexnet.models.inference_form import folded, padded
+from rexnet.models.inference_form import fold, pad
 from rexnet.models.rexnet import RexNet
 
 NAME = "profile_cpu"
@@ -57,7 +57,7 @@ def node_ms(model: RexNet, options: Options) -> tuple[dict[str, tuple[str, float
     """{node: (its kind, median milliseconds)} and the median of the whole call, without profiling."""
     openvino = import_engine("openvino")
     core = openvino.Core()
-    graph = core.read_model(onnx_graph(folded(padded(model, options.channel_multiple))).SerializeToString())
+    graph = core.read_model(onnx_graph(fold(pad(model, options.channel_multiple))).SerializeToString())
     shape = [options.batch, 3, options.image_size, options.image_size]
     graph.reshape(shape)
     images = torch.randn(shape).numpy()

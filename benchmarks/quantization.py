@@ -18,7 +18,7 @@ from rexnet.deploy.quantize import Quantized, quantize
 from rexnet.engines.backends import CHANNEL_MULTIPLE, open_graph
 from rexnet.engines.config import Engine
 from rexnet.engines.onnx_graph import onnx_graph
-from rexnet.models.inference_form import folded, padded
+from rexnet.models.inference_form import fold, pad
 from rexnet.training import checkpoint
 
 
@@ -62,7 +62,7 @@ def figures(made: Quantized) -> dict[str, Any]:
 def bf16_percent(options: Options) -> float:
     """Top-1 of the same held-back images in OpenVINO's bf16."""
     model = checkpoint.load(options.run / "best.pt")
-    graph = onnx_graph(folded(padded(model, CHANNEL_MULTIPLE))).SerializeToString()
+    graph = onnx_graph(fold(pad(model, CHANNEL_MULTIPLE))).SerializeToString()
     measured = labelled_sides(options.data, model)[1]
     batches = EvalBatches(
         measured, model.preprocess, batch_size=QuantizeConfig.batch_size, bad_image=QuantizeConfig.bad_image

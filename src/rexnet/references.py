@@ -73,7 +73,7 @@ class Reference:
 
     @property
     def name(self) -> str:
-        """The name inside its library, as resnet18 of timm/resnet18; else the text."""
+        """Name inside its library, as resnet18 of timm/resnet18; else the text."""
         return self.text.partition("/")[2] if self.kind in _LIBRARIES else self.text
 
     @property
@@ -83,7 +83,7 @@ class Reference:
 
     @property
     def file(self) -> Path:
-        """The file that is meant: of a run its best checkpoint, of published weights and of a hub's folder the
+        """File that is meant: of a run its best checkpoint, of published weights and of a hub's folder the
         downloaded copy. WeightsError, one sentence, where there is none."""
         if self.kind == "published":
             return download_weights(self.text)
@@ -96,7 +96,7 @@ class Reference:
 
     @property
     def weights(self) -> str:
-        """What `rexnet.models.weights.read_weights` takes: the published name, or the file."""
+        """Argument of `rexnet.models.weights.read_weights`: the published name, or the file."""
         return self.text if self.kind == "published" else str(self.file)
 
     @property

@@ -32,7 +32,7 @@ _MODULE = "rexnet_native"
 
 
 def register_with_timm() -> list[str]:
-    """Makes every network of `rexnet.list_models()` creatable by `timm.create_model`, and returns the names there.
+    """Make every network of `rexnet.list_models()` creatable by `timm.create_model`, and return the names there.
 
     The names are "native_" + ours: native_rexnet_100, native_rexnet_lite_130. They take timm's usual arguments and
     weights by timm's tags ("native_rexnet_100.nav_in1k", pretrained=True), where files with timm's keys and with the
@@ -50,7 +50,7 @@ def register_with_timm() -> list[str]:
 
 
 def _pretrained_configs() -> dict[str, Any]:
-    """timm's config of each of its files under our name and layer names; one without a file for the other networks."""
+    """Return timm's config of each of its files under our names, and one without a file for the other networks."""
     from timm.models import get_pretrained_cfg
 
     configs: dict[str, Any] = {}
@@ -73,7 +73,7 @@ def _make_network(name: str, **options: Any) -> RexNet:
 def _accept_timm_keys(
     module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *_: Any
 ) -> None:
-    """Lets `load_state_dict` take timm's keys: timm reads `checkpoint_path` without asking the model about its keys."""
+    """Let `load_state_dict` take timm's keys: timm reads `checkpoint_path` without asking the model about its keys."""
     own = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
     if has_timm_keys(own):
         for key in own:
@@ -81,8 +81,8 @@ def _accept_timm_keys(
         state_dict.update({prefix + key: value for key, value in timm_to_native(own).items()})
 
 
-def _checked_weights(state_dict: dict[str, Any], model: RexNet) -> dict[str, Tensor]:
-    """The content of a pretrained file under the official keys; WeightsError if it is another network's.
+def _check_weights(state_dict: dict[str, Any], model: RexNet) -> dict[str, Tensor]:
+    """Return the content of a pretrained file under the official keys; WeightsError if it is another network's.
 
     Image channels and classes are left to timm, which adapts them.
     """
@@ -105,7 +105,7 @@ def _entry_point(name: str) -> Callable[..., nn.Module]:
                 partial(_make_network, name),
                 PREFIX + name,
                 pretrained,
-                pretrained_filter_fn=_checked_weights,
+                pretrained_filter_fn=_check_weights,
                 feature_cfg={"feature_cls": "getter"},
                 **options,
             )

@@ -15,7 +15,7 @@ from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.engines.timing import interleaved_ms, spread_of
 from rexnet.errors import OptionError
 from rexnet.models.factory import create_model
-from rexnet.models.inference_form import folded
+from rexnet.models.inference_form import fold
 from tests.networks import picture_batch, with_trained_norms
 
 
@@ -23,7 +23,7 @@ from tests.networks import picture_batch, with_trained_norms
 def exported(tmp_path_factory):
     model = create_model("rexnet_010", num_classes=3)
     preprocess = Preprocess(image_size_px=32)
-    graph = onnx_graph(folded(model), pixels=preprocess)
+    graph = onnx_graph(fold(model), pixels=preprocess)
     facts = ExportedFile(classes=(), preprocess=preprocess, config=model.config, pixels=True)
     path = tmp_path_factory.mktemp("exported") / "small.onnx"
     write_graph(graph, facts.to_dict(), path)

@@ -22,7 +22,7 @@ from rexnet.deploy.export import ExportConfig, ExportOptions, export, export_fil
 from rexnet.deploy.exported_file import read_exported
 from rexnet.deploy.predictor import Predictor
 from rexnet.errors import WeightsError
-from rexnet.models.inference_form import folded
+from rexnet.models.inference_form import fold
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import model_config
 from rexnet.training import checkpoint
@@ -128,7 +128,7 @@ def test_a_graph_that_differs_gets_no_name_and_what_was_there_stays(ending, mode
     export(model, path, preprocess=PREPROCESS)
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
     other, write = with_measured_statistics(tiny_model(1), size_px=24), graph_writing.onnx_graph
-    monkeypatch.setattr(graph_writing, "onnx_graph", lambda model, **more: write(folded(other), **more))
+    monkeypatch.setattr(graph_writing, "onnx_graph", lambda model, **more: write(fold(other), **more))
     with pytest.raises(
         ValueError, match=r"differ by .* of the largest output for a batch of 1 at 24 px in \w+; allowed"
     ):

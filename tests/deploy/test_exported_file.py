@@ -11,7 +11,7 @@ from rexnet.engines.graph_files import KEY, describe_onnx, import_onnx, write_gr
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.errors import WeightsError
 from rexnet.models.factory import create_model
-from rexnet.models.inference_form import folded
+from rexnet.models.inference_form import fold
 
 CLASSES = ("cat", 'a "quoted" <dog> & wolf,', "füchse\n\u2028")
 
@@ -21,7 +21,7 @@ def described(tiny_model) -> tuple[ExportedFile, object]:
     model = tiny_model()
     preprocess = Preprocess(image_size_px=17, crop_ratio=0.9, mean=(0.1, 0.2, 0.3))
     exported = ExportedFile(classes=CLASSES, preprocess=preprocess, config=model.config, output="embedding")
-    graph = onnx_graph(folded(model), output="embedding")
+    graph = onnx_graph(fold(model), output="embedding")
     describe_onnx(graph, exported.to_dict())
     return exported, graph
 

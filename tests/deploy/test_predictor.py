@@ -31,7 +31,7 @@ from rexnet.engines.graph_files import write_graph
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.errors import BadImageError
 from rexnet.loading import load_network
-from rexnet.models.inference_form import folded
+from rexnet.models.inference_form import fold
 from rexnet.references import resolve
 from rexnet.training import checkpoint
 from tests.drawings import draw, odd_pictures
@@ -66,7 +66,7 @@ def exported(checkpoint_file) -> Callable[..., Path]:
         described = ExportedFile(
             classes=classes, preprocess=model.preprocess, config=model.config, pixels=pixels, output=output
         )
-        graph = onnx_graph(folded(model), output=output, pixels=model.preprocess if pixels else None)
+        graph = onnx_graph(fold(model), output=output, pixels=model.preprocess if pixels else None)
         path = checkpoint_file.with_name(f"{output}{suffix}")
         if suffix == ".xml":
             pytest.importorskip("openvino")

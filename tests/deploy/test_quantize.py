@@ -22,7 +22,7 @@ from rexnet.engines.backends import open_graph
 from rexnet.engines.config import Engine
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.errors import WeightsError
-from rexnet.models.inference_form import folded, padded
+from rexnet.models.inference_form import fold, pad
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import model_config
 from rexnet.training.checkpoint import load
@@ -167,7 +167,7 @@ def test_the_command_says_when_int8_should_not_be_used(config, capsys, monkeypat
 
 
 def test_the_layers_in_int8_are_the_convolutions_that_the_engine_has_code_for(tiny_model):
-    reference = onnx_graph(folded(tiny_model()))
+    reference = onnx_graph(fold(tiny_model()))
     images = [torch.randn(1, 3, 16, 16) for _ in range(4)]
     for backend in ("onnxruntime", "openvino"):
         int8 = int8_graph(reference, images, backend)
@@ -269,7 +269,7 @@ def test_maps_of_one_position_are_right_in_every_engine_alone_and_together(backe
     config = model_config("rexnet_050", num_classes=10)
     model = with_measured_statistics(RexNet(replace(config, blocks=config.blocks[:8])), size_px=8)
     images = picture_batch(8)
-    reference = onnx_graph(folded(padded(model, 8)))
+    reference = onnx_graph(fold(pad(model, 8)))
     int8 = int8_graph(reference, list(images.split(1)), backend).SerializeToString()
     expected = open_graph(int8, Engine(backend="onnxruntime", threads=1))(images)
     spread = float((expected - expected.mean(dim=0)).abs().max())

@@ -8,7 +8,7 @@ from rexnet.engines.backends import open_graph
 from rexnet.engines.config import Engine
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.factory import create_model
-from rexnet.models.inference_form import folded, padded
+from rexnet.models.inference_form import fold, pad
 from tests.networks import picture_batch, with_measured_statistics
 
 NAMES = ("rexnet_020", "rexnetr_020", "rexnet_lite_020", "rexnet_037", "rexnet_plain")
@@ -19,7 +19,7 @@ NAMES = ("rexnet_020", "rexnetr_020", "rexnet_lite_020", "rexnet_037", "rexnet_p
 def test_every_family_at_any_batch_and_size_in_both_engines(name, tmp_path):
     torch.manual_seed(0)
     model = with_measured_statistics(create_model(name, num_classes=7))
-    network = folded(model if name == "rexnet_037" else padded(model, 8))
+    network = fold(model if name == "rexnet_037" else pad(model, 8))
     path = tmp_path / "a.onnx"
     path.write_bytes(onnx_graph(network).SerializeToString())
     runs = [
@@ -44,12 +44,12 @@ def test_other_layers_and_outputs_are_refused(tiny_model):
     with pytest.raises(TypeError, match=r"features\.1 is a BatchNorm2d, which no ONNX node"):
         onnx_graph(model)
     with pytest.raises(ValueError, match="output is 'probabilities'; allowed: logits, embedding, features"):
-        onnx_graph(folded(model), output="probabilities")
+        onnx_graph(fold(model), output="probabilities")
 
 
 def test_maps_of_a_dilated_network_and_max_pooling_are_those_of_the_network(tmp_path):
     torch.manual_seed(0)
-    model = folded(with_measured_statistics(create_model("rexnet_020", num_classes=3, output_stride=8)))
+    model = fold(with_measured_statistics(create_model("rexnet_020", num_classes=3, output_stride=8)))
     model.reset_classifier(3, "max")
     images = picture_batch(64)
     with torch.inference_mode():

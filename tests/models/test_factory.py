@@ -54,6 +54,12 @@ def test_timms_names_of_options(tmp_path):
     assert equal(rexnet.create_model("rexnet_090", checkpoint_path=tmp_path / "w.pth"), torch.load(tmp_path / "w.pth"))
 
 
+def test_other_fields_of_the_config_are_options():
+    assert rexnet.create_model("rexnet_020", penultimate_channels=64, num_classes=0)(
+        torch.randn(2, 3, 32, 32)
+    ).shape == (2, 64)
+
+
 @pytest.mark.parametrize("given", ["relu", nn.ReLU])
 def test_another_activation_stands_where_timms_does(given):
     def kinds(model, of):

@@ -6,7 +6,7 @@ from torch import nn
 
 from rexnet.models.blocks import BlockSpec
 from rexnet.models.factory import create_model
-from rexnet.models.inference_form import folded, padded
+from rexnet.models.inference_form import fold, pad
 from rexnet.models.rexnet import RexNet
 from rexnet.training.freezing import freeze_statistics
 from tests.networks import picture_batch, with_trained_norms
@@ -17,14 +17,14 @@ from tests.networks import picture_batch, with_trained_norms
 def test_padded_logits_are_equal_and_widths_are_multiples(name, multiple):
     torch.manual_seed(0)
     model = with_trained_norms(create_model(name, num_classes=7)).eval()
-    wide = padded(model, multiple)
+    wide = pad(model, multiple)
     blocks = wide.config.blocks
     widths = {c for block in blocks for c in (block.in_channels, block.expanded_channels, block.se_channels)}
     assert all(width % multiple == 0 for width in widths | {wide.config.stem_channels})
     images = picture_batch(64)
     with torch.inference_mode():
         expected = model(images)
-        for other in (wide, folded(wide)):
+        for other in (wide, fold(wide)):
             torch.testing.assert_close(other(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
@@ -32,7 +32,7 @@ def test_what_is_put_out_keeps_its_size():
     model = create_model("rexnet_050", num_classes=0, penultimate_channels=0)
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
-        torch.testing.assert_close(padded(model.eval(), 16)(images), model(images))
+        torch.testing.assert_close(pad(model.eval(), 16)(images), model(images))
 
 
 @pytest.mark.parametrize("shortcuts", [(False, False, True), (False, True, True), (True, True, True)])
@@ -49,7 +49,7 @@ def test_a_shortcut_into_an_output_that_keeps_its_size_keeps_its_input(shortcuts
     blocks = (replace(blocks[0], expanded_channels=17), replace(blocks[1], expanded_channels=24), blocks[2])
     config = replace(create_model("rexnet_050").config, stem_channels=17, blocks=blocks, penultimate_channels=0)
     model = with_trained_norms(RexNet(config)).eval()
-    wide = padded(model, 16)
+    wide = pad(model, 16)
     kept = [block.in_channels for block in wide.config.blocks]
     first = max(index for index, shortcut in enumerate((False, *shortcuts)) if not shortcut)
     assert kept == [32] * first + list(widths[first:3]) and wide.config.blocks[-1].out_channels == 19
@@ -62,9 +62,9 @@ def test_a_shortcut_into_an_output_that_keeps_its_size_keeps_its_input(shortcuts
 def test_an_activation_that_makes_something_of_zero_is_refused():
     config = replace(create_model("rexnet_050").config, activation="softplus")
     with pytest.raises(ValueError, match="softplus turns added zero channels into others"):
-        padded(RexNet(config), 8)
+        pad(RexNet(config), 8)
     with pytest.raises(ValueError, match="multiple is 0; allowed: 1 or more"):
-        padded(create_model("rexnet_050"), 0)
+        pad(create_model("rexnet_050"), 0)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -75,7 +75,7 @@ def test_folded_logits_are_equal_up_to_rounding_and_the_model_is_left_alone(name
     if frozen:
         freeze_statistics(model)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    other = folded(model)
+    other = fold(model)
     assert model.training and all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert not any(hasattr(module, "running_var") for module in other.modules()) and not other.training
     images = picture_batch(64)
@@ -86,4 +86,4 @@ def test_folded_logits_are_equal_up_to_rounding_and_the_model_is_left_alone(name
 
 def test_a_norm_without_statistics_or_convolution_stays():
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))
-    assert [type(layer) for layer in folded(model)] == [nn.BatchNorm2d, nn.Conv2d, nn.BatchNorm2d]
+    assert [type(layer) for layer in fold(model)] == [nn.BatchNorm2d, nn.Conv2d, nn.BatchNorm2d]

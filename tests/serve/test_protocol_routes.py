@@ -12,7 +12,7 @@ from rexnet.deploy.exported_file import ExportedFile
 from rexnet.deploy.predictor import Predictor
 from rexnet.engines.graph_files import write_graph
 from rexnet.engines.onnx_graph import onnx_graph
-from rexnet.models.inference_form import folded
+from rexnet.models.inference_form import fold
 from tests.serve.servers import IMAGES, config, in_memory, listening
 
 triton = pytest.importorskip("tritonclient.http")
@@ -303,7 +303,7 @@ def test_exported_files_answer_alike(checkpoint_file, predictor, tmp_path, suffi
         classes=model.classes, preprocess=model.preprocess, config=model.config, pixels=pixels, output="logits"
     )
     path = tmp_path / f"graph{suffix}"
-    write_graph(onnx_graph(folded(model), pixels=model.preprocess if pixels else None), facts.to_dict(), path)
+    write_graph(onnx_graph(fold(model), pixels=model.preprocess if pixels else None), facts.to_dict(), path)
     image = open_image(IMAGES[0])
     with in_memory(config(path, backend=engine, max_batch=2)) as client:
         described = client.get("/v2/models/graph").json()["inputs"][0]

@@ -23,7 +23,7 @@ from rexnet.errors import OptionError, require
 from rexnet.files import check_output_file, check_replaceable, made_aside
 from rexnet.loading import load_network, open_trained
 from rexnet.models.factory import create_model
-from rexnet.models.inference_form import folded, padded
+from rexnet.models.inference_form import fold, pad
 from rexnet.models.rexnet import RexNet
 from rexnet.models.weights import load_weights, read_weights
 from rexnet.references import OWN_WEIGHTS, PRETRAINED, SAVED, Kind, Reference, resolve
@@ -141,8 +141,8 @@ def _prepared(model: nn.Module, options: ExportOptions) -> nn.Module:
         return model
     multiple = options.channel_multiple or (1 if options.output_layer == "features" else CHANNEL_MULTIPLE)
     if multiple == 1:
-        return folded(model)
+        return fold(model)
     try:
-        return folded(padded(model, multiple))
+        return fold(pad(model, multiple))
     except ValueError as error:
         raise OptionError(f"--channel-multiple is {multiple}, but {error}; 1 leaves channels as they are") from error

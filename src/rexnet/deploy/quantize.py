@@ -32,7 +32,7 @@ from rexnet.engines.timing import interleaved_ms
 from rexnet.errors import WeightsError
 from rexnet.files import check_output_file, made_aside
 from rexnet.loading import open_trained
-from rexnet.models.inference_form import folded, padded
+from rexnet.models.inference_form import fold, pad
 from rexnet.references import SAVED, resolve
 from rexnet.text import plural
 from rexnet.training.checkpoint import TrainedRexNet
@@ -87,7 +87,7 @@ def quantize(config: QuantizeConfig) -> Quantized:
     if len(calibration) < config.calibration_images:
         text = "calibrated on %d %s only, of %d asked for"
         logger.warning(text, len(calibration), plural(len(calibration), "image"), config.calibration_images)
-    reference = onnx_graph(folded(padded(model, CHANNEL_MULTIPLE)))
+    reference = onnx_graph(fold(pad(model, CHANNEL_MULTIPLE)))
     int8 = int8_graph(reference, calibration, config.backend)
     content, int8_content = reference.SerializeToString(), int8.SerializeToString()
     comparison, sample = _compare(content, int8_content, measured, config=config, model=model)

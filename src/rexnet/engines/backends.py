@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rexnet.engines.config import FILE_BACKENDS, Engine
 from rexnet.engines.graph_files import import_engine, trace
 from rexnet.engines.onnx_graph import onnx_graph
-from rexnet.models.inference_form import folded, padded
+from rexnet.models.inference_form import fold, pad
 from rexnet.models.rexnet import RexNet
 
 CHANNEL_MULTIPLE = 8
@@ -39,11 +39,11 @@ def open_network(
     device = torch.device(device)
     if engine.backend in ("torch", "compile"):
         ours = isinstance(model, RexNet)
-        return _torch_network(folded(model) if ours else deepcopy(model).eval(), engine, device)
+        return _torch_network(fold(model) if ours else deepcopy(model).eval(), engine, device)
     if device.type != "cpu":
         raise ValueError(f"{engine.backend} runs on the CPU here, and the device is {device}; allowed: torch, compile")
     if isinstance(model, RexNet):
-        return open_graph(onnx_graph(folded(padded(model, CHANNEL_MULTIPLE))).SerializeToString(), engine)
+        return open_graph(onnx_graph(fold(pad(model, CHANNEL_MULTIPLE))).SerializeToString(), engine)
     return open_graph(trace_network(model, size_px=size_px), engine)
 
 

@@ -28,13 +28,13 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def check_activation(name: str) -> None:
-    """Raises ValueError unless `name` is a key of ACTIVATIONS."""
+    """Raise ValueError unless `name` is a key of ACTIVATIONS."""
     if name not in ACTIVATIONS:
         raise ValueError(f"activation is {name!r}; allowed: {', '.join(ACTIVATIONS)}")
 
 
 def make_activation(name: str) -> nn.Module:
-    """The module for a key of ACTIVATIONS. ReLU and ReLU6 work in place: their gradient needs only their output."""
+    """Make the module for a key of ACTIVATIONS. ReLU and ReLU6 work in place: their gradient needs only the output."""
     check_activation(name)
     return ACTIVATIONS[name](inplace=True) if name in ("relu", "relu6") else ACTIVATIONS[name]()
 
@@ -48,7 +48,7 @@ class NormConfig:
 
 
 def conv_norm_activation(convolution: nn.Conv2d, *, norm: NormConfig, activation: str) -> list[nn.Module]:
-    """The convolution, batch norm and, unless it is the identity, an activation.
+    """Return the convolution, batch norm and, unless it is the identity, an activation.
 
     A list and not a module: the official state-dict keys count these as layers of the sequence that holds them.
     """
@@ -176,7 +176,7 @@ class LinearBottleneck(nn.Module):
         return x
 
     def condense(self, expanded: Tensor, x: Tensor) -> Tensor:
-        """What follows `expand`: (B, C_expanded, H, W) and the block's input -> (B, C_out, H', W')."""
+        """Compute what follows `expand`: (B, C_expanded, H, W) and the block's input -> (B, C_out, H', W')."""
         for layer in islice(self.out, self.num_expand_layers, None):
             expanded = layer(expanded)
         return self._add_shortcut(expanded, x)

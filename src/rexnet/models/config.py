@@ -13,7 +13,7 @@ from rexnet.models.weight_files import SUFFIXES, read_checkpoint_file
 
 STEM_LAYERS = 3
 FILE_SUFFIXES = (".json", *SUFFIXES)
-"""Of the files that `read_config` reads."""
+"""Files that `read_config` reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class RexNetConfig:
     """0 means no classifier: the network puts out what would enter it."""
     drop_rate: float = 0.2
     drop_path_rate: float = 0.0
-    """Of the last block; grows linearly from 0 at the first."""
+    """Rate of the last block; grows linearly from 0 at the first."""
     norm: NormConfig = field(default_factory=NormConfig)
 
     def __post_init__(self) -> None:
@@ -73,13 +73,13 @@ class RexNetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureLevel:
-    """Where a feature map of one stride comes from."""
+    """Source of a feature map of one stride."""
 
     stride: int
     channels: int
-    """Of the narrow map: the output of the last block at this stride."""
+    """Channels of the narrow map, the output of the last block at this stride."""
     expanded_channels: int
-    """Of the expanded map: the expansion in the block that leaves this stride; at the last one the penultimate."""
+    """Channels of the expanded map, the expansion in the block that leaves this stride, or the penultimate."""
     layer: int
     """Index in RexNet.features of the layer that puts out the narrow map."""
 
@@ -106,12 +106,12 @@ def feature_levels(config: RexNetConfig) -> tuple[FeatureLevel, ...]:
 
 
 def config_text(config: RexNetConfig) -> str:
-    """The content of a file that `read_config` reads."""
+    """Return the content of a file that `read_config` reads."""
     return json.dumps(config.to_dict(), indent=2) + "\n"
 
 
 def read_config(path: str) -> RexNetConfig:
-    """What `RexNetConfig.to_dict` gave, from its JSON or from a checkpoint of this package.
+    """Read a config from its JSON file or from a checkpoint of this package.
 
     ValueError, one sentence, for a file that cannot be read or holds no network.
     """

@@ -57,12 +57,12 @@ def _convolve(x: Tensor, weight: Tensor, groups: int) -> Tensor:
 
 
 def multiply_channels(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The 1x1 convolution of (B, C, H, W) with (C', C, 1, 1), as a matrix product of channels at each position."""
+    """Convolve (B, C, H, W) with (C', C, 1, 1), as a matrix product of channels at each position."""
     return nn.functional.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
 def mix_positions(x: Tensor, weight: Tensor) -> Tensor:
-    """The depthwise convolution of (B, C, H, W) with (C, 1, k, k), as a matrix between positions for each channel."""
+    """Convolve (B, C, H, W) with (C, 1, k, k), as a matrix between positions for each channel."""
     _, channels, height, width = x.shape
     size = weight.shape[-1]
     position = torch.arange(height * width)

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates and activation bytes, layer by layer."""
+"""Cost of a network: parameters, multiply-accumulates and activation bytes, layer by layer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ class LayerCost:
     macs: int
     """Multiply-accumulates of convolutions and linear layers."""
     activation_bytes: int
-    """Of all convolution and linear outputs in float32."""
+    """All convolution and linear outputs in float32."""
     output_shape: tuple[int, ...]
     """Without the batch axis."""
 
@@ -98,7 +98,7 @@ def _tallies(model: nn.Module) -> Iterator[dict[str, _Tally]]:
 
 
 def measure_cost(model: nn.Module, image_size_px: int = 224, in_channels: int = 3) -> Cost:
-    """Cost of any network of convolutions and linear layers for one square image.
+    """Measure any network of convolutions and linear layers for one square image.
 
     Only shapes are computed, on a copy. MACs count convolutions and linear layers, as the paper's FLOPs do.
     Parameters shared by two layers count twice.

@@ -72,7 +72,8 @@ def create_model(
 def _check_options(given: Iterable[str]) -> None:
     known = get_type_hints(CreateOptions)
     for option in given:
-        if option not in known:
+        # Other fields of the config are for experiments.
+        if option not in known and option not in RexNetConfig.__dataclass_fields__:
             close = get_close_matches(option, known, n=1)
             hint = _OURS.get(option) or (f"did you mean {close[0]}?" if close else f"allowed: {', '.join(known)}")
             raise OptionError(f"{option} is not an option of create_model; {hint}")

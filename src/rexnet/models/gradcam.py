@@ -1,4 +1,4 @@
-"""Where in a picture a network sees a class: Grad-CAM (arXiv 1610.02391, equations 1 and 2)."""
+"""Heat maps of the places in an image that speak for a class: Grad-CAM (arXiv 1610.02391, equations 1 and 2)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +10,13 @@ from torch.nn import functional
 from rexnet.models.rexnet import RexNet
 
 MIN_CELLS = 4
-"""Fewest cells a side that still tell places apart."""
+"""Minimum cells a side that still tell places apart."""
 
 
 def grad_cam(model: RexNet, images: Tensor, classes: Tensor) -> Tensor:
     """Images (B, 3, H, W) and class indices (B,) -> heat (B, H, W), from 0 to 1.
 
-    1 is the place that speaks most for the class; a picture in which nothing does is 0 everywhere. The map explained is
+    1 is the place that speaks most for the class; an image in which nothing does is 0 everywhere. The map explained is
     that of `map_layer`. `model` is used as in evaluation; its mode and gradients are afterwards what they were.
     """
     layer = map_layer(model, min(images.shape[2:]))
@@ -34,16 +34,16 @@ def grad_cam(model: RexNet, images: Tensor, classes: Tensor) -> Tensor:
 
 
 def map_layer(model: RexNet, side_px: int) -> int:
-    """Index in `features` of the layer whose map is explained: the last with MIN_CELLS cells a side.
+    """Return the index in `features` of the layer whose map is explained: the last with MIN_CELLS cells a side.
 
-    At 224 pixels that is the network's last map, as in the paper of Grad-CAM; small pictures shrink to one or two cells
+    At 224 pixels that is the network's last map, as in the paper of Grad-CAM; small images shrink to one or two cells
     there, which would show nothing. The first level is taken where none has so many.
     """
     return _explained_level(model, side_px)[1]
 
 
 def map_cells(model: RexNet, side_px: int) -> int:
-    """Cells a side of that map."""
+    """Return the cells a side of that map."""
     return -(-side_px // _explained_level(model, side_px)[0])
 
 

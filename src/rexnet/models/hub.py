@@ -19,13 +19,13 @@ WEIGHTS = "model.safetensors"
 """The one file of such a folder that is needed to use the model: it holds everything else as well."""
 REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"
 PATIENCE_S = 5
-"""How long a host may take to answer."""
+"""Time that a host has to answer."""
 
 
 def weights_path(name: str | PathLike[str]) -> Path:
-    """The file that is meant: of a model folder its weights, fetched if need be; any other path as it is.
+    """Return the file that is meant: of a model folder its weights, fetched if need be; any other path as it is.
 
-    WeightsError, one sentence, for an address that is none, and where there is neither network nor an earlier copy.
+    WeightsError, one sentence, for an invalid address, and where there is neither network nor an earlier copy.
     """
     if os.fspath(name).startswith(PREFIX):
         return _from_hub(os.fspath(name))

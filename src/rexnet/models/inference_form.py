@@ -19,8 +19,8 @@ from rexnet.models.rexnet import RexNet
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def folded(model: Network) -> Network:
-    """A copy of `model` in eval mode, whose convolutions do what the batch norms behind them did; equal up to rounding.
+def fold(model: Network) -> Network:
+    """Return a copy of `model` in eval mode whose convolutions do what the batch norms behind them did, up to rounding.
 
     A batch norm is what follows a convolution in an nn.Sequential and has a running variance; others stay. What it
     holds beside, an activation, stays in its place.
@@ -35,8 +35,8 @@ def folded(model: Network) -> Network:
     return model
 
 
-def padded(model: RexNet, multiple: int) -> RexNet:
-    """A copy whose stem and blocks have multiples of `multiple` channels, with the logits of `model`.
+def pad(model: RexNet, multiple: int) -> RexNet:
+    """Return a copy whose stem and blocks have multiples of `multiple` channels, with the logits of `model`.
 
     Channels that are added stay zero, so that a shortcut still adds its input to the first channels. What the last
     block, the penultimate convolution and the head put out keeps its size, and what does not fit into it then keeps
@@ -48,22 +48,22 @@ def padded(model: RexNet, multiple: int) -> RexNet:
     config = model.config
     if "softplus" in (config.activation, *(block.out_activation for block in config.blocks)):
         raise ValueError("the activation softplus turns added zero channels into others; allowed: what keeps zero")
-    blocks = _padded_blocks(config, multiple)
-    return _resized(model, replace(config, stem_channels=blocks[0].in_channels, blocks=tuple(blocks)))
+    blocks = _pad_blocks(config, multiple)
+    return _resize(model, replace(config, stem_channels=blocks[0].in_channels, blocks=tuple(blocks)))
 
 
-def _padded_blocks(config: RexNetConfig, multiple: int) -> list[BlockSpec]:
-    """From the last to the first: where an output keeps its size, the input of a shortcut to it must fit into it."""
+def _pad_blocks(config: RexNetConfig, multiple: int) -> list[BlockSpec]:
+    """Pad the last block first: where an output keeps its size, the input of a shortcut to it must fit into it."""
     blocks: list[BlockSpec] = []
     out_channels = None if config.penultimate_channels else config.blocks[-1].out_channels
     for block in reversed(config.blocks):
-        blocks.insert(0, _padded_block(block, multiple, out_channels))
+        blocks.insert(0, _pad_block(block, multiple, out_channels))
         out_channels = blocks[0].in_channels
     return blocks
 
 
-def _padded_block(block: BlockSpec, multiple: int, out_channels: int | None) -> BlockSpec:
-    """`out_channels`: what the block after it takes."""
+def _pad_block(block: BlockSpec, multiple: int, out_channels: int | None) -> BlockSpec:
+    """Pad one block; `out_channels` is what the block after it takes."""
     out_channels = out_channels or _round_up(block.out_channels, multiple)
     in_channels = _round_up(block.in_channels, multiple)
     if block.shortcut and in_channels > out_channels:
@@ -87,7 +87,7 @@ def _round_up(channels: int, multiple: int) -> int:
     return -(-channels // multiple) * multiple
 
 
-def _resized(model: RexNet, config: RexNetConfig) -> RexNet:
+def _resize(model: RexNet, config: RexNetConfig) -> RexNet:
     source = model.state_dict()
     some = next(model.parameters())
     other = RexNet(config).to(some.device, some.dtype).train(model.training)

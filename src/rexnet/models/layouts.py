@@ -1,4 +1,4 @@
-"""Which ReXNet a state dict is, read off the names and shapes of its tensors."""
+"""The ReXNet that a state dict is of, by the names and shapes of its tensors."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ class Layout:
 
     @property
     def network(self) -> "Layout":
-        """The layout without what may be adapted to the data: image channels and classes."""
+        """Return the layout without what may be adapted to the data: image channels and classes."""
         return replace(self, in_channels=0, num_classes=0)
 
     @property
@@ -41,7 +41,7 @@ class Layout:
 
 
 def layout_of(state_dict: Mapping[str, Tensor]) -> Layout:
-    """Reads a state dict with official keys. Raises WeightsError if it is no ReXNet's."""
+    """Return the layout of a state dict with official keys. WeightsError if it is not that of a ReXNet."""
     stem = state_dict.get("features.0.weight")
     convolutions: dict[int, dict[int, Tensor]] = {}
     se_channels: dict[int, int] = {}
@@ -77,7 +77,7 @@ def layout_of(state_dict: Mapping[str, Tensor]) -> Layout:
 
 
 def layout_of_config(config: RexNetConfig) -> Layout:
-    """What `layout_of` would read off the network of `config`."""
+    """Return what `layout_of` would of the network of `config`."""
 
     def numbers(block: BlockSpec) -> tuple[int, int, int, int, int]:
         return (block.in_channels, block.expanded_channels, block.out_channels, block.kernel_size, block.se_channels)
@@ -93,7 +93,7 @@ def layout_of_config(config: RexNetConfig) -> Layout:
 
 
 def find_variant(layout: Layout) -> RexNetConfig | None:
-    """The named network with this layout, of a published width or of any other with two decimals, or None."""
+    """Return the named network with this layout, of a published width or of any other with two decimals, or None."""
     # The penultimate width is cut to a whole number in some families and rounded to a multiple in others.
     ratio = layout.penultimate_channels / 1280
     widths = {round(ratio, 2), round(ratio + 0.5 / 1280, 2)} - {0.0}
@@ -116,7 +116,7 @@ def _narrow_lite(*, last_channels: int) -> Iterator[RexNetConfig]:
 
 
 def describe_layout(layout: Layout) -> str:
-    """For messages: "width 2.0 (rexnet_200)", or the numbers of a network that has no name."""
+    """Return, for messages, "width 2.0 (rexnet_200)", or the numbers of a network that has no name."""
     config = find_variant(layout)
     if config is None:
         first, last = (layout.blocks[0][2], layout.blocks[-1][2]) if layout.blocks else (0, 0)

@@ -1,4 +1,4 @@
-"""Published checkpoints: where they are, what is known of them, and how they get into the usual caches."""
+"""Published checkpoints: their addresses and facts, and their download into the usual caches."""
 
 import hashlib
 import logging
@@ -139,12 +139,12 @@ PUBLISHED = {row.name: row for row in _ROWS}
 
 
 def published_for(model: str) -> list[PublishedWeights]:
-    """Rows for a `create_model` name."""
+    """Return the rows for a `create_model` name."""
     return [row for row in _ROWS if row.model == model]
 
 
 def download_weights(name: str) -> Path:
-    """The path of a published file in its host's usual cache; a file that is there already needs no network.
+    """Return the path of a published file in its host's usual cache; a file that is there already needs no network.
 
     Google Drive has no download for programs. WeightsError says what to fetch by hand, from where, and where to put it.
     """
@@ -205,7 +205,7 @@ def _from_release(row: PublishedWeights) -> Path:
 
 
 def markdown_table() -> str:
-    """The table of docs/weights.md."""
+    """Render the table of docs/weights.md."""
     header = (
         "| name | model | file | sha256 | classes | top-1 / top-5 % | image, crop, interpolation | licence | note |"
     )

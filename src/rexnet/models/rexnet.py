@@ -19,7 +19,7 @@ GLOBAL_POOLS = ("avg", "max", "")
 
 
 def _statistics_once(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Contexts for the forward pass and its recomputation; the second keeps batch norm from counting a batch twice."""
+    """Return contexts of the forward pass and its recomputation, in which batch norm does not count again."""
     return nullcontext(), _running_statistics_off(block)
 
 
@@ -80,7 +80,7 @@ class RexNet(nn.Module):
 
     @property
     def config(self) -> RexNetConfig:
-        """The config as the network stands now: `num_classes` follows a replaced classifier."""
+        """Config of the network as it is now: `num_classes` follows a replaced classifier."""
         return replace(self._config, num_classes=self.num_classes)
 
     @property
@@ -98,7 +98,7 @@ class RexNet(nn.Module):
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
-        """timm's description of the narrow feature maps: channels, stride, module name."""
+        """Describe, as timm does, the narrow feature maps: channels, stride, module name."""
         return [
             {"num_chs": level.channels, "reduction": level.stride, "module": f"features.{level.layer}"}
             for level in self.feature_levels
@@ -122,11 +122,11 @@ class RexNet(nn.Module):
         self.output[-1] = self._make_classifier(num_classes).to(next(self.features.parameters()))
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recomputes each block's activations in the backward pass instead of keeping them."""
+        """Recompute each block's activations in the backward pass instead of keeping them."""
         self.grad_checkpointing = enable
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """timm's layer grouping for layer-wise learning rates."""
+        """Group layers as timm does for layer-wise learning rates."""
         return {"stem": r"^features\.[0-2]\.", "blocks": r"^features\.(\d+)\.out\.", "penultimate": r"^features\.\d+\."}
 
     def _run_layer(self, layer: nn.Module, x: Tensor) -> Tensor:

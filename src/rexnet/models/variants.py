@@ -20,19 +20,19 @@ PLAIN_STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """The rules a family of networks shares; a width makes a network of it."""
+    """Rules that a family of networks shares; a width makes a network of it."""
 
     widths: tuple[float, ...]
-    """The named ones; any other is possible."""
+    """Named ones; any other is possible."""
     first_channels: int = 16
     growth: int = 180
-    """What the last block has above the first at width 1.0, a step more or less."""
+    """Channels that the last block has above the first at width 1.0, a step more or less."""
     growth_over_all_blocks: bool = True
-    """The growth is divided by the number of blocks (V1) or by one less (lite)."""
+    """Whether the growth is divided by the number of blocks (V1) rather than by one less (lite)."""
     depth: float = 1.0
     divisor: int = 1
     wide_divisor: int = 1
-    """The divisor from width 3.0 on."""
+    """Divisor from width 3.0 on."""
     se_ratio: int = 12
     """Expanded channels over hidden channels of squeeze-excitation; 0 means none."""
     se_first_stage: int = 2
@@ -44,7 +44,7 @@ class Family:
     """The penultimate convolution has a multiple of the divisor, as the blocks have."""
     fixed_stem_and_penultimate: bool = False
     kernel_sizes: tuple[int, ...] = (3, 3, 3, 3, 3, 3)
-    """A stage."""
+    """One per stage."""
 
 
 _V1_WIDTHS = (0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 2.0, 2.2, 3.0)
@@ -67,7 +67,7 @@ FAMILIES = {
 
 
 def round_to_multiple(channels: float, divisor: int) -> int:
-    """Nearest multiple of `divisor` that is at least `divisor` and at most 10 % below `channels`.
+    """Return the nearest multiple of `divisor` that is at least `divisor` and at most 10 % below `channels`.
 
     Source: MobileNet's rule as used by ReXNet-lite and timm's rexnetr.
     """
@@ -78,7 +78,7 @@ def round_to_multiple(channels: float, divisor: int) -> int:
 def linear_channels(
     *, first: float, growth: float, depth: int, growth_steps: int, width: float, divisor: int = 1
 ) -> list[int]:
-    """Output channels of `depth` blocks on the line from `first` by `growth / growth_steps` a block, times `width`.
+    """Return the output channels of blocks on the line from `first` by `growth / growth_steps` a block, times `width`.
 
     Below width 1.0 the first block keeps its width. Source: paper section 4.2; clovaai/rexnet rexnetv1.py divides
     the growth by the number of blocks, rexnetv1_lite.py by one less and rounds to a multiple of 8.
@@ -99,7 +99,7 @@ def _check_width(width: float, hint: str = "") -> None:
 
 
 def family_config(family: Family, width: float, **config: Any) -> RexNetConfig:
-    """The network of `family` at `width`; `config` are further fields of RexNetConfig, `name` among them.
+    """Return the network of `family` at `width`; `config` are further fields of RexNetConfig, `name` among them.
 
     Source: clovaai/rexnet rexnetv1.py and rexnetv1_lite.py; timm rexnet.py for the rounded channels.
     """
@@ -176,8 +176,8 @@ def plain_config(**config: Any) -> RexNetConfig:
     return RexNetConfig(**{"blocks": blocks, "activation": "relu6", "penultimate_channels": 0, **config})
 
 
-def dilated(config: RexNetConfig, output_stride: int) -> RexNetConfig:
-    """The same weights at a finer output: blocks that would go past `output_stride` dilate instead of striding.
+def dilate(config: RexNetConfig, output_stride: int) -> RexNetConfig:
+    """Return the config of the same weights at a finer output: blocks past `output_stride` dilate instead of striding.
 
     The block that loses its stride still sees an undilated grid; only later ones dilate. Shortcuts stay as they were.
     """
@@ -196,13 +196,13 @@ def _width_name(family: str, width: float) -> str:
 
 
 def list_models() -> list[str]:
-    """Names of the published variants. Any other width below 10 has a name too: rexnet_117 is 1.17."""
+    """Return the names of the published variants. Any other width below 10 has a name too: rexnet_117 is 1.17."""
     by_width = [_width_name(family, width) for family, rules in FAMILIES.items() for width in rules.widths]
     return [*by_width, "rexnet_plain"]
 
 
 class ConfigOptions(TypedDict, total=False):
-    """The fields of RexNetConfig that a named network leaves open; defaults stand there."""
+    """Fields of RexNetConfig that a named network leaves open; defaults stand there."""
 
     stem_stride: int
     num_classes: int
@@ -213,7 +213,7 @@ class ConfigOptions(TypedDict, total=False):
 
 
 class ModelOptions(ConfigOptions, total=False):
-    """What may be asked of a named network beside its name; see `model_config`."""
+    """Options of `model_config`."""
 
     width: float | None
     output_stride: int
@@ -231,8 +231,10 @@ def is_network_name(name: str) -> bool:
 def model_config(
     name: str, *, width: float | None = None, output_stride: int = 32, **options: Unpack[ConfigOptions]
 ) -> RexNetConfig:
-    """The config of a name in `list_models()`, of "rexnet_117", of a family with `width`: ("rexnet", width=1.17), or of
-    a file, the JSON of `rexnet search export` or a checkpoint; `options` come before what a file says.
+    """Return the config of a network.
+
+    `name`: one of `list_models()`, any such as "rexnet_117", a family beside `width`, as ("rexnet", width=1.17), or a
+    file, the JSON of `rexnet search export` or a checkpoint; `options` come before what a file says.
 
     Families are rexnet, rexnetr and rexnet_lite. `stem_stride` 1 halves the network's stride, for images of 32 to 64
     pixels. `output_stride` (8, 16 or 32) is the most the network may stride; it dilates from there. ValueError names
@@ -263,4 +265,4 @@ def model_config(
         close = get_close_matches(name, list_models(), n=1, cutoff=0.8)
         hint = f"did you mean {close[0]}? " if close else ""
         raise ValueError(f"there is no model {name!r}{folder}; {hint}allowed: {', '.join(list_models())}, FILE.json")
-    return dilated(made, output_stride)
+    return dilate(made, output_stride)

@@ -36,7 +36,7 @@ _WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
 def read_checkpoint_file(path: str | PathLike[str]) -> dict[str, Any]:
-    """What a `.pth`, `.pt`, `.bin` or `.safetensors` file holds, on the CPU; the content decides which kind it is. Of a
+    """Read a `.pth`, `.pt`, `.bin` or `.safetensors` file onto the CPU; the content decides which kind it is. Of a
     model folder and of "hf://OWNER/NAME", which is fetched, it is the weights file.
 
     Nothing in the file is run: only tensors and plain values are read. A `.safetensors` file of this project comes back
@@ -65,7 +65,7 @@ def read_checkpoint_file(path: str | PathLike[str]) -> dict[str, Any]:
 
 
 def extract_state_dict(content: Mapping[str, Any], *, source: str = "the given dictionary") -> dict[str, Tensor]:
-    """The state dict inside what `read_checkpoint_file` returned, without the prefixes that wrappers add to its keys.
+    """Return the state dict in what `read_checkpoint_file` returned, without the prefixes that wrappers add to keys.
 
     Understands a bare state dict, this project's checkpoints, and dictionaries with "state_dict_ema", "model_ema",
     "state_dict", "model" or "model_state_dict", averaged weights first. Raises WeightsError with `source` in it.
@@ -124,7 +124,7 @@ def _damaged(path: Path, error: Exception) -> DamagedFileError:
 
 
 def _check_archive(path: Path, file: BinaryIO) -> None:
-    """Raises WeightsError for archives PyTorch would not write, and for wrong checksums, which it does not look at."""
+    """Raise WeightsError for archives PyTorch would not write, and for wrong checksums, which it does not look at."""
     # A damaged archive can fail in any of its fields, with whatever exception comes first.
     try:
         archive = zipfile.ZipFile(file)

@@ -66,7 +66,7 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What `load_weights` did."""
+    """Outcome of `load_weights`."""
 
     loaded: int
     """Tensors of the model that come from the source."""
@@ -112,7 +112,7 @@ def read_weights(source: Source, *, label: str | None = None) -> Weights:
 
 
 def load_weights(model: RexNet, source: Source | Weights, *, classifier: ClassifierPolicy = "strict") -> LoadReport:
-    """Copies weights into `model`, all or nothing, and logs "N of M tensors loaded from ...".
+    """Copy weights into `model`, all or nothing, and logs "N of M tensors loaded from ...".
 
     `source`: an official, timm or own file (`.pth`, `.pt`, `.bin`, `.safetensors`), a name in `PUBLISHED`, a state
     dict, or what `read_weights` returned. `classifier`: "strict" refuses another class count, "reset" gives the model a
@@ -123,7 +123,7 @@ def load_weights(model: RexNet, source: Source | Weights, *, classifier: Classif
         raise WeightsError(f"classifier is {classifier!r}; allowed: {', '.join(get_args(ClassifierPolicy))}")
     weights = source if isinstance(source, Weights) else read_weights(source)
     own_layout = layout_of(model.state_dict())
-    taken = _checked(weights, model, own_layout, classifier)
+    taken = _choose_tensors(weights, model, own_layout, classifier)
     if classifier == "reset":
         model.reset_classifier(own_layout.num_classes)
     elif classifier == "keep" and weights.layout.num_classes != own_layout.num_classes:
@@ -147,7 +147,7 @@ def load_weights(model: RexNet, source: Source | Weights, *, classifier: Classif
 
 
 def _find(source: Source) -> tuple[Mapping[str, Any], str, PublishedWeights | None]:
-    """Content, how to call it in messages, and the row of the table if it is from there."""
+    """Return the content, its name in messages, and the row of the table if it is from there."""
     if isinstance(source, Mapping):
         return source, "the given state dict", None
     name = os.fspath(source)
@@ -165,8 +165,8 @@ def _suggest(name: str) -> str:
     return f"published: {', '.join(names)}"
 
 
-def _checked(weights: Weights, model: RexNet, own: Layout, classifier: ClassifierPolicy) -> dict[str, Tensor]:
-    """The tensors to copy, every one of which fits."""
+def _choose_tensors(weights: Weights, model: RexNet, own: Layout, classifier: ClassifierPolicy) -> dict[str, Tensor]:
+    """Return the tensors to copy, every one of which fits."""
     check_network(weights, own)
     _check_image_channels(weights, own)
     _check_classifier(weights, own, classifier)
@@ -184,7 +184,7 @@ def _checked(weights: Weights, model: RexNet, own: Layout, classifier: Classifie
 
 
 def check_network(weights: Weights, own: Layout) -> None:
-    """Raises WeightsError, naming both networks, unless they are alike up to image channels and classes."""
+    """Raise WeightsError, naming both networks, unless they are alike up to image channels and classes."""
     if weights.layout.network != own.network:
         raise WeightsError(
             f"{weights.source} is {describe_layout(weights.layout)}, but the model is {describe_layout(own)}; "
@@ -215,7 +215,7 @@ def _check_classifier(weights: Weights, own: Layout, classifier: ClassifierPolic
 
 
 def _check_tensors(weights: Weights, taken: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raises WeightsError unless `taken` can be copied over `expected`, tensor by tensor."""
+    """Raise WeightsError unless `taken` can be copied over `expected`, tensor by tensor."""
     # Files older than PyTorch 0.4.1 lack the counters, which only matter for a norm without momentum.
     missing = [key for key in expected if key not in taken and not key.endswith("num_batches_tracked")]
     for problem, keys in (("lacks", missing), ("has unknown", [key for key in taken if key not in expected])):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rexnet.data.class_balance import draw_shots
 from rexnet.data.datasets import ImageSets, open_dataset
 from rexnet.data.memory_batches import MemoryEvalBatches, MemoryTrainBatches, Pixels, decode
-from rexnet.models.inference_form import folded
+from rexnet.models.inference_form import fold
 from rexnet.models.rexnet import RexNet
 from rexnet.ranks.layer_ranks import measure_layers
 from rexnet.search.config import ImageOptions, SearchConfig
@@ -89,7 +89,7 @@ class CandidateTrainer:
         try:
 
             def evaluate(network: nn.Module) -> dict[str, float]:
-                metrics = task.evaluate(folded(network))
+                metrics = task.evaluate(fold(network))
                 if watch:
                     watch(len(run.rows()) + 1, metrics["top1"])
                 return metrics

@@ -22,7 +22,7 @@ from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
 from rexnet.errors import OptionError
 from rexnet.files import write_whole
-from rexnet.models.inference_form import folded
+from rexnet.models.inference_form import fold
 from rexnet.models.rexnet import RexNet
 from rexnet.text import reason_of
 from rexnet.training import checkpoint
@@ -212,7 +212,7 @@ def compute_features(
     dtype = choose_autocast(config.run.amp, world.device)
     layout = torch.channels_last if config.run.channels_last else torch.preserve_format
     # Without batch norms a CPU needs a fifth to a third less time (results/backbone_cpu.jsonl).
-    network = folded(model).to(world.device).to(memory_format=layout)
+    network = fold(model).to(world.device).to(memory_format=layout)
     with EpochProgress("features", len(batches), visible=world.is_main) as progress:
         for batch in progress.watch(batches):
             images = batch.images.to(world.device, non_blocking=True)
