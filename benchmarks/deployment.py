@@ -18,7 +18,7 @@ from published_networks import PUBLISHED_NETWORKS
 from rexnet.deploy.bench import BenchRow, find_subject, measure_subjects
 from rexnet.deploy.config import BenchConfig
 from rexnet.engines.config import Backend, Precision
-from rexnet.engines.machine import engine_versions
+from rexnet.engines.measuring import engine_versions
 
 NETWORKS, PEERS = "deployment_cpu", "peers_cpu"
 PAIRS = (("rexnet_100", "timm/rexnet_100"), ("rexnet_lite_100", "timm/efficientnet_lite0"))

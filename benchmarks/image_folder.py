@@ -20,8 +20,7 @@ from rexnet.data.preprocess import Preprocess
 from rexnet.deploy.predictor import Predictor
 from rexnet.engines.backends import open_graph, trace_network
 from rexnet.engines.config import Engine, Precision
-from rexnet.engines.machine import engine_versions
-from rexnet.engines.timing import interleaved_ms
+from rexnet.engines.measuring import engine_versions, interleaved_ms
 
 NAME = "image_folder_cpu"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rexnet.engines.machine import processor_name
+from rexnet.engines.measuring import processor_name
 from rexnet.training.distributed import World
 from rexnet.training.run_folder import describe_environment
 

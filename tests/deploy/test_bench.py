@@ -1,18 +1,15 @@
 import json
-from functools import partial
 
 import pytest
 import torch
 
 from rexnet.data.preprocess import Preprocess
 from rexnet.deploy.bench import bench, find_subject
+from rexnet.deploy.classifiers import ExportedFile
 from rexnet.deploy.config import BenchConfig
-from rexnet.deploy.exported_file import ExportedFile
 from rexnet.engines.config import Engine
 from rexnet.engines.graph_files import write_graph
-from rexnet.engines.machine import peak_mib_of_process
 from rexnet.engines.onnx_graph import onnx_graph
-from rexnet.engines.timing import interleaved_ms, spread_of
 from rexnet.errors import OptionError
 from rexnet.models.factory import create_model
 from rexnet.models.inference_form import fold
@@ -83,20 +80,3 @@ def test_timms_networks_say_in_every_engine_what_they_say_eagerly():
         torch.testing.assert_close(found, eager, rtol=1e-3, atol=1e-3 * float(eager.abs().max()))
     subject.open(Engine(precision="bf16", threads=1))
     assert next(subject.model.parameters()).dtype == torch.float32
-
-
-def test_calls_take_turns_and_the_first_of_a_turn_is_not_counted():
-    order = []
-    times = interleaved_ms(
-        {name: lambda name=name: order.append(name) for name in "ab"}, rounds=3, warm_up=1, calls_per_turn=2
-    )
-    assert order == list("aaabbb" * 4)
-    assert {name: len(each) for name, each in times.items()} == {"a": 6, "b": 6}
-    spread = spread_of([float(value) for value in range(101)])
-    assert (spread.quartiles_ms, spread.median_ms, spread.p95_ms) == ((25.0, 75.0), 50.0, 95.0)
-
-
-@pytest.mark.seconds
-def test_peak_memory_is_that_of_a_new_process():
-    found = [peak_mib_of_process(partial, bytearray, size * 2**20) for size in (1, 201)]
-    assert None in found or 150 < found[1] - found[0] < 250

@@ -8,7 +8,7 @@ import torch
 
 from rexnet.data.preprocess import Preprocess
 from rexnet.deploy import engine_choice
-from rexnet.deploy.classifier_files import Classifier
+from rexnet.deploy.classifiers import Classifier
 from rexnet.deploy.engine_choice import choose
 from rexnet.models.factory import create_model
 

@@ -18,8 +18,8 @@ from rexnet.data.preprocess import Preprocess
 from rexnet.data.sample_images import sample_pictures
 from rexnet.deploy import graph_writing
 from rexnet.deploy.bench import find_subject
+from rexnet.deploy.classifiers import read_exported
 from rexnet.deploy.export import ExportConfig, ExportOptions, export, export_files
-from rexnet.deploy.exported_file import read_exported
 from rexnet.deploy.predictor import Predictor
 from rexnet.errors import WeightsError
 from rexnet.models.inference_form import fold

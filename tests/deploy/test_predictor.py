@@ -22,7 +22,7 @@ from rexnet.data.imagenet import imagenet_classes
 from rexnet.data.preprocess import Preprocess
 from rexnet.deploy import engine_choice
 from rexnet.deploy.class_predictor import ClassPredictor
-from rexnet.deploy.exported_file import ExportedFile
+from rexnet.deploy.classifiers import ExportedFile
 from rexnet.deploy.predict import PredictConfig, predict_files, render
 from rexnet.deploy.predictor import Prediction, Predictor
 from rexnet.detection.checkpoints import TrainedDetector, pack

@@ -13,8 +13,8 @@ from rexnet.data.image_set import ImageSet
 from rexnet.data.preprocess import Preprocess
 from rexnet.deploy import quantize as quantize_module
 from rexnet.deploy.calibration import Comparison, labelled_sides
+from rexnet.deploy.classifiers import ExportedFile, read_exported
 from rexnet.deploy.config import QuantizeConfig
-from rexnet.deploy.exported_file import ExportedFile, read_exported
 from rexnet.deploy.int8_graph import int8_graph, int8_layers
 from rexnet.deploy.predictor import Predictor
 from rexnet.deploy.quantize import Speed, advice, quantize

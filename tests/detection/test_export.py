@@ -20,8 +20,7 @@ from rexnet.detection import ObjectPredictor, checkpoints, export, onnx_form
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.config import Kind
 from rexnet.detection.detectors import create_detector
-from rexnet.detection.export import export_detector
-from rexnet.detection.graph_check import compare
+from rexnet.detection.export import compare, export_detector
 from rexnet.detection.onnx_form import resize_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
 from rexnet.engines.backends import open_graph

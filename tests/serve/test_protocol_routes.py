@@ -8,7 +8,7 @@ import torch
 
 import rexnet
 from rexnet.data.decode import open_image
-from rexnet.deploy.exported_file import ExportedFile
+from rexnet.deploy.classifiers import ExportedFile
 from rexnet.deploy.predictor import Predictor
 from rexnet.engines.graph_files import write_graph
 from rexnet.engines.onnx_graph import onnx_graph

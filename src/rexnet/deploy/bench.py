@@ -13,13 +13,12 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from rexnet.deploy.classifiers import read_exported
 from rexnet.deploy.config import BenchConfig
-from rexnet.deploy.exported_file import read_exported
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.engines.backends import Network, open_graph, open_network
 from rexnet.engines.config import FILE_BACKENDS, PRECISIONS, Backend, Engine, Precision
-from rexnet.engines.machine import describe_machine, peak_mib_of_process
-from rexnet.engines.timing import interleaved_ms, spread_of
+from rexnet.engines.measuring import describe_machine, interleaved_ms, peak_mib_of_process, spread_of
 from rexnet.errors import OptionError, WeightsError
 from rexnet.files import check_output_file, write_figure, write_whole
 from rexnet.loading import load_network

@@ -12,8 +12,7 @@ from rexnet.deploy.config import BudgetConfig
 from rexnet.deploy.width_search import Candidate, Limits, Measure, Measured, Search
 from rexnet.engines.backends import open_network
 from rexnet.engines.config import PRECISIONS, Backend, Engine
-from rexnet.engines.machine import peak_mib_of_process
-from rexnet.engines.timing import interleaved_ms, spread_of
+from rexnet.engines.measuring import interleaved_ms, peak_mib_of_process, spread_of
 from rexnet.models.factory import create_model
 
 logger = logging.getLogger(__name__)

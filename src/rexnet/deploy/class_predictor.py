@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_stream import Pictures, PictureSource, each_picture, in_chunks, in_order, picture_reader
-from rexnet.deploy.classifier_files import Classifier
+from rexnet.deploy.classifiers import Classifier
 from rexnet.deploy.engine_choice import CHUNKS, choose, stream_engine
 from rexnet.engines.backends import Network
 from rexnet.engines.config import Backend, Engine, Precision

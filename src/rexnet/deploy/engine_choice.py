@@ -16,11 +16,10 @@ from torch import Tensor
 
 from rexnet._version import __version__
 from rexnet.data.image_stream import in_order
-from rexnet.deploy.classifier_files import Classifier
+from rexnet.deploy.classifiers import Classifier
 from rexnet.engines.backends import Network
 from rexnet.engines.config import PRECISIONS, Backend, Engine, Precision
-from rexnet.engines.machine import engine_versions, processor_name
-from rexnet.engines.timing import interleaved_ms
+from rexnet.engines.measuring import engine_versions, interleaved_ms, processor_name
 from rexnet.files import write_whole
 from rexnet.processes import usable_cpus
 from rexnet.text import plural, reason_of

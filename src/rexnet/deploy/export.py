@@ -12,8 +12,8 @@ from torch import nn
 
 from rexnet.data.preprocess import Preprocess
 from rexnet.data.sample_images import sample_pictures
+from rexnet.deploy.classifiers import ExportedFile
 from rexnet.deploy.config import ExportConfig, ExportOptions
-from rexnet.deploy.exported_file import ExportedFile
 from rexnet.deploy.graph_writing import TOLERANCE, WRITERS, largest_difference
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.export import ExportedDetector, export_detector

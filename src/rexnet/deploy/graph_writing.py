@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.fx.experimental import _config as export_config
 
 from rexnet.data.preprocess import Preprocess
-from rexnet.deploy.exported_file import ExportedFile
+from rexnet.deploy.classifiers import ExportedFile
 from rexnet.engines.backends import open_graph
 from rexnet.engines.config import FILE_BACKENDS, Backend, Engine, Format, Output
 from rexnet.engines.graph_files import describe_archive, import_onnx, trace, write_graph

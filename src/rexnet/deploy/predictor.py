@@ -11,7 +11,7 @@ from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_stream import Pictures
 from rexnet.data.preprocess import Preprocess
 from rexnet.deploy.class_predictor import ClassPredictor, Prediction, ScoredClass
-from rexnet.deploy.classifier_files import Classifier, of_exported, of_model
+from rexnet.deploy.classifiers import Classifier, of_exported, of_model
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.exported_detectors import load_exported
 from rexnet.detection.runtime import ObjectPredictor

@@ -21,14 +21,14 @@ from rexnet.deploy.calibration import (
     predicted_classes,
     unlabelled_sides,
 )
+from rexnet.deploy.classifiers import EngineCheck, ExportedFile
 from rexnet.deploy.config import Int8Backend, QuantizeConfig
-from rexnet.deploy.exported_file import EngineCheck, ExportedFile
 from rexnet.deploy.int8_graph import int8_graph, int8_layers
 from rexnet.engines.backends import CHANNEL_MULTIPLE, open_graph
 from rexnet.engines.config import FILE_BACKENDS, Backend, Engine
 from rexnet.engines.graph_files import write_graph
+from rexnet.engines.measuring import interleaved_ms
 from rexnet.engines.onnx_graph import onnx_graph
-from rexnet.engines.timing import interleaved_ms
 from rexnet.errors import WeightsError
 from rexnet.files import check_output_file, made_aside
 from rexnet.loading import open_trained

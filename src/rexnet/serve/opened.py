@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from rexnet.deploy.class_predictor import ClassPredictor
-from rexnet.deploy.classifier_files import Classifier
+from rexnet.deploy.classifiers import Classifier
 from rexnet.deploy.predictor import open_model
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.runtime import Detections, ObjectPredictor

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from rexnet.data.preprocess import Preprocess
-from rexnet.deploy.exported_file import ExportedFile, read_exported
+from rexnet.deploy.classifiers import ExportedFile, read_exported
 from rexnet.engines.graph_files import KEY, describe_onnx, import_onnx, write_graph
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.errors import WeightsError
