@@ -13,9 +13,8 @@ from PIL import Image
 
 import rexnet
 from rexnet.card.config import CardConfig
-from rexnet.card.text import card_text
 from rexnet.card.trained_file import read_trained
-from rexnet.card.write import FILES, write_card
+from rexnet.card.write import FILES, card_text, write_card
 from rexnet.cli import main
 from rexnet.deploy.bench import find_subject
 from rexnet.deploy.export import EXPORTABLE

@@ -1,10 +1,12 @@
-"""What other programs read of a model folder: config.json, with timm's keys, and the YAML at the head of its card."""
+"""What others read of a model folder: config.json with timm's keys, the YAML at the head of its card, public names."""
 
 import re
+import shlex
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
-from rexnet.card.public_text import public_name
 from rexnet.card.trained_file import TrainedFile
 from rexnet.data.datasets import hub_name
 from rexnet.data.preprocess import Preprocess
@@ -12,6 +14,7 @@ from rexnet.models.config import RexNetConfig
 from rexnet.models.hub import PREFIX, REPOSITORY
 from rexnet.models.published import PUBLISHED
 from rexnet.models.variants import list_models, model_config
+from rexnet.text import printable
 from rexnet.timm_models import PREFIX as TIMM_PREFIX
 
 _OURS = ("format", "task", "model", "detector", "preprocess", "category_ids", "versions")
@@ -119,3 +122,35 @@ def _more_tags(trained: TrainedFile) -> list[str]:
         return [trained.network]
     kind = trained.detector["kind"]
     return [kind.replace("_", "-"), *(["instance-segmentation"] if kind == "mask_rcnn" else [])]
+
+
+# An underscore inside a word is plain text.
+_MARKDOWN = re.compile(r"([\\`*{}\[\]<>#|~$&]|\b_|_\b)")
+
+
+def escape(text: object) -> str:
+    """Return any text as one line of Markdown, so that no name becomes a heading, a link or HTML."""
+    return _MARKDOWN.sub(r"\\\1", printable(str(text)))
+
+
+def public_name(name: str) -> str:
+    """Return the last part of a path outside the current folder, and an address without user, password and query."""
+    if name.startswith(PREFIX):
+        return name
+    if "://" in name:
+        parts = urlsplit(name)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    if name.startswith(("/", "~", "..")) or PurePath(name).is_absolute():
+        return PurePath(name).name
+    return name
+
+
+def public_command(command: str) -> str:
+    """Return the command line with public names for its arguments, on one line."""
+    program, *arguments = shlex.split(command)
+    program = PurePath(program).name
+    shown = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
+        shown.append(option + equals + public_name(value))
+    return printable(shlex.join(["rexnet" if program == "__main__.py" else program, *shown]))
