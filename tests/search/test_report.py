@@ -23,9 +23,8 @@ from rexnet.search.analysis import (
     split_groups,
 )
 from rexnet.search.config import ExportConfig, SearchReportConfig
-from rexnet.search.export import export
 from rexnet.search.report import report
-from rexnet.search.results import Candidate, best_first
+from rexnet.search.results import Candidate, best_first, export
 from rexnet.search.run import _enqueue_comparisons, search
 from rexnet.search.shape import fit_line
 from rexnet.search.space import Space

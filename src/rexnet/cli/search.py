@@ -61,7 +61,7 @@ def export(arguments: Sequence[str]) -> None:
 
     config = read_options("search export", ExportConfig, arguments)
 
-    from rexnet.search.export import export
+    from rexnet.search.results import export
 
     network = export(config)
     print(f"{network.name}: {config.output}")

@@ -1,4 +1,4 @@
-"""The candidates that a search has measured so far, read from its storage."""
+"""The candidates that a search has measured so far, read from its storage, and one of them as a file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +10,15 @@ from rexnet.search.storage import require_optuna
 
 if TYPE_CHECKING:
     import optuna
+
+
+from rexnet.errors import OptionError
+from rexnet.files import check_output_file, write_whole
+from rexnet.models.config import RexNetConfig, config_text
+from rexnet.search.config import BEST, EngineOptions, ExportConfig, SearchConfig
+from rexnet.search.shape import fit_line
+from rexnet.search.space import Space, scaled_config
+from rexnet.search.storage import existing_study, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,3 +99,39 @@ def best_first(candidates: Sequence[Candidate], objective: Objective) -> list[Ca
     ]
     sign = -1 if DIRECTIONS[objective] == "maximize" else 1
     return sorted(means, key=lambda row: (sign * row.values[0], row.number))
+
+
+def export(config: ExportConfig) -> RexNetConfig:
+    """Write the file and return the network. ValueError where the search has no such candidate."""
+    check_output_file(config.output)
+    engine = EngineOptions(output=config.search, storage=config.storage, study=config.study)
+    study = existing_study(engine)
+    settings = settings_of(study)
+    chosen = _choose(config.candidate, candidates_of(study), settings)
+    space = replace(
+        settings.space,
+        stem_stride=config.stem_stride or settings.space.stem_stride,
+        strided_blocks=config.strided_blocks or settings.space.strided_blocks,
+    )
+    network = _network(chosen.channels, space, config.width)
+    write_whole(config.output, config_text(network))
+    return network
+
+
+def _network(channels: Sequence[int], space: Space, width: float | None) -> RexNetConfig:
+    num_classes = RexNetConfig.__dataclass_fields__["num_classes"].default
+    if width is None:
+        return space.config(channels, num_classes=num_classes)
+    return scaled_config(fit_line(channels), space, width=width, num_classes=num_classes)
+
+
+def _choose(wanted: str, found: list[Candidate], settings: SearchConfig) -> Candidate:
+    ranked = best_first(found, settings.engine.objectives[0])
+    if not ranked:
+        raise ValueError("the search has no finished candidate yet")
+    if wanted == BEST:
+        return ranked[0]
+    for row in found:
+        if wanted in (str(row.number), row.name):
+            return row
+    raise OptionError(f"--candidate is {wanted!r}; allowed: best, a number up to {found[-1].number}, or its channels")
