@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from rexnet._version import __version__
-from rexnet.cli import card, classification, data, deploy, detection, networks, search, serve, study
+from rexnet.cli import classification, data, deploy, detection, search, study
 from rexnet.cli.options import fail
 from rexnet.cli.tables import write_any_character
 from rexnet.errors import BadImageError, OptionError
@@ -33,11 +33,11 @@ GROUPS: dict[str, dict[str, Callable[[Sequence[str]], None]]] = {
     "use a trained network": {
         "export": deploy.export,
         "quantize": deploy.quantize,
-        "serve": serve.serve,
-        "card": card.card,
+        "serve": deploy.serve,
+        "card": deploy.card,
     },
     "choose a network": {
-        "models": networks.models,
+        "models": deploy.models,
         "bench": deploy.bench,
         "fit-budget": deploy.fit_budget,
     },

@@ -1,9 +1,11 @@
-"""Commands about networks in use."""
+"""Commands about networks: list, export, measure, serve and share them."""
 
+import os
+import shlex
 from collections.abc import Sequence
 
-from rexnet.cli.options import read_options
-from rexnet.cli.tables import new_table, show
+from rexnet.cli.options import fail, read_options
+from rexnet.cli.tables import new_table, percent, show
 from rexnet.text import plural
 
 
@@ -92,3 +94,70 @@ def fit_budget(arguments: Sequence[str]) -> None:
     if found.doubt:
         print(found.doubt)
     print(f"go on with: {found.train_command}")
+
+
+def serve(arguments: Sequence[str]) -> None:
+    """Classify images and detect objects over HTTP, for browsers and programs"""
+    from rexnet.serve.config import ServeConfig
+
+    config = read_options("serve", ServeConfig, arguments)
+    # Not an option: others on this machine can read a command line.
+    api_key = config.read_api_key(os.environ.get("REXNET_API_KEY"))
+    try:
+        from rexnet.serve.run import serve as listen
+    except ImportError as error:
+        if (error.name or "").startswith("rexnet"):
+            raise
+        raise ValueError(f"rexnet serve needs the package {error.name}: pip install 'rexnet[serve]'") from error
+    listen(config, api_key=api_key)
+
+
+def card(arguments: Sequence[str]) -> None:
+    """Write a model folder with a card, for others and for the hub"""
+    from rexnet.card.config import CardConfig
+    from rexnet.text import printable
+
+    config = read_options("card", CardConfig, arguments)
+
+    from rexnet.card.write import write_card
+
+    made = write_card(config)
+    path = printable(made.path)
+    facts = f"{made.trained.network}, {len(made.trained.classes):,} classes, {made.bytes / 1e6:,.1f} MB"
+    print(f"model folder: {path} ({facts})")
+    if config.license is None:
+        print("no licence is stated: --license names one")
+    if made.address:
+        print(f"sent to:      {made.address}")
+    predict = "detect predict" if made.trained.is_detector else "predict"
+    out = " --out DIR" if made.trained.is_detector else ""
+    print(f"use it:       rexnet {predict} {shlex.quote(path)} IMAGE|FOLDER|PATTERN ...{out}")
+
+
+def models(arguments: Sequence[str]) -> None:
+    """List the networks, their size and their published weights"""
+    if arguments:
+        _show_help_or_fail("models", arguments, "lists all networks; it takes no options")
+        return
+
+    import torch
+
+    from rexnet.models.cost import measure_cost
+    from rexnet.models.factory import create_model
+    from rexnet.models.published import published_for
+    from rexnet.models.variants import list_models
+
+    table = new_table("network", "parameters M", "MACs G at 224 px", "published weights (their publisher's top-1 %)")
+    for name in list_models():
+        with torch.device("meta"):
+            cost = measure_cost(create_model(name))
+        rows = [f"{row.name} {percent(row.top1_percent)}" for row in published_for(name)]
+        table.add_row(name, f"{cost.parameters / 1e6:.2f}", f"{cost.macs / 1e9:.3f}", "\n".join(rows))
+    show(table)
+    print("any other width: rexnet_117 is width 1.17, also with rexnetr_ and rexnet_lite_")
+
+
+def _show_help_or_fail(command: str, arguments: Sequence[str], sentence: str) -> None:
+    if arguments[0] not in ("-h", "--help"):
+        fail(f"unrecognized options {' '.join(arguments)}; rexnet {command} {sentence}", code=2)
+    print(f"usage: rexnet {command}\n\nrexnet {command} {sentence}.")
