@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rexnet.errors import MissingPackageError
 from rexnet.training.distributed import World
 from rexnet.training.evaluation import SizedBatches
 from rexnet.training.progress import EpochProgress
 
 Kind = Literal["box", "mask"]
 
-# COCO's own words for the two.
 _IOU_TYPES = {"box": "bbox", "mask": "segm"}
 _MASK_THRESHOLD = 0.5
 _IDS = {"image_id": "images", "category_id": "categories"}
 
 
 class GroundTruth(Protocol):
-    """What `evaluate_detector` needs of a set of images; `rexnet.data.boxes.coco.CocoImages` is one."""
+    """Images with their objects, as `evaluate_detector` needs them; `rexnet.data.boxes.coco.CocoImages` is one."""
 
     category_ids: np.ndarray
     """int64 (K,), in the order of the labels from 1."""
@@ -33,8 +33,8 @@ class GroundTruth(Protocol):
     has_masks: bool
 
     def to_coco(self) -> dict[str, Any]:
-        """Images, categories and annotations as in a COCO json, with `area`, `iscrowd` and, of masks, `segmentation`
-        (polygons or RLE); crowds included, with the sizes, ids and class names of this set."""
+        """Return images, categories and annotations as in a COCO JSON, with `area`, `iscrowd` and, of masks,
+        `segmentation` (polygons or RLE); crowds included, with the sizes, ids and class names of this set."""
         ...
 
 
@@ -60,27 +60,27 @@ class CocoResult:
     """Percent. For boxes `box_ap` (mean over IoU 0.5 to 0.95), `box_ap50`, `box_ap75`, `box_ap_small`,
     `box_ap_medium`, `box_ap_large` (by the object's area, limits at 32 and 96 pixels squared), and recall with at most
     1, 10 and 100 detections an image, `box_ar1`, `box_ar10`, `box_ar100`, `box_ar_small`, `box_ar_medium`,
-    `box_ar_large`; the same for masks, `mask_ap` and so on; `images` counts those scored. A figure of objects that do
-    not occur, which pycocotools calls -1, is left out."""
+    `box_ar_large`; the same for masks, `mask_ap` and so on; `images` counts those scored. A metric of objects that do
+    not occur, which pycocotools calls -1, is absent."""
     by_class: dict[str, dict[str, Any]]
-    """For each class name `objects`, which leaves out crowds, and in percent `box_ap`, `box_ap50` (`mask_ap`,
+    """For each class name `objects`, crowds aside, and in percent `box_ap`, `box_ap50` (`mask_ap`,
     `mask_ap50`), None without objects."""
     curves: dict[Kind, PrecisionRecall]
 
 
 def require_evaluator() -> Any:
-    """The package that scores. ValueError, one sentence with the remedy, where it is not installed."""
+    """Return the package that scores. Raises MissingPackageError where it is not installed."""
     try:
         import hotcoco
     except ImportError as error:
-        raise ValueError("scoring detections needs the package hotcoco: pip install 'rexnet[detect]'") from error
+        raise MissingPackageError("scoring detections", "hotcoco", "'rexnet[detect]'") from error
     return hotcoco
 
 
 def to_coco_rows(
     outputs: Iterable[dict[str, Tensor]], *, image_ids: Iterable[int], category_ids: Sequence[int] | np.ndarray
 ) -> list[dict[str, Any]]:
-    """What torchvision's detectors return, as the rows of a COCO result file.
+    """Return what torchvision's detectors find as rows of a COCO result file.
 
     An output has boxes (N, 4) as x0 y0 x1 y1, labels (N,) from 1, scores (N,) and perhaps masks (N, 1, H, W), 0 to 1 at
     the size of the image; label i is category_ids[i - 1]. A row has its box as x0, y0, width, height and its mask as
@@ -101,14 +101,14 @@ def to_coco_rows(
             "score": output["scores"].cpu().double().tolist(),
         }
         if "masks" in output:
-            columns["segmentation"] = _encoded(output["masks"][:, 0] > _MASK_THRESHOLD)
+            columns["segmentation"] = _encode(output["masks"][:, 0] > _MASK_THRESHOLD)
         for values in zip(*columns.values(), strict=True):
             rows.append({"image_id": int(image_id), **dict(zip(columns, values, strict=True))})
     return rows
 
 
-def _encoded(masks: Tensor) -> list[dict[str, Any]]:
-    """Run lengths of boolean (N, H, W)."""
+def _encode(masks: Tensor) -> list[dict[str, Any]]:
+    """Return the RLEs of boolean (N, H, W)."""
     # They run down the columns, so the turned masks are read in order.
     turned = masks.transpose(1, 2).contiguous().cpu().numpy()
     found = require_evaluator().mask.encode(turned.view(np.uint8).transpose(2, 1, 0))
@@ -116,7 +116,7 @@ def _encoded(masks: Tensor) -> list[dict[str, Any]]:
 
 
 def score(ground_truth: dict[str, Any], rows: list[dict[str, Any]], *, kinds: Sequence[Kind] = ("box",)) -> CocoResult:
-    """The numbers of pycocotools, within rounding, over all images of `ground_truth`, the content of a COCO json.
+    """Return pycocotools' metrics, within rounding, over all images of `ground_truth`, the content of a COCO JSON.
 
     `rows`: of a COCO result file, of any score; none at all score 0. Detections of `mask` need a `segmentation`,
     objects without one are ignored there, and the sizes of detections are then those of their masks, not of their
@@ -128,14 +128,12 @@ def score(ground_truth: dict[str, Any], rows: list[dict[str, Any]], *, kinds: Se
     _check_rows(rows, ground_truth)
     _check_rle_sizes(ground_truth["annotations"], ground_truth)
     # pycocotools takes an object with id 0 for none, and ids that occur twice for one object.
-    objects = [{**row, "id": number} for number, row in enumerate(_complete(ground_truth["annotations"]), start=1)]
+    objects = [{**row, "id": number} for number, row in enumerate(_fill_fields(ground_truth["annotations"]), start=1)]
     categories = sorted(ground_truth["categories"], key=lambda category: category["id"])
     names = [category["name"] for category in categories]
     counts = Counter(row["category_id"] for row in objects if not row["iscrowd"])
+    by_class: dict[str, dict[str, Any]] = {each["name"]: {"objects": counts[each["id"]]} for each in categories}
     figures: dict[str, float] = {}
-    by_class: dict[str, dict[str, Any]] = {
-        category["name"]: {"objects": counts[category["id"]]} for category in categories
-    }
     curves: dict[Kind, PrecisionRecall] = {}
     for kind in kinds:
         scored = objects if kind == "box" else [_ignored_without_mask(row) for row in objects]
@@ -155,8 +153,8 @@ def score(ground_truth: dict[str, Any], rows: list[dict[str, Any]], *, kinds: Se
 
 
 def check_ground_truth(ground_truth: dict[str, Any]) -> None:
-    """ValueError where nothing can be scored."""
-    if all(row["iscrowd"] for row in _complete(ground_truth["annotations"])):
+    """Raise ValueError where nothing can be scored."""
+    if all(row["iscrowd"] for row in _fill_fields(ground_truth["annotations"])):
         raise ValueError(f"there is no object to find in the {len(ground_truth['images'])} images to score")
     names = Counter(category["name"] for category in ground_truth["categories"])
     name, count = names.most_common(1)[0]
@@ -164,8 +162,8 @@ def check_ground_truth(ground_truth: dict[str, Any]) -> None:
         raise ValueError(f"{count} categories have the name {name!r}; scores by class need different ones")
 
 
-def _complete(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """With the fields that a json of boxes alone may lack."""
+def _fill_fields(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the annotations with the fields that a JSON of boxes alone may lack."""
     return [{"iscrowd": 0, "area": row["bbox"][2] * row["bbox"][3], **row} for row in annotations]
 
 
@@ -186,8 +184,9 @@ def _check_rows(rows: list[dict[str, Any]], ground_truth: dict[str, Any]) -> Non
             raise ValueError(f"a detection, {row!r:.80}, lacks {missing[0]}, which a COCO result file has")
         for key, group in _IDS.items():
             if not isinstance(row[key], Hashable) or row[key] not in known[key]:
-                text = f"which the {group} of the ground truth do not have"
-                raise ValueError(f"detections have {key} {row[key]!r:.40}, {text}")
+                raise ValueError(
+                    f"detections have {key} {row[key]!r:.40}, which the {group} of the ground truth do not have"
+                )
         if not all(map(_is_finite_number, (row["score"], *row.get("bbox", ())))):
             numbers = f"score {row['score']!r:.40} and box {row.get('bbox')!r:.80}"
             raise ValueError(f"a detection in image {row['image_id']} has {numbers}; both must be finite numbers")
@@ -218,7 +217,7 @@ def _rows_of(kind: Kind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _figures(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
-    """Of precision (IoU, recall, class, size, detections) and recall (IoU, class, size, detections)."""
+    """Return percents of precision (IoU, recall, class, size, detections) and recall (IoU, class, size, detections)."""
     ap, sizes = precision[..., 2], tuple(enumerate(("small", "medium", "large"), start=1))
     chosen = {"ap": ap[..., 0], "ap50": ap[0, ..., 0], "ap75": ap[5, ..., 0]}
     chosen |= {f"ap_{name}": ap[..., size] for size, name in sizes}
@@ -229,13 +228,13 @@ def _figures(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
 
 
 def _percent(values: np.ndarray) -> float | None:
-    """Mean without the -1 of objects that do not occur."""
+    """Return the mean without the -1 of objects that do not occur."""
     defined = values[values > -1]
     return 100.0 * float(defined.mean()) if defined.size else None
 
 
 def _curves(precision: np.ndarray, names: list[str]) -> PrecisionRecall:
-    """Of precision (recall, class)."""
+    """Return the curves from precision (recall, class)."""
     defined = precision[0] > -1
     return PrecisionRecall(
         recall=np.linspace(0, 1, len(precision)).tolist(),
@@ -253,7 +252,7 @@ def evaluate_detector(
     world: World,
     autocast_dtype: torch.dtype | None = None,
 ) -> CocoResult:
-    """Runs `model`, put in eval mode, over this process's share of the images and scores those of all processes.
+    """Run `model`, put in eval mode, over this process's part of the images, and score those of all processes.
 
     A batch has `images`, tensors (3, H, W), and `indices` (B,) into images.image_ids. An image that comes twice counts
     once; one that no process was given counts for nothing. Masks are scored where the model finds masks and the set
@@ -289,7 +288,7 @@ def evaluate_detector(
 def _score_together(
     found: list[tuple[int, list[dict[str, Any]]]], ground_truth: dict[str, Any], *, kinds: Sequence[Kind], world: World
 ) -> CocoResult:
-    """Scores the images, each with its rows, of all processes."""
+    """Score the images of all processes, each with its rows."""
     gathered = dict(reversed(world.gather(found)))
     if not gathered:
         raise ValueError("there is no image to evaluate on")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rexnet.data.boxes.segments import BadSegmentError, Segments, check_segment, mask_to_runs, runs_to_mask
+from rexnet.data.boxes.segments import BadSegmentError, Segments, check_segment, mask_to_rle, rle_to_mask
 
 HEIGHT, WIDTH = 30, 40
 
@@ -21,7 +21,7 @@ def test_masks_are_those_of_pycocotools():
         packed = coco.merge(coco.frPyObjects(polygons, HEIGHT, WIDTH))
         mask = coco.decode(packed)
         text = {"size": [HEIGHT, WIDTH], "counts": packed["counts"].decode()}
-        runs = {"size": [HEIGHT, WIDTH], "counts": mask_to_runs(mask)}
+        runs = {"size": [HEIGHT, WIDTH], "counts": mask_to_rle(mask)}
         given.append((polygons, text, runs)[number % 3])
         expected.append(mask)
     segments = Segments(check_segment(value, HEIGHT, WIDTH)[0] for value in given)
@@ -29,7 +29,7 @@ def test_masks_are_those_of_pycocotools():
     for position, (value, mask) in enumerate(zip(given, expected, strict=True)):
         assert np.array_equal(segments.mask(position, HEIGHT, WIDTH), mask)
         said = segments.as_coco(position, HEIGHT, WIDTH)
-        assert said == (value if isinstance(value, list) else {"size": [HEIGHT, WIDTH], "counts": mask_to_runs(mask)})
+        assert said == (value if isinstance(value, list) else {"size": [HEIGHT, WIDTH], "counts": mask_to_rle(mask)})
 
 
 def test_runs_of_any_mask_come_back():
@@ -37,7 +37,7 @@ def test_runs_of_any_mask_come_back():
     masks = [random.random((7, 5)) < share for share in (0, 0.1, 0.5, 0.9, 1)]
     masks += [np.eye(6, dtype=bool), ~np.eye(6, dtype=bool)]
     for mask in masks:
-        assert np.array_equal(runs_to_mask(np.array(mask_to_runs(mask)), *mask.shape), mask)
+        assert np.array_equal(rle_to_mask(np.array(mask_to_rle(mask)), *mask.shape), mask)
 
 
 def test_nothing_to_draw():
@@ -54,9 +54,9 @@ def test_nothing_to_draw():
         ([1, 1, 5, float("nan"), 9, 1], "not finite"),
         ([1, 1, 5, 1e9, 9, 1], "far out"),
         ([1, 1, 5, 5, 9, 9], "no area"),
-        ("1 2 3 4 5 6", "no list"),
-        ([1, 1, "5", 5, 9, 1], "no list"),
-        (7, "no list"),
+        ("1 2 3 4 5 6", "not a list"),
+        ([1, 1, "5", 5, 9, 1], "not a list"),
+        (7, "not a list"),
     ],
 )
 def test_a_bad_polygon_is_left_out_and_the_others_stay(ring, reason):

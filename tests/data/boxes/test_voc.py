@@ -69,7 +69,7 @@ class TestVoc:
         found = convert(source, tmp_path / "out")
         assert found.images["train"] == 1 and found.boxes["train"] == 3
         assert {(Path(file).name, objects) for file, objects, _ in found.skipped} == {
-            ("000005.jpg", 0),
+            ("000005.jpg", 1),
             ("000006.xml", 2),
             ("000007.jpg", 1),
             ("000008.xml", 0),

@@ -49,12 +49,12 @@ class Labels(Protocol):
     """Labels of images by the images' paths."""
 
     def read(self, image: str, upright_px: Size, stored_px: Size) -> tuple[Size, list[NamedBox]]:
-        """Return the size of the image that the boxes lie on, and the boxes. ValueError and OSError say why they cannot
-        be read."""
+        """Return the size of the image that the boxes lie on, and the boxes. ValueError and OSError with the
+        reason where they cannot be read."""
         ...
 
     def count(self, image: str) -> int:
-        """Return the number of objects, as far as it can be told, of an image that cannot be used."""
+        """Return the number of objects, as far as it can be known, of an image that cannot be used."""
         ...
 
 

@@ -148,11 +148,11 @@ def _draw_val(found: BoxedImages, config: ConvertConfig) -> None:
         found.notes.append("there is no validation split, so one is drawn from the images to train on")
     order = np.random.default_rng(config.seed).permutation(len(images)).tolist()
     chosen = set(order[: max(1, round(len(images) * (config.val_fraction or _DEFAULT_VAL_FRACTION)))])
-    drawn: dict[Split | None, list[BoxedImage]] = {
+    divided: dict[Split | None, list[BoxedImage]] = {
         "train": [image for place, image in enumerate(images) if place not in chosen],
         "val": [image for place, image in enumerate(images) if place in chosen],
     }
-    found.splits = found.splits | drawn
+    found.splits = found.splits | divided
 
 
 def to_coco(images: Sequence[BoxedImage], classes: Sequence[str]) -> dict[str, Any]:

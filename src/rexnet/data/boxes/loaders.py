@@ -1,4 +1,4 @@
-"""Batches of pictures with boxes, for training and evaluating detectors."""
+"""Batches of images with boxes, for training and evaluating detectors."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from rexnet.data.decode import BadImagePolicy
 
 
 class DetectionBatch(NamedTuple):
-    """B pictures float32 (3, H, W), 0 to 1, red green blue, each of its own size; for each a target with boxes float32
+    """B images float32 (3, H, W), 0 to 1, red green blue, each of its own size; for each a target with boxes float32
     (N, 4) as x0 y0 x1 y1 px, labels int64 (N,) from 1, image_id int64 () and, where asked for, masks uint8 (N, H, W);
     N may be 0. indices int64 (B,) into the images, on the CPU. Crowds are in no target."""
 
@@ -28,7 +28,7 @@ class TrainDetectionBatches:
     """Shuffled, augmented batches of rank `rank` of `world_size`; `len()` is the steps per epoch, equal on all ranks.
     What an epoch delivers follows from (seed, epoch) alone, whatever the number of workers.
 
-    Every image comes exactly once an epoch. `group_by_aspect`: wide and tall pictures share no batch, which would pad
+    Every image comes exactly once an epoch. `group_by_aspect`: wide and tall images share no batch, which would pad
     both; what is left of either at the end makes up one mixed batch if it fits into one.
 
     Together the ranks' batches of one step are what one process with `world_size` times the batch size would read. The
@@ -94,16 +94,16 @@ class TrainDetectionBatches:
         return self._num_batches
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[DetectionBatch]:
-        """The batches of one epoch, from step `start_step` on; one epoch at a time. The same arguments give the same
-        batches, whatever was read before, and the caller's random generators are left as they are."""
+        """Yield the batches of one epoch, from step `start_step` on; one epoch at a time. The same arguments give the
+        same batches, whatever was read before, and the caller's random generators stay as they are."""
         wanted = self._order(epoch)[start_step:]
         self._plan.wanted = [Wanted(indices, (self._seed, epoch), at_least=1) for indices in wanted]
         for read in self._loader:
             account(read.bad, self._bad_image, self.skipped)
             if read.samples is None:
                 raise ValueError(f"none of {self.num_images:,} training images can be read")
-            pictures, targets = read.samples.unpack(self._device)
-            yield DetectionBatch(pictures, targets, read.indices)
+            pixels, targets = read.samples.unpack(self._device)
+            yield DetectionBatch(pixels, targets, read.indices)
 
     def _order(self, epoch: int) -> list[np.ndarray]:
         generator = np.random.default_rng([ORDER, self._seed, epoch])
@@ -126,8 +126,8 @@ class TrainDetectionBatches:
 
 class EvalDetectionBatches:
     """Every image of rank `rank` (`rank`, `rank` + `world_size`, ...) exactly once, in order, never padded; iterate as
-    often as needed. `num_images` is this rank's share. Images that cannot be read are left out, or the first raises
-    BadImageError, as `bad_image` says."""
+    often as needed. `num_images` counts those of this rank. Images that cannot be read are skipped, or the first raises
+    BadImageError, as `bad_image` has it."""
 
     def __init__(
         self,
@@ -163,23 +163,23 @@ class EvalDetectionBatches:
         for read in self._loader:
             account(read.bad, self._bad_image, self.skipped)
             if read.samples is not None:
-                pictures, targets = read.samples.unpack(self._device)
-                yield DetectionBatch(pictures, targets, read.indices)
+                pixels, targets = read.samples.unpack(self._device)
+                yield DetectionBatch(pixels, targets, read.indices)
 
 
 @dataclass(frozen=True)
 class _SampleReader:
-    """A picture with its objects, without crowds: a crowd is no single object to learn."""
+    """Reads an image with its objects, without crowds: a crowd is not a single object to learn."""
 
     images: CocoImages
     masks: bool
 
     def __call__(self, index: int) -> Sample:
-        picture = self.images.load(index)
+        image = self.images.load(index)
         target = self.images.target(index)
         masks = torch.from_numpy(self.images.masks(index)) if self.masks else None
         sample = Sample(
-            pixels=_pixels(picture),
+            pixels=_pixels(image),
             boxes=torch.from_numpy(target["boxes"]),
             labels=torch.from_numpy(target["labels"]),
             image_id=int(self.images.image_ids[index]),
@@ -188,8 +188,8 @@ class _SampleReader:
         return sample.keep(torch.from_numpy(target["iscrowd"] == 0))
 
 
-def _pixels(picture: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(picture).transpose(2, 0, 1).copy())
+def _pixels(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
 
 
 def _unchanged(sample: Sample) -> Sample:

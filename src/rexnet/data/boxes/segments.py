@@ -7,7 +7,9 @@ from typing import Any, final
 
 import numpy as np
 
-_NONE, _POLYGONS, _RUNS = 0, 1, 2
+from rexnet.errors import MissingPackageError
+
+_NONE, _POLYGONS, _RLE = 0, 1, 2
 _NUMBERS = {int, float}
 
 
@@ -18,10 +20,10 @@ class BadSegmentError(ValueError):
 @final
 class Segments:
     """Outlines by position, in flat arrays. Coordinates are float64, because COCO's rule for the border pixels of a
-    polygon rounds them: a float32 would now and then fall to the other side."""
+    polygon rounds them: a float32 would now and then round the other way."""
 
     def __init__(self, segments: Iterable[Any]):
-        """Of each object None, a list of polygons or a dict of runs, as `check_segment` gives them."""
+        """Take for each object None, a list of polygons or a dict of an RLE, as `check_segment` returns them."""
         kinds, first, lengths = [], [0], []
         coordinates: list[np.ndarray] = []
         runs: list[np.ndarray] = []
@@ -29,7 +31,7 @@ class Segments:
             if segment is None:
                 kinds.append(_NONE)
             elif isinstance(segment, dict):
-                kinds.append(_RUNS)
+                kinds.append(_RLE)
                 runs.append(np.array(segment["counts"], dtype=np.uint32))
                 lengths.append(len(runs[-1]))
             else:
@@ -41,11 +43,11 @@ class Segments:
         self._first_piece = np.array(first, dtype=np.int64)
         self._piece_length = np.array(lengths, dtype=np.int32)
         self._coordinates = np.concatenate([np.empty(0), *coordinates])
-        self._runs = np.concatenate([np.empty(0, np.uint32), *runs])
+        self._rle_counts = np.concatenate([np.empty(0, np.uint32), *runs])
         # Where each piece begins in the array of its kind.
-        is_runs = np.repeat(self._kind, np.diff(self._first_piece)) == _RUNS
+        is_rle = np.repeat(self._kind, np.diff(self._first_piece)) == _RLE
         self._piece_start = np.zeros(len(lengths), dtype=np.int64)
-        for chosen in (is_runs, ~is_runs):
+        for chosen in (is_rle, ~is_rle):
             ends = np.cumsum(self._piece_length[chosen], dtype=np.int64)
             self._piece_start[chosen] = ends - self._piece_length[chosen]
 
@@ -54,22 +56,22 @@ class Segments:
 
     @property
     def present(self) -> np.ndarray:
-        """bool (N,): which objects have an outline."""
+        """Flags of the objects that have an outline, bool (N,)."""
         return self._kind != _NONE
 
     def as_coco(self, position: int, height_px: int, width_px: int) -> list[list[float]] | dict[str, Any]:
-        """Polygons [[x, y, x, y, ...], ...], none for an object without outline, or a dict of run lengths by column
-        ("size": [height, width], "counts": the lengths, of background first)."""
+        """Return polygons [[x, y, x, y, ...], ...], none for an object without outline, or an RLE ("size": [height,
+        width], "counts": run lengths by column, of background first)."""
         pieces = self._pieces(position)
-        if self._kind[position] == _RUNS:
+        if self._kind[position] == _RLE:
             return {"size": [height_px, width_px], "counts": pieces[0].tolist()}
         return [piece.tolist() for piece in pieces]
 
     def mask(self, position: int, height_px: int, width_px: int) -> np.ndarray:
-        """uint8 (height_px, width_px), 1 on the object; all 0 for an object without outline. Polygons are filled as
-        pycocotools does. Raises ValueError where hotcoco is not installed."""
-        if self._kind[position] == _RUNS:
-            return runs_to_mask(self._pieces(position)[0], height_px, width_px)
+        """Return uint8 (height_px, width_px), 1 on the object; all 0 for an object without outline. Polygons are filled
+        as pycocotools does. Raises MissingPackageError where hotcoco is not installed."""
+        if self._kind[position] == _RLE:
+            return rle_to_mask(self._pieces(position)[0], height_px, width_px)
         rings = [piece.tolist() for piece in self._pieces(position)]
         if not rings:
             return np.zeros((height_px, width_px), dtype=np.uint8)
@@ -77,23 +79,23 @@ class Segments:
         return np.ascontiguousarray(coco.decode(coco.merge(coco.frPyObjects(rings, height_px, width_px))))
 
     def _pieces(self, position: int) -> list[np.ndarray]:
-        buffer = self._runs if self._kind[position] == _RUNS else self._coordinates
+        buffer = self._rle_counts if self._kind[position] == _RLE else self._coordinates
         pieces = range(self._first_piece[position], self._first_piece[position + 1])
         return [buffer[self._piece_start[p] : self._piece_start[p] + self._piece_length[p]] for p in pieces]
 
 
 def check_segment(value: Any, height_px: int, width_px: int) -> tuple[Any, list[str]]:
-    """The `segmentation` of an annotation without what no mask can be made from: None, a list of polygons, or a dict
-    of runs with uncompressed "counts"; and a clause for each polygon left out.
+    """Return the `segmentation` of an annotation without what no mask can be made from: None, a list of polygons, or an
+    RLE with uncompressed "counts"; and a clause for each polygon that was skipped.
 
-    Raises BadSegmentError where it is neither, and for runs that do not fill the image exactly.
+    Raises BadSegmentError where it is neither, and for an RLE that does not fill the image exactly.
     """
     if value is None or value == []:
         return None, []
     if isinstance(value, dict):
-        return {"counts": _check_runs(value, height_px, width_px)}, []
+        return {"counts": _check_rle(value, height_px, width_px)}, []
     if not isinstance(value, list):
-        raise BadSegmentError(f"its segmentation is {value!r:.40}, neither polygons nor runs")
+        raise BadSegmentError(f"its segmentation is {value!r:.40}, neither polygons nor an RLE")
     rings, refused = [], []
     for ring in value:
         if reason := _why_no_polygon(ring, height_px, width_px):
@@ -103,16 +105,16 @@ def check_segment(value: Any, height_px: int, width_px: int) -> tuple[Any, list[
     return rings or None, refused
 
 
-def mask_to_runs(mask: np.ndarray) -> list[int]:
-    """Run lengths of a (H, W) mask by column, of background first: the reverse of `runs_to_mask`."""
+def mask_to_rle(mask: np.ndarray) -> list[int]:
+    """Return the run lengths of a (H, W) mask by column, of background first."""
     flat = np.asarray(mask, dtype=bool).ravel(order="F")
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     lengths = np.diff(np.concatenate([[0], changes, [len(flat)]])).tolist()
     return [0, *lengths] if flat[0] else lengths
 
 
-def runs_to_mask(runs: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
-    """uint8 (height_px, width_px)."""
+def rle_to_mask(runs: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
+    """Return uint8 (height_px, width_px): the reverse of `mask_to_rle`."""
     on = (np.arange(len(runs)) % 2).astype(np.uint8)
     return np.ascontiguousarray(np.repeat(on, runs).reshape(width_px, height_px).T)
 
@@ -120,41 +122,41 @@ def runs_to_mask(runs: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
 def _why_no_polygon(ring: Any, height_px: int, width_px: int) -> str | None:
     # A full-size file has tens of millions of coordinates, hence no loop over them where a built-in does.
     if not isinstance(ring, list) or not _NUMBERS.issuperset(map(type, ring)):
-        return f"is {ring!r:.40}, no list of numbers"
+        return f"is {ring!r:.40}, not a list of numbers"
     if len(ring) < 6 or len(ring) % 2:
         return f"has {len(ring)} coordinates; three points or more are needed, each with two"
     if not math.isfinite(sum(value for value in ring if type(value) is float)):
         return "has a coordinate that is not finite"
     reach_px = 2 * max(height_px, width_px)
     if min(ring) < -reach_px or max(ring) > reach_px:
-        return "reaches far out of the picture"  # filling it would take memory for every pixel on the way
+        return "reaches far out of the image"  # filling it would take memory for every pixel on the way
     x, y = ring[::2], ring[1::2]
     twice_area = sum(map(mul, x, y[1:] + y[:1])) - sum(map(mul, y, x[1:] + x[:1]))
     return "encloses no area" if abs(twice_area) < 1e-6 else None
 
 
-def _check_runs(value: dict[str, Any], height_px: int, width_px: int) -> list[int]:
+def _check_rle(value: dict[str, Any], height_px: int, width_px: int) -> list[int]:
     if value.get("size") != [height_px, width_px]:
-        raise BadSegmentError(f"its runs are for the size {value.get('size')!r:.40}, not {[height_px, width_px]}")
+        raise BadSegmentError(f"its RLE is for the size {value.get('size')!r:.40}, not {[height_px, width_px]}")
     counts = value.get("counts")
     if isinstance(counts, str):
-        counts = _decompressed(counts)
+        counts = _decompress(counts)
     if not isinstance(counts, list) or not all(type(run) is int and run >= 0 for run in counts):
-        raise BadSegmentError(f"its runs are {counts!r:.40}, no list of lengths")
+        raise BadSegmentError(f"its RLE has the counts {counts!r:.40}, not a list of lengths")
     if sum(counts) != height_px * width_px:
-        raise BadSegmentError(f"its runs cover {sum(counts):,} of {height_px * width_px:,} pixels")
+        raise BadSegmentError(f"its RLE covers {sum(counts):,} of {height_px * width_px:,} pixels")
     return counts
 
 
-def _decompressed(text: str) -> list[int]:
-    """COCO's text for runs: numbers of 5 bits a character, 6th bit "more follows", the highest bit of the last is the
-    sign; from the fourth on, the difference to the one before the last. Source: rleFrString of cocodataset/cocoapi."""
+def _decompress(text: str) -> list[int]:
+    """Read COCO's text for an RLE: numbers of 5 bits a character, 6th bit "more follows", the highest bit of the last is
+    the sign; from the fourth on, the difference to the one before the last. Source: rleFrString of cocodataset/cocoapi."""
     runs: list[int] = []
     value = shift = 0
     for character in text:
         code = ord(character) - 48
         if not 0 <= code < 64 or shift > 35:
-            raise BadSegmentError(f"its runs are no text as COCO writes it, at {character!r}")
+            raise BadSegmentError(f"its RLE is not a text as COCO writes it, at {character!r}")
         value |= (code & 31) << shift
         shift += 5
         if code & 32:
@@ -164,7 +166,7 @@ def _decompressed(text: str) -> list[int]:
         runs.append(value + runs[-2] if len(runs) > 2 else value)
         value = shift = 0
     if shift:
-        raise BadSegmentError("its runs end in the middle of a number")
+        raise BadSegmentError("its RLE ends in the middle of a number")
     return runs
 
 
@@ -172,5 +174,5 @@ def _coco_masks() -> Any:
     try:
         import hotcoco.mask
     except ImportError as error:
-        raise ValueError("masks from polygons need the package hotcoco: pip install 'rexnet[detect]'") from error
+        raise MissingPackageError("filling polygons", "hotcoco", "'rexnet[detect]'") from error
     return hotcoco.mask

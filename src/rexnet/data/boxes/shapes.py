@@ -1,4 +1,4 @@
-"""Drawn pictures of shapes with boxes and masks: a detector learns them in minutes, and nothing is downloaded."""
+"""Images of shapes with boxes and masks: a detector learns them in minutes, and nothing is downloaded."""
 
 import json
 import math
@@ -8,25 +8,25 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rexnet.data.boxes.segments import mask_to_runs
+from rexnet.data.boxes.segments import mask_to_rle
 from rexnet.files import write_whole
 from rexnet.text import printable
 
 SHAPES = ("circle", "triangle", "square", "cross")
 _CATEGORY_IDS = {"circle": 3, "triangle": 7, "square": 8, "cross": 21}  # with gaps, as COCO's
-_EMPTY_SHARE = 0.05
+_EMPTY_FRACTION = 0.05
 _MOST_OBJECTS = 4
-_SIDE_SHARE = (0.18, 0.5)  # of the picture's side
-_VISIBLE_SHARE = 0.4  # of a shape that others may lie over
+_SIDE_FRACTION = (0.18, 0.5)  # of the image's
+_VISIBLE_FRACTION = 0.4  # of a shape that others may lie over
 _TRIES = 20
 
 
 def draw_shapes(folder: str | Path, *, images: int, seed: int, size_px: int = 128) -> dict[str, int]:
-    """A data set in COCO's layout with `images` pictures to train on and a quarter as many to validate, square with
-    sides of `size_px`: circles, triangles, squares and crosses in any colour on noise, up to four in a picture, partly
-    behind each other; some pictures are empty. Masks are run lengths of what is visible, boxes lie tightly around that.
+    """Draw a dataset in COCO's layout with `images` images to train on and a quarter as many to validate on,
+    squares of `size_px`: circles, triangles, squares and crosses in any colour on noise, up to four in an image, partly
+    behind each other; some images are empty. Masks are RLEs of what is visible, boxes lie tightly around that.
 
-    The same seed gives the same data, and no picture of one side is on the other. Gives the number of pictures by side.
+    The same seed gives the same data, and no image is in both splits. Returns the number of images by split.
     Raises ValueError for fewer than four images, sides below 32 px, a negative seed, and a folder that holds files.
     """
     for name, value, least in (("images", images, 4), ("size_px", size_px, 32), ("seed", seed, 0)):
@@ -37,18 +37,18 @@ def draw_shapes(folder: str | Path, *, images: int, seed: int, size_px: int = 12
         raise ValueError(f"{printable(root)} is there and not empty; name a new or an empty folder")
     counts = {"train": images, "val": images // 4}
     (root / "annotations").mkdir(parents=True)
-    for number, (side, count) in enumerate(counts.items()):
-        content = _draw_side(root / side, np.random.default_rng([seed, number]), count, size_px)
-        write_whole(root / "annotations" / f"instances_{side}.json", json.dumps(content))
+    for number, (split, count) in enumerate(counts.items()):
+        content = _draw_split(root / split, np.random.default_rng([seed, number]), count, size_px)
+        write_whole(root / "annotations" / f"instances_{split}.json", json.dumps(content))
     return counts
 
 
-def _draw_side(folder: Path, random: np.random.Generator, count: int, size_px: int) -> dict[str, Any]:
+def _draw_split(folder: Path, random: np.random.Generator, count: int, size_px: int) -> dict[str, Any]:
     folder.mkdir()
     images, annotations = [], []
     for number in range(1, count + 1):
-        empty = number % round(1 / _EMPTY_SHARE) == 0
-        pixels, shapes = _draw_picture(random, 0 if empty else int(random.integers(1, _MOST_OBJECTS + 1)), size_px)
+        empty = number % round(1 / _EMPTY_FRACTION) == 0
+        pixels, shapes = _draw_image(random, 0 if empty else int(random.integers(1, _MOST_OBJECTS + 1)), size_px)
         file_name = f"{number:06d}.png"
         Image.fromarray(pixels).save(folder / file_name)
         images.append({"id": number, "file_name": file_name, "width": size_px, "height": size_px})
@@ -61,36 +61,36 @@ def _draw_side(folder: Path, random: np.random.Generator, count: int, size_px: i
                     "bbox": _box_around(mask),
                     "area": int(mask.sum()),
                     "iscrowd": 0,
-                    "segmentation": {"size": [size_px, size_px], "counts": mask_to_runs(mask)},
+                    "segmentation": {"size": [size_px, size_px], "counts": mask_to_rle(mask)},
                 }
             )
     categories = [{"id": number, "name": name} for name, number in _CATEGORY_IDS.items()]
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def _draw_picture(
+def _draw_image(
     random: np.random.Generator, count: int, size_px: int
 ) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
-    """uint8 (size_px, size_px, 3), and each shape's name with the mask of what is visible of it."""
+    """Return uint8 (size_px, size_px, 3), and each shape's name with the mask of what is visible of it."""
     background = random.integers(40, 216, 3)
     pixels = np.clip(background + random.normal(0, 12, (size_px, size_px, 3)), 0, 255)
-    drawn: list[tuple[str, np.ndarray, int]] = []  # with the area that it had alone
+    placed: list[tuple[str, np.ndarray, int]] = []  # with the area that it had alone
     for _ in range(count):
         for _ in range(_TRIES):
             shape = str(random.choice(SHAPES))
             mask = _shape_mask(shape, random, size_px)
-            if mask.any() and all((other & ~mask).sum() >= _VISIBLE_SHARE * area for _, other, area in drawn):
-                drawn = [(name, other & ~mask, area) for name, other, area in drawn]
-                drawn.append((shape, mask, int(mask.sum())))
+            if mask.any() and all((other & ~mask).sum() >= _VISIBLE_FRACTION * area for _, other, area in placed):
+                placed = [(name, other & ~mask, area) for name, other, area in placed]
+                placed.append((shape, mask, int(mask.sum())))
                 colour = _other_colour(random, background)
                 pixels[mask] = np.clip(colour + random.normal(0, 6, (int(mask.sum()), 3)), 0, 255)
                 break
-    return pixels.astype(np.uint8), [(name, mask) for name, mask, _ in drawn]
+    return pixels.astype(np.uint8), [(name, mask) for name, mask, _ in placed]
 
 
 def _shape_mask(shape: str, random: np.random.Generator, size_px: int) -> np.ndarray:
-    """bool (size_px, size_px), whole within the picture."""
-    low, high = _SIDE_SHARE
+    """Return bool (size_px, size_px), whole within the picture."""
+    low, high = _SIDE_FRACTION
     side = size_px * random.uniform(low, high)
     centre_x, centre_y = random.uniform(side / 2, size_px - side / 2, 2)
     y, x = np.mgrid[:size_px, :size_px] + 0.5
@@ -113,7 +113,7 @@ def _other_colour(random: np.random.Generator, background: np.ndarray) -> np.nda
 
 
 def _box_around(mask: np.ndarray) -> list[int]:
-    """x, y, width, height of the pixels that are on."""
+    """Return x, y, width, height of the pixels that are on."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     left, top = int(columns[0]), int(rows[0])
     return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]

@@ -1,9 +1,9 @@
-"""Random changes to training pictures and, with them, to their boxes and masks, by torchvision's transforms v2.
+"""Random changes to training images and, with them, to their boxes and masks, by torchvision's transforms v2.
 
-A picture is resized once, in one of two places. Without `short_side_px` the transform resizes nothing, and the detector
-brings each picture to its own size, in training as in evaluation; zoom_out and iou_crop still vary the scale of
+An image is resized once, in one of two places. Without `short_side_px` the transform resizes nothing, and the detector
+brings each image to its own size, in training as in evaluation; zoom_out and iou_crop still vary the scale of
 objects, because they only add or cut away margins. With `short_side_px` the transform resizes, and the detector must
-not: `DetectionTransform.resizes` says so, and torchvision's detectors then leave training pictures as they are when
+not: `DetectionTransform.resizes` is true then, and torchvision's detectors then leave training images as they are when
 built with `_skip_resize=True`. They interpolate alike, so both places give the same pixels up to one of 255 levels.
 
 torchvision's transforms are imported on first use: reading a configuration or `--help` must not wait for them.
@@ -21,12 +21,12 @@ from rexnet.models.published import IMAGENET_MEAN
 
 LEAST_SIDE_PX = 1.0
 """Objects that a change leaves narrower or lower than this are removed."""
-_LEAST_PICTURE_PX = 8  # torchvision's crop divides by the size of its crops, which of smaller pictures can be 0
+_LEAST_IMAGE_PX = 8  # torchvision's crop divides by the size of its crops, which of smaller images can be 0
 _SSD_ZOOM = (1.0, 4.0)
 
 
 class Sample(NamedTuple):
-    """A picture with its N objects: pixels uint8 (3, H, W) red, green, blue; boxes float32 (N, 4) as x0 y0 x1 y1 px;
+    """An image with its N objects: pixels uint8 (3, H, W) red, green, blue; boxes float32 (N, 4) as x0 y0 x1 y1 px;
     labels int64 (N,) from 1; masks uint8 (N, H, W) or None."""
 
     pixels: torch.Tensor
@@ -36,14 +36,14 @@ class Sample(NamedTuple):
     masks: torch.Tensor | None = None
 
     def keep(self, kept: torch.Tensor) -> Self:
-        """With the objects that bool (N,) `kept` says."""
+        """Return it with the objects where bool (N,) `kept` is true."""
         masks = None if self.masks is None else self.masks[kept]
         return self._replace(boxes=self.boxes[kept], labels=self.labels[kept], masks=masks)
 
 
 @dataclass(frozen=True)
 class DetectionTransform:
-    """A sample to a changed one. Random draws come from torch's global generator, which the loaders seed per picture.
+    """Changes a sample. Random draws come from torch's global generator, which the loaders seed per image.
 
     An object goes when its box becomes narrower than LEAST_SIDE_PX, when a crop leaves its centre outside, or when
     nothing is left of a mask that it had; an image may lose all of them and then trains as a negative.
@@ -56,7 +56,7 @@ class DetectionTransform:
 
     @property
     def resizes(self) -> bool:
-        """Whether the pictures have their final size, so that the detector must not resize them in training."""
+        """Whether the images have their final size, so that the detector must not resize them in training."""
         return bool(self.augment.short_side_px)
 
     def __call__(self, sample: Sample) -> Sample:
@@ -103,19 +103,19 @@ class _CropWithObjects:
     crop: Callable[[dict[str, Any]], dict[str, Any]]
 
     def __call__(self, parts: dict[str, Any]) -> dict[str, Any]:
-        if not len(parts["boxes"]) or min(parts["pixels"].shape[1:]) < _LEAST_PICTURE_PX:
+        if not len(parts["boxes"]) or min(parts["pixels"].shape[1:]) < _LEAST_IMAGE_PX:
             return parts
         return self.crop(parts)
 
 
 def _has_area(before: Sample, after: Sample) -> torch.Tensor:
-    """bool (N,): the objects whose box is not narrower than LEAST_SIDE_PX, or not narrower than it came."""
+    """Return bool (N,): the objects whose box is not narrower than LEAST_SIDE_PX, or not narrower than it came."""
     sides, came = (sample.boxes[:, 2:] - sample.boxes[:, :2] for sample in (after, before))
     return (sides >= came.clamp(max=LEAST_SIDE_PX)).all(dim=1)
 
 
 def _lost_mask(before: Sample, after: Sample) -> torch.Tensor:
-    """bool (N,): the objects that had a mask and have none left."""
+    """Return bool (N,): the objects that had a mask and have none left."""
     if before.masks is None or after.masks is None:
         return torch.zeros(len(before.labels), dtype=torch.bool)
     had, has = (masks.flatten(1).any(dim=1).bool() for masks in (before.masks, after.masks))
@@ -123,10 +123,10 @@ def _lost_mask(before: Sample, after: Sample) -> torch.Tensor:
 
 
 class PackedSamples(NamedTuple):
-    """A batch of samples in six tensors, however many pictures and objects: each tensor that leaves a worker holds a
+    """A batch of samples in six tensors, however many images and objects: each tensor that leaves a worker holds a
     file open until it is used, and a process may open about a thousand."""
 
-    pixels: torch.Tensor  # uint8, of all pictures, flat
+    pixels: torch.Tensor  # uint8, of all images, flat
     sizes: torch.Tensor  # int64 (B, 3): height, width, objects
     boxes: torch.Tensor
     labels: torch.Tensor
@@ -146,8 +146,8 @@ class PackedSamples(NamedTuple):
         )
 
     def unpack(self, device: torch.device | str) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
-        """Images float32 (3, H, W), 0 to 1, and targets with boxes, labels, image_id and, where there are any, masks,
-        all on `device`."""
+        """Return images float32 (3, H, W), 0 to 1, and targets with boxes, labels, image_id and, where there are any,
+        masks, all on `device`."""
         sizes = self.sizes.tolist()
         counts = [objects for _, _, objects in sizes]
         pixels, boxes, labels, image_ids = (

@@ -122,7 +122,7 @@ def _count_objects(file: Path) -> int:
 
 
 def _parse(file: Path) -> Element:
-    """Raises ValueError for declarations: they can make a short file huge, and VOC has none."""
+    """Parse a file. Raises ValueError for declarations: they can make a short file huge, and VOC has none."""
     parser = XMLParser(target=_PlainTree())
     parser.feed(file.read_bytes())
     return parser.close()

@@ -22,7 +22,7 @@ _SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "test": ("test",),
 }
 _TASKS = ("detect", "segment", "pose", "obb")
-_CHANGES_LABELS = ("single_cls", "classes", "fraction")  # of Ultralytics: they merge or drop what the labels say
+_CHANGES_LABELS = ("single_cls", "classes", "fraction")  # of Ultralytics: they merge or drop labels
 _ABSENT = ("", "~", "null", "Null", "NULL")
 
 
@@ -35,7 +35,7 @@ def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
 
     Images are where the description says (folders, files that list images, or lists of both), else in images/train or
     train/images and so on, else in images/ without splits. The labels of images/a.jpg are labels/a.txt, or a.txt beside
-    it where no folder is called images.
+    it where no folder is named images.
 
     A line is a class and centre x, centre y, width, height, or the points of a polygon, all as fractions of the width
     and height of the upright image; with `kpt_shape` a class, a box, and keypoints, which are not used. An image
@@ -110,7 +110,9 @@ def _keypoint_numbers(description: dict[str, Any]) -> int | None:
     shape = description.get("kpt_shape")
     if shape is None:
         if description.get("task") == "pose":
-            raise ValueError("the task is pose, but there is no kpt_shape, which says how many numbers keypoints have")
+            raise ValueError(
+                "the task is pose, but there is no kpt_shape, the number of keypoints and of their coordinates"
+            )
         return None
     if isinstance(shape, list) and len(shape) == 2 and all(isinstance(n, str) and n.isdecimal() for n in shape):
         points, numbers = map(int, shape)

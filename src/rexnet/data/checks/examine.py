@@ -37,7 +37,7 @@ class Report(ABC):
     """Findings; every list is whole. Images are named by their paths, or as in the dataset they belong to."""
 
     counted: ClassVar[str]
-    """What `classes` counts."""
+    """The things that `classes` counts."""
 
     data: str
     images: int
@@ -101,7 +101,7 @@ class Images(Protocol):
 
 class Examined(NamedTuple):
     """Images in order: sizes (n,) as shown, upright, 0 where unreadable; `digest` (n, 2), equal for equal RGB pixels.
-    By place: `reasons` why an image cannot be read, `contents` the format of one whose extension says another."""
+    By place: `reasons` why an image cannot be read, `contents` the format of one whose extension is another's."""
 
     width_px: np.ndarray
     height_px: np.ndarray
@@ -156,7 +156,7 @@ class ExaminedSplits:
         self._starts = np.cumsum([0, *map(len, self._images)])
         self.found = Examined.empty(int(self._starts[-1]))
         self.split = np.repeat(np.arange(len(splits)), [len(images) for images in self._images])
-        """int64 (n,): the position of each row's split."""
+        """Position of each row's split, int64 (n,)."""
         filled = 0
         for name, images in splits.items():
             tasks = [range(at, min(at + _IMAGES_A_TASK, len(images))) for at in range(0, len(images), _IMAGES_A_TASK)]
@@ -193,7 +193,7 @@ class ExaminedSplits:
         return [np.sort(group) for group in np.split(order, changes) if len(group) > 1]
 
     def facts(self, min_size_px: float | None) -> dict[str, Any]:
-        """Return the fields of a `Report` about images; what is tiny depends on the others where nobody says."""
+        """Return the fields of a `Report` about images; `min_size_px` None: it follows from the other images."""
         found, readable = self.found, self.readable
         shorter = np.minimum(found.width_px, found.height_px)
         if min_size_px is None:  # relative, so that a set of small images does not drown in its own size
