@@ -149,8 +149,9 @@ def _check_rle(value: dict[str, Any], height_px: int, width_px: int) -> list[int
 
 
 def _decompress(text: str) -> list[int]:
-    """Read COCO's text for an RLE: numbers of 5 bits a character, 6th bit "more follows", the highest bit of the last is
-    the sign; from the fourth on, the difference to the one before the last. Source: rleFrString of cocodataset/cocoapi."""
+    """Read COCO's text for an RLE: numbers of 5 bits a character, 6th bit "more follows", the highest bit of the last
+    is the sign; from the fourth on, the difference to the one before the last. Source: rleFrString of
+    cocodataset/cocoapi."""
     runs: list[int] = []
     value = shift = 0
     for character in text:
