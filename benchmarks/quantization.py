@@ -12,7 +12,7 @@ import tyro
 import records
 from record_run import command
 from rexnet.data.loaders import EvalBatches
-from rexnet.deploy.calibration import labelled_sides, predicted_classes
+from rexnet.deploy.calibration import labelled_splits, predicted_classes
 from rexnet.deploy.config import QuantizeConfig
 from rexnet.deploy.quantize import Quantized, quantize
 from rexnet.engines.backends import CHANNEL_MULTIPLE, open_graph
@@ -63,7 +63,7 @@ def bf16_percent(options: Options) -> float:
     """Top-1 of the same held-back images in OpenVINO's bf16."""
     model = checkpoint.load(options.run / "best.pt")
     graph = onnx_graph(fold(pad(model, CHANNEL_MULTIPLE))).SerializeToString()
-    measured = labelled_sides(options.data, model)[1]
+    measured = labelled_splits(options.data, model)[1]
     batches = EvalBatches(
         measured, model.preprocess, batch_size=QuantizeConfig.batch_size, bad_image=QuantizeConfig.bad_image
     )

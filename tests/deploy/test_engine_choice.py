@@ -175,7 +175,7 @@ def test_engines_that_fail_or_answer_otherwise_are_left_out(classifier, measured
 
     choice = auto(replace(classifier, open=opened))
     assert choice.backend == "torch" and measured == ["torch fp32", "openvino bf16"]
-    assert "onnxruntime fp32 is left out: onnxruntime is not installed; pip install" in caplog.text
-    assert "openvino fp32 is left out: its probabilities differ by 0." in caplog.text
+    assert "onnxruntime fp32 is skipped: onnxruntime is not installed; pip install" in caplog.text
+    assert "openvino fp32 is skipped: its probabilities differ by 0." in caplog.text
     with pytest.raises(ValueError, match="is not installed"):
         auto(replace(classifier, open=opened), backend="onnxruntime")

@@ -338,7 +338,7 @@ def test_nothing_readable_is_listed_and_an_error(checkpoint_file, tmp_path, caps
             cli.main(["predict", str(checkpoint_file), str(tmp_path), "--bad-image", "skip", "--threads", "1", *words])
         said = capsys.readouterr()
         assert stop.value.code == 1 and "none of 2 files can be read; the first: " in said.err
-        assert said.out.count("left out: ") == shown
+        assert said.out.count("skipped: ") == shown
     assert [sorted(item) for item in json.loads(output.read_text())] == [["error", "image", "predictions"]] * 2
 
 

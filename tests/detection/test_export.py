@@ -170,7 +170,7 @@ def test_a_graph_with_a_wrong_bias_is_refused(exported, tmp_path, monkeypatch):
     trained, path = exported
     more = np.linspace(0, 1, 4, dtype=np.float32)
     content = changed(path.read_bytes(), LAST_BIAS[trained.model.kind], more)
-    monkeypatch.setattr(export, "_traced", lambda model, *, pixels: content)
+    monkeypatch.setattr(export, "_trace", lambda model, *, pixels: content)
     with pytest.raises(ValueError, match="nothing was written"):
         export_detector(trained, tmp_path / "a.onnx")
     assert not os.listdir(tmp_path)
@@ -201,7 +201,7 @@ def test_the_comparison_forgives_order_and_nothing_else():
     ours = detections((0, 1, 0.9), (50, 2, 0.5), (90, 2, 0.5))
     swapped = detections((0, 1, 0.9), (90.01, 2, 0.5), (50, 2, 0.5001))
     agreement = compare([(ours, swapped), (detections(), detections())])
-    assert (agreement.pictures, agreement.detections) == (2, 3)
+    assert (agreement.images, agreement.detections) == (2, 3)
     assert agreement.box_px == pytest.approx(0.01, rel=0.1) and agreement.score == pytest.approx(1e-4, rel=0.1)
     for wrong in (
         detections((0, 1, 0.9), (50, 2, 0.5)),

@@ -82,8 +82,8 @@ def predict(arguments: Sequence[str]) -> None:
 
     for found in predict_files(config):
         counts = ", ".join(f"{count} {name}" for name, count in found.counts.items()) or "nothing"
-        print(f"left out: {found.error}" if found.error else f"{printable(found.image)}: {counts}")
-    print(f"pictures and {RESULTS}: {config.out}")
+        print(f"skipped: {found.error}" if found.error else f"{printable(found.image)}: {counts}")
+    print(f"images and {RESULTS}: {config.out}")
 
 
 def convert(arguments: Sequence[str]) -> None:

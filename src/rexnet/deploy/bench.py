@@ -44,15 +44,15 @@ class BenchRow:
     image_size_px: int
     parameters: int
     macs: int
-    """Of one image."""
+    """Multiply-accumulates of one image."""
     median_ms: float
-    """Of a call; so are the others."""
+    """Median time of a call; the quartiles and p95 are of a call as well."""
     quartiles_ms: tuple[float, float]
     p95_ms: float
     images_per_s: float
     """At the median."""
     peak_mib: float | None
-    """The most memory of a process that does nothing else, libraries included."""
+    """Peak memory of a process that does nothing else, libraries included."""
 
     @property
     def label(self) -> str:
@@ -67,15 +67,15 @@ class Subject:
     model: nn.Module
     """Its layers, for counting; of a file that holds a graph, the network it was made from, with other weights."""
     image_size_px: int
-    """The side of the images it is meant for."""
+    """Side of the images it is meant for."""
     open: Callable[[Engine], Network]
     backends: tuple[Backend, ...] = get_args(Backend)
-    """Those that can run it."""
+    """Engines that can run it."""
     pixels: bool = False
     """It takes uint8 (B, H, W, 3)."""
 
     def images(self, batch: int, size_px: int) -> Tensor:
-        """Random ones, as the network takes them."""
+        """Return random images, as the network takes them."""
         if self.pixels:
             return torch.randint(256, (batch, size_px, size_px, 3), dtype=torch.uint8)
         return torch.randn(batch, getattr(getattr(self.model, "config", None), "in_channels", 3), size_px, size_px)
@@ -112,7 +112,7 @@ def _exported_subject(reference: Reference) -> Subject:
 
 
 def bench(config: BenchConfig) -> list[BenchRow]:
-    """A row for each combination that exists, written as `config` says. ValueError if none does."""
+    """Return a row for each combination that exists, written as `config` asks. ValueError if none does."""
     for option, path in (("--output", config.output), ("--plot", config.plot)):
         if path is not None:
             check_output_file(path, option=option)
@@ -149,7 +149,7 @@ def _configurations(subject: Subject, config: BenchConfig) -> list[_Configuratio
     found = []
     for backend, precision in product(config.backends, config.precisions):
         if backend not in subject.backends or precision not in PRECISIONS[backend]:
-            logger.info("%s in %s on %s does not exist and is left out", subject.name, precision, backend)
+            logger.info("%s in %s on %s does not exist and is skipped", subject.name, precision, backend)
             continue
         engine = Engine(backend=backend, precision=precision, threads=config.threads)
         found += [
@@ -160,7 +160,7 @@ def _configurations(subject: Subject, config: BenchConfig) -> list[_Configuratio
 
 
 def _measure(configurations: list[_Configuration], config: BenchConfig) -> list[BenchRow]:
-    """Those of the same batch take turns with one another."""
+    """Measure; configurations of the same batch size take turns with one another."""
     networks: dict[tuple[str, Engine], Network] = {}
     found = {}
     for batch in config.batch:
@@ -222,7 +222,7 @@ def _rounded(value: Any) -> Any:
 
 
 def draw_bench(rows: Sequence[BenchRow], path: str | PathLike[str]) -> list[Path]:
-    """Images a second, a panel a batch, whiskers from quartile to quartile; to that name with .png and with .svg."""
+    """Plot images per second, a panel for each batch size, whiskers between quartiles, to `path` as .png and .svg."""
     from matplotlib.figure import Figure
 
     batches = sorted({row.batch for row in rows})

@@ -1,4 +1,4 @@
-"""Width for a budget: the widest network that is fast enough on the machine at hand."""
+"""Width for a latency budget: the widest network that is fast enough on the machine at hand."""
 
 import logging
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from rexnet.models.factory import create_model
 logger = logging.getLogger(__name__)
 
 SIZES_PX = (224, 192, 160)
-"""What is looked at where no size is asked for. The published networks are all meant for the first."""
+"""Default image sizes to try; the published networks are all meant for the first."""
 _AUTOMATIC: tuple[Backend, ...] = ("openvino", "onnxruntime", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetFit:
-    """What was found, and on the way."""
+    """Network that was found, and everything measured on the way."""
 
     chosen: Candidate
     others: tuple[Candidate, ...]

@@ -1,4 +1,4 @@
-"""The images that an int8 network is calibrated on, and those that it is compared on with the float network."""
+"""Images to calibrate an int8 network on, and images to compare it with the float network on."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -18,38 +18,39 @@ from rexnet.text import plural, printable
 from rexnet.training.checkpoint import TrainedRexNet
 
 LEAST_MEASURED = 20
-"""Images; one of fewer weighs more than five points."""
-_MEASURED_SHARE = 0.8
-"""Of data without a split, each image of which serves one end only."""
+"""Least number of images to compare on; one of fewer weighs more than five points."""
+_MEASURED_FRACTION = 0.8
+"""Fraction of data without a split that is compared on; the rest calibrates."""
 
 
-def labelled_sides(data: str, model: TrainedRexNet) -> tuple[ImageSet, ImageSet]:
-    """Images to calibrate on, of the training side of `data`, and labelled ones to measure on, which were held back.
+def labelled_splits(data: str, model: TrainedRexNet) -> tuple[ImageSet, ImageSet]:
+    """Return images to calibrate on, from the training split of `data`, and labelled ones to measure on, from its
+    validation split.
 
     Data without a split is divided: a fifth of each class to calibrate on. Errors as of `Dataset.for_measuring`, and
     ValueError for fewer than LEAST_MEASURED images to measure on.
     """
     try:
         dataset = open_dataset(data)
-        held_back = dataset.for_measuring(model.classes, split="val", drawn=model.split)
+        validation = dataset.for_measuring(model.classes, split="val", drawn=model.split)
         training = dataset.for_measuring(model.classes, split="train", drawn=model.split)
     except ValueError as error:
         if not os.path.isdir(data):
             raise
         advice = "where images have no labels, --measure agreement compares with the float network instead"
         raise ValueError(f"{error}; {advice}") from error
-    if fingerprint(training) == fingerprint(held_back):
-        training, held_back = _divided(held_back)
-    return _checked(data, training, held_back)
+    if fingerprint(training) == fingerprint(validation):
+        training, validation = _divided(validation)
+    return _checked(data, training, validation)
 
 
-def unlabelled_sides(data: str) -> tuple[ImageSet, ImageSet]:
-    """Like `labelled_sides`, of any images below a folder; their targets say nothing."""
+def unlabelled_splits(data: str) -> tuple[ImageSet, ImageSet]:
+    """Return the same as `labelled_splits` of any images below a folder; their targets mean nothing."""
     return _checked(data, *_divided(open_images(data)))
 
 
 def _divided(images: ImageSet) -> tuple[ImageSet, ImageSet]:
-    calibration, measured = stratified_split(images.targets, _MEASURED_SHARE, seed=0)
+    calibration, measured = stratified_split(images.targets, _MEASURED_FRACTION, seed=0)
     return images.subset(calibration), images.subset(measured)
 
 
@@ -58,33 +59,33 @@ def _checked(data: str, calibration: ImageSet, measured: ImageSet) -> tuple[Imag
     if count < LEAST_MEASURED:
         raise ValueError(
             f"{printable(data)} has {count} {plural(count, 'image')} to compare both networks on beside "
-            f"{len(calibration)} to calibrate on; what int8 costs cannot be told from fewer than {LEAST_MEASURED}"
+            f"{len(calibration)} to calibrate on; what int8 costs cannot be measured on fewer than {LEAST_MEASURED}"
         )
     return calibration, measured
 
 
-def drawn(images: ImageSet, count: int) -> ImageSet:
-    """`count` of the images, drawn at random but always the same, or all where there are no more."""
+def draw_images(images: ImageSet, count: int) -> ImageSet:
+    """Return `count` of the images, drawn at random but always the same, or all where there are no more."""
     order = np.random.default_rng(0).permutation(len(images))
     return images.subset(np.sort(order[:count]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The same images named by the float and by the int8 network."""
+    """Predictions of the float and the int8 network for the same images, as counts."""
 
     images: int
     right: int
-    """Of the float network."""
+    """Images that the float network predicts rightly."""
     lost: int
-    """Images that the float network names rightly and the int8 network does not."""
+    """Images that the float network predicts rightly and the int8 network does not."""
     gained: int
-    """The other way round."""
+    """Images that the int8 network predicts rightly and the float network does not."""
 
     @classmethod
-    def of(cls, float_named: Tensor, int8_named: Tensor, targets: Tensor) -> "Comparison":
-        """From class indices (N,)."""
-        before, after = float_named == targets, int8_named == targets
+    def of(cls, float_predicted: Tensor, int8_predicted: Tensor, targets: Tensor) -> "Comparison":
+        """Return the comparison of class indices (N,)."""
+        before, after = float_predicted == targets, int8_predicted == targets
         lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
         return cls(images=len(targets), right=int(before.sum()), lost=lost, gained=gained)
 
@@ -103,7 +104,7 @@ class Comparison:
 
     @property
     def margin(self) -> float:
-        """Half the 95 % confidence interval of `drop`, in points: paired images, normal approximation.
+        """Half of the 95 % confidence interval of `drop`, in points: paired images, normal approximation.
 
         Without a difference it is what no difference among so many still allows, 3 / N (Hanley and Lippman-Hand 1983).
         """

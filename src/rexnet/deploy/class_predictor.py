@@ -34,7 +34,7 @@ class ScoredClass:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What the network says about one image: its most probable classes, best first, or why it could not be read."""
+    """Most probable classes of one image, best first, or the reason why it could not be read."""
 
     image: str
     """Path as given; "" for images that have none."""
@@ -43,14 +43,14 @@ class Prediction:
 
     @property
     def best(self) -> ScoredClass:
-        """Raises ValueError for an image that could not be read."""
+        """Most probable class. ValueError for an image that could not be read."""
         if not self.classes:
             raise ValueError(f"there is no prediction for {self.image}: {self.error}")
         return self.classes[0]
 
 
 Read = tuple[str, Tensor | BadImageError]
-"""A picture's path, and what the network takes of it."""
+"""Path of an image, and the tensor that the network takes."""
 
 
 class ClassPredictor:
@@ -92,20 +92,20 @@ class ClassPredictor:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Of an image as `prepare` makes it."""
+        """Shape of an image as `prepare` makes it."""
         return self._classifier.image_shape
 
     @property
     def calls_at_once(self) -> int:
-        """Calls of `probabilities` that are worth making at the same time."""
+        """Number of calls of `probabilities` that are worth making at the same time."""
         return 1 if self._one_call_at_a_time else self._workers
 
     def sample(self, count: int) -> Tensor:
-        """So many images of noise, as `prepare` makes them, stacked; always the same."""
+        """Return `count` images of noise, as `prepare` makes them, stacked; always the same."""
         return self._classifier.sample(count)
 
     def probabilities(self, images: Tensor, *, alone: bool = True) -> Tensor:
-        """Images as `prepare` makes them, stacked (B, ...) -> softmax over the classes, float32 (B, K), on the CPU.
+        """Return the softmax over the classes, float32 (B, K) on the CPU, of stacked images as `prepare` makes them.
 
         Not `alone`: other calls are made at the same time, and this one keeps to its share of the threads. ValueError
         for a network whose output is not finite.
@@ -113,24 +113,24 @@ class ClassPredictor:
         return _probabilities(self._one if alone or self._one_call_at_a_time else self._for_many(), images)
 
     def prepare(self, picture: Image.Image) -> Tensor:
-        """An upright RGB picture as the network takes it: float32 (3, S, S), normalised, or for a file that normalises
-        itself uint8 (S, S, 3)."""
+        """Return an upright RGB image as the network takes it: float32 (3, S, S), normalised, or for a file that
+        normalises itself uint8 (S, S, 3)."""
         if self._classifier.pixels:
             return torch.from_numpy(self.preprocess.pixels(picture).copy())
         return self.preprocess(picture)
 
     def __call__(self, images: Pictures, *, top_k: int = 5) -> list[Prediction]:
-        """Predictions in order, of one image too: paths, encoded bytes, pictures of Pillow, uint8 arrays (H, W, 3) or
-        (B, H, W, 3) and uint8 tensors (3, H, W) or (B, 3, H, W), red, green, blue; `probabilities` takes preprocessed
-        ones.
+        """Return predictions in order, of one image too: paths, encoded bytes, images of Pillow, uint8 arrays (H, W, 3)
+        or (B, H, W, 3) and uint8 tensors (3, H, W) or (B, 3, H, W), red, green, blue; `probabilities` takes
+        preprocessed ones.
 
         BadImageError for a file that cannot be read, ValueError for anything else.
         """
         return list(self.stream(images, top_k=top_k))
 
     def stream(self, images: Pictures, *, top_k: int = 5, bad_image: BadImagePolicy = "error") -> Iterator[Prediction]:
-        """Like calling, over any number of images in constant memory: reading runs ahead by a few dozen images. With
-        bad_image "skip" an unreadable image yields its error."""
+        """Yield what calling returns, over any number of images in constant memory: reading runs ahead by a few dozen
+        images. With bad_image "skip" an unreadable image yields its error."""
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}; allowed: 1 or more")
         sources = each_picture(images)
@@ -158,11 +158,11 @@ class ClassPredictor:
 
     @property
     def _one_call_at_a_time(self) -> bool:
-        """Takes all of the device, as compiled code does of the CPU, while threads read ahead."""
+        """Whether a call takes the whole device, as compiled code takes the CPU, while threads read ahead."""
         return self.device.type != "cpu" or self.engine.backend == "compile"
 
     def _for_many(self) -> Network:
-        """A call on each thread."""
+        """Return the network for many images, with a call on each thread."""
         with self._opening:
             if self._many is None:
                 engine = stream_engine(self.engine, self._workers)
@@ -170,7 +170,7 @@ class ClassPredictor:
             return self._many
 
     def _fitting(self, sources: Iterable[PictureSource]) -> tuple[int, Iterable[PictureSource]]:
-        """Images a call, fewer where few images would leave threads without any; and the sources again."""
+        """Return the images of a call, fewer where few images would leave threads idle, and the sources again."""
         remaining = iter(sources)
         enough = self._workers * CHUNKS[-1]
         first = list(islice(remaining, enough))

@@ -30,7 +30,7 @@ def _versions() -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineCheck:
-    """How `rexnet quantize` found an int8 file in one engine, at the worse of batch 1 and a larger batch."""
+    """Accuracy of an int8 file in one engine, at the worse of batch 1 and a larger batch, by `rexnet quantize`."""
 
     right: bool
     percent: float
@@ -41,22 +41,22 @@ class EngineCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedFile:
-    """The description of a graph."""
+    """Description of a graph."""
 
     classes: tuple[str, ...]
     """Names in the order of the logits; empty where they are unknown."""
     preprocess: Preprocess
     config: RexNetConfig | str
-    """Of the network before channels were padded; of one that is not a RexNet its MODEL, as timm/resnet18."""
+    """Config before channels were padded; of a network that is not a RexNet its MODEL, as timm/resnet18."""
     output: Output = "logits"
     pixels: bool = False
     """The graph takes uint8 (B, H, W, 3) and normalises them itself."""
     precision: FilePrecision = "fp32"
-    """Of the weights."""
+    """Precision of the weights."""
     engines: dict[Backend, EngineCheck] | None = None
-    """Of an int8 file; float files get their names only if they are right in every engine."""
+    """Checks of an int8 file; float files get their names only if they are right in every engine."""
     versions: dict[str, str] = field(default_factory=_versions)
-    """Of what made the file."""
+    """Versions of the packages that made the file."""
 
     def __post_init__(self) -> None:
         if self.classes and len(self.classes) != self.num_classes:
@@ -98,7 +98,7 @@ class ExportedFile:
         if backend not in FILE_BACKENDS.get(path.suffix, ()):
             raise WeightsError(f"{backend} cannot open {name!r}; allowed: {allowed}")
         if self.engines is None:
-            raise WeightsError(f"nobody compared the int8 file {name!r} in {backend} with float32; allowed: {allowed}")
+            raise WeightsError(f"the int8 file {name!r} was never compared in {backend}; allowed: {allowed}")
         check = self.engines[backend]
         raise WeightsError(
             f"{name!r} is wrong in {backend}: it predicted {check.percent:.1f} % of the images rightly in rexnet "
@@ -106,14 +106,14 @@ class ExportedFile:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; `from_dict` reads it back."""
+        """Return a dict for JSON; `from_dict` reads it back."""
         config = self.config if isinstance(self.config, str) else self.config.to_dict()
         nested = {"config": config, "preprocess": self.preprocess.to_dict()}
         return {"format": FORMAT, "task": "classification", **asdict(self), "classes": list(self.classes), **nested}
 
     @classmethod
     def from_dict(cls, facts: dict[str, Any]) -> "ExportedFile":
-        """Raises KeyError, TypeError or ValueError for what `to_dict` does not give."""
+        """Return what `to_dict` wrote. KeyError, TypeError or ValueError for anything else."""
         if facts["format"] != FORMAT or facts["task"] != "classification":
             raise ValueError(f"it holds format {facts['format']} of {facts['task']}")
         values = {key: value for key, value in facts.items() if key not in ("format", "task")}
@@ -132,7 +132,8 @@ class ExportedFile:
 
 
 def read_exported(path: str | PathLike[str]) -> ExportedFile:
-    """The description in a .onnx, .xml (OpenVINO) or .pt2 (torch.export) file of `rexnet export` or `rexnet quantize`.
+    """Return the description in a .onnx, .xml (OpenVINO) or .pt2 (torch.export) file of `rexnet export` or `rexnet
+    quantize`.
 
     Nothing in the file is run. WeightsError, one sentence, for a file that cannot be used.
     """
@@ -148,22 +149,22 @@ def read_exported(path: str | PathLike[str]) -> ExportedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """Everything that the engines need to know."""
+    """Classes, preprocessing and a way to open a classifier in an engine."""
 
     classes: tuple[str, ...]
     preprocess: Preprocess
     config: RexNetConfig | str
-    """Of a network that is not a RexNet, its layers as text."""
+    """Config of a RexNet; the layers of another network as text."""
     backends: tuple[Backend, ...]
-    """That can open it."""
+    """Engines that run it rightly."""
     open: Callable[[Engine, torch.device], Network]
     """ValueError for an engine that is not installed or cannot open it, and for a device it does not run on."""
     pixels: bool = False
     """Its networks take uint8 (B, S, S, 3) instead of preprocessed images."""
     precision: Precision = "fp32"
-    """The one to compute in unless another is asked for."""
+    """Precision to compute in unless another is asked for."""
     int8: bool = False
-    """A file of `rexnet quantize`, whose probabilities differ by a little in every engine."""
+    """Whether it is an int8 file, whose probabilities differ a little from engine to engine."""
     kind: str = "checkpoint"
     model: nn.Module | None = None
     """Its layers; None for a graph."""

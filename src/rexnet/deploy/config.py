@@ -15,7 +15,7 @@ Int8Backend = Literal["openvino", "onnxruntime"]
 
 @dataclass(frozen=True, kw_only=True)
 class ValidateConfig:
-    """Measures a trained classifier on labelled images."""
+    """Measure a trained classifier on labelled images."""
 
     checkpoint: Annotated[str, positional("MODEL")]
     """A run folder or a checkpoint of `rexnet train`, published weights such as rexnet_100.nav_in1k, a folder of
@@ -26,11 +26,11 @@ class ValidateConfig:
     model: str | None = None
     """The network of a weights file that does not say it: a name, a JSON file or timm/NAME."""
     split: Literal["val", "train"] = "val"
-    """The side to measure on, where the data has two or was split for the training of CHECKPOINT."""
+    """Split to measure on, where the data has two or was split for the training of MODEL."""
     batch_size: int = 64
-    """Images a step and process."""
+    """Images per step and process."""
     bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or leave it out, name and count it."""
+    """What to do with a file that cannot be read: stop and name it, or skip it, name and count it."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     workers: int | None = None
@@ -50,7 +50,7 @@ class ValidateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Names the classes of images."""
+    """Name the classes of images."""
 
     checkpoint: Annotated[str, positional("MODEL")]
     """A run folder or a checkpoint of `rexnet train`, published weights such as rexnet_100.nav_in1k, a .onnx or .xml
@@ -73,9 +73,9 @@ class PredictConfig:
     bad_image: BadImagePolicy = "error"
     """What to do with a file that cannot be read: stop and name it, or list it with its reason and go on."""
     backend: Backend | Literal["auto"] = "auto"
-    """What computes: auto measures the installed engines once on this machine and remembers the fastest."""
+    """Engine: auto measures the installed engines once on this machine and remembers the fastest."""
     precision: Precision | Literal["auto"] = "auto"
-    """Of the computing: auto is what the file was made for, fp32 for a checkpoint."""
+    """Precision to compute in: auto is what the file was made for, fp32 for a checkpoint."""
     threads: int | None = None
     """CPU threads of reading images and computing together; None: one for each CPU."""
     device: str = "auto"
@@ -123,7 +123,7 @@ class ExportOptions:
         require(not with_features, "channel_multiple", multiple, "1 with --output-layer features")
 
     def for_detector(self) -> dict[str, Any]:
-        """The options that a detector has. OptionError where another is set."""
+        """Return the options that a detector has. OptionError where another is set."""
         for name in ("output_layer", "channel_multiple"):
             default = type(self).__dataclass_fields__[name].default
             require(getattr(self, name) == default, name, getattr(self, name), f"{default} for a detector")
@@ -145,17 +145,17 @@ class ExportConfig:
 
 
 BACKENDS: dict[str, Int8Backend] = {".onnx": "onnxruntime", ".xml": "openvino"}
-"""What a file is made and measured for, by its ending."""
+"""Engine that a file is made and measured for, by its ending."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeConfig:
-    """Makes an int8 file of a trained classifier, if it keeps its accuracy."""
+    """Make an int8 file of a trained classifier, if it keeps its accuracy."""
 
     checkpoint: Annotated[str, positional("MODEL")]
     """A run folder, a checkpoint or weights file, a folder of `rexnet card`, hf://OWNER/NAME or published weights."""
     data: str
-    """As for rexnet validate: images of the training side calibrate, those held back judge."""
+    """As for rexnet validate: images of the training split calibrate, those of the validation split judge."""
     output: str
     """A file that ends in .onnx (for ONNX Runtime) or .xml (for OpenVINO)."""
     max_drop: float = 0.5
@@ -163,13 +163,13 @@ class QuantizeConfig:
     measure: Literal["accuracy", "agreement"] = "accuracy"
     """agreement: for images without labels, count as right what the float network says."""
     calibration_images: int = 300
-    """Images of the training side that tell the range of every activation."""
+    """Images of the training split from which the range of every activation is measured."""
     batch_size: int = 16
-    """Images a step, and the larger batch whose speed is measured."""
+    """Images per step, and the larger batch whose speed is measured."""
     rounds: int = 20
-    """Of the speed measurement, in which float32, bf16 and int8 take turns."""
+    """Rounds of the speed measurement, in which float32, bf16 and int8 take turns."""
     bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or leave it out, name and count it."""
+    """What to do with a file that cannot be read: stop and name it, or skip it, name and count it."""
     threads: int | None = None
     """CPU threads; None leaves the engine's choice."""
 
@@ -187,7 +187,7 @@ class QuantizeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """Measures how fast networks run on this machine, in each engine."""
+    """Measure how fast networks run on this machine, in each engine."""
 
     models: Annotated[tuple[str, ...], positional("[MODEL ...]")] = ("rexnet_100",)
     """Names of `rexnet models` and timm/NAME (random weights), run folders, checkpoints, published weights, folders of
@@ -195,9 +195,9 @@ class BenchConfig:
     backends: tuple[Backend, ...] = ("torch", "onnxruntime", "openvino")
     """Engines; compile is torch.compile, which takes minutes to start."""
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
-    """What to compute in; an engine is left out of those it does not have."""
+    """What to compute in; an engine skips those it does not have."""
     batch: tuple[int, ...] = (1, 16)
-    """Images a call."""
+    """Images per call."""
     image_size: int | None = None
     """Side of the images in pixels; None: what each network is meant for."""
     threads: int | None = None
@@ -223,7 +223,7 @@ class BenchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetConfig:
-    """Finds the widest network that stays within a latency on this machine."""
+    """Find the widest network that stays within a latency on this machine."""
 
     latency_ms: float
     """Longest time of a call, its median."""
@@ -234,7 +234,7 @@ class BudgetConfig:
     size: int | None = None
     """Side of the images in pixels; None: 224, and 192 and 160 beside."""
     batch: int = 1
-    """Images a call."""
+    """Images per call."""
     backend: Backend | Literal["auto"] = "auto"
     """The engine; auto: the installed one that is fastest at width 1.0."""
     precision: Precision = "fp32"
@@ -244,7 +244,7 @@ class BudgetConfig:
     num_classes: int = 1000
     """Outputs of the network."""
     stem_stride: int = 2
-    """As of rexnet train."""
+    """As for rexnet train."""
     rounds: int = 40
     """Calls that are counted for each network, after five that are not."""
 

@@ -1,4 +1,4 @@
-"""Which engine is fastest on this machine: measured once, then remembered in the user's cache folder."""
+"""Choice of the fastest engine on this machine, measured once, then remembered in the user's cache folder."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ from rexnet.text import plural, reason_of
 logger = logging.getLogger(__name__)
 
 CHUNKS = (1, 4, 8)
-"""Images a call that are measured."""
+"""Numbers of images per call that are measured."""
 _AGREE = 1e-3
 """Most that a probability of an fp32 engine may differ from those of the first one, which is PyTorch for a checkpoint;
 rounding makes a thousandth of that."""
@@ -44,9 +44,9 @@ class Choice:
     backend: Backend
     precision: Precision
     chunk: int
-    """Images a call where there are many, each call on one thread."""
+    """Images per call where there are many, each call on one thread."""
     ms_per_image: dict[str, float]
-    """What was measured: engine -> one image on all threads; images a call -> many at once."""
+    """Milliseconds by engine, for one image on all threads, and by images per call, for many at once."""
 
     def __str__(self) -> str:
         figures = ", ".join(f"{name} {ms:.2f}" for name, ms in self.ms_per_image.items())
@@ -61,10 +61,10 @@ def choose(
     precision: Precision | Literal["auto"],
     threads: int | None,
 ) -> Choice:
-    """The fastest engine on the CPU among those asked for, and its best number of images a call.
+    """Return the fastest engine on the CPU among those asked for, and its best number of images per call.
 
     With precision "auto" it is one that computes as the classifier was made, which for a checkpoint is fp32: no
-    sample tells whether bf16 keeps the answers on the images to come. OpenVINO's bf16 is measured and told beside it.
+    sample tells whether bf16 keeps the answers on the images to come. OpenVINO's bf16 is measured and logged beside it.
     ValueError where no engine can open the classifier.
     """
     engines = _candidates(classifier, backend=backend, precision=precision, threads=threads)
@@ -84,7 +84,7 @@ def choose(
 
 
 def cache_folder() -> Path:
-    """Where choices are remembered, one file each; what is there may be deleted at any time."""
+    """Return the folder where choices are remembered, one file each, which may be deleted at any time."""
     return Path.home() / ".cache" / "rexnet" / "engines"
 
 
@@ -109,7 +109,7 @@ def _candidates(
 
 
 def _key(classifier: Classifier, engines: Sequence[Engine], *, workers: int) -> dict[str, Any]:
-    """Everything that a choice depends on."""
+    """Return everything that a choice depends on."""
     config = classifier.config
     config = config if isinstance(config, str) else json.dumps(config.to_dict(), sort_keys=True)
     return {
@@ -174,7 +174,7 @@ def _measured(classifier: Classifier, engines: Sequence[Engine], *, wanted: Prec
 
 
 def stream_engine(engine: Engine, workers: int) -> Engine:
-    """The same engine for many images: a call on each thread."""
+    """Return the same engine for many images, with a call on each thread."""
     return Engine(backend=engine.backend, precision=engine.precision, threads=workers, calls=workers)
 
 
@@ -192,7 +192,7 @@ def _times(classifier: Classifier, engines: Sequence[Engine], *, wanted: Precisi
             answer, times[engine] = _alone(classifier, engine, right)
             right = answer if right is None else right
         except Exception as error:  # engines raise whatever they like, and another one may do
-            logger.info("%s is left out: %s", _name(engine), " ".join(str(error).split())[:200])
+            logger.info("%s is skipped: %s", _name(engine), " ".join(str(error).split())[:200])
             failure = error.with_traceback(None)  # whose frames would keep the engine open
     if failure is not None and not any(engine.precision == wanted for engine in times):
         raise failure

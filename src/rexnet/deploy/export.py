@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 EXPORTABLE: tuple[Kind, ...] = (*PRETRAINED, "config")
 STEP_PX = 32
-"""How much larger the second size is that a file is compared at."""
+"""Pixels by which the second size is larger at which a file is compared."""
 _NAMED: tuple[Kind, ...] = ("network", "config", "timm")
 
 
@@ -122,21 +122,21 @@ def export(
     size_px = described.preprocess.image_size_px
     sizes_px = (size_px, size_px + STEP_PX)
     with made_aside(path) as inside:
-        runs = writer.write(_prepared(eager, options), described, inside)
+        runs = writer.write(_prepare(eager, options), described, inside)
         difference = largest_difference(runs, eager, described, pictures, sizes_px=sizes_px)
         size = sum(file.stat().st_size for file in inside.parent.rglob("*") if file.is_file())
     return Exported(path=path, bytes=size, described=described, sizes_px=sizes_px, difference=difference)
 
 
 def _check_output(path: Path, options: ExportOptions) -> None:
-    """Before any work."""
+    """Check the path, before any work."""
     kind = choose_format(str(path), options.format)
     check_output_file(path)
     more = (path.with_suffix(ending) for ending in WRITERS[kind].more_endings)
     check_replaceable(path, *more, overwrite=options.overwrite)
 
 
-def _prepared(model: nn.Module, options: ExportOptions) -> nn.Module:
+def _prepare(model: nn.Module, options: ExportOptions) -> nn.Module:
     if not isinstance(model, RexNet):
         return model
     multiple = options.channel_multiple or (1 if options.output_layer == "features" else CHANNEL_MULTIPLE)

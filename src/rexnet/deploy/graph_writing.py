@@ -24,11 +24,11 @@ from rexnet.models.rexnet import RexNet
 logger = logging.getLogger(__name__)
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
-"""Images in, all outputs of a graph."""
+"""Function of images that returns all outputs of a graph."""
 TOLERANCE = 1e-4
 """Allowed difference as a fraction of the largest number that the network puts out; rounding makes some 1e-6."""
 BATCHES = (slice(0, 1), slice(1, 3), slice(0, 5))
-"""Of one, two and five images."""
+"""Batches of one, two and five images."""
 
 
 class OutputLayers(nn.Module):
@@ -63,7 +63,7 @@ class Writer:
 
     write: Callable[[nn.Module, ExportedFile, Path], dict[str, Run]]
     more_endings: tuple[str, ...] = ()
-    """Of files beside the one that is named."""
+    """Endings of files beside the one that is named."""
 
 
 def _graph(network: nn.Module, described: ExportedFile) -> Any:
@@ -152,7 +152,7 @@ def _judge_expected(expected: Sequence[np.ndarray], name: str) -> None:
         raise ValueError(f"what {name} puts out is not finite (nan or inf): its training has failed")
     last = expected[-1]
     if np.abs(last - last.mean(axis=0)).max() <= 10 * TOLERANCE * np.abs(last).max():
-        logger.warning("%s puts out nearly the same for any picture, so that equal outputs say little", name)
+        logger.warning("%s puts out nearly the same for any image, so that equal outputs say little", name)
 
 
 def _difference(

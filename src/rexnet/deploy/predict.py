@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 
 
 def predict_files(config: PredictConfig) -> list[Prediction]:
-    """Predictions in the order of the files. A bad one raises BadImageError or, with bad_image "skip", carries its
-    error."""
+    """Return predictions in the order of the files. A bad one raises BadImageError or, with bad_image "skip", carries
+    its error."""
     if config.output is not None:
         check_output_file(config.output)
     files = find_images(config.images)
@@ -34,12 +34,12 @@ def predict_files(config: PredictConfig) -> list[Prediction]:
     predictions = list(predictor.stream(files, top_k=config.top_k, bad_image=config.bad_image))
     bad = sum(prediction.error is not None for prediction in predictions)
     good = len(predictions) - bad
-    logger.info("%d %s predicted, %d left out", good, plural(good, "image"), bad)
+    logger.info("%d %s predicted, %d skipped", good, plural(good, "image"), bad)
     return predictions
 
 
 def render(predictions: list[Prediction], format: str) -> str:
-    """`format` csv (one row an image), json (a list) or text (one line an image)."""
+    """Return the text in a `format`: csv (a row for each image), json (a list) or text (a line for each image)."""
     if format == "json":
         return json.dumps([_as_dict(prediction) for prediction in predictions], indent=2, ensure_ascii=False) + "\n"
     if format == "csv":
@@ -48,7 +48,7 @@ def render(predictions: list[Prediction], format: str) -> str:
 
 
 def _encodable(path: str) -> str:
-    """The path as it is, but for bytes that are no text, which no CSV or JSON file can hold."""
+    """Return the path with bytes that are not text escaped, which no CSV or JSON file can hold."""
     return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -71,6 +71,6 @@ def _as_csv(predictions: list[Prediction]) -> str:
 
 def _as_line(prediction: Prediction) -> str:
     if prediction.error:
-        return f"left out: {prediction.error}"
+        return f"skipped: {prediction.error}"
     named = "  ".join(f"{scored.name} {scored.probability:.1%}" for scored in prediction.classes)
     return f"{printable(prediction.image)}: {named}"

@@ -16,10 +16,10 @@ from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch, EvalBatches
 from rexnet.deploy.calibration import (
     Comparison,
-    drawn,
-    labelled_sides,
+    draw_images,
+    labelled_splits,
     predicted_classes,
-    unlabelled_sides,
+    unlabelled_splits,
 )
 from rexnet.deploy.classifiers import EngineCheck, ExportedFile
 from rexnet.deploy.config import Int8Backend, QuantizeConfig
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRIED_IMAGES = 200
-"""Of those that judge, on which every engine is compared at batch 1 and at the larger batch."""
+"""Number of images on which every engine is compared, at batch 1 and at the larger batch."""
 ENGINE_NAMES: Mapping[Int8Backend, str] = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
@@ -53,7 +53,7 @@ class Speed:
 
     batch: int
     ms: Mapping[str, Sequence[float]]
-    """By "float32", "bf16" and "int8"."""
+    """Times by precision: "float32", "bf16" and "int8"."""
 
     def median_ms(self, precision: str) -> float:
         return statistics.median(self.ms[precision])
@@ -61,7 +61,7 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized:
-    """What was written, and what is known of it."""
+    """Facts of the file that was written."""
 
     comparison: Comparison
     calibration_images: int
@@ -82,8 +82,8 @@ def quantize(config: QuantizeConfig) -> Quantized:
         torch.set_num_threads(config.threads)
     model = _open(config.checkpoint)
     labelled = config.measure == "accuracy"
-    training, measured = labelled_sides(config.data, model) if labelled else unlabelled_sides(config.data)
-    calibration = _loaded(drawn(training, config.calibration_images), model, config)
+    training, measured = labelled_splits(config.data, model) if labelled else unlabelled_splits(config.data)
+    calibration = _load(draw_images(training, config.calibration_images), model, config)
     if len(calibration) < config.calibration_images:
         text = "calibrated on %d %s only, of %d asked for"
         logger.warning(text, len(calibration), plural(len(calibration), "image"), config.calibration_images)
@@ -121,8 +121,8 @@ def _open(model: str) -> TrainedRexNet:
     return trained
 
 
-def _loaded(images: ImageSet, model: TrainedRexNet, config: QuantizeConfig) -> list[Tensor]:
-    """Single images, (1, 3, H, W) each."""
+def _load(images: ImageSet, model: TrainedRexNet, config: QuantizeConfig) -> list[Tensor]:
+    """Return single images, (1, 3, H, W) each."""
     batches = EvalBatches(images, model.preprocess, batch_size=1, bad_image=config.bad_image)
     if not (found := [batch.images for batch in batches]):
         raise ValueError("none of the images to calibrate on can be read")

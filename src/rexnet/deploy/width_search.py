@@ -1,4 +1,4 @@
-"""The widest network of a family whose measured cost stays within limits.
+"""Search for the widest network of a family whose measured cost stays within limits.
 
 Cost is taken to be affine in multiply-accumulates, a + b MACs, over all widths and image sizes. Measurements near the
 limit then narrow the width down between the widest network that keeps it and the narrowest that does not.
@@ -19,17 +19,17 @@ SMALLEST, WIDEST = 10, 999
 """In hundredths, which a name such as rexnet_117 counts in."""
 FIRST_WIDTHS = (50, 100, 200)
 _AIM = 0.97
-"""Of the limit; room for what one measurement differs from the next."""
+"""Fraction of the limit to aim at; the rest is for the noise of measurements."""
 _GOOD = 0.95
-"""Share of the limit at which the search ends."""
+"""Fraction of the limit at which the search ends."""
 _MOST_MEASUREMENTS = 14
 _NOISE = 0.1
-"""By which two measurements of networks of nearly the same cost may differ."""
+"""Fraction by which two measurements of networks of nearly the same cost may differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a network may cost."""
+    """Most that a network may cost."""
 
     latency_ms: float
     memory_mib: float | None = None
@@ -37,13 +37,13 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What a network was found to cost."""
+    """Cost of a network as measured."""
 
     latency_ms: float
     peak_mib: float | None = None
 
-    def share_of(self, limits: Limits) -> float:
-        """The largest share of a limit; 1 is exactly within."""
+    def fraction_of(self, limits: Limits) -> float:
+        """Return the largest fraction of a limit that is used; 1 is exactly within."""
         memory = 0.0
         if limits.memory_mib is not None:
             assert self.peak_mib is not None
@@ -57,19 +57,19 @@ class Candidate:
 
     model: str
     hundredths: int
-    """Of its width."""
+    """Width in hundredths."""
     image_size_px: int
     parameters: int
     macs: int
     predicted_ms: float | None
-    """By those measured before it; None where there were less than two."""
+    """Prediction by the networks measured before; None where there were fewer than two."""
     measured: Measured
-    """The last time."""
+    """Latest measurement."""
     fits: bool
 
 
 Measure = Callable[[str, int], Measured]
-"""A network's name and the side of its images -> its cost on this machine."""
+"""Function of a network's name and the side of its images that returns its cost on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ class Search:
         confirmed: set[str] = set()
         for _ in range(_MOST_MEASUREMENTS):
             best = self._best(image_size_px)
-            good = best is not None and best.measured.share_of(self.limits) >= _GOOD
+            good = best is not None and best.measured.fraction_of(self.limits) >= _GOOD
             hundredths = None if good else self._next(image_size_px)
             if hundredths is not None:
                 self._add(hundredths, image_size_px)
@@ -127,17 +127,17 @@ class Search:
         return [each for each in self.candidates if each.image_size_px == image_size_px]
 
     def _too_wide(self, image_size_px: int) -> int:
-        """The narrowest that does not fit, in hundredths."""
+        """Return the narrowest width that does not fit, in hundredths."""
         return min((each.hundredths for each in self._at(image_size_px) if not each.fits), default=WIDEST + 1)
 
     def _best(self, image_size_px: int) -> Candidate | None:
-        """The widest that fits, and that nothing narrower contradicts."""
+        """Return the widest network that fits and that nothing narrower contradicts."""
         bound = self._too_wide(image_size_px)
         fitting = [each for each in self._at(image_size_px) if each.fits and each.hundredths < bound]
         return max(fitting, key=lambda each: each.hundredths, default=None)
 
     def _next(self, image_size_px: int) -> int | None:
-        """The width to measure, in hundredths; None where all between are known."""
+        """Return the width to measure next, in hundredths; None where all between are known."""
         best, bound = self._best(image_size_px), self._too_wide(image_size_px)
         least = SMALLEST if best is None else best.hundredths + 1
         if least > bound - 1:
@@ -147,16 +147,16 @@ class Search:
         return min(max(self._widest_with(wanted, image_size_px), least), bound - 1)
 
     def _line(self, best: Candidate | None, bound: int, image_size_px: int) -> tuple[float, float]:
-        """Share of the limit by MACs, slope and base: through both neighbours, or through the only one with the slope
-        of all that was measured."""
+        """Return the line of the used fraction by MACs, slope and base: through both neighbours, or through the only
+        one with the slope of all that was measured."""
         near = [each for each in self._at(image_size_px) if each.hundredths == bound] + ([best] if best else [])
         if len(near) == 2:
             return _affine(*self._points(near))
         slope, base = _affine(*self._points(self.candidates))
-        return slope, near[0].measured.share_of(self.limits) - slope * near[0].macs if near else base
+        return slope, near[0].measured.fraction_of(self.limits) - slope * near[0].macs if near else base
 
     def _points(self, candidates: list[Candidate]) -> tuple[list[float], list[float]]:
-        return [each.macs for each in candidates], [each.measured.share_of(self.limits) for each in candidates]
+        return [each.macs for each in candidates], [each.measured.fraction_of(self.limits) for each in candidates]
 
     def _widest_with(self, macs: float, image_size_px: int) -> int:
         low, high = SMALLEST, WIDEST
@@ -189,19 +189,19 @@ class Search:
                 macs=cost.macs,
                 predicted_ms=predicted_ms,
                 measured=measured,
-                fits=measured.share_of(self.limits) <= 1,
+                fits=measured.fraction_of(self.limits) <= 1,
             )
         )
 
     def _measure_again(self, candidate: Candidate) -> None:
-        """A second measurement takes the place of the first, which was chosen for what it is."""
+        """Replace a measurement by a second one, since the first was chosen for its value."""
         again = self.measure(candidate.model, candidate.image_size_px)
-        fits = again.share_of(self.limits) <= 1
+        fits = again.fraction_of(self.limits) <= 1
         self.candidates[self.candidates.index(candidate)] = replace(candidate, measured=again, fits=fits)
 
 
 def _affine(macs: list[float], costs: list[float]) -> tuple[float, float]:
-    """Slope and base of the line with the least relative errors; through zero where it would not rise."""
+    """Return slope and base of the line with the least relative errors; through zero where it would not rise."""
     slope, base = np.polyfit(macs, costs, 1, w=1 / np.array(costs)) if len(macs) > 1 else (0.0, 0.0)
     return (float(slope), float(base)) if slope > 0 else (float(np.mean(np.divide(costs, macs))), 0.0)
 

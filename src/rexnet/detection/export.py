@@ -30,10 +30,10 @@ FORMATS: tuple[Format, ...] = ("onnx", "openvino")
 SCORE = 1e-3
 BOX_PX = 0.1
 MASK = 0.005
-"""Largest differences of what counts as the same detection; masks by their sum, as a share of the box's area."""
+"""Largest differences of what counts as the same detection; masks by their sum, as a fraction of the box's area."""
 UNMATCHED = 0.02
 UNMATCHED_IN_ONE = 0.1
-"""Shares of all detections and of those in one picture that the other need not have: rounding decides which of two
+"""Fractions of all detections and of those in one image that the other need not have: rounding decides which of two
 boxes stays that overlap by just the threshold or have the same score."""
 
 Found = Sequence[np.ndarray]
@@ -42,9 +42,9 @@ Found = Sequence[np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Of detections in pictures."""
+    """Agreement of detections in several images."""
 
-    pictures: int
+    images: int
     detections: int
     """PyTorch's."""
     score: float
@@ -54,7 +54,8 @@ class Agreement:
 
 
 def compare(pairs: Sequence[tuple[Found, Found]]) -> Agreement:
-    """PyTorch's and a graph's detections in each picture. ValueError, one sentence, where they are not the same."""
+    """Compare PyTorch's and a graph's detections in each image. ValueError, one sentence, where they are not the
+    same."""
     worst = np.zeros(2)
     most_in_all = missing_in_all = 0
     for number, (ours, theirs) in enumerate(pairs):
@@ -65,7 +66,7 @@ def compare(pairs: Sequence[tuple[Found, Found]]) -> Agreement:
         most = max(len(ours[0]), len(theirs[0]))
         if most - len(matched) > UNMATCHED_IN_ONE * most:
             raise ValueError(
-                f"in picture {number} PyTorch finds {len(ours[0])} objects and the graph {len(theirs[0])}, of which "
+                f"in image {number} PyTorch finds {len(ours[0])} objects and the graph {len(theirs[0])}, of which "
                 f"only {len(matched)} are the same; nothing was written"
             )
         most_in_all, missing_in_all = most_in_all + most, missing_in_all + most - len(matched)
@@ -74,15 +75,15 @@ def compare(pairs: Sequence[tuple[Found, Found]]) -> Agreement:
             worst = np.maximum(worst, differences)
     if missing_in_all > UNMATCHED * most_in_all:
         raise ValueError(
-            f"of {most_in_all} objects in {len(pairs)} pictures the graph and PyTorch find only "
+            f"of {most_in_all} objects in {len(pairs)} images the graph and PyTorch find only "
             f"{most_in_all - missing_in_all} alike; nothing was written"
         )
     detections = sum(len(ours[0]) for ours, _ in pairs)
-    return Agreement(pictures=len(pairs), detections=detections, score=float(worst[0]), box_px=float(worst[1]))
+    return Agreement(images=len(pairs), detections=detections, score=float(worst[0]), box_px=float(worst[1]))
 
 
 def _match(ours: Found, theirs: Found) -> list[tuple[int, int]]:
-    """Pairs of equal detections, each in one pair at most; order does not matter, since scores may tie."""
+    """Return pairs of equal detections, each in one pair at most; order does not matter, since scores may tie."""
     alike = ours[1][:, None] == theirs[1]
     alike &= np.abs(ours[2][:, None] - theirs[2]) <= SCORE
     alike &= np.abs(ours[0][:, None] - theirs[0]).max(axis=2, initial=0) <= BOX_PX
@@ -99,7 +100,7 @@ def _match(ours: Found, theirs: Found) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedDetector:
-    """What `export_detector` wrote."""
+    """File that `export_detector` wrote."""
 
     path: Path
     bytes: int
@@ -112,7 +113,7 @@ class ExportedDetector:
         found = self.agreement
         head = f"{printable(self.path)}: {self.kind}, {len(self.classes):,} classes, {self.bytes / 1e6:,.1f} MB"
         differences = f"scores differ by up to {found.score:.1e} from PyTorch's, boxes by {found.box_px:.1e} px"
-        return f"{head}\n{found.detections:,} detections in {found.pictures} images: {differences}"
+        return f"{head}\n{found.detections:,} detections in {found.images} images: {differences}"
 
 
 def export_detector(
@@ -124,9 +125,9 @@ def export_detector(
     verify: str | None = None,
     overwrite: bool = False,
 ) -> ExportedDetector:
-    """Writes a graph of one image of any size; `trained` is left alone.
+    """Write a graph of one image of any size; `trained` is left alone.
 
-    `format` None: what the ending of `path` says. `pixels`: the file takes uint8. The file is run on pictures, those of
+    `format` None: what the ending of `path` says. `pixels`: the file takes uint8. The file is run on images, those of
     the folder `verify` or of `sample_pictures`, and on blank ones, and gets its name only if it finds what PyTorch
     finds, with images resized by whole numbers. ValueError, one sentence, where it does not, and for a path or format
     that cannot be.
@@ -137,10 +138,10 @@ def export_detector(
     check_output_file(path)
     more = [path.with_suffix(".bin")] if kind == "openvino" else []
     check_replaceable(path, *more, overwrite=overwrite)
-    pictures = _compared_pictures(verify)
+    pictures = _images_to_compare(verify)
     model = resize_by_whole_numbers(trained.model)
     with made_aside(path) as inside:
-        graph = import_onnx().load_model_from_string(_traced(model, pixels=pixels))
+        graph = import_onnx().load_model_from_string(_trace(model, pixels=pixels))
         texts = describe_tensors(detector_config(model), pixels=pixels)
         for tensor in (*graph.graph.input, *graph.graph.output):
             tensor.doc_string = texts[tensor.name]
@@ -149,13 +150,13 @@ def export_detector(
         agreement = compare([_both(model, graph, picture, pixels=pixels) for picture in pictures])
         size = sum(file.stat().st_size for file in inside.parent.iterdir())
     if not agreement.detections:
-        logger.warning("neither PyTorch nor the file finds anything in the pictures compared; --verify takes others")
+        logger.warning("neither PyTorch nor the file finds anything in the images compared; --verify takes others")
     config = detector_config(model)
     return ExportedDetector(path=path, bytes=size, kind=config.kind, classes=trained.classes, agreement=agreement)
 
 
-def _compared_pictures(verify: str | None) -> list[Image.Image]:
-    """Pictures of several sizes, wide and tall, and blank ones."""
+def _images_to_compare(verify: str | None) -> list[Image.Image]:
+    """Return images of several sizes, wide and tall, and blank ones."""
     pictures = sample_pictures(verify)
     turned = pictures[0].transpose(Image.Transpose.ROTATE_90)
     smaller = pictures[1].resize((pictures[1].width // 3 + 1, pictures[1].height // 2 + 1))
@@ -163,8 +164,8 @@ def _compared_pictures(verify: str | None) -> list[Image.Image]:
     return [*pictures, turned, smaller, *blank]
 
 
-def _traced(model: nn.Module, *, pixels: bool) -> bytes:
-    """An ONNX file by tracing, for which torchvision's detectors keep sizes and counts open."""
+def _trace(model: nn.Module, *, pixels: bool) -> bytes:
+    """Return an ONNX file by tracing, for which torchvision's detectors keep sizes and counts open."""
     image = torch.zeros(96, 128, 3, dtype=torch.uint8) if pixels else torch.zeros(3, 96, 128)
     names = output_names(detector_config(model))
     axes: dict[str, dict[int, str]] = {name: {0: "detections"} for name in names}
@@ -179,7 +180,7 @@ def _traced(model: nn.Module, *, pixels: bool) -> bytes:
 def _both(
     model: nn.Module, graph: Graph, picture: Image.Image, *, pixels: bool
 ) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
-    """What PyTorch and the file find in a picture."""
+    """Return what PyTorch and the file find in an image."""
     image = as_tensor(picture).contiguous()
     (found,) = model([image])
     return [found[name].numpy() for name in output_names(detector_config(model))], graph.run(

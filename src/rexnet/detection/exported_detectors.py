@@ -1,4 +1,4 @@
-"""Detectors in files of `rexnet export`: what such a file says of itself, and finding objects with it."""
+"""Detectors in files of `rexnet export`: their description, and finding objects with them."""
 
 from collections.abc import Sequence
 from os import PathLike, fspath
@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 def output_names(config: DetectorConfig) -> tuple[str, ...]:
-    """In the order in which a file puts them out."""
+    """Return the names of the outputs, in the order in which a file puts them out."""
     return ("boxes", "labels", "scores", *(("masks",) if config.kind == "mask_rcnn" else ()))
 
 
@@ -78,7 +78,7 @@ class DetectorGraph(nn.Module):
 
 
 def load_exported(path: str | PathLike[str], *, threads: int | None = None) -> TrainedDetector:
-    """The detector in a .onnx or .xml file of `rexnet export`; its `model` is a DetectorGraph, whose engine uses
+    """Return the detector in a .onnx or .xml file of `rexnet export`; its `model` is a DetectorGraph, whose engine uses
     `threads`.
 
     WeightsError, one sentence, for a file that cannot be used, ValueError with the pip line without its engine.

@@ -1,4 +1,4 @@
-"""Detections drawn on a picture, and precision-recall curves as one."""
+"""Plots of detections on an image and of precision-recall curves."""
 
 import colorsys
 import io
@@ -36,11 +36,11 @@ def draw_detections(
     min_score: float,
     font: str | None = None,
 ) -> Image.Image:
-    """Return a copy of the RGB picture with boxes, masks, class names and scores; the surest detections lie on top.
+    """Return a copy of the RGB image with boxes, masks, class names and scores; the surest detections lie on top.
 
     `detection` as torchvision's detectors give it: boxes (N, 4) as x0 y0 x1 y1 in pixels of `image`, labels (N,) with
     label i for classes[i - 1], and perhaps scores (N,) and masks (N, 1, H, W), 0 to 1. Without scores, as in ground
-    truth, all is drawn. A class has the same colour in every picture. A picture whose longer side is below 480 pixels
+    truth, all is drawn. A class has the same colour in every image. An image whose longer side is below 480 pixels
     comes back enlarged by a whole number, so that names can be read. `font`: the file of the font to try first.
     """
     scale = -(-_LEAST_PX // max(image.size))
@@ -79,7 +79,7 @@ def class_colour(label: int) -> tuple[int, int, int]:
 
 
 def _tint(picture: Image.Image, mask: np.ndarray, colour: tuple[int, int, int]) -> None:
-    """Colours the pixels of `mask` (H, W), made as large as the picture."""
+    """Colour the pixels of `mask` (H, W), made as large as the image."""
     strength = Image.fromarray(np.where(mask, round(255 * _MASK_OPACITY), 0).astype(np.uint8))
     picture.paste(colour, mask=strength.resize(picture.size, Image.Resampling.NEAREST))
 
@@ -172,7 +172,8 @@ def _font(path: Path, size_px: int) -> ImageFont.FreeTypeFont:
 
 
 def draw_precision_recall(result: CocoResult, path: str | os.PathLike[str]) -> None:
-    """Precision over recall at an IoU of 0.5 as a PNG: the mean bold, up to ten classes named, more of them gray."""
+    """Plot precision over recall at an IoU of 0.5 as a PNG: the mean bold, up to ten classes named, more of them
+    gray."""
     # The object interface draws without a display and leaves the caller's pyplot alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

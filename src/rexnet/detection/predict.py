@@ -1,4 +1,4 @@
-"""Finding objects in files from the command line: pictures with boxes, and COCO result rows."""
+"""Finding objects in files from the command line: images with boxes, and COCO result rows."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ RESULTS = "detections.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What was found in one file."""
+    """Objects that were found in one file."""
 
     image: str
     counts: dict[str, int]
@@ -29,9 +29,9 @@ class Found:
 
 
 def predict_files(config: DetectPredictConfig) -> list[Found]:
-    """Draws every picture into the folder and writes RESULTS at the end; one `Found` a file, in order.
+    """Plot every image into the folder and write RESULTS at the end; one `Found` a file, in order.
 
-    The row of a result has the number in the file's name as its image_id, as COCO's files do, or where names are no
+    The row of a result has the number in the file's name as its image_id, as COCO's files do, or where names are not
     numbers the file's place in the list, and `file_name`. A bad file raises BadImageError or, with bad_image "skip",
     carries its error; ValueError where all of them are bad.
     """

@@ -77,7 +77,7 @@ class Detections:
 
 
 class ObjectPredictor:
-    """A trained detector with the names of what it finds. What it finds in a picture does not depend on the pictures
+    """A trained detector with the names of what it finds. What it finds in an image does not depend on the images
     beside it, but for rounding."""
 
     def __init__(
@@ -102,15 +102,15 @@ class ObjectPredictor:
         self._model.to(memory_format=torch.channels_last)
 
     def __call__(self, images: Pictures, *, min_score: float = 0.0) -> list[Detections]:
-        """What is in each, in order; `images` as of `rexnet.Predictor`. BadImageError for a file that cannot be
-        read."""
+        """Return what is in each image, in order; `images` as of `rexnet.Predictor`. BadImageError for a file that
+        cannot be read."""
         return list(self.stream(images, min_score=min_score))
 
     def stream(
         self, images: Pictures, *, min_score: float = 0.0, batch_size: int = 1, bad_image: BadImagePolicy = "error"
     ) -> Iterator[Detections]:
-        """Like calling, over any number of images in constant memory: reading runs a batch ahead. With bad_image "skip"
-        an unreadable picture yields its error."""
+        """Yield what calling returns, over any number of images in constant memory: reading runs a batch ahead. With
+        bad_image "skip" an unreadable image yields its error."""
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; allowed: 1 or more")
         read = picture_reader(self.check_shape, bad_image)
@@ -119,7 +119,7 @@ class ObjectPredictor:
             yield from self._detect(part, min_score)
 
     def check_shape(self, picture: Image.Image) -> Image.Image:
-        """`picture` itself. BadImageError for one that is too oblong for the detector."""
+        """Return `picture` itself. BadImageError for one that is too oblong for the detector."""
         if self._fixed_shape or max(picture.size) <= _MOST_OBLONG * min(picture.size):
             return picture
         allowed = f"allowed: one side up to {_MOST_OBLONG} times the other"
@@ -150,5 +150,5 @@ def _opened(model: str | PathLike[str], threads: int | None) -> TrainedDetector:
 
 
 def as_tensor(picture: Image.Image) -> Tensor:
-    """float32 (3, H, W), 0 to 1; the detector normalises."""
+    """Return float32 (3, H, W), 0 to 1; the detector normalises."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div_(255)

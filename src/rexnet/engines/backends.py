@@ -1,4 +1,4 @@
-"""Engines that run a network: PyTorch, its compiler, ONNX Runtime, OpenVINO. Images in, numbers out, whichever it is.
+"""Engines that run a network: PyTorch, its compiler, ONNX Runtime, OpenVINO. All take images and return numbers.
 
 Every engine is called like a function of one tensor and may be called from several threads at once.
 """
@@ -22,10 +22,10 @@ from rexnet.models.inference_form import fold, pad
 from rexnet.models.rexnet import RexNet
 
 CHANNEL_MULTIPLE = 8
-"""Of ONNX Runtime and OpenVINO: 1.2 times as fast as unpadded in the one, 1.05 in the other; 16 gains no more."""
+"""Padding for ONNX Runtime, 1.2 times as fast as unpadded, and OpenVINO, 1.05 times; 16 gains no more."""
 
 Network = Callable[[Tensor], Tensor]
-"""float32 images (B, 3, H, W) on any device -> float32 (B, K) on the CPU."""
+"""Function of float32 images (B, 3, H, W) on any device that returns float32 (B, K) on the CPU."""
 
 
 def open_network(
@@ -85,7 +85,7 @@ def _torch_network(model: nn.Module, engine: Engine, device: torch.device) -> Ne
 
 @contextmanager
 def _torch_threads(count: int | None) -> Iterator[None]:
-    """PyTorch counts them for each thread that calls it."""
+    """Set the threads of PyTorch, which counts them for each thread that calls it."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

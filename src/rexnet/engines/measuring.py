@@ -22,8 +22,8 @@ Key = TypeVar("Key")
 def interleaved_ms(
     calls: Mapping[Key, Callable[[], object]], *, rounds: int, warm_up: int = 2, calls_per_turn: int = 1
 ) -> dict[Key, list[float]]:
-    """Milliseconds of each call in each round. All take turns within a round, so that what else the machine does meets
-    all of them alike; `warm_up` rounds before are not counted.
+    """Return the milliseconds of each call in each round. All take turns within a round, so that what else the machine
+    does meets all of them alike; `warm_up` rounds before are not counted.
 
     In a turn of several calls one more comes first and is not counted: it meets the caches and the waiting threads that
     the turn before left behind.
@@ -43,16 +43,16 @@ def interleaved_ms(
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """What many measurements of one call come to."""
+    """Summary of many measurements of one call."""
 
     median_ms: float
     quartiles_ms: tuple[float, float]
     p95_ms: float
-    """What 19 of 20 calls stay below."""
+    """Time that 19 of 20 calls stay below."""
 
 
 def spread_of(times_ms: Sequence[float]) -> Spread:
-    """Of two measurements or more."""
+    """Summarise two measurements or more."""
     low, middle, high = statistics.quantiles(times_ms, n=4, method="inclusive")
     p95 = statistics.quantiles(times_ms, n=20, method="inclusive")[-1]
     return Spread(median_ms=middle, quartiles_ms=(low, high), p95_ms=p95)
@@ -62,7 +62,7 @@ _ENGINE_PACKAGES = ("onnx", "onnxruntime", "openvino")
 
 
 def processor_name() -> str:
-    """As the system reports it."""
+    """Return the processor's name as the system reports it."""
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -70,7 +70,7 @@ def processor_name() -> str:
 
 
 def engine_versions() -> dict[str, str | None]:
-    """None for a package that is not installed."""
+    """Return the versions of the engines; None for a package that is not installed."""
     return {name: _version(name) for name in _ENGINE_PACKAGES}
 
 
@@ -82,14 +82,14 @@ def _version(package: str) -> str | None:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Date, commit, processor and versions: what a reader needs to compare figures of two machines."""
+    """Return date, commit, processor and versions, which a reader needs to compare two machines."""
     environment = describe_environment(World(device=torch.device("cpu")))
     return {**environment, "processor": processor_name(), **engine_versions()}
 
 
 def peak_mib_of_process(prepare: Callable[..., Callable[[], object]], *arguments: object) -> float | None:
-    """The most memory of a new process that prepares a call with these arguments, makes it twice and does nothing
-    else; None where the system does not tell.
+    """Return the peak memory of a new process that prepares a call with these arguments, makes it twice and does
+    nothing else; None where the system does not tell.
 
     A new one, since what a process has given back is still in its peak, and engines keep what others then use.
     """

@@ -32,7 +32,7 @@ _SIMPLE = {
 
 
 def onnx_graph(model: RexNet, *, output: Output = "logits", pixels: Preprocess | None = None) -> "onnx.ModelProto":
-    """The graph of a network without batch norms (`rexnet.models.inference_form`), in evaluation.
+    """Return the graph of a network without batch norms (`rexnet.models.inference_form`), in evaluation.
 
     In: "images", float32 (batch, in_channels, height, width); with `pixels` uint8 (batch, height, width, 3), whose
     normalisation then is part of the graph. Out: "logits" (batch, num_classes), "embedding", what enters the
@@ -42,7 +42,7 @@ def onnx_graph(model: RexNet, *, output: Output = "logits", pixels: Preprocess |
         raise ValueError(f"output is {output!r}; allowed: {', '.join(get_args(Output))}")
     onnx = import_onnx()
     writer = _Writer()
-    x = writer.normalised(pixels) if pixels else INPUT
+    x = writer.normalise(pixels) if pixels else INPUT
     shapes: dict[str, list[int | str]] = {}
     level_of_layer = {level.layer: level for stride, level in model.level_of_stride.items() if stride >= 4}
     for index in range(model.num_feature_layers):
@@ -97,8 +97,8 @@ class _Writer:
         self.nodes.append((op, list(inputs), name, attributes))
         return name
 
-    def normalised(self, preprocess: Preprocess) -> str:
-        """uint8 (B, H, W, 3) -> what the network reads."""
+    def normalise(self, preprocess: Preprocess) -> str:
+        """Add the normalisation of uint8 (B, H, W, 3); return the name of what the network reads."""
         x = self.node("Cast", INPUT, name="pixels.float", to=1)
         x = self.node("Transpose", x, name="pixels.nchw", perm=[0, 3, 1, 2])
         for op, values, name in (("Sub", preprocess.mean, "pixels.centred"), ("Div", preprocess.std, "pixels.scaled")):
@@ -107,7 +107,7 @@ class _Writer:
         return x
 
     def layer(self, module: nn.Module, x: str, name: str) -> str:
-        """Adds what `module` does to the tensor `x`; returns the name of the result. TypeError for other layers."""
+        """Add what `module` does to the tensor `x`; return the name of the result. TypeError for other layers."""
         if isinstance(module, nn.Identity | nn.Dropout | DropPath):
             return x
         if isinstance(module, nn.Sequential):
