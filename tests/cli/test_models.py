@@ -33,7 +33,7 @@ COMMANDS = {
     "validate MODEL IMAGES": CLASSIFIER,
     "export MODEL --output OUT.onnx": CLASSIFIER | DETECTOR | {"name"},
     "quantize MODEL --data IMAGES --output OUT.onnx --rounds 1": CLASSIFIER,
-    "bench MODEL --rounds 1 --image-size 24": CLASSIFIER | {"name", "exported"},
+    "bench MODEL --rounds 1 --image-size 24 --no-memory": CLASSIFIER | {"name", "exported"},
     "serve MODEL": CLASSIFIER | DETECTOR | {"exported", "exported_detector"},
     "card MODEL --output OUT": {"checkpoint", "run", "detector", "detection_run"},
     "report MODEL --output OUT.html": {"checkpoint", "run", "detector", "detection_run"},
