@@ -81,7 +81,7 @@ def test_the_fastest_exact_engine_is_chosen_and_what_was_measured_is_told(classi
         "4 a call": 8,
         "8 a call": 10,
     }
-    assert "engine, measured now: onnxruntime fp32, 4 images a call (ms an image: torch fp32 40.00, " in caplog.text
+    assert "engine, measured now: onnxruntime fp32, 4 images a call" in caplog.text
     near = ["onnxruntime fp32", "openvino fp32", "openvino bf16"]
     assert measured == ["torch fp32", *near, *near], "PyTorch is far behind"
 
@@ -95,7 +95,7 @@ def test_bf16_is_for_those_who_ask(classifier, measured):
 def test_a_choice_is_measured_once_for_each_machine_network_and_setting(classifier, measured, monkeypatch, caplog):
     first, once = auto(classifier), len(measured)
     assert auto(classifier) == first and len(measured) == once
-    assert "engine, measured before: onnxruntime fp32, 4 images a call" in caplog.text
+    assert caplog.text.count("engine, measured") == 1
     others = [
         (replace(classifier, preprocess=Preprocess(image_size_px=9)), {}),
         (replace(classifier, config=create_model("rexnet_030", num_classes=3).config), {}),

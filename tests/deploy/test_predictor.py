@@ -187,7 +187,7 @@ def test_auto_measures_once_and_says_the_same(checkpoint_file, predictor, pictur
     files = sorted((pictures / "deep").iterdir())
     for when in ("now", "before"):
         assert same(Predictor(checkpoint_file, threads=1, device="cpu")(files), predictor(files))
-        assert f"engine, measured {when}: " in caplog.text
+        assert caplog.text.count("engine, measured now: ") == 1, when
 
 
 def test_compiling_needs_a_compiler(checkpoint_file, monkeypatch):

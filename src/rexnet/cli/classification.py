@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rexnet.cli.options import Given, build, fail, read_options
-from rexnet.cli.tables import new_table, percent, show, write_any_character
+from rexnet.cli.tables import first_of, new_table, percent, quantity, show, write_any_character
 
 _EXAMPLES = (
     "rexnet train PATH/TO/FOLDER --weights rexnet_100.nav_in1k",
@@ -64,18 +64,19 @@ def validate(arguments: Sequence[str]) -> None:
     result = validate(config)
     if not is_main_process():
         return
-    table = new_table("class", "images", "called so", "correct", "precision %", "recall %", "F1 %")
+    table = new_table("class", "images", "predicted", "correct", "precision %", "recall %", "F1 %")
     for name, row in result["by_class"].items():
-        shares = (percent(row[key]) for key in ("precision", "recall", "f1"))
-        table.add_row(name, str(row["images"]), str(row["called"]), str(row["correct"]), *shares)
+        rates = (percent(row[key]) for key in ("precision", "recall", "f1"))
+        table.add_row(name, str(row["images"]), str(row["called"]), str(row["correct"]), *rates)
     show(table)
     for what in ("skipped", "missing_classes"):
         if result[what]:
-            more = ", ..." if len(result[what]) > 5 else ""
-            print(f"{what.replace('_', ' ')}: {len(result[what])} ({', '.join(result[what][:5])}{more})")
-    named = {"top-1": "top1", "top-5": "top5", "macro recall": "macro_recall", "macro F1": "macro_f1"}
-    figures = "  ".join(f"{name} {percent(result[key])} %" for name, key in named.items())
-    print(f"{result['images']:,} images  {figures}")
+            print(f"{what.replace('_', ' ')}: {first_of(result[what])}")
+    labels = {"top-1": "top1", "top-5": "top5", "macro recall": "macro_recall", "macro F1": "macro_f1"}
+    if len(result["by_class"]) <= 5:
+        del labels["top-5"]  # always 100
+    metrics = "  ".join(f"{label} {percent(result[key])} %" for label, key in labels.items())
+    print(f"{quantity(result['images'], 'image')}  {metrics}")
 
 
 def predict(arguments: Sequence[str]) -> None:
@@ -95,7 +96,8 @@ def predict(arguments: Sequence[str]) -> None:
     else:
         write_whole(config.output, text)
     if all(prediction.error for prediction in predictions):
-        fail(f"none of {len(predictions)} files can be read; the first: {predictions[0].error}", code=1)
+        unread = f"none of {quantity(len(predictions), 'file')} can be read"
+        fail(f"{unread}; the first: {predictions[0].error}", code=1)
 
 
 def report(arguments: Sequence[str]) -> None:

@@ -1,12 +1,11 @@
-"""Commands about data sets."""
+"""Commands about datasets."""
 
 import shlex
 import sys
 from collections.abc import Sequence
 
 from rexnet.cli.options import read_options
-from rexnet.cli.tables import new_table, show, spread
-from rexnet.text import plural
+from rexnet.cli.tables import first_of, new_table, quantity, show, spread
 
 
 def check(arguments: Sequence[str]) -> None:
@@ -33,7 +32,7 @@ def check(arguments: Sequence[str]) -> None:
     for line in report.notes:
         print(line)
     sizes = report.size_px.get("shorter_side", {})
-    print(f"{report.images:,} images" + (f", shorter side {spread(sizes)} px" if sizes else ""))
+    print(quantity(report.images, "image") + (f", shorter side {spread(sizes)} px" if sizes else ""))
     if not report.clean:
         sys.exit(1)
 
@@ -46,8 +45,7 @@ def shard(arguments: Sequence[str]) -> None:
     written = write_shards(config)
     for side, images in written.images.items():
         shards = written.shards[side]
-        print(f"{side}: {images:,} {plural(images, 'image')} in {shards:,} {plural(shards, 'tar')}")
+        print(f"{side}: {quantity(images, 'image')} in {quantity(shards, 'tar')}")
     if written.skipped:
-        more = ", ..." if len(written.skipped) > 5 else ""
-        print(f"skipped: {len(written.skipped)} ({', '.join(written.skipped[:5])}{more})")
+        print(f"skipped: {first_of(written.skipped)}")
     print(f"use it: rexnet train {shlex.quote(str(config.output))}")

@@ -5,8 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from rexnet.cli.options import fail, read_options
-from rexnet.cli.tables import new_table, percent, show
-from rexnet.text import plural
+from rexnet.cli.tables import new_table, percent, quantity, show
 
 
 def export(arguments: Sequence[str]) -> None:
@@ -38,9 +37,9 @@ def quantize(arguments: Sequence[str]) -> None:
         times = (f"{speed.median_ms(name):.2f}" for speed in made.speeds)
         table.add_row(f"{name} ({ENGINE_NAMES[engine]})", accuracies[name], megabytes[name], *times)
     show(table)
-    images = f"{compared.images:,} images, calibrated on {made.calibration_images} others"
+    images = f"{quantity(compared.images, 'image')}, calibrated on {made.calibration_images} others"
     print(f"drop: {compared.drop:.2f} points, within {compared.margin:.2f} at 95 %, on {images}")
-    print(f"int8: {made.int8_layers} {plural(made.int8_layers, 'layer')}")
+    print(f"int8: {quantity(made.int8_layers, 'layer')}")
     print(advice(made.speeds))
     print(f"written: {config.output}")
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rexnet.cli.options import Given, build, fail, read_options
-from rexnet.cli.tables import new_table, percent, show
+from rexnet.cli.tables import first_of, new_table, percent, quantity, show
 
 _EXAMPLES = (
     "rexnet detect demo shapes",
@@ -56,19 +56,18 @@ def validate(arguments: Sequence[str]) -> None:
     classes = new_table("class", "objects", *(f"{kind} {name} %" for kind in kinds for name in ("AP", "AP50")))
     for name, row in result["by_class"].items():
         if row["objects"]:
-            figures = (percent(row[f"{kind}_{key}"]) for kind in kinds for key in ("ap", "ap50"))
-            classes.add_row(name, f"{row['objects']:,}", *figures)
+            precisions = (percent(row[f"{kind}_{key}"]) for kind in kinds for key in ("ap", "ap50"))
+            classes.add_row(name, f"{row['objects']:,}", *precisions)
     show(classes)
     names = [name.removeprefix("box_") for name in result["figures"] if name.startswith("box_")]
-    figures = new_table("figure", *(f"{kind} %" for kind in kinds))
+    metrics = new_table("metric", *(f"{kind} %" for kind in kinds))
     for name in names:
-        figures.add_row(name, *(percent(result["figures"].get(f"{kind}_{name}")) for kind in kinds))
-    show(figures)
+        metrics.add_row(name, *(percent(result["figures"].get(f"{kind}_{name}")) for kind in kinds))
+    show(metrics)
     if result["skipped"]:
-        more = ", ..." if len(result["skipped"]) > 5 else ""
-        print(f"skipped: {len(result['skipped'])} ({', '.join(result['skipped'][:5])}{more})")
-    told = "  ".join(f"{kind} AP {percent(result['figures'][f'{kind}_ap'])} %" for kind in kinds)
-    print(f"{result['figures']['images']:,} images  {told}")
+        print(f"skipped: {first_of(result['skipped'])}")
+    summary = "  ".join(f"{kind} AP {percent(result['figures'][f'{kind}_ap'])} %" for kind in kinds)
+    print(f"{quantity(result['figures']['images'], 'image')}  {summary}")
 
 
 def predict(arguments: Sequence[str]) -> None:
@@ -83,7 +82,7 @@ def predict(arguments: Sequence[str]) -> None:
     for found in predict_files(config):
         counts = ", ".join(f"{count} {name}" for name, count in found.counts.items()) or "nothing"
         print(f"skipped: {found.error}" if found.error else f"{printable(found.image)}: {counts}")
-    print(f"images and {RESULTS}: {config.out}")
+    print(f"images and {RESULTS}: {printable(config.out)}")
 
 
 def convert(arguments: Sequence[str]) -> None:
@@ -93,7 +92,7 @@ def convert(arguments: Sequence[str]) -> None:
     config = read_options("detect convert", ConvertConfig, arguments)
     converted = convert_data(config)
     for split, images in converted.images.items():
-        print(f"{split}: {images:,} images with {converted.boxes[split]:,} objects")
+        print(f"{split}: {quantity(images, 'image')} with {quantity(converted.boxes[split], 'object')}")
     skipped = converted.skipped
     if skipped:
         more = [f"and {len(skipped) - 5:,} more"] if len(skipped) > 5 else []
@@ -105,7 +104,7 @@ def convert(arguments: Sequence[str]) -> None:
 
 
 def demo(arguments: Sequence[str]) -> None:
-    """Draw a data set of shapes to try detection"""
+    """Draw a dataset of shapes to try detection"""
     from rexnet.detection.config import DemoConfig
 
     config = read_options("detect demo", DemoConfig, arguments)
@@ -113,5 +112,5 @@ def demo(arguments: Sequence[str]) -> None:
     from rexnet.data.boxes.shapes import draw_shapes
 
     counts = draw_shapes(config.output, images=config.images, seed=config.seed, size_px=config.size_px)
-    print(", ".join(f"{split}: {images:,} images" for split, images in counts.items()))
+    print(", ".join(f"{split}: {quantity(images, 'image')}" for split, images in counts.items()))
     print(f"use it: rexnet detect train {shlex.quote(str(config.output))} --detector mask_rcnn")

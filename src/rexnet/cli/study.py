@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rexnet.cli.options import read_options
-from rexnet.cli.tables import new_table, show
-from rexnet.text import plural
+from rexnet.cli.tables import new_table, quantity, show
 
 if TYPE_CHECKING:
     from rexnet.study.config import RankConfig
@@ -112,7 +111,7 @@ def factors(arguments: Sequence[str]) -> None:
         table.add_row(one.factor.name, *top1, published[0], *norm, published[1])
     show(table)
     seeds = found[0].seeds
-    print(f"{seeds} {plural(seeds, 'seed')}, ± standard deviation; tables and figures: {config.output}")
+    print(f"{quantity(seeds, 'seed')}, ± standard deviation; tables and figures: {config.output}")
 
 
 def _mean_text(value: "Mean | None", *, digits: int, sign: str = "") -> str:
@@ -141,7 +140,7 @@ def advise(arguments: Sequence[str]) -> None:
             sizes = (f"{each.in_channels} -> {each.out_channels}", f"{each.ratio:.2f}", f"{each.macs / 1e6:.2f}")
             table.add_row(each.layer, *sizes, each.found, each.remedy)
         show(table)
-    layers = f"{advice.layers} {plural(advice.layers, 'layer')}, {advice.blocks} {plural(advice.blocks, 'block')}"
+    layers = f"{quantity(advice.layers, 'layer')}, {quantity(advice.blocks, 'block')}"
     macs = f"{advice.macs / 1e6:,.1f} M MACs at {advice.image_size_px} px"
     print(f"{config.model}: {layers} with a depthwise convolution, {macs}")
     for rule, count in advice.by_rule().items():

@@ -2,7 +2,10 @@
 
 import io
 import sys
+from collections.abc import Sequence
 from typing import Any
+
+from rexnet.text import plural
 
 
 def new_table(*columns: str) -> Any:
@@ -11,18 +14,34 @@ def new_table(*columns: str) -> Any:
 
     table = Table(box=box.SIMPLE)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 or "weights" in column else "right", overflow="fold")
+        left = index == 0 or "weights" in column
+        table.add_column(column, justify="left" if left else "right", overflow="fold", no_wrap=index == 0)
     return table
 
 
 def show(table: Any) -> None:
+    """Print a table; names are never cut, and of what is no terminal's nothing is folded."""
     from rich.console import Console
 
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        wide = console.options.update(max_width=1000)
+        console.width = max(console.width, console.measure(table, options=wide).maximum)
+    console.print(table)
 
 
 def spread(values: dict[str, float]) -> str:
     return f"{values['smallest']:g} to {values['largest']:g}, median {values['median']:g}"
+
+
+def quantity(number: int, noun: str) -> str:
+    """Return the number and its noun, as "1 image" and "1,200 images"."""
+    return f"{number:,} {plural(number, noun)}"
+
+
+def first_of(items: Sequence[object], most: int = 5) -> str:
+    """Return how many there are and the first of them, in brackets."""
+    return f"{len(items):,} ({', '.join(map(str, items[:most]))}{', ...' if len(items) > most else ''})"
 
 
 def percent(value: float | None) -> str:

@@ -49,9 +49,7 @@ class Choice:
     """Milliseconds by engine, for one image on all threads, and by images per call, for many at once."""
 
     def __str__(self) -> str:
-        figures = ", ".join(f"{name} {ms:.2f}" for name, ms in self.ms_per_image.items())
-        calls = f"{self.chunk} {plural(self.chunk, 'image')} a call"
-        return f"{self.backend} {self.precision}, {calls} (ms an image: {figures})"
+        return f"{self.backend} {self.precision}, {self.chunk} {plural(self.chunk, 'image')} a call"
 
 
 def choose(
@@ -78,8 +76,6 @@ def choose(
         choice = _measured(classifier, engines, wanted=wanted, workers=workers)
         _remember(file, {"key": key, "load": round(load, 2), "choice": asdict(choice)})
         logger.info("engine, measured now: %s", choice)
-    else:
-        logger.info("engine, measured before: %s", choice)
     return choice
 
 
@@ -137,7 +133,7 @@ def _remembered(file: Path, key: dict[str, Any]) -> Choice | None:
         known = any((choice.backend, choice.precision) == (e["backend"], e["precision"]) for e in key["engines"])
         if content["key"] != key or not known or choice.chunk not in CHUNKS:
             raise ValueError("it is about something else")
-        str(choice)
+        sum(choice.ms_per_image.values())  # TypeError for what are not numbers
         if content.get("load", _BUSY + 1) > _BUSY >= machine_load():
             logger.info("the engines were measured on a busy machine; measuring again")
             return None

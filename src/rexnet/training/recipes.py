@@ -192,7 +192,8 @@ def preview(asked: TrainConfig, *, data_given: bool) -> tuple[TrainConfig, dict[
     options that it cannot know, by their names."""
     if asked.run.resume:
         return scratch(), dict.fromkeys(_varying(), "as the run has it")
-    recipe, decided = asked.recipe, {}
+    recipe = asked.recipe
+    decided: dict[str, str] = {}
     weights = asked.network.weights
     if recipe == "auto" and weights is None:
         if not data_given:
@@ -202,7 +203,7 @@ def preview(asked: TrainConfig, *, data_given: bool) -> tuple[TrainConfig, dict[
             return replace(scratch(), recipe="auto"), dict.fromkeys(_varying(), open_question)
     if weights is not None and weights not in PUBLISHED:
         names = ("model", "stem_stride", "image_size", "crop_ratio", "interpolation")
-        decided = dict.fromkeys(names, "as the weights were trained")
+        decided |= dict.fromkeys(names, "as the weights were trained")
         recipe, weights = "finetune" if recipe == "auto" else recipe, None
     if {".", os.sep} & set(asked.network.model):
         decided["stem_stride"] = f"as in {asked.network.model}"
