@@ -7,6 +7,7 @@ stride 1).
 """
 
 import json
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -58,8 +59,8 @@ class Options:
     epochs: tuple[int, ...] = (5, 20)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     threads: int = 1
-    arguments: tuple[str, ...] = ()
-    """More arguments of `rexnet train`; such runs are printed and not recorded."""
+    arguments: str = ""
+    """More arguments of `rexnet train`, as a shell reads them; such runs are printed and not recorded."""
 
 
 def unpack(archive: Path, folder: Path) -> Path:
@@ -132,7 +133,7 @@ def run_rexnet(task: Task, *, epochs: int, seed: int, options: Options) -> float
             *(sys.executable, "-m", "rexnet", "train", task.data, "--model", "rexnet", "--width", str(WIDTH)),
             *("--image-size", str(task.image_px), *small, *shots, "--batch-size", str(BATCH)),
             *("--epochs", str(epochs), "--seed", str(seed), "--threads", str(options.threads)),
-            *("--device", "cpu", "--output", f"{folder}/run", *options.arguments),
+            *("--device", "cpu", "--output", f"{folder}/run", *shlex.split(options.arguments)),
         ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
