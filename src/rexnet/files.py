@@ -15,6 +15,11 @@ from rexnet.text import printable
 FIGURE_ENDINGS = (".png", ".svg")
 
 
+def real_path(path: str | PathLike[str]) -> Path:
+    """Return the path behind all links, also of a link to itself, where Path.resolve raises before Python 3.13."""
+    return Path(os.path.realpath(path))
+
+
 def check_output_file(path: str | PathLike[str], *, option: str = "--output") -> None:
     """Raises ValueError where `path` cannot become a file; called before the work whose result goes there."""
     path = Path(path)
@@ -44,7 +49,7 @@ def check_new_folder(path: str | PathLike[str], *, outside: str | PathLike[str])
         )
     if not path.absolute().parent.is_dir():
         raise ValueError(f"there is no folder {printable(path.absolute().parent)!r} for {printable(path)}; make it")
-    if data.resolve() in (path.resolve(), *path.resolve().parents):
+    if real_path(data) in (real_path(path), *real_path(path).parents):
         raise ValueError(f"{printable(path)} lies in {printable(data)}, which stays as it is; choose another")
 
 

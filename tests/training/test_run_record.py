@@ -91,6 +91,12 @@ OLD_RUNS = Path(__file__).parent / "old_runs"
 data.json holds a sentence."""
 
 
+def test_a_link_to_itself_is_no_run(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ValueError, match="loop"):
+        read_records([str(tmp_path / "loop")])
+
+
 def test_runs_of_version_0_1_are_read():
     classifier, detector = read_records([OLD_RUNS / "classifier", OLD_RUNS / "detector"])
     assert (classifier.task, classifier.metric.name, classifier.finished) == ("classification", "top1", False)

@@ -13,7 +13,7 @@ from rexnet.card.config import CardConfig
 from rexnet.card.hub_files import escape, folder_config, front_matter, public_command, public_name, timm_name
 from rexnet.card.trained_file import TrainedFile, read_trained
 from rexnet.data.preprocess import Preprocess
-from rexnet.files import made_aside
+from rexnet.files import made_aside, real_path
 from rexnet.models.hub import PREFIX, WEIGHTS
 from rexnet.models.published import PUBLISHED
 from rexnet.text import plural
@@ -61,7 +61,7 @@ def _check_output(given: str, trained: TrainedFile, *, overwrite: bool) -> None:
     inside = {file.name for file in path.iterdir()} if path.exists() else set()
     if others := sorted(inside - set(FILES)):
         raise ValueError(f"{name} holds other files, such as {others[0]}; name a new or an empty folder")
-    if inside and trained.path.resolve().parent == path.resolve():
+    if inside and real_path(trained.path).parent == real_path(path):
         raise ValueError(f"{name} is where {trained.path.name} lies; name a new or an empty folder")
     if inside and not (overwrite and {WEIGHTS, CARD} <= inside):
         hint = "--overwrite replaces it" if {WEIGHTS, CARD} <= inside else "name a new or an empty folder"

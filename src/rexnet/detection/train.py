@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from rexnet.detection.config import DetectorOptions, DetectTrainConfig
 from rexnet.detection.detectors import create_detector
 from rexnet.detection.evaluation import check_ground_truth, evaluate_detector, require_evaluator
 from rexnet.detection.norms import prepare_norms
+from rexnet.files import real_path
 from rexnet.references import SAVED, resolve
 from rexnet.text import printable
 from rexnet.training.distributed import World
@@ -153,7 +153,7 @@ def detection_loss(
 def data_facts(sets: CocoSets, data: str) -> DataFacts:
     """Return counts and fingerprint of a folder in COCO's layout."""
     return DataFacts(
-        title=printable(Path(data).resolve().name),
+        title=printable(real_path(data).name),
         train_images=len(sets.train),
         val_images=len(sets.val),
         classes=sets.train.classes,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from rexnet.files import write_whole
+from rexnet.files import real_path, write_whole
 from rexnet.search.analysis import (
     FEWEST_IN_GROUPS,
     Group,
@@ -72,7 +72,7 @@ class Finding:
 def report(config: SearchReportConfig) -> Path:
     """Write report.md with all tables, each as CSV too, the figures as PNG and SVG, and optuna.html, and return the
     folder. ValueError for a folder without a search."""
-    names = [Path(folder).resolve().name for folder in config.searches]
+    names = [real_path(folder).name for folder in config.searches]
     if len(set(names)) < len(names):
         names = [folder.strip("/").replace("/", "-") for folder in config.searches]
     findings = [_read(folder, config, name=name) for folder, name in zip(config.searches, names, strict=True)]

@@ -17,7 +17,7 @@ import torch
 from rexnet._version import __version__
 from rexnet.data.facts import DataFacts
 from rexnet.data.image_set import FileImages, ImageSet
-from rexnet.files import write_whole
+from rexnet.files import real_path, write_whole
 from rexnet.text import reason_of
 from rexnet.training.curves import draw_curves
 from rexnet.training.distributed import World
@@ -189,7 +189,7 @@ def local_path(data: str) -> str | None:
 
 def next_free_folder(model: str, data: str, *, parent: str | os.PathLike[str] = "runs") -> Path:
     """Return parent/MODEL-DATA-N with the smallest N from 1 that is free."""
-    short_name = Path(data).resolve().name if os.path.exists(data) else data.replace("/", "-")
+    short_name = real_path(data).name if os.path.exists(data) else data.replace("/", "-")
     model = Path(model).stem if os.path.isfile(model) else model
     number = 1
     while (path := Path(parent, f"{model}-{short_name}-{number}")).exists():

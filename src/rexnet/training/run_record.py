@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rexnet.data.facts import DataFacts
+from rexnet.files import real_path
 from rexnet.references import holds_settings
 from rexnet.training.metrics import METRICS, Metric, TaskName
 from rexnet.training.run_folder import RunFolder
@@ -133,7 +134,7 @@ def read_records(runs: Sequence[str | os.PathLike[str]]) -> list[RunRecord]:
     ValueError, one sentence, for what is not a run, and for a run that is named twice.
     """
     folders = [path.parent if path.is_file() else path for path in map(Path, runs)]
-    resolved = [folder.resolve() for folder in folders]
+    resolved = [real_path(folder) for folder in folders]
     for number, folder in enumerate(resolved):
         if folder in resolved[:number]:
             raise ValueError(f"the run {str(folders[number])!r} is named twice; name each once")
@@ -152,7 +153,7 @@ def read_record(folder: RunFolder, *, label: str | None = None) -> RunRecord:
     )
     return RunRecord(
         folder=folder,
-        label=label or folder.path.resolve().name,
+        label=label or real_path(folder.path).name,
         config=config,
         environment=environment,
         data=folder.data_facts(),

@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from rexnet.data.datasets.shards import is_shards, load_shards
 from rexnet.data.decode import find_images
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.data.splits import SPLITS
+from rexnet.files import real_path
 from rexnet.text import printable
 
 _STREAMS = ("tfds/", "wds/", "hfids/")  # timm's names
@@ -98,7 +98,7 @@ def _local(text: str) -> Dataset:
     if not os.path.isdir(text):
         state = "is a file" if os.path.exists(text) else "is not the name of a dataset, and as a folder does not exist"
         raise ValueError(f"{printable(text)} {state}; allowed: {_ALLOWED}")
-    title = printable(Path(text).resolve().name)
+    title = printable(real_path(text).name)
     if is_shards(text, SPLITS):
         return Dataset(data=text, kind="tars", title=title, read=partial(_read_tars, text))
     splits = split_folders(text)

@@ -18,7 +18,7 @@ from rexnet.data.datasets.shards import CLASSES_FILE, SHARDS_FILE, SHARDS_FORMAT
 from rexnet.data.decode import BadImagePolicy, open_image
 from rexnet.data.image_set import ImageSet
 from rexnet.errors import BadImageError, require
-from rexnet.files import write_whole
+from rexnet.files import real_path, write_whole
 from rexnet.options import positional
 from rexnet.processes import in_parallel, usable_cpus
 from rexnet.text import printable, reason_of
@@ -100,7 +100,7 @@ def write_shards(config: ShardConfig) -> WrittenShards:
 
 
 def _refuse_inside(output: str, data: str) -> None:
-    inner, outer = Path(output).resolve(), Path(data).resolve()
+    inner, outer = real_path(output), real_path(data)
     if os.path.isdir(data) and outer in (inner, *inner.parents):
         raise ValueError(
             f"{printable(output)} lies in {printable(data)}, where it would count as images; choose another"
