@@ -263,3 +263,43 @@ class TestLabels:
         (flat / "images" / "4.png").unlink()
         found = convert(flat, tmp_path / "out")
         assert [(Path(file).name, objects) for file, objects, _ in found.skipped] == [("4.txt", 1)]
+
+
+@pytest.mark.parametrize("darknet", [True, False])
+def test_lists_beside_the_class_names_are_the_splits(flat, tmp_path, darknet):
+    (flat / ("my.names" if darknet else "classes.txt")).write_text("no\n0010\n")
+    (flat / "train.txt").write_text("images/2.png\nimages/0.png\nimages/4.png\n")
+    (flat / "valid.txt").write_text("\ufeffimages\\1.png\r\n./images/3.png\r\n", encoding="utf-8")
+    if darknet:
+        (flat / "obj.data").write_text("classes= 2\ntrain = train.txt\nvalid=valid.txt\nnames = data/my.names\n")
+    found = convert(flat, tmp_path / "out")
+    assert found.images == {"train": 3, "val": 2} and found.classes == ("no", "0010") and not found.skipped
+    assert stems(tmp_path / "out" / "val") == ["1", "3"]
+
+
+@pytest.mark.parametrize("name", ["dataset.yaml", "mine.yml"])
+def test_a_second_description_is_not_passed_over(flat, tmp_path, name):
+    (flat / name).write_text("names: [b]\ntrain: images\nval: images\n")
+    (flat / ("data.yaml" if name == "dataset.yaml" else "classes.txt")).write_text("names: [a]\n")
+    with pytest.raises(ValueError, match=name):
+        convert(flat, tmp_path / "out")
+
+
+def test_turned_boxes_are_no_outlines(flat, tmp_path):
+    (flat / "labels" / "0.txt").write_text("0 .5 .2 .8 .5 .5 .8 .2 .5\n")
+    (flat / "data.yaml").write_text("names: [a]\ntask: obb\ntrain: images\nval: images\n")
+    found = convert(flat, tmp_path / "out")
+    assert found.boxes["val"] == 10
+    val = load_coco_sets(tmp_path / "out").val
+    assert not val.has_masks
+    np.testing.assert_allclose(val.target(0)["boxes"], [[8, 6, 32, 24]], atol=1e-5)
+
+
+def test_label_files_in_capitals_and_folders_of_their_name(flat, tmp_path):
+    (flat / "classes.txt").write_text("a\n")
+    (flat / "labels" / "0.txt").rename(flat / "labels" / "0.TXT")
+    (flat / "labels" / "1.txt").unlink()
+    (flat / "labels" / "1.txt").mkdir()
+    found = convert(flat, tmp_path / "out")
+    assert sum(found.images.values()) == sum(found.boxes.values()) == 9
+    assert [(Path(skipped.file).name, skipped.objects) for skipped in found.skipped] == [("1.png", 0)]
