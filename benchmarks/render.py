@@ -15,6 +15,7 @@ import search_tables
 import study_tables
 import training_tables
 from markdown_tables import table
+from rexnet.cli import GROUPS
 from rexnet.models.cost import measure_cost
 
 ROOT = Path(__file__).parent.parent
@@ -139,6 +140,19 @@ def coco_evaluation() -> str:
     return table(header, rows)
 
 
+def cli_help() -> str:
+    """The newest row of benchmarks/cli_help.py, a row a group of commands."""
+    seconds = records.read("cli_help_cpu")[-1]["seconds"]
+    rows = [
+        [
+            title,
+            ", ".join(f"`{name}` {seconds[full]:.2f}" for name in commands if (full := f"rexnet {name}") in seconds),
+        ]
+        for title, commands in GROUPS.items()
+    ]
+    return table(["group", "seconds of `rexnet COMMAND --help`"], [["all", f"`rexnet` {seconds['rexnet']:.2f}"], *rows])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
     "models": models,
@@ -146,6 +160,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "detection": detection,
     "detector_speed": detector_speed,
     "coco_evaluation": coco_evaluation,
+    "cli_help": cli_help,
     **training_tables.TABLES,
     **study_tables.TABLES,
     **search_tables.TABLES,
@@ -182,6 +197,7 @@ SOURCES = {
     "search_groups": "search",
     "search_predictors": "search",
     "search_speed": "search_speed_cpu",
+    "cli_help": "cli_help_cpu",
 }
 
 

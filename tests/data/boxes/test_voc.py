@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from rexnet.data.boxes.coco import load_coco_sets
-from tests.boxed_files import convert, files_of, picture, voc_image, voc_lists, voc_object
+from tests.boxed_files import convert, files_of, voc_image, voc_lists, voc_object
 
 
 class TestVoc:
@@ -159,17 +159,3 @@ class TestVoc:
         found = convert(source, tmp_path / "out")
         assert found.images["train"] == 2 and not found.skipped
         assert composed in found.classes and decomposed not in found.classes
-
-
-def test_what_has_no_partner_or_several_is_named(tmp_path, caplog):
-    root = tmp_path / "voc"
-    for name in ("1", "2", "3", "4"):
-        voc_image(root, name, voc_object())
-    picture(root / "JPEGImages" / "2.png")
-    (root / "Annotations" / "3.xml").unlink()
-    voc_lists(root, train="1\n2\n", valid="4\n")
-    found = convert(root, tmp_path / "out")
-    assert found.images == {"train": 1, "val": 1}
-    assert (tmp_path / "out" / "val" / "4.jpg").exists()
-    assert [(Path(skipped.file).name, skipped.objects) for skipped in found.skipped] == [("2.xml", 1)]
-    assert "3.jpg" in caplog.text

@@ -41,17 +41,6 @@ class TestTwoFolders:
         shutil.copytree(image_folder / "val", image_folder / "test")
         assert "(train/, val/)" in open_dataset(image_folder).for_training().description
 
-    def test_splits_in_capitals_are_no_classes(self, image_folder):
-        (image_folder / "train").rename(image_folder / "Train")
-        (image_folder / "val").rename(image_folder / "Val")
-        sets = open_dataset(image_folder).for_training()
-        assert (len(sets.train), len(sets.val), sets.classes) == (36, 12, ("cat", "dog", "fox"))
-
-    def test_folders_beside_the_splits_are_named(self, image_folder, caplog):
-        (image_folder / "val").rename(image_folder / "dev")
-        assert len(open_dataset(image_folder).for_training().train) < 36
-        assert "not used: dev" in caplog.text
-
     @pytest.mark.parametrize(("side", "other"), [("train", "val"), ("val", "train")])
     def test_a_class_missing_on_one_side_is_named(self, image_folder, side, other):
         shutil.rmtree(image_folder / side / "dog")

@@ -98,8 +98,3 @@ def test_the_missing_package_is_named_with_the_line_to_type(monkeypatch):
 def test_timms_other_readers_and_misspellings_get_a_way_out(name):
     with pytest.raises(ValueError, match="hfds/NAME"):
         open_dataset(name).for_training()
-
-
-def test_class_names_are_in_normal_form(datasets, tmp_path):
-    data = save_parquet(datasets, tmp_path / "set", {"train": 12, "test": 6}, names=("cafe\u0301", "no", "0010"))
-    assert open_dataset(data).for_training().classes == ("caf\u00e9", "no", "0010")

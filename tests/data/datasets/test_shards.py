@@ -248,19 +248,6 @@ class TestTarsOfOthers:
         (tmp_path / "classes.txt").write_text("a\nb\n")
         assert open_dataset(tmp_path).for_training().train.targets.tolist() == [0, 1] and "skipped" not in caplog.text
 
-    def test_a_number_with_zeros_before_it_is_a_name(self, tmp_path):
-        names = [*(f"{number}-x" for number in range(10)), "ten", "0010"]
-        root = foreign(tmp_path, lambda n: ("cls", ["0010", "10"][n % 2]), classes=names)
-        targets = open_dataset(root).for_measuring(names, split="train").targets
-        assert targets.tolist() == [11, 10] * 3
-
-    def test_endings_in_capitals_and_folders_that_are_no_split(self, tmp_path, caplog):
-        root = foreign(tmp_path)
-        (root / "train" / "0.tar").rename(root / "train" / "0.TAR")
-        (root / "val").rename(root / "dev")
-        assert len(open_dataset(root).for_training(val_fraction=0.5).train) == 2
-        assert "not used: dev" in caplog.text
-
     def test_class_names_meet_in_normal_form(self, tmp_path):
         members = [("a.jpg", jpeg()), ("a.cls", "cafe\u0301".encode()), ("b.jpg", jpeg()), ("b.json", b'"th\\u00e9"')]
         write_tar(tmp_path / "train" / "0.tar", members)

@@ -11,12 +11,6 @@ from rexnet.processes import in_parallel
 from rexnet.text import printable, reason_of
 
 Split = Literal["train", "val", "test"]
-SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
-    "train": ("train",),
-    "val": ("val", "valid", "validation"),
-    "test": ("test",),
-}
-"""What the data may call each split."""
 Size = tuple[int, int]
 """Width and height in pixels."""
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
-from rexnet.data.boxes.boxed_images import SPLIT_NAMES, BoxedImages, NamedBox, Size, Skipped, Split
+from rexnet.data.boxes.boxed_images import BoxedImages, NamedBox, Size, Skipped, Split
 from rexnet.data.boxes.named_files import NamedFiles
 from rexnet.data.decode import image_files
 from rexnet.files import read_text
 from rexnet.text import normal_name, printable
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
+_SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def is_voc(folder: Path) -> bool:
@@ -20,8 +21,8 @@ def is_voc(folder: Path) -> bool:
 
 
 def read_voc(folder: Path, *, workers: int) -> BoxedImages:
-    """Read Annotations/*.xml with JPEGImages/, split as ImageSets/Main/train.txt, val.txt (or valid.txt) and test.txt
-    say; without any of these, trainval.txt stands for all of them.
+    """Read Annotations/*.xml with JPEGImages/, split as ImageSets/Main/train.txt, val.txt and test.txt say; without any
+    of these, trainval.txt stands for all of them.
 
     VOC counts pixels from 1 and includes both edges, so its (xmin, xmax) begins at xmin - 1 and is xmax - xmin + 1
     wide. Objects marked `difficult`, which VOC's own evaluation neither rewards nor expects, become boxes to ignore:
@@ -30,10 +31,9 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
     """
     found = BoxedImages()
     files = NamedFiles(folder / _ANNOTATIONS, named_by=f"{printable(folder / _LISTS)} names")
-    images: dict[str, list[str]] = {}
+    images: dict[str, str] = {}
     for path in image_files(folder / _IMAGES):
-        for stem in {Path(path).stem, normal_name(Path(path).stem)}:
-            images.setdefault(stem, []).append(path)
+        images[normal_name(Path(path).stem)] = images[Path(path).stem] = path
     labels = VocLabels()
     annotated = sorted(path.stem for path in (folder / _ANNOTATIONS).glob("*.xml"))
     names_by_split = _names_by_split(folder, files) or {None: annotated}
@@ -41,27 +41,22 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
         paths = []
         for name in names:
             file = files.find(f"{name}.xml") if os.path.basename(name) == name else None
-            same = images.get(name) or images.get(normal_name(name)) or []
+            image = images.get(name) or images.get(normal_name(name))
             path = folder / _ANNOTATIONS / (file or f"{name}.xml")
             if file is None:
                 found.skipped.append(Skipped(str(path), 0, "there is no such file"))
-            elif len(same) != 1:
-                reason = f"{_IMAGES} holds {'several images' if same else 'no image'} of this name"
+            elif image is None:
+                reason = f"{_IMAGES} holds no image of this name"
                 found.skipped.append(Skipped(str(path), _count_objects(path), reason))
             else:
-                labels.file_of[same[0]] = path
-                paths.append(same[0])
+                labels.file_of[image] = path
+                paths.append(image)
         found.read(split, paths, labels, root=folder / _IMAGES, workers=workers)
     listed = {normal_name(name) for names in names_by_split.values() for name in names}
     if unlisted := [name for name in annotated if normal_name(name) not in listed]:
         found.notes.append(
             f"{printable(folder / _LISTS)} lacks {len(unlisted):,} of {len(annotated):,} files of {_ANNOTATIONS}, such "
             f"as {printable(unlisted[0])}.xml"
-        )
-    if bare := sorted(images.keys() - {form for name in annotated for form in (name, normal_name(name))}):
-        first = printable(images[bare[0]][0])
-        found.notes.append(
-            f"images without a file in {_ANNOTATIONS}, which are skipped: {len(bare):,}, such as {first}"
         )
     classes = {box.name for images in found.splits.values() for image in images for box in image.boxes}
     if not classes:
@@ -74,14 +69,9 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
 
 def _names_by_split(folder: Path, files: NamedFiles) -> dict[Split | None, list[str]]:
     """Return the names in each list, none where there are no lists."""
-    lists: dict[Split | None, Path] = {}
-    for split, names in SPLIT_NAMES.items():
-        files_there = [file for name in names if (file := folder / _LISTS / f"{name}.txt").is_file()]
-        if len(files_there) > 1:
-            have = " and ".join(file.name for file in files_there)
-            raise ValueError(f"{printable(folder / _LISTS)} has {have}; leave one")
-        if files_there:
-            lists[split] = files_there[0]
+    lists: dict[Split | None, Path] = {
+        split: file for split in _SPLITS if (file := folder / _LISTS / f"{split}.txt").is_file()
+    }
     both = folder / _LISTS / "trainval.txt"
     if both.is_file() and "train" not in lists and "val" not in lists:
         lists["train" if lists else None] = both

@@ -1,26 +1,28 @@
 """A reader of data in YOLO's layout: a description, which names classes and images, and labels."""
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rexnet.data.boxes.boxed_images import SPLIT_NAMES, BoxedImages, Skipped, Split
+from rexnet.data.boxes.boxed_images import BoxedImages, Skipped, Split
 from rexnet.data.boxes.named_files import NamedFiles
 from rexnet.data.boxes.yolo_labels import YoloLabels, name_the_rest, read_lines
 from rexnet.data.decode import image_files
 from rexnet.files import read_text
 from rexnet.text import normal_name, printable, some_names
 
-_DARKNET = "obj.data"
-DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", _DARKNET)
+DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NAMES = ("classes.txt", "labels/classes.txt", "obj.names")
+_SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("train",),
+    "val": ("val", "valid", "validation"),
+    "test": ("test",),
+}
 _TASKS = ("detect", "segment", "pose", "obb")
-# Of Ultralytics: they merge or drop labels; << of YAML brings keys from elsewhere.
-_NOT_FOLLOWED = ("single_cls", "classes", "fraction", "<<")
+_CHANGES_LABELS = ("single_cls", "classes", "fraction")  # of Ultralytics: they merge or drop labels
 _ABSENT = ("", "~", "null", "Null", "NULL")
 
 
@@ -32,8 +34,8 @@ def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
     """Read images and boxes, with class names from data.yaml (or dataset.yaml) or classes.txt.
 
     Images are where the description says (folders, files that list images, or lists of both), else in images/train or
-    train/images and so on, else where train.txt and so on list them, else in images/ without splits. The labels of
-    images/a.jpg are labels/a.txt, or a.txt beside it where no folder is named images.
+    train/images and so on, else in images/ without splits. The labels of images/a.jpg are labels/a.txt, or a.txt beside
+    it where no folder is named images.
 
     A line is a class and centre x, centre y, width, height, or the points of a polygon, all as fractions of the width
     and height of the upright image; with `kpt_shape` a class, a box, and keypoints, which are not used. An image
@@ -43,8 +45,7 @@ def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
     description = _read_description(folder)
     files = NamedFiles(folder, named_by=f"the description of {printable(folder)} names")
     found = BoxedImages(classes=_class_names(folder, description))
-    outlines = description.get("task") != "obb"
-    labels = YoloLabels(files, found.classes, _keypoint_numbers(description), outlines=outlines)
+    labels = YoloLabels(files, found.classes, _keypoint_numbers(description))
     by_split = _NamedImages(folder, description, files, found).by_split()
     for split, (root, images) in by_split.items():
         found.read(split, images, labels, root=root, workers=workers)
@@ -55,11 +56,9 @@ def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
 
 def _read_description(folder: Path) -> dict[str, Any]:
     """Return the description with every value as it is written: `no` is a class, not False."""
-    file = _find_description(folder)
+    file = next((folder / name for name in DESCRIPTIONS if (folder / name).is_file()), None)
     if file is None:
         return {}
-    if file.name == _DARKNET:
-        return _read_darknet(file)
     import yaml
 
     try:
@@ -80,34 +79,9 @@ def _read_description(folder: Path) -> dict[str, Any]:
     task = content.get("task", "detect")
     if task not in _TASKS:
         raise ValueError(f"{printable(file)} has the task {task!r:.40}; allowed: {', '.join(_TASKS)}")
-    if key := next((key for key in _NOT_FOLLOWED if key in content), None):
-        raise ValueError(f"{printable(file)} has {key}, which changes what the rest means; write that out, without it")
+    if key := next((key for key in _CHANGES_LABELS if key in content), None):
+        raise ValueError(f"{printable(file)} has {key}, which changes what labels mean; remove it")
     return {key: value for key, value in content.items() if value not in _ABSENT}
-
-
-def _find_description(folder: Path) -> Path | None:
-    """Return the description; one of another name and several that differ leave open what is meant."""
-    found = [folder / name for name in DESCRIPTIONS if (folder / name).is_file()]
-    if len({file.read_bytes() for file in found}) > 1:
-        raise ValueError(
-            f"{printable(folder)} has {' and '.join(file.name for file in found)}, which differ; leave one"
-        )
-    if found:
-        return found[0]
-    for file in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
-        if re.search(r"^names\s*:", read_text(file, errors="replace"), re.MULTILINE):
-            raise ValueError(
-                f"{printable(file)} names classes, but is not read; call it {DESCRIPTIONS[0]} or remove it"
-            )
-    return None
-
-
-def _read_darknet(file: Path) -> dict[str, Any]:
-    """Return lists of images and class names out of Darknet's description, which has a key = value a line."""
-    values = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in read_lines(file))}
-    names = file.with_name(Path(values.get("names") or "obj.names").name)
-    found: dict[str, Any] = {key: values[key] for key in ("train", "valid", "test") if values.get(key)}
-    return found | ({"names": read_lines(names)} if names.is_file() else {})
 
 
 def _class_names(folder: Path, description: dict[str, Any]) -> tuple[str, ...]:
@@ -160,19 +134,15 @@ class _NamedImages:
         """Return the images of each split, and the folder below which they keep their names."""
         splits: dict[Split | None, tuple[Path, list[str]]] = {}
         base = self.folder / self._root
-        for split, names in SPLIT_NAMES.items():
+        for split, names in _SPLIT_NAMES.items():
             keys = [name for name in names if name in self.description]
             if len(keys) > 1:
                 raise ValueError(f"the description of {printable(self.folder)} has {' and '.join(keys)}; leave one")
             places = [base / place for name in names for place in (f"images/{name}", f"{name}/images")]
             if keys:
-                splits[split] = self._images_of(keys[0], self.description[keys[0]])
+                splits[split] = self._images_of(keys[0])
             elif place := next((place for place in places if place.is_dir()), None):
                 splits[split] = place, image_files(place)
-        if not splits:
-            for split, names in SPLIT_NAMES.items():
-                if file := next((f"{name}.txt" for name in names if (base / f"{name}.txt").is_file()), None):
-                    splits[split] = self._images_of(file, file)
         if not splits and not (base / "images").is_dir():
             looked = "images, images/train and train/images"
             raise ValueError(f"{printable(base)} has no folder of images; looked for {looked}")
@@ -185,7 +155,8 @@ class _NamedImages:
                 self.found.notes.append(f"{both:,} of {len(images):,} images of {split} are images of train as well")
         return splits or {None: (base / "images", image_files(base / "images"))}
 
-    def _images_of(self, key: str, values: Any) -> tuple[Path, list[str]]:
+    def _images_of(self, key: str) -> tuple[Path, list[str]]:
+        values = self.description[key]
         values = values if isinstance(values, list) else [values]
         images, place = [], self.folder
         for value in values:

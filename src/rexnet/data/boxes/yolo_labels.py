@@ -16,18 +16,15 @@ _TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class YoloLabels:
-    """Text files of labels. `keypoint_numbers` follow each box; None: there are no keypoints. `outlines`: polygons are
-    those of objects, not of boxes that are turned."""
+    """Text files of labels. `keypoint_numbers` follow each box; None: there are no keypoints."""
 
     files: NamedFiles
     classes: tuple[str, ...]
     keypoint_numbers: int | None
-    outlines: bool = True
 
     def file_of(self, image: str) -> str | None:
-        name = _label_name(self.files.folder, image)
-        found = self.files.find(name) or self.files.find(name.removesuffix(".txt") + ".TXT")
-        return None if found is None else os.path.join(self.files.folder, found)
+        name = self.files.find(_label_name(self.files.folder, image))
+        return None if name is None else os.path.join(self.files.folder, name)
 
     def read(self, image: str, upright_px: Size, stored_px: Size) -> tuple[Size, list[NamedBox]]:
         file, boxes = self.file_of(image), []
@@ -43,7 +40,7 @@ class YoloLabels:
 
     def count(self, image: str) -> int:
         file = self.file_of(image)
-        return len(read_lines(file, errors="replace")) if file and os.path.isfile(file) else 0
+        return 0 if file is None else len(read_lines(file, errors="replace"))
 
     def _read_line(self, texts: list[str], size_px: Size) -> NamedBox:
         try:
@@ -73,9 +70,7 @@ class YoloLabels:
         if min(max(xs) - min(xs), max(ys) - min(ys)) <= 0:
             raise ValueError("its polygon has no area")
         points = tuple(value for point in zip(xs, ys, strict=True) for value in point)
-        return NamedBox(
-            name, (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)), polygon=points if self.outlines else None
-        )
+        return NamedBox(name, (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)), polygon=points)
 
 
 def name_the_rest(files: NamedFiles, used: set[str], found: BoxedImages) -> None:
@@ -83,11 +78,10 @@ def name_the_rest(files: NamedFiles, used: set[str], found: BoxedImages) -> None
     images = image_files(files.folder)
     label_of = {image: normal_name(_label_name(files.folder, image)) for image in images}
     texts = {
-        normal_name(os.path.relpath(file.with_suffix(".txt"), files.folder)): str(file)
-        for file in sorted(Path(files.folder).rglob("*.[tT][xX][tT]"))
-        if file.is_file()
+        normal_name(os.path.relpath(file, files.folder)): str(file)
+        for file in sorted(Path(files.folder).rglob("*.txt"))
     }
-    for name in sorted(texts.keys() - set(label_of.values())):
+    for name in texts.keys() - set(label_of.values()):
         lines = read_lines(texts[name], errors="replace")
         if lines and all(map(_is_number, lines[0].replace(",", " ").split())):
             found.skipped.append(Skipped(texts[name], len(lines), "there is no image for these labels"))

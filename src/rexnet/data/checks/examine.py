@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -228,11 +227,10 @@ def class_balance(by_class: dict[str, int]) -> dict[str, float]:
 
 
 def near_equal(names: Iterable[str]) -> list[list[str]]:
-    """Return groups of names that differ in case, blanks, invisible characters or Unicode's form only."""
+    """Return groups of names that differ in case, blanks or Unicode's form only."""
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
-        seen = "".join(c for c in normal_name(name) if unicodedata.category(c) != "Cf")
-        groups.setdefault(" ".join(seen.casefold().split()), []).append(printable(name))
+        groups.setdefault(" ".join(normal_name(name).casefold().split()), []).append(printable(name))
     return [group for group in groups.values() if len(group) > 1]
 
 

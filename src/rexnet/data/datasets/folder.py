@@ -8,8 +8,8 @@ import numpy as np
 
 from rexnet.data.decode import has_image_extension, image_files, is_hidden
 from rexnet.data.image_set import FileImages, ImageSet
-from rexnet.data.splits import SPLITS, TRAIN_SPLIT
-from rexnet.text import normal_name, plural, printable, some_names
+from rexnet.data.splits import SPLITS
+from rexnet.text import normal_name, plural, printable
 
 logger = logging.getLogger(__name__)
 
@@ -30,25 +30,9 @@ class ClassFolders(NamedTuple):
 
 
 def split_folders(root: str) -> dict[str, str]:
-    """Split -> its folder; one split that is called "" where `root` holds the class folders itself. Train/ and Val/
-    are splits where there is no other folder, else classes."""
-    folders = _folders(root)
-    by_lower = {name.lower(): name for name in folders}
-    if by_lower.keys() <= set(SPLITS) and TRAIN_SPLIT in by_lower:
-        folders = by_lower
-    return {name: os.path.join(root, folders[name]) for name in SPLITS if name in folders} or {"": root}
-
-
-def warn_of_other_folders(root: str) -> None:
-    """Log the folders beside those of the splits, which nobody reads."""
-    if others := [name for name in _folders(root) if name.lower() not in SPLITS]:
-        text = "%s: folders beside the splits are not used: %s"
-        logger.warning(text, printable(root), some_names(sorted(others)))
-
-
-def _folders(root: str) -> dict[str, str]:
-    with os.scandir(root) as entries:
-        return {entry.name: entry.name for entry in entries if not is_hidden(entry.name) and entry.is_dir()}
+    """Split -> its folder; one split that is called "" where `root` holds the class folders itself."""
+    found = {name: os.path.join(root, name) for name in SPLITS}
+    return {name: folder for name, folder in found.items() if os.path.isdir(folder)} or {"": root}
 
 
 def find_class_folders(folder: str) -> ClassFolders:

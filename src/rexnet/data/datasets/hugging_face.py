@@ -7,7 +7,6 @@ import numpy as np
 from rexnet.data.image_set import ImageSet
 from rexnet.data.splits import TRAIN_SPLIT, VAL_SPLITS
 from rexnet.errors import MissingPackageError
-from rexnet.text import normal_name
 
 HUGGING_FACE_PREFIX = "hfds/"
 
@@ -63,7 +62,7 @@ def _split(data: str, rows: Any, *, split: str) -> HuggingFaceImages:
     if len(targets) and targets.min() < 0:
         raise ValueError(f"{data} has images without a label in its split {split}")
     encoded = rows.cast_column(image, datasets.Image(decode=False)).select_columns([image])
-    classes = [normal_name(name) for name in rows.features[label].names]
+    classes = rows.features[label].names
     return HuggingFaceImages(encoded, targets, classes, image_column=image, label=f"{data}/{split}")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from rexnet.data.boxes.coco import find_annotation_files
 from rexnet.data.datasets.byte_source import is_url
 from rexnet.data.datasets.dataset import Dataset, Split
-from rexnet.data.datasets.folder import read_class_folders, split_folders, warn_of_other_folders
+from rexnet.data.datasets.folder import read_class_folders, split_folders
 from rexnet.data.datasets.hugging_face import HUGGING_FACE_PREFIX, load_hugging_face
 from rexnet.data.datasets.named import describe_split, is_named_set, load_named_set, named_set_is_small
 from rexnet.data.datasets.shards import is_shards, load_shards
@@ -104,9 +104,11 @@ def _local(text: str) -> Dataset:
     splits = split_folders(text)
     if (files := find_annotation_files(text)) and not _holds_folders(splits.get("train")):
         return Dataset(data=text, kind="boxes", title=title, annotation_files=files)
-    return Dataset(
-        data=text, kind="folder", title=title, annotation_files=files, read=partial(_read_folders, text, splits)
-    )
+    read = lambda: {  # noqa: E731
+        name: Split(name=name, where=printable(folder), read=partial(read_class_folders, folder))
+        for name, folder in splits.items()
+    }
+    return Dataset(data=text, kind="folder", title=title, annotation_files=files, read=read)
 
 
 def _holds_folders(folder: str | None) -> bool:
@@ -114,20 +116,8 @@ def _holds_folders(folder: str | None) -> bool:
     return folder is not None and any(os.path.isdir(os.path.join(folder, name)) for name in os.listdir(folder))
 
 
-def _read_folders(text: str, splits: Mapping[str, str]) -> dict[str, Split]:
-    if "" not in splits:
-        warn_of_other_folders(text)
-    return {
-        name: Split(name=name, where=printable(folder), read=partial(read_class_folders, folder))
-        for name, folder in splits.items()
-    }
-
-
 def _read_tars(text: str) -> dict[str, Split]:
-    found = load_shards(text, SPLITS)
-    if "" not in found and not is_url(text):
-        warn_of_other_folders(text)
-    return _as_splits(text, found)
+    return _as_splits(text, load_shards(text, SPLITS))
 
 
 def _as_splits(text: str, found: Mapping[str, ImageSet]) -> dict[str, Split]:

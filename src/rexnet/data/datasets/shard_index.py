@@ -177,7 +177,7 @@ def _read_members(
 
 def _label(extension: str, data: bytes) -> int | str | None:
     text = data.decode("utf-8-sig", "surrogateescape").strip()
-    if extension == ".cls" and text.isascii() and text.isdecimal() and str(int(text)) == text:  # "0010" is a name
+    if extension == ".cls" and text.isascii() and text.isdecimal():
         return int(text)
     if extension != ".json":
         return normal_name(text) or None

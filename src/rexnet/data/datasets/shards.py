@@ -122,7 +122,7 @@ def _tar_names(folder: str | Path) -> list[str]:
         return []
     with os.scandir(folder) as found:
         entries = [entry for entry in found if not is_hidden(entry.name)]
-    tars = sorted(entry.name for entry in entries if entry.name.lower().endswith(".tar"))
+    tars = sorted(entry.name for entry in entries if entry.name.endswith(".tar"))
     return [] if any(entry.is_dir() for entry in entries) else tars
 
 
