@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rexnet._version import __version__
 from rexnet.serve.http_errors import HTTPError, answers, json_response, quoted
+from rexnet.serve.image_routes import MIN_SCORE, upright_boxes
 from rexnet.serve.inference import (
     INFERENCE,
     LENGTH_HEADER,
@@ -19,7 +20,6 @@ from rexnet.serve.inference import (
     write_answer,
 )
 from rexnet.serve.model_registry import Answer, Model, ModelRegistry
-from rexnet.serve.objects import MIN_SCORE, upright_boxes
 from rexnet.serve.opened import OpenModel
 from rexnet.serve.tensors import OutputTensor, TensorSpec
 

@@ -6,7 +6,7 @@ import httpx2 as httpx
 import pytest
 from starlette.testclient import TestClient
 
-from rexnet.serve.page_routes import page_files
+from rexnet.serve.app import page_files
 from tests.serve.hand_made import write_brightness
 from tests.serve.servers import by_hand, config, even, in_memory, listening
 
