@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from rexnet.data.preprocess import Preprocess
-from rexnet.data.sample_images import sample_pictures
+from rexnet.engines.graph_files import sample_pictures
 from rexnet.models.blocks import BlockSpec
 from rexnet.models.config import RexNetConfig
 from rexnet.models.rexnet import RexNet

@@ -15,8 +15,7 @@ from torch import tensor
 
 from rexnet.data.config import AugmentConfig
 from rexnet.data.preprocess import Preprocess
-from rexnet.data.transforms import TrainTransform, batch_mixer
-from rexnet.data.views import Views
+from rexnet.data.transforms import TrainTransform, Views, batch_mixer
 from rexnet.models.published import IMAGENET_MEAN, IMAGENET_STD
 
 ODD_SIZES = [(1, 1), (2, 3), (1, 31), (99, 1), (224, 224), (225, 224), (500, 333), (333, 500), (7, 640), (31, 33)]

@@ -15,12 +15,12 @@ from PIL import Image
 from rexnet import cli
 from rexnet.data.decode import open_image
 from rexnet.data.preprocess import Preprocess
-from rexnet.data.sample_images import sample_pictures
 from rexnet.deploy import graph_writing
 from rexnet.deploy.bench import find_subject
 from rexnet.deploy.classifiers import read_exported
 from rexnet.deploy.export import ExportConfig, ExportOptions, export, export_files
 from rexnet.deploy.predictor import Predictor
+from rexnet.engines.graph_files import sample_pictures
 from rexnet.errors import WeightsError
 from rexnet.models.inference_form import fold
 from rexnet.models.rexnet import RexNet

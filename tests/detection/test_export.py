@@ -15,7 +15,6 @@ from PIL import Image
 from torch import nn
 
 from rexnet import cli
-from rexnet.data.sample_images import sample_pictures
 from rexnet.detection import ObjectPredictor, checkpoints, export, onnx_form
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.config import Kind
@@ -25,7 +24,7 @@ from rexnet.detection.onnx_form import resize_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
 from rexnet.engines.backends import open_graph
 from rexnet.engines.config import Engine
-from rexnet.engines.graph_files import import_onnx, read_facts
+from rexnet.engines.graph_files import import_onnx, read_facts, sample_pictures
 from rexnet.errors import OptionError
 from rexnet.training import checkpoint
 from tests.networks import with_measured_statistics

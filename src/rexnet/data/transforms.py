@@ -4,21 +4,48 @@ timm and torchvision are imported on first use: reading a configuration or `--he
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from rexnet.data.config import AugmentConfig
 from rexnet.data.crops import RandomPaddedCrop, RandomResizedCrop
-from rexnet.data.erasing import RandomErasing
+from rexnet.data.erasing import Patch, Patches, RandomErasing
 from rexnet.data.image_set import Source
 from rexnet.data.policies import Picture, as_array, on_arrays
 from rexnet.data.preprocess import Preprocess
-from rexnet.data.views import View, Views
 from rexnet.errors import OptionError
+
+
+class View(NamedTuple):
+    """An augmented picture before normalisation: uint8 (H, W, 3) red, green, blue, and what erases a part of it."""
+
+    pixels: np.ndarray
+    patch: Patch | None
+
+
+class Views(NamedTuple):
+    """A batch of `View`: uint8 (B, H, W, 3), a quarter of the normalised batch that `TrainTransform.finish` makes."""
+
+    pixels: torch.Tensor
+    patches: Patches
+
+    @classmethod
+    def of(cls, views: Sequence[View]) -> "Views":
+        pixels = np.stack([view.pixels for view in views])
+        return cls(torch.from_numpy(pixels), Patches.of([view.patch for view in views]))
+
+    def floats_on(self, device: torch.device | str) -> torch.Tensor:
+        """The pixels on `device`, float32 (B, 3, H, W)."""
+        pixels = self.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
+        if pixels.device.type != "cpu":
+            return torch.empty(pixels.shape, device=device).copy_(pixels)
+        # numpy asks the system for large pages. To be given small ones, as torch is, takes as long as normalising.
+        return torch.from_numpy(np.empty(pixels.shape, np.float32)).copy_(pixels)
 
 
 @dataclass(frozen=True)

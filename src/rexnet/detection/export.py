@@ -11,14 +11,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from rexnet.data.sample_images import sample_pictures
 from rexnet.detection.checkpoints import TrainedDetector, detector_config
 from rexnet.detection.exported_detectors import describe_tensors, facts_of, output_names
 from rexnet.detection.onnx_form import GraphForm, resize_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
 from rexnet.engines.backends import Graph, native_engine, open_graph
 from rexnet.engines.config import Format
-from rexnet.engines.graph_files import choose_format, import_onnx, trace, write_graph
+from rexnet.engines.graph_files import choose_format, import_onnx, sample_pictures, trace, write_graph
 from rexnet.errors import require
 from rexnet.files import check_output_file, check_replaceable, made_aside
 from rexnet.text import printable

@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from rexnet.data.decode import find_images, open_image
 from rexnet.engines.config import Format
 from rexnet.errors import MissingPackageError, WeightsError, require
 from rexnet.text import printable, reason_of
@@ -176,3 +178,23 @@ def _read_archive(path: Path) -> str | None:
             return archive.read(names[0]).decode("utf-8") if names else None
     except zipfile.BadZipFile as error:
         raise ValueError("no archive") from error
+
+
+COUNT = 5
+
+
+def sample_pictures(source: str | None) -> list[Image.Image]:
+    """COUNT upright RGB pictures: of a folder or pattern, evenly spread, repeated where it holds fewer; without one,
+    the two photographs that come with scikit-learn, both mirrored, and noise, always the same.
+
+    ValueError for a source without pictures, BadImageError for one that cannot be read.
+    """
+    if source is not None:
+        files = find_images([source])
+        return [open_image(files[index * len(files) // COUNT]) for index in range(COUNT)]
+    from sklearn.datasets import load_sample_images
+
+    photographs = [Image.fromarray(pixels) for pixels in load_sample_images()["images"]]
+    mirrored = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in photographs]
+    noise = np.random.default_rng(0).integers(256, size=(256, 320, 3), dtype=np.uint8)
+    return [*photographs, *mirrored, Image.fromarray(noise)]
