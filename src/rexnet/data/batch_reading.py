@@ -8,10 +8,11 @@ import os
 import random
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, Required, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from rexnet.data.decode import BadImagePolicy
 from rexnet.errors import BadImageError
 from rexnet.processes import unchanged
 
+Batch = TypeVar("Batch")
 logger = logging.getLogger(__name__)
 
 # First entry of every seed, so that no two uses share a stream of random numbers.
@@ -133,6 +135,65 @@ def make_loader(
         multiprocessing_context=start_method if workers else None,
         generator=torch.Generator(),  # or else each epoch would draw from the caller's generator
     )
+
+
+class LoaderOptions(TypedDict, total=False):
+    """Options of every loader, as `OrderedBatches` has them."""
+
+    batch_size: Required[int]
+    workers: int
+    rank: int
+    world_size: int
+    bad_image: BadImagePolicy
+    pin_memory: bool
+    start_method: str | None
+
+
+class OrderedBatches(ABC, Generic[Batch]):
+    """Every image of rank `rank` (`rank`, `rank` + `world_size`, ...) exactly once, in order, never padded; iterate as
+    often as needed. `num_images` counts those of this rank. With bad_image="skip", images that cannot be read are
+    skipped, logged and listed by name in `skipped`; with "error" the first raises BadImageError."""
+
+    def __init__(
+        self,
+        images: NamedImages,
+        fetch: Callable[[int], Any],
+        transform: Callable[[Any], Any],
+        *,
+        stack: Callable[[list[Any]], Any],
+        batch_size: int,
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        bad_image: BadImagePolicy = "error",
+        pin_memory: bool = False,
+        start_method: str | None = None,
+    ):
+        if batch_size < 1:
+            raise ValueError(f"batch size is {batch_size}, but must be 1 or more")
+        mine = np.arange(rank, len(images), world_size)
+        self.num_images = len(mine)
+        self.skipped: list[str] = []
+        self._bad_image: BadImagePolicy = bad_image
+        wanted = [Wanted(mine[start : start + batch_size]) for start in range(0, len(mine), batch_size)]
+        self._num_batches = len(wanted)
+        reader = BatchReader(images, fetch, transform, stack=stack, bad_image=bad_image)
+        self._loader = make_loader(
+            reader, Plan(wanted), workers=workers, pin_memory=pin_memory, start_method=start_method
+        )
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        for read in self._loader:
+            account(read.bad, self._bad_image, self.skipped)
+            if read.samples is not None:
+                yield self._finish(read)
+
+    @abstractmethod
+    def _finish(self, read: Read) -> Batch:
+        """Return the batch of what was read."""
 
 
 def _outlive_a_signal(_worker: int) -> None:

@@ -6,7 +6,7 @@ random generators its augmentation draws from, so the number of worker processes
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Unpack, final
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from rexnet.data.batch_reading import (
     MIX,
     ORDER,
     BatchReader,
+    LoaderOptions,
+    OrderedBatches,
     Plan,
     Read,
     Wanted,
@@ -138,45 +140,20 @@ class TrainBatches:
         return [Wanted(indices, (self._seed, epoch), at_least=2) for indices in np.split(mine, cuts)]
 
 
-class EvalBatches:
-    """Every image of rank `rank` (`rank`, `rank` + `world_size`, ...) exactly once, in order, never padded; iterate as
-    often as needed. `num_images` is this rank's share. Images that cannot be read: as in `TrainBatches`, but nothing
-    takes their place."""
+@final
+class EvalBatches(OrderedBatches[Batch]):
+    """Images of a set as `preprocess` makes them, see `OrderedBatches`, whose options these are."""
 
     def __init__(
         self,
         image_set: ImageSet,
         preprocess: Callable[[Image.Image], torch.Tensor],
-        *,
-        batch_size: int,
-        workers: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        bad_image: BadImagePolicy = "error",
-        pin_memory: bool = False,
-        start_method: str | None = None,
+        **options: Unpack[LoaderOptions],
     ):
-        if batch_size < 1:
-            raise ValueError(f"batch size is {batch_size}, but must be 1 or more")
-        mine = np.arange(rank, len(image_set), world_size)
-        self.num_images = len(mine)
-        self.skipped: list[str] = []
-        self._bad_image: BadImagePolicy = bad_image
-        self._targets = image_set.targets
-        wanted = [Wanted(mine[start : start + batch_size]) for start in range(0, len(mine), batch_size)]
-        self._num_batches = len(wanted)
-        if workers:
+        if options.get("workers"):
             preprocess(Image.new("RGB", (1, 1)))  # imports what it needs here, once, instead of in every worker
-        reader = BatchReader(image_set, image_set.load, preprocess, stack=torch.stack, bad_image=bad_image)
-        self._loader = make_loader(
-            reader, Plan(wanted), workers=workers, pin_memory=pin_memory, start_method=start_method
-        )
+        super().__init__(image_set, image_set.load, preprocess, stack=torch.stack, **options)
+        self._targets = image_set.targets
 
-    def __len__(self) -> int:
-        return self._num_batches
-
-    def __iter__(self) -> Iterator[Batch]:
-        for read in self._loader:
-            account(read.bad, self._bad_image, self.skipped)
-            if read.samples is not None:
-                yield Batch(read.samples, torch.from_numpy(self._targets[read.indices.numpy()]), read.indices)
+    def _finish(self, read: Read) -> Batch:
+        return Batch(read.samples, torch.from_numpy(self._targets[read.indices.numpy()]), read.indices)

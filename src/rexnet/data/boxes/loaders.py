@@ -2,16 +2,27 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Unpack, final
 
 import numpy as np
 import torch
 from PIL import Image
 
-from rexnet.data.batch_reading import ORDER, BatchReader, Plan, Wanted, account, make_loader
+from rexnet.data.batch_reading import (
+    ORDER,
+    BatchReader,
+    LoaderOptions,
+    OrderedBatches,
+    Plan,
+    Read,
+    Wanted,
+    account,
+    make_loader,
+)
 from rexnet.data.boxes.coco import CocoImages
 from rexnet.data.boxes.transforms import DetectionTransform, PackedSamples, Sample
 from rexnet.data.decode import BadImagePolicy
+from rexnet.processes import unchanged
 
 
 class DetectionBatch(NamedTuple):
@@ -63,7 +74,8 @@ class TrainDetectionBatches:
         pin_memory: bool = False,
         start_method: str | None = None,
     ):
-        _check_batch_size(batch_size)
+        if batch_size < 1:
+            raise ValueError(f"batch size is {batch_size}, but must be 1 or more")
         if seed < 0:
             raise ValueError(f"seed is {seed}, but must be 0 or more")
         if len(images) < world_size:
@@ -124,47 +136,17 @@ class TrainDetectionBatches:
         return [batches[place][self._rank :: ranks] for place in generator.permutation(len(batches))]
 
 
-class EvalDetectionBatches:
-    """Every image of rank `rank` (`rank`, `rank` + `world_size`, ...) exactly once, in order, never padded; iterate as
-    often as needed. `num_images` counts those of this rank. Images that cannot be read are skipped, or the first raises
-    BadImageError, as `bad_image` has it."""
+@final
+class EvalDetectionBatches(OrderedBatches[DetectionBatch]):
+    """Images with their boxes on `device`, see `OrderedBatches`, whose options these are."""
 
-    def __init__(
-        self,
-        images: CocoImages,
-        *,
-        batch_size: int,
-        device: torch.device | str = "cpu",
-        workers: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        bad_image: BadImagePolicy = "error",
-        pin_memory: bool = False,
-        start_method: str | None = None,
-    ):
-        _check_batch_size(batch_size)
-        mine = np.arange(rank, len(images), world_size)
-        self.num_images = len(mine)
-        self.skipped: list[str] = []
-        self._bad_image: BadImagePolicy = bad_image
+    def __init__(self, images: CocoImages, *, device: torch.device | str = "cpu", **options: Unpack[LoaderOptions]):
+        super().__init__(images, _SampleReader(images, masks=False), unchanged, stack=PackedSamples.of, **options)
         self._device = device
-        wanted = [Wanted(mine[start : start + batch_size]) for start in range(0, len(mine), batch_size)]
-        self._num_batches = len(wanted)
-        fetch = _SampleReader(images, masks=False)
-        reader = BatchReader(images, fetch, _unchanged, stack=PackedSamples.of, bad_image=bad_image)
-        self._loader = make_loader(
-            reader, Plan(wanted), workers=workers, pin_memory=pin_memory, start_method=start_method
-        )
 
-    def __len__(self) -> int:
-        return self._num_batches
-
-    def __iter__(self) -> Iterator[DetectionBatch]:
-        for read in self._loader:
-            account(read.bad, self._bad_image, self.skipped)
-            if read.samples is not None:
-                pixels, targets = read.samples.unpack(self._device)
-                yield DetectionBatch(pixels, targets, read.indices)
+    def _finish(self, read: Read) -> DetectionBatch:
+        pixels, targets = read.samples.unpack(self._device)
+        return DetectionBatch(pixels, targets, read.indices)
 
 
 @dataclass(frozen=True)
@@ -190,12 +172,3 @@ class _SampleReader:
 
 def _pixels(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
-
-
-def _unchanged(sample: Sample) -> Sample:
-    return sample
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch size is {batch_size}, but must be 1 or more")
