@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from rexnet.data.splits import DrawnSplit
+from rexnet.data.splits import RandomSplit
 from rexnet.detection import checkpoints, create_detector
 from rexnet.training import checkpoint
 
@@ -51,7 +51,7 @@ def write_run(folder: Path, content: dict, *, row: dict, network: dict, data: st
 
 @pytest.fixture
 def content(tiny_model, tiny_preprocess) -> dict:
-    split = DrawnSplit(val_fraction=0.2, seed=7, fingerprint="0" * 64)
+    split = RandomSplit(val_fraction=0.2, seed=7, fingerprint="0" * 64)
     return checkpoint.pack(tiny_model(), ROW, classes=CLASSES, preprocess=tiny_preprocess, split=split)
 
 

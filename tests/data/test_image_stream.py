@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 from rexnet.data.decode import open_image
-from rexnet.data.image_stream import each_picture, in_chunks, in_order, open_picture, picture_reader
+from rexnet.data.image_stream import each_image, image_reader, in_chunks, in_order, open_any
 from rexnet.errors import BadImageError
 from tests.drawings import encoded, landscape, odd_pictures
 
@@ -72,24 +72,24 @@ def test_pixels_do_not_depend_on_how_a_picture_comes(name, tmp_path):
     tensor = torch.from_numpy(expected.copy()).permute(2, 0, 1)
     with Image.open(file) as opened:
         for source in (str(file), file, content, opened, expected, expected[:, ::-1][:, ::-1], tensor):
-            found = open_picture(source)
+            found = open_any(source)
             assert found.mode == "RGB" and np.array_equal(np.asarray(found), expected), type(source)
-        assert np.array_equal(np.asarray(open_picture(open_picture(opened))), expected), "turned twice"
+        assert np.array_equal(np.asarray(open_any(open_any(opened))), expected), "turned twice"
         if opened.mode == "RGB":
-            assert np.array_equal(np.asarray(open_picture(ImageOps.exif_transpose(opened))), expected)
+            assert np.array_equal(np.asarray(open_any(ImageOps.exif_transpose(opened))), expected)
 
 
 def test_one_several_and_batches_of_pictures():
     array, tensor = np.zeros((5, 4, 3), np.uint8), torch.zeros(3, 5, 4, dtype=torch.uint8)
     for one in ("a.png", Path("a.png"), b"x", Image.new("RGB", (2, 2)), array, tensor):
-        assert [type(item) for item in each_picture(one)] == [type(one)]
-    assert [item.shape for item in each_picture(np.zeros((6, 5, 4, 3), np.uint8))] == [(5, 4, 3)] * 6
-    assert [item.shape for item in each_picture(torch.zeros(6, 3, 5, 4))] == [(3, 5, 4)] * 6
-    assert len(list(each_picture(["a", np.stack([array] * 3), (tensor, "b")]))) == 6
-    assert list(each_picture(())) == []
+        assert [type(item) for item in each_image(one)] == [type(one)]
+    assert [item.shape for item in each_image(np.zeros((6, 5, 4, 3), np.uint8))] == [(5, 4, 3)] * 6
+    assert [item.shape for item in each_image(torch.zeros(6, 3, 5, 4))] == [(3, 5, 4)] * 6
+    assert len(list(each_image(["a", np.stack([array] * 3), (tensor, "b")]))) == 6
+    assert list(each_image(())) == []
     for wrong in (None, 3, [None], [["a"], 3.5]):
         with pytest.raises(ValueError, match=r"one of the images is a (NoneType|int|float); allowed: a path"):
-            list(each_picture(wrong))
+            list(each_image(wrong))
 
 
 @pytest.mark.parametrize(
@@ -104,17 +104,17 @@ def test_one_several_and_batches_of_pictures():
 )
 def test_arrays_of_another_kind_are_never_skipped(source, sentence):
     with pytest.raises(ValueError, match=sentence) as refused:
-        picture_reader(lambda picture: picture, "skip")(source)
+        image_reader(lambda picture: picture, "skip")(source)
     assert not isinstance(refused.value, BadImageError), "the caller is wrong, not the file"
 
 
 def test_a_bad_file_stops_or_stands_in_its_place(tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"text")
-    name, error = picture_reader(lambda picture: picture, "skip")(bad)
+    name, error = image_reader(lambda picture: picture, "skip")(bad)
     assert name == str(bad) and isinstance(error, BadImageError)
     with pytest.raises(BadImageError, match=r"bad\.jpg"):
-        picture_reader(lambda picture: picture, "error")(str(bad))
+        image_reader(lambda picture: picture, "error")(str(bad))
     torn = Image.open(io.BytesIO(encoded(landscape(60, 60), "JPEG")[:900]))
     with pytest.raises(BadImageError, match="damaged or incomplete"):
-        open_picture(torn)
+        open_any(torn)

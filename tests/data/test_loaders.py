@@ -331,7 +331,7 @@ class TestBadImages:
         for batches in (training, held_back):
             assert len(batches.skipped) == 3 and set(batches.skipped) == bad
         for name in bad:
-            assert caplog.text.count(f"left out: {name}") == 2
+            assert caplog.text.count(f"skipped: {name}") == 2
 
     def test_evaluation_drops_a_batch_without_images(self, tmp_path):
         images = files_with_bad_ones(tmp_path / "x", 6, {2, 3})

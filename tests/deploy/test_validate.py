@@ -48,7 +48,7 @@ def test_the_split_of_the_training_is_repeated(tiny_config, changed, image_folde
         assert {name: found[name] for name in ("images", "top1", "macro_recall", "macro_f1")} == {
             name: best[f"val_{name}"] for name in ("images", "top1", "macro_recall", "macro_f1")
         }
-        assert "6 of 36 images are its validation split (20 % of each class held back, seed 3)" in caplog.text
+        assert "6 of 36 images are its validation split (20 % of each class for validation, seed 3)" in caplog.text
     rest = validate(ValidateConfig(checkpoint=str(run.best), data=str(moved), device="cpu", split="train"))
     assert rest["images"] == 30 and "30 of 36 images are its training split" in caplog.text
 

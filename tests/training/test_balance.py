@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rexnet.data.class_balance import class_weights
 from rexnet.data.config import AugmentConfig
 from rexnet.data.image_set import ArrayImages
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
 from rexnet.data.preprocess import Preprocess
+from rexnet.data.splits import class_weights
 from rexnet.data.transforms import TrainTransform, batch_mixer
 from rexnet.training.classify import classification_loss, image_weights, train
 from rexnet.training.distributed import World

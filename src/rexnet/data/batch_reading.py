@@ -1,4 +1,4 @@
-"""Whole batches of pictures, read in this process or in workers: the machinery below the batches of each task.
+"""Whole batches of images, read in this process or in workers: the machinery below the batches of each task.
 
 Every random draw follows from (seed, epoch, image), so the number of worker processes changes nothing.
 """
@@ -36,8 +36,8 @@ class NamedImages(Protocol):
 
 
 class Wanted(NamedTuple):
-    """One batch to read. `random_key` is None where nothing random happens; `indices` may be draws then, see
-    `rexnet.data.class_balance.balanced_draws`: an image that comes again is augmented anew."""
+    """A batch to read. `random_key` is None where nothing random happens; `indices` may be draws then, see
+    `rexnet.data.splits.balanced_draws`: an image that comes again is augmented anew."""
 
     indices: np.ndarray
     random_key: tuple[int, int] | None = None  # seed, epoch
@@ -66,8 +66,8 @@ class Plan:
 
 
 class BatchReader(Dataset):
-    """Reads whole batches, in this process or in a worker. Bad images come back as data, not as exceptions, which would
-    arrive from a worker wrapped into its traceback."""
+    """Reader of whole batches, in this process or in a worker. Bad images come back as data, not as exceptions, which
+    would arrive from a worker wrapped into its traceback."""
 
     def __init__(
         self,
@@ -78,7 +78,8 @@ class BatchReader(Dataset):
         stack: Callable[[list[Any]], Any],
         bad_image: BadImagePolicy,
     ):
-        """A sample is `transform(fetch(index))`, a batch `stack` of them; everything must survive pickling."""
+        """Take parts: a sample is `transform(fetch(index))`, a batch `stack` of them; everything must survive
+        pickling."""
         self._images, self._bad_image = images, bad_image
         self._fetch, self._transform, self._stack = fetch, transform, stack
 
@@ -108,7 +109,8 @@ class BatchReader(Dataset):
         return Read(self._stack(samples) if enough else None, torch.tensor(indices, dtype=torch.int64), bad)
 
     def _candidates(self, wanted: Wanted, read: list[int]) -> Iterator[int]:
-        """The wanted indices, then the ones after the last, round the whole set, while fewer than needed are `read`."""
+        """Yield the wanted indices, then those after the last, round the whole set, while fewer than needed are
+        `read`."""
         tried = wanted.indices.tolist()
         yield from tried
         for step in range(1, len(self._images)):
@@ -122,7 +124,7 @@ class BatchReader(Dataset):
 def make_loader(
     reader: BatchReader, plan: Plan, *, workers: int, pin_memory: bool, start_method: str | None
 ) -> DataLoader:
-    """Yields a `Read` for each batch of `plan` at the time when it is iterated."""
+    """Return a loader that yields a `Read` for each batch that `plan` has at the time of the iteration."""
     return DataLoader(
         reader,
         batch_size=None,  # the reader makes the batches
@@ -197,10 +199,10 @@ class OrderedBatches(ABC, Generic[Batch]):
 
 
 def _outlive_a_signal(_worker: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM may reach every process of a run; the main one still needs batches then, and
-    ends its workers itself when it has saved its state."""
+    """Ignore Ctrl-C and a scheduler's SIGTERM, which may reach every process of a run: the main one still needs batches
+    then, and ends its workers itself when it has saved its state."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # macOS and Windows have no way to tell who sends a signal
+    if hasattr(signal, "sigwaitinfo"):  # macOS and Windows do not know who sends a signal
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_obey_the_main_process, daemon=True).start()
 
@@ -212,7 +214,7 @@ def _obey_the_main_process() -> None:
 
 
 def account(bad: list[tuple[str, str]], policy: BadImagePolicy, skipped: list[str]) -> None:
-    """Raises BadImageError for the first of `bad`, or logs those that are new and adds their names to `skipped`."""
+    """Raise BadImageError for the first of `bad`, or log those that are new and add their names to `skipped`."""
     for name, reason in bad:
         if policy == "error":
             # Kept in no variable: that would tie the loader into a reference cycle, and worker processes of a loader
@@ -220,11 +222,11 @@ def account(bad: list[tuple[str, str]], policy: BadImagePolicy, skipped: list[st
             raise BadImageError(name, reason)
         if name not in skipped:
             skipped.append(name)
-            logger.warning("left out: %s", BadImageError(name, reason))
+            logger.warning("skipped: %s", BadImageError(name, reason))
 
 
 def seed_all(*key: int) -> None:
-    """The global generators of random, numpy and torch, from a key that no other use shares."""
+    """Seed the global generators of random, numpy and torch with a key that no other use shares."""
     random.seed(" ".join(map(str, key)))  # of a text, Python takes a cryptographic hash: keys alike share nothing
     np.random.seed(random.getrandbits(32))
     torch.default_generator.manual_seed(random.getrandbits(63))  # torch.manual_seed would also touch every accelerator
@@ -232,7 +234,7 @@ def seed_all(*key: int) -> None:
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """What is drawn inside leaves the caller's random generators as they were."""
+    """Leave the caller's random generators as they were, whatever is drawn inside."""
     state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield

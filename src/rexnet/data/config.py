@@ -12,16 +12,16 @@ ErasingMode = Literal["pixel", "rand", "const"]
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Random changes to training pictures; a setting without effect is refused."""
+    """Random changes to training images; a setting without effect is refused."""
 
     crop_scale: Annotated[tuple[float, float], Argument(aliases=("--scale",))] = (0.08, 1.0)
-    """Smallest and largest share of the picture's area that a random crop keeps."""
+    """Smallest and largest fraction of the image's area that a random crop keeps."""
     crop_aspect: Annotated[tuple[float, float], Argument(aliases=("--ratio",))] = (3 / 4, 4 / 3)
     """Smallest and largest width-to-height ratio of a random crop."""
     crop_interpolation: CropInterpolation = "random"
-    """How pixels are interpolated in a random crop and in what auto_augment turns and shears; random: either."""
+    """Interpolation in a random crop and where auto_augment turns and shears; random: bilinear or bicubic."""
     crop_padding_px: int = 0
-    """For small pictures: pad by so many black pixels and crop at full scale, instead of the random resized crop."""
+    """For small images: pad by so many black pixels and crop at full scale, instead of the random resized crop."""
     horizontal_flip: Annotated[float, Argument(aliases=("--hflip",))] = 0.5
     """Probability of mirroring left and right; 0 where direction matters, as in digits."""
     color_jitter: float = 0.0
@@ -31,17 +31,17 @@ class AugmentConfig:
     random_erasing: Annotated[float, Argument(aliases=("--reprob",))] = 0.0
     """Probability of overwriting a random rectangle."""
     erasing_mode: Annotated[ErasingMode, Argument(aliases=("--remode",))] = "pixel"
-    """What erased rectangles hold: noise per pixel, one random colour, or the mean colour."""
+    """Content of erased rectangles: noise per pixel, one random colour, or the mean colour."""
     mixup: float = 0.0
-    """Alpha of mixup (blend pairs of pictures), 0 for none."""
+    """Alpha of mixup (blend pairs of images), 0 for none."""
     cutmix: float = 0.0
-    """Alpha of cutmix (paste a rectangle of one picture into another), 0 for none."""
+    """Alpha of cutmix (paste a rectangle of one image into another), 0 for none."""
     mixup_prob: float = 1.0
-    """Share of batches to mix."""
+    """Fraction of batches to mix."""
     cutmix_share: Annotated[float, Argument(aliases=("--mixup-switch-prob",))] = 0.5
-    """Share of mixed batches that use cutmix, where both are on."""
+    """Fraction of mixed batches that use cutmix, where both are on."""
     label_smoothing: Annotated[float, Argument(aliases=("--smoothing",))] = 0.0
-    """Share of the target that is spread over all classes."""
+    """Fraction of the target that is spread over all classes."""
 
     def __post_init__(self):
         low, high = self.crop_scale
@@ -74,19 +74,19 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionAugmentConfig:
-    """Random changes to training pictures with boxes; a setting without effect is refused."""
+    """Random changes to training images with boxes; a setting without effect is refused."""
 
     horizontal_flip: float = 0.5
     """Probability of mirroring left and right; 0 where direction matters, as in text."""
     short_side_px: tuple[int, ...] | None = None
-    """Sizes of the shorter side, of which each picture gets one, as 640 672 704 736 768 800; None: the detector resizes
-    every picture to its own size."""
+    """Sizes of the shorter side, of which each image gets one, as 640 672 704 736 768 800; None: the detector resizes
+    every image to its own size."""
     long_side_px: int = 1333
-    """Largest longer side, beside short_side_px: a picture that would be longer gets a smaller short side."""
+    """Largest longer side, beside short_side_px: an image that would be longer gets a smaller short side."""
     photometric_distortion: float = 0.0
     """Probability of each of SSD's changes of brightness, contrast, saturation, hue and order of channels; SSD: 0.5."""
     zoom_out: float = 0.0
-    """Probability of laying the picture into a gray one up to four times as wide and high; SSD: 0.5."""
+    """Probability of laying the image into a gray one up to four times as wide and high; SSD: 0.5."""
     iou_crop: bool = False
     """Cut out a random part that holds the centre of an object and enough of it, as SSD does."""
 

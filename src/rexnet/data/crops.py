@@ -1,4 +1,4 @@
-"""Training's random crops: from wherever a picture comes from to uint8 pixels of the size the network sees."""
+"""Random crops of training: from any source of an image to uint8 pixels of the size that the network sees."""
 
 import math
 import random
@@ -23,7 +23,7 @@ _TRIES = 10
 @final
 @dataclass(frozen=True, kw_only=True)
 class RandomResizedCrop:
-    """A random part of the picture, resized: `scale` bounds its share of the area, `aspect` its width-to-height ratio,
+    """A random part of the image, resized: `scale` bounds its fraction of the area, `aspect` its width-to-height ratio,
     as in Inception's training and timm's RandomResizedCropAndInterpolation. `interpolation` "random" is bilinear or
     bicubic with equal chances."""
 
@@ -33,14 +33,14 @@ class RandomResizedCrop:
     interpolation: CropInterpolation
 
     def __call__(self, source: Source) -> torch.Tensor:
-        """uint8 (3, size_px, size_px), channels red, green, blue, in channels-last memory. Raises BadImageError."""
-        picture = _open(source)
-        box = self.draw(picture.size)
-        pixels = picture.crop(box, self.size_px) if isinstance(picture, Jpeg) else np.asarray(picture.crop(box.corners))
+        """Return uint8 (3, size_px, size_px): red, green, blue, in channels-last memory. Raises BadImageError."""
+        image = _open(source)
+        box = self.draw(image.size)
+        pixels = image.crop(box, self.size_px) if isinstance(image, Jpeg) else np.asarray(image.crop(box.corners))
         return resize(pixels, self.size_px, self._draw_interpolation())
 
     def draw(self, size: tuple[int, int]) -> Box:
-        """The part to take of a picture of (width, height) pixels: in the tenth vain try, its middle."""
+        """Return the part to take of an image of (width, height) pixels: after ten vain tries, its middle."""
         left, top, width, height = middle(size)
         narrowest, widest = self.aspect
         for _ in range(_TRIES):
@@ -60,16 +60,16 @@ class RandomResizedCrop:
 @final
 @dataclass(frozen=True, kw_only=True)
 class RandomPaddedCrop:
-    """For small pictures: the short side resized to `size_px`, black pixels around, a random square of the result."""
+    """For small images: the short side resized to `size_px`, black pixels around, a random square of the result."""
 
     size_px: int
     padding_px: int
     interpolation: str
 
     def __call__(self, source: Source) -> torch.Tensor:
-        """As `RandomResizedCrop`."""
-        picture = source if isinstance(source, Image.Image) else open_image(source)
-        return torch.from_numpy(np.array(self._steps(limit_aspect(picture)))).permute(2, 0, 1)
+        """Return the same as `RandomResizedCrop`."""
+        image = source if isinstance(source, Image.Image) else open_image(source)
+        return torch.from_numpy(np.array(self._steps(limit_aspect(image)))).permute(2, 0, 1)
 
     @cached_property
     def _steps(self) -> Any:
@@ -85,9 +85,10 @@ class RandomPaddedCrop:
 
 
 def resize(pixels: np.ndarray, size_px: int, interpolation: str) -> torch.Tensor:
-    """uint8 (H, W, 3) -> uint8 (3, size_px, size_px) in channels-last memory. `interpolation` bilinear or bicubic, with
-    antialiasing: Pillow's arithmetic in vector instructions, see `tests/data/test_crops.py` for how close."""
-    # In this layout alone does torch take its fast way; negative strides it does not take at all.
+    """Resize uint8 (H, W, 3) to uint8 (3, size_px, size_px) in channels-last memory. `interpolation`: bilinear or
+    bicubic, with antialiasing: Pillow's arithmetic in vector instructions, see `tests/data/test_crops.py` for how
+    close."""
+    # Only in this layout is torch fast; it does not take negative strides.
     batch = torch.from_numpy(np.array(pixels, order="C"))[None].permute(0, 3, 1, 2)
     return functional.interpolate(batch, (size_px, size_px), mode=interpolation, antialias=True)[0]
 

@@ -1,5 +1,5 @@
-"""From a file to RGB pixels. Training, validation, prediction and serving all read through `open_image`,
-so one picture has the same pixels everywhere."""
+"""Image files into RGB pixels. Training, validation, prediction and serving all read through `open_image`, so an image
+has the same pixels everywhere."""
 
 import glob
 import io
@@ -33,7 +33,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 BadImagePolicy = Literal["error", "skip"]
 
-# A 108-megapixel phone picture passes, 16,000 x 16,000 does not; RGB plus one working copy stays below 1 GiB.
+# A 108-megapixel photo passes, 16,000 x 16,000 does not; RGB plus one working copy stays below 1 GiB.
 MAX_PIXELS = 128_000_000
 
 IMAGE_EXTENSIONS = (
@@ -70,14 +70,14 @@ _EXIF_TRANSPOSE = {
 def open_image(
     source: str | Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS, upright: bool = True
 ) -> Image.Image:
-    """Decode the first picture of a file into mode RGB, upright (EXIF orientation applied and removed), or else as its
+    """Decode the first image of a file into mode RGB, upright (EXIF orientation applied and removed), or else as its
     pixels are stored.
 
     Transparent parts are laid over white. More than 8 bits per sample are scaled by the full range of the format
     (16-bit gray keeps its high byte, as Pillow does for 16-bit colour); float and 32-bit data, whose files state no
     range, by `_to_8_bits`. CMYK is converted without a colour profile; embedded profiles are ignored.
 
-    Raises BadImageError for anything that is not a whole picture of a known format (by content, not by name) with at
+    Raises BadImageError for anything that is not a whole image of a known format (by content, not by name) with at
     most `max_pixels` pixels; that limit is checked on the header, before pixels are decoded.
     """
     with _opened(source) as (stream, name), _refusing(name):
@@ -85,8 +85,8 @@ def open_image(
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """A picture that Pillow has opened, in the pixels that `open_image` gives for its file. Raises BadImageError where
-    its data turns out damaged."""
+    """Convert an image that Pillow has opened into the pixels that `open_image` gives for its file. Raises
+    BadImageError where its data turns out damaged."""
     with _refusing(""):
         return _as_rgb(image, upright=True)
 
@@ -97,35 +97,35 @@ def _as_rgb(image: Image.Image, *, upright: bool) -> Image.Image:
     rgb = _to_rgb(image)
     if upright and orientation in _EXIF_TRANSPOSE:
         rgb = rgb.transpose(_EXIF_TRANSPOSE[orientation])
-    rgb.info.clear()  # would otherwise let a later exif_transpose turn the picture a second time
+    rgb.info.clear()  # would otherwise let a later exif_transpose turn the image a second time
     return rgb
 
 
 def stored_size_px(source: str | Path) -> tuple[int, int]:
-    """(width, height) from the header alone, before orientation. Raises BadImageError like `open_image`."""
+    """Return (width, height) from the header alone, before orientation. Raises BadImageError like `open_image`."""
     with _opened(source) as (stream, name), _refusing(name):
         return _read_header(stream, name, MAX_PIXELS).size
 
 
 def content_format(source: str | Path | bytes | BinaryIO) -> str | None:
-    """What the first bytes say: JPEG, PNG, GIF, WEBP, TIFF, BMP, PPM or AVIF, or None for anything else. Raises
-    BadImageError for a file that cannot be opened."""
+    """Return the format that the first bytes show: JPEG, PNG, GIF, WEBP, TIFF, BMP, PPM or AVIF; None for anything
+    else. Raises BadImageError for a file that cannot be opened."""
     with _opened(source) as (stream, _):
         head = stream.read(16)
     return next((reader.format for signature, reader in _READERS if signature.match(head)), None)
 
 
 def image_files(folder: str | Path) -> list[str]:
-    """Sorted paths of the files below `folder`, at any depth, that carry one of IMAGE_EXTENSIONS.
+    """Return the sorted paths of the files below `folder`, at any depth, with one of IMAGE_EXTENSIONS.
 
     Hidden names (`is_hidden`) are skipped, and links are followed (a folder inside itself only once). A link that
-    leads nowhere is among them: whoever opens it reports it like any bad image.
+    leads nowhere is among them: whoever opens it meets a bad image.
     """
     return sorted(_walk(os.fspath(folder), ()))
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file, folder or member of an archive of this name is nobody's image: .DS_Store, ._1.jpg, __MACOSX."""
+    """Whether a file, folder or member of an archive of this name is ignored: .DS_Store, ._1.jpg, __MACOSX."""
     return name == "__MACOSX" or (name.startswith(".") and name not in (".", ".."))
 
 
@@ -134,7 +134,8 @@ def has_image_extension(name: str) -> bool:
 
 
 def find_images(sources: Sequence[str | Path]) -> list[Path]:
-    """The image files that `sources` name: files (whatever their extension), folders (`image_files`), glob patterns.
+    """Return the image files that `sources` name: files (whatever their extension), folders (`image_files`), glob
+    patterns.
 
     In the order given, each once. Raises ValueError for a source that does not exist, a broken link, and a folder or
     pattern without images.
@@ -214,7 +215,7 @@ def _why_not_opened(name: str, error: OSError | ValueError) -> str:
 
 @contextmanager
 def _refusing(name: str) -> Iterator[None]:
-    """Pillow's readers meet damaged data with almost any exception; all of them mean the same here."""
+    """Raise BadImageError for the almost any exception with which Pillow's readers meet damaged data."""
     try:
         yield
     except (BadImageError, MemoryError):
@@ -242,10 +243,10 @@ def _read_header(stream: BinaryIO, name: str, max_pixels: int) -> ImageFile.Imag
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """1 to 8 as EXIF counts them, 1 being upright; other numbers as found in the file, which mean nothing."""
+    """Return 1 to 8 as EXIF counts them, 1 being upright; other numbers as found in the file, which mean nothing."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # EXIF that nobody can read says nothing; the picture itself is whole
+    except Exception:  # EXIF that nobody can read says nothing; the image itself is whole
         logger.debug("unreadable EXIF data", exc_info=True)
         return 1
 
@@ -260,7 +261,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Gray with more than 8 bits into mode L.
+    """Convert gray with more than 8 bits into mode L.
 
     16-bit (and 12-bit TIFF) keeps the high byte. Wider integers in 0..65535 count as 16-bit; floats in 0..1, else
     0..255, are taken at that scale; any other range is stretched linearly from its minimum to its maximum. Raises

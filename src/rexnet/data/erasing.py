@@ -1,5 +1,5 @@
-"""Random erasing (arXiv 1708.04896): rectangles are drawn where pictures are read, in a worker, and laid over the
-normalised batch where it is trained on."""
+"""Random erasing (arXiv 1708.04896): a worker draws rectangles and their content where it reads images, the device lays
+them over the normalised batch."""
 
 import math
 import random
@@ -11,14 +11,14 @@ import torch
 
 from rexnet.data.config import ErasingMode
 
-# The paper's and timm's: share of the area, and height-to-width ratio from this to its inverse.
+# The paper's and timm's: fraction of the area, and height-to-width ratio from this to its inverse.
 _AREA = (0.02, 1 / 3)
 _ASPECT = 0.3
 _TRIES = 10
 
 
 class Patch(NamedTuple):
-    """A rectangle and what it holds: float32 (3, height, width), or (3, 1, 1) for one colour, after normalisation."""
+    """A rectangle and its content: float32 (3, height, width), or (3, 1, 1) for one colour, after normalisation."""
 
     top: int
     left: int
@@ -66,14 +66,14 @@ class Patches(NamedTuple):
 
     @classmethod
     def of(cls, patches: Sequence[Patch | None]) -> "Patches":
-        """One entry an image of the batch."""
-        drawn = [(index, patch) for index, patch in enumerate(patches) if patch]
-        places = [(index, *patch[:4], *patch.values.shape[1:]) for index, patch in drawn]
-        values = [patch.values.flatten() for _, patch in drawn]
+        """Pack one entry an image of the batch."""
+        present = [(index, patch) for index, patch in enumerate(patches) if patch]
+        places = [(index, *patch[:4], *patch.values.shape[1:]) for index, patch in present]
+        values = [patch.values.flatten() for _, patch in present]
         return cls(torch.tensor(places).reshape(-1, 7).long(), torch.cat([torch.empty(0), *values]))
 
     def lay_over(self, images: torch.Tensor) -> None:
-        """Overwrites the rectangles in normalised `images`, float32 (B, 3, H, W) on any device."""
+        """Overwrite the rectangles in normalised `images`, float32 (B, 3, H, W) on any device."""
         places = self.places.tolist()
         parts = self.values.to(images.device, non_blocking=True).split([3 * h * w for *_, h, w in places])
         for (index, top, left, height, width, *shape), part in zip(places, parts, strict=True):

@@ -1,4 +1,4 @@
-"""Facts about a dataset, as fields: what a run was trained on, for people to read and to compare when it goes on."""
+"""Facts about a dataset, as fields: for people to read, and for a run or search to compare when it goes on."""
 
 import os
 import re
@@ -19,7 +19,7 @@ class DataFacts:
     classes: tuple[str, ...]
     """In the order of the model's outputs."""
     split: str | None = None
-    """How the splits came about, for people; None where the data has nothing else."""
+    """Origin of the splits, for people; None where the data has nothing else."""
     val_fraction: float | None = None
     """Fraction of each class in a random validation split; None for data with its own split."""
     split_seed: int | None = None
@@ -61,8 +61,8 @@ class DataFacts:
         return data if self.path is None or os.path.exists(data) else self.path
 
     def differences(self, other: Self) -> list[str]:
-        """Names of the facts in which the data is not that of `other`; where it lies and what it is called count
-        for nothing, nor does what an older version did not note."""
+        """Return the names of the facts in which the data is not that of `other`; where it lies and what it is called
+        count for nothing, nor does what an older version did not note."""
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in _COMPARED}
         return [name for name, (mine, theirs) in pairs.items() if None not in (mine, theirs) and mine != theirs]
 
@@ -76,7 +76,7 @@ class DataFacts:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `from_dict` reads them back."""
+        """Return plain values for JSON; `from_dict` reads them back."""
         return asdict(self)
 
     @classmethod

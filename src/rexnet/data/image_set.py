@@ -15,7 +15,7 @@ from rexnet.errors import BadImageError
 from rexnet.text import normal_name
 
 Source = str | bytes | Image.Image
-"""What a picture comes from: the path of its file, the content of one, or RGB pixels that are upright already."""
+"""Source of an image: the path of its file, the content of one, or RGB pixels that are upright already."""
 
 
 @final
@@ -51,7 +51,7 @@ class ImageSet(ABC):
     def __init__(self, targets: np.ndarray | Sequence[int], classes: Sequence[str]):
         self.classes = tuple(classes)
         self.targets = np.asarray(targets, dtype=np.int64)
-        # Where each picture is in what holds them all: a subset shares that and has other rows.
+        # Place of each image among all; a subset shares what holds them and has other rows.
         self._rows = np.arange(len(self.targets))
 
     def __len__(self) -> int:
@@ -64,19 +64,19 @@ class ImageSet(ABC):
         return tuple(name for name, count in zip(self.classes, counts, strict=True) if not count)
 
     def subset(self, chosen: np.ndarray) -> Self:
-        """The pictures at the positions `chosen`, (n,)."""
+        """Return the images at the positions `chosen`, (n,)."""
         other = copy.copy(self)
         other.targets, other._rows = self.targets[chosen], self._rows[chosen]
         return other
 
     def with_classes(self, classes: Sequence[str]) -> Self:
-        """The same images with targets that index `classes`, by name in Unicode's normal form; every class that has
-        images must be among them."""
+        """Return the same images with targets that index `classes`, by name in Unicode's normal form; every class that
+        has images must be among them."""
         position = {normal_name(name): index for index, name in enumerate(classes)}
         renumbered = np.array([position.get(normal_name(name), -1) for name in self.classes], dtype=np.int64)
         other = copy.copy(self)
         other.classes, other.targets = tuple(classes), renumbered[self.targets]
-        assert not (other.targets < 0).any(), "a class of the images is none of `classes`"
+        assert not (other.targets < 0).any(), "a class of the images is not among `classes`"
         return other
 
     def renamed(self, classes: Sequence[str]) -> Self:
@@ -86,7 +86,7 @@ class ImageSet(ABC):
         return other
 
     def load(self, index: int) -> Image.Image:
-        """The picture in mode RGB, upright. Raises BadImageError."""
+        """Return the image in mode RGB, upright. Raises BadImageError."""
         source = self.source(index)
         try:
             return source if isinstance(source, Image.Image) else open_image(source)
@@ -95,12 +95,12 @@ class ImageSet(ABC):
 
     @abstractmethod
     def source(self, index: int) -> Source:
-        """Where the pixels of the picture are, for readers that need not decode all of them: its file, the bytes of
-        that, or an RGB picture. Raises BadImageError where the bytes cannot be had."""
+        """Return the image's file, the bytes of that, or an RGB image, for readers that need not decode all pixels.
+        Raises BadImageError where the bytes cannot be had."""
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What to call the picture in reports: its path, or `digits/12`."""
+        """Return the image's name for reports: its path, or `digits/12`."""
 
 
 @final

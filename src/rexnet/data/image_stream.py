@@ -1,4 +1,4 @@
-"""Pictures from wherever they come, read ahead in threads while others are worked on."""
+"""Images of any source, read ahead in threads while others are worked on."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,30 +18,30 @@ from rexnet.errors import BadImageError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-PictureSource = str | PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
-"""A path, the content of a file, a picture of Pillow, an array uint8 (H, W, 3) or a tensor uint8 (3, H, W), both red,
+ImageSource = str | PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
+"""A path, the content of a file, an image of Pillow, an array uint8 (H, W, 3) or a tensor uint8 (3, H, W), both red,
 green, blue."""
-Pictures = PictureSource | Iterable[PictureSource]
+Images = ImageSource | Iterable[ImageSource]
 """One, or several: a list, an iterator, arrays (B, H, W, 3), tensors (B, 3, H, W), or several of those."""
 
 
-def each_picture(pictures: Pictures) -> Iterator[PictureSource]:
-    """The sources in order, taken one by one. ValueError for what holds none."""
-    one = isinstance(pictures, str | PathLike | bytes | Image.Image)
-    if one or (isinstance(pictures, np.ndarray | Tensor) and pictures.ndim != 4):
-        yield pictures
-    elif isinstance(pictures, Iterable):
-        for item in pictures:
-            yield from each_picture(item)
+def each_image(images: Images) -> Iterator[ImageSource]:
+    """Yield the sources in order. ValueError for what holds none."""
+    one = isinstance(images, str | PathLike | bytes | Image.Image)
+    if one or (isinstance(images, np.ndarray | Tensor) and images.ndim != 4):
+        yield images
+    elif isinstance(images, Iterable):
+        for item in images:
+            yield from each_image(item)
     else:
         raise ValueError(
-            f"one of the images is a {type(pictures).__name__}; allowed: a path, the bytes of an image file, a picture "
+            f"one of the images is a {type(images).__name__}; allowed: a path, the bytes of an image file, an image "
             "of Pillow, uint8 arrays (H, W, 3) and tensors (3, H, W), and iterables of these"
         )
 
 
-def open_picture(source: PictureSource) -> Image.Image:
-    """RGB and upright, with the same pixels whichever way the picture comes.
+def open_any(source: ImageSource) -> Image.Image:
+    """Open an image, RGB and upright, with the same pixels whatever its source.
 
     BadImageError for a file that cannot be read, ValueError for arrays and tensors of other shapes or types.
     """
@@ -58,16 +58,16 @@ def open_picture(source: PictureSource) -> Image.Image:
     return open_image(source if isinstance(source, bytes) else Path(source))
 
 
-def picture_reader(
+def image_reader(
     prepare: Callable[[Image.Image], Result], bad_image: BadImagePolicy
-) -> Callable[[PictureSource], tuple[str, Result | BadImageError]]:
-    """A function from a source to its path, "" where it has none, and its picture as `prepare` makes it; with
-    "skip" the error of one that cannot be read stands in its place."""
+) -> Callable[[ImageSource], tuple[str, Result | BadImageError]]:
+    """Return a function from a source to its path, "" where it has none, and its image as `prepare` makes it; with
+    "skip", the error of one that cannot be read in place of the image."""
 
-    def read(source: PictureSource) -> tuple[str, Result | BadImageError]:
+    def read(source: ImageSource) -> tuple[str, Result | BadImageError]:
         name = fspath(source) if isinstance(source, str | PathLike) else ""
         try:
-            return name, prepare(open_picture(source))
+            return name, prepare(open_any(source))
         except BadImageError as error:
             named = error if error.path else type(error)(name, error.reason)
             if bad_image == "error":
@@ -80,8 +80,8 @@ def picture_reader(
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
 ) -> Iterator[Result]:
-    """`function` of each item, in order, computed in threads; `ahead` items are taken before the first result is asked
-    for, and no more than these are in memory at once."""
+    """Yield `function` of each item, in order, computed in threads; `ahead` items are taken before the first result is
+    asked for, and no more than these are in memory at once."""
     remaining = iter(items)
     pending: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)
@@ -96,7 +96,7 @@ def in_order(
 
 
 def in_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of `size` items, the last one of what is left."""
+    """Yield lists of `size` items, the last one of the rest."""
     remaining = iter(items)
     while chunk := list(islice(remaining, size)):
         yield chunk

@@ -1,5 +1,5 @@
-"""Training's short way to a part of a JPEG picture: only what the crop needs is kept, and a crop much larger than the
-network sees is decoded at a half, a quarter or an eighth of its size by libjpeg itself."""
+"""A fast reader of parts of JPEG images for training: a crop much larger than the network sees is decoded at a half, a
+quarter or an eighth of its size by libjpeg itself."""
 
 import io
 import math
@@ -19,12 +19,12 @@ _REDUCTIONS = (8, 4, 2)
 _MARGIN = 1.5
 _START_OF_JPEG = b"\xff\xd8\xff"
 _START_OF_SCAN = b"\xff\xda"
-# What holds EXIF and XMP data. Pillow takes ten times as long for a header, and only these can say something of use.
+# EXIF and XMP data. Pillow takes ten times as long for a header, and only these make that worth it.
 _APP1 = b"\xff\xe1"
 
 
 class Box(NamedTuple):
-    """Part of an upright picture, in whole pixels."""
+    """Part of an upright image, in whole pixels."""
 
     left: int
     top: int
@@ -33,7 +33,7 @@ class Box(NamedTuple):
 
     @property
     def corners(self) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom; the last two are the first pixels outside."""
+        """Return left, top, right, bottom; the last two are the first pixels outside."""
         return self.left, self.top, self.left + self.width, self.top + self.height
 
 
@@ -47,9 +47,9 @@ class Jpeg:
         self.size = (height, width) if orientation in (5, 6, 7, 8) else stored_size
 
     def crop(self, box: Box, least_px: int) -> np.ndarray:
-        """Pixels of `box`, uint8 (H, W, 3) red, green, blue, upright: those of `open_image`, or, where both sides are
-        then still 1.5 times `least_px`, the box at a half, a quarter or an eighth of its size, its edges at most one
-        reduced pixel off.
+        """Return the pixels of `box`, uint8 (H, W, 3) red, green, blue, upright: those of `open_image`, or, where both
+        sides are then still 1.5 times `least_px`, the box at a half, a quarter or an eighth of its size, its edges at
+        most one reduced pixel off.
 
         Raises BadImageError where `open_image` would.
         """
@@ -61,7 +61,8 @@ class Jpeg:
         return _upright(pixels, self._orientation)[top:bottom, left:right]
 
     def _decode(self, reduction: int) -> np.ndarray | None:
-        """All stored pixels; None for data with damage of any degree, which may still be good enough for others."""
+        """Return all stored pixels; None for data with damage of any degree, which may still be good enough for
+        others."""
         width, height = (math.ceil(side / reduction) for side in self._stored_size)
         try:
             pixels = simplejpeg.decode_jpeg(
@@ -73,8 +74,8 @@ class Jpeg:
 
 
 def open_jpeg(source: str | Path | bytes) -> Jpeg | None:
-    """None for whatever only `open_image` can judge: another format, colours other than RGB and gray, too many pixels,
-    a file that cannot be read or is damaged in its header."""
+    """Read the header; None for whatever only `open_image` can judge: another format, colours other than RGB and gray,
+    too many pixels, a file that cannot be read or is damaged in its header."""
     try:
         data = source if isinstance(source, bytes) else _read_file(source)
         if not data.startswith(_START_OF_JPEG):
@@ -86,7 +87,7 @@ def open_jpeg(source: str | Path | bytes) -> Jpeg | None:
 
 
 def _read_header(data: bytes) -> tuple[tuple[int, int], int]:
-    """Stored (width, height) and orientation. Raises ValueError for colours other than RGB and gray."""
+    """Return the stored (width, height) and the orientation. Raises ValueError for colours other than RGB and gray."""
     if _APP1 in data[: data.find(_START_OF_SCAN)]:
         header = JpegImageFile(io.BytesIO(data))
         if header.mode not in ("RGB", "L"):
@@ -104,7 +105,7 @@ def _read_file(path: str | Path) -> bytes:
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """A view of stored pixels (H, W, 3) as EXIF orientation 1 to 8 wants them seen."""
+    """Return a view of stored pixels (H, W, 3) turned as EXIF orientation 1 to 8 says."""
     match orientation:
         case 2:
             return pixels[:, ::-1]

@@ -1,7 +1,7 @@
 """Batches for training and evaluation.
 
-What an epoch delivers follows from (seed, epoch) alone: the order of the images, and for every image the state of the
-random generators its augmentation draws from, so the number of worker processes changes nothing.
+An epoch follows from (seed, epoch) alone: the order of the images, and for every image the state of the random
+generators that its augmentation draws from, so the number of worker processes changes nothing.
 """
 
 import logging
@@ -26,9 +26,9 @@ from rexnet.data.batch_reading import (
     random_state_kept,
     seed_all,
 )
-from rexnet.data.class_balance import balanced_draws
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_set import ImageSet
+from rexnet.data.splits import balanced_draws
 from rexnet.data.transforms import BatchMixer, TrainTransform, Views
 
 logger = logging.getLogger(__name__)
@@ -46,18 +46,18 @@ class Batch(NamedTuple):
 class TrainBatches:
     """Shuffled, augmented batches of rank `rank` of `world_size`; `len()` is the steps per epoch, equal on all ranks.
 
-    Together the ranks' batches of one step are what one process with `world_size` times the batch size would read; when
-    the images do not divide evenly, an epoch leaves out up to world_size - 1 of its last ones. A last batch of one
+    Together the ranks' batches of one step are those of one process with `world_size` times the batch size; when the
+    images do not divide evenly, an epoch skips up to world_size - 1 of its last ones. A last batch of one
     image is merged into the one before, because batch normalisation cannot train on it.
 
-    With bad_image="skip", images that cannot be read are left out, logged and listed by name in `skipped`; a batch left
-    with fewer than two is filled up with the images that follow in the set. With "error" the first raises
+    With bad_image="skip", images that cannot be read are skipped, logged and listed by name in `skipped`; a batch with
+    fewer than two is filled up with the images that follow in the set. With "error" the first raises
     BadImageError.
 
     `balanced`: every class comes equally often, its images again or not at all as that takes; see `balanced_draws`.
 
-    Batches are on `device`, indices aside. What crosses from a worker is uint8 and four times smaller than the batch;
-    normalising, laying erased parts over and mixing happen on the device.
+    Batches are on `device`, indices aside. Workers send uint8, four times smaller than the batch; normalising, erasing
+    and mixing happen on the device.
 
     `num_images`: images per epoch, over all ranks. `images_per_step`: those of a full batch of this rank.
 
@@ -110,8 +110,8 @@ class TrainBatches:
         return -(-self._per_rank // self._batch_size) - self._merge_last
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch, from step `start_step` on; one epoch at a time. The same arguments give the same
-        batches, whatever was read before, and the caller's random generators are left as they are."""
+        """Yield the batches of one epoch, from step `start_step` on; one epoch at a time. The same arguments give the
+        same batches, whatever was read before, and the caller's random generators are left as they are."""
         self._plan.wanted = self._order(epoch)[start_step:]
         for step, read in enumerate(self._loader, start=start_step):
             account(read.bad, self._bad_image, self.skipped)
@@ -129,15 +129,15 @@ class TrainBatches:
         return Batch(images, targets, read.indices[: len(images)])
 
     def positions(self, epoch: int) -> list[np.ndarray]:
-        """Of each batch of an epoch, the positions of its images in the set, as if all could be read."""
+        """Return the positions in the set of the images of each batch of an epoch, as if all could be read."""
         return [wanted.indices % self._num_indices for wanted in self._order(epoch)]
 
     def _order(self, epoch: int) -> list[Wanted]:
         generator, targets = np.random.default_rng([ORDER, self._seed, epoch]), self._balanced_targets
         order = generator.permutation(self._num_indices) if targets is None else balanced_draws(targets, generator)
-        mine = order[: self.num_images][self._rank :: self._world_size]
+        of_rank = order[: self.num_images][self._rank :: self._world_size]
         cuts = np.arange(1, len(self)) * self._batch_size
-        return [Wanted(indices, (self._seed, epoch), at_least=2) for indices in np.split(mine, cuts)]
+        return [Wanted(indices, (self._seed, epoch), at_least=2) for indices in np.split(of_rank, cuts)]
 
 
 @final

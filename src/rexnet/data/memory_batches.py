@@ -1,7 +1,7 @@
-"""Batches of small pictures that are decoded once and stay in memory, for many short trainings on the same images.
+"""Batches of small images that are decoded once and stay in memory, for many short trainings on the same images.
 
-Whole batches are cropped and mirrored by one indexing, a hundredth of the time of one picture after the other. What an
-epoch delivers follows from (seed, epoch, step) alone.
+Whole batches are cropped and mirrored by one indexing, a hundredth of the time of one image after the other. An epoch
+follows from (seed, epoch, step) alone.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _CHUNK = 500
 
 
 class Pixels(NamedTuple):
-    """Decoded pictures: uint8 (N, H, W, 3) red, green, blue; targets int64 (N,); indices int64 (N,) into their set."""
+    """Decoded images: uint8 (N, H, W, 3) red, green, blue; targets int64 (N,); indices int64 (N,) into their set."""
 
     values: Tensor
     targets: Tensor
@@ -35,10 +35,9 @@ class Pixels(NamedTuple):
 def decode(
     images: ImageSet, preprocess: Preprocess, *, workers: int = 0, bad_image: BadImagePolicy = "error"
 ) -> Pixels:
-    """All pictures of `images` as the evaluation transform cuts them out.
+    """Decode all of `images` as the evaluation transform crops them.
 
-    Raises BadImageError for one that cannot be read, or with "skip" leaves it out and says so; ValueError where none is
-    left.
+    Raises BadImageError for one that cannot be read, or with "skip" logs and skips it; ValueError where none is left.
     """
     chunks = [range(start, min(start + _CHUNK, len(images))) for start in range(0, len(images), _CHUNK)]
     task = partial(_decode_chunk, images, preprocess)
@@ -72,19 +71,19 @@ def _decode_chunk(
 
 @dataclass(frozen=True, kw_only=True)
 class CropAndFlip:
-    """Augmentation of a whole batch: a random square out of the picture and `padding_px` black pixels around it, and
+    """Augmentation of a whole batch: a random square out of the image and `padding_px` black pixels around it, and
     mirroring left and right with probability `flip`."""
 
     padding_px: int
     flip: float
 
     def pad(self, pixels: Tensor) -> Tensor:
-        """uint8 (N, H, W, 3) with the border that `draw` cuts from."""
+        """Return uint8 (N, H, W, 3) with the border that `draw` crops from."""
         border = self.padding_px
         return torch.nn.functional.pad(pixels, (0, 0, border, border, border, border))
 
     def draw(self, padded: Tensor, chosen: Tensor, generator: np.random.Generator) -> Tensor:
-        """Of the pictures `chosen` (B,), augmented ones, uint8 (B, H, W, 3)."""
+        """Return the images `chosen` (B,), augmented, uint8 (B, H, W, 3)."""
         height, width = (side - 2 * self.padding_px for side in padded.shape[1:3])
         count = len(chosen)
         top, left = generator.integers(0, 2 * self.padding_px + 1, (2, count, 1))
@@ -97,11 +96,11 @@ class CropAndFlip:
 
 
 class MemoryTrainBatches:
-    """Shuffled, augmented batches of decoded pictures, normalised as `preprocess` says, on `device`; for
+    """Shuffled, augmented batches of decoded images, normalised as `preprocess` says, on `device`; for
     `rexnet.training.loop.fit`.
 
     All batches of an epoch are equally large, give or take one, and none above `batch_size`. ValueError for fewer than
-    two pictures.
+    two images.
     """
 
     def __init__(
@@ -127,18 +126,18 @@ class MemoryTrainBatches:
         return self._steps
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from `start_step` on; the same arguments give the same batches."""
+        """Yield the batches of one epoch from `start_step` on; the same arguments give the same batches."""
         order = np.random.default_rng([ORDER, self._seed, epoch]).permutation(len(self._targets))
         for step, part in enumerate(np.array_split(order, self._steps)[start_step:], start=start_step):
             chosen = torch.from_numpy(part)
             generator = np.random.default_rng([CROP, self._seed, epoch, step])
-            there = chosen.to(self._padded.device)
-            drawn = self._augment.draw(self._padded, there, generator)
-            yield Batch(_normalised(drawn, self._preprocess), self._targets[there], self._indices[chosen])
+            on_device = chosen.to(self._padded.device)
+            images = self._augment.draw(self._padded, on_device, generator)
+            yield Batch(_normalise(images, self._preprocess), self._targets[on_device], self._indices[chosen])
 
 
 class MemoryEvalBatches:
-    """Every decoded picture once, in order, normalised, on `device`; iterate as often as needed."""
+    """Every decoded image once, in order, normalised, on `device`; iterate as often as needed."""
 
     def __init__(self, pixels: Pixels, preprocess: Preprocess, *, batch_size: int, device: torch.device | str = "cpu"):
         self._pixels, self._targets, self._indices = pixels.values.to(device), pixels.targets.to(device), pixels.indices
@@ -150,10 +149,10 @@ class MemoryEvalBatches:
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, len(self._targets), self._batch_size):
             part = slice(start, start + self._batch_size)
-            images = _normalised(self._pixels[part], self._preprocess)
+            images = _normalise(self._pixels[part], self._preprocess)
             yield Batch(images, self._targets[part], self._indices[part])
 
 
-def _normalised(pixels: Tensor, preprocess: Preprocess) -> Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in channels-last memory."""
+def _normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    """Normalise uint8 (B, H, W, 3) to float32 (B, 3, H, W) in channels-last memory."""
     return preprocess.normalise(pixels.permute(0, 3, 1, 2).float())

@@ -1,5 +1,5 @@
-"""timm's augmentation policies on arrays: what is drawn, and how, stays timm's; only the pixels of its operations are
-computed where numpy is faster than Pillow and the copies between the two."""
+"""timm's augmentation policies on arrays: the random draws stay timm's; only the pixels of its operations are computed
+in numpy where that is faster than Pillow and the copies between the two."""
 
 import random
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
-Picture = np.ndarray | Image.Image
+ArrayOrImage = np.ndarray | Image.Image
 """uint8 (H, W, 3) red, green, blue, or the same as a PIL image: each operation takes either and returns what it has."""
 
 _LEVELS = np.arange(256, dtype=np.float32)
@@ -19,18 +19,18 @@ _LEVELS = np.arange(256, dtype=np.float32)
 _GRAY = np.array([19595, 38470, 7471], dtype=np.float32)
 
 
-def as_array(image: Picture) -> np.ndarray:
+def as_array(image: ArrayOrImage) -> np.ndarray:
     return image if isinstance(image, np.ndarray) else np.asarray(image)
 
 
-def on_arrays(step: Any) -> Callable[[Picture], Picture]:
-    """A step of timm's transforms that takes either kind of picture. The operations of RandAugment and AutoAugment
+def on_arrays(step: Any) -> Callable[[ArrayOrImage], ArrayOrImage]:
+    """Return a step of timm's transforms that takes either kind of image. The operations of RandAugment and AutoAugment
     exchange their functions for those of this module, in place; any other step gets PIL images."""
     from timm.data.auto_augment import AutoAugment, RandAugment
 
     if isinstance(step, RandAugment):
         operations = step.ops
-        step.ops = np.array(operations)  # which numpy's choice would otherwise make of it for every picture
+        step.ops = np.array(operations)  # which numpy's choice would otherwise make of it for every image
     elif isinstance(step, AutoAugment):
         operations = [operation for sub_policy in step.policy for operation in sub_policy]
     else:
@@ -45,34 +45,34 @@ def on_arrays(step: Any) -> Callable[[Picture], Picture]:
 class _OnPillow:
     function: Callable[..., Image.Image]
 
-    def __call__(self, image: Picture, *args: Any, **kwargs: Any) -> Image.Image:
+    def __call__(self, image: ArrayOrImage, *args: Any, **kwargs: Any) -> Image.Image:
         return self.function(Image.fromarray(image) if isinstance(image, np.ndarray) else image, *args, **kwargs)
 
 
-def _invert(image: Picture, **_: Any) -> np.ndarray:
+def _invert(image: ArrayOrImage, **_: Any) -> np.ndarray:
     return ~as_array(image)
 
 
-def _posterize(image: Picture, bits_to_keep: int, **_: Any) -> np.ndarray:
+def _posterize(image: ArrayOrImage, bits_to_keep: int, **_: Any) -> np.ndarray:
     return as_array(image) & np.uint8(256 - 2 ** (8 - min(bits_to_keep, 8)))
 
 
-def _solarize(image: Picture, threshold: int, **_: Any) -> np.ndarray:
+def _solarize(image: ArrayOrImage, threshold: int, **_: Any) -> np.ndarray:
     pixels = as_array(image)
     return pixels ^ ((pixels >= threshold) * np.uint8(255))
 
 
-def _solarize_add(image: Picture, add: int, **_: Any) -> np.ndarray:
+def _solarize_add(image: ArrayOrImage, add: int, **_: Any) -> np.ndarray:
     pixels = as_array(image)
     return pixels + (pixels < 128) * np.uint8(add)  # timm adds 128 at most
 
 
-def _brightness(image: Picture, factor: float, **_: Any) -> np.ndarray:
+def _brightness(image: ArrayOrImage, factor: float, **_: Any) -> np.ndarray:
     return _look_up(as_array(image), np.minimum(_LEVELS * np.float32(factor), 255))
 
 
-def _contrast(image: Picture, factor: float, **_: Any) -> np.ndarray:
-    """Blends with the mean of the gray picture, rounded."""
+def _contrast(image: ArrayOrImage, factor: float, **_: Any) -> np.ndarray:
+    """Blend with the mean of the gray image, rounded."""
     pixels = as_array(image)
     # Whole numbers below 2 ** 24, up to the mean: exact in float32.
     gray = np.floor((pixels.reshape(-1, 3).astype(np.float32) @ _GRAY + 2**15) / 2**16)
@@ -81,14 +81,14 @@ def _contrast(image: Picture, factor: float, **_: Any) -> np.ndarray:
 
 
 def _look_up(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Each value exchanged for its entry in `table` of 256, whose fractions are cut off."""
+    """Exchange each value for its entry in `table` of 256, whose fractions are cut off."""
     # Twice as fast as numpy's own way of doing it.
     changed = bytearray(pixels).translate(table.astype(np.uint8).tobytes())
     return np.frombuffer(changed, np.uint8).reshape(pixels.shape)
 
 
-def _sharpness(image: Picture, factor: float, **_: Any) -> np.ndarray:
-    """Blends with the picture smoothed by a 3 x 3 mean whose centre counts five times; the outermost pixels stay."""
+def _sharpness(image: ArrayOrImage, factor: float, **_: Any) -> np.ndarray:
+    """Blend with the image smoothed by a 3 x 3 mean whose centre counts five times; the outermost pixels stay."""
     pixels = as_array(image)
     if min(pixels.shape[:2]) < 3:
         return pixels
@@ -102,22 +102,22 @@ def _sharpness(image: Picture, factor: float, **_: Any) -> np.ndarray:
     return result
 
 
-def _translate_x(image: Picture, share: float, **style: Any) -> np.ndarray:
+def _translate_x(image: ArrayOrImage, fraction: float, **style: Any) -> np.ndarray:
     height, width, _ = (pixels := as_array(image)).shape
-    return _shift(pixels, np.full(height, share * width), axis=1, **style)
+    return _shift(pixels, np.full(height, fraction * width), axis=1, **style)
 
 
-def _translate_y(image: Picture, share: float, **style: Any) -> np.ndarray:
+def _translate_y(image: ArrayOrImage, fraction: float, **style: Any) -> np.ndarray:
     height, width, _ = (pixels := as_array(image)).shape
-    return _shift(pixels, np.full(width, share * height), axis=0, **style)
+    return _shift(pixels, np.full(width, fraction * height), axis=0, **style)
 
 
-def _shear_x(image: Picture, factor: float, **style: Any) -> np.ndarray:
+def _shear_x(image: ArrayOrImage, factor: float, **style: Any) -> np.ndarray:
     pixels = as_array(image)
     return _shift(pixels, factor * (np.arange(pixels.shape[0]) + 0.5), axis=1, **style)
 
 
-def _shear_y(image: Picture, factor: float, **style: Any) -> np.ndarray:
+def _shear_y(image: ArrayOrImage, factor: float, **style: Any) -> np.ndarray:
     pixels = as_array(image)
     return _shift(pixels, factor * (np.arange(pixels.shape[1]) + 0.5), axis=0, **style)
 
@@ -125,15 +125,15 @@ def _shear_y(image: Picture, factor: float, **style: Any) -> np.ndarray:
 def _shift(
     pixels: np.ndarray, shifts: np.ndarray, *, axis: int, resample: Any, fillcolor: tuple[int, ...]
 ) -> np.ndarray:
-    """Each row (`axis` 1) or column (0) as it is `shifts` pixels further along, interpolated between 2 or 4 neighbours
+    """Move each row (`axis` 1) or column (0) by `shifts` pixels, interpolated between 2 or 4 neighbours
     as Pillow's `Image.transform` does it: the last pixel repeats for half a pixel, `fillcolor` begins there, and
     fractions of a level are cut off."""
     method = random.choice(resample) if isinstance(resample, list | tuple) else resample
     (height, width, _), length = pixels.shape, pixels.shape[axis]
-    shifts = np.clip(shifts, -length, length)  # nothing is left of a picture that moves by its length
+    shifts = np.clip(shifts, -length, length)  # nothing is left of an image that moves by its length
     starts = np.floor(shifts).astype(int)
     weights = _cubic(shifts - starts) if method == Image.Resampling.BICUBIC else _linear(shifts - starts)
-    mixed = _mix(_shifted(pixels, starts, axis), weights, axis)
+    mixed = _mix(_with_edges(pixels, starts, axis), weights, axis)
     result = np.clip(mixed, 0, 255, out=mixed).astype(np.uint8)
     # Small integers, with what varies by row on the left: what numpy compares fastest.
     first = np.ceil(-shifts - 0.5).astype(np.int16)
@@ -147,10 +147,10 @@ def _shift(
     return result.reshape(pixels.shape)
 
 
-def _shifted(pixels: np.ndarray, starts: np.ndarray, axis: int) -> np.ndarray:
-    """uint8 (H, 3 (W + 3)) for `axis` 1, (H + 3, 3 W) for 0: rows or columns, each begins `starts` - 1 pixels further
-    along and ends two pixels later. For three pixels around the picture its edge repeats, further out anything may
-    be."""
+def _with_edges(pixels: np.ndarray, starts: np.ndarray, axis: int) -> np.ndarray:
+    """Return uint8 (H, 3 (W + 3)) for `axis` 1, (H + 3, 3 W) for 0: rows or columns, each begins `starts` - 1 pixels
+    further along and ends two pixels later. For three pixels around the image its edge repeats, further out anything
+    may be."""
     height, width, _ = pixels.shape
     if axis:
         # A row's window may reach into the rows around it.
@@ -169,7 +169,7 @@ def _shifted(pixels: np.ndarray, starts: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _mix(near: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
-    """float32 (H, 3 W): sums of 2 or 4 neighbours times `weights` (2 or 4, rows or columns)."""
+    """Return float32 (H, 3 W): sums of 2 or 4 neighbours times `weights` (2 or 4, rows or columns)."""
     # The small amount more keeps rounding from cutting off whole levels.
     weights = (weights * (1 + 1e-5)).astype(np.float32)
     if len(weights) == 2:
@@ -183,13 +183,13 @@ def _mix(near: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _linear(part: np.ndarray) -> np.ndarray:
-    """Weights (2, N) of the neighbours of points that lie `part` of the way from the first to the second."""
+    """Return weights (2, N) of the neighbours of points that lie `part` of the way from the first to the second."""
     return np.stack([1 - part, part])
 
 
 def _cubic(part: np.ndarray) -> np.ndarray:
-    """Weights (4, N) of the neighbours of points that lie `part` of the way from the second to the third: the cubic of
-    Pillow's turning and shearing, which is steeper than that of its resizing."""
+    """Return weights (4, N) of the neighbours of points that lie `part` of the way from the second to the third: the
+    cubic of Pillow's turning and shearing, which is steeper than that of its resizing."""
     square, cube = part**2, part**3
     return np.stack([2 * square - part - cube, 1 - 2 * square + cube, part + square - cube, cube - square])
 

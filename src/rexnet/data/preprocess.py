@@ -21,19 +21,19 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lan
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """What happens to every picture that is evaluated: short side to `image_size_px / crop_ratio`, centre crop,
+    """The transform of every image that is evaluated: short side to `image_size_px / crop_ratio`, centre crop,
     normalisation. Stored in each checkpoint; validate, predict and export use the stored one.
 
-    Bit for bit timm's evaluation transform, for pictures up to 100 times as long as wide. Raises ValueError for
+    Bit for bit timm's evaluation transform, for images up to 100 times as long as wide. Raises ValueError for
     settings outside the stated ranges.
     """
 
     image_size_px: int = 224
     """Side of the square the network sees, in pixels."""
     crop_ratio: float = 0.875
-    """Side of the centre crop as a share of the resized short side, above 0 and at most 1."""
+    """Side of the centre crop as a fraction of the resized short side, above 0 and at most 1."""
     interpolation: Interpolation = "bicubic"
-    """How pixels are interpolated when a picture is resized."""
+    """Interpolation of pixels when an image is resized."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Mean per channel (red, green, blue; 0..1) that is subtracted."""
     std: tuple[float, float, float] = IMAGENET_STD
@@ -48,16 +48,16 @@ class Preprocess:
         _check(len(self.std) == 3 and all(math.isfinite(s) and s > 0 for s in self.std), self, "std", "three above 0")
 
     def __call__(self, image: Image.Image) -> "torch.Tensor":
-        """RGB picture of any size -> float32 (3, image_size_px, image_size_px), channels red, green, blue."""
+        """Turn an RGB image of any size into float32 (3, image_size_px, image_size_px), channels red, green, blue."""
         return self._to_tensor(self._square(limit_aspect(image)))
 
     def pixels(self, image: Image.Image) -> np.ndarray:
-        """The same before normalisation: uint8 (image_size_px, image_size_px, 3)."""
+        """Return the same before normalisation: uint8 (image_size_px, image_size_px, 3)."""
         return np.asarray(self._square(limit_aspect(image)))
 
     @property
     def short_side_px(self) -> int:
-        """That pictures are resized to before the crop."""
+        """Short side to which images are resized before the crop."""
         return math.floor(self.image_size_px / self.crop_ratio)
 
     @cached_property
@@ -76,7 +76,7 @@ class Preprocess:
         return _ToTensor(self.mean, self.std)
 
     def normalise(self, images: "torch.Tensor") -> "torch.Tensor":
-        """float32 (B, 3, H, W) from 0 to 255 on any device, in place."""
+        """Normalise float32 (B, 3, H, W) from 0 to 255 on any device, in place."""
         import torch
 
         mean, std = (
@@ -86,12 +86,13 @@ class Preprocess:
         return images.sub_(mean).div_(std)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; `from_dict` reads it back."""
+        """Return plain values for JSON; `from_dict` reads them back."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Preprocess":
-        """Raises ValueError unless `fields` holds exactly the fields of this class with allowed values."""
+        """Read what `to_dict` gave. Raises ValueError unless `fields` holds exactly the fields of this class with
+        allowed values."""
         names = {field.name for field in dataclasses.fields(cls)}
         if set(fields) != names:
             got, expected = ", ".join(sorted(fields)) or "none", ", ".join(sorted(names))
@@ -103,7 +104,7 @@ class Preprocess:
 @final
 class _ToTensor:
     """RGB pixels -> normalised float32 (3, H, W), through a table of the 256 values of each channel: the bits of
-    torchvision's ToTensor and Normalize in a third of their time on small pictures."""
+    torchvision's ToTensor and Normalize in a third of their time on small images."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
         import torch
@@ -126,13 +127,13 @@ def _check(allowed: bool, config: object, name: str, rule: str) -> None:
         raise ValueError(f"{name} is {getattr(config, name)!r}, but must be {rule}")
 
 
-# A picture longer than this many times its short side is first cut to its middle part: resizing 1 x 60,000,000 pixels
+# An image longer than this many times its short side is first cut to its middle part: resizing 1 x 60,000,000 pixels
 # to a short side of 256 would otherwise ask for terabytes.
 _MAX_ASPECT = 100
 
 
 def middle(size: tuple[int, int]) -> Box:
-    """The middle part of a picture of (width, height) pixels that is at most 100 times as long as wide."""
+    """Return the middle part of an image of (width, height) pixels that is at most 100 times as long as wide."""
     width, height = size
     keep_px = _MAX_ASPECT * min(width, height)
     left, top = max(0, (width - keep_px) // 2), max(0, (height - keep_px) // 2)

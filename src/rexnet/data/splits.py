@@ -1,6 +1,7 @@
-"""The training and the validation split, how they are drawn, and the fingerprint of a dataset."""
+"""Random draws of images (a validation split, shots, balanced epochs), class weights, and a dataset's fingerprint."""
 
 import hashlib
+import logging
 import os
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
@@ -9,17 +10,21 @@ import numpy as np
 
 from rexnet.data.facts import DataFacts
 from rexnet.data.image_set import ImageSet
-from rexnet.text import normal_name
+from rexnet.text import normal_name, printable
+
+logger = logging.getLogger(__name__)
 
 TRAIN_SPLIT = "train"
 VAL_SPLITS = ("val", "valid", "validation", "test")
-"""What the validation split may be called; the first of these that is there counts."""
+"""Names of the validation split; the first of these that is there counts."""
 SPLITS = (TRAIN_SPLIT, *VAL_SPLITS)
+_SHOTS = 1
+"""Keeps the draw of shots apart from that of a split, which has the same seed."""
 
 
 def stratified_split(targets: np.ndarray, val_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (train, validation), each ascending: of every class the rounded fraction, but at least one image on
-    either side; a class with one image keeps it for training."""
+    """Return positions (train, validation), each ascending: of every class the rounded fraction, but at least one image
+    on either side; a class with one image keeps it for training."""
     random = np.random.default_rng(seed)
     in_val = np.zeros(len(targets), dtype=bool)
     for label in np.unique(targets):
@@ -30,24 +35,24 @@ def stratified_split(targets: np.ndarray, val_fraction: float, seed: int) -> tup
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawnSplit:
+class RandomSplit:
     """The validation split that `stratified_split` draws from a whole dataset."""
 
     val_fraction: float
     seed: int
     fingerprint: str
-    """Of the whole dataset, see `fingerprint`."""
+    """SHA-256 of the whole dataset, see `fingerprint`."""
 
     @property
-    def words(self) -> str:
-        return f"{100 * self.val_fraction:g} % of each class held back, seed {self.seed}"
+    def description(self) -> str:
+        return f"{100 * self.val_fraction:g} % of each class for validation, seed {self.seed}"
 
     def fits(self, images: ImageSet) -> bool:
         """Whether `images` are the whole dataset that was divided."""
         return fingerprint(images) == self.fingerprint
 
     def draw(self, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of `images` (train, validation)."""
+        """Return the positions in `images` of (train, validation)."""
         return stratified_split(images.targets, self.val_fraction, self.seed)
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,7 +60,7 @@ class DrawnSplit:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The reverse of `to_dict`. ValueError for anything else."""
+        """Read what `to_dict` gave. ValueError for anything else."""
         names = [field.name for field in fields(cls)]
         if not isinstance(values, dict) or sorted(values) != sorted(names):
             raise ValueError(f"a split must have {', '.join(names)}, but is {values!r:.80}")
@@ -69,15 +74,16 @@ class DrawnSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSets:
-    """Both splits have the same `classes`; `drawn` is the split where it was not the data's own."""
+    """A training and a validation split of the same `classes`; `random_split` where the split was not the data's
+    own."""
 
     train: ImageSet
     val: ImageSet
     title: str
     """Name of the dataset, for people."""
     split: str
-    """How the splits came about, for people."""
-    drawn: DrawnSplit | None = None
+    """Origin of the splits, for people."""
+    random_split: RandomSplit | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -89,7 +95,7 @@ class ImageSets:
         return self._facts().description
 
     def facts(self) -> DataFacts:
-        """Counts, split and fingerprint, for a run or a search to note."""
+        """Return counts, split and fingerprint, for a run or a search to note."""
         both = f"{fingerprint(self.train)} {fingerprint(self.val)}"
         return replace(self._facts(), fingerprint=hashlib.sha256(both.encode()).hexdigest())
 
@@ -100,8 +106,8 @@ class ImageSets:
             val_images=len(self.val),
             classes=self.classes,
             split=self.split,
-            val_fraction=self.drawn and self.drawn.val_fraction,
-            split_seed=self.drawn and self.drawn.seed,
+            val_fraction=self.random_split and self.random_split.val_fraction,
+            split_seed=self.random_split and self.random_split.seed,
         )
 
 
@@ -121,3 +127,48 @@ def fingerprint(images: ImageSet) -> str:
     )
     # File names need not be text; Python writes their bytes as lone surrogates.
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def class_weights(targets: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return float64 (K,): N / (K n) for a class with n of the N images: over the images their mean is 1.
+
+    The K that counts is that of the classes with images; the others weigh 0. Source: scikit-learn's "balanced".
+    """
+    counts = np.bincount(targets, minlength=num_classes)
+    filled = counts > 0
+    weights = np.zeros(num_classes)
+    weights[filled] = len(targets) / (filled.sum() * counts[filled])
+    return weights
+
+
+def balanced_draws(targets: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return as many draws as there are images, int64 (N,), in random order: each class equally often, give or take
+    one, and each image of a class as often as another one, give or take one.
+
+    A draw is the position of the image, plus N for each time that it was drawn before, so no two draws are the same.
+    """
+    classes, counts = np.unique(targets, return_counts=True)
+    members = np.split(np.argsort(targets, kind="stable"), np.cumsum(counts)[:-1])
+    per_class = np.full(len(classes), len(targets) // len(classes))
+    per_class[random.permutation(len(classes))[: len(targets) % len(classes)]] += 1
+    draws = [
+        np.resize(random.permutation(positions), count) + len(targets) * (np.arange(count) // len(positions))
+        for positions, count in zip(members, per_class, strict=True)
+    ]
+    return random.permutation(np.concatenate(draws))
+
+
+def draw_shots(images: ImageSet, shots: int, seed: int) -> ImageSet:
+    """Return `shots` images of each class, in the order they had. With one seed, fewer shots are among more.
+
+    A class with fewer images keeps all of them, and a warning names it.
+    """
+    order = np.random.default_rng([_SHOTS, seed]).permutation(len(images))
+    order = order[np.argsort(images.targets[order], kind="stable")]
+    counts = np.bincount(images.targets, minlength=len(images.classes))
+    place_in_class = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
+    short = [f"{printable(images.classes[k])} ({counts[k]})" for k in np.flatnonzero(counts < shots)]
+    if short:
+        more = f" and {len(short) - 5} more" if len(short) > 5 else ""
+        logger.warning("classes with fewer than %d images keep all they have: %s%s", shots, ", ".join(short[:5]), more)
+    return images.subset(np.sort(order[place_in_class < shots]))

@@ -1,4 +1,4 @@
-"""From RGB pixels to tensors: the evaluation contract a checkpoint carries, and the augmentation of training.
+"""RGB pixels into tensors: the evaluation transform that a checkpoint carries, and the augmentation of training.
 
 timm and torchvision are imported on first use: reading a configuration or `--help` must not wait seconds for them.
 """
@@ -16,13 +16,13 @@ from rexnet.data.config import AugmentConfig
 from rexnet.data.crops import RandomPaddedCrop, RandomResizedCrop
 from rexnet.data.erasing import Patch, Patches, RandomErasing
 from rexnet.data.image_set import Source
-from rexnet.data.policies import Picture, as_array, on_arrays
+from rexnet.data.policies import ArrayOrImage, as_array, on_arrays
 from rexnet.data.preprocess import Preprocess
 from rexnet.errors import OptionError
 
 
 class View(NamedTuple):
-    """An augmented picture before normalisation: uint8 (H, W, 3) red, green, blue, and what erases a part of it."""
+    """An augmented image before normalisation: uint8 (H, W, 3) red, green, blue, and what erases a part of it."""
 
     pixels: np.ndarray
     patch: Patch | None
@@ -51,7 +51,7 @@ class Views(NamedTuple):
 @dataclass(frozen=True)
 class TrainTransform:
     """Augmentation, then the normalisation of `preprocess`. Random draws come from the global generators of random,
-    numpy and torch, which the loaders seed per picture. Raises ValueError for an unknown auto_augment policy.
+    numpy and torch, which the loaders seed per image. Raises ValueError for an unknown auto_augment policy.
 
     Crops of JPEG files are decoded by `rexnet.data.jpeg`, everything else by `open_image`."""
 
@@ -59,25 +59,26 @@ class TrainTransform:
     augment: AugmentConfig
 
     def __post_init__(self):
-        _ = self._colour_steps  # refuses an unknown policy here, and imports what workers need before they are forked
+        _ = self._colour_steps  # refuses an unknown policy here, and imports before workers are forked
 
     def __call__(self, source: Source) -> torch.Tensor:
-        """A picture of any size -> float32 (3, image_size_px, image_size_px), channels red, green, blue.
-        Raises BadImageError."""
+        """Turn an image of any size into float32 (3, image_size_px, image_size_px), channels red, green, blue. Raises
+        BadImageError."""
         return self.finish(Views.of([self.draw(source)]))[0]
 
     def draw(self, source: Source) -> View:
-        """Everything random, for one picture. Raises BadImageError."""
+        """Do everything random for one image. Raises BadImageError."""
         pixels = self._crop(source)
         if random.random() < self.augment.horizontal_flip:
             pixels = pixels.flip(2)
-        picture: Picture = pixels.permute(1, 2, 0).numpy()
+        image: ArrayOrImage = pixels.permute(1, 2, 0).numpy()
         for step in self._colour_steps:
-            picture = step(picture)
-        return View(as_array(picture), self._erasing.draw())
+            image = step(image)
+        return View(as_array(image), self._erasing.draw())
 
     def finish(self, views: Views, device: torch.device | str = "cpu") -> torch.Tensor:
-        """float32 (B, 3, H, W) on `device`, normalised there and then erased: the arithmetic of timm's prefetcher."""
+        """Return float32 (B, 3, H, W) on `device`, normalised there and then erased: the arithmetic of timm's
+        prefetcher."""
         images = self.preprocess.normalise(views.floats_on(device))
         views.patches.lay_over(images)
         return images
@@ -104,7 +105,7 @@ class TrainTransform:
         )
 
     @cached_property
-    def _colour_steps(self) -> list[Callable[[Picture], Picture]]:
+    def _colour_steps(self) -> list[Callable[[ArrayOrImage], ArrayOrImage]]:
         from timm.data.transforms_factory import transforms_imagenet_train
 
         augment = self.augment
@@ -136,8 +137,8 @@ class BatchMixer:
     num_classes: int
 
     def __call__(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (B, 3, H, W), changed in place, and class indices (B,) -> images (B', 3, H, W) and soft targets
-        (B', num_classes), each row summing to 1. Pairs are mixed, so an odd batch loses its last picture: B' is even.
+        """Mix images (B, 3, H, W), in place, and class indices (B,) into images (B', 3, H, W) and soft targets
+        (B', num_classes), each row summing to 1. Pairs are mixed, so an odd batch loses its last image: B' is even.
         """
         even = len(images) // 2 * 2
         return self._mixup(images[:even], targets[:even])
@@ -157,5 +158,5 @@ class BatchMixer:
 
 
 def batch_mixer(augment: AugmentConfig, num_classes: int) -> BatchMixer | None:
-    """None where neither mixup nor cutmix is on; smoothing labels is then the loss's part."""
+    """Return the mixer; None where neither mixup nor cutmix is on: smoothing labels is then the loss's part."""
     return BatchMixer(augment, num_classes) if augment.mixup > 0 or augment.cutmix > 0 else None

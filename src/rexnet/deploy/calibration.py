@@ -32,8 +32,8 @@ def labelled_splits(data: str, model: TrainedRexNet) -> tuple[ImageSet, ImageSet
     """
     try:
         dataset = open_dataset(data)
-        validation = dataset.for_measuring(model.classes, split="val", drawn=model.split)
-        training = dataset.for_measuring(model.classes, split="train", drawn=model.split)
+        validation = dataset.for_measuring(model.classes, split="val", random_split=model.split)
+        training = dataset.for_measuring(model.classes, split="train", random_split=model.split)
     except ValueError as error:
         if not os.path.isdir(data):
             raise

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from rexnet.data.decode import BadImagePolicy
-from rexnet.data.image_stream import Pictures, PictureSource, each_picture, in_chunks, in_order, picture_reader
+from rexnet.data.image_stream import Images, ImageSource, each_image, image_reader, in_chunks, in_order
 from rexnet.deploy.classifiers import Classifier
 from rexnet.deploy.engine_choice import CHUNKS, choose, stream_engine
 from rexnet.engines.backends import Network
@@ -119,7 +119,7 @@ class ClassPredictor:
             return torch.from_numpy(self.preprocess.pixels(picture).copy())
         return self.preprocess(picture)
 
-    def __call__(self, images: Pictures, *, top_k: int = 5) -> list[Prediction]:
+    def __call__(self, images: Images, *, top_k: int = 5) -> list[Prediction]:
         """Return predictions in order, of one image too: paths, encoded bytes, images of Pillow, uint8 arrays (H, W, 3)
         or (B, H, W, 3) and uint8 tensors (3, H, W) or (B, 3, H, W), red, green, blue; `probabilities` takes
         preprocessed ones.
@@ -128,13 +128,13 @@ class ClassPredictor:
         """
         return list(self.stream(images, top_k=top_k))
 
-    def stream(self, images: Pictures, *, top_k: int = 5, bad_image: BadImagePolicy = "error") -> Iterator[Prediction]:
+    def stream(self, images: Images, *, top_k: int = 5, bad_image: BadImagePolicy = "error") -> Iterator[Prediction]:
         """Yield what calling returns, over any number of images in constant memory: reading runs ahead by a few dozen
         images. With bad_image "skip" an unreadable image yields its error."""
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}; allowed: 1 or more")
-        sources = each_picture(images)
-        read = picture_reader(self.prepare, bad_image)
+        sources = each_image(images)
+        read = image_reader(self.prepare, bad_image)
         named = partial(self._named, top_k=top_k)
         first = list(islice(sources, 2))
         sources = chain(first, sources)
@@ -149,7 +149,7 @@ class ClassPredictor:
             network = self._for_many()
             size, sources = self._fitting(sources)
 
-            def work(part: list[PictureSource]) -> list[Prediction]:
+            def work(part: list[ImageSource]) -> list[Prediction]:
                 return named([read(source) for source in part], network, size=size)
 
             # Every thread reads a part and runs it by itself, so that none waits for another.
@@ -169,7 +169,7 @@ class ClassPredictor:
                 self._many = self._one if self._workers == 1 else self._classifier.open(engine, self.device)
             return self._many
 
-    def _fitting(self, sources: Iterable[PictureSource]) -> tuple[int, Iterable[PictureSource]]:
+    def _fitting(self, sources: Iterable[ImageSource]) -> tuple[int, Iterable[ImageSource]]:
         """Return the images of a call, fewer where few images would leave threads idle, and the sources again."""
         remaining = iter(sources)
         enough = self._workers * CHUNKS[-1]

@@ -8,7 +8,7 @@ from typing import Any, Literal, final
 from torch import nn
 
 from rexnet.data.decode import BadImagePolicy
-from rexnet.data.image_stream import Pictures
+from rexnet.data.image_stream import Images
 from rexnet.data.preprocess import Preprocess
 from rexnet.deploy.class_predictor import ClassPredictor, Prediction, ScoredClass
 from rexnet.deploy.classifiers import Classifier, of_exported, of_model
@@ -83,7 +83,7 @@ class Predictor:
     def classes(self) -> tuple[str, ...]:
         return self._runtime.classes
 
-    def __call__(self, images: Pictures, **options: Any) -> list[Any]:
+    def __call__(self, images: Images, **options: Any) -> list[Any]:
         """Return a Prediction or Detections for each image, in order, of one image too.
 
         `images`: paths, encoded bytes, images of Pillow, uint8 arrays (H, W, 3) or (B, H, W, 3) and uint8 tensors
@@ -94,7 +94,7 @@ class Predictor:
         """
         return list(self.stream(images, **options))
 
-    def stream(self, images: Pictures, *, bad_image: BadImagePolicy = "error", **options: Any) -> Iterator[Any]:
+    def stream(self, images: Images, *, bad_image: BadImagePolicy = "error", **options: Any) -> Iterator[Any]:
         """Yield what calling returns, over any number of images in constant memory: reading runs ahead by a few dozen
         images. With bad_image "skip" an unreadable image yields its error. `options` as for calling, and batch_size of
         a detector."""

@@ -37,7 +37,7 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
     with joined(config.device) as world:
         images = world.in_turns(
             lambda: open_dataset(config.data).for_measuring(
-                model.classes, split=config.split, drawn=getattr(model, "split", None)
+                model.classes, split=config.split, random_split=getattr(model, "split", None)
             )
         )
         batches = EvalBatches(

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from rexnet.data.decode import BadImagePolicy
-from rexnet.data.image_stream import Pictures, each_picture, in_chunks, in_order, picture_reader
+from rexnet.data.image_stream import Images, each_image, image_reader, in_chunks, in_order
 from rexnet.detection.checkpoints import TrainedDetector, detector_config, load_detector
 from rexnet.detection.exported_detectors import DetectorGraph, load_exported
 from rexnet.detection.plot import draw_detections
@@ -101,20 +101,20 @@ class ObjectPredictor:
         self._model: Any = trained.model.eval().to(self.device)
         self._model.to(memory_format=torch.channels_last)
 
-    def __call__(self, images: Pictures, *, min_score: float = 0.0) -> list[Detections]:
+    def __call__(self, images: Images, *, min_score: float = 0.0) -> list[Detections]:
         """Return what is in each image, in order; `images` as of `rexnet.Predictor`. BadImageError for a file that
         cannot be read."""
         return list(self.stream(images, min_score=min_score))
 
     def stream(
-        self, images: Pictures, *, min_score: float = 0.0, batch_size: int = 1, bad_image: BadImagePolicy = "error"
+        self, images: Images, *, min_score: float = 0.0, batch_size: int = 1, bad_image: BadImagePolicy = "error"
     ) -> Iterator[Detections]:
         """Yield what calling returns, over any number of images in constant memory: reading runs a batch ahead. With
         bad_image "skip" an unreadable image yields its error."""
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; allowed: 1 or more")
-        read = picture_reader(self.check_shape, bad_image)
-        ahead = in_order(read, each_picture(images), threads=self._threads, ahead=2 * batch_size)
+        read = image_reader(self.check_shape, bad_image)
+        ahead = in_order(read, each_image(images), threads=self._threads, ahead=2 * batch_size)
         for part in in_chunks(ahead, batch_size):
             yield from self._detect(part, min_score)
 

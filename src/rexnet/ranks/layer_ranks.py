@@ -1,4 +1,4 @@
-"""The ranks of a real network, layer by layer, on real images: where is its bottleneck?"""
+"""Ranks of a network, layer by layer, on real images: they show its bottleneck."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class Layer:
 
 
 def kind_of(kernel_size: tuple[int, ...], *, groups: int, in_channels: int) -> str:
-    """How a convolution is called in tables: 1x1, depthwise 3x3, grouped 3x3."""
+    """Return the name of a convolution in tables: 1x1, depthwise 3x3, grouped 3x3."""
     sharing = "depthwise " if groups == in_channels > 1 else "grouped " if groups > 1 else ""
     return sharing + "x".join(map(str, kernel_size))
 
@@ -99,7 +99,7 @@ class _Gram:
 
 
 class _Watch:
-    """Follows a forward pass through hooks: a layer ends where the next one begins."""
+    """Hooks that follow a forward pass: a layer ends where the next one begins."""
 
     def __init__(self, model: nn.Module):
         self.grams: dict[str, _Gram] = {}
@@ -131,18 +131,18 @@ class _Watch:
 
 
 def _is_small_activation(module: nn.Module) -> bool:
-    """Norm and activation classes of other libraries: timm's BatchNormAct2d, its SiLU, ours."""
+    """Whether a module is a norm or activation of another library: timm's BatchNormAct2d, its SiLU, ours."""
     name = type(module).__name__.lower()
     return any(word in name for word in ("norm", "silu", "swish", "relu", "gelu", "mish", "sigmoid"))
 
 
 @torch.inference_mode()
 def measure_layers(model: nn.Module, batches: Iterable[Tensor], *, tolerance: float) -> list[Layer]:
-    """Ranks of every Conv2d and Linear of `model`, in the order in which they compute, on images (B, 3, H, W).
+    """Measure the ranks of every Conv2d and Linear of `model`, in order of computation, on images (B, 3, H, W).
 
     A layer's output is taken after the norms and activations that are modules and follow it at once; what is added or
     multiplied later without a module is seen only where it happens in place. Singular values come from the Gram matrix
-    in float64, so those below 1e-7 of the largest are not to be told from zero.
+    in float64, so those below 1e-7 of the largest cannot be distinguished from zero.
     """
     if not 1e-7 <= tolerance < 1:
         raise ValueError(f"tolerance is {tolerance}; allowed beside a network: 1e-7 or more, below 1")

@@ -1,4 +1,4 @@
-"""Rank of matrices as a number that can be trusted: numerical, effective, stable rank and nuclear norm.
+"""Ranks of matrices: numerical, effective, stable rank and nuclear norm.
 
 The numerical rank is the number of singular values above `tolerance` times the largest, in float64 whatever the dtype
 of the matrix, as `torch.linalg.matrix_rank(matrix.double(), rtol=tolerance)` counts them. A tolerance of None means
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 MARGIN = 1e-3
-"""Singular values closer to the threshold than this share of it are not left to the fast count."""
+"""Singular values closer to the threshold than this fraction of it are not left to the fast count."""
 _SMALLEST_FAST_TOLERANCE = 5e-6
 _POWER_STEPS = (1, 6)
 
 
 def choose_tolerance(rows: int, columns: int, tolerance: float | None) -> float:
-    """`tolerance`, or for None the one that torch uses for a float32 matrix of this shape."""
+    """Return `tolerance`, or for None the one that torch uses for a float32 matrix of this shape."""
     if tolerance is None:
         return max(rows, columns) * torch.finfo(torch.float32).eps
     if not 0.0 < tolerance < 1.0:
@@ -26,7 +26,8 @@ def choose_tolerance(rows: int, columns: int, tolerance: float | None) -> float:
 
 
 def check_matrices(matrices: Tensor) -> Tensor:
-    """(..., m, n) of any real dtype in float64. ValueError for what has no rank: fewer than two axes, not finite."""
+    """Return (..., m, n) of any real dtype in float64. ValueError for what has no rank: fewer than two axes, not
+    finite."""
     if matrices.ndim < 2:
         raise ValueError(f"the shape is {tuple(matrices.shape)}; allowed: two axes or more, (..., rows, columns)")
     if matrices.is_complex():
@@ -38,7 +39,7 @@ def check_matrices(matrices: Tensor) -> Tensor:
 
 
 def singular_values(matrices: Tensor) -> Tensor:
-    """(..., m, n) -> (..., min(m, n)) in float64, largest first.
+    """Return the singular values of (..., m, n): (..., min(m, n)) in float64, largest first.
 
     LAPACK's divide and conquer may not converge; then each matrix is tried alone, and scaled, transposed, by another
     driver, and last by the eigenvalues of its Gram matrix, exact to about 1e-8 of the largest.
@@ -73,32 +74,34 @@ def _stubborn_singular_values(matrix: Tensor) -> Tensor:
 
 
 def numerical_rank(matrices: Tensor, *, tolerance: float | None = None) -> Tensor:
-    """(..., m, n) -> (...), integers: singular values above `tolerance` times the largest."""
+    """Count for (..., m, n) the singular values above `tolerance` times the largest."""
     values = singular_values(matrices)
     limit = choose_tolerance(matrices.shape[-2], matrices.shape[-1], tolerance) * values[..., :1]
     return (values > limit).sum(-1)
 
 
 def effective_rank(values: Tensor) -> Tensor:
-    """exp of the entropy of the singular values (..., k) divided by their sum (Roy and Vetterli 2007); 0 of zeros."""
+    """Return exp of the entropy of the singular values (..., k) divided by their sum (Roy and Vetterli 2007); 0 of
+    zeros."""
     total = values.sum(-1, keepdim=True)
     shares = values / torch.where(total > 0, total, 1.0)
     return torch.where(total[..., 0] > 0, torch.special.entr(shares).sum(-1).exp(), 0.0)
 
 
 def stable_rank(values: Tensor) -> Tensor:
-    """Sum of the squared singular values (..., k) over the largest square: never above the rank; 0 of zeros."""
+    """Return the sum of the squared singular values (..., k) over the largest square: never above the rank; 0 of
+    zeros."""
     largest = values.amax(-1, keepdim=True)
     return (values / torch.where(largest > 0, largest, 1.0)).square().sum(-1)
 
 
 def nuclear_norm(values: Tensor) -> Tensor:
-    """Sum of the singular values (..., k)."""
+    """Return the sum of the singular values (..., k)."""
     return values.sum(-1)
 
 
 def count_rank(matrices: Tensor, *, tolerance: float | None = None) -> Tensor:
-    """`numerical_rank` of many matrices (B, m, n) several times faster, with the very same result.
+    """Return `numerical_rank` of many matrices (B, m, n) several times faster, with the very same result.
 
     By Sylvester's law of inertia the number of singular values above t is the number of positive pivots of
     G - t^2 I, G the Gram matrix in float64: all of them where its Cholesky factor exists, else counted in LDL^T. What
@@ -132,7 +135,7 @@ def _gram(matrices: Tensor) -> Tensor:
 
 
 def _bound_largest(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """A lower and an upper bound of the largest eigenvalue of each (B, d, d), at most a tenth of MARGIN apart.
+    """Return a lower and an upper bound of the largest eigenvalue of each (B, d, d), at most a tenth of MARGIN apart.
 
     A vector after a few power steps splits the matrix into its Rayleigh quotient q, a coupling r and a remainder of
     norm at most f, the Frobenius norm of what is left: the largest eigenvalue is at most q + r^2 / (q - f) where
@@ -164,7 +167,7 @@ def _bound_largest(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _shifted(gram: Tensor, limit: Tensor) -> Tensor:
-    """(B, d, d) less `limit` (B,) on the diagonal; rows of zeros, of dead channels, have 1 there: they count."""
+    """Return (B, d, d) less `limit` (B,) on the diagonal; rows of zeros, of dead channels, have 1 there: they count."""
     shifted = gram.clone()
     diagonal = shifted.diagonal(dim1=1, dim2=2)
     dead = diagonal == 0.0
@@ -174,13 +177,14 @@ def _shifted(gram: Tensor, limit: Tensor) -> Tensor:
 
 
 def _count_by_inertia(shifted: Tensor, shifted_less: Tensor) -> Tensor:
-    """Positive eigenvalues of `shifted`, dead rows among them; -1 where those of `shifted_less` are not as many."""
+    """Count the positive eigenvalues of `shifted`, dead rows among them; -1 where those of `shifted_less` are not as
+    many."""
     counted = _positive_pivots(shifted)
     return torch.where(_positive_pivots(shifted_less) == counted, counted, -1)
 
 
 def _positive_pivots(symmetric: Tensor) -> Tensor:
-    """(B, d, d) -> positive eigenvalues of each, counted in the block-diagonal factor of LDL^T."""
+    """Count the positive eigenvalues of each of (B, d, d) in the block-diagonal factor of LDL^T."""
     factor, pivots, _ = torch.linalg.ldl_factor_ex(symmetric)
     diagonal = factor.diagonal(dim1=1, dim2=2)
     below = factor.diagonal(offset=-1, dim1=1, dim2=2)

@@ -94,7 +94,10 @@ def gather_evidence(
         return _detect(record, model, data=data, epoch=epoch, device=device, notes=notes)
     cost = measure_cost(model, model.preprocess.image_size_px)
     if data is not None:
-        images, description = open_dataset(data).for_measuring(model.classes, drawn=model.split), f"images of {data}"
+        images, description = (
+            open_dataset(data).for_measuring(model.classes, random_split=model.split),
+            f"images of {data}",
+        )
     else:
         images, description = _validation_images(record, model.classes, notes), "validation images"
     if images is None:

@@ -9,9 +9,9 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from rexnet.data.class_balance import draw_shots
 from rexnet.data.datasets import ImageSets, open_dataset
 from rexnet.data.memory_batches import MemoryEvalBatches, MemoryTrainBatches, Pixels, decode
+from rexnet.data.splits import draw_shots
 from rexnet.models.inference_form import fold
 from rexnet.models.rexnet import RexNet
 from rexnet.ranks.layer_ranks import measure_layers

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rexnet._version import __version__
 from rexnet.data.preprocess import Preprocess
-from rexnet.data.splits import DrawnSplit
+from rexnet.data.splits import RandomSplit
 from rexnet.errors import DamagedFileError, WeightsError
 from rexnet.files import write_whole
 from rexnet.models.config import RexNetConfig
@@ -35,7 +35,7 @@ class TrainedRexNet(RexNet):
     """Class names in the order of the logits."""
     preprocess: Preprocess
     """The evaluation transform it was trained for."""
-    split: DrawnSplit | None
+    split: RandomSplit | None
     """Validation split drawn from data without one; None for other data, and in older files."""
 
 
@@ -45,7 +45,7 @@ def pack(
     *,
     classes: tuple[str, ...],
     preprocess: Preprocess,
-    split: DrawnSplit | None = None,
+    split: RandomSplit | None = None,
 ) -> dict[str, Any]:
     """Return everything that makes `model` usable elsewhere, as tensors on the CPU and plain values."""
     return {
@@ -134,7 +134,7 @@ def unpack(content: dict[str, Any], *, source: str) -> TrainedRexNet:
         model.load_state_dict({key: _anew(value) for key, value in content["state_dict"].items()}, assign=True)
         model.classes, model.preprocess = tuple(content["classes"]), Preprocess.from_dict(content["preprocess"])
         split = content.get("split")
-        model.split = None if split is None else DrawnSplit.from_dict(split)
+        model.split = None if split is None else RandomSplit.from_dict(split)
         if len(model.classes) != model.num_classes or not all(isinstance(name, str) for name in model.classes):
             raise ValueError(f"{len(model.classes)} class names for {model.num_classes} classes")
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rexnet.data.class_balance import class_weights
 from rexnet.data.datasets import ImageSets, open_dataset
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
+from rexnet.data.splits import class_weights
 from rexnet.data.transforms import TrainTransform, batch_mixer
 from rexnet.errors import OptionError
 from rexnet.models.factory import create_model
@@ -144,7 +144,9 @@ def classification_task(sets: ImageSets, val_batches: SizedBatches, config: Trai
     return Task(
         loss=loss,
         evaluate=evaluate_validation,
-        pack=partial(checkpoint.pack, classes=sets.classes, preprocess=config.input.preprocess(), split=sets.drawn),
+        pack=partial(
+            checkpoint.pack, classes=sets.classes, preprocess=config.input.preprocess(), split=sets.random_split
+        ),
         name_image=sets.train.name,
         goal=config.goal,
         # Of five classes or fewer, one of the best five is always right.

@@ -129,7 +129,9 @@ class TestOneFolder:
         sets = open_dataset(folder).for_training(val_fraction=0.25, seed=3)
         assert np.bincount(sets.val.targets).tolist() == [5, 2, 1]
         assert np.bincount(sets.train.targets).tolist() == [15, 8, 1]
-        assert sets.description == "pets: 24 train / 8 val images of 3 classes (25 % of each class held back, seed 3)"
+        assert (
+            sets.description == "pets: 24 train / 8 val images of 3 classes (25 % of each class for validation, seed 3)"
+        )
         train, val = names_of(sets.train), names_of(sets.val)
         assert not set(train) & set(val) and len({*train, *val}) == 32
         again = open_dataset(str(folder)).for_training(val_fraction=0.25, seed=3)

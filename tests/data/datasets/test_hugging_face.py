@@ -56,10 +56,10 @@ def test_an_image_folder(datasets, image_folder):
 def test_one_split_is_divided(datasets, tmp_path):
     data = save_parquet(datasets, tmp_path / "set", {"train": 30})
     sets = open_dataset(data).for_training(val_fraction=0.2, seed=1)
-    assert (len(sets.train), len(sets.val)) == (24, 6) and "20 % of each class held back" in sets.description
+    assert (len(sets.train), len(sets.val)) == (24, 6) and "20 % of each class for validation" in sets.description
     few = open_dataset(data).for_training(val_fraction=0.2, seed=1, shots=2).train
     assert few.targets.tolist().count(1) == 2 and len(few) == 6
-    held_back = open_dataset(data).for_measuring(sets.classes, drawn=sets.drawn)
+    held_back = open_dataset(data).for_measuring(sets.classes, random_split=sets.random_split)
     assert [held_back.name(i) for i in range(6)] == [sets.val.name(i) for i in range(6)]
     for images in (sets.train, sets.val, few):
         number = int(images.name(2).rpartition("/")[2])

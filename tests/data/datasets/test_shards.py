@@ -152,7 +152,7 @@ class TestTarsOfOthers:
         sets = open_dataset(root).for_training(val_fraction=0.3, seed=2)
         assert np.bincount(sets.val.targets).tolist() == [3, 3] and len(sets.train) == 14
         assert not set(names_of(sets.train)) & set(names_of(sets.val))
-        assert "30 % of each class held back, seed 2" in sets.description
+        assert "30 % of each class for validation, seed 2" in sets.description
         assert len(open_dataset(root).for_measuring(LETTERS)) == 20
 
     def test_a_tar_beside_the_sides_is_none_of_the_data(self, tmp_path):

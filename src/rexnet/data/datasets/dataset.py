@@ -13,12 +13,11 @@ from typing import Literal, final
 import numpy as np
 
 from rexnet.data.boxes.coco import CocoImages, CocoSets, load_coco_images, load_coco_sets, require_objects
-from rexnet.data.class_balance import draw_shots
 from rexnet.data.datasets.folder import nested_folders
 from rexnet.data.decode import image_files, stored_size_px
 from rexnet.data.image_set import ImageSet
 from rexnet.data.imagenet import name_wordnet_ids
-from rexnet.data.splits import TRAIN_SPLIT, VAL_SPLITS, DrawnSplit, ImageSets, fingerprint
+from rexnet.data.splits import TRAIN_SPLIT, VAL_SPLITS, ImageSets, RandomSplit, draw_shots, fingerprint
 from rexnet.errors import BadImageError
 from rexnet.text import normal_name, printable, some_names
 
@@ -41,7 +40,7 @@ _HEADERS_TO_PEEK_AT = 32
 @final
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Labelled images, not read before they are asked for. `name`: what the data calls it, "" for data without splits;
+    """Labelled images, not read before they are asked for. `name`: its name in the data, "" for data without splits;
     `where`: the same for messages."""
 
     name: str
@@ -50,33 +49,33 @@ class Split:
 
     @cached_property
     def images(self) -> ImageSet:
-        """ValueError, one sentence, for what cannot be read as labelled images."""
+        """Read the images. ValueError, one sentence, where they cannot be read as labelled images."""
         return self.read()
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """What DATA names. Nothing is read before it is asked for; what is asked for in vain is a ValueError, one
+    """A dataset that DATA names. Nothing is read before it is asked for; what it does not have is a ValueError, one
     sentence."""
 
     data: str
-    """As given."""
+    """DATA as given."""
     kind: Kind
     title: str
-    """Its name, for people."""
+    """Name, for people."""
     read: Callable[[], dict[str, Split]] = dict
-    """By name, in the order in which they count."""
+    """Reader of the splits by name, in the order in which they count."""
     own_split: str | None = None
     """Description of the splits, for people, where they have no names."""
     small: bool | None = None
-    """As of `small_images`, where that is known beforehand."""
+    """`small_images`, where that is known beforehand."""
     annotation_files: dict[str, Path] = field(default_factory=dict)
     """Splits of images with boxes: "train", "val" and "test", those that there are."""
 
     @cached_property
     def splits(self) -> dict[str, Split]:
-        """Its labelled images by split; one split that is called "" where the data has none."""
+        """Labelled images by split; one split that is called "" where the data has none."""
         if self.kind == "boxes":
             raise ValueError(
                 f"{printable(self.data)} is {KINDS['boxes']}; rexnet detect train and detect validate take it"
@@ -114,7 +113,7 @@ class Dataset:
         shots: int | None = None,
         missing_class: Literal["error", "skip"] = "error",
     ) -> ImageSets:
-        """Images to train and to validate on.
+        """Return images to train and to validate on.
 
         Data without a split of its own is divided: `val_fraction` (default 0.2) of each class, drawn by `seed`, is the
         validation split, at least one image of each; a class with a single image keeps it for training. `shots` leaves
@@ -134,33 +133,33 @@ class Dataset:
             sets = [images.with_classes(classes) for images in sets]
         if self.kind != "named":
             self._admit(sets, validate_all=self.kind == "folder" and missing_class == "error")
-        drawn = None
+        random_split = None
         if val is None:
             fraction = val_fraction or DEFAULT_VAL_FRACTION
-            drawn = DrawnSplit(val_fraction=fraction, seed=seed, fingerprint=fingerprint(train.images))
-            sets = [train.images.subset(part) for part in drawn.draw(train.images)]
+            random_split = RandomSplit(val_fraction=fraction, seed=seed, fingerprint=fingerprint(train.images))
+            sets = [train.images.subset(part) for part in random_split.draw(train.images)]
         else:
             if val_fraction is not None:
                 text = "val_fraction %g has no effect: %s comes with its own split"
                 logger.warning(text, val_fraction, printable(self.data))
-        split = drawn.words if drawn else self._split_names
+        split = random_split.description if random_split else self._split_names
         if shots is not None:
             sets[0] = draw_shots(sets[0], shots, seed)
             few = "" if len(sets[0]) == shots * len(sets[0].classes) else "at most "
             split = f"{split}; {few}{shots} of each class to train on, seed {seed}"
-        return ImageSets(train=sets[0], val=sets[1], title=self.title, split=split, drawn=drawn)
+        return ImageSets(train=sets[0], val=sets[1], title=self.title, split=split, random_split=random_split)
 
     def for_measuring(
-        self, classes: Sequence[str], *, split: Literal["train", "val"] = "val", drawn: DrawnSplit | None = None
+        self, classes: Sequence[str], *, split: Literal["train", "val"] = "val", random_split: RandomSplit | None = None
     ) -> ImageSet:
-        """Images to measure a model on that knows `classes`; targets index `classes`, matched by name, WordNet ids with
-        ImageNet's names.
+        """Return images to measure a model on that knows `classes`; targets index `classes`, matched by name, WordNet
+        ids with ImageNet's names.
 
-        Data without a split of its own is divided as `drawn` says where it is the very dataset that was divided, and
-        taken whole otherwise; either is logged. Classes without images are fine here, see
+        Data without a split of its own is divided as `random_split` says where it is the very dataset that was divided,
+        and taken whole otherwise; either is logged. Classes without images are fine here, see
         `ImageSet.missing_classes`. ValueError for a class that the model does not know, and where there are no images.
         """
-        images = self._to_measure(split, drawn)
+        images = self._to_measure(split, random_split)
         if not len(images):
             raise ValueError(f"{printable(self.data)} holds no images in its class folders")
         if empty := images.missing_classes:
@@ -175,7 +174,7 @@ class Dataset:
         return images.with_classes(classes)
 
     def for_detection(self) -> CocoSets:
-        """Images with boxes to train and to validate on. ValueError, one sentence, where there are none."""
+        """Return images with boxes to train and to validate on. ValueError, one sentence, where there are none."""
         if not self.annotation_files:
             raise ValueError(
                 f"{printable(self.data)} is {KINDS[self.kind]}, without annotations in COCO's layout; rexnet detect "
@@ -186,7 +185,7 @@ class Dataset:
         return sets
 
     def boxes_to_measure(self, split: Literal["train", "val", "test"], classes: Sequence[str]) -> CocoImages:
-        """Images with boxes of one split, with labels that index `classes`. ValueError where there are none."""
+        """Return images with boxes of one split, with labels that index `classes`. ValueError where there are none."""
         if split not in self.annotation_files:
             have = ", ".join(self.annotation_files) or "no annotation file in COCO's layout"
             raise ValueError(f"--split is {split}, but {printable(self.data)} has {have}")
@@ -244,14 +243,20 @@ class Dataset:
                 text = "classes with a single image, which is trained on but never validated: %s"
                 logger.warning(text, some_names(single))
 
-    def _to_measure(self, split: Literal["train", "val"], drawn: DrawnSplit | None) -> ImageSet:
+    def _to_measure(self, split: Literal["train", "val"], random_split: RandomSplit | None) -> ImageSet:
         chosen = self.train if split == "train" else self.val
         if self.val is None and self.train is not None:
             images = self.train.images
-            if drawn is not None and drawn.fits(images):
-                part = dict(zip(("train", "val"), drawn.draw(images), strict=True))[split]
+            if random_split is not None and random_split.fits(images):
+                part = dict(zip(("train", "val"), random_split.draw(images), strict=True))[split]
                 text = "the split of the training is repeated: %d of %d images are its %s split (%s)"
-                logger.info(text, len(part), len(images), "training" if split == "train" else "validation", drawn.words)
+                logger.info(
+                    text,
+                    len(part),
+                    len(images),
+                    "training" if split == "train" else "validation",
+                    random_split.description,
+                )
                 return images.subset(part)
             if self.kind == "folder" and self.train.name and split == "val":
                 others = some_names(VAL_SPLITS)

@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 
 
 class ClassFolders(NamedTuple):
-    """What a folder holds. `by_class`: class -> its image files, both sorted; `outside`: images in no class folder;
-    `faults`: why it cannot be trained on, a clause each."""
+    """Content of a folder. `by_class`: class -> its image files, both sorted; `outside`: images in no class folder;
+    `faults`: reasons why it cannot be trained on, a clause each."""
 
     by_class: dict[str, list[str]]
     outside: list[str]
@@ -30,13 +30,13 @@ class ClassFolders(NamedTuple):
 
 
 def split_folders(root: str) -> dict[str, str]:
-    """Split -> its folder; one split that is called "" where `root` holds the class folders itself."""
+    """Return the folder of each split; one split that is called "" where `root` holds the class folders itself."""
     found = {name: os.path.join(root, name) for name in SPLITS}
     return {name: folder for name, folder in found.items() if os.path.isdir(folder)} or {"": root}
 
 
 def find_class_folders(folder: str) -> ClassFolders:
-    """Images below a class folder are of that class, at any depth; links are followed. Classes are in plain sorted
+    """Find the images of each class folder, at any depth; links are followed. Classes are in plain sorted
     order of their names in Unicode's normal form ("10" before "2")."""
     by_class: dict[str, list[str]] = {}
     outside: list[str] = []
@@ -47,7 +47,7 @@ def find_class_folders(folder: str) -> ClassFolders:
             continue
         if os.path.isdir(path):
             files = image_files(path)
-            if not files and has_image_extension(name):  # an empty folder called x.jpg is nobody's class
+            if not files and has_image_extension(name):  # an empty folder called x.jpg is not a class
                 continue
             if normal_name(name) in by_class:
                 faults.append(f"has two folders {printable(name)}, which differ in Unicode's form only; merge them")
@@ -63,8 +63,8 @@ def find_class_folders(folder: str) -> ClassFolders:
 
 
 def read_class_folders(folder: str) -> FileImages:
-    """The images of the class folders, which may be empty. Raises ValueError for a folder without any, and for one that
-    cannot be told from another."""
+    """Read the class folders, which may be empty. Raises ValueError for a folder without any, and for two
+    whose names cannot be distinguished."""
     found = find_class_folders(folder)
     if found.faults:
         raise ValueError(f"{printable(folder)} {found.faults[0]}")
@@ -76,7 +76,7 @@ def read_class_folders(folder: str) -> FileImages:
 
 
 def nested_folders(images: ImageSet, folder: str) -> dict[str, list[str]]:
-    """Class -> the folders in its class folder that hold its images, of classes whose folder holds no image itself."""
+    """Return the folders with images in each class folder that holds no image itself."""
     found: dict[str, dict[str, None]] = {name: {} for name in images.classes}
     direct: set[str] = set()
     for index in range(len(images)):

@@ -1,4 +1,4 @@
-"""Image data sets of the Hugging Face `datasets` library, by name or folder; written hfds/NAME, as in timm."""
+"""Image datasets of the Hugging Face `datasets` library, by name or folder; written hfds/NAME, as in timm."""
 
 from typing import Any, final
 
@@ -13,7 +13,7 @@ HUGGING_FACE_PREFIX = "hfds/"
 
 @final
 class HuggingFaceImages(ImageSet):
-    """One split of a data set: `rows` has pictures, still encoded, in the column `image_column`."""
+    """One split of a dataset: `rows` has images, still encoded, in the column `image_column`."""
 
     def __init__(self, rows: Any, targets: np.ndarray, classes: list[str], *, image_column: str, label: str):
         super().__init__(targets, classes)
@@ -28,11 +28,11 @@ class HuggingFaceImages(ImageSet):
 
 
 def load_hugging_face(data: str) -> dict[str, HuggingFaceImages]:
-    """The splits "train" and "val" of `hfds/NAME`, or the one of them that is there; NAME is that of a data set on the
-    Hub or the path of a folder that `datasets.load_dataset` reads.
+    """Load the splits "train" and "val" of `hfds/NAME`, or the one of them that is there; NAME is that of a dataset on
+    the Hub or the path of a folder that `datasets.load_dataset` reads.
 
-    Pictures are in its one column of images, classes in its one column of class labels. Raises ValueError for a data
-    set that cannot be loaded, and for one without or with several such columns.
+    Images are in its one column of images, classes in its one column of class labels. Raises ValueError for a
+    dataset that cannot be loaded, and for one without or with several such columns.
     """
     try:
         import datasets
@@ -43,11 +43,11 @@ def load_hugging_face(data: str) -> dict[str, HuggingFaceImages]:
     except Exception as error:  # of the Hub, of a reader of files, of the cache: they have no common base
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"{data} cannot be loaded ({reason}); it is the name of a data set on the Hub or a folder"
+            f"{data} cannot be loaded ({reason}); it is the name of a dataset on the Hub or a folder"
         ) from error
     val_split = next((name for name in VAL_SPLITS if name in loaded), None)
-    sides = {"train": TRAIN_SPLIT if TRAIN_SPLIT in loaded else None, "val": val_split}
-    found = {side: _split(data, loaded[name], split=name) for side, name in sides.items() if name}
+    names = {"train": TRAIN_SPLIT if TRAIN_SPLIT in loaded else None, "val": val_split}
+    found = {split: _split(data, loaded[name], split=name) for split, name in names.items() if name}
     if not found:
         raise ValueError(f"{data} has the splits {', '.join(loaded)}, but needs one called train")
     return found

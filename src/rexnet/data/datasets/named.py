@@ -1,4 +1,4 @@
-"""Data sets that have a name instead of a folder: scikit-learn's digits and those of torchvision."""
+"""Datasets that have a name instead of a folder: scikit-learn's digits and those of torchvision."""
 
 import logging
 from pathlib import Path
@@ -51,7 +51,7 @@ _ALIASES = {name.replace("_", ""): name for name in _TORCHVISION_SETS if "_" in 
 _BY_HAND = {
     "StanfordCars": (
         "the original site is gone: get cars_train, cars_test, devkit (cars_meta.mat, cars_train_annos.mat) and "
-        "cars_test_annos_withlabels.mat from a copy of the data set and put them into the folder stanford_cars there"
+        "cars_test_annos_withlabels.mat from a copy of the dataset and put them into the folder stanford_cars there"
     )
 }
 
@@ -61,22 +61,23 @@ def is_named_set(data: str | Path) -> bool:
 
 
 def named_set_is_small(data: str) -> bool:
-    """Whether its pictures have at most 64 pixels a side. Raises ValueError for an unknown name."""
+    """Whether its images have at most 64 pixels a side. Raises ValueError for an unknown name."""
     return data == DIGITS or _torchvision_set(data).small
 
 
 def load_named_set(data: str) -> tuple[ImageSet, ImageSet]:
-    """(train, validation). Raises ValueError for an unknown name, and where files are missing and no network is."""
+    """Load (train, validation). Raises ValueError for an unknown name, and where files are missing without a
+    network."""
     if data == DIGITS:
         return _digits()
     row = _torchvision_set(data)
     parts = [_load_torchvision(data, row.class_name, options) for options in (*row.train, row.val)]
-    train = parts[0] if len(row.train) == 1 else _joined([part for part in parts[:-1] if isinstance(part, FileImages)])
+    train = parts[0] if len(row.train) == 1 else _join([part for part in parts[:-1] if isinstance(part, FileImages)])
     return train, parts[-1]
 
 
 def describe_split(data: str) -> str:
-    """How a named set is divided, such as "its own split: train + val, test"."""
+    """Describe how a named set is divided, such as "its own split: train + val, test"."""
     return "its own split" if data == DIGITS else _torchvision_set(data).split
 
 
@@ -85,7 +86,7 @@ def _digits() -> tuple[ImageSet, ImageSet]:
 
     digits: Any = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), 16 is white
-    # The split does not follow the user's seed: figures of all runs, and a later validation, are on the same digits.
+    # The split does not follow the user's seed: metrics of all runs, and a later validation, are on the same digits.
     train, val = (
         ArrayImages(pixels[chosen], digits.target[chosen], tuple("0123456789"), label=DIGITS, numbers=chosen)
         for chosen in stratified_split(digits.target, 0.2, _DIGITS_SPLIT_SEED)
@@ -97,7 +98,7 @@ def _torchvision_set(data: str) -> _TorchvisionSet:
     name = data.removeprefix(_PREFIX).lower()
     name = _ALIASES.get(name, name)
     if name not in _TORCHVISION_SETS:
-        raise ValueError(f"{data} is none of the torchvision sets known here: {', '.join(_TORCHVISION_SETS)}")
+        raise ValueError(f"{data} is not one of the torchvision sets known here: {', '.join(_TORCHVISION_SETS)}")
     return _TORCHVISION_SETS[name]
 
 
@@ -140,11 +141,11 @@ def _download(data: str, factory: Any, *, folder: str, options: dict[str, Any]) 
         raise ValueError(f"{data} is not in {folder} and cannot be downloaded ({reason}): {remedy}") from error
 
 
-def _joined(parts: list[FileImages]) -> FileImages:
+def _join(parts: list[FileImages]) -> FileImages:
     paths = [part.name(index) for part in parts for index in range(len(part))]
     return FileImages(paths, np.concatenate([part.targets for part in parts]), parts[0].classes)
 
 
 def _first_attribute(dataset: Any, *names: str) -> Any:
-    """torchvision has no one name for the labels and files of its data sets."""
+    """Return the first of these attributes: torchvision has no one name for the labels and files of its datasets."""
     return next(getattr(dataset, name) for name in names if hasattr(dataset, name))
