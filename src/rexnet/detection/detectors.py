@@ -8,9 +8,8 @@ from torchvision.models.detection import FasterRCNN, MaskRCNN
 
 from rexnet.detection.backbones import Pyramid, backbone_config, load_body
 from rexnet.detection.config import Kind
-from rexnet.detection.mask_loss import learn_masks_where_given
 from rexnet.detection.norms import accept_single_values
-from rexnet.detection.roi_align import use_fast_roi_align
+from rexnet.detection.roi_heads import learn_masks_where_given, use_fast_roi_align
 from rexnet.detection.rpn import (
     keep_coordinates_float32,
     match_in_parts,

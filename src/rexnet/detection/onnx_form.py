@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import operators
 
-from rexnet.detection.roi_align import FastRoIAlign
+from rexnet.detection.roi_heads import FastRoIAlign
 from rexnet.training.freezing import replace_module
 
 _SLIVER_PX = 0.02
