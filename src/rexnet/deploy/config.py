@@ -8,13 +8,13 @@ from rexnet.data.decode import BadImagePolicy
 from rexnet.engines.config import Backend, Engine, Format, Output, Precision
 from rexnet.errors import require
 from rexnet.options import positional
-from rexnet.training.config import Amp
+from rexnet.training.config import MeasureOptions
 
 Int8Backend = Literal["openvino", "onnxruntime"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValidateConfig:
+class ValidateConfig(MeasureOptions):
     """Measure a trained classifier on labelled images."""
 
     checkpoint: Annotated[str, positional("MODEL")]
@@ -27,25 +27,8 @@ class ValidateConfig:
     """The network of a weights file that does not say it: a name, a JSON file or timm/NAME."""
     split: Literal["val", "train"] = "val"
     """Split to measure on, where the data has two or was split for the training of MODEL."""
-    batch_size: int = 64
-    """Images per step and process."""
-    bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or skip it, name and count it."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    workers: int | None = None
-    """Processes that read images; None: up to 8 beside a GPU, none beside a CPU that computes as well."""
-    threads: int | None = None
-    """CPU threads of PyTorch; None leaves its choice."""
-    amp: Amp = "off"
-    """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
     output: str | None = None
     """Also write the result, with every class, to this JSON file."""
-
-    def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
 
 
 @dataclass(frozen=True, kw_only=True)

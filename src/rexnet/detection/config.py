@@ -7,7 +7,7 @@ from rexnet.data.config import DetectionAugmentConfig
 from rexnet.data.decode import BadImagePolicy
 from rexnet.errors import OptionError, require
 from rexnet.options import positional
-from rexnet.training.config import Amp, OptimConfig, RunConfig, ScheduleConfig
+from rexnet.training.config import MeasureOptions, OptimConfig, RunConfig, ScheduleConfig
 
 Kind = Literal["faster_rcnn", "mask_rcnn", "ssdlite"]
 RecipeName = Literal["small", "1x", "2x", "3x"]
@@ -95,7 +95,7 @@ class DetectTrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectValidateConfig:
+class DetectValidateConfig(MeasureOptions):
     """Measures a trained detector on images with boxes, by COCO's rules."""
 
     checkpoint: Annotated[str, positional("MODEL")]
@@ -106,25 +106,10 @@ class DetectValidateConfig:
     """Split to measure on."""
     batch_size: int = 4
     """Images a step and process."""
-    bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or leave it out, name and count it."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    workers: int | None = None
-    """Processes that read images; None: up to 8 beside a GPU, none beside a CPU that computes as well."""
-    threads: int | None = None
-    """CPU threads of PyTorch; None leaves its choice."""
-    amp: Amp = "off"
-    """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
     output: str | None = None
     """Also write the result, with every class and the curves, to this JSON file."""
     curves: str | None = None
     """Also draw precision against recall into this PNG file."""
-
-    def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -260,6 +260,29 @@ class TrainConfig:
         return self.network.model, self.data
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions:
+    """How a trained network is measured on labelled images."""
+
+    batch_size: int = 64
+    """Images per step and process."""
+    bad_image: BadImagePolicy = "error"
+    """What to do with a file that cannot be read: stop and name it, or skip it, name and count it."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    workers: int | None = None
+    """Processes that read images; None: up to 8 beside a GPU, none beside a CPU that computes as well."""
+    threads: int | None = None
+    """CPU threads of PyTorch; None leaves its choice."""
+    amp: Amp = "off"
+    """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+
+
 class LoopConfig(Protocol):
     """What the loop and the run folder read of a task's settings, which are a frozen dataclass of such groups."""
 
@@ -273,6 +296,4 @@ class LoopConfig(Protocol):
     def run(self) -> RunConfig: ...
 
     @property
-    def subject(self) -> tuple[str, str]:
-        """Network and data, for the name of a new run folder."""
-        ...
+    def subject(self) -> tuple[str, str]: ...  # network and data, for the name of a new run folder
