@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rexnet.models.blocks import LinearBottleneck, conv_norm_activation, make_activation
+from rexnet.models.blocks import BlockConv2d, LinearBottleneck, PooledConv2d, conv_norm_activation, make_activation
 from rexnet.models.config import FeatureLevel, RexNetConfig, feature_levels
-from rexnet.models.convolutions import BlockConv2d, PooledConv2d
 
 GLOBAL_POOLS = ("avg", "max", "")
 
