@@ -253,6 +253,12 @@ def test_a_console_that_lacks_a_character_gets_the_results_all_the_same(format, 
     assert console.buffer.getvalue().decode(encoding) == f"{printed}\n"
 
 
+def test_a_name_in_an_error_keeps_its_blanks(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["data", "check", "no  such   folder"])
+    assert "no  such   folder" in capsys.readouterr().err
+
+
 def test_a_printed_command_can_be_pasted(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("rexnet.data.boxes.shapes.draw_shapes", lambda *args, **options: {"train": 2})
     cli.main(["detect", "demo", str(tmp_path / "my shapes")])

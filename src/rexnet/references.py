@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from rexnet.errors import WeightsError
+from rexnet.files import read_text
 from rexnet.models.hub import PREFIX, WEIGHTS, weights_path
 from rexnet.models.published import PUBLISHED, download_weights, published_for
 from rexnet.models.variants import FAMILIES, is_network_name, list_models
@@ -152,7 +153,7 @@ def is_run(path: str | PathLike[str]) -> bool:
 def holds_settings(path: str | PathLike[str]) -> bool:
     """Return whether a folder's config.json is a run's, and not a model folder's."""
     try:
-        settings = json.loads(Path(path, "config.json").read_text(encoding="utf-8"))
+        settings = json.loads(read_text(Path(path, "config.json")))
     except (OSError, ValueError):
         return False
     return isinstance(settings, dict) and "network" in settings

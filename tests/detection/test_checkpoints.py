@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rexnet.detection.checkpoints import load_detector
+from rexnet.detection.checkpoints import load_detector, load_detector_weights, pack
 from rexnet.detection.config import DetectorOptions
 from rexnet.detection.train import build_model
 from rexnet.errors import WeightsError
@@ -49,3 +49,15 @@ def test_starts_from_a_detector(trained, caplog):
     assert f"{len(theirs) - len(changed)} of {len(theirs)} tensors of the detector loaded" in caplog.text
     with pytest.raises(WeightsError, match="kind mask_rcnn, but faster_rcnn is to be trained"):
         build_model(replace(options, detector="faster_rcnn"), classes)
+
+
+def test_class_names_of_a_file_meet_those_of_the_data_in_normal_form(tiny_detector, tmp_path):
+    source, model = tiny_detector("ssdlite"), tiny_detector("ssdlite")
+    torch.nn.init.ones_(next(model.head.parameters()))
+    names = [f"{number}e\u0301" for number in range(source.config.num_classes)]
+    content = pack(source, {}, classes=names, category_ids=range(1, len(names) + 1))
+    checkpoint.save(tmp_path / "a.pt", content)
+    load_detector_weights(
+        model, str(tmp_path / "a.pt"), classes=tuple(name.replace("e\u0301", "\u00e9") for name in names)
+    )
+    assert all(torch.equal(model.state_dict()[name], values) for name, values in source.state_dict().items())

@@ -9,7 +9,7 @@ from rexnet.models.variants import model_config
 @pytest.fixture
 def config_file(tmp_path, tiny_model):
     path = tmp_path / "tiny.json"
-    path.write_text(json.dumps(tiny_model().config.to_dict()))
+    path.write_text("\ufeff" + json.dumps(tiny_model().config.to_dict()), encoding="utf-8")
     return path
 
 

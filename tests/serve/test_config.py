@@ -34,12 +34,12 @@ def test_only_this_machine_is_answered_by_default():
     assert ServeConfig(models=("a.pt",)).host == "127.0.0.1"
 
 
-@pytest.mark.parametrize("file", ["s3cret-key\n", None])
+@pytest.mark.parametrize("file", ["s3cret-key\n", "\ufeffs3cret-key\r\n", None])
 def test_the_key_of_the_file_goes_before_the_one_of_the_environment(tmp_path, file):
     path = None
     if file is not None:
         path = tmp_path / "key"
-        path.write_text(file)
+        path.write_text(file, encoding="utf-8")
     config = ServeConfig(models=("a.pt",), api_key_file=path and str(path))
     assert config.read_api_key("environment-key") == ("s3cret-key" if file else "environment-key")
 

@@ -148,9 +148,10 @@ def test_a_damaged_file_of_a_run_leads_to_the_ones_beside_it(saved):
         (saved.parent / name).touch()
     assert f"; use last.pt beside it, from which `rexnet train --resume {saved.parent}` would" in refusal(saved)
     assert "; use previous.pt beside it" in refusal(saved.with_name("last.pt"))
+    (saved.parent / "config.json").write_text('\ufeff{"network": {"detector": "ssdlite"}}', encoding="utf-8")
     moved = saved.parent.rename(saved.parent.with_name("it's mine"))
     (command,) = re.findall("`(.*)`", refusal(moved / saved.name))
-    assert shlex.split(command) == ["rexnet", "train", "--resume", str(moved)]
+    assert shlex.split(command) == ["rexnet", "detect", "train", "--resume", str(moved)]
 
 
 class _Attack:

@@ -1,6 +1,7 @@
 """The command line: a word, its options, the function that does the work. The only module that prints."""
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -112,7 +113,9 @@ def _run(word: str, arguments: Sequence[str]) -> None:
     except (ValueError, OSError) as error:
         bad_image = isinstance(error, BadImageError)
         remedy = "; --bad-image skip skips such files, rexnet data check finds them all" if bad_image else ""
-        fail(" ".join(_sentence(error).split()) + remedy, code=2 if isinstance(error, OptionError) else 1)
+        fail(
+            re.sub(r"\s*\n\s*", " ", _sentence(error).strip()) + remedy, code=2 if isinstance(error, OptionError) else 1
+        )
     except RuntimeError as error:
         torch = sys.modules.get("torch")
         if torch is None or not isinstance(error, torch.OutOfMemoryError):

@@ -15,6 +15,7 @@ from rexnet.detection.detectors import DetectorConfig, build_detector
 from rexnet.errors import WeightsError
 from rexnet.models.weights import CHECKPOINT_FORMAT, read_checkpoint_file
 from rexnet.references import OWN_WEIGHTS, resolve
+from rexnet.text import normal_name
 from rexnet.training import checkpoint
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def load_detector_weights(model: nn.Module, path: str, *, classes: tuple[str, ..
         for name, values in content["state_dict"].items()
         if name in own
         and own[name].shape == values.shape
-        and (tuple(content["classes"]) == classes or not _tells_classes(name))
+        and (tuple(map(normal_name, content["classes"])) == classes or not _tells_classes(name))
     }
     model.load_state_dict(kept, strict=False)
     logger.info("%d of %d tensors of the detector loaded from %r", len(kept), len(own), path)

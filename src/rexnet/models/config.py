@@ -4,10 +4,10 @@ import json
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from rexnet.errors import WeightsError
+from rexnet.files import read_text
 from rexnet.models.blocks import BlockSpec, NormConfig, check_activation
 from rexnet.models.weight_files import SUFFIXES, read_checkpoint_file
 
@@ -117,7 +117,7 @@ def read_config(path: str) -> RexNetConfig:
     """
     try:
         if path.endswith(".json"):
-            return RexNetConfig.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+            return RexNetConfig.from_dict(json.loads(read_text(path)))
         return RexNetConfig.from_dict(read_checkpoint_file(path)["model"])
     except WeightsError:
         raise

@@ -17,6 +17,7 @@ from rexnet.models.published import PUBLISHED, PublishedWeights, download_weight
 from rexnet.models.rexnet import RexNet
 from rexnet.models.timm_keys import has_timm_keys, native_to_timm, timm_to_native
 from rexnet.models.weight_files import CHECKPOINT_FORMAT, SUFFIXES, extract_state_dict, read_checkpoint_file
+from rexnet.text import normal_name
 
 __all__ = [
     "CHECKPOINT_FORMAT",
@@ -105,7 +106,7 @@ def read_weights(source: Source, *, label: str | None = None) -> Weights:
         kind=kind,
         state_dict=tensors,
         layout=layout,
-        classes=tuple(classes) or None,
+        classes=tuple(map(normal_name, classes)) or None,
         preprocess=published.preprocess if published else facts.get("preprocess"),
         config=facts.get("model"),
     )

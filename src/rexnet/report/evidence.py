@@ -21,7 +21,7 @@ from rexnet.models.cost import measure_cost
 from rexnet.models.gradcam import grad_cam, map_cells
 from rexnet.report.images import Thumbnail, heat_thumbnail, thumbnail
 from rexnet.report.predictions import Predictions, predict_set
-from rexnet.text import plural, printable
+from rexnet.text import normal_name, plural, printable
 from rexnet.training import checkpoint
 from rexnet.training.checkpoint import TrainedRexNet
 from rexnet.training.distributed import World
@@ -156,7 +156,7 @@ def _validation_images(record: RunRecord, classes: tuple[str, ...], notes: list[
             seed=options["run"]["seed"],
             shots=options["input"].get("shots"),
         )
-        if set(sets.classes) != set(classes):
+        if set(sets.classes) != set(map(normal_name, classes)):
             raise ValueError(f"{record.config['data']} has other classes now than the run")
     except (ValueError, OSError) as error:
         _note_missing_images(error, notes)

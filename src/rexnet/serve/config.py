@@ -1,11 +1,11 @@
 """Options of `rexnet serve`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from rexnet.engines.config import Backend, Precision
 from rexnet.errors import OptionError, require
+from rexnet.files import read_text
 from rexnet.options import positional
 from rexnet.processes import usable_cpus
 from rexnet.text import reason_of
@@ -89,7 +89,7 @@ class ServeConfig:
         key = environment
         if self.api_key_file is not None:
             try:
-                key = Path(self.api_key_file).read_text("utf-8").strip()
+                key = read_text(self.api_key_file).strip()
             except (OSError, UnicodeDecodeError) as error:
                 raise OptionError(f"--api-key-file {self.api_key_file!r} cannot be read: {reason_of(error)}") from error
         if key is None:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shlex
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def read(path: str | PathLike[str], *, foreign: bool = False) -> dict[str, Any]:
         others = [other for other in (run.last, run.previous) if other.name != Path(path).name and other.exists()]
         if not (others and run.holds("config.json")):
             raise
-        command = shlex.join(["rexnet", "train", "--resume", str(run.path)])
+        command = shlex.join(["rexnet", *_train_command(run), "--resume", str(run.path)])
         advice = f"use {others[0].name} beside it, from which `{command}` would continue"
         raise DamagedFileError(error.finding, advice) from error
     if not foreign and content.get("format") != CHECKPOINT_FORMAT:
@@ -111,6 +112,14 @@ def read(path: str | PathLike[str], *, foreign: bool = False) -> dict[str, Any]:
             "files use rexnet.create_model(name, weights=...)"
         )
     return content
+
+
+def _train_command(run: RunFolder) -> list[str]:
+    """Return the words of the command that made a run."""
+    with suppress(ValueError):
+        if "detector" in run.read("config.json").get("network", ()):
+            return ["detect", "train"]
+    return ["train"]
 
 
 def load(path: str | PathLike[str], device: str | torch.device = "cpu") -> TrainedRexNet:

@@ -17,7 +17,7 @@ import torch
 from rexnet._version import __version__
 from rexnet.data.facts import DataFacts
 from rexnet.data.image_set import FileImages, ImageSet
-from rexnet.files import real_path, write_whole
+from rexnet.files import read_text, real_path, write_whole
 from rexnet.text import reason_of
 from rexnet.training.curves import draw_curves
 from rexnet.training.distributed import World
@@ -117,7 +117,7 @@ class RunFolder:
         """Read what `write` wrote. ValueError, one sentence, where it is missing or broken."""
         path = self.path / name
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(read_text(path))
             if not isinstance(values, dict):
                 raise ValueError(f"a {type(values).__name__} instead of settings")
             return values
