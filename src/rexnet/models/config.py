@@ -7,7 +7,6 @@ from math import prod
 from typing import Any
 
 from rexnet.errors import WeightsError
-from rexnet.files import read_text
 from rexnet.models.blocks import BlockSpec, NormConfig, check_activation
 from rexnet.models.weight_files import SUFFIXES, read_checkpoint_file
 
@@ -117,7 +116,7 @@ def read_config(path: str) -> RexNetConfig:
     """
     try:
         if path.endswith(".json"):
-            return RexNetConfig.from_dict(json.loads(read_text(path)))
+            return RexNetConfig.from_dict(json.loads(Path(path).read_bytes()))
         return RexNetConfig.from_dict(read_checkpoint_file(path)["model"])
     except WeightsError:
         raise
