@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from rexnet.errors import WeightsError
