@@ -1,18 +1,17 @@
-"""The arguments of a command into a settings dataclass.
+"""The arguments of a command into a settings dataclass, with what answers options that are gone or of other packages.
 
 The arguments are read once, into what is given; what is not given comes from the recipe, once it is known.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from rexnet.cli.fields import Option, default_of, options_of
 from rexnet.cli.help import print_help
-from rexnet.cli.removed import check_removed, other_names
 from rexnet.errors import OptionError
 
 Config = TypeVar("Config")
@@ -150,3 +149,62 @@ def _unknown(command: str, options: Sequence[Option], unknown: list[str]) -> str
     close = get_close_matches(name, [option.flag for option in options], n=2)
     hint = f"did you mean {' or '.join(close)}?" if close else f"rexnet {command} --help lists the options"
     return f"{command} has no option {name}; {hint}"
+
+
+_REMOVED = {
+    (
+        "quantize",
+        "--fine-tune-epochs",
+    ): "int8 networks are no longer fine-tuned; the file is written if it loses at most --max-drop",
+    ("train", "--latency-budget-ms"): "rexnet fit-budget --latency-ms MS finds the network, --model trains it",
+    ("study rank", "--backend"): "--processes N works on this machine, --address tcp://HOST:8786 on a Dask cluster",
+    ("export", "--format=executorch"): "ExecuTorch files are no longer written: write .pt2, which its own tools read",
+    ("export", "--format=coreml"): "Core ML files are no longer written: write .pt2, which its own tools read",
+    ("export", "--format=tensorrt"): "TensorRT files are no longer written: write .onnx, which its own tools read",
+}
+"""By command and option, or option and value."""
+
+
+def check_removed(command: str, arguments: Sequence[str]) -> None:
+    """OptionError, one sentence with the replacement, for an option or value that is gone."""
+    for argument, value in zip(arguments, [*arguments[1:], ""], strict=False):
+        name, _, given = argument.partition("=")
+        name = name.replace("_", "-")
+        for option in (name, f"{name}={given or value}"):
+            if option.startswith("--") and (reason := _REMOVED.get((command, option))):
+                raise OptionError(f"{option.replace('=', ' ')} was removed: {reason}")
+
+
+_OTHER_NAMES = {
+    "--imgsz": "--image-size",
+    "--size": "--image-size",
+    "--resolution": "--image-size",
+    "--batch": "--batch-size",
+    "--lr0": "--lr",
+    "--learning-rate": "--lr",
+    "--num-epochs": "--epochs",
+    "--num-workers": "--workers",
+    "--pretrained": "--weights",
+    "--checkpoint": "--weights",
+    "--project": "--output",
+    "--out": "--output",
+    "--output-dir": "--output",
+    "--name": "--output",
+    "--arch": "--model",
+    "--backbone": "--model",
+    "--wd": "--weight-decay",
+    "--width-mult": "--width",
+    "--data": "the folder itself, as the first argument",
+    "--data-dir": "the folder itself, as the first argument",
+    "--source": "the images themselves, after the model",
+    "--num-classes": "nothing: the classes are those of the data",
+}
+
+
+def other_names(arguments: Sequence[str], known: Collection[str]) -> list[str]:
+    """Return a hint for every option that has another name here, as "--imgsz: here it is --image-size".
+
+    `known` are the options of the command, which need none.
+    """
+    given = dict.fromkeys(argument.partition("=")[0].replace("_", "-") for argument in arguments)
+    return [f"{name}: here it is {_OTHER_NAMES[name]}" for name in given if name in _OTHER_NAMES.keys() - known]
