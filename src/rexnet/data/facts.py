@@ -51,10 +51,10 @@ class DataFacts:
     def description(self) -> str:
         """Sizes and split in one line."""
         sizes = f"{self.title}: {self.train_images:,} train / {self.val_images:,} val"
+        classes = "1 class" if len(self.classes) == 1 else f"{len(self.classes):,} classes"
         if self.train_objects is None:
-            return f"{sizes} images of {len(self.classes):,} classes ({self.split})"
-        objects = f"{self.train_objects:,} / {self.val_objects:,} objects"
-        return f"{sizes} images with {objects} of {len(self.classes):,} classes"
+            return f"{sizes} images of {classes} ({self.split})"
+        return f"{sizes} images with {self.train_objects:,} / {self.val_objects:,} objects of {classes}"
 
     def locate(self, data: str) -> str:
         """Return DATA as it was given, or the absolute path of what it meant where the current folder is another."""
