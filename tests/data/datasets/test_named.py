@@ -78,7 +78,7 @@ class TestTorchvision:
 
     def test_unknown_name_lists_the_known(self):
         for function in (Dataset.for_training, lambda dataset: dataset.small_images):
-            with pytest.raises(ValueError, match=r"torchvision/cifar11 is none of .* cifar10, cifar100"):
+            with pytest.raises(ValueError, match=r"torchvision/cifar11 is not one of .* cifar10, cifar100"):
                 function(open_dataset("torchvision/cifar11"))
 
     @pytest.mark.parametrize("layout", ["NHWC", "NCHW", "NHW"])
