@@ -178,6 +178,18 @@ def test_features_only_of_networks_that_timm_has_not(name):
     assert [m.shape[1] for m in maps] == model.feature_info.channels()
 
 
+@pytest.mark.parametrize("feature_cls", ["list", "dict", "hook"])
+@torch.inference_mode()
+def test_features_only_of_each_extractor_of_timm(feature_cls):
+    def maps(**options):
+        torch.manual_seed(0)
+        model = timm.create_model("native_rexnet_100", features_only=True, out_indices=(1, 3), **options).eval()
+        found = model(torch.ones(1, 3, 64, 64))
+        return list(found.values()) if isinstance(found, dict) else found
+
+    assert_close(maps(feature_cls=feature_cls), maps())
+
+
 def same_logits(own, other, channels=3):
     images = torch.randn(2, channels, 64, 64)
     with torch.inference_mode():

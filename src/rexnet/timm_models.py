@@ -106,7 +106,7 @@ def _entry_point(name: str) -> Callable[..., nn.Module]:
                 PREFIX + name,
                 pretrained,
                 pretrained_filter_fn=_check_weights,
-                feature_cfg={"feature_cls": "getter"},
+                feature_cfg={"feature_cls": "getter", "flatten_sequential": True},
                 **options,
             )
         except OSError as error:

@@ -3,8 +3,9 @@ import json
 
 import pytest
 
-from rexnet.training.config import TrainConfig
-from rexnet.training.resume import changed_options, config_from_dict, config_to_dict
+from rexnet.detection.config import DetectTrainConfig
+from rexnet.training.config import RunConfig, TrainConfig
+from rexnet.training.resume import changed_options, config_from_dict, config_to_dict, extend, settings_to_resume
 
 
 def test_config_survives_json(tiny_config):
@@ -32,3 +33,15 @@ def test_changed_options_names_all_but_what_may_change(tiny_config, changed):
     other = changed(changed(moved, "optim", lr=1.0), "augment", mixup=0.5)
     other = dataclasses.replace(other, data="moved/elsewhere")  # what it holds is compared when it is read
     assert changed_options(tiny_config, other) == ["--mixup 0.5 (was 0.0)", "--lr 1.0 (was 0.05)"]
+
+
+@pytest.mark.parametrize(("mine", "other"), [("rexnet detect train", TrainConfig), ("rexnet train", DetectTrainConfig)])
+@pytest.mark.parametrize("named", ["resume", "output"])
+def test_a_run_of_the_other_command_is_named(mine, other, named, tmp_path):
+    (tmp_path / "last.pt").touch()
+    saved = (DetectTrainConfig if other is TrainConfig else TrainConfig)(data="set")
+    (tmp_path / "config.json").write_text(json.dumps(config_to_dict(saved)))
+    run = RunConfig(resume=str(tmp_path)) if named == "resume" else RunConfig(resume=True, output=str(tmp_path))
+    for read in (settings_to_resume, extend):
+        with pytest.raises(ValueError, match=f"`{mine}` takes it"):
+            read(other(data="set", run=run))

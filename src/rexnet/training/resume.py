@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -101,16 +102,26 @@ def settings_to_resume(asked: Settings) -> Settings | None:
     """
     if not asked.run.resume or not (run := RunFolder(folder_to_resume(asked))).holds("config.json"):
         return None
-    saved: Any = config_from_dict(type(asked), run.read("config.json"))
+    saved = _saved_settings(run, type(asked))
     facts = run.data_facts()
     data = saved.data if facts is None else facts.locate(saved.data)
     return replace(saved, data=data, run=replace(saved.run, resume=False, overwrite=False, output=None))
 
 
+def _saved_settings(run: RunFolder, kind: type[LoopConfig]) -> Any:
+    """Return the settings of the run in the folder. ValueError where it is of the other command that trains."""
+    values = run.read("config.json")
+    network, of_detector = values.get("network"), "detector" in signature(get_type_hints(kind)["network"]).parameters
+    if isinstance(network, dict) and ("detector" in network) != of_detector:
+        trained, command = ("classifier", "rexnet train") if of_detector else ("detector", "rexnet detect train")
+        raise ValueError(f"the run in {str(run.path)!r} trains a {trained}; `{command}` takes it")
+    return config_from_dict(kind, values)
+
+
 def accept_settings(run: RunFolder, config: LoopConfig) -> None:
     """Note the schedule of a run that `extend` has extended. ValueError for any other option in which `config` differs
     from the run in the folder, and where its checkpoints are lost."""
-    saved: Any = config_from_dict(type(config), run.read("config.json"))
+    saved = _saved_settings(run, type(config))
     _refuse_lost_checkpoints(run)
     new, old = config.schedule, saved.schedule
     extended = new.epochs > old.epochs and new.restart_epochs[:-1] == old.restart_epochs != new.restart_epochs
@@ -129,7 +140,7 @@ def extend(config: Settings) -> Settings:
     where it ended. Any other `config` is returned as it is."""
     if not resumes(config) or not (run := RunFolder(folder_to_resume(config))).holds("config.json"):
         return config
-    saved: Any = config_from_dict(type(config), run.read("config.json"))
+    saved = _saved_settings(run, type(config))
     if (
         config.schedule.epochs <= saved.schedule.epochs
         or config.schedule.restart_epochs != saved.schedule.restart_epochs
