@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from rexnet.data.preprocess import Preprocess
-from rexnet.engines.graph_files import sample_pictures
+from rexnet.engines.graph_files import sample_images
 from rexnet.models.blocks import BlockSpec
 from rexnet.models.config import RexNetConfig
 from rexnet.models.rexnet import RexNet
@@ -13,7 +13,7 @@ from rexnet.models.rexnet import RexNet
 def picture_batch(size_px: int) -> Tensor:
     """Photographs and noise, float32 (5, 3, S, S)."""
     preprocess = Preprocess(image_size_px=size_px)
-    return torch.stack([preprocess(picture) for picture in sample_pictures(None)])
+    return torch.stack([preprocess(picture) for picture in sample_images(None)])
 
 
 def with_measured_statistics(model: nn.Module, *, size_px: int = 48) -> nn.Module:

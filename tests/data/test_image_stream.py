@@ -95,11 +95,11 @@ def test_one_several_and_batches_of_pictures():
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        (np.zeros((4, 5), np.uint8), r"an array uint8 \(4, 5\) was given; allowed: uint8 \(H, W, 3\)"),
-        (np.zeros((3, 4, 5), np.uint8), r"an array uint8 \(3, 4, 5\)"),
-        (np.zeros((4, 5, 3), np.float32), r"an array float32 \(4, 5, 3\)"),
-        (torch.zeros(3, 4, 5), r"a tensor float32 \(3, 4, 5\) was given; allowed: uint8 \(3, H, W\)"),
-        (torch.zeros(4, 5, 3, dtype=torch.uint8), r"a tensor uint8 \(4, 5, 3\)"),
+        (np.zeros((4, 5), np.uint8), r"an array is uint8 \(4, 5\); allowed: uint8 \(H, W, 3\)"),
+        (np.zeros((3, 4, 5), np.uint8), r"an array is uint8 \(3, 4, 5\)"),
+        (np.zeros((4, 5, 3), np.float32), r"an array is float32 \(4, 5, 3\)"),
+        (torch.zeros(3, 4, 5), r"a tensor is float32 \(3, 4, 5\); allowed: uint8 \(3, H, W\)"),
+        (torch.zeros(4, 5, 3, dtype=torch.uint8), r"a tensor is uint8 \(4, 5, 3\)"),
     ],
 )
 def test_arrays_of_another_kind_are_never_skipped(source, sentence):

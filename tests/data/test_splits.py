@@ -102,7 +102,7 @@ class TestRepeated:
             assert {name.removeprefix(str(moved)) for name in names_of(found)} == {
                 name.removeprefix(str(plain)) for name in names_of(images)
             }
-        repeated = f"split of the training is repeated: {len(sets.val)} of 36 images"
+        repeated = f"split of the training run is used again: {len(sets.val)} of 36 images"
         assert repeated in caplog.text and "no split of its own" not in caplog.text
 
     def test_of_a_folder_with_train_alone(self, image_folder, plain):
@@ -132,7 +132,7 @@ class TestRepeated:
         moved = root.rename(tmp_path / "moved")
         found = open_dataset(moved).for_measuring(LETTERS, random_split=sets.random_split)
         assert names_of(found) == names_of(sets.val) and not caplog.text
-        assert len(open_dataset(moved).for_measuring(LETTERS)) == 20 and "all of it is measured" in caplog.text
+        assert len(open_dataset(moved).for_measuring(LETTERS)) == 20 and "all of it is evaluated" in caplog.text
 
     def test_data_with_a_split_of_its_own_keeps_that(self, image_folder, plain):
         drawn = open_dataset(plain).for_training().random_split

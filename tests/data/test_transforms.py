@@ -107,7 +107,7 @@ class TestPreprocess:
         ],
     )
     def test_settings_out_of_range(self, field, value):
-        with pytest.raises(ValueError, match=f"^{field} is .* but must be "):
+        with pytest.raises(ValueError, match=f"^{field} is .* but the allowed values are "):
             Preprocess(**{field: value})
 
     def test_pickles_before_and_after_use(self):
@@ -263,7 +263,7 @@ class TestAugmentConfig:
         ],
     )
     def test_settings_without_effect(self, settings, field):
-        with pytest.raises(ValueError, match=f"^--{field.replace('_', '-')} is .*; allowed: .*, or others "):
+        with pytest.raises(ValueError, match=f"^--{field.replace('_', '-')} is .*; allowed: .*, or another value "):
             AugmentConfig(**settings)
 
     def test_replacing_and_repeating_validation_is_harmless(self):

@@ -20,7 +20,7 @@ from rexnet.deploy.bench import find_subject
 from rexnet.deploy.classifiers import read_exported
 from rexnet.deploy.export import ExportConfig, ExportOptions, export, export_files
 from rexnet.deploy.predictor import Predictor
-from rexnet.engines.graph_files import sample_pictures
+from rexnet.engines.graph_files import sample_images
 from rexnet.errors import WeightsError
 from rexnet.models.inference_form import fold
 from rexnet.models.rexnet import RexNet
@@ -226,7 +226,7 @@ def test_networks_of_timm_are_exported_and_predict(suffix, pixels, tmp_path):
     )
     exported = export_files(config)
     assert "timm/test_resnet" in exported.describe()
-    images = sample_pictures(None)
+    images = sample_images(None)
     direct = Predictor(tmp_path / "w.pth", network="timm/test_resnet", backend="torch", threads=1, device="cpu")
     backend = "onnxruntime" if suffix == ".onnx" else "openvino"
     found = Predictor(config.output, backend=backend, threads=1)(images)

@@ -56,7 +56,7 @@ def test_the_split_of_the_training_is_repeated(tiny_config, changed, image_folde
     del older["split"]
     checkpoint.save(run.best, older)
     found = validate(ValidateConfig(checkpoint=str(run.best), data=str(moved), device="cpu"))
-    assert found["images"] == 36 and "all of it is measured" in caplog.text
+    assert found["images"] == 36 and "all of it is evaluated" in caplog.text
 
 
 def test_a_split_that_makes_no_sense_is_damage(tiny_model, tiny_preprocess, tmp_path):

@@ -24,7 +24,7 @@ from rexnet.detection.onnx_form import resize_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
 from rexnet.engines.backends import open_graph
 from rexnet.engines.config import Engine
-from rexnet.engines.graph_files import import_onnx, read_facts, sample_pictures
+from rexnet.engines.graph_files import import_onnx, read_facts, sample_images
 from rexnet.errors import OptionError
 from rexnet.training import checkpoint
 from tests.networks import with_measured_statistics
@@ -69,7 +69,7 @@ def exported(request, tmp_path_factory) -> tuple[TrainedDetector, Path]:
 
 def images_of_many_sizes() -> list[np.ndarray]:
     """float32 (3, H, W): noise, photographs and a blank one, wide and tall, smaller and larger than detectors take."""
-    noise, photographs = np.random.default_rng(0), sample_pictures(None)[:2]
+    noise, photographs = np.random.default_rng(0), sample_images(None)[:2]
     sizes = ((131, 97), (64, 150))
     pictures = [as_tensor(photograph.resize(size)) for photograph, size in zip(photographs, sizes, strict=True)]
     random = [noise.random((3, *shape), np.float32) for shape in ((70, 90), (40, 33), (64, 96))]

@@ -175,8 +175,8 @@ def test_an_unusable_set_leaves_no_run(config, tmp_path):
     with pytest.raises(ValueError, match="training images have no object"):
         train(replace(config, data=str(tmp_path)))
     write_side(tmp_path, "train", [image_entry(1, 24, 36), image_entry(9, missing=True)], [annotation(1)])
-    with pytest.raises(ValueError, match=r"1 of 2 pictures .* are missing; --bad-image skip"):
+    with pytest.raises(ValueError, match=r"1 of 2 images .* are missing; --bad-image skip"):
         train(replace(config, data=str(tmp_path)))
-    with pytest.raises(ValueError, match="nowhere is not the name of a dataset"):
+    with pytest.raises(ValueError, match="nowhere is not a dataset name"):
         train(replace(config, data=str(tmp_path / "nowhere")))
     assert not Path(config.run.output).exists()

@@ -45,7 +45,8 @@ class Wanted(NamedTuple):
 
 
 class Read(NamedTuple):
-    """`samples` is what the reader's `stack` makes, None where there are too few; `bad`: (name, reason)."""
+    """A batch that was read. `samples` is the result of the reader's `stack`, None where there are too few; `bad`:
+    (name, reason)."""
 
     samples: Any
     indices: torch.Tensor
@@ -86,7 +87,7 @@ class BatchReader(Dataset):
     def __getitem__(self, wanted: Wanted) -> Read:
         if wanted.random_key is None:
             return self._read(wanted)
-        with random_state_kept():
+        with keep_random_state():
             return self._read(wanted)
 
     def _read(self, wanted: Wanted) -> Read:

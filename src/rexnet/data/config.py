@@ -25,7 +25,7 @@ class AugmentConfig:
     horizontal_flip: Annotated[float, Argument(aliases=("--hflip",))] = 0.5
     """Probability of mirroring left and right; 0 where direction matters, as in digits."""
     color_jitter: float = 0.0
-    """Largest relative change of brightness, contrast and saturation; without effect beside auto_augment."""
+    """Largest relative change of brightness, contrast and saturation; without effect with auto_augment."""
     auto_augment: Annotated[str | None, Argument(aliases=("--aa",))] = None
     """timm's name of a policy, such as rand-m9-mstd0.5 (RandAugment), augmix-m3-w3, original or v0."""
     random_erasing: Annotated[float, Argument(aliases=("--reprob",))] = 0.0
@@ -64,12 +64,17 @@ class AugmentConfig:
             ("crop_aspect", not self.crop_padding_px, "with --crop-padding-px 0"),
             ("crop_interpolation", not self.crop_padding_px or bool(self.auto_augment), "with --crop-padding-px 0"),
             ("color_jitter", not self.auto_augment or "3a" in self.auto_augment, "without --auto-augment"),
-            ("erasing_mode", self.random_erasing > 0, "beside --random-erasing"),
-            ("mixup_prob", mixes, "beside --mixup or --cutmix"),
-            ("cutmix_share", self.mixup > 0 and self.cutmix > 0, "beside both --mixup and --cutmix"),
+            ("erasing_mode", self.random_erasing > 0, "with --random-erasing"),
+            ("mixup_prob", mixes, "with --mixup or --cutmix"),
+            ("cutmix_share", self.mixup > 0 and self.cutmix > 0, "with both --mixup and --cutmix"),
         ):
             default = type(self).__dataclass_fields__[name].default
-            require(used or getattr(self, name) == default, name, getattr(self, name), f"{default}, or others {remedy}")
+            require(
+                used or getattr(self, name) == default,
+                name,
+                getattr(self, name),
+                f"{default}, or another value {remedy}",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +99,9 @@ class DetectionAugmentConfig:
         for name in ("horizontal_flip", "photometric_distortion", "zoom_out"):
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
         sides = self.short_side_px or ()
-        require(all(side >= 1 for side in sides), "short_side_px", sides, "whole numbers from 1")
+        require(all(side >= 1 for side in sides), "short_side_px", sides, "integers from 1")
         fits = not sides or self.long_side_px >= max(sides)
         require(fits, "long_side_px", self.long_side_px, f"from the short side, {max(sides, default=0)}, on")
         default = type(self).__dataclass_fields__["long_side_px"].default
-        allowed = f"{default}, or others beside --short-side-px"
+        allowed = f"{default}, or another value with --short-side-px"
         require(bool(sides) or self.long_side_px == default, "long_side_px", self.long_side_px, allowed)

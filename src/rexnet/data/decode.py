@@ -28,7 +28,7 @@ from rexnet.text import printable
 
 logger = logging.getLogger(__name__)
 
-# Of damaged metadata, without the file's name; a filter for one image at a time would not be safe among threads.
+# Warnings of damaged metadata do not name the file; a filter per image would not be thread-safe.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 BadImagePolicy = Literal["error", "skip"]
@@ -42,7 +42,7 @@ IMAGE_EXTENSIONS = (
 )
 
 # The content decides, never the name. The readers are called directly instead of through Image.open because that one
-# warns and refuses by a global pixel limit of its own, and hands a JPEG with a preview or a gain map inside to another
+# warns and fails by a global pixel limit of its own, and hands a JPEG with a preview or a gain map inside to another
 # reader that warns about damage in parts we never look at.
 _READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]], ...] = (
     (re.compile(rb"\xff\xd8\xff"), JpegImageFile),
@@ -150,7 +150,9 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
         elif glob.has_magic(source):
             found = _expand(source)
         else:
-            raise ValueError(f"{printable(source)} does not exist: give image files, folders or patterns like a/*.jpg")
+            raise ValueError(
+                f"{printable(source)} does not exist; give image files, folders or patterns such as a/*.jpg"
+            )
         if not found:
             raise ValueError(f"{printable(source)} holds no images (known: {' '.join(IMAGE_EXTENSIONS)})")
         paths.update(dict.fromkeys(found))
@@ -232,7 +234,7 @@ def _read_header(stream: BinaryIO, name: str, max_pixels: int) -> ImageFile.Imag
     reader = next((reader for signature, reader in _READERS if signature.match(head)), None)
     if reader is None:
         if _HEIC.match(head):
-            raise BadImageError(name, "it is in the HEIC format, convert it to JPEG or PNG first")
+            raise BadImageError(name, "it is in the HEIC format; convert it to JPEG or PNG first")
         raise BadImageError(name, "its content is not JPEG, PNG, GIF, WebP, TIFF, BMP, PNM or AVIF")
     stream.seek(0)
     image = reader(stream)  # no file name: Pillow would map the file into memory, and crash if it shrinks meanwhile

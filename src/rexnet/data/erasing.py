@@ -30,8 +30,8 @@ class Patch(NamedTuple):
 @final
 @dataclass(frozen=True, kw_only=True)
 class RandomErasing:
-    """With `probability`, a rectangle of normal noise per pixel, of one random colour, or of the mean colour ("const").
-    The distribution is that of timm's class of this name with a count of one."""
+    """A rectangle, with `probability`, of normal noise per pixel, of one random colour, or of the mean colour
+    ("const"). The distribution is that of timm's class of this name with a count of one."""
 
     probability: float
     mode: ErasingMode
@@ -56,7 +56,8 @@ class RandomErasing:
 
 
 class Patches(NamedTuple):
-    """The rectangles of a batch in two tensors, which cross from a worker at the cost of two, however many there are.
+    """The rectangles of a batch in two tensors, so that sending them from a worker costs the same however many there
+    are.
 
     `places` int64 (P, 7): index in the batch, top, left, height, width, and height and width of the values; `values`
     float32, all of them in one row."""

@@ -13,7 +13,7 @@ class DataFacts:
     """Counts, split and fingerprint of a training and a validation split."""
 
     title: str
-    """Name of the dataset, for people."""
+    """Display name of the dataset."""
     train_images: int
     val_images: int
     classes: tuple[str, ...]
@@ -33,23 +33,23 @@ class DataFacts:
     category_ids: tuple[int, ...] | None = None
     """COCO's number of each class; None for labelled images."""
     fingerprint: str | None = None
-    """SHA-256 of both splits; None where an older version noted none."""
+    """SHA-256 of both splits; None where an older version recorded none."""
     path: str | None = None
     """Absolute path of local data; None for a dataset with a name or an address."""
 
     @property
     def train_boxes(self) -> int | None:
-        """Objects and crowds."""
+        """Number of objects and crowds."""
         return None if self.train_objects is None else self.train_objects + (self.train_crowds or 0)
 
     @property
     def val_boxes(self) -> int | None:
-        """Objects and crowds."""
+        """Number of objects and crowds."""
         return None if self.val_objects is None else self.val_objects + (self.val_crowds or 0)
 
     @property
     def description(self) -> str:
-        """Sizes and split in one line."""
+        """Return the sizes and split in one line."""
         sizes = f"{self.title}: {self.train_images:,} train / {self.val_images:,} val"
         classes = "1 class" if len(self.classes) == 1 else f"{len(self.classes):,} classes"
         if self.train_objects is None:
@@ -57,7 +57,7 @@ class DataFacts:
         return f"{sizes} images with {self.train_objects:,} / {self.val_objects:,} objects of {classes}"
 
     def locate(self, data: str) -> str:
-        """Return DATA as it was given, or the absolute path of what it meant where the current folder is another."""
+        """Return DATA as it was given, or its absolute path where the current folder has changed."""
         return data if self.path is None or os.path.exists(data) else self.path
 
     def differences(self, other: Self) -> list[str]:
@@ -67,7 +67,7 @@ class DataFacts:
         return [name for name, (mine, theirs) in pairs.items() if None not in (mine, theirs) and mine != theirs]
 
     def refuse_other(self, other: Self, *, subject: str) -> None:
-        """Raise ValueError where `self`, the data at hand, is not `other`, with which `subject` began."""
+        """Raise ValueError where `self`, the present data, is not `other`, with which `subject` began."""
         if changed := self.differences(other):
             names = ", ".join(name.replace("_", " ") for name in changed)
             raise ValueError(
@@ -81,7 +81,7 @@ class DataFacts:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read `to_dict`'s values, or the sentence that versions up to 0.1 noted. ValueError for anything else."""
+        """Read `to_dict`'s values, or the sentence that versions up to 0.1 wrote. ValueError for anything else."""
         if "description" in values:
             return cls._from_sentence(**values)
         names = {field.name for field in fields(cls)}

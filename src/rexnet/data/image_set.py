@@ -21,7 +21,7 @@ Source = str | bytes | Image.Image
 @final
 @dataclass(frozen=True)
 class FlatTexts:
-    """Texts by position, without a Python object each: worker processes would slowly copy those as their reference
+    """Strings by position, without a Python object each: worker processes would slowly copy those as their reference
     counts change. Any file name fits, also one that is not text. `text` holds them end to end, uint8, each up to its
     place in `ends`."""
 
@@ -59,7 +59,7 @@ class ImageSet(ABC):
 
     @property
     def missing_classes(self) -> tuple[str, ...]:
-        """Classes without an image here."""
+        """Return the classes without an image here."""
         counts = np.bincount(self.targets, minlength=len(self.classes))
         return tuple(name for name, count in zip(self.classes, counts, strict=True) if not count)
 
@@ -79,7 +79,7 @@ class ImageSet(ABC):
         assert not (other.targets < 0).any(), "a class of the images is not among `classes`"
         return other
 
-    def renamed(self, classes: Sequence[str]) -> Self:
+    def rename_classes(self, classes: Sequence[str]) -> Self:
         """Return the same images and targets with other names for the classes, in their order."""
         other = copy.copy(self)
         other.classes = tuple(classes)
@@ -105,7 +105,7 @@ class ImageSet(ABC):
 
 @final
 class FileImages(ImageSet):
-    """Image files, opened when asked for."""
+    """Image files, opened on demand."""
 
     def __init__(self, paths: Sequence[str], targets: np.ndarray | Sequence[int], classes: Sequence[str]):
         super().__init__(targets, classes)

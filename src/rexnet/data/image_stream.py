@@ -49,11 +49,11 @@ def open_any(source: ImageSource) -> Image.Image:
         return as_rgb(source)
     if isinstance(source, Tensor):
         if source.ndim != 3 or source.shape[0] != 3 or str(source.dtype) != "torch.uint8":
-            raise ValueError(f"a tensor {_described(source)} was given; allowed: uint8 (3, H, W), red, green, blue")
+            raise ValueError(f"a tensor is {_describe(source)}; allowed: uint8 (3, H, W), red, green, blue")
         return Image.fromarray(source.permute(1, 2, 0).contiguous().cpu().numpy())
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8:
-            raise ValueError(f"an array {_described(source)} was given; allowed: uint8 (H, W, 3), red, green, blue")
+            raise ValueError(f"an array is {_describe(source)}; allowed: uint8 (H, W, 3), red, green, blue")
         return Image.fromarray(source)
     return open_image(source if isinstance(source, bytes) else Path(source))
 
@@ -102,5 +102,5 @@ def in_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield chunk
 
 
-def _described(values: np.ndarray | Tensor) -> str:
+def _describe(values: np.ndarray | Tensor) -> str:
     return f"{str(values.dtype).removeprefix('torch.')} {tuple(values.shape)}"

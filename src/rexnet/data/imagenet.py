@@ -7,7 +7,7 @@ from typing import Any
 
 
 def imagenet_classes(count: int) -> tuple[str, ...]:
-    """Return the class names of the ImageNet that has `count` classes, from timm; numbers where none has."""
+    """Return the class names of the ImageNet that has `count` classes, from timm; numbers where there is none."""
     labels, lemmas = _labels_and_lemmas(count)
     if not labels:
         return tuple(map(str, range(count)))
@@ -35,7 +35,7 @@ def name_wordnet_ids(ids: Sequence[str], classes: Sequence[str]) -> tuple[str, .
 
 
 def _labels_and_lemmas(count: int) -> tuple[list[str], list[str]]:
-    """Return the WordNet ids and the lemmas of the ImageNet that has `count` classes; nothing where none has."""
+    """Return the WordNet ids and the lemmas of the ImageNet that has `count` classes; nothing where there is none."""
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     subset = infer_imagenet_subset({"num_classes": count})

@@ -14,7 +14,7 @@ from rexnet.data.decode import MAX_PIXELS, exif_orientation, open_image
 
 # Reductions that libjpeg-turbo decodes with vector instructions; it has others, but they cost more than they save.
 _REDUCTIONS = (8, 4, 2)
-# A reduced crop still has this many times the pixels per side that are asked for, so that the resizing which follows
+# A reduced crop still has this many times the pixels per side that are needed, so that the resizing which follows
 # and not libjpeg's block-wise one decides how sharp the result is.
 _MARGIN = 1.5
 _START_OF_JPEG = b"\xff\xd8\xff"
@@ -39,7 +39,7 @@ class Box(NamedTuple):
 
 @final
 class Jpeg:
-    """An ordinary JPEG: its header is read, its pixels are not. `size` is (width, height), upright."""
+    """An ordinary JPEG of which only the header has been read. `size` is (width, height), upright."""
 
     def __init__(self, source: str | Path | bytes, data: bytes, stored_size: tuple[int, int], orientation: int):
         self._source, self._data, self._stored_size, self._orientation = source, data, stored_size, orientation
@@ -81,7 +81,7 @@ def open_jpeg(source: str | Path | bytes) -> Jpeg | None:
         if not data.startswith(_START_OF_JPEG):
             return None
         size, orientation = _read_header(data)
-    except Exception:  # whatever is met here, `open_image` meets it again and says what it is
+    except Exception:  # `open_image` meets the same error and reports it
         return None
     return Jpeg(source, data, size, orientation) if math.prod(size) <= MAX_PIXELS else None
 

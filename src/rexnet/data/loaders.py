@@ -22,8 +22,8 @@ from rexnet.data.batch_reading import (
     Read,
     Wanted,
     account,
+    keep_random_state,
     make_loader,
-    random_state_kept,
     seed_all,
 )
 from rexnet.data.decode import BadImagePolicy
@@ -54,7 +54,7 @@ class TrainBatches:
     fewer than two is filled up with the images that follow in the set. With "error" the first raises
     BadImageError.
 
-    `balanced`: every class comes equally often, its images again or not at all as that takes; see `balanced_draws`.
+    `balanced`: every class is drawn equally often, its images repeatedly or not at all as needed; see `balanced_draws`.
 
     Batches are on `device`, indices aside. Workers send uint8, four times smaller than the batch; normalising, erasing
     and mixing happen on the device.
@@ -82,12 +82,14 @@ class TrainBatches:
         start_method: str | None = None,
     ):
         if batch_size < 2:
-            raise ValueError(f"batch size is {batch_size}, but batch normalisation trains on two images or more")
+            raise ValueError(f"batch size is {batch_size}; allowed: 2 or more, because of batch normalisation")
         if seed < 0:
-            raise ValueError(f"seed is {seed}, but must be 0 or more")
+            raise ValueError(f"seed is {seed}; allowed: 0 or more")
         self._per_rank = len(image_set) // world_size
         if self._per_rank < 2:
-            raise ValueError(f"{len(image_set)} training images for {world_size} processes, but each needs two or more")
+            raise ValueError(
+                f"there are {len(image_set)} training images for {world_size} processes; allowed: two or more for each"
+            )
         self.num_images = self._per_rank * world_size
         self.images_per_step = min(batch_size, self._per_rank)
         self.skipped: list[str] = []
@@ -123,7 +125,7 @@ class TrainBatches:
         images = self._transform.finish(read.samples, self._device)
         targets = torch.from_numpy(self._targets[read.indices.numpy()]).to(self._device, non_blocking=True)
         if self._mixer:
-            with random_state_kept():
+            with keep_random_state():
                 seed_all(MIX, *random_key)
                 images, targets = self._mixer(images, targets)
         return Batch(images, targets, read.indices[: len(images)])

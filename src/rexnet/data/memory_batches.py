@@ -115,7 +115,7 @@ class MemoryTrainBatches:
     ):
         count = len(pixels.targets)
         if count < 2:
-            raise ValueError(f"{count} training images, but batch normalisation needs two or more")
+            raise ValueError(f"there are {count} training images; allowed: two or more, because of batch normalisation")
         self._padded = augment.pad(pixels.values.to(device))
         self._targets, self._indices = pixels.targets.to(device), pixels.indices
         self.images_per_step = min(batch_size, count)

@@ -124,7 +124,7 @@ class _ToTensor:
 
 def _check(allowed: bool, config: object, name: str, rule: str) -> None:
     if not allowed:
-        raise ValueError(f"{name} is {getattr(config, name)!r}, but must be {rule}")
+        raise ValueError(f"{name} is {getattr(config, name)!r}, but the allowed values are {rule}")
 
 
 # An image longer than this many times its short side is first cut to its middle part: resizing 1 x 60,000,000 pixels

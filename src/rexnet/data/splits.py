@@ -48,7 +48,7 @@ class RandomSplit:
         return f"{100 * self.val_fraction:g} % of each class for validation, seed {self.seed}"
 
     def fits(self, images: ImageSet) -> bool:
-        """Whether `images` are the whole dataset that was divided."""
+        """Return whether `images` are the undivided dataset."""
         return fingerprint(images) == self.fingerprint
 
     def draw(self, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
@@ -66,9 +66,9 @@ class RandomSplit:
             raise ValueError(f"a split must have {', '.join(names)}, but is {values!r:.80}")
         split = cls(**values)
         if not (isinstance(split.val_fraction, float) and 0 < split.val_fraction < 1):
-            raise ValueError(f"the split's val_fraction is {split.val_fraction!r}, but must be between 0 and 1")
+            raise ValueError(f"the split's val_fraction is {split.val_fraction!r}; allowed: between 0 and 1")
         if not (isinstance(split.seed, int) and split.seed >= 0):
-            raise ValueError(f"the split's seed is {split.seed!r}, but must be 0 or more")
+            raise ValueError(f"the split's seed is {split.seed!r}; allowed: 0 or more")
         return split
 
 
@@ -80,7 +80,7 @@ class ImageSets:
     train: ImageSet
     val: ImageSet
     title: str
-    """Name of the dataset, for people."""
+    """Display name of the dataset."""
     split: str
     """Origin of the splits, for people."""
     random_split: RandomSplit | None = None
@@ -91,7 +91,7 @@ class ImageSets:
 
     @property
     def description(self) -> str:
-        """Sizes and split in one line."""
+        """Return the sizes and split in one line."""
         return self._facts().description
 
     def facts(self) -> DataFacts:
@@ -112,10 +112,10 @@ class ImageSets:
 
 
 def fingerprint(images: ImageSet) -> str:
-    """Return the SHA-256 over the class and name of each image, sorted, without the folder that all names begin with: a
-    dataset keeps it when it is moved, and loses it with any image that comes, goes, or changes its class or name.
+    """Return the SHA-256 over the class and name of each image, sorted, without the folder that all names begin with:
+    it stays when the dataset is moved, and changes when an image is added, removed, renamed or put into another class.
 
-    What is in the files does not count: reading all of them could take hours.
+    The content of the files is ignored: reading all of them could take hours.
     """
     names = [normal_name(images.name(index)).replace(os.sep, "/") for index in range(len(images))]
     # Unlike commonpath, this leaves the spelling of a path (./, //) alone, and so its length.

@@ -112,12 +112,12 @@ class ClassPredictor:
         """
         return _probabilities(self._one if alone or self._one_call_at_a_time else self._for_many(), images)
 
-    def prepare(self, picture: Image.Image) -> Tensor:
+    def prepare(self, image: Image.Image) -> Tensor:
         """Return an upright RGB image as the network takes it: float32 (3, S, S), normalised, or for a file that
         normalises itself uint8 (S, S, 3)."""
         if self._classifier.pixels:
-            return torch.from_numpy(self.preprocess.pixels(picture).copy())
-        return self.preprocess(picture)
+            return torch.from_numpy(self.preprocess.pixels(image).copy())
+        return self.preprocess(image)
 
     def __call__(self, images: Images, *, top_k: int = 5) -> list[Prediction]:
         """Return predictions in order, of one image too: paths, encoded bytes, images of Pillow, uint8 arrays (H, W, 3)

@@ -17,7 +17,7 @@ from rexnet.deploy.graph_writing import TOLERANCE, WRITERS, largest_difference
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.export import ExportedDetector, export_detector
 from rexnet.engines.backends import CHANNEL_MULTIPLE
-from rexnet.engines.graph_files import choose_format, sample_pictures
+from rexnet.engines.graph_files import choose_format, sample_images
 from rexnet.errors import OptionError, require
 from rexnet.files import check_output_file, check_replaceable, made_aside
 from rexnet.loading import load_network, open_trained
@@ -115,14 +115,14 @@ def export(
         raise OptionError(f"--pixels is on, but {described.name} takes {described.in_channels} channels; allowed: 3")
     if options.output_layer == "features" and not isinstance(model, RexNet):
         raise OptionError("--output-layer is features; allowed for a network of timm's: logits or embedding")
-    pictures = sample_pictures(options.verify)
+    images = sample_images(options.verify)
     eager = deepcopy(model).cpu().float().eval()
     writer = WRITERS[choose_format(str(path), options.format)]
     size_px = described.preprocess.image_size_px
     sizes_px = (size_px, size_px + STEP_PX)
     with made_aside(path) as inside:
         runs = writer.write(_prepare(eager, options), described, inside)
-        difference = largest_difference(runs, eager, described, pictures, sizes_px=sizes_px)
+        difference = largest_difference(runs, eager, described, images, sizes_px=sizes_px)
         size = sum(file.stat().st_size for file in inside.parent.rglob("*") if file.is_file())
     return Exported(path=path, bytes=size, described=described, sizes_px=sizes_px, difference=difference)
 

@@ -120,7 +120,7 @@ def largest_difference(
     runs: Mapping[str, Run],
     model: nn.Module,
     described: ExportedFile,
-    pictures: Sequence[Image.Image],
+    samples: Sequence[Image.Image],
     *,
     sizes_px: Sequence[int],
 ) -> float:
@@ -133,11 +133,11 @@ def largest_difference(
     worst = 0.0
     for size_px in sizes_px:
         preprocess = replace(described.preprocess, image_size_px=size_px)
-        images = torch.stack([preprocess(picture) for picture in pictures])
+        images = torch.stack([preprocess(sample) for sample in samples])
         images = images[:, [channel % 3 for channel in range(described.in_channels)]]
         expected = [found.numpy() for found in eager(images.clone())]
         _judge_expected(expected, described.name)
-        pixels = np.stack([preprocess.pixels(picture) for picture in pictures])
+        pixels = np.stack([preprocess.pixels(sample) for sample in samples])
         inputs = pixels if described.pixels else images.contiguous().numpy()
         for batch in BATCHES:
             right = [part[batch] for part in expected]

@@ -122,7 +122,7 @@ class DetectPredictConfig:
     images: Annotated[tuple[str, ...], positional("IMAGE|FOLDER|PATTERN ...")]
     """Image files, folders (read with all sub-folders) or patterns such as 'photos/*.jpg'."""
     out: str
-    """Folder for the drawn pictures and detections.json, a list of COCO result rows; made if missing, files in it that
+    """Folder for the drawn images and detections.json, a list of COCO result rows; made if missing, files in it that
     have other names stay."""
     min_score: float = 0.5
     """Draw and count what is at least this sure, 0 to 1; detections.json has everything the detector puts out."""

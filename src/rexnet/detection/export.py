@@ -17,7 +17,7 @@ from rexnet.detection.onnx_form import GraphForm, resize_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
 from rexnet.engines.backends import Graph, native_engine, open_graph
 from rexnet.engines.config import Format
-from rexnet.engines.graph_files import choose_format, import_onnx, sample_pictures, trace, write_graph
+from rexnet.engines.graph_files import choose_format, import_onnx, sample_images, trace, write_graph
 from rexnet.errors import require
 from rexnet.files import check_output_file, check_replaceable, made_aside
 from rexnet.text import printable
@@ -127,9 +127,9 @@ def export_detector(
     """Write a graph of one image of any size; `trained` is left alone.
 
     `format` None: what the ending of `path` says. `pixels`: the file takes uint8. The file is run on images, those of
-    the folder `verify` or of `sample_pictures`, and on blank ones, and gets its name only if it finds what PyTorch
-    finds, with images resized by whole numbers. ValueError, one sentence, where it does not, and for a path or format
-    that cannot be.
+    the folder `verify` or of `sample_images`, and on blank ones, and gets its name only if it finds what PyTorch finds,
+    with images resized by whole numbers. ValueError, one sentence, where it does not, and for a path or format that
+    cannot be.
     """
     path = Path(path)
     kind = choose_format(str(path), format)
@@ -137,7 +137,7 @@ def export_detector(
     check_output_file(path)
     more = [path.with_suffix(".bin")] if kind == "openvino" else []
     check_replaceable(path, *more, overwrite=overwrite)
-    pictures = _images_to_compare(verify)
+    images = _images_to_compare(verify)
     model = resize_by_whole_numbers(trained.model)
     with made_aside(path) as inside:
         graph = import_onnx().load_model_from_string(_trace(model, pixels=pixels))
@@ -146,7 +146,7 @@ def export_detector(
             tensor.doc_string = texts[tensor.name]
         write_graph(graph, facts_of(trained, pixels=pixels), inside)
         graph = open_graph(inside, native_engine(inside), any_shape=True)
-        agreement = compare([_both(model, graph, picture, pixels=pixels) for picture in pictures])
+        agreement = compare([_both(model, graph, image, pixels=pixels) for image in images])
         size = sum(file.stat().st_size for file in inside.parent.iterdir())
     if not agreement.detections:
         logger.warning("neither PyTorch nor the file finds anything in the images compared; --verify takes others")
@@ -156,11 +156,11 @@ def export_detector(
 
 def _images_to_compare(verify: str | None) -> list[Image.Image]:
     """Return images of several sizes, wide and tall, and blank ones."""
-    pictures = sample_pictures(verify)
-    turned = pictures[0].transpose(Image.Transpose.ROTATE_90)
-    smaller = pictures[1].resize((pictures[1].width // 3 + 1, pictures[1].height // 2 + 1))
+    images = sample_images(verify)
+    turned = images[0].transpose(Image.Transpose.ROTATE_90)
+    smaller = images[1].resize((images[1].width // 3 + 1, images[1].height // 2 + 1))
     blank = [Image.new("RGB", (width, height), shade) for width, height, shade in ((200, 150, 0), (120, 210, 0xFFFFFF))]
-    return [*pictures, turned, smaller, *blank]
+    return [*images, turned, smaller, *blank]
 
 
 def _trace(model: nn.Module, *, pixels: bool) -> bytes:
@@ -177,11 +177,11 @@ def _trace(model: nn.Module, *, pixels: bool) -> bytes:
 
 @torch.inference_mode()
 def _both(
-    model: nn.Module, graph: Graph, picture: Image.Image, *, pixels: bool
+    model: nn.Module, graph: Graph, sample: Image.Image, *, pixels: bool
 ) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
     """Return what PyTorch and the file find in an image."""
-    image = as_tensor(picture).contiguous()
+    image = as_tensor(sample).contiguous()
     (found,) = model([image])
     return [found[name].numpy() for name in output_names(detector_config(model))], graph.run(
-        np.array(picture) if pixels else image.numpy()
+        np.array(sample) if pixels else image.numpy()
     )

@@ -44,7 +44,7 @@ def draw_detections(
     comes back enlarged by a whole number, so that names can be read. `font`: the file of the font to try first.
     """
     scale = -(-_LEAST_PX // max(image.size))
-    picture = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
+    canvas = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
     labels: list[int] = detection["labels"].tolist()
     boxes = (detection["boxes"].float().cpu() * scale).tolist()
     scores = detection["scores"].tolist() if "scores" in detection else None
@@ -54,9 +54,9 @@ def draw_detections(
     if "masks" in detection:
         for index in chosen:
             mask = detection["masks"][index, 0].float().cpu().numpy() > 0.5
-            _tint(picture, mask, class_colour(labels[index]))
-    draw = ImageDraw.Draw(picture)
-    line_px = max(2, round(max(picture.size) / 400))
+            _tint(canvas, mask, class_colour(labels[index]))
+    draw = ImageDraw.Draw(canvas)
+    line_px = max(2, round(max(canvas.size) / 400))
     for index in chosen:
         draw.rectangle(_ordered(boxes[index]), outline=class_colour(labels[index]), width=line_px)
     taken: list[Box] = []
@@ -66,7 +66,7 @@ def draw_detections(
         text = name if scores is None else f"{name} {scores[index]:.2f}"
         colour = class_colour(labels[index])
         taken.append(_write_name(draw, text, boxes[index], colour=colour, taken=taken, font_file=file))
-    return picture
+    return canvas
 
 
 @cache
@@ -78,10 +78,10 @@ def class_colour(label: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _tint(picture: Image.Image, mask: np.ndarray, colour: tuple[int, int, int]) -> None:
+def _tint(image: Image.Image, mask: np.ndarray, colour: tuple[int, int, int]) -> None:
     """Colour the pixels of `mask` (H, W), made as large as the image."""
     strength = Image.fromarray(np.where(mask, round(255 * _MASK_OPACITY), 0).astype(np.uint8))
-    picture.paste(colour, mask=strength.resize(picture.size, Image.Resampling.NEAREST))
+    image.paste(colour, mask=strength.resize(image.size, Image.Resampling.NEAREST))
 
 
 def _ordered(box: Sequence[float]) -> Box:
@@ -99,14 +99,14 @@ def _write_name(
     font_file: Path,
 ) -> Box:
     """Write on a plate of `colour` at the first place by the box that no other plate has taken; return the plate."""
-    picture_width, picture_height = draw.im.size
-    font = _font(font_file, max(13, round(max(picture_width, picture_height) / 48)))
+    canvas_width, canvas_height = draw.im.size
+    font = _font(font_file, max(13, round(max(canvas_width, canvas_height) / 48)))
     width, height = font.getlength(text) + 6, font.size * 1.3
     x0, y0, x1, y1 = _ordered(box)
     places = [(x0, y0 - height), (x0, y0), (x0, y1), (x1 - width, y0 - height), (x1 - width, y1 - height)]
     plates = []
     for x, y in places:
-        x, y = max(0.0, min(x, picture_width - width)), max(0.0, min(y, picture_height - height))
+        x, y = max(0.0, min(x, canvas_width - width)), max(0.0, min(y, canvas_height - height))
         plates.append((x, y, x + width, y + height))
     plate = next((plate for plate in plates if not any(_overlap(plate, other) for other in taken)), plates[0])
     draw.rectangle(plate, fill=colour)
@@ -197,6 +197,6 @@ def draw_precision_recall(result: CocoResult, path: str | os.PathLike[str]) -> N
         legend = axis.legend(fontsize="small", loc="lower left")
         for written, (_, file) in zip(legend.get_texts(), texts if few else (), strict=False):
             written.set_fontproperties(FontProperties(fname=file, size="small"))
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    write_whole(Path(path), picture.getbuffer())
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    write_whole(Path(path), content.getbuffer())

@@ -49,7 +49,7 @@ def predict_files(config: DetectPredictConfig) -> list[Found]:
     rows: list[dict[str, Any]] = []
     for detections in predictor.stream(files, batch_size=config.batch_size, bad_image=config.bad_image):
         place = len(found)
-        if detections.picture is None:
+        if detections.source_image is None:
             found.append(Found(image=detections.image, counts={}, error=detections.error))
             continue
         detections.plot(min_score=config.min_score, font=config.font).save(folder / drawn[place], quality=92)

@@ -31,7 +31,7 @@ class Detections:
 
     image: str
     """Path as given; "" for images that have none."""
-    picture: Image.Image | None = None
+    source_image: Image.Image | None = None
     """RGB, upright; boxes and masks are in its pixels."""
     classes: tuple[str, ...] = ()
     """Label i + 1 is classes[i]."""
@@ -63,9 +63,9 @@ class Detections:
     def plot(self, *, min_score: float = 0.5, font: str | None = None) -> Image.Image:
         """Return a copy of the image with the objects drawn that are at least this sure; `font` as for
         `draw_detections`. ValueError for an image that could not be read."""
-        if self.picture is None:
+        if self.source_image is None:
             raise ValueError(f"there is nothing to plot of {self.image}: {self.error}")
-        return draw_detections(self.picture, self.output, classes=self.classes, min_score=min_score, font=font)
+        return draw_detections(self.source_image, self.output, classes=self.classes, min_score=min_score, font=font)
 
     def save(self, path: str | PathLike[str], *, min_score: float = 0.5, font: str | None = None) -> None:
         """Write `plot` to an image file, of the format that the ending of `path` says."""
@@ -118,30 +118,28 @@ class ObjectPredictor:
         for part in in_chunks(ahead, batch_size):
             yield from self._detect(part, min_score)
 
-    def check_shape(self, picture: Image.Image) -> Image.Image:
-        """Return `picture` itself. BadImageError for one that is too oblong for the detector."""
-        if self._fixed_shape or max(picture.size) <= _MOST_OBLONG * min(picture.size):
-            return picture
+    def check_shape(self, image: Image.Image) -> Image.Image:
+        """Return `image` itself. BadImageError for one that is too oblong for the detector."""
+        if self._fixed_shape or max(image.size) <= _MOST_OBLONG * min(image.size):
+            return image
         allowed = f"allowed: one side up to {_MOST_OBLONG} times the other"
-        raise BadImageError(
-            "", f"{picture.width:,} x {picture.height:,} pixels are too oblong for the detector; {allowed}"
-        )
+        raise BadImageError("", f"{image.width:,} x {image.height:,} pixels are too oblong for the detector; {allowed}")
 
     @torch.inference_mode()
     def _detect(
         self, loaded: Sequence[tuple[str, Image.Image | BadImageError]], min_score: float
     ) -> Iterator[Detections]:
-        pictures = [picture for _, picture in loaded if isinstance(picture, Image.Image)]
-        tensors = [as_tensor(picture).to(self.device) for picture in pictures]
+        images = [image for _, image in loaded if isinstance(image, Image.Image)]
+        tensors = [as_tensor(image).to(self.device) for image in images]
         outputs: Iterator[dict[str, Tensor]] = iter(self._model(tensors) if tensors else [])
-        for name, picture in loaded:
-            if isinstance(picture, BadImageError):
-                yield Detections(image=name, error=str(picture))
+        for name, image in loaded:
+            if isinstance(image, BadImageError):
+                yield Detections(image=name, error=str(image))
                 continue
             output = next(outputs)
             kept = output["scores"] >= min_score
             output = {key: values[kept].cpu() for key, values in output.items()}
-            yield Detections(image=name, picture=picture, classes=self.classes, output=output)
+            yield Detections(image=name, source_image=image, classes=self.classes, output=output)
 
 
 def _opened(model: str | PathLike[str], threads: int | None) -> TrainedDetector:
@@ -149,6 +147,6 @@ def _opened(model: str | PathLike[str], threads: int | None) -> TrainedDetector:
     return load_exported(reference.path, threads=threads) if reference.kind == "exported" else load_detector(model)
 
 
-def as_tensor(picture: Image.Image) -> Tensor:
+def as_tensor(image: Image.Image) -> Tensor:
     """Return float32 (3, H, W), 0 to 1; the detector normalises."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div_(255)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(255)

@@ -183,11 +183,11 @@ def _read_archive(path: Path) -> str | None:
 COUNT = 5
 
 
-def sample_pictures(source: str | None) -> list[Image.Image]:
-    """COUNT upright RGB pictures: of a folder or pattern, evenly spread, repeated where it holds fewer; without one,
-    the two photographs that come with scikit-learn, both mirrored, and noise, always the same.
+def sample_images(source: str | None) -> list[Image.Image]:
+    """COUNT upright RGB images: of a folder or pattern, evenly spread, repeated where it holds fewer; without one, the
+    two photographs that come with scikit-learn, both mirrored, and noise, always the same.
 
-    ValueError for a source without pictures, BadImageError for one that cannot be read.
+    ValueError for a source without images, BadImageError for one that cannot be read.
     """
     if source is not None:
         files = find_images([source])
@@ -195,6 +195,6 @@ def sample_pictures(source: str | None) -> list[Image.Image]:
     from sklearn.datasets import load_sample_images
 
     photographs = [Image.fromarray(pixels) for pixels in load_sample_images()["images"]]
-    mirrored = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in photographs]
+    mirrored = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in photographs]
     noise = np.random.default_rng(0).integers(256, size=(256, 320, 3), dtype=np.uint8)
     return [*photographs, *mirrored, Image.fromarray(noise)]

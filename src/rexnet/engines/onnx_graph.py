@@ -35,8 +35,8 @@ def onnx_graph(model: RexNet, *, output: Output = "logits", pixels: Preprocess |
     """Return the graph of a network without batch norms (`rexnet.models.inference_form`), in evaluation.
 
     In: "images", float32 (batch, in_channels, height, width); with `pixels` uint8 (batch, height, width, 3), whose
-    normalisation then is part of the graph. Out: "logits" (batch, num_classes), "embedding", what enters the
-    classifier (batch, head_hidden_size), or "features", narrow maps from stride 4 on, named features_4, features_8, ...
+    normalisation then is part of the graph. Out: "logits" (batch, num_classes), "embedding", what enters the classifier
+    (batch, head_hidden_size), or "features", narrow maps from stride 4 on, named features_4, features_8, ...
     """
     if output not in get_args(Output):
         raise ValueError(f"output is {output!r}; allowed: {', '.join(get_args(Output))}")

@@ -100,8 +100,8 @@ def _tallies(model: nn.Module) -> Iterator[dict[str, _Tally]]:
 def measure_cost(model: nn.Module, image_size_px: int = 224, in_channels: int = 3) -> Cost:
     """Measure any network of convolutions and linear layers for one square image.
 
-    Only shapes are computed, on a copy. MACs count convolutions and linear layers, as the paper's FLOPs do.
-    Parameters shared by two layers count twice.
+    Only shapes are computed, on a copy. MACs count convolutions and linear layers, as the paper's FLOPs do. Parameters
+    shared by two layers count twice.
     """
     meta_model = deepcopy(model).to("meta").eval()
     for module in meta_model.modules():

@@ -39,9 +39,8 @@ def pad(model: RexNet, multiple: int) -> RexNet:
     """Return a copy whose stem and blocks have multiples of `multiple` channels, with the logits of `model`.
 
     Channels that are added stay zero, so that a shortcut still adds its input to the first channels. What the last
-    block, the penultimate convolution and the head put out keeps its size, and what does not fit into it then keeps
-    its own. ValueError for a network whose activation makes something of zero where a shortcut
-    reads, as SoftPlus does.
+    block, the penultimate convolution and the head put out keeps its size, and what does not fit into it then keeps its
+    own. ValueError for a network whose activation makes something of zero where a shortcut reads, as SoftPlus does.
     """
     if multiple < 1:
         raise ValueError(f"multiple is {multiple}; allowed: 1 or more")

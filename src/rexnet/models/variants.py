@@ -80,8 +80,8 @@ def linear_channels(
 ) -> list[int]:
     """Return the output channels of blocks on the line from `first` by `growth / growth_steps` a block, times `width`.
 
-    Below width 1.0 the first block keeps its width. Source: paper section 4.2; clovaai/rexnet rexnetv1.py divides
-    the growth by the number of blocks, rexnetv1_lite.py by one less and rounds to a multiple of 8.
+    Below width 1.0 the first block keeps its width. Source: paper section 4.2; clovaai/rexnet rexnetv1.py divides the
+    growth by the number of blocks, rexnetv1_lite.py by one less and rounds to a multiple of 8.
     """
     start = first / width if width < 1.0 else first
     # Adding the step block after block, as the official code does, decides the ties of round().

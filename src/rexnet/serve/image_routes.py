@@ -120,7 +120,7 @@ def _explain(explainer: Explainer, content: bytes, name: str | None, *, max_pixe
 
 def upright_boxes(answer: Answer) -> Tensor:
     """Return the boxes (N, 4) as left, top, right, bottom; the detector may have seen a smaller copy of the image."""
-    seen = answer.result.picture
+    seen = answer.result.source_image
     across, down = answer.width / seen.width, answer.height / seen.height
     boxes: Tensor = answer.result.output["boxes"]
     return boxes * boxes.new_tensor([across, down, across, down])

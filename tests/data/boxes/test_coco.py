@@ -104,10 +104,10 @@ class TestIds:
         [
             ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "two categories with the id 1: 'a', 'b'"),
             ([{"id": 1, "name": "a"}, {"id": 2, "name": "a"}], "two categories named 'a', with the ids 1 and 2"),
-            ([{"id": "1", "name": "a"}], "whole number 'id'"),
-            ([{"id": 1.5, "name": "a"}], "whole number 'id'"),
-            ([{"id": True, "name": "a"}], "whole number 'id'"),
-            ([{"id": 1}], "text 'name'"),
+            ([{"id": "1", "name": "a"}], "integer 'id'"),
+            ([{"id": 1.5, "name": "a"}], "integer 'id'"),
+            ([{"id": True, "name": "a"}], "integer 'id'"),
+            ([{"id": 1}], "string 'name'"),
             (["a"], "has the category 'a'"),
         ],
     )
@@ -207,7 +207,9 @@ class TestDirt:
     def test_each_is_listed_with_file_and_id(self, poisoned):
         _, findings = read_coco(poisoned)
         listed = {(f.annotation, f.kind) for f in findings if f.kind != "no mask" and f.annotation}
-        expected = {(str(row["id"]) if isinstance(row, dict) else "at place 20", kind) for row, kind in POISON if kind}
+        expected = {
+            (str(row["id"]) if isinstance(row, dict) else "at position 20", kind) for row, kind in POISON if kind
+        }
         assert listed == expected
         assert next(str(f) for f in findings if f.annotation == "5").startswith("1.png, annotation 5: its box [40, 3")
 
@@ -341,7 +343,7 @@ class TestPictures:
                 if turned and number == 1:
                     assert np.array_equal(np.asarray(images.load(0)), pixels), "the stored pixels"
             else:
-                with pytest.raises(BadImageError, match="40 x 30 px, but the annotation file says 30 x 40"):
+                with pytest.raises(BadImageError, match="40 x 30 px, but the annotation file states 30 x 40"):
                     images.load(0)
 
 

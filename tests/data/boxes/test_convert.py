@@ -44,7 +44,7 @@ class TestOutput:
         for options, said in (
             ({}, "neither"),
             ({"format": "voc"}, "lacks Annotations/"),
-            ({"format": "yolo"}, "no classes"),
+            ({"format": "yolo"}, "no class names"),
         ):
             with pytest.raises(ValueError, match=said):
                 convert(tmp_path / "x", tmp_path / "out", **options)

@@ -41,7 +41,7 @@ class TestVoc:
             (voc_object("", (1, 1, 2, 2)), "object 2 has no name"),
             (voc_object("y", ("a", 1, 2, 2)), "object 2 (y)"),
             (voc_object("y", (float("nan"), 1, 2, 2)), "object 2 (y)"),
-            (voc_object("y", difficult="maybe"), "'maybe'; allowed: 0 and 1"),
+            (voc_object("y", difficult="maybe"), "'maybe'; allowed: 0, 1"),
             ("<size><width>30</width><height>41</height></size>", "states 30 x 41 px, but the image has 40 x 30"),
         ],
     )

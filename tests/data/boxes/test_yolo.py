@@ -90,7 +90,7 @@ class TestYolo:
             ("names: !!python/object/apply:os.system ['touch SENTINEL']", "not plain YAML"),
             ("names: [a, b", "not plain YAML"),
             ("- a", "holds a list"),
-            ("train: images/train", "names no classes"),
+            ("train: images/train", "has no class names"),
             ("names: [a, a, b]", "two classes named 'a'"),
             ("names: {0: a, 2: b}", "numbered from 0"),
             ("names: [a, b, c]\ntrain: [x, y]", "train: x, which is not there"),
@@ -100,7 +100,7 @@ class TestYolo:
             ("names: [a, b, c]\ntask: classify", "task 'classify'; allowed: detect"),
             ("names: [a, b, c]\nsingle_cls: true", "has single_cls, which changes"),
             ("names: [a, b, c]\ntrain: images/train\ntrain: images/val", "the key 'train' twice"),
-            ("names: [a, b, c]\nval: images/val\nvalid: images/val", "has val and valid; leave one"),
+            ("names: [a, b, c]\nval: images/val\nvalid: images/val", "has val and valid; keep one"),
             ("names: [a, b, c]\npath: ..", "another folder"),
             ("names: [a, b, c]\nval: val.txt", "val: val.txt, which is not there"),
             ("names: [caf\u00e9, cafe\u0301]", "two classes named 'caf\u00e9'"),
@@ -202,7 +202,7 @@ class TestDescription:
         (flat / "train.txt").write_text("".join(f"images/{number}.png\n" for number in range(5)))
         found = convert(flat, tmp_path / "out")
         assert found.images == {"train": 4, "val": 1} and stems(tmp_path / "out") == ["0", "1", "2", "3", "4"]
-        assert "so one is drawn from the images to train on" in caplog.text
+        assert "so one is drawn from the training images" in caplog.text
         assert "5 images with labels are in no split" in caplog.text
 
     @pytest.mark.parametrize("key", ["test: ../test/images\n", ""])
@@ -235,9 +235,7 @@ class TestDescription:
         found = convert(flat, tmp_path / "out")
         images = load_coco_sets(tmp_path / "out").train
         np.testing.assert_allclose(images.target(0)["boxes"], [[24, 4.5, 32, 7.5]], atol=1e-5)
-        assert (
-            not images.has_masks and len(found.skipped) == 1 and "by kpt_shape it needs 21" in found.skipped[0].reason
-        )
+        assert not images.has_masks and len(found.skipped) == 1 and "kpt_shape requires 21" in found.skipped[0].reason
 
 
 class TestLabels:

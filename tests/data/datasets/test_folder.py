@@ -236,7 +236,7 @@ class TestLabelled:
     def test_no_images(self, image_folder):
         for path in (image_folder / "val").glob("*/*"):
             path.unlink()
-        with pytest.raises(ValueError, match="holds no images"):
+        with pytest.raises(ValueError, match="no images"):
             open_dataset(image_folder).for_measuring(("cat", "dog", "fox"))
 
     def test_digits(self):

@@ -67,7 +67,7 @@ def test_class_folders_with_an_annotation_file_beside_them_stay_class_folders(im
 
 def test_unknown_strings_say_what_is_allowed(tmp_path):
     (tmp_path / "a.png").touch()
-    for data, state in (("digit", "not the name of a dataset"), (tmp_path / "a.png", "is a file")):
+    for data, state in (("digit", "not a dataset name"), (tmp_path / "a.png", "is a file")):
         with pytest.raises(ValueError, match=f"{state}.*allowed: a folder.*digits, torchvision/cifar10.*hfds/NAME"):
             open_dataset(data)
 

@@ -119,7 +119,7 @@ class TestBadImages:
     def test_error_names_the_file_and_a_second_start_succeeds(self, damaged, tmp_path, workers):
         with pytest.raises(BadImageError, match=r"dog/3\.png"):
             shard(damaged, tmp_path / "out", images_per_shard=9, workers=workers)
-        with pytest.raises(ValueError, match="never finished"):
+        with pytest.raises(ValueError, match="is unfinished"):
             open_dataset(tmp_path / "out").for_training()
         assert shard(damaged, tmp_path / "out", bad_image="skip").images["train"] == 35
 
@@ -151,7 +151,7 @@ class TestOutput:
     def test_holds_something_else(self, image_folder, tmp_path):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "thesis.tex").write_text("years of work")
-        with pytest.raises(ValueError, match=r"holds other files, such as thesis\.tex"):
+        with pytest.raises(ValueError, match=r"contains other files, such as thesis\.tex"):
             shard(image_folder, tmp_path / "out")
         assert content(tmp_path / "out") == {"thesis.tex": b"years of work"}
         with pytest.raises(ValueError, match="is a file"):
@@ -160,7 +160,7 @@ class TestOutput:
     def test_finished_shards_are_not_replaced(self, image_folder, tmp_path):
         shard(image_folder, tmp_path / "out")
         before = content(tmp_path / "out")
-        with pytest.raises(ValueError, match="holds other files"):
+        with pytest.raises(ValueError, match="contains other files"):
             shard(image_folder, tmp_path / "out", seed=2)
         assert content(tmp_path / "out") == before
 
@@ -216,7 +216,7 @@ class TestOutput:
             if process.returncode == 0:
                 break
             kills += 1
-            with pytest.raises(ValueError, match="never finished"):
+            with pytest.raises(ValueError, match="is unfinished"):
                 open_dataset(tmp_path / "out").for_training()
         assert kills >= 2
         if process.returncode != 0:

@@ -1,4 +1,4 @@
-"""Images with named boxes, as the readers of other annotation formats return them."""
+"""Images with named boxes, the result of the readers of other annotation formats."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,8 +16,9 @@ Size = tuple[int, int]
 
 
 class NamedBox(NamedTuple):
-    """x, y of the upper left corner, width and height in pixels from 0; `polygon` as x, y, x, y, ... where there is
-    one. `ignored`: neither trained on nor counted as missed."""
+    """A box with a class name: A box with a class name: A box with a class name: x, y of the upper left corner, width
+    and height in pixels from 0; `polygon` as x, y, x, y, ... where there is one. `ignored`: neither trained on nor
+    counted as missed."""
 
     name: str
     box: tuple[float, float, float, float]
@@ -26,7 +27,7 @@ class NamedBox(NamedTuple):
 
 
 class BoxedImage(NamedTuple):
-    """`file_name` is its name, with /, below the folder of its split."""
+    """An image with boxes; `file_name`, with /, is relative to the folder of its split."""
 
     path: str
     file_name: str
@@ -35,7 +36,7 @@ class BoxedImage(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """An image, or labels without one, that cannot be used, and the objects that are lost with it."""
+    """An unusable image, or labels without one, and the number of objects lost with it."""
 
     file: str
     objects: int
@@ -60,14 +61,14 @@ class Labels(Protocol):
 
 @dataclass(kw_only=True)
 class BoxedImages:
-    """Images by split, None where the data has no splits. An image of whose labels one cannot be read is skipped: its
-    objects would be taught as background."""
+    """Images by split, None where the data has no splits. An image with an unreadable label is skipped: its objects
+    would be learned as background."""
 
     classes: tuple[str, ...] = ()
     splits: dict[Split | None, list[BoxedImage]] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """Sentences on what was decided where the data leaves it open."""
+    """Sentences on decisions where the data is ambiguous."""
 
     def read(
         self, split: Split | None, paths: Sequence[str], labels: Labels, *, root: str | Path, workers: int
@@ -93,8 +94,8 @@ class BoxedImages:
 
 
 def _sizes_px(path: str) -> tuple[Size, Size] | str:
-    """Return the upright and the stored size of an image, or why it cannot be read. It is decoded: some formats tell
-    only at the end which way is up."""
+    """Return the upright and the stored size of an image, or why it cannot be read. It is decoded: some formats store
+    the orientation at the end."""
     try:
         return open_image(path).size, stored_size_px(path)
     except BadImageError as error:

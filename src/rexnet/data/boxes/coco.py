@@ -51,7 +51,7 @@ class CocoImages:
 
     @property
     def num_objects(self) -> np.ndarray:
-        """Objects of each image, which are what is trained on and scored: crowds are none. int64 (I,)."""
+        """Objects of each image that are trained on and scored, without crowds. int64 (I,)."""
         before = np.concatenate([[0], np.cumsum(self.iscrowd == 0)])
         return np.diff(before[self._content.first])
 
@@ -83,13 +83,13 @@ class CocoImages:
             image = open_image(self.name(index), upright=False)
             if image.size == stated:
                 return image
-        reason = f"it has {width} x {height} px, but the annotation file says {stated[0]} x {stated[1]}"
+        reason = f"it has {width} x {height} px, but the annotation file states {stated[0]} x {stated[1]}"
         raise BadImageError(self.name(index), reason)
 
     def target(self, index: int) -> dict[str, Any]:
         """Return the objects of an image, crowds among them, in numpy arrays: boxes float32 (N, 4) as x0 y0 x1 y1 px
         within the image, labels int64, iscrowd int64, area float32 (px, of the outline where the file says so) and
-        annotation_ids int64 (N,), -1 where the file has none; `segments`, a list of what masks are made from, see
+        annotation_ids int64 (N,), -1 where the file has none; `segments`, a list of outlines, see
         `Segments.as_coco`."""
         content, rows = self._content, self._rows(index)
         height, width = self.size_px(index)
@@ -115,7 +115,7 @@ class CocoImages:
 
     def to_coco(self) -> dict[str, Any]:
         """Return images, categories and annotations as in a COCO file, without what was skipped: the ground truth to
-        score detections against. Boxes are as in the file where they reach over the edge by no more than a rounding."""
+        score detections against. Boxes that exceed the edge by no more than rounding are as in the file."""
         content = self._content
         images = [
             {"id": int(self.image_ids[i]), "file_name": content.names[i], "width": width, "height": height}
@@ -165,7 +165,8 @@ class CocoImages:
 
 @dataclass(frozen=True, kw_only=True)
 class CocoSets:
-    """Both splits have the same `classes`; each maps them to the category ids of its own file."""
+    """Training and validation images with the same `classes`; each split maps them to the category ids of its own
+    file."""
 
     train: CocoImages
     val: CocoImages
@@ -183,7 +184,7 @@ def load_coco_sets(folder: str | Path) -> CocoSets:
     Raises ValueError where one is missing or there are several, and for splits with different category names.
     """
     if not Path(folder).is_dir():
-        raise ValueError(f"there is no folder {printable(folder)}; allowed: one in COCO's layout")
+        raise ValueError(f"{printable(folder)} is not a folder; allowed: one in COCO's layout")
     found = find_annotation_files(folder)
     for split in ("train", "val"):
         if split not in found:
@@ -215,7 +216,7 @@ def require_objects(sets: CocoSets) -> None:
     if not sets.train.num_objects.any():
         crowds = int(sets.train.iscrowd.sum())
         why = f"; its {crowds:,} crowds (iscrowd 1) are not trained on" if crowds else ""
-        raise ValueError(f"the training images have no object, from which nothing can be learned{why}")
+        raise ValueError(f"the training images have no objects{why}; annotate at least one")
     for images, use in ((sets.train, "trained on"), (sets.val, "validated on")):
         if names := images.empty_classes:
             count = f"{len(names):,} {'class has' if len(names) == 1 else 'classes have'}"
@@ -223,7 +224,8 @@ def require_objects(sets: CocoSets) -> None:
 
 
 def refuse_missing_files(images: CocoImages) -> None:
-    """Raise ValueError where images that the annotation file names are not there: fewer of them are another test."""
+    """Raise ValueError where images that the annotation file names are not there: a subset would be another
+    benchmark."""
     if missing := images.counts.get("missing file", 0):
         raise ValueError(
             f"{missing:,} of {missing + len(images):,} images that are named beside {printable(images.name(0))} are "

@@ -1,4 +1,4 @@
-"""Annotations of a COCO file, one after the other: checked, mended, or skipped and listed."""
+"""Validation of the annotations of a COCO file: each is checked, corrected, or skipped and listed."""
 
 import math
 from collections import Counter
@@ -27,17 +27,18 @@ FINDINGS = {
     "malformed mask": "the mask skipped",
     "no mask": "kept as a box",
 }
-"""Kinds of faults in a COCO annotation file -> what is done with them."""
+"""Kinds of faults in a COCO annotation file, and how each is handled."""
 
 # Below this a box has no area that float32 pixels could hold at the edge of a large image.
 LEAST_SIDE_PX = 0.01
-# COCO's own boxes reach over the edge by a rounding or two; up to here nothing is said and nothing is changed.
+# COCO's own boxes exceed the edge by rounding; up to here they are neither reported nor changed.
 ROUNDING_PX = 1.0
 _LARGEST_ID = 2**63 - 1
 
 
 class Finding(NamedTuple):
-    """`kind` is one of FINDINGS; `annotation` is its id or else its place in the file, None where an image is meant."""
+    """A fault of an image or annotation. `kind` is one of FINDINGS; `annotation` is its id or else its position in the
+    file, None for an image."""
 
     kind: str
     image: str
@@ -50,7 +51,7 @@ class Finding(NamedTuple):
 
 
 def count_findings(findings: Sequence[Finding]) -> dict[str, int]:
-    """Return how often each kind that occurs was found, in the order of FINDINGS."""
+    """Count the findings of each kind that occurs, in the order of FINDINGS."""
     counts = Counter(finding.kind for finding in findings)
     return {kind: counts[kind] for kind in FINDINGS if counts[kind]}
 
@@ -65,7 +66,8 @@ class ImageEntry(NamedTuple):
 
 
 class Annotation(NamedTuple):
-    """`name` is its id or place, for reports; `box` is x, y, width, height; `segment` is what `Segments` takes."""
+    """A valid annotation. `name` is its id or position, for reports; `box` is x, y, width, height; `segment` is what
+    `Segments` takes."""
 
     image: int
     id: int
@@ -92,14 +94,14 @@ def read_annotations(
     category_ids: Sequence[int],
     findings: list[Finding],
 ) -> Iterator[Annotation]:
-    """Yield what is of use among `entries`, in their order; the rest goes to `findings`. `row_of_id`: image id ->
-    position in `images`; labels are 1 + the position in `category_ids`."""
+    """Yield the valid annotations of `entries`, in their order; faults are appended to `findings`. `row_of_id`: image
+    id -> position in `images`; labels are 1 + the position in `category_ids`."""
     label_of_id = {category_id: label for label, category_id in enumerate(category_ids, start=1)}
     seen: set[tuple[float, ...]] = set()
     for place, entry in enumerate(entries):
         fields = entry if isinstance(entry, dict) else {}
         number = whole_number(fields.get("id"))
-        name = f"at place {place}" if number is None else str(number)
+        name = f"at position {place}" if number is None else str(number)
         image_id, category_id = whole_number(fields.get("image_id")), whole_number(fields.get("category_id"))
         row = None if image_id is None else row_of_id.get(image_id)
         label = None if category_id is None else label_of_id.get(category_id)
@@ -116,7 +118,7 @@ def read_annotations(
             box, clipped = _check_box(fields.get("bbox"), images[row])
             iscrowd = _check_iscrowd(fields.get("iscrowd"))
             if (row, label, *box) in seen:
-                raise _FaultError("duplicate", f"its category and its box {fields['bbox']} are there already")
+                raise _FaultError("duplicate", f"its category and its box {fields['bbox']} occurred before")
         except _FaultError as fault:
             findings.append(Finding(fault.kind, file_name, name, fault.text))
             continue
@@ -165,7 +167,7 @@ def _check_iscrowd(value: Any) -> bool:
 
 
 def _check_outline(value: Any, image: ImageEntry) -> tuple[Any, list[tuple[str, str]]]:
-    """Return what `Segments` takes, and (kind, text) of what was refused."""
+    """Return what `Segments` takes, and (kind, text) of each rejected part."""
     try:
         segment, refused = check_segment(value, image.height_px, image.width_px)
     except BadSegmentError as error:

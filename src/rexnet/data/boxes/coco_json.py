@@ -1,4 +1,4 @@
-"""Reads a COCO annotation file into flat arrays. What is wrong in it is skipped or mended, and each case is listed."""
+"""Reader of COCO annotation files into flat arrays. Faults are skipped or corrected, and each is listed."""
 
 import json
 import os
@@ -42,7 +42,7 @@ class CocoContent:
 
     @property
     def has_masks(self) -> bool:
-        """Whether some object, crowds aside, has an outline."""
+        """Return whether some object, crowds aside, has an outline."""
         return bool((self.segments.present & (self.iscrowd == 0)).any())
 
 
@@ -50,7 +50,7 @@ def read_coco(annotation_file: str | Path, image_folder: str | Path | None = Non
     """Read an annotation file; `image_folder` None is looked for beside it, see `find_image_folder`.
 
     Raises ValueError for a file that is not a COCO annotation file, for categories whose names or ids are not unique,
-    for a file name that leads out of the image folder, and where no image is left.
+    for a file name that leads out of the image folder, and where no image can be used.
     """
     name, tables = printable(annotation_file), _read_tables(annotation_file)
     if image_folder is None:
@@ -58,12 +58,12 @@ def read_coco(annotation_file: str | Path, image_folder: str | Path | None = Non
         names = [image.file_name for image in islice(entries, _IMAGES_TO_TRY)]
         image_folder = find_image_folder(annotation_file, names)
     elif not os.path.isdir(image_folder):
-        raise ValueError(f"{printable(image_folder)} is not a folder; name the one with the images of {name}")
+        raise ValueError(f"{printable(image_folder)} is not a folder; give the one with the images of {name}")
     return flatten(tables, name=name, image_folder=str(image_folder))
 
 
 def flatten(tables: dict[str, list[Any]], *, name: str, image_folder: str) -> tuple[CocoContent, list[Finding]]:
-    """Check the content of an annotation file, called `name` in messages, and lay it into flat arrays. Raises
+    """Check the content of an annotation file, called `name` in messages, and store it in flat arrays. Raises
     ValueError like `read_coco`."""
     classes, category_ids = _read_categories(tables["categories"], name)
     findings: list[Finding] = []
@@ -114,7 +114,7 @@ def _read_tables(annotation_file: str | Path) -> dict[str, list[Any]]:
     tables: dict[str, list[Any]] = {}
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
-            raise ValueError(f"{name} has no list {key!r}, which COCO's annotation files have")
+            raise ValueError(f"{name} has no list {key!r}, which a COCO annotation file needs")
         tables[key] = content[key]
     return tables
 
@@ -125,7 +125,7 @@ def _read_categories(entries: list[Any], name: str) -> tuple[tuple[str, ...], li
         number, title = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
         category_id = whole_number(number)
         if category_id is None or not isinstance(title, str) or not title:
-            raise ValueError(f"{name} has the category {entry!r:.80}; it needs a whole number 'id' and a text 'name'")
+            raise ValueError(f"{name} has the category {entry!r:.80}; it needs an integer 'id' and a string 'name'")
         if category_id in found:
             raise ValueError(f"{name} has two categories with the id {category_id}: {found[category_id]!r}, {title!r}")
         found[category_id] = normal_name(title)
@@ -139,7 +139,7 @@ def _read_categories(entries: list[Any], name: str) -> tuple[tuple[str, ...], li
 
 
 def _read_images(entries: list[Any], findings: list[Finding]) -> list[ImageEntry]:
-    """Return the entries that state what they must, without those of an id that stands for several files."""
+    """Return the valid image entries, without those whose id stands for several files."""
     images: dict[int, ImageEntry] = {}
     unclear: set[int] = set()
     for place, entry in enumerate(entries):
@@ -174,14 +174,14 @@ def _check_image(entry: Any) -> ImageEntry | None:
 def _is_file_name(name: str) -> bool:
     try:
         return bool(os.fsencode(name))
-    except UnicodeEncodeError:  # half a character, which JSON can write
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can contain
         return False
 
 
 def _present_images(
     entries: list[ImageEntry], image_folder: str, name: str, findings: list[Finding]
 ) -> tuple[list[ImageEntry], dict[int, int]]:
-    """Return the images whose files are there, and the row of each image id."""
+    """Return the images whose files exist, and the row of each image id."""
     files = NamedFiles(image_folder, named_by=f"{name} has an image with the file_name")
     images: list[ImageEntry] = []
     row_of_id: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""From other annotation formats to COCO's layout, which is the one that detectors train from."""
+"""Conversion of other annotation formats to COCO's layout, from which detectors train."""
 
 import json
 import logging
@@ -39,13 +39,13 @@ class ConvertConfig:
     output: Annotated[str, positional("OUTPUT")]
     """A new or empty folder. Images become hard links there, or copies on another disk."""
     format: Literal["auto", "voc", "yolo"] = "auto"
-    """Layout of the data; auto: what it looks like."""
+    """Layout of the data; auto: detected from its files."""
     val_fraction: float | None = None
     """Fraction of the training images to validate on, where the data has no split for that; None: a fifth."""
     seed: int = 0
-    """Decides which images these are."""
+    """Seed of the random validation split."""
     workers: int | None = None
-    """Processes that read images; None: as many as CPUs, 0: none beside the main one."""
+    """Processes that read images; None: one per CPU, 0: only the main one."""
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, "0 or more")
@@ -55,7 +55,8 @@ class ConvertConfig:
 
 
 class Converted(NamedTuple):
-    """`images` and `boxes` by split."""
+    """Result of a conversion; Result of a conversion; Result of a conversion; Result of a conversion; `images` and
+    `boxes` by split."""
 
     images: dict[str, int]
     boxes: dict[str, int]
@@ -71,9 +72,9 @@ def convert_data(config: ConvertConfig) -> Converted:
     """Write OUTPUT/annotations/instances_{train,val}.json, OUTPUT/train and OUTPUT/val, and the same for test where the
     data has it; category ids are 1 to K in the order of the classes (VOC: of their names).
 
-    What had to be skipped is listed in OUTPUT/skipped.csv. The data stays as it is, and OUTPUT appears whole or not at
-    all. Raises ValueError for an output that is not empty or lies in the data, for data of neither layout, and where
-    there are no images to train or to validate on.
+    Skipped images are listed in OUTPUT/skipped.csv. The data is not changed, and OUTPUT appears complete or not at all.
+    Raises ValueError for an output that is not empty or lies in the data, for data of neither layout, and where there
+    are no images to train or to validate on.
     """
     source, output = Path(config.data), Path(config.output)
     check_new_folder(output, outside=source)
@@ -112,7 +113,8 @@ def convert_data(config: ConvertConfig) -> Converted:
 
 
 def find_layout(folder: Path) -> Layout | None:
-    """Return the layout of a folder that has boxes for sure; a list of class names alone may be another's."""
+    """Return the layout of a folder that certainly has boxes; a list of class names alone may belong to another
+    layout."""
     if is_voc(folder):
         return "voc"
     labels = (folder / part / "labels" for part in ("", "train", "valid", "val"))
@@ -121,7 +123,7 @@ def find_layout(folder: Path) -> Layout | None:
 
 
 def read_boxed_images(source: Path, layout: Layout | None = None, *, workers: int | None = None) -> BoxedImages:
-    """Read a folder in VOC's or YOLO's layout, `layout` None: the one that it looks like. ValueError for neither."""
+    """Read a folder in VOC's or YOLO's layout, `layout` None: the detected one. ValueError for neither."""
     workers = usable_cpus() if workers is None else workers
     if not source.is_dir():
         raise ValueError(f"{printable(source)} is not a folder")
@@ -137,7 +139,7 @@ def read_boxed_images(source: Path, layout: Layout | None = None, *, workers: in
 
 
 def _draw_val(found: BoxedImages, config: ConvertConfig) -> None:
-    """Draw a validation split from all images of data without splits, or from those to train on."""
+    """Draw a validation split from all images of data without splits, or from the training images."""
     if "val" in found.splits:
         allowed = "none: the data comes with its own split"
         require(config.val_fraction is None, "val_fraction", config.val_fraction, allowed)
@@ -145,7 +147,7 @@ def _draw_val(found: BoxedImages, config: ConvertConfig) -> None:
     images = found.splits.pop(None, None)
     if images is None:
         images = found.splits["train"]
-        found.notes.append("there is no validation split, so one is drawn from the images to train on")
+        found.notes.append("there is no validation split, so one is drawn from the training images")
     order = np.random.default_rng(config.seed).permutation(len(images)).tolist()
     chosen = set(order[: max(1, round(len(images) * (config.val_fraction or _DEFAULT_VAL_FRACTION)))])
     divided: dict[Split | None, list[BoxedImage]] = {

@@ -27,8 +27,8 @@ from rexnet.processes import unchanged
 
 class DetectionBatch(NamedTuple):
     """B images float32 (3, H, W), 0 to 1, red green blue, each of its own size; for each a target with boxes float32
-    (N, 4) as x0 y0 x1 y1 px, labels int64 (N,) from 1, image_id int64 () and, where asked for, masks uint8 (N, H, W);
-    N may be 0. indices int64 (B,) into the images, on the CPU. Crowds are in no target."""
+    (N, 4) as x0 y0 x1 y1 px, labels int64 (N,) from 1, image_id int64 () and, on request, masks uint8 (N, H, W); N may
+    be 0. indices int64 (B,) into the images, on the CPU. Crowds are in no target."""
 
     images: list[torch.Tensor]
     targets: list[dict[str, torch.Tensor]]
@@ -37,21 +37,21 @@ class DetectionBatch(NamedTuple):
 
 class TrainDetectionBatches:
     """Shuffled, augmented batches of rank `rank` of `world_size`; `len()` is the steps per epoch, equal on all ranks.
-    What an epoch delivers follows from (seed, epoch) alone, whatever the number of workers.
+    An epoch depends on (seed, epoch) alone, whatever the number of workers.
 
     Every image comes exactly once an epoch. `group_by_aspect`: wide and tall images share no batch, which would pad
-    both; what is left of either at the end makes up one mixed batch if it fits into one.
+    both; the rest of both at the end forms one mixed batch if it fits into one.
 
     Together the ranks' batches of one step are what one process with `world_size` times the batch size would read. The
-    last images of an epoch are shared as evenly as they can be, so some ranks may read one less than others; too few
-    for every rank to have one, they go to the batch before, which then has up to one more than the batch size on a
-    rank. Only then does one process differ, which keeps them as a batch.
+    last images of an epoch are divided as evenly as possible, so some ranks may read one less than others; if there are
+    too few for every rank, they go to the batch before, which then has up to one more than the batch size on a rank.
+    Only then does one process differ, which keeps them as a batch.
 
-    Images that cannot be read: as in `rexnet.data.loaders.TrainBatches`; a batch left with none takes the image that
-    follows in the set.
+    Images that cannot be read: as in `rexnet.data.loaders.TrainBatches`; an empty batch takes the image that follows in
+    the set.
 
-    `masks`: targets have masks, of zeros for objects without an outline. Batches are on `device`, indices aside;
-    pixels are uint8 until they are there.
+    `masks`: targets have masks, of zeros for objects without an outline. Batches are on `device`, indices aside; pixels
+    are uint8 until they are there.
 
     Raises ValueError for a batch size below one, for fewer images than ranks, for a negative seed, and for masks of
     images that have none.
@@ -77,12 +77,14 @@ class TrainDetectionBatches:
         if batch_size < 1:
             raise ValueError(f"batch size is {batch_size}, but must be 1 or more")
         if seed < 0:
-            raise ValueError(f"seed is {seed}, but must be 0 or more")
+            raise ValueError(f"seed is {seed}; allowed: 0 or more")
         if len(images) < world_size:
-            raise ValueError(f"{len(images)} training images for {world_size} processes, but each needs one or more")
+            raise ValueError(
+                f"there are {len(images)} training images for {world_size} processes; allowed: one or more for each"
+            )
         if masks and not images.has_masks:
             raise ValueError(
-                "the training images have boxes but no masks, which Mask R-CNN learns from; "
+                "the training images have boxes but no masks, which Mask R-CNN needs; "
                 "--detector faster_rcnn and ssdlite need none"
             )
         self.num_images = len(images)

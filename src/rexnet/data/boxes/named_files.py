@@ -1,4 +1,4 @@
-"""Files that annotations name: where they are, and that none of them is elsewhere."""
+"""Files that annotations name, confined to one folder."""
 
 import os
 from pathlib import Path
@@ -8,10 +8,10 @@ from rexnet.text import normal_name, printable
 
 
 def find_image_folder(annotation_file: str | Path, file_names: list[str]) -> str:
-    """Return the folder that holds the first of `file_names` that is found at all.
+    """Return the folder that contains the first of `file_names` that exists.
 
-    For ROOT/annotations/instances_X.json that is ROOT/X, ROOT/images/X, the same without the year, ROOT/images or
-    ROOT; for a file elsewhere also its own folder. Raises ValueError that names all of these.
+    For ROOT/annotations/instances_X.json that is ROOT/X, ROOT/images/X, the same without the year, ROOT/images or ROOT;
+    for a file elsewhere also its own folder. Raises ValueError that names all of these.
     """
     file = Path(annotation_file).absolute()
     root = file.parent.parent if file.parent.name == "annotations" else file.parent
@@ -31,8 +31,8 @@ def find_image_folder(annotation_file: str | Path, file_names: list[str]) -> str
 
 @final
 class NamedFiles:
-    """Files and folders below `folder` by names from data from anywhere; `named_by` begins the sentence that refuses
-    one, as "A has the file name"."""
+    """Files and folders below `folder`, by names from untrusted data; `named_by` begins the error message, as "A has
+    the file name"."""
 
     def __init__(self, folder: str | Path, *, named_by: str):
         self.folder, self._named_by = os.fspath(folder), named_by
@@ -41,8 +41,8 @@ class NamedFiles:
         self._by_normal_name: dict[str, dict[str, list[str]]] = {}
 
     def find(self, name: str, *, follow_out: bool = False) -> str | None:
-        """Return the name, below the folder, of what is there: `name` itself, else with / in place of backslashes, else
-        the one name that is equal in Unicode's normal form; None where there is nothing.
+        """Return the existing name, below the folder: `name` itself, else with / in place of backslashes, else the one
+        name that is equal in Unicode's normal form; None where there is none.
 
         Raises ValueError for a name that leads out of the folder, and unless `follow_out` for a link that does.
         """
@@ -50,7 +50,7 @@ class NamedFiles:
         if os.path.isabs(name) or "\0" in name or ".." in parts:
             if follow_out:
                 return None
-            self._refuse(name, "which is absolute or has .. or a zero byte in it")
+            self._raise(name, "which is absolute or has .. or a zero byte in it")
         candidates = (name, "/".join(parts))
         there = next((each for each in candidates if os.path.exists(os.path.join(self.folder, each))), None)
         found = there or self._find_normal_name(parts)
@@ -67,7 +67,7 @@ class NamedFiles:
         if os.path.islink(path):
             path = os.path.realpath(path)
         if not path.startswith(self._root.rstrip(os.sep) + os.sep):
-            self._refuse(name, "which is a link out of it")
+            self._raise(name, "which is a link out of it")
         return path
 
     def _find_normal_name(self, parts: list[str]) -> str | None:
@@ -89,5 +89,5 @@ class NamedFiles:
                 entries.setdefault(normal_name(entry), []).append(entry)
         return self._by_normal_name[name]
 
-    def _refuse(self, name: str, why: str) -> NoReturn:
+    def _raise(self, name: str, why: str) -> NoReturn:
         raise ValueError(f"{self._named_by} names {name!r}, {why}; what it names must lie in {printable(self.folder)}")

@@ -1,4 +1,4 @@
-"""The outlines of objects as COCO writes them, and the masks they stand for."""
+"""Outlines of objects in COCO's formats, and their masks."""
 
 import math
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ _NUMBERS = {int, float}
 
 
 class BadSegmentError(ValueError):
-    """An outline that no mask can be made from; the text says why."""
+    """An outline that cannot be made into a mask; the text is the reason."""
 
 
 @final
@@ -44,7 +44,7 @@ class Segments:
         self._piece_length = np.array(lengths, dtype=np.int32)
         self._coordinates = np.concatenate([np.empty(0), *coordinates])
         self._rle_counts = np.concatenate([np.empty(0, np.uint32), *runs])
-        # Where each piece begins in the array of its kind.
+        # Start of each piece in the array of its kind.
         is_rle = np.repeat(self._kind, np.diff(self._first_piece)) == _RLE
         self._piece_start = np.zeros(len(lengths), dtype=np.int64)
         for chosen in (is_rle, ~is_rle):
@@ -113,10 +113,10 @@ def mask_to_rle(mask: np.ndarray) -> list[int]:
     return [0, *lengths] if flat[0] else lengths
 
 
-def rle_to_mask(runs: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
+def rle_to_mask(counts: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
     """Return uint8 (height_px, width_px): the reverse of `mask_to_rle`."""
-    on = (np.arange(len(runs)) % 2).astype(np.uint8)
-    return np.ascontiguousarray(np.repeat(on, runs).reshape(width_px, height_px).T)
+    on = (np.arange(len(counts)) % 2).astype(np.uint8)
+    return np.ascontiguousarray(np.repeat(on, counts).reshape(width_px, height_px).T)
 
 
 def _why_no_polygon(ring: Any, height_px: int, width_px: int) -> str | None:
@@ -124,12 +124,12 @@ def _why_no_polygon(ring: Any, height_px: int, width_px: int) -> str | None:
     if not isinstance(ring, list) or not _NUMBERS.issuperset(map(type, ring)):
         return f"is {ring!r:.40}, not a list of numbers"
     if len(ring) < 6 or len(ring) % 2:
-        return f"has {len(ring)} coordinates; three points or more are needed, each with two"
+        return f"has {len(ring)} coordinates; it needs three points or more, with two each"
     if not math.isfinite(sum(value for value in ring if type(value) is float)):
         return "has a coordinate that is not finite"
     reach_px = 2 * max(height_px, width_px)
     if min(ring) < -reach_px or max(ring) > reach_px:
-        return "reaches far out of the image"  # filling it would take memory for every pixel on the way
+        return "reaches far out of the image"  # filling it would need memory for all pixels in between
     x, y = ring[::2], ring[1::2]
     twice_area = sum(map(mul, x, y[1:] + y[:1])) - sum(map(mul, y, x[1:] + x[:1]))
     return "encloses no area" if abs(twice_area) < 1e-6 else None

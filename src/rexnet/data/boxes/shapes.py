@@ -17,7 +17,7 @@ _CATEGORY_IDS = {"circle": 3, "triangle": 7, "square": 8, "cross": 21}  # with g
 _EMPTY_FRACTION = 0.05
 _MOST_OBJECTS = 4
 _SIDE_FRACTION = (0.18, 0.5)  # of the image's
-_VISIBLE_FRACTION = 0.4  # of a shape that others may lie over
+_VISIBLE_FRACTION = 0.4  # of a shape that others may cover
 _TRIES = 20
 
 
@@ -31,10 +31,10 @@ def draw_shapes(folder: str | Path, *, images: int, seed: int, size_px: int = 12
     """
     for name, value, least in (("images", images, 4), ("size_px", size_px, 32), ("seed", seed, 0)):
         if value < least:
-            raise ValueError(f"{name} is {value}, but must be {least} or more")
+            raise ValueError(f"{name} is {value}; allowed: {least} or more")
     root = Path(folder)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ValueError(f"{printable(root)} is there and not empty; name a new or an empty folder")
+        raise ValueError(f"{printable(root)} is not empty; give a new or an empty folder")
     counts = {"train": images, "val": images // 4}
     (root / "annotations").mkdir(parents=True)
     for number, (split, count) in enumerate(counts.items()):
@@ -71,10 +71,10 @@ def _draw_split(folder: Path, random: np.random.Generator, count: int, size_px: 
 def _draw_image(
     random: np.random.Generator, count: int, size_px: int
 ) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
-    """Return uint8 (size_px, size_px, 3), and each shape's name with the mask of what is visible of it."""
+    """Return Return uint8 (size_px, size_px, 3), and each shape's name with the mask of its visible part."""
     background = random.integers(40, 216, 3)
     pixels = np.clip(background + random.normal(0, 12, (size_px, size_px, 3)), 0, 255)
-    placed: list[tuple[str, np.ndarray, int]] = []  # with the area that it had alone
+    placed: list[tuple[str, np.ndarray, int]] = []  # with its area before occlusion
     for _ in range(count):
         for _ in range(_TRIES):
             shape = str(random.choice(SHAPES))
@@ -89,7 +89,7 @@ def _draw_image(
 
 
 def _shape_mask(shape: str, random: np.random.Generator, size_px: int) -> np.ndarray:
-    """Return bool (size_px, size_px), whole within the picture."""
+    """Return Return bool (size_px, size_px), entirely within the image."""
     low, high = _SIDE_FRACTION
     side = size_px * random.uniform(low, high)
     centre_x, centre_y = random.uniform(side / 2, size_px - side / 2, 2)
@@ -113,7 +113,7 @@ def _other_colour(random: np.random.Generator, background: np.ndarray) -> np.nda
 
 
 def _box_around(mask: np.ndarray) -> list[int]:
-    """Return x, y, width, height of the pixels that are on."""
+    """Return Return x, y, width, height of the true pixels."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     left, top = int(columns[0]), int(rows[0])
     return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]

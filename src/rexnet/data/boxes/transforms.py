@@ -1,12 +1,12 @@
-"""Random changes to training images and, with them, to their boxes and masks, by torchvision's transforms v2.
+"""Random changes to training images, their boxes and masks, by torchvision's transforms v2.
 
 An image is resized once, in one of two places. Without `short_side_px` the transform resizes nothing, and the detector
-brings each image to its own size, in training as in evaluation; zoom_out and iou_crop still vary the scale of
-objects, because they only add or cut away margins. With `short_side_px` the transform resizes, and the detector must
-not: `DetectionTransform.resizes` is true then, and torchvision's detectors then leave training images as they are when
-built with `_skip_resize=True`. They interpolate alike, so both places give the same pixels up to one of 255 levels.
+brings each image to its own size, in training as in evaluation; zoom_out and iou_crop still vary the scale of objects,
+because they only add or cut away margins. With `short_side_px` the transform resizes, and the detector must not:
+`DetectionTransform.resizes` is true then, and torchvision's detectors then leave training images as they are when built
+with `_skip_resize=True`. They interpolate alike, so both places give the same pixels up to one of 255 levels.
 
-torchvision's transforms are imported on first use: reading a configuration or `--help` must not wait for them.
+torchvision's transforms are imported on first use: reading a configuration or `--help` must not wait for that.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from rexnet.data.config import DetectionAugmentConfig
 from rexnet.models.published import IMAGENET_MEAN
 
 LEAST_SIDE_PX = 1.0
-"""Objects that a change leaves narrower or lower than this are removed."""
+"""Objects that are narrower or lower than this after a change are removed."""
 _LEAST_IMAGE_PX = 8  # torchvision's crop divides by the size of its crops, which of smaller images can be 0
 _SSD_ZOOM = (1.0, 4.0)
 
@@ -45,8 +45,8 @@ class Sample(NamedTuple):
 class DetectionTransform:
     """Changes a sample. Random draws come from torch's global generator, which the loaders seed per image.
 
-    An object goes when its box becomes narrower than LEAST_SIDE_PX, when a crop leaves its centre outside, or when
-    nothing is left of a mask that it had; an image may lose all of them and then trains as a negative.
+    An object is removed when its box becomes narrower than LEAST_SIDE_PX, when its centre is outside the crop, or when
+    its mask becomes empty; an image may lose all objects and is then trained on as a negative.
     """
 
     augment: DetectionAugmentConfig
@@ -56,7 +56,7 @@ class DetectionTransform:
 
     @property
     def resizes(self) -> bool:
-        """Whether the images have their final size, so that the detector must not resize them in training."""
+        """Return whether the images have their final size, so that the detector must not resize them in training."""
         return bool(self.augment.short_side_px)
 
     def __call__(self, sample: Sample) -> Sample:
@@ -89,7 +89,7 @@ class DetectionTransform:
         if augment.horizontal_flip:
             steps.append(v2.RandomHorizontalFlip(p=augment.horizontal_flip))
         if augment.short_side_px:
-            # The detector's own resizing has no antialiasing, and what it learns must look like what it is tested on.
+            # The detector's own resizing has no antialiasing, and training images must look like test images.
             steps.append(
                 v2.RandomShortestSize(list(augment.short_side_px), max_size=augment.long_side_px, antialias=False)
             )
@@ -98,7 +98,7 @@ class DetectionTransform:
 
 @dataclass(frozen=True)
 class _CropWithObjects:
-    """torchvision's crop looks for a part around some object for ever so long where there is none to find."""
+    """torchvision's crop, skipped for images without objects, where it would search endlessly."""
 
     crop: Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -109,13 +109,14 @@ class _CropWithObjects:
 
 
 def _has_area(before: Sample, after: Sample) -> torch.Tensor:
-    """Return bool (N,): the objects whose box is not narrower than LEAST_SIDE_PX, or not narrower than it came."""
+    """Return Return bool (N,): the objects whose box is not narrower than LEAST_SIDE_PX, or not narrower than
+    before."""
     sides, came = (sample.boxes[:, 2:] - sample.boxes[:, :2] for sample in (after, before))
     return (sides >= came.clamp(max=LEAST_SIDE_PX)).all(dim=1)
 
 
 def _lost_mask(before: Sample, after: Sample) -> torch.Tensor:
-    """Return bool (N,): the objects that had a mask and have none left."""
+    """Return Return bool (N,): the objects whose mask has become empty."""
     if before.masks is None or after.masks is None:
         return torch.zeros(len(before.labels), dtype=torch.bool)
     had, has = (masks.flatten(1).any(dim=1).bool() for masks in (before.masks, after.masks))

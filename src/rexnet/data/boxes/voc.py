@@ -1,4 +1,4 @@
-"""A reader of data in the layout of Pascal VOC."""
+"""Reader of data in the layout of Pascal VOC."""
 
 import math
 import os
@@ -24,10 +24,10 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
     """Read Annotations/*.xml with JPEGImages/, split as ImageSets/Main/train.txt, val.txt and test.txt say; without any
     of these, trainval.txt stands for all of them.
 
-    VOC counts pixels from 1 and includes both edges, so its (xmin, xmax) begins at xmin - 1 and is xmax - xmin + 1
+    VOC counts pixels from 1 and includes both edges, so a box (xmin, xmax) begins at xmin - 1 and is xmax - xmin + 1
     wide. Objects marked `difficult`, which VOC's own evaluation neither rewards nor expects, become boxes to ignore:
-    COCO's only mark for that is the crowd, within which it also forgives several detections. A file without a usable
-    size takes that of its image. Raises ValueError where no object is found at all, and for lists without train.txt.
+    COCO marks these as crowds only, within which several detections are tolerated. A file without a usable size takes
+    that of its image. Raises ValueError where no object is found at all, and for lists without train.txt.
     """
     found = BoxedImages()
     files = NamedFiles(folder / _ANNOTATIONS, named_by=f"{printable(folder / _LISTS)} names")
@@ -44,7 +44,7 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
             image = images.get(name) or images.get(normal_name(name))
             path = folder / _ANNOTATIONS / (file or f"{name}.xml")
             if file is None:
-                found.skipped.append(Skipped(str(path), 0, "there is no such file"))
+                found.skipped.append(Skipped(str(path), 0, "the file does not exist"))
             elif image is None:
                 reason = f"{_IMAGES} holds no image of this name"
                 found.skipped.append(Skipped(str(path), _count_objects(path), reason))
@@ -122,7 +122,7 @@ def _count_objects(file: Path) -> int:
 
 
 def _parse(file: Path) -> Element:
-    """Parse a file. Raises ValueError for declarations: they can make a short file huge, and VOC has none."""
+    """Parse a file. Parse XML. ValueError for declarations: they can make a short file huge, and VOC has none."""
     parser = XMLParser(target=_PlainTree())
     parser.feed(file.read_bytes())
     return parser.close()
@@ -130,7 +130,7 @@ def _parse(file: Path) -> Element:
 
 class _PlainTree(TreeBuilder):
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise ValueError("it has a DOCTYPE, which annotations have no use for")
+        raise ValueError("it has a DOCTYPE, which is not allowed")
 
 
 def _read_object(number: int, element: Element) -> NamedBox:
@@ -147,7 +147,7 @@ def _read_object(number: int, element: Element) -> NamedBox:
         raise ValueError(f"object {number} ({printable(name)}) has a bndbox without area, {x0:g} {y0:g} {x1:g} {y1:g}")
     difficult = (element.findtext("difficult") or "0").strip()
     if difficult not in ("0", "1"):
-        raise ValueError(f"object {number} ({printable(name)}) has difficult {difficult!r:.40}; allowed: 0 and 1")
+        raise ValueError(f"object {number} ({printable(name)}) has difficult {difficult!r:.40}; allowed: 0, 1")
     return NamedBox(name, (x0 - 1, y0 - 1, x1 - x0 + 1, y1 - y0 + 1), ignored=difficult == "1")
 
 

@@ -1,4 +1,4 @@
-"""A reader of data in YOLO's layout: a description, which names classes and images, and labels."""
+"""Reader of data in YOLO's layout: a description, which names classes and images, and labels."""
 
 import os
 from collections.abc import Iterable
@@ -33,14 +33,14 @@ def is_yolo(folder: Path) -> bool:
 def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
     """Read images and boxes, with class names from data.yaml (or dataset.yaml) or classes.txt.
 
-    Images are where the description says (folders, files that list images, or lists of both), else in images/train or
-    train/images and so on, else in images/ without splits. The labels of images/a.jpg are labels/a.txt, or a.txt beside
-    it where no folder is named images.
+    Images are at the paths of the description (folders, files that list images, or lists of both), else in images/train
+    or train/images and so on, else in images/ without splits. The labels of images/a.jpg are labels/a.txt, or a.txt
+    beside it where no folder is named images.
 
     A line is a class and centre x, centre y, width, height, or the points of a polygon, all as fractions of the width
     and height of the upright image; with `kpt_shape` a class, a box, and keypoints, which are not used. An image
-    without a text file has no boxes. Raises ValueError for a description that names what is not there, and for one
-    that gives labels another meaning.
+    without a text file has no boxes. Raises ValueError for a description with missing paths, and for one that changes
+    the meaning of labels.
     """
     description = _read_description(folder)
     files = NamedFiles(folder, named_by=f"the description of {printable(folder)} names")
@@ -75,7 +75,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{printable(file)} is not plain YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{printable(file)} holds a {type(content).__name__}, but must have keys such as names")
+        raise ValueError(f"{printable(file)} holds a {type(content).__name__}, but needs keys such as names")
     task = content.get("task", "detect")
     if task not in _TASKS:
         raise ValueError(f"{printable(file)} has the task {task!r:.40}; allowed: {', '.join(_TASKS)}")
@@ -94,7 +94,7 @@ def _class_names(folder: Path, description: dict[str, Any]) -> tuple[str, ...]:
         file = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
         if file is None:
             looked = ", ".join((*DESCRIPTIONS, *_NAMES))
-            raise ValueError(f"{printable(folder)} names no classes; looked for {looked}")
+            raise ValueError(f"{printable(folder)} has no class names; looked for {looked}")
         names = read_lines(file)
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"{printable(folder)} has no list of class names")
@@ -123,7 +123,7 @@ def _keypoint_numbers(description: dict[str, Any]) -> int | None:
 
 @dataclass(frozen=True)
 class _NamedImages:
-    """Images by split, where a description or the usual folders have them. What a list names in vain is skipped."""
+    """Images by split, where a description or the usual folders contain them. Missing files of a list are skipped."""
 
     folder: Path
     description: dict[str, Any]
@@ -137,7 +137,7 @@ class _NamedImages:
         for split, names in _SPLIT_NAMES.items():
             keys = [name for name in names if name in self.description]
             if len(keys) > 1:
-                raise ValueError(f"the description of {printable(self.folder)} has {' and '.join(keys)}; leave one")
+                raise ValueError(f"the description of {printable(self.folder)} has {' and '.join(keys)}; keep one")
             places = [base / place for name in names for place in (f"images/{name}", f"{name}/images")]
             if keys:
                 splits[split] = self._images_of(keys[0])
@@ -178,7 +178,7 @@ class _NamedImages:
         for line in read_lines(file):
             image = self._find((beside, self._root, ""), line)
             if image is None or image.is_dir():
-                reason = f"{printable(file)} lists it, but there is no such file"
+                reason = f"{printable(file)} lists it, but the file does not exist"
             elif line_of.setdefault(str(image), line) != line:
                 reason = (
                     f"{printable(file)} lists it, but {printable(image)} stands for {line_of[str(image)]!r} already"
@@ -191,7 +191,8 @@ class _NamedImages:
     @cached_property
     def _root(self) -> str:
         """Return the folder that paths start from, as a name below this one: `path`, seen from the description. It is
-        often that of its author's machine; what leads out of the folder and is not there means the folder itself."""
+        often that of its author's machine; a path that leads out of the folder and does not exist means the folder
+        itself."""
         path = self.description.get("path", "")
         if not isinstance(path, str):
             raise ValueError(f"path of {printable(self.folder)} is {path!r:.60}; allowed: a folder")
@@ -210,8 +211,8 @@ class _NamedImages:
     def _find(self, roots: Iterable[str], value: str) -> Path | None:
         """Return the file or folder that a path means from the first of `roots` that has it.
 
-        Nothing outside of the folder is looked at: leading .. are dropped, as Roboflow writes them for another place of
-        its description, and an absolute path of another machine is found by its last parts, two or more.
+        Nothing outside the folder is read: leading .. are dropped, as Roboflow writes them for another place of its
+        description, and an absolute path of another machine is found by its last parts, two or more.
         """
         parts = [part for part in value.replace("\\", "/").split("/") if part not in ("", ".")]
         while parts and parts[0] == "..":

@@ -1,4 +1,4 @@
-"""Labels in YOLO's layout: a text file for each image, a line for each object."""
+"""Labels in YOLO's layout: a text file per image, a line per object."""
 
 import math
 import os
@@ -16,7 +16,7 @@ _TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class YoloLabels:
-    """Text files of labels. `keypoint_numbers` follow each box; None: there are no keypoints."""
+    """Label files. `keypoint_numbers` values follow each box; None: there are no keypoints."""
 
     files: NamedFiles
     classes: tuple[str, ...]
@@ -51,7 +51,7 @@ class YoloLabels:
             raise ValueError("it holds a number that is not finite")
         if self.keypoint_numbers is not None:
             if len(values) != 4 + self.keypoint_numbers:
-                raise ValueError(f"it has {len(texts)} numbers; by kpt_shape it needs {5 + self.keypoint_numbers}")
+                raise ValueError(f"it has {len(texts)} numbers; kpt_shape requires {5 + self.keypoint_numbers}")
             values = values[:4]
         if len(values) != 4 and (len(values) < 6 or len(values) % 2):
             raise ValueError(f"it has {len(texts)} numbers; a box has 5, a polygon 7 or more, an odd number")

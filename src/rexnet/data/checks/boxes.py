@@ -25,15 +25,15 @@ _SIZES = ("small", "medium", "large")
 
 @dataclass(frozen=True, kw_only=True)
 class BoxReport(Report):
-    """Findings about images with boxes. `images` are those whose files are there, `classes` counts boxes without those
-    of crowds, and `near_equal_classes` are of categories."""
+    """Findings about images with boxes. `images` are those whose files exist, `classes` counts boxes without those of
+    crowds, and `near_equal_classes` are of categories."""
 
     counted: ClassVar[str] = "boxes"
 
     wrong_size: list[dict[str, Any]]
     """Images of another size than the annotation file states: keys image, width_px, height_px, stated."""
     annotations: dict[str, list[dict[str, Any]]]
-    """Each kind of `rexnet.data.boxes.coco_annotations.FINDINGS` -> its cases: keys split, image, annotation (its id),
+    """Cases by kind, as in `rexnet.data.boxes.coco_annotations.FINDINGS`: keys split, image, annotation (its id),
     reason."""
     skipped: list[dict[str, Any]]
     """Images of VOC and YOLO whose labels cannot be read, and labels without an image: keys file, objects, reason."""
@@ -45,7 +45,7 @@ class BoxReport(Report):
     crowds: dict[str, int]
     """Split -> boxes of crowds, which are not trained on."""
     box_sizes: dict[str, dict[str, dict[str, int]]]
-    """Split -> class -> how many of its boxes are small, medium and large."""
+    """Split -> class -> number of small, medium and large boxes."""
 
     def own_problems(self) -> dict[str, list[str]]:
         found = {
@@ -67,7 +67,8 @@ class BoxReport(Report):
 
 
 class _Data(NamedTuple):
-    """`findings` with the name of the split."""
+    """Images and findings; Images and findings; Images and findings; Images and findings; `findings` with the name of
+    the split."""
 
     splits: dict[str, CocoImages]
     findings: list[tuple[str, Finding]]
@@ -77,8 +78,7 @@ class _Data(NamedTuple):
 
 
 def check_coco(dataset: Dataset, *, min_size_px: int | None, workers: int) -> BoxReport:
-    """Check a folder in COCO's layout. Raises ValueError for files that `rexnet.data.boxes.coco_json.read_coco`
-    refuses."""
+    """Check a folder in COCO's layout. Raises ValueError as `rexnet.data.boxes.coco_json.read_coco` does."""
     data = _Data({}, [], [], [], [])
     for split, annotation_file in dataset.annotation_files.items():
         content, found = read_coco(annotation_file)
@@ -92,8 +92,8 @@ def check_coco(dataset: Dataset, *, min_size_px: int | None, workers: int) -> Bo
 
 
 def check_boxed_images(folder: Path, layout: Layout, *, min_size_px: int | None, workers: int) -> BoxReport:
-    """Check a folder in VOC's or YOLO's layout, as `rexnet detect convert` would read it. Raises ValueError for what
-    that refuses."""
+    """Check a folder in VOC's or YOLO's layout, as `rexnet detect convert` would read it. Raises ValueError as that
+    does."""
     found = read_boxed_images(folder, layout, workers=workers)
     data = _Data({}, [], found.skipped, found.notes, [])
     root = Path(folder.absolute().anchor)
@@ -152,7 +152,7 @@ def _report(folder: str, data: _Data, *, min_size_px: int | None, workers: int) 
 
 
 def _wrong_sizes(examined: ExaminedSplits, splits: Sequence[CocoImages]) -> list[dict[str, Any]]:
-    """Return the images of which `CocoImages.load` finds no pixels of the stated size, upright or as stored."""
+    """Return the images whose pixels do not have the stated size, upright or as stored."""
     wrong = []
     for row in np.flatnonzero(examined.readable).tolist():
         split, index = examined.place(row)

@@ -1,4 +1,4 @@
-"""Examination of images: what only their pixels and bytes tell, and what every report of `rexnet data check` has."""
+"""Examination of images by pixels and bytes, and the common part of every report of `rexnet data check`."""
 
 import dataclasses
 import hashlib
@@ -34,7 +34,7 @@ _EXTENSIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Report(ABC):
-    """Findings; every list is whole. Images are named by their paths, or as in the dataset they belong to."""
+    """Findings, in complete lists. Images are named by their paths, or as in their dataset."""
 
     counted: ClassVar[str]
     """The things that `classes` counts."""
@@ -52,16 +52,16 @@ class Report(ABC):
     near_equal_classes: list[list[str]]
     """Groups of class names that differ in case, blanks or Unicode's form only."""
     refused: list[str]
-    """Why training would refuse the data, in one sentence; empty where it would not."""
+    """Error, in one sentence, with which training would stop; empty without one."""
     classes: dict[str, dict[str, int]]
-    """Split -> class -> how many it has. The split of data without is ""."""
+    """Split -> class -> count. Data without splits has the split ""."""
     balance: dict[str, dict[str, float]]
-    """Split -> how many its smallest and largest class have, and largest / smallest; classes without any aside."""
+    """Split -> counts of its smallest and largest class, and largest / smallest, empty classes aside."""
     size_px: dict[str, dict[str, float]]
     """width, height and shorter_side -> smallest, median and largest."""
     min_size_px: float
     notes: list[str]
-    """Facts that are no problem."""
+    """Facts that are not a problem."""
 
     def to_json(self) -> str:
         return json.dumps({"clean": self.clean, **dataclasses.asdict(self)}, indent=2) + "\n"
@@ -81,7 +81,7 @@ class Report(ABC):
             "same pixels in two splits": join_groups(self.duplicates_across_splits),
             "class names that are almost equal": [" = ".join(map(repr, group)) for group in self.near_equal_classes],
             **self.own_problems(),
-            "training would refuse it": self.refused,
+            "training would stop": self.refused,
         }
 
     @abstractmethod
@@ -115,7 +115,7 @@ class Examined(NamedTuple):
 
 
 class Examiner:
-    """Examines the images at the given positions of a set."""
+    """Examiner of the images at given positions of a set."""
 
     def __init__(self, images: Images):
         self._images = images
@@ -219,7 +219,7 @@ def _size_spread(values: np.ndarray) -> dict[str, float]:
 
 
 def class_balance(by_class: dict[str, int]) -> dict[str, float]:
-    """Return smallest, largest and ratio over the classes that have something."""
+    """Return smallest, largest and ratio over the classes that are not empty."""
     filled = [count for count in by_class.values() if count]
     if not filled:
         return {}

@@ -1,4 +1,4 @@
-"""Findings about labelled images: every image is decoded, and compared with all others by its pixels."""
+"""Findings about labelled images: every image is decoded and its pixels are compared with those of all others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from rexnet.text import printable, reason_of
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig:
-    """Look for images and boxes that training would stumble over, and end with training's own test of the data.
+    """Look for images and boxes that would disturb or stop training, and end with training's own check of the data.
 
     Exit code 0: nothing found, 1: something found."""
 
@@ -34,7 +34,7 @@ class CheckConfig:
     output: str | None = None
     """Also write the whole report to this JSON file."""
     workers: int | None = None
-    """Processes that read images; None: as many as CPUs, 0: none beside the main one."""
+    """Processes that read images; None: one per CPU, 0: only the main one."""
 
     def __post_init__(self) -> None:
         for name, least in (("min_size_px", 1), ("workers", 0)):
@@ -54,7 +54,7 @@ class CheckReport(Report):
     duplicates_across_classes: list[list[str]]
     duplicates_within_class: list[list[str]]
     empty_classes: dict[str, list[str]]
-    """Split -> classes whose folder is there without images."""
+    """Split -> classes whose folder contains no images."""
     missing_classes: dict[str, list[str]]
     """Split -> classes that only another split has."""
 
@@ -70,7 +70,7 @@ class CheckReport(Report):
 
 def check(config: CheckConfig) -> Report:
     """Read every image of `config.data`, and of data with boxes the annotations too. Raises ValueError for data that
-    does not exist or holds no images at all."""
+    does not exist or contains no images at all."""
     if config.output is not None:
         check_output_file(config.output)
     workers = usable_cpus() if config.workers is None else config.workers
@@ -82,7 +82,7 @@ def check(config: CheckConfig) -> Report:
     splits, outside = _find(dataset)
     examined = ExaminedSplits({split.name: split.images for split in splits}, workers=workers)
     if not len(examined.readable) and not outside:
-        raise ValueError(f"{printable(config.data)} holds no images")
+        raise ValueError(f"{printable(config.data)} contains no images")
     across_splits, across_classes, within = _duplicates(splits, examined)
     everywhere = frozenset().union(*(split.present for split in splits))
     counts = {split.name: _count_classes(split.images) for split in splits}
@@ -124,7 +124,7 @@ def _refusal(dataset: Dataset) -> list[str]:
 
 
 class _Split(NamedTuple):
-    """`present`: the classes it has, be it as an empty folder."""
+    """A split to check. `present`: the classes it has, even if only as an empty folder."""
 
     name: str
     images: ImageSet

@@ -1,4 +1,4 @@
-"""Parts of files, on a disk or behind a URL. Nothing stays open, so forked and spawned processes read alike."""
+"""Byte ranges of files, on a disk or behind a URL. Nothing is kept open, so forked and spawned processes read alike."""
 
 import time
 from pathlib import Path
@@ -52,6 +52,6 @@ def _file_system(url: str) -> tuple[Any, str]:
         ) from error
     except ValueError as error:
         raise ValueError(
-            f"{printable(folder)} is not a URL that can be read ({error}); https:// and s3:// are two that can"
+            f"{printable(folder)} is not a URL that can be read ({error}); allowed are, for example, https:// and s3://"
         ) from error
     return file_system, f"{inner}/{name}"

@@ -1,6 +1,6 @@
-"""A dataset: its splits, and which images of it a command gets.
+"""A dataset: its splits, and the images of it that a command uses.
 
-Class names tie data to weights, never positions: where two splits meet they are matched by name.
+Data and weights are matched by class name, never by position, and so are two splits.
 """
 
 import logging
@@ -67,11 +67,11 @@ class Dataset:
     read: Callable[[], dict[str, Split]] = dict
     """Reader of the splits by name, in the order in which they count."""
     own_split: str | None = None
-    """Description of the splits, for people, where they have no names."""
+    """Description of the splits for display, where they have no names."""
     small: bool | None = None
     """`small_images`, where that is known beforehand."""
     annotation_files: dict[str, Path] = field(default_factory=dict)
-    """Splits of images with boxes: "train", "val" and "test", those that there are."""
+    """Splits of images with boxes: those that exist of "train", "val" and "test"."""
 
     @cached_property
     def splits(self) -> dict[str, Split]:
@@ -84,17 +84,18 @@ class Dataset:
 
     @property
     def train(self) -> Split | None:
-        """The images to train on, or those of data without splits."""
+        """Return the training images, or those of data without splits."""
         return self.splits.get(TRAIN_SPLIT) or self.splits.get("")
 
     @property
     def val(self) -> Split | None:
-        """The images to validate on: the first of VAL_SPLITS that there is."""
+        """Return the validation images: the first of VAL_SPLITS that exists."""
         return next((self.splits[name] for name in VAL_SPLITS if name in self.splits), None)
 
     @cached_property
     def small_images(self) -> bool:
-        """Whether the longer sides of up to 32 images, read from their headers, have a median of at most 64 pixels."""
+        """Return whether the longer sides of up to 32 images, read from their headers, have a median of at most 64
+        pixels."""
         if self.small is not None:
             return self.small
         longer_px = []
@@ -116,14 +117,14 @@ class Dataset:
         """Return images to train and to validate on.
 
         Data without a split of its own is divided: `val_fraction` (default 0.2) of each class, drawn by `seed`, is the
-        validation split, at least one image of each; a class with a single image keeps it for training. `shots` leaves
-        so many images of each class to train on, drawn by `seed`; the validation split stays the same.
+        validation split, at least one image of each; a class with a single image keeps it for training. `shots` limits
+        the training images to this number per class, drawn by `seed`; the validation split stays the same.
 
-        ValueError, one sentence, for a class without images to train on, fewer than two classes, nothing to validate
-        on and, in folders, a class without images to validate on, unless `missing_class` is "skip".
+        ValueError, one sentence, for a class without images to train on, fewer than two classes, nothing to validate on
+        and, in folders, a class without images to validate on, unless `missing_class` is "skip".
         """
         if val_fraction is not None and not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction is {val_fraction}, but must be above 0 and below 1")
+            raise ValueError(f"val_fraction is {val_fraction}; allowed: above 0 and below 1")
         train, val = self.train, self.val
         if train is None:
             raise ValueError(f"{printable(self.data)} has {self._split_names} but no train/: no images to train on")
@@ -161,11 +162,11 @@ class Dataset:
         """
         images = self._to_measure(split, random_split)
         if not len(images):
-            raise ValueError(f"{printable(self.data)} holds no images in its class folders")
+            raise ValueError(f"{printable(self.data)} has no images in its class folders")
         if empty := images.missing_classes:
             logger.info("%s has no images of %s", printable(self.data), some_names(empty))
             images = images.with_classes([name for name in images.classes if name not in set(empty)])
-        images = images.renamed(name_wordnet_ids(images.classes, classes))
+        images = images.rename_classes(name_wordnet_ids(images.classes, classes))
         known = set(map(normal_name, classes))
         if unknown := [name for name in images.classes if normal_name(name) not in known]:
             raise ValueError(
@@ -208,11 +209,11 @@ class Dataset:
         return [lambda index=index: images.load(index).size for index in positions]
 
     def _admit(self, sets: Sequence[ImageSet], *, validate_all: bool) -> None:
-        """Raise ValueError where the classes of the images, which are those of `train` and `val`, do not allow a
+        """Raise ValueError where the classes of the images, which are those of `train` and `val`, do not allow
         training; with `validate_all` also where one has no images to validate on."""
         found = [split for split in (self.train, self.val) if split]
         places = [split.where for split in found]
-        # First the folders that are there without images, then those that only the other split has.
+        # First the folders that exist without images, then those that only the other split has.
         missing = [(here, split.images.missing_classes, "") for here, split in enumerate(found)]
         if len(sets) == 2:
             missing += [(here, sets[here].missing_classes, f", which {places[1 - here]} has") for here in (0, 1)]
@@ -261,10 +262,10 @@ class Dataset:
             if self.kind == "folder" and self.train.name and split == "val":
                 others = some_names(VAL_SPLITS)
                 raise ValueError(
-                    f"{printable(self.data)} has train/ but none of {others}: name the folder to measure on"
+                    f"{printable(self.data)} has train/ but none of {others}: give the folder to evaluate on"
                 )
             if not (self.kind == "folder" and self.train.name):
-                text = "%s has no split of its own: all of it is measured, whatever was trained on"
+                text = "%s has no split of its own: all of it is evaluated, including training images"
                 logger.warning(text, printable(self.data))
             return images
         if chosen is None:
@@ -275,5 +276,5 @@ class Dataset:
 def _warn_of_nested_folders(images: ImageSet, place: str) -> None:
     nested = nested_folders(images, place)
     if len(nested) == len(images.classes) and (merged := [name for name, names in nested.items() if len(names) > 1]):
-        text = "%s: no class folder holds images itself; the sub-folders of each count as one class: %s"
+        text = "%s: no class folder contains images itself; the sub-folders of each count as one class: %s"
         logger.warning(text, place, some_names(f"{name} ({some_names(nested[name])})" for name in merged))

@@ -1,4 +1,4 @@
-"""Labelled images in a folder for each class."""
+"""Labelled images in a folder per class."""
 
 import logging
 import os
@@ -55,7 +55,7 @@ def find_class_folders(folder: str) -> ClassFolders:
         elif has_image_extension(name):
             outside.append(path)
         elif not os.path.exists(path):
-            faults.append(f"holds {printable(name)}, a link to a folder that does not exist; mend or remove it")
+            faults.append(f"holds {printable(name)}, a link to a folder that does not exist; repair or remove it")
     if not by_class:
         content = f"{len(outside):,} {plural(len(outside), 'image')} but " if outside else ""
         faults.append(f"holds {content}no class folders: put the images of each class in one")

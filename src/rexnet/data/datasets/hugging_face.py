@@ -40,7 +40,7 @@ def load_hugging_face(data: str) -> dict[str, HuggingFaceImages]:
         raise MissingPackageError(data, "datasets", "'rexnet[huggingface]'") from error
     try:
         loaded: Any = datasets.load_dataset(data.removeprefix(HUGGING_FACE_PREFIX))
-    except Exception as error:  # of the Hub, of a reader of files, of the cache: they have no common base
+    except Exception as error:  # the errors of the Hub, file readers and cache have no common base
         reason = " ".join(str(error).split())
         raise ValueError(
             f"{data} cannot be loaded ({reason}); it is the name of a dataset on the Hub or a folder"
@@ -49,7 +49,7 @@ def load_hugging_face(data: str) -> dict[str, HuggingFaceImages]:
     names = {"train": TRAIN_SPLIT if TRAIN_SPLIT in loaded else None, "val": val_split}
     found = {split: _split(data, loaded[name], split=name) for split, name in names.items() if name}
     if not found:
-        raise ValueError(f"{data} has the splits {', '.join(loaded)}, but needs one called train")
+        raise ValueError(f"{data} has the splits {', '.join(loaded)}, but needs one named train")
     return found
 
 

@@ -19,13 +19,13 @@ _DIGITS_SPLIT_SEED = 0
 class _TorchvisionSet(NamedTuple):
     class_name: str
     train: tuple[dict[str, Any], ...]
-    """The constructor's options for each part of the training images."""
+    """A dataset of torchvision, with the constructor's options for each part of the training images."""
     val: dict[str, Any]
     small: bool
 
     @property
     def split(self) -> str:
-        """The names of the parts, where they have names."""
+        """Return the names of the parts, where they have names."""
         names = [str(part["split"]) for part in (*self.train, self.val) if "split" in part]
         return f"its own split: {' + '.join(names[:-1])}, {names[-1]}" if names else "its own split"
 
@@ -110,7 +110,7 @@ def _load_torchvision(data: str, class_name: str, options: dict[str, Any]) -> Im
     factory = getattr(datasets, class_name)
     try:
         dataset = factory(folder, **options)
-    except RuntimeError:  # torchvision's way to say that the files are not there
+    except RuntimeError:  # torchvision raises this for missing files
         dataset = _download(data, factory, folder=folder, options=options)
     label = f"{data} {' '.join(option for option in options.values() if isinstance(option, str))}".rstrip()
     if hasattr(dataset, "_samples"):
@@ -136,7 +136,7 @@ def _download(data: str, factory: Any, *, folder: str, options: dict[str, Any]) 
         remedy = _BY_HAND.get(
             factory.__name__,
             f"run torchvision.datasets.{factory.__name__}(FOLDER, download=True) where there is a network and copy "
-            "what FOLDER then holds there",
+            "the content of FOLDER there",
         )
         raise ValueError(f"{data} is not in {folder} and cannot be downloaded ({reason}): {remedy}") from error
 

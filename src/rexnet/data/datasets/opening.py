@@ -30,7 +30,7 @@ _ALLOWED = (
 def open_dataset(data: str | PathLike[str]) -> Dataset:
     """Return what `data` names. A known name comes before a folder of that name, which ./NAME and a Path mean.
 
-    - `digits`: scikit-learn's 1,797 handwritten digits, 8 x 8 pixels; always the same fifth is the validation split.
+    - `digits`: scikit-learn's 1,797 handwritten digits, 8 x 8 pixels; the validation split is always the same fifth.
     - `torchvision/NAME`: a dataset of torchvision with its own split, in torch.hub's folder, downloaded if missing.
     - `hfds/NAME`: a dataset of the Hugging Face library, see `hugging_face`.
     - a folder of tars, or its URL, see `shards`.
@@ -46,7 +46,7 @@ def open_dataset(data: str | PathLike[str]) -> Dataset:
 
 
 def open_images(data: str | PathLike[str]) -> ImageSet:
-    """Return images whose labels do not matter: of a dataset with a name or in tars its validation split, else every
+    """Return images without regard to labels: the validation split of a dataset with a name or in tars, else every
     image below a folder or of a pattern. ValueError where there are none."""
     text = os.fspath(data)
     found = _named(text) if isinstance(data, str) else None
@@ -67,7 +67,7 @@ def hub_name(data: str) -> str | None:
 
 
 def is_remote(data: str) -> bool:
-    """Return whether only a network can say what `data` holds."""
+    """Return whether `data` can be read over a network only."""
     return data.startswith(HUGGING_FACE_PREFIX) or is_url(data)
 
 
@@ -86,7 +86,7 @@ def _named(text: str) -> Dataset | None:
         return Dataset(data=text, kind="hugging_face", title=printable(text), own_split="its own split", read=read)
     if text.startswith(_STREAMS) and not os.path.exists(text):
         raise ValueError(
-            f"{printable(text)} is timm's name of a stream, in which no image can be asked for by number; give "
+            f"{printable(text)} is timm's name of a stream, whose images have no index; give "
             "hfds/NAME, a folder of tars, or the URL of one that `rexnet data shard` wrote"
         )
     if is_url(text):
@@ -96,7 +96,7 @@ def _named(text: str) -> Dataset | None:
 
 def _local(text: str) -> Dataset:
     if not os.path.isdir(text):
-        state = "is a file" if os.path.exists(text) else "is not the name of a dataset, and as a folder does not exist"
+        state = "is a file" if os.path.exists(text) else "is not a dataset name, and the folder does not exist"
         raise ValueError(f"{printable(text)} {state}; allowed: {_ALLOWED}")
     title = printable(real_path(text).name)
     if is_shards(text, SPLITS):
@@ -112,7 +112,8 @@ def _local(text: str) -> Dataset:
 
 
 def _holds_folders(folder: str | None) -> bool:
-    """Whether train/ has folders, as of classes; an annotation file beside it does not make those boxes."""
+    """Return whether train/ has folders, as for classes; an annotation file beside it does not make these images with
+    boxes."""
     return folder is not None and any(os.path.isdir(os.path.join(folder, name)) for name in os.listdir(folder))
 
 

@@ -1,5 +1,5 @@
-"""The place of every image in a set of tars (WebDataset format): found by reading the tars' headers once, then kept in
-a file beside them.
+"""Index of the images in a set of tars (WebDataset format): built by reading the tars' headers once, then stored in a
+file beside them.
 
 The tars are never unpacked: names in them serve as labels and in reports, never as paths.
 """
@@ -36,9 +36,9 @@ _DTYPES = {"tar": np.int32, "offset": np.int64, "size": np.int64, "target": np.i
 @final
 @dataclass(frozen=True, kw_only=True)
 class ShardIndex:
-    """One row an image, in the order of `tars` and of the members in them, in flat arrays: worker processes share
-    them. `offset` and `size` (bytes) are those of the encoded image in its tar, `target` indexes `classes`, `names`
-    are those of the members."""
+    """A row per image, in the order of `tars` and their members, in flat arrays that worker processes share. `offset`
+    and `size` (bytes) are those of the encoded image in its tar, `target` indexes `classes`, `names` are those of the
+    members."""
 
     tars: tuple[str, ...]
     classes: tuple[str, ...]
@@ -56,8 +56,9 @@ def index_file(split: str) -> str:
 def keep_index(
     root: str, split: str, *, tars: Sequence[str], classes: Sequence[str] | None, required: bool = False
 ) -> ShardIndex:
-    """Return the index of the tars of a split out of its file in `root`, which is written where it is missing or
-    outdated; that may fail unless it is `required`. Raises ValueError as `build_index`, FileNotFoundError for a tar."""
+    """Return the index of the tars of a split from its file in `root`, which is written where it is missing or
+    outdated; writing may fail unless it is `required`. Raises ValueError as `build_index`, FileNotFoundError for a
+    tar."""
     path = os.path.join(root, index_file(split))
     states = [os.stat(os.path.join(root, tar)) for tar in tars]
     about = {  # with other sizes, times or classes the file is outdated
@@ -71,14 +72,14 @@ def keep_index(
             if found == about:
                 return index
         except (OSError, ValueError) as error:
-            logger.warning("%s is made anew: %s", printable(path), reason_of(error))
+            logger.warning("%s is rebuilt: %s", printable(path), reason_of(error))
     index = build_index(root, tars, classes)
     try:
         write_whole(path, pack_index(index, about))
     except OSError as error:
         if required:
             raise
-        text = "%s cannot be kept: the tars are read through at every start (%s)"
+        text = "%s cannot be written: the tars are read at every start (%s)"
         logger.info(text, printable(path), reason_of(error))
     return index
 
@@ -153,7 +154,7 @@ def _read_members(
     try:
         with open(path, "rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             while member := tar.next():
-                tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  # or else it keeps every header
+                tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  # it would keep every header
                 stem, extension = os.path.splitext(member.name)
                 key = (stem, extension.lower())
                 if any(map(is_hidden, member.name.split("/"))):
@@ -161,7 +162,7 @@ def _read_members(
                 if not member.isfile() or member.issparse():
                     skipped["links or devices"] += not member.isdir()
                 elif key in labels or (stem in images and has_image_extension(member.name)):
-                    raise ValueError(f"{printable(path)}: {printable(member.name)} is the second of its sample")
+                    raise ValueError(f"{printable(path)}: {printable(member.name)} is a duplicate in its sample")
                 elif has_image_extension(member.name):
                     images[stem] = (member.name, (member.offset_data, member.size))
                 elif key[1] in _LABEL_EXTENSIONS:
@@ -169,9 +170,9 @@ def _read_members(
                     labels[key] = _label(key[1], stream.read(min(member.size, _MAX_LABEL_BYTES)))
             stream.seek(tar.offset)
             if (end := stream.read(BLOCK_BYTES)).strip(b"\0") or len(end) < BLOCK_BYTES:
-                raise tarfile.ReadError("it ends without the end mark of a tar, or is damaged in the middle")
+                raise tarfile.ReadError("the end-of-archive marker is missing, or it is damaged")
     except tarfile.TarError as error:
-        raise ValueError(f"{printable(path)} is not a whole tar: {error}") from error
+        raise ValueError(f"{printable(path)} is an incomplete tar: {error}") from error
     return images, labels
 
 
@@ -191,7 +192,8 @@ def _label(extension: str, data: bytes) -> int | str | None:
 
 
 def pack_index(index: ShardIndex, about: dict[str, Any]) -> bytes:
-    """Return the content of an index file, which `unpack_index` reads; `about` says what the index was made of."""
+    """Return the content of an index file, which `unpack_index` reads; `about` identifies what the index was built
+    from."""
     text = json.dumps({**about, "classes": index.classes}).encode()
     columns = {"names_text": index.names.text, "names_end": index.names.ends}
     columns |= {name: getattr(index, name) for name in ("tar", "offset", "size", "target")}
@@ -201,12 +203,12 @@ def pack_index(index: ShardIndex, about: dict[str, Any]) -> bytes:
 
 
 def unpack_index(data: bytes) -> tuple[ShardIndex, dict[str, Any]]:
-    """Read what `pack_index` gave. Nothing in it is trusted: ValueError for anything but an index whose rows all lie
-    within its tars and classes. Version 1 has the same columns; only tars of others may be grouped otherwise there."""
+    """Read the result of `pack_index`. Nothing in it is trusted: ValueError for anything but an index whose rows all
+    lie within its tars and classes. Version 1 has the same columns; it may group other programs' tars differently."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError("it is compressed")  # a few bytes could become many
+                raise ValueError("it is compressed")  # a small file could expand to a huge one
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             about = json.loads(arrays["about"].tobytes())
             columns = {name: arrays[name] for name in _DTYPES}
@@ -218,8 +220,8 @@ def unpack_index(data: bytes) -> tuple[ShardIndex, dict[str, Any]]:
         _check(columns, sizes, text=text, num_classes=len(classes))
         names = FlatTexts(text, columns.pop("names_end"))
         return ShardIndex(tars=tuple(row[0] for row in about["tars"]), classes=classes, names=names, **columns), about
-    except Exception as error:  # zipfile and numpy meet damage with almost any exception
-        raise ValueError(f"it is not an index of this program, or damaged ({error})") from error
+    except Exception as error:  # zipfile and numpy raise almost any exception for damaged data
+        raise ValueError(f"it is damaged or not an index of rexnet ({error})") from error
 
 
 def _check(columns: dict[str, np.ndarray], tar_sizes: np.ndarray, *, text: np.ndarray, num_classes: int) -> None:
@@ -229,6 +231,6 @@ def _check(columns: dict[str, np.ndarray], tar_sizes: np.ndarray, *, text: np.nd
         raise ValueError("its columns have other types or lengths")
     inside = (tar >= 0) & (tar < len(tar_sizes)) & (target >= 0) & (target < num_classes) & (size >= 0)
     if not inside.all() or (offset < BLOCK_BYTES).any() or (offset > tar_sizes[tar] - size).any():
-        raise ValueError("a row lies outside its tar or has a class that is not there")
+        raise ValueError("a row lies outside its tar or has an unknown class")
     if (np.diff(ends, prepend=0) < 0).any() or ends[-1:].sum() > text.size:
-        raise ValueError("the names are in disorder")
+        raise ValueError("the names are not in order")

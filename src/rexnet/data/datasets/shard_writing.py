@@ -1,4 +1,4 @@
-"""Labelled images into tars of the WebDataset format: a few large files in place of many small ones."""
+"""Writing of labelled images to tars of the WebDataset format: a few large files in place of many small ones."""
 
 import io
 import json
@@ -39,21 +39,21 @@ class ShardConfig:
     """Pack labelled images into tars of the WebDataset format, in a random order."""
 
     data: Annotated[str, positional("DATA")]
-    """What to pack: anything that `rexnet train` takes."""
+    """Data to pack: anything that `rexnet train` takes."""
     output: Annotated[str, positional("OUTPUT")]
     """A new or empty folder for the tars."""
     images_per_shard: int | None = None
-    """Images in a tar; None: 2000, or as --shard-size-mb says."""
+    """Images per tar; None: 2000, or by --shard-size-mb."""
     shard_size_mb: float | None = None
     """Largest size of a tar in MB (10**6 bytes), in place of a number of images."""
     val_fraction: float | None = None
     """Fraction of each class in the validation split, for data without a split of its own; None: a fifth."""
     seed: int = 0
-    """Decides the order of the images and the validation split."""
+    """Seed of the order of the images and of the validation split."""
     bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or skip, name and count it."""
+    """Handling of a file that cannot be read: stop and name it, or skip, name and count it."""
     workers: int | None = None
-    """Processes that check and write images; None: as many as CPUs, 0: none beside the main one."""
+    """Processes that check and write images; None: one per CPU, 0: only the main one."""
 
     def __post_init__(self) -> None:
         if self.images_per_shard is not None and self.shard_size_mb is not None:
@@ -64,7 +64,8 @@ class ShardConfig:
 
 
 class WrittenShards(NamedTuple):
-    """`images` and `shards` by split; `skipped` are the names of images that could not be read."""
+    """Result of packing: Result of packing: Result of packing: Result of packing: `images` and `shards` by split;
+    `skipped` are the names of images that could not be read."""
 
     images: dict[str, int]
     shards: dict[str, int]
@@ -75,9 +76,9 @@ def write_shards(config: ShardConfig) -> WrittenShards:
     """Write OUTPUT/{train,val}/NNNNNN.tar, classes.txt, shards.json and an index of each split.
 
     A sample is the image's file as it is (PNG for images that have no file) and its class index as text, under a key
-    that is its number in this order and what is plain in its name. Raises ValueError for an output that is not empty or
-    lies in the data, and BadImageError as `bad_image` says. Until all is written OUTPUT holds a mark; a second start
-    after a kill clears it and begins anew.
+    made of its number in this order and the plain characters of its name. Raises ValueError for an output that is not
+    empty or lies in the data, and BadImageError depending on `bad_image`. A marker file stays in OUTPUT until all is
+    written; a restart after a kill clears the folder and starts over.
     """
     _refuse_inside(config.output, config.data)
     sets = open_dataset(config.data).for_training(val_fraction=config.val_fraction, seed=config.seed)
@@ -103,14 +104,14 @@ def _refuse_inside(output: str, data: str) -> None:
     inner, outer = real_path(output), real_path(data)
     if os.path.isdir(data) and outer in (inner, *inner.parents):
         raise ValueError(
-            f"{printable(output)} lies in {printable(data)}, where it would count as images; choose another"
+            f"{printable(output)} lies in {printable(data)}, whose images it would become; choose another folder"
         )
 
 
 def _prepare(output: Path) -> None:
-    """Make an empty folder with the mark; what an earlier start with the mark wrote is removed."""
+    """Make an empty folder with the marker file; files of an earlier start that left its marker are removed."""
     if output.exists() and not output.is_dir():
-        raise ValueError(f"{printable(output)} is a file; name a new or an empty folder")
+        raise ValueError(f"{printable(output)} is a file; give a new or an empty folder")
     if (output / UNFINISHED_MARK).exists():
         for file in (file for pattern in _WRITTEN_FILES for file in output.glob(pattern)):
             file.unlink()
@@ -118,7 +119,7 @@ def _prepare(output: Path) -> None:
             folder.rmdir()
     if output.is_dir() and (others := sorted(set(os.listdir(output)) - {UNFINISHED_MARK})):
         raise ValueError(
-            f"{printable(output)} holds other files, such as {printable(others[0])}; name a new or an empty folder"
+            f"{printable(output)} contains other files, such as {printable(others[0])}; give a new or an empty folder"
         )
     output.mkdir(parents=True, exist_ok=True)
     (output / UNFINISHED_MARK).touch()
@@ -166,8 +167,8 @@ def _cut(images: ImageSet, order: np.ndarray, config: ShardConfig) -> list[tuple
 
 
 class _ShardWriter:
-    """Writes one shard, here or in a worker process, and returns the number of its images. Errors come back as data: an
-    exception would arrive from a worker wrapped into its traceback."""
+    """Writer of a shard, in this or a worker process, which returns the number of its images. Errors come back as data:
+    an exception would arrive from a worker wrapped into its traceback."""
 
     def __init__(self, images: ImageSet, order: np.ndarray, *, folder: str, bad_image: BadImagePolicy):
         self._images, self._order, self._folder, self._bad_image = images, order, folder, bad_image
@@ -175,7 +176,7 @@ class _ShardWriter:
     def __call__(self, cut: tuple[int, range]) -> tuple[int, list[BadImageError | OSError]]:
         number, positions = cut
         path = os.path.join(self._folder, _tar_name(number))
-        unfinished = f"{path}.{os.getpid()}.unfinished"  # a killed start may still write its own
+        unfinished = f"{path}.{os.getpid()}.unfinished"  # a killed process may still write its own
         errors: list[BadImageError | OSError] = []
         try:
             # Plain ustar: keys are short ASCII, and every reader knows it.
@@ -237,7 +238,7 @@ def _file_bytes(images: ImageSet, index: int) -> int:
 
 
 def _plain_stem(name: str) -> str:
-    """Return what of the file's name is safe as a key: no dot, at which readers split, and nothing that a file system
-    or a shell treats differently."""
+    """Return the part of the file's name that is safe as a key: no dot, at which readers split, and nothing that is
+    special to a file system or shell."""
     stem = re.split(r"[/\\]", name)[-1].rpartition(".")[0] or name.rpartition("/")[2]
     return re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[:48]

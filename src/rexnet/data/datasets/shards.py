@@ -25,8 +25,8 @@ WRITTEN_SPLITS = ("train", "val")
 
 @final
 class ShardImages(ImageSet):
-    """Images in tars below `root`, a folder or URL. Each read is compared with the tar's own header, so a tar that was
-    changed after its index was made gives a BadImageError, never another image."""
+    """Images in tars below `root`, a folder or URL. Each read is compared with the tar's own header, so a tar that
+    changed after it was indexed raises BadImageError and never returns another image."""
 
     def __init__(self, root: str, index: ShardIndex):
         super().__init__(index.target, index.classes)
@@ -46,13 +46,13 @@ class ShardImages(ImageSet):
         except OSError as error:
             raise BadImageError(self.name(index), reason_of(error)) from error
         if len(data) != BLOCK_BYTES + size or not _is_header_of(data[:BLOCK_BYTES], self._index.names[row], size):
-            raise BadImageError(self.name(index), f"{tar} is not as it was when its index was made")
+            raise BadImageError(self.name(index), f"{tar} has changed since it was indexed")
         return data[BLOCK_BYTES:]
 
 
 def is_shards(data: str | Path, split_names: Sequence[str]) -> bool:
-    """Whether `data` is a URL, or a folder that holds tars in place of images: with a shards.json, or with tars, and no
-    folder, in itself or in one of its folders `split_names`."""
+    """Return whether `data` is a URL, or a folder of tars in place of images: with a shards.json, or with tars and no
+    folder in itself or in one of its folders `split_names`."""
     if is_url(data):
         return True
     if any(os.path.exists(os.path.join(data, name)) for name in (SHARDS_FILE, UNFINISHED_MARK)):
@@ -61,16 +61,16 @@ def is_shards(data: str | Path, split_names: Sequence[str]) -> bool:
 
 
 def load_shards(data: str, split_names: Sequence[str]) -> dict[str, ShardImages]:
-    """Return the images of each split of what `is_shards` holds for. A split is called as its folder, and "" where the
-    tars have no splits.
+    """Return the images of each split of data for which `is_shards` is true. A split has the name of its folder, ""
+    where the tars have no splits.
 
     Class names are those of shards.json, else the lines of classes.txt, else the labels themselves, sorted. Raises
-    ValueError, one sentence, for what cannot be read as labelled images.
+    ValueError, one sentence, for anything that cannot be read as labelled images.
     """
     if is_url(data):
         return _load_remote(data.rstrip("/"))
     if os.path.exists(os.path.join(data, UNFINISHED_MARK)):
-        raise ValueError(f"{printable(data)} was never finished; run its `rexnet data shard` again")
+        raise ValueError(f"{printable(data)} is unfinished; run its `rexnet data shard` again")
     if os.path.exists(os.path.join(data, SHARDS_FILE)):
         classes, tars_by_split, counts = _read_about(data)
     else:
@@ -92,7 +92,7 @@ def _load_remote(url: str) -> dict[str, ShardImages]:
     try:
         if len(read_bytes(f"{url}/{SHARDS_FILE}", 0, 1)) > 1:
             raise ValueError(
-                f"the server of {printable(url)} sends whole files only, not ranges of bytes; copy the folder to a "
+                f"the server of {printable(url)} does not answer range requests; copy the folder to a "
                 "disk, or use a server that answers range requests"
             )
         classes, tars, counts = _read_about(url)
@@ -112,12 +112,12 @@ def _is_header_of(block: bytes, member: str, size: int) -> bool:
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
         return False
-    # A long name, or one that is not plain text, stands in a block of its own before; here it is cut or altered.
+    # A long or non-ASCII name is in a separate block before; here it is truncated or altered.
     return header.size == size and (member.startswith(header.name) or not member.isascii())
 
 
 def _tar_names(folder: str | Path) -> list[str]:
-    """Return the tars in a folder without folders."""
+    """Return the tars in a folder that has no sub-folders."""
     if not os.path.isdir(folder):
         return []
     with os.scandir(folder) as found:
@@ -127,7 +127,7 @@ def _tar_names(folder: str | Path) -> list[str]:
 
 
 def _find_tars(root: str, split_names: Sequence[str]) -> dict[str, list[str]]:
-    """Return the tars of each split that has some; those beside them do not count."""
+    """Return the tars of each split that has some; tars beside them are ignored."""
     found = {split: _tar_names(os.path.join(root, split)) for split in split_names}
     return {split: [f"{split}/{tar}" for tar in tars] for split, tars in found.items() if tars} or {
         "": _tar_names(root)
@@ -152,7 +152,7 @@ def _read_about(root: str) -> tuple[tuple[str, ...], dict[str, list[str]], dict[
     try:
         about: Any = json.loads(read_bytes(f"{root}/{SHARDS_FILE}"))
         if about["format"] != SHARDS_FORMAT:
-            raise ValueError(f"its format is {about['format']!r}, known is {SHARDS_FORMAT!r}")
+            raise ValueError(f"its format is {about['format']!r}; allowed: {SHARDS_FORMAT!r}")
         splits = about["sides"]
         if not splits or not set(splits) <= set(WRITTEN_SPLITS) or not all(splits.values()):
             raise ValueError(f"it must name tars for {' and '.join(WRITTEN_SPLITS)}")
@@ -170,5 +170,5 @@ def _check_counts(root: str, found: dict[str, ShardImages], counts: dict[str, in
     for split, expected in counts.items():
         if len(found[split]) != expected:
             raise ValueError(
-                f"{printable(root)} holds {len(found[split]):,} images in {split}, but {SHARDS_FILE} says {expected:,}"
+                f"{printable(root)} has {len(found[split]):,} images in {split}, but {SHARDS_FILE} states {expected:,}"
             )
