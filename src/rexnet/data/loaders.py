@@ -47,12 +47,11 @@ class TrainBatches:
     """Shuffled, augmented batches of rank `rank` of `world_size`; `len()` is the steps per epoch, equal on all ranks.
 
     Together the ranks' batches of one step are those of one process with `world_size` times the batch size; when the
-    images do not divide evenly, an epoch skips up to world_size - 1 of its last ones. A last batch of one
-    image is merged into the one before, because batch normalisation cannot train on it.
+    images do not divide evenly, an epoch skips up to world_size - 1 of its last ones. A last batch of one image is
+    merged into the one before, because batch normalisation cannot train on it.
 
     With bad_image="skip", images that cannot be read are skipped, logged and listed by name in `skipped`; a batch with
-    fewer than two is filled up with the images that follow in the set. With "error" the first raises
-    BadImageError.
+    fewer than two is filled up with the images that follow in the set. With "error" the first raises BadImageError.
 
     `balanced`: every class is drawn equally often, its images repeatedly or not at all as needed; see `balanced_draws`.
 
