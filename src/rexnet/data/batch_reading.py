@@ -234,7 +234,7 @@ def seed_all(*key: int) -> None:
 
 
 @contextmanager
-def random_state_kept() -> Iterator[None]:
+def keep_random_state() -> Iterator[None]:
     """Leave the caller's random generators as they were, whatever is drawn inside."""
     state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
