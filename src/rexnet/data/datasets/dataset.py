@@ -250,7 +250,7 @@ class Dataset:
             images = self.train.images
             if random_split is not None and random_split.fits(images):
                 part = dict(zip(("train", "val"), random_split.draw(images), strict=True))[split]
-                text = "the split of the training is repeated: %d of %d images are its %s split (%s)"
+                text = "the split of the training run is used again: %d of %d images are its %s split (%s)"
                 logger.info(
                     text,
                     len(part),
