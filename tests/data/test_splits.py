@@ -122,7 +122,7 @@ class TestRepeated:
         drawn = open_dataset(plain).for_training().random_split
         (plain / "cat" / "0.jpg").rename(plain / "cat" / "zero.jpg")
         assert len(open_dataset(plain).for_measuring(CLASSES, random_split=drawn)) == 36
-        assert "all of it is measured" in caplog.text
+        assert "all of it is evaluated" in caplog.text
 
     def test_of_tars(self, tmp_path, caplog):
         root = foreign(tmp_path / "set", count=20)
