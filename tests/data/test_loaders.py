@@ -135,7 +135,7 @@ class TestOrder:
             (1, {}, "1 training images for 1 processes"),
             (0, {}, "0 training images"),
             (3, {"world_size": 2}, "3 training images for 2 processes"),
-            (9, {"batch_size": 1}, "batch size is 1, allowed: 2 or more"),
+            (9, {"batch_size": 1}, "batch size is 1; allowed: 2 or more"),
             (9, {"seed": -1}, "seed is -1"),
         ],
     )
