@@ -28,11 +28,12 @@ def positional(metavar: str) -> Argument:
 
 
 Device = Annotated[str, Argument(help="auto, cpu, cuda, cuda:1 or mps.")]
-Threads = Annotated[int | None, Argument(help="CPU threads of PyTorch; None leaves its choice.")]
+Threads = Annotated[int | None, Argument(help="CPU threads; None leaves the engine's choice.")]
 Workers = Annotated[
     int | None,
-    Argument(help="Processes that read images; None: up to 8 beside a GPU, none beside a CPU that computes as well."),
+    Argument(
+        help="Processes that read images; None: up to 8 beside a GPU, none beside a CPU that computes as well.",
+        aliases=("-j",),
+    ),
 ]
-Readers = Annotated[
-    int | None, Argument(help="Processes that read images; None: as many as CPUs, 0: none beside the main one.")
-]
+Readers = Annotated[int | None, Argument(help="Processes that read images; None: one per CPU, 0: only the main one.")]

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Annotated, BinaryIO, Literal
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
@@ -24,6 +24,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffI
 from PIL.WebPImagePlugin import WebPImageFile
 
 from rexnet.errors import BadImageError, TooManyPixelsError
+from rexnet.options import Argument
 from rexnet.text import printable
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,10 @@ logger = logging.getLogger(__name__)
 # Warnings of damaged metadata do not name the file; a filter per image would not be thread-safe.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-BadImagePolicy = Literal["error", "skip"]
+BadImagePolicy = Annotated[
+    Literal["error", "skip"],
+    Argument(help="What to do with a file that cannot be read: stop and name it, or skip it, name and count it."),
+]
 
 # A 108-megapixel photo passes, 16,000 x 16,000 does not; RGB plus one working copy stays below 1 GiB.
 MAX_PIXELS = 128_000_000

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from rexnet.data.decode import BadImagePolicy
 from rexnet.engines.config import Backend, Engine, Format, Output, Precision
 from rexnet.errors import require
-from rexnet.options import positional
+from rexnet.options import Device, Threads, positional
 from rexnet.training.config import MeasureOptions
 
 Int8Backend = Literal["openvino", "onnxruntime"]
@@ -61,8 +61,7 @@ class PredictConfig:
     """Precision to compute in: auto is what the file was made for, fp32 for a checkpoint."""
     threads: int | None = None
     """CPU threads of reading images and computing together; None: one for each CPU."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -152,9 +151,7 @@ class QuantizeConfig:
     rounds: int = 20
     """Rounds of the speed measurement, in which float32, bf16 and int8 take turns."""
     bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or skip it, name and count it."""
-    threads: int | None = None
-    """CPU threads; None leaves the engine's choice."""
+    threads: Threads = None
 
     def __post_init__(self) -> None:
         require(Path(self.output).suffix in BACKENDS, "output", self.output, "a name that ends in .onnx or .xml")
@@ -222,8 +219,7 @@ class BudgetConfig:
     """The engine; auto: the installed one that is fastest at width 1.0."""
     precision: Precision = "fp32"
     """What to compute in."""
-    threads: int | None = None
-    """CPU threads; None leaves the engine's choice."""
+    threads: Threads = None
     num_classes: int = 1000
     """Outputs of the network."""
     stem_stride: int = 2

@@ -66,7 +66,6 @@ class DetectTrainConfig:
     COCO's schedules of 12, 24 and 36 epochs, for ssdlite 100, 200 and 300."""
     network: DetectorOptions = DetectorOptions()
     bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or leave it out, name and count it."""
     augment: DetectionAugmentConfig = field(default_factory=DetectionAugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from rexnet.options import Threads
+
 Backend = Literal["torch", "compile", "onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16"]
 
@@ -24,8 +26,7 @@ class Engine:
 
     backend: Backend = "torch"
     precision: Precision = "fp32"
-    threads: int | None = None
-    """CPU threads; None leaves the engine's choice."""
+    threads: Threads = None
     calls: int = 1
     """Calls that are made at the same time and share the threads."""
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from rexnet.errors import require
-from rexnet.options import positional
+from rexnet.options import Device, Threads, positional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +21,8 @@ class ReportConfig:
     """Number of most confident mistakes to show for each run of a classifier."""
     batch_size: int = 64
     """Images per step."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    threads: int | None = None
-    """CPU threads of PyTorch; None leaves its choice."""
+    device: Device = "auto"
+    threads: Threads = None
 
     def __post_init__(self) -> None:
         if not self.runs:

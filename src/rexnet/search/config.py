@@ -10,7 +10,7 @@ from rexnet.data.config import AugmentConfig
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.preprocess import Preprocess
 from rexnet.errors import require
-from rexnet.options import positional
+from rexnet.options import Device, positional
 from rexnet.search.space import Space
 from rexnet.training.config import Amp, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
 
@@ -59,7 +59,6 @@ class ImageOptions:
     horizontal_flip: float = 0.5
     """Probability of mirroring left and right; 0 where direction matters, as in digits."""
     bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or skip it and name it."""
 
     def __post_init__(self) -> None:
         require(self.image_size >= 4, "image_size", self.image_size, "4 or more")
@@ -128,8 +127,7 @@ class EngineOptions:
     """Processes of this command, which share one copy of the images; more may join from other machines."""
     threads: int = 1
     """CPU threads of each process; more gain little on networks as small as these."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    device: Device = "auto"
     seed: int = 0
     """Seed of everything random; the candidates of several processes also depend on which is faster."""
 

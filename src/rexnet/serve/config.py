@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from rexnet.engines.config import Backend, Precision
 from rexnet.errors import OptionError, require
 from rexnet.files import read_text
-from rexnet.options import positional
+from rexnet.options import Device, positional
 from rexnet.processes import usable_cpus
 from rexnet.text import reason_of
 
@@ -33,8 +33,7 @@ class ServeConfig:
     """Engine of classifiers: auto measures the installed ones once on this machine and remembers the fastest."""
     precision: Precision | Literal["auto"] = "auto"
     """Precision of classifiers: auto is that of the file, fp32 for a checkpoint."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    device: Device = "auto"
     max_batch: int = 8
     """Maximum images per batch, which may come from several requests; batches have 1, 2, 4, 8, ... images."""
     batch_wait_ms: float = 0.0

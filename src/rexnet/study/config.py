@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from rexnet.errors import require
-from rexnet.options import positional
+from rexnet.options import Device, positional
 from rexnet.study.protocol import ACTIVATION_NAMES, BLOCK_NAMES, Placement, Protocol, deep_name
 from rexnet.training.config import TrainConfig
 from rexnet.training.recipes import small_image
@@ -169,8 +169,7 @@ class FactorConfig:
     """Trainings at a time; small networks leave most of a GPU idle."""
     workers: int | None = None
     """Processes that read images for each training; None: up to 8 beside a GPU, none beside a CPU."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    device: Device = "auto"
     threads: int | None = None
     """CPU threads of PyTorch in each process; None leaves its choice."""
 
@@ -238,8 +237,7 @@ class SpectraConfig:
     """Also measure each trained network with new random weights."""
     output: str = "spectra"
     """Folder for spectra.json and figure.png and .svg."""
-    device: str = NetworkOptions.device
-    """auto, cpu, cuda, cuda:1 or mps."""
+    device: Device = NetworkOptions.device
 
     def __post_init__(self) -> None:
         require(0 < len(self.models) == len(set(self.models)), "models", self.models, "one or more, each once")

@@ -7,7 +7,7 @@ from rexnet.data.config import AugmentConfig
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.preprocess import Interpolation, Preprocess
 from rexnet.errors import require
-from rexnet.options import Argument, positional
+from rexnet.options import Argument, Device, Threads, Workers, positional
 from rexnet.training.metrics import Goal
 
 RecipeName = Literal["auto", "imagenet", "small-image", "finetune", "scratch"]
@@ -66,7 +66,6 @@ class InputConfig:
     balance: Literal["none", "loss", "sampler"] = "none"
     """Let every class count the same in training: by what its images weigh in the loss, or by how often they come."""
     bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or leave it out, name and count it."""
 
     missing_class: Literal["error", "skip"] = "error"
     """What to do with a class that has no validation images: stop and name it, or train on it without validating it."""
@@ -190,12 +189,9 @@ class RunConfig:
     """Images a step and process."""
     seed: int = 0
     """Decides first weights, order, augmentation and drop-out; the same seed repeats the run, with any --workers."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    workers: Annotated[int | None, Argument(aliases=("-j",))] = None
-    """Processes that read images; None: up to 8 beside a GPU, none beside a CPU that computes as well."""
-    threads: int | None = None
-    """CPU threads of PyTorch; None leaves its choice."""
+    device: Device = "auto"
+    workers: Workers = None
+    threads: Threads = None
     amp: Annotated[Amp, Argument(bare="auto")] = "auto"
     """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
     channels_last: bool = True
@@ -267,13 +263,9 @@ class MeasureOptions:
     batch_size: int = 64
     """Images per step and process."""
     bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or skip it, name and count it."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    workers: int | None = None
-    """Processes that read images; None: up to 8 beside a GPU, none beside a CPU that computes as well."""
-    threads: int | None = None
-    """CPU threads of PyTorch; None leaves its choice."""
+    device: Device = "auto"
+    workers: Workers = None
+    threads: Threads = None
     amp: Amp = "off"
     """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
 

@@ -16,7 +16,7 @@ from rexnet.data.boxes.voc import is_voc, read_voc
 from rexnet.data.boxes.yolo import DESCRIPTIONS, is_yolo, read_yolo
 from rexnet.errors import require
 from rexnet.files import check_new_folder, write_whole
-from rexnet.options import positional
+from rexnet.options import Readers, positional
 from rexnet.processes import usable_cpus
 from rexnet.text import csv_text, printable
 
@@ -44,8 +44,7 @@ class ConvertConfig:
     """Fraction of the training images to validate on, where the data has no split for that; None: a fifth."""
     seed: int = 0
     """Seed of the random validation split."""
-    workers: int | None = None
-    """Processes that read images; None: one per CPU, 0: only the main one."""
+    workers: Readers = None
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, "0 or more")

@@ -16,7 +16,7 @@ from rexnet.data.decode import image_files
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.errors import require
 from rexnet.files import check_output_file
-from rexnet.options import positional
+from rexnet.options import Readers, positional
 from rexnet.processes import usable_cpus
 from rexnet.text import printable, reason_of
 
@@ -33,8 +33,7 @@ class CheckConfig:
     """Images with a shorter side below this are tiny; None: a quarter of the median shorter side, at most 32."""
     output: str | None = None
     """Also write the whole report to this JSON file."""
-    workers: int | None = None
-    """Processes that read images; None: one per CPU, 0: only the main one."""
+    workers: Readers = None
 
     def __post_init__(self) -> None:
         for name, least in (("min_size_px", 1), ("workers", 0)):

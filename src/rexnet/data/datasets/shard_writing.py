@@ -19,7 +19,7 @@ from rexnet.data.decode import BadImagePolicy, open_image
 from rexnet.data.image_set import ImageSet
 from rexnet.errors import BadImageError, require
 from rexnet.files import real_path, write_whole
-from rexnet.options import positional
+from rexnet.options import Readers, positional
 from rexnet.processes import in_parallel, usable_cpus
 from rexnet.text import printable, reason_of
 
@@ -51,9 +51,7 @@ class ShardConfig:
     seed: int = 0
     """Seed of the order of the images and of the validation split."""
     bad_image: BadImagePolicy = "error"
-    """Handling of a file that cannot be read: stop and name it, or skip, name and count it."""
-    workers: int | None = None
-    """Processes that check and write images; None: one per CPU, 0: only the main one."""
+    workers: Readers = None
 
     def __post_init__(self) -> None:
         if self.images_per_shard is not None and self.shard_size_mb is not None:
