@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rexnet._version import __version__
 from rexnet.serve import image_routes, protocol_routes
@@ -59,10 +60,28 @@ def create_app(
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
     _add_error_handlers(app)
+    app.add_middleware(HeadAsGet)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(RequestLimits, config=config, api_key=api_key)
     app.add_middleware(Observation, metrics=metrics, log=log)
     return app
+
+
+class HeadAsGet:
+    """ASGI middleware that answers HEAD as GET at every route; the server leaves the body out."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        inner = {**scope, "method": "GET"}
+        try:
+            await self._app(inner, receive, send)
+        finally:
+            scope["route"] = inner.get("route")  # for the metrics
 
 
 def _add_error_handlers(app: FastAPI) -> None:
@@ -128,12 +147,12 @@ def page_files() -> dict[str, PageFile]:
     return found
 
 
-@page_router.api_route("/", methods=["GET", "HEAD"])
+@page_router.get("/")
 async def page(request: Request) -> Response:
     return _file_response(request, page_files()[_INDEX])
 
 
-@page_router.api_route("/page/{name}", methods=["GET", "HEAD"])
+@page_router.get("/page/{name}")
 async def page_file(request: Request, name: str) -> Response:
     if name not in page_files():
         raise HTTPError(404, f"the page has no file {quoted(name)}")
