@@ -94,6 +94,10 @@ def test_the_first_word_alone_lists_its_commands(first, capsys):
     ("arguments", "expected"),
     [
         (["train", "--imgsz", "32"], "--image-size"),
+        (["detect", "train", "--imgsz", "32"], "--min-size"),
+        (["detect", "train", "--width", "0.3"], "rexnet_050"),
+        (["search", "run", "--trials", "3"], "--candidates"),
+        (["detect", "predict", "--output", "x"], "--out"),
         (["train", "--lr0=1"], "--lr"),
         (["predict", "--source", "a.jpg"], "the images themselves"),
         (["train", "digits", "--model", "rexnet100"], "did you mean rexnet_100"),

@@ -223,6 +223,8 @@ def test_a_finished_run_is_extended_as_if_its_schedule_had_restarted(at, changed
         train(changed(changed(at("extended", resume=True), "schedule", epochs=5), "optim", lr=0.1))
     train(changed(at("extended", resume=True), "schedule", epochs=5))
     train(changed(at("straight"), "schedule", epochs=5, restart_epochs=(3,)))
+    with pytest.raises(ValueError, match=r"--epochs is 2, .* has 5"):
+        train(changed(at("extended", resume=True), "schedule", epochs=2, restart_epochs=(3,)))
     extended, straight = (RunFolder(at(name).run.output) for name in ("extended", "straight"))
     assert_same_weights(extended.last, straight.last)
     assert figures(extended) == figures(straight) and [row["lr"] for row in extended.rows()][3] > 0.02

@@ -91,6 +91,19 @@ OLD_RUNS = Path(__file__).parent / "old_runs"
 data.json holds a sentence."""
 
 
+def test_data_under_a_relative_path_is_found_from_any_folder(copy_of, tmp_path, monkeypatch):
+    run = copy_of("run")
+    images = tmp_path / "images"
+    images.mkdir()
+    run.write("config.json", {**run.read("config.json"), "data": "images"})
+    run.write("data.json", {**run.read("data.json"), "path": str(images)})
+    monkeypatch.chdir(tmp_path)
+    assert read_records([run.path])[0].config["data"] == "images"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert read_records([run.path])[0].config["data"] == str(images)
+
+
 def test_a_link_to_itself_is_no_run(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(ValueError, match="loop"):

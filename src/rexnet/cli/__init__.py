@@ -79,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if rest and f"{word} {rest[0]}" in COMMANDS:
         word, *rest = f"{word} {rest[0]}", *rest[1:]
     grouped = any(name.startswith(f"{word} ") for name in COMMANDS)
+    if word == "help" and rest:
+        word, *rest = *rest, "--help"
     if word in _HELP:
         print(usage())
     elif grouped and (not rest or rest[0] in _HELP):

@@ -175,30 +175,25 @@ def check_removed(command: str, arguments: Sequence[str]) -> None:
                 raise OptionError(f"{option.replace('=', ' ')} was removed: {reason}")
 
 
-_OTHER_NAMES = {
-    "--imgsz": "--image-size",
-    "--size": "--image-size",
-    "--resolution": "--image-size",
-    "--batch": "--batch-size",
-    "--lr0": "--lr",
-    "--learning-rate": "--lr",
-    "--num-epochs": "--epochs",
-    "--num-workers": "--workers",
-    "--pretrained": "--weights",
-    "--checkpoint": "--weights",
-    "--project": "--output",
-    "--out": "--output",
-    "--output-dir": "--output",
-    "--name": "--output",
-    "--arch": "--model",
-    "--backbone": "--model",
-    "--wd": "--weight-decay",
-    "--width-mult": "--width",
-    "--data": "the folder itself, as the first argument",
-    "--data-dir": "the folder itself, as the first argument",
-    "--source": "the images themselves, after the model",
-    "--num-classes": "nothing: the classes are those of the data",
+_SIZE = ("--image-size", "--min-size", "--size", "--size-px")
+_OUTPUT = ("--output", "--out")
+_OTHER_NAMES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("--imgsz", "--image-size", "--img-size", "--resolution", "--size"), _SIZE),
+    **dict.fromkeys(("--out", "--output", "--output-dir", "--project", "--name"), _OUTPUT),
+    **dict.fromkeys(("--lr0", "--learning-rate"), ("--lr",)),
+    **dict.fromkeys(("--pretrained", "--checkpoint"), ("--weights",)),
+    **dict.fromkeys(("--arch", "--backbone"), ("--model",)),
+    **dict.fromkeys(("--width", "--width-mult"), ("--width", "the end of --model, as in rexnet_050")),
+    "--batch": ("--batch-size",),
+    "--num-epochs": ("--epochs",),
+    "--num-workers": ("--workers",),
+    "--trials": ("--candidates",),
+    "--wd": ("--weight-decay",),
+    **dict.fromkeys(("--data", "--data-dir"), ("the folder itself, as the first argument",)),
+    "--source": ("the images themselves, after the model",),
+    "--num-classes": ("nothing: the classes are those of the data",),
 }
+"""Names of other packages, or of other commands, and what each may be here: the first option that the command has."""
 
 
 def other_names(arguments: Sequence[str], known: Collection[str]) -> list[str]:
@@ -207,4 +202,9 @@ def other_names(arguments: Sequence[str], known: Collection[str]) -> list[str]:
     `known` are the options of the command, which need none.
     """
     given = dict.fromkeys(argument.partition("=")[0].replace("_", "-") for argument in arguments)
-    return [f"{name}: here it is {_OTHER_NAMES[name]}" for name in given if name in _OTHER_NAMES.keys() - known]
+    hints = {
+        name: [here for here in _OTHER_NAMES[name] if here in known or not here.startswith("--")]
+        for name in given
+        if name in _OTHER_NAMES.keys() - known
+    }
+    return [f"{name}: here it is {found[0]}" for name, found in hints.items() if found]

@@ -177,8 +177,8 @@ class ScheduleConfig:
         rising = list(milestones) == sorted({epoch for epoch in milestones if epoch >= 1})
         require(rising, "decay_milestones", milestones, "whole numbers from 1, rising")
         restarts = self.restart_epochs
-        rising = list(restarts) == sorted({epoch for epoch in restarts if 1 <= epoch < self.epochs})
-        require(rising, "restart_epochs", restarts, f"whole numbers from 1 to {self.epochs - 1}, rising")
+        rising = list(restarts) == sorted({epoch for epoch in restarts if epoch >= 1})
+        require(rising, "restart_epochs", restarts, "whole numbers from 1, rising")
 
 
 @dataclass(frozen=True, kw_only=True)

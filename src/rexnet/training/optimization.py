@@ -111,6 +111,8 @@ def check_optimizer(model: nn.Module, optim: OptimConfig, schedule: ScheduleConf
         raise OptionError(f"--min-lr is {schedule.min_lr:g}; allowed: at most the learning rate, here {peak_lr:g}")
     if schedule.schedule == "multistep" and not schedule.decay_milestones:
         raise OptionError("--schedule multistep has no --decay-milestones; name the epochs, as 8 11")
+    if late := [epoch for epoch in schedule.restart_epochs if epoch >= schedule.epochs]:
+        raise OptionError(f"--restart-epochs has {late[0]}; allowed: below --epochs, here {schedule.epochs}")
     optimizer = make_optimizer(model, optim, lr=peak_lr)
     kind, has_momentum = schedule.schedule, any("momentum" in group for group in optimizer.param_groups)
     for option, idle, beside in (

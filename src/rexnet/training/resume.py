@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
 from rexnet.data.facts import DataFacts
-from rexnet.errors import DamagedFileError, WeightsError
+from rexnet.errors import DamagedFileError, OptionError, WeightsError
 from rexnet.references import holds_settings
 from rexnet.text import plural
 from rexnet.training import checkpoint
@@ -141,16 +141,18 @@ def extend(config: Settings) -> Settings:
     if not resumes(config) or not (run := RunFolder(folder_to_resume(config))).holds("config.json"):
         return config
     saved = _saved_settings(run, type(config))
-    if (
-        config.schedule.epochs <= saved.schedule.epochs
-        or config.schedule.restart_epochs != saved.schedule.restart_epochs
-    ):
+    new, old = config.schedule, saved.schedule
+    if new.epochs < old.epochs:
+        raise OptionError(
+            f"--epochs is {new.epochs}, but the run in {str(run.path)!r} has {old.epochs}; allowed: as many, or more "
+            "once it is finished"
+        )
+    if new.epochs == old.epochs or new.restart_epochs != old.restart_epochs:
         return config
     done = len(run.rows())
-    if done < saved.schedule.epochs and not run.holds("summary.json"):
+    if done < old.epochs and not run.holds("summary.json"):
         return config
-    schedule = replace(config.schedule, restart_epochs=(*saved.schedule.restart_epochs, done))
-    return cast(Any, replace)(config, schedule=schedule)
+    return cast(Any, replace)(config, schedule=replace(new, restart_epochs=(*old.restart_epochs, done)))
 
 
 def _refuse_lost_checkpoints(run: RunFolder) -> None:

@@ -151,12 +151,15 @@ def read_record(folder: RunFolder, *, label: str | None = None) -> RunRecord:
     environment, summary = (
         folder.read(name) if folder.holds(name) else {} for name in ("environment.json", "summary.json")
     )
+    data = folder.data_facts()
+    if data is not None:  # a relative path is found from any folder
+        config["data"] = data.locate(config["data"])
     return RunRecord(
         folder=folder,
         label=label or real_path(folder.path).name,
         config=config,
         environment=environment,
-        data=folder.data_facts(),
+        data=data,
         rows=folder.rows(),
         summary=summary,
     )
