@@ -257,11 +257,10 @@ def model_config(
         full_name = _width_name(match[1], width)
         made = family_config(FAMILIES[match[1]], width, name=full_name, **options)
     elif match or name == "rexnet_plain":
-        needs_width = 'needs a width, such as "rexnet_117" or width=1.17'
-        has_width = (
-            f"has its width in its name; for another one take the family, as in --model rexnet --width {width:g}"
-        )
-        problem = needs_width if width is None else has_width
+        if width is None:
+            problem = 'needs a width, such as "rexnet_117" or width=1.17'
+        else:
+            problem = f"has its width in its name; for another one name the family, --model rexnet --width {width:g}"
         raise ValueError(f"model {name!r} {problem}")
     else:
         folder = " (but a folder: name a file in it, such as best.pt of a run)" if os.path.isdir(name) else ""
