@@ -18,8 +18,8 @@ class CardConfig:
     output: str
     """Folder to write, new or empty."""
     license: str | None = None
-    """Licence of the weights by the hub's name, such as mit, apache-2.0 or cc-by-4.0; None: the card says that none is
-    stated. Nothing is guessed: it depends on the images and on the weights that training started from."""
+    """Licence of the weights by the hub's name, such as mit, apache-2.0 or cc-by-4.0; None: the card states that there
+    is none. Nothing is guessed: it depends on the images and on the weights that training started from."""
     overwrite: bool = False
     """Replace --output where it holds a model folder and nothing else."""
     push: str | None = None

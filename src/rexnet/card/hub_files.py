@@ -1,4 +1,5 @@
-"""What others read of a model folder: config.json with timm's keys, the YAML at the head of its card, public names."""
+"""Files of a model folder for other libraries: config.json with timm's keys, the YAML head of the card, public
+names."""
 
 import re
 import shlex
@@ -21,8 +22,8 @@ _OURS = ("format", "task", "model", "detector", "preprocess", "category_ids", "v
 
 
 def folder_config(trained: TrainedFile) -> dict[str, Any]:
-    """Return config.json as plain values. "rexnet" repeats what the weights file holds, which is where it is read
-    from; the rest has timm's keys, with "architecture" where timm can make the network (see `timm_name`)."""
+    """Return config.json as plain values. "rexnet" repeats the config in the weights file, from which rexnet itself
+    reads it; the rest has timm's keys, with "architecture" where timm can make the network (see `timm_name`)."""
     content, config = trained.content, trained.config
     ours = {key: content[key] for key in _OURS if content.get(key) is not None}
     shared = {"library_name": "rexnet", "num_classes": len(trained.classes), "label_names": trained.classes}
@@ -63,8 +64,8 @@ def _pretrained_config(content: dict[str, Any], config: RexNetConfig) -> dict[st
 
 
 def front_matter(trained: TrainedFile, *, name: str, licence: str | None) -> str:
-    """Return the YAML block with its two lines of hyphens. It has results only where the run says on what they were
-    measured, datasets and base models only where the hub has them under that name."""
+    """Return the YAML block with its two lines of hyphens. It has results only where the run records the data they were
+    measured on, datasets and base models only where the hub has them under that name."""
     from huggingface_hub import EvalResult, ModelCardData
 
     task = "object-detection" if trained.is_detector else "image-classification"

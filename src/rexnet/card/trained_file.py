@@ -1,4 +1,4 @@
-"""A trained model to describe: its checkpoint, the run folder around it, and its measured metrics. Only read."""
+"""A trained model to describe: its checkpoint, its run folder, and its metrics. Files are only read."""
 
 from dataclasses import dataclass
 from math import isfinite, sqrt
@@ -13,7 +13,7 @@ from rexnet.training.metrics import Metric, metrics_of
 from rexnet.training.run_folder import RunFolder
 from rexnet.training.run_record import RunRecord, record_of
 
-# Counted or averaged in training, not learned.
+# Counts and averages of training, not learned.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _Z95 = 1.959964
 
@@ -24,7 +24,7 @@ class Measurement(NamedTuple):
     metric: Metric
     percent: float
     interval: tuple[float, float] | None
-    """Percent: where the value would lie in 95 of 100 random samples of as many images; None where that is unknown."""
+    """95 % interval in percent, over random samples of as many images; None where it is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class TrainedFile:
     path: Path
     content: dict[str, Any]
     run: RunRecord | None
-    """None where the file lies in no run folder."""
+    """Run folder of the file; None where it lies in none."""
 
     @property
     def is_detector(self) -> bool:
@@ -46,12 +46,12 @@ class TrainedFile:
 
     @property
     def config(self) -> RexNetConfig | None:
-        """The classifier's network; None of a detector."""
+        """Network of a classifier; None for a detector."""
         return None if self.is_detector else RexNetConfig.from_dict(self.content["model"])
 
     @property
     def detector(self) -> dict[str, Any]:
-        """The config of a detector; empty for a classifier."""
+        """Config of a detector; empty for a classifier."""
         return self.content.get("detector", {})
 
     @property
@@ -61,7 +61,7 @@ class TrainedFile:
 
     @property
     def is_rexnet(self) -> bool:
-        """Whether the network is ours, and not timm's below a detector."""
+        """True for a ReXNet of this package, False for a backbone of timm below a detector."""
         return not isinstance(self._network, str)
 
     @property
@@ -75,26 +75,26 @@ class TrainedFile:
 
     @property
     def data(self) -> str:
-        """DATA of the run, as given; "" where it is unknown."""
+        """Argument DATA of the run, as given; "" where it is unknown."""
         return str(self.run.config.get("data", "")) if self.run else ""
 
     @property
     def starting_weights(self) -> str | None:
-        """--weights of the run."""
+        """Option --weights of the run."""
         return self.run.option("network", "weights") if self.run else None
 
     @property
     def is_best(self) -> bool:
-        """Whether its own metric chose the epoch."""
+        """True if the epoch was chosen by its own metric."""
         return self.path.name == RunFolder(self.path.parent).best.name
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The row of metrics.jsonl of the epoch that the weights are of."""
+        """Row of metrics.jsonl for the epoch of the weights."""
         return self.content.get("metrics") or {}
 
     def measurements(self) -> list[Measurement]:
-        """Return what the training measured on its validation split; nothing for a checkpoint from inside an epoch."""
+        """Return the metrics on the validation split of the training; none for a checkpoint from inside an epoch."""
         images = self.metrics.get("val_images")
         found = []
         for metric in metrics_of("detection" if self.is_detector else "classification"):
@@ -116,14 +116,13 @@ def wilson_interval(percent: float, count: int) -> tuple[float, float]:
 
 
 def read_trained(run: str) -> TrainedFile:
-    """Read the best checkpoint of a run folder, or a checkpoint, with what is known of its run.
-
-    ValueError, one sentence, for what is neither, and for a file that cannot be used.
+    """Read the best checkpoint of a run folder, or a checkpoint, and the facts about its run. ValueError, one sentence,
+    for anything else, and for a file that cannot be used.
     """
     file = resolve(run, allowed=("run", "weights")).file
     content = checkpoint.read(file)
     if content.get("task") is None:
-        checkpoint.unpack(content, source=str(file))  # refuses a file that contradicts itself
+        checkpoint.unpack(content, source=str(file))  # raises for a file that contradicts itself
     elif content["task"] != checkpoint.DETECTION:
         raise WeightsError(f"{str(file)!r} is a checkpoint for {content['task']!r}; allowed: classifiers and detectors")
     return TrainedFile(path=file, content=content, run=record_of(file))

@@ -38,8 +38,8 @@ class ModelFolder:
 def write_card(config: CardConfig) -> ModelFolder:
     """Write the folder, whole or not at all, and send it with --push.
 
-    ValueError, one sentence, for what is not a run or checkpoint, for a folder that holds other files, and where the
-    hub refuses it, with the folder as it was written.
+    ValueError, one sentence, for a path that is not a run or checkpoint, for a folder that holds other files, and where
+    the hub rejects it, with the folder as it was written.
     """
     path = Path(config.output).absolute()
     trained = read_trained(config.run)
@@ -85,7 +85,7 @@ def _fill(folder: Path, trained: TrainedFile, config: CardConfig) -> None:
 
 
 def send(folder: Path, repository: str, *, public: bool) -> str:
-    """Upload the folder to a repository of the hub, as whoever is logged in there, and return its URL."""
+    """Upload the folder to a repository of the hub, as the user logged in there, and return its URL."""
     from huggingface_hub import HfApi
 
     try:
@@ -94,7 +94,7 @@ def send(folder: Path, repository: str, *, public: bool) -> str:
         api.upload_folder(
             repo_id=repository, folder_path=folder, allow_patterns=list(FILES), commit_message="rexnet card"
         )
-    # The hub's client lets errors of its HTTP library through, which differ by version.
+    # Catch all: the hub's client raises errors of its HTTP library, which differ by version.
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         later = f"after `hf auth login`, `hf upload {repository} {str(folder)!r}` sends it"
@@ -103,7 +103,7 @@ def send(folder: Path, repository: str, *, public: bool) -> str:
 
 
 def card_text(trained: TrainedFile, *, name: str, address: str, licence: str | None) -> str:
-    """Return the card. `address` is what the code in it opens: "hf://OWNER/NAME", or "." for the folder itself."""
+    """Return the card. Its code opens `address`: "hf://OWNER/NAME", or "." for the folder itself."""
     environment = Environment(
         loader=PackageLoader("rexnet.card", "."),
         finalize=_escape_unless_safe,
@@ -136,7 +136,7 @@ def card_text(trained: TrainedFile, *, name: str, address: str, licence: str | N
 
 
 def _escape_unless_safe(value: object) -> object:
-    """Escape what goes into the card, but for what the template marks with `|safe`."""
+    """Escape values for the card; the template exempts some with `|safe`."""
     return value if hasattr(value, "__html__") else escape(value)
 
 

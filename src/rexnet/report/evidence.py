@@ -1,4 +1,4 @@
-"""Evidence for a report: the network of a run on images that it was not trained on."""
+"""Evidence for a report: predictions of a run's network on images that it was not trained on."""
 
 import logging
 import os
@@ -31,7 +31,7 @@ from rexnet.training.session import choose_workers
 logger = logging.getLogger(__name__)
 
 MIN_SCORE = 0.5
-"""Predicted objects with a lower score are not shown."""
+"""Minimum score of the predicted objects shown."""
 _EXPLAINED_MISTAKES = 8
 _EXPLAINED_SUCCESSES = 6
 _DETECTION_IMAGES = 12
@@ -52,7 +52,7 @@ class Example(NamedTuple):
 
 
 class DetectionExample(NamedTuple):
-    """An image with its predicted objects, drawn and counted."""
+    """An image with its predicted objects, drawn, and their counts."""
 
     name: str
     image: Thumbnail
@@ -61,13 +61,14 @@ class DetectionExample(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """A network on its images. All is empty but `notes`, which say why, where network or images are not available."""
+    """Predictions of a network on its images. Where either is not available, all is empty but `notes`, with the
+    reason."""
 
     parameters: int | None = None
     macs: int | None = None
-    """For one image, of a classifier."""
+    """Multiply-accumulates for one image; of a classifier only."""
     epoch: int | None = None
-    """The epoch of best.pt."""
+    """Epoch of best.pt."""
     data: str = ""
     """Name of the images, such as "validation images"."""
     predictions: Predictions | None = None
@@ -84,7 +85,7 @@ def gather_evidence(
 ) -> Evidence:
     """Run best.pt on `data`, or on the run's validation split, and pick the `mistakes` with the highest probability.
 
-    What the run lacks becomes a note, and is logged. ValueError for `data` that does not fit.
+    Anything missing from the run becomes a note, and is logged. ValueError for `data` that does not fit.
     """
     notes: list[str] = []
     model, epoch = _load_best(record, notes)
@@ -240,7 +241,7 @@ def _examples(
 
 
 def _heats(model: TrainedRexNet, image: Image.Image, classes: list[int]) -> list[Thumbnail]:
-    """Return heat maps of where in the image each of `classes` is seen."""
+    """Return a heat map of the image for each of `classes`."""
     if not classes:
         return []
     device = next(model.parameters()).device

@@ -14,7 +14,7 @@ from rexnet.data.preprocess import Preprocess
 THUMBNAIL_PX = 144
 """Longest side of a thumbnail, which bounds the size of a page by its number of images."""
 _SMALL_PX = 64
-"""Images up to this side are kept pixel by pixel."""
+"""Longest side of images that are kept pixel by pixel."""
 
 
 class Thumbnail(NamedTuple):

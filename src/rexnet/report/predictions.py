@@ -18,7 +18,7 @@ from rexnet.training.progress import EpochProgress
 
 
 class Confusion(NamedTuple):
-    """`count` images of class `target` were predicted as `predicted`; both index the classes."""
+    """Confusion of two classes: `count` images of `target` were predicted as `predicted`; both index the classes."""
 
     target: int
     predicted: int
@@ -26,7 +26,7 @@ class Confusion(NamedTuple):
 
 
 class ClassResult(NamedTuple):
-    """One class, and its most frequent confusion."""
+    """Counts of one class, and its most frequent confusion."""
 
     name: str
     counts: ClassCounts
@@ -39,15 +39,15 @@ class Predictions:
 
     classes: tuple[str, ...]
     indices: np.ndarray
-    """int64 (N,), into the image set."""
+    """Indices into the image set, int64 (N,)."""
     targets: np.ndarray
-    """int64 (N,), into classes."""
+    """Right classes, int64 (N,)."""
     predicted: np.ndarray
-    """int64 (N,), the most probable class."""
+    """Most probable classes, int64 (N,)."""
     probabilities: np.ndarray
-    """float64 (N,), of the most probable class, 0 to 1."""
+    """Probabilities of the most probable classes, float64 (N,), 0 to 1."""
     losses: np.ndarray
-    """float64 (N,), cross-entropy."""
+    """Cross-entropies, float64 (N,)."""
     correct_in_top5: int
     skipped: tuple[str, ...] = ()
     """Names of the images that could not be read."""

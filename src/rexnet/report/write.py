@@ -23,19 +23,19 @@ from rexnet.training.run_record import RunRecord, changed_between, percent, read
 MAX_MATRIX_CLASSES = 30
 MAX_CLASS_ROWS = 1000
 _MAX_EPOCH_ROWS = 300
-# Nothing may be loaded or run, whatever a name in the data might hold.
+# Load and run nothing, whatever a name in the data may contain.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportedRun:
-    """A run, and what its network predicts."""
+    """A run, and the predictions of its network."""
 
     record: RunRecord
     evidence: Evidence
 
     def facts(self) -> dict[str, str]:
-        """Return heading -> value, "-" for what the run does not have."""
+        """Return heading -> value, "-" for values that the run does not have."""
         record, evidence = self.record, self.evidence
         best, spent = record.best, record.time_spent()
         speed, network = record.images_per_second, record.options()["network"]
@@ -73,8 +73,8 @@ class ReportedRun:
 def write_report(config: ReportConfig) -> Path:
     """Write the page, whole or not at all, and return its path; nothing else in a run is touched.
 
-    The page and the log note what a run lacks. ValueError, one sentence, for what is not a run and for data that does
-    not fit.
+    The page and the log report anything missing from a run. ValueError, one sentence, for a folder that is not a run
+    and for data that does not fit.
     """
     if config.threads:
         torch.set_num_threads(config.threads)

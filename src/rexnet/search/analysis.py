@@ -14,7 +14,7 @@ from rexnet.search.space import Space
 _GROUP_FRACTION = 0.1
 FEWEST_IN_GROUPS = 3
 _FEWEST_PAIRS = 4
-"""Pairs of values that a rank correlation with an interval needs."""
+"""Least number of pairs for a rank correlation with an interval."""
 
 
 class Spread(NamedTuple):
@@ -30,7 +30,7 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """A tenth of the candidates, as in Table 3 and Fig. 2 of the paper."""
+    """Statistics of a tenth of the candidates, as in Table 3 and Fig. 2 of the paper."""
 
     name: str
     size: int
@@ -41,7 +41,7 @@ class Group:
     channels: tuple[Spread, ...]
     """Channels of each block."""
     line: Line
-    """Line of the mean channels."""
+    """Line fitted to the mean channels."""
     residual: Spread
     """Residual of each candidate's own line."""
 
@@ -115,7 +115,8 @@ def correlate_predictors(candidates: Sequence[Candidate]) -> dict[str, Estimate]
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> Estimate | None:
-    """Return Spearman's, with the interval of Bonett and Wright (2000); None for fewer than four pairs or no spread."""
+    """Return Spearman's coefficient, with the interval of Bonett and Wright (2000); None for fewer than four pairs or
+    no spread."""
     from scipy.stats import spearmanr
 
     if len(first) < _FEWEST_PAIRS or len(set(first)) < 2 or len(set(second)) < 2:
@@ -127,8 +128,8 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> Estimat
 
 
 def correlate_searches(first: Sequence[Candidate], second: Sequence[Candidate]) -> tuple[int, Estimate | None]:
-    """Return the number of networks that both searches trained, and the rank correlation of their accuracies: does a
-    cheaper training rank them like the other?"""
+    """Return the number of networks that both searches trained, and the rank correlation of their accuracies, which
+    shows if a cheaper training ranks them alike."""
     reached = {row.channels: row.accuracy or 0.0 for row in rank_sampled(second)}
     both = [(row.accuracy or 0.0, reached[row.channels]) for row in rank_sampled(first) if row.channels in reached]
     return len(both), rank_correlation([one for one, _ in both], [other for _, other in both])

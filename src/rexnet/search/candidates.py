@@ -22,7 +22,7 @@ from rexnet.training.loop import fit
 from rexnet.training.run_folder import RunFolder
 
 Watch = Callable[[int, float], None]
-"""watch(epoch, accuracy), called after each epoch, counted from 1; may raise to end the training."""
+"""Callback watch(epoch, accuracy), called after each epoch, counted from 1; may raise to end the training."""
 
 _EVAL_BATCH_CPU, _EVAL_BATCH = 64, 1000
 """Images per step of a validation; the maps of so few fit into the cache of a core."""
@@ -55,7 +55,7 @@ class SearchData:
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateTrainer:
-    """Trainer and scorer of candidates, one after the other, in one process."""
+    """Trainer of candidates, one after the other, in one process; it also scores untrained ones."""
 
     config: SearchConfig
     data: SearchData
@@ -106,7 +106,7 @@ class CandidateTrainer:
         images = self._images(_SCORED_IMAGES)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 1.0  # its statistics become those of these images: with the initial ones layers fade
+                module.momentum = 1.0  # take these images' statistics: with the initial ones signals fade
         with torch.no_grad():
             model.train()(images)
         layers = measure_layers(model, [images], tolerance=_SCORE_TOLERANCE)[:-1]

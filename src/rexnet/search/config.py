@@ -55,7 +55,7 @@ class ImageOptions:
     val_fraction: float | None = None
     """Fraction of every class to validate on where the data has no split of its own; None: a fifth."""
     crop_padding_px: int = 4
-    """Black pixels around an image before a random square is cropped; 0: no random crop."""
+    """Padding in black pixels around an image before a random crop; 0: no random crop."""
     horizontal_flip: float = 0.5
     """Probability of mirroring left and right; 0 where direction matters, as in digits."""
     bad_image: BadImagePolicy = "error"
@@ -151,12 +151,12 @@ class EngineOptions:
 
     @property
     def database(self) -> Path:
-        """The storage where --storage names no other."""
+        """Default storage, where --storage names no other."""
         return Path(self.output) / "study.db"
 
     @property
     def may_have_begun(self) -> bool:
-        """Whether there is a storage that may hold this search."""
+        """True if there is a storage that may hold this search."""
         return self.storage is not None or self.database.is_file()
 
 
@@ -204,7 +204,7 @@ class SearchConfig:
         )
 
     def fingerprint(self) -> str:
-        """Hash everything that decides the result of a training."""
+        """Hash all settings that decide the result of a training."""
         parts: dict[str, Any] = {
             name: asdict(getattr(self, name)) for name in ("space", "images", "training", "optim", "schedule")
         }
@@ -213,7 +213,7 @@ class SearchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchReportConfig:
-    """Report what searches found: groups by accuracy, their channels and lines, and what predicts accuracy."""
+    """Report the results of searches: groups by accuracy, their channels and lines, and predictors of accuracy."""
 
     searches: Annotated[tuple[str, ...], positional("SEARCH ...")]
     """Folders of searches; several are compared by their limits, and in the networks that they share."""

@@ -118,7 +118,7 @@ def constrain(space: Space, constraint: Constraint) -> Space:
 
 
 def known_constraint(settings: SearchConfig) -> Constraint | None:
-    """Return the search of the paper that this one repeats; None where blocks or limits are others."""
+    """Return the search of the paper that this one repeats; None where blocks or limits differ."""
     name = settings.constraint
     return name if name and constrain(settings.space, name) == settings.space else None
 

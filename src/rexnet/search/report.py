@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One search as its storage has it."""
+    """A search as read from its storage."""
 
     name: str
     settings: SearchConfig

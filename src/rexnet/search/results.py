@@ -1,4 +1,4 @@
-"""The candidates that a search has measured so far, read from its storage, and one of them as a file."""
+"""Candidates that a search has measured so far, read from its storage, and the export of one of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -32,13 +32,13 @@ class Candidate:
     parameters: int
     macs: int
     comparison: Literal["line", "stages"] | None
-    """Kind of a network that was given; None for one that was sampled."""
+    """Kind of a given network; None for a sampled one."""
     scores: dict[str, float] = field(default_factory=dict)
     """Scores without training, see `CandidateTrainer.measure_initial_ranks`."""
     accuracies: tuple[float, ...] = ()
-    """Percent, of each repeat."""
+    """Accuracy of each repeat in percent."""
     by_epoch: tuple[tuple[float, ...], ...] = ()
-    """Percent, of each repeat after each epoch."""
+    """Accuracy of each repeat after each epoch in percent."""
     latency_ms: float | None = None
     seconds: float | None = None
 

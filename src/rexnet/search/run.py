@@ -1,4 +1,4 @@
-"""`rexnet search run`: any number of processes choose, train and record candidates, until there are enough."""
+"""`rexnet search run`: processes that choose, train and record candidates until there are enough."""
 
 import logging
 import sys
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 MAY_CHANGE = frozenset(
     {
-        *("data", "bad_image"),  # the storage has facts about the data, which are compared
+        *("data", "bad_image"),  # the storage records facts about the data, which are compared
         *("output", "storage", "study", "sampler", "candidates", "processes", "threads", "device"),
     }
 )
@@ -61,7 +61,7 @@ def search(config: SearchConfig) -> list[Candidate]:
     engine = config.engine
     folder = Path(engine.output)
     check_output_folder(folder, allowed="a new folder, or that of an earlier search")
-    config.space.widest(straight(config.space.blocks, 2.0), config.space.min_share)  # refuses limits that nothing fits
+    config.space.widest(straight(config.space.blocks, 2.0), config.space.min_share)  # raises for impossible limits
     if saved := saved_settings(engine):
         _refuse_changes(saved, config)
     data = SearchData.load(
@@ -73,7 +73,7 @@ def search(config: SearchConfig) -> list[Candidate]:
     if create_study(config, storage):
         _enqueue_comparisons(config, load_study(engine, storage))
     study = load_study(engine, storage)
-    _refuse_changes(settings_of(study), config)  # another process may have begun it meanwhile
+    _refuse_changes(settings_of(study), config)  # another process may have started it meanwhile
     note_data(study, data.sets.facts())
     if engine.processes == 1:
         work(config, data)
@@ -86,8 +86,8 @@ def search(config: SearchConfig) -> list[Candidate]:
 def _refuse_changes(saved: SearchConfig, config: SearchConfig) -> None:
     if changes := changed_options(saved, config, may_change=MAY_CHANGE):
         raise ValueError(
-            f"the search {config.engine.study!r} has other settings: {', '.join(changes)}; leave them "
-            "out to continue it, or start another with a new --output or --study"
+            f"the search {config.engine.study!r} has other settings: {', '.join(changes)}; omit them "
+            "to continue it, or start another with a new --output or --study"
         )
 
 

@@ -1,4 +1,4 @@
-"""How channels rise from the first block to the last, whatever their number: shapes to search, and straight lines.
+"""Shapes of channels from the first block to the last, up to a factor: those to search, and straight lines.
 
 c_i = a f(i) + b (paper section 4): f is linear between a subset of the blocks, its knots, never falls, and is scaled
 to f(1) = 0 and f(d) = 1 here. A trial samples f and the growth c_d / c_1; a and b follow from the limits.
@@ -42,12 +42,12 @@ class Shape:
 
 
 def straight(blocks: int, growth: float) -> Shape:
-    """Return a straight line in the block index."""
+    """Return the shape of a straight line in the block index."""
     return Shape(growth=growth, profile=_integrate([1.0] * (blocks - 1)))
 
 
 def stage_wise(strides: Sequence[int], growth: float) -> Shape:
-    """Return the convention: equal channels at one resolution, and equal factors from each resolution to the next."""
+    """Return the stage-wise convention: equal channels at one resolution, equal factors between resolutions."""
     stages = list(accumulate(int(stride > 1) for stride in strides))
     first, last = stages[0], stages[-1]
     if first == last or growth == 1.0:
@@ -90,7 +90,7 @@ def _integrate(slopes: Sequence[float]) -> tuple[float, ...]:
 
 
 class Line(NamedTuple):
-    """c_i = slope * i + offset, blocks counted from 1: the linear rule."""
+    """The linear rule c_i = slope * i + offset, with blocks counted from 1."""
 
     slope: float
     offset: float

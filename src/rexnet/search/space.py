@@ -1,4 +1,4 @@
-"""The networks of the search: their fixed parts, their cost, and channels as wide as the limits allow."""
+"""Networks of the search: their fixed parts, their cost, and channels as wide as the limits allow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ class BodyCost(NamedTuple):
 
     @property
     def published_flops(self) -> int:
-        """FLOPs as the paper's search counts them: MACs, and two operations for each value that passes a batch norm."""
+        """FLOPs as counted by the paper's search: MACs, and two operations for each value that passes a batch norm."""
         return self.macs + 2 * self.norm_elements
 
 
@@ -37,15 +37,15 @@ class Space:
     blocks: int = 9
     """Linear bottlenecks of a network."""
     max_parameters: float | None = None
-    """Most parameters, such as 0.2e6, the classifier not counted."""
+    """Maximum parameters, such as 0.2e6, without the classifier."""
     max_macs: float | None = None
-    """Most multiply-accumulates for an image of --cost-size."""
+    """Maximum multiply-accumulates for an image of --cost-size."""
     cost_size: int = 32
     """Size in pixels of the image for which multiply-accumulates are counted; training may use smaller ones."""
     min_share: float = 1.0
     """Smallest fraction of the limits that a candidate may use; below 1 where cost is an objective."""
     max_growth: float = 12.0
-    """Most channels of the last block over those of the first."""
+    """Maximum ratio of the last block's channels to the first's."""
     strided_blocks: tuple[int, ...] | None = None
     """Blocks with stride 2, counted from 1; None: at the two thirds, as in the published searches."""
     stem_channels: int = 16
@@ -111,7 +111,7 @@ class Space:
         )
 
     def cost(self, channels: Sequence[int]) -> BodyCost:
-        """Count in closed form, because sampling asks a hundred times for each candidate."""
+        """Count in closed form, because sampling needs a hundred counts for each candidate."""
         return BodyCost(*map(int, self._cost(channels)))
 
     def _cost(self, channels: Sequence[float]) -> tuple[float, float, float]:
@@ -135,7 +135,7 @@ class Space:
         return parameters, macs + in_channels * wide * side**2, elements + wide * side**2
 
     def fits(self, channels: Sequence[int], fraction: float = 1.0) -> bool:
-        """Return whether a network keeps within `fraction` of both limits."""
+        """Return True if a network keeps within `fraction` of both limits."""
         cost = self.cost(channels)
         limits = (self.max_parameters, self.max_macs)
         return all(limit is None or spent <= fraction * limit for spent, limit in zip(cost, limits, strict=False))
@@ -179,7 +179,7 @@ class Space:
         return replace(shape, growth=exp(low))
 
     def _is_slack(self, shape: Shape, fraction: float, *, growth: float) -> bool:
-        """Return whether parameters are left where a network of this growth reaches its multiply-accumulates."""
+        """Return True if a network of this growth reaches the MACs limit before that on parameters."""
         if self.max_parameters is None or self.max_macs is None:
             return False
         heights = replace(shape, growth=growth).heights

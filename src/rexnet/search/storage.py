@@ -1,4 +1,4 @@
-"""The storage of a search: any of Optuna's, which processes on many machines may share."""
+"""The storage of a search: any of Optuna's, for processes on one or many machines."""
 
 import time
 import warnings
@@ -25,7 +25,7 @@ _SETTINGS, _DATA = "settings", "data"
 
 
 def require_optuna() -> Any:
-    """Import the library, and silence all its messages but errors. MissingPackageError where it is missing."""
+    """Import Optuna, and silence all its messages but errors. MissingPackageError where it is missing."""
     try:
         import optuna
     except ImportError as error:
@@ -165,7 +165,7 @@ def load_study(engine: EngineOptions, storage: "optuna.storages.BaseStorage", **
 
 
 def note_data(study: "optuna.Study", facts: DataFacts) -> None:
-    """Note the facts about the images, or raise ValueError where the search began with others."""
+    """Record the facts about the images, or raise ValueError where the search began with others."""
     saved = study.user_attrs.get(_DATA)
     if saved is None:
         study.set_user_attr(_DATA, facts.to_dict())

@@ -71,7 +71,7 @@ def comparison_lines(comparison: Comparison | None, nearer: Estimate | None, spa
 
 
 def predictors_table(known: Mapping[str, Estimate]) -> Rows:
-    """Return the rank correlations of what is known early."""
+    """Return the rank correlations of early predictors with the final accuracy."""
     head = ["known before the end of a training", "rank correlation with its accuracy", "95 % interval"]
     return [
         head,

@@ -1,4 +1,4 @@
-"""Trials of a search: how Optuna chooses the next candidate, and how one is measured."""
+"""Trials of a search: samplers and pruners of Optuna, and the measurement of one candidate."""
 
 import logging
 import shutil
@@ -28,7 +28,7 @@ _STARTUP_TRIALS = 10
 
 @final
 class TrialObjective:
-    """Optuna's objective: measures the channels of a trial, and notes everything else as its user attributes."""
+    """Optuna's objective: measures the channels of a trial, and records all else as its user attributes."""
 
     def __init__(self, trainer: CandidateTrainer, study: "optuna.Study"):
         self.trainer, self.study, self.config = trainer, study, trainer.config
@@ -62,7 +62,7 @@ class TrialObjective:
         return [values[name] for name in objectives]
 
     def _find_measured(self, channels: tuple[int, ...]) -> Candidate | None:
-        """Return the same network, sampled before: it is not trained again."""
+        """Return an earlier trial of the same network, which is not trained again."""
         sampled = (row for row in candidates_of(self.study) if row.comparison is None)
         return next((row for row in sampled if row.channels == channels), None)
 

@@ -1,4 +1,4 @@
-"""The server as an ASGI application, with its web page and the description of its routes, neither from another host."""
+"""The server as an ASGI application, with its web page and API documentation, which load nothing from other hosts."""
 
 import asyncio
 import hashlib
@@ -36,7 +36,7 @@ def create_app(
 ) -> FastAPI:
     """Create the application, with the models of `config` or of `registry`. `log` gets a line per request. ValueError
     for a model that cannot be opened."""
-    # It warns of each malformed form, which is answered with an error.
+    # Silence its warning about each malformed form, which is answered with an error.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     metrics = metrics or Metrics()
     registry = registry or open_registry(config, metrics)
@@ -81,7 +81,7 @@ class HeadAsGet:
         try:
             await self._app(inner, receive, send)
         finally:
-            scope["route"] = inner.get("route")  # for the metrics
+            scope["route"] = inner.get("route")  # read by the metrics
 
 
 def _add_error_handlers(app: FastAPI) -> None:
@@ -112,7 +112,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml", "jpg": "image/jpeg"}
 _INDEX = "index.html"
 _HEADERS = {
-    # No script or style in the markup, and no frame of another page.
+    # Allow no script or style in the markup, and no frame of another page.
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
@@ -120,7 +120,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Cross-Origin-Opener-Policy": "same-origin",
-    # Requested each time, sent only when it has changed.
+    # Revalidate each time; send only after a change.
     "Cache-Control": "no-cache",
 }
 

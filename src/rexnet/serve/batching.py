@@ -20,7 +20,7 @@ class Batched(Generic[Result]):
     result: Result
     wait_ms: float
     compute_ms: float
-    """Time of the whole batch."""
+    """Compute time of the whole batch."""
 
 
 @dataclass
@@ -31,8 +31,8 @@ class _Waiting(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Calls `compute` in threads on the waiting items: as many as there are, at most `max_batch`, a power of two of
-    them, divided among the idle threads.
+    """Batcher of waiting items, on which it calls `compute` in threads: the largest power of two of them, at most
+    `max_batch`, divided among the idle threads.
 
     It needs no task of its own and may be dropped with items in it: they are still answered. All its methods belong to
     one event loop.
@@ -66,7 +66,7 @@ class Batcher(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Batched[Result]] = loop.create_future()
         self._waiting.append(_Waiting(item, future, perf_counter()))
-        # Not immediately: items of the same iteration of the event loop share a batch.
+        # Defer the call, so that items of the same iteration of the event loop form a batch.
         if self._soon is None:
             self._soon = loop.call_soon(self._dispatch)
         return await future
@@ -99,8 +99,8 @@ class Batcher(Generic[Item, Result]):
         try:
             results.extend(self._compute(items, alone))
             assert len(results) == len(items)
-        except Exception as error:  # engines raise errors of any type
-            # One item must not spoil the results of the others.
+        except Exception as error:  # catch all: engines raise errors of any type
+            # Compute items alone, so that one cannot fail the others.
             results = [error] if len(batch) == 1 else [self._by_itself(item) for item in items]
         compute_ms = (perf_counter() - started) * 1e3
         return [

@@ -21,14 +21,14 @@ Region = tuple[float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """A heat map of where in one image the network sees a class."""
+    """A heat map of one image: the areas where the network sees a class."""
 
     name: str
     probability: float
     size: tuple[int, int]
     """Width and height of the image in pixels."""
     region: Region
-    """Left, top, right, bottom of the part that the network saw, in pixels of the image."""
+    """Left, top, right, bottom of the network's input, in pixels of the image."""
     heat: Tensor
     """(H, W) over `region`, from 0 to 1; all 0 where nothing supports the class."""
 
@@ -48,7 +48,7 @@ class Explanation:
 
 @final
 class Explainer:
-    """Explains the predictions of one trained classifier. May be used from several threads at once."""
+    """Grad-CAM explainer of one trained classifier, safe to use from several threads at once."""
 
     def __init__(self, model: TrainedRexNet):
         self.model = model

@@ -22,7 +22,7 @@ _SCHEMA = {"type": "object", "properties": {"error": {"type": "string"}}, "requi
 
 
 class HTTPError(Exception):
-    """A request that gets an error as its answer."""
+    """An HTTP error to answer a request with."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None):
         super().__init__(message)
@@ -31,7 +31,7 @@ class HTTPError(Exception):
         self.headers = dict(headers or {})
 
     def response(self) -> Response:
-        """Return the answer."""
+        """Return the error as a JSON response."""
         return json_response({"error": self.message}, self.status, self.headers)
 
 
@@ -41,7 +41,7 @@ def busy(message: str, *, status: int = 429) -> HTTPError:
 
 
 def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return JSON in ASCII: text that a client sent and gets back may not be valid UTF-8."""
+    """Return JSON in ASCII, since text echoed to a client may not be valid UTF-8."""
     body = json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
     return Response(body, status, headers=dict(headers or {}), media_type="application/json")
 

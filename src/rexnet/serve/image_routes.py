@@ -1,4 +1,4 @@
-"""Routes that take images by a form, and the list of models."""
+"""Routes that take images in a form, and the list of models."""
 
 import asyncio
 from time import perf_counter
@@ -27,7 +27,7 @@ ClassName = Annotated[
 
 
 def check_options(request: Request) -> None:
-    """HTTPError for an option that the route does not have, such as a mistyped one."""
+    """Raise HTTPError for an option that the route does not have, such as a mistyped one."""
     allowed = [option.alias for option in request.scope["route"].dependant.query_params]
     if unknown := sorted(set(request.query_params) - set(allowed)):
         raise HTTPError(400, f"there is no option {quoted(unknown[0])}; allowed: {', '.join(allowed)}")
@@ -82,7 +82,7 @@ async def predict(
 
 @router.post("/explain", dependencies=[Depends(check_options)], openapi_extra=IMAGE_FORM, responses=answers(200, 404))
 async def explain(request: Request, model: ModelName = None, name: ClassName = None) -> Response:
-    """Explain where in an image a classifier sees a class: a heat map over the region that the network saw."""
+    """Explain a prediction: a heat map of where a classifier sees a class, over the region that the network saw."""
     registry: ModelRegistry = request.app.state.registry
     found = registry[model]
     opened = found.current
@@ -150,7 +150,7 @@ def uncompressed_rle(mask: Tensor, *, width: int, height: int) -> dict[str, Any]
     rows, columns = (_nearest(*sides) for sides in zip((height, width), inside.shape, strict=True))
     line = inside[:, columns].ravel(order="F")
     changes = np.flatnonzero(line[1:] != line[:-1]) + 1
-    # Where in the whole image's columns the mask's rows begin.
+    # First row in the whole image of each row of the mask.
     begins = np.searchsorted(rows, np.arange(inside.shape[0]))
     places = changes // inside.shape[0] * height + begins[changes % inside.shape[0]]
     ends = np.concatenate([[0] if line[0] else [], places, [width * height]]).astype(np.int64)

@@ -16,7 +16,7 @@ from rexnet.errors import BadImageError, TooManyPixelsError
 from rexnet.serve.http_errors import HTTPError, quoted
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
-"""The formats that browsers write and show. Decoders of other formats stay out of a stranger's reach."""
+"""Formats that browsers write and show. Decoders of other formats are not exposed to untrusted files."""
 IMAGE_FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -36,9 +36,9 @@ IMAGE_FORM: dict[str, Any] = {
 """OpenAPI: image files, all under the name `image`."""
 _PIECE_BYTES = 2**18
 _MAX_SCANS = 100
-"""Most scans of a JPEG; encoders write a dozen. Each covers the whole image, and may have twenty bytes."""
+"""Maximum scans of a JPEG; encoders write a dozen. Each covers the whole image, and may have twenty bytes."""
 _SCAN, _END = 0xDA, 0xD9
-# In the data of a scan, 0xff comes only before 0x00 and restart markers.
+# Scan data has 0xff only before 0x00 and restart markers.
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")
 
 
@@ -100,7 +100,7 @@ async def read_uploads(body: bytes, content_type: str, *, most: int) -> list[Upl
 
 
 def open_upload(content: bytes, *, max_pixels: int) -> Image.Image:
-    """Return the image, RGB and upright. HTTPError with 400 for what is not a whole image, 413 for too many pixels,
+    """Return the image, RGB and upright. HTTPError with 400 for a damaged or truncated image, 413 for too many pixels,
     before any is decoded, and 415 for another format."""
     if not content:
         raise HTTPError(400, "the image is empty; send the bytes of an image file")

@@ -56,12 +56,12 @@ INFERENCE: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RequestedOutput:
-    """An output, and the form that a request wants."""
+    """A requested output and its form."""
 
     name: str
     binary: bool
     classification: int = 0
-    """Number of best classes to give as text; 0: all probabilities as numbers."""
+    """Number of most probable classes to return as text; 0: all probabilities as numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ def read_request(
     outputs: Sequence[TensorSpec],
     most: int,
 ) -> InferenceRequest:
-    """Read a request of at most `most` items. HTTPError with 400 for anything that the specs do not allow."""
+    """Read a request of at most `most` items. HTTPError with 400 for a request that the specs do not allow."""
     header, binary = _split(body, header_length)
     parameters = _parameters(header)
     request_id = header.get("id")
@@ -108,7 +108,7 @@ def read_request(
 def write_answer(
     request: InferenceRequest, tensors: Mapping[str, OutputTensor], *, model: str, version: str
 ) -> Response:
-    """Return the tensors in the order and form that the request wants."""
+    """Return the tensors in the order and form of the request."""
     described = []
     binary: list[bytes] = []
     for wanted in request.outputs:

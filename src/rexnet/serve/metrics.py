@@ -19,12 +19,12 @@ logger = logging.getLogger(__name__)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Stage = Literal["success", "fail", "queue", "compute_input", "compute_infer", "compute_output"]
-"""Requests that succeeded or failed, and the stages of each of their images, in the terms of Triton's statistics."""
+"""Names in Triton's statistics: requests that succeeded or failed, and the stages of each of their images."""
 _STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class Metrics:
-    """The metrics of one process, or of several that share the folder which the client library uses."""
+    """Metrics of one process, or of several that use the same folder of the client library."""
 
     def __init__(self, *, one_of_several: bool = False):
         self._one_of_several = one_of_several
@@ -91,14 +91,14 @@ class Metrics:
 
 
 class ModelMetrics:
-    """The metrics of one version of a model."""
+    """Metrics of one version of a model."""
 
     def __init__(self, metrics: Metrics, model: str, version: str):
         self._metrics = metrics
         self._labels = {"model": model, "version": version}
 
     def observe(self, stage: Stage | Literal["batch"], seconds: float) -> None:
-        """Count a request or an image in that stage, or a whole batch."""
+        """Count a request, an image or a batch in that stage, and its time."""
         self._metrics.inference.labels(**self._labels, stage=stage).observe(seconds)
 
     def observe_batch(self, images: Sequence[Batched[Any]]) -> None:
@@ -112,7 +112,7 @@ class ModelMetrics:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Count a request, which has failed if it raises."""
+        """Count a request, as failed if the block raises."""
         started = perf_counter()
         stage: Stage = "fail"
         try:
@@ -201,7 +201,7 @@ class Observation:
         try:
             self._log.write(json.dumps(line) + "\n")
             self._log.flush()
-        except OSError as error:  # a full disk must not stop the answers
+        except OSError as error:  # continue to answer on a full disk
             if not self._log_fails:
                 logger.warning("the access log cannot be written: %s", error)
             self._log_fails = True

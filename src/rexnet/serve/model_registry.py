@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 
 _POLL_S = 1.0
 _STATISTICS = "stats"
-"""Not the name of a model: /v2/models/stats has the statistics of all models."""
+"""Reserved name: /v2/models/stats has the statistics of all models."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The result for one image."""
+    """Result for one image."""
 
     result: Any
     """Result of the model's batcher."""
@@ -45,7 +45,7 @@ class Answer:
 
 
 class Model:
-    """A named model, in the current state of its file."""
+    """A named model, reloaded when its file changes."""
 
     def __init__(
         self,
@@ -60,9 +60,9 @@ class Model:
         self.name = name
         self.reference = reference
         self.current = current
-        """Read it once per request: a new file may replace it at any time."""
+        """Opened model, to be read once per request: a new file may replace it at any time."""
         self.seen = seen
-        """Identity of the file that was last opened, or could not be; None while it is missing."""
+        """Identity of the file that was last opened or rejected; None while it is missing."""
         self._queue_length = queue_length
         self._pending = 0
         self._on_pending = on_pending
@@ -85,7 +85,7 @@ class Model:
 
 
 class ModelRegistry:
-    """The models of a server by name; the first one is the default."""
+    """Models of a server by name; the first one is the default."""
 
     def __init__(self, models: Sequence[Model], config: ServeConfig):
         self.models = {model.name: model for model in models}
@@ -192,7 +192,7 @@ async def watch_files(registry: ModelRegistry, config: ServeConfig, metrics: Met
         await asyncio.sleep(_POLL_S)
         for model in registry.models.values():
             now = await loop.run_in_executor(pool, _current_identity, model)
-            settled = now == before.get(model.name)  # a file that is still being copied grows
+            settled = now == before.get(model.name)  # growing: the file is still being copied
             before[model.name] = now
             if now == model.seen or not settled:
                 continue
@@ -207,7 +207,7 @@ async def watch_files(registry: ModelRegistry, config: ServeConfig, metrics: Met
 def _current_identity(model: Model) -> Identity | None:
     try:
         return identity(model.reference)
-    except (OSError, WeightsError):  # replaced by removing and moving
+    except (OSError, WeightsError):  # missing for a moment: replaced by removing and moving
         return None
 
 
@@ -220,7 +220,7 @@ def _log_missing(model: Model) -> str:
 def _reload(model: Model, config: ServeConfig, metrics: Metrics) -> str:
     try:
         opened = open_served(model.name, model.reference, config, metrics=metrics)
-    except Exception as error:  # whatever is wrong with the new file, the old network stays
+    except Exception as error:  # catch all: the old network stays, whatever the error
         reason = " ".join(str(error).split()) or type(error).__name__
         logger.warning("%s: the new %s cannot be used: %s", model.name, printable(model.reference.text), reason)
         return "failed"

@@ -38,7 +38,7 @@ _BOX_PIXELS = 16_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class OpenModel:
-    """A model as its file was when it was opened. It stays usable when the file is replaced."""
+    """An open model, which stays usable when its file is replaced."""
 
     kind: Literal["classifier", "detector"]
     version: str
@@ -49,16 +49,16 @@ class OpenModel:
     prepare: Callable[[Image.Image], Any]
     """Make an item of `batcher` from an RGB image."""
     batcher: Batcher[Any, Any]
-    """From image tensors to probabilities (K,) for a classifier, from images to Detections for a detector."""
+    """Batcher from image tensors to probabilities (K,) for a classifier, from images to Detections for a detector."""
     metrics: ModelMetrics
     semaphore: AbstractAsyncContextManager[Any] = field(default_factory=nullcontext)
-    """Held from before an image is decoded until it is answered: few of a detector's images are in memory at once."""
+    """Semaphore held while an image is in memory, which limits how many images of a detector are."""
     explainer: Explainer | None = None
-    """None for detectors and exported files."""
+    """Explainer of a classifier; None for detectors and exported files."""
     masks: bool = False
     image_size_px: int | None = None
     image_shape: tuple[int, ...] | None = None
-    """Shape of an item of a classifier: (3, S, S) float32 or (S, S, 3) uint8."""
+    """Shape of a classifier's item: (3, S, S) float32 or (S, S, 3) uint8."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry of /models."""
@@ -72,8 +72,8 @@ _LIBRARIES: tuple[Kind, ...] = ("timm", "torchvision")
 
 
 def identity(reference: Reference) -> Identity:
-    """Return what changes when the file, or the weights beside an .xml file, are replaced; nothing for the network of a
-    library, which has no file here. OSError if the file is missing."""
+    """Return the identity of the file, and of the weights beside an .xml file, which changes when one is replaced; ()
+    for the network of a library, which has no file here. OSError if the file is missing."""
     if reference.kind in _LIBRARIES:
         return ()
     return tuple(_identity(part.stat()) for part in _parts(reference.file))
@@ -105,7 +105,7 @@ def _open_classifier(source: Classifier, version: str, config: ServeConfig, *, m
 
     sizes = [1 << power for power in range(config.max_batch.bit_length())]
     for size in sizes:
-        # OpenVINO compiles for each batch size: now rather than during a request.
+        # Compile for each batch size now, as OpenVINO would otherwise do during a request.
         predictor.probabilities(predictor.sample(size), alone=False)
     predictor.probabilities(predictor.sample(1))
     return OpenModel(
@@ -139,7 +139,7 @@ def _open_detector(
 
     (sample,) = predictor(Image.new("RGB", (64, 64)))
     masks = "masks" in sample.output
-    # Each image keeps a CPU busy, and a batch would be padded to the largest image.
+    # Use no batches: each image keeps a CPU busy, and a batch would be padded to the largest image.
     most = 1 if predictor.device.type == "cpu" else config.max_batch
     return OpenModel(
         kind="detector",

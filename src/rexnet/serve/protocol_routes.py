@@ -129,7 +129,7 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
     """Predict from tensors, in JSON or as bytes after it."""
     found, opened = _requested_model(request, model, version)
     registry: ModelRegistry = request.app.state.registry
-    # In a thread: JSON numbers are millions of objects.
+    # Parse in a thread: JSON numbers are millions of objects.
     inference = await registry.in_thread(
         read_request,
         await request.body(),
@@ -185,7 +185,7 @@ async def _results(registry: ModelRegistry, opened: OpenModel, items: np.ndarray
     try:
         return [batched.result for batched in await _all(map(opened.batcher, tensors))]
     except ValueError as error:
-        # The network was checked on an image when it was opened: the cause is the numbers sent.
+        # Blame the numbers sent: the network was checked on an image when it was opened.
         raise HTTPError(400, f"the network failed with the numbers of this request: {error}") from error
 
 

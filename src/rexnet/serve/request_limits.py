@@ -12,9 +12,9 @@ from rexnet.serve.config import ServeConfig
 from rexnet.serve.http_errors import HTTPError, busy, quoted
 
 _BODIES = 8
-"""Bodies of full size that may be in memory at once; further requests get status 429."""
+"""Maximum bodies of full size in memory at once; further requests get status 429."""
 _DISCARD_S = 2.0
-"""How long the rest of a rejected body is read and dropped: clients read the answer once they have sent all."""
+"""Seconds for which the rest of a rejected body is read and dropped: clients read the answer after sending all."""
 _ZLIB_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 OPEN_PATHS = ("/", "/v2/health/live", "/v2/health/ready")
 """Paths that need no API key: the page, which asks for it, and the health checks of a load balancer."""
@@ -111,7 +111,7 @@ def _decompressor(scope: Scope) -> Any:
 
 
 def _decompress(decompressor: Any, chunk: bytes, *, most: int, last: bool) -> bytes:
-    """Return what a chunk contains, cut one byte beyond `most`. HTTPError with 400 for damaged data."""
+    """Return the content of a chunk, truncated one byte beyond `most`. HTTPError with 400 for damaged data."""
     try:
         content = decompressor.decompress(chunk, most + 1)
     except zlib.error as error:
@@ -160,4 +160,4 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 class _GoneError(Exception):
-    """The client closed the connection before its request was complete."""
+    """Connection closed by the client before its request was complete."""

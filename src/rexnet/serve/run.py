@@ -31,17 +31,17 @@ logger = logging.getLogger(__name__)
 _KEEP_ALIVE_S = 30
 _BACKLOG = 1024
 _WORKER_START_S = 60
-"""A worker does not answer while it imports PyTorch; after the default of 5 s it would be restarted, for ever."""
+"""Seconds in which a worker must answer. It imports PyTorch first; the default of 5 s would restart it for ever."""
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _MAX_CONNECTIONS = 1024
 _GRACE_S = 0.5
-"""How long a stopping server waits for a request on a connection that is open."""
+"""Seconds for which a stopping server waits for a request on an open connection."""
 _OVERHEAD_BYTES = 2**19
-"""Largest size of headers and chunk marks of a request, beyond eight times its body."""
+"""Maximum bytes of headers and chunk marks of a request, beyond eight times its body."""
 
 
 class Settings(uvicorn.Config):
-    """uvicorn's settings, and the seconds in which a client must send its headers, or read what it is sent."""
+    """Settings of uvicorn, and the seconds in which a client must send its headers, or read its answer."""
 
     client_timeout_s: float = 20.0
 
@@ -54,7 +54,7 @@ async def turn_away(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which also closes connections whose client is too slow, or sends headers without end."""
+    """HTTP protocol of uvicorn that also closes connections whose client is too slow, or sends headers without end."""
 
     _stopping = False
     _silent: asyncio.TimerHandle | None = None
@@ -87,7 +87,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
-        """Answer the request in progress, or one that is on its way, and close the connection."""
+        """Answer the request in progress, or one that is arriving, and close the connection."""
         self._stopping = True
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
@@ -136,7 +136,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 class Workers(Multiprocess):
-    """uvicorn's worker processes. Once they stop, nothing accepts connections that they would not answer."""
+    """Worker processes of uvicorn. Once they stop, nothing accepts connections that they would not answer."""
 
     def terminate_all(self) -> None:
         for listening in self.sockets:
@@ -145,18 +145,18 @@ class Workers(Multiprocess):
 
 
 def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
-    """Serve until SIGINT or SIGTERM, and answer what was accepted by then. ValueError or OSError for a model that
+    """Serve until SIGINT or SIGTERM, and answer the requests accepted by then. ValueError or OSError for a model that
     cannot be opened and an address that cannot be used."""
     with ExitStack() as stack:
         listening = stack.enter_context(_listening(config))
         host, port = listening.getsockname()[:2]
         if config.workers == 1:
             settings = server_settings(config, _application(config, api_key))
-            listening.listen(_BACKLOG)  # before the address is logged: its readers may connect
+            listening.listen(_BACKLOG)  # listen before the address is logged: its readers may connect
             logger.info("http://%s:%d", f"[{host}]" if ":" in host else host, port)
             uvicorn.Server(settings).run(sockets=[listening])
             return
-        # Once before the workers: errors show here, and the engine is measured on an idle machine.
+        # Open once before the workers: errors show here, and the engine is measured on an idle machine.
         open_registry(config, Metrics())
         os.environ[_METRICS_FOLDER] = stack.enter_context(tempfile.TemporaryDirectory(prefix="rexnet-metrics-"))
         stack.callback(os.environ.pop, _METRICS_FOLDER)
@@ -168,7 +168,7 @@ def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
 
 def _worker(config: ServeConfig, api_key: str | None) -> Any:
     """Create the application in a process of its own, which starts without the parent's logging."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes, and the parent stops the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the parent stops the workers
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("rexnet").setLevel(logging.INFO)
     return _application(config, api_key, one_of_several=True)

@@ -96,7 +96,7 @@ def _finite(values: np.ndarray, spec: TensorSpec) -> np.ndarray:
 
 
 def _flat_numbers(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> list[Any]:
-    """Return checked numbers: NumPy would make one string among them an array of strings, each as long."""
+    """Return checked numbers. Unchecked, a string among them would become an array of strings, each as long."""
     count = prod(shape)
     values = data if isinstance(data, list) else []
     if not (len(values) == count and all(type(value) in (int, float) for value in values)):

@@ -1,1 +1,1 @@
-"""The paper's argument: matrix ranks of the outputs of layers, in random networks and in real ones."""
+"""Experiments of the paper: matrix ranks of layer outputs, in random and in real networks."""

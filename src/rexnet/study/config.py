@@ -1,4 +1,4 @@
-"""Options of `rexnet study`, apart from what the commands run, so that `--help` imports nothing heavy."""
+"""Options of `rexnet study`, in a module of their own, so that `--help` imports nothing heavy."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from rexnet.study.factors import Factor
 
 CHUNK = 50
-"""Networks of a row. Fixed, so that the same networks share a row however many there are."""
+"""Networks per row of the table. Fixed, so that a row always covers the same networks, however many there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """A network that is measured in place of random ones, and its images."""
+    """A given network to measure instead of random ones, and its images."""
 
     model: str | None = None
-    """Measure this network layer by layer in place of random ones: a checkpoint, a folder of rexnet card, a name such
+    """Measure this network layer by layer instead of random ones: a checkpoint, a folder of rexnet card, a name such
     as rexnet_100, a file of rexnet search export, timm/resnet50 or torchvision/vgg16_bn (random weights unless
     --pretrained), or module:factory."""
     pretrained: bool = False
-    """Published weights for a network given by name; timm's and torchvision's are downloaded unless at hand."""
+    """Published weights for a network given by name; timm's and torchvision's are downloaded unless cached."""
     data: str | None = None
     """Folder of images for --model, read with all sub-folders, or a named dataset such as digits."""
     images: int = 64
@@ -251,7 +251,7 @@ class SpectraConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Where a rule begins to be broken."""
+    """Thresholds of the rules, beyond which a layer breaks them."""
 
     greatest_expansion: float = 6.0
     """Output over input channels of a 1x1 convolution before a depthwise, 3x3 or larger one; 6 is the paper's."""

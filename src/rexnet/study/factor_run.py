@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 def study_factors(config: FactorConfig) -> list[FactorSummary]:
-    """Bring factors.csv up to date, a row a network and seed, and write summary.csv and figure.png and .svg."""
+    """Update factors.csv, with a row per network and seed, and write summary.csv, figure.png and figure.svg."""
     if config.threads:
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
@@ -64,11 +64,11 @@ def study_factors(config: FactorConfig) -> list[FactorSummary]:
 
 
 def _data_of_table(path: Path, facts: DataFacts) -> object:
-    """Return what the table notes about its data; ValueError where that is not the data of `facts`."""
+    """Return the dataset facts that the table records; ValueError where they differ from `facts`."""
     saved = (read_settings(path, kind=KIND) or {}).get("data")
     if saved is None:
         return {name: value for name, value in facts.to_dict().items() if value is not None}
-    # Versions up to 0.1 noted a sentence.
+    # Versions up to 0.1 recorded a sentence.
     values = {"description": saved, "classes": facts.classes} if isinstance(saved, str) else saved
     facts.refuse_other(DataFacts.from_dict(values), subject="the study")
     return saved

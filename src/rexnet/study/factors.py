@@ -44,9 +44,9 @@ class Factor:
     ratio: float
     """Input over output channels of both bottlenecks."""
     activation: str
-    """After the expanding convolution."""
+    """Activation after the expanding convolution."""
     macs: float
-    """Published, as are the next two."""
+    """Published MACs; the next two fields are published as well."""
     top1: float
     nuclear_norm: float
 
@@ -58,7 +58,7 @@ FACTORS = (
     Factor("ratio", "+ bottleneck ratio .22 to .8", 6, 0.8, "relu6", macs=105e6, top1=53.8, nuclear_norm=6703.2),
     Factor("activation", "+ ReLU6 to SiLU", 6, 0.8, "silu", macs=105e6, top1=54.6, nuclear_norm=6895.9),
 )
-"""Each has the changes of all rows above it."""
+"""Rows of Table 2; each includes the changes of all rows above it."""
 
 
 def network(factor: Factor, *, scale: float = 1.0) -> RexNetConfig:
@@ -111,7 +111,7 @@ def _solve(expansion: int, ratio: float, *, macs: float, penultimate: int) -> tu
 
 
 def count_macs(channels: tuple[int, int, int], *, expansion: int, penultimate: int) -> int:
-    """Count those of stem, bottlenecks, last convolution and classifier as `measure_cost` does."""
+    """Count the MACs of stem, bottlenecks, last convolution and classifier as `measure_cost` does."""
     positions = IMAGE_PX**2
     total = positions * 3 * 3**2 * channels[0]
     for before, after in pairwise(channels):
@@ -137,23 +137,23 @@ class FactorRow:
     effective_rank: float
     stable_rank: float
     seconds: float
-    """Time for everything."""
+    """Duration of training and measurement."""
 
 
 COLUMNS = tuple(field.name for field in fields(FactorRow))
 
 
 class Mean(NamedTuple):
-    """A mean over seeds."""
+    """Mean over seeds and its spread."""
 
     mean: float
     deviation: float | None
-    """Standard deviation; None of a single seed."""
+    """Standard deviation; None for a single seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FactorSummary:
-    """One network over its seeds. A step is the difference to the network above from the same seed."""
+    """Summary of one network over its seeds. A step is the difference to the network above for the same seed."""
 
     factor: Factor
     channels: tuple[int, ...]
@@ -168,7 +168,7 @@ class FactorSummary:
 
 
 def read_factors(path: Path) -> list[FactorRow]:
-    """Read the whole rows of a factors.csv."""
+    """Read the complete rows of a factors.csv."""
     columns, rows = read_table(path, kind=KIND)
     kinds: dict[str, Any] = {"network": str, "seed": int, "macs": int, "parameters": int, "samples": int}
     found = []
@@ -206,7 +206,7 @@ def summarise(rows: Sequence[FactorRow], *, scale: float) -> list[FactorSummary]
 
 
 def _mean(runs: Mapping[int, FactorRow], name: str, *, above: Mapping[int, FactorRow] | None = None) -> Mean:
-    """Average a field of the runs, which are by seed, or its difference to that of the runs `above`."""
+    """Average a field of the runs, keyed by seed, or its difference to that of the runs `above`."""
     values = [getattr(run, name) - (getattr(above[seed], name) if above else 0.0) for seed, run in runs.items()]
     return Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 

@@ -1,4 +1,4 @@
-"""`rexnet study rank --model`: the ranks of a network at hand, layer by layer."""
+"""`rexnet study rank --model`: the ranks of a given network, layer by layer."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def measure_network(options: NetworkOptions, *, tolerance: float, output: str | 
 def load_network(name: str, *, pretrained: bool = False, image_size: int | None = None) -> tuple[nn.Module, Preprocess]:
     """Return the network and the preprocessing of its images; ValueError, one sentence, where there is none.
 
-    `name` as in NetworkOptions. Before any of these, rewritten/ makes it anew by the paper's design principles.
+    `name` as in NetworkOptions. The prefix rewritten/ applies the paper's design principles to it.
     """
     reference = resolve(name, allowed=MEASURABLE)
     torch.manual_seed(0)
@@ -108,7 +108,7 @@ def plot_layers(layers: Sequence[Layer], stem: str | os.PathLike[str]) -> list[P
         label = name.removesuffix("_ratio").replace("_", " ")
         ranks.plot(places, [getattr(layer, name) for layer in layers], ".-", label=label, linewidth=1)
     ranks.plot(places, [min(1.0, layer.ratio) for layer in layers], ":", color="#555555", label="ratio (at most 1)")
-    ranks.set_xlabel("layer, in the order of computing")
+    ranks.set_xlabel("layer, in order of execution")
     ranks.set_ylabel("over output channels")
     ranks.set_ylim(0, 1.02)
     ranks.grid(alpha=0.25)
@@ -120,7 +120,7 @@ def plot_layers(layers: Sequence[Layer], stem: str | os.PathLike[str]) -> list[P
         spectra.plot(fractions, values, color=shades(place / max(1, len(layers) - 1)), linewidth=0.8)
     spectra.set_yscale("log")
     spectra.set_ylim(1e-6, 1.3)
-    spectra.set_xlabel("singular value, as a share of their number")
+    spectra.set_xlabel("singular value, as a fraction of their number")
     spectra.set_ylabel("over the largest")
     spectra.set_title("first layer dark, last layer light", fontsize=9)
     spectra.grid(alpha=0.25)

@@ -41,7 +41,7 @@ def convolve(x: Tensor, weight: Tensor) -> Tensor:
 @final
 @dataclass(frozen=True, kw_only=True)
 class SingleConvolution:
-    """f(W X), the paper's Fig. 1 (a) and (b)."""
+    """A convolution and its activation, f(W X): the paper's Fig. 1 (a) and (b)."""
 
     kernel_size: int
     expands: bool = False
@@ -57,7 +57,8 @@ class SingleConvolution:
 @final
 @dataclass(frozen=True, kw_only=True)
 class InvertedBottleneck:
-    """1x1, 3x3, 1x1 convolutions with activations after the first two and the input added to the first channels."""
+    """A bottleneck: 1x1, 3x3, 1x1 convolutions, activations after the first two, the input added to the first
+    channels."""
 
     depthwise: bool
     expands: bool = True
@@ -79,8 +80,8 @@ class InvertedBottleneck:
 @final
 @dataclass(frozen=True, kw_only=True)
 class DeepNetwork:
-    """1x1 convolutions with an activation after each. Channels grow in `expand_layers` of them, each time by the same
-    factor: in the first ones, the last ones, or in ones evenly spread; the others keep their width."""
+    """A chain of 1x1 convolutions with an activation after each. Channels grow in `expand_layers` of them, each time by
+    the same factor: in the first ones, the last ones, or in ones evenly spread; the others keep their width."""
 
     layers: int
     expand_layers: int
@@ -94,7 +95,7 @@ class DeepNetwork:
         return [round(size.in_channels * growth ** self._grown(layer)) for layer in range(self.layers + 1)]
 
     def _grown(self, layer: int) -> int:
-        """Count the growths of the channels after so many layers."""
+        """Count the expand layers before this layer."""
         if self.placement == "early":
             return min(layer, self.expand_layers)
         if self.placement == "late":
@@ -163,7 +164,7 @@ def find_activation(name: str) -> Function:
 
 
 def generator_for(seed: int, block: str, *, ratio: float, network: int) -> np.random.Generator:
-    """Return the source of all that is random in one network, which depends on these four alone."""
+    """Return the random generator of one network, which depends on these four arguments alone."""
     words = [seed, zlib.crc32(block.encode()), round(ratio * 1_000_000), network]
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 

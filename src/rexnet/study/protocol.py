@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BLOCK_NAMES = ("conv1x1", "conv3x3", "bottleneck3x3", "bottleneck_depthwise")
 ACTIVATION_NAMES = ("linear", "relu", "relu6", "leaky_relu", "elu", "softplus", "hardswish", "silu")
-"""The names in the paper's Fig. 1."""
+"""Names of the blocks in the paper's Fig. 1."""
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -57,16 +57,16 @@ Function = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
 class Block(typing.Protocol):
-    """Layers whose output is measured."""
+    """A network whose output is measured."""
 
     @property
     def expands(self) -> bool:
-        """Whether its expanded channels are drawn, from the protocol's `expansion`."""
+        """True if its expanded channels are drawn, from the protocol's `expansion`."""
         ...
 
     @property
     def depthwise(self) -> bool:
-        """Whether they are drawn from the protocol's `depthwise_expansion`."""
+        """True if they are drawn from the protocol's `depthwise_expansion`."""
         ...
 
     def weight_shapes(self, size: Size) -> list[tuple[int, int, int]]:
@@ -76,7 +76,7 @@ class Block(typing.Protocol):
     def __call__(
         self, x: "torch.Tensor", weights: "Sequence[torch.Tensor]", *, activation: Function, norm: Function
     ) -> "torch.Tensor":
-        """Return the output; `norm` is the batch norm that follows a convolution."""
+        """Compute the output; `norm` is the batch norm that follows a convolution."""
         ...
 
 
@@ -96,7 +96,7 @@ WEIGHTS: dict[str, Callable[[int], float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """The draws of random networks and the way to take their rank; the defaults fit the paper's Fig. 1 best.
+    """Sampling of random networks and computation of their rank; the defaults fit the paper's Fig. 1 best.
 
     The paper states none of these but blocks, activations and ratios.
     """

@@ -1,5 +1,5 @@
-"""The paper's figures as numbers, read off the images. Of Fig. 1 about 0.005 exact for the single convolutions, 0.01
-for the bottlenecks."""
+"""Values of the paper's figures, read off the images. Those of Fig. 1 are exact to about 0.005 for the single
+convolutions, 0.01 for the bottlenecks."""
 
 from collections.abc import Mapping
 

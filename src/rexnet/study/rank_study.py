@@ -34,7 +34,7 @@ Curves = Mapping[str, Mapping[float, Cell]]
 
 
 def study_ranks(config: RankConfig) -> list[Cell]:
-    """Bring the folder's table up to date, and write ranks.csv, summary.csv and figure.png and .svg from it."""
+    """Update the folder's table, and write ranks.csv, summary.csv, figure.png and figure.svg from it."""
     folder = make_folder(config.output)
     where = {"processes": config.processes, "address": config.address}
     extend_table(folder / TABLE, config.protocol, networks=config.networks, **where)

@@ -30,9 +30,9 @@ COLUMNS = ("block", "activation", "ratio", "first_network", "networks", "rank_ra
 SPECTRUM_COLUMNS = ("effective_rank_ratio_sum", "stable_rank_ratio_sum", "nuclear_norm_sum")
 TABLE, KIND = "ranks.csv", "rexnet study rank"
 _SUMS = COLUMNS.index("rank_ratio_sum")
-"""The column from which on a row holds sums over its networks."""
+"""First column of a row that holds sums over its networks."""
 _SENT_AHEAD = 1000
-"""Tasks that wait at a cluster: more than it has cores, and few enough that memory stays flat."""
+"""Number of tasks queued at a cluster: more than it has cores, and few enough that memory stays flat."""
 
 
 class Task(NamedTuple):
@@ -44,7 +44,7 @@ class Task(NamedTuple):
 
 
 def list_tasks(protocol: Protocol, networks: int) -> list[Task]:
-    """List the tasks in the order of the rows: more networks are more tasks at the end."""
+    """List the tasks in the order of the rows; more networks add tasks at the end."""
     return [
         Task(block, ratio, first)
         for first in range(0, networks, CHUNK)
@@ -56,8 +56,8 @@ def list_tasks(protocol: Protocol, networks: int) -> list[Task]:
 def extend_table(
     path: str | os.PathLike[str], protocol: Protocol, *, networks: int, processes: int = 1, address: str | None = None
 ) -> None:
-    """Bring the table to that many networks a cell, in processes of this machine (-1: one for each core) or on the Dask
-    cluster at `address`. Raises ValueError for a table of another protocol."""
+    """Extend the table to that many networks per cell, in processes of this machine (-1: one for each core) or on the
+    Dask cluster at `address`. Raises ValueError for a table of another protocol."""
     columns = (*COLUMNS, *(SPECTRUM_COLUMNS if protocol.spectra else ()))
     settings, task = protocol.as_dict(), partial(measure, protocol)
     done = open_table(path, kind=KIND, settings=settings, columns=columns, rows_a_task=len(protocol.activations))
@@ -119,7 +119,7 @@ def _measure(protocol: Protocol, task: Task) -> list[list[str]]:
 
 
 def _summands(matrices: torch.Tensor, protocol: Protocol) -> list[tuple[float, ...]]:
-    """Return what the columns sum, for each of the matrices (B, out channels, samples)."""
+    """Return the summands of the columns for each of the matrices (B, out channels, samples)."""
     channels = matrices.shape[1]
     count = numerical_rank if protocol.spectra else count_rank
     ratios = [rank / channels for rank in count(matrices, tolerance=protocol.tolerance).tolist()]

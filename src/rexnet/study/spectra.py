@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 BATCH = 64
 """Images in a batch, over which an untrained network's batch norms take their statistics."""
 _SMALLEST_SHOWN = 1e-7
-"""Singular values below have no place on a logarithmic axis."""
+"""Least singular value of the logarithmic axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Spectrum:
     stable_rank: float
     nuclear_norm: float
     values: list[float]
-    """Largest first."""
+    """Singular values, largest first."""
 
     @property
     def label(self) -> str:
@@ -62,13 +62,13 @@ class Spectrum:
 
 
 def is_trained(options: NetworkOptions) -> bool:
-    """Tell whether the weights are trained: those of a checkpoint, of a factory, or published ones."""
+    """Return True if the weights are trained: those of a checkpoint, of a factory, or published ones."""
     kind = resolve(options.model or "", allowed=MEASURABLE).kind
     return kind in (*OWN_WEIGHTS, "published", "factory") or options.pretrained
 
 
 def measure_spectra(config: SpectraConfig) -> list[Spectrum]:
-    """Measure, and write spectra.json and figure.png and .svg into the folder."""
+    """Measure, and write spectra.json, figure.png and figure.svg into the folder."""
     if config.untrained_too:
         trained = any(is_trained(config.network(name)) for name in config.models)
         allowed = "with --pretrained or a checkpoint, as all networks are untrained without"
@@ -92,7 +92,7 @@ def measure_spectra(config: SpectraConfig) -> list[Spectrum]:
 
 
 def _networks(config: SpectraConfig) -> Iterator[tuple[str, bool, nn.Module, Preprocess]]:
-    """Yield name, whether it is trained, the network and the preprocessing of its images."""
+    """Yield the name, True if trained, the network and the preprocessing of its images."""
     for name in config.models:
         options = config.network(name)
         path, trained = Path(name), is_trained(options)
@@ -119,7 +119,7 @@ def take_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
 @torch.inference_mode()
 def final_features(model: nn.Module, batches: Iterable[Tensor]) -> Tensor:
-    """Return what enters the last Conv2d or Linear that computes, the classifier: (images, channels) in float32 on the
+    """Return the input of the last Conv2d or Linear that runs, the classifier: (images, channels) in float32 on the
     CPU, the mean over positions where there are several. Images are (B, 3, H, W)."""
     training, features = model.training, []
     try:
@@ -142,7 +142,7 @@ def _by_image(values: Tensor) -> Tensor:
 
 @contextmanager
 def _last_input(model: nn.Module) -> Iterator[Callable[[], Tensor]]:
-    """Enter with a function that returns the input of the layer that computed last."""
+    """Yield a function that returns the input of the layer that ran last."""
     inputs: list[Tensor] = []
 
     def note(module: nn.Module, arguments: tuple[Any, ...]) -> None:
@@ -163,7 +163,7 @@ def _last_input(model: nn.Module) -> Iterator[Callable[[], Tensor]]:
 
 
 def spectrum_of(features: Tensor, *, network: str, trained: bool) -> Spectrum:
-    """Take the singular values of (images, channels); ValueError for features that are not finite."""
+    """Compute the singular values of (images, channels); ValueError for features that are not finite."""
     values = singular_values(features)
     samples, channels = features.shape
     return Spectrum(
@@ -197,7 +197,7 @@ def plot_spectra(spectra: Sequence[Spectrum], stem: str | os.PathLike[str]) -> l
         panel.plot(list(points.values()), list(points), mark, color="#555555", fillstyle="none", label=label)
     panel.set_xscale("log")
     panel.set_xlabel("singular value of the final features / largest")
-    panel.set_ylabel("share of singular values up to it")
+    panel.set_ylabel("fraction of singular values up to it")
     panel.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return write_figure(figure, stem)

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def make_folder(output: str) -> Path:
-    """Make the folder of a study where it is missing; ValueError where a file is in its place."""
+    """Create the folder of a study if it is missing; ValueError where a file is in its place."""
     check_output_folder(output, allowed="a folder, new or of an earlier study")
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def open_table(
     columns: Sequence[str],
     rows_a_task: int = 1,
 ) -> int:
-    """Make the table, or cut it back to its last whole task; return the number of tasks in it.
+    """Create the table, or truncate it to its last complete task; return the number of its tasks.
 
     `kind` is the command that writes such tables, `settings` its options that decide the rows. Raises ValueError for a
     file of another kind or of other settings.
@@ -56,7 +56,7 @@ def open_table(
     whole = len(lines) // rows_a_task
     end = len(header) + sum(len(line) + 1 for line in lines[: whole * rows_a_task])
     if end < len(content):
-        logger.info("%s ends in the middle of a task, which is made anew", printable(path))
+        logger.info("%s ends in the middle of a task, which is repeated", printable(path))
         os.truncate(path, end)
     return whole
 
@@ -77,7 +77,7 @@ def read_settings(path: str | os.PathLike[str], *, kind: str) -> dict[str, Any] 
 
 
 def append_rows(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) -> None:
-    """Append all rows in one write, after which a kill cannot lose them."""
+    """Append all rows in one write, so that a kill cannot lose some of them."""
     with Path(path).open("a", encoding="utf-8", newline="") as file:
         file.write(csv_text(rows))
 

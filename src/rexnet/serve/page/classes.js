@@ -32,7 +32,7 @@ export function showClasses({ entry, model, result, update, onError }) {
   return { findings, summary, paint };
 }
 
-/** The "Why?" button, and the heat map of the chosen class with its words and slider. */
+/** The "Why?" button, and the heat map of the chosen class with its text and slider. */
 class Explanation {
   #name = "";
   #heat = null;

@@ -2,7 +2,7 @@
 import { openImage, placeholder, thumbnail } from "./image.js";
 import { explain, predict } from "./server.js";
 
-/** Objects with a lower score are not requested. */
+/** Minimum score of the requested objects. */
 export const LEAST_SCORE = 0.05;
 
 export class Entry {
@@ -34,7 +34,7 @@ export class Entry {
     return this.#image;
   }
 
-  /** The same, or a gray image of the size in `result`. */
+  /** The image as a canvas, or a gray image of the size in `result`. */
   async imageFor(result) {
     return (await this.image()) ?? placeholder(result.width, result.height);
   }

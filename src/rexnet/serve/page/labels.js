@@ -1,6 +1,6 @@
 /** Labels of boxes, placed where they cover neither small objects nor other labels. */
 
-/** Boxes that cover less than this fraction of the image are small. */
+/** Fraction of the image below which a box is small. */
 const SMALL = 0.1;
 
 const observer = new ResizeObserver(([{ target }]) => placeLabels(target));

@@ -14,7 +14,7 @@ export function paintHeat(canvas, { width, height, region, heatmap }, strength) 
   const context = canvas.getContext("2d");
   context.save();
   context.globalAlpha = Math.min(1, 1.5 * strength);
-  context.globalCompositeOperation = "saturation"; // gray: colours could not be told from those of the heat
+  context.globalCompositeOperation = "saturation"; // gray, so that no colour is confused with the heat
   context.fillStyle = "#808080";
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.globalCompositeOperation = "source-over";
@@ -23,7 +23,7 @@ export function paintHeat(canvas, { width, height, region, heatmap }, strength) 
   const [left, top, right, bottom] = region;
   context.fillStyle = "rgb(0 0 0 / 0.25)"; // colours are paler on a bright image
   context.fillRect(0, 0, width, height);
-  context.fillStyle = "rgb(0 0 0 / 0.55)"; // what the network did not see
+  context.fillStyle = "rgb(0 0 0 / 0.55)"; // outside of the network's input
   context.beginPath();
   context.rect(0, 0, width, height);
   context.rect(left, top, right - left, bottom - top);

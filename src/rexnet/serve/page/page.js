@@ -8,7 +8,7 @@ import { watchIntake } from "./intake.js";
 import { fetchModels, useKey } from "./server.js";
 import { stage } from "./stage.js";
 
-/** With more models, each is requested only when its tab is chosen. */
+/** Most models that are all requested at once; of more, only the one whose tab is chosen. */
 const REQUESTED_AT_ONCE = 3;
 
 const about = document.getElementById("models");

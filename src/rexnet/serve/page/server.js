@@ -1,6 +1,6 @@
 /** Requests to the server. Addresses are relative: the page may lie below any path. */
 
-/** The reason why there is no answer. */
+/** An error in place of an answer, with its HTTP status; 0 without one. */
 export class ServerError extends Error {
   constructor(message, status) {
     super(message);

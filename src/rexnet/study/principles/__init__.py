@@ -1,4 +1,4 @@
-"""The paper's design principles applied to networks people know: advice on their layers, and rewritten networks."""
+"""The paper's design principles applied to well-known networks: advice on their layers, and rewritten networks."""
 
 from rexnet.study.config import Limits
 from rexnet.study.principles.advice import Advice, Finding, advise

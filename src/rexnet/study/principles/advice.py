@@ -19,7 +19,7 @@ RULES: dict[Rule, str] = {
     "penultimate": "what enters the classifier has no fewer channels than there are classes (v1; softmax bottleneck)",
 }
 SIMPLE = ("relu", "relu6", "leaky_relu", "prelu", "hardtanh")
-"""Activations of straight pieces, which expand the rank least in the paper's Fig. 1."""
+"""Piecewise linear activations, which expand the rank least in the paper's Fig. 1."""
 COMPLICATED = ("silu", "hardswish", "elu", "softplus", "gelu", "mish")
 
 
@@ -34,7 +34,7 @@ class Finding:
     macs: int
     rule: Rule
     found: str
-    """The number, or the activation, that breaks it."""
+    """Value of the layer that breaks the rule: a number, or an activation."""
     remedy: str
 
     @property
@@ -45,12 +45,12 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """The layers that break the rules, in the order of computing."""
+    """Layers that break the rules, in order of execution."""
 
     findings: tuple[Finding, ...]
     layers: int
     blocks: int
-    """With a depthwise convolution."""
+    """Number of blocks with a depthwise convolution."""
     macs: int
     image_size_px: int
     unseen: tuple[str, ...] = field(default=())
@@ -136,7 +136,7 @@ def _block_ratios(trace: Trace, limits: Limits) -> Iterator[Finding]:
 
 
 def _on_the_line(ratio: float, before: int, after: int) -> str:
-    """Return what a straight line from the first block's output channels to the last one's makes of a block; where
+    """Return the channels of a block on a straight line from the first block's output channels to the last one's; where
     channels are few, the line has low ratios too."""
     if before < 1.05 * ratio * after:
         return "a line is no better"

@@ -18,7 +18,7 @@ GREATEST_PENULTIMATE_GAIN = 2.0
 def read_chain(model: nn.Module, trace: Trace, image_size_px: int) -> RexNetConfig | None:
     """Read the network's graph and shapes as a config; None where it is not a plain chain of such blocks.
 
-    In a chain, stem, blocks, an optional 1x1 convolution and the classifier are all of the layers, and the config has
+    A chain consists of a stem, blocks, an optional 1x1 convolution and the classifier, and the config has
     exactly the network's multiply-accumulates.
     """
     layers = [operation for operation, _ in trace.layers()]
@@ -112,7 +112,7 @@ def apply_rules(chain: RexNetConfig, step: float) -> RexNetConfig:
 
 
 def widen_penultimate(config: RexNetConfig, parameters: int, image_size_px: int) -> RexNetConfig:
-    """Widen the penultimate convolution until the network has so many parameters, at most GREATEST_PENULTIMATE_GAIN
+    """Widen the penultimate convolution until the network has that many parameters, at most GREATEST_PENULTIMATE_GAIN
     times.
 
     Linear channels need fewer for their multiply-accumulates, since the last blocks are narrower.

@@ -17,7 +17,7 @@ WHY: dict[Reason, str] = {
 }
 
 Parts = dict[str, tuple[str, str]]
-"""Channels, as "64 -> 256", and following activations of each layer or block, in the order of computing."""
+"""Channels, as "64 -> 256", and following activations of each layer or block, in order of execution."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Change:
 
     layer: str
     before: str
-    """Channels and activations; "" for a layer that is new."""
+    """Channels and activations before the change; "" for a new layer."""
     after: str
     reasons: tuple[Reason, ...]
 

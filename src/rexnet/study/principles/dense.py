@@ -13,7 +13,8 @@ from rexnet.study.principles.changes import Reason
 from rexnet.study.principles.graph import Operation, Trace, layer_of
 
 LEAST_EXPAND_RATIO = 1 / 3
-"""Input over output channels that an expand layer gets; our choice, the paper gives no number. ResNet50 has 1/4."""
+"""Ratio of input to output channels that an expand layer gets; our choice, the paper gives no number. ResNet50 has
+1/4."""
 PENULTIMATE_GAIN = 1.25
 """Factor by which the channels before the classifier grow; our choice, the paper gives no number."""
 
@@ -31,7 +32,7 @@ class ChannelGroups:
     norms: dict[str, str]
     """Group that each batch norm works on."""
     widths: dict[str, int]
-    """Channels of each group, in the order of computing."""
+    """Channels of each group, in order of execution."""
 
     def members(self, group: str) -> list[str]:
         return [layer for layer, its_group in self.of_layer.items() if its_group == group]
@@ -86,7 +87,8 @@ def _check_widths_are_free(operation: Operation, sources: list[str]) -> None:
 
 
 def resize(model: nn.Module, trace: Trace, groups: ChannelGroups, widths: dict[str, int]) -> None:
-    """Give every group of `widths` its new number of channels, in place; a layer that changes shape is drawn anew."""
+    """Give every group of `widths` its new number of channels, in place; a layer that changes shape is initialised
+    again."""
     new = {**groups.widths, **widths}
     for operation, layer in trace.layers():
         name = operation.module
@@ -132,7 +134,7 @@ def _resize_norm(name: str, module: Any, channels: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DensePlan:
-    """The changes to a network, up to a scale."""
+    """Planned changes to a network, up to a scale."""
 
     trace: Trace
     groups: ChannelGroups
@@ -145,7 +147,7 @@ class DensePlan:
     activations: frozenset[str]
     """Modules that become SiLU."""
     left: tuple[str, ...]
-    """Sentences on what should change by the rules and cannot."""
+    """Sentences about layers that the rules should change and cannot."""
 
     def reason_of(self, layer: str) -> Reason:
         """Return why the output channels of a layer change, or else its input channels."""
@@ -158,7 +160,7 @@ class DensePlan:
         return "budget"
 
     def apply(self, model: Any, scale: float) -> None:
-        """Change `model`, which is like the one that was traced, in place."""
+        """Change `model`, which has the structure of the traced one, in place."""
         scaled = {group: max(1, round(scale * proportion)) for group, (proportion, _) in self.proportions.items()}
         widths = {**scaled, **{group: width for group, (width, _) in self.fixed.items()}}
         resize(model, self.trace, self.groups, widths)
@@ -182,7 +184,7 @@ class DensePlan:
         features = layer_of(classifier).in_channels // before * outputs
         replaced = type(last)(features, last.out_features, bias=last.bias is not None)
         model.set_submodule(classifier.module, replaced.to(device))
-        if hasattr(model, "num_features"):  # which timm's reset_classifier reads
+        if hasattr(model, "num_features"):  # read by timm's reset_classifier
             model.num_features = outputs
 
 
@@ -219,7 +221,7 @@ def plan_dense(model: nn.Module, trace: Trace) -> DensePlan:
 
 
 def _line(groups: ChannelGroups, maps: list[str]) -> dict[str, tuple[float, Reason]]:
-    """Put every layer of a chain without sums on the line from the first width to the last."""
+    """Set the widths of a chain without sums to the straight line from the first to the last."""
     first, last = groups.widths[maps[0]], groups.widths[maps[-1]]
     step = (last - first) / max(1, len(maps) - 1)
     return {group: (first + step * place, "line") for place, group in enumerate(maps)}
@@ -237,7 +239,7 @@ def _expand_inputs(trace: Trace, groups: ChannelGroups, maps: list[str]) -> dict
 
 
 def _pool_before(model: nn.Module, trace: Trace, classifier: Operation) -> str | None:
-    """Return the module that makes one vector of the last feature map."""
+    """Return the module that pools the last feature map to one vector."""
     here = classifier
     while here.pooled and here.inputs and here.inputs[0] >= 0:
         before = trace.operations[here.inputs[0]]

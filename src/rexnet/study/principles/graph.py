@@ -1,4 +1,4 @@
-"""A network's forward pass as a graph: its layers, what follows each of them, and the blocks that they form."""
+"""A network's forward pass as a graph: layers, the operations that follow each of them, and the blocks they form."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from typing import Literal
 
 Role = Literal["layer", "norm", "activation", "gate", "sum", "cat", "pool", "shape", "other"]
 UNSEEN = "unseen"
-"""The activation of a layer that runs into operations which this file does not know."""
+"""Activation of a layer that is followed by operations which this module does not know."""
 NONE = "none"
 _GATED = {"sigmoid": "silu", "hardsigmoid": "hardswish"}
-"""What x * activation(x) is, written out."""
+"""Activations by the gate that x is multiplied with: x * gate(x)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class Layer:
     """A convolution or linear layer and its cost for one image."""
 
     kind: str
-    """1x1, depthwise 3x3, grouped 3x3, linear and the like."""
+    """Kind of the layer: 1x1, depthwise 3x3, grouped 3x3, linear and the like."""
     in_channels: int
     out_channels: int
     macs: int
@@ -50,14 +50,14 @@ class Operation:
     module: str
     """Name of the module in whose forward it ran, or, of a layer whose weight is a parameter, the name of that."""
     inputs: list[int]
-    """Indices of the operations that made its inputs; -1 is the image."""
+    """Indices of the operations that compute its inputs; -1 is the image."""
     pooled: bool
-    """Whether it works on one vector for the whole image, as classifier heads and gates do."""
+    """True for an operation on one vector of the whole image, as in classifier heads and gates."""
     layer: Layer | None = None
 
     @property
     def pointwise(self) -> bool:
-        """Whether it is a 1x1 convolution on feature maps, or a linear layer on every position of one."""
+        """True for a 1x1 convolution on feature maps, and for a linear layer on every position of one."""
         return self.layer is not None and self.layer.dense and self.layer.kernel_size == 1 and not self.pooled
 
 
@@ -67,7 +67,7 @@ def layer_of(operation: Operation) -> Layer:
 
 
 class Trace:
-    """The operations of a forward pass, in order."""
+    """Operations of a forward pass, in order."""
 
     def __init__(self, operations: list[Operation]):
         self.operations = operations
@@ -150,7 +150,7 @@ class Bottleneck:
 
 def find_bottlenecks(trace: Trace) -> Iterator[Bottleneck]:
     """Yield inverted bottlenecks (MobileNetV2), separable convolutions (MobileNetV1) and depthwise convolutions before
-    an expansion (ConvNeXt), in the order of computing."""
+    an expansion (ConvNeXt), in order of execution."""
     before: dict[int, list[Operation]] = {}
     for operation, _ in trace.layers():
         for follower in trace.next_layers(operation):

@@ -20,7 +20,7 @@ from rexnet.study.principles.tracing import image_channels, trace
 _TOLERANCE = 0.0025
 """Relative error of the multiply-accumulates at which the search stops."""
 _FARTHEST = 0.02
-"""The largest error accepted, as whole channels may allow no less."""
+"""Largest error accepted, since whole channels may not allow a smaller one."""
 _STEPS = 16
 
 
@@ -41,13 +41,13 @@ class Rewriting:
     after: Size
     image_size_px: int
     left: tuple[str, ...] = ()
-    """Sentences on what should change by the rules and cannot."""
+    """Sentences about layers that the rules should change and cannot."""
     config: RexNetConfig | None = None
-    """Config of a network that is a list of BlockSpec now."""
+    """Config of a rewritten network that is a list of BlockSpec."""
 
     @property
     def why(self) -> dict[Reason, str]:
-        """Sentences for the reasons that occur."""
+        """Reasons that occur, as sentences."""
         reasons = {reason for change in self.changes for reason in change.reasons}
         return {reason: text for reason, text in WHY.items() if reason in reasons}
 
@@ -57,7 +57,7 @@ class Rewriting:
 
 
 def rewrite(model: nn.Module, *, image_size_px: int = 224, name: str = "rewritten") -> tuple[nn.Module, Rewriting]:
-    """Return a network by the rules with the multiply-accumulates that `model` has at this size, and the report.
+    """Return a network that follows the rules at the multiply-accumulates of `model` at this size, and the report.
 
     A chain of depthwise blocks (MobileNetV1, V2) becomes a RexNet of that `name`; a network of dense convolutions
     (ResNet50, VGG16) keeps its modules, with other numbers. All layers that change begin with random weights.

@@ -33,7 +33,7 @@ _PRODUCTS = ("addmm", "mm", "bmm", "baddbmm", "linear")
 
 
 class _Recorder(TorchDispatchMode):
-    """A dispatch mode that records every operation on what comes from the image."""
+    """A dispatch mode that records every operation on tensors computed from the image."""
 
     def __init__(self, model: nn.Module, image: Tensor):
         super().__init__()
@@ -104,7 +104,7 @@ def _convolution(args: Any, output: Tensor) -> Layer:
 
 
 def _product(module: nn.Linear | nn.Conv2d, output: Tensor) -> Layer:
-    """Describe a linear layer, or a convolution that computes as one."""
+    """Describe a linear layer, or a convolution that is equivalent to one."""
     macs = output.numel() * module.weight[0].numel()
     if isinstance(module, nn.Linear):
         return Layer(kind="linear", in_channels=module.in_features, out_channels=module.out_features, macs=macs)
@@ -169,12 +169,12 @@ def image_channels(model: nn.Module) -> int:
 
 
 def trace(model: nn.Module, image_size_px: int = 224) -> Trace:
-    """Read a copy of the network, in evaluation, on one square image; ValueError where it does not take one."""
+    """Trace a copy of the network, in eval mode, on one square image; ValueError if it does not accept one."""
     shape = (1, image_channels(model), image_size_px, image_size_px)
     try:
         operations = _record(deepcopy(model).to("meta").eval(), torch.empty(shape, device="meta"))
     except _FAILURES:
-        # Where the network's path depends on values, it needs some.
+        # A network with data-dependent control flow needs values.
         try:
             operations = _record(deepcopy(model).to("cpu").eval(), torch.ones(shape))
         except _FAILURES as error:
