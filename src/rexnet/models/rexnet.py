@@ -165,11 +165,11 @@ class RexNet(nn.Module):
         `strides` None: all from 4 on. C is `channels` or `expanded_channels` of `feature_levels`. ValueError for a
         stride the network does not have.
         """
-        have = self.level_of_stride
+        have = {level.stride: index for index, level in enumerate(self.feature_levels)}
         strides = [stride for stride in have if stride >= 4] if strides is None else strides
         if missing := [stride for stride in strides if stride not in have]:
             raise ValueError(f"{self.name} has no feature map of stride {missing[0]}; it has {list(have)}")
-        indices = [self.feature_levels.index(have[stride]) for stride in strides]
+        indices = [have[stride] for stride in strides]
         maps = self.forward_intermediates(x, indices, stop_early=True, intermediates_only=True, expanded=expanded)
         return dict(zip(strides, maps, strict=True))
 
