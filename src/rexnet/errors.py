@@ -1,7 +1,7 @@
-"""Exceptions of the package; the text of each is one sentence for the person who meets it.
+"""Exceptions of the package; the text of each is one sentence, written for the user.
 
 ValueError
-    OptionError             an option's value that cannot be
+    OptionError             an option's value that is not allowed
     MissingPackageError     an optional package that is not installed
     BadImageError           a file that holds no usable image
         TooManyPixelsError
@@ -19,7 +19,7 @@ from rexnet.text import printable
 
 
 class OptionError(ValueError):
-    """An option's value that cannot be, whether that shows at once or only beside data, network or library."""
+    """An option's value that is not allowed, by itself or for the data, network or library at hand."""
 
 
 def require(holds: bool, option: str, value: object, allowed: str) -> None:
@@ -48,7 +48,7 @@ class BadImageError(ValueError):
 
 
 class TooManyPixelsError(BadImageError):
-    """An image that is larger than whoever opens it allows."""
+    """An image with more pixels than the caller allows."""
 
 
 class WeightsError(ValueError):
@@ -56,7 +56,7 @@ class WeightsError(ValueError):
 
 
 class DamagedFileError(WeightsError):
-    """A weights file that is not what was once written. `finding` is the text without its advice."""
+    """A weights file whose content has changed since it was written. `finding` is the text without its advice."""
 
     def __init__(self, finding: str, advice: str = "download or save it again"):
         super().__init__(f"{finding}; {advice}")

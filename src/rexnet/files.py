@@ -1,4 +1,4 @@
-"""Files that results go to: checked before the work, and written whole or not at all."""
+"""Output files: checked before the work, and written whole or not at all."""
 
 import io
 import os
@@ -21,25 +21,25 @@ def real_path(path: str | PathLike[str]) -> Path:
 
 
 def check_output_file(path: str | PathLike[str], *, option: str = "--output") -> None:
-    """Raises ValueError where `path` cannot become a file; called before the work whose result goes there."""
+    """Raise ValueError where `path` cannot become a file; call it before the work whose result goes there."""
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{option} is {printable(path)!r}, a folder; name a file")
     if not path.parent.is_dir():
         raise ValueError(f"{option} is {printable(path)!r}, but there is no folder {printable(path.parent)!r}; make it")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ValueError(f"{option} is {printable(path)!r}, which may not be written to; name another file")
+        raise ValueError(f"{option} is {printable(path)!r}, which is not writable; name another file")
 
 
 def check_output_folder(path: str | PathLike[str], *, allowed: str) -> None:
-    """Raises ValueError where `path` is a file; `allowed` says in the sentence which folders may stand there."""
+    """Raise ValueError where `path` is a file; `allowed` describes the possible folders in the message."""
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"--output is {printable(path)!r}, a file; allowed: {allowed}")
 
 
 def check_new_folder(path: str | PathLike[str], *, outside: str | PathLike[str]) -> None:
-    """Raises ValueError where `path` is a file, a folder that holds something, in no folder, or in `outside`."""
+    """Raise ValueError where `path` is a file, a folder that is not empty, in a missing folder, or in `outside`."""
     path, data = Path(path), Path(outside)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{printable(path)} is a file; name a new or an empty folder")
@@ -54,7 +54,7 @@ def check_new_folder(path: str | PathLike[str], *, outside: str | PathLike[str])
 
 
 def check_replaceable(*paths: Path, overwrite: bool) -> None:
-    """Raises ValueError where one of them is there, unless it may be replaced."""
+    """Raise ValueError where one of the files exists, unless it may be replaced."""
     if not overwrite and (there := [path for path in paths if os.path.lexists(path)]):
         raise ValueError(f"--output: {printable(there[0])!r} is there already; --overwrite replaces it")
 
@@ -69,7 +69,7 @@ def read_text(path: str | PathLike[str], *, errors: str = "strict") -> str:
 
 @contextmanager
 def made_aside(path: str | PathLike[str]) -> Iterator[Path]:
-    """A path of the same name in an empty folder beside `path`.
+    """Yield a path of the same name in an empty folder beside `path`.
 
     What lies in that folder when the block has ended takes its place beside `path`, the file `path` last; where the
     block raises, nothing of it stays, and what was there before does.
@@ -90,8 +90,8 @@ def made_aside(path: str | PathLike[str]) -> Iterator[Path]:
 def write_whole(
     path: str | PathLike[str], content: str | bytes | memoryview, *, keep: str | PathLike[str] | None = None
 ) -> None:
-    """`content` (text as UTF-8) under that name once its last byte is on the disk; until then what was there stays, and
-    afterwards goes to the name `keep`.
+    """Write `content` (text as UTF-8) under that name once its last byte is on the disk. An older file stays till then,
+    and afterwards goes to the name `keep`.
 
     Raises OSError with that name, for example when the disk is full, and leaves nothing behind then.
     """
@@ -113,7 +113,7 @@ def write_whole(
         os.replace(unfinished, path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        if error.errno is not None:  # of a full disk, the system names no file
+        if error.errno is not None:  # the error of a full disk names no file
             error.filename = os.fspath(path)
         raise
     # The new name is on the disk only once its folder is.
@@ -121,7 +121,7 @@ def write_whole(
 
 
 def _flush(path: Path) -> None:
-    """A file, or the names in a folder, onto the disk."""
+    """Flush a file, or the names in a folder, to the disk."""
     if path.is_file() or os.name == "posix":
         handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Networks, classifiers and detectors from what a MODEL names."""
+"""Load networks, classifiers and detectors by their MODEL."""
 
 import os
 from dataclasses import replace
@@ -48,7 +48,7 @@ def load(model: str | PathLike[str], device: str | torch.device = "cpu", *, netw
 
 
 def open_trained(reference: Reference, *, network: str | None = None) -> Trained:
-    """Return what a reference of a kind in PRETRAINED names; see `load`."""
+    """Return the trained network of a reference whose kind is in PRETRAINED; see `load`."""
     if reference.kind not in OWN_WEIGHTS:
         if network is not None:
             raise WeightsError(f"{reference.text!r} names its network; --model {network} is for files that do not")
@@ -67,7 +67,7 @@ def open_trained(reference: Reference, *, network: str | None = None) -> Trained
 def load_network(reference: Reference, *, pretrained: bool = False) -> Any:
     """Return a network to count, measure or export, with the attributes `classes`, perhaps empty, and `preprocess`.
 
-    It is trained where the reference holds weights, and else random, unless `pretrained` asks for published ones.
+    Its weights are those of the reference, published ones with `pretrained`, and random otherwise.
     """
     kind = reference.kind
     if kind in OWN_WEIGHTS or kind == "published" or (kind == "network" and pretrained):
@@ -88,7 +88,7 @@ def _from_foreign(content: Any, source: str, network: str | None) -> nn.Module:
     try:
         weights = read_weights(content, label=source)
     except WeightsError as error:
-        hint = "" if known else "; where it is of another network, --model names that, as timm/resnet18"
+        hint = "" if known else "; for weights of another network, name it with --model, such as timm/resnet18"
         raise WeightsError(f"{error}{hint}") from error
     return _of_weights(weights, known and model_config(known.text))
 
@@ -96,7 +96,7 @@ def _from_foreign(content: Any, source: str, network: str | None) -> nn.Module:
 def _of_weights(weights: Weights, config: RexNetConfig | None) -> TrainedRexNet:
     config = config or find_variant(weights.layout)
     if config is None:
-        raise WeightsError(f"{weights.source} does not say what network it is of; --model names it")
+        raise WeightsError(f"{weights.source} does not name its network; give it with --model")
     model = TrainedRexNet(replace(config, in_channels=weights.layout.in_channels))
     load_weights(model, weights, classifier="keep")
     model.split = None

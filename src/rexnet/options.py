@@ -1,4 +1,4 @@
-"""How a field of a settings dataclass stands on the command line, beyond what its type and its docstring say."""
+"""Metadata of a settings field for the command line, beside its type and its docstring."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ class Argument:
     """Name of the value in the help; a positional argument has no other name."""
     positional: bool = False
     help: str = ""
-    """In place of the text under the field."""
+    """Help text in place of the one under the field."""
     aliases: tuple[str, ...] = ()
     """Other names of the same option."""
     bare: str | None = None
-    """Value of an option that stands without one; None: it needs one."""
+    """Value of an option that is given without one; None: it needs one."""
     read: Callable[[list[str]], Any] | None = None
-    """Reads the values of an option that takes any number of them, in place of the type."""
+    """Parser of an option that takes any number of values, in place of the type."""
 
 
 def positional(metavar: str) -> Argument:
-    """Return the metadata of an argument that is told by its place."""
+    """Return the metadata of a positional argument."""
     return Argument(metavar=metavar, positional=True)
 
 

@@ -1,4 +1,4 @@
-"""One function over many items in several processes."""
+"""Worker processes: one function over many items, and their errors."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ _SAY_EVERY_S = 30.0
 
 
 def in_parallel(task: Callable[[Item], Result], items: Sequence[Item], *, workers: int, label: str) -> Iterator[Result]:
-    """`task` of every item, in order, in `workers` processes; 0: in this one. Long work logs how far it is.
+    """Yield `task` of every item, in order, from `workers` processes; 0: from this one. Long work logs its progress.
 
     PyTorch's loader does the work: few results wait at a time, and workers end when this process ends, is stopped or
     is killed. `task` goes to each worker once; with fork it shares this process's memory. Raises OSError where a worker
@@ -48,7 +48,7 @@ def in_parallel(task: Callable[[Item], Result], items: Sequence[Item], *, worker
 
 
 def log_progress(results: Iterable[Result], total: int, *, label: str) -> Iterator[Result]:
-    """Hand on the results, of which there will be `total`, and log every half minute how far they are."""
+    """Yield the results, `total` in number, and log the progress every half minute."""
     began = last_said = time.monotonic()
     for done, result in enumerate(results, start=1):
         yield result
@@ -62,8 +62,8 @@ def log_progress(results: Iterable[Result], total: int, *, label: str) -> Iterat
 def starting_workers() -> Iterator[None]:
     """Block SIGINT in the processes that start inside this context; in this one it is delivered afterwards.
 
-    A terminal sends Ctrl-C to every process of a command. The main process ends its workers; a worker that the signal
-    meets first would die with a traceback and look like a fault of its own.
+    A terminal sends Ctrl-C to every process of a command. The main process ends its workers; a worker that gets the
+    signal first would die with a traceback and look like a fault of its own.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -76,7 +76,7 @@ def starting_workers() -> Iterator[None]:
 
 
 def dead_worker(error: RuntimeError) -> str | None:
-    """What lies behind the error of a loader whose worker process died, in one sentence; None for other errors."""
+    """Explain the error of a loader whose worker process died, in one sentence; None for other errors."""
     found = re.search(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)", str(error))
     if found is None:
         return None
@@ -88,7 +88,7 @@ def dead_worker(error: RuntimeError) -> str | None:
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may run on."""
+    """Count the CPUs that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -101,7 +101,7 @@ class _Tasks(Generic[Item, Result]):
 
 
 def unchanged(result: Any) -> Any:
-    """What a loader hands on as it is."""
+    """Return `result` as it is: the `collate_fn` of a loader without batches."""
     return result
 
 
@@ -111,5 +111,5 @@ def is_main_process() -> bool:
 
 
 def process_count() -> int:
-    """Return the processes of the run, 1 unless torchrun started this one."""
+    """Return the number of processes of the run, 1 unless torchrun started this one."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,4 +1,4 @@
-"""MODEL, the string that names a model in every command and function, understood here and nowhere else."""
+"""MODEL, the string that names a model in every command and function, parsed here and nowhere else."""
 
 import json
 import logging
@@ -50,13 +50,13 @@ KINDS: dict[Kind, str] = {
 }
 """Kinds of MODEL, as messages name them."""
 OWN_WEIGHTS: tuple[Kind, ...] = ("run", "weights", "folder", "hub")
-"""Those that hold a state dict."""
+"""Kinds that hold a state dict."""
 SAVED: tuple[Kind, ...] = ("published", *OWN_WEIGHTS)
-"""Weights to start from, which `read_weights` takes as `Reference.weights`."""
+"""Kinds of weights to start from, which `read_weights` takes as `Reference.weights`."""
 NETWORKS: tuple[Kind, ...] = ("network", "config", *OWN_WEIGHTS)
-"""Those that say what network they are of."""
+"""Kinds that name their network."""
 PRETRAINED: tuple[Kind, ...] = ("published", *OWN_WEIGHTS, "network", "timm", "torchvision")
-"""Those that can be opened as layers with trained weights; "network" where weights of it are published."""
+"""Kinds that can be opened as layers with trained weights; "network" where weights of it are published."""
 
 BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
 """Checkpoints in a run folder."""
@@ -66,10 +66,10 @@ _LIBRARIES: tuple[Kind, ...] = ("timm", "torchvision", "rewritten")
 
 @dataclass(frozen=True)
 class Reference:
-    """A MODEL and what kind of thing it is; nothing is opened or downloaded yet."""
+    """A MODEL and its kind; nothing is opened or downloaded yet."""
 
     text: str
-    """As given."""
+    """MODEL as given."""
     kind: Kind
 
     @property
@@ -84,8 +84,8 @@ class Reference:
 
     @property
     def file(self) -> Path:
-        """File that is meant: of a run its best checkpoint, of published weights and of a hub's folder the
-        downloaded copy. WeightsError, one sentence, where there is none."""
+        """File to read: a run's best checkpoint, the downloaded copy of published weights or of a folder on the hub.
+        WeightsError, one sentence, where there is none."""
         if self.kind == "published":
             return download_weights(self.text)
         if self.kind == "network":
@@ -115,9 +115,9 @@ class Reference:
 
 
 def resolve(model: str | PathLike[str], *, allowed: Collection[Kind] = tuple(KINDS)) -> Reference:
-    """Return what `model` is. A known name comes before a file of that name, which ./NAME and a Path mean.
+    """Parse `model`. A known name comes before a file of that name; ./NAME and a Path mean the file.
 
-    WeightsError, one sentence, with what it was taken for and what is `allowed`.
+    WeightsError, one sentence, with the kind that it was taken for and those that are `allowed`.
     """
     text = os.fspath(model)
     kind = (_kind_of_name(text) if isinstance(model, str) else None) or _kind_of_path(text)
@@ -131,7 +131,7 @@ def resolve(model: str | PathLike[str], *, allowed: Collection[Kind] = tuple(KIN
 
 
 def find_network(model: str) -> str | Path:
-    """Return what `model_config` takes: a family or a network's name as it is, of all else the file that holds it."""
+    """Return the argument of `model_config`: a family or a network's name as it is, else the file that holds it."""
     if model in FAMILIES:
         return model
     reference = resolve(model, allowed=NETWORKS)
@@ -182,7 +182,7 @@ def _kind_of_path(text: str) -> Kind | None:
 
 
 def _unknown(text: str) -> str:
-    """Return the first clause of a refusal: what the text was taken for."""
+    """Return the first clause of the error for a text that is not a model."""
     if os.path.isdir(text):
         inside = sorted(name for name in os.listdir(text) if name.endswith(SUFFIXES))
         hint = f"; name a file in it, such as {inside[0]}" if inside else ""

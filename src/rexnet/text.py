@@ -1,4 +1,4 @@
-"""Words, paths and tables as text."""
+"""Format nouns, paths, errors and tables as text."""
 
 import csv
 import io
@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 def plural(number: int, noun: str) -> str:
-    """Return the noun, with an s unless there is one of it."""
+    """Return the noun, with an s unless `number` is 1."""
     return noun if number == 1 else f"{noun}s"
 
 
 def reason_of(error: Exception) -> str:
-    """Return the text of an error; the system's lose number and file, which the message around it names."""
+    """Return the text of an error, that of an OSError without number and file, which the message around it names."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
@@ -24,7 +24,7 @@ def printable(path: str | Path) -> str:
 
 
 def some_names(names: Iterable[str]) -> str:
-    """Return the first five names, and how many more there are."""
+    """Return the first five names and the number of the others."""
     shown = [printable(name) for name in names]
     return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
 

@@ -26,8 +26,8 @@ from rexnet.models.weights import check_network, read_weights
 logger = logging.getLogger(__name__)
 
 PREFIX = "native_"
-"""Before every name: these networks have the official state-dict keys as their own."""
-# timm looks an entry point's pretrained configs up in the module it says it is from.
+"""Prefix of every name: the native state-dict keys of these networks are the official ones."""
+# timm looks up an entry point's pretrained configs in the entry point's `__module__`.
 _MODULE = "rexnet_native"
 
 
@@ -73,7 +73,7 @@ def _make_network(name: str, **options: Any) -> RexNet:
 def _accept_timm_keys(
     module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *_: Any
 ) -> None:
-    """Let `load_state_dict` take timm's keys: timm reads `checkpoint_path` without asking the model about its keys."""
+    """Let `load_state_dict` take timm's keys: timm reads `checkpoint_path` without converting them."""
     own = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
     if has_timm_keys(own):
         for key in own:
@@ -191,7 +191,7 @@ def _hub_copy(address: str, file: str, name: str) -> dict[str, Any]:
         if not isinstance(cached, str):
             raise
         logger.warning(
-            "%s could not be asked for (%s): this is the copy of its last download", name, type(error).__name__
+            "%s could not be requested (%s): using the copy of its last download", name, type(error).__name__
         )
         return {"file": cached}
     return {}

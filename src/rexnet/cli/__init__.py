@@ -1,4 +1,4 @@
-"""The command line: a word, its options, the function that does the work. The only module that prints."""
+"""The command line: commands, and the functions that run them. Only this package prints."""
 
 import logging
 import re
@@ -61,7 +61,7 @@ _HELP = ("--help", "-h", "help")
 
 
 def usage(first: str = "") -> str:
-    """Return the commands by group, or those that start with the word `first`."""
+    """Return the commands by group, or the subcommands of `first`."""
     lines = ["usage: rexnet COMMAND ..." if not first else f"usage: rexnet {first} COMMAND ..."]
     for title, commands in GROUPS.items():
         shown = {name: command for name, command in commands.items() if name.startswith(f"{first} " if first else "")}
@@ -72,8 +72,8 @@ def usage(first: str = "") -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command. Exit code 2 for a mistyped command or option and for an option's value that cannot be, 1 for
-    all else that a user can mend; both with one sentence."""
+    """Run one command. Exit code 2 for a mistyped command or option and for an option's value that is not allowed, 1
+    for all else that a user can mend; both with one sentence."""
     write_any_character()
     word, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if rest and f"{word} {rest[0]}" in COMMANDS:
@@ -103,13 +103,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(word: str, arguments: Sequence[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
-        # Of several processes one tells what happens; what goes wrong, each does.
+        # Of several processes only the main one logs progress; each one logs its own warnings.
         logging.getLogger("rexnet").setLevel(logging.INFO if is_main_process() else logging.WARNING)
         COMMANDS[word](arguments)
     except KeyboardInterrupt as stop:
         fail(str(stop) or "stopped", code=getattr(stop, "exit_code", 130))
     except BrokenPipeError:
-        # The reader of a pipe, such as `head`, has seen enough; Python would complain once more at its exit.
+        # The reader of a pipe, such as `head`, has closed it; Python would print another error at its exit.
         sys.stderr.close()
         sys.exit(141)
     except (ValueError, OSError) as error:
@@ -126,7 +126,7 @@ def _run(word: str, arguments: Sequence[str]) -> None:
 
 
 def _sentence(error: ValueError | OSError) -> str:
-    """Of an error of the system, its file and its words without its number."""
+    """Return an error's text, for an OSError file and reason without the number."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     file = "" if error.filename is None else f"{error.filename}: "

@@ -14,7 +14,7 @@ _EXAMPLES = (
 )
 _FIRST = ("weights", "model", "recipe", "epochs", "batch_size", "lr", "image_size", "device", "output", "resume")
 _TIMM_MODELS = {"rexnetv1": "rexnet", "rexnetv1_lite": "rexnet_lite"}
-"""Names of the published training's script, whose default width is 1.0."""
+"""Model names of the published training script, whose default width is 1.0."""
 
 
 def train(arguments: Sequence[str]) -> None:

@@ -92,7 +92,7 @@ def fit_budget(arguments: Sequence[str]) -> None:
     print(f"{found.chosen.model} at {found.chosen.image_size_px} px is the widest within the budget ({found.engine})")
     if found.doubt:
         print(found.doubt)
-    print(f"go on with: {found.train_command}")
+    print(f"train it: {found.train_command}")
 
 
 def serve(arguments: Sequence[str]) -> None:
@@ -125,7 +125,7 @@ def card(arguments: Sequence[str]) -> None:
     facts = f"{made.trained.network}, {len(made.trained.classes):,} classes, {made.bytes / 1e6:,.1f} MB"
     print(f"model folder: {path} ({facts})")
     if config.license is None:
-        print("no licence is stated: --license names one")
+        print("no licence is stated: name one with --license")
     if made.address:
         print(f"sent to:      {made.address}")
     predict = "detect predict" if made.trained.is_detector else "predict"

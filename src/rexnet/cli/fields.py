@@ -1,4 +1,4 @@
-"""Command-line options out of a settings dataclass: a field is an option, the text under it its help."""
+"""Command-line options from a settings dataclass: a field is an option, the text under it its help."""
 
 import ast
 import inspect
@@ -44,7 +44,7 @@ class Option(NamedTuple):
 
     @property
     def count(self) -> int | str | None:
-        """Values, as argparse counts them."""
+        """Number of values, as argparse's `nargs`."""
         kind = _without_none(self.kind)
         if self.argument.read:
             return "*"
@@ -56,7 +56,7 @@ class Option(NamedTuple):
         return "+" if self.argument.positional and self.required else "*"
 
     def read(self, words: list[str] | str | bool) -> Any:
-        """Return the value. OptionError for words that are none of its type."""
+        """Parse the value. OptionError for text that is not of its type."""
         if isinstance(words, bool):
             return words
         if self.argument.read:

@@ -26,7 +26,7 @@ def print_help(
 ) -> None:
     """Print the help of a command.
 
-    Defaults are those of `base`, or by option what decides them; `first` are the options that matter most.
+    Defaults are those of `base`, or by option the text that stands for them; `first` are the options that matter most.
     """
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     options = list(options_of(kind))

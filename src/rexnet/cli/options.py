@@ -1,6 +1,6 @@
-"""The arguments of a command into a settings dataclass, with what answers options that are gone or of other packages.
+"""Parse a command's arguments into a settings dataclass, with hints for removed options and those of other packages.
 
-The arguments are read once, into what is given; what is not given comes from the recipe, once it is known.
+The arguments are parsed once, into the values that are given; the others come from the recipe, once it is known.
 """
 
 import argparse
@@ -35,8 +35,8 @@ def read_options(
 ) -> Config:
     """Return `kind` from the arguments of a command.
 
-    `start` makes, of what is given, the settings that the other options override. A value that cannot be ends the
-    program with its sentence, and --help with the help.
+    `start` makes the settings that the options override, from the values that are given. A value that is not allowed
+    ends the program with an error, and --help with the help.
     """
     check_removed(command, arguments)
     options = list(options_of(kind))
@@ -51,17 +51,17 @@ def read_options(
     base = start(given) if start else None
     missing = [option.shown for option in options if option.required and base is None and option.name not in given]
     if missing:
-        fail(f"{command} needs {', '.join(missing)}; rexnet {command} --help says more", code=2)
+        fail(f"{command} needs {', '.join(missing)}; rexnet {command} --help lists the options", code=2)
     try:
         return build(kind, given, base)
     except OptionError:
         raise
-    except ValueError as error:  # of options that exclude each other
+    except ValueError as error:  # options that exclude each other
         fail(str(error), code=2)
 
 
 def build(kind: type[Config], given: Given, base: Config | None = None) -> Config:
-    """Return `kind` with what is given, and all else as in `base` or, without one, by the fields' own defaults."""
+    """Return `kind` with the values that are given, and the others as in `base` or, without one, by default."""
     hints = get_type_hints(kind)
     values = {}
     for field in fields(kind):  # pyright: ignore[reportArgumentType]
@@ -77,7 +77,7 @@ def build(kind: type[Config], given: Given, base: Config | None = None) -> Confi
 
 
 def read_given(command: str, options: Sequence[Option], arguments: Sequence[str], *, lenient: bool = False) -> Given:
-    """Return the values that the arguments give, by field. `lenient`: as far as they can be read, for --help."""
+    """Return the values that are given, by field. `lenient`: as far as they can be parsed, for --help."""
     parser = _Parser(prog=f"rexnet {command}", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     for option in options:
         if option.argument.positional:
@@ -113,11 +113,11 @@ def read_given(command: str, options: Sequence[Option], arguments: Sequence[str]
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         needs = message.replace("the following arguments are required: ", "missing: ").removeprefix("argument ")
-        raise OptionError(f"{self.prog.removeprefix('rexnet ')}: {needs}; {self.prog} --help says more")
+        raise OptionError(f"{self.prog.removeprefix('rexnet ')}: {needs}; {self.prog} --help lists the options")
 
 
 def _in_full(options: Sequence[Option], arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with dashes in options' names, and with the value of options that stand without theirs."""
+    """Return the arguments with dashes in options' names, and with the value of options given without one."""
     bare = {
         name: option for option in options if option.argument.bare for name in (option.flag, *option.argument.aliases)
     }
@@ -128,7 +128,7 @@ def _in_full(options: Sequence[Option], arguments: Sequence[str]) -> list[str]:
         if (option := bare.get(argument)) and not _can_read(option, following):
             others = {option.flag, *option.argument.aliases} - {argument}
             if others.intersection(each.partition("=")[0] for each in arguments):
-                full.pop()  # which says the value
+                full.pop()  # the option's other name has the value
             else:
                 full[-1] += f"={option.argument.bare}"
     return full
@@ -142,10 +142,10 @@ def _can_read(option: Option, word: str) -> bool:
 
 
 def _unknown(command: str, options: Sequence[Option], unknown: list[str]) -> str:
-    """Return the sentence about arguments that the command does not have, with the nearest that it has."""
+    """Return the error for arguments that the command does not have, with the nearest that it has."""
     name = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
     if name is None:
-        return f"{command} takes no further argument {unknown[0]!r}; rexnet {command} --help says more"
+        return f"{command} takes no further argument {unknown[0]!r}; rexnet {command} --help lists the options"
     close = get_close_matches(name, [option.flag for option in options], n=2)
     hint = f"did you mean {' or '.join(close)}?" if close else f"rexnet {command} --help lists the options"
     return f"{command} has no option {name}; {hint}"
@@ -162,11 +162,11 @@ _REMOVED = {
     ("export", "--format=coreml"): "Core ML files are no longer written: write .pt2, which its own tools read",
     ("export", "--format=tensorrt"): "TensorRT files are no longer written: write .onnx, which its own tools read",
 }
-"""By command and option, or option and value."""
+"""Replacements by command and option, or option and value."""
 
 
 def check_removed(command: str, arguments: Sequence[str]) -> None:
-    """OptionError, one sentence with the replacement, for an option or value that is gone."""
+    """Raise OptionError, one sentence with the replacement, for an option or value that was removed."""
     for argument, value in zip(arguments, [*arguments[1:], ""], strict=False):
         name, _, given = argument.partition("=")
         name = name.replace("_", "-")
@@ -193,7 +193,7 @@ _OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "--source": ("the images themselves, after the model",),
     "--num-classes": ("nothing: the classes are those of the data",),
 }
-"""Names of other packages, or of other commands, and what each may be here: the first option that the command has."""
+"""Options of other packages or commands, and their names here, of which the first that the command has is meant."""
 
 
 def other_names(arguments: Sequence[str], known: Collection[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tables and numbers as commands print them."""
+"""Format and print the tables and numbers of commands."""
 
 import io
 import sys
@@ -20,7 +20,7 @@ def new_table(*columns: str) -> Any:
 
 
 def show(table: Any) -> None:
-    """Print a table; names are never cut, and of what is no terminal's nothing is folded."""
+    """Print a table; names are never cut, and lines are wrapped in a terminal only."""
     from rich.console import Console
 
     console = Console()
@@ -40,7 +40,7 @@ def quantity(number: int, noun: str) -> str:
 
 
 def first_of(items: Sequence[object], most: int = 5) -> str:
-    """Return how many there are and the first of them, in brackets."""
+    """Return the number of items and the first of them, in brackets."""
     return f"{len(items):,} ({', '.join(map(str, items[:most]))}{', ...' if len(items) > most else ''})"
 
 

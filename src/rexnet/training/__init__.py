@@ -1,1 +1,1 @@
-"""Training: the one loop, what it needs, and classification as its first user."""
+"""Training: the one loop, its parts, and classification as its first user."""

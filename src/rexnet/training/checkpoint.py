@@ -30,7 +30,7 @@ DETECTION = "detection"
 
 
 class TrainedRexNet(RexNet):
-    """A RexNet out of a checkpoint, which knows what its logits mean and what its images must look like."""
+    """A RexNet from a checkpoint, with the names of its classes and the transform of its images."""
 
     classes: tuple[str, ...]
     """Class names in the order of the logits."""
@@ -48,7 +48,7 @@ def pack(
     preprocess: Preprocess,
     split: RandomSplit | None = None,
 ) -> dict[str, Any]:
-    """Return everything that makes `model` usable elsewhere, as tensors on the CPU and plain values."""
+    """Return a checkpoint's content, all that is needed to use `model` elsewhere: tensors on the CPU, plain values."""
     return {
         "format": CHECKPOINT_FORMAT,
         "model": model.config.to_dict(),
@@ -69,8 +69,8 @@ def portable(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def save(path: str | PathLike[str], content: dict[str, Any], *, keep: Path | None = None) -> None:
     """Write `.pt`, or for a `.safetensors` name the weights with the rest as its metadata, without training state.
 
-    Until the last byte is on the disk, the name holds what it held before, which then goes to `keep`. Raises
-    WeightsError, one sentence, when the disk is full or closed to writing.
+    Until the last byte is on the disk, an older file stays there, and then goes to `keep`. Raises WeightsError, one
+    sentence, when the disk is full or not writable.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -115,7 +115,7 @@ def read(path: str | PathLike[str], *, foreign: bool = False) -> dict[str, Any]:
 
 
 def _train_command(run: RunFolder) -> list[str]:
-    """Return the words of the command that made a run."""
+    """Return the command that made a run, without its arguments."""
     with suppress(ValueError):
         if "detector" in run.read("config.json").get("network", ()):
             return ["detect", "train"]
@@ -137,7 +137,7 @@ def unpack(content: dict[str, Any], *, source: str) -> TrainedRexNet:
     if content.get("task") is not None:
         raise WeightsError(f"checkpoint {source!r} holds a detector; `rexnet detect` takes it")
     try:
-        # Without storage of its own the network cannot be made to fill the memory by what the file says of its size.
+        # Without storage of its own the network cannot fill the memory, whatever size the file claims.
         with torch.device("meta"):
             model = TrainedRexNet(RexNetConfig.from_dict(content["model"]))
         model.load_state_dict({key: _anew(value) for key, value in content["state_dict"].items()}, assign=True)

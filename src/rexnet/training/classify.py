@@ -35,16 +35,16 @@ logger = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
-    """Train as `config` says and leave everything in the run folder; return what its summary.json holds.
+    """Train with the settings of `config` and write all results to the run folder; return the content of summary.json.
 
-    ValueError, one sentence, for settings, data or weights that do not go together.
+    ValueError, one sentence, for settings, data or weights that do not fit each other.
     """
     config = extend(config)
     return run_session(config, partial(_prepare, config), goal=config.goal, command="rexnet train")
 
 
 def _prepare(config: TrainConfig, world: World) -> Parts:
-    """Load images and weights. ValueError where they do not go together with each other or the settings."""
+    """Load images and weights. ValueError where they do not fit each other or the settings."""
     sets = _load_sets(config, world)
     batches = _make_batches(sets, config, world)
     torch.manual_seed(config.run.seed)
@@ -78,8 +78,7 @@ def _warn_of_few_pixels(model: RexNet, image_size_px: int) -> None:
 
 
 def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[TrainBatches, EvalBatches]:
-    """Return training and validation batches of this process. ValueError for augmentation that cannot be carried
-    out."""
+    """Return training and validation batches of this process. ValueError for impossible augmentation."""
     preprocess = config.input.preprocess()
     transform = TrainTransform(preprocess, config.augment)
     loading = _loader_options(config, world)
@@ -149,7 +148,7 @@ def classification_task(sets: ImageSets, val_batches: SizedBatches, config: Trai
         ),
         name_image=sets.train.name,
         goal=config.goal,
-        # Of five classes or fewer, one of the best five is always right.
+        # With five classes or fewer, one of the best five is always right.
         logged=None if len(sets.classes) > 5 else ("top1", "macro_recall", "macro_f1", "loss"),
     )
 
@@ -159,8 +158,8 @@ def classification_loss(
 ) -> dict[str, Tensor]:
     """Cross-entropy of a batch with class indices (B,), or with soft targets (B, K) that are smooth already.
 
-    `weights` (K,) are those of the images of each class, see `image_weights`; the sum is divided by the images, not by
-    their weights, so that batches of several processes and of one give the same gradient.
+    `weights` (K,) are those of the images of each class, see `image_weights`; the sum is divided by the number of
+    images, not by their weights, so that batches of several processes and of one give the same gradient.
     """
     images = batch.images.to(device, non_blocking=True)
     targets = batch.targets.to(device, non_blocking=True)
@@ -196,7 +195,7 @@ def _warn_of_idle_balance(sets: ImageSets, balance: str) -> None:
 
 
 def _loss_weights(sets: ImageSets, config: TrainConfig, world: World) -> Tensor | None:
-    """float32 (K,) on the device; None where the loss is not to balance the classes."""
+    """Return class weights, float32 (K,), on the device; None where the loss does not balance the classes."""
     if config.input.balance != "loss":
         return None
     weights = class_weights(sets.train.targets, len(sets.classes))

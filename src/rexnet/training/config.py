@@ -25,7 +25,7 @@ Resume = Annotated[bool | str, Argument(metavar="[DIR]", read=_read_resume)]
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Which network, and what it starts from."""
+    """Network and its initial weights."""
 
     model: str = "rexnet_100"
     """Network to train; `rexnet models` lists them. A family (rexnet, rexnetr, rexnet_lite) takes --width. Also the
@@ -33,14 +33,14 @@ class NetworkConfig:
     width: Annotated[float | None, Argument(aliases=("--rex-width-mult",))] = None
     """Width multiplier of a family, for example --model rexnet --width 0.75."""
     stem_stride: int = 2
-    """1 keeps twice the resolution in every layer, for images of 32 to 64 pixels."""
+    """Stride of the stem; 1 gives every layer twice the resolution, for images of 32 to 64 pixels."""
     drop_rate: Annotated[float, Argument(aliases=("--drop",))] = 0.2
-    """Drop-out before the classifier."""
+    """Dropout rate before the classifier."""
     drop_path_rate: Annotated[float, Argument(aliases=("--drop-path",))] = 0.0
-    """Chance to skip the last block, from 0 at the first on; the paper's author advises it above width 1.0."""
+    """Probability to skip the last block, rising from 0 at the first; the paper's author advises it above width 1.0."""
     weights: Annotated[str | None, Argument(aliases=("--initial-checkpoint",))] = None
     """Start from a run folder, a weights file, a folder of `rexnet card`, hf://OWNER/NAME or published weights such as
-    rexnet_100.nav_in1k; their classifier is kept where the class names are the same, otherwise a new one begins."""
+    rexnet_100.nav_in1k; their classifier is kept where the class names are the same, otherwise a new one is trained."""
 
     def __post_init__(self) -> None:
         require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")
@@ -51,24 +51,24 @@ class NetworkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class InputConfig:
-    """Which images, and which of their pixels, reach the network."""
+    """Selection, splitting and resizing of images."""
 
     image_size: Annotated[int, Argument(aliases=("--img-size",))] = Preprocess.image_size_px
-    """Side in pixels of the square the network sees."""
+    """Side in pixels of the square input of the network."""
     crop_ratio: Annotated[float, Argument(aliases=("--crop-pct",))] = Preprocess.crop_ratio
-    """Evaluation takes the middle square with this share of the resized image's short side."""
+    """Side of the centre crop in evaluation, as a fraction of the resized image's short side."""
     interpolation: Interpolation = Preprocess.interpolation
-    """Resizing filter, in training and evaluation."""
+    """Interpolation of resizing, in training and evaluation."""
     val_fraction: float | None = None
-    """Share of every class that is held back where the data has no split of its own; None: a fifth."""
+    """Fraction of every class in the validation split, where the data has no split of its own; None: a fifth."""
     shots: int | None = None
-    """Train on so many images of each class only, drawn by --seed; what is held back stays the same."""
+    """Train on only so many images of each class, drawn by --seed; the validation split stays the same."""
     balance: Literal["none", "loss", "sampler"] = "none"
-    """Let every class count the same in training: by what its images weigh in the loss, or by how often they come."""
+    """Balance the classes in training: by the weight of their images in the loss, or by how often they are drawn."""
     bad_image: BadImagePolicy = "error"
 
     missing_class: Literal["error", "skip"] = "error"
-    """What to do with a class that has no validation images: stop and name it, or train on it without validating it."""
+    """Action for a class without validation images: stop and name it, or train on it without validation."""
 
     def __post_init__(self) -> None:
         holds = self.val_fraction is None or 0.0 < self.val_fraction < 1.0
@@ -78,16 +78,16 @@ class InputConfig:
         require(0 < self.crop_ratio <= 1, "crop_ratio", self.crop_ratio, "above 0 and at most 1")
 
     def preprocess(self) -> Preprocess:
-        """The evaluation transform; ImageNet's mean and deviation, as in every published file."""
+        """Evaluation transform, with ImageNet's mean and standard deviation, as in every published file."""
         return Preprocess(image_size_px=self.image_size, crop_ratio=self.crop_ratio, interpolation=self.interpolation)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferConfig:
-    """Parts of the network that stay as --weights has them."""
+    """Layers and statistics that stay as in --weights."""
 
     freeze: int | Literal["all"] = 0
-    """Freeze the stem and so many blocks: no gradient, no change of statistics. all: everything before the head, which
+    """Freeze the stem and so many blocks: no gradient, no update of statistics. all: everything before the head, which
     is then trained on features that are computed once."""
     bn: Literal["auto", "train", "frozen"] = "auto"
     """Statistics of the batch norms: of each batch (train), or kept and used as they are (frozen; scale and shift are
@@ -101,22 +101,22 @@ class TransferConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """How a gradient becomes a step."""
+    """Optimizer, learning rate and regularisation."""
 
     optimizer: Annotated[str, Argument(aliases=("--opt",))] = "sgd"
     """One of timm's optimizers: sgd (with Nesterov momentum), momentum (without), adamw, lamb, ..."""
     lr: float = 0.5
-    """Highest learning rate, for a total batch of --lr-batch images; other batches scale it linearly."""
+    """Peak learning rate, for a total batch of --lr-batch images; other batches scale it linearly."""
     lr_batch: int = 512
-    """The total batch that --lr is meant for; 0 uses --lr as it is, whatever the batch."""
+    """Total batch that --lr is meant for; 0 uses --lr as it is, whatever the batch."""
     momentum: float = 0.9
-    """Momentum of SGD and its kin; those of the Adam family have none."""
+    """Momentum of SGD and similar optimizers; the Adam family has none."""
     weight_decay: float = 1e-5
-    """Never on norms and biases."""
+    """Weight decay, never on norms and biases."""
     layer_decay: float = 1.0
-    """Learning rate of each layer as a share of the next one's, counted from the head down; 1 for one rate."""
+    """Learning rate of each layer as a fraction of the next one's, counted from the head down; 1: the same for all."""
     clip_grad: float | None = None
-    """Largest norm of the whole gradient."""
+    """Maximum norm of the whole gradient."""
     ema_decay: Annotated[
         float | None,
         Argument(
@@ -140,7 +140,7 @@ class OptimConfig:
         require(holds, "ema_decay", self.ema_decay, "between 0 and 1, or None")
 
     def peak_lr(self, total_batch: int) -> float:
-        """Learning rate for `total_batch` images a step, all processes together (linear rule, arXiv 1706.02677)."""
+        """Return the learning rate for a total batch over all processes (linear scaling rule, arXiv 1706.02677)."""
         return self.lr * total_batch / self.lr_batch if self.lr_batch else self.lr
 
 
@@ -149,22 +149,22 @@ class ScheduleConfig:
     """Learning rate over time, set anew for every step: linear warm-up, then the schedule."""
 
     schedule: Annotated[Literal["cosine", "linear", "constant", "multistep"], Argument(aliases=("--sched",))] = "cosine"
-    """How the learning rate falls after the warm-up; multistep: to a tenth after each of --decay-milestones."""
+    """Decay of the learning rate after the warm-up; multistep: to a tenth after each of --decay-milestones."""
     decay_milestones: tuple[int, ...] | None = None
-    """Epochs after which --schedule multistep goes on with a tenth of the learning rate."""
+    """Epochs after which --schedule multistep continues with a tenth of the learning rate."""
     epochs: int = 400
     """Passes over the training images."""
     warmup_epochs: float = 5.0
-    """Epochs of linear warm-up; of a short run at most half."""
+    """Epochs of linear warm-up; at most half of a short run."""
     warmup_lr: float = 1e-5
     """Learning rate of the first step of the warm-up."""
     min_lr: float = 0.0
-    """What the learning rate falls to."""
+    """Final learning rate."""
     restart_epochs: tuple[int, ...] = ()
     """Epochs after which the whole schedule starts again, warm-up included (arXiv 1608.03983); --resume RUN with more
-    --epochs adds the one at which a finished run goes on."""
+    --epochs adds the one at which a finished run continues."""
     patience: int | None = None
-    """Stop early when the figure that chooses best.pt has not risen for so many epochs."""
+    """Stop early when the metric that chooses best.pt has not risen for so many epochs."""
 
     def __post_init__(self) -> None:
         holds = self.patience is None or self.patience >= 1
@@ -183,32 +183,32 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Where and how the run is carried out."""
+    """Run folder, hardware and reproducibility."""
 
     batch_size: Annotated[int, Argument(aliases=("-b",))] = 128
-    """Images a step and process."""
+    """Images per step and process."""
     seed: int = 0
-    """Decides first weights, order, augmentation and drop-out; the same seed repeats the run, with any --workers."""
+    """Seed of initial weights, order, augmentation and dropout; the same seed repeats the run, with any --workers."""
     device: Device = "auto"
     workers: Workers = None
     threads: Threads = None
     amp: Annotated[Amp, Argument(bare="auto")] = "auto"
     """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
     channels_last: bool = True
-    """Memory order of images and weights: channels-last is the faster one almost everywhere."""
+    """Memory format of images and weights; channels-last is faster almost everywhere."""
     compile: bool = False
-    """torch.compile: minutes to start, then faster."""
+    """Use torch.compile: a start of minutes, then faster."""
     output: str | None = None
     """Run folder; None: the next free runs/MODEL-DATA-N."""
     overwrite: bool = False
-    """Replace the run that is in --output."""
+    """Replace the run in --output."""
     tensorboard: bool = False
     """Also write TensorBoard events into the run folder."""
     resume: Resume = False
-    """Continue the run in DIR at the step of its newest checkpoint; without DIR, or with auto, that in --output where
-    there is one, else start it."""
+    """Continue the run in DIR at the step of its newest checkpoint; without DIR, or with auto, continue the run in
+    --output if there is one, else start it."""
     save_minutes: float = 10.0
-    """Time between checkpoints inside an epoch; there is one after every epoch anyway, and after SIGTERM and Ctrl-C."""
+    """Minutes between checkpoints inside an epoch; others are written after every epoch, SIGTERM and Ctrl-C."""
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
@@ -226,8 +226,8 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Trains a classifier. What is not given is as the recipe says: with DATA and --weights on the line, --help shows
-    the values that would be used."""
+    """Train a classifier. Options that are not given come from the recipe: with DATA and --weights on the command line,
+    --help shows the values that would be used."""
 
     data: Annotated[str, positional("DATA")] = "digits"
     """A folder with train/ and val|valid|validation|test/, a folder of class folders, digits, torchvision/NAME, a
@@ -236,8 +236,8 @@ class TrainConfig:
     """Settings to start from; every other option overrides them. auto: finetune with --weights, small-image for
     images up to 64 pixels, otherwise scratch."""
     goal: Goal = "top1"
-    """The figure of the held-back images whose highest value makes best.pt: top-1, or the mean over the classes of
-    recall or F1."""
+    """Metric on the validation split whose highest value makes best.pt: top-1, or the mean over the classes of recall
+    or F1."""
     network: NetworkConfig = NetworkConfig()
     input: InputConfig = InputConfig()
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -258,7 +258,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureOptions:
-    """How a trained network is measured on labelled images."""
+    """Settings of the evaluation on labelled images."""
 
     batch_size: int = 64
     """Images per step and process."""
@@ -276,7 +276,7 @@ class MeasureOptions:
 
 
 class LoopConfig(Protocol):
-    """What the loop and the run folder read of a task's settings, which are a frozen dataclass of such groups."""
+    """Settings that the loop and the run folder read; each task has a frozen dataclass of such groups."""
 
     @property
     def optim(self) -> OptimConfig: ...

@@ -1,4 +1,4 @@
-"""The rows of metrics.jsonl as curves.png, as the SVGs of `rexnet report`, and as TensorBoard events."""
+"""Plots of metrics.jsonl in curves.png and in `rexnet report`, and its TensorBoard events."""
 
 import io
 import os
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("#1f6fd0", "#d4631a", "#1d8a57", "#a03fb3", "#b58900", "#0d8f9c", "#c93360", "#6b6f7a")
 CORES = (None, "#ffffff", "#1c2430")
-"""Colours along the middle of a line: they tell further runs from those of the same colour."""
+"""Colours along the middle of a line, for further runs that share a colour."""
 INK, SOFT, GRID = "#1c2430", "#5b6675", "#d9dee5"
 _VARIABLES = {colour: f"c{number}" for number, colour in enumerate(COLOURS)} | {
     "#ffffff": "paper",
@@ -25,10 +25,10 @@ _VARIABLES = {colour: f"c{number}" for number, colour in enumerate(COLOURS)} | {
     SOFT: "soft",
     GRID: "line",
 }
-"""Names that a page gives to these colours, so that a plot suits a light and a dark one."""
+"""CSS variables for these colours, so that a plot suits a light and a dark page."""
 _STYLES = ("-", "-.", ":")
 _MAX_POINTS = 400
-"""Longer curves are thinned, which no screen shows."""
+"""Largest number of points of a curve; longer ones are thinned, which no screen shows."""
 _MAX_MARKERS = 60
 
 
@@ -76,7 +76,7 @@ def panel_svg(lines: Mapping[str, str], runs: Sequence[RunRows]) -> str:
     svg = text.getvalue()
     view_box = re.search(r'viewBox="[^"]*"', svg)
     assert view_box is not None, "matplotlib always writes one"
-    # Without what only a file of its own needs: its head, names of its groups and fonts.
+    # Drop the parts that only a separate file needs: its head, names of its groups and fonts.
     content = svg[svg.index("</defs>") + len("</defs>") :]
     content = re.sub(r' id="[a-z0-9_.]+_\d+"| clip-path="[^"]*"|font-family: [^;"]*;? ?', "", content)
     content = re.sub(r"#[0-9a-f]{6}\b", lambda found: _variable(found[0]), content)
@@ -91,7 +91,7 @@ def _variable(colour: str) -> str:
 def plot_panel(axis: "Axes", lines: Mapping[str, str], runs: Sequence[RunRows]) -> None:
     """Plot the values under the keys of `lines`, which have a label each, over the epochs of every run.
 
-    A run has a colour; training is dashed, further keys dotted. What is not finite is a gap.
+    A run has a colour; training is dashed, further keys dotted. Values that are not finite leave a gap.
     """
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
@@ -141,8 +141,8 @@ def require_tensorboard() -> Any:
 
 
 class EventLog:
-    """TensorBoard events in `folder`, for a run that has `done_epochs` epochs; what TensorBoard read of later ones it
-    forgets, as metrics.jsonl does: a kill can fall between a row and its checkpoint."""
+    """TensorBoard events in `folder`, for a run that has `done_epochs` epochs. Events of later epochs are purged, as
+    their rows in metrics.jsonl are: a kill can fall between a row and its checkpoint."""
 
     def __init__(self, folder: str | os.PathLike[str], *, done_epochs: int):
         self._writer = require_tensorboard()(os.fspath(folder), purge_step=done_epochs + 1)

@@ -20,7 +20,7 @@ from rexnet.training.interruption import StopRequest
 
 Item = TypeVar("Item")
 
-# Others wait while the main process downloads or lists a data set; that a process is dead shows at once by itself.
+# Others wait while the main process downloads or lists a dataset; a dead process is noticed at once anyway.
 _PATIENCE = timedelta(hours=2)
 
 
@@ -32,17 +32,17 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    """Among the processes of this machine."""
+    """Rank among the processes of this machine."""
     stop: StopRequest = field(default_factory=StopRequest, compare=False)
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and draws the progress bar."""
+        """True for the process that writes files and shows the progress bar."""
         return self.rank == 0
 
     def in_turns(self, load: Callable[[], Item]) -> Item:
-        """Call `load`, in the main process before all others, then in the first one of each other machine: what it may
-        download or write beside the data is there for the rest, with one disk for all machines or one for each."""
+        """Call `load`, in the main process before all others, then in the first one of each other machine, so that the
+        rest find its downloads and files, with one disk for all machines or one for each."""
         mine = 0 if self.is_main else 1 if self.local_rank == 0 else 2
         loaded = None
         for turn in range(3):
@@ -73,7 +73,7 @@ class World:
         return total.to(values.device)
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Tell for each flag whether it is set on some process: a decision that all of them take together."""
+        """Return for each flag whether it is set on any process, so that all of them decide alike."""
         return tuple(bool(count) for count in self.sum(torch.tensor(flags, dtype=torch.int32)).tolist())
 
     def share_buffers(self, model: nn.Module) -> None:
@@ -100,14 +100,14 @@ class World:
         return [item for part in parts for item in part or []]
 
     def wait(self) -> None:
-        """Wait until every process has come this far."""
+        """Wait until every process has reached this call."""
         if self.size > 1:
             torch.distributed.barrier()
 
 
 @contextmanager
 def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[World]:
-    """Join the run that torchrun describes, or be one alone. `device`: auto, cpu, cuda, cuda:N or mps.
+    """Join the run that torchrun describes, or start a single process. `device`: auto, cpu, cuda, cuda:N or mps.
 
     With several GPUs a process takes that of its local rank. Signals become requests to stop, and with `follow_parent`
     the end of the parent process does, as that of torchrun always. ValueError for a device this machine does not have,
@@ -132,15 +132,15 @@ def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[Wor
 
 
 def _store() -> Store:
-    """Open the store that torchrun describes, with names of its own for each attempt of --max-restarts: the addresses
-    of the attempt before stay in the store, and would be called until the timeout."""
+    """Open the store that torchrun describes, with its own key prefix for each attempt of --max-restarts: addresses of
+    the previous attempt stay in the store, and would be tried until the timeout."""
     store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
     return PrefixStore(f"rexnet/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 @contextmanager
 def _explain_runtime_errors(world: World) -> Iterator[None]:
-    """Name what lies behind the RuntimeErrors that torch raises wherever a process happens to be."""
+    """Raise LostProcessError for the RuntimeErrors that torch raises where another process has ended."""
     try:
         yield
     except RuntimeError as error:
@@ -148,7 +148,7 @@ def _explain_runtime_errors(world: World) -> Iterator[None]:
             raise LostProcessError(sentence) from error
         # gloo has no exception type of its own.
         if isinstance(error, torch.distributed.DistError) or (world.size > 1 and "gloo" in str(error).lower()):
-            lost = f"process {world.rank} of {world.size} lost another one of the run, whose message says why"
+            lost = f"process {world.rank} of {world.size} lost another one of the run; see the message of that one"
             raise LostProcessError(lost) from error
         raise
 

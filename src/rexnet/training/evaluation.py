@@ -1,4 +1,4 @@
-"""Accuracy of a classifier, as exact counts on any number of processes and at any batch size."""
+"""Metrics of a classifier from exact counts, the same for any number of processes and any batch size."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from rexnet.training.progress import EpochProgress
 
 
 class SizedBatches(Protocol):
-    """Batches that an evaluation reads; `rexnet.data.loaders.EvalBatches` is one."""
+    """Batches of an evaluation, such as `rexnet.data.loaders.EvalBatches`."""
 
     def __len__(self) -> int: ...
 
@@ -22,7 +22,7 @@ class SizedBatches(Protocol):
 
 
 class ClassCounts(NamedTuple):
-    """Counts of one class: its images, the images of any class predicted as it, and those of both."""
+    """Counts of one class: its images, the images predicted as it, and the correct ones among them."""
 
     images: int
     called: int
@@ -30,12 +30,12 @@ class ClassCounts(NamedTuple):
 
     @property
     def recall(self) -> float | None:
-        """Fraction of its images that are predicted as it, 0 to 1; None without images."""
+        """Fraction of its images that are predicted correctly, 0 to 1; None without images."""
         return self.correct / self.images if self.images else None
 
     @property
     def precision(self) -> float | None:
-        """Fraction of the images predicted as it that are it, 0 to 1; None where none is."""
+        """Fraction of the images predicted as this class that belong to it, 0 to 1; None without such images."""
         return self.correct / self.called if self.called else None
 
     @property
@@ -46,18 +46,18 @@ class ClassCounts(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Counts over labelled images, those of all processes; macro metrics are means over the classes with images."""
+    """Counts over the labelled images of all processes; macro metrics are means over the classes with images."""
 
     classes: tuple[str, ...]
     images: tuple[int, ...]
-    """Of each class."""
+    """Images of each class."""
     correct: tuple[int, ...]
-    """Of each class, images whose most probable class is the right one."""
+    """Correctly predicted images of each class."""
     called: tuple[int, ...]
-    """For each class, images of any class for which it is the most probable one."""
+    """Images predicted as each class, right or wrong."""
     correct_in_top5: int
     loss_sum: float
-    """Cross-entropy without smoothing."""
+    """Sum of the cross-entropy without label smoothing."""
 
     @property
     def num_images(self) -> int:
@@ -118,7 +118,7 @@ def evaluate(
     world: World,
     autocast_dtype: torch.dtype | None = None,
 ) -> Evaluation:
-    """Run `model`, put in eval mode, over this process's part of the images and add up the parts of all.
+    """Run `model` in eval mode over this process's part of the images, and sum the counts of all processes.
 
     A batch has `images` (B, 3, H, W) and `targets` (B,), indices into `classes`. ValueError when there is no image
     and for a network whose output is not finite, Stopped where a process was asked to stop.
@@ -151,10 +151,10 @@ def evaluate(
     if not counts[0].sum():
         raise ValueError("there is no image to evaluate on")
     if not loss_sum.isfinite():
-        # The most probable of classes that are not a number is the first one, and so an accuracy like any other.
+        # argmax of nan is the first class: without this error the accuracy would look like any other.
         raise ValueError(
             "the network's outputs for the validation images are not finite (nan or inf), so nothing can be measured;"
-            " a lower --lr or --clip-grad 1 helps a training, --amp off what only overflows in fp16"
+            " try a lower --lr or --clip-grad 1 in training, or --amp off against overflows of fp16"
         )
     return Evaluation(
         classes=classes,

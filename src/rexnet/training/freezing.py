@@ -11,7 +11,7 @@ from rexnet.models.rexnet import RexNet
 from rexnet.training.config import TransferConfig
 
 FEW_IMAGES = 16
-"""Below so many images a process and step their statistics are too noisy to replace those of pretraining. Our choice;
+"""Images per process and step below which their statistics are too noisy to replace the pretrained ones. Our choice;
 the evidence is pytorch/vision#6543 and arXiv 1803.08494, figure 1, where errors rise from 16 images downwards."""
 
 
@@ -20,8 +20,8 @@ class FrozenBatchNorm(nn.Module):
     """Batch norm of (B, C, H, W) by kept statistics, in training as in evaluation, under the keys of nn.BatchNorm2d.
 
     A module of its own, because `train()` would switch an nn.BatchNorm2d back to the statistics of each batch.
-    Unlike torchvision's FrozenBatchNorm2d it leaves scale and shift to the optimizer. What the norm holds beside, the
-    activation in timm's, follows as before.
+    Unlike torchvision's FrozenBatchNorm2d it leaves scale and shift to the optimizer. Further modules of the
+    norm, such as the activation in timm's, follow as before.
     """
 
     running_mean: Tensor
@@ -44,9 +44,9 @@ class FrozenBatchNorm(nn.Module):
 
 
 def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_per_step: int) -> str:
-    """Freeze what `config` says; return a sentence about what that is, and why.
+    """Freeze the layers and statistics that `config` names; return a sentence about them and the reason.
 
-    Raises ValueError where nothing worth keeping is there, or fewer blocks than are to be frozen.
+    Raises ValueError without pretrained weights, or with fewer blocks than are to be frozen.
     """
     num_blocks = len(model.config.blocks)
     if config.freeze != "all":
@@ -63,14 +63,14 @@ def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_p
 
 
 def _require_pretrained(option: str, value: object, *, allowed: str, pretrained: bool) -> None:
-    # Random layers or statistics that stay random are a mistake that only shows in the accuracy.
+    # Freezing random layers or statistics is a mistake that only shows in the accuracy.
     require(pretrained, option, value, f"{allowed}, because nothing is learned yet without --weights")
 
 
 def choose_statistics(
     bn: Literal["auto", "train", "frozen"], *, pretrained: bool, images_per_step: int
 ) -> tuple[bool, str]:
-    """Whether the batch norms keep their statistics, and why. ValueError for "frozen" without pretrained weights."""
+    """Decide if the batch norms keep their statistics, with the reason. ValueError for "frozen" without weights."""
     if bn != "auto":
         if bn == "frozen":
             _require_pretrained("bn", bn, allowed="auto, train", pretrained=pretrained)
@@ -81,7 +81,7 @@ def choose_statistics(
 
 
 def describe_norms(model: nn.Module, reason: str) -> str:
-    """Return a sentence about how many batch norms keep their statistics."""
+    """Return a sentence with the number of batch norms that keep their statistics."""
     training = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     frozen = sum(isinstance(module, FrozenBatchNorm) for module in model.modules())
     return f"batch norms: {frozen} with frozen statistics, {training} with those of each batch ({reason})"
@@ -112,7 +112,7 @@ def freeze(model: RexNet, depth: int | Literal["all"], *, statistics: bool) -> N
 
 
 def layer_number(model: RexNet, name: str) -> int:
-    """Return the layer in which the parameter or module of that name lies: 0 the stem, 1 to N the blocks, N + 1 the
+    """Return the layer of the parameter or module of that name: 0 the stem, 1 to N the blocks, N + 1 the
     penultimate convolution, N + 2 what follows pooling."""
     num_blocks = len(model.config.blocks)
     part, _, rest = name.partition(".")

@@ -1,7 +1,7 @@
 """Training of the head alone, on features that the frozen part of a network computes once.
 
-The images are seen as in evaluation and, where mirroring is on, mirrored as well. Everything else of a run stays: the
-loop, the order of the images, drop-out, schedule, moving average, and checkpoints, which hold whole networks.
+The images are transformed as in evaluation and, with horizontal flips, mirrored as well. The rest of a run stays: the
+loop, the order of the images, dropout, schedule, moving average, and checkpoints, which hold whole networks.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 FILE = "features.safetensors"
 MAX_GIB = 4.0
-"""Features are kept in memory, in full precision, and three times for a moment when they are written."""
+"""Limit of the features, which stay in memory in full precision, three times over while they are written."""
 
 _STILL_APPLIES = ("horizontal_flip", "label_smoothing")
 _VIEW = 3  # first entry of every seed, beside those of rexnet.data.batch_reading
@@ -63,7 +63,7 @@ class Head(nn.Module):
 
 
 class FeatureBatches:
-    """The batches of `order`, with features (B, C) in place of images, of mirrored images with probability `mirror`.
+    """Batches of `order` with features (B, C) in place of images, those of mirrored images with probability `mirror`.
 
     Images that could not be read are skipped; a batch that would have fewer than two is filled with others.
     """
@@ -106,7 +106,7 @@ class FrozenBackbone(NamedTuple):
 
 
 def check_frozen_backbone(config: TrainConfig) -> None:
-    """Raise OptionError for a setting that features which are computed once cannot follow."""
+    """Raise OptionError for a setting that has no effect on features that are computed once."""
     settings: list[tuple[str, Any, Any]] = [
         (field.name, getattr(config.augment, field.name), field.default)
         for field in fields(AugmentConfig)
@@ -132,16 +132,16 @@ def freeze_backbone(
     run: RunFolder,
     world: World,
 ) -> FrozenBackbone:
-    """Compute the features of all images, or take those in the run folder if weights, pixels and images are theirs.
+    """Compute the features of all images, or read them from the run folder if weights, pixels and images are the same.
 
-    A run that is resumed gets its backbone from its checkpoint. ValueError for more features than `MAX_GIB`.
+    A resumed run gets its backbone from its checkpoint. ValueError for more features than `MAX_GIB`.
     """
     mirror = config.augment.horizontal_flip
     gib = model.num_features * 4 / 2**30 * ((1 + (mirror > 0)) * len(sets.train) + len(sets.val))
     if gib > MAX_GIB:
         hint = "; --horizontal-flip 0 nearly halves that" if mirror else ""
         raise ValueError(f"the features of --freeze all take {gib:.1f} GiB; allowed: up to {MAX_GIB:g} GiB{hint}")
-    # All processes have the run's weights before they go on, also where one of them saves them anew.
+    # All processes read the run's weights before one of them may write them anew.
     if content := newest_checkpoint(run, world):
         model.load_state_dict(content["state_dict"])
     train, val = _features_of_all(model, sets, in_order=in_order, config=config, run=run, world=world)
@@ -192,7 +192,7 @@ def _features_of_all(
 
 
 def head_task(task: Task, model: RexNet) -> Task:
-    """Adapt `task`, of whole networks, to the `Head` of `model`; its checkpoints hold whole networks too."""
+    """Adapt `task`, made for whole networks, to the `Head` of `model`; its checkpoints still hold whole networks."""
 
     def pack(head: nn.Module, metrics: dict[str, Any]) -> dict[str, Any]:
         content = task.pack(model, metrics)
@@ -208,7 +208,7 @@ def head_task(task: Task, model: RexNet) -> Task:
 def compute_features(
     model: RexNet, batches: EvalBatches, features: Features, *, config: TrainConfig, world: World
 ) -> None:
-    """Write the features of this process's part of the images, seen as in evaluation, into `features`."""
+    """Write the features of this process's part of the images, transformed as in evaluation, into `features`."""
     dtype = choose_autocast(config.run.amp, world.device)
     layout = torch.channels_last if config.run.channels_last else torch.preserve_format
     # Without batch norms a CPU needs a fifth to a third less time (results/backbone_cpu.jsonl).
@@ -240,7 +240,7 @@ def _batches_of_process(features: Features, targets: np.ndarray, *, batch_size: 
 
 
 def features_key(model: RexNet, sets: ImageSets, config: TrainConfig) -> str:
-    """Return the SHA-256 of everything that features follow from, the images by their names and number alone."""
+    """Return the SHA-256 of everything that the features depend on, of the images their names and number alone."""
     augment, run = config.augment, config.run
     sizes = [len(sets.train), len(sets.val)]
     facts = [config.input.preprocess().to_dict(), run.amp, augment.horizontal_flip > 0, sizes]
@@ -261,7 +261,7 @@ def write_features(run: RunFolder, key: str, found: list[Features]) -> None:
     try:
         write_whole(run.path / FILE, save(tensors, metadata={"key": key}))
     except OSError as error:
-        text = "%s could not be written (%s): --resume will compute it anew"
+        text = "%s could not be written (%s): --resume will compute the features again"
         logger.warning(text, run.path / FILE, reason_of(error))
 
 
@@ -279,5 +279,5 @@ def read_features(run: RunFolder, key: str) -> list[Features] | None:
                 Features(file.get_tensor(f"values.{split}"), file.get_tensor(f"readable.{split}")) for split in (0, 1)
             ]
     except (SafetensorError, OSError) as error:
-        logger.warning("%s is damaged (%s) and computed anew", run.path / FILE, error)
+        logger.warning("%s is damaged (%s) and is computed again", run.path / FILE, error)
         return None

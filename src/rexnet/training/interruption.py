@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a request that a run answers where it can be continued."""
+"""SIGTERM and Ctrl-C as requests to stop, met at the next step from which a run can be resumed."""
 
 import os
 import signal
@@ -21,11 +21,11 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """A request of this process to stop.
+    """A request to stop this process.
 
-    While it listens, a signal raises Stopped at once, unless the work is in `deferred()`: then it only counts as
-    `requested`, and the work raises `stopped()` when its state is safe. Asked again, it stops at once anyway. A process
-    whose torchrun is gone counts as asked too.
+    While it listens, a signal raises Stopped at once, unless the work is in `deferred()`: then it only sets
+    `requested`, and the work raises `stopped()` when its state is saved. A second signal stops at once in any case. The
+    end of torchrun is a request too.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class StopRequest:
         return self._signal is not None
 
     def stopped(self) -> Stopped:
-        """Return the exception to raise, also where another process of the run was asked."""
+        """Return the exception to raise, also where another process of the run got the signal."""
         return Stopped(self._signal or signal.SIGTERM)
 
     @contextmanager
@@ -63,7 +63,7 @@ class StopRequest:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Leave it to the work inside to look at `requested`."""
+        """Let a signal only set `requested`, which the work inside checks."""
         self._deferred = True
         try:
             yield

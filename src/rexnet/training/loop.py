@@ -1,4 +1,4 @@
-"""The training loop, the only one: classification, detection and search pass it different functions."""
+"""The one training loop: classification, detection and search pass it different functions."""
 
 import json
 import logging
@@ -26,48 +26,48 @@ logger = logging.getLogger(__name__)
 
 
 class Batches(Protocol):
-    """Training data as the loop needs it; `rexnet.data.loaders.TrainBatches` is one."""
+    """Training data of the loop, such as `rexnet.data.loaders.TrainBatches`."""
 
     images_per_step: int
-    """Images of a full step of this process: what is read in a step, where fewer images exist than were asked for."""
+    """Images of a full step of this process, fewer than --batch-size where the data has fewer."""
 
     def __len__(self) -> int:
-        """Steps an epoch, the same on every process."""
+        """Steps per epoch, the same on every process."""
         ...
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Any]:
-        """The batches of an epoch from a step on, the same ones each time. A batch has `indices`, one an image."""
+        """Yield the batches of an epoch from a step on, the same each time. A batch has `indices`, one per image."""
         ...
 
 
 class Task(NamedTuple):
-    """Everything of a run that the loop does not know itself."""
+    """Functions and metrics of a task, which the loop calls."""
 
     loss: Callable[[nn.Module, Any], Tensor | dict[str, Tensor]]
-    """loss(model, batch): a scalar, or scalars of which "loss" is minimised and the others are only reported."""
+    """loss(model, batch): a scalar, or scalars of which "loss" is minimised and the others are only logged."""
     evaluate: Callable[[nn.Module], dict[str, float]]
     pack: Callable[[Any, dict[str, Any]], dict[str, Any]]
     """pack(model, metrics): the content of a checkpoint, see `checkpoint.pack`."""
     name_image: Callable[[int], str]
     own: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
-    """own(state_dict): of a checkpoint's weights those of the model that is trained, where that is only a part."""
+    """own(state_dict): the weights of the trained model among a checkpoint's, where it is only a part of them."""
     goal: str = "top1"
     """Metric of `evaluate` whose best value makes best.pt."""
     logged: tuple[str, ...] | None = None
-    """Metrics of `evaluate` in the log line of an epoch, where there are too many for all."""
+    """Metrics of `evaluate` in the log line of an epoch, where all would be too many."""
     static: Callable[[nn.Module], nn.Module] = lambda model: model
-    """static(model): the part of it that torch.compile can take whole."""
+    """static(model): the part of the model that torch.compile can compile as a whole."""
 
 
 def fit(
     model: nn.Module, batches: Batches, task: Task, *, config: LoopConfig, run: RunFolder, world: World
 ) -> dict[str, Any]:
-    """Train `model` for all epochs, or for the rest of them if `run` has a checkpoint to go on from.
+    """Train `model` for all epochs, or for the rest of them if `run` has a checkpoint to continue from.
 
-    After each epoch `run` gets a row of metrics, last.pt, and best.pt if the goal is better than ever; inside an epoch
+    After each epoch `run` gets a row of metrics, last.pt, and best.pt if its metric is the best so far; inside an epoch
     last.pt every `config.run.save_minutes`. Return the best epoch's row. All randomness comes from (seed, step, rank)
     and from `batches`, so a run that was killed anywhere and resumed ends with the very weights of one that was not.
-    Raises Stopped, after saving, when asked to stop, and NonFiniteError, naming the images.
+    Raises Stopped, after saving, on a request to stop, and NonFiniteError, which names the images.
     """
     training = _Training(model, batches, task, config=config, run=run, world=world)
     try:
@@ -209,7 +209,7 @@ class _Training:
             if row is self.best:
                 checkpoint.save(self.run.best, content)
             self._write_last(content, None)
-            # Drawing takes about a second, too much beside epochs of a few.
+            # Plotting takes about a second, too much beside epochs of a few.
             if row["seconds"] > 20 or self.finished:
                 self.run.draw_curves()
         self.saved_at = time.monotonic()
@@ -260,7 +260,7 @@ def _learning_rate(config: LoopConfig, *, total_batch: int, steps_per_epoch: int
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Return the seed of one step's drop-out and drop path, apart for every step and process."""
+    """Return the seed of one step's dropout and drop path, different for every step and process."""
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
 
 

@@ -1,4 +1,4 @@
-"""The one table of metrics: their names in files, for people and on the Hugging Face hub, units and directions."""
+"""Table of all metrics: keys in files, labels for people, names on the Hugging Face hub, units and directions."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ class Metric:
     """A row of the table."""
 
     name: str
-    """In JSON; a row of metrics.jsonl has it after train_ or val_."""
+    """Key in JSON; a row of metrics.jsonl has it after train_ or val_."""
     label: str
-    """In logs, tables and plots."""
+    """Label in logs, tables and plots."""
     full_name: str
-    """Where there is room to say what it is, as in a model card."""
+    """Name where there is room, as in a model card."""
     tasks: tuple[TaskName, ...]
     unit: Literal["%", ""] = "%"
     higher_is_better: bool = True
     hub_name: str | None = None
-    """The hub's type of metric; None for what its model index does not take."""
+    """Type of the metric on the hub; None where the hub's model index has none."""
 
     @property
     def key(self) -> str:
@@ -32,14 +32,14 @@ class Metric:
 
     @property
     def title(self) -> str:
-        """Label with unit, as above a plot."""
+        """Label with unit, for the title of a plot."""
         return f"{self.label}, {self.unit}" if self.unit else self.label
 
     def text(self, value: float) -> str:
         return f"{value:.2f} {self.unit}".rstrip()
 
     def is_better(self, value: float, other: float) -> bool:
-        """Whether `value` beats `other`; never for nan."""
+        """Return True if `value` is better than `other`; False for nan."""
         return value > other if self.higher_is_better else value < other
 
 
@@ -97,12 +97,12 @@ METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
 
 
 def metrics_of(task: TaskName) -> list[Metric]:
-    """The metrics of `task`, in the order to show them."""
+    """Return the metrics of `task`, in their order in tables."""
     return [metric for metric in METRICS.values() if task in metric.tasks]
 
 
 def curve_panels(keys: Collection[str], *, goals: Collection[str] = ()) -> dict[str, dict[str, str]]:
-    """Plots over the epochs: title -> {key in a row of metrics.jsonl: label of its line}, for rows with `keys`.
+    """Return plots over the epochs: title -> {key in a row of metrics.jsonl: label of its line}, for rows with `keys`.
 
     `goals`: metrics that chose best epochs, each of which has a plot in any case.
     """

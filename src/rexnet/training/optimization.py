@@ -25,7 +25,7 @@ from rexnet.training.run_folder import DISCARDED, RunFolder
 logger = logging.getLogger(__name__)
 
 MAX_DISCARDED_STEPS = 10
-"""Of one epoch; one more ends the run, and so does an epoch that has no other steps."""
+"""Skipped steps that an epoch may have; one more ends the run, and so does an epoch with no other steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class LearningRate:
     Linear from warmup_lr to the peak, then a cosine to min_lr (or a line to it, or steps of a tenth, or the peak
     throughout). The cosine runs over all steps, the warm-up covers its beginning: timm's default, under which the
     paper's models were trained. Unlike timm's, the warm-up ends at half of a short run. After each of restart_epochs
-    all of that starts again, over the epochs up to the next.
+    the whole schedule starts again, over the epochs up to the next.
     """
 
     peak_lr: float
@@ -104,8 +104,8 @@ def parameter_groups(model: nn.Module, *, config: OptimConfig) -> list[dict[str,
 
 
 def check_optimizer(model: nn.Module, optim: OptimConfig, schedule: ScheduleConfig, *, total_batch: int) -> None:
-    """Raise OptionError for an optimizer or learning rates that `Updater` could not use, and warn of options that do
-    nothing; changes nothing."""
+    """Raise OptionError for an optimizer or learning rates that `Updater` could not use, and warn of options without
+    effect; change nothing."""
     peak_lr = optim.peak_lr(total_batch)
     if schedule.min_lr > peak_lr:
         raise OptionError(f"--min-lr is {schedule.min_lr:g}; allowed: at most the learning rate, here {peak_lr:g}")
@@ -126,14 +126,14 @@ def check_optimizer(model: nn.Module, optim: OptimConfig, schedule: ScheduleConf
 
 
 class Updater:
-    """Updates of `model` from losses, with everything that lasts from one update to the next."""
+    """Updates of `model` from losses, with the state that lasts from one update to the next."""
 
     def __init__(self, model: nn.Module, config: OptimConfig, rate: LearningRate, *, scale_gradients: bool):
         self.model = model
         self.rate = rate
         self.clip_grad = config.clip_grad
         self.optimizer = make_optimizer(model, config, lr=rate.peak_lr)
-        # Always there and switched off without fp16, so that an update reads the same either way.
+        # Created in any case and disabled without fp16, so that the code of an update is the same.
         self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=scale_gradients)
         self._buffers = list(model.buffers())
         self._kept_buffers = [buffer.clone() for buffer in self._buffers]
@@ -141,7 +141,7 @@ class Updater:
         if config.ema_decay is not None:
             from timm.utils.model_ema import ModelEmaV3
 
-            # Without the warm-up of the decay a short run would remember its random beginning.
+            # Without the warm-up of the decay the average of a short run would contain its random initial weights.
             self.ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
 
     @property
@@ -150,8 +150,8 @@ class Updater:
         return self.ema.module if self.ema else self.model
 
     def begin(self) -> None:
-        """Before the forward pass, free the last step's gradients and remember the batch-norm statistics, which it
-        changes before anyone can look at the loss."""
+        """Before the forward pass, free the last step's gradients and copy the batch-norm statistics, which it changes
+        before the loss is known."""
         self.optimizer.zero_grad()
         _copy(self._buffers, self._kept_buffers)
 
@@ -166,8 +166,8 @@ class Updater:
         norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         if self.clip_grad is not None:
             clip_grads_with_norm_(parameters, self.clip_grad, norm)
-        # An overflowing fp16 gradient is everyday business, for which the scaler skips the step and halves its
-        # scale; at a scale of 1 it is no overflow any more.
+        # An overflow of fp16 gradients is common: the scaler skips the step and halves its scale. At a scale of 1
+        # the gradients themselves are not finite.
         overflows = self.scaler.is_enabled() and self.scaler.get_scale() > 1.0
         return bool(loss.isfinite() if overflows else loss.isfinite() & norm.isfinite())
 
@@ -179,13 +179,13 @@ class Updater:
             self.ema.update(self.model, step + 1)
 
     def discard(self) -> None:
-        """Return to where `begin` was: no trace of the step in weights, statistics or average."""
+        """Restore the state at `begin`: no trace of the step in weights, statistics or average."""
         _copy(self._kept_buffers, self._buffers)
         if self.scaler.is_enabled():
             self.scaler.update()
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint needs beside the evaluated network's weights to go on as if never stopped."""
+        """Return the state that a checkpoint needs, beside the evaluated network's weights, to resume exactly."""
         weights = {"model": portable(self.model.state_dict())} if self.ema else {}
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), **weights}
 
@@ -201,9 +201,10 @@ class Updater:
 def note_discarded(
     mine: list[str], *, count: int, of: int, epoch: int, step: int, run: RunFolder, world: World
 ) -> None:
-    """Log and note which step of the run is skipped, the `count`th of the epoch's `of`; NonFiniteError for too many.
+    """Log and record a skipped step of the run, the `count`th of the epoch's `of`; NonFiniteError for too many.
 
-    `mine` is what is not finite on this process and the names of its images, empty where all is; every process calls.
+    `mine` names the value that is not finite on this process and the images, empty where all are finite; every process
+    calls this function.
     """
     parts = [part for text in world.gather([json.dumps(mine)]) if (part := json.loads(text))]
     what, names = parts[0][0], [name for part in parts for name in part[1:]]

@@ -14,12 +14,12 @@ Item = TypeVar("Item")
 logger = logging.getLogger(__name__)
 
 LOG_SECONDS = 60.0
-"""Between log lines where there is no terminal."""
+"""Time between log lines where there is no terminal."""
 _LEAST_BAR_WIDTH = 8
 
 
 def speed_text(images_per_second: float) -> str:
-    """Return the speed, never 0 for a run that is only slow: detectors on a CPU may need seconds for an image."""
+    """Return the speed, with decimals for a slow run: detectors on a CPU may need seconds per image."""
     digits = 0 if images_per_second >= 10 else 1 if images_per_second >= 1 else 2
     return f"{images_per_second:.{digits}f} images/s"
 
@@ -39,7 +39,7 @@ def duration_text(seconds: float) -> str:
 
 
 def time_left_text(seconds: float) -> str:
-    """Return the time that is left and, from a minute on, when that is over on this machine's clock."""
+    """Return the time that is left and, from a minute on, the time of the end on this machine's clock."""
     if seconds < 60:
         return f"{duration_text(seconds)} left"
     end = datetime.now().astimezone() + timedelta(seconds=seconds)
@@ -48,11 +48,11 @@ def time_left_text(seconds: float) -> str:
 
 
 class EpochProgress:
-    """Time one pass over batches and show how far it is, on the process that is `visible`: a bar in a terminal, else a
+    """Time one pass over batches and show its progress, on the process that is `visible`: a bar in a terminal, else a
     log line every LOG_SECONDS, with averages so far, time left, images/s and the fraction of time spent waiting.
 
-    Used as a context. `later_steps` of the same kind and `later_seconds` of other work follow in the run; None where
-    this pass is not a part of one.
+    Use it as a context. `later_steps` of the same kind and `later_seconds` of other work follow in the run; None where
+    this pass is not part of one.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class EpochProgress:
         self._bar.stop()
 
     def state(self) -> dict[str, Any]:
-        """Values with which `restore` lets a later process finish this pass with the same averages."""
+        """Return the values with which `restore` continues this pass in a later process, with the same averages."""
         return {"images": self.images, "waited": self.waited_seconds, "seconds": self.seconds, "sums": self.sums}
 
     def restore(self, state: dict[str, Any], step: int) -> None:
@@ -162,7 +162,7 @@ class EpochProgress:
 
     @property
     def wait_share(self) -> float:
-        """Fraction of the time so far that was spent waiting for batches."""
+        """Fraction of the time so far spent on waiting for batches."""
         return self.waited_seconds / max(self.seconds, 1e-9)
 
     @property

@@ -1,4 +1,4 @@
-"""Recipes: functions that return a complete configuration, to run as it is or to change in a field or two.
+"""Recipes: functions that return a complete configuration, to use as it is or with a few changes.
 
 Accuracies that were not reached with this code are marked as untested.
 """
@@ -68,7 +68,7 @@ def scratch() -> TrainConfig:
 
 
 def finetune() -> TrainConfig:
-    """From published weights to a set of one's own, at the size and crop the weights were made for.
+    """Fine-tuning of published weights on a dataset of one's own, at the size and crop of the weights.
 
     Command: rexnet train PATH/TO/FOLDER --weights rexnet_100.nav_in1k; the paper's four sets are torchvision/food101,
     torchvision/stanford_cars, torchvision/fgvc_aircraft and torchvision/flowers102.
@@ -115,7 +115,7 @@ def digits() -> TrainConfig:
     """scikit-learn's handwritten digits, 8 x 8 pixels, which need no download: small_image at 16 pixels, no mirroring.
 
     Command: rexnet train digits
-    Hardware: under 3 minutes on one busy CPU core. Expect 98 % or more of the 359 held-back digits: 98.3 with seed 0
+    Hardware: under 3 minutes on one busy CPU core. Expect 98 % or more on the 359 validation digits: 98.3 with seed 0
     (the best epoch, which is chosen on the same digits, and the last).
     """
     base = small_image()
@@ -139,18 +139,18 @@ RECIPES: dict[RecipeName, Callable[[], TrainConfig]] = {
 
 
 DECIDING = ("data", "recipe", "model", "weights", "freeze", "resume", "output")
-"""Options that decide where the others start."""
+"""Options that decide the defaults of the others."""
 
 
 def choose_recipe(data: str, weights: str | None) -> RecipeName:
-    """The recipe that "auto" stands for. ValueError for data that does not exist."""
+    """Return the recipe that "auto" stands for. ValueError for data that does not exist."""
     if weights is not None:
         return "finetune"
     return "small-image" if open_dataset(data).small_images else "scratch"
 
 
 def starting_point(asked: TrainConfig) -> TrainConfig:
-    """The configuration whose options the user's override: of the run to resume, or of the recipe.
+    """Return the configuration that the given options override: that of the run to resume, or of the recipe.
 
     `asked` has the options of DECIDING that are given, on top of the plain defaults.
     """
@@ -188,8 +188,8 @@ def _with_the_stem_of(start: TrainConfig, model: str) -> TrainConfig:
 
 
 def preview(asked: TrainConfig, *, data_given: bool) -> tuple[TrainConfig, dict[str, str]]:
-    """Return the settings that --help can show without reading weights or a remote dataset, and what decides the
-    options that it cannot know, by their names."""
+    """Return the settings that --help can show without reading weights or a remote dataset, and by name, for options
+    that it cannot know, the source of their defaults."""
     if asked.run.resume:
         return scratch(), dict.fromkeys(_varying(), "as the run has it")
     recipe = asked.recipe
@@ -225,7 +225,7 @@ def _flat(config: TrainConfig) -> dict[str, object]:
 
 
 def _as_the_weights_were_made(start: TrainConfig, source: str) -> TrainConfig:
-    """`start` with the size, crop and filter of these weights, and for a checkpoint of ours its network too."""
+    """Return `start` with the size, crop and filter of these weights, and the network of a checkpoint of ours."""
     if source in PUBLISHED:
         facts, network = PUBLISHED[source].preprocess, None
     else:
@@ -236,7 +236,7 @@ def _as_the_weights_were_made(start: TrainConfig, source: str) -> TrainConfig:
         weights = read_weights(file)
         facts, network = weights.preprocess, weights.config
     if network is not None:
-        # A network without a name of its own, such as a searched one, stands in the file itself.
+        # A network without a name of its own, such as a searched one, is described in the file itself.
         model = network["name"] if weights.variant else file
         same_network = replace(start.network, model=model, stem_stride=network["stem_stride"])
         start = replace(start, network=same_network)

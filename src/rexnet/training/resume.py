@@ -1,4 +1,4 @@
-"""Continuing a run: which folder, whether settings and data are what it began with, and its newest checkpoint."""
+"""Resuming of a run: its folder, the check of its settings and data, and its newest checkpoint."""
 
 import logging
 import shlex
@@ -25,11 +25,11 @@ Config = TypeVar("Config")
 
 MAY_CHANGE_ON_RESUME = frozenset(
     {
-        *("data", "bad_image"),  # what the data is stands in data.json, and is compared
+        *("data", "bad_image"),  # data.json describes the data, and is compared
         *("device", "workers", "threads", "output", "overwrite", "resume", "save_minutes", "tensorboard"),
     }
 )
-"""A run may move to another machine or folder and still be the same run."""
+"""Options that may change when a run is resumed, as on another machine or in another folder."""
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
@@ -38,8 +38,8 @@ def config_to_dict(config: Any) -> dict[str, Any]:
 
 
 def config_from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
-    """Read `config_to_dict`'s values, also of an older version: an option that came later has the default under which
-    older runs trained. ValueError for an option that this version does not have."""
+    """Read the values of `config_to_dict`, also of an older version: an option that came later has the default under
+    which older runs trained. ValueError for an option that this version does not have."""
     return _from_dict(kind, values)
 
 
@@ -59,7 +59,7 @@ def _from_dict(kind: type, values: dict[str, Any]) -> Any:
 
 
 def changed_options(saved: Config, given: Config, *, may_change: frozenset[str] = MAY_CHANGE_ON_RESUME) -> list[str]:
-    """List the options, as "--lr 0.1 (was 0.5)", in which `given` would make another run of `saved`."""
+    """List the options, as "--lr 0.1 (was 0.5)", whose values in `given` make it another run than `saved`."""
     changes = []
     for group in fields(saved):  # pyright: ignore[reportArgumentType]
         old, new = getattr(saved, group.name), getattr(given, group.name)
@@ -90,13 +90,12 @@ def folder_to_resume(config: LoopConfig) -> Path:
 
 
 def resumes(config: LoopConfig) -> bool:
-    """Whether there is a checkpoint for the run to go on from."""
+    """Return True if there is a checkpoint for the run to continue from."""
     return bool(config.run.resume) and RunFolder(folder_to_resume(config)).has_checkpoint
 
 
 def settings_to_resume(asked: Settings) -> Settings | None:
-    """Return the settings of the run that --resume means, as if it was not given; None where there is none to resume
-    yet.
+    """Return the settings of the run that --resume means, without --resume itself; None where there is no run yet.
 
     Data under a relative path is found from any folder.
     """
@@ -109,7 +108,7 @@ def settings_to_resume(asked: Settings) -> Settings | None:
 
 
 def _saved_settings(run: RunFolder, kind: type[LoopConfig]) -> Any:
-    """Return the settings of the run in the folder. ValueError where it is of the other command that trains."""
+    """Return the settings of the run in the folder. ValueError for a run of the other training command."""
     values = run.read("config.json")
     network, of_detector = values.get("network"), "detector" in signature(get_type_hints(kind)["network"]).parameters
     if isinstance(network, dict) and ("detector" in network) != of_detector:
@@ -119,7 +118,7 @@ def _saved_settings(run: RunFolder, kind: type[LoopConfig]) -> Any:
 
 
 def accept_settings(run: RunFolder, config: LoopConfig) -> None:
-    """Note the schedule of a run that `extend` has extended. ValueError for any other option in which `config` differs
+    """Save the schedule of a run that `extend` has extended. ValueError for any other option in which `config` differs
     from the run in the folder, and where its checkpoints are lost."""
     saved = _saved_settings(run, type(config))
     _refuse_lost_checkpoints(run)
@@ -157,7 +156,7 @@ def extend(config: Settings) -> Settings:
 
 def _refuse_lost_checkpoints(run: RunFolder) -> None:
     """Raise ValueError where epochs were trained, but no checkpoint is left to continue from: starting over would
-    replace what is left of them. (A kill at the end of the first epoch leaves one row, and nothing is lost.)"""
+    replace their remaining files. (A kill at the end of the first epoch leaves one row, and nothing is lost.)"""
     if run.has_checkpoint:
         return
     count = len(run.rows())
@@ -170,8 +169,7 @@ def _refuse_lost_checkpoints(run: RunFolder) -> None:
 
 
 def note_data(run: RunFolder, facts: DataFacts, *, main: bool) -> None:
-    """Write data.json at a run's start, in the main process. ValueError where the data of a run that goes on is not
-    what it began with."""
+    """Write data.json at a run's start, in the main process. ValueError where the data of a resumed run has changed."""
     if (saved := run.data_facts()) is not None:
         facts.refuse_other(saved, subject=str(run.path))
     elif main:
@@ -195,15 +193,15 @@ def newest(*paths: Path) -> dict[str, Any] | None:
         try:
             content = checkpoint.read(path)
         except WeightsError as error:
-            if isinstance(error.__cause__, OSError):  # the disk's trouble says nothing about the file
+            if isinstance(error.__cause__, OSError):  # an error of the disk does not mean that the file is damaged
                 raise
             errors.append(error)
             logger.warning("%s", error.finding if isinstance(error, DamagedFileError) else error)
-            # Or it would take the place of the whole one later.
+            # Otherwise it would later replace the whole one.
             _set_aside(path)
             continue
         if errors:
-            logger.warning("going on from %s, which is older", path)
+            logger.warning("continuing from %s, which is older", path)
         return content
     if errors:
         raise WeightsError(f"no checkpoint of {existing[0].parent} can be read; --overwrite starts anew") from errors[0]
@@ -211,8 +209,8 @@ def newest(*paths: Path) -> dict[str, Any] | None:
 
 
 def warn_of_lost_best(run: RunFolder) -> None:
-    """Warn where best.pt is missing or damaged, and rename it then: a run that goes on does not read it, and replaces
-    it only by something better."""
+    """Warn where best.pt is missing or damaged, and rename a damaged one: a resumed run does not read it, and replaces
+    it only by a better one."""
     try:
         checkpoint.read(run.best)
     except WeightsError:

@@ -46,7 +46,7 @@ class RunFolder:
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether there is something to continue from."""
+        """Return True if there is a checkpoint to continue from."""
         return self.last.exists() or self.previous.exists()
 
     def holds(self, name: str) -> bool:
@@ -71,13 +71,13 @@ class RunFolder:
             logger.warning("%s is on a file system without locks: start no second run there", self.path)
 
     def close(self) -> None:
-        """Let other processes write here again."""
+        """Unlock the folder for other processes."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def prepare(self, *, overwrite: bool) -> None:
-        """Free the folder of a run. ValueError where it holds one and `overwrite` is off, or anything else."""
+        """Empty the folder for a run. ValueError where it holds a run and `overwrite` is off, or other files."""
         if self.holds("config.json"):
             if not overwrite:
                 raise ValueError(
@@ -88,8 +88,8 @@ class RunFolder:
             raise ValueError(f"--output {str(self.path)!r} holds other files; name a new or an empty folder")
 
     def remove_start(self) -> None:
-        """Remove what a start has written that failed before there was anything to keep: a checkpoint, a row of
-        metrics or the names of images on which a step failed."""
+        """Remove the files of a start that failed before its first result: a checkpoint, a row of metrics or the names
+        of images whose step was skipped."""
         if self.has_checkpoint or self.holds(METRICS) or self.holds(DISCARDED):
             return
         self._remove_files()
@@ -97,7 +97,7 @@ class RunFolder:
             (self.path / SAMPLES).rmdir()
         if self._made:
             (self.path / ".lock").unlink(missing_ok=True)
-            with suppress(OSError):  # somebody else has put a file there
+            with suppress(OSError):  # another program has put a file there
                 self.path.rmdir()
 
     def _remove_files(self) -> None:
@@ -114,7 +114,7 @@ class RunFolder:
         write_whole(self.path / name, json.dumps(values, indent=2) + "\n")
 
     def read(self, name: str) -> dict[str, Any]:
-        """Read what `write` wrote. ValueError, one sentence, where it is missing or broken."""
+        """Read a file of `write`. ValueError, one sentence, where it is missing or damaged."""
         path = self.path / name
         try:
             values = json.loads(read_text(path))
@@ -142,7 +142,7 @@ class RunFolder:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            error.filename = os.fspath(path)  # of a full disk, the system names no file
+            error.filename = os.fspath(path)  # the error of a full disk names no file
             raise
 
     def draw_curves(self) -> None:
@@ -171,7 +171,7 @@ class RunFolder:
         write_whole(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
 
     def save_samples(self, images: ImageSet) -> None:
-        """Save images to try a prediction on, samples/CLASS-NUMBER.png, one a class, of a set that has no files."""
+        """Save images to try a prediction on, samples/CLASS-NUMBER.png, one per class, of a dataset without files."""
         if isinstance(images, FileImages):
             return
         (self.path / SAMPLES).mkdir(exist_ok=True)
@@ -198,7 +198,7 @@ def next_free_folder(model: str, data: str, *, parent: str | os.PathLike[str] = 
 
 
 def describe_environment(world: World) -> dict[str, Any]:
-    """Collect versions, hardware, command and, for a checkout, its commit: what a reader needs to repeat the run."""
+    """Collect versions, hardware, command and, for a checkout, its commit, which are needed to repeat the run."""
     import timm
     import torchvision
 
@@ -221,8 +221,7 @@ def describe_environment(world: World) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Return the commit this package's source is at, with "+changes" where files differ; None outside a git
-    checkout."""
+    """Return the commit of this package's source, with "+changes" where files differ; None outside a git checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
     try:
         done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, timeout=20)

@@ -1,4 +1,4 @@
-"""A run as its folder shows it, finished, stopped or still going: the only reader of other people's run folders."""
+"""Records of runs, finished, stopped or still running: the only reader of other people's run folders."""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from rexnet.references import holds_settings
 from rexnet.training.metrics import METRICS, Metric, TaskName
 from rexnet.training.run_folder import RunFolder
 
-# Where a run is written and how it was begun say nothing about what it learns.
+# These options change the place and start of a run, not its result.
 _NOT_COMPARED = frozenset({"output", "overwrite", "resume"})
 _SLOW_READING = 0.25
 _SLOW_VALIDATION = 1 / 3
@@ -27,11 +27,11 @@ class TimeSpent:
     """Seconds of all whole epochs, without start-up and the writing of files."""
 
     waiting: float
-    """Of training, for the images of the next step."""
+    """Waiting in training for the images of the next step."""
     computing: float
-    """The rest of training; of training and validation where `validating` is None."""
+    """Rest of training, or of training and validation where `validating` is None."""
     validating: float | None
-    """None where the run does not say how many images it trained on."""
+    """Validation; None where the run did not record its number of training images."""
 
     @property
     def total(self) -> float:
@@ -39,11 +39,11 @@ class TimeSpent:
 
     @property
     def waiting_fraction(self) -> float:
-        """Fraction of training, 0 to 1."""
+        """Waiting as a fraction of training, 0 to 1."""
         return self.waiting / max(self.waiting + self.computing, 1e-9)
 
     def bottleneck(self, workers: int | None) -> str:
-        """Name in one sentence where an effort to go faster should begin. `workers`: the run's option."""
+        """Name the bottleneck and its remedy in one sentence. `workers`: the run's option."""
         waited = f"training waited for them {percent(self.waiting_fraction)} of its time"
         if self.waiting_fraction >= _SLOW_READING:
             remedy = "smaller image files or more --workers" if workers else "smaller image files or --workers"
@@ -57,20 +57,20 @@ class TimeSpent:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """Content of the files of a run folder; those that a young run does not have yet are empty."""
+    """Content of a run folder's files; those that a new run does not have yet are empty."""
 
     folder: RunFolder
     label: str
-    """Name beside the others."""
+    """Name of the run, different from the others'."""
     config: dict[str, Any]
-    """As in config.json, of whatever version."""
+    """Content of config.json, of any version."""
     environment: dict[str, Any]
     data: DataFacts | None
-    """None before the run has seen its data."""
+    """Content of data.json; None before the run has read its data."""
     rows: list[dict[str, Any]]
-    """One an epoch."""
+    """Metrics, one row per epoch."""
     summary: dict[str, Any]
-    """Empty before the run's end."""
+    """Content of summary.json, empty before the run's end."""
 
     @property
     def finished(self) -> bool:
@@ -102,15 +102,14 @@ class RunRecord:
         return self.config.get(group, {}).get(name)
 
     def options(self) -> dict[str, dict[str, Any]]:
-        """Return option -> value in each group of the config; what stands alone, such as `data`, is in the group
-        "run"."""
+        """Return option -> value in each group of the config; options outside groups, such as `data`, are in "run"."""
         groups = {name: values for name, values in self.config.items() if isinstance(values, dict)}
         alone = {name: value for name, value in self.config.items() if not isinstance(value, dict)}
         return {**groups, "run": {**alone, **groups.get("run", {})}}
 
     @property
     def images_per_second(self) -> float | None:
-        """Median over the epochs, so that a busy moment of the machine does not count."""
+        """Return the median over the epochs, which a busy moment of the machine does not change."""
         speeds = sorted(row["images_per_second"] for row in self.rows)
         return speeds[len(speeds) // 2] if speeds else None
 
@@ -120,7 +119,7 @@ class RunRecord:
             total += row["seconds"]
             # The row's seconds are training and validation, its speed is that of training alone.
             seconds, speed = row["seconds"], row["images_per_second"]
-            if self.data and speed:  # 0 where no step of the epoch could be used
+            if self.data and speed:  # 0 where all steps of the epoch were skipped
                 seconds = min(self.data.train_images / speed, seconds)
             training += seconds
             waiting += seconds * row["wait_share"]
@@ -166,8 +165,8 @@ def read_record(folder: RunFolder, *, label: str | None = None) -> RunRecord:
 
 
 def record_of(file: Path) -> RunRecord | None:
-    """Read the run that the checkpoint `file` is of; None for a file of another name, which may lie in a run folder
-    without being of that run, and for one in no run folder."""
+    """Read the run of the checkpoint `file`; None for a file of another name, which need not belong to the run in whose
+    folder it is, and outside a run folder."""
     run = RunFolder(file.parent)
     ours = file.name in (run.best.name, run.last.name, run.previous.name)
     if not ours or not holds_settings(run.path):
@@ -176,8 +175,7 @@ def record_of(file: Path) -> RunRecord | None:
 
 
 def changed_between(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
-    """Return option -> its value in each run, for the options that are not the same in all; None where a run has no
-    such."""
+    """Return option -> its value in each run, for options that differ between runs; None where a run lacks one."""
     flat = [{name: value for group in record.options().values() for name, value in group.items()} for record in records]
     names = dict.fromkeys(name for options in flat for name in options if name not in _NOT_COMPARED)
     values = {name: [options.get(name) for options in flat] for name in names}

@@ -1,4 +1,4 @@
-"""The skeleton of a training, whatever the task: `rexnet train` and `rexnet detect train` plug their parts into it."""
+"""Frame of a training of any task: `rexnet train` and `rexnet detect train` pass it their parts."""
 
 import ctypes
 import logging
@@ -35,16 +35,16 @@ logger = logging.getLogger(__name__)
 
 # malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-# The most that glibc allows, on 64 bits.
+# Largest value that glibc allows, on 64 bits.
 _LARGEST_KEPT_BYTES = 32 * 2**20
 _NEVER = 2**31 - 1
 
 
 class Parts(NamedTuple):
-    """Parts that a task brings to a session, made before anything is written."""
+    """Parts of a task for a session, made before any file is written."""
 
     name: str
-    """Name of what is trained, for summary.json."""
+    """Name of the network, for summary.json."""
     facts: DataFacts
     model: nn.Module
     images_per_step: int
@@ -54,14 +54,14 @@ class Parts(NamedTuple):
     notes: tuple[str, ...] = ()
     """Lines to log at the start."""
     samples: ImageSet | None = None
-    """Images to save one of each class of, to try a prediction on."""
+    """Images of which one per class is saved, to try a prediction on."""
 
 
 def run_session(config: LoopConfig, prepare: Callable[[World], Parts], *, goal: str, command: str) -> dict[str, Any]:
-    """Train as `config` says and leave everything in the run folder; return what its summary.json holds.
+    """Train with the settings of `config` and write all results to the run folder; return the content of summary.json.
 
-    `prepare` loads data and weights, and raises ValueError where they do not go together with the settings: nothing is
-    written, and no older run replaced, before it returns. `command` continues a run that was stopped.
+    `prepare` loads data and weights, and raises ValueError where they do not fit the settings: nothing is written, and
+    no older run replaced, before it returns. `command` continues a run that was stopped.
     """
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
@@ -77,7 +77,7 @@ def run_session(config: LoopConfig, prepare: Callable[[World], Parts], *, goal: 
                 _begin(parts, batch_size=config.run.batch_size, run=run, world=world)
                 with resumable(run, world, command=command):
                     best, skipped = parts.fit(run)
-            except Exception:  # a request to stop is none, and keeps the folder for --resume
+            except Exception:  # Stopped is not an Exception, and keeps the folder for --resume
                 if world.is_main and not config.run.resume:
                     run.remove_start()
                 raise
@@ -85,7 +85,7 @@ def run_session(config: LoopConfig, prepare: Callable[[World], Parts], *, goal: 
 
 
 def _begin(parts: Parts, *, batch_size: int, run: RunFolder, world: World) -> None:
-    """Note the facts about the data, or check that those of a run that goes on are what it began with."""
+    """Write the facts about the data, or check that those of a resumed run have not changed."""
     new = not run.holds(DATA)
     note_data(run, parts.facts, main=world.is_main)
     if new and world.is_main and parts.samples is not None:
@@ -113,7 +113,7 @@ def open_run(config: LoopConfig, world: World) -> RunFolder:
     run = RunFolder(path or next_free_folder(*config.subject))
     run.lock()
     try:
-        for left in run.path.glob(".*.unfinished"):  # by a kill
+        for left in run.path.glob(".*.unfinished"):  # left by a kill
             left.unlink()
         if resume and run.holds("config.json"):
             accept_settings(run, config)
@@ -167,8 +167,8 @@ def choose_workers(workers: int | None, world: World) -> int:
 def _write_summary(
     run: RunFolder, parts: Parts, best: dict[str, Any], *, goal: str, skipped: list[str], world: World
 ) -> dict[str, Any]:
-    """Write summary.json in the main process, and return its content on all: what was trained on which data, the best
-    epoch's row, and the images that could not be read."""
+    """Write summary.json in the main process, and return its content on all: network, data, the best epoch's row, and
+    the images that could not be read."""
     if run.holds("summary.json"):  # a finished run that was resumed has read nothing
         skipped = sorted({*skipped, *run.read("summary.json")["skipped"]})
     subject = {"run": str(run.path), "model": parts.name, "data": parts.facts.description}
@@ -182,10 +182,10 @@ def _write_summary(
 
 
 def keep_freed_memory() -> bool:
-    """Let this process use freed memory again instead of giving it back to the system; False where that has no knob.
+    """Let this process reuse freed memory instead of returning it to the system; False where that is not possible.
 
     A training step allocates the same few gigabytes each time. glibc returns blocks of that size at once, and the
-    system clears every page of them again on the next touch: a fifth of a step's time. Blocks above 32 MiB still go
+    system clears every page of them on the next access: a fifth of a step's time. Blocks above 32 MiB still go
     back, so the peak stays what it was (results/training_step_cpu.jsonl).
     """
     if platform.libc_ver()[0] != "glibc":
