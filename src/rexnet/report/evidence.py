@@ -221,7 +221,7 @@ def _examples(
     """Return the images at the positions `chosen` of `predictions`, the first `explained` of them with heat maps."""
     examples = []
     for number, position in enumerate(chosen.tolist()):
-        # One at a time: an image may have a hundred million pixels.
+        # Open one at a time: an image may have a hundred million pixels.
         image = images.load(int(predictions.indices[position]))
         target, predicted = int(predictions.targets[position]), int(predictions.predicted[position])
         shown = [] if number >= explained else [predicted] if predicted == target else [predicted, target]

@@ -30,7 +30,7 @@ def thumbnail(image: Image.Image, *, side_px: int = THUMBNAIL_PX) -> Thumbnail:
         image = image.copy()
         image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    # JPEG would smear the few pixels of a small image, PNG would be ten times as long for a photo.
+    # Use PNG for small images, whose few pixels JPEG would blur; for a photo it would be ten times as large.
     is_small = max(image.size) <= _SMALL_PX
     kind = "png" if is_small else "jpeg"
     image.save(buffer, format=kind, quality=82)
@@ -45,7 +45,7 @@ def heat_thumbnail(image: Tensor, heat: Tensor, preprocess: Preprocess) -> Thumb
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
     pixels = (image * std + mean).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
     view = Image.fromarray(pixels).convert("L").convert("RGB")
-    # Small views are enlarged first, or the heat would have their few pixels too.
+    # Enlarge small views first, or the heat map would have their few pixels too.
     size_px = (THUMBNAIL_PX, THUMBNAIL_PX)
     view = view.resize(size_px, Image.Resampling.NEAREST if len(pixels) <= _SMALL_PX else Image.Resampling.LANCZOS)
     strength = np.asarray(Image.fromarray(heat.numpy().astype(np.float32)).resize(size_px, Image.Resampling.BILINEAR))

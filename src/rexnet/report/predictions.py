@@ -146,7 +146,7 @@ def predict_set(
     correct_in_top5 = 0
     with EpochProgress(label, len(batches)) as progress:
         for batch in progress.watch(batches):
-            # In double precision, or else many sure predictions would all be exactly 1.
+            # Use double precision, or many confident predictions would all be exactly 1.
             logits = model(batch.images.to(device)).cpu().double()
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices
             correct_in_top5 += int((best == batch.targets[:, None]).sum())

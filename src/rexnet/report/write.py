@@ -44,7 +44,7 @@ class ReportedRun:
             "at epoch": str(best["epoch"]) if best else "-",
             "network": f"{network['model']} x{network['width']:g}" if network.get("width") else network["model"],
             "parameters": f"{evidence.parameters / 1e6:.2f} M" if evidence.parameters else "-",
-            "MACs an image": f"{evidence.macs / 1e9:.3f} G" if evidence.macs else "-",
+            "MACs per image": f"{evidence.macs / 1e9:.3f} G" if evidence.macs else "-",
             "training images/s": f"{speed:,.0f}" if speed else "-",
             "time of whole epochs": duration(spent.total) if record.rows else "-",
             "waiting for data": percent(spent.waiting_fraction) if record.rows else "-",
@@ -57,7 +57,7 @@ class ReportedRun:
         names = list(dict.fromkeys(name for row in rows for name in row))
         shown = [row for row in rows if row["epoch"] % stride == 0 or row is rows[-1]]
         cells = [[_number(row.get(name)) for name in names] for row in shown]
-        caption = "One row an epoch" if stride == 1 else f"Every {stride}th epoch; metrics.jsonl has all {len(rows)}"
+        caption = "One row per epoch" if stride == 1 else f"Every {stride}th epoch; metrics.jsonl has all {len(rows)}"
         return caption, [name.replace("_", " ") for name in names], cells
 
     def curves(self) -> RunRows:

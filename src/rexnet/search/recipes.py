@@ -11,7 +11,7 @@ from rexnet.training.recipes import small_image
 
 
 class PublishedGroup(NamedTuple):
-    """Mean top-1 in percent, its spread, and mean FLOPs in millions with theirs, of a tenth of the candidates."""
+    """Mean top-1 in percent and mean FLOPs in millions of a tenth of the candidates, each with its spread."""
 
     top1: float
     top1_spread: float
@@ -108,7 +108,7 @@ def short() -> SearchConfig:
 RECIPES: dict[RecipeName, Callable[[], SearchConfig]] = {"short": short, "published": published}
 
 DECIDING = ("data", "recipe", "constraint", "output", "storage", "study")
-"""Options that decide where the others start."""
+"""Options that decide the defaults of the others."""
 
 
 def constrain(space: Space, constraint: Constraint) -> Space:

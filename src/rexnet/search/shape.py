@@ -15,7 +15,7 @@ FLATTEST_SLOPE = -0.5
 
 
 class Trial(Protocol):
-    """A source of the free variables; optuna.Trial is one."""
+    """Source of the free variables, such as optuna.Trial."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
 
@@ -24,12 +24,12 @@ class Trial(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Channels up to a factor."""
+    """Shape of the channels, up to a factor."""
 
     growth: float
     """Channels of the last block over those of the first."""
     profile: tuple[float, ...]
-    """f of each block, from 0 to 1, never falling."""
+    """Values of f for each block, from 0 to 1, never falling."""
 
     @property
     def heights(self) -> tuple[float, ...]:

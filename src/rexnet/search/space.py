@@ -31,11 +31,11 @@ class BodyCost(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """The set of candidates. At least one limit is needed; every candidate keeps both, without its classifier, whose
-    size depends on the data."""
+    """Limits and fixed parts of all candidates. At least one limit is needed; every candidate keeps both, without its
+    classifier, whose size depends on the data."""
 
     blocks: int = 9
-    """Linear bottlenecks of a network."""
+    """Number of linear bottlenecks of a network."""
     max_parameters: float | None = None
     """Maximum parameters, such as 0.2e6, without the classifier."""
     max_macs: float | None = None

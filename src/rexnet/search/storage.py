@@ -67,7 +67,7 @@ def open_storage(engine: EngineOptions) -> "optuna.storages.BaseStorage":
         time.sleep(_PAUSE_SECONDS)
     try:
         return _open_database(place)
-    except Exception as error:  # each database has its own
+    except Exception as error:  # catch all: each database has its own errors
         reason = f"{error}".splitlines()[0]
         raise ValueError(f"--storage {hide_password(place)} cannot be opened: {reason}") from error
 

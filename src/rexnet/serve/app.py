@@ -68,7 +68,7 @@ def create_app(
 
 
 class HeadAsGet:
-    """ASGI middleware that answers HEAD as GET at every route; the server leaves the body out."""
+    """ASGI middleware that answers HEAD as GET at every route; the server omits the body."""
 
     def __init__(self, app: ASGIApp):
         self._app = app
@@ -128,7 +128,7 @@ page_router = APIRouter(include_in_schema=False)
 
 
 class PageFile(NamedTuple):
-    """A file of the page, as it is sent."""
+    """A file of the page, ready to send."""
 
     content: bytes
     media_type: str

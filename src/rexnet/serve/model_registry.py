@@ -183,8 +183,8 @@ def open_registry(config: ServeConfig, metrics: Metrics) -> ModelRegistry:
 
 
 async def watch_files(registry: ModelRegistry, config: ServeConfig, metrics: Metrics) -> None:
-    """Poll the model files for ever. A new one is opened and checked beside the old one, which answers until then, and
-    stays if the new one cannot be used."""
+    """Poll the model files for ever. A new file is opened and checked while the old one answers; if the new one cannot
+    be used, the old one stays."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="reload")
     before: dict[str, Identity | None] = {}
     loop = asyncio.get_running_loop()

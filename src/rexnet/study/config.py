@@ -48,7 +48,7 @@ class NetworkOptions:
 
 
 def _check_names(protocol: Protocol) -> None:
-    """Raise ValueError for a block or activation that cannot be found; known names need no import of torch."""
+    """Raise ValueError for an unknown block or activation; known names need no import of torch."""
     if set(protocol.blocks) - set(BLOCK_NAMES) or set(protocol.activations) - set(ACTIVATION_NAMES):
         from rexnet.study.networks import find_activation, find_block
 
@@ -66,7 +66,7 @@ def _check_amounts(networks: int, processes: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class RankConfig:
-    """Measure the rank of what random networks put out, or, with --model, of each layer of a network at hand."""
+    """Measure the rank of the outputs of random networks, or, with --model, of each layer of a given network."""
 
     output: str = "rank_study"
     """Folder for tables and figures. A stopped study goes on there, and one with more --networks is extended."""
@@ -75,7 +75,7 @@ class RankConfig:
     processes: int = 1
     """Processes on this machine; -1: one for each core."""
     address: str | None = None
-    """Scheduler of a Dask cluster that does the work, as tcp://host:8786."""
+    """Scheduler of a Dask cluster to compute on, such as tcp://host:8786."""
     protocol: Protocol = field(default_factory=Protocol)
     network: NetworkOptions = field(default_factory=NetworkOptions)
 
@@ -91,7 +91,7 @@ PLACEMENTS: tuple[Placement, ...] = ("late", "spread", "early")
 
 @dataclass(frozen=True, kw_only=True)
 class DepthConfig:
-    """Measure the rank of what deep random networks put out, by how many of their layers expand, and which.
+    """Measure the rank of the outputs of deep random networks by the number and placement of their expand layers.
 
     All networks have the same depth and the same channels at both ends; only where in between the channels grow
     differs. Version 1 of the paper publishes neither depth, widths nor weights: all of that is our choice.
@@ -156,17 +156,17 @@ class FactorConfig:
     scale: float = 1.0
     """MACs as a fraction of the published ones; smaller networks keep all ratios."""
     epochs: int = _RECIPE.schedule.epochs
-    """Passes over the training images, by the recipe small-image."""
+    """Epochs, by the recipe small-image."""
     batch_size: int = _RECIPE.run.batch_size
-    """Images a step; the learning rate scales with it."""
+    """Images per step; the learning rate scales with it."""
     shots: int | None = None
     """Train on this many images of each class only, others for every seed."""
     images: int = 2000
     """Validation images whose features are measured, evenly spread."""
     untrained: bool = False
-    """Measure the networks as training would begin, and train nothing."""
+    """Measure the initial networks, and train nothing."""
     processes: int = 1
-    """Trainings at a time; small networks leave most of a GPU idle."""
+    """Concurrent trainings; small networks leave most of a GPU idle."""
     workers: int | None = None
     """Processes that read images for each training; None: up to 8 beside a GPU, none beside a CPU."""
     device: Device = "auto"
@@ -220,7 +220,7 @@ class FactorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SpectraConfig:
-    """Compare the singular values of networks' final features: what enters the classifier, images x channels."""
+    """Compare the singular values of networks' final features: the classifier's inputs, images x channels."""
 
     models: Annotated[tuple[str, ...], positional("MODEL")]
     """Checkpoints, folders of rexnet card, names such as rexnet_100 or timm/mobilenetv2_100 (random weights unless
@@ -232,7 +232,7 @@ class SpectraConfig:
     image_size: int | None = NetworkOptions.image_size
     """Side in pixels; None: what each network was made for, else 224."""
     pretrained: bool = NetworkOptions.pretrained
-    """Published weights for networks that are given by name; timm's are downloaded unless they are at hand."""
+    """Published weights for networks that are given by name; timm's are downloaded unless cached."""
     untrained_too: bool = False
     """Also measure each trained network with new random weights."""
     output: str = "spectra"
@@ -241,7 +241,7 @@ class SpectraConfig:
 
     def __post_init__(self) -> None:
         require(0 < len(self.models) == len(set(self.models)), "models", self.models, "one or more, each once")
-        self.network(self.models[0])  # checks the options that all share
+        self.network(self.models[0])  # checks the options that all networks have in common
 
     def network(self, name: str) -> NetworkOptions:
         """Return the options of one of the networks."""
@@ -279,10 +279,10 @@ class _KnownNetwork:
 
 @dataclass(frozen=True, kw_only=True)
 class AdviceConfig(_KnownNetwork):
-    """List the layers of a network that break the paper's design principles; the exit code is 1 where there are any."""
+    """List the layers of a network that break the paper's design principles; the exit code is 1 if there are any."""
 
     format: Literal["table", "json"] = "table"
-    """A table for people, or JSON for programs."""
+    """Output format: a table, or JSON for programs."""
     limits: Limits = field(default_factory=Limits)
 
 

@@ -173,7 +173,7 @@ def outputs(
     protocol: Protocol, block: Block, *, batch: Sequence[Sequence[Tensor]], activations: Sequence[str]
 ) -> Tensor:
     """Compute output matrices (activations, networks, out channels, samples x positions) of networks of one size from
-    what `draw_tensors` returned.
+    the result of `draw_tensors`.
 
     Every network is computed once, with the samples of all activations side by side: its products are then large.
     """

@@ -112,8 +112,8 @@ class Protocol:
     largest_size: int = 131
     """Largest number of output channels."""
     size_step: int = 6
-    """Output channels are the smallest size plus a multiple of this, all equally likely; networks of one size are
-    computed together."""
+    """Step of the output channels: the smallest size plus a multiple of it, all equally likely; networks of one size
+    are computed together."""
     samples_per_channel: float = 3.0
     """Samples over output channels."""
     spatial_size: int = 1
@@ -123,7 +123,8 @@ class Protocol:
     weights: Literal["normal", "lecun", "he"] = "lecun"
     """Normal weights with standard deviation 1, 1 / sqrt(fan in) or sqrt(2 / fan in), times the weight scale."""
     weight_scale: float = 2.5
-    """Factor of all weights. Smooth activations of a large signal are straight but near 0, of a small one lines."""
+    """Factor of all weights. Smooth activations are nearly piecewise linear for a large signal, and linear for a small
+    one."""
     norm: Literal["initial", "batch", "none"] = "initial"
     """Batch norm with its initial statistics, with those of the samples, or none."""
     expansion: str = "log_uniform:0.3:8"
@@ -132,7 +133,8 @@ class Protocol:
     depthwise_expansion: str = "log_uniform:0.01:8"
     """Expanded over input channels inside the bottleneck with a depthwise convolution."""
     tolerance: float | None = 1e-4
-    """Singular values above this fraction of the largest count; None: max(rows, columns) times float32's epsilon."""
+    """Fraction of the largest singular value above which others count; None: max(rows, columns) times float32's
+    epsilon."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of the network; ranks are always taken in float64."""
     spectra: bool = False
@@ -164,7 +166,7 @@ class Protocol:
         return dataclasses.asdict(self)
 
     def draw_size(self, block: Block, *, ratio: float, generator: np.random.Generator) -> Size:
-        """Draw output channels, expansion and with them all sizes of a network."""
+        """Draw the output channels and expansion of a network, which decide all its sizes."""
         sizes = (self.largest_size - self.smallest_size) // self.size_step + 1
         out_channels = self.smallest_size + self.size_step * int(generator.integers(sizes))
         in_channels = max(1, round(ratio * out_channels))
@@ -182,7 +184,7 @@ class Protocol:
         tensors = []
         side = self.spatial_size
         for out_channels, in_channels, kernel_size in block.weight_shapes(size):
-            # On maps of one position the padding hides all taps but one, so the others are not drawn.
+            # On maps of one position the padding hides all taps but one: draw that one only.
             kernel_size = kernel_size if side > 1 else 1
             shape = (out_channels, in_channels, kernel_size, kernel_size)
             deviation = self.weight_scale * WEIGHTS[self.weights](in_channels * kernel_size**2)
@@ -193,7 +195,7 @@ class Protocol:
 
     def normalise(self, x: "torch.Tensor", samples: int) -> "torch.Tensor":
         """Apply batch norm without weight and bias to (networks, channels, activations x samples, height, width), with
-        statistics of each activation's own."""
+        separate statistics for each activation."""
         if self.norm == "none":
             return x
         if self.norm == "initial":

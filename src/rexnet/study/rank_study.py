@@ -64,8 +64,8 @@ def _summarise(folder: Path) -> list[Cell]:
 
 
 def plot_ranks(cells: Sequence[Cell], stem: str | os.PathLike[str]) -> list[Path]:
-    """Plot rank over output channels against ratio, a panel a block, a curve an activation with its 95 % interval, to
-    STEM.png and STEM.svg; hollow circles are the published values."""
+    """Plot rank over output channels against ratio, a panel per block, a curve per activation with its 95 % interval,
+    to STEM.png and STEM.svg; hollow circles are the published values."""
     from matplotlib.figure import Figure
 
     by_block: dict[str, dict[str, dict[float, Cell]]] = {}
@@ -87,8 +87,8 @@ def plot_ranks(cells: Sequence[Cell], stem: str | os.PathLike[str]) -> list[Path
 
 
 def plot_depth(cells: Mapping[tuple[str, int], Mapping[str, Cell]], stem: str | os.PathLike[str]) -> list[Path]:
-    """Plot rank over output channels against the number of expand layers, a panel a placement of them, a curve an
-    activation with its 95 % interval; `cells` by placement, number and activation."""
+    """Plot rank over output channels against the number of expand layers, a panel per placement, a curve per activation
+    with its 95 % interval; `cells` by placement, number and activation."""
     from matplotlib.figure import Figure
 
     by_placement: dict[str, dict[str, dict[float, Cell]]] = {}
@@ -122,7 +122,8 @@ def _plot_curves(panel: Any, curves: Curves, *, published: Mapping[str, Mapping[
 
 
 def _lowest_shown(curves: Curves) -> float:
-    """The single convolutions' curves lie close together at the top, where Linear would leave them no room."""
+    """Return the lower limit of the axis: that of all curves but Linear where these lie close together at the top, else
+    0."""
     curved = [cell.mean for name, cells in curves.items() if name != "linear" for cell in cells.values()]
     return min(curved) - 0.02 if curved and min(curved) > 0.6 else 0.0
 

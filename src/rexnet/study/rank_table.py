@@ -1,4 +1,4 @@
-"""ranks.csv, which can be stopped, resumed and extended, made on one machine or on many, and its summary."""
+"""ranks.csv, which can be stopped, resumed and extended, computed on one machine or on many, and its summary."""
 
 import math
 import os
@@ -84,7 +84,8 @@ def _on_cluster(task: Callable[[Task], list[list[str]]], tasks: list[Task], addr
 
 
 def measure(protocol: Protocol, task: Task) -> list[list[str]]:
-    """Return the rows of a task, one an activation; sums are correctly rounded, so that no order of adding shows."""
+    """Return the rows of a task, one per activation; sums are correctly rounded, so that the order of addition does not
+    matter."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -133,7 +134,7 @@ def _summands(matrices: torch.Tensor, protocol: Protocol) -> list[tuple[float, .
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Networks of one block, activation and ratio. Ranks are over output channels."""
+    """Ranks of the networks of one block, activation and ratio, over output channels."""
 
     block: str
     activation: str

@@ -38,7 +38,7 @@ _SMALLEST_SHOWN = 1e-7
 
 @dataclass(frozen=True, kw_only=True)
 class Spectrum:
-    """The singular values of a matrix of features, uncentred, a row an image."""
+    """Singular values of a matrix of features, uncentred, with a row per image."""
 
     network: str
     trained: bool

@@ -13,7 +13,7 @@ from rexnet.study.principles.changes import Reason
 from rexnet.study.principles.graph import Operation, Trace, layer_of
 
 LEAST_EXPAND_RATIO = 1 / 3
-"""Ratio of input to output channels that an expand layer gets; our choice, the paper gives no number. ResNet50 has
+"""Ratio of input to output channels of a changed expand layer; our choice, the paper gives no number. ResNet50 has
 1/4."""
 PENULTIMATE_GAIN = 1.25
 """Factor by which the channels before the classifier grow; our choice, the paper gives no number."""
@@ -23,7 +23,7 @@ _SIMPLE_MODULES = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardtanh)
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelGroups:
-    """Layers that must have the same number of output channels, because their outputs are added or multiplied."""
+    """Groups of layers with the same number of output channels, because their outputs are added or multiplied."""
 
     of_layer: dict[str, str]
     """Group of each layer's output, named after the group's first layer."""
@@ -93,7 +93,7 @@ def resize(model: nn.Module, trace: Trace, groups: ChannelGroups, widths: dict[s
     for operation, layer in trace.layers():
         name = operation.module
         source = groups.read_by[name]
-        # A linear layer behind a flattened map sees every channel several times.
+        # A linear layer behind a flattened map reads every channel several times.
         inputs = layer.in_channels if source is None else layer.in_channels // groups.widths[source] * new[source]
         outputs = new[groups.of_layer[name]]
         if (inputs, outputs) != (layer.in_channels, layer.out_channels):
