@@ -1,6 +1,6 @@
-"""Engines that run a network: PyTorch, its compiler, ONNX Runtime, OpenVINO. All take images and return numbers.
+"""Engines that run a network: PyTorch, its compiler, ONNX Runtime, OpenVINO.
 
-Every engine is called like a function of one tensor and may be called from several threads at once.
+An engine is a function of one tensor and may be called from several threads at once.
 """
 
 import threading
@@ -22,7 +22,7 @@ from rexnet.models.inference_form import fold, pad
 from rexnet.models.rexnet import RexNet
 
 CHANNEL_MULTIPLE = 8
-"""Padding for ONNX Runtime, 1.2 times as fast as unpadded, and OpenVINO, 1.05 times; 16 gains no more."""
+"""Channel multiple: ONNX Runtime runs 1.2 times as fast as unpadded, OpenVINO 1.05 times; 16 gains no more."""
 
 Network = Callable[[Tensor], Tensor]
 """Function of float32 images (B, 3, H, W) on any device that returns float32 (B, K) on the CPU."""
@@ -31,10 +31,10 @@ Network = Callable[[Tensor], Tensor]
 def open_network(
     model: nn.Module, engine: Engine, *, device: torch.device | str = "cpu", size_px: int = 224
 ) -> Network:
-    """Return what computes the logits of `model` fastest in that engine; `model` is left alone.
+    """Return the fastest function of `model`'s logits in an engine; `model` is not changed.
 
-    Networks that are not ours run as they are, or in a graph traced at `size_px`. ValueError with the pip line for an
-    engine that is not installed, and for a device other than the CPU with ONNX Runtime and OpenVINO.
+    Networks of timm run unchanged, or in a graph traced at `size_px`. Raise MissingPackageError for an engine that is
+    not installed, and ValueError for ONNX Runtime and OpenVINO on a device other than the CPU.
     """
     device = torch.device(device)
     if engine.backend in ("torch", "compile"):
@@ -48,17 +48,16 @@ def open_network(
 
 
 def trace_network(model: nn.Module, *, size_px: int = 224) -> bytes:
-    """Return an ONNX file of any network: images (batch, 3, height, width), as far as its layers do not fix them."""
+    """Return an ONNX file of any network for images (batch, 3, height, width), as far as its layers leave axes open."""
     axes = {"images": {0: "batch", 2: "height", 3: "width"}}
     return trace(model, torch.randn(2, 3, size_px, size_px), opset=17, axes=axes, inputs=["images"])
 
 
 def open_graph(graph: bytes | str | Path, engine: Engine, *, any_shape: bool = False) -> "Graph":
-    """Open an ONNX model, its content or its path, or the path of an OpenVINO model, in ONNX Runtime or OpenVINO: the
-    only place that does.
+    """Open an ONNX model, its content or its path, or the path of an OpenVINO model, in ONNX Runtime or OpenVINO.
 
-    With `any_shape` OpenVINO compiles once with the shape left open, as a program of others does, and for images each
-    of another size; else once for each shape, which is faster. MissingPackageError for an engine that is not installed.
+    With `any_shape` OpenVINO compiles once, for images of any size as in other programs; else once for each shape, which is
+    faster. Raise MissingPackageError for an engine that is not installed.
     """
     if engine.backend == "onnxruntime":
         return _OnnxRuntimeGraph(graph, engine)
@@ -66,7 +65,7 @@ def open_graph(graph: bytes | str | Path, engine: Engine, *, any_shape: bool = F
 
 
 def native_engine(path: Path, *, threads: int | None = None) -> Engine:
-    """Return the engine whose format a .onnx or .xml file has."""
+    """Return the engine whose format a .onnx or .xml file is in."""
     return Engine(backend=FILE_BACKENDS[path.suffix][0], threads=threads)
 
 
@@ -85,7 +84,7 @@ def _torch_network(model: nn.Module, engine: Engine, device: torch.device) -> Ne
 
 @contextmanager
 def _torch_threads(count: int | None) -> Iterator[None]:
-    """Set the threads of PyTorch, which counts them for each thread that calls it."""
+    """Set the threads of PyTorch, a setting of each calling thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -95,11 +94,11 @@ def _torch_threads(count: int | None) -> Iterator[None]:
 
 
 class Graph(ABC):
-    """A graph in an engine; called, it is a Network."""
+    """Graph in an engine, callable as a Network."""
 
     @abstractmethod
     def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """Return all outputs for the graph's input."""
+        """Return all outputs of the graph."""
 
     def __call__(self, images: Tensor) -> Tensor:
         return torch.from_numpy(self.run(images.cpu().contiguous().numpy())[0])
@@ -107,7 +106,7 @@ class Graph(ABC):
 
 @final
 class _OnnxRuntimeGraph(Graph):
-    """A session of ONNX Runtime on the CPU."""
+    """Session of ONNX Runtime on the CPU."""
 
     def __init__(self, graph: bytes | str | Path, engine: Engine):
         runtime = import_engine("onnxruntime")
@@ -125,8 +124,8 @@ class _OnnxRuntimeGraph(Graph):
 
 @final
 class _OpenVinoGraph(Graph):
-    """A model compiled by OpenVINO for the CPU, once for each shape of images: fixed shapes are a fifth faster. It
-    computes in the precision asked for, though the CPU may have bfloat16."""
+    """Model compiled by OpenVINO for the CPU, once for each shape of images: fixed shapes are a fifth faster. It
+    computes in the given precision, even on a CPU with bfloat16."""
 
     _MOST_SHAPES = 8
 
@@ -142,7 +141,7 @@ class _OpenVinoGraph(Graph):
         if engine.calls > 1:
             self._settings |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": engine.calls}
         if any(operation.get_type_name() == "FakeQuantize" for operation in self._model.get_ops()):
-            # The code that these generate puts out garbage for int8 maps of one position (OpenVINO 2026.4).
+            # Their generated code returns garbage for int8 maps of one position (OpenVINO 2026.4).
             self._settings["SNIPPETS_MODE"] = "DISABLE"
         self._compiled: dict[tuple[int, ...], Any] = {}
         self._compiling = threading.Lock()
@@ -150,11 +149,11 @@ class _OpenVinoGraph(Graph):
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         request = self._request(() if self._any_shape else images.shape)
-        # Results lie in the request's own memory, which its next call overwrites.
+        # Copy the results: the request's next call overwrites its memory.
         return [found.copy() for found in request.infer([images]).values()]
 
     def _request(self, shape: tuple[int, ...]) -> Any:
-        """Return the request of this thread, since a request does one thing at a time."""
+        """Return the inference request of this thread; a request serves one call at a time."""
         mine = self._requests.__dict__.setdefault("by_shape", {})
         if shape not in mine:
             if len(mine) >= self._MOST_SHAPES:

@@ -1,4 +1,4 @@
-"""Which engines there are and what their files hold, without the engines: `--help` reads this."""
+"""Names, precisions and file endings of the engines, importable without them, as `--help` needs."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -15,20 +15,20 @@ PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
     "onnxruntime": ("fp32",),
     "openvino": ("fp32", "bf16"),
 }
-"""What each engine computes in, on a CPU."""
+"""Precisions of each engine on a CPU."""
 FILE_BACKENDS: dict[str, tuple[Backend, ...]] = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
-"""Engines that open a file of a graph, by its ending; the first is the one whose format it is."""
+"""Engines that open a graph file, by its ending; the first is the format's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """Which engine, in which precision, on how many threads."""
+    """Engine, precision and number of threads."""
 
     backend: Backend = "torch"
     precision: Precision = "fp32"
     threads: Threads = None
     calls: int = 1
-    """Calls that are made at the same time and share the threads."""
+    """Concurrent calls, which share the threads."""
 
     def __post_init__(self) -> None:
         if self.backend not in get_args(Backend):
@@ -43,7 +43,7 @@ class Engine:
 
     @property
     def threads_of_a_call(self) -> int | None:
-        """None leaves the engine's choice."""
+        """Threads; None: the engine's choice."""
         return self.threads and self.threads // self.calls
 
 

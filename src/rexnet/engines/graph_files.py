@@ -1,4 +1,4 @@
-"""Files of graphs, in ONNX's format and others, and their metadata: one JSON text under one key."""
+"""Graph files, in ONNX's format and others, and their metadata: one JSON text under one key."""
 
 import io
 import json
@@ -29,7 +29,7 @@ _REMOVED = {".pte": "ExecuTorch", ".mlpackage": "Core ML", ".engine": "TensorRT"
 """Endings of formats that are no longer written."""
 KEY = "rexnet"
 _EXTRA = f"/extra/{KEY}"
-"""Where torch.export.save puts it in its archive."""
+"""Path of the metadata in an archive of torch.export.save."""
 
 
 def import_onnx() -> Any:
@@ -41,8 +41,8 @@ def import_engine(package: Literal["onnxruntime", "openvino"]) -> Any:
     """Return the package. MissingPackageError where it is not installed."""
     engine = _import(package, what="this engine")
     if package == "openvino":
-        # Its binding looks up NumPy's interface at the first array; two threads that do so at once wait for each other
-        # for ever, one with Python's lock and one with the binding's.
+        # The binding loads NumPy's interface at the first array; two threads that do so at once deadlock, one with
+        # Python's lock and one with the binding's.
         engine.Tensor(np.zeros(1, dtype=np.float32))
     return engine
 
@@ -55,7 +55,7 @@ def _import(package: str, *, what: str) -> Any:
 
 
 def choose_format(path: str, asked: Format | None) -> Format:
-    """Return `asked`, or the format of the ending of `path`. OptionError where they differ or neither says."""
+    """Return `asked`, or the format of the ending of `path`. Raise OptionError if they differ or neither names one."""
     endings: dict[str, Format] = {ending: name for name, ending in ENDINGS.items()}
     guessed = endings.get(Path(path).suffix)
     suffix = Path(path).suffix
@@ -79,13 +79,12 @@ def trace(
     inputs: Sequence[str],
     outputs: Sequence[str] | None = None,
 ) -> bytes:
-    """Return the content of an ONNX file by running `module` once on `image`; `axes` stay open, by the name of the
-    tensor.
+    """Return the content of an ONNX file by tracing `module` on `image`; `axes` are dynamic, by tensor name.
 
-    What the tracing fixes all the same, only a comparison on other sizes tells.
+    Tracing may still fix a size: compare on other sizes.
     """
     import_onnx()
-    content: Any = io.BytesIO()  # the exporter that traces takes it, though its signature forgets it
+    content: Any = io.BytesIO()  # the tracing exporter accepts it, though its signature does not
     with warnings.catch_warnings(), torch.no_grad():
         # This exporter is deprecated, and needs a second where its successor needs many.
         warnings.simplefilter("ignore")
@@ -115,7 +114,7 @@ def write_graph(graph: Any, facts: dict[str, Any], path: Path) -> None:
 
 
 def describe_onnx(graph: Any, facts: dict[str, Any]) -> None:
-    """Put `facts` into an onnx.ModelProto, in place of those before."""
+    """Replace the facts in the metadata of an onnx.ModelProto."""
     others = {entry.key: entry.value for entry in graph.metadata_props if entry.key != KEY}
     import_onnx().helper.set_model_props(graph, {**others, KEY: json.dumps(facts)})
 
@@ -126,9 +125,9 @@ def describe_archive(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_facts(path: str | PathLike[str]) -> dict[str, Any]:
-    """Return what `describe_onnx`, `write_graph` or `describe_archive` put into a file.
+    """Return the facts that `describe_onnx`, `write_graph` or `describe_archive` put into a file.
 
-    Nothing in the file is run. WeightsError, one sentence, for a file that cannot be read or says nothing.
+    Nothing in the file is run. Raise WeightsError for a file that cannot be read or has no facts.
     """
     path = Path(path)
     readers = {".onnx": _read_onnx, ".xml": _read_openvino, ".pt2": _read_archive}
@@ -147,7 +146,7 @@ def read_facts(path: str | PathLike[str]) -> dict[str, Any]:
     except OSError as error:
         raise WeightsError(f"{name!r} cannot be read: {reason_of(error)}") from error
     if not isinstance(facts, dict):
-        raise WeightsError(f"{name!r} was not made by rexnet export: it does not say what its network is")
+        raise WeightsError(f"{name!r} was not made by rexnet export: its metadata does not describe a network")
     return facts
 
 
@@ -184,10 +183,10 @@ COUNT = 5
 
 
 def sample_images(source: str | None) -> list[Image.Image]:
-    """COUNT upright RGB images: of a folder or pattern, evenly spread, repeated where it holds fewer; without one, the
-    two photographs that come with scikit-learn, both mirrored, and noise, always the same.
+    """Return COUNT upright RGB images, evenly spread over a folder or pattern and repeated if it holds fewer.
 
-    ValueError for a source without images, BadImageError for one that cannot be read.
+    Without a source these are always the two photographs of scikit-learn, both mirrored, and noise. Raise ValueError
+    for a source without images, BadImageError for one that cannot be read.
     """
     if source is not None:
         files = find_images([source])

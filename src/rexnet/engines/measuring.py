@@ -1,4 +1,4 @@
-"""How long calls take side by side, how much memory a process needs, and on which machine."""
+"""Measurements of latency and peak memory, and facts of the machine."""
 
 import platform
 import statistics
@@ -22,11 +22,11 @@ Key = TypeVar("Key")
 def interleaved_ms(
     calls: Mapping[Key, Callable[[], object]], *, rounds: int, warm_up: int = 2, calls_per_turn: int = 1
 ) -> dict[Key, list[float]]:
-    """Return the milliseconds of each call in each round. All take turns within a round, so that what else the machine
-    does meets all of them alike; `warm_up` rounds before are not counted.
+    """Return the milliseconds of each call in each round. Calls take turns within a round, so that other load on the
+    machine affects all alike; `warm_up` rounds before are not counted.
 
-    In a turn of several calls one more comes first and is not counted: it meets the caches and the waiting threads that
-    the turn before left behind.
+    A turn of several calls begins with one that is not counted: it meets the caches and waiting threads of the turn
+    before.
     """
     found: dict[Key, list[float]] = {name: [] for name in calls}
     for number in range(warm_up + rounds):
@@ -48,11 +48,11 @@ class Spread:
     median_ms: float
     quartiles_ms: tuple[float, float]
     p95_ms: float
-    """Time that 19 of 20 calls stay below."""
+    """95th percentile of the time of a call."""
 
 
 def spread_of(times_ms: Sequence[float]) -> Spread:
-    """Summarise two measurements or more."""
+    """Summarise at least two measurements."""
     low, middle, high = statistics.quantiles(times_ms, n=4, method="inclusive")
     p95 = statistics.quantiles(times_ms, n=20, method="inclusive")[-1]
     return Spread(median_ms=middle, quartiles_ms=(low, high), p95_ms=p95)
@@ -82,16 +82,16 @@ def _version(package: str) -> str | None:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return date, commit, processor and versions, which a reader needs to compare two machines."""
+    """Return date, commit, processor and versions, to compare measurements of two machines."""
     environment = describe_environment(World(device=torch.device("cpu")))
     return {**environment, "processor": processor_name(), **engine_versions()}
 
 
 def peak_mib_of_process(prepare: Callable[..., Callable[[], object]], *arguments: object) -> float | None:
-    """Return the peak memory of a new process that prepares a call with these arguments, makes it twice and does
-    nothing else; None where the system does not tell.
+    """Return the peak memory of a new process that prepares a call with these arguments and makes it twice; None where
+    the system does not report it.
 
-    A new one, since what a process has given back is still in its peak, and engines keep what others then use.
+    The process is new, since freed memory still counts in a peak and engines keep memory that others then use.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_peak_mib_after, prepare, arguments).result()
@@ -103,7 +103,7 @@ def _peak_mib_after(prepare: Callable[..., Callable[[], object]], arguments: tup
         call()
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.exists() else ():
-        # ru_maxrss would begin with what the parent process held.
+        # ru_maxrss would start at the parent's memory.
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1024
     return None

@@ -1,7 +1,7 @@
-"""A network as an ONNX graph, written node by node.
+"""ONNX graph of a network, written node by node.
 
-A ReXNet is a chain of nine kinds of layers, so that its graph needs no tracing: the file is made in a second, has one
-node for each thing computed, named after the module it comes from, and any batch and image size.
+A ReXNet is a chain of nine kinds of layers, so its graph needs no tracing: it takes a second to write, names each node
+after its module, and accepts any batch and image size.
 """
 
 from typing import TYPE_CHECKING, Any, get_args
@@ -28,15 +28,15 @@ _SIMPLE = {
     nn.Hardswish: ("HardSwish", {}),
     nn.Sigmoid: ("Sigmoid", {}),
 }
-"""Layers that are one node without parameters; all have PyTorch's default settings in `ACTIVATIONS`."""
+"""Parameter-free layers of one node each; in `ACTIVATIONS` all have PyTorch's default settings."""
 
 
 def onnx_graph(model: RexNet, *, output: Output = "logits", pixels: Preprocess | None = None) -> "onnx.ModelProto":
     """Return the graph of a network without batch norms (`rexnet.models.inference_form`), in evaluation.
 
-    In: "images", float32 (batch, in_channels, height, width); with `pixels` uint8 (batch, height, width, 3), whose
-    normalisation then is part of the graph. Out: "logits" (batch, num_classes), "embedding", what enters the classifier
-    (batch, head_hidden_size), or "features", narrow maps from stride 4 on, named features_4, features_8, ...
+    Input: "images", float32 (batch, in_channels, height, width); with `pixels` uint8 (batch, height, width, 3),
+    normalised in the graph. Output: "logits" (batch, num_classes), "embedding", the classifier's input (batch,
+    head_hidden_size), or "features", narrow maps from stride 4 on, named features_4, features_8, ...
     """
     if output not in get_args(Output):
         raise ValueError(f"output is {output!r}; allowed: {', '.join(get_args(Output))}")
@@ -73,14 +73,14 @@ def _pack(
     ]
     weights = [onnx.numpy_helper.from_array(array, name) for name, array in writer.constants.items()]
     graph = helper.make_graph(nodes, "rexnet", [images], results, weights)
-    # IR 10 is what opset 18 readers of the last years know; the package's own newest is not.
+    # Readers of opset 18 know IR 10, but not yet the package's newest.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
 class _Writer:
-    """Nodes in order, each with one output of its own name, and the tensors they read."""
+    """Nodes in order, each with one output of its own name, and their tensors."""
 
     def __init__(self) -> None:
         self.nodes: list[tuple[str, list[str], str, dict[str, Any]]] = []
@@ -98,7 +98,7 @@ class _Writer:
         return name
 
     def normalise(self, preprocess: Preprocess) -> str:
-        """Add the normalisation of uint8 (B, H, W, 3); return the name of what the network reads."""
+        """Add the normalisation of uint8 (B, H, W, 3); return the name of the network's input."""
         x = self.node("Cast", INPUT, name="pixels.float", to=1)
         x = self.node("Transpose", x, name="pixels.nchw", perm=[0, 3, 1, 2])
         for op, values, name in (("Sub", preprocess.mean, "pixels.centred"), ("Div", preprocess.std, "pixels.scaled")):
@@ -107,7 +107,8 @@ class _Writer:
         return x
 
     def layer(self, module: nn.Module, x: str, name: str) -> str:
-        """Add what `module` does to the tensor `x`; return the name of the result. TypeError for other layers."""
+        """Add the nodes of `module` applied to the tensor `x`; return the name of the result. Raise TypeError for other
+        layers."""
         if isinstance(module, nn.Identity | nn.Dropout | DropPath):
             return x
         if isinstance(module, nn.Sequential):
@@ -130,7 +131,7 @@ class _Writer:
         for kind, (op, attributes) in _SIMPLE.items():
             if isinstance(module, kind):
                 return self.node(op, x, name=name, **attributes)
-        raise TypeError(f"{name} is a {type(module).__name__}, which no ONNX node is written for")
+        raise TypeError(f"{name} is a {type(module).__name__}, which has no ONNX node here")
 
     def _convolution(self, module: nn.Conv2d, x: str, name: str) -> str:
         inputs = [self.tensor(f"{name}.weight", module.weight)]

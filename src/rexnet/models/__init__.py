@@ -1,1 +1,1 @@
-"""The networks: channel rules, blocks, the one class, variants, weights and cost. Imports torch only."""
+"""Networks: channel rules, blocks, the one class, variants, weights and cost. Imports torch only."""

@@ -1,4 +1,4 @@
-"""The parts of a ReXNet: convolution + norm + activation, squeeze-excitation, linear bottleneck, partial shortcut.
+"""Parts of a ReXNet: convolution + norm + activation, squeeze-excitation, linear bottleneck, partial shortcut.
 
 Images of 32 to 64 pixels end in maps of a few positions, and every network has maps of one position after pooling. A
 CPU multiplies matrices of channels or positions there several times faster than it convolves: the gradient of a
@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 @final
 class PooledConv2d(nn.Conv2d):
-    """A 1x1 convolution of pooled maps; others are right too."""
+    """1x1 convolution, fastest on pooled maps; maps of any size give correct results."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 1)
@@ -26,7 +26,7 @@ class PooledConv2d(nn.Conv2d):
 
 @final
 class BlockConv2d(nn.Conv2d):
-    """A convolution of a block, without bias: 1x1, or one filter a channel with zero padding of half its odd kernel."""
+    """Convolution of a block, without bias: 1x1, or one filter a channel with zero padding of half its odd kernel."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ def mix_positions(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class SiLU(nn.Module):
-    """x * sigmoid(x); overwrites its input in eval mode, which spares inference a copy a layer."""
+    """x * sigmoid(x), in place in eval mode, which saves inference a copy per layer."""
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.silu(x, inplace=not self.training)
@@ -113,7 +113,7 @@ def make_activation(name: str) -> nn.Module:
 
 @dataclass(frozen=True, kw_only=True)
 class NormConfig:
-    """Batch normalisation, as torch.nn.BatchNorm2d understands it."""
+    """Arguments of torch.nn.BatchNorm2d."""
 
     momentum: float = 0.1
     eps: float = 1e-5
@@ -129,7 +129,7 @@ def conv_norm_activation(convolution: nn.Conv2d, *, norm: NormConfig, activation
 
 
 class SqueezeExcitation(nn.Module):
-    """Gates (B, C, H, W) by channel: pool, 1x1 convolution, batch norm, ReLU, 1x1 convolution, sigmoid.
+    """Gate (B, C, H, W) by channel: pool, 1x1 convolution, batch norm, ReLU, 1x1 convolution, sigmoid.
 
     The batch norm after pooling makes training with a batch of one impossible. Source: clovaai/rexnet rexnetv1.py, SE.
     """
@@ -149,7 +149,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class DropPath(nn.Module):
-    """In training, zeroes samples of (B, C, H, W) with probability `rate` and scales the others (arXiv 1603.09382)."""
+    """Zero samples of (B, C, H, W) in training with probability `rate` and scale the others (arXiv 1603.09382)."""
 
     def __init__(self, rate: float):
         super().__init__()
@@ -167,7 +167,7 @@ class DropPath(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class BlockSpec:
-    """One linear bottleneck, in numbers. The seam between variants, search and study: a network is a list of these."""
+    """One linear bottleneck as plain numbers. Variants, search and study describe a network as a list of these."""
 
     in_channels: int
     expanded_channels: int
@@ -242,7 +242,7 @@ class LinearBottleneck(nn.Module):
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate and spec.shortcut else nn.Identity()
 
     def expand(self, x: Tensor) -> Tensor:
-        """(B, C_in, H, W) -> the input of the depthwise convolution, (B, C_expanded, H, W)."""
+        """Expand (B, C_in, H, W) to the input of the depthwise convolution, (B, C_expanded, H, W)."""
         for layer in islice(self.out, self.num_expand_layers):
             x = layer(x)
         return x

@@ -1,4 +1,4 @@
-"""The settings of a network, in plain values: in Python, in files, and the feature levels that follow from them."""
+"""Settings of a network as plain values, their files, and the feature levels that follow from them."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -13,26 +13,26 @@ from rexnet.models.weight_files import SUFFIXES, read_checkpoint_file
 
 STEM_LAYERS = 3
 FILE_SUFFIXES = (".json", *SUFFIXES)
-"""Files that `read_config` reads."""
+"""File suffixes that `read_config` accepts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RexNetConfig:
-    """Everything that decides a network's graph and shapes, in plain values."""
+    """Plain values that define a network's graph and shapes."""
 
     name: str
     blocks: tuple[BlockSpec, ...]
     stem_channels: int = 32
     stem_stride: int = 2
     activation: str = "silu"
-    """After the stem and after the penultimate convolution."""
+    """Activation after the stem and after the penultimate convolution."""
     penultimate_channels: int = 1280
     """Channels of the 1x1 convolution before pooling; 0 means none."""
     head_hidden_channels: int = 0
     """Channels of the 1x1 convolution between pooling and classifier (lite: 1024); 0 means none."""
     in_channels: int = 3
     num_classes: int = 1000
-    """0 means no classifier: the network puts out what would enter it."""
+    """Classes; 0 means no classifier: the network returns the classifier's input."""
     drop_rate: float = 0.2
     drop_path_rate: float = 0.0
     """Rate of the last block; grows linearly from 0 at the first."""
@@ -62,7 +62,7 @@ class RexNetConfig:
         return self.stem_stride * prod(block.stride for block in self.blocks)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `from_dict` reads them back."""
+        """Return plain values for JSON; `from_dict` reads them back."""
         return asdict(self)
 
     @classmethod
@@ -81,14 +81,14 @@ class FeatureLevel:
     expanded_channels: int
     """Channels of the expanded map, the expansion in the block that leaves this stride, or the penultimate."""
     layer: int
-    """Index in RexNet.features of the layer that puts out the narrow map."""
+    """Index in RexNet.features of the layer that returns the narrow map."""
 
 
 def feature_levels(config: RexNetConfig) -> tuple[FeatureLevel, ...]:
     """Return the levels of a network, finest first; layer indices count the stem as three layers.
 
-    A level ends before each block that strides, or that gave its stride up for the dilation of the next one: a dilated
-    network has as many levels as the strided one, the last ones of one stride.
+    A level ends before each block with a stride, or whose stride was replaced by dilation: a dilated network has as
+    many levels as the strided one, the last ones of one stride.
     """
     levels = []
     stride, channels = config.stem_stride, config.stem_channels
@@ -113,7 +113,7 @@ def config_text(config: RexNetConfig) -> str:
 def read_config(path: str) -> RexNetConfig:
     """Read a config from its JSON file or from a checkpoint of this package.
 
-    ValueError, one sentence, for a file that cannot be read or holds no network.
+    Raise ValueError for a file that cannot be read or holds no network.
     """
     try:
         if path.endswith(".json"):

@@ -21,14 +21,14 @@ class LayerCost:
     macs: int
     """Multiply-accumulates of convolutions and linear layers."""
     activation_bytes: int
-    """All convolution and linear outputs in float32."""
+    """Bytes of all convolution and linear outputs in float32."""
     output_shape: tuple[int, ...]
-    """Without the batch axis."""
+    """Shape without the batch axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """A network's cost for one image of `image_size_px`."""
+    """Cost of a network for one image of `image_size_px`."""
 
     layers: tuple[LayerCost, ...]
     image_size_px: int
@@ -46,7 +46,7 @@ class Cost:
         return sum(layer.activation_bytes for layer in self.layers)
 
 
-# Layers that keep their input's shape and count as free; skipping them halves the time.
+# Shape-preserving layers that cost nothing; skipping them halves the time.
 _FREE = (nn.BatchNorm2d, nn.Dropout, nn.Sigmoid, *ACTIVATIONS.values())
 
 

@@ -23,16 +23,16 @@ _OURS = {
     "out_indices": "model.forward_intermediates(images, indices) gives them",
     "norm_layer": "norm=NormConfig(momentum=..., eps=...) sets batch norm",
 }
-"""timm's options that are something else here."""
+"""timm's options that have another name or form here."""
 
 
 class CreateOptions(ModelOptions, total=False):
-    """Options of `create_model`: of `model_config`, and as timm calls them."""
+    """Options of `create_model`: those of `model_config` and timm's names."""
 
     in_chans: int
     checkpoint_path: str | PathLike[str]
     act_layer: str | type[nn.Module]
-    """A key of ACTIVATIONS, after the stem, the expansions and the penultimate convolution."""
+    """Key of ACTIVATIONS, after the stem, the expansions and the penultimate convolution."""
     global_pool: str
     device: str | torch.device
     dtype: torch.dtype

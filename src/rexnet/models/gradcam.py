@@ -1,4 +1,4 @@
-"""Heat maps of the places in an image that speak for a class: Grad-CAM (arXiv 1610.02391, equations 1 and 2)."""
+"""Heat maps of the image regions that support a class: Grad-CAM (arXiv 1610.02391, equations 1 and 2)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +10,14 @@ from torch.nn import functional
 from rexnet.models.rexnet import RexNet
 
 MIN_CELLS = 4
-"""Minimum cells a side that still tell places apart."""
+"""Minimum side of a map, in cells, that still localises."""
 
 
 def grad_cam(model: RexNet, images: Tensor, classes: Tensor) -> Tensor:
-    """Images (B, 3, H, W) and class indices (B,) -> heat (B, H, W), from 0 to 1.
+    """Return heat maps (B, H, W), from 0 to 1, of images (B, 3, H, W) for class indices (B,).
 
-    1 is the place that speaks most for the class; an image in which nothing does is 0 everywhere. The map explained is
-    that of `map_layer`. `model` is used as in evaluation; its mode and gradients are afterwards what they were.
+    1 marks the strongest support for the class; an image without any is 0 everywhere. The map explained is that of
+    `map_layer`. `model` runs in eval mode; its mode and gradients are restored.
     """
     layer = map_layer(model, min(images.shape[2:]))
     with _evaluating(model), torch.enable_grad():
@@ -34,16 +34,17 @@ def grad_cam(model: RexNet, images: Tensor, classes: Tensor) -> Tensor:
 
 
 def map_layer(model: RexNet, side_px: int) -> int:
-    """Return the index in `features` of the layer whose map is explained: the last with MIN_CELLS cells a side.
+    """Return the index in `features` of the layer whose map is explained: the last with at least MIN_CELLS cells per
+    side.
 
     At 224 pixels that is the network's last map, as in the paper of Grad-CAM; small images shrink to one or two cells
-    there, which would show nothing. The first level is taken where none has so many.
+    there, which would show nothing. Without such a layer, return the first level.
     """
     return _explained_level(model, side_px)[1]
 
 
 def map_cells(model: RexNet, side_px: int) -> int:
-    """Return the cells a side of that map."""
+    """Return the side of that map, in cells."""
     return -(-side_px // _explained_level(model, side_px)[0])
 
 
@@ -57,7 +58,7 @@ def _explained_level(model: RexNet, side_px: int) -> tuple[int, int]:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    # Not train(was_training): a frozen part may be in another mode than the whole.
+    # Restore the mode of each module: a frozen part may differ from the whole.
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

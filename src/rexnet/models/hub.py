@@ -1,4 +1,4 @@
-"""Model folders, as `rexnet card` writes them: here, or as repositories of the Hugging Face hub, "hf://OWNER/NAME"."""
+"""Model folders of `rexnet card`, local or repositories of the Hugging Face hub: "hf://OWNER/NAME"."""
 
 import logging
 import os
@@ -16,16 +16,16 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "hf://"
 WEIGHTS = "model.safetensors"
-"""The one file of such a folder that is needed to use the model: it holds everything else as well."""
+"""File of a model folder that holds everything needed to use the model."""
 REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"
 PATIENCE_S = 5
-"""Time that a host has to answer."""
+"""Time limit for a host's answer."""
 
 
 def weights_path(name: str | PathLike[str]) -> Path:
-    """Return the file that is meant: of a model folder its weights, fetched if need be; any other path as it is.
+    """Return the weights file of a model folder, downloaded if needed; return any other path unchanged.
 
-    WeightsError, one sentence, for an invalid address, and where there is neither network nor an earlier copy.
+    Raise WeightsError for an invalid address, and if there is neither a network nor an earlier copy.
     """
     if os.fspath(name).startswith(PREFIX):
         return _from_hub(os.fspath(name))
@@ -38,7 +38,7 @@ def download(repository: str, file: str, *, revision: str | None = None) -> Path
     TimeoutError where the hub does not answer."""
     from huggingface_hub import hf_hub_download
 
-    # Fails at once without network, where the download itself tries again for half a minute.
+    # Fail at once without a network; the download itself retries for half a minute.
     ask_hub(repository, file, revision=revision)
     return Path(hf_hub_download(repository, file, revision=revision))
 
@@ -52,13 +52,13 @@ def ask_hub(repository: str, file: str, *, revision: str | None = None) -> None:
 
 
 def ask_url(address: str) -> None:
-    """Ask a web server whether it has a file. OSError where it has not, or does not answer."""
+    """Ask a web server whether it has a file. Raise OSError if it has not or does not answer."""
     wait_for(lambda: urlopen(Request(address, method="HEAD"), timeout=PATIENCE_S).close())
 
 
 def wait_for(call: Callable[[], Any]) -> None:
-    """Make a call to a host, and raise TimeoutError after PATIENCE_S: the time-outs of clients leave out name servers
-    and repetitions."""
+    """Make a call to a host, and raise TimeoutError after PATIENCE_S: clients' time-outs ignore name servers and
+    retries."""
     raised: list[BaseException] = []
 
     def run() -> None:
@@ -67,7 +67,7 @@ def wait_for(call: Callable[[], Any]) -> None:
         except BaseException as error:
             raised.append(error)
 
-    # A daemon, so that a program's end does not wait for it either.
+    # Run as a daemon: a program's exit does not wait for it.
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(PATIENCE_S)
@@ -93,15 +93,15 @@ def _from_hub(address: str) -> Path:
         private = "of a private one, log in with `hf auth login`"
         raise WeightsError(f"the hub shows no repository {repository!r}; correct the name, or {private}") from error
     except RevisionNotFoundError as error:
-        raise WeightsError(f"{repository} has no revision {revision!r}; leave it out for the newest") from error
+        raise WeightsError(f"{repository} has no revision {revision!r}; omit it for the newest") from error
     except EntryNotFoundError as error:
         raise WeightsError(f"{repository} holds no {WEIGHTS}; `rexnet card` makes a repository with one") from error
-    # The hub's client lets errors of its HTTP library through, which differ by version.
+    # The hub's client passes on errors of its HTTP library, which differ by version.
     except Exception as error:
         reason = type(error).__name__
         cached = try_to_load_from_cache(repository, WEIGHTS, revision=revision or None)
         if not isinstance(cached, str):
             by_hand = "without a network, name a folder that was copied here instead"
             raise WeightsError(f"{address} could not be downloaded ({reason}); {by_hand}") from error
-        logger.warning("%s could not be asked for (%s): this is the copy of its last download", address, reason)
+        logger.warning("could not reach %s (%s); using the copy of the last download", address, reason)
         return Path(cached)

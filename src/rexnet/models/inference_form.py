@@ -1,4 +1,4 @@
-"""The form in which a trained network is run: batch norms folded into convolutions, channels padded with zeros.
+"""Inference form of a trained network: batch norms folded into convolutions, channels padded with zeros.
 
 Vector units work on 8, 16 or 32 channels at a time; the padding is exact.
 """
@@ -20,10 +20,11 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def fold(model: Network) -> Network:
-    """Return a copy of `model` in eval mode whose convolutions do what the batch norms behind them did, up to rounding.
+    """Return a copy of `model` in eval mode with batch norms folded into the convolutions before them, equal up to
+    rounding.
 
-    A batch norm is what follows a convolution in an nn.Sequential and has a running variance; others stay. What it
-    holds beside, an activation, stays in its place.
+    A batch norm is folded if it follows a convolution in an nn.Sequential and has a running variance; others stay. An
+    activation inside it keeps its place.
     """
     model = deepcopy(model).eval()
     for sequence in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
@@ -38,9 +39,9 @@ def fold(model: Network) -> Network:
 def pad(model: RexNet, multiple: int) -> RexNet:
     """Return a copy whose stem and blocks have multiples of `multiple` channels, with the logits of `model`.
 
-    Channels that are added stay zero, so that a shortcut still adds its input to the first channels. What the last
-    block, the penultimate convolution and the head put out keeps its size, and what does not fit into it then keeps its
-    own. ValueError for a network whose activation makes something of zero where a shortcut reads, as SoftPlus does.
+    Added channels stay zero, so that a shortcut still adds its input to the first channels. The outputs of the last
+    block, the penultimate convolution and the head keep their sizes, as do layers whose padded size would not fit.
+    Raise ValueError if an activation before a shortcut does not map zero to zero, such as SoftPlus.
     """
     if multiple < 1:
         raise ValueError(f"multiple is {multiple}; allowed: 1 or more")
@@ -52,7 +53,7 @@ def pad(model: RexNet, multiple: int) -> RexNet:
 
 
 def _pad_blocks(config: RexNetConfig, multiple: int) -> list[BlockSpec]:
-    """Pad the last block first: where an output keeps its size, the input of a shortcut to it must fit into it."""
+    """Pad the last block first: where an output keeps its size, the input of its shortcut must fit."""
     blocks: list[BlockSpec] = []
     out_channels = None if config.penultimate_channels else config.blocks[-1].out_channels
     for block in reversed(config.blocks):
@@ -62,7 +63,7 @@ def _pad_blocks(config: RexNetConfig, multiple: int) -> list[BlockSpec]:
 
 
 def _pad_block(block: BlockSpec, multiple: int, out_channels: int | None) -> BlockSpec:
-    """Pad one block; `out_channels` is what the block after it takes."""
+    """Pad one block; `out_channels` is the input of the next block."""
     out_channels = out_channels or _round_up(block.out_channels, multiple)
     in_channels = _round_up(block.in_channels, multiple)
     if block.shortcut and in_channels > out_channels:

@@ -1,4 +1,4 @@
-"""The ReXNet that a state dict is of, by the names and shapes of its tensors."""
+"""Recognition of a ReXNet by the names and shapes of a state dict's tensors."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -18,11 +18,11 @@ _PENULTIMATE_WEIGHT = re.compile(r"features\.(?!0\.)\d+\.weight")
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The channels of a network; strides, dilation and activations leave no trace in a state dict."""
+    """Channels of a network; strides, dilation and activations leave no trace in a state dict."""
 
     in_channels: int
     num_classes: int
-    """0 without a classifier."""
+    """Classes; 0 without a classifier."""
     stem_channels: int
     blocks: tuple[tuple[int, int, int, int, int], ...]
     """Per block: in, expanded and out channels, kernel size, hidden channels of squeeze-excitation (0: none)."""
@@ -31,7 +31,7 @@ class Layout:
 
     @property
     def network(self) -> "Layout":
-        """Return the layout without what may be adapted to the data: image channels and classes."""
+        """Return the layout without image channels and classes, which may be adapted to the data."""
         return replace(self, in_channels=0, num_classes=0)
 
     @property
@@ -41,7 +41,7 @@ class Layout:
 
 
 def layout_of(state_dict: Mapping[str, Tensor]) -> Layout:
-    """Return the layout of a state dict with official keys. WeightsError if it is not that of a ReXNet."""
+    """Return the layout of a state dict with official keys. Raise WeightsError if it is not a ReXNet's."""
     stem = state_dict.get("features.0.weight")
     convolutions: dict[int, dict[int, Tensor]] = {}
     se_channels: dict[int, int] = {}
@@ -77,7 +77,7 @@ def layout_of(state_dict: Mapping[str, Tensor]) -> Layout:
 
 
 def layout_of_config(config: RexNetConfig) -> Layout:
-    """Return what `layout_of` would of the network of `config`."""
+    """Return the layout of the network of `config`."""
 
     def numbers(block: BlockSpec) -> tuple[int, int, int, int, int]:
         return (block.in_channels, block.expanded_channels, block.out_channels, block.kernel_size, block.se_channels)
@@ -116,7 +116,7 @@ def _narrow_lite(*, last_channels: int) -> Iterator[RexNetConfig]:
 
 
 def describe_layout(layout: Layout) -> str:
-    """Return, for messages, "width 2.0 (rexnet_200)", or the numbers of a network that has no name."""
+    """Return text for messages: "width 2.0 (rexnet_200)", or the numbers of a network that has no name."""
     config = find_variant(layout)
     if config is None:
         first, last = (layout.blocks[0][2], layout.blocks[-1][2]) if layout.blocks else (0, 0)

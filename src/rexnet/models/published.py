@@ -19,11 +19,11 @@ _RELEASE_PAGE = "https://github.com/huggingface/pytorch-image-models/releases/do
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedWeights:
-    """One published file. The figures are its publisher's, not measured here; None means unknown."""
+    """One published file. Metrics are its publisher's, not measured here; None means unknown."""
 
     name: str
     model: str
-    """The `rexnet.create_model` name it fits."""
+    """Name for `rexnet.create_model`."""
     host: Host
     address: str
     """Page or file to open by hand."""
@@ -31,14 +31,14 @@ class PublishedWeights:
     sha256_prefix: str | None = None
     num_classes: int = 1000
     top1_percent: float | None = None
-    """On the ImageNet-1k validation set, with the transform below."""
+    """Accuracy on the ImageNet-1k validation set, with the transform below."""
     top5_percent: float | None = None
     image_size_px: int = 224
     crop_ratio: float | None = 0.875
     """Side of the evaluated square over the resized image's short side."""
     interpolation: str | None = "bicubic"
     mean: tuple[float, float, float] | None = IMAGENET_MEAN
-    """Red, green, blue, of values in 0..1."""
+    """Mean of red, green and blue, for values in 0..1."""
     std: tuple[float, float, float] | None = IMAGENET_STD
     licence: str | None = "MIT"
     """SPDX name."""
@@ -46,7 +46,7 @@ class PublishedWeights:
 
     @property
     def preprocess(self) -> dict[str, Any] | None:
-        """The evaluation transform in values for JSON, or None where part of it is unknown."""
+        """Return the evaluation transform as plain values for JSON, or None if part of it is unknown."""
         if self.crop_ratio is None or self.interpolation is None or self.mean is None or self.std is None:
             return None
         return {
@@ -144,9 +144,9 @@ def published_for(model: str) -> list[PublishedWeights]:
 
 
 def download_weights(name: str) -> Path:
-    """Return the path of a published file in its host's usual cache; a file that is there already needs no network.
+    """Return the path of a published file in its host's usual cache; a cached file needs no network.
 
-    Google Drive has no download for programs. WeightsError says what to fetch by hand, from where, and where to put it.
+    Google Drive has no download for programs: WeightsError then gives the address and the path to save the file to.
     """
     if name not in PUBLISHED:
         raise WeightsError(f"there are no published weights {name!r}; allowed: {', '.join(PUBLISHED)}")
@@ -174,7 +174,7 @@ def _from_hugging_face(row: PublishedWeights) -> Path:
     logger.info("downloading %s from %s", row.file, row.address)
     try:
         return download(repository, row.file)
-    # The hub's client lets errors of its HTTP library through, which differ by version.
+    # The hub's client passes on errors of its HTTP library, which differ by version.
     except Exception as error:
         raise WeightsError(f"{row.name} could not be downloaded ({type(error).__name__}); {by_hand}") from error
 
@@ -187,7 +187,7 @@ def _from_release(row: PublishedWeights) -> Path:
         logger.info("downloading %s to %s", row.address, path)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # torch.hub waits for a host without end.
+            # torch.hub has no time-out.
             ask_url(row.address)
             torch.hub.download_url_to_file(row.address, str(path), row.sha256_prefix)
         except (OSError, RuntimeError) as error:

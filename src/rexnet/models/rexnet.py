@@ -1,4 +1,4 @@
-"""The network: a stem, a list of blocks, a wide 1x1 convolution and a classifier, built from a RexNetConfig."""
+"""Network: a stem, a list of blocks, a wide 1x1 convolution and a classifier, built from a RexNetConfig."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -38,10 +38,10 @@ def _running_statistics_off(block: nn.Module) -> Iterator[None]:
 
 
 class RexNet(nn.Module):
-    """Images (B, in_channels, H, W) -> logits (B, num_classes), at any H and W and for a batch of one too.
+    """Network from images (B, in_channels, H, W) to logits (B, num_classes), for any H and W and any batch size.
 
-    State-dict keys and their order are those of the official files. Methods follow timm's habits, so that a RexNet
-    stands where a timm model stands. Source: paper section 4.2; clovaai/rexnet rexnetv1.py and rexnetv1_lite.py.
+    State-dict keys and their order are those of the official files. Methods follow timm's, so that a RexNet can replace
+    a timm model. Source: paper section 4.2; clovaai/rexnet rexnetv1.py and rexnetv1_lite.py.
     """
 
     # torch.jit.script compiles every other property.
@@ -92,7 +92,7 @@ class RexNet(nn.Module):
 
     @property
     def level_of_stride(self) -> dict[int, FeatureLevel]:
-        """The last level of each stride; dilation gives several the same."""
+        """Return the last level of each stride; with dilation several levels share one."""
         return {level.stride: level for level in self.feature_levels}
 
     @property
@@ -107,11 +107,12 @@ class RexNet(nn.Module):
         return PooledConv2d(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
 
     def get_classifier(self) -> nn.Module:
-        """The last layer: a 1x1 convolution with `num_classes` outputs, or the identity."""
+        """Return the last layer: a 1x1 convolution with `num_classes` outputs, or the identity."""
         return self.output[-1]
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put in a new random classifier; 0 classes: none. `global_pool`: one of GLOBAL_POOLS, None (unchanged)."""
+        """Replace the classifier by a random one; 0 classes: none. `global_pool`: one of GLOBAL_POOLS, None
+        (unchanged)."""
         if global_pool not in (None, *GLOBAL_POOLS):
             allowed = ", ".join(map(repr, GLOBAL_POOLS))
             raise ValueError(f"global_pool is {global_pool!r}; allowed: {allowed} (no pooling), None (unchanged)")
@@ -134,16 +135,17 @@ class RexNet(nn.Module):
         return layer(x)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, num_features, H / stride, W / stride), before pooling."""
+        """Return (B, num_features, H / stride, W / stride), before pooling, of images (B, in_channels, H, W)."""
         for index, layer in enumerate(self.features):
             if index < self.num_feature_layers:
                 x = layer(x) if torch.jit.is_scripting() else self._run_layer(layer, x)  # pyright: ignore[reportPrivateImportUsage]
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(B, num_features, h, w) -> logits (B, num_classes).
+        """Return logits (B, num_classes) of features (B, num_features, h, w).
 
-        With `pre_logits`, what enters the classifier: (B, head_hidden_size). With global_pool "" the spatial axes stay.
+        With `pre_logits`, return the classifier's input, (B, head_hidden_size). With global_pool "" the spatial axes
+        stay.
         """
         if self.global_pool == "avg":
             x = x.mean((2, 3), keepdim=True)
@@ -160,10 +162,10 @@ class RexNet(nn.Module):
     def feature_maps(
         self, x: Tensor, strides: Sequence[int] | None = None, *, expanded: bool = False
     ) -> dict[int, Tensor]:
-        """Maps by stride, {stride: (B, C, H / stride, W / stride)}: the narrow block outputs, or the expanded ones.
+        """Return maps by stride, {stride: (B, C, H / stride, W / stride)}: narrow block outputs, or expanded ones.
 
-        `strides` None: all from 4 on. C is `channels` or `expanded_channels` of `feature_levels`. ValueError for a
-        stride the network does not have.
+        `strides` None: all from 4 on. C is `channels` or `expanded_channels` of `feature_levels`. Raise ValueError for
+        a stride the network does not have.
         """
         have = {level.stride: index for index, level in enumerate(self.feature_levels)}
         strides = [stride for stride in have if stride >= 4] if strides is None else strides
@@ -197,10 +199,10 @@ class RexNet(nn.Module):
         *,
         expanded: bool = False,
     ) -> Any:
-        """Feature maps by level index, in the order asked; timm's signature, `norm` has nothing to act on here.
+        """Return feature maps by level index, in the order of `indices`; timm's signature, `norm` has no effect.
 
-        `indices`: a list (negative counts from the coarsest), an int for the last n, None for all. Returns the list
-        of maps, or unless `intermediates_only` (final features, list).
+        `indices`: a list (negative counts from the coarsest), an int for the last n, None for all. Return the list of
+        maps, or without `intermediates_only` (final features, list).
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt is {output_fmt!r}; allowed: 'NCHW'")
@@ -218,7 +220,7 @@ class RexNet(nn.Module):
             level = level_of_layer.get(index)
             if level is not None and not expanded:
                 maps[level] = x
-            # After the last map the penultimate convolution still makes the final features.
+            # The final features still need the penultimate convolution after the last map.
             if stop_early and maps.keys() >= set(wanted) and (intermediates_only or last_level not in wanted):
                 break
         if expanded:
@@ -229,8 +231,8 @@ class RexNet(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] | None = None, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Remove the layers that the maps `indices` do not need, and the head, which does not fit any more; return the
-        indices from 0. timm's signature and rule: nothing goes only where the last map, head and norm all stay."""
+        """Remove the layers after the maps `indices`, and the head, which no longer fits; return the indices from 0. As
+        in timm, nothing is removed only if the last map, head and norm all stay."""
         wanted = self._level_indices(indices)
         last = max(wanted)
         if not (prune_head or prune_norm) and last == len(self.feature_levels) - 1:

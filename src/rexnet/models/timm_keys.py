@@ -18,14 +18,14 @@ _BLOCK_PARTS = ("conv_exp", "conv_dw", "conv_pwl")
 
 
 def has_timm_keys(state_dict: Mapping[str, Tensor]) -> bool:
-    """Return whether these are a timm RexNet's keys."""
+    """Return whether the keys are those of a timm RexNet."""
     return "stem.conv.weight" in state_dict and any(_TIMM_BLOCK_KEY.fullmatch(key) for key in state_dict)
 
 
 def timm_to_native(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a timm rexnet_* or rexnetr_* state dict under the official keys, the classifier as a 1x1 convolution.
 
-    WeightsError for a key that timm's networks do not have. Source: timm rexnet.py, clovaai/rexnet rexnetv1.py.
+    Raise WeightsError for a key that timm's networks do not have. Source: timm rexnet.py, clovaai/rexnet rexnetv1.py.
     """
     parts: dict[int, set[str]] = {}
     for match in filter(None, map(_TIMM_BLOCK_KEY.fullmatch, state_dict)):
@@ -59,7 +59,7 @@ def _native_key(key: str, parts: dict[int, set[str]]) -> str:
 
 
 def native_to_timm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Reverse `timm_to_native`. WeightsError for networks that timm does not have (lite, plain)."""
+    """Reverse `timm_to_native`. Raise WeightsError for networks that timm does not have (lite, plain)."""
     layers = sorted({int(match[1]) for match in filter(None, map(_PLAIN_KEY.fullmatch, state_dict))})
     if "output.4.weight" in state_dict or len(layers) != 4:
         raise WeightsError("timm has no counterpart of this network; it has rexnet_* and rexnetr_* only")

@@ -1,4 +1,4 @@
-"""The named networks: a table of rules, and `model_config` that turns a name into a config."""
+"""Named networks: a table of rules, and `model_config`, which turns a name into a config."""
 
 import os
 import re
@@ -20,28 +20,28 @@ PLAIN_STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Rules that a family of networks shares; a width makes a network of it."""
+    """Rules of a family of networks; a width selects one network."""
 
     widths: tuple[float, ...]
-    """Named ones; any other is possible."""
+    """Published widths; any other is possible."""
     first_channels: int = 16
     growth: int = 180
-    """Channels that the last block has above the first at width 1.0, a step more or less."""
+    """Channels of the last block minus those of the first at width 1.0, up to one step."""
     growth_over_all_blocks: bool = True
-    """Whether the growth is divided by the number of blocks (V1) rather than by one less (lite)."""
+    """Divide the growth by the number of blocks (V1) instead of by one less (lite)."""
     depth: float = 1.0
     divisor: int = 1
     wide_divisor: int = 1
-    """Divisor from width 3.0 on."""
+    """Divisor for widths from 3.0 on."""
     se_ratio: int = 12
     """Expanded channels over hidden channels of squeeze-excitation; 0 means none."""
     se_first_stage: int = 2
     activation: str = "silu"
     head_hidden_channels: int = 0
     narrow_penultimate: bool = True
-    """Below width 1.0 the penultimate convolution narrows with the width."""
+    """Narrow the penultimate convolution with the width below 1.0."""
     rounded_penultimate: bool = True
-    """The penultimate convolution has a multiple of the divisor, as the blocks have."""
+    """Round the penultimate convolution to a multiple of the divisor, as the blocks."""
     fixed_stem_and_penultimate: bool = False
     kernel_sizes: tuple[int, ...] = (3, 3, 3, 3, 3, 3)
     """One per stage."""
@@ -158,10 +158,10 @@ def family_config(family: Family, width: float, **config: Any) -> RexNetConfig:
 
 
 def plain_config(**config: Any) -> RexNetConfig:
-    """ReXNet (plain): MobileNetV1 with linear channels and SiLU after the 1x1 convolutions, no shortcuts.
+    """Return ReXNet (plain): MobileNetV1 with linear channels and SiLU after the 1x1 convolutions, no shortcuts.
 
-    Source: the paper's supplement. Its diagram contradicts its own 3.4 M parameters and 0.56 G MACs; these figures
-    come out with 144 instead of 114 channels in block 1, MobileNetV1's strides and no 1280-channel convolution.
+    Source: the paper's supplement. Its diagram contradicts its own 3.4 M parameters and 0.56 G MACs; these numbers
+    follow with 144 instead of 114 channels in block 1, MobileNetV1's strides and no 1280-channel convolution.
     """
     blocks = tuple(
         BlockSpec(
@@ -179,7 +179,7 @@ def plain_config(**config: Any) -> RexNetConfig:
 def dilate(config: RexNetConfig, output_stride: int) -> RexNetConfig:
     """Return the config of the same weights at a finer output: blocks past `output_stride` dilate instead of striding.
 
-    The block that loses its stride still sees an undilated grid; only later ones dilate. Shortcuts stay as they were.
+    The block that loses its stride still sees an undilated grid; only later ones dilate. Shortcuts stay.
     """
     stride, dilation, blocks = config.stem_stride, 1, []
     for block in config.blocks:
@@ -202,7 +202,7 @@ def list_models() -> list[str]:
 
 
 class ConfigOptions(TypedDict, total=False):
-    """Fields of RexNetConfig that a named network leaves open; defaults stand there."""
+    """Fields of RexNetConfig that a named network leaves open; it has their defaults."""
 
     stem_stride: int
     num_classes: int
@@ -223,7 +223,7 @@ _FAMILY_AND_WIDTH = re.compile(rf"({'|'.join(FAMILIES)})(?:_(\d{{2,4}}(?:\.\d+)?
 
 
 def is_network_name(name: str) -> bool:
-    """Return whether `name` is that of a network, of a published width or any other: rexnet_100, rexnet_117."""
+    """Return whether `name` names a network, of a published width or any other: rexnet_100, rexnet_117."""
     match = _FAMILY_AND_WIDTH.fullmatch(name)
     return name == "rexnet_plain" or bool(match and match[2])
 
@@ -237,8 +237,8 @@ def model_config(
     file, the JSON of `rexnet search export` or a checkpoint; `options` come before what a file says.
 
     Families are rexnet, rexnetr and rexnet_lite. `stem_stride` 1 halves the network's stride, for images of 32 to 64
-    pixels. `output_stride` (8, 16 or 32) is the most the network may stride; it dilates from there. ValueError names
-    what is allowed.
+    pixels. `output_stride` (8, 16 or 32) limits the network's stride; further blocks dilate. Raise ValueError for other
+    values.
     """
     if output_stride not in (8, 16, 32):
         raise ValueError(f"output_stride is {output_stride}; allowed: 8, 16, 32")

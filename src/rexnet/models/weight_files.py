@@ -1,4 +1,4 @@
-"""Reading weights files of any origin without running what is in them."""
+"""Weights files of any origin, read without running their content."""
 
 import argparse
 import json
@@ -25,22 +25,22 @@ __all__ = [
 ]
 
 CHECKPOINT_FORMAT = "rexnet-checkpoint/1"
-"""Value of "format" in this project's checkpoints; a `.safetensors` file has all but its tensors in the metadata."""
+"""Value of "format" in this project's checkpoints; a `.safetensors` file has everything but tensors in its metadata."""
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
 # The limit of the safetensors format.
 _MAX_HEADER_BYTES = 100_000_000
-# Averaged weights first: they are what their makers evaluated.
+# Averaged weights first: their authors evaluated these.
 _STATE_DICT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
 def read_checkpoint_file(path: str | PathLike[str]) -> dict[str, Any]:
-    """Read a `.pth`, `.pt`, `.bin` or `.safetensors` file onto the CPU; the content decides which kind it is. Of a
-    model folder and of "hf://OWNER/NAME", which is fetched, it is the weights file.
+    """Read a `.pth`, `.pt`, `.bin` or `.safetensors` file onto the CPU; the content decides its kind. For a model
+    folder or "hf://OWNER/NAME", which is downloaded, read its weights file.
 
-    Nothing in the file is run: only tensors and plain values are read. A `.safetensors` file of this project comes back
-    as the same dictionary as its `.pt`; any other one as its tensors. Raises WeightsError naming the file.
+    Nothing in the file is run: only tensors and plain values are read. A `.safetensors` file of this project gives the
+    same dictionary as its `.pt`; any other one its tensors. Raise WeightsError naming the file.
     """
     path = weights_path(path)
     try:
@@ -65,10 +65,10 @@ def read_checkpoint_file(path: str | PathLike[str]) -> dict[str, Any]:
 
 
 def extract_state_dict(content: Mapping[str, Any], *, source: str = "the given dictionary") -> dict[str, Tensor]:
-    """Return the state dict in what `read_checkpoint_file` returned, without the prefixes that wrappers add to keys.
+    """Return the state dict in a result of `read_checkpoint_file`, without the prefixes that wrappers add to keys.
 
-    Understands a bare state dict, this project's checkpoints, and dictionaries with "state_dict_ema", "model_ema",
-    "state_dict", "model" or "model_state_dict", averaged weights first. Raises WeightsError with `source` in it.
+    Accept a bare state dict, this project's checkpoints, and dictionaries with "state_dict_ema", "model_ema",
+    "state_dict", "model" or "model_state_dict", averaged weights first. Raise WeightsError naming `source`.
     """
     format_name = content.get("format", CHECKPOINT_FORMAT)
     if format_name != CHECKPOINT_FORMAT:
@@ -124,7 +124,7 @@ def _damaged(path: Path, error: Exception) -> DamagedFileError:
 
 
 def _check_archive(path: Path, file: BinaryIO) -> None:
-    """Raise WeightsError for archives PyTorch would not write, and for wrong checksums, which it does not look at."""
+    """Raise WeightsError for archives PyTorch would not write, and for wrong checksums, which it does not check."""
     # A damaged archive can fail in any of its fields, with whatever exception comes first.
     try:
         archive = zipfile.ZipFile(file)
@@ -137,7 +137,7 @@ def _check_archive(path: Path, file: BinaryIO) -> None:
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise WeightsError(f"weights file {str(path)!r} is compressed, which PyTorch never does; pass another file")
     try:
-        # All zero: its maker has switched the checksums off (torch.serialization.set_crc32_options).
+        # All zero: checksums were switched off (torch.serialization.set_crc32_options).
         damaged = archive.testzip() if any(entry.CRC for entry in entries) else None
     except Exception as error:
         raise _damaged(path, error) from error

@@ -1,4 +1,4 @@
-"""Weights into networks: official, timm and own files, checked before the first tensor is touched."""
+"""Weights for networks: official, timm and own files, checked before the first tensor is copied."""
 
 import logging
 import os
@@ -44,23 +44,23 @@ Source = str | PathLike[str] | Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """A ReXNet's tensors under the official keys, and what their file says of them."""
+    """Tensors of a ReXNet under the official keys, and their file's facts."""
 
     source: str
     kind: Kind
-    """Official keys, timm's keys, or a checkpoint of this project."""
+    """Form of the file: official keys, timm's keys, or a checkpoint of this project."""
     state_dict: dict[str, Tensor]
     layout: Layout
     classes: tuple[str, ...] | None = None
     """Class names in the order of the logits."""
     preprocess: dict[str, Any] | None = None
-    """The evaluation transform in plain values."""
+    """Evaluation transform in plain values."""
     config: dict[str, Any] | None = None
     """RexNetConfig of a checkpoint of this project, in plain values."""
 
     @property
     def variant(self) -> str | None:
-        """The `create_model` name; None for a network without one."""
+        """Return the `create_model` name; None for a network without one."""
         config = find_variant(self.layout)
         return config.name if config else None
 
@@ -76,17 +76,17 @@ class LoadReport:
     kind: Kind
     source: str
     variant: str | None
-    """The `create_model` name of the source's network; None if it has none."""
+    """Name for `create_model` of the source's network; None if it has none."""
     not_loaded: tuple[str, ...]
     """Names of the model's tensors that do not come from the source."""
     classes: tuple[str, ...] | None
-    """Class names the source was trained for, whether or not its classifier was taken."""
+    """Class names of the source, even if its classifier was not copied."""
     preprocess: dict[str, Any] | None
 
 
 def read_weights(source: Source, *, label: str | None = None) -> Weights:
-    """Read a file, published weights by name (downloaded if need be), or a state dict; see `load_weights`. `label` is
-    what messages call it."""
+    """Read a file, published weights by name (downloaded if needed), or a state dict; see `load_weights`. `label` names
+    the source in messages."""
     content, name, published = _find(source)
     label = label or name
     tensors = extract_state_dict(content, source=label)
@@ -100,7 +100,7 @@ def read_weights(source: Source, *, label: str | None = None) -> Weights:
     facts = content if kind == "checkpoint" else {}
     classes = facts.get("classes") or ()
     if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
-        raise WeightsError(f"{label} has class names that are not a list of texts; pass another file")
+        raise WeightsError(f"{label} has class names that are not a list of strings; pass another file")
     return Weights(
         source=label,
         kind=kind,
@@ -113,12 +113,12 @@ def read_weights(source: Source, *, label: str | None = None) -> Weights:
 
 
 def load_weights(model: RexNet, source: Source | Weights, *, classifier: ClassifierPolicy = "strict") -> LoadReport:
-    """Copy weights into `model`, all or nothing, and logs "N of M tensors loaded from ...".
+    """Copy weights into `model`, all or nothing, and log "N of M tensors loaded from ...".
 
     `source`: an official, timm or own file (`.pth`, `.pt`, `.bin`, `.safetensors`), a name in `PUBLISHED`, a state
-    dict, or what `read_weights` returned. `classifier`: "strict" refuses another class count, "reset" gives the model a
+    dict, or a result of `read_weights`. `classifier`: "strict" rejects another class count, "reset" gives the model a
     new random classifier with the class count it has, "keep" gives it the source's classifier and class count. A model
-    without classifier takes none unless "keep" says so. Raises WeightsError, with the model as it was.
+    without classifier gets none unless with "keep". Raise WeightsError, with the model unchanged.
     """
     if classifier not in get_args(ClassifierPolicy):
         raise WeightsError(f"classifier is {classifier!r}; allowed: {', '.join(get_args(ClassifierPolicy))}")
@@ -148,7 +148,7 @@ def load_weights(model: RexNet, source: Source | Weights, *, classifier: Classif
 
 
 def _find(source: Source) -> tuple[Mapping[str, Any], str, PublishedWeights | None]:
-    """Return the content, its name in messages, and the row of the table if it is from there."""
+    """Return the content, its name in messages, and its row of PUBLISHED, if any."""
     if isinstance(source, Mapping):
         return source, "the given state dict", None
     name = os.fspath(source)
@@ -167,7 +167,7 @@ def _suggest(name: str) -> str:
 
 
 def _choose_tensors(weights: Weights, model: RexNet, own: Layout, classifier: ClassifierPolicy) -> dict[str, Tensor]:
-    """Return the tensors to copy, every one of which fits."""
+    """Return the tensors to copy, all of which fit."""
     check_network(weights, own)
     _check_image_channels(weights, own)
     _check_classifier(weights, own, classifier)

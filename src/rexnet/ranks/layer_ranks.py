@@ -1,4 +1,4 @@
-"""Ranks of a network, layer by layer, on real images: they show its bottleneck."""
+"""Ranks of a network's layers on real images, which show its bottlenecks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ _FOLLOWERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A convolution or linear layer with what follows it: the output matrix has a row a channel, a column a sample."""
+    """Convolution or linear layer with the layers after it: its output matrix has a row per channel, a column per
+    sample."""
 
     name: str
     kind: str
@@ -36,7 +37,7 @@ class Layer:
 
     @property
     def ratio(self) -> float:
-        """Input channels that a filter sees over output channels; 1 for depthwise convolutions."""
+        """Input channels of a filter over output channels; 1 for depthwise convolutions."""
         return 1.0 if "depthwise" in self.kind else self.in_channels / self.out_channels
 
     @property
@@ -59,7 +60,7 @@ def kind_of(kernel_size: tuple[int, ...], *, groups: int, in_channels: int) -> s
 
 
 class _Gram:
-    """Sum of the outer products of a layer's output columns: (C, C) however many samples there are."""
+    """Sum of the outer products of a layer's output columns: (C, C) for any number of samples."""
 
     def __init__(self, name: str, module: Any):
         self.name = name
@@ -99,7 +100,7 @@ class _Gram:
 
 
 class _Watch:
-    """Hooks that follow a forward pass: a layer ends where the next one begins."""
+    """Hooks on a forward pass: a layer ends where the next one begins."""
 
     def __init__(self, model: nn.Module):
         self.grams: dict[str, _Gram] = {}
@@ -131,7 +132,8 @@ class _Watch:
 
 
 def _is_small_activation(module: nn.Module) -> bool:
-    """Whether a module is a norm or activation of another library: timm's BatchNormAct2d, its SiLU, ours."""
+    """Return whether a module is a norm or activation, of other libraries too: timm's BatchNormAct2d, its SiLU,
+    ours."""
     name = type(module).__name__.lower()
     return any(word in name for word in ("norm", "silu", "swish", "relu", "gelu", "mish", "sigmoid"))
 
@@ -140,9 +142,9 @@ def _is_small_activation(module: nn.Module) -> bool:
 def measure_layers(model: nn.Module, batches: Iterable[Tensor], *, tolerance: float) -> list[Layer]:
     """Measure the ranks of every Conv2d and Linear of `model`, in order of computation, on images (B, 3, H, W).
 
-    A layer's output is taken after the norms and activations that are modules and follow it at once; what is added or
-    multiplied later without a module is seen only where it happens in place. Singular values come from the Gram matrix
-    in float64, so those below 1e-7 of the largest cannot be distinguished from zero.
+    A layer's output includes the norm and activation modules that follow it directly; later sums or products without a
+    module count only if they are in place. Singular values come from the Gram matrix in float64, so those below 1e-7 of
+    the largest cannot be distinguished from zero.
     """
     if not 1e-7 <= tolerance < 1:
         raise ValueError(f"tolerance is {tolerance}; allowed beside a network: 1e-7 or more, below 1")

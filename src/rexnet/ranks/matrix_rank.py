@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 MARGIN = 1e-3
-"""Singular values closer to the threshold than this fraction of it are not left to the fast count."""
+"""Fraction of the threshold within which singular values are counted exactly instead of fast."""
 _SMALLEST_FAST_TOLERANCE = 5e-6
 _POWER_STEPS = (1, 6)
 
 
 def choose_tolerance(rows: int, columns: int, tolerance: float | None) -> float:
-    """Return `tolerance`, or for None the one that torch uses for a float32 matrix of this shape."""
+    """Return `tolerance`, or for None the one torch uses for a float32 matrix of this shape."""
     if tolerance is None:
         return max(rows, columns) * torch.finfo(torch.float32).eps
     if not 0.0 < tolerance < 1.0:
@@ -26,7 +26,7 @@ def choose_tolerance(rows: int, columns: int, tolerance: float | None) -> float:
 
 
 def check_matrices(matrices: Tensor) -> Tensor:
-    """Return (..., m, n) of any real dtype in float64. ValueError for what has no rank: fewer than two axes, not
+    """Convert (..., m, n) of any real dtype to float64. Raise ValueError for fewer than two axes or values that are not
     finite."""
     if matrices.ndim < 2:
         raise ValueError(f"the shape is {tuple(matrices.shape)}; allowed: two axes or more, (..., rows, columns)")
@@ -41,8 +41,8 @@ def check_matrices(matrices: Tensor) -> Tensor:
 def singular_values(matrices: Tensor) -> Tensor:
     """Return the singular values of (..., m, n): (..., min(m, n)) in float64, largest first.
 
-    LAPACK's divide and conquer may not converge; then each matrix is tried alone, and scaled, transposed, by another
-    driver, and last by the eigenvalues of its Gram matrix, exact to about 1e-8 of the largest.
+    LAPACK's divide and conquer may not converge; then try each matrix alone, scaled, transposed, with another driver,
+    and last the eigenvalues of its Gram matrix, exact to about 1e-8 of the largest.
     """
     matrices = check_matrices(matrices)
     try:
@@ -60,7 +60,7 @@ def _stubborn_singular_values(matrix: Tensor) -> Tensor:
     attempts: list[Callable[[], Tensor]] = [
         lambda: torch.linalg.svdvals(scaled),
         lambda: torch.linalg.svdvals(scaled.mT.contiguous()),
-        # The triangular factor has the same singular values and is another problem to the iteration.
+        # The triangular factor has the same singular values but changes the iteration.
         lambda: torch.linalg.svdvals(torch.linalg.qr(scaled if len(scaled) > scaled.shape[1] else scaled.mT, "r")[1]),
     ]
     if matrix.is_cuda:
@@ -81,8 +81,8 @@ def numerical_rank(matrices: Tensor, *, tolerance: float | None = None) -> Tenso
 
 
 def effective_rank(values: Tensor) -> Tensor:
-    """Return exp of the entropy of the singular values (..., k) divided by their sum (Roy and Vetterli 2007); 0 of
-    zeros."""
+    """Return the exponential of the entropy of the singular values (..., k) divided by their sum (Roy and Vetterli
+    2007); 0 of zeros."""
     total = values.sum(-1, keepdim=True)
     shares = values / torch.where(total > 0, total, 1.0)
     return torch.where(total[..., 0] > 0, torch.special.entr(shares).sum(-1).exp(), 0.0)
@@ -101,11 +101,11 @@ def nuclear_norm(values: Tensor) -> Tensor:
 
 
 def count_rank(matrices: Tensor, *, tolerance: float | None = None) -> Tensor:
-    """Return `numerical_rank` of many matrices (B, m, n) several times faster, with the very same result.
+    """Return `numerical_rank` of many matrices (B, m, n) several times faster, with the same result.
 
     By Sylvester's law of inertia the number of singular values above t is the number of positive pivots of
-    G - t^2 I, G the Gram matrix in float64: all of them where its Cholesky factor exists, else counted in LDL^T. What
-    is too close to the threshold to be sure in float64 is given to `numerical_rank`.
+    G - t^2 I, G the Gram matrix in float64: all of them where its Cholesky factor exists, else counted in LDL^T.
+    Matrices too close to the threshold for float64 go to `numerical_rank`.
     """
     matrices = check_matrices(matrices)
     if matrices.ndim != 3:
