@@ -106,7 +106,7 @@ def score_with_pycocotools(coco: dict[str, Any], rows: list[dict[str, Any]], kin
 
 
 def score_with_ours(coco: dict[str, Any], rows: list[dict[str, Any]], kind: Kind) -> list[float]:
-    figures = score(coco, rows, kinds=(kind,)).figures
+    figures = score(coco, rows, kinds=(kind,)).metrics
     return [figures.get(f"{kind}_{name}", -100.0) for name in FIGURES]
 
 

@@ -76,16 +76,16 @@ def test_all_numbers_equal_pycocotools(kind, seed):
     before = copy.deepcopy((coco, rows))
     found = score(coco, rows, kinds=(kind,))
     assert (coco, rows) == before
-    assert set(found.figures) == {*(f"{kind}_{name}" for name, value in expected.items() if value != -1), "images"}
+    assert set(found.metrics) == {*(f"{kind}_{name}" for name, value in expected.items() if value != -1), "images"}
     for name, value in expected.items():
-        assert found.figures.get(f"{kind}_{name}", -100) == pytest.approx(100 * value, abs=1e-9, rel=0)
+        assert found.metrics.get(f"{kind}_{name}", -100) == pytest.approx(100 * value, abs=1e-9, rel=0)
     for name, value in expected_by_class.items():
         ours = found.by_class[name][f"{kind}_ap"]
         assert (-100 if ours is None else ours) == pytest.approx(100 * value, abs=1e-9, rel=0)
     assert any(row[f"{kind}_ap"] is None for row in found.by_class.values()), "a class without objects was meant"
     curve = found.curves[kind]
     assert len(curve.recall) == len(curve.mean) == 101
-    assert 100 * np.mean(curve.mean) == pytest.approx(found.figures[f"{kind}_ap50"])
+    assert 100 * np.mean(curve.mean) == pytest.approx(found.metrics[f"{kind}_ap50"])
     for name, values in curve.by_class.items():
         assert 100 * np.mean(values) == pytest.approx(found.by_class[name][f"{kind}_ap50"])
         assert values == sorted(values, reverse=True)
@@ -111,16 +111,16 @@ def test_the_truth_itself_is_perfect_and_labels_moved_by_one_are_worthless(ids):
     images = Images(coco)
     outputs = truth_as_outputs(images)
     found = evaluate_detector(Answers(outputs), batches(list(range(len(outputs)))), images, world=WORLD)
-    perfect = {name: value for name, value in found.figures.items() if not name.endswith("ar1") and name != "images"}
+    perfect = {name: value for name, value in found.metrics.items() if not name.endswith("ar1") and name != "images"}
     names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ar100")
     assert perfect.keys() >= {f"{kind}_{name}" for kind in ("box", "mask") for name in names}
     assert list(perfect.values()) == pytest.approx([100.0] * len(perfect))
-    assert found.figures["images"] == len(coco["images"])
+    assert found.metrics["images"] == len(coco["images"])
     # Moved by one: each class is called by the name of the next.
     for output in outputs:
         output["labels"] = output["labels"] % len(ids) + 1
     moved = evaluate_detector(Answers(outputs), batches(list(range(len(outputs)))), images, world=WORLD)
-    assert moved.figures["box_ap"] < 5 and moved.figures["mask_ap"] < 5
+    assert moved.metrics["box_ap"] < 5 and moved.metrics["mask_ap"] < 5
     # Counted from 0: the first class falls on the background.
     for output in outputs:
         output["labels"] = output["labels"] - 1
@@ -157,9 +157,9 @@ def test_without_detections_everything_is_zero():
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
     model = Answers([{**nothing, "masks": torch.zeros(0, 1, 9, 9)}] * len(coco["images"]))
     found = evaluate_detector(model, batches(list(range(len(coco["images"])))), images, world=WORLD)
-    assert found.figures.keys() >= {f"{kind}_{name}" for kind in ("box", "mask") for name in ("ap", "ap50", "ar100")}
-    assert {value for name, value in found.figures.items() if name != "images"} == {0.0}
-    assert score(coco, []).figures["box_ap"] == 0.0
+    assert found.metrics.keys() >= {f"{kind}_{name}" for kind in ("box", "mask") for name in ("ap", "ap50", "ar100")}
+    assert {value for name, value in found.metrics.items() if name != "images"} == {0.0}
+    assert score(coco, []).metrics["box_ap"] == 0.0
 
 
 def test_an_image_that_comes_twice_counts_once_and_one_that_does_not_come_counts_for_nothing():
@@ -169,14 +169,14 @@ def test_an_image_that_comes_twice_counts_once_and_one_that_does_not_come_counts
     some = [4, 2, 7, 0, 9]
     once = evaluate_detector(Answers(outputs), batches(some), images, world=WORLD)
     twice = evaluate_detector(Answers(outputs), batches([*some, 4, 0, 2]), images, world=WORLD)
-    assert once == twice and once.figures["images"] == 5
+    assert once == twice and once.metrics["images"] == 5
     kept = {int(images.image_ids[index]) for index in some}
     part = {name: [row for row in coco[name] if row["image_id"] in kept] for name in ("annotations",)}
     part = {**coco, **part, "images": [image for image in coco["images"] if image["id"] in kept]}
     all_rows = to_coco_rows(outputs, image_ids=images.image_ids.tolist(), category_ids=images.category_ids)
     rows_of_some = sorted((row for row in all_rows if row["image_id"] in kept), key=lambda row: row["image_id"])
     assert score(part, rows_of_some) == once
-    assert not [name for name in once.figures if name.startswith("mask")], "a set without masks has no scores of them"
+    assert not [name for name in once.metrics if name.startswith("mask")], "a set without masks has no scores of them"
 
 
 def test_ids_of_objects_do_not_matter():
@@ -368,7 +368,7 @@ def test_perfect_detections_of_partly_outlined_objects_score_100():
     rows = [
         {"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9, "segmentation": outline(*box[:2])} for box in boxes
     ]
-    found = score(truth, rows, kinds=("box", "mask")).figures
+    found = score(truth, rows, kinds=("box", "mask")).metrics
     assert found["box_ap"] == pytest.approx(100) and found["mask_ap"] == pytest.approx(100)
-    missed = score(truth, [rows[0], rows[1]], kinds=("box", "mask")).figures
+    missed = score(truth, [rows[0], rows[1]], kinds=("box", "mask")).metrics
     assert missed["mask_ar100"] == pytest.approx(50) and missed["box_ar100"] == pytest.approx(50)

@@ -26,7 +26,7 @@ PYRAMID_CHANNELS = 256
 
 @final
 class RexNetBody(nn.Module):
-    """A RexNet without its classifier: (B, 3, H, W) -> the maps of `strides`, finest first.
+    """RexNet without its classifier: (B, 3, H, W) -> the maps of `strides`, finest first.
 
     Narrow maps need no penultimate convolution, so there is none; expanded maps end with it. State-dict keys are the
     official ones after "network.".
@@ -54,7 +54,7 @@ class RexNetBody(nn.Module):
 
 @final
 class TimmBody(nn.Module):
-    """A network of timm's with the interface of RexNetBody."""
+    """Network of timm's with the interface of RexNetBody."""
 
     def __init__(self, network: nn.Module, channels: Sequence[int]):
         super().__init__()
@@ -69,7 +69,7 @@ Body = RexNetBody | TimmBody
 
 
 def backbone_config(name: str) -> RexNetConfig | str:
-    """Return the config of a network of ours by name or file; timm/NAME is its own config."""
+    """Return the config of a RexNet by name or file; return timm/NAME unchanged."""
     reference = resolve(name, allowed=(*NETWORKS, "timm"))
     if reference.kind == "timm":
         check_timm_name(reference.name)
@@ -115,10 +115,10 @@ def _make_timm(backbone: str, **options: Any) -> Any:
 
 
 def load_body(body: nn.Module, backbone: RexNetConfig | str, weights: Source) -> None:
-    """Copy what the body has of a whole network's weights, and log "N of M backbone tensors loaded".
+    """Copy the body's part of a whole network's weights, and log "N of M backbone tensors loaded".
 
-    `weights` as for `rexnet.create_model`; for a network of timm's the path of a file. Raises WeightsError, with the
-    body as it was, for those of another network.
+    `weights` as for `rexnet.create_model`; for a network of timm's the path of a file. Raise WeightsError, with the
+    body unchanged, for those of another network.
     """
     if isinstance(backbone, RexNetConfig):
         network = RexNet(backbone)
@@ -141,10 +141,10 @@ def load_body(body: nn.Module, backbone: RexNetConfig | str, weights: Source) ->
 
 @final
 class Pyramid(nn.Module):
-    """(B, 3, H, W) -> {"0" to "3": (B, 256, H / stride, W / stride)} of strides 4 to 32, and "pool" of stride 64.
+    """Feature pyramid: (B, 3, H, W) -> {"0" to "3": (B, 256, H / stride, W / stride)} of strides 4 to 32, "pool" of 64.
 
-    On the outputs of the last block of each stride, without the penultimate convolution: so the parameters are those
-    that the paper's Tables 7 and 9 state.
+    It reads the output of the last block of each stride, without the penultimate convolution: the number of parameters
+    is then that of the paper's Tables 7 and 9.
     """
 
     out_channels = PYRAMID_CHANNELS

@@ -1,5 +1,4 @@
-"""Checkpoints of detectors: enough by themselves to rebuild the detector and name what it finds, or to start another
-one from."""
+"""Checkpoints of detectors, which rebuild the detector and its class names, or initialise another one."""
 
 import logging
 import os
@@ -24,19 +23,19 @@ TASK = checkpoint.DETECTION
 
 
 class TrainedDetector(NamedTuple):
-    """A detector in evaluation mode with what its labels mean."""
+    """Detector in eval mode with the meaning of its labels."""
 
     model: nn.Module
     classes: tuple[str, ...]
-    """Label i + 1 is classes[i]."""
+    """Class names; label i + 1 is classes[i]."""
     category_ids: tuple[int, ...]
-    """Ids in the annotation file it was trained on, in the order of `classes`."""
+    """Category ids of the training annotations, in the order of `classes`."""
 
 
 def pack(
     model: nn.Module, metrics: dict[str, Any], *, classes: Sequence[str], category_ids: Sequence[int]
 ) -> dict[str, Any]:
-    """Return everything that makes a detector usable elsewhere, as tensors on the CPU and plain values."""
+    """Return a self-contained checkpoint of a detector, as tensors on the CPU and plain values."""
     return {
         "format": CHECKPOINT_FORMAT,
         "task": TASK,
@@ -56,10 +55,10 @@ def detector_config(model: nn.Module) -> DetectorConfig:
 
 
 def load_detector(path: str | PathLike[str], device: str | torch.device = "cpu") -> TrainedDetector:
-    """Return the detector in a run folder or checkpoint of `rexnet detect train`, rebuilt from the file alone, in
-    evaluation mode.
+    """Return the detector in a run folder or checkpoint of `rexnet detect train`, rebuilt from the file alone, in eval
+    mode.
 
-    WeightsError, one sentence, for a file that cannot be used.
+    Raise WeightsError for a file that cannot be used.
     """
     file = resolve(path, allowed=OWN_WEIGHTS).file
     trained = unpack(checkpoint.read(file), source=os.fspath(path))
@@ -90,9 +89,9 @@ def is_detector_file(path: str) -> bool:
 
 
 def load_detector_weights(model: nn.Module, path: str, *, classes: tuple[str, ...]) -> None:
-    """Copy a detector's weights; where the class names differ, the layers that tell classes apart begin anew.
+    """Copy a detector's weights; where the class names differ, the classification layers stay random.
 
-    Raise WeightsError, one sentence, for a detector of another kind or on another network.
+    Raise WeightsError for a detector of another kind or on another network.
     """
     content = read_checkpoint_file(path)
     config = detector_config(model)

@@ -1,4 +1,4 @@
-"""Every setting of a detector's training. A field is a command-line option, the text under it its help."""
+"""Options of the detection commands. A field is an option, the text under it its help."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -12,30 +12,30 @@ from rexnet.training.config import MeasureOptions, OptimConfig, RunConfig, Sched
 Kind = Literal["faster_rcnn", "mask_rcnn", "ssdlite"]
 RecipeName = Literal["small", "1x", "2x", "3x"]
 GOALS: dict[Kind, str] = {"faster_rcnn": "box_ap", "mask_rcnn": "mask_ap", "ssdlite": "box_ap"}
-"""The figure of the held-back images whose highest value makes best.pt."""
+"""Metric of the validation split whose highest value selects best.pt."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorOptions:
-    """Which detector, on which network, and what it starts from."""
+    """Detector, its backbone and its initial weights."""
 
     detector: Kind = "faster_rcnn"
     """faster_rcnn and ssdlite find boxes, mask_rcnn boxes and masks; ssdlite is the fastest."""
     model: str = "rexnet_100"
-    """Network below the detector; `rexnet models` lists them, any width goes, as rexnet_050."""
+    """Backbone of the detector; `rexnet models` lists them, any width is possible, such as rexnet_050."""
     weights: str | None = None
-    """Start from a network's file or published weights such as rexnet_100.nav_in1k, or from a detector that `rexnet
-    detect train` made; its last layers are kept where the class names are the same."""
+    """Initial weights: a network's file, published weights such as rexnet_100.nav_in1k, or a detector of `rexnet detect
+    train`, whose last layers are kept if the class names are the same."""
     bn: Literal["auto", "train", "frozen"] = "auto"
-    """Statistics of the network's batch norms: of each batch (train), or kept as they are (frozen). auto: frozen with
+    """Statistics of the network's batch norms: of each batch (train), or fixed (frozen). auto: frozen with
     --weights and fewer than 16 images a process and step, else train."""
     min_size: int | None = None
-    """Pixels that an image's shorter side is resized to; None: 800, of ssdlite 320."""
+    """Size in pixels to which an image's shorter side is resized; None: 800, for ssdlite 320."""
     max_size: int | None = None
-    """Limit of the longer side in pixels; None: 1333, of ssdlite the shorter."""
+    """Maximum of the longer side in pixels; None: 1333, for ssdlite the shorter side."""
     proposals: int | None = None
-    """Regions an image that faster_rcnn and mask_rcnn look at closely; None: 1000. Fewer are faster, and enough where
-    images hold few objects."""
+    """Proposals per image for the second stage of faster_rcnn and mask_rcnn; None: 1000. Fewer are faster, and enough
+    for images with few objects."""
 
     def __post_init__(self) -> None:
         for name in ("min_size", "max_size"):
@@ -44,7 +44,7 @@ class DetectorOptions:
         require(self.proposals is None or self.proposals >= 8, "proposals", self.proposals, "8 or more, or None")
 
     def overrides(self) -> dict[str, int]:
-        """The fields of DetectorConfig that are asked for."""
+        """Return the fields of DetectorConfig that are set."""
         square = self.detector == "ssdlite" and self.max_size is None
         asked = {
             "min_size_px": self.min_size,
@@ -56,14 +56,15 @@ class DetectorOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectTrainConfig:
-    """Trains a detector on a folder in COCO's layout."""
+    """Train a detector on a folder in COCO's layout."""
 
     data: Annotated[str, positional("COCO_DIR")] = ""
     """A folder with annotations/instances_train*.json and instances_val*.json, or train.json and val.json, and their
-    images; `rexnet detect convert` makes one from Pascal VOC and YOLO folders, `rexnet detect demo` one to try."""
+    images; `rexnet detect convert` converts Pascal VOC and YOLO folders, `rexnet detect demo` makes a small one to
+    try."""
     recipe: RecipeName = "small"
-    """Settings to start from; every other option overrides them. small: some hundred to thousand images; 1x, 2x, 3x:
-    COCO's schedules of 12, 24 and 36 epochs, for ssdlite 100, 200 and 300."""
+    """Default settings; every other option overrides them. small: some hundred to thousand images; 1x, 2x, 3x:
+    COCO's schedules of 12, 24 and 36 epochs; for ssdlite 100, 200 and 300."""
     network: DetectorOptions = DetectorOptions()
     bad_image: BadImagePolicy = "error"
     augment: DetectionAugmentConfig = field(default_factory=DetectionAugmentConfig)
@@ -72,7 +73,7 @@ class DetectTrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def check(self) -> None:
-        """ValueError for groups that do not go together; not at construction, where the recipe is not known yet."""
+        """Raise ValueError for options that contradict each other; call it once the recipe is known."""
         if not self.data:
             raise ValueError("no data given; name a folder in COCO's layout, or make one with rexnet detect demo")
         if self.network.detector != "ssdlite":
@@ -84,57 +85,57 @@ class DetectTrainConfig:
 
     @property
     def subject(self) -> tuple[str, str]:
-        """Detector with its network, and data."""
+        """Return the names of the model, detector and network, and of the data."""
         return f"{self.network.detector}-{self.network.model}", self.data
 
     @property
     def goal(self) -> str:
-        """The figure that chooses best.pt."""
+        """Return the metric that selects best.pt."""
         return GOALS[self.network.detector]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectValidateConfig(MeasureOptions):
-    """Measures a trained detector on images with boxes, by COCO's rules."""
+    """Measure a trained detector on images with boxes, by COCO's rules."""
 
     checkpoint: Annotated[str, positional("MODEL")]
-    """A run folder or a checkpoint of `rexnet detect train`, or a folder of `rexnet card` or hf://OWNER/NAME."""
+    """Run folder or checkpoint of `rexnet detect train`, folder of `rexnet card`, or hf://OWNER/NAME."""
     data: Annotated[str, positional("COCO_DIR")]
-    """A folder in COCO's layout, as for `rexnet detect train`."""
+    """Folder in COCO's layout, as for `rexnet detect train`."""
     split: Literal["val", "train", "test"] = "val"
     """Split to measure on."""
     batch_size: int = 4
-    """Images a step and process."""
+    """Images per step and process."""
     output: str | None = None
     """Also write the result, with every class and the curves, to this JSON file."""
     curves: str | None = None
-    """Also draw precision against recall into this PNG file."""
+    """Also plot precision against recall to this PNG file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectPredictConfig:
-    """Finds objects in images, draws them and writes them down."""
+    """Detect objects in images; plot them and write them to detections.json."""
 
     checkpoint: Annotated[str, positional("MODEL")]
-    """A run folder or a checkpoint of `rexnet detect train`, a folder of `rexnet card` or hf://OWNER/NAME, or a .onnx
-    or .xml file of `rexnet export`."""
+    """Run folder or checkpoint of `rexnet detect train`, folder of `rexnet card`, hf://OWNER/NAME, or .onnx or .xml
+    file of `rexnet export`."""
     images: Annotated[tuple[str, ...], positional("IMAGE|FOLDER|PATTERN ...")]
     """Image files, folders (read with all sub-folders) or patterns such as 'photos/*.jpg'."""
     out: str
-    """Folder for the drawn images and detections.json, a list of COCO result rows; made if missing, files in it that
-    have other names stay."""
+    """Folder for the plots and detections.json, a list of COCO result rows; created if missing, other files in it
+    stay."""
     min_score: float = 0.5
-    """Draw and count what is at least this sure, 0 to 1; detections.json has everything the detector puts out."""
+    """Minimum score, 0 to 1, of detections to plot and count; detections.json has all detections."""
     font: str | None = None
-    """Font file for class names; None: DejaVu Sans, or one of this system that has their characters."""
+    """Font file for class names; None: DejaVu Sans, or a system font that has their characters."""
     bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or name it and go on."""
+    """Unreadable files: stop at the first (error), or log and skip them (skip)."""
     batch_size: int = 1
-    """Images a step."""
+    """Images per step."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps; exported files run on the CPU."""
     threads: int | None = None
-    """CPU threads of reading images and of computing; None: one for each CPU."""
+    """CPU threads for reading images and computing; None: one per CPU."""
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -149,13 +150,13 @@ class DemoConfig:
     """Draw circles, triangles, squares and crosses with boxes and masks, as a folder in COCO's layout."""
 
     output: Annotated[str, positional("OUTPUT")] = "shapes"
-    """A new or empty folder."""
+    """New or empty folder to write to."""
     images: int = 400
-    """Training images; there are a quarter as many to validate on."""
+    """Number of training images; the validation split has a quarter as many."""
     size_px: int = 128
-    """Side of an image."""
+    """Side of an image in pixels."""
     seed: int = 0
-    """The same seed draws the same images."""
+    """Seed of the random images; the same seed gives the same images."""
 
     def __post_init__(self) -> None:
         require(self.images >= 4, "images", self.images, "4 or more")

@@ -21,25 +21,25 @@ from rexnet.models.config import RexNetConfig
 from rexnet.models.weights import Source
 
 SIZES_PX = {"faster_rcnn": (800, 1333), "mask_rcnn": (800, 1333), "ssdlite": (320, 320)}
-"""Shorter side and limit of the longer: torchvision's for the pyramids, the paper's for SSDLite."""
+"""Shorter side and maximum of the longer: torchvision's for the pyramids, the paper's for SSDLite."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorConfig:
-    """Everything that decides a detector's graph and shapes, in plain values."""
+    """Plain values that define a detector's graph and shapes."""
 
     kind: Kind
     backbone: RexNetConfig | str
-    """A string names a network of timm's: "timm/resnet50"."""
+    """Config of a RexNet, or the name of a network of timm's: "timm/resnet50"."""
     num_classes: int
-    """Of objects, without the background: 80 for COCO."""
+    """Classes of objects, without the background: 80 for COCO."""
     min_size_px: int
-    """What an image's shorter side is resized to."""
+    """Size to which an image's shorter side is resized."""
     max_size_px: int
-    """What its longer side may have then. SSDLite resizes to squares: both are its side."""
+    """Maximum of its longer side. SSDLite resizes to squares: both are its side."""
     proposals: int = 1000
-    """Regions of an image that the second stage looks at; in training it draws about half as many out of twice as many,
-    512 of 2000. SSDLite has no second stage."""
+    """Proposals per image for the second stage; training samples about half as many from twice as many, 512 of 2000.
+    SSDLite has no second stage."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -76,13 +76,14 @@ def create_detector(
     weights: Source | None = None,
     **overrides: int,
 ) -> nn.Module:
-    """Return torchvision's detector of that kind on a network of ours, in training mode; nothing is frozen.
+    """Return torchvision's detector of a kind on a ReXNet backbone, in training mode; nothing is frozen.
 
-    In training `model(images, targets)` gives a dict of losses, in evaluation `model(images)` a list of dicts with
-    boxes (N, 4) as x0 y0 x1 y1 in pixels of the image given, labels 1 to num_classes, scores, and for Mask R-CNN masks
+    In training `model(images, targets)` returns a dict of losses, in evaluation `model(images)` a list of dicts with
+    boxes (N, 4) as x0 y0 x1 y1 in pixels of the input image, labels 1 to num_classes, scores, and for Mask R-CNN masks
     (N, 1, H, W) from 0 to 1. Images are RGB (3, H, W) in 0..1: normalising and resizing happen inside.
     `backbone`: any name of `rexnet.create_model`, its config, or "timm/NAME". `weights`: of the backbone, as for
-    `rexnet.create_model`. `overrides` are further fields of DetectorConfig. ValueError names what is allowed.
+    `rexnet.create_model`. `overrides` are further fields of DetectorConfig. Raise ValueError for values that are not
+    allowed.
     """
     if kind not in SIZES_PX:
         raise ValueError(f"kind is {kind!r}; allowed: {', '.join(SIZES_PX)}")

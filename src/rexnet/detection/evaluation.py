@@ -24,12 +24,12 @@ _IDS = {"image_id": "images", "category_id": "categories"}
 
 
 class GroundTruth(Protocol):
-    """Images with their objects, as `evaluate_detector` needs them; `rexnet.data.boxes.coco.CocoImages` is one."""
+    """Dataset of images and objects for `evaluate_detector`; `rexnet.data.boxes.coco.CocoImages` is one."""
 
     category_ids: np.ndarray
-    """int64 (K,), in the order of the labels from 1."""
+    """Return category ids, int64 (K,), in the order of the labels from 1."""
     image_ids: np.ndarray
-    """int64 (N,), in the order of a batch's `indices`."""
+    """Return image ids, int64 (N,), in the order of a batch's `indices`."""
     has_masks: bool
 
     def to_coco(self) -> dict[str, Any]:
@@ -46,22 +46,23 @@ class PrecisionRecall:
     """
 
     recall: list[float]
-    """0, 0.01, ... 1."""
+    """Recall at each point: 0, 0.01, ... 1."""
     mean: list[float]
-    """Over the classes."""
+    """Mean precision over the classes."""
     by_class: dict[str, list[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CocoResult:
-    """Scores of all images. Crowds count for nothing but excuse the detections within them, as COCO has it."""
+    """COCO metrics over all images. As in COCO, crowds are not objects to find, and detections within them are
+    ignored."""
 
-    figures: dict[str, float]
+    metrics: dict[str, float]
     """Percent. For boxes `box_ap` (mean over IoU 0.5 to 0.95), `box_ap50`, `box_ap75`, `box_ap_small`,
     `box_ap_medium`, `box_ap_large` (by the object's area, limits at 32 and 96 pixels squared), and recall with at most
     1, 10 and 100 detections an image, `box_ar1`, `box_ar10`, `box_ar100`, `box_ar_small`, `box_ar_medium`,
-    `box_ar_large`; the same for masks, `mask_ap` and so on; `images` counts those scored. A metric of objects that do
-    not occur, which pycocotools calls -1, is absent."""
+    `box_ar_large`; the same for masks, `mask_ap` and so on; `images` counts the evaluated images. Metrics of object
+    sizes that do not occur, -1 in pycocotools, are absent."""
     by_class: dict[str, dict[str, Any]]
     """For each class name `objects`, crowds aside, and in percent `box_ap`, `box_ap50` (`mask_ap`,
     `mask_ap50`), None without objects."""
@@ -69,7 +70,7 @@ class CocoResult:
 
 
 def require_evaluator() -> Any:
-    """Return the package that scores. Raises MissingPackageError where it is not installed."""
+    """Return the package pycocotools. Raise MissingPackageError if it is not installed."""
     try:
         import hotcoco
     except ImportError as error:
@@ -80,11 +81,11 @@ def require_evaluator() -> Any:
 def to_coco_rows(
     outputs: Iterable[dict[str, Tensor]], *, image_ids: Iterable[int], category_ids: Sequence[int] | np.ndarray
 ) -> list[dict[str, Any]]:
-    """Return what torchvision's detectors find as rows of a COCO result file.
+    """Convert outputs of torchvision's detectors to rows of a COCO result file.
 
     An output has boxes (N, 4) as x0 y0 x1 y1, labels (N,) from 1, scores (N,) and perhaps masks (N, 1, H, W), 0 to 1 at
     the size of the image; label i is category_ids[i - 1]. A row has its box as x0, y0, width, height and its mask as
-    RLE. ValueError for a label outside 1 to K.
+    RLE. Raise ValueError for a label outside 1 to K.
     """
     ids = np.asarray(category_ids, dtype=np.int64)
     rows = []
@@ -109,7 +110,7 @@ def to_coco_rows(
 
 def _encode(masks: Tensor) -> list[dict[str, Any]]:
     """Return the RLEs of boolean (N, H, W)."""
-    # They run down the columns, so the turned masks are read in order.
+    # RLE counts run down columns, so the transposed masks are read in order.
     turned = masks.transpose(1, 2).contiguous().cpu().numpy()
     found = require_evaluator().mask.encode(turned.view(np.uint8).transpose(2, 1, 0))
     return [{"size": each["size"], "counts": each["counts"].decode("ascii")} for each in found]
@@ -118,22 +119,22 @@ def _encode(masks: Tensor) -> list[dict[str, Any]]:
 def score(ground_truth: dict[str, Any], rows: list[dict[str, Any]], *, kinds: Sequence[Kind] = ("box",)) -> CocoResult:
     """Return pycocotools' metrics, within rounding, over all images of `ground_truth`, the content of a COCO JSON.
 
-    `rows`: of a COCO result file, of any score; none at all score 0. Detections of `mask` need a `segmentation`,
-    objects without one are ignored there, and the sizes of detections are then those of their masks, not of their
-    boxes. ValueError where there is no object to find, for two categories of one name, and for rows of unknown images
-    or categories or with numbers that are not finite.
+    `rows`: of a COCO result file, of any score; without rows all metrics are 0. Detections of `mask` need a
+    `segmentation`, objects without one are ignored there, and the sizes of detections are then those of their masks,
+    not of their boxes. Raise ValueError if there is no object to find, for two categories of one name, and for rows of
+    unknown images or categories or with numbers that are not finite.
     """
     hotcoco = require_evaluator()
     check_ground_truth(ground_truth)
     _check_rows(rows, ground_truth)
     _check_rle_sizes(ground_truth["annotations"], ground_truth)
-    # pycocotools takes an object with id 0 for none, and ids that occur twice for one object.
+    # pycocotools ignores an object with id 0 and merges objects with the same id.
     objects = [{**row, "id": number} for number, row in enumerate(_fill_fields(ground_truth["annotations"]), start=1)]
     categories = sorted(ground_truth["categories"], key=lambda category: category["id"])
     names = [category["name"] for category in categories]
     counts = Counter(row["category_id"] for row in objects if not row["iscrowd"])
     by_class: dict[str, dict[str, Any]] = {each["name"]: {"objects": counts[each["id"]]} for each in categories}
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     curves: dict[Kind, PrecisionRecall] = {}
     for kind in kinds:
         scored = objects if kind == "box" else [_ignored_without_mask(row) for row in objects]
@@ -142,18 +143,18 @@ def score(ground_truth: dict[str, Any], rows: list[dict[str, Any]], *, kinds: Se
         evaluator.evaluate()
         evaluator.accumulate()
         precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
-        figures |= {f"{kind}_{name}": value for name, value in _figures(precision, recall).items()}
+        metrics |= {f"{kind}_{name}": value for name, value in _metrics(precision, recall).items()}
         # (IoU, recall, class) at any size and 100 detections.
         precision = precision[:, :, :, 0, -1]
         for index, row in enumerate(by_class.values()):
             row[f"{kind}_ap"] = _percent(precision[:, :, index])
             row[f"{kind}_ap50"] = _percent(precision[0, :, index])
         curves[kind] = _curves(precision[0], names)
-    return CocoResult(figures={**figures, "images": len(ground_truth["images"])}, by_class=by_class, curves=curves)
+    return CocoResult(metrics={**metrics, "images": len(ground_truth["images"])}, by_class=by_class, curves=curves)
 
 
 def check_ground_truth(ground_truth: dict[str, Any]) -> None:
-    """Raise ValueError where nothing can be scored."""
+    """Raise ValueError if nothing can be evaluated."""
     if all(row["iscrowd"] for row in _fill_fields(ground_truth["annotations"])):
         raise ValueError(f"there is no object to find in the {len(ground_truth['images'])} images to score")
     names = Counter(category["name"] for category in ground_truth["categories"])
@@ -163,13 +164,12 @@ def check_ground_truth(ground_truth: dict[str, Any]) -> None:
 
 
 def _fill_fields(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the annotations with the fields that a JSON of boxes alone may lack."""
+    """Return the annotations with the fields that box-only JSON may lack."""
     return [{"iscrowd": 0, "area": row["bbox"][2] * row["bbox"][3], **row} for row in annotations]
 
 
 def _ignored_without_mask(row: dict[str, Any]) -> dict[str, Any]:
-    """Return an object for scores of masks: one without a mask counts for nothing but excuses what is found in its box,
-    as a crowd does."""
+    """Return an object for mask metrics: one without a mask is treated as a crowd, whose box ignores detections."""
     if row.get("segmentation"):
         return row
     x, y, width, height = row["bbox"]
@@ -212,12 +212,13 @@ def _rows_of(kind: Kind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         if "segmentation" not in row:
             raise ValueError(f"a detection in image {row['image_id']} has no segmentation, which scores of masks need")
-    # Where a row has a box, pycocotools sorts it by the area of that.
+    # Rows with a box are assigned a size by its area in pycocotools.
     return [{name: value for name, value in row.items() if name != "bbox"} for row in rows]
 
 
-def _figures(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
-    """Return percents of precision (IoU, recall, class, size, detections) and recall (IoU, class, size, detections)."""
+def _metrics(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
+    """Return percentages of precision (IoU, recall, class, size, detections) and recall (IoU, class, size,
+    detections)."""
     ap, sizes = precision[..., 2], tuple(enumerate(("small", "medium", "large"), start=1))
     chosen = {"ap": ap[..., 0], "ap50": ap[0, ..., 0], "ap75": ap[5, ..., 0]}
     chosen |= {f"ap_{name}": ap[..., size] for size, name in sizes}
@@ -252,11 +253,11 @@ def evaluate_detector(
     world: World,
     autocast_dtype: torch.dtype | None = None,
 ) -> CocoResult:
-    """Run `model`, put in eval mode, over this process's part of the images, and score those of all processes.
+    """Run `model` in eval mode on this process's part of the images, and evaluate those of all processes.
 
-    A batch has `images`, tensors (3, H, W), and `indices` (B,) into images.image_ids. An image that comes twice counts
-    once; one that no process was given counts for nothing. Masks are scored where the model finds masks and the set
-    has them. ValueError as `score`, on every process; Stopped where a process was asked to stop.
+    A batch has `images`, tensors (3, H, W), and `indices` (B,) into images.image_ids. An image that occurs twice counts
+    once; one that no process reads does not count. Masks are evaluated if the model predicts masks and the set has
+    them. Raise ValueError as `score`, on every process, and Stopped if any process was interrupted.
     """
     require_evaluator()
     ground_truth = images.to_coco()
@@ -288,7 +289,7 @@ def evaluate_detector(
 def _score_together(
     found: list[tuple[int, list[dict[str, Any]]]], ground_truth: dict[str, Any], *, kinds: Sequence[Kind], world: World
 ) -> CocoResult:
-    """Score the images of all processes, each with its rows."""
+    """Evaluate the images of all processes, each with its rows."""
     gathered = dict(reversed(world.gather(found)))
     if not gathered:
         raise ValueError("there is no image to evaluate on")

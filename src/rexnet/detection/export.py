@@ -1,4 +1,4 @@
-"""Detectors as ONNX and OpenVINO files, compared with PyTorch before they get their names."""
+"""Export of detectors to ONNX and OpenVINO files, which must match PyTorch."""
 
 import logging
 from collections.abc import Sequence
@@ -29,32 +29,31 @@ FORMATS: tuple[Format, ...] = ("onnx", "openvino")
 SCORE = 1e-3
 BOX_PX = 0.1
 MASK = 0.005
-"""Largest differences of what counts as the same detection; masks by their sum, as a fraction of the box's area."""
+"""Largest differences between equal detections; of masks their sum, as a fraction of the box's area."""
 UNMATCHED = 0.02
 UNMATCHED_IN_ONE = 0.1
-"""Fractions of all detections and of those in one image that the other need not have: rounding decides which of two
-boxes stays that overlap by just the threshold or have the same score."""
+"""Fractions of all detections, and of those in one image, that may lack a match: rounding decides between two boxes
+that overlap by just the threshold or have the same score."""
 
 Found = Sequence[np.ndarray]
-"""boxes (N, 4), labels (N,), scores (N,) and of Mask R-CNN masks (N, 1, H, W)."""
+"""Detections: boxes (N, 4), labels (N,), scores (N,) and of Mask R-CNN masks (N, 1, H, W)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Agreement of detections in several images."""
+    """Agreement of PyTorch's and a graph's detections in several images."""
 
     images: int
     detections: int
-    """PyTorch's."""
+    """Number of PyTorch's detections."""
     score: float
-    """Largest difference."""
+    """Largest difference of a score."""
     box_px: float
     """Largest difference of a coordinate, in pixels."""
 
 
 def compare(pairs: Sequence[tuple[Found, Found]]) -> Agreement:
-    """Compare PyTorch's and a graph's detections in each image. ValueError, one sentence, where they are not the
-    same."""
+    """Compare PyTorch's and a graph's detections in each image. Raise ValueError if they differ."""
     worst = np.zeros(2)
     most_in_all = missing_in_all = 0
     for number, (ours, theirs) in enumerate(pairs):
@@ -82,7 +81,7 @@ def compare(pairs: Sequence[tuple[Found, Found]]) -> Agreement:
 
 
 def _match(ours: Found, theirs: Found) -> list[tuple[int, int]]:
-    """Return pairs of equal detections, each in one pair at most; order does not matter, since scores may tie."""
+    """Return pairs of equal detections, each in at most one pair; order does not matter, since scores may tie."""
     alike = ours[1][:, None] == theirs[1]
     alike &= np.abs(ours[2][:, None] - theirs[2]) <= SCORE
     alike &= np.abs(ours[0][:, None] - theirs[0]).max(axis=2, initial=0) <= BOX_PX
@@ -124,12 +123,11 @@ def export_detector(
     verify: str | None = None,
     overwrite: bool = False,
 ) -> ExportedDetector:
-    """Write a graph of one image of any size; `trained` is left alone.
+    """Write a graph for one image of any size; `trained` is not changed.
 
-    `format` None: what the ending of `path` says. `pixels`: the file takes uint8. The file is run on images, those of
-    the folder `verify` or of `sample_images`, and on blank ones, and gets its name only if it finds what PyTorch finds,
-    with images resized by whole numbers. ValueError, one sentence, where it does not, and for a path or format that
-    cannot be.
+    `format` None: by the ending of `path`. `pixels`: the file takes uint8. The file is run on the images of the folder
+    `verify` or of `sample_images`, and on blank ones, and kept only if its detections are PyTorch's, with images
+    resized by whole numbers. Raise ValueError if they are not, and for an invalid path or format.
     """
     path = Path(path)
     kind = choose_format(str(path), format)
@@ -155,7 +153,7 @@ def export_detector(
 
 
 def _images_to_compare(verify: str | None) -> list[Image.Image]:
-    """Return images of several sizes, wide and tall, and blank ones."""
+    """Return images of several sizes, wide, tall and blank."""
     images = sample_images(verify)
     turned = images[0].transpose(Image.Transpose.ROTATE_90)
     smaller = images[1].resize((images[1].width // 3 + 1, images[1].height // 2 + 1))
@@ -164,7 +162,7 @@ def _images_to_compare(verify: str | None) -> list[Image.Image]:
 
 
 def _trace(model: nn.Module, *, pixels: bool) -> bytes:
-    """Return an ONNX file by tracing, for which torchvision's detectors keep sizes and counts open."""
+    """Return an ONNX file by tracing, in which torchvision's detectors keep sizes and counts dynamic."""
     image = torch.zeros(96, 128, 3, dtype=torch.uint8) if pixels else torch.zeros(3, 96, 128)
     names = output_names(detector_config(model))
     axes: dict[str, dict[int, str]] = {name: {0: "detections"} for name in names}
@@ -179,7 +177,7 @@ def _trace(model: nn.Module, *, pixels: bool) -> bytes:
 def _both(
     model: nn.Module, graph: Graph, sample: Image.Image, *, pixels: bool
 ) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
-    """Return what PyTorch and the file find in an image."""
+    """Return the detections of PyTorch and of the file in an image."""
     image = as_tensor(sample).contiguous()
     (found,) = model([image])
     return [found[name].numpy() for name in output_names(detector_config(model))], graph.run(

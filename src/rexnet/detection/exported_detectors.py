@@ -1,4 +1,4 @@
-"""Detectors in files of `rexnet export`: their description, and finding objects with them."""
+"""Detectors in files of `rexnet export`: their description and inference."""
 
 from collections.abc import Sequence
 from os import PathLike, fspath
@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 def output_names(config: DetectorConfig) -> tuple[str, ...]:
-    """Return the names of the outputs, in the order in which a file puts them out."""
+    """Return the names of a file's outputs in order."""
     return ("boxes", "labels", "scores", *(("masks",) if config.kind == "mask_rcnn" else ()))
 
 
@@ -36,14 +36,14 @@ _COMPUTES = (
 
 
 def describe_tensors(config: DetectorConfig, *, pixels: bool) -> dict[str, str]:
-    """Return what a file takes and puts out, by the name of the tensor."""
+    """Describe a file's inputs and outputs by tensor name."""
     image = "uint8 (height, width, 3), from 0 to 255" if pixels else "float32 (3, height, width), from 0 to 1"
     outputs = {name: _OUTPUTS[name] for name in output_names(config)}
     return {"image": f"{image}: red, green, blue, upright, of any size", **outputs}
 
 
 def facts_of(trained: TrainedDetector, *, pixels: bool) -> dict[str, Any]:
-    """Return what a file says of itself, for JSON; `load_exported` reads it back. `pixels`: the graph takes uint8."""
+    """Return a file's metadata for JSON; `load_exported` reads it back. `pixels`: the graph takes uint8."""
     return {
         "format": FORMAT,
         "task": TASK,
@@ -59,8 +59,8 @@ def facts_of(trained: TrainedDetector, *, pixels: bool) -> dict[str, Any]:
 
 @final
 class DetectorGraph(nn.Module):
-    """A graph in ONNX Runtime or OpenVINO, on the CPU, called like the detector that it was made of: images float32
-    (3, H, W) from 0 to 1 in, one dict an image out."""
+    """Graph in ONNX Runtime or OpenVINO on the CPU, called like its PyTorch detector: images float32 (3, H, W) from 0
+    to 1 -> one dict per image."""
 
     def __init__(self, path: Path, config: DetectorConfig, *, pixels: bool, threads: int | None):
         super().__init__()
@@ -81,7 +81,7 @@ def load_exported(path: str | PathLike[str], *, threads: int | None = None) -> T
     """Return the detector in a .onnx or .xml file of `rexnet export`; its `model` is a DetectorGraph, whose engine uses
     `threads`.
 
-    WeightsError, one sentence, for a file that cannot be used, ValueError with the pip line without its engine.
+    Raise WeightsError for a file that cannot be used, MissingPackageError if its engine is not installed.
     """
     facts = read_facts(path)
     if facts.get("task") == "classification":

@@ -1,4 +1,4 @@
-"""Batch norms of detectors: small batches, and what stays of the statistics of pretraining."""
+"""Batch norms of detectors for small batches and pretrained statistics."""
 
 from typing import Literal, final
 
@@ -9,10 +9,11 @@ from rexnet.training.freezing import choose_statistics, describe_norms, freeze_s
 
 @final
 class AnyBatchNorm(nn.BatchNorm2d):
-    """Batch norm of (B, C, H, W) that uses its running statistics where a batch holds one value a channel.
+    """Batch norm of (B, C, H, W) that uses its running statistics if a batch holds one value per channel.
 
-    nn.BatchNorm2d raises there: one value has no variance. With one image a step that is every squeeze-excitation,
-    whose norm follows global pooling, and the last map of SSDLite. The statistics then stay as they are.
+    nn.BatchNorm2d raises there: one value has no variance. With one image per step this affects every
+    squeeze-excitation, whose norm follows global pooling, and the last map of SSDLite. The statistics are then not
+    updated.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,11 +37,11 @@ def accept_single_values(model: nn.Module) -> None:
 def prepare_norms(
     model: nn.Module, *, bn: Literal["auto", "train", "frozen"], pretrained: bool, images_per_step: int
 ) -> str:
-    """Freeze the statistics of the backbone's batch norms where `bn` says so; return a sentence about it.
+    """Freeze the statistics of the backbone's batch norms according to `bn`; return a log message.
 
-    `bn` as in TransferConfig: auto is frozen with pretrained weights and few images a process and step. The layers of
-    the detector's own, which nothing has trained, always use those of each batch. Raises ValueError for "frozen"
-    without pretrained weights.
+    `bn` as in TransferConfig: auto freezes with pretrained weights and few images per process and step. The detector's
+    own layers, which are not pretrained, always use the statistics of each batch. Raise ValueError for "frozen" without
+    pretrained weights.
     """
     frozen, reason = choose_statistics(bn, pretrained=pretrained, images_per_step=images_per_step)
     if frozen:

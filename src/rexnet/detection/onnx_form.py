@@ -1,4 +1,4 @@
-"""A detector in the form that becomes a graph which ONNX Runtime and OpenVINO both run rightly."""
+"""Form of a detector for graphs that ONNX Runtime and OpenVINO both run correctly."""
 
 from copy import deepcopy
 from typing import Any
@@ -11,17 +11,17 @@ from rexnet.detection.roi_heads import FastRoIAlign
 from rexnet.training.freezing import replace_module
 
 _SLIVER_PX = 0.02
-"""Side of a region that no detection resembles."""
+"""Side of the extra proposal, in pixels, unlike any detection."""
 _SURE = 50.0
 
 
 def resize_by_whole_numbers(model: nn.Module) -> nn.Module:
-    """Return a copy, on the CPU and in evaluation, that resizes images by whole numbers.
+    """Return a copy, on the CPU and in eval mode, that resizes images by integer arithmetic.
 
-    torchvision multiplies floats: in a graph, of float32, one image in ten gets a side that is a pixel shorter than in
-    PyTorch, and engines round the places between pixels each in its own way. Whole numbers are the same everywhere. The
-    size is torchvision's own in PyTorch for more than nine sizes in ten, else a pixel more; pixels differ by rounding.
-    SSDLite's square does not depend on the image.
+    torchvision multiplies floats: in a float32 graph one image in ten has a side one pixel shorter than in PyTorch, and
+    each engine rounds interpolation positions in its own way. Integers are the same everywhere. The size is
+    torchvision's own for more than nine in ten sizes, else one pixel more; pixels differ by rounding. SSDLite's square
+    does not depend on the image.
     """
     model = deepcopy(model).cpu().float().eval()
     transform: Any = model.get_submodule("transform")
@@ -31,7 +31,7 @@ def resize_by_whole_numbers(model: nn.Module) -> nn.Module:
 
 
 class _Resize:
-    """GeneralizedRCNNTransform.resize of images without targets."""
+    """Replace GeneralizedRCNNTransform.resize for images without targets."""
 
     def __init__(self, short_px: int, long_px: int):
         self.short_px, self.long_px = short_px, long_px
@@ -48,8 +48,8 @@ class _Resize:
 
 
 def _interpolated(image: Tensor, axis: int, old: Tensor, new: Tensor) -> Tensor:
-    """Bilinear, along one axis from `old` to `new` pixels, with the centres of the first and last pixel as limits."""
-    # Counted in parts of a pixel, 2 x new of them, every centre is a whole number.
+    """Interpolate linearly along one axis from `old` to `new` pixels, clamped to the first and last pixel centres."""
+    # In units of 1 / (2 new) of a pixel every centre is an integer.
     centres = 2 * torch.arange(new) + 1  # pyright: ignore[reportCallIssue, reportArgumentType]
     at = (centres * old - new).clamp(min=0)
     before = torch.div(at, 2 * new, rounding_mode="floor")
@@ -59,11 +59,10 @@ def _interpolated(image: Tensor, axis: int, old: Tensor, new: Tensor) -> Tensor:
 
 
 class GraphForm(nn.Module):
-    """RGB (3, H, W) from 0 to 1, or uint8 (H, W, 3) with `pixels` -> the tensors called `names` of what a detector
-    finds in it, to be traced.
+    """Traceable detector: RGB (3, H, W) from 0 to 1, or uint8 (H, W, 3) with `pixels` -> the outputs `names`.
 
-    Regions are pooled by torchvision's operator, which ONNX has. The detector gets one region more, which it is sure of
-    and which is taken out at the end: OpenVINO puts out one detection of random numbers where there is none.
+    RoIAlign is torchvision's operator, which ONNX has. The detector gets one more proposal, of a high score, which is
+    removed at the end: without detections OpenVINO returns one of random numbers.
     """
 
     def __init__(self, model: nn.Module, names: tuple[str, ...], *, pixels: bool):
@@ -91,7 +90,7 @@ class GraphForm(nn.Module):
 
 
 def _sliver(classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores before softmax (1, classes), a box (1, 4), and no correction of it for any class (1, 4 classes)."""
+    """Return logits (1, classes), a box (1, 4), and box deltas of zero for every class (1, 4 classes)."""
     sure = torch.full((1, classes), -_SURE)
     sure[0, 1] = _SURE
     return sure, torch.tensor([[0.0, 0.0, _SLIVER_PX, _SLIVER_PX]]), torch.zeros(1, 4 * classes)
@@ -127,10 +126,10 @@ def _add_sliver_anchor(detector: Any) -> None:
 
 
 def paste_by_products(transform: Any) -> None:
-    """Make the transform of a Mask R-CNN, which ends a detection of one image, use `paste_masks`.
+    """Make the transform of a Mask R-CNN use `paste_masks` for the masks of one image.
 
-    torchvision's own form for graphs is a loop that joins tensors, some of them empty; OpenVINO puts out other values
-    below masks that are one pixel wide.
+    torchvision's traceable form is a loop that joins tensors, some of them empty; OpenVINO returns other values below
+    masks that are one pixel wide.
     """
     plain = transform.postprocess
 
@@ -142,7 +141,7 @@ def paste_by_products(transform: Any) -> None:
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks (N, 1, side, side) of boxes (N, 4), x0 y0 x1 y1 in pixels of an image of `size`, height and width ->
+    """Paste masks (N, 1, side, side) of boxes (N, 4), x0 y0 x1 y1 in pixels, into an image of `size` (height, width) ->
     (N, 1, height, width): the numbers of torchvision's `paste_masks_in_image`, models/detection/roi_heads.py.
 
     Interpolation along one axis is a product of matrices.
@@ -157,8 +156,8 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _pasting_weights(first: Tensor, last: Tensor, length: int, side: int) -> Tensor:
-    """(N, length, side): what each of `side` cells, stretched from pixel `first` to pixel `last` (N,), gives to each of
-    `length` pixels."""
+    """Return the weights (N, length, side) of `side` cells, stretched from pixel `first` to `last` (N,), at `length`
+    pixels."""
     pixels = torch.arange(length)
     from_first = pixels - first[:, None]
     lengths = (last - first + 1).clamp(min=1)[:, None]

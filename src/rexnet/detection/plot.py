@@ -36,12 +36,13 @@ def draw_detections(
     min_score: float,
     font: str | None = None,
 ) -> Image.Image:
-    """Return a copy of the RGB image with boxes, masks, class names and scores; the surest detections lie on top.
+    """Return a copy of the RGB image with boxes, masks, class names and scores; detections of the highest score lie on
+    top.
 
-    `detection` as torchvision's detectors give it: boxes (N, 4) as x0 y0 x1 y1 in pixels of `image`, labels (N,) with
+    `detection` as torchvision's detectors return it: boxes (N, 4) as x0 y0 x1 y1 in pixels of `image`, labels (N,) with
     label i for classes[i - 1], and perhaps scores (N,) and masks (N, 1, H, W), 0 to 1. Without scores, as in ground
-    truth, all is drawn. A class has the same colour in every image. An image whose longer side is below 480 pixels
-    comes back enlarged by a whole number, so that names can be read. `font`: the file of the font to try first.
+    truth, all objects are plotted. A class has the same colour in every image. An image whose longer side is below 480
+    pixels is enlarged by a whole number, so that names are readable. `font`: font file to try first.
     """
     scale = -(-_LEAST_PX // max(image.size))
     canvas = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
@@ -60,7 +61,7 @@ def draw_detections(
     for index in chosen:
         draw.rectangle(_ordered(boxes[index]), outline=class_colour(labels[index]), width=line_px)
     taken: list[Box] = []
-    # The surest first, so that they get the best places.
+    # Place labels of the highest score first.
     for index in reversed(chosen):
         name, file = legible(classes[labels[index] - 1], labels[index], font)
         text = name if scores is None else f"{name} {scores[index]:.2f}"
@@ -71,7 +72,7 @@ def draw_detections(
 
 @cache
 def class_colour(label: int) -> tuple[int, int, int]:
-    """RGB, the same for a label everywhere and far from those of the labels beside it."""
+    """Return the RGB colour of a label, the same everywhere and far from those of nearby labels."""
     hue = label * _GOLDEN_RATIO % 1.0
     saturation, value = ((0.85, 1.0), (0.65, 0.85), (0.95, 0.75))[label % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
@@ -79,7 +80,7 @@ def class_colour(label: int) -> tuple[int, int, int]:
 
 
 def _tint(image: Image.Image, mask: np.ndarray, colour: tuple[int, int, int]) -> None:
-    """Colour the pixels of `mask` (H, W), made as large as the image."""
+    """Colour the pixels of `mask` (H, W), resized to the image."""
     strength = Image.fromarray(np.where(mask, round(255 * _MASK_OPACITY), 0).astype(np.uint8))
     image.paste(colour, mask=strength.resize(image.size, Image.Resampling.NEAREST))
 
@@ -98,7 +99,7 @@ def _write_name(
     taken: list[Box],
     font_file: Path,
 ) -> Box:
-    """Write on a plate of `colour` at the first place by the box that no other plate has taken; return the plate."""
+    """Write a label on `colour` at the first free place by the box; return its rectangle."""
     canvas_width, canvas_height = draw.im.size
     font = _font(font_file, max(13, round(max(canvas_width, canvas_height) / 48)))
     width, height = font.getlength(text) + 6, font.size * 1.3
@@ -122,8 +123,8 @@ def _overlap(first: Box, second: Box) -> bool:
 
 
 def legible(name: str, number: int, font: str | None = None) -> tuple[str, Path]:
-    """Return `name` and a font file that has its characters: `font`, DejaVu Sans, or one of this system; where none
-    has, "class" with its number, which is logged once for each name."""
+    """Return `name` and a font file that has its characters: `font`, DejaVu Sans, or a system font; without one,
+    "class" with its number, logged once for each name."""
     path = _covering_font(name, font)
     return (name, path) if path else (f"class {number}", _dejavu())
 
@@ -134,7 +135,7 @@ def _covering_font(name: str, font: str | None) -> Path | None:
 
     needed = {ord(character) for character in name if unicodedata.category(character) not in ("Cf", "Mn", "Zs")}
     own = [Path(font)] if font else []
-    # Lazily: hundreds of files are read only for a name that needs them, upright and regular ones first.
+    # Search system fonts lazily, upright and regular ones first: there may be hundreds.
     system = (Path(path) for path in sorted(findSystemFonts(), key=lambda path: (len(Path(path).stem), path)))
     for path in chain(own, [_dejavu()], system):
         if needed <= _characters(path):
@@ -145,7 +146,7 @@ def _covering_font(name: str, font: str | None) -> Path | None:
 
 @cache
 def _characters(font: Path) -> frozenset[int]:
-    """Return the code points that a font file has; none of a file that cannot be read."""
+    """Return the code points of a font file; an empty set if it cannot be read."""
     from matplotlib.ft2font import FT2Font
 
     try:
@@ -155,12 +156,12 @@ def _characters(font: Path) -> frozenset[int]:
 
 
 def check_font(path: str) -> None:
-    """OptionError for a file that is not a font."""
+    """Raise OptionError for a file that is not a font."""
     require(bool(_characters(Path(path))), "font", printable(path), "a .ttf, .otf or .ttc file")
 
 
 def _dejavu() -> Path:
-    """Return DejaVu Sans, which matplotlib brings along; it has more alphabets than Pillow's own."""
+    """Return DejaVu Sans of matplotlib, which has more alphabets than Pillow's font."""
     import matplotlib
 
     return Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
@@ -172,9 +173,8 @@ def _font(path: Path, size_px: int) -> ImageFont.FreeTypeFont:
 
 
 def draw_precision_recall(result: CocoResult, path: str | os.PathLike[str]) -> None:
-    """Plot precision over recall at an IoU of 0.5 as a PNG: the mean bold, up to ten classes named, more of them
-    gray."""
-    # The object interface draws without a display and leaves the caller's pyplot alone.
+    """Plot precision over recall at an IoU of 0.5 as a PNG: the mean bold, up to ten classes named, more gray."""
+    # The object interface needs no display and does not touch the caller's pyplot.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
@@ -189,7 +189,7 @@ def draw_precision_recall(result: CocoResult, path: str | os.PathLike[str]) -> N
             label = f"{texts[number][0]} ({result.by_class[name][f'{kind}_ap50']:.1f} %)"
             look = {"color": f"C{number}", "label": label} if few else {"color": "0.75", "linewidth": 0.6}
             axis.plot(curve.recall, precision, **look)
-        mean = f"mean of {len(curve.by_class)} classes ({result.figures[f'{kind}_ap50']:.1f} %)"
+        mean = f"mean of {len(curve.by_class)} classes ({result.metrics[f'{kind}_ap50']:.1f} %)"
         axis.plot(curve.recall, curve.mean, color="black", linewidth=2.5, label=mean)
         axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
         axis.set_title({"box": "boxes", "mask": "masks"}[kind] + ", IoU 0.5")

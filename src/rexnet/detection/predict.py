@@ -1,4 +1,4 @@
-"""Finding objects in files from the command line: images with boxes, and COCO result rows."""
+"""Command-line detection in files: images with boxes, and COCO result rows."""
 
 import json
 import logging
@@ -20,26 +20,26 @@ RESULTS = "detections.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Objects that were found in one file."""
+    """Objects detected in one file."""
 
     image: str
     counts: dict[str, int]
-    """Class -> objects that are sure enough."""
+    """Number of objects by class, at or above the minimum score."""
     error: str | None = None
 
 
 def predict_files(config: DetectPredictConfig) -> list[Found]:
-    """Plot every image into the folder and write RESULTS at the end; one `Found` a file, in order.
+    """Plot every image into the folder, write RESULTS at the end, and return one `Found` per file, in order.
 
     The row of a result has the number in the file's name as its image_id, as COCO's files do, or where names are not
-    numbers the file's place in the list, and `file_name`. A bad file raises BadImageError or, with bad_image "skip",
-    carries its error; ValueError where all of them are bad.
+    numbers the file's place in the list, and `file_name`. Raise BadImageError for a bad file or, with bad_image "skip",
+    return its error; raise ValueError if all are bad.
     """
     folder = Path(config.out)
     if folder.is_file():
         raise ValueError(f"--out {config.out!r} is a file; name a folder")
     files = find_images(config.images)
-    # realpath: Path.resolve() raises RuntimeError for a link to itself, which is a bad image like any other.
+    # Path.resolve() raises RuntimeError for a link to itself, which is a bad image like any other.
     if os.path.realpath(folder) in {os.path.dirname(os.path.realpath(file)) for file in files}:
         raise ValueError(f"--out {config.out!r} is a folder that images are read from; name another")
     predictor = ObjectPredictor(config.checkpoint, threads=config.threads, device=config.device)
@@ -76,7 +76,7 @@ def _image_ids(files: list[Path]) -> list[int]:
 
 
 def _drawn_names(files: list[Path]) -> list[str]:
-    """NAME.jpg; files of one name in several folders keep theirs apart by a number."""
+    """Return NAME.jpg, with a number for files of one name in several folders."""
     names: list[str] = []
     for file in files:
         number, name = 1, f"{file.stem}.jpg"

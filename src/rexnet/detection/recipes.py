@@ -1,6 +1,6 @@
 """Recipes for detectors: functions that return a complete configuration.
 
-The paper gives neither schedule nor learning rate of its detectors, so these are the field's usual ones: our choice.
+The paper gives neither schedule nor learning rate of its detectors; these are the usual ones: our choice.
 """
 
 from dataclasses import replace
@@ -13,7 +13,8 @@ _MILESTONES = {1: (8, 11), 2: (16, 22), 3: (28, 34)}
 
 
 def coco_pyramid(data: str, *, times: int) -> DetectTrainConfig:
-    """Faster and Mask R-CNN on COCO at 1200 x 800 as published, 12 epochs `times` 1, 2 or 3 at a total batch of 16.
+    """Return settings for Faster and Mask R-CNN on COCO at 1200 x 800, 12 epochs `times` 1, 2 or 3 at a total batch of
+    16.
 
     Command: torchrun --nproc-per-node 8 -m rexnet detect train COCO_DIR --recipe 1x --weights rexnet_100.nav_in1k
     Hardware: 8 GPUs. Expect about the paper's Tables 7 and 9, for rexnet_100 box AP 38.5 (README; schedule unknown;
@@ -36,7 +37,7 @@ def coco_pyramid(data: str, *, times: int) -> DetectTrainConfig:
 
 
 def coco_ssdlite(data: str, *, times: int) -> DetectTrainConfig:
-    """SSDLite on COCO at 320 pixels, 100 epochs `times` 1, 2 or 3 at a total batch of 192.
+    """Return settings for SSDLite on COCO at 320 pixels, 100 epochs `times` 1, 2 or 3 at a total batch of 192.
 
     Command: torchrun --nproc-per-node 8 -m rexnet detect train COCO_DIR --detector ssdlite --recipe 3x --weights ...
     Hardware: 8 GPUs. The paper's Table 6 has AP 25.3 for rexnet_100, on test-dev; untested here. Source of augmentation
@@ -54,7 +55,7 @@ def coco_ssdlite(data: str, *, times: int) -> DetectTrainConfig:
 
 
 def small(data: str, *, kind: Kind) -> DetectTrainConfig:
-    """A set of one's own with some hundred to thousand images, at about 512 pixels (ssdlite 320).
+    """Return settings for a custom dataset of some hundred to thousand images, at about 512 pixels (ssdlite 320).
 
     Command: rexnet detect train COCO_DIR --detector mask_rcnn --weights rexnet_100.nav_in1k
     Hardware: one GPU, or hours on a CPU. Our choice, measured on drawn shapes (results/detection.jsonl).
@@ -78,13 +79,13 @@ def small(data: str, *, kind: Kind) -> DetectTrainConfig:
 
 
 DECIDING = ("data", "recipe", "detector", "resume", "output")
-"""Options that decide where the others start."""
+"""Options that select the defaults of the others."""
 
 _NAMES: dict[int, RecipeName] = {1: "1x", 2: "2x", 3: "3x"}
 
 
 def make_recipe(name: RecipeName, kind: Kind, *, data: str) -> DetectTrainConfig:
-    """The configuration of that name for that detector."""
+    """Return the configuration of a recipe for a detector."""
     if name == "small":
         return small(data, kind=kind)
     times = int(name[0])
@@ -95,9 +96,9 @@ def make_recipe(name: RecipeName, kind: Kind, *, data: str) -> DetectTrainConfig
 
 
 def starting_point(asked: DetectTrainConfig) -> DetectTrainConfig:
-    """The configuration whose options the user's override: of the run to resume, or of the recipe.
+    """Return the configuration that the user's options override: of the run to resume, or of the recipe.
 
-    `asked` has the options of DECIDING that are given, on top of the plain defaults.
+    `asked` has the given options of DECIDING, on top of the plain defaults.
     """
     if asked.run.resume:
         from rexnet.training.resume import settings_to_resume

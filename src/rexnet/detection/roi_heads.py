@@ -1,6 +1,6 @@
-"""RoI heads of two-stage detectors: a faster RoIAlign, and a mask loss on objects of which some have no mask.
+"""RoI heads of two-stage detectors: a faster RoIAlign, and a mask loss for objects of which some have no mask.
 
-Each cell of a region's grid is a weighted sum of 16 positions of a map: four samples with four neighbours each. An
+Each cell of a proposal's grid is a weighted sum of 16 positions of a map: four samples with four neighbours each. An
 embedding bag adds up just such sums, on all cores forward and backward; the backward pass of torchvision's kernel uses
 one, and RoIAlign here is several times faster on a CPU.
 """
@@ -18,13 +18,13 @@ from rexnet.detection.backbones import STRIDES
 from rexnet.training.freezing import replace_module
 
 SAMPLES = 2
-"""In each direction of a cell, as torchvision's detectors have it."""
+"""Samples in each direction of a cell, as in torchvision's detectors."""
 
 
 @final
 class FastRoIAlign(nn.Module):
-    """torchvision's MultiScaleRoIAlign over the maps of STRIDES: the same numbers up to rounding, on other devices its
-    very kernel.
+    """torchvision's MultiScaleRoIAlign over the maps of STRIDES: the same numbers up to rounding on the CPU, its own
+    kernel on other devices.
 
     `forward(maps, boxes, image_sizes)`: maps by name, (B, C, H, W) each; boxes (N, 4) of every image as x0 y0 x1 y1 in
     its pixels -> (sum of N, C, side, side). Source: torchvision, ops/poolers.py and ops/cpu/roi_align_kernel.cpp.
@@ -42,7 +42,7 @@ class FastRoIAlign(nn.Module):
         side, count, channels = self.pooler.output_size[0], sum(map(len, boxes)), chosen[0].shape[1]
         positions, weights = self._cells(chosen, boxes, side)
         table = torch.cat([features.permute(0, 2, 3, 1).reshape(-1, channels) for features in chosen])
-        if table.dtype != torch.float64:  # torchvision computes in float32 under autocast too
+        if table.dtype != torch.float64:  # torchvision also computes in float32 under autocast
             table = table.float()
         weights = weights.to(table.dtype)
         cells = nn.functional.embedding_bag(positions, table, per_sample_weights=weights, mode="sum")
@@ -65,7 +65,7 @@ class FastRoIAlign(nn.Module):
         scaled = region / torch.tensor(STRIDES)[level][:, None]
         rows, of_rows = _neighbours(scaled[:, 1], scaled[:, 3], heights, side)
         columns, of_columns = _neighbours(scaled[:, 0], scaled[:, 2], widths, side)
-        # (regions, cells down, cells across, samples and neighbours down, the same across)
+        # (proposals, cells down, cells across, samples and neighbours down, the same across)
         index = start[:, None, None, None, None] + (
             rows[:, :, None, :, None] * widths[:, None, None, None, None] + columns[:, None, :, None, :]
         )
@@ -74,8 +74,8 @@ class FastRoIAlign(nn.Module):
 
 
 def _neighbours(low: Tensor, high: Tensor, size: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Return, along one axis of regions from `low` to `high` (N,) on maps of `size` (N,): the positions that `side`
-    cells read, (N, side, samples x 2), and their weights; none of a sample outside the map."""
+    """Return, along one axis of proposals from `low` to `high` (N,) on maps of `size` (N,): the positions that `side`
+    cells read, (N, side, samples x 2), and their weights, 0 for a sample outside the map."""
     cell = (high - low).clamp(min=1.0)[:, None, None] / side
     steps, samples = torch.arange(side)[:, None], torch.arange(SAMPLES)
     at = low[:, None, None] + steps * cell + (samples + 0.5) * cell / SAMPLES
@@ -90,7 +90,7 @@ def _neighbours(low: Tensor, high: Tensor, size: Tensor, side: int) -> tuple[Ten
 
 
 def use_fast_roi_align(detector: nn.Module) -> None:
-    """Put FastRoIAlign around the poolers of a two-stage detector."""
+    """Wrap the poolers of a two-stage detector in FastRoIAlign."""
     for name, module in list(detector.named_modules()):
         if isinstance(module, MultiScaleRoIAlign):
             replace_module(detector, name, FastRoIAlign(module))
@@ -99,10 +99,10 @@ def use_fast_roi_align(detector: nn.Module) -> None:
 def learn_masks_where_given(detector: nn.Module) -> None:
     """Make the heads of Mask R-CNN compute the box losses from all objects and the mask loss from those with a mask.
 
-    A target's mask of zeros stands for none; torchvision would teach that nothing of the object is in its box.
+    A target's mask of zeros means none; torchvision would train an empty mask.
     """
     heads: Any = detector.get_submodule("roi_heads")
-    # A partial of a bound method is copied with the detector, where a closure would go on using this one.
+    # A partial of a bound method is copied with the detector; a closure would keep using this one.
     vars(heads)["forward"] = partial(_forward, heads.forward)
 
 
@@ -113,7 +113,7 @@ def _forward(
     image_shapes: list[tuple[int, int]],
     targets: list[dict[str, Tensor]] | None = None,
 ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-    """Compute torchvision's RoIHeads.forward, whose steps and order these are, with other objects in the mask loss."""
+    """Compute torchvision's RoIHeads.forward, in the same steps and order, with other objects in the mask loss."""
     heads: Any = plain.__self__  # pyright: ignore[reportFunctionMemberAccess]
     if not heads.training or targets is None:
         return plain(features, proposals, image_shapes, targets)
@@ -135,5 +135,5 @@ def _forward(
 
 
 def has_mask(target: dict[str, Tensor]) -> Tensor:
-    """bool (N,): the objects whose mask covers a pixel."""
+    """Return bool (N,): whether an object's mask covers any pixel."""
     return target["masks"].flatten(1).any(dim=1).bool()

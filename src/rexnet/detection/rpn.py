@@ -1,10 +1,10 @@
 """The region proposal network (RPN) of two-stage detectors, changed where torchvision's is slow or inexact.
 
-Overlaps of boxes with anchors fit into memory however many objects an image has; proposals are ranked by their logits;
-coordinates stay float32 under autocast, whose bfloat16 cannot tell pixel 999 from 1001; and the gradient of the
-convolution is computed from the positions that have one. The RPN scores every position of every map and learns from 256
-anchors an image: of a hundred thousand positions a few hundred have a gradient, and the dense backward pass multiplies
-all the zeros.
+Overlaps of boxes with anchors fit into memory for any number of objects; proposals are ranked by their logits;
+coordinates stay float32 under autocast, since bfloat16 cannot distinguish pixel 999 from 1001; and the gradient of the
+convolution is computed from the positions with nonzero gradient. The RPN scores every position of every map and learns
+from 256 anchors an image: of a hundred thousand positions a few hundred have a gradient, and the dense backward pass
+multiplies all the zeros.
 """
 
 from collections.abc import Callable
@@ -19,18 +19,18 @@ from torchvision.ops import box_iou
 from rexnet.training.freezing import replace_module
 
 DENSEST = 0.25
-"""Fraction of positions with a gradient up to which they are gathered; the copies of their surroundings then stay small
-beside the maps."""
+"""Maximum fraction of positions with a gradient to gather; copies of their surroundings then stay small beside the
+maps."""
 _SCALE = 1 / 16
-"""A power of two, which loses no digit."""
+"""Power of two, which is exact in floats."""
 _PAIRS_AT_ONCE = 2**22
 
 
 def overlap_in_parts(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """float32 (N, M): torchvision's `box_iou` of (N, 4) and (M, 4), the same numbers.
+    """Return torchvision's `box_iou` of (N, 4) and (M, 4), float32 (N, M), the same numbers in less memory.
 
-    For 1000 objects and the 200,000 anchors of a large image these are 0.8 GB, and torchvision needs eight times as
-    much on the way to them; here the rest is small.
+    For 1000 objects and the 200,000 anchors of a large image the result has 0.8 GB; torchvision needs eight times as
+    much on the way to it.
     """
     part = max(1, _PAIRS_AT_ONCE // max(1, len(boxes)))
     if part >= len(anchors):
@@ -51,12 +51,12 @@ def rank_proposals_by_logits(detector: nn.Module) -> None:
     """Make a two-stage detector keep the proposals with the highest logits.
 
     torchvision ranks by their sigmoid, which in float32 is the same number, 1, for all logits above 17 and has few
-    steps below: the proposals that stay are then a matter of rounding, and others in ONNX Runtime and OpenVINO. Only
-    the order counts, and a sixteenth of the logits has the same.
+    steps below: rounding then selects the proposals, differently in ONNX Runtime and OpenVINO. Only the order counts,
+    which a sixteenth of the logits keeps.
     """
     if "rpn" in dict(detector.named_children()):
         stage: Any = detector.get_submodule("rpn")
-        # A partial of a bound method is copied with the detector, where a closure would go on using this one.
+        # A partial of a bound method is copied with the detector; a closure would keep using this one.
         vars(stage)["filter_proposals"] = partial(_filter, stage.filter_proposals)
 
 
@@ -65,7 +65,7 @@ def _filter(plain: Callable[..., Any], proposals: Tensor, objectness: Tensor, *o
 
 
 def keep_coordinates_float32(detector: nn.Module) -> None:
-    """Make anchors and what the heads put out float32, or float64 of a float64 network, whatever the layers before
+    """Keep anchors and the heads' outputs in float32, or float64 for a float64 network, whatever the layers before
     compute in.
 
     torchvision's anchors and decoded boxes take the type of the feature maps and of the heads' outputs.
@@ -79,7 +79,7 @@ def keep_coordinates_float32(detector: nn.Module) -> None:
 
 def _anchors_float32(_module: nn.Module, inputs: tuple[ImageList, list[Tensor]]) -> tuple[ImageList, list[Tensor]]:
     images, maps = inputs
-    # An anchor generator reads size, type and device of a map; one number stands for all of its values.
+    # An anchor generator reads only size, type and device of a map: expand one number to its shape.
     return images, [features.new_zeros((), dtype=_exact(features)).expand(features.shape) for features in maps]
 
 
@@ -97,10 +97,9 @@ def _exact(values: Tensor) -> torch.dtype:
 
 @final
 class SparselyUsedConv2d(nn.Conv2d):
-    """A convolution of stride 1 with zero padding of half its odd kernel; (B, C, H, W) -> (B, C', H, W).
+    """Convolution of stride 1 with zero padding of half its odd kernel; (B, C, H, W) -> (B, C', H, W).
 
-    The output is nn.Conv2d's. The gradients are too, up to rounding, from the positions alone whose gradient is not
-    zero.
+    The output is nn.Conv2d's, as are the gradients, up to rounding, computed from the positions with nonzero gradient.
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Images in, named boxes and masks out."""
+"""Detection in images: named boxes and masks."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,53 +22,53 @@ from rexnet.references import OWN_WEIGHTS, resolve
 from rexnet.training.distributed import choose_device
 
 _MOST_OBLONG = 30
-"""Longer side by shorter one: two-stage detectors resize the longer one to a limit, and of the other one is left."""
+"""Maximum aspect ratio: two-stage detectors limit the longer side, which leaves the shorter one a pixel."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Detections:
-    """Objects in one image, the surest first, or the reason why it could not be read."""
+    """Objects in one image, by descending score, or the reason why it could not be read."""
 
     image: str
     """Path as given; "" for images that have none."""
     source_image: Image.Image | None = None
-    """RGB, upright; boxes and masks are in its pixels."""
+    """Upright RGB image; boxes and masks are in its pixels."""
     classes: tuple[str, ...] = ()
-    """Label i + 1 is classes[i]."""
+    """Class names; label i + 1 is classes[i]."""
     output: dict[str, Tensor] = field(default_factory=dict)
-    """Of torchvision's detectors, on the CPU: boxes float32 (N, 4) as x0 y0 x1 y1, labels int64 (N,) from 1, scores
-    float32 (N,), and of Mask R-CNN masks float32 (N, 1, H, W), 0 to 1."""
+    """Output of torchvision's detectors, on the CPU: boxes float32 (N, 4) as x0 y0 x1 y1, labels int64 (N,) from 1,
+    scores float32 (N,), and of Mask R-CNN masks float32 (N, 1, H, W), 0 to 1."""
     error: str | None = None
 
     @property
     def boxes(self) -> Tensor:
-        """float32 (N, 4): left, top, right, bottom in pixels of the image."""
+        """Return boxes, float32 (N, 4): left, top, right, bottom in pixels of the image."""
         return self.output.get("boxes", torch.empty(0, 4))
 
     @property
     def scores(self) -> Tensor:
-        """float32 (N,), 0 to 1."""
+        """Return scores, float32 (N,), 0 to 1."""
         return self.output.get("scores", torch.empty(0))
 
     @property
     def masks(self) -> Tensor | None:
-        """bool (N, H, W); None of a detector without masks."""
+        """Return masks, bool (N, H, W); None from a detector without masks."""
         return self.output["masks"][:, 0] > 0.5 if "masks" in self.output else None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Class name of each object."""
+        """Return the class name of each object."""
         return tuple(self.classes[label - 1] for label in self.output.get("labels", torch.empty(0)).tolist())
 
     def plot(self, *, min_score: float = 0.5, font: str | None = None) -> Image.Image:
-        """Return a copy of the image with the objects drawn that are at least this sure; `font` as for
-        `draw_detections`. ValueError for an image that could not be read."""
+        """Return a copy of the image with the objects of at least this score; `font` as for `draw_detections`. Raise
+        ValueError for an image that could not be read."""
         if self.source_image is None:
             raise ValueError(f"there is nothing to plot of {self.image}: {self.error}")
         return draw_detections(self.source_image, self.output, classes=self.classes, min_score=min_score, font=font)
 
     def save(self, path: str | PathLike[str], *, min_score: float = 0.5, font: str | None = None) -> None:
-        """Write `plot` to an image file, of the format that the ending of `path` says."""
+        """Write `plot` to an image file, in the format of the ending of `path`."""
         self.plot(min_score=min_score, font=font).save(path)
 
     def __repr__(self) -> str:
@@ -77,16 +77,15 @@ class Detections:
 
 
 class ObjectPredictor:
-    """A trained detector with the names of what it finds. What it finds in an image does not depend on the images
-    beside it, but for rounding."""
+    """Trained detector with its class names. Detections in an image do not depend on the rest of the batch, except for
+    rounding."""
 
     def __init__(
         self, source: str | PathLike[str] | TrainedDetector, *, threads: int | None = None, device: str = "auto"
     ):
-        """`source`: a run folder or checkpoint of `rexnet detect train`, what `load_detector` gives, or a .onnx or .xml
-        file of `rexnet export`, which runs on the CPU. `threads` read images and, on a CPU, compute; None: one for each
-        CPU.
-        ValueError as of `load_detector` and `load_exported`."""
+        """Open `source`: a run folder or checkpoint of `rexnet detect train`, a result of `load_detector`, or a .onnx
+        or .xml file of `rexnet export`, which runs on the CPU. `threads` read images and, on a CPU, compute; None: one
+        per CPU. Raise ValueError as `load_detector` and `load_exported`."""
         require(threads is None or threads >= 1, "threads", threads, "1 or more, or None")
         trained = source if isinstance(source, TrainedDetector) else _opened(source, threads)
         self.classes, self.category_ids = trained.classes, trained.category_ids
@@ -102,14 +101,14 @@ class ObjectPredictor:
         self._model.to(memory_format=torch.channels_last)
 
     def __call__(self, images: Images, *, min_score: float = 0.0) -> list[Detections]:
-        """Return what is in each image, in order; `images` as of `rexnet.Predictor`. BadImageError for a file that
-        cannot be read."""
+        """Return the detections in each image, in order; `images` as for `rexnet.Predictor`. Raise BadImageError for a
+        file that cannot be read."""
         return list(self.stream(images, min_score=min_score))
 
     def stream(
         self, images: Images, *, min_score: float = 0.0, batch_size: int = 1, bad_image: BadImagePolicy = "error"
     ) -> Iterator[Detections]:
-        """Yield what calling returns, over any number of images in constant memory: reading runs a batch ahead. With
+        """Yield the results of a call, for any number of images in constant memory: reading runs a batch ahead. With
         bad_image "skip" an unreadable image yields its error."""
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; allowed: 1 or more")
@@ -119,7 +118,7 @@ class ObjectPredictor:
             yield from self._detect(part, min_score)
 
     def check_shape(self, image: Image.Image) -> Image.Image:
-        """Return `image` itself. BadImageError for one that is too oblong for the detector."""
+        """Return `image` itself. Raise BadImageError if it is too oblong for the detector."""
         if self._fixed_shape or max(image.size) <= _MOST_OBLONG * min(image.size):
             return image
         allowed = f"allowed: one side up to {_MOST_OBLONG} times the other"

@@ -15,16 +15,16 @@ from rexnet.detection.backbones import expanded_body
 from rexnet.models.config import RexNetConfig
 
 EXTRA_CHANNELS = (512, 256, 256, 128)
-# torchvision's, from the TensorFlow recipe it reproduces: statistics of 1x1 maps are noisy.
+# torchvision's value, from the TensorFlow recipe: statistics of 1x1 maps are noisy.
 _NORM = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.03)
 
 
 @final
 class SsdFeatures(nn.Module):
-    """(B, 3, H, W) -> six maps, of 20, 10, 5, 3, 2 and 1 cells a side at 320 pixels.
+    """Backbone of SSDLite: (B, 3, H, W) -> six maps with sides of 20, 10, 5, 3, 2 and 1 cells at 320 pixels.
 
     The first is the expansion in the first block of stride 32, the second the penultimate convolution. The paper does
-    not say so; its Table 6 has the sizes that come out with these.
+    not name them; with these the sizes match its Table 6.
     """
 
     def __init__(self, backbone: RexNetConfig | str):
@@ -57,7 +57,7 @@ def _extra_block(in_channels: int, out_channels: int) -> nn.Sequential:
 
 @final
 class SsdAnchors(DefaultBoxGenerator):
-    """Default boxes of ratios 1 (twice), 2, 1/2, 3 and 1/3 a cell; on the first map of ratios 1, 2 and 1/2 only."""
+    """Default boxes of ratios 1 (twice), 2, 1/2, 3 and 1/3 per cell; on the first map of ratios 1, 2 and 1/2 only."""
 
     def __init__(self) -> None:
         super().__init__([[2], *[[2, 3]] * (len(EXTRA_CHANNELS) + 1)], min_ratio=0.2, max_ratio=0.95)
@@ -75,7 +75,7 @@ def make_ssdlite(backbone: RexNetConfig | str, *, num_classes: int, size_px: int
     # torchvision's settings of its SSDLite, chosen for COCO's average precision.
     defaults = {"score_thresh": 0.001, "nms_thresh": 0.55, "detections_per_img": 300, "topk_candidates": 300}
     model = SSD(features, anchors, (size_px, size_px), num_classes, head=head, **{**defaults, **options})
-    # A partial of a bound method is copied with the detector, where a closure would go on using this one.
+    # A partial of a bound method is copied with the detector; a closure would keep using this one.
     vars(model)["compute_loss"] = partial(_loss_of_all_images, model.compute_loss)
     return model
 
@@ -87,10 +87,10 @@ def _loss_of_all_images(
     anchors: list[Tensor],
     matches: list[Tensor],
 ) -> dict[str, Tensor]:
-    """Return torchvision's losses and, of each image without objects, those of its hardest anchors.
+    """Return torchvision's losses and, for each image without objects, those of its hardest anchors.
 
-    SSD takes three hard negatives to a positive anchor, so that an image without any teaches nothing; here it gives as
-    many as an image with one positive anchor does.
+    SSD takes three hard negatives per positive anchor, so an image without objects has no loss; here it counts like an
+    image with one positive anchor.
     """
     losses = plain(targets, head_outputs, anchors, matches)
     empty = [index for index, target in enumerate(targets) if not len(target["boxes"])]

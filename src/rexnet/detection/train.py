@@ -1,4 +1,4 @@
-"""Training of detectors on the one loop."""
+"""Training of detectors with the shared loop."""
 
 import hashlib
 import os
@@ -30,9 +30,9 @@ from rexnet.training.session import Parts, fit_batches, loader_options, run_sess
 
 
 def train(config: DetectTrainConfig) -> dict[str, Any]:
-    """Train as `config` says and leave everything in the run folder; return what its summary.json holds.
+    """Train a detector with the settings `config` into a run folder; return the content of its summary.json.
 
-    ValueError, one sentence, for settings, data or weights that do not go together.
+    Raise ValueError for settings, data or weights that contradict each other.
     """
     config.check()
     require_evaluator()
@@ -41,7 +41,7 @@ def train(config: DetectTrainConfig) -> dict[str, Any]:
 
 
 def _prepare(config: DetectTrainConfig, world: World) -> Parts:
-    """Load images and weights. ValueError where they do not go together with each other or the settings."""
+    """Load images and weights. Raise ValueError if they contradict each other or the settings."""
     sets = open_dataset(config.data).for_detection()
     if config.bad_image == "error":
         refuse_missing_files(sets.train)
@@ -93,7 +93,7 @@ def _make_batches(
 ) -> tuple[TrainDetectionBatches, EvalDetectionBatches]:
     """Return training and validation batches of this process."""
     transform = DetectionTransform(config.augment)
-    # What the transform has resized the detector takes as it is, in training only.
+    # In training the transform has already resized the images.
     model.get_submodule("transform")._skip_resize = transform.resizes  # pyright: ignore[reportArgumentType]
     shared = loader_options(
         world, batch_size=config.run.batch_size, workers=config.run.workers, bad_image=config.bad_image
@@ -112,11 +112,11 @@ def _make_batches(
 def detection_task(
     train: CocoImages, val: CocoImages, val_batches: EvalDetectionBatches, *, config: DetectTrainConfig, world: World
 ) -> Task:
-    """The detector's own losses on batches of `train`, COCO's metrics on those of `val`."""
+    """Training task: the detector's losses on batches of `train`, COCO's metrics on those of `val`."""
     dtype = choose_autocast(config.run.amp, world.device)
 
     def evaluate_validation(model: nn.Module) -> dict[str, float]:
-        return evaluate_detector(model, val_batches, val, world=world, autocast_dtype=dtype).figures
+        return evaluate_detector(model, val_batches, val, world=world, autocast_dtype=dtype).metrics
 
     return Task(
         loss=partial(detection_loss, device=world.device, name_image=train.name),
@@ -132,8 +132,8 @@ def detection_task(
 def detection_loss(
     model: nn.Module, batch: DetectionBatch, *, device: torch.device, name_image: Callable[[int], str]
 ) -> dict[str, Tensor]:
-    """Return the sum of the detector's losses, which torchvision weighs alike, and each of them. ValueError that names
-    the image with the most objects where they do not fit into memory."""
+    """Return the sum of the detector's losses, unweighted as in torchvision, and each of them. Raise ValueError naming
+    the image with the most objects if they do not fit into memory."""
     images = [image.to(device) for image in batch.images]
     targets = [{name: values.to(device) for name, values in target.items()} for target in batch.targets]
     try:
@@ -168,7 +168,7 @@ def data_facts(sets: CocoSets, data: str) -> DataFacts:
 
 
 def _fingerprint(sets: CocoSets) -> str:
-    """Return the SHA-256 of file names, ids and objects, in the order of the files; where they lie does not count."""
+    """Return the SHA-256 of file names, ids and objects, in the order of the files, independent of their folder."""
     digest = hashlib.sha256()
     for images in (sets.train, sets.val):
         for index in range(len(images)):

@@ -1,4 +1,4 @@
-"""Measuring a trained detector on labelled images."""
+"""Validation of a trained detector on labelled images."""
 
 import dataclasses
 import json
@@ -20,10 +20,10 @@ from rexnet.training.session import loader_options, skipped_images
 
 
 def validate(config: DetectValidateConfig) -> dict[str, Any]:
-    """COCO's figures of a checkpoint, its classes matched by name.
+    """Return COCO's metrics of a checkpoint, its classes matched by name.
 
-    Keys: figures (percent; see `CocoResult`), by_class, curves, skipped (names). Raises ValueError, one sentence, for a
-    file or data that cannot be used.
+    Keys: figures (metrics in percent; see `CocoResult`), by_class, curves, skipped (names). Raise ValueError for a file
+    or data that cannot be used.
     """
     for path in (config.output, config.curves):
         if path is not None:
@@ -47,7 +47,9 @@ def validate(config: DetectValidateConfig) -> dict[str, Any]:
     result = {
         "checkpoint": config.checkpoint,
         "data": config.data,
-        **{field.name: _plain(getattr(found, field.name)) for field in dataclasses.fields(found)},
+        "figures": found.metrics,
+        "by_class": found.by_class,
+        "curves": {kind: dataclasses.asdict(curve) for kind, curve in found.curves.items()},
         "skipped": skipped,
     }
     if world.is_main:
@@ -56,9 +58,3 @@ def validate(config: DetectValidateConfig) -> dict[str, Any]:
         if config.curves is not None:
             draw_precision_recall(found, config.curves)
     return result
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    return {name: _plain(inner) for name, inner in value.items()} if isinstance(value, dict) else value
