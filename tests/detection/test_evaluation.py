@@ -348,7 +348,7 @@ def test_two_and_three_processes_score_what_one_does(tmp_path, request):
     names = ("1-0", "2-0", "2-1", "3-0", "3-1", "3-2")
     one, *others = (json.loads((tmp_path / f"{name}.json").read_text()) for name in names)
     assert all(other == one for other in others)
-    assert len(one) == 6 and "score nan" in one[5] and "mask_ap" in one[0]["figures"]
+    assert len(one) == 6 and "score nan" in one[5] and "mask_ap" in one[0]["metrics"]
 
 
 def test_perfect_detections_of_partly_outlined_objects_score_100():
