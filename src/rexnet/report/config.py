@@ -12,7 +12,7 @@ class ReportConfig:
     """Show training runs as one HTML page that needs no other file and no network."""
 
     runs: Annotated[tuple[str, ...], positional("RUN ...")]
-    """Folders of runs, finished or still going; several are compared."""
+    """Folders of runs, finished or still running; several are compared."""
     output: str | None = None
     """The page; None: report.html in the folder of a single run, in the current folder for several."""
     data: str | None = None

@@ -25,7 +25,7 @@ class Thumbnail(NamedTuple):
 
 
 def thumbnail(image: Image.Image, *, side_px: int = THUMBNAIL_PX) -> Thumbnail:
-    """Return the whole RGB image, made smaller where its longer side is above `side_px`."""
+    """Return the whole RGB image, shrunk if its longer side is above `side_px`."""
     if max(image.size) > side_px:
         image = image.copy()
         image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
@@ -39,7 +39,7 @@ def thumbnail(image: Image.Image, *, side_px: int = THUMBNAIL_PX) -> Thumbnail:
 
 
 def heat_thumbnail(image: Tensor, heat: Tensor, preprocess: Preprocess) -> Thumbnail:
-    """Return the network's input, float (3, S, S) as `preprocess` made it, in gray under `heat` (S, S), 0 to 1."""
+    """Return the network's input, the float (3, S, S) of `preprocess`, in gray under `heat` (S, S), 0 to 1."""
     import matplotlib
 
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))

@@ -35,7 +35,7 @@ class ReportedRun:
     evidence: Evidence
 
     def facts(self) -> dict[str, str]:
-        """Return heading -> value, "-" for values that the run does not have."""
+        """Return the facts by heading, "-" for those that the run does not have."""
         record, evidence = self.record, self.evidence
         best, spent = record.best, record.time_spent()
         speed, network = record.images_per_second, record.options()["network"]
@@ -121,7 +121,7 @@ def render_page(runs: Sequence[ReportedRun]) -> bytes:
         max_class_rows=MAX_CLASS_ROWS,
         min_score=MIN_SCORE,
     )
-    # Names of files may hold bytes that are not text.
+    # File names may hold bytes that are not text.
     return page.encode("utf-8", "backslashreplace")
 
 

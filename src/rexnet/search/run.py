@@ -117,7 +117,7 @@ def work(config: SearchConfig, data: SearchData, *, follow_parent: bool = False)
         def after_trial(study: "optuna.Study", _trial: Any) -> None:
             objective.clean_up()
             log.update()
-            if world.stop.requested:  # too late for the training that has just ended
+            if world.stop.requested:  # a stop too late for the training that has just ended
                 raise world.stop.stopped()
             if _enough(config, study):
                 study.stop()

@@ -61,7 +61,7 @@ def open_storage(engine: EngineOptions) -> "optuna.storages.BaseStorage":
             f"--storage is {place!r}; allowed: a database's URL, such as postgresql://USER@HOST/NAME, or journal:FILE"
         )
     for _ in range(_TRIES - 1):
-        # Of two processes that find an empty database together, one meets the tables that the other is making.
+        # Retry: of two processes that find an empty database, one fails on the tables that the other is creating.
         with suppress(Exception):
             return _open_database(place)
         time.sleep(_PAUSE_SECONDS)
@@ -83,7 +83,7 @@ def _open_database(url: str) -> "optuna.storages.RDBStorage":
     from sqlalchemy.pool import NullPool
 
     storages = require_optuna().storages
-    # A connection is closed after each use: between two of them a training takes minutes, and servers have few.
+    # Close each connection after use: the next follows minutes later, and servers have few.
     options: dict[str, Any] = {"poolclass": NullPool}
     if url.startswith("sqlite:"):
         options["connect_args"] = {"timeout": _LOCK_SECONDS}
@@ -140,7 +140,7 @@ def saved_settings(engine: EngineOptions) -> SearchConfig | None:
 def settings_of(study: "optuna.Study") -> SearchConfig:
     """Return the settings of a search. ValueError for a study of another program."""
     began = time.monotonic()
-    while _SETTINGS not in study.user_attrs:  # another process may be about to write them
+    while _SETTINGS not in study.user_attrs:  # wait: another process may be about to write them
         if time.monotonic() - began > _WRITING_SECONDS:
             raise ValueError(f"the study {study.study_name!r} is not a search of rexnet; name another --study")
         time.sleep(_PAUSE_SECONDS)
@@ -170,7 +170,7 @@ def note_data(study: "optuna.Study", facts: DataFacts) -> None:
     if saved is None:
         study.set_user_attr(_DATA, facts.to_dict())
         return
-    if isinstance(saved, str):  # of a version up to 0.1
+    if isinstance(saved, str):  # written by versions up to 0.1
         saved = {"description": saved, "classes": facts.classes}
     facts.refuse_other(DataFacts.from_dict(saved), subject="the search")
 

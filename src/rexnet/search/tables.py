@@ -30,7 +30,8 @@ def best_table(candidates: Sequence[Candidate], objectives: Sequence[Objective])
 
 
 def groups_table(found: Sequence[Group], published: PublishedSearch | None) -> Rows:
-    """Return the paper's Table 3 of this search, beside its own values for a search under one of its constraints."""
+    """Return the paper's Table 3 of this search, with the published values for a search under one of its
+    constraints."""
     head = ["group", "candidates", "top-1 %", "parameters M", "FLOPs M", "mean channels", "line", "off a line"]
     rows = [head + (["paper: top-1 % (CIFAR-100)", "paper: FLOPs M"] if published else [])]
     for group in found:

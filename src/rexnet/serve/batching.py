@@ -75,7 +75,7 @@ class Batcher(Generic[Item, Result]):
         if self._later is not None:
             self._later.cancel()
         self._soon = self._later = None
-        if any(one.future.done() for one in self._waiting):  # their requests have timed out
+        if any(one.future.done() for one in self._waiting):  # skip items whose requests have timed out
             self._waiting = deque(one for one in self._waiting if not one.future.done())
         while self._waiting and self._running < self._lanes:
             left_s = self._waiting[0].since + self._wait_s - perf_counter()

@@ -63,7 +63,7 @@ class _Form(MultiPartParser):
     async def _pieces(self, body: bytes) -> AsyncGenerator[bytes, None]:
         for start in range(0, len(body), _PIECE_BYTES):
             yield body[start : start + _PIECE_BYTES]
-            await asyncio.sleep(0)  # for other requests
+            await asyncio.sleep(0)  # leave the event loop to other requests
         if not self._whole:
             raise HTTPError(400, "the form is cut off: its closing boundary is missing")
 

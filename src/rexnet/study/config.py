@@ -69,7 +69,7 @@ class RankConfig:
     """Measure the rank of the outputs of random networks, or, with --model, of each layer of a given network."""
 
     output: str = "rank_study"
-    """Folder for tables and figures. A stopped study goes on there, and one with more --networks is extended."""
+    """Folder for tables and figures. The same command resumes a stopped study there; more --networks extend it."""
     networks: int = 200
     """Random networks of every block and ratio, a multiple of 50; each is measured with every activation."""
     processes: int = 1
@@ -98,7 +98,7 @@ class DepthConfig:
     """
 
     output: str = "depth_study"
-    """Folder for tables and figures. A stopped study goes on there, and one with more --networks is extended."""
+    """Folder for tables and figures. The same command resumes a stopped study there; more --networks extend it."""
     networks: int = 200
     """Random networks of every number and placement, a multiple of 50; each is measured with every activation."""
     layers: int = 6
@@ -150,7 +150,8 @@ class FactorConfig:
     data: Annotated[str, positional("DATA")]
     """Labelled images as for rexnet train; the paper has torchvision/cifar100."""
     output: str = "factor_study"
-    """Folder for tables, figure and run folders. A stopped study goes on there; one with more --seeds is extended."""
+    """Folder for tables, figure and run folders. The same command resumes a stopped study there; one with more --seeds
+    is extended."""
     seeds: int = 3
     """Trainings of each network; the networks of a seed see the same images in the same order."""
     scale: float = 1.0
@@ -168,7 +169,7 @@ class FactorConfig:
     processes: int = 1
     """Concurrent trainings; small networks leave most of a GPU idle."""
     workers: int | None = None
-    """Processes that read images for each training; None: up to 8 beside a GPU, none beside a CPU."""
+    """Processes that read images for each training; None: up to 8 with a GPU, none with a CPU."""
     device: Device = "auto"
     threads: int | None = None
     """CPU threads of PyTorch in each process; None leaves its choice."""

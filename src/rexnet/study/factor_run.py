@@ -76,7 +76,7 @@ def _data_of_table(path: Path, facts: DataFacts) -> object:
 
 def _train_side_by_side(config: FactorConfig, tasks: Sequence[tuple[int, Factor]]) -> None:
     """Train several networks at a time; complete trainings stay as they are."""
-    # Not in_parallel, whose workers are PyTorch's loaders and cannot start any themselves.
+    # Use processes of our own: those of in_parallel are PyTorch's loader workers, which cannot start others.
     with ProcessPoolExecutor(config.processes, get_context("spawn")) as pool:
         jobs = [pool.submit(_train, config, factor, seed) for seed, factor in tasks]
         for number, job in enumerate(as_completed(jobs), start=1):

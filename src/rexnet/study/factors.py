@@ -212,7 +212,7 @@ def _mean(runs: Mapping[int, FactorRow], name: str, *, above: Mapping[int, Facto
 
 
 def summary_csv(summaries: Sequence[FactorSummary]) -> str:
-    """Return the summaries as a table beside the published values."""
+    """Return the summaries and the published values as a table."""
     means = ("top1", "top1_step", "nuclear_norm", "nuclear_norm_step", "effective_rank")
     head = ["network", "channels", "macs", "macs_published", "seeds", "top1_published", "nuclear_norm_published"]
     rows: list[list[object]] = [[*head, *(f"{name}_{part}" for name in means for part in Mean._fields)]]
@@ -226,8 +226,8 @@ def summary_csv(summaries: Sequence[FactorSummary]) -> str:
 
 
 def plot_factors(summaries: Sequence[FactorSummary], stem: str | os.PathLike[str]) -> list[Path]:
-    """Plot top-1 and nuclear norm beside the first network's, measured with the standard deviation over seeds, and
-    published, to STEM.png and STEM.svg."""
+    """Plot top-1 and nuclear norm relative to the first network's, measured (with the standard deviation over seeds)
+    and published, to STEM.png and STEM.svg."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.6, 4.0), layout="constrained")

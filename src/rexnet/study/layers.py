@@ -64,7 +64,7 @@ def load_network(name: str, *, pretrained: bool = False, image_size: int | None 
 
 
 def evenly_spread(images: ImageSet, count: int) -> ImageSet:
-    """Return `count` of the images, or all where there are no more."""
+    """Return `count` of the images, evenly spread, or all if there are not more."""
     count = min(count, len(images))
     return images.subset(np.arange(count) * len(images) // count)
 

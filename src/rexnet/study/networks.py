@@ -26,7 +26,7 @@ def convolve(x: Tensor, weight: Tensor) -> Tensor:
     out_channels, kernel_size = weight.shape[1], weight.shape[-1]
     depthwise = weight.shape[2] == 1 and out_channels == channels > 1
     if (height, width) == (1, 1):
-        # Zero padding leaves one position to the centre tap alone.
+        # On maps of one position, zero padding leaves the centre tap alone.
         centre = weight[..., kernel_size // 2, kernel_size // 2]
         flat = x[..., 0, 0]
         return (flat * centre if depthwise else centre @ flat)[..., None, None]

@@ -101,7 +101,7 @@ def _measure(protocol: Protocol, task: Task) -> list[list[str]]:
         generator = generator_for(protocol.seed, task.block, ratio=task.ratio, network=network)
         size = protocol.draw_size(block, ratio=task.ratio, generator=generator)
         by_size.setdefault(size, []).append(protocol.draw_tensors(block, size, generator))
-    # Inner widths differ from network to network; the outputs of one size are ranked together nonetheless.
+    # Rank all outputs of one size together, although the inner widths differ from network to network.
     by_shape: dict[torch.Size, list[torch.Tensor]] = {}
     for batch in by_size.values():
         matrices = outputs(protocol, block, batch=batch, activations=protocol.activations)

@@ -31,7 +31,7 @@ from rexnet.training.distributed import choose_device
 logger = logging.getLogger(__name__)
 
 BATCH = 64
-"""Images in a batch, over which an untrained network's batch norms take their statistics."""
+"""Images in a batch, over which an untrained network's batch norms compute their statistics."""
 _SMALLEST_SHOWN = 1e-7
 """Least singular value of the logarithmic axis."""
 

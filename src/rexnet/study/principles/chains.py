@@ -42,7 +42,7 @@ def read_chain(model: nn.Module, trace: Trace, image_size_px: int) -> RexNetConf
             num_classes=layer_of(classifier).out_channels,
             drop_rate=max((module.p for module in model.modules() if isinstance(module, nn.Dropout)), default=0.0),
         )
-    except ValueError:  # shapes or activations that a RexNet cannot have
+    except ValueError:  # raised for shapes or activations that a RexNet cannot have
         return None
     return config if chain_cost(config, image_size_px).macs == trace.macs() else None
 
@@ -121,7 +121,7 @@ def widen_penultimate(config: RexNetConfig, parameters: int, image_size_px: int)
     if not before:
         return config
     missing = parameters - chain_cost(config, image_size_px).parameters
-    # A channel has its row of weights, two numbers of its batch norm and a column of the classifier.
+    # Parameters of a channel: a row of weights, two of its batch norm and a column of the classifier.
     more = round(missing / (config.blocks[-1].out_channels + 2 + config.num_classes))
     return replace(
         config, penultimate_channels=min(max(before, before + more), round(GREATEST_PENULTIMATE_GAIN * before))

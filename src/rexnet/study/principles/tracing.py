@@ -134,7 +134,7 @@ def _role(word: str, maps: int, args: Any) -> Role:
         return "gate"
     if word in ("add", "sub") and maps > 1:
         return "sum"
-    # A learned shift of every channel, as a position embedding, is no more than a norm does; a constant one belongs
+    # Count a learned shift of every channel, such as a position embedding, as a norm; a constant one belongs
     # to a function that is written out, such as x * relu6(x + 3) / 6.
     return "norm" if word == "add" and len(_tensors(args)) > 1 else "other"
 
