@@ -29,14 +29,14 @@ def require(holds: bool, option: str, value: object, allowed: str) -> None:
 
 
 class MissingPackageError(ValueError):
-    """An optional package that is not installed; the sentence ends in the pip line that installs it."""
+    """An optional package that is not installed; the message ends with the pip command that installs it."""
 
     def __init__(self, what: str, package: str, install: str):
         super().__init__(f"{what} needs the package {package}: pip install {install}")
 
 
 class BadImageError(ValueError):
-    """A file that holds no usable image. `path` is the name as given ("" for bytes), `reason` one clause."""
+    """A file without a usable image. `path` is the name as given ("" for bytes), `reason` one clause."""
 
     def __init__(self, path: str | Path, reason: str):
         self.path = os.fspath(path)
@@ -64,8 +64,8 @@ class DamagedFileError(WeightsError):
 
 
 class NonFiniteError(ValueError):
-    """Too many losses or gradients that are infinite or not a number, none of which reached the weights."""
+    """Too many losses or gradients that are infinite or not a number; none of them has changed the weights."""
 
 
 class LostProcessError(OSError):
-    """Another process of the run, or one that reads its images, is gone."""
+    """Unexpected end of another process of the run, or of one that reads its images."""

@@ -71,8 +71,8 @@ def read_text(path: str | PathLike[str], *, errors: str = "strict") -> str:
 def made_aside(path: str | PathLike[str]) -> Iterator[Path]:
     """Yield a path of the same name in an empty folder beside `path`.
 
-    What lies in that folder when the block has ended takes its place beside `path`, the file `path` last; where the
-    block raises, nothing of it stays, and what was there before does.
+    At the end of the block the content of that folder is moved beside `path`, the file `path` last; where the block
+    raises, it is removed, and older files stay.
     """
     path = Path(path)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
@@ -116,7 +116,7 @@ def write_whole(
         if error.errno is not None:  # the error of a full disk names no file
             error.filename = os.fspath(path)
         raise
-    # The new name is on the disk only once its folder is.
+    # The new name is on the disk only once its folder is flushed.
     _flush(path.parent)
 
 

@@ -37,9 +37,9 @@ def load(model: str | PathLike[str], device: str | torch.device = "cpu", *, netw
 
     `model`: a run folder, a checkpoint (.pt or .safetensors), a folder of `rexnet card` here or as hf://OWNER/NAME,
     published weights such as rexnet_100.nav_in1k, the name of a network that has some, timm/NAME, torchvision/NAME, or
-    an official or timm weights file, with `network` (a name, JSON file or timm/NAME) where the file does not say what
-    it is of. A classifier knows its `classes` and `preprocess`; a detector is a TrainedDetector. Nothing in a file is
-    run. WeightsError, one sentence, for what cannot be used.
+    an official or timm weights file, with `network` (a name, JSON file or timm/NAME) where the file does not name it.
+    A classifier has the attributes `classes` and `preprocess`; a detector is a TrainedDetector. No code in a file is
+    run. WeightsError, one sentence, for a model that cannot be used.
     """
     trained = open_trained(resolve(model, allowed=PRETRAINED), network=network)
     if isinstance(trained, TrainedDetector):
@@ -51,7 +51,7 @@ def open_trained(reference: Reference, *, network: str | None = None) -> Trained
     """Return the trained network of a reference whose kind is in PRETRAINED; see `load`."""
     if reference.kind not in OWN_WEIGHTS:
         if network is not None:
-            raise WeightsError(f"{reference.text!r} names its network; --model {network} is for files that do not")
+            raise WeightsError(f"{reference.text!r} names its network; --model {network} is only for files that do not")
         if reference.kind in ("network", "published"):
             return _of_weights(read_weights(reference.published), None)
         return load_network(reference, pretrained=True)
@@ -59,7 +59,7 @@ def open_trained(reference: Reference, *, network: str | None = None) -> Trained
     if content.get("format") != CHECKPOINT_FORMAT:
         return _from_foreign(content, repr(reference.text), network)
     if network is not None:
-        raise WeightsError(f"{reference.text!r} holds its network; --model {network} is for files that do not")
+        raise WeightsError(f"{reference.text!r} holds its network; --model {network} is only for files that do not")
     task = detectors if content.get("task") == checkpoint.DETECTION else checkpoint
     return task.unpack(content, source=reference.text)
 
@@ -81,7 +81,7 @@ def load_network(reference: Reference, *, pretrained: bool = False) -> Any:
 
 
 def _from_foreign(content: Any, source: str, network: str | None) -> nn.Module:
-    """Return the network in an official file or one of timm's."""
+    """Return the network of an official or timm weights file."""
     known = None if network is None else resolve(network, allowed=_NETWORKS)
     if known is not None and known.kind == "timm":
         return _of_timm(extract_state_dict(content, source=source), source, known)
@@ -106,7 +106,7 @@ def _of_weights(weights: Weights, config: RexNetConfig | None) -> TrainedRexNet:
 
 
 def _of_timm(state: dict[str, Tensor], source: str, known: Reference) -> nn.Module:
-    """Return timm's network with these weights and as many classes as they have."""
+    """Return timm's network with these weights and their number of classes."""
     head = getattr(create_timm(known.name), "pretrained_cfg", {}).get("classifier")
     bias = state.get(f"{head}.bias")
     options: dict[str, Any] = {} if bias is None else {"num_classes": len(bias)}

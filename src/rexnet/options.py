@@ -1,4 +1,4 @@
-"""Metadata of a settings field for the command line, beside its type and its docstring."""
+"""Metadata of a settings field for the command line, in addition to its type and its docstring."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

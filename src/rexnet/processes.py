@@ -106,7 +106,7 @@ def unchanged(result: Any) -> Any:
 
 
 def is_main_process() -> bool:
-    """Return whether this process is alone or the first of those that torchrun started."""
+    """Return True if this process is the only one, or the first that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -48,7 +48,7 @@ KINDS: dict[Kind, str] = {
     "rewritten": "rewritten/MODEL",
     "factory": "module:factory",
 }
-"""Kinds of MODEL, as messages name them."""
+"""Kinds of MODEL and their description in messages."""
 OWN_WEIGHTS: tuple[Kind, ...] = ("run", "weights", "folder", "hub")
 """Kinds that hold a state dict."""
 SAVED: tuple[Kind, ...] = ("published", *OWN_WEIGHTS)
@@ -79,7 +79,7 @@ class Reference:
 
     @property
     def path(self) -> Path:
-        """The file or folder itself."""
+        """Path of the file or folder."""
         return Path(self.text)
 
     @property
@@ -102,7 +102,7 @@ class Reference:
 
     @property
     def published(self) -> str:
-        """The published weights of a network's name. WeightsError where there are none."""
+        """Published weights of a network by its name. WeightsError where there are none."""
         if self.kind == "published":
             return self.text
         rows = published_for(self.text)
@@ -144,14 +144,14 @@ def describe(allowed: Collection[Kind]) -> str:
 
 
 def is_run(path: str | PathLike[str]) -> bool:
-    """Return whether a folder is one of a run: it holds a run's checkpoint or settings, and no model folder's."""
+    """Return True for the folder of a run, which holds a run's checkpoint or settings and is not a model folder."""
     if os.path.isfile(Path(path, WEIGHTS)):
         return False
     return any(os.path.isfile(Path(path, name)) for name in (BEST, LAST, PREVIOUS)) or holds_settings(path)
 
 
 def holds_settings(path: str | PathLike[str]) -> bool:
-    """Return whether a folder's config.json is a run's, and not a model folder's."""
+    """Return True if the folder's config.json is that of a run, not of a model folder."""
     try:
         settings = json.loads(read_text(Path(path, "config.json")))
     except (OSError, ValueError):

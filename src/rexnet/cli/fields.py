@@ -108,7 +108,7 @@ def options_of(kind: type) -> Iterator[Option]:
 
 @cache
 def _field_texts(kind: type) -> Mapping[str, str]:
-    """Return the text under each field, its own and inherited ones, with single blanks."""
+    """Return the docstring under each field, own and inherited, on one line."""
     texts: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if is_dataclass(base):
@@ -123,7 +123,7 @@ def _field_texts(kind: type) -> Mapping[str, str]:
 
 
 def default_of(field: Field[Any]) -> Any:
-    """Return the default of a field that has one."""
+    """Return a field's default."""
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 

@@ -1,4 +1,4 @@
-"""The help of a command: examples, the options that matter, then all others; wrapped once, at any width."""
+"""Help of a command: examples, the options that matter most, then all others, wrapped at the terminal's width."""
 
 import shutil
 import textwrap
@@ -72,7 +72,7 @@ def _print_entry(head: str, text: str, width: int) -> None:
 
 
 def _head(option: Option) -> str:
-    """Return the option's names and the shape of its value."""
+    """Return the option's names and a placeholder for its value."""
     if option.argument.positional:
         return option.shown
     if option.kind is bool:

@@ -20,7 +20,7 @@ _HELP = ("-h", "--help")
 
 
 def fail(sentence: str, *, code: int) -> NoReturn:
-    """End the program with this sentence and exit code."""
+    """End the program with an error message and exit code."""
     print(f"rexnet: {sentence}", file=sys.stderr)
     sys.exit(code)
 
@@ -193,7 +193,7 @@ _OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "--source": ("the images themselves, after the model",),
     "--num-classes": ("nothing: the classes are those of the data",),
 }
-"""Options of other packages or commands, and their names here, of which the first that the command has is meant."""
+"""Options of other packages or commands and their names here; the first name that the command has is suggested."""
 
 
 def other_names(arguments: Sequence[str], known: Collection[str]) -> list[str]:

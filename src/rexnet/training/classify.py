@@ -69,7 +69,7 @@ def _prepare(config: TrainConfig, world: World) -> Parts:
 
 
 def _warn_of_few_pixels(model: RexNet, image_size_px: int) -> None:
-    """Warn where the image is smaller than one cell of the last feature map: the rest of that is padding."""
+    """Warn where the image is smaller than one cell of the last feature map, whose input is then mostly padding."""
     stride = model.config.output_stride
     if image_size_px < stride:
         text = "--image-size %d is below the stride of %s, %d: its last layers see mostly padding; %s would suit it"
@@ -128,7 +128,7 @@ def _loader_options(config: TrainConfig, world: World) -> dict[str, Any]:
 
 
 def classification_task(sets: ImageSets, val_batches: SizedBatches, config: TrainConfig, *, world: World) -> Task:
-    """Cross-entropy on batches of `sets.train`, accuracy on `val_batches`."""
+    """Return the task: cross-entropy on batches of `sets.train`, metrics on `val_batches`."""
     dtype = choose_autocast(config.run.amp, world.device)
 
     def evaluate_validation(network: nn.Module) -> dict[str, float]:
@@ -156,7 +156,7 @@ def classification_task(sets: ImageSets, val_batches: SizedBatches, config: Trai
 def classification_loss(
     model: nn.Module, batch: Batch, *, device: torch.device, label_smoothing: float, weights: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Cross-entropy of a batch with class indices (B,), or with soft targets (B, K) that are smooth already.
+    """Return the cross-entropy of a batch with class indices (B,), or with soft targets (B, K), smoothed already.
 
     `weights` (K,) are those of the images of each class, see `image_weights`; the sum is divided by the number of
     images, not by their weights, so that batches of several processes and of one give the same gradient.
@@ -178,13 +178,13 @@ def classification_loss(
 def image_weights(targets: Tensor, weights: Tensor, label_smoothing: float) -> Tensor:
     """Return the weight (B,) of each image: that of its class, of a mixed one the mean of both by their fractions.
 
-    Weights belong to images and leave targets alone: weighting each term of a smooth target instead, as
-    `cross_entropy(weight=...)` does, would make a rare class probable for every image. `label_smoothing` is what soft
-    targets hold of it.
+    Weights apply to images, not to targets: weighting each term of a smooth target instead, as
+    `cross_entropy(weight=...)` does, would make a rare class probable for every image. `label_smoothing` is that of
+    soft targets.
     """
     if targets.ndim == 1:
         return weights[targets]
-    # Not a matrix product, which autocast would round.
+    # Avoid a matrix product, which autocast would round.
     return ((targets * weights).sum(dim=1) - label_smoothing * weights.mean()) / (1.0 - label_smoothing)
 
 
@@ -207,7 +207,7 @@ def _loss_weights(sets: ImageSets, config: TrainConfig, world: World) -> Tensor 
 def build_model(config: NetworkConfig, classes: tuple[str, ...]) -> RexNet:
     """Return the network for these classes, with `config.weights` in it.
 
-    The classifier of the weights stays where their class names are the same, and starts anew otherwise.
+    The classifier of the weights is kept where their class names are the same, and initialised otherwise.
     """
     try:
         model = create_model(

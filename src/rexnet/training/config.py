@@ -29,7 +29,7 @@ class NetworkConfig:
 
     model: str = "rexnet_100"
     """Network to train; `rexnet models` lists them. A family (rexnet, rexnetr, rexnet_lite) takes --width. Also the
-    .json file of `rexnet search export`, or a run folder or checkpoint whose network is to be trained anew."""
+    .json file of `rexnet search export`, or a run folder or checkpoint whose network is trained from random weights."""
     width: Annotated[float | None, Argument(aliases=("--rex-width-mult",))] = None
     """Width multiplier of a family, for example --model rexnet --width 0.75."""
     stem_stride: int = 2
@@ -127,7 +127,7 @@ class OptimConfig:
             bare="0.9998",
         ),
     ] = None
-    """Evaluate and keep a moving average of the weights with this decay, which starts lower and rises to it."""
+    """Decay of a moving average of the weights, which is evaluated and saved; it rises to this value from below."""
 
     def __post_init__(self) -> None:
         require(self.lr > 0, "lr", self.lr, "above 0")
@@ -146,7 +146,7 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """Learning rate over time, set anew for every step: linear warm-up, then the schedule."""
+    """Learning rate at every step: linear warm-up, then the schedule."""
 
     schedule: Annotated[Literal["cosine", "linear", "constant", "multistep"], Argument(aliases=("--sched",))] = "cosine"
     """Decay of the learning rate after the warm-up; multistep: to a tenth after each of --decay-milestones."""

@@ -123,7 +123,7 @@ def plot_panel(axis: "Axes", lines: Mapping[str, str], runs: Sequence[RunRows]) 
 def _thin(run: RunRows, key: str) -> list[tuple[float, float]]:
     points = [(row["epoch"], row[key]) for row in run.rows if row.get(key) is not None]
     stride = -(-len(points) // _MAX_POINTS)
-    # Counted from the end, so that the newest epoch is always there.
+    # Count from the end, so that the newest epoch is always plotted.
     return [
         point
         for number, point in enumerate(points, start=1 - len(points))

@@ -57,8 +57,8 @@ class World:
             return model
         from torch.nn.parallel import DistributedDataParallel
 
-        # The gradient of a 1x1 kernel on one pixel has other strides than its weights in channels-last order; both name
-        # the same memory, and the advice about performance does not apply.
+        # The gradient of a 1x1 kernel on one pixel has other strides than its weights in channels-last order; the memory
+        # layout is the same, and the warning about performance does not apply.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         device_ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=device_ids)
@@ -77,7 +77,7 @@ class World:
         return tuple(bool(count) for count in self.sum(torch.tensor(flags, dtype=torch.int32)).tolist())
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Give every process the main one's batch-norm statistics, as `wrap` does before each step, so that all
+        """Copy the main process's batch-norm statistics to the others, as `wrap` does before each step, so that all
         evaluate the same network and a checkpoint of the main process is enough to continue."""
         if self.size > 1:
             for buffer in model.buffers():

@@ -40,7 +40,7 @@ MAX_GIB = 4.0
 """Limit of the features, which stay in memory in full precision, three times over while they are written."""
 
 _STILL_APPLIES = ("horizontal_flip", "label_smoothing")
-_VIEW = 3  # first entry of every seed, beside those of rexnet.data.batch_reading
+_VIEW = 3  # first entry of every seed, different from those of rexnet.data.batch_reading
 
 
 class Features(NamedTuple):

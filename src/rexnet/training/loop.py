@@ -81,7 +81,7 @@ def fit(
 
 
 class _Training:
-    """A run in progress. What lasts from step to step is in `updater`, `epoch`, `step`, `best` and `progress`."""
+    """A run in progress. Its state between steps is in `updater`, `epoch`, `step`, `best` and `progress`."""
 
     def __init__(
         self, model: nn.Module, batches: Batches, task: Task, *, config: LoopConfig, run: RunFolder, world: World
@@ -198,7 +198,7 @@ class _Training:
         self.saved_at = time.monotonic()
 
     def _finish_epoch(self, row: dict[str, Any]) -> None:
-        """Write the row, then best.pt, then last.pt: a kill between them makes the resumed run write the same again."""
+        """Write the row, then best.pt, then last.pt: after a kill in between, a resumed run writes the same again."""
         epochs = self.config.schedule.epochs
         if self.world.is_main:
             _log(row, self.best, epochs=epochs, task=self.task)
@@ -252,7 +252,7 @@ class _Training:
 
 def _learning_rate(config: LoopConfig, *, total_batch: int, steps_per_epoch: int) -> LearningRate:
     schedule, peak_lr = config.schedule, config.optim.peak_lr(total_batch)
-    logger.info("learning rate up to %.4g, for a batch of %d in all", peak_lr, total_batch)
+    logger.info("peak learning rate %.4g, for a total batch of %d", peak_lr, total_batch)
     if schedule.warmup_epochs > schedule.epochs / 2:
         epochs = "epoch" if schedule.epochs == 2 else "epochs"
         logger.info("the warm-up takes half of the run, %g %s", schedule.epochs / 2, epochs)
@@ -275,7 +275,7 @@ def choose_autocast(amp: Amp, device: torch.device) -> torch.dtype | None:
 
 
 def _train_metrics(progress: EpochProgress, world: World) -> dict[str, float]:
-    """Means over all processes' images, images/s of all processes, and this process's fraction of time spent
+    """Return means over the images of all processes, their images/s, and this process's fraction of time spent on
     waiting."""
     names = list(progress.sums)
     totals = world.sum(torch.tensor([*progress.sums.values(), progress.images], dtype=torch.float64)).tolist()

@@ -221,6 +221,6 @@ def note_discarded(
 
 
 def _copy(source: list[Tensor], target: list[Tensor]) -> None:
-    # One call instead of one for each of a few hundred small tensors; a classifier alone has none.
+    # Copy a few hundred small tensors in one call; a classifier alone has none.
     if source:
         torch._foreach_copy_(target, source)  # pyright: ignore[reportPrivateImportUsage]

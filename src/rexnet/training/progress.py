@@ -1,4 +1,4 @@
-"""Progress of a run: a bar in a terminal, a log line a minute elsewhere, both with the time that is left."""
+"""Progress of a run: a bar in a terminal, otherwise a log line per minute, both with the time that is left."""
 
 import logging
 import time
@@ -132,7 +132,7 @@ class EpochProgress:
             logger.info("%s, step %d/%d: %s", self._label, self._done, self._steps, "  ".join(self._texts()))
 
     def _fitting_text(self) -> str:
-        """The values that fit beside the bar, the most important ones first; the loss in any case."""
+        """Return the values that fit next to the bar, the most important ones first; the loss in any case."""
         first, *others = self._texts()
         for other in others:
             if len(first) + 2 + len(other) <= self._width:
@@ -147,7 +147,7 @@ class EpochProgress:
 
     @property
     def run_seconds_left(self) -> float:
-        """Seconds to the end of the run, if all steps take as long as those of this process so far."""
+        """Seconds to the end of the run, at the speed of this process so far."""
         done_here = self._done - self._done_before
         per_step = (time.perf_counter() - self._began) / max(done_here, 1)
         return per_step * (self._steps - self._done + (self._later_steps or 0)) + self._later_seconds

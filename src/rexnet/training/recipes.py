@@ -1,6 +1,6 @@
 """Recipes: functions that return a complete configuration, to use as it is or with a few changes.
 
-Accuracies that were not reached with this code are marked as untested.
+Accuracies that were not measured with this code are marked as untested.
 """
 
 import os
@@ -123,7 +123,7 @@ def digits() -> TrainConfig:
         base,
         network=replace(base.network, model="rexnet_050"),
         schedule=replace(base.schedule, epochs=8),
-        # A second thread gains nothing on networks this small, and loses much beside other work on the machine.
+        # A second thread gains nothing on networks this small, and costs much when the machine has other work.
         run=RunConfig(batch_size=32, threads=1),
         input=InputConfig(image_size=16, crop_ratio=1.0),
         augment=replace(base.augment, crop_padding_px=2, horizontal_flip=0.0),

@@ -178,7 +178,7 @@ def note_data(run: RunFolder, facts: DataFacts, *, main: bool) -> None:
 
 def newest_checkpoint(run: RunFolder, world: World) -> dict[str, Any] | None:
     """Return the content of last.pt, or of previous.pt where that is damaged, the same on every process; None before
-    the first checkpoint. Called before any process writes one anew."""
+    the first checkpoint. Call it before any process writes a new one."""
     return world.from_main(newest(run.last, run.previous) if world.is_main else None)
 
 

@@ -53,7 +53,7 @@ class RunFolder:
         return (self.path / name).is_file()
 
     def lock(self) -> None:
-        """Keep other processes from writing here until `close`, or this process's end. ValueError if one does."""
+        """Lock the folder until `close` or the end of this process. ValueError if another process holds the lock."""
         if self.path.is_file():
             raise ValueError(f"--output {str(self.path)!r} is a file; name a folder")
         self._made = not self.path.exists()

@@ -130,7 +130,7 @@ class RunRecord:
 def read_records(runs: Sequence[str | os.PathLike[str]]) -> list[RunRecord]:
     """Read runs, each named by its folder or a file in it, with labels that tell them apart.
 
-    ValueError, one sentence, for what is not a run, and for a run that is named twice.
+    ValueError, one sentence, for a folder without a run, and for a run that is given twice.
     """
     folders = [path.parent if path.is_file() else path for path in map(Path, runs)]
     resolved = [real_path(folder) for folder in folders]
@@ -143,7 +143,7 @@ def read_records(runs: Sequence[str | os.PathLike[str]]) -> list[RunRecord]:
 
 
 def read_record(folder: RunFolder, *, label: str | None = None) -> RunRecord:
-    """Read the run in `folder`. ValueError, one sentence, for what is not the folder of a run."""
+    """Read the run in `folder`. ValueError, one sentence, where it is not the folder of a run."""
     config = folder.read("config.json")
     if not holds_settings(folder.path):
         raise ValueError(f"{str(folder.path / 'config.json')!r} holds no settings of a run; name the folder of a run")

@@ -157,8 +157,7 @@ def loader_options(world: World, *, batch_size: int, workers: int | None, bad_im
 
 
 def choose_workers(workers: int | None, world: World) -> int:
-    """Return the number of loader processes: as given, or up to 8 beside a GPU and none where the CPU computes as
-    well."""
+    """Return the number of loader processes: as given, or up to 8 with a GPU and none where the CPU computes."""
     if workers is not None:
         return workers
     return min(8, (os.cpu_count() or 1) // world.size) if world.device.type == "cuda" else 0
