@@ -57,8 +57,8 @@ class World:
             return model
         from torch.nn.parallel import DistributedDataParallel
 
-        # The gradient of a 1x1 kernel on one pixel has other strides than its weights in channels-last order; the memory
-        # layout is the same, and the warning about performance does not apply.
+        # The gradient of a 1x1 kernel on one pixel has other strides than its weights in channels-last order; their
+        # memory layout is the same, and the warning about performance does not apply.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         device_ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=device_ids)
