@@ -86,3 +86,11 @@ def test_another_option_is_one_sentence(options, message):
     with pytest.raises(ValueError, match=message) as error:
         rexnet.create_model("rexnet_100", **options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"in_chans": 1, "in_channels": 3}, {"checkpoint_path": "a.pt", "weights": "b.pt"}], ids=str
+)
+def test_one_option_by_two_names_is_refused(options):
+    with pytest.raises(ValueError, match=" and ".join(options)):
+        rexnet.create_model("rexnet_050", **options)

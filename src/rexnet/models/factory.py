@@ -52,6 +52,9 @@ def create_model(
     another class count.
     """
     _check_options(options)
+    for theirs, ours in _TIMM_NAMES.items():
+        if theirs in options and (ours in options or (ours == "weights" and weights)):
+            raise OptionError(f"{theirs} and {ours} are one option by two names; give one of them")
     given: dict[str, Any] = {_TIMM_NAMES.get(option, option): value for option, value in options.items()}
     weights = given.pop("weights", None) or weights
     activation, pool = given.pop("act_layer", None), given.pop("global_pool", None)
