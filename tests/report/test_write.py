@@ -137,6 +137,7 @@ def test_names_are_text_whatever_they_hold(run, output, tmp_path):
     config = run.read("config.json")
     config["data"] = "<i>gone"
     run.write("config.json", config)
+    run.write("data.json", {**run.read("data.json"), "path": None})
     page = report(run.path, output=output, data=str(data))
     text = output.read_text(encoding="utf-8")
     assert "<script" not in text and "<img src=x" not in text and "<b>data" not in text and "<i>gone" not in text
@@ -148,6 +149,7 @@ def test_a_run_whose_data_is_gone_keeps_its_curves(run, output, caplog):
     config = run.read("config.json")
     config["data"] = "no/such/folder"
     run.write("config.json", config)
+    run.write("data.json", {**run.read("data.json"), "path": None})
     page = report(run.path, output=output)
     assert page.count("img") == 0 and page.count("svg") == 4 and "Confusion matrix" not in page.text
     assert "so none are shown: no/such/folder is not" in page.text and "does not exist" in page.text

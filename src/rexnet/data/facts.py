@@ -58,7 +58,7 @@ class DataFacts:
 
     def locate(self, data: str) -> str:
         """Return DATA as it was given, or its absolute path where the current folder has changed."""
-        return data if self.path is None or os.path.exists(data) else self.path
+        return data if self.path is None or os.path.isabs(data) or os.path.exists(data) else self.path
 
     def differences(self, other: Self) -> list[str]:
         """Return the names of the facts in which the data is not that of `other`; where it lies and what it is called
