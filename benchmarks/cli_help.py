@@ -1,4 +1,4 @@
-"""Measures the seconds of each command's --help: three processes a command, in rounds in which all take turns.
+"""Measure the seconds of each command's --help: three processes a command, in rounds in which all take turns.
 
 python benchmarks/cli_help.py
 """

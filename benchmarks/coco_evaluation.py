@@ -32,7 +32,7 @@ FIGURES += ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How much to score."""
+    """The amount of data to score."""
 
     images: int = 5000
     """With boxes."""
@@ -44,7 +44,7 @@ class Options:
 
 
 def draw(images: int, *, masks: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Ground truth with 7 objects an image in the mean, and rows of 0 to 100 detections an image."""
+    """Return ground truth with 7 objects an image in the mean, and rows of 0 to 100 detections an image."""
     random = np.random.default_rng(0)
     size_px = 160 if masks else 640
     coco: dict[str, Any] = {
@@ -79,7 +79,7 @@ def boxes(random: np.random.Generator, count: int, size_px: int) -> np.ndarray:
 
 
 def ellipse(box: np.ndarray, size_px: int) -> dict[str, Any]:
-    """The ellipse within a box, as run lengths."""
+    """Return the ellipse within a box, as RLE."""
     from hotcoco import mask
 
     along = np.arange(size_px) + 0.5
@@ -89,7 +89,7 @@ def ellipse(box: np.ndarray, size_px: int) -> dict[str, Any]:
 
 
 def score_with_pycocotools(coco: dict[str, Any], rows: list[dict[str, Any]], kind: Kind) -> list[float]:
-    """Percent, -100 where no object occurs."""
+    """Return percent, -100 where no object occurs."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

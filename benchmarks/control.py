@@ -72,7 +72,7 @@ def macs(model: nn.Module) -> int:
 
 
 def rexnet_width(target_macs: float) -> float:
-    """The width, in hundredths, whose cost is nearest to the target."""
+    """Return the width, in hundredths, whose cost is nearest to the target."""
     widths = [percent / 100 for percent in range(30, 100)]
     return min(widths, key=lambda width: abs(macs(rexnet(10, width=width)) - target_macs))
 
@@ -82,7 +82,7 @@ def rexnet(num_classes: int, *, width: float) -> nn.Module:
 
 
 def few(images: FileImages, per_class: int) -> FileImages:
-    """The same first images of each class in a fixed random order."""
+    """Return the same first images of each class in a fixed random order."""
     order = np.random.default_rng(0).permutation(len(images))
     rank = np.zeros(len(images), dtype=int)
     for label in range(len(images.classes)):
@@ -92,7 +92,7 @@ def few(images: FileImages, per_class: int) -> FileImages:
 
 
 def train(create: Callable[[int], nn.Module], seed: int, options: Options) -> dict[str, float]:
-    """Top-1 in percent on all test images after the last epoch, and the seconds it took."""
+    """Return top-1 in percent on all test images after the last epoch, and the seconds it took."""
     recipe = small_image()
     config: TrainConfig = replace(
         recipe,

@@ -23,7 +23,7 @@ COLOURS = {
 
 
 def newest(name: str) -> dict[tuple[str, str, str, int], Row]:
-    """The last row of each (network, engine, precision, batch)."""
+    """Return the last row of each (network, engine, precision, batch)."""
     return {(row["model"], row["backend"], row["precision"], row["batch"]): row for row in records.read(name)}
 
 

@@ -1,4 +1,4 @@
-"""Detectors learn: 16 real images overfitted, and drawn shapes found in pictures never seen.
+"""Sanity checks of detectors: 16 real images overfitted, and drawn shapes found in unseen images.
 
 Everything goes through `rexnet detect train`'s own function, from random weights. A row a run; the figures are those of
 the best epoch.

@@ -37,7 +37,7 @@ class DetectorCost(NamedTuple):
 
 
 def measure_detector_cost(model: nn.Module, *, height_px: int, width_px: int) -> DetectorCost:
-    """Cost for one image that enters the backbone at this size, by shapes only.
+    """Return the cost for one image that enters the backbone at this size, by shapes only.
 
     The two-stage detectors count backbone, pyramid, proposal head and box head on 1000 proposals; the mask head does
     not count, because its work depends on what is found. Source: mmdetection's get_flops, whose default image is

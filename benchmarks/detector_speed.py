@@ -83,7 +83,7 @@ def draw_batch(options: Options) -> tuple[list[Tensor], list[dict[str, Tensor]]]
 
 
 def seconds_of_a_step(trainer: Trainer, options: Options) -> float:
-    """Median over the steps of this process."""
+    """Return the median over the steps of this process."""
     torch.manual_seed(0)
     if trainer == "torchvision":
         model = stock_detector(options.size_px)
@@ -123,7 +123,7 @@ def measure_training(options: Options) -> list[dict[str, float]]:
 
 
 def measure_inference(options: Options) -> list[dict[str, float]]:
-    """Of one image from pixels to boxes."""
+    """Measure the detection in one image, from pixels to boxes."""
     from torchvision.models import detection
 
     sizes: dict[str, Any] = {"min_size": options.size_px, "max_size": 2 * options.size_px}

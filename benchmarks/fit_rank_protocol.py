@@ -1,4 +1,4 @@
-"""Fits the free choices of the rank study to the paper's Fig. 1 and records the residuals of each candidate.
+"""Fit the free choices of the rank study to the paper's Fig. 1 and records the residuals of each candidate.
 
 A candidate is the default protocol with a few fields changed. The single convolutions and the bottlenecks share sizes,
 samples, inputs and tolerance; the expansions are fitted for the bottlenecks alone. Every candidate sees the same seeds.
@@ -53,7 +53,7 @@ CANDIDATES: dict[str, list[dict[str, Any]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Which candidates to try."""
+    """The candidates to try."""
 
     what: Literal["single", "bottleneck3x3", "bottleneck_depthwise", "defaults"] = "defaults"
     """The grid of CANDIDATES, or the default protocol alone, all four panels."""
@@ -91,7 +91,7 @@ def misordered(block: str, measured: Mapping[str, Mapping[float, float]], *, up_
 
 
 def compare(rows: Sequence[Sequence[str]], blocks: Sequence[str]) -> dict[str, Any]:
-    """Residuals of each panel, from the rows of a study."""
+    """Return the residuals of each panel, from the rows of a study."""
     panels = {}
     for block in blocks:
         measured = cell_means(rows, block)

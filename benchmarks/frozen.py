@@ -76,7 +76,7 @@ SOURCES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to measure."""
+    """The settings of the measurement."""
 
     data: tyro.conf.Positional[Literal["flowers17", "cifar10"]]
     backbone_epochs: int = 2
@@ -138,7 +138,7 @@ def unpack(source: Source, folder: Path) -> Path:
 
 
 def make_backbone(source: Source, folder: Path, options: Options) -> dict[str, Any]:
-    """Trains on the half of the classes; its best row."""
+    """Train on half of the classes and return the best row."""
     start = source.start
     config = replace(
         start,
@@ -164,7 +164,7 @@ def head_config(source: Source, folder: Path, options: Options) -> TrainConfig:
 
 
 def train_head(config: TrainConfig, run: RunFolder, *, on_features: bool) -> dict[str, Any]:
-    """Seconds of every epoch, seconds for the features, and the last row of metrics."""
+    """Return the seconds of every epoch, seconds for the features, and the last row of metrics."""
     world = World(device=torch.device("cpu"))
     sets = open_dataset(config.data).for_training()
     torch.manual_seed(config.run.seed)

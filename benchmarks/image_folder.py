@@ -1,7 +1,7 @@
 """Images a second over a folder of JPEG files, decoding included: the Predictor beside timm's transforms in PyTorch's
 loader with ONNX Runtime; rounds in which all take turns, and the ratio within a round.
 
-The network has random weights; what it says does not change how long it takes.
+The network has random weights; its predictions do not affect the time.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ class Options:
 
 
 class TimmImages(torch.utils.data.Dataset):
-    """What a script with timm reads: Pillow, then its evaluation transform."""
+    """Images as a script with timm reads them: Pillow, then its evaluation transform."""
 
     def __init__(self, files: list[str], model: torch.nn.Module):
         from timm.data.config import resolve_model_data_config

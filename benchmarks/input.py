@@ -39,7 +39,7 @@ AUGMENT = AugmentConfig(auto_augment="rand-m9-mstd0.5", random_erasing=0.2, eras
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to measure."""
+    """The settings of the measurement."""
 
     rounds: int = 15
     """In each, every contender reads all images once."""

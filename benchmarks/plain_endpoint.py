@@ -1,4 +1,4 @@
-"""What benchmarks/serve_load.py compares with: FastAPI and timm's rexnet_100 in PyTorch, as a tutorial writes it.
+"""The baseline of benchmarks/serve_load.py: FastAPI and timm's rexnet_100 in PyTorch, as a tutorial writes it.
 
 uvicorn --app-dir benchmarks plain_endpoint:app
 """

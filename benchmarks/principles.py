@@ -1,4 +1,4 @@
-"""Networks people know beside their rewriting by the paper's principles, on CIFAR-10 at equal multiply-accumulates: the
+"""Well-known networks beside their rewriting by the paper's principles, on CIFAR-10 at equal multiply-accumulates: the
 same loop, recipe, images, order and way of drawing first weights, over several seeds.
 
 Each base is the library's own network with a stem for small images and, to fit the time, fewer channels in every layer.
@@ -106,7 +106,7 @@ def seconds_for_1000_images(model: nn.Module, batch_size: int = 64, steps: int =
 
 
 def run(pair: Pair, seed: int, options: Options) -> None:
-    """The base and its rewriting, unless their rows are there."""
+    """Train the base and its rewriting, unless their rows are there."""
     width = options.width or BASES[pair][1]
     setting = {"width": width, "epochs": options.epochs, "images_per_class": options.images_per_class}
     done = [row for row in records.read(NAME) if {**setting, "pair": pair, "seed": seed}.items() <= row.items()]

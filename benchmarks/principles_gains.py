@@ -1,4 +1,4 @@
-"""What benchmarks/principles.py found: top-1 of each pair of networks with its spread, gains with their intervals."""
+"""Results of benchmarks/principles.py: top-1 of each pair of networks with its spread, gains with their intervals."""
 
 import statistics
 

@@ -1,4 +1,4 @@
-"""Where the time of one call goes in OpenVINO: milliseconds of each layer and of each kind of node, beside the least
+"""Profile of one call in OpenVINO: milliseconds of each layer and of each kind of node, beside the least
 that the layer's multiply-accumulates would take at the rate of this machine's large matrix products."""
 
 import statistics
@@ -88,7 +88,7 @@ def node_ms(model: RexNet, options: Options) -> tuple[dict[str, tuple[str, float
 
 
 def kind_of(name: str, node_type: str, modules: Mapping[str, nn.Module]) -> str:
-    """A word for what the node does; `name` begins with that of the module it was written from."""
+    """Return the kind of operation of a node; `name` begins with that of the module it was written from."""
     module = modules.get(name.partition("/")[0])
     if isinstance(module, nn.Conv2d) and "Convolution" in node_type:
         if module.kernel_size != (1, 1):

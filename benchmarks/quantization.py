@@ -60,7 +60,7 @@ def figures(made: Quantized) -> dict[str, Any]:
 
 
 def bf16_percent(options: Options) -> float:
-    """Top-1 of the same held-back images in OpenVINO's bf16."""
+    """Return top-1 of the same validation images in OpenVINO's bf16."""
     model = checkpoint.load(options.run / "best.pt")
     graph = onnx_graph(fold(pad(model, CHANNEL_MULTIPLE))).SerializeToString()
     measured = labelled_splits(options.data, model)[1]

@@ -24,7 +24,7 @@ from rexnet.study.rank_table import Task, list_tasks, measure
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How much to measure."""
+    """The amount to measure."""
 
     rounds: int = 5
     ratios: tuple[float, ...] = (0.1, 0.4, 0.7, 1.0)
@@ -35,7 +35,7 @@ class Options:
 
 
 def loop(protocol: Protocol, task: Task) -> dict[str, float]:
-    """Sum of rank / out channels by activation, one network, one activation, one matrix_rank at a time."""
+    """Return the sum of rank / out channels by activation, one network, one activation, one matrix_rank at a time."""
     block, ratios = find_block(task.block), {name: [] for name in protocol.activations}
     for network in range(task.first, task.first + CHUNK):
         generator = generator_for(protocol.seed, task.block, ratio=task.ratio, network=network)

@@ -1,4 +1,4 @@
-"""The default recipe beside the loop that anybody would write: the same network, images, epochs and batch size.
+"""The default recipe beside a plain training loop: the same network, images, epochs and batch size.
 
 The plain loop: RandomResizedCrop from half of the image, flip, AdamW with a one-cycle rate up to 4e-3, weight decay
 0.05, cross-entropy. Both are judged by the weights after the last epoch. One row a run; runs that stand in the results

@@ -1,4 +1,4 @@
-"""Appends what a training run reached, and the command that made it, to results/classification.jsonl."""
+"""Append the results of a training run, and the command that made it, to results/classification.jsonl."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""Appends what a search found to results/search.jsonl: its groups, lines, comparison and predictors."""
+"""Append the results of a search to results/search.jsonl: its groups, lines, comparison and predictors."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path

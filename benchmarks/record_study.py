@@ -1,4 +1,4 @@
-"""Appends what `rexnet study rank`, `depth` or `factors` measured to results/, and copies its figure to docs/."""
+"""Append the results of `rexnet study rank`, `depth` or `factors` to results/, and copy its figure to docs/."""
 
 import json
 import shutil
@@ -117,7 +117,7 @@ def depth(folder: Path) -> list[dict[str, Any]]:
 
 
 def environment_of(folder: Path) -> dict[str, Any]:
-    """Of the first training run in the folder, or else of this process."""
+    """Return the environment of the first training run in the folder, or else of this process."""
     environment = records.provenance("cpu")
     for file in sorted(folder.glob("runs/*/environment.json"))[:1]:
         trained = json.loads(file.read_text())

@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent.parent / "results"
 
 
 def device_name(device: str) -> str:
-    """The processor's or accelerator's product name, as the system reports it."""
+    """Return the processor's or accelerator's product name, as the system reports it."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return processor_name()
@@ -34,7 +34,7 @@ def without_folder(word: str) -> str:
 
 
 def provenance(device: str) -> dict[str, Any]:
-    """Date, commit, command, device, threads and versions for a row measured by the running script."""
+    """Return date, commit, command, device, threads and versions for a row measured by the running script."""
     environment = describe_environment(World(device=torch.device(device)))
     return {
         "date": environment["time"][:10],
@@ -51,7 +51,7 @@ def quartiles(values: list[float], digits: int = 3) -> list[float]:
 
 
 def append(name: str, row: dict[str, Any]) -> Path:
-    """Adds a row to results/NAME.jsonl."""
+    """Append a row to results/NAME.jsonl."""
     path = RESULTS / f"{name}.jsonl"
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
@@ -59,6 +59,6 @@ def append(name: str, row: dict[str, Any]) -> Path:
 
 
 def read(name: str) -> list[dict[str, Any]]:
-    """All rows of results/NAME.jsonl, oldest first; none if there is no such file."""
+    """Return all rows of results/NAME.jsonl, oldest first; none if there is no such file."""
     path = RESULTS / f"{name}.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -1,4 +1,4 @@
-"""Writes the tables and figures of README.md and docs/ from results/ and from the models themselves; `--check` only
+"""Write the tables and figures of README.md and docs/ from results/ and from the models themselves; `--check` only
 compares the tables."""
 
 import re
@@ -210,7 +210,7 @@ def dated(name: str) -> str:
 
 
 def render(text: str) -> str:
-    """`text` with the content between `<!-- table NAME -->` and `<!-- end -->` made anew."""
+    """Return `text` with the content between `<!-- table NAME -->` and `<!-- end -->` rendered again."""
 
     def fill(match: re.Match[str]) -> str:
         return f"<!-- table {match[1]} -->\n{TABLES[match[1]]()}{dated(match[1])}\n<!-- end -->"

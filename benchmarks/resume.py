@@ -1,4 +1,4 @@
-"""Resumes a copy of a run's folder and compares its end with the original's, bit for bit.
+"""Resume a copy of a run's folder and compare its end with the original's, bit for bit.
 
 Make the copy while the original trains, at any moment (`cp -r runs/cifar10 runs/copy`): it holds what a kill at that
 moment would leave. Resume it as the original was started, `torchrun` included, then compare:
@@ -20,7 +20,7 @@ from rexnet.training import checkpoint
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Which two runs."""
+    """The two runs."""
 
     original: Annotated[Path, tyro.conf.Positional]
     """Folder of the run that nothing interrupted."""
@@ -32,7 +32,7 @@ class Options:
 
 
 def tensors(content: Any, path: str = "") -> dict[str, torch.Tensor]:
-    """All tensors in nested dictionaries and lists, by their path."""
+    """Return all tensors in nested dictionaries and lists, by their path."""
     if isinstance(content, torch.Tensor):
         return {path: content}
     items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
@@ -40,7 +40,7 @@ def tensors(content: Any, path: str = "") -> dict[str, torch.Tensor]:
 
 
 def same(original: Path, copy: Path) -> tuple[bool, int]:
-    """Whether weights, their average and the optimizer's state are equal in every bit, and of how many tensors."""
+    """Return whether all tensors are equal bit for bit, and how many there are."""
     ours, theirs = (tensors(checkpoint.read(path / "last.pt")) for path in (copy, original))
     equal = ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
     return equal, len(ours)

@@ -1,4 +1,4 @@
-"""What known networks break of the paper's principles, and what their rewriting costs and still breaks, at 224 pixels.
+"""The principles that known networks break, and the cost and remaining violations of their rewriting, at 224 pixels.
 
 Nothing is trained; a row a network, appended to results/rewritten.jsonl.
 """

@@ -52,7 +52,7 @@ class Options:
 
 
 def settings(options: Options) -> SearchConfig:
-    """Of the short search on the paper's constraint (a)."""
+    """Return the settings of the short search on the paper's constraint (a)."""
     start = starting_point(SearchConfig(constraint="a", engine=EngineOptions(output="nowhere")))
     return replace(
         start,
@@ -72,7 +72,7 @@ def loader(folder: Path, transform: Any, *, per_class: int, options: Options, tr
 
 
 def train_plainly(channels: Sequence[int], options: Options) -> None:
-    """One candidate from files to accuracy, as one would write it down."""
+    """Train one candidate, from files to accuracy, as a plain script does."""
     torch.set_num_threads(options.cores)
     config = settings(options)
     size, padding = config.images.image_size, config.images.crop_padding_px
@@ -107,7 +107,7 @@ def seconds_of(command: Sequence[str]) -> float:
 
 
 def measure_round(options: Options, seed: int) -> tuple[float, float]:
-    """Candidates an hour of the search and of the plain script."""
+    """Return candidates per hour of the search and of the plain script."""
     sizes = ["--epochs", str(options.epochs), "--shots", str(options.shots), "--val-shots", str(options.val_shots)]
     with tempfile.TemporaryDirectory() as folder:
         words = ["--constraint", "a", "--sampler", "random", "--comparisons", "0", "--seed", str(seed), *sizes]

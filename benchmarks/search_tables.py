@@ -35,7 +35,7 @@ def search_groups() -> str:
 
 
 def search_predictors() -> str:
-    """What is known before a training ends against the accuracy at its end."""
+    """Early predictors against the final accuracy."""
     rows = [
         [name, what, f"{value:.2f}", f"{low:.2f} to {high:.2f}"]
         for name, row in _newest().items()

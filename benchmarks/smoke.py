@@ -1,4 +1,4 @@
-"""Runs the demo in short under the interpreter at hand and records with which versions it worked.
+"""Run the short demo under the interpreter at hand and record the versions with which it worked.
 
 make smoke PYTHON=python3.13 VENV=.venv-3.13
 """

@@ -20,7 +20,7 @@ import rexnet
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to measure. `python benchmarks/throughput.py --device cuda --precision amp` for a GPU."""
+    """The settings of the measurement. `python benchmarks/throughput.py --device cuda --precision amp` for a GPU."""
 
     model: str = "rexnet_100"
     """A name that this package and timm share."""

@@ -46,7 +46,7 @@ class Options:
 
 
 def measure(contender: Contender, options: Options) -> dict[str, float]:
-    """Images/s (median step), and the process's peak memory in MiB."""
+    """Return images/s (median step) and the process's peak memory in MiB."""
     import timm
 
     import rexnet

@@ -1,4 +1,4 @@
-"""Trains digits and drawn shapes for three epochs with the command line and records the hash of the final weights.
+"""Train digits and drawn shapes for three epochs with the command line and record the hash of the final weights.
 
 Two commits that give the same hashes on the same machine train alike, bit for bit; another processor or another torch
 may give others. Compare rows of one machine only:
