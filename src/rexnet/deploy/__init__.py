@@ -1,1 +1,1 @@
-"""Using a trained network: prediction today; export, quantisation and serving plug in here."""
+"""Deployment of trained networks: prediction, export, quantisation and measurements."""

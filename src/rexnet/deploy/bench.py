@@ -35,7 +35,7 @@ _COLOURS = {"torch": "#9467bd", "compile": "#8c564b", "onnxruntime": "#1f77b4", 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRow:
-    """One network in one engine with one size of batch."""
+    """One network in one engine at one batch size."""
 
     model: str
     backend: Backend
@@ -46,13 +46,13 @@ class BenchRow:
     macs: int
     """Multiply-accumulates of one image."""
     median_ms: float
-    """Median time of a call; the quartiles and p95 are of a call as well."""
+    """Median time of a call; quartiles and p95 are also per call."""
     quartiles_ms: tuple[float, float]
     p95_ms: float
     images_per_s: float
-    """At the median."""
+    """Throughput at the median."""
     peak_mib: float | None
-    """Peak memory of a process that does nothing else, libraries included."""
+    """Peak memory of a process that only runs the network, libraries included."""
 
     @property
     def label(self) -> str:
@@ -61,28 +61,28 @@ class BenchRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A network by the name the user gave it, not yet in an engine."""
+    """Network under the user's name for it, not yet in an engine."""
 
     name: str
     model: nn.Module
-    """Its layers, for counting; of a file that holds a graph, the network it was made from, with other weights."""
+    """Layers, for counting; for a graph file, the network it was made from, with other weights."""
     image_size_px: int
-    """Side of the images it is meant for."""
+    """Side of its images in pixels."""
     open: Callable[[Engine], Network]
     backends: tuple[Backend, ...] = get_args(Backend)
     """Engines that can run it."""
     pixels: bool = False
-    """It takes uint8 (B, H, W, 3)."""
+    """Take uint8 (B, H, W, 3)."""
 
     def images(self, batch: int, size_px: int) -> Tensor:
-        """Return random images, as the network takes them."""
+        """Return random images in the network's input format."""
         if self.pixels:
             return torch.randint(256, (batch, size_px, size_px, 3), dtype=torch.uint8)
         return torch.randn(batch, getattr(getattr(self.model, "config", None), "in_channels", 3), size_px, size_px)
 
 
 def find_subject(name: str) -> Subject:
-    """Return what MODEL `name` names; a network by its name has random weights, which are as fast as others."""
+    """Return the network of MODEL `name`; a network by name has random weights, which are as fast as others."""
     reference = resolve(name, allowed=BENCHABLE)
     if reference.kind == "exported":
         return _exported_subject(reference)
@@ -112,7 +112,7 @@ def _exported_subject(reference: Reference) -> Subject:
 
 
 def bench(config: BenchConfig) -> list[BenchRow]:
-    """Return a row for each combination that exists, written as `config` asks. ValueError if none does."""
+    """Return a row per existing combination, and write them as `config` says. Raise ValueError without any."""
     for option, path in (("--output", config.output), ("--plot", config.plot)):
         if path is not None:
             check_output_file(path, option=option)
@@ -125,7 +125,7 @@ def bench(config: BenchConfig) -> list[BenchRow]:
 
 
 def measure_subjects(subjects: Sequence[Subject], config: BenchConfig) -> list[BenchRow]:
-    """`bench` of these networks in place of `config.models`; nothing is written."""
+    """Measure as `bench`, but `networks` instead of `config.models`; nothing is written."""
     configurations = [one for subject in subjects for one in _configurations(subject, config)]
     if not configurations:
         asked = f"{', '.join(config.backends)} in {' or '.join(config.precisions)}"
@@ -140,7 +140,7 @@ class _Configuration:
     batch: int
     image_size_px: int
     cost: Cost
-    """Of one image."""
+    """Multiply-accumulates of one image."""
 
 
 def _configurations(subject: Subject, config: BenchConfig) -> list[_Configuration]:
@@ -204,7 +204,7 @@ def _call(name: str, engine: Engine, batch: int, image_size_px: int) -> Callable
 
 
 def bench_json(rows: list[BenchRow], config: BenchConfig) -> str:
-    """Rounded to what can be measured."""
+    """Round to the precision of the measurement."""
     content = {
         "machine": describe_machine(),
         "settings": asdict(config),

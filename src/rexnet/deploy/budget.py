@@ -1,4 +1,4 @@
-"""Width for a latency budget: the widest network that is fast enough on the machine at hand."""
+"""Width for a latency budget: the widest network that is fast enough on this machine."""
 
 import logging
 from collections.abc import Callable
@@ -18,26 +18,26 @@ from rexnet.models.factory import create_model
 logger = logging.getLogger(__name__)
 
 SIZES_PX = (224, 192, 160)
-"""Default image sizes to try; the published networks are all meant for the first."""
+"""Default image sizes to try; the published networks use the first."""
 _AUTOMATIC: tuple[Backend, ...] = ("openvino", "onnxruntime", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetFit:
-    """Network that was found, and everything measured on the way."""
+    """Chosen network, and all measurements on the way."""
 
     chosen: Candidate
     others: tuple[Candidate, ...]
-    """The widest at other image sizes."""
+    """Widest networks at other image sizes."""
     candidates: tuple[Candidate, ...]
-    """All that were measured, in order."""
+    """All measured networks, in order."""
     engine: str
     contradictions: tuple[tuple[Candidate, Candidate], ...] = ()
-    """Networks with wider ones that were measured faster, also the second time."""
+    """Networks with wider ones that were faster, in a second measurement too."""
 
     @property
     def doubt(self) -> str | None:
-        """One sentence where the figures contradict each other."""
+        """Return a warning if measurements contradict each other."""
         if not self.contradictions:
             return None
         narrow, wide = self.contradictions[0]
@@ -51,10 +51,10 @@ class BudgetFit:
 
 
 def fit_budget(config: BudgetConfig, measure: Measure | None = None) -> BudgetFit:
-    """Return the widest network within the limits, at the largest size where there is one.
+    """Return the widest network within the limits, at the largest size that has one.
 
-    `measure` takes the place of measuring on this machine. ValueError, with the smallest network's cost, where there
-    is none at all.
+    `measure` replaces measurements on this machine. Raise ValueError, with the smallest network's cost, if no network
+    fits.
     """
     engine = "given" if measure else None
     if measure is None:

@@ -1,4 +1,4 @@
-"""Images to calibrate an int8 network on, and images to compare it with the float network on."""
+"""Calibration images of an int8 network, and images to compare it with the float network."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -18,16 +18,15 @@ from rexnet.text import plural, printable
 from rexnet.training.checkpoint import TrainedRexNet
 
 LEAST_MEASURED = 20
-"""Least number of images to compare on; one of fewer weighs more than five points."""
+"""Minimum number of images to compare on; with fewer, one image is more than five points."""
 _MEASURED_FRACTION = 0.8
-"""Fraction of data without a split that is compared on; the rest calibrates."""
+"""Fraction of data without splits that is used to compare; the rest calibrates."""
 
 
 def labelled_splits(data: str, model: TrainedRexNet) -> tuple[ImageSet, ImageSet]:
-    """Return images to calibrate on, from the training split of `data`, and labelled ones to measure on, from its
-    validation split.
+    """Return calibration images from the training split of `data`, and labelled images of its validation split.
 
-    Data without a split is divided: a fifth of each class to calibrate on. Errors as of `Dataset.for_measuring`, and
+    Data without splits is divided: a fifth of each class calibrates. Raise errors as `Dataset.for_measuring`, and
     ValueError for fewer than LEAST_MEASURED images to measure on.
     """
     try:
@@ -45,7 +44,7 @@ def labelled_splits(data: str, model: TrainedRexNet) -> tuple[ImageSet, ImageSet
 
 
 def unlabelled_splits(data: str) -> tuple[ImageSet, ImageSet]:
-    """Return the same as `labelled_splits` of any images below a folder; their targets mean nothing."""
+    """Return the same as `labelled_splits` for any images below a folder, with meaningless targets."""
     return _checked(data, *_divided(open_images(data)))
 
 
@@ -65,7 +64,7 @@ def _checked(data: str, calibration: ImageSet, measured: ImageSet) -> tuple[Imag
 
 
 def draw_images(images: ImageSet, count: int) -> ImageSet:
-    """Return `count` of the images, drawn at random but always the same, or all where there are no more."""
+    """Return a fixed random sample of `count` images, or all if there are no more."""
     order = np.random.default_rng(0).permutation(len(images))
     return images.subset(np.sort(order[:count]))
 
@@ -76,11 +75,11 @@ class Comparison:
 
     images: int
     right: int
-    """Images that the float network predicts rightly."""
+    """Images that the float network predicts correctly."""
     lost: int
-    """Images that the float network predicts rightly and the int8 network does not."""
+    """Images that only the float network predicts correctly."""
     gained: int
-    """Images that the int8 network predicts rightly and the float network does not."""
+    """Images that only the int8 network predicts correctly."""
 
     @classmethod
     def of(cls, float_predicted: Tensor, int8_predicted: Tensor, targets: Tensor) -> "Comparison":
@@ -99,14 +98,14 @@ class Comparison:
 
     @property
     def drop(self) -> float:
-        """Points of top-1; below 0 where int8 is better."""
+        """Return the drop of top-1 in points; below 0 if int8 is better."""
         return 100.0 * (self.lost - self.gained) / self.images
 
     @property
     def margin(self) -> float:
-        """Half of the 95 % confidence interval of `drop`, in points: paired images, normal approximation.
+        """Return half the 95 % confidence interval of `drop`, in points: paired images, normal approximation.
 
-        Without a difference it is what no difference among so many still allows, 3 / N (Hanley and Lippman-Hand 1983).
+        Without any difference it is the rule of three, 3 / N (Hanley and Lippman-Hand 1983).
         """
         changed = self.lost + self.gained
         if not changed:
@@ -115,9 +114,9 @@ class Comparison:
 
 
 def predicted_classes(networks: Sequence[Network], batches: Iterable[Batch]) -> tuple[list[Tensor], Tensor]:
-    """Return the class indices (N,) that each network finds most probable, and the right ones; images are read once.
+    """Return the class indices (N,) predicted by each network, and the true ones; images are read once.
 
-    ValueError for a network whose output is not finite.
+    Raise ValueError for a network whose output is not finite.
     """
     predicted: list[list[Tensor]] = [[] for _ in networks]
     targets: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""Images in, class names with probabilities out."""
+"""Classification of images: class names with probabilities."""
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,27 +37,26 @@ class Prediction:
     """Most probable classes of one image, best first, or the reason why it could not be read."""
 
     image: str
-    """Path as given; "" for images that have none."""
+    """Path as given; "" for images without one."""
     classes: tuple[ScoredClass, ...] = ()
     error: str | None = None
 
     @property
     def best(self) -> ScoredClass:
-        """Most probable class. ValueError for an image that could not be read."""
+        """Return the most probable class. Raise ValueError for an image that could not be read."""
         if not self.classes:
             raise ValueError(f"there is no prediction for {self.image}: {self.error}")
         return self.classes[0]
 
 
 Read = tuple[str, Tensor | BadImageError]
-"""Path of an image, and the tensor that the network takes."""
+"""Path of an image, and its input tensor."""
 
 
 class ClassPredictor:
-    """A trained classifier in an engine, with its class names and its preprocessing.
+    """Trained classifier in an engine, with its class names and preprocessing.
 
-    May be used from several threads at once. An image's prediction does not depend on the images beside it, but for
-    rounding.
+    Thread-safe. An image's prediction does not depend on the rest of the batch, except for rounding.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class ClassPredictor:
         threads: int | None = None,
         device: str = "auto",
     ):
-        """Arguments and errors as of `rexnet.Predictor`."""
+        """Open the classifier; arguments and errors as for `rexnet.Predictor`."""
         self._classifier = classifier
         self.classes, self.preprocess = self._classifier.classes, self._classifier.preprocess
         on_cpu = "torch" not in self._classifier.backends or backend in ("onnxruntime", "openvino")
@@ -92,44 +91,44 @@ class ClassPredictor:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Shape of an image as `prepare` makes it."""
+        """Return the shape of a result of `prepare`."""
         return self._classifier.image_shape
 
     @property
     def calls_at_once(self) -> int:
-        """Number of calls of `probabilities` that are worth making at the same time."""
+        """Return the best number of concurrent calls of `probabilities`."""
         return 1 if self._one_call_at_a_time else self._workers
 
     def sample(self, count: int) -> Tensor:
-        """Return `count` images of noise, as `prepare` makes them, stacked; always the same."""
+        """Return a batch of `count` prepared images of noise, always the same."""
         return self._classifier.sample(count)
 
     def probabilities(self, images: Tensor, *, alone: bool = True) -> Tensor:
-        """Return the softmax over the classes, float32 (B, K) on the CPU, of stacked images as `prepare` makes them.
+        """Return the softmax over the classes, float32 (B, K) on the CPU, of a batch of results of `prepare`.
 
-        Not `alone`: other calls are made at the same time, and this one keeps to its share of the threads. ValueError
-        for a network whose output is not finite.
+        Without `alone` there are concurrent calls, and this one uses its part of the threads. Raise ValueError for a
+        network whose output is not finite.
         """
         return _probabilities(self._one if alone or self._one_call_at_a_time else self._for_many(), images)
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """Return an upright RGB image as the network takes it: float32 (3, S, S), normalised, or for a file that
+        """Convert an upright RGB image to the network's input: float32 (3, S, S), normalised, or for a file that
         normalises itself uint8 (S, S, 3)."""
         if self._classifier.pixels:
             return torch.from_numpy(self.preprocess.pixels(image).copy())
         return self.preprocess(image)
 
     def __call__(self, images: Images, *, top_k: int = 5) -> list[Prediction]:
-        """Return predictions in order, of one image too: paths, encoded bytes, images of Pillow, uint8 arrays (H, W, 3)
-        or (B, H, W, 3) and uint8 tensors (3, H, W) or (B, 3, H, W), red, green, blue; `probabilities` takes
+        """Return predictions in order, for one or many images: paths, encoded bytes, images of Pillow, uint8 arrays (H,
+        W, 3) or (B, H, W, 3) and uint8 tensors (3, H, W) or (B, 3, H, W), red, green, blue; `probabilities` takes
         preprocessed ones.
 
-        BadImageError for a file that cannot be read, ValueError for anything else.
+        Raise BadImageError for a file that cannot be read, ValueError for any other input.
         """
         return list(self.stream(images, top_k=top_k))
 
     def stream(self, images: Images, *, top_k: int = 5, bad_image: BadImagePolicy = "error") -> Iterator[Prediction]:
-        """Yield what calling returns, over any number of images in constant memory: reading runs ahead by a few dozen
+        """Yield the results of a call, for any number of images in constant memory: reading runs ahead by a few dozen
         images. With bad_image "skip" an unreadable image yields its error."""
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}; allowed: 1 or more")
@@ -152,17 +151,17 @@ class ClassPredictor:
             def work(part: list[ImageSource]) -> list[Prediction]:
                 return named([read(source) for source in part], network, size=size)
 
-            # Every thread reads a part and runs it by itself, so that none waits for another.
+            # Every thread reads and runs its own part, so that none waits for another.
             for found in in_order(work, in_chunks(sources, size), threads=self._workers, ahead=self._workers + 1):
                 yield from found
 
     @property
     def _one_call_at_a_time(self) -> bool:
-        """Whether a call takes the whole device, as compiled code takes the CPU, while threads read ahead."""
+        """Return whether a call uses the whole device, as compiled code uses the CPU, while threads read ahead."""
         return self.device.type != "cpu" or self.engine.backend == "compile"
 
     def _for_many(self) -> Network:
-        """Return the network for many images, with a call on each thread."""
+        """Return the network for many images, with one call per thread."""
         with self._opening:
             if self._many is None:
                 engine = stream_engine(self.engine, self._workers)
@@ -170,7 +169,7 @@ class ClassPredictor:
             return self._many
 
     def _fitting(self, sources: Iterable[ImageSource]) -> tuple[int, Iterable[ImageSource]]:
-        """Return the images of a call, fewer where few images would leave threads idle, and the sources again."""
+        """Return the number of images per call, fewer if threads would be idle, and the sources."""
         remaining = iter(sources)
         enough = self._workers * CHUNKS[-1]
         first = list(islice(remaining, enough))
@@ -186,7 +185,7 @@ class ClassPredictor:
     def _named(self, part: Sequence[Read], network: Network, *, size: int, top_k: int) -> list[Prediction]:
         tensors = [item for _, item in part if isinstance(item, Tensor)]
         if tensors and self.engine.backend == "openvino":
-            # It compiles for each new number of images.
+            # torch.compile compiles for each new batch size.
             tensors += [torch.zeros_like(tensors[0])] * (size - len(tensors))
         scores = iter(_probabilities(network, torch.stack(tensors)) if tensors else ())
         return [self._prediction(name, item, scores, top_k) for name, item in part]
@@ -203,7 +202,7 @@ class ClassPredictor:
     def _check_compiler(self) -> None:
         try:
             self._one(self._classifier.sample(1))
-        except Exception as error:  # PyTorch wraps what its back ends raise into kinds of its own
+        except Exception as error:  # PyTorch wraps errors of its back ends in its own classes
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
                 f"torch.compile does not work here, it needs a C++ compiler ({reason}); allowed: torch"
@@ -213,5 +212,5 @@ class ClassPredictor:
 def _probabilities(network: Network, images: Tensor) -> Tensor:
     found = network(images).softmax(dim=1)
     if not found.isfinite().all():
-        raise ValueError("what the network puts out is not finite (nan or inf): its training has failed")
+        raise ValueError("the network's output is not finite (nan or inf): its training has failed")
     return found

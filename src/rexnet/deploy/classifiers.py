@@ -1,4 +1,4 @@
-"""Trained classifiers in exported files and in memory, ready to be opened in an engine."""
+"""Trained classifiers in exported files and in memory, to open in an engine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -34,29 +34,29 @@ class EngineCheck:
 
     right: bool
     percent: float
-    """Images predicted rightly."""
+    """Images predicted correctly."""
     float_percent: float
-    """By the float32 network, of the same images."""
+    """Images that the float32 network predicts correctly, of the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedFile:
-    """Description of a graph."""
+    """Description of an exported classifier."""
 
     classes: tuple[str, ...]
-    """Names in the order of the logits; empty where they are unknown."""
+    """Class names in the order of the logits; empty if unknown."""
     preprocess: Preprocess
     config: RexNetConfig | str
-    """Config before channels were padded; of a network that is not a RexNet its MODEL, as timm/resnet18."""
+    """Config before channels were padded; for a network of timm its MODEL, such as timm/resnet18."""
     output: Output = "logits"
     pixels: bool = False
-    """The graph takes uint8 (B, H, W, 3) and normalises them itself."""
+    """Take uint8 (B, H, W, 3) and normalise it in the graph."""
     precision: FilePrecision = "fp32"
     """Precision of the weights."""
     engines: dict[Backend, EngineCheck] | None = None
-    """Checks of an int8 file; float files get their names only if they are right in every engine."""
+    """Checks of an int8 file; float files are written only if they are correct in every engine."""
     versions: dict[str, str] = field(default_factory=_versions)
-    """Versions of the packages that made the file."""
+    """Versions of the packages that wrote the file."""
 
     def __post_init__(self) -> None:
         if self.classes and len(self.classes) != self.num_classes:
@@ -67,7 +67,7 @@ class ExportedFile:
 
     @property
     def name(self) -> str:
-        """Name of the network."""
+        """Return the name of the network."""
         return self.config if isinstance(self.config, str) else self.config.name
 
     @property
@@ -83,14 +83,14 @@ class ExportedFile:
         return 32 if isinstance(self.config, str) else self.config.output_stride
 
     def backends(self, suffix: str) -> tuple[Backend, ...]:
-        """Return the engines that run the file rightly, by its ending; of an int8 file without checks its own."""
+        """Return the engines that run the file correctly, by its ending; for an int8 file without checks its own."""
         known = FILE_BACKENDS.get(suffix, ())
         if self.precision != "int8":
             return known
         return known[:1] if self.engines is None else tuple(name for name in known if self.engines[name].right)
 
     def refuse_wrong(self, backend: Backend, path: str | PathLike[str]) -> None:
-        """Raise WeightsError, one sentence, for an engine that is not in `backends`."""
+        """Raise WeightsError for an engine that is not in `backends`."""
         path = Path(path)
         if backend in (right := self.backends(path.suffix)):
             return
@@ -113,12 +113,12 @@ class ExportedFile:
 
     @classmethod
     def from_dict(cls, facts: dict[str, Any]) -> "ExportedFile":
-        """Return what `to_dict` wrote. KeyError, TypeError or ValueError for anything else."""
+        """Read the result of `to_dict`. Raise KeyError, TypeError or ValueError for anything else."""
         if facts["format"] != FORMAT or facts["task"] != "classification":
             raise ValueError(f"it holds format {facts['format']} of {facts['task']}")
         values = {key: value for key, value in facts.items() if key not in ("format", "task")}
         if not all(isinstance(name, str) for name in values["classes"]):
-            raise ValueError("class names are not texts")
+            raise ValueError("class names are not strings")
         config, engines = values["config"], values.get("engines")
         return cls(
             **{
@@ -135,7 +135,7 @@ def read_exported(path: str | PathLike[str]) -> ExportedFile:
     """Return the description in a .onnx, .xml (OpenVINO) or .pt2 (torch.export) file of `rexnet export` or `rexnet
     quantize`.
 
-    Nothing in the file is run. WeightsError, one sentence, for a file that cannot be used.
+    Nothing in the file is run. Raise WeightsError for a file that cannot be used.
     """
     facts = read_facts(path)
     if facts.get("task") == checkpoint.DETECTION:
@@ -149,34 +149,35 @@ def read_exported(path: str | PathLike[str]) -> ExportedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """Classes, preprocessing and a way to open a classifier in an engine."""
+    """Classes and preprocessing of a classifier, and how to open it in an engine."""
 
     classes: tuple[str, ...]
     preprocess: Preprocess
     config: RexNetConfig | str
-    """Config of a RexNet; the layers of another network as text."""
+    """Config of a RexNet; for another network its layers as text."""
     backends: tuple[Backend, ...]
-    """Engines that run it rightly."""
+    """Engines that run it correctly."""
     open: Callable[[Engine, torch.device], Network]
-    """ValueError for an engine that is not installed or cannot open it, and for a device it does not run on."""
+    """Function that opens it. Raises ValueError for an engine that is not installed or cannot open it, or for an
+    unsupported device."""
     pixels: bool = False
-    """Its networks take uint8 (B, S, S, 3) instead of preprocessed images."""
+    """Take uint8 (B, S, S, 3) instead of preprocessed images."""
     precision: Precision = "fp32"
-    """Precision to compute in unless another is asked for."""
+    """Default precision to compute in."""
     int8: bool = False
-    """Whether it is an int8 file, whose probabilities differ a little from engine to engine."""
+    """Mark an int8 file, whose probabilities differ slightly between engines."""
     kind: str = "checkpoint"
     model: nn.Module | None = None
-    """Its layers; None for a graph."""
+    """Layers of the network; None for a graph."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Shape of an image as its networks take it."""
+        """Return the shape of an input image."""
         side = self.preprocess.image_size_px
         return (side, side, 3) if self.pixels else (3, side, side)
 
     def sample(self, count: int) -> Tensor:
-        """Return `count` images of noise, as its networks take them; always the same."""
+        """Return `count` input images of noise, always the same."""
         random = torch.Generator().manual_seed(0)
         shape = (count, *self.image_shape)
         if self.pixels:
@@ -187,8 +188,8 @@ class Classifier:
 def of_model(
     model: nn.Module, *, classes: Sequence[str] | None = None, preprocess: Preprocess | None = None
 ) -> Classifier:
-    """Return the classifier of a network in memory, which is left as it is. `classes` and `preprocess` None: those that
-    `rexnet.load` gave it. ValueError unless there is a name for each class."""
+    """Return the classifier of a network in memory, which is not changed. `classes` and `preprocess` None: those of
+    `rexnet.load`. Raise ValueError unless there is a name for each class."""
     found: Any = getattr(model, "classes", None) if classes is None else classes
     preprocess = getattr(model, "preprocess", None) if preprocess is None else preprocess
     if found is None or preprocess is None:
@@ -212,12 +213,12 @@ def of_model(
 def of_exported(path: str | PathLike[str]) -> Classifier:
     """Return the classifier in a .onnx or .xml file of `rexnet export`. Nothing in it is run.
 
-    WeightsError, one sentence, for a file that cannot be used.
+    Raise WeightsError for a file that cannot be used.
     """
     suffix = Path(path).suffix
     exported = read_exported(path)
     if suffix not in FILE_BACKENDS:
-        # Its reader in PyTorch unpickles what the archive holds and evaluates its expressions.
+        # PyTorch's reader unpickles the archive and evaluates its expressions.
         raise WeightsError(
             f"{fspath(path)!r} can run code of its maker when PyTorch opens it; allowed: the checkpoint it was made "
             f"from, or the files {', '.join(FILE_BACKENDS)} of rexnet export"

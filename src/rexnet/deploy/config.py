@@ -1,4 +1,4 @@
-"""Options of the commands about networks in use. A field is an option, the text under it its help."""
+"""Options of the deployment commands. A field is an option, the text under it its help."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +26,14 @@ class ValidateConfig(MeasureOptions):
     model: str | None = None
     """The network of a weights file that does not say it: a name, a JSON file or timm/NAME."""
     split: Literal["val", "train"] = "val"
-    """Split to measure on, where the data has two or was split for the training of MODEL."""
+    """Split to measure on, if the data has two or was split for the training of MODEL."""
     output: str | None = None
     """Also write the result, with every class, to this JSON file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Name the classes of images."""
+    """Predict the classes of images."""
 
     checkpoint: Annotated[str, positional("MODEL")]
     """A run folder or a checkpoint of `rexnet train`, published weights such as rexnet_100.nav_in1k, a .onnx or .xml
@@ -46,21 +46,21 @@ class PredictConfig:
     model: str | None = None
     """The network of a weights file that does not say it: a name, a JSON file or timm/NAME."""
     top_k: int = 5
-    """Classes to name for each image."""
+    """Number of classes per image."""
     csv: bool = False
-    """Print comma-separated values instead of a table."""
+    """Print CSV instead of a table."""
     json: bool = False
     """Print JSON instead of a table."""
     output: str | None = None
-    """Write to this file instead of the terminal; .csv and .json choose the format."""
+    """Write to this file instead of the terminal; the ending .csv or .json selects the format."""
     bad_image: BadImagePolicy = "error"
-    """What to do with a file that cannot be read: stop and name it, or list it with its reason and go on."""
+    """Unreadable files: stop at the first (error), or list them with the reason (skip)."""
     backend: Backend | Literal["auto"] = "auto"
     """Engine: auto measures the installed engines once on this machine and remembers the fastest."""
     precision: Precision | Literal["auto"] = "auto"
-    """Precision to compute in: auto is what the file was made for, fp32 for a checkpoint."""
+    """Precision to compute in; auto: that of the file, fp32 for a checkpoint."""
     threads: int | None = None
-    """CPU threads of reading images and computing together; None: one for each CPU."""
+    """CPU threads for reading images and computing together; None: one per CPU."""
     device: Device = "auto"
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class PredictConfig:
 
     @property
     def format(self) -> str:
-        """csv, json or text."""
+        """Return the output format: csv, json or text."""
         if self.csv or self.json:
             return "csv" if self.csv else "json"
         ending = (self.output or "").rpartition(".")[2].lower()
@@ -82,21 +82,22 @@ class PredictConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Form of the file."""
+    """Options of an exported file."""
 
     format: Format | None = None
-    """None: what the ending of the output says, .onnx, .xml (openvino) or .pt2 (torch-export)."""
+    """Format of the file; None: by the ending of the output, .onnx, .xml (openvino) or .pt2 (torch-export)."""
     output_layer: Output = "logits"
-    """logits; embedding, what enters the classifier; or features, the maps of stride 4, 8, 16 and 32."""
+    """Output of the network: logits; embedding, the classifier's input; or features, the maps of stride 4, 8, 16 and
+    32."""
     pixels: bool = False
-    """The file takes uint8 pixels (batch, height, width, 3) and normalises them itself."""
+    """Take uint8 pixels (batch, height, width, 3) as input and normalise them in the graph."""
     channel_multiple: int | None = None
-    """Pad channels with zeros to a multiple of this, which is exact and faster; 1: none. None: 8, and 1 with features,
-    whose channels stay as they are."""
+    """Pad channels with zeros to a multiple of this, which is exact and faster; 1: no padding. None: 8, or 1 for
+    features, whose channels do not change."""
     verify: str | None = None
     """Folder of images to compare the file with PyTorch on; None: two photographs and noise, always the same."""
     overwrite: bool = False
-    """Replace what is at the output."""
+    """Replace an existing output."""
 
     def __post_init__(self) -> None:
         multiple = self.channel_multiple
@@ -105,7 +106,7 @@ class ExportOptions:
         require(not with_features, "channel_multiple", multiple, "1 with --output-layer features")
 
     def for_detector(self) -> dict[str, Any]:
-        """Return the options that a detector has. OptionError where another is set."""
+        """Return the options that apply to a detector. Raise OptionError if another is set."""
         for name in ("output_layer", "channel_multiple"):
             default = type(self).__dataclass_fields__[name].default
             require(getattr(self, name) == default, name, getattr(self, name), f"{default} for a detector")
@@ -114,20 +115,20 @@ class ExportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Write a network to a file that other programs run."""
+    """Export a network to a file for other programs."""
 
     model: Annotated[str, positional("MODEL")]
     """A run folder or a checkpoint, of a classifier or a detector, a folder of `rexnet card` or hf://OWNER/NAME,
     published weights such as rexnet_100.nav_in1k, timm/NAME, or the name of a network; `rexnet models` lists them."""
     output: str
-    """File to write."""
+    """Path of the file to write."""
     weights: str | None = None
-    """Of a network that is given by name: a file, or published weights such as rexnet_100.nav_in1k; None: random."""
+    """Weights of a network given by name: a file, or published weights such as rexnet_100.nav_in1k; None: random."""
     options: ExportOptions = ExportOptions()
 
 
 BACKENDS: dict[str, Int8Backend] = {".onnx": "onnxruntime", ".xml": "openvino"}
-"""Engine that a file is made and measured for, by its ending."""
+"""Return the engine to make and measure the file for, by its ending."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,19 +138,19 @@ class QuantizeConfig:
     checkpoint: Annotated[str, positional("MODEL")]
     """A run folder, a checkpoint or weights file, a folder of `rexnet card`, hf://OWNER/NAME or published weights."""
     data: str
-    """As for rexnet validate: images of the training split calibrate, those of the validation split judge."""
+    """Data as for rexnet validate: the training split calibrates, the validation split measures accuracy."""
     output: str
-    """A file that ends in .onnx (for ONNX Runtime) or .xml (for OpenVINO)."""
+    """File to write, with the ending .onnx (for ONNX Runtime) or .xml (for OpenVINO)."""
     max_drop: float = 0.5
-    """Points of top-1 that int8 may lose; nothing is written where it loses more."""
+    """Maximum drop of top-1 in points; no file is written if int8 loses more."""
     measure: Literal["accuracy", "agreement"] = "accuracy"
-    """agreement: for images without labels, count as right what the float network says."""
+    """Reference of the comparison; agreement: the float network's predictions, for images without labels."""
     calibration_images: int = 300
-    """Images of the training split from which the range of every activation is measured."""
+    """Number of calibration images, from which the range of every activation is measured."""
     batch_size: int = 16
-    """Images per step, and the larger batch whose speed is measured."""
+    """Images per step, and the larger of the two batch sizes whose speed is measured."""
     rounds: int = 20
-    """Rounds of the speed measurement, in which float32, bf16 and int8 take turns."""
+    """Rounds of the speed measurement; float32, bf16 and int8 take turns."""
     bad_image: BadImagePolicy = "error"
     threads: Threads = None
 
@@ -173,23 +174,23 @@ class BenchConfig:
     """Names of `rexnet models` and timm/NAME (random weights), run folders, checkpoints, published weights, folders of
     `rexnet card`, or exported .onnx and .xml files."""
     backends: tuple[Backend, ...] = ("torch", "onnxruntime", "openvino")
-    """Engines; compile is torch.compile, which takes minutes to start."""
+    """Engines to measure; compile is torch.compile, which takes minutes to start."""
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
-    """What to compute in; an engine skips those it does not have."""
+    """Precisions to measure; each engine skips those it lacks."""
     batch: tuple[int, ...] = (1, 16)
     """Images per call."""
     image_size: int | None = None
-    """Side of the images in pixels; None: what each network is meant for."""
+    """Side of the images in pixels; None: each network's own."""
     threads: int | None = None
-    """CPU threads, the same for every engine; None leaves its choice."""
+    """CPU threads of every engine; None: the engine's choice."""
     rounds: int = 15
-    """Turns of each; a turn is three calls, after one that is not counted."""
+    """Rounds of measurement; each has three calls, after one that is not counted."""
     memory: bool = True
-    """Also start each in a process of its own, for its peak memory; some seconds each."""
+    """Also measure peak memory, in a separate process each; takes some seconds each."""
     output: str | None = None
-    """Write what was measured, the machine and its versions to this JSON file."""
+    """Write the measurements, the machine and versions to this JSON file."""
     plot: str | None = None
-    """Draw images a second to this name, with the ending .png and with .svg."""
+    """Plot images per second to this path, with the endings .png and .svg."""
 
     def __post_init__(self) -> None:
         for name in ("models", "backends", "precisions", "batch"):
@@ -206,26 +207,26 @@ class BudgetConfig:
     """Find the widest network that stays within a latency on this machine."""
 
     latency_ms: float
-    """Longest time of a call, its median."""
+    """Maximum median time of a call, in milliseconds."""
     memory_mb: float | None = None
-    """Most memory of a process that only runs the network, libraries included, in MiB."""
+    """Maximum memory of a process that only runs the network, libraries included, in MiB."""
     family: str = "rexnet"
-    """rexnet, rexnetr (channels in eights) or rexnet_lite (neither squeeze-excitation nor SiLU)."""
+    """Family of networks: rexnet, rexnetr (channels in eights) or rexnet_lite (neither squeeze-excitation nor SiLU)."""
     size: int | None = None
     """Side of the images in pixels; None: 224, and 192 and 160 beside."""
     batch: int = 1
     """Images per call."""
     backend: Backend | Literal["auto"] = "auto"
-    """The engine; auto: the installed one that is fastest at width 1.0."""
+    """Engine to measure in; auto: the installed one that is fastest at width 1.0."""
     precision: Precision = "fp32"
-    """What to compute in."""
+    """Precision to compute in."""
     threads: Threads = None
     num_classes: int = 1000
-    """Outputs of the network."""
+    """Number of classes of the network."""
     stem_stride: int = 2
-    """As for rexnet train."""
+    """Activation, as for rexnet train."""
     rounds: int = 40
-    """Calls that are counted for each network, after five that are not."""
+    """Counted calls per network, after five that are not."""
 
     def __post_init__(self) -> None:
         from rexnet.models.variants import FAMILIES

@@ -27,24 +27,24 @@ from rexnet.text import plural, reason_of
 logger = logging.getLogger(__name__)
 
 CHUNKS = (1, 4, 8)
-"""Numbers of images per call that are measured."""
+"""Batch sizes to measure."""
 _AGREE = 1e-3
-"""Most that a probability of an fp32 engine may differ from those of the first one, which is PyTorch for a checkpoint;
-rounding makes a thousandth of that."""
+"""Maximum difference of an fp32 engine's probabilities from those of the first, PyTorch for a checkpoint; rounding
+gives a thousandth of it."""
 _FAR = 3
-"""Times the fastest engine's time."""
+"""Multiple of the fastest engine's time; slower engines are not measured again."""
 _BUSY = 0.7
-"""Programs that want to run for each CPU, from which on others were measured as well."""
+"""Load per CPU from which on a measurement is disturbed by other programs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """An engine and how it is used."""
+    """Chosen engine and its batch size."""
 
     backend: Backend
     precision: Precision
     chunk: int
-    """Images per call where there are many, each call on one thread."""
+    """Images per call for many images, each call on one thread."""
     ms_per_image: dict[str, float]
     """Milliseconds by engine, for one image on all threads, and by images per call, for many at once."""
 
@@ -59,11 +59,11 @@ def choose(
     precision: Precision | Literal["auto"],
     threads: int | None,
 ) -> Choice:
-    """Return the fastest engine on the CPU among those asked for, and its best number of images per call.
+    """Return the fastest of the given engines on the CPU, and its best batch size.
 
-    With precision "auto" it is one that computes as the classifier was made, which for a checkpoint is fp32: no
-    sample tells whether bf16 keeps the answers on the images to come. OpenVINO's bf16 is measured and logged beside it.
-    ValueError where no engine can open the classifier.
+    With precision "auto" it computes in the classifier's precision, fp32 for a checkpoint: no sample shows whether bf16
+    keeps the predictions of future images. OpenVINO's bf16 is measured and logged too. Raise ValueError if no engine
+    can open the classifier.
     """
     engines = _candidates(classifier, backend=backend, precision=precision, threads=threads)
     workers = threads or usable_cpus()
@@ -80,7 +80,7 @@ def choose(
 
 
 def cache_folder() -> Path:
-    """Return the folder where choices are remembered, one file each, which may be deleted at any time."""
+    """Return the cache folder of choices, one file each, which may be deleted at any time."""
     return Path.home() / ".cache" / "rexnet" / "engines"
 
 
@@ -95,7 +95,7 @@ def _candidates(
         chosen = classifier.precision if precision == "auto" else precision
         return [Engine(backend=backend, precision=chosen, threads=threads)]
     asked = classifier.precision if precision == "auto" else precision
-    # A compiled network takes up to a minute to start in every process, which no figure of a single image shows.
+    # A compiled network takes up to a minute to start in every process, which latency does not show.
     return [
         Engine(backend=name, precision=each, threads=threads)
         for name in classifier.backends
@@ -120,20 +120,20 @@ def _key(classifier: Classifier, engines: Sequence[Engine], *, workers: int) -> 
 
 
 def machine_load() -> float:
-    """Return how many programs want to run for each CPU, over the last minute; 0 where the system does not say."""
+    """Return the load per CPU over the last minute; 0 if the system does not report it."""
     return os.getloadavg()[0] / usable_cpus() if hasattr(os, "getloadavg") else 0.0
 
 
 def _remembered(file: Path, key: dict[str, Any]) -> Choice | None:
-    """Return what was measured before. None where it is damaged, and where the machine was busy then and no longer is:
-    other programs slow engines down by different factors."""
+    """Return a cached choice. Return None if it is damaged, or if the machine was busy then and no longer is: other
+    programs slow engines down by different factors."""
     try:
         content = json.loads(file.read_text("utf-8"))
         choice = Choice(**content["choice"])
         known = any((choice.backend, choice.precision) == (e["backend"], e["precision"]) for e in key["engines"])
         if content["key"] != key or not known or choice.chunk not in CHUNKS:
-            raise ValueError("it is about something else")
-        sum(choice.ms_per_image.values())  # TypeError for what are not numbers
+            raise ValueError("it belongs to another choice")
+        sum(choice.ms_per_image.values())  # TypeError for values that are not numbers
         if content.get("load", _BUSY + 1) > _BUSY >= machine_load():
             logger.info("the engines were measured on a busy machine; measuring again")
             return None
@@ -170,15 +170,16 @@ def _measured(classifier: Classifier, engines: Sequence[Engine], *, wanted: Prec
 
 
 def stream_engine(engine: Engine, workers: int) -> Engine:
-    """Return the same engine for many images, with a call on each thread."""
+    """Return the same engine for many images, with one call per thread."""
     return Engine(backend=engine.backend, precision=engine.precision, threads=workers, calls=workers)
 
 
 def _times(classifier: Classifier, engines: Sequence[Engine], *, wanted: Precision) -> dict[Engine, float]:
-    """Return the milliseconds of one image in each engine that opens and agrees, in two turns; in the second only those
-    near the fastest. Raises the last error where none of the wanted precision does.
+    """Return the milliseconds of one image in each engine that opens and agrees, in two rounds; in the second only
+    those near the fastest.
 
-    An engine is opened, measured and closed before the next: waiting threads of one would slow the other down.
+    Raise the last error if none of the wanted precision does. Each engine is closed before the next is opened: its
+    waiting threads would slow the other down.
     """
     times: dict[Engine, list[float]] = {}
     right: Tensor | None = None
@@ -187,9 +188,9 @@ def _times(classifier: Classifier, engines: Sequence[Engine], *, wanted: Precisi
         try:
             answer, times[engine] = _alone(classifier, engine, right)
             right = answer if right is None else right
-        except Exception as error:  # engines raise whatever they like, and another one may do
+        except Exception as error:  # engines raise errors of any class, and another engine may work
             logger.info("%s is skipped: %s", _name(engine), " ".join(str(error).split())[:200])
-            failure = error.with_traceback(None)  # whose frames would keep the engine open
+            failure = error.with_traceback(None)  # the traceback's frames would keep the engine open
     if failure is not None and not any(engine.precision == wanted for engine in times):
         raise failure
     medians = {engine: median(each) for engine, each in times.items()}
@@ -200,8 +201,8 @@ def _times(classifier: Classifier, engines: Sequence[Engine], *, wanted: Precisi
 
 
 def _alone(classifier: Classifier, engine: Engine, right: Tensor | None) -> tuple[Tensor, list[float]]:
-    """Return the probabilities of an image and the milliseconds of some calls. ValueError where the engine computes in
-    float32 and `right` is something else."""
+    """Return the probabilities of an image and the milliseconds of some calls. Raise ValueError if the engine computes
+    in float32 and differs from `right`."""
     image = classifier.sample(1)
     network = classifier.open(engine, torch.device("cpu"))
     answer = network(image).softmax(dim=1)

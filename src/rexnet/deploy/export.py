@@ -1,4 +1,4 @@
-"""`rexnet export`: a network as a file that other programs run, compared with PyTorch before it gets its name."""
+"""Export of a network to a file for other programs, which must match PyTorch."""
 
 import logging
 from collections.abc import Sequence
@@ -32,21 +32,21 @@ logger = logging.getLogger(__name__)
 
 EXPORTABLE: tuple[Kind, ...] = (*PRETRAINED, "config")
 STEP_PX = 32
-"""Pixels by which the second size is larger at which a file is compared."""
+"""Difference in pixels of the two image sizes at which a file is compared."""
 _NAMED: tuple[Kind, ...] = ("network", "config", "timm")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """The file that `export` wrote."""
+    """File written by `export`."""
 
     path: Path
     bytes: int
     described: ExportedFile
     sizes_px: tuple[int, ...]
-    """Sides of the images that were compared."""
+    """Sides of the compared images."""
     difference: float
-    """Largest one from PyTorch, as a fraction of the largest output."""
+    """Largest difference from PyTorch, as a fraction of the largest output."""
 
     def describe(self) -> str:
         """Return two lines for the terminal."""
@@ -60,7 +60,7 @@ class Exported:
 
 
 def export_files(config: ExportConfig) -> Exported | ExportedDetector:
-    """Write the classifier or detector that `config` names. ValueError, one sentence, for what cannot be used."""
+    """Export the classifier or detector of `config`. Raise ValueError for a model that cannot be used."""
     _check_output(Path(config.output), config.options)
     reference = resolve(config.model, allowed=EXPORTABLE)
     named = config.weights is None or reference.kind in _NAMED
@@ -95,12 +95,12 @@ def export(
     preprocess: Preprocess | None = None,
     name: str = "",
 ) -> Exported:
-    """Write `model`, as it is in evaluation, to `path`; `model` is left alone.
+    """Write `model` in eval mode to `path`; `model` is not changed.
 
     Batch norms of a RexNet are folded; a network of timm's is traced, and `name` says which it is. `classes` and
-    `preprocess` None: those that `rexnet.load` gave the network, else unknown and ImageNet's. The file is run on
-    images, and gets its name only if it puts out what PyTorch does. ValueError, one sentence, where it does not, for a
-    path that cannot be written, and with the pip line where a package is missing.
+    `preprocess` None: those of `rexnet.load`, else unknown and ImageNet's. The file is run on images, and kept only if
+    its outputs are PyTorch's. Raise ValueError if they are not, for a path that cannot be written, and for a missing
+    package.
     """
     path, options = Path(path), options or ExportOptions()
     _check_output(path, options)
@@ -128,7 +128,7 @@ def export(
 
 
 def _check_output(path: Path, options: ExportOptions) -> None:
-    """Check the path, before any work."""
+    """Check the path before any work."""
     kind = choose_format(str(path), options.format)
     check_output_file(path)
     more = (path.with_suffix(ending) for ending in WRITERS[kind].more_endings)

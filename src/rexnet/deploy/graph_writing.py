@@ -1,4 +1,4 @@
-"""Write a network as a graph and compare what the graph puts out with what the network does."""
+"""Writers of graph files, and the comparison of a graph's outputs with the network's."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 Run = Callable[[np.ndarray], list[np.ndarray]]
 """Function of images that returns all outputs of a graph."""
 TOLERANCE = 1e-4
-"""Allowed difference as a fraction of the largest number that the network puts out; rounding makes some 1e-6."""
+"""Allowed difference as a fraction of the network's largest output; rounding gives about 1e-6."""
 BATCHES = (slice(0, 1), slice(1, 3), slice(0, 5))
-"""Batches of one, two and five images."""
+"""Indices of the images of each batch: one, two and five."""
 
 
 class OutputLayers(nn.Module):
-    """A network from the images that a file takes to the tensors that it puts out, in evaluation."""
+    """Network from a file's input images to its output tensors, in eval mode."""
 
     model: Any
     mean: Tensor
@@ -47,7 +47,7 @@ class OutputLayers(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         if self.pixels:
-            # Other strides would make a constant of a batch of one in a graph of torch.export.
+            # torch.export would fix a batch of one to a constant with other strides.
             images = (images.permute(0, 3, 1, 2).float().contiguous() - self.mean) / self.std
         if self.output == "features":
             return tuple(self.model.feature_maps(images).values())
@@ -57,13 +57,12 @@ class OutputLayers(nn.Module):
 
 @dataclass(frozen=True)
 class Writer:
-    """Writer of a format. `write` takes a network without batch norms, puts everything into the folder of the path and
-    returns what runs the file, by the name of each engine that opens it here, as users do: with the shape left open, in
-    OpenVINO also with a fixed one."""
+    """Writer of a format. `write` takes a network without batch norms, writes into the folder of the path and returns
+    functions that run the file, by engine: with dynamic shapes, in OpenVINO also with a fixed one."""
 
     write: Callable[[nn.Module, ExportedFile, Path], dict[str, Run]]
     more_endings: tuple[str, ...] = ()
-    """Endings of files beside the one that is named."""
+    """Endings of further files."""
 
 
 def _graph(network: nn.Module, described: ExportedFile) -> Any:
@@ -91,7 +90,7 @@ def _write_torch_export(network: nn.Module, described: ExportedFile, path: Path)
     layers, images = _torch_graph(network, described)
     batch, *sides = (0, 1, 2) if described.pixels else (0, 2, 3)
     shapes = {axis: torch.export.Dim.DYNAMIC for axis in (batch, *sides)}
-    # Else a batch of one, or a last map of one position, would become a constant of the graph.
+    # Keep a batch of one, or a last map of one position, from becoming a constant.
     with export_config.patch(backed_size_oblivious=True):  # pyright: ignore[reportAttributeAccessIssue]
         program = torch.export.export(layers, (images,), dynamic_shapes=(shapes,))
     torch.export.save(program, path, extra_files=describe_archive(described.to_dict()))
@@ -100,7 +99,7 @@ def _write_torch_export(network: nn.Module, described: ExportedFile, path: Path)
 
 
 def _torch_graph(network: nn.Module, described: ExportedFile) -> tuple[OutputLayers, torch.Tensor]:
-    """Return what a file does as a module, and a batch of two images that it takes."""
+    """Return the module that a file computes, and a batch of two input images."""
     layers = OutputLayers(network, described.output, described.preprocess if described.pixels else None)
     size_px, channels = described.preprocess.image_size_px, described.in_channels
     if described.pixels:
@@ -127,7 +126,7 @@ def largest_difference(
     """Return the largest difference of `runs`, by engine, from `model`, which is in evaluation, as a fraction of
     the largest number of a tensor.
 
-    Images are prepared at each of `sizes_px` and run in BATCHES. ValueError, one sentence, where it exceeds TOLERANCE.
+    Images are prepared at each of `sizes_px` and run in BATCHES. Raise ValueError if it exceeds TOLERANCE.
     """
     eager = OutputLayers(model, described.output)
     worst = 0.0
@@ -149,7 +148,7 @@ def largest_difference(
 
 def _judge_expected(expected: Sequence[np.ndarray], name: str) -> None:
     if not all(np.isfinite(part).all() for part in expected):
-        raise ValueError(f"what {name} puts out is not finite (nan or inf): its training has failed")
+        raise ValueError(f"the output of {name} is not finite (nan or inf): its training has failed")
     last = expected[-1]
     if np.abs(last - last.mean(axis=0)).max() <= 10 * TOLERANCE * np.abs(last).max():
         logger.warning("%s puts out nearly the same for any image, so that equal outputs say little", name)

@@ -1,6 +1,6 @@
-"""Graphs whose convolutions multiply whole numbers of eight bits: static, per channel, as quantise-dequantise pairs.
+"""Static int8 quantisation of graphs: per channel, as quantise-dequantise (QDQ) pairs.
 
-ONNX Runtime and OpenVINO both read such pairs and run them as int8; nodes keep their names, those of the modules.
+ONNX Runtime and OpenVINO both run QDQ pairs as int8; nodes keep their names, those of the modules.
 """
 
 import logging
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def int8_graph(graph: "onnx.ModelProto", images: Sequence[Tensor], backend: Int8Backend) -> "onnx.ModelProto":
-    """Return `graph` calibrated on `images`, float32 (1, 3, H, W) each: weights by channel, activations by tensor;
-    with the pairs where `backend` is fast with them."""
+    """Return `graph` calibrated on `images`, float32 (1, 3, H, W) each: weights per channel, activations per tensor;
+    QDQ pairs where they are fast in `backend`."""
     import_engine("onnxruntime")
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -36,7 +36,7 @@ def int8_graph(graph: "onnx.ModelProto", images: Sequence[Tensor], backend: Int8
 
     onnx = import_onnx()
     with TemporaryDirectory() as folder, _without_advice():
-        # A graph in memory would come back with its weights moved into a file.
+        # For a graph in memory the quantiser would move the weights into a file.
         source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
         onnx.save(graph, source)
         quantize_static(
@@ -45,7 +45,7 @@ def int8_graph(graph: "onnx.ModelProto", images: Sequence[Tensor], backend: Int8
             Reader(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            # What processors multiply at once: activations without sign, weights with.
+            # Types that CPU instructions multiply: unsigned activations, signed weights.
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             **_places(graph, backend, images[0]),
@@ -55,7 +55,7 @@ def int8_graph(graph: "onnx.ModelProto", images: Sequence[Tensor], backend: Int8
 
 def _places(graph: "onnx.ModelProto", backend: Int8Backend, image: Tensor) -> dict[str, Any]:
     """ONNX Runtime has int8 code for whole chains of operators, so all are quantised. OpenVINO computes SiLU and
-    squeeze-excitation as a part of the convolution before, in float: there, only what enters a convolution is."""
+    squeeze-excitation as a part of the convolution before, in float: there, only the inputs of convolutions are."""
     if backend == "onnxruntime":
         return {}
     wrong = _read_scaled_points(graph, image)
@@ -65,9 +65,9 @@ def _places(graph: "onnx.ModelProto", backend: Int8Backend, image: Tensor) -> di
 
 
 def _read_scaled_points(graph: "onnx.ModelProto", image: Tensor) -> set[str]:
-    """Return the convolutions that read what squeeze-excitation scales where a map of `image` has one position.
+    """Return the convolutions after squeeze-excitation whose maps of `image` have one position.
 
-    In int8, OpenVINO 2026.4 puts out garbage there for one image whose shape was left open.
+    There OpenVINO 2026.4 returns garbage in int8 for a single image with dynamic shapes.
     """
     onnx = import_onnx()
     fixed = onnx.ModelProto()
@@ -87,7 +87,7 @@ def _read_scaled_points(graph: "onnx.ModelProto", image: Tensor) -> set[str]:
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """ONNX Runtime warns, twice, of a graph that was not optimised before; this one has nothing left to optimise."""
+    """Silence ONNX Runtime's warnings about an unoptimised graph; this one has nothing to optimise."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -97,6 +97,6 @@ def _without_advice() -> Iterator[None]:
 
 
 def int8_layers(graph: "onnx.ModelProto") -> list[str]:
-    """Return the names of the convolutions of an int8 graph that are computed in int8, in order."""
+    """Return the names of the int8 convolutions of a graph, in order."""
     pairs = {name for node in graph.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     return [node.name for node in graph.graph.node if node.op_type == "Conv" and set(node.input[:2]) <= pairs]

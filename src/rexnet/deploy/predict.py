@@ -1,4 +1,4 @@
-"""Predicting files from the command line: what to read, what to write."""
+"""Command-line prediction: input files and output formats."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def predict_files(config: PredictConfig) -> list[Prediction]:
-    """Return predictions in the order of the files. A bad one raises BadImageError or, with bad_image "skip", carries
+    """Return predictions in the order of the files. Raise BadImageError for a bad one or, with bad_image "skip", return
     its error."""
     if config.output is not None:
         check_output_file(config.output)
@@ -48,7 +48,7 @@ def render(predictions: list[Prediction], format: str) -> str:
 
 
 def _encodable(path: str) -> str:
-    """Return the path with bytes that are not text escaped, which no CSV or JSON file can hold."""
+    """Escape bytes of a path that are not text, which CSV and JSON files cannot hold."""
     return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Predictor: images in, class names with probabilities or named boxes and masks out, whatever the model is."""
+"""Predictor of any model: class names with probabilities, or named boxes and masks."""
 
 from collections.abc import Iterator, Sequence
 from os import PathLike
@@ -25,16 +25,16 @@ from rexnet.training.checkpoint import DETECTION
 __all__ = ["Prediction", "Predictor", "ScoredClass", "open_model"]
 
 PREDICTABLE: tuple[Kind, ...] = (*PRETRAINED, "exported")
-"""The kinds of MODEL that predict."""
+"""Kinds of MODEL that predict."""
 Source = str | PathLike[str] | Reference | nn.Module | TrainedDetector
 
 
 @final
 class Predictor:
-    """A trained classifier or detector with the names of what it knows.
+    """Trained classifier or detector with its class names.
 
-    May be used from several threads at once, and pickled. A result does not depend on the images beside it, but for
-    rounding. The attributes of a classifier's ClassPredictor or a detector's ObjectPredictor are also its own.
+    Thread-safe, and can be pickled. A result does not depend on the rest of the batch, except for rounding. It also has
+    the attributes of its ClassPredictor or ObjectPredictor.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class Predictor:
         threads: int | None = None,
         device: str = "auto",
     ):
-        """`model`: all that `rexnet.load` takes or gives, a .onnx or .xml file of `rexnet export`, or a network in
-        memory, which is copied; `network` as for `rexnet.load`; `classes` and `preprocess` are for a network that does
-        not hold them.
+        """Open `model`: anything that `rexnet.load` takes or returns, a .onnx or .xml file of `rexnet export`, or a
+        network in memory, which is copied; `network` as for `rexnet.load`; `classes` and `preprocess` for a network
+        without them.
 
         backend "auto" measures the engines on this machine at the first start (`rexnet.deploy.engine_choice`), and is
-        PyTorch elsewhere than on a CPU. precision "auto" is that of the file, fp32 for a checkpoint. A detector has
-        neither. `threads` are those of reading images and of the engine together; None: one for each CPU. `device`:
-        auto, cpu, cuda, cuda:1 or mps. ValueError, one sentence, for what cannot be opened here.
+        PyTorch on other devices than the CPU. precision "auto" is that of the file, fp32 for a checkpoint. A detector
+        has neither. `threads` read images and run the engine; None: one per CPU. `device`: auto, cpu, cuda, cuda:1 or
+        mps. Raise ValueError for a model that cannot be opened.
         """
         require(threads is None or threads >= 1, "threads", threads, "1 or more, or None")
         if isinstance(model, str | PathLike):
@@ -84,20 +84,20 @@ class Predictor:
         return self._runtime.classes
 
     def __call__(self, images: Images, **options: Any) -> list[Any]:
-        """Return a Prediction or Detections for each image, in order, of one image too.
+        """Return a Prediction or Detections per image, in order, for one or many images.
 
         `images`: paths, encoded bytes, images of Pillow, uint8 arrays (H, W, 3) or (B, H, W, 3) and uint8 tensors
         (3, H, W) or (B, 3, H, W), red, green, blue.
 
-        `options`: top_k (5) of a classifier, min_score (0.0) of a detector. BadImageError for a file that cannot be
-        read, ValueError for anything else.
+        `options`: top_k (5) of a classifier, min_score (0.0) of a detector. Raise BadImageError for a file that cannot
+        be read, ValueError for any other input.
         """
         return list(self.stream(images, **options))
 
     def stream(self, images: Images, *, bad_image: BadImagePolicy = "error", **options: Any) -> Iterator[Any]:
-        """Yield what calling returns, over any number of images in constant memory: reading runs ahead by a few dozen
-        images. With bad_image "skip" an unreadable image yields its error. `options` as for calling, and batch_size of
-        a detector."""
+        """Yield the results of a call, for any number of images in constant memory: reading runs ahead by a few dozen
+        images. With bad_image "skip" an unreadable image yields its error. `options` as for a call, and batch_size of a
+        detector."""
         return self._runtime.stream(images, bad_image=bad_image, **options)
 
     def __getattr__(self, name: str) -> Any:
@@ -123,15 +123,15 @@ def open_model(
     preprocess: Preprocess | None = None,
     threads: int | None = None,
 ) -> Classifier | TrainedDetector:
-    """Return the classifier or detector that `model` is or names: the one place that asks for the task of a model.
+    """Return the classifier or detector that `model` is or names.
 
-    `threads` are those of a detector's graph. Arguments and errors otherwise as of `Predictor`.
+    `threads` are those of a detector's graph. Other arguments and errors as for `Predictor`.
     """
     named = classes is not None or preprocess is not None
     if isinstance(model, nn.Module):
         return of_model(model, classes=classes, preprocess=preprocess)
     if named:
-        raise ValueError("classes and preprocess were given beside a model that holds its own; leave them out")
+        raise ValueError("classes and preprocess were given beside a model that holds its own; omit them")
     if isinstance(model, TrainedDetector):
         return model
     reference = model if isinstance(model, Reference) else resolve(model, allowed=PREDICTABLE)

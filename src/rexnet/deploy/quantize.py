@@ -1,4 +1,4 @@
-"""From a trained network to an int8 file, if it keeps its accuracy."""
+"""Quantisation of a trained network to an int8 file that keeps its accuracy."""
 
 import logging
 import statistics
@@ -61,7 +61,7 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized:
-    """Facts of the file that was written."""
+    """Facts of the written file."""
 
     comparison: Comparison
     calibration_images: int
@@ -73,9 +73,9 @@ class Quantized:
 
 
 def quantize(config: QuantizeConfig) -> Quantized:
-    """Write the int8 file and return how it compares with the float network in the same engine.
+    """Write the int8 file and return its comparison with the float network in the same engine.
 
-    ValueError with both accuracies, and no file, where int8 loses more than `max_drop`.
+    Raise ValueError with both accuracies, and write no file, if int8 loses more than `max_drop`.
     """
     check_output_file(config.output)
     if config.threads:
@@ -131,7 +131,7 @@ def _load(images: ImageSet, model: TrainedRexNet, config: QuantizeConfig) -> lis
 
 @dataclass(frozen=True, kw_only=True)
 class _Sample:
-    """Images (N, 3, H, W) to try a file on, their classes, and those that the float network predicts (N,)."""
+    """Images (N, 3, H, W) to check a file on, their classes (N,), and the float network's predictions (N,)."""
 
     images: Tensor
     right: Tensor
@@ -141,7 +141,7 @@ class _Sample:
 def _compare(
     reference: bytes, int8: bytes, measured: ImageSet, *, config: QuantizeConfig, model: TrainedRexNet
 ) -> tuple[Comparison, _Sample]:
-    """Compare both graphs. ValueError where int8 loses too much."""
+    """Compare both graphs. Raise ValueError if int8 loses too much."""
     engine = Engine(backend=config.backend, threads=config.threads)
     every, tried = ceil(len(measured) / TRIED_IMAGES), []
 
@@ -167,8 +167,8 @@ def _compare(
 def _write(
     graph: "onnx.ModelProto", facts: ExportedFile, sample: _Sample, config: QuantizeConfig
 ) -> tuple[int, dict[Backend, EngineCheck]]:
-    """Write the file with what each engine makes of it. Return its bytes, or those of both where its weights lie
-    beside it. ValueError, and no file, where its own engine is wrong."""
+    """Write the file with its accuracy in each engine. Return its size in bytes, weights in a second file included.
+    Raise ValueError, and write no file, if its own engine is wrong."""
     with made_aside(config.output) as inside:
         write_graph(graph, facts.to_dict(), inside)
         checks: dict[Backend, EngineCheck] = {
@@ -192,8 +192,8 @@ def _write(
 
 
 def _check_engine(path: Path, backend: Backend, sample: _Sample, config: QuantizeConfig) -> EngineCheck:
-    """Compare a file with the float network image by image and in batches, opened as `rexnet predict` does and, in the
-    engine whose format it has, with its shape left open as other programs do."""
+    """Compare a file with the float network image by image and in batches, opened as in `rexnet predict` and, in its
+    format's own engine, with dynamic shapes as in other programs."""
     found = []
     for any_shape in {False, backend == "openvino" == config.backend}:
         network = open_graph(path, Engine(backend=backend, threads=config.threads), any_shape=any_shape)
@@ -206,14 +206,14 @@ def _check_engine(path: Path, backend: Backend, sample: _Sample, config: Quantiz
 
 
 def engines(backend: Int8Backend) -> dict[str, Int8Backend]:
-    """Return what runs each precision beside int8 in `backend`: of the two, OpenVINO alone computes in bf16."""
+    """Return the networks of each precision beside int8 in `backend`: only OpenVINO computes in bf16."""
     return {"float32": backend, "bf16": "openvino", "int8": backend}
 
 
 def measure_speed(
     float_graph: bytes, int8_content: bytes, images: Tensor, *, backend: Int8Backend, rounds: int, threads: int | None
 ) -> list[Speed]:
-    """Measure a batch of one and for all of `images` (B, 3, H, W)."""
+    """Measure the speed of a batch of one and of all `images` (B, 3, H, W)."""
     networks = {
         name: open_graph(
             int8_content if name == "int8" else float_graph,

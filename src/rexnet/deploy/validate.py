@@ -1,4 +1,4 @@
-"""Measuring a trained classifier on labelled images."""
+"""Validation of a trained classifier on labelled images."""
 
 import json
 import shlex
@@ -20,11 +20,11 @@ from rexnet.training.session import loader_options, skipped_images
 
 
 def validate(config: ValidateConfig) -> dict[str, Any]:
-    """Accuracy of a checkpoint on labelled images, matched by class name and preprocessed as in its training.
+    """Return the accuracy of a checkpoint on labelled images, matched by class name and preprocessed as in training.
 
     Keys: top1, top5, macro_recall and macro_f1 (percent), loss, images (counted), skipped (names), missing_classes
     (names) and by_class, as of `Evaluation`. Data without a split of its own that the checkpoint was trained on is
-    split as it was then. Raises ValueError, one sentence, for a file or data that cannot be used.
+    split as it was then. Raise ValueError for a file or data that cannot be used.
     """
     if config.output is not None:
         check_output_file(config.output)

@@ -1,7 +1,7 @@
 """Search for the widest network of a family whose measured cost stays within limits.
 
-Cost is taken to be affine in multiply-accumulates, a + b MACs, over all widths and image sizes. Measurements near the
-limit then narrow the width down between the widest network that keeps it and the narrowest that does not.
+The search assumes a cost affine in multiply-accumulates, a + b MACs, over all widths and image sizes. Measurements near
+the limit then narrow the width down between the widest network that keeps it and the narrowest that does not.
 """
 
 from collections.abc import Callable
@@ -16,20 +16,20 @@ from rexnet.models.cost import Cost, measure_cost
 from rexnet.models.factory import create_model
 
 SMALLEST, WIDEST = 10, 999
-"""In hundredths, which a name such as rexnet_117 counts in."""
+"""Width limits in hundredths, as in the name rexnet_117."""
 FIRST_WIDTHS = (50, 100, 200)
 _AIM = 0.97
-"""Fraction of the limit to aim at; the rest is for the noise of measurements."""
+"""Fraction of the limit to aim at; the rest allows for measurement noise."""
 _GOOD = 0.95
 """Fraction of the limit at which the search ends."""
 _MOST_MEASUREMENTS = 14
 _NOISE = 0.1
-"""Fraction by which two measurements of networks of nearly the same cost may differ."""
+"""Allowed relative difference of two measurements of nearly the same cost."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Most that a network may cost."""
+    """Limits of a network's cost."""
 
     latency_ms: float
     memory_mib: float | None = None
@@ -37,13 +37,13 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Cost of a network as measured."""
+    """Measured cost of a network."""
 
     latency_ms: float
     peak_mib: float | None = None
 
     def fraction_of(self, limits: Limits) -> float:
-        """Return the largest fraction of a limit that is used; 1 is exactly within."""
+        """Return the largest used fraction of a limit; 1 is exactly at it."""
         memory = 0.0
         if limits.memory_mib is not None:
             assert self.peak_mib is not None
@@ -53,7 +53,7 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A network that was measured."""
+    """Measured network."""
 
     model: str
     hundredths: int
@@ -62,19 +62,19 @@ class Candidate:
     parameters: int
     macs: int
     predicted_ms: float | None
-    """Prediction by the networks measured before; None where there were fewer than two."""
+    """Cost predicted from the networks measured before; None with fewer than two."""
     measured: Measured
     """Latest measurement."""
     fits: bool
 
 
 Measure = Callable[[str, int], Measured]
-"""Function of a network's name and the side of its images that returns its cost on this machine."""
+"""Function from a network's name and image side to its cost on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """One family on one machine; `candidates` grows with every network that is measured."""
+    """Search in one family on one machine; `candidates` grows with every measured network."""
 
     family: str
     limits: Limits
@@ -84,7 +84,7 @@ class Search:
     candidates: list[Candidate]
 
     def widest(self, image_size_px: int) -> Candidate | None:
-        """Return the widest that fits at this size; None where even the smallest network is too slow.
+        """Return the widest network that fits at this size; None if even the smallest is too slow.
 
         Networks whose times contradict each other are measured again, and the search goes on.
         """
@@ -97,7 +97,7 @@ class Search:
         return self._widest(image_size_px)
 
     def contradictions(self, image_size_px: int) -> list[tuple[Candidate, Candidate]]:
-        """Return each network with a wider one that was measured clearly faster, which other programs make of it."""
+        """Return pairs of a network and a wider one measured clearly faster, a sign of other load."""
         known = sorted(self._at(image_size_px), key=lambda each: each.hundredths)
         return [
             (narrow, wide)
@@ -131,13 +131,13 @@ class Search:
         return min((each.hundredths for each in self._at(image_size_px) if not each.fits), default=WIDEST + 1)
 
     def _best(self, image_size_px: int) -> Candidate | None:
-        """Return the widest network that fits and that nothing narrower contradicts."""
+        """Return the widest network that fits without contradiction by a narrower one."""
         bound = self._too_wide(image_size_px)
         fitting = [each for each in self._at(image_size_px) if each.fits and each.hundredths < bound]
         return max(fitting, key=lambda each: each.hundredths, default=None)
 
     def _next(self, image_size_px: int) -> int | None:
-        """Return the width to measure next, in hundredths; None where all between are known."""
+        """Return the width to measure next, in hundredths; None if all between are known."""
         best, bound = self._best(image_size_px), self._too_wide(image_size_px)
         least = SMALLEST if best is None else best.hundredths + 1
         if least > bound - 1:
@@ -147,8 +147,8 @@ class Search:
         return min(max(self._widest_with(wanted, image_size_px), least), bound - 1)
 
     def _line(self, best: Candidate | None, bound: int, image_size_px: int) -> tuple[float, float]:
-        """Return the line of the used fraction by MACs, slope and base: through both neighbours, or through the only
-        one with the slope of all that was measured."""
+        """Return slope and base of the used fraction over MACs: through both neighbours, or through the only one with
+        the slope of all measurements."""
         near = [each for each in self._at(image_size_px) if each.hundredths == bound] + ([best] if best else [])
         if len(near) == 2:
             return _affine(*self._points(near))
@@ -194,14 +194,14 @@ class Search:
         )
 
     def _measure_again(self, candidate: Candidate) -> None:
-        """Replace a measurement by a second one, since the first was chosen for its value."""
+        """Replace a measurement by a second one, since the first was selected by its value."""
         again = self.measure(candidate.model, candidate.image_size_px)
         fits = again.fraction_of(self.limits) <= 1
         self.candidates[self.candidates.index(candidate)] = replace(candidate, measured=again, fits=fits)
 
 
 def _affine(macs: list[float], costs: list[float]) -> tuple[float, float]:
-    """Return slope and base of the line with the least relative errors; through zero where it would not rise."""
+    """Return slope and base of the line with the least relative errors; through zero if it would not rise."""
     slope, base = np.polyfit(macs, costs, 1, w=1 / np.array(costs)) if len(macs) > 1 else (0.0, 0.0)
     return (float(slope), float(base)) if slope > 0 else (float(np.mean(np.divide(costs, macs))), 0.0)
 
