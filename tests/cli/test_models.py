@@ -46,7 +46,7 @@ COMMANDS = {
     ),
     "study advise MODEL": CLASSIFIER | {"name"},
     "study rewrite MODEL --output OUT": set(),
-    "study spectra --data IMAGES --model MODEL --output OUT": CLASSIFIER | {"name"},
+    "study spectra MODEL --data IMAGES --output OUT": CLASSIFIER | {"name"},
     "search export MODEL --output OUT": set(),
     "search report MODEL --output OUT": set(),
 }
@@ -105,6 +105,8 @@ def test_every_command_takes_or_refuses_every_kind_of_model(command, kind, model
     except SystemExit as stop:
         code = stop.code or 0
     said = capsys.readouterr().err
+    if command.startswith("study advise") and not said:  # its exit code says whether it has advice
+        code = 0
     assert (code == 0) == works, f"{shlex.join(words)} ends with {code}: {said}"
     refusals = re.findall(r"^rexnet: .*", said, flags=re.MULTILINE)
     assert len(refusals) == (not works), said
