@@ -128,7 +128,7 @@ class ExportConfig:
 
 
 BACKENDS: dict[str, Int8Backend] = {".onnx": "onnxruntime", ".xml": "openvino"}
-"""Return the engine to make and measure the file for, by its ending."""
+"""Engine to make and measure the file for, by its ending."""
 
 
 @dataclass(frozen=True, kw_only=True)

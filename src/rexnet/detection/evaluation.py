@@ -27,9 +27,9 @@ class GroundTruth(Protocol):
     """Dataset of images and objects for `evaluate_detector`; `rexnet.data.boxes.coco.CocoImages` is one."""
 
     category_ids: np.ndarray
-    """Return category ids, int64 (K,), in the order of the labels from 1."""
+    """Category ids, int64 (K,), in the order of the labels from 1."""
     image_ids: np.ndarray
-    """Return image ids, int64 (N,), in the order of a batch's `indices`."""
+    """Image ids, int64 (N,), in the order of a batch's `indices`."""
     has_masks: bool
 
     def to_coco(self) -> dict[str, Any]:

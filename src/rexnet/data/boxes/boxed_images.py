@@ -16,9 +16,8 @@ Size = tuple[int, int]
 
 
 class NamedBox(NamedTuple):
-    """A box with a class name: A box with a class name: A box with a class name: x, y of the upper left corner, width
-    and height in pixels from 0; `polygon` as x, y, x, y, ... where there is one. `ignored`: neither trained on nor
-    counted as missed."""
+    """A box with a class name: x, y of the upper left corner, width and height in pixels from 0; `polygon` as x, y, x,
+    y, ... where there is one. `ignored`: neither trained on nor counted as missed."""
 
     name: str
     box: tuple[float, float, float, float]

@@ -54,8 +54,7 @@ class ConvertConfig:
 
 
 class Converted(NamedTuple):
-    """Result of a conversion; Result of a conversion; Result of a conversion; Result of a conversion; `images` and
-    `boxes` by split."""
+    """Result of a conversion; `images` and `boxes` by split."""
 
     images: dict[str, int]
     boxes: dict[str, int]

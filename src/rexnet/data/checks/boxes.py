@@ -67,8 +67,7 @@ class BoxReport(Report):
 
 
 class _Data(NamedTuple):
-    """Images and findings; Images and findings; Images and findings; Images and findings; `findings` with the name of
-    the split."""
+    """Images and findings; `findings` with the name of the split."""
 
     splits: dict[str, CocoImages]
     findings: list[tuple[str, Finding]]

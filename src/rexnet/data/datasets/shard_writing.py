@@ -62,8 +62,7 @@ class ShardConfig:
 
 
 class WrittenShards(NamedTuple):
-    """Result of packing: Result of packing: Result of packing: Result of packing: `images` and `shards` by split;
-    `skipped` are the names of images that could not be read."""
+    """Result of packing: `images` and `shards` by split; `skipped` are the names of images that could not be read."""
 
     images: dict[str, int]
     shards: dict[str, int]
