@@ -14,6 +14,7 @@ OSError
 
 import os
 from pathlib import Path
+from typing import Any
 
 from rexnet.text import printable
 
@@ -26,6 +27,15 @@ def require(holds: bool, option: str, value: object, allowed: str) -> None:
     """Raise OptionError unless `holds`; `option` is the field's name, which the command line spells with dashes."""
     if not holds:
         raise OptionError(f"--{option.replace('_', '-')} is {value}; allowed: {allowed}")
+
+
+def require_at_least(settings: Any, least: int, *names: str) -> None:
+    """Raise OptionError unless these fields of a dataclass are `least` or more; None is allowed where it is the
+    default."""
+    for name in names:
+        value, optional = getattr(settings, name), type(settings).__dataclass_fields__[name].default is None
+        allowed = f"{least} or more" + (", or None" if optional else "")
+        require(optional if value is None else value >= least, name, value, allowed)
 
 
 class MissingPackageError(ValueError):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
-from rexnet.errors import require
+from rexnet.errors import require, require_at_least
 from rexnet.options import Argument
 
 CropInterpolation = Literal["random", "bilinear", "bicubic"]
@@ -50,8 +50,7 @@ class AugmentConfig:
         require(0 < low <= high, "crop_aspect", self.crop_aspect, "two ascending numbers above 0")
         for name in ("horizontal_flip", "random_erasing", "mixup_prob", "cutmix_share"):
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
-        for name in ("crop_padding_px", "color_jitter", "mixup", "cutmix"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        require_at_least(self, 0, "crop_padding_px", "color_jitter", "mixup", "cutmix")
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "from 0 to below 1")
         for name, kind in (("crop_interpolation", CropInterpolation), ("erasing_mode", ErasingMode)):
             require(getattr(self, name) in get_args(kind), name, getattr(self, name), ", ".join(get_args(kind)))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from rexnet.data.decode import BadImagePolicy
 from rexnet.engines.config import Backend, Engine, Format, Output, Precision
-from rexnet.errors import require
+from rexnet.errors import require, require_at_least
 from rexnet.options import Device, Threads, positional
 from rexnet.training.config import MeasureOptions
 
@@ -68,8 +68,7 @@ class PredictConfig:
             raise ValueError("no images given; name files, folders or patterns such as 'photos/*.jpg'")
         if self.csv and self.json:
             raise ValueError("--csv and --json exclude each other; give one of them")
-        require(self.top_k >= 1, "top_k", self.top_k, "1 or more")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+        require_at_least(self, 1, "top_k", "threads")
 
     @property
     def format(self) -> str:
@@ -157,9 +156,7 @@ class QuantizeConfig:
     def __post_init__(self) -> None:
         require(Path(self.output).suffix in BACKENDS, "output", self.output, "a name that ends in .onnx or .xml")
         require(0 <= self.max_drop <= 100, "max_drop", self.max_drop, "0 to 100 points")
-        for name in ("calibration_images", "batch_size", "rounds"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+        require_at_least(self, 1, "calibration_images", "batch_size", "rounds", "threads")
 
     @property
     def backend(self) -> Int8Backend:
@@ -196,10 +193,7 @@ class BenchConfig:
         for name in ("models", "backends", "precisions", "batch"):
             require(bool(getattr(self, name)), name, "empty", "one or more")
         require(all(batch >= 1 for batch in self.batch), "batch", self.batch, "1 or more")
-        holds = self.image_size is None or self.image_size >= 1
-        require(holds, "image_size", self.image_size, "1 or more, or None")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
-        require(self.rounds >= 1, "rounds", self.rounds, "1 or more")
+        require_at_least(self, 1, "image_size", "threads", "rounds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +233,6 @@ class BudgetConfig:
             value = getattr(self, name)
             require(value is None or value >= 1, name, value, "1 or more")
         require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")
-        require(self.rounds >= 2, "rounds", self.rounds, "2 or more")
+        require_at_least(self, 2, "rounds")
         if self.backend != "auto":
             Engine(backend=self.backend, precision=self.precision)

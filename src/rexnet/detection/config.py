@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from rexnet.data.config import DetectionAugmentConfig
 from rexnet.data.decode import BadImagePolicy
-from rexnet.errors import OptionError, require
+from rexnet.errors import OptionError, require, require_at_least
 from rexnet.options import positional
 from rexnet.training.config import MeasureOptions, OptimConfig, RunConfig, ScheduleConfig
 
@@ -38,10 +38,8 @@ class DetectorOptions:
     for images with few objects."""
 
     def __post_init__(self) -> None:
-        for name in ("min_size", "max_size"):
-            value = getattr(self, name)
-            require(value is None or value >= 32, name, value, "32 or more, or None")
-        require(self.proposals is None or self.proposals >= 8, "proposals", self.proposals, "8 or more, or None")
+        require_at_least(self, 32, "min_size", "max_size")
+        require_at_least(self, 8, "proposals")
 
     def overrides(self) -> dict[str, int]:
         """Return the fields of DetectorConfig that are set."""
@@ -141,8 +139,7 @@ class DetectPredictConfig:
         if not self.images:
             raise ValueError("no images given; name files, folders or patterns such as 'photos/*.jpg'")
         require(0 <= self.min_score <= 1, "min_score", self.min_score, "from 0 to 1")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+        require_at_least(self, 1, "batch_size", "threads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +156,6 @@ class DemoConfig:
     """Seed of the random images; the same seed gives the same images."""
 
     def __post_init__(self) -> None:
-        require(self.images >= 4, "images", self.images, "4 or more")
-        require(self.size_px >= 32, "size_px", self.size_px, "32 or more")
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require_at_least(self, 4, "images")
+        require_at_least(self, 32, "size_px")
+        require_at_least(self, 0, "seed")

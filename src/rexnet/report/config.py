@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from rexnet.errors import require
+from rexnet.errors import require_at_least
 from rexnet.options import Device, Threads, positional
 
 
@@ -27,6 +27,5 @@ class ReportConfig:
     def __post_init__(self) -> None:
         if not self.runs:
             raise ValueError("no run given; name the folder of one or more, such as runs/demo")
-        require(self.mistakes >= 0, "mistakes", self.mistakes, "0 or more")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+        require_at_least(self, 0, "mistakes")
+        require_at_least(self, 1, "batch_size", "threads")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from rexnet.data.config import AugmentConfig
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.preprocess import Preprocess
-from rexnet.errors import require
+from rexnet.errors import require, require_at_least
 from rexnet.options import Device, positional
 from rexnet.search.space import Space
 from rexnet.training.config import Amp, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
@@ -61,13 +61,11 @@ class ImageOptions:
     bad_image: BadImagePolicy = "error"
 
     def __post_init__(self) -> None:
-        require(self.image_size >= 4, "image_size", self.image_size, "4 or more")
-        for name in ("shots", "val_shots"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, name, value, "1 or more, or None")
+        require_at_least(self, 4, "image_size")
+        require_at_least(self, 1, "shots", "val_shots")
         holds = self.val_fraction is None or 0.0 < self.val_fraction < 1.0
         require(holds, "val_fraction", self.val_fraction, "between 0 and 1, or None")
-        require(self.crop_padding_px >= 0, "crop_padding_px", self.crop_padding_px, "0 or more")
+        require_at_least(self, 0, "crop_padding_px")
         require(0 <= self.horizontal_flip <= 1, "horizontal_flip", self.horizontal_flip, "from 0 to 1")
 
     @property
@@ -97,8 +95,8 @@ class CandidateOptions:
     """Memory order of images and weights."""
 
     def __post_init__(self) -> None:
-        require(self.repeats >= 1, "repeats", self.repeats, "1 or more")
-        require(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more")
+        require_at_least(self, 1, "repeats")
+        require_at_least(self, 2, "batch_size")
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "from 0 to below 1")
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from math import ceil, exp, inf, log, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
-from rexnet.errors import OptionError, require
+from rexnet.errors import OptionError, require, require_at_least
 from rexnet.search.shape import Line, Shape, Trial, suggest_shape
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Space:
     """Channels of the last convolution; 0 for none."""
 
     def __post_init__(self) -> None:
-        require(self.blocks >= 3, "blocks", self.blocks, "3 or more")
+        require_at_least(self, 3, "blocks")
         for name in ("max_parameters", "max_macs"):
             value = getattr(self, name)
             require(value is None or 0 < value < inf, name, value, "a finite number above 0, or None")

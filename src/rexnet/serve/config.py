@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from rexnet.engines.config import Backend, Precision
-from rexnet.errors import OptionError, require
+from rexnet.errors import OptionError, require, require_at_least
 from rexnet.files import read_text
 from rexnet.options import Device, positional
 from rexnet.processes import usable_cpus
@@ -62,9 +62,7 @@ class ServeConfig:
         if not self.models:
             raise OptionError("no models given; name run folders, checkpoints, or .onnx or .xml files of rexnet export")
         require(0 <= self.port <= 65535, "port", self.port, "0 to 65535")
-        for name in ("workers", "max_batch", "queue_length", "max_images"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+        require_at_least(self, 1, "workers", "max_batch", "queue_length", "max_images", "threads")
         require(0 <= self.batch_wait_ms <= 10_000, "batch_wait_ms", self.batch_wait_ms, "0 to 10000")
         for name in ("timeout_s", "body_timeout_s", "max_body_mib", "max_megapixels"):
             require(0 < getattr(self, name) < float("inf"), name, getattr(self, name), "above 0")

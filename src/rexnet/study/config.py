@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from rexnet.errors import require
+from rexnet.errors import require, require_at_least
 from rexnet.options import Device, positional
 from rexnet.study.protocol import ACTIVATION_NAMES, BLOCK_NAMES, Placement, Protocol, deep_name
 from rexnet.training.config import TrainConfig
@@ -43,8 +43,8 @@ class NetworkOptions:
             value = getattr(self, name)
             require(value is None or self.model is not None, name, value, "with --model only, which names a network")
         require(self.data is not None or self.model is None, "data", self.data, "beside --model, a folder of images")
-        require(self.images >= 1, "images", self.images, "1 or more")
-        require(self.image_size is None or self.image_size >= 8, "image_size", self.image_size, "8 or more, or None")
+        require_at_least(self, 1, "images")
+        require_at_least(self, 8, "image_size")
 
 
 def _check_names(protocol: Protocol) -> None:
@@ -175,11 +175,10 @@ class FactorConfig:
     """CPU threads of PyTorch in each process; None leaves its choice."""
 
     def __post_init__(self) -> None:
-        require(self.seeds >= 1, "seeds", self.seeds, "1 or more")
+        require_at_least(self, 1, "seeds")
         require(0 < self.scale <= 4, "scale", self.scale, "above 0, up to 4")
-        require(self.images >= 2, "images", self.images, "2 or more")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
-        require(self.processes >= 1, "processes", self.processes, "1 or more")
+        require_at_least(self, 2, "images")
+        require_at_least(self, 1, "threads", "processes")
         for name in ("epochs", "shots", "batch_size", "processes", "workers"):
             default = type(self).__dataclass_fields__[name].default
             idle = self.untrained and getattr(self, name) != default
@@ -261,7 +260,7 @@ class Limits:
     Table 2 raises 0.22 to."""
 
     def __post_init__(self) -> None:
-        require(self.greatest_expansion >= 1, "greatest_expansion", self.greatest_expansion, "1 or more")
+        require_at_least(self, 1, "greatest_expansion")
         ratio = self.least_block_ratio
         require(0 < ratio <= 1, "least_block_ratio", ratio, "above 0 and at most 1")
 
@@ -275,7 +274,7 @@ class _KnownNetwork:
     """Side in pixels; None: what the network was made for, else 224."""
 
     def __post_init__(self) -> None:
-        require(self.image_size is None or self.image_size >= 8, "image_size", self.image_size, "8 or more, or None")
+        require_at_least(self, 8, "image_size")
 
 
 @dataclass(frozen=True, kw_only=True)

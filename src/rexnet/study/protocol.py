@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rexnet.errors import require
+from rexnet.errors import require, require_at_least
 
 if TYPE_CHECKING:
     import torch
@@ -149,15 +149,15 @@ class Protocol:
             require(0 < len(values) == len(set(values)), name, values, "one or more, each once")
         for ratio in self.ratios:
             require(0 < ratio <= 4, "ratios", ratio, "above 0, up to 4")
-        require(self.smallest_size >= 2, "smallest_size", self.smallest_size, "2 or more")
+        require_at_least(self, 2, "smallest_size")
         largest = f"{self.smallest_size} (the smallest size) to 4096"
         require(self.smallest_size <= self.largest_size <= 4096, "largest_size", self.largest_size, largest)
-        require(self.size_step >= 1, "size_step", self.size_step, "1 or more")
+        require_at_least(self, 1, "size_step")
         require(self.samples_per_channel > 1, "samples_per_channel", self.samples_per_channel, "above 1")
-        require(self.spatial_size >= 1, "spatial_size", self.spatial_size, "1 or more")
+        require_at_least(self, 1, "spatial_size")
         require(0 < self.weight_scale < math.inf, "weight_scale", self.weight_scale, "above 0")
         require(self.tolerance is None or 0 < self.tolerance < 1, "tolerance", self.tolerance, "above 0, below 1, None")
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require_at_least(self, 0, "seed")
         for distribution in (self.expansion, self.depthwise_expansion):
             draw_number(distribution, np.random.default_rng(0))
 

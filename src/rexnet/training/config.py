@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Protocol
 from rexnet.data.config import AugmentConfig
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.preprocess import Interpolation, Preprocess
-from rexnet.errors import require
+from rexnet.errors import require, require_at_least
 from rexnet.options import Argument, Device, Threads, Workers, positional
 from rexnet.training.metrics import Goal
 
@@ -73,8 +73,7 @@ class InputConfig:
     def __post_init__(self) -> None:
         holds = self.val_fraction is None or 0.0 < self.val_fraction < 1.0
         require(holds, "val_fraction", self.val_fraction, "between 0 and 1, or None")
-        require(self.shots is None or self.shots >= 1, "shots", self.shots, "1 or more, or None")
-        require(self.image_size >= 1, "image_size", self.image_size, "1 or more")
+        require_at_least(self, 1, "shots", "image_size")
         require(0 < self.crop_ratio <= 1, "crop_ratio", self.crop_ratio, "above 0 and at most 1")
 
     def preprocess(self) -> Preprocess:
@@ -133,7 +132,7 @@ class OptimConfig:
         require(self.lr > 0, "lr", self.lr, "above 0")
         require(self.lr_batch >= 0, "lr_batch", self.lr_batch, "0 (no scaling) or more")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "from 0 to below 1")
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        require_at_least(self, 0, "weight_decay")
         require(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0 and at most 1")
         require(self.clip_grad is None or self.clip_grad > 0, "clip_grad", self.clip_grad, "above 0, or None")
         holds = self.ema_decay is None or 0 < self.ema_decay < 1
@@ -167,12 +166,8 @@ class ScheduleConfig:
     """Stop early when the metric that chooses best.pt has not risen for so many epochs."""
 
     def __post_init__(self) -> None:
-        holds = self.patience is None or self.patience >= 1
-        require(holds, "patience", self.patience, "1 or more, or None")
-        require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
-        require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "0 or more")
-        require(self.warmup_lr >= 0, "warmup_lr", self.warmup_lr, "0 or more")
-        require(self.min_lr >= 0, "min_lr", self.min_lr, "0 or more")
+        require_at_least(self, 1, "patience", "epochs")
+        require_at_least(self, 0, "warmup_epochs", "warmup_lr", "min_lr")
         milestones = self.decay_milestones or ()
         rising = list(milestones) == sorted({epoch for epoch in milestones if epoch >= 1})
         require(rising, "decay_milestones", milestones, "whole numbers from 1, rising")
@@ -211,10 +206,10 @@ class RunConfig:
     """Minutes between checkpoints inside an epoch; others are written after every epoch, SIGTERM and Ctrl-C."""
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        require_at_least(self, 1, "batch_size")
         require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
-        require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+        require_at_least(self, 0, "workers")
+        require_at_least(self, 1, "threads")
         require(self.save_minutes > 0, "save_minutes", self.save_minutes, "above 0")
         if self.resume is not False and self.overwrite:
             raise ValueError("--resume and --overwrite exclude each other; give one of them")
@@ -270,9 +265,9 @@ class MeasureOptions:
     """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more, or None")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or None")
+        require_at_least(self, 1, "batch_size")
+        require_at_least(self, 0, "workers")
+        require_at_least(self, 1, "threads")
 
 
 class LoopConfig(Protocol):

@@ -14,7 +14,7 @@ import numpy as np
 from rexnet.data.boxes.boxed_images import BoxedImage, BoxedImages, Skipped, Split
 from rexnet.data.boxes.voc import is_voc, read_voc
 from rexnet.data.boxes.yolo import DESCRIPTIONS, is_yolo, read_yolo
-from rexnet.errors import require
+from rexnet.errors import require, require_at_least
 from rexnet.files import check_new_folder, write_whole
 from rexnet.options import Readers, positional
 from rexnet.processes import usable_cpus
@@ -47,7 +47,7 @@ class ConvertConfig:
     workers: Readers = None
 
     def __post_init__(self) -> None:
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require_at_least(self, 0, "seed")
         require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more")
         fraction = self.val_fraction
         require(fraction is None or 0 < fraction < 1, "val_fraction", fraction, "above 0 and below 1")
