@@ -1,7 +1,7 @@
 """Metadata of a settings field for the command line, in addition to its type and its docstring."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any
 
 
@@ -20,6 +20,15 @@ class Argument:
     """Value of an option that is given without one; None: it needs one."""
     read: Callable[[list[str]], Any] | None = None
     """Parser of an option that takes any number of values, in place of the type."""
+
+
+def values_of(settings: Any) -> dict[str, Any]:
+    """Return the value of every option of a settings dataclass and of its groups, by name."""
+    values: dict[str, Any] = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        values |= values_of(value) if is_dataclass(value) else {field.name: value}
+    return values
 
 
 def positional(metavar: str) -> Argument:

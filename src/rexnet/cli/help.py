@@ -3,12 +3,12 @@
 import shutil
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from itertools import groupby
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from rexnet.cli.fields import Option, default_of, options_of
+from rexnet.options import values_of
 
 _NAMES = {int: "N", float: "X", str: "TEXT"}
 _COLUMN = 26
@@ -30,7 +30,7 @@ def print_help(
     """
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     options = list(options_of(kind))
-    values = _values(base) if base is not None else {}
+    values = values_of(base) if base is not None else {}
     arguments = [option for option in options if option.argument.positional]
     rest = [option for option in options if not option.argument.positional]
 
@@ -90,15 +90,6 @@ def _shape(kind: Any) -> str:
         types = get_args(kind)
         return f"{_shape(types[0])} ..." if types[-1] is Ellipsis else " ".join(map(_shape, types))
     return _NAMES.get(kind, "TEXT")
-
-
-def _values(config: Any) -> dict[str, Any]:
-    """Return the value of every option in `config`, by name."""
-    values: dict[str, Any] = {}
-    for field in fields(config):
-        value = getattr(config, field.name)
-        values |= _values(value) if is_dataclass(value) else {field.name: value}
-    return values
 
 
 def _default_text(option: Option, values: Mapping[str, Any]) -> str:

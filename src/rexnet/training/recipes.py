@@ -5,13 +5,14 @@ Accuracies that were not measured with this code are marked as untested.
 
 import os
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 
 from rexnet.data.config import AugmentConfig
 from rexnet.data.datasets import is_remote, open_dataset
 from rexnet.data.preprocess import Preprocess
 from rexnet.errors import OptionError, WeightsError
 from rexnet.models.published import PUBLISHED
+from rexnet.options import values_of
 from rexnet.training.config import (
     InputConfig,
     NetworkConfig,
@@ -215,13 +216,8 @@ def preview(asked: TrainConfig, *, data_given: bool) -> tuple[TrainConfig, dict[
 
 def _varying() -> set[str]:
     """Return the options whose defaults differ between the recipes."""
-    parts = [_flat(recipe()) for recipe in (*RECIPES.values(), digits)]
+    parts = [values_of(recipe()) for recipe in (*RECIPES.values(), digits)]
     return {name for name in parts[0] if len({str(part[name]) for part in parts}) > 1} - {"recipe"}
-
-
-def _flat(config: TrainConfig) -> dict[str, object]:
-    groups = (getattr(config, group.name) for group in fields(config))
-    return {name: value for group in groups if is_dataclass(group) for name, value in vars(group).items()}
 
 
 def _as_the_weights_were_made(start: TrainConfig, source: str) -> TrainConfig:

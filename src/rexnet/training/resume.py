@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 
 from rexnet.data.facts import DataFacts
 from rexnet.errors import DamagedFileError, OptionError, WeightsError
+from rexnet.options import values_of
 from rexnet.references import holds_settings
 from rexnet.text import plural
 from rexnet.training import checkpoint
@@ -40,17 +41,13 @@ def config_to_dict(config: Any) -> dict[str, Any]:
 def config_from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
     """Read the values of `config_to_dict`, also of an older version: an option that came later has the default under
     which older runs trained. ValueError for an option that this version does not have."""
-    return _from_dict(kind, values)
-
-
-def _from_dict(kind: type, values: dict[str, Any]) -> Any:
-    names = {option.name for option in fields(kind)}
+    names = {option.name for option in fields(kind)}  # pyright: ignore[reportArgumentType]
     if unknown := sorted(values.keys() - names):
         raise ValueError(f"the saved settings have {', '.join(unknown)}, which this version does not know")
     types = get_type_hints(kind)
     return kind(
         **{
-            name: _from_dict(types[name], value)
+            name: config_from_dict(types[name], value)
             if is_dataclass(types[name])
             else (tuple(value) if isinstance(value, list) else value)
             for name, value in values.items()
@@ -60,19 +57,12 @@ def _from_dict(kind: type, values: dict[str, Any]) -> Any:
 
 def changed_options(saved: Config, given: Config, *, may_change: frozenset[str] = MAY_CHANGE_ON_RESUME) -> list[str]:
     """List the options, as "--lr 0.1 (was 0.5)", whose values in `given` make it another run than `saved`."""
-    changes = []
-    for group in fields(saved):  # pyright: ignore[reportArgumentType]
-        old, new = getattr(saved, group.name), getattr(given, group.name)
-        if is_dataclass(old):
-            pairs = [(inner.name, getattr(old, inner.name), getattr(new, inner.name)) for inner in fields(old)]
-        else:
-            pairs = [(group.name, old, new)]
-        changes += [
-            f"--{name.replace('_', '-')} {after} (was {before})"
-            for name, before, after in pairs
-            if before != after and name not in may_change
-        ]
-    return changes
+    old, new = values_of(saved), values_of(given)
+    return [
+        f"--{name.replace('_', '-')} {new[name]} (was {value})"
+        for name, value in old.items()
+        if new[name] != value and name not in may_change
+    ]
 
 
 def folder_to_resume(config: LoopConfig) -> Path:
