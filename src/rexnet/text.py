@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
-def plural(number: int, noun: str) -> str:
-    """Return the noun, with an s unless `number` is 1."""
-    return noun if number == 1 else f"{noun}s"
+def plural(number: float, noun: str) -> str:
+    """Return the noun, in the plural unless `number` is 1: "images", "classes"."""
+    ending = "es" if noun.endswith("s") else "s"
+    return noun if number == 1 else noun + ending
 
 
 def reason_of(error: Exception) -> str:

@@ -97,10 +97,10 @@ class TrainedFile:
         """Return the metrics on the validation split of the training; none for a checkpoint from inside an epoch."""
         images = self.metrics.get("val_images")
         found = []
-        for metric in metrics_of("detection" if self.is_detector else "classification"):
+        task = "detection" if self.is_detector else "classification"
+        for metric in metrics_of(task, num_classes=len(self.classes)):
             value = self.metrics.get(metric.key)
-            trivial = metric.name == "top5" and len(self.classes) <= 5
-            if metric.hub_name is None or value is None or not isfinite(value) or trivial:
+            if metric.hub_name is None or value is None or not isfinite(value):
                 continue
             interval = wilson_interval(value, images) if metric.name in ("top1", "top5") and images else None
             found.append(Measurement(metric, value, interval))

@@ -115,7 +115,7 @@ def card_text(trained: TrainedFile, *, name: str, address: str, licence: str | N
     environment.filters |= {
         "public": public_name,
         "numbers": _numbers,
-        "plural": lambda noun, count: plural(count, noun),
+        "plural": plural,
     }
     run, weights = trained.run, trained.starting_weights
     return environment.get_template("card.md.jinja").render(

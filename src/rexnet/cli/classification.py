@@ -39,8 +39,9 @@ def train(arguments: Sequence[str]) -> None:
             base, decided = preview(TrainConfig(), data_given=False)
         print_help("train", TrainConfig, base=base, decided=decided, examples=_EXAMPLES, first=_FIRST)
 
-    start = lambda given: starting_point(asked(given))  # noqa: E731
-    config = read_options("train", TrainConfig, arguments, start=start, show_help=show_help)
+    config = read_options(
+        "train", TrainConfig, arguments, start=lambda given: starting_point(asked(given)), show_help=show_help
+    )
 
     from rexnet.training import classify
 
@@ -60,6 +61,7 @@ def validate(arguments: Sequence[str]) -> None:
     config = read_options("validate", ValidateConfig, arguments)
 
     from rexnet.deploy.validate import validate
+    from rexnet.training.metrics import metrics_of
 
     result = validate(config)
     if not is_main_process():
@@ -72,10 +74,8 @@ def validate(arguments: Sequence[str]) -> None:
     for what in ("skipped", "missing_classes"):
         if result[what]:
             print(f"{what.replace('_', ' ')}: {first_of(result[what])}")
-    labels = {"top-1": "top1", "top-5": "top5", "macro recall": "macro_recall", "macro F1": "macro_f1"}
-    if len(result["by_class"]) <= 5:
-        del labels["top-5"]  # always 100
-    metrics = "  ".join(f"{label} {percent(result[key])} %" for label, key in labels.items())
+    shown = [metric for metric in metrics_of("classification", num_classes=len(result["by_class"])) if metric.unit]
+    metrics = "  ".join(f"{metric.label} {metric.text(result[metric.name])}" for metric in shown)
     print(f"{quantity(result['images'], 'image')}  {metrics}")
 
 

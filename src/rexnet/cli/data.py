@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from rexnet.cli.options import read_options
-from rexnet.cli.tables import first_of, new_table, quantity, show, spread
+from rexnet.cli.tables import first_of, new_table, print_list, quantity, show, spread
 
 
 def check(arguments: Sequence[str]) -> None:
@@ -27,8 +27,7 @@ def check(arguments: Sequence[str]) -> None:
         table.add_row(problem, f"{len(found):,}")
     show(table)
     for problem, found in report.problems().items():
-        more = [f"and {len(found) - 5:,} more; --output FILE lists all"] if len(found) > 5 else []
-        print("".join([f"{problem}:\n" if found else "", *(f"  {line}\n" for line in [*found[:5], *more])]), end="")
+        print_list(problem, found, rest="; --output FILE lists all")
     for line in report.notes:
         print(line)
     sizes = report.size_px.get("shorter_side", {})

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rexnet.cli.options import Given, build, fail, read_options
-from rexnet.cli.tables import first_of, new_table, percent, quantity, show
+from rexnet.cli.tables import first_of, new_table, percent, print_list, quantity, show
 
 _EXAMPLES = (
     "rexnet detect demo shapes",
@@ -94,9 +94,8 @@ def convert(arguments: Sequence[str]) -> None:
     for split, images in converted.images.items():
         print(f"{split}: {quantity(images, 'image')} with {quantity(converted.boxes[split], 'object')}")
     skipped = converted.skipped
+    print_list("skipped", skipped)
     if skipped:
-        more = [f"and {len(skipped) - 5:,} more"] if len(skipped) > 5 else []
-        print("\n".join(["skipped:", *(f"  {line}" for line in [*map(str, skipped[:5]), *more])]))
         print(f"all of them: {shlex.quote(str(Path(config.output, 'skipped.csv')))}")
     print(f"use it: rexnet detect train {shlex.quote(str(config.output))}")
     if converted.skipped_fraction > MOST_SKIPPED:

@@ -44,6 +44,13 @@ def first_of(items: Sequence[object], most: int = 5) -> str:
     return f"{len(items):,} ({', '.join(map(str, items[:most]))}{', ...' if len(items) > most else ''})"
 
 
+def print_list(title: str, items: Sequence[object], *, rest: str = "") -> None:
+    """Print the first five items, a line each below the title, and how many more there are; nothing for no items."""
+    if items:
+        more = [f"and {len(items) - 5:,} more{rest}"] if len(items) > 5 else []
+        print("\n".join([f"{title}:", *(f"  {line}" for line in [*items[:5], *more])]))
+
+
 def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 

@@ -5,6 +5,8 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
+from rexnet.text import plural
+
 _COMPARED = ("train_images", "val_images", "train_boxes", "val_boxes", "classes", "category_ids", "fingerprint")
 
 
@@ -51,7 +53,7 @@ class DataFacts:
     def description(self) -> str:
         """Return the sizes and split in one line."""
         sizes = f"{self.title}: {self.train_images:,} train / {self.val_images:,} val"
-        classes = "1 class" if len(self.classes) == 1 else f"{len(self.classes):,} classes"
+        classes = f"{len(self.classes):,} {plural(len(self.classes), 'class')}"
         if self.train_objects is None:
             return f"{sizes} images of {classes} ({self.split})"
         return f"{sizes} images with {self.train_objects:,} / {self.val_objects:,} objects of {classes}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from rexnet.data.facts import DataFacts
 from rexnet.data.image_set import ImageSet
-from rexnet.text import normal_name, printable
+from rexnet.text import normal_name, some_names
 
 logger = logging.getLogger(__name__)
 
@@ -167,8 +167,7 @@ def draw_shots(images: ImageSet, shots: int, seed: int) -> ImageSet:
     order = order[np.argsort(images.targets[order], kind="stable")]
     counts = np.bincount(images.targets, minlength=len(images.classes))
     place_in_class = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
-    short = [f"{printable(images.classes[k])} ({counts[k]})" for k in np.flatnonzero(counts < shots)]
+    short = [f"{images.classes[k]} ({counts[k]})" for k in np.flatnonzero(counts < shots)]
     if short:
-        more = f" and {len(short) - 5} more" if len(short) > 5 else ""
-        logger.warning("classes with fewer than %d images keep all they have: %s%s", shots, ", ".join(short[:5]), more)
+        logger.warning("classes with fewer than %d images keep all they have: %s", shots, some_names(short))
     return images.subset(np.sort(order[place_in_class < shots]))

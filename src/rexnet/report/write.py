@@ -17,7 +17,7 @@ from rexnet.report.evidence import MIN_SCORE, Evidence, gather_evidence
 from rexnet.text import plural, printable
 from rexnet.training.curves import COLOURS, RunRows, panel_svg
 from rexnet.training.distributed import choose_device
-from rexnet.training.metrics import curve_panels
+from rexnet.training.metrics import METRICS, curve_panels
 from rexnet.training.run_record import RunRecord, changed_between, percent, read_records
 
 MAX_MATRIX_CLASSES = 30
@@ -106,7 +106,7 @@ def render_page(runs: Sequence[ReportedRun]) -> bytes:
         trim_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"percent": percent, "duration": duration, "value": _value, "plural": _plural}
+    environment.filters |= {"percent": percent, "duration": duration, "value": _value, "plural": plural}
     page = environment.get_template("page.html").render(
         runs=runs,
         title="Report: " + ", ".join(run.record.label for run in runs),
@@ -115,6 +115,7 @@ def render_page(runs: Sequence[ReportedRun]) -> bytes:
         version=__version__,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         panels=_panels(runs),
+        metrics=METRICS,
         changed=changed_between([run.record for run in runs]),
         colours=len(COLOURS),
         max_matrix_classes=MAX_MATRIX_CLASSES,
@@ -159,10 +160,6 @@ def duration(seconds: float) -> str:
 def _one_line(value: object) -> object:
     """Escape what is not printable in text that goes into the page; markup is left alone."""
     return value if hasattr(value, "__html__") else printable(str(value))
-
-
-def _plural(noun: str, count: int) -> str:
-    return plural(count, noun)
 
 
 def _value(value: Any) -> str:

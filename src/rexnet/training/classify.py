@@ -27,6 +27,7 @@ from rexnet.training.evaluation import SizedBatches, evaluate
 from rexnet.training.freezing import prepare
 from rexnet.training.frozen_features import check_frozen_backbone, freeze_backbone, head_task
 from rexnet.training.loop import Task, choose_autocast, fit
+from rexnet.training.metrics import metrics_of
 from rexnet.training.resume import extend, resumes
 from rexnet.training.run_folder import RunFolder, local_path
 from rexnet.training.session import Parts, fit_batches, loader_options, run_session
@@ -140,6 +141,7 @@ def classification_task(sets: ImageSets, val_batches: SizedBatches, config: Trai
         label_smoothing=config.augment.label_smoothing,
         weights=_loss_weights(sets, config, world),
     )
+    metrics = [metric.name for metric in metrics_of("classification", num_classes=len(sets.classes))]
     return Task(
         loss=loss,
         evaluate=evaluate_validation,
@@ -148,8 +150,7 @@ def classification_task(sets: ImageSets, val_batches: SizedBatches, config: Trai
         ),
         name_image=sets.train.name,
         goal=config.goal,
-        # With five classes or fewer, one of the best five is always right.
-        logged=None if len(sets.classes) > 5 else ("top1", "macro_recall", "macro_f1", "loss"),
+        logged=None if len(metrics) == len(metrics_of("classification")) else tuple(metrics),
     )
 
 

@@ -254,8 +254,8 @@ def _learning_rate(config: LoopConfig, *, total_batch: int, steps_per_epoch: int
     schedule, peak_lr = config.schedule, config.optim.peak_lr(total_batch)
     logger.info("peak learning rate %.4g, for a total batch of %d", peak_lr, total_batch)
     if schedule.warmup_epochs > schedule.epochs / 2:
-        epochs = "epoch" if schedule.epochs == 2 else "epochs"
-        logger.info("the warm-up takes half of the run, %g %s", schedule.epochs / 2, epochs)
+        half = schedule.epochs / 2
+        logger.info("the warm-up takes half of the run, %g %s", half, plural(half, "epoch"))
     return LearningRate(peak_lr=peak_lr, schedule=schedule, steps_per_epoch=steps_per_epoch)
 
 

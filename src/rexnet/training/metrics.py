@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 TaskName = Literal["classification", "detection"]
 Goal = Literal["top1", "macro_recall", "macro_f1"]
@@ -24,6 +24,8 @@ class Metric:
     higher_is_better: bool = True
     hub_name: str | None = None
     """Type of the metric on the hub; None where the hub's model index has none."""
+    least_classes: int = 1
+    """Fewest classes with which it can be wrong: one of the best five of five classes is always right."""
 
     @property
     def key(self) -> str:
@@ -43,8 +45,8 @@ class Metric:
         return value > other if self.higher_is_better else value < other
 
 
-def _classification(name: str, label: str, full_name: str, hub_name: str) -> Metric:
-    return Metric(name=name, label=label, full_name=full_name, tasks=("classification",), hub_name=hub_name)
+def _classification(name: str, label: str, full_name: str, hub_name: str, **more: Any) -> Metric:
+    return Metric(name=name, label=label, full_name=full_name, tasks=("classification",), hub_name=hub_name, **more)
 
 
 def _detection(kind: str, objects: str) -> list[Metric]:
@@ -79,7 +81,7 @@ def _detection(kind: str, objects: str) -> list[Metric]:
 
 _ROWS = (
     _classification("top1", "top-1", "top-1 accuracy", "accuracy"),
-    _classification("top5", "top-5", "top-5 accuracy", "accuracy"),
+    _classification("top5", "top-5", "top-5 accuracy", "accuracy", least_classes=6),
     _classification("macro_recall", "macro recall", "macro recall", "recall"),
     _classification("macro_f1", "macro F1", "macro F1", "f1"),
     *_detection("box", "boxes"),
@@ -96,9 +98,10 @@ _ROWS = (
 METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
 
 
-def metrics_of(task: TaskName) -> list[Metric]:
-    """Return the metrics of `task`, in their order in tables."""
-    return [metric for metric in METRICS.values() if task in metric.tasks]
+def metrics_of(task: TaskName, *, num_classes: int | None = None) -> list[Metric]:
+    """Return the metrics of `task`, in their order in tables, with `num_classes` only those that are not always 100."""
+    least = float("inf") if num_classes is None else num_classes
+    return [metric for metric in METRICS.values() if task in metric.tasks and metric.least_classes <= least]
 
 
 def curve_panels(keys: Collection[str], *, goals: Collection[str] = ()) -> dict[str, dict[str, str]]:

@@ -19,7 +19,7 @@ from rexnet.data.image_set import ImageSet
 from rexnet.data.imagenet import name_wordnet_ids
 from rexnet.data.splits import TRAIN_SPLIT, VAL_SPLITS, ImageSets, RandomSplit, draw_shots, fingerprint
 from rexnet.errors import BadImageError
-from rexnet.text import normal_name, printable, some_names
+from rexnet.text import normal_name, plural, printable, some_names
 
 logger = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ class Dataset:
         for here, names, which in missing:
             if not names or (here == 1 and not validate_all and len(sets[1])):
                 continue
-            one = "class" if len(names) == 1 else "classes"
+            one = plural(len(names), "class")
             raise ValueError(
                 f"{places[here]} has no images of the {one} {some_names(names)}{which}; put images there, or remove "
                 f"the {one}{'; --missing-class skip trains without validating it' if here == 1 else ''}"

@@ -82,8 +82,13 @@ def _named(text: str) -> Dataset | None:
             read=lambda: _as_splits(text, dict(zip(("train", "val"), load_named_set(text), strict=True))),
         )
     if text.startswith(HUGGING_FACE_PREFIX):
-        read = lambda: _as_splits(text, load_hugging_face(text))  # noqa: E731
-        return Dataset(data=text, kind="hugging_face", title=printable(text), own_split="its own split", read=read)
+        return Dataset(
+            data=text,
+            kind="hugging_face",
+            title=printable(text),
+            own_split="its own split",
+            read=lambda: _as_splits(text, load_hugging_face(text)),
+        )
     if text.startswith(_STREAMS) and not os.path.exists(text):
         raise ValueError(
             f"{printable(text)} is timm's name of a stream, whose images have no index; give "
@@ -104,17 +109,20 @@ def _local(text: str) -> Dataset:
     splits = split_folders(text)
     if (files := find_annotation_files(text)) and not _holds_folders(splits.get("train")):
         return Dataset(data=text, kind="boxes", title=title, annotation_files=files)
-    read = lambda: {  # noqa: E731
-        name: Split(name=name, where=printable(folder), read=partial(read_class_folders, folder))
-        for name, folder in splits.items()
-    }
-    return Dataset(data=text, kind="folder", title=title, annotation_files=files, read=read)
+    return Dataset(data=text, kind="folder", title=title, annotation_files=files, read=partial(_read_folders, splits))
 
 
 def _holds_folders(folder: str | None) -> bool:
     """Return whether train/ has folders, as for classes; an annotation file beside it does not make these images with
     boxes."""
     return folder is not None and any(os.path.isdir(os.path.join(folder, name)) for name in os.listdir(folder))
+
+
+def _read_folders(splits: Mapping[str, str]) -> dict[str, Split]:
+    return {
+        name: Split(name=name, where=printable(folder), read=partial(read_class_folders, folder))
+        for name, folder in splits.items()
+    }
 
 
 def _read_tars(text: str) -> dict[str, Split]:
