@@ -65,13 +65,14 @@ def choose(
     keeps the predictions of future images. OpenVINO's bf16 is measured and logged too. Raise ValueError if no engine
     can open the classifier.
     """
-    engines = _candidates(classifier, backend=backend, precision=precision, threads=threads)
+    wanted = classifier.precision if precision == "auto" else precision
+    others = ("openvino",) if precision == "auto" else ()
+    engines = _candidates(classifier, backend=backend, wanted=wanted, all_precisions_of=others, threads=threads)
     workers = threads or usable_cpus()
     key = _key(classifier, engines, workers=workers)
     file = cache_folder() / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]}.json"
     choice = _remembered(file, key)
     if choice is None:
-        wanted = classifier.precision if precision == "auto" else precision
         load = machine_load()
         choice = _measured(classifier, engines, wanted=wanted, workers=workers)
         _remember(file, {"key": key, "load": round(load, 2), "choice": asdict(choice)})
@@ -88,19 +89,18 @@ def _candidates(
     classifier: Classifier,
     *,
     backend: Backend | Literal["auto"],
-    precision: Precision | Literal["auto"],
+    wanted: Precision,
+    all_precisions_of: Sequence[Backend],
     threads: int | None,
 ) -> list[Engine]:
     if backend != "auto":
-        chosen = classifier.precision if precision == "auto" else precision
-        return [Engine(backend=backend, precision=chosen, threads=threads)]
-    asked = classifier.precision if precision == "auto" else precision
+        return [Engine(backend=backend, precision=wanted, threads=threads)]
     # A compiled network takes up to a minute to start in every process, which latency does not show.
     return [
         Engine(backend=name, precision=each, threads=threads)
         for name in classifier.backends
         for each in PRECISIONS[name]
-        if name != "compile" and (each == asked or (precision == "auto" and name == "openvino"))
+        if name != "compile" and (each == wanted or name in all_precisions_of)
     ]
 
 

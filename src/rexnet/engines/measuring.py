@@ -17,6 +17,7 @@ from rexnet.training.distributed import World
 from rexnet.training.run_folder import describe_environment
 
 Key = TypeVar("Key")
+_ENGINE_PACKAGES = ("onnx", "onnxruntime", "openvino")
 
 
 def interleaved_ms(
@@ -56,9 +57,6 @@ def spread_of(times_ms: Sequence[float]) -> Spread:
     low, middle, high = statistics.quantiles(times_ms, n=4, method="inclusive")
     p95 = statistics.quantiles(times_ms, n=20, method="inclusive")[-1]
     return Spread(median_ms=middle, quartiles_ms=(low, high), p95_ms=p95)
-
-
-_ENGINE_PACKAGES = ("onnx", "onnxruntime", "openvino")
 
 
 def processor_name() -> str:
