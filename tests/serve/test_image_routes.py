@@ -138,6 +138,22 @@ def test_explain_refuses_with_a_sentence(brightness, status, sentence, images, q
     assert answer.status_code == status and sentence in answer.json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (415, {"content": png(), "headers": {"content-type": "image/png"}}),
+        (415, {"content": png()}),
+        (415, {"data": {"image": "photo.jpg"}}),
+        (400, {"files": {"file": png()}}),
+        (400, {"files": {"text": (None, "photo.jpg")}}),
+    ],
+)
+@pytest.mark.parametrize("route", ["/predict", "/explain"])
+def test_an_image_sent_otherwise_is_answered_with_the_right_command(brightness, route, status, body):
+    answer = brightness.post(route, **body)
+    assert answer.status_code == status and "curl -F image=@photo.jpg" in answer.json()["error"]
+
+
 def test_models_that_cannot_be_explained_say_so(brightness):
     model = brightness.app.state.registry.models["brightness"]
     whole = model.current

@@ -129,13 +129,13 @@ def largest_difference(
     Images are prepared at each of `sizes_px` and run in BATCHES. Raise ValueError if it exceeds TOLERANCE.
     """
     eager = OutputLayers(model, described.output)
-    worst = 0.0
+    worst, same = 0.0, False
     for size_px in sizes_px:
         preprocess = replace(described.preprocess, image_size_px=size_px)
         images = torch.stack([preprocess(sample) for sample in samples])
         images = images[:, [channel % 3 for channel in range(described.in_channels)]]
         expected = [found.numpy() for found in eager(images.clone())]
-        _judge_expected(expected, described.name)
+        same |= _nearly_same(expected, described.name)
         pixels = np.stack([preprocess.pixels(sample) for sample in samples])
         inputs = pixels if described.pixels else images.contiguous().numpy()
         for batch in BATCHES:
@@ -143,15 +143,17 @@ def largest_difference(
             for engine, run in runs.items():
                 where = f"a batch of {len(inputs[batch])} at {size_px} px in {engine}"
                 worst = max(worst, _difference(right, run(inputs[batch]), whole=expected, where=where))
+    if same:
+        logger.warning("%s puts out nearly the same for any image, so that equal outputs say little", described.name)
     return worst
 
 
-def _judge_expected(expected: Sequence[np.ndarray], name: str) -> None:
+def _nearly_same(expected: Sequence[np.ndarray], name: str) -> bool:
+    """Return whether the last output hardly depends on the image. Raise ValueError for outputs that are not finite."""
     if not all(np.isfinite(part).all() for part in expected):
         raise ValueError(f"the output of {name} is not finite (nan or inf): its training has failed")
     last = expected[-1]
-    if np.abs(last - last.mean(axis=0)).max() <= 10 * TOLERANCE * np.abs(last).max():
-        logger.warning("%s puts out nearly the same for any image, so that equal outputs say little", name)
+    return bool(np.abs(last - last.mean(axis=0)).max() <= 10 * TOLERANCE * np.abs(last).max())
 
 
 def _difference(

@@ -34,6 +34,7 @@ IMAGE_FORM: dict[str, Any] = {
     }
 }
 """OpenAPI: image files, all under the name `image`."""
+_CURL = "send one with curl -F image=@photo.jpg, further ones with further -F image=@FILE"
 _PIECE_BYTES = 2**18
 _MAX_SCANS = 100
 """Maximum scans of a JPEG; encoders write a dozen. Each covers the whole image, and may have twenty bytes."""
@@ -80,7 +81,7 @@ class _Form(MultiPartParser):
 async def read_uploads(body: bytes, content_type: str, *, most: int) -> list[Upload]:
     """Return the files named `image` of a form, from 1 to `most`. HTTPError with 400, 413 or 415 for anything else."""
     if parse_options_header(content_type)[0] != b"multipart/form-data":
-        raise HTTPError(415, "the request is not a form; send image files with Content-Type multipart/form-data")
+        raise HTTPError(415, f"the request is not a form (multipart/form-data); {_CURL}")
     try:
         form = await _Form(body, content_type, most=most).parse()
     except MultiPartException as error:
@@ -90,12 +91,12 @@ async def read_uploads(body: bytes, content_type: str, *, most: int) -> list[Upl
         for name, value in form.multi_items():
             if name != "image" or isinstance(value, str):
                 kind = "text" if isinstance(value, str) else "file"
-                raise HTTPError(400, f"the form has a {kind} named {quoted(name)}; allowed: files named image")
+                raise HTTPError(400, f"the form has a {kind} named {quoted(name)}; allowed: files named image; {_CURL}")
             uploads.append(Upload(value.filename or "", await value.read()))
     finally:
         await form.close()
     if not uploads:
-        raise HTTPError(400, "the form has no file named image; send at least one")
+        raise HTTPError(400, f"the form has no file named image; {_CURL}")
     return uploads
 
 
