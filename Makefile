@@ -21,7 +21,7 @@ demo: $(INSTALLED)
 	$(BIN)/rexnet predict runs/demo/best.pt runs/demo/samples
 	@echo "Next, with your own folder of images (one sub-folder a class): $(BIN)/rexnet train PATH/TO/FOLDER"
 
-# Open the address that it tells in a browser; Ctrl-C stops it.
+# Open the address that it logs in a browser; Ctrl-C stops it.
 serve-demo: $(INSTALLED)
 	test -f runs/demo/best.pt || $(BIN)/rexnet train digits --output runs/demo --overwrite
 	$(BIN)/rexnet serve runs/demo

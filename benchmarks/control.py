@@ -2,7 +2,7 @@
 order of images, at the same multiply-accumulates, over several seeds, on CIFAR-10.
 
 The rivals are timm's networks with their channels scaled; every stem has stride 1. Every ReXNet has the width at which
-its cost is that of the rivals' mean. Runs that stand in the results already are left out, so a second call goes on.
+its cost is that of the rivals' mean. Runs already in the results are skipped, so a second call continues.
 """
 
 import statistics

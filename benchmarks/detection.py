@@ -46,7 +46,7 @@ class Options:
     amp: Amp = "off"
     threads: int = 1
     images: int = 300
-    """Drawn pictures to train on."""
+    """Generated images to train on."""
 
 
 def clearest_images(source: Path, target: Path) -> int:

@@ -2,7 +2,7 @@
 same loop, recipe, images, order and way of drawing first weights, over several seeds.
 
 Each base is the library's own network with a stem for small images and, to fit the time, fewer channels in every layer.
-Runs that stand in the results already are left out, so a second call goes on.
+Runs already in the results are skipped, so a second call continues.
 """
 
 import time

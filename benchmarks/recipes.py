@@ -1,8 +1,8 @@
 """The default recipe beside a plain training loop: the same network, images, epochs and batch size.
 
 The plain loop: RandomResizedCrop from half of the image, flip, AdamW with a one-cycle rate up to 4e-3, weight decay
-0.05, cross-entropy. Both are judged by the weights after the last epoch. One row a run; runs that stand in the results
-already are skipped, so a second call goes on. Networks are of width 0.5 at 64 px (digits and CIFAR-10 at 32, stem
+0.05, cross-entropy. Both are judged by the weights after the last epoch. One row a run; runs already in the results
+are skipped, so a second call continues. Networks are of width 0.5 at 64 px (digits and CIFAR-10 at 32, stem
 stride 1).
 """
 

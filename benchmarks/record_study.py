@@ -34,9 +34,9 @@ class Options:
     processes: int | None = None
     """Of rank, and needed there, as the next two: the command's own --processes."""
     minutes: float | None = None
-    """Wall time of the whole command, as `time -v` tells it."""
+    """Wall time of the whole command, as `time -v` reports it."""
     peak_memory_gb: float | None = None
-    """Greatest resident memory of all its processes together, as `ps -o rss` tells it when asked every few seconds."""
+    """Greatest resident memory of all its processes together, as `ps -o rss` reports it every few seconds."""
 
     def __post_init__(self) -> None:
         for name, value in self.spent().items():

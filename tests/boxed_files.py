@@ -12,7 +12,7 @@ def convert(source, output, **options):
     return convert_data(ConvertConfig(data=str(source), output=str(output), **{"workers": 0, **options}))
 
 
-def picture(path: Path, width: int = 40, height: int = 30, **options) -> None:
+def write_image(path: Path, width: int = 40, height: int = 30, **options) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(len(path.stem)).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path, **options)
@@ -24,7 +24,7 @@ def voc_object(name="dog", box=(1, 1, 40, 30), difficult=0) -> str:
 
 
 def voc_image(root: Path, name: str, *objects: str, size: str | None = None, head: str = "") -> None:
-    picture(root / "JPEGImages" / f"{name}.jpg")
+    write_image(root / "JPEGImages" / f"{name}.jpg")
     size = "<size><width>40</width><height>30</height><depth>3</depth></size>" if size is None else size
     (root / "Annotations").mkdir(exist_ok=True)
     text = f"{head}<annotation><filename>{name}.jpg</filename>{size}{''.join(objects)}</annotation>"

@@ -22,7 +22,7 @@ def annotation(
 
 
 def write_side(root: Path, side: str, images: list, annotations: list, categories: list | None = None) -> Path:
-    """root/annotations/instances_SIDE.json with the pictures in root/SIDE, noise, where the entry says how large."""
+    """root/annotations/instances_SIDE.json with the images in root/SIDE, noise, where the entry says how large."""
     folder = root / side
     folder.mkdir(parents=True, exist_ok=True)
     (root / "annotations").mkdir(exist_ok=True)
@@ -38,7 +38,7 @@ def write_side(root: Path, side: str, images: list, annotations: list, categorie
 
 
 def many_images(root: Path, count: int, side: str = "train") -> Path:
-    """Wide, tall and square pictures in turn, each with as many boxes as its id modulo 4; every fifth has a crowd."""
+    """Wide, tall and square images in turn, each with as many boxes as its id modulo 4; every fifth has a crowd."""
     sizes = [(40, 30), (24, 36), (30, 30)]
     images = [image_entry(n, *sizes[n % 3]) for n in range(1, count + 1)]
     annotations = []

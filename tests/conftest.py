@@ -128,7 +128,7 @@ def changed() -> Callable[..., TrainConfig]:
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory) -> Path:
-    """The folder of a run whose best network names all its held-back images rightly, made once; nobody writes into it.
+    """The folder of a run whose best network predicts all its validation images correctly, made once and only read.
     Its data is in the folder `images` beside it."""
     root = tmp_path_factory.mktemp("trained")
     config = TrainConfig(

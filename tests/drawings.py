@@ -1,4 +1,4 @@
-"""Small pictures that a network can tell apart, for tests that need images of their own."""
+"""Small images that a network can tell apart, for tests that need images of their own."""
 
 import io
 from pathlib import Path
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 
 def draw(kind: str, seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
-    """A small picture of one of three shapes on noise: enough for a network to tell them apart."""
+    """a small image of one of three shapes on noise: enough for a network to tell them apart."""
     random = np.random.default_rng(seed)
     noise = random.integers(0, 90, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(noise)
@@ -39,7 +39,7 @@ def draw_folder(root: Path, train: int = 12, val: int = 4) -> Path:
 
 
 def landscape(width: int, height: int) -> Image.Image:
-    """A smooth picture without symmetry, for which JPEG and resizing are at home."""
+    """a smooth image without symmetry, for which JPEG and resizing are at home."""
     y, x = np.mgrid[:height, :width]
     red = 128 + 100 * np.sin(x / 23 + y / 57)
     green = 255 * x / max(width - 1, 1)
@@ -53,25 +53,25 @@ def encoded(image: Image.Image, format: str = "JPEG", **options) -> bytes:
     return stream.getvalue()
 
 
-def odd_pictures() -> dict[str, bytes]:
+def odd_images() -> dict[str, bytes]:
     """Name -> content of a file: every EXIF orientation, several formats, colours, depths and shapes."""
-    picture = landscape(37, 23)
-    turned = {f"turned {value}": encoded(picture, "JPEG", exif=exif(value)) for value in range(1, 9)}
-    clear = picture.copy()
-    clear.putalpha(Image.linear_gradient("L").resize(picture.size))
+    image = landscape(37, 23)
+    turned = {f"turned {value}": encoded(image, "JPEG", exif=exif(value)) for value in range(1, 9)}
+    clear = image.copy()
+    clear.putalpha(Image.linear_gradient("L").resize(image.size))
     others = {
-        "gray": encoded(picture.convert("L"), "PNG"),
-        "one bit": encoded(picture.convert("1"), "PNG"),
-        "palette": encoded(picture.quantize(16), "GIF"),
+        "gray": encoded(image.convert("L"), "PNG"),
+        "one bit": encoded(image.convert("1"), "PNG"),
+        "palette": encoded(image.quantize(16), "GIF"),
         "clear": encoded(clear, "PNG"),
         "clear gray": encoded(clear.convert("LA"), "PNG"),
         "16 bit": encoded(Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100), "PNG"),
-        "cmyk": encoded(picture.convert("CMYK"), "JPEG"),
+        "cmyk": encoded(image.convert("CMYK"), "JPEG"),
         "float": encoded(Image.fromarray(np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)), "TIFF"),
-        "webp": encoded(picture, "WEBP"),
+        "webp": encoded(image, "WEBP"),
         "line": encoded(landscape(90, 1), "PNG"),
         "pixel": encoded(landscape(1, 1), "BMP"),
-        "turned png": encoded(picture, "PNG", exif=exif(6)),
+        "turned png": encoded(image, "PNG", exif=exif(6)),
     }
     return {**turned, **others}
 

@@ -1,4 +1,4 @@
-"""Networks whose output depends on the picture, without training."""
+"""Networks whose output depends on the image, without training."""
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +10,16 @@ from rexnet.models.config import RexNetConfig
 from rexnet.models.rexnet import RexNet
 
 
-def picture_batch(size_px: int) -> Tensor:
+def image_batch(size_px: int) -> Tensor:
     """Photographs and noise, float32 (5, 3, S, S)."""
     preprocess = Preprocess(image_size_px=size_px)
-    return torch.stack([preprocess(picture) for picture in sample_images(None)])
+    return torch.stack([preprocess(image) for image in sample_images(None)])
 
 
 def with_measured_statistics(model: nn.Module, *, size_px: int = 48) -> nn.Module:
-    """Batch norms get the statistics of pictures, as training would leave them; in evaluation.
+    """Batch norms get the statistics of images, as training would leave them; in evaluation.
 
-    Other statistics, whether the initial or random ones, make a deep network's output the same for any picture, up to
+    Other statistics, whether the initial or random ones, make a deep network's output the same for any image, up to
     1e-6: a comparison of two such networks sees their last bias only.
     """
     for module in model.modules():
@@ -27,12 +27,12 @@ def with_measured_statistics(model: nn.Module, *, size_px: int = 48) -> nn.Modul
             module.momentum = None
             module.reset_running_stats()
     with torch.no_grad():
-        model.train()(picture_batch(size_px))
+        model.train()(image_batch(size_px))
     return model.eval()
 
 
 def with_trained_norms(model: nn.Module) -> nn.Module:
-    """Batch norms get scales and shifts as well, as a training might leave them, and then the statistics of pictures;
+    """Batch norms get scales and shifts as well, as a training might leave them, and then the statistics of images;
     in evaluation."""
     random = torch.Generator().manual_seed(0)
     for module in model.modules():

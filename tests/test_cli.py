@@ -130,7 +130,7 @@ def test_data_check_says_by_its_exit_code_whether_all_is_well(image_folder, tmp_
     shown = run_rexnet("data", "check", image_folder, cwd=tmp_path)
     assert "48 images" in shown.stdout and not shown.stderr
     for number in range(7):
-        (image_folder / "train" / "cat" / f"bad {number}\n.jpg").write_text("no picture")
+        (image_folder / "train" / "cat" / f"bad {number}\n.jpg").write_text("not an image")
     shown = run_rexnet("data", "check", image_folder, "--output", "report.json", cwd=tmp_path, expect=1)
     assert "and 2 more; --output FILE lists all" in shown.stdout and "Traceback" not in shown.stderr
     report = json.loads((tmp_path / "report.json").read_text())
@@ -200,7 +200,7 @@ def test_ctrl_c_ends_data_commands_at_once(command, tmp_path):
         (("validate", "no.pt", "digits", "--output", "."), 1, "--output is '.', a folder"),
         (("train", "digits", "--model", "resnet50"), 2, "--model: there is no network, file or folder 'resnet50'"),
         (("train", "digits", "--model", "rexnet", "--width", "0"), 2, "rexnet: width is 0.0; allowed: above 0"),
-        (("train", "digits", "--freeze", "3"), 2, "rexnet: --freeze is 3; allowed: 0, because nothing is learned yet"),
+        (("train", "digits", "--freeze", "3"), 2, "rexnet: --freeze is 3; allowed: 0, because without --weights"),
         (("train", "digits", "--device", "cuda:9"), 1, "this machine allows"),
         (("validate", "no.pt", "digits"), 1, "no.pt"),
         (("predict", "no.pt", "."), 1, "holds no images"),
@@ -212,10 +212,10 @@ def test_mistakes_get_one_sentence_and_an_exit_code(arguments, code, said, tmp_p
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
-    told = capsys.readouterr().err
-    assert stop.value.code == code and said.lower() in told.lower()
+    error = capsys.readouterr().err
+    assert stop.value.code == code and said.lower() in error.lower()
     if code == 1:
-        assert len(told.strip().splitlines()) == 1 and told.startswith("rexnet: ")
+        assert len(error.strip().splitlines()) == 1 and error.startswith("rexnet: ")
     assert not (tmp_path / "runs").exists(), "a refused command leaves nothing behind"
 
 

@@ -43,8 +43,8 @@ def serve_once(*arguments, cwd):
     command = [sys.executable, "-m", *arguments, "--port", "0"]
     with subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE, text=True) as process:
         try:
-            told = next(line for line in process.stderr if "http://" in line)
-            address = re.search(r"http://(\S+):(\d+)", told).groups()
+            line = next(line for line in process.stderr if "http://" in line)
+            address = re.search(r"http://(\S+):(\d+)", line).groups()
             with closing(HTTPConnection(*address, timeout=60)) as connection:
                 connection.request("GET", "/")
                 page = connection.getresponse().read()

@@ -13,7 +13,7 @@ from rexnet.training import checkpoint
 
 
 def test_timm_reads_the_folder_after_register_with_timm(tmp_path, tiny_preprocess):
-    """Only what timm can be told: the name of a network that it can make."""
+    """Only what timm understands: the name of a network that it can make."""
     torch.manual_seed(0)
     model = rexnet.create_model("rexnet_lite_100", num_classes=3, stem_stride=1, drop_rate=0.1).eval()
     content = checkpoint.pack(model, {}, classes=("a", "b", "c"), preprocess=tiny_preprocess)

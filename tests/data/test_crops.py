@@ -28,13 +28,13 @@ class TestBoxes:
     def test_distributed_as_timms(self, size):
         """Two-sample Kolmogorov-Smirnov distance of area, aspect ratio and place; chance alone exceeds 0.031
         once in 10,000 times."""
-        ours, theirs, picture = [], [], Image.new("L", size)
+        ours, theirs, image = [], [], Image.new("L", size)
         random.seed(1)
         for _ in range(10_000):
             left, top, width, height = crop().draw(size)
             assert left >= 0 and top >= 0 and left + width <= size[0] and top + height <= size[1]
             ours.append((width * height, width / height, left / size[0], top / size[1]))
-            top, left, height, width = RandomResizedCropAndInterpolation.get_params(picture, (0.08, 1), (3 / 4, 4 / 3))
+            top, left, height, width = RandomResizedCropAndInterpolation.get_params(image, (0.08, 1), (3 / 4, 4 / 3))
             theirs.append((width * height, width / height, left / size[0], top / size[1]))
         for mine, other in zip(np.array(ours).T, np.array(theirs).T, strict=True):
             points = np.concatenate([mine, other])
@@ -85,12 +85,12 @@ class TestPixels:
         means = []
         random.seed(0)
         for data in photos:
-            picture = Image.open(io.BytesIO(data)).convert("RGB")
+            image = Image.open(io.BytesIO(data)).convert("RGB")
             for _ in range(3):
-                jpeg, box = open_jpeg(data), crop().draw(picture.size)
+                jpeg, box = open_jpeg(data), crop().draw(image.size)
                 left, top, width, height = box
                 theirs = functional.resized_crop(
-                    picture, top, left, height, width, [224, 224], InterpolationMode(interpolation)
+                    image, top, left, height, width, [224, 224], InterpolationMode(interpolation)
                 )
                 ours = resize(jpeg.crop(box, 10_000), 224, interpolation).permute(1, 2, 0).numpy()
                 difference = np.abs(ours.astype(int) - np.asarray(theirs))
@@ -105,11 +105,11 @@ class TestPixels:
         random.seed(0)
         differences = []
         for data in photos:
-            picture = Image.open(io.BytesIO(data)).convert("RGB")
-            box = crop(scale=(0.6, 1)).draw(picture.size)
+            image = Image.open(io.BytesIO(data)).convert("RGB")
+            box = crop(scale=(0.6, 1)).draw(image.size)
             pixels = open_jpeg(data).crop(box, 80)
             if pixels.shape[0] < box.height:
-                theirs = np.asarray(picture.crop(box.corners).resize((80, 80), Image.Resampling.BICUBIC))
+                theirs = np.asarray(image.crop(box.corners).resize((80, 80), Image.Resampling.BICUBIC))
                 differences.append(resize(pixels, 80, "bicubic").permute(1, 2, 0).numpy() - theirs.astype(int))
         sizes = [np.abs(difference).mean() for difference in differences]
         assert len(sizes) >= 15 and np.mean(sizes) < 3 and max(sizes) < 12

@@ -32,7 +32,7 @@ def pixels(source) -> np.ndarray:
 
 
 def gray_rows(values) -> np.ndarray:
-    """(H, W) -> (H, W, 3) as open_image gives gray pictures."""
+    """(H, W) -> (H, W, 3) as open_image gives gray images."""
     return np.repeat(np.asarray(values, dtype=np.uint8)[:, :, None], 3, axis=2)
 
 
@@ -124,11 +124,11 @@ class TestOrientation:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stdout == "(32, 48) (32, 48)\n" and "PIL" not in done.stderr
 
-    def test_damaged_exif_leaves_the_picture(self):
+    def test_damaged_exif_leaves_the_image(self):
         data = encode(blocks(), "PNG", exif=b"Exif\0\0MM\0*\0\0\0\xff")
         np.testing.assert_array_equal(pixels(data), np.asarray(blocks()))
 
-    def test_16_bit_pictures_are_turned_too(self):
+    def test_16_bit_images_are_turned_too(self):
         values = np.arange(6, dtype=np.uint16).reshape(2, 3) << 8
         exif = Image.Exif()
         exif[ORIENTATION] = 6
@@ -202,7 +202,7 @@ class TestModes:
             data = encode(frames[0], format, save_all=True, append_images=frames[1:], **options)
             assert pixels(data)[0, 0].tolist() == [255, 0, 0], format
 
-    def test_jpeg_with_a_second_picture_inside(self):
+    def test_jpeg_with_a_second_image_inside(self):
         first, second = noise(), noise(seed=1)
         data = encode(first, "MPO", save_all=True, append_images=[second])
         np.testing.assert_array_equal(pixels(data), pixels(encode(first, "JPEG")))
@@ -292,7 +292,7 @@ class TestRefused:
         ("content", "reason"),
         [
             (b"", "empty"),
-            (b"this is a text, not a picture", "content is not"),
+            (b"this is a text, not an image", "content is not"),
             (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "content is not"),
             (b"8BPS\0\1" + bytes(60), "content is not"),
             (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "content is not"),
@@ -302,7 +302,7 @@ class TestRefused:
             (b"P5 0 4 255\n", "damaged"),
         ],
     )
-    def test_what_is_no_picture(self, tmp_path, content, reason):
+    def test_what_is_not_an_image(self, tmp_path, content, reason):
         path = tmp_path / "x.jpg"
         path.write_bytes(content)
         for source in (path, str(path), content, io.BytesIO(content)):

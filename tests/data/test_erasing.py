@@ -48,7 +48,7 @@ class TestDistribution:
         assert all(not patch.values.any() for patch in const)
 
     @pytest.mark.parametrize("size_px", [1, 2, 3])
-    def test_tiny_pictures(self, size_px):
+    def test_tiny_images(self, size_px):
         for _ in range(50):
             patch = RandomErasing(probability=1.0, mode="pixel", size_px=size_px).draw()
             assert patch is None or (patch.top + patch.height <= size_px and patch.left + patch.width <= size_px)

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from rexnet.data.decode import open_image
 from rexnet.data.image_stream import each_image, image_reader, in_chunks, in_order, open_any
 from rexnet.errors import BadImageError
-from tests.drawings import encoded, landscape, odd_pictures
+from tests.drawings import encoded, landscape, odd_images
 
 
 @pytest.mark.seconds
@@ -63,10 +63,10 @@ def test_an_error_of_the_source_comes_through():
         list(in_order(lambda number: number, broken(), threads=1, ahead=3))
 
 
-@pytest.mark.parametrize("name", odd_pictures())
-def test_pixels_do_not_depend_on_how_a_picture_comes(name, tmp_path):
-    content = odd_pictures()[name]
-    file = tmp_path / "picture"
+@pytest.mark.parametrize("name", odd_images())
+def test_pixels_do_not_depend_on_how_a_image_comes(name, tmp_path):
+    content = odd_images()[name]
+    file = tmp_path / "image"
     file.write_bytes(content)
     expected = np.asarray(open_image(file))
     tensor = torch.from_numpy(expected.copy()).permute(2, 0, 1)
@@ -79,7 +79,7 @@ def test_pixels_do_not_depend_on_how_a_picture_comes(name, tmp_path):
             assert np.array_equal(np.asarray(open_any(ImageOps.exif_transpose(opened))), expected)
 
 
-def test_one_several_and_batches_of_pictures():
+def test_one_several_and_batches_of_images():
     array, tensor = np.zeros((5, 4, 3), np.uint8), torch.zeros(3, 5, 4, dtype=torch.uint8)
     for one in ("a.png", Path("a.png"), b"x", Image.new("RGB", (2, 2)), array, tensor):
         assert [type(item) for item in each_image(one)] == [type(one)]
@@ -104,17 +104,17 @@ def test_one_several_and_batches_of_pictures():
 )
 def test_arrays_of_another_kind_are_never_skipped(source, sentence):
     with pytest.raises(ValueError, match=sentence) as refused:
-        image_reader(lambda picture: picture, "skip")(source)
+        image_reader(lambda image: image, "skip")(source)
     assert not isinstance(refused.value, BadImageError), "the caller is wrong, not the file"
 
 
 def test_a_bad_file_stops_or_stands_in_its_place(tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"text")
-    name, error = image_reader(lambda picture: picture, "skip")(bad)
+    name, error = image_reader(lambda image: image, "skip")(bad)
     assert name == str(bad) and isinstance(error, BadImageError)
     with pytest.raises(BadImageError, match=r"bad\.jpg"):
-        image_reader(lambda picture: picture, "error")(str(bad))
+        image_reader(lambda image: image, "error")(str(bad))
     torn = Image.open(io.BytesIO(encoded(landscape(60, 60), "JPEG")[:900]))
     with pytest.raises(BadImageError, match="damaged or incomplete"):
         open_any(torn)

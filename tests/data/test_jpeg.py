@@ -144,7 +144,7 @@ class TestDamage:
         assert refused > 90
 
     def test_bytes_too_many_are_no_damage(self):
-        """libjpeg warns of them, which is enough to leave the picture to `open_image`, and that takes it."""
+        """libjpeg warns of them, which is enough to leave the image to `open_image`, and that takes it."""
         data, box = encoded(landscape(160, 120), quality=90), Box(0, 0, 160, 120)
         assert cropped(data[:-2] + b"\0\0" + data[-2:], box) == cropped(data, box) == landscape_bytes(data)
 

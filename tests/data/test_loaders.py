@@ -168,7 +168,7 @@ class TestRepeatable:
         assert same(list(batches.epoch(3)), whole)
 
     def test_augmentation_follows_the_image_not_its_place(self):
-        """The same picture in the same epoch looks the same in any batch size and on any rank, and not in another."""
+        """The same image in the same epoch looks the same in any batch size and on any rank, and not in another."""
         images = numbered(24)
 
         def views(epoch, **options):
@@ -185,18 +185,18 @@ class TestRepeatable:
             assert sum(torch.equal(expected[index], changed[index]) for index in expected) <= 1
 
     def test_images_of_a_batch_are_augmented_differently(self):
-        same_picture = ArrayImages(
+        same_image = ArrayImages(
             np.broadcast_to(numbered(1)._pixels, (8, 12, 10, 3)), np.zeros(8), ("a",), label="x", numbers=np.arange(8)
         )
-        (batch,) = train_batches(same_picture, batch_size=8).epoch(0)
+        (batch,) = train_batches(same_image, batch_size=8).epoch(0)
         assert len({tuple(image.flatten().tolist()) for image in batch.images}) == 8
 
     @pytest.mark.parametrize("workers", [0, 2])
     def test_the_callers_random_generators_stay(self, workers):
         batches = train_batches(numbered(9), workers=workers, mixer=batch_mixer(AugmentConfig(mixup=1.0), 3))
-        held_back = EvalBatches(numbered(9), PREPROCESS, batch_size=4, workers=workers)
+        val = EvalBatches(numbered(9), PREPROCESS, batch_size=4, workers=workers)
         before = random_states()
-        assert len(list(batches.epoch(0))) == 2 and len(list(held_back)) == 3
+        assert len(list(batches.epoch(0))) == 2 and len(list(val)) == 3
         assert random_states() == before
 
     def test_also_after_an_error(self, tmp_path):
@@ -213,8 +213,8 @@ class TestRepeatable:
         batches = train_batches(images, mixer=mixer)
         copy = pickle.loads(pickle.dumps(batches))
         assert same(list(copy.epoch(1))[:2], list(batches.epoch(1))[:2])
-        held_back = EvalBatches(images, PREPROCESS, batch_size=64)
-        assert same(list(pickle.loads(pickle.dumps(held_back))), list(held_back))
+        val = EvalBatches(images, PREPROCESS, batch_size=64)
+        assert same(list(pickle.loads(pickle.dumps(val))), list(val))
 
     @pytest.mark.slow
     def test_spawned_workers(self, image_folder):
@@ -297,12 +297,12 @@ class TestBadImages:
             train_batches(images, workers=workers).epoch(0),
             iter(EvalBatches(images, PREPROCESS, batch_size=4, workers=workers)),
         ):
-            told = None
+            caught = None
             try:  # pytest.raises would keep the worker processes in a reference cycle
                 list(batches)
             except BadImageError as error:
-                told = (error.path, str(error))
-            assert told == (images.name(5), f"{images.name(5)} cannot be used as an image: the file is empty")
+                caught = (error.path, str(error))
+            assert caught == (images.name(5), f"{images.name(5)} cannot be used as an image: the file is empty")
 
     def test_an_error_ties_no_workers_into_a_cycle(self, tmp_path):
         """Workers of a loader that only the garbage collector finds take five seconds each to stop."""
@@ -325,10 +325,10 @@ class TestBadImages:
         training = train_batches(images, workers=workers, bad_image="skip")
         for epoch in range(3):
             assert set(flat_indices(training.epoch(epoch))) == good
-        held_back = EvalBatches(images, PREPROCESS, batch_size=4, workers=workers, bad_image="skip")
+        val = EvalBatches(images, PREPROCESS, batch_size=4, workers=workers, bad_image="skip")
         for _ in range(2):
-            assert flat_indices(held_back) == sorted(good)
-        for batches in (training, held_back):
+            assert flat_indices(val) == sorted(good)
+        for batches in (training, val):
             assert len(batches.skipped) == 3 and set(batches.skipped) == bad
         for name in bad:
             assert caplog.text.count(f"skipped: {name}") == 2

@@ -1,4 +1,4 @@
-"""Batches from memory: the pictures of the other loaders, augmented as these augment."""
+"""Batches from memory: the images of the other loaders, augmented as these augment."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_an_epoch_goes_on_at_any_step_and_leaves_random_numbers_alone(images):
     assert (np.random.get_state()[1] == state[1]).all()
 
 
-def test_each_picture_is_a_window_of_its_padded_original():
+def test_each_image_is_a_window_of_its_padded_original():
     """Against brute force: every crop at every place, mirrored or not, and all of them come up."""
     random = np.random.default_rng(0)
     originals = random.integers(1, 256, (6, 4, 5, 3), dtype=np.uint8)
@@ -75,21 +75,21 @@ def test_each_picture_is_a_window_of_its_padded_original():
     for seed in range(40):
         chosen = torch.arange(6)
         drawn = augment.draw(padded, chosen, np.random.default_rng(seed))
-        for index, picture in enumerate(drawn):
+        for index, image in enumerate(drawn):
             windows = {
                 (top, left, flipped): padded[index, top : top + 4, left : left + 5].flip(1 if flipped else ())
                 for top in range(3)
                 for left in range(3)
                 for flipped in (False, True)
             }
-            (match,) = [key for key, window in windows.items() if window.equal(picture)]
+            (match,) = [key for key, window in windows.items() if window.equal(image)]
             found.add(match)
     assert len(found) == 18
 
 
-def test_unreadable_pictures_are_named_or_left_out(image_folder, caplog):
+def test_unreadable_images_are_named_or_skipped(image_folder, caplog):
     broken = sorted(image_folder.rglob("*.png"))[0]
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"not an image")
     images = open_dataset(image_folder).for_training().train
     if str(broken) not in [images.name(index) for index in range(len(images))]:
         images = open_dataset(image_folder).for_training().val
@@ -103,7 +103,7 @@ def test_unreadable_pictures_are_named_or_left_out(image_folder, caplog):
     assert pixels.targets.tolist() == [images.targets[index] for index in pixels.indices]
 
 
-def test_too_few_pictures_are_refused():
+def test_too_few_images_are_refused():
     one = ArrayImages(np.zeros((1, 8, 8), np.uint8), np.zeros(1, int), ("a",), label="x", numbers=np.arange(1))
     with pytest.raises(ValueError, match="two or more"):
         MemoryTrainBatches(decode(one, PREPROCESS), PREPROCESS, NO_CHANGE, batch_size=4, seed=0)

@@ -28,7 +28,7 @@ ARGUMENTS = {
     "TranslateXRel": [(share,) for share in SHARES],
     "TranslateYRel": [(share,) for share in SHARES],
 }
-PICTURES = [draw("cat", 0), draw("fox", 1, (31, 70)), landscape(97, 64), landscape(3, 2), landscape(1, 1)]
+IMAGES = [draw("cat", 0), draw("fox", 1, (31, 70)), landscape(97, 64), landscape(3, 2), landscape(1, 1)]
 
 
 def seed(number: int) -> None:
@@ -47,25 +47,25 @@ class TestOperations:
         """Exact where nothing is interpolated; else one level off at most, in at most 5 % of the values."""
         shifts = name.startswith(("Shear", "Translate"))
         for arguments in ARGUMENTS[name]:
-            for picture in PICTURES:
+            for image in IMAGES:
                 style = {**STYLE, "resample": resample}
-                before = np.array(picture)
+                before = np.array(image)
                 difference = differences(
                     policies._ON_ARRAYS[name](before, *arguments, **style),
-                    NAME_TO_OP[name](picture, *arguments, **style),
+                    NAME_TO_OP[name](image, *arguments, **style),
                 )
                 assert difference.max() <= shifts
-                assert difference.mean() <= 0.05 or picture.width * picture.height < 10
-                assert np.array_equal(before, np.array(picture)), "changed in place"
+                assert difference.mean() <= 0.05 or image.width * image.height < 10
+                assert np.array_equal(before, np.array(image)), "changed in place"
 
     def test_posterizing_to_no_bits_is_black(self):
         """Which Pillow refuses, and timm's scale leads to below a magnitude of 2.5."""
         assert not policies._ON_ARRAYS["Posterize"](landscape(8, 8), 0).any()
 
-    def test_either_kind_of_picture(self):
+    def test_either_kind_of_image(self):
         for name, arguments in ARGUMENTS.items():
-            for picture in (PICTURES[0], np.array(PICTURES[0])):
-                result = policies._ON_ARRAYS[name](picture, *arguments[0], **STYLE)
+            for image in (IMAGES[0], np.array(IMAGES[0])):
+                result = policies._ON_ARRAYS[name](image, *arguments[0], **STYLE)
                 assert isinstance(result, np.ndarray) and result.dtype == np.uint8 and result.shape == (40, 48, 3)
 
 
@@ -79,17 +79,17 @@ class TestPolicies:
         theirs = make(policy, {"translate_const": 21, "img_mean": (124, 116, 104)})
         ours = on_arrays(copy.deepcopy(theirs))
         assert pickle.loads(pickle.dumps(ours)) is not None
-        picture = landscape(48, 48)
+        image = landscape(48, 48)
         changed = 0
         for number in range(300):
             seed(number)
-            expected = theirs(picture)
+            expected = theirs(image)
             state = (random.random(), np.random.rand())
             seed(number)
-            result = ours(np.array(picture))
+            result = ours(np.array(image))
             assert (random.random(), np.random.rand()) == state
             assert differences(result, expected).mean() < 0.3
-            changed += differences(expected, picture).any()
+            changed += differences(expected, image).any()
         assert changed > 150
 
     @pytest.mark.parametrize("policy", ["v0", "original", "rand-m1", "rand-m10-inc1"])
@@ -98,7 +98,7 @@ class TestPolicies:
         ours = on_arrays(make(policy, {"img_mean": (124, 116, 104)}))
         for number in range(200):
             seed(number)
-            assert as_array(ours(np.array(PICTURES[0]))).shape == (40, 48, 3)
+            assert as_array(ours(np.array(IMAGES[0]))).shape == (40, 48, 3)
 
     def test_shares_of_operations_and_their_strength(self):
         """Two of fifteen, each with probability one half, strength 9 with a deviation of 0.5, at most 10."""
@@ -125,4 +125,4 @@ class TestPolicies:
             assert isinstance(image, Image.Image)
             return image.rotate(90)
 
-        assert np.array_equal(as_array(on_arrays(step)(np.array(PICTURES[0]))), np.array(PICTURES[0].rotate(90)))
+        assert np.array_equal(as_array(on_arrays(step)(np.array(IMAGES[0]))), np.array(IMAGES[0].rotate(90)))

@@ -144,7 +144,7 @@ class TestTrainTransform:
 
     @pytest.mark.parametrize("name", ["default", "padded", "imagenet"])
     @pytest.mark.parametrize("size", [*ODD_SIZES, (1, 5000), (5000, 1), (1, 1_000_000)])
-    def test_any_size_of_picture(self, name, size):
+    def test_any_size_of_image(self, name, size):
         transform = TrainTransform(Preprocess(image_size_px=24), AUGMENTATIONS[name])
         image = Image.new("RGB", size, (255, 255, 255))
         for _ in range(10):
@@ -215,7 +215,7 @@ class TestTrainTransform:
         result = transform.finish(Views.of([transform.draw(noise(9, 9)) for _ in range(3)]), torch.device("meta"))
         assert result.device.type == "meta" and result.shape == (3, 3, 8, 8)
 
-    def test_interpolation_of_turned_pictures_is_that_of_crops(self):
+    def test_interpolation_of_turned_images_is_that_of_crops(self):
         for augment in (AugmentConfig(auto_augment="rand-m9"), AugmentConfig(auto_augment="v0", crop_padding_px=2)):
             for name, expected in (("random", (2, 3)), ("bilinear", 2), ("bicubic", 3)):
                 transform = TrainTransform(Preprocess(), dataclasses.replace(augment, crop_interpolation=name))
@@ -278,7 +278,7 @@ class TestBatchMixer:
     @pytest.mark.parametrize("augment", [AugmentConfig(mixup=0.8), AugmentConfig(cutmix=1.0, label_smoothing=0.1)])
     @pytest.mark.parametrize("size", [2, 3, 8, 9])
     def test_targets_follow_the_pixels(self, augment, size):
-        """Each picture holds its own class number everywhere, so its mean tells how much of what is in it."""
+        """Each image holds its own class number everywhere, so its mean tells how much of what is in it."""
         mixer = pickle.loads(pickle.dumps(batch_mixer(augment, size)))
         smoothing = augment.label_smoothing
         for seed in range(10):

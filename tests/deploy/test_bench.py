@@ -13,7 +13,7 @@ from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.errors import OptionError
 from rexnet.models.factory import create_model
 from rexnet.models.inference_form import fold
-from tests.networks import picture_batch, with_trained_norms
+from tests.networks import image_batch, with_trained_norms
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_what_cannot_be_measured_is_refused(exported):
 def test_timms_networks_say_in_every_engine_what_they_say_eagerly():
     subject = find_subject("timm/mobilenetv3_small_050")
     with_trained_norms(subject.model)
-    images = picture_batch(64)[:2]
+    images = image_batch(64)[:2]
     eager = subject.open(Engine(threads=1))(images)
     assert eager.abs().max() > 0
     for backend in ("onnxruntime", "openvino"):

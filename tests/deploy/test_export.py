@@ -46,8 +46,8 @@ def checkpoint_file(model, tmp_path):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    folder = tmp_path / "odd pictures"
+def images(tmp_path):
+    folder = tmp_path / "odd images"
     folder.mkdir()
     for index, kind in enumerate(("cat", "dog", "fox", "cat")):
         draw(kind, index, (30 + 17 * index, 64 - 9 * index)).save(folder / f"{index} é.png")
@@ -69,12 +69,12 @@ def run_plainly(path, images: np.ndarray) -> list[np.ndarray]:
 
 @pytest.mark.seconds
 @pytest.mark.parametrize("ending", ["onnx", "xml", "pt2"])
-def test_the_file_alone_is_the_network_and_the_model_is_left_alone(ending, model, pictures, tmp_path):
+def test_the_file_alone_is_the_network_and_the_model_is_left_alone(ending, model, images, tmp_path):
     model.train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     folder = tmp_path / "out"
     folder.mkdir()
-    options = ExportOptions(pixels=True, verify=str(pictures))
+    options = ExportOptions(pixels=True, verify=str(images))
     made = export(model, folder / f"a.{ending}", options, classes=CLASSES, preprocess=PREPROCESS)
     assert model.training and all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     expected_files = {"a.xml", "a.bin"} if ending == "xml" else {f"a.{ending}"}
@@ -83,11 +83,11 @@ def test_the_file_alone_is_the_network_and_the_model_is_left_alone(ending, model
     elsewhere = folder.rename(tmp_path / "elsewhere") / f"a.{ending}"
     said = read_exported(elsewhere)
     assert (said.classes, said.preprocess, said.config, said.pixels) == (CLASSES, PREPROCESS, model.config, True)
-    opened = [open_image(file) for file in sorted(pictures.iterdir())]
+    opened = [open_image(file) for file in sorted(images.iterdir())]
     with torch.no_grad():
-        expected = model.eval()(torch.stack([said.preprocess(picture) for picture in opened])).numpy()
+        expected = model.eval()(torch.stack([said.preprocess(image) for image in opened])).numpy()
     for batch in (1, 5):
-        pixels = np.stack([said.preprocess.pixels(picture) for picture in opened[:batch]])
+        pixels = np.stack([said.preprocess.pixels(image) for image in opened[:batch]])
         (found,) = run_plainly(elsewhere, pixels)
         np.testing.assert_allclose(found, expected[:batch], atol=1e-4 * np.abs(expected).max(), rtol=0)
 

@@ -34,7 +34,7 @@ from rexnet.loading import load_network
 from rexnet.models.inference_form import fold
 from rexnet.references import resolve
 from rexnet.training import checkpoint
-from tests.drawings import draw, odd_pictures
+from tests.drawings import draw, odd_images
 
 CLASSES = ("cat", "dog, or wolf", "füchse")
 
@@ -44,14 +44,14 @@ ENGINES = [("torch", "fp32"), ("onnxruntime", "fp32"), ("openvino", "fp32"), ("o
 
 @pytest.fixture
 def checkpoint_file(tiny_model, tmp_path):
-    """Of a network whose answers differ from picture to picture as those of a trained one do."""
+    """Of a network whose answers differ from image to image as those of a trained one do."""
     preprocess = Preprocess(image_size_px=16, crop_ratio=0.9)
     model = tiny_model(drop_rate=0.0, drop_path_rate=0.0)
     torch.nn.init.normal_(model.get_classifier().weight, std=0.5)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
-    model.train()(torch.stack([preprocess(open_image(content)) for content in odd_pictures().values()]))
+    model.train()(torch.stack([preprocess(open_image(content)) for content in odd_images().values()]))
     path = tmp_path / "best.pt"
     checkpoint.save(path, checkpoint.pack(model, classes=CLASSES, preprocess=preprocess, metrics={}))
     return path
@@ -93,7 +93,7 @@ def with_chunks(predictor: Predictor, chunk: int = 4) -> Predictor:
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     folder = tmp_path / "with space"
     (folder / "deep").mkdir(parents=True)
     for index, kind in enumerate(("cat", "dog", "fox", "cat", "dog")):
@@ -110,8 +110,8 @@ def same(found: Sequence[Prediction], expected: Sequence[Prediction], tolerance:
     return True
 
 
-def test_an_image_is_judged_alone_and_the_source_does_not_matter(predictor, pictures):
-    files = sorted((pictures / "deep").iterdir())
+def test_an_image_is_judged_alone_and_the_source_does_not_matter(predictor, images):
+    files = sorted((images / "deep").iterdir())
     together = predictor(files)
     assert [prediction.image for prediction in together] == [str(file) for file in files]
     probabilities = [scored.probability for scored in together[0].classes]
@@ -129,7 +129,7 @@ def test_an_image_is_judged_alone_and_the_source_does_not_matter(predictor, pict
 @pytest.mark.parametrize("backend,precision", ENGINES)
 def test_every_engine_says_the_same_of_odd_files(backend, precision, checkpoint_file, predictor, tmp_path):
     files = []
-    for name, content in odd_pictures().items():
+    for name, content in odd_images().items():
         files.append(tmp_path / name)
         files[-1].write_bytes(content)
     expected = predictor(files)
@@ -143,14 +143,14 @@ def test_every_engine_says_the_same_of_odd_files(backend, precision, checkpoint_
 
 @pytest.mark.parametrize("pixels", [False, True])
 @pytest.mark.parametrize(("suffix", "backend"), [(".onnx", "onnxruntime"), (".onnx", "openvino"), (".xml", "openvino")])
-def test_exported_files_say_the_same(suffix, backend, pixels, exported, predictor, pictures):
-    files = sorted((pictures / "deep").iterdir())
+def test_exported_files_say_the_same(suffix, backend, pixels, exported, predictor, images):
+    files = sorted((images / "deep").iterdir())
     other = with_chunks(Predictor(exported(suffix, pixels=pixels), backend=backend, threads=1))
     assert same(other(files), predictor(files))
 
 
-def test_exported_files_without_names_number_their_classes(exported, predictor, pictures):
-    file = next((pictures / "deep").iterdir())
+def test_exported_files_without_names_number_their_classes(exported, predictor, images):
+    file = next((images / "deep").iterdir())
     unnamed = Predictor(exported(".onnx", classes=()), backend="onnxruntime", threads=1)
     assert CLASSES[int(unnamed(file)[0].best.name)] == predictor(file)[0].best.name
 
@@ -181,10 +181,10 @@ def test_an_engine_that_is_not_installed_is_named(package, checkpoint_file, monk
         Predictor(checkpoint_file, backend=package)
 
 
-def test_auto_measures_once_and_says_the_same(checkpoint_file, predictor, pictures, caplog, monkeypatch, tmp_path):
+def test_auto_measures_once_and_says_the_same(checkpoint_file, predictor, images, caplog, monkeypatch, tmp_path):
     monkeypatch.setattr(engine_choice, "cache_folder", lambda: tmp_path / "cache")
     caplog.set_level(logging.INFO, "rexnet")
-    files = sorted((pictures / "deep").iterdir())
+    files = sorted((images / "deep").iterdir())
     for when in ("now", "before"):
         assert same(Predictor(checkpoint_file, threads=1, device="cpu")(files), predictor(files))
         assert caplog.text.count("engine, measured now: ") == 1, when
@@ -203,15 +203,15 @@ def test_compiling_needs_a_compiler(checkpoint_file, monkeypatch):
 
 
 @pytest.mark.slow
-def test_compiled_it_says_the_same(checkpoint_file, predictor, pictures):
-    files = sorted((pictures / "deep").iterdir())
+def test_compiled_it_says_the_same(checkpoint_file, predictor, images):
+    files = sorted((images / "deep").iterdir())
     compiled = Predictor(checkpoint_file, backend="compile", threads=1, device="cpu")
     assert same(compiled(files), predictor(files)) and same(compiled(files[:3]), predictor(files[:3]))
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])
-def test_many_threads_get_the_same_answers(backend, checkpoint_file, predictor, pictures):
-    files = sorted((pictures / "deep").iterdir())
+def test_many_threads_get_the_same_answers(backend, checkpoint_file, predictor, images):
+    files = sorted((images / "deep").iterdir())
     expected = predictor(files)
     shared = with_chunks(Predictor(checkpoint_file, backend=backend, threads=2, device="cpu"), 1)
     with ThreadPoolExecutor(8) as pool:
@@ -221,12 +221,12 @@ def test_many_threads_get_the_same_answers(backend, checkpoint_file, predictor, 
 
 @pytest.mark.seconds
 @pytest.mark.parametrize("threads", [1, 2])
-def test_any_number_of_images_is_predicted_in_constant_memory(threads, predictor, pictures):
+def test_any_number_of_images_is_predicted_in_constant_memory(threads, predictor, images):
     alive: weakref.WeakSet = weakref.WeakSet()
     runtime: Any = predictor._runtime
     runtime._workers, runtime._many = threads, lambda images: images.flatten(1)[:, :3]
-    runtime.prepare = lambda picture: torch.zeros(3)
-    name = str(next((pictures / "deep").iterdir()))
+    runtime.prepare = lambda image: torch.zeros(3)
+    name = str(next((images / "deep").iterdir()))
 
     class File:
         def __init__(self):
@@ -244,17 +244,17 @@ def test_any_number_of_images_is_predicted_in_constant_memory(threads, predictor
     )
 
 
-def test_prediction_is_what_the_loaded_model_says(checkpoint_file, pictures):
+def test_prediction_is_what_the_loaded_model_says(checkpoint_file, images):
     model = rexnet.load(checkpoint_file)
-    file = next((pictures / "deep").iterdir())
-    with Image.open(file) as picture, torch.no_grad():
-        logits = model(model.preprocess(picture.convert("RGB"))[None])
+    file = next((images / "deep").iterdir())
+    with Image.open(file) as image, torch.no_grad():
+        logits = model(model.preprocess(image.convert("RGB"))[None])
     (prediction,) = Predictor(checkpoint_file, backend="torch", threads=1, device="cpu")([file])
     assert prediction.best.name == model.classes[logits.argmax()]
     assert prediction.best.probability == pytest.approx(logits.softmax(1).max().item(), abs=1e-5)
 
 
-def test_what_is_no_picture_is_refused_and_never_skipped(predictor):
+def test_what_is_not_an_image_is_refused_and_never_skipped(predictor):
     for wrong in (torch.zeros(3, 48, 48), np.zeros((48, 48)), None, 3, [[None]]):
         with pytest.raises(ValueError, match=r"; allowed: uint8|allowed: a path, the bytes") as refused:
             list(predictor.stream(wrong, bad_image="skip"))
@@ -264,10 +264,10 @@ def test_what_is_no_picture_is_refused_and_never_skipped(predictor):
         predictor("a.jpg", top_k=0)
 
 
-def test_bad_images_stop_or_are_listed_in_place(checkpoint_file, pictures):
-    bad = pictures / "a torn.jpg"
+def test_bad_images_stop_or_are_listed_in_place(checkpoint_file, images):
+    bad = images / "a torn.jpg"
     bad.write_bytes(b"\xff\xd8\xff\xe0 torn")
-    config = {"checkpoint": str(checkpoint_file), "images": (str(pictures),), "threads": 1}
+    config = {"checkpoint": str(checkpoint_file), "images": (str(images),), "threads": 1}
     with pytest.raises(BadImageError, match=r"a torn\.jpg"):
         predict_files(PredictConfig(**config))
     predictions = predict_files(PredictConfig(**config, bad_image="skip"))
@@ -277,14 +277,12 @@ def test_bad_images_stop_or_are_listed_in_place(checkpoint_file, pictures):
         _ = predictions[0].best
 
 
-def test_formats_hold_the_same(checkpoint_file, pictures):
+def test_formats_hold_the_same(checkpoint_file, images):
     import csv
     import io
 
-    (pictures / "torn.jpg").write_bytes(b"")
-    config = PredictConfig(
-        checkpoint=str(checkpoint_file), images=(str(pictures),), bad_image="skip", top_k=2, threads=1
-    )
+    (images / "torn.jpg").write_bytes(b"")
+    config = PredictConfig(checkpoint=str(checkpoint_file), images=(str(images),), bad_image="skip", top_k=2, threads=1)
     predictions = predict_files(config)
     rows = list(csv.DictReader(io.StringIO(render(predictions, "csv"))))
     items = json.loads(render(predictions, "json"))
@@ -311,14 +309,14 @@ def test_formats_hold_the_same(checkpoint_file, pictures):
         ({"images": ("nowhere.jpg",)}, "nowhere.jpg does not exist"),
     ],
 )
-def test_wrong_options_are_one_sentence(checkpoint_file, pictures, changes, message):
+def test_wrong_options_are_one_sentence(checkpoint_file, images, changes, message):
     with pytest.raises(ValueError, match=message):
-        options = {"checkpoint": str(checkpoint_file), "images": (str(pictures),), **changes}
+        options = {"checkpoint": str(checkpoint_file), "images": (str(images),), **changes}
         predict_files(PredictConfig(**options))
 
 
-def test_a_network_in_memory_needs_its_names(tiny_model, checkpoint_file, pictures):
-    file = next((pictures / "deep").iterdir())
+def test_a_network_in_memory_needs_its_names(tiny_model, checkpoint_file, images):
+    file = next((images / "deep").iterdir())
     loaded = rexnet.load(checkpoint_file)
     found = Predictor(loaded.train(), backend="torch", threads=1)(file)
     assert loaded.training and same(found, Predictor(checkpoint_file, backend="torch", threads=1)(file))
@@ -342,17 +340,17 @@ def test_nothing_readable_is_listed_and_an_error(checkpoint_file, tmp_path, caps
     assert [sorted(item) for item in json.loads(output.read_text())] == [["error", "image", "predictions"]] * 2
 
 
-def test_a_network_whose_output_is_not_finite_names_no_class(tiny_model, pictures):
+def test_a_network_whose_output_is_not_finite_names_no_class(tiny_model, images):
     model = tiny_model()
     torch.nn.init.constant_(model.get_classifier().bias, float("nan"))
     preprocess = Preprocess(image_size_px=16)
     predictor = Predictor(model, classes=CLASSES, preprocess=preprocess, backend="torch", threads=1)
     with pytest.raises(ValueError, match="not finite"):
-        predictor(next((pictures / "deep").iterdir()))
+        predictor(next((images / "deep").iterdir()))
 
 
 @pytest.mark.parametrize("kind", ["run", "timm", "detector"])
-def test_a_pickled_predictor_says_the_same(kind, checkpoint_file, pictures):
+def test_a_pickled_predictor_says_the_same(kind, checkpoint_file, images):
     model: Any = checkpoint_file.parent if kind == "run" else "timm/test_resnet"
     if kind == "detector":
         torch.manual_seed(0)
@@ -364,7 +362,7 @@ def test_a_pickled_predictor_says_the_same(kind, checkpoint_file, pictures):
     options = {} if kind == "detector" else {"backend": "torch"}
     predictor = Predictor(model, threads=1, device="cpu", **options)
     copied = pickle.loads(pickle.dumps(predictor))
-    file = next((pictures / "deep").iterdir())
+    file = next((images / "deep").iterdir())
     assert copied.task == predictor.task and copied.classes == predictor.classes
     if kind != "detector":
         assert same(copied(file), predictor(file))
@@ -374,11 +372,11 @@ def test_a_pickled_predictor_says_the_same(kind, checkpoint_file, pictures):
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])
-def test_networks_of_timm_predict_in_every_engine(backend, pictures):
+def test_networks_of_timm_predict_in_every_engine(backend, images):
     torch.manual_seed(0)
     model = load_network(resolve("timm/test_resnet"))
     model.classes = tuple(map(str, range(1000)))
-    file = next((pictures / "deep").iterdir())
+    file = next((images / "deep").iterdir())
     with torch.inference_mode():
         right = model(model.preprocess(open_image(file))[None]).softmax(1)[0]
     (found,) = Predictor(model, backend=backend, threads=1, device="cpu")(file, top_k=1000)
@@ -386,28 +384,28 @@ def test_networks_of_timm_predict_in_every_engine(backend, pictures):
         assert scored.probability == pytest.approx(float(right[int(scored.name)]), abs=1e-5)
 
 
-def test_an_official_file_predicts_with_the_names_of_imagenet(pictures, tmp_path, capsys, caplog):
+def test_an_official_file_predicts_with_the_names_of_imagenet(images, tmp_path, capsys, caplog):
     caplog.set_level(logging.INFO, "rexnet")
     torch.manual_seed(0)
     torch.save(rexnet.create_model("rexnet_050").state_dict(), tmp_path / "half.pth")
-    cli.main(["predict", str(tmp_path / "half.pth"), str(pictures), "--json", "--backend", "torch", "--threads", "1"])
+    cli.main(["predict", str(tmp_path / "half.pth"), str(images), "--json", "--backend", "torch", "--threads", "1"])
     predicted = json.loads(capsys.readouterr().out)
     names = {scored["class"] for image in predicted for scored in image["predictions"]}
     assert len(predicted) == 5 and names <= set(imagenet_classes(1000))
 
 
-def test_no_network_predicts_at_random(pictures, capsys):
+def test_no_network_predicts_at_random(images, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["predict", "rexnet_050", str(pictures)])
+        cli.main(["predict", "rexnet_050", str(images)])
     assert stop.value.code == 1 and "no published weights of rexnet_050" in capsys.readouterr().err
 
 
-def test_a_detectors_results(tmp_path, pictures, capsys):
+def test_a_detectors_results(tmp_path, images, capsys):
     torch.manual_seed(0)
     detector = create_detector("mask_rcnn", backbone="rexnet_010", num_classes=3, min_size_px=64, max_size_px=64)
     content = pack(detector.eval(), {}, classes=CLASSES, category_ids=(1, 2, 3))
     checkpoint.save(tmp_path / "best.pt", content)
-    file = next((pictures / "deep").iterdir())
+    file = next((images / "deep").iterdir())
     predictor = Predictor(tmp_path, threads=1)
     (found,) = predictor(file)
     count = len(found.scores)

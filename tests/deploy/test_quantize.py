@@ -27,7 +27,7 @@ from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import model_config
 from rexnet.training.checkpoint import load
 from tests.drawings import draw_folder
-from tests.networks import picture_batch, with_measured_statistics
+from tests.networks import image_batch, with_measured_statistics
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,8 @@ def test_a_trained_network_keeps_its_accuracy_in_a_smaller_file_that_says_what_i
 
     network = open_graph(wanted.output, Engine(backend=wanted.backend, threads=1))
     _, measured = labelled_splits(str(images), model)
-    pictures = torch.stack([model.preprocess(measured.load(index)) for index in range(len(measured))])
-    right = network(pictures).argmax(1) == torch.from_numpy(measured.targets)
+    inputs = torch.stack([model.preprocess(measured.load(index)) for index in range(len(measured))])
+    right = network(inputs).argmax(1) == torch.from_numpy(measured.targets)
     assert 100 * right.double().mean().item() == pytest.approx(made.comparison.int8_percent)
 
 
@@ -233,15 +233,15 @@ def test_an_engine_that_is_wrong_is_recorded_and_never_used(config, images, wron
     assert {name: check.right for name, check in made.engines.items()} == {"onnxruntime": True, "openvino": False}
     assert made.engines["openvino"].percent < 10 < 90 < made.engines["openvino"].float_percent
     assert "wrong in openvino" in caplog.text and read_exported(wanted.output).engines == made.engines
-    picture = str(next((images / "val" / "cat").iterdir()))
+    photo = str(next((images / "val" / "cat").iterdir()))
     with pytest.raises(SystemExit):
-        cli.main(["predict", wanted.output, picture, "--backend", "openvino"])
+        cli.main(["predict", wanted.output, photo, "--backend", "openvino"])
     said = capsys.readouterr().err
     assert re.search(
         r"wrong in openvino: it predicted \d\.\d % .*, float32 \d+\.\d %; allowed: onnxruntime$", said, re.M
     )
     predictor = Predictor(wanted.output, threads=1)
-    assert predictor.engine.backend == "onnxruntime" and predictor(picture)[0].best.name == "cat"
+    assert predictor.engine.backend == "onnxruntime" and predictor(photo)[0].best.name == "cat"
 
 
 @pytest.mark.seconds
@@ -268,7 +268,7 @@ def test_maps_of_one_position_are_right_in_every_engine_alone_and_together(backe
     torch.manual_seed(0)
     config = model_config("rexnet_050", num_classes=10)
     model = with_measured_statistics(RexNet(replace(config, blocks=config.blocks[:8])), size_px=8)
-    images = picture_batch(8)
+    images = image_batch(8)
     reference = onnx_graph(fold(pad(model, 8)))
     int8 = int8_graph(reference, list(images.split(1)), backend).SerializeToString()
     expected = open_graph(int8, Engine(backend="onnxruntime", threads=1))(images)

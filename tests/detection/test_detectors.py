@@ -124,8 +124,8 @@ def test_normalisation_happens_once(tiny_detector, kind):
     for level, expected in ((mean, 0.0), (mean + deviation, 1.0)):
         model.eval()([level[:, None, None].expand(3, 96, 96)])
         # A pyramid pads to multiples of 32 with zeros.
-        picture = seen[-1][..., :64, :64]
-        torch.testing.assert_close(picture, torch.full_like(picture, expected), rtol=0, atol=2e-6)
+        image = seen[-1][..., :64, :64]
+        torch.testing.assert_close(image, torch.full_like(image, expected), rtol=0, atol=2e-6)
 
 
 @pytest.mark.seconds

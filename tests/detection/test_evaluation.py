@@ -328,7 +328,7 @@ Path(sys.argv[1], f"{world.size}-{world.rank}.json").write_text(json.dumps(resul
 
 @pytest.mark.slow
 def test_two_and_three_processes_score_what_one_does(tmp_path, request):
-    """Also where one has no image, or finds nothing; and a refusal reaches all. A prime number of images."""
+    """Also where one has no image, or finds nothing; and an error reaches all. A prime number of images."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     for count in (1, 2, 3):

@@ -71,9 +71,9 @@ def images_of_many_sizes() -> list[np.ndarray]:
     """float32 (3, H, W): noise, photographs and a blank one, wide and tall, smaller and larger than detectors take."""
     noise, photographs = np.random.default_rng(0), sample_images(None)[:2]
     sizes = ((131, 97), (64, 150))
-    pictures = [as_tensor(photograph.resize(size)) for photograph, size in zip(photographs, sizes, strict=True)]
+    images = [as_tensor(photograph.resize(size)) for photograph, size in zip(photographs, sizes, strict=True)]
     random = [noise.random((3, *shape), np.float32) for shape in ((70, 90), (40, 33), (64, 96))]
-    return [*random, *(picture.contiguous().numpy() for picture in pictures), np.zeros((3, 90, 50), np.float32)]
+    return [*random, *(image.contiguous().numpy() for image in images), np.zeros((3, 90, 50), np.float32)]
 
 
 @pytest.mark.slow
@@ -121,13 +121,13 @@ def assert_sure_ones_alike(plain: list[np.ndarray], ours: list[np.ndarray]) -> N
 def test_exported_files_detect_like_their_checkpoint(exported, tmp_path, capsys):
     trained, path = exported
     Image.fromarray((255 * images_of_many_sizes()[0].transpose(1, 2, 0)).astype(np.uint8)).save(tmp_path / "noise.png")
-    picture = str(tmp_path / "noise.png")
-    (ours,), (theirs,) = (ObjectPredictor(source, threads=1)(picture) for source in (trained, path))
+    image = str(tmp_path / "noise.png")
+    (ours,), (theirs,) = (ObjectPredictor(source, threads=1)(image) for source in (trained, path))
     assert ours.output.keys() == theirs.output.keys()
     assert_sure_ones_alike(
         *([one.output[name].numpy() for name in ("boxes", "labels", "scores")] for one in (ours, theirs))
     )
-    cli.main(["detect", "predict", str(path), picture, "--out", str(tmp_path / "drawn"), "--min-score", "0"])
+    cli.main(["detect", "predict", str(path), image, "--out", str(tmp_path / "drawn"), "--min-score", "0"])
     rows = json.loads((tmp_path / "drawn" / "detections.json").read_text())
     assert len(rows) == len(theirs.names) > 10 and {row["category_id"] for row in rows} <= {3, 7, 90}
     assert "füchse" in capsys.readouterr().out
@@ -231,10 +231,10 @@ def test_a_graph_that_differs_and_options_without_effect_leave_nothing(tmp_path,
     monkeypatch.setattr(export, "write_graph", lambda graph, facts, path: path.write_bytes(b"half"))
     found = SimpleNamespace(run=lambda image: detections((0, 1, 0.9)))
     monkeypatch.setattr(export, "open_graph", lambda path, engine, any_shape: found)
-    picture = tmp_path / "pictures"
-    picture.mkdir()
-    Image.new("RGB", (64, 48), "red").save(picture / "a.png")
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.new("RGB", (64, 48), "red").save(folder / "a.png")
     with pytest.raises(SystemExit) as stop:
-        cli.main(["export", str(tmp_path / "best.pt"), "--output", str(tmp_path / "a.onnx"), "--verify", str(picture)])
+        cli.main(["export", str(tmp_path / "best.pt"), "--output", str(tmp_path / "a.onnx"), "--verify", str(folder)])
     assert stop.value.code == 1 and "nothing was written" in capsys.readouterr().err and len(reads) == 1
-    assert set(os.listdir(tmp_path)) == {"best.pt", "pictures"}
+    assert set(os.listdir(tmp_path)) == {"best.pt", "images"}

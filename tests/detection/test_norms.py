@@ -48,8 +48,8 @@ def test_frozen_are_the_pretrained_norms_and_no_others(tiny_detector, detection_
     [
         ("auto", False, 2, False, "auto: random weights, 2 images a process and step"),
         ("auto", True, 16, False, "auto: pretrained weights, 16 images a process and step"),
-        ("train", True, 2, False, "as asked"),
-        ("frozen", True, 64, True, "as asked"),
+        ("train", True, 2, False, "as given"),
+        ("frozen", True, 64, True, "as given"),
     ],
 )
 def test_the_choice_follows_the_rule_of_classification(tiny_detector, bn, pretrained, images, frozen, reason):

@@ -65,7 +65,7 @@ def test_a_mask_tints_its_pixels_and_no_others():
     assert (pixels[460:] == 100).all() and (pixels[310:390, 110:290] == 100).all()
 
 
-def test_a_small_picture_is_enlarged_with_what_is_on_it():
+def test_a_small_image_is_enlarged_with_what_is_on_it():
     found = {key: value / 10 if key == "boxes" else value for key, value in detection().items()}
     masks = torch.zeros(2, 1, 48, 50)
     masks[0, 0, 25:30, 15:25] = 1
@@ -76,7 +76,7 @@ def test_a_small_picture_is_enlarged_with_what_is_on_it():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 600), (40, 30), (2000, 50)])
-def test_odd_pictures_boxes_outside_and_long_names_are_drawn(size):
+def test_odd_images_boxes_outside_and_long_names_are_drawn(size):
     boxes = torch.tensor([[-50.0, -50.0, 5000.0, 5000.0], [5.0, 5.0, 5.0, 5.0], [30.0, 20.0, 3.0, 2.0]])
     found = {"boxes": boxes, "labels": torch.tensor([1, 2, 1]), "scores": torch.ones(3)}
     names = ("ein sehr langer Name " * 8, "Ёж")
@@ -85,7 +85,7 @@ def test_odd_pictures_boxes_outside_and_long_names_are_drawn(size):
     assert np.asarray(drawn).std() > 0
 
 
-def test_nothing_found_leaves_the_picture_as_it_is():
+def test_nothing_found_leaves_the_image_as_it_is():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (480, 500, 3), dtype=np.uint8))
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
     for found in (nothing, {**nothing, "masks": torch.zeros(0, 1, 480, 500)}):
@@ -142,22 +142,22 @@ def test_names_in_other_scripts_are_written_in_a_font_that_has_them(cat_font, mo
     monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: [str(cat_font)])
     assert legible("\u732b", 7) == ("\u732b", cat_font)
     classes = ("\u732b", "dog")
-    pictures = [
+    images = [
         draw_detections(gray(500, 480), detection(), classes=names, min_score=0.2) for names in (classes, CLASSES)
     ]
-    assert pictures[0].tobytes() != pictures[1].tobytes()
+    assert images[0].tobytes() != images[1].tobytes()
     plot._covering_font.cache_clear()
     with pytest.raises(OptionError, match=r"--font is .*damaged\.ttf; allowed: a \.ttf"):
         check_font(str(cat_font.with_name("damaged.ttf")))
 
 
 @pytest.mark.parametrize("num_classes", [4, 12])
-def test_precision_recall_is_a_picture_with_a_panel_a_kind(tmp_path, num_classes):
+def test_precision_recall_is_an_image_with_a_panel_a_kind(tmp_path, num_classes):
     coco, rows = draw_set(3, category_ids=range(num_classes), masks=True)
     widths = []
     for kinds in (("box",), ("box", "mask")):
         draw_precision_recall(score(coco, rows, kinds=kinds), tmp_path / "curves.png")
-        with Image.open(tmp_path / "curves.png") as picture:
-            assert picture.format == "PNG" and len(picture.convert("RGB").getcolors(1 << 20) or []) > 10
-            widths.append(picture.width)
+        with Image.open(tmp_path / "curves.png") as image:
+            assert image.format == "PNG" and len(image.convert("RGB").getcolors(1 << 20) or []) > 10
+            widths.append(image.width)
     assert widths[1] == 2 * widths[0]

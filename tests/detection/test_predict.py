@@ -20,7 +20,7 @@ CLASSES, CATEGORY_IDS = ("cat", "dog", "fox"), (90, 0, 17)
 
 
 class OneOfEach(nn.Module):
-    """Each class once, the surest first; nothing where a picture is black."""
+    """Each class once, the surest first; nothing where an image is black."""
 
     def __init__(self):
         super().__init__()
@@ -108,11 +108,11 @@ def test_a_link_to_itself_is_a_bad_image(predict, tmp_path):
 
 
 def test_the_command_refuses_what_cannot_be(capsys, tmp_path):
-    picture = gray(tmp_path / "x.png")
-    words = ["detect", "predict", "best.pt", str(picture), "--out"]
+    image = gray(tmp_path / "x.png")
+    words = ["detect", "predict", "best.pt", str(image), "--out"]
     for bad, sentence in (
         ([*words, str(tmp_path)], "is a folder that images are read from"),
-        ([*words, str(picture)], "is a file; name a folder"),
+        ([*words, str(image)], "is a file; name a folder"),
         ([*words, "y", "--min-score", "2"], "--min-score is 2.0; allowed: from 0 to 1"),
         ([*words, str(tmp_path / "y")], "best.pt"),
     ):

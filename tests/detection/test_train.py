@@ -148,7 +148,7 @@ def test_the_log_tells_what_norms_do_and_what_was_loaded(shapes, tmp_path, caplo
         assert torch.equal(after[f"backbone.body.network.{name}"], before[name])
 
 
-def test_full_memory_names_the_picture_with_the_most_objects():
+def test_full_memory_names_the_image_with_the_most_objects():
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 

@@ -18,7 +18,7 @@ CLASSES = ("fox", "cat", "dog")
 
 
 class Knows(nn.Module):
-    """Finds what the annotation file says; pictures are told apart by their pixels."""
+    """Finds what the annotation file says; images are told apart by their pixels."""
 
     def __init__(self, file, *, moved_by: int = 0):
         super().__init__()

@@ -8,7 +8,7 @@ from rexnet.engines.backends import open_network
 from rexnet.engines.config import PRECISIONS, Engine
 from rexnet.models.factory import create_model
 from rexnet.models.rexnet import RexNet
-from tests.networks import picture_batch, with_trained_norms
+from tests.networks import image_batch, with_trained_norms
 
 
 @pytest.mark.seconds
@@ -23,7 +23,7 @@ def test_logits_are_those_of_the_network_for_any_batch_and_from_many_threads(bac
     model = with_trained_norms(RexNet(config)).train()
     network = open_network(model, Engine(backend=backend, precision=precision, threads=1))
     assert model.training
-    batches = [picture_batch(size)[:batch] for batch, size in ((1, 64), (2, 64), (5, 96))] * 4
+    batches = [image_batch(size)[:batch] for batch, size in ((1, 64), (2, 64), (5, 96))] * 4
     with torch.inference_mode():
         expected = [model.eval()(images) for images in batches]
     with ThreadPoolExecutor(4) as pool:

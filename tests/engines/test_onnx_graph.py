@@ -9,7 +9,7 @@ from rexnet.engines.config import Engine
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.factory import create_model
 from rexnet.models.inference_form import fold, pad
-from tests.networks import picture_batch, with_measured_statistics
+from tests.networks import image_batch, with_measured_statistics
 
 NAMES = ("rexnet_020", "rexnetr_020", "rexnet_lite_020", "rexnet_037", "rexnet_plain")
 
@@ -27,11 +27,11 @@ def test_every_family_at_any_batch_and_size_in_both_engines(name, tmp_path):
         for backend, any_shape in (("onnxruntime", True), ("openvino", True), ("openvino", False))
     ]
     for height, width in ((48, 48), (80, 61)):
-        images = picture_batch(80)[:, :, :height, :width]
+        images = image_batch(80)[:, :, :height, :width]
         with torch.inference_mode():
             expected = model(images.clone()).numpy()
         spread = np.abs(expected - expected.mean(0)).max()
-        assert spread > 0.1 * np.abs(expected).max(), "or equality would say nothing about the pictures"
+        assert spread > 0.1 * np.abs(expected).max(), "or equality would say nothing about the images"
         for run in runs:
             for batch in (1, 2, 5):
                 (found,) = run(images[:batch].contiguous().numpy())
@@ -51,7 +51,7 @@ def test_maps_of_a_dilated_network_and_max_pooling_are_those_of_the_network(tmp_
     torch.manual_seed(0)
     model = fold(with_measured_statistics(create_model("rexnet_020", num_classes=3, output_stride=8)))
     model.reset_classifier(3, "max")
-    images = picture_batch(64)
+    images = image_batch(64)
     with torch.inference_mode():
         expected = {"features": list(model.feature_maps(images).values()), "logits": [model(images.clone())]}
     for output, tensors in expected.items():

@@ -32,7 +32,7 @@ def test_every_network_gives_maps_of_the_image_from_0_to_1(name, size_px):
     assert heat.shape == (2, size_px, size_px + 32) and heat.isfinite().all() and not heat.requires_grad
     assert heat.min() >= 0 and torch.equal(heat.amax((1, 2)), torch.ones(2))
     alone = grad_cam(model, images[1:], torch.tensor([0]))
-    assert torch.allclose(alone[0], heat[1], atol=1e-3), "pictures do not depend on their neighbours"
+    assert torch.allclose(alone[0], heat[1], atol=1e-3), "images do not depend on their neighbours"
 
 
 def test_without_a_gradient_the_map_is_zero(tiny_model):

@@ -9,7 +9,7 @@ from rexnet.models.factory import create_model
 from rexnet.models.inference_form import fold, pad
 from rexnet.models.rexnet import RexNet
 from rexnet.training.freezing import freeze_statistics
-from tests.networks import picture_batch, with_trained_norms
+from tests.networks import image_batch, with_trained_norms
 
 
 @pytest.mark.parametrize("multiple", [8, 16])
@@ -21,7 +21,7 @@ def test_padded_logits_are_equal_and_widths_are_multiples(name, multiple):
     blocks = wide.config.blocks
     widths = {c for block in blocks for c in (block.in_channels, block.expanded_channels, block.se_channels)}
     assert all(width % multiple == 0 for width in widths | {wide.config.stem_channels})
-    images = picture_batch(64)
+    images = image_batch(64)
     with torch.inference_mode():
         expected = model(images)
         for other in (wide, fold(wide)):
@@ -53,7 +53,7 @@ def test_a_shortcut_into_an_output_that_keeps_its_size_keeps_its_input(shortcuts
     kept = [block.in_channels for block in wide.config.blocks]
     first = max(index for index, shortcut in enumerate((False, *shortcuts)) if not shortcut)
     assert kept == [32] * first + list(widths[first:3]) and wide.config.blocks[-1].out_channels == 19
-    images = picture_batch(48)
+    images = image_batch(48)
     with torch.inference_mode():
         expected = model(images)
         torch.testing.assert_close(wide(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
@@ -78,7 +78,7 @@ def test_folded_logits_are_equal_up_to_rounding_and_the_model_is_left_alone(name
     other = fold(model)
     assert model.training and all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert not any(hasattr(module, "running_var") for module in other.modules()) and not other.training
-    images = picture_batch(64)
+    images = image_batch(64)
     with torch.inference_mode():
         expected = model.eval()(images)
         torch.testing.assert_close(other(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))

@@ -20,9 +20,9 @@ def noise(width: int, height: int) -> Image.Image:
 
 def test_small_images_keep_every_pixel():
     image = noise(16, 64)
-    picture = thumbnail(image)
-    assert picture.is_small and picture.uri.startswith("data:image/png;base64,")
-    assert np.array_equal(np.asarray(decode(picture)), np.asarray(image))
+    thumb = thumbnail(image)
+    assert thumb.is_small and thumb.uri.startswith("data:image/png;base64,")
+    assert np.array_equal(np.asarray(decode(thumb)), np.asarray(image))
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,8 @@ def test_small_images_keep_every_pixel():
 )
 def test_large_images_shrink_and_stay_whole(size, small):
     image = noise(*size)
-    picture = thumbnail(image)
-    assert decode(picture).size == small and not picture.is_small
+    thumb = thumbnail(image)
+    assert decode(thumb).size == small and not thumb.is_small
     assert image.size == size, "the image itself is left alone"
 
 

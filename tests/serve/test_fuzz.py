@@ -1,4 +1,4 @@
-"""Made-up requests: each gets an answer below 500, a refusal is a sentence in JSON, and the server lives on."""
+"""Made-up requests: each gets an answer below 500, an error is a sentence in JSON, and the server lives on."""
 
 import json
 

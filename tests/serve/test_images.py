@@ -22,8 +22,8 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 content = open(sys.argv[1], "rb").read()
 try:
     open_upload(content, max_pixels=50_000_000)
-except HTTPError as refusal:
-    print(refusal.status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+except HTTPError as error:
+    print(error.status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 

@@ -93,7 +93,7 @@ class TestLoss:
 
 
 def brightness(counts: tuple[int, int], seed: int) -> ArrayImages:
-    """Even gray pictures of a dark and a bright class whose brightness overlaps."""
+    """Even gray images of a dark and a bright class whose brightness overlaps."""
     random = np.random.default_rng(seed)
     targets = np.repeat([0, 1], counts)
     levels = (random.normal(0, 25, len(targets)) + np.where(targets, 150, 105)).clip(0, 255).astype(np.uint8)
@@ -104,7 +104,7 @@ def brightness(counts: tuple[int, int], seed: int) -> ArrayImages:
 @pytest.mark.parametrize("seed", range(3))
 def test_of_95_to_5_the_minority_is_recognised_with_either(seed):
     preprocess = Preprocess(image_size_px=4, crop_ratio=1.0)
-    images, held_back = brightness((380, 20), seed), brightness((100, 100), 100 + seed)
+    images, val = brightness((380, 20), seed), brightness((100, 100), 100 + seed)
     weights = torch.tensor(class_weights(images.targets, 2), dtype=torch.float32)
     figures = {}
     for balance in ("none", "loss", "sampler"):
@@ -121,7 +121,7 @@ def test_of_95_to_5_the_minority_is_recognised_with_either(seed):
                 optimizer.step()
         found = evaluate(
             model,
-            EvalBatches(held_back, preprocess, batch_size=100),
+            EvalBatches(val, preprocess, batch_size=100),
             classes=images.classes,
             world=World(device=CPU),
         )

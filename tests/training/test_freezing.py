@@ -94,8 +94,8 @@ def test_layers_are_counted_from_the_stem_to_the_head():
         ("auto", False, 2, False, "auto: random weights, 2 images a process and step"),
         ("auto", True, 15, True, "auto: pretrained weights, 15 images a process and step"),
         ("auto", True, 16, False, "auto: pretrained weights, 16 images a process and step"),
-        ("frozen", True, 64, True, "as asked"),
-        ("train", True, 2, False, "as asked"),
+        ("frozen", True, 64, True, "as given"),
+        ("train", True, 2, False, "as given"),
     ],
 )
 def test_the_choice_is_said_with_its_reason(tiny_model, bn, pretrained, images, frozen, reason):
@@ -115,7 +115,7 @@ def test_the_choice_is_said_with_its_reason(tiny_model, bn, pretrained, images, 
     [
         (
             TransferConfig(bn="frozen"),
-            "--bn is frozen; allowed: auto, train, because nothing is learned yet without --weights",
+            "--bn is frozen; allowed: auto, train, because without --weights",
         ),
         (TransferConfig(freeze=2), "--freeze is 2; allowed: 0"),
         (TransferConfig(freeze="all"), "--freeze is all; allowed: 0"),

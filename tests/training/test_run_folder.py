@@ -125,8 +125,8 @@ def test_rows_survive_a_cut_last_line_and_can_be_taken_back(tmp_path):
     run.keep_rows(epochs=2, steps=100)
     assert [json.loads(line)["epoch"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2]
     run.draw_curves()
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.format == "PNG" and picture.width > 500
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.format == "PNG" and image.width > 500
     assert not list(tmp_path.glob(".*"))
 
 
@@ -138,8 +138,8 @@ def test_samples_are_saved_for_sets_without_files(tmp_path):
     )
     run.save_samples(images)
     assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["a-b-2.png", "c-0.png"]
-    with Image.open(tmp_path / "samples" / "c-0.png") as picture:
-        assert np.array_equal(np.asarray(picture)[..., 0], pixels[0])
+    with Image.open(tmp_path / "samples" / "c-0.png") as image:
+        assert np.array_equal(np.asarray(image)[..., 0], pixels[0])
     run.save_samples(FileImages([], [], ()))
 
 

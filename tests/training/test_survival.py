@@ -260,10 +260,10 @@ def test_fifty_kills_while_saving_always_leave_the_newest_checkpoint(tmp_path):
             time.sleep(chance.uniform(0, 0.03))
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            told = [int(line) for line in lines if line.endswith("\n")]
+            numbers = [int(line) for line in lines if line.endswith("\n")]
         content = newest(last, previous)
-        newest_told = max(told, default=number)
-        assert content is not None and content["number"] in (newest_told, newest_told + 1), kill
+        newest_number = max(numbers, default=number)
+        assert content is not None and content["number"] in (newest_number, newest_number + 1), kill
         assert not list(tmp_path.glob("*.damaged"))
         number = content["number"]
     assert number > 50

@@ -34,7 +34,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 BadImagePolicy = Annotated[
     Literal["error", "skip"],
-    Argument(help="What to do with a file that cannot be read: stop and name it, or skip it, name and count it."),
+    Argument(help="For a file that cannot be read: error stops and names it; skip logs it and counts the skipped."),
 ]
 
 # A 108-megapixel photo passes, 16,000 x 16,000 does not; RGB plus one working copy stays below 1 GiB.

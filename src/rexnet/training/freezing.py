@@ -64,7 +64,7 @@ def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_p
 
 def _require_pretrained(option: str, value: object, *, allowed: str, pretrained: bool) -> None:
     # Freezing random layers or statistics is a mistake that only shows in the accuracy.
-    require(pretrained, option, value, f"{allowed}, because nothing is learned yet without --weights")
+    require(pretrained, option, value, f"{allowed}, because without --weights nothing has been learned yet")
 
 
 def choose_statistics(
@@ -74,7 +74,7 @@ def choose_statistics(
     if bn != "auto":
         if bn == "frozen":
             _require_pretrained("bn", bn, allowed="auto, train", pretrained=pretrained)
-        return bn == "frozen", "as asked"
+        return bn == "frozen", "as given"
     origin = "pretrained" if pretrained else "random"
     few = images_per_step < FEW_IMAGES
     return pretrained and few, f"auto: {origin} weights, {images_per_step} images a process and step"

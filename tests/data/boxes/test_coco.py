@@ -326,7 +326,7 @@ class TestPlaces:
             load_coco_sets(tmp_path)
 
 
-class TestPictures:
+class TestImages:
     @pytest.mark.parametrize("orientation", range(1, 9))
     def test_boxes_of_upright_and_of_stored_pixels(self, tmp_path, orientation):
         exif = Image.Exif()

@@ -14,7 +14,7 @@ from rexnet.data.boxes.transforms import DetectionTransform
 from rexnet.data.checks.images import CheckConfig, check
 from rexnet.data.config import DetectionAugmentConfig
 from rexnet.detection import create_detector
-from tests.boxed_files import convert, picture, voc_image, voc_object
+from tests.boxed_files import convert, voc_image, voc_object, write_image
 from tests.coco_files import annotation, image_entry, write_side
 
 KINDS = ("ssdlite", "faster_rcnn", "mask_rcnn")
@@ -121,7 +121,7 @@ def write_yolo(root: Path, random: np.random.Generator) -> int:
             total += len(lines)
             image = root / "images" / split / f"{number}.png"
             if number != 3:  # whose labels have no image
-                picture(image)
+                write_image(image)
             if number == 4:
                 image.write_bytes(b"")
     (root / "data.yaml").write_text("train: images/train\nval: images/val\ntest: images/test\nnames: [a, b, c]\n")

@@ -5,14 +5,14 @@ import pytest
 
 from rexnet.cli import main
 from rexnet.data.boxes.convert import ConvertConfig
-from tests.boxed_files import convert, files_of, picture
+from tests.boxed_files import convert, files_of, write_image
 
 
 class TestOutput:
     def test_never_overwrites(self, tmp_path):
         source = tmp_path / "yolo"
-        picture(source / "images" / "x.png")
-        picture(source / "images" / "yy.png")
+        write_image(source / "images" / "x.png")
+        write_image(source / "images" / "yy.png")
         (source / "classes.txt").write_text("a")
         full = tmp_path / "full"
         full.mkdir()
@@ -32,8 +32,8 @@ class TestOutput:
 
     def test_copies_where_links_cannot_be(self, tmp_path, monkeypatch):
         source = tmp_path / "yolo"
-        picture(source / "images" / "x.png")
-        picture(source / "images" / "yy.png")
+        write_image(source / "images" / "x.png")
+        write_image(source / "images" / "yy.png")
         (source / "classes.txt").write_text("a")
         monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(18, "another disk")))
         convert(source, tmp_path / "out")
@@ -61,7 +61,7 @@ class TestOutput:
         source = tmp_path / "yolo"
         (source / "labels").mkdir(parents=True)
         for number in range(10):
-            picture(source / "images" / f"{number}.png")
+            write_image(source / "images" / f"{number}.png")
             (source / "labels" / f"{number}.txt").write_text(f"{7 if number < bad else 0} 0.5 0.5 1 1\n")
         (source / "classes.txt").write_text("a")
         arguments = ["detect", "convert", str(source), str(tmp_path / "out"), "--workers", "0"]

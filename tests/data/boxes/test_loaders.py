@@ -77,10 +77,10 @@ class TestOrder:
         assert len(steps) == len(whole) == len(ranks[0])
         for first, second, both in steps:
             assert sorted([*first.indices.tolist(), *second.indices.tolist()]) == sorted(both.indices.tolist())
-            pictures = dict(zip(both.indices.tolist(), both.images, strict=True))
+            by_index = dict(zip(both.indices.tolist(), both.images, strict=True))
             for mine in (first, second):
                 assert all(
-                    torch.equal(image, pictures[i]) for i, image in zip(mine.indices.tolist(), mine.images, strict=True)
+                    torch.equal(image, by_index[i]) for i, image in zip(mine.indices.tolist(), mine.images, strict=True)
                 )
 
     def test_wide_and_tall_apart(self, images):
@@ -91,7 +91,7 @@ class TestOrder:
         loose = train_batches(images, group_by_aspect=False)._order(0)
         assert any(len(set(wide[batch].tolist())) > 1 for batch in loose)
 
-    def test_epochs_and_seeds_differ_in_pictures_and_kinds(self, images):
+    def test_epochs_and_seeds_differ_in_images_and_kinds(self, images):
         orders = {(s, e): tuple(map(tuple, train_batches(images, seed=s)._order(e))) for s in (0, 1) for e in (0, 1, 2)}
         assert len(set(orders.values())) == 6
         wide = images.width_px >= images.height_px
@@ -142,7 +142,7 @@ class TestRepeatable:
 
 
 class TestContent:
-    def test_targets_belong_to_their_pictures(self, images):
+    def test_targets_belong_to_their_images(self, images):
         seen = 0
         for batch in train_batches(images, STILL, masks=True).epoch(0):
             for index, image, target in zip(batch.indices.tolist(), batch.images, batch.targets, strict=True):
@@ -197,9 +197,9 @@ class TestBadImages:
         training = train_batches(damaged, bad_image="skip", workers=workers)
         for epoch in range(3):
             assert set(chain(*indices(training.epoch(epoch)))) == good
-        held_back = EvalDetectionBatches(damaged, batch_size=3, bad_image="skip", workers=workers)
-        assert list(chain(*indices(held_back))) == sorted(good)
-        for batches in (training, held_back):
+        val = EvalDetectionBatches(damaged, batch_size=3, bad_image="skip", workers=workers)
+        assert list(chain(*indices(val))) == sorted(good)
+        for batches in (training, val):
             assert sorted(batches.skipped) == [damaged.name(index) for index in (2, 5, 7)]
         with pytest.raises(BadImageError, match=r"3\.png cannot be used as an image: the file is empty"):
             list(EvalDetectionBatches(damaged, batch_size=3, workers=workers))
@@ -238,5 +238,5 @@ class TestBadImages:
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
         # The second, where the worker dies with a batch half handed over.
-        told = ("killed by signal", "ConnectionResetError")
-        assert done.returncode == 1 and any(words in done.stderr for words in told)
+        reasons = ("killed by signal", "ConnectionResetError")
+        assert done.returncode == 1 and any(words in done.stderr for words in reasons)

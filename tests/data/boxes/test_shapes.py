@@ -54,7 +54,7 @@ def test_the_same_seed_gives_the_same_files(drawn, tmp_path):
     names = ["annotations/instances_train.json", "annotations/instances_val.json", "train/000007.png", "val/000001.png"]
     assert filecmp.cmpfiles(drawn, tmp_path / "again", names, shallow=False)[0] == names
     assert filecmp.cmpfiles(drawn, tmp_path / "other", names, shallow=False)[1] == names
-    assert check(CheckConfig(data=str(drawn), workers=0)).clean, "no picture twice, none on both sides"
+    assert check(CheckConfig(data=str(drawn), workers=0)).clean, "no image twice, none on both sides"
 
 
 @pytest.mark.parametrize("fields", [{"images": 3}, {"size_px": 31}, {"seed": -1}])

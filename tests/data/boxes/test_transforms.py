@@ -93,7 +93,7 @@ class TestGeometry:
 
     @pytest.mark.parametrize("augment", [SSD, DetectionAugmentConfig(short_side_px=(20, 40))])
     @pytest.mark.parametrize("size", [(80, 60), (3, 5), (1, 1), (60, 2)])
-    def test_no_objects_and_tiny_pictures(self, augment, size):
+    def test_no_objects_and_tiny_images(self, augment, size):
         transform = DetectionTransform(augment)
         for seed in range(30):
             torch.manual_seed(seed)
@@ -113,7 +113,7 @@ class TestGeometry:
 class TestResizing:
     @pytest.mark.parametrize(("width", "height"), [(80, 60), (61, 95), (300, 40), (40, 300), (64, 64)])
     def test_as_the_detector_resizes(self, width, height):
-        """What the transform makes is what torchvision's detector makes of the same picture, size and pixels."""
+        """What the transform makes is what torchvision's detector makes of the same image, size and pixels."""
         from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
         pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, height, width), dtype=np.uint8))

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from rexnet.data.boxes.coco import load_coco_sets
-from tests.boxed_files import convert, files_of, picture
+from tests.boxed_files import convert, files_of, write_image
 
 
 class TestYolo:
@@ -15,7 +15,7 @@ class TestYolo:
         root = tmp_path / "yolo"
         for side, names in (("train", ("a", "deep/b", "empty")), ("val", ("c",))):
             for name in names:
-                picture(root / "images" / side / f"{name}.png")
+                write_image(root / "images" / side / f"{name}.png")
         labels = {
             "train/a": "0 0.5 0.5 1 1\n1 0.25 0.5 0.1 0.2\n",
             "train/deep/b": "2 0.1 0.2 0.5 0.2 0.5 0.8\n",
@@ -73,10 +73,10 @@ class TestYolo:
         rows = list(csv.reader((tmp_path / "out" / "skipped.csv").read_text(encoding="utf-8").splitlines()))
         assert rows == [["file", "objects", "reason"], [skipped.file, "3", skipped.reason]]
 
-    def test_upright_size_and_a_bad_picture(self, source, tmp_path):
+    def test_upright_size_and_a_bad_image(self, source, tmp_path):
         exif = Image.Exif()
         exif[274] = 6
-        picture(source / "images" / "train" / "a.png", exif=exif)
+        write_image(source / "images" / "train" / "a.png", exif=exif)
         (source / "images" / "train" / "empty.png").write_bytes(b"")
         found = convert(source, tmp_path / "out")
         assert found.images["train"] == 2 and "empty.png: the file is empty" in str(found.skipped[0])
@@ -119,8 +119,8 @@ class TestYolo:
     def test_other_layouts(self, source, tmp_path, names):
         root = tmp_path / "other"
         for place in ("train", "valid") if names != "flat" else ("",):
-            picture(root / place / "images" / "x.png")
-            picture(root / place / "images" / "y.png")
+            write_image(root / place / "images" / "x.png")
+            write_image(root / place / "images" / "y.png")
             (root / place / "labels").mkdir()
             (root / place / "labels" / "x.txt").write_text("0 0.5 0.5 1 1")
         (root / "classes.txt").write_text("dog\n\ncat\n")
@@ -135,7 +135,7 @@ def flat(tmp_path):
     root = tmp_path / "flat"
     (root / "labels").mkdir(parents=True)
     for number in range(10):
-        picture(root / "images" / f"{number}.png")
+        write_image(root / "images" / f"{number}.png")
         (root / "labels" / f"{number}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     return root
 
@@ -242,7 +242,7 @@ class TestLabels:
     def test_byte_order_marks_and_normal_forms(self, flat, tmp_path):
         (flat / "classes.txt").write_text("\ufeffcafe\u0301\r\n", encoding="utf-8")
         (flat / "labels" / "0.txt").write_text("\ufeff0 0.5 0.5 1 1\n", encoding="utf-8")
-        picture(flat / "images" / "caf\u00e9.png")
+        write_image(flat / "images" / "caf\u00e9.png")
         (flat / "labels" / "cafe\u0301.txt").write_text("0 0.5 0.5 1 1\n0 0.5 0.5 0.5 0.5\n")
         found = convert(flat, tmp_path / "out")
         assert found.classes == ("caf\u00e9",) and not found.skipped

@@ -8,7 +8,7 @@ from PIL import Image
 
 from rexnet.cli import main
 from rexnet.data.checks.images import CheckConfig, check
-from tests.boxed_files import picture, voc_image, voc_lists, voc_object
+from tests.boxed_files import voc_image, voc_lists, voc_object, write_image
 from tests.coco_files import annotation, image_entry, many_images, write_side
 from tests.data.boxes.test_coco import GOLDEN, POISON, POISONED_IMAGES
 
@@ -96,7 +96,7 @@ def test_images(clean):
     assert len(filled(report)) == 5
 
 
-def test_turned_pictures_fit_either_way(tmp_path):
+def test_turned_images_fit_either_way(tmp_path):
     exif = Image.Exif()
     exif[274] = 6
     (tmp_path / "train").mkdir()
@@ -137,7 +137,7 @@ class TestOtherLayouts:
     def test_yolo(self, tmp_path, command, capsys):
         (tmp_path / "labels").mkdir()
         for number, text in enumerate(("0 0.5 0.5 1 1\n1 0.5 0.5 0.5 0.5\n", "7 0.5 0.5 1 1\n", "", "0 0.5 0.5 1 1\n")):
-            picture(tmp_path / "images" / f"{'n' * (number + 1)}.png")
+            write_image(tmp_path / "images" / f"{'n' * (number + 1)}.png")
             (tmp_path / "labels" / f"{'n' * (number + 1)}.txt").write_text(text)
         (tmp_path / "labels" / "gone.txt").write_text("0 0.5 0.5 1 1\n0 0.5 0.5 1 0.5\n")
         (tmp_path / "data.yaml").write_text("names: [cat, Cat]\n")
@@ -166,6 +166,6 @@ class TestOtherLayouts:
     def test_class_folders_with_a_list_of_names_are_no_boxes(self, tmp_path):
         for name in ("cat", "dog"):
             for number in range(2):
-                picture(tmp_path / name / f"{name * (number + 1)}.png")
+                write_image(tmp_path / name / f"{name * (number + 1)}.png")
         (tmp_path / "classes.txt").write_text("cat\ndog\n")
         assert run(tmp_path).counted == "images"

@@ -95,7 +95,7 @@ class TestProblems:
         ]
         assert [short(g) for g in report.duplicates_across_splits] == [["train/dog/3.png", "val/dog/leak.png"], both]
 
-    def test_pictures_of_one_colour_in_other_shapes_are_no_duplicates(self, tmp_path):
+    def test_images_of_one_colour_in_other_shapes_are_no_duplicates(self, tmp_path):
         for label, size in (("a", (40, 50)), ("a", (50, 40)), ("b", (20, 100))):
             (tmp_path / label).mkdir(exist_ok=True)
             Image.new("RGB", size, "red").save(tmp_path / label / f"{size}.png")
@@ -118,7 +118,7 @@ class TestProblems:
         assert run(image_folder, min_size_px=9).clean
         assert len(run(image_folder, min_size_px=41).tiny) == 49
 
-    def test_turned_pictures_are_measured_as_shown(self, image_folder):
+    def test_turned_images_are_measured_as_shown(self, image_folder):
         exif = Image.Exif()
         exif[274] = 6
         draw("cat", 99, (400, 300)).save(image_folder / "train" / "cat" / "turned.jpg", exif=exif)
@@ -140,7 +140,7 @@ class TestProblems:
         report = run(image_folder)
         assert report.classes.keys() == {"train", "val", "test"} and len(report.duplicates_across_splits) == 12
 
-    def test_shards_with_a_bad_picture(self, tmp_path, image_folder):
+    def test_shards_with_a_bad_image(self, tmp_path, image_folder):
         write_shards(ShardConfig(data=str(image_folder), output=str(tmp_path / "out"), workers=0))
         tar = tmp_path / "out" / "val" / "000000.tar"
         data = bytearray(tar.read_bytes())

@@ -38,7 +38,7 @@ def http():
 
 @pytest.mark.usefixtures("http")
 class TestHttp:
-    def test_same_pictures_as_from_the_disk(self, shards):
+    def test_same_images_as_from_the_disk(self, shards):
         local = open_dataset(shards).for_training()
         answers = Answers()
         with serving(shards.parent, answers) as url:
@@ -125,7 +125,7 @@ class TestHttp:
         with serving(tmp_path / "copy", Answers()) as url:
             assert len(open_dataset(url).for_training().val) == 12
 
-    def test_changed_tars_give_no_other_picture(self, shards, tmp_path):
+    def test_changed_tars_give_no_other_image(self, shards, tmp_path):
         shutil.copytree(shards, tmp_path / "copy")
         with serving(tmp_path / "copy", Answers()) as url:
             images = open_dataset(url).for_training().train

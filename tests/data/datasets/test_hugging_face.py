@@ -59,14 +59,14 @@ def test_one_split_is_divided(datasets, tmp_path):
     assert (len(sets.train), len(sets.val)) == (24, 6) and "20 % of each class for validation" in sets.description
     few = open_dataset(data).for_training(val_fraction=0.2, seed=1, shots=2).train
     assert few.targets.tolist().count(1) == 2 and len(few) == 6
-    held_back = open_dataset(data).for_measuring(sets.classes, random_split=sets.random_split)
-    assert [held_back.name(i) for i in range(6)] == [sets.val.name(i) for i in range(6)]
+    val = open_dataset(data).for_measuring(sets.classes, random_split=sets.random_split)
+    assert [val.name(i) for i in range(6)] == [sets.val.name(i) for i in range(6)]
     for images in (sets.train, sets.val, few):
         number = int(images.name(2).rpartition("/")[2])
         assert images.load(2).tobytes() == draw("cat", number).tobytes()
 
 
-def test_a_bad_picture_is_named(datasets, tmp_path):
+def test_a_bad_image_is_named(datasets, tmp_path):
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
     rows = {"image": [{"bytes": b"no", "path": None}] * 4, "label": [0, 1, 0, 1]}
     (tmp_path / "set").mkdir()
@@ -81,7 +81,7 @@ def test_what_cannot_be_used_is_one_sentence(datasets, tmp_path):
     for name, said in (
         (str(tmp_path / "text"), "must have one column of images, but has none among a, b"),
         (str(tmp_path / "nothing"), "cannot be loaded"),
-        ("somebody/pictures", "cannot be loaded"),
+        ("somebody/images", "cannot be loaded"),
     ):
         with pytest.raises(ValueError, match=said) as caught:
             open_dataset(f"hfds/{name}").for_training()

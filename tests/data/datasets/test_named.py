@@ -23,9 +23,9 @@ class TestSplit:
         train, val = stratified_split(targets, fraction, seed)
         assert sorted([*train, *val]) == list(range(400))
         for label in np.unique(targets):
-            count, held_back = (targets == label).sum(), (targets[val] == label).sum()
-            assert count == 1 or 1 <= held_back <= count - 1
-            assert abs(held_back - count * fraction) <= 1
+            count, in_val = (targets == label).sum(), (targets[val] == label).sum()
+            assert count == 1 or 1 <= in_val <= count - 1
+            assert abs(in_val - count * fraction) <= 1
 
 
 class TestDigits:
@@ -40,7 +40,7 @@ class TestDigits:
         assert max(np.asarray(sets.train.load(index)).max() for index in range(20)) == 255
         assert np.bincount(sets.val.targets).min() >= 34
 
-    def test_the_same_digits_are_held_back_for_every_seed(self):
+    def test_the_validation_digits_are_the_same_for_every_seed(self):
         assert names_of(open_dataset("digits").for_training(seed=1).val) == names_of(
             open_dataset("digits").for_training(seed=2).val
         )

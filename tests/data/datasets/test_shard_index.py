@@ -171,7 +171,7 @@ class TestDamage:
             tar.addfile(info)
         assert len(open_dataset(root).for_training().train) == 6
 
-    def test_a_bad_picture_inside_is_a_bad_image(self, tmp_path):
+    def test_a_bad_image_inside_is_a_bad_image(self, tmp_path):
         root = foreign(tmp_path)
         write_tar(root / "train" / "0.tar", [("a.jpg", b"no"), ("a.cls", b"0"), ("b.jpg", jpeg()), ("b.cls", b"1")])
         images = open_dataset(root).for_training().train

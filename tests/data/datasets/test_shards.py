@@ -141,7 +141,7 @@ class TestTarsOfOthers:
         assert len(str(caught.value).splitlines()) == 1
 
     @pytest.mark.parametrize("where", ["", "train"])
-    def test_without_a_split_some_are_held_back(self, tmp_path, where, caplog):
+    def test_without_a_split_some_become_the_validation_split(self, tmp_path, where, caplog):
         root = foreign(tmp_path / "set", count=20)
         shutil.move(root / "train" / "0.tar", root / "x.tar")
         shutil.rmtree(root / "val")
@@ -165,7 +165,7 @@ class TestTarsOfOthers:
         write_tar(root / "val" / "0.tar", [("x.jpg", jpeg()), ("x.cls", b"1")])
         assert open_dataset(root).for_training().val.missing_classes == ("a",) and "never validated: a" in caplog.text
 
-    def test_single_images_cannot_be_held_back(self, tmp_path):
+    def test_single_images_cannot_be_split(self, tmp_path):
         members = [("x.jpg", jpeg()), ("x.cls", b"a"), ("y.jpg", jpeg()), ("y.cls", b"b")]
         write_tar(tmp_path / "set" / "0.tar", members)
         with pytest.raises(ValueError, match=r"no class in .* has two images"):

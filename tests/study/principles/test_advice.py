@@ -77,10 +77,10 @@ def make_clean():
 def test_the_command(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["study", "advise", "torchvision/mobilenet_v2", "--format", "json", "--image-size", "96"])
-    told = json.loads(capsys.readouterr().out)
-    assert stop.value.code == 1 and told["model"] == "torchvision/mobilenet_v2" and told["image_size_px"] == 96
-    assert Counter(finding["rule"] for finding in told["findings"]) == {"activation": 18, "block ratio": 6}
-    first = told["findings"][0]
+    advice = json.loads(capsys.readouterr().out)
+    assert stop.value.code == 1 and advice["model"] == "torchvision/mobilenet_v2" and advice["image_size_px"] == 96
+    assert Counter(finding["rule"] for finding in advice["findings"]) == {"activation": 18, "block ratio": 6}
+    first = advice["findings"][0]
     assert (first["layer"], first["kind"], first["ratio"]) == ("features.0.0", "3x3", 0.09375)
     assert first["macs"] == 48 * 48 * 27 * 32
     main(["study", "advise", "tests.study.principles.test_advice:make_clean"])
