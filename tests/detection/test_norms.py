@@ -60,7 +60,7 @@ def test_the_choice_follows_the_rule_of_classification(tiny_detector, bn, pretra
 
 def test_random_statistics_are_not_frozen(tiny_detector):
     model = tiny_detector("ssdlite")
-    with pytest.raises(ValueError, match="--bn is frozen; allowed: auto, train, because nothing is learned"):
+    with pytest.raises(ValueError, match="--bn is frozen; allowed: auto, train, because without --weights"):
         prepare_norms(model, bn="frozen", pretrained=False, images_per_step=2)
     assert not any(isinstance(module, FrozenBatchNorm) for module in model.modules())
 
