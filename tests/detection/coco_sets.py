@@ -12,6 +12,7 @@ from hotcoco.mask import decode
 from pycocotools import mask
 from torch import Tensor
 
+SPARSE_IDS = [17, 0, 90, 3]
 FIGURES = (
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
     *("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"),

@@ -1,17 +1,15 @@
 """COCO's average precision and recall of a detector, exact on any number of processes."""
 
-import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from rexnet.errors import MissingPackageError
+from rexnet.detection.coco_rows import check_rle_sizes, check_rows, require_evaluator, to_coco_rows
 from rexnet.training.distributed import World
 from rexnet.training.evaluation import SizedBatches
 from rexnet.training.progress import EpochProgress
@@ -19,8 +17,6 @@ from rexnet.training.progress import EpochProgress
 Kind = Literal["box", "mask"]
 
 _IOU_TYPES = {"box": "bbox", "mask": "segm"}
-_MASK_THRESHOLD = 0.5
-_IDS = {"image_id": "images", "category_id": "categories"}
 
 
 class GroundTruth(Protocol):
@@ -69,53 +65,6 @@ class CocoResult:
     curves: dict[Kind, PrecisionRecall]
 
 
-def require_evaluator() -> Any:
-    """Return the package pycocotools. Raise MissingPackageError if it is not installed."""
-    try:
-        import hotcoco
-    except ImportError as error:
-        raise MissingPackageError("scoring detections", "hotcoco", "'rexnet[detect]'") from error
-    return hotcoco
-
-
-def to_coco_rows(
-    outputs: Iterable[dict[str, Tensor]], *, image_ids: Iterable[int], category_ids: Sequence[int] | np.ndarray
-) -> list[dict[str, Any]]:
-    """Convert outputs of torchvision's detectors to rows of a COCO result file.
-
-    An output has boxes (N, 4) as x0 y0 x1 y1, labels (N,) from 1, scores (N,) and perhaps masks (N, 1, H, W), 0 to 1 at
-    the size of the image; label i is category_ids[i - 1]. A row has its box as x0, y0, width, height and its mask as
-    RLE. Raise ValueError for a label outside 1 to K.
-    """
-    ids = np.asarray(category_ids, dtype=np.int64)
-    rows = []
-    for output, image_id in zip(outputs, image_ids, strict=True):
-        labels = output["labels"].cpu().numpy()
-        wrong = labels[(labels < 1) | (labels > len(ids))]
-        if wrong.size:
-            raise ValueError(f"a detection in image {image_id} has label {wrong[0]}; labels are 1 to {len(ids)}")
-        boxes = output["boxes"].cpu().double()
-        boxes = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1)
-        columns: dict[str, list[Any]] = {
-            "category_id": ids[labels - 1].tolist(),
-            "bbox": boxes.tolist(),
-            "score": output["scores"].cpu().double().tolist(),
-        }
-        if "masks" in output:
-            columns["segmentation"] = _encode(output["masks"][:, 0] > _MASK_THRESHOLD)
-        for values in zip(*columns.values(), strict=True):
-            rows.append({"image_id": int(image_id), **dict(zip(columns, values, strict=True))})
-    return rows
-
-
-def _encode(masks: Tensor) -> list[dict[str, Any]]:
-    """Return the RLEs of boolean (N, H, W)."""
-    # RLE counts run down columns, so the transposed masks are read in order.
-    turned = masks.transpose(1, 2).contiguous().cpu().numpy()
-    found = require_evaluator().mask.encode(turned.view(np.uint8).transpose(2, 1, 0))
-    return [{"size": each["size"], "counts": each["counts"].decode("ascii")} for each in found]
-
-
 def score(ground_truth: dict[str, Any], rows: list[dict[str, Any]], *, kinds: Sequence[Kind] = ("box",)) -> CocoResult:
     """Return pycocotools' metrics, within rounding, over all images of `ground_truth`, the content of a COCO JSON.
 
@@ -126,8 +75,8 @@ def score(ground_truth: dict[str, Any], rows: list[dict[str, Any]], *, kinds: Se
     """
     hotcoco = require_evaluator()
     check_ground_truth(ground_truth)
-    _check_rows(rows, ground_truth)
-    _check_rle_sizes(ground_truth["annotations"], ground_truth)
+    check_rows(rows, ground_truth)
+    check_rle_sizes(ground_truth["annotations"], ground_truth)
     # pycocotools ignores an object with id 0 and merges objects with the same id.
     objects = [{**row, "id": number} for number, row in enumerate(_fill_fields(ground_truth["annotations"]), start=1)]
     categories = sorted(ground_truth["categories"], key=lambda category: category["id"])
@@ -175,35 +124,6 @@ def _ignored_without_mask(row: dict[str, Any]) -> dict[str, Any]:
     x, y, width, height = row["bbox"]
     corners = [x, y, x + width, y, x + width, y + height, x, y + height]
     return {**row, "iscrowd": 1, "segmentation": [corners]}
-
-
-def _check_rows(rows: list[dict[str, Any]], ground_truth: dict[str, Any]) -> None:
-    known = {key: {each["id"] for each in ground_truth[group]} for key, group in _IDS.items()}
-    for row in rows:
-        if missing := [key for key in (*_IDS, "score") if key not in row]:
-            raise ValueError(f"a detection, {row!r:.80}, lacks {missing[0]}, which a COCO result file has")
-        for key, group in _IDS.items():
-            if not isinstance(row[key], Hashable) or row[key] not in known[key]:
-                raise ValueError(
-                    f"detections have {key} {row[key]!r:.40}, which the {group} of the ground truth do not have"
-                )
-        if not all(map(_is_finite_number, (row["score"], *row.get("bbox", ())))):
-            numbers = f"score {row['score']!r:.40} and box {row.get('bbox')!r:.80}"
-            raise ValueError(f"a detection in image {row['image_id']} has {numbers}; both must be finite numbers")
-    _check_rle_sizes(rows, ground_truth)
-
-
-def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check_rle_sizes(rows: list[dict[str, Any]], ground_truth: dict[str, Any]) -> None:
-    sizes = {image["id"]: [image["height"], image["width"]] for image in ground_truth["images"]}
-    for row in rows:
-        mask, size = row.get("segmentation"), sizes.get(row["image_id"])
-        if size and isinstance(mask, dict) and list(mask.get("size") or ()) != size:
-            got = f"{mask.get('size')!r:.40}, but the image has {size} (height, width)"
-            raise ValueError(f"a mask in image {row['image_id']} is an RLE of the size {got}")
 
 
 def _rows_of(kind: Kind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

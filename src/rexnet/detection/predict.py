@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rexnet.data.decode import find_images
+from rexnet.detection.coco_rows import to_coco_rows
 from rexnet.detection.config import DetectPredictConfig
-from rexnet.detection.evaluation import to_coco_rows
 from rexnet.detection.runtime import Detections, ObjectPredictor
 from rexnet.files import write_whole
 

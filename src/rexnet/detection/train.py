@@ -15,9 +15,10 @@ from rexnet.data.boxes.transforms import DetectionTransform
 from rexnet.data.datasets import open_dataset
 from rexnet.data.facts import DataFacts
 from rexnet.detection.checkpoints import is_detector_file, load_detector_weights, pack
+from rexnet.detection.coco_rows import require_evaluator
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig
 from rexnet.detection.detectors import create_detector
-from rexnet.detection.evaluation import check_ground_truth, evaluate_detector, require_evaluator
+from rexnet.detection.evaluation import check_ground_truth, evaluate_detector
 from rexnet.detection.norms import prepare_norms
 from rexnet.files import real_path
 from rexnet.references import SAVED, resolve

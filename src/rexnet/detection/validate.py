@@ -10,8 +10,9 @@ from rexnet.data.boxes.coco import refuse_missing_files
 from rexnet.data.boxes.loaders import EvalDetectionBatches
 from rexnet.data.datasets import open_dataset
 from rexnet.detection.checkpoints import load_detector
+from rexnet.detection.coco_rows import require_evaluator
 from rexnet.detection.config import DetectValidateConfig
-from rexnet.detection.evaluation import evaluate_detector, require_evaluator
+from rexnet.detection.evaluation import evaluate_detector
 from rexnet.detection.plot import draw_precision_recall
 from rexnet.files import check_output_file, write_whole
 from rexnet.training.distributed import joined

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import accumulate, repeat
@@ -89,10 +90,6 @@ def linear_channels(
     return [round_to_multiple(round(channels * width), divisor) for channels in line]
 
 
-def _by_stage(values: tuple, blocks: tuple[int, ...]) -> list:
-    return [value for value, count in zip(values, blocks, strict=True) for _ in range(count)]
-
-
 def _check_width(width: float, hint: str = "") -> None:
     if not 0.0 < width < 10.0:
         raise ValueError(f"width is {width}; allowed: above 0 and below 10{hint}")
@@ -105,48 +102,14 @@ def family_config(family: Family, width: float, **config: Any) -> RexNetConfig:
     """
     _check_width(width)
     divisor = family.wide_divisor if width >= 3.0 else family.divisor
-    stage_blocks = tuple(ceil(blocks * family.depth) for blocks in STAGE_BLOCKS)
-    strides = [s if first == 0 else 1 for s, n in zip(STAGE_STRIDES, stage_blocks, strict=True) for first in range(n)]
-    depth = len(strides)
-    channels = linear_channels(
-        first=family.first_channels,
-        growth=family.growth,
-        depth=depth,
-        growth_steps=depth if family.growth_over_all_blocks else depth - 1,
-        width=width,
-        divisor=divisor,
-    )
+    keep_stem = width < 1.0 or family.fixed_stem_and_penultimate
+    stem_channels = round_to_multiple(round(32 if keep_stem else 32 * width), divisor)
     if family.fixed_stem_and_penultimate:
         penultimate_width = 1.0
     else:
         penultimate_width = width if family.narrow_penultimate else max(width, 1.0)
-    keep_stem = width < 1.0 or family.fixed_stem_and_penultimate
-    stem_channels = round_to_multiple(round(32 if keep_stem else 32 * width), divisor)
-    blocks = []
-    for in_channels, out_channels, stride, stage, kernel_size in zip(
-        [stem_channels, *channels],
-        channels,
-        strides,
-        _by_stage(tuple(range(len(stage_blocks))), stage_blocks),
-        _by_stage(family.kernel_sizes, stage_blocks),
-        strict=False,
-    ):
-        expanded = in_channels if stage == 0 else round_to_multiple(in_channels * EXPAND_RATIO, divisor)
-        with_se = family.se_ratio and stage >= family.se_first_stage
-        blocks.append(
-            BlockSpec(
-                in_channels=in_channels,
-                expanded_channels=expanded,
-                out_channels=out_channels,
-                stride=stride,
-                kernel_size=kernel_size,
-                se_channels=round_to_multiple(expanded // family.se_ratio, divisor) if with_se else 0,
-                shortcut=stride == 1 and in_channels <= out_channels,
-                expand_activation=family.activation,
-            )
-        )
     values: dict[str, Any] = {
-        "blocks": tuple(blocks),
+        "blocks": tuple(_family_blocks(family, width, stem_channels=stem_channels, divisor=divisor)),
         "stem_channels": stem_channels,
         "activation": family.activation,
         "penultimate_channels": round_to_multiple(
@@ -155,6 +118,41 @@ def family_config(family: Family, width: float, **config: Any) -> RexNetConfig:
         "head_hidden_channels": family.head_hidden_channels,
     }
     return RexNetConfig(**{**values, **config})
+
+
+def _family_blocks(family: Family, width: float, *, stem_channels: int, divisor: int) -> Iterator[BlockSpec]:
+    """Yield the blocks from the stem on."""
+    stages = [
+        (stage, stride if place == 0 else 1, kernel_size)
+        for stage, (blocks, stride, kernel_size) in enumerate(
+            zip(STAGE_BLOCKS, STAGE_STRIDES, family.kernel_sizes, strict=True)
+        )
+        for place in range(ceil(blocks * family.depth))
+    ]
+    depth = len(stages)
+    channels = linear_channels(
+        first=family.first_channels,
+        growth=family.growth,
+        depth=depth,
+        growth_steps=depth if family.growth_over_all_blocks else depth - 1,
+        width=width,
+        divisor=divisor,
+    )
+    for in_channels, out_channels, (stage, stride, kernel_size) in zip(
+        [stem_channels, *channels[:-1]], channels, stages, strict=True
+    ):
+        expanded = in_channels if stage == 0 else round_to_multiple(in_channels * EXPAND_RATIO, divisor)
+        with_se = family.se_ratio and stage >= family.se_first_stage
+        yield BlockSpec(
+            in_channels=in_channels,
+            expanded_channels=expanded,
+            out_channels=out_channels,
+            stride=stride,
+            kernel_size=kernel_size,
+            se_channels=round_to_multiple(expanded // family.se_ratio, divisor) if with_se else 0,
+            shortcut=stride == 1 and in_channels <= out_channels,
+            expand_activation=family.activation,
+        )
 
 
 def plain_config(**config: Any) -> RexNetConfig:

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from rexnet.training.distributed import World
@@ -109,6 +109,28 @@ def _percent(fraction: float | None) -> float | None:
     return None if fraction is None else round(100.0 * fraction, 4)
 
 
+class _Sums:
+    """Sums of one process over its images, on its device."""
+
+    def __init__(self, num_classes: int, device: torch.device):
+        self.counts = torch.zeros(3, num_classes, dtype=torch.int64, device=device)
+        """Images of each class, the correct ones, and those predicted as it."""
+        self.top5 = torch.zeros(1, dtype=torch.int64, device=device)
+        # Apple's GPUs have no float64.
+        exact = torch.float32 if device.type == "mps" else torch.float64
+        self.loss = torch.zeros(1, dtype=exact, device=device)
+
+    def add(self, logits: Tensor, targets: Tensor) -> None:
+        num_classes = self.counts.shape[1]
+        best = logits.topk(min(5, num_classes), dim=1).indices
+        hits = best == targets[:, None]
+        self.counts[0] += torch.bincount(targets, minlength=num_classes)
+        self.counts[1] += torch.bincount(targets[hits[:, 0]], minlength=num_classes)
+        self.counts[2] += torch.bincount(best[:, 0], minlength=num_classes)
+        self.top5 += hits.sum()
+        self.loss += functional.cross_entropy(logits, targets, reduction="sum")
+
+
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
@@ -124,30 +146,20 @@ def evaluate(
     and for a network whose output is not finite, Stopped where a process was asked to stop.
     """
     model.eval()
-    counts = torch.zeros(3, len(classes), dtype=torch.int64, device=world.device)
-    top5 = torch.zeros(1, dtype=torch.int64, device=world.device)
-    # Apple's GPUs have no float64.
-    exact = torch.float32 if world.device.type == "mps" else torch.float64
-    loss_sum = torch.zeros(1, dtype=exact, device=world.device)
+    sums = _Sums(len(classes), world.device)
     with EpochProgress("validation", len(batches), visible=world.is_main) as progress:
         for batch in progress.watch(batches):
             images = batch.images.to(world.device, non_blocking=True)
             targets = batch.targets.to(world.device, non_blocking=True)
             with torch.autocast(world.device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
                 logits = model(images).float()
-            best = logits.topk(min(5, len(classes)), dim=1).indices
-            hits = best == targets[:, None]
-            counts[0] += torch.bincount(targets, minlength=len(classes))
-            counts[1] += torch.bincount(targets[hits[:, 0]], minlength=len(classes))
-            counts[2] += torch.bincount(best[:, 0], minlength=len(classes))
-            top5 += hits.sum()
-            loss_sum += functional.cross_entropy(logits, targets, reduction="sum")
+            sums.add(logits, targets)
             progress.update(len(images), {})
             if world.stop.requested:
                 break
     if any(world.any(world.stop.requested)):
         raise world.stop.stopped()
-    counts, top5, loss_sum = world.sum(counts), world.sum(top5), world.sum(loss_sum)
+    counts, top5, loss_sum = map(world.sum, (sums.counts, sums.top5, sums.loss))
     if not counts[0].sum():
         raise ValueError("there is no image to evaluate on")
     if not loss_sum.isfinite():

@@ -102,19 +102,13 @@ def read_annotations(
         fields = entry if isinstance(entry, dict) else {}
         number = whole_number(fields.get("id"))
         name = f"at position {place}" if number is None else str(number)
-        image_id, category_id = whole_number(fields.get("image_id")), whole_number(fields.get("category_id"))
-        row = None if image_id is None else row_of_id.get(image_id)
-        label = None if category_id is None else label_of_id.get(category_id)
-        file_name = "" if row is None else images[row].file_name
+        file_name = ""
         try:
             if entry is not fields:
                 raise _FaultError("malformed annotation", f"it is {entry!r:.40}, not an object")
-            if row is None:
-                text = f"its image_id is {fields.get('image_id')!r:.40}, which no image in use has"
-                raise _FaultError("unknown image", text)
-            if label is None:
-                text = f"its category_id is {fields.get('category_id')!r:.40}, which no category has"
-                raise _FaultError("unknown category", text)
+            row = _look_up(row_of_id, fields.get("image_id"), key="image_id", owner="image in use")
+            file_name = images[row].file_name
+            label = _look_up(label_of_id, fields.get("category_id"), key="category_id", owner="category")
             box, clipped = _check_box(fields.get("bbox"), images[row])
             iscrowd = _check_iscrowd(fields.get("iscrowd"))
             if (row, label, *box) in seen:
@@ -139,6 +133,14 @@ def read_annotations(
             segment=segment,
             segment_was_refused=bool(refused),
         )
+
+
+def _look_up(known: Mapping[int, int], value: Any, *, key: str, owner: str) -> int:
+    """Return what is known by that id. Raises _FaultError."""
+    number = whole_number(value)
+    if number is None or number not in known:
+        raise _FaultError(f"unknown {key.removesuffix('_id')}", f"its {key} is {value!r:.40}, which no {owner} has")
+    return known[number]
 
 
 def _check_box(value: Any, image: ImageEntry) -> tuple[list[float], bool]:
