@@ -69,6 +69,16 @@ def test_classes_meet_by_name_whatever_the_ids(monkeypatch, data, tmp_path):
         assert min(drawn.size) > 300
 
 
+def test_an_image_with_an_unusable_object_is_named_and_not_scored(monkeypatch, data):
+    content = json.loads(data.read_text())
+    content["annotations"][2]["bbox"][2] = 0
+    data.write_text(json.dumps(content))
+    found = measured(monkeypatch, data, bad_image="skip")
+    assert found["skipped"] == [str(data.parents[1] / "val" / "11.png")] and found["figures"]["images"] == 2
+    with pytest.raises(ValueError, match=r"1 of 3 images .* --bad-image skip"):
+        measured(monkeypatch, data)
+
+
 @pytest.mark.parametrize("moved_by", [1, 2])
 def test_classes_off_by_one_are_worthless(monkeypatch, data, moved_by):
     assert measured(monkeypatch, data, moved_by)["figures"]["box_ap"] == 0

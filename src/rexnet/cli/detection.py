@@ -87,7 +87,8 @@ def predict(arguments: Sequence[str]) -> None:
 
 def convert(arguments: Sequence[str]) -> None:
     """Make a COCO folder from Pascal VOC or YOLO"""
-    from rexnet.data.boxes.convert import MOST_SKIPPED, ConvertConfig, convert_data
+    from rexnet.data.boxes.boxed_images import MOST_SKIPPED
+    from rexnet.data.boxes.convert import ConvertConfig, convert_data
 
     config = read_options("detect convert", ConvertConfig, arguments)
     converted = convert_data(config)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rexnet.data.boxes.coco import CocoImages, CocoSets, refuse_missing_files
+from rexnet.data.boxes.coco import CocoImages, CocoSets
 from rexnet.data.boxes.loaders import DetectionBatch, EvalDetectionBatches, TrainDetectionBatches
 from rexnet.data.boxes.transforms import DetectionTransform
 from rexnet.data.datasets import open_dataset
@@ -43,10 +43,7 @@ def train(config: DetectTrainConfig) -> dict[str, Any]:
 
 def _prepare(config: DetectTrainConfig, world: World) -> Parts:
     """Load images and weights. Raise ValueError if they contradict each other or the settings."""
-    sets = open_dataset(config.data).for_detection()
-    if config.bad_image == "error":
-        refuse_missing_files(sets.train)
-        refuse_missing_files(sets.val)
+    sets = open_dataset(config.data).for_detection(bad_image=config.bad_image)
     check_ground_truth(sets.val.to_coco())
     if config.goal == "mask_ap" and not sets.val.has_masks:
         raise ValueError(
@@ -67,6 +64,7 @@ def _prepare(config: DetectTrainConfig, world: World) -> Parts:
         images_per_step=images_per_step,
         fit=lambda run: fit_batches(model, batches, task, config=config, run=run, world=world),
         notes=(f"recipe {config.recipe}", f"{norms}"),
+        skipped=(*sets.train.skipped, *sets.val.skipped),
     )
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from rexnet.data.boxes.coco import refuse_missing_files
 from rexnet.data.boxes.loaders import EvalDetectionBatches
 from rexnet.data.datasets import open_dataset
 from rexnet.detection.checkpoints import load_detector
@@ -15,6 +14,7 @@ from rexnet.detection.config import DetectValidateConfig
 from rexnet.detection.evaluation import evaluate_detector
 from rexnet.detection.plot import draw_precision_recall
 from rexnet.files import check_output_file, write_whole
+from rexnet.text import printable
 from rexnet.training.distributed import joined
 from rexnet.training.loop import choose_autocast
 from rexnet.training.session import loader_options, skipped_images
@@ -34,9 +34,7 @@ def validate(config: DetectValidateConfig) -> dict[str, Any]:
     require_evaluator()
     trained = load_detector(config.checkpoint)
     with joined(config.device) as world:
-        images = open_dataset(config.data).boxes_to_measure(config.split, trained.classes)
-        if config.bad_image == "error":
-            refuse_missing_files(images)
+        images = open_dataset(config.data).boxes_to_measure(config.split, trained.classes, bad_image=config.bad_image)
         batches = EvalDetectionBatches(
             images,
             **loader_options(world, batch_size=config.batch_size, workers=config.workers, bad_image=config.bad_image),
@@ -44,7 +42,7 @@ def validate(config: DetectValidateConfig) -> dict[str, Any]:
         model = trained.model.to(world.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         dtype = choose_autocast(config.amp, world.device)
         found = evaluate_detector(model, batches, images, world=world, autocast_dtype=dtype)
-        skipped = skipped_images((batches,), world)
+        skipped = sorted({*skipped_images((batches,), world), *map(printable, images.skipped)})
     result = {
         "checkpoint": config.checkpoint,
         "data": config.data,

@@ -185,7 +185,7 @@ def _detect(
     """Return the predicted objects in some images, spread evenly over a validation split."""
     parameters = sum(values.numel() for values in model.model.parameters())
     try:
-        images = open_dataset(data or record.config["data"]).for_detection().val
+        images = open_dataset(data or record.config["data"]).for_detection(bad_image="skip").val
     except (ValueError, OSError) as error:
         if data is not None:
             raise

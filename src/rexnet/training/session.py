@@ -53,6 +53,8 @@ class Parts(NamedTuple):
     """Train in that folder; return the best epoch's row and the names of images that could not be read."""
     notes: tuple[str, ...] = ()
     """Lines to log at the start."""
+    skipped: tuple[str, ...] = ()
+    """Images that are skipped before any is read."""
     samples: ImageSet | None = None
     """Images of which one per class is saved, to try a prediction on."""
 
@@ -81,6 +83,7 @@ def run_session(config: LoopConfig, prepare: Callable[[World], Parts], *, goal: 
                 if world.is_main and not config.run.resume:
                     run.remove_start()
                 raise
+            skipped = sorted({*skipped, *map(printable, parts.skipped)})
             return _write_summary(run, parts, best, goal=goal, skipped=skipped, world=world)
 
 

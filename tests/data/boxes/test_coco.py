@@ -126,24 +126,24 @@ class TestIds:
 
 POISON = [
     (annotation(1), None),
-    (annotation(2, box=(0, 0, 0, 5)), "zero area"),
-    (annotation(3, box=(3, 3, 5, -5)), "zero area"),
-    (annotation(4, box=(3, 3, 1e-300, 5)), "zero area"),
-    (annotation(5, box=(40, 3, 5, 5)), "outside"),
-    (annotation(6, box=(-9, -9, 5, 5)), "outside"),
-    (annotation(7, box=(float("nan"), 3, 5, 5)), "not finite"),
-    (annotation(8, box=(3, 3, float("inf"), 5)), "not finite"),
-    (annotation(9, box=(3, 3, 10**400, 5)), "not finite"),
-    (annotation(10, box=(3, 3, 5)), "malformed box"),
-    (annotation(11, box=("3", 3, 5, 5)), "malformed box"),
-    (annotation(12, box=None), "malformed box"),
-    (annotation(13, box={"x": 1}), "malformed box"),
+    (annotation(2, 102, box=(0, 0, 0, 5)), "zero area"),
+    (annotation(3, 103, box=(3, 3, 5, -5)), "zero area"),
+    (annotation(4, 104, box=(3, 3, 1e-300, 5)), "zero area"),
+    (annotation(5, 105, box=(40, 3, 5, 5)), "outside"),
+    (annotation(6, 106, box=(-9, -9, 5, 5)), "outside"),
+    (annotation(7, 107, box=(float("nan"), 3, 5, 5)), "not finite"),
+    (annotation(8, 108, box=(3, 3, float("inf"), 5)), "not finite"),
+    (annotation(9, 109, box=(3, 3, 10**400, 5)), "not finite"),
+    (annotation(10, 110, box=(3, 3, 5)), "malformed box"),
+    (annotation(11, 111, box=("3", 3, 5, 5)), "malformed box"),
+    (annotation(12, 112, box=None), "malformed box"),
+    (annotation(13, 113, box={"x": 1}), "malformed box"),
     (annotation(14), "duplicate"),
-    (annotation(15, category=4), "unknown category"),
-    (annotation(16, category=None), "unknown category"),
-    (annotation(17, category=[5]), "unknown category"),
+    (annotation(15, 115, category=4), "unknown category"),
+    (annotation(16, 116, category=None), "unknown category"),
+    (annotation(17, 117, category=[5]), "unknown category"),
     (annotation(18, image=99), "unknown image"),
-    (annotation(19, image="1"), "unknown image"),
+    (annotation(19, image="119"), "malformed annotation"),
     (annotation(20, image=8), "unknown image"),
     ("text", "malformed annotation"),
     (annotation(22, box=(35, 25, 50, 50)), "clipped"),
@@ -153,10 +153,14 @@ POISON = [
     (annotation(26, box=(1, 3, 6, 6), segmentation=[[1, 1, 5, 5, 9, 9]]), "degenerate polygon"),
     (annotation(27, box=(1, 4, 6, 6), segmentation={"size": [30, 40], "counts": [3]}), "malformed mask"),
     (annotation(28, image=5, category=2), None),
-    (annotation(30, image=5, iscrowd="false"), "malformed iscrowd"),
-    (annotation(31, image=5, iscrowd=2), "malformed iscrowd"),
+    (annotation(30, image=130, iscrowd="false"), "malformed iscrowd"),
+    (annotation(31, image=131, iscrowd=2), "malformed iscrowd"),
+    (annotation(32, image=102), "beside an unusable annotation"),
+    (annotation(33, image=102, box=(1, 1, 5, 5), iscrowd=1), "beside an unusable annotation"),
     (annotation(29, image=6, category=2, box=(9, 9, 5, 5)), None),
 ]
+COSTLY = [102, 103, 104, 105, 106, 107, 108, 109, 110, 111, 112, 113, 115, 116, 117, 119, 130, 131]
+"""Images with one annotation that cannot be used."""
 POISONED_IMAGES = [
     image_entry(1),
     image_entry(1),
@@ -171,20 +175,23 @@ POISONED_IMAGES = [
     image_entry(8, file_name="1.png"),
     {**image_entry(9, missing=True), "file_name": "\ud800.png"},
     {**image_entry(10, missing=True), "width": 10**5, "height": 10**5},
+    *(image_entry(number) for number in COSTLY),
 ]
 GOLDEN = {
     "malformed image": 5,
     "duplicate image id": 3,
     "duplicate file": 1,
     "missing file": 1,
-    "malformed annotation": 1,
-    "unknown image": 3,
+    "image with an unusable annotation": 18,
+    "malformed annotation": 2,
+    "unknown image": 2,
     "unknown category": 3,
     "malformed box": 4,
     "not finite": 3,
     "zero area": 3,
     "outside": 2,
     "malformed iscrowd": 2,
+    "beside an unusable annotation": 2,
     "duplicate": 1,
     "clipped": 1,
     "degenerate polygon": 2,
@@ -201,7 +208,7 @@ class TestDirt:
     def test_all_of_it_is_counted(self, poisoned, caplog):
         images = load_coco_images(poisoned)
         assert images.counts == GOLDEN
-        assert "3 zero area (skipped)" in caplog.text and "rexnet data check" in caplog.text
+        assert "3 zero area (skipped with its image)" in caplog.text and "rexnet data check" in caplog.text
         assert images.image_ids.tolist() == [1, 2, 5]
 
     def test_each_is_listed_with_file_and_id(self, poisoned):
@@ -211,7 +218,7 @@ class TestDirt:
             (str(row["id"]) if isinstance(row, dict) else "at position 20", kind) for row, kind in POISON if kind
         }
         assert listed == expected
-        assert next(str(f) for f in findings if f.annotation == "5").startswith("1.png, annotation 5: its box [40, 3")
+        assert next(str(f) for f in findings if f.annotation == "5").startswith("105.png, annotation 5: its box [40, 3")
 
     def test_what_is_left_is_whole(self, poisoned):
         images = load_coco_images(poisoned)
@@ -388,8 +395,26 @@ class TestObjects:
     def test_nothing_to_train_on(self, tmp_path, iscrowd):
         for split in ("train", "val"):
             write_side(tmp_path, split, [image_entry(1)], [annotation(1, iscrowd=iscrowd)])
-        with pytest.raises(ValueError, match="the training images have no object"):
+        with pytest.raises(
+            ValueError, match=r"no objects|none of the 1 images .* annotation 1: its iscrowd is 'false'"
+        ):
             open_dataset(tmp_path).for_detection()
+
+    @pytest.mark.parametrize(("lost", "refused"), [(2, False), (3, True)])
+    def test_more_than_a_tenth_lost(self, tmp_path, lost, refused):
+        """A few images whose annotations cannot be used are skipped and named; more than a tenth stop training."""
+        entries = [image_entry(number) for number in range(1, 21)]
+        rows = [annotation(n, n, box=(4, 5, 0, 12) if n <= lost else (4, 5, 10, 12)) for n in range(1, 21)]
+        for split in ("train", "val"):
+            write_side(tmp_path, split, entries, rows)
+        dataset = open_dataset(tmp_path)
+        if refused:
+            for ask in (dataset.for_detection, lambda: dataset.boxes_to_measure("val", ["cat", "dog", "fox"])):
+                with pytest.raises(ValueError, match=r"3 of 20 images .* --bad-image skip"):
+                    ask()
+        sets = dataset.for_detection(bad_image="skip" if refused else "error")
+        assert [len(sets.train), len(sets.train.labels)] == [20 - lost, 20 - lost]
+        assert sets.train.skipped == [str(tmp_path / "train" / f"{n}.png") for n in range(1, lost + 1)]
 
     def test_classes_without_an_object(self, tmp_path, caplog):
         write_side(tmp_path, "train", [image_entry(1)], [annotation(1), annotation(2, category=2)])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rexnet.data.boxes.coco import CocoImages
-from rexnet.data.boxes.coco_annotations import FINDINGS, count_findings
+from rexnet.data.boxes.coco_annotations import FINDINGS, WITH_IMAGE, Finding
 from rexnet.data.boxes.coco_json import read_coco
 from rexnet.data.boxes.loaders import TrainDetectionBatches
 from rexnet.data.boxes.transforms import DetectionTransform
@@ -19,6 +19,7 @@ from tests.coco_files import annotation, image_entry, write_side
 
 KINDS = ("ssdlite", "faster_rcnn", "mask_rcnn")
 TRIANGLE = [[4, 5, 14, 5, 14, 17]]
+IMAGES = 20
 UNCHANGED = DetectionTransform(DetectionAugmentConfig(horizontal_flip=0))
 
 
@@ -48,13 +49,23 @@ def reach_the_loss(images: CocoImages, kind: str) -> int:
 def named_in(annotation_file: Path) -> tuple[CocoImages, int, int]:
     """Return the images of a COCO file, its crowds, and the objects that its findings name as skipped."""
     content, findings = read_coco(annotation_file)
-    skipped = sum(FINDINGS[f.kind] == "skipped" and f.annotation is not None for f in findings)
-    return CocoImages(content, count_findings(findings)), int(content.iscrowd.sum()), skipped
+    return CocoImages(content, findings), int(content.iscrowd.sum()), sum(map(is_lost, findings))
+
+
+def is_lost(finding: Finding) -> bool:
+    """Whether a finding names an object as skipped."""
+    return FINDINGS[finding.kind] in ("skipped", WITH_IMAGE) and finding.annotation is not None
+
+
+def is_costly(row: dict) -> bool:
+    """Whether an annotation that `odd_annotation` gives costs its image."""
+    x, y, width, _ = row["bbox"] if isinstance(row["bbox"], list) else [float("nan")] * 4
+    return row["category_id"] == 4 or row["iscrowd"] == "false" or not (width > 0 and x < 40 and y < 30)
 
 
 def odd_annotation(random: np.random.Generator, number: int) -> object:
     """Return an annotation that is good in one case of two."""
-    image, box = int(random.integers(1, 9)), tuple(random.uniform(1, 20, 4).round(2).tolist())
+    image, box = int(random.integers(1, IMAGES + 1)), tuple(random.uniform(1, 20, 4).round(2).tolist())
     odd = [
         annotation(number, 99, box=box),
         annotation(number, image, 4, box=box),
@@ -72,22 +83,32 @@ def odd_annotation(random: np.random.Generator, number: int) -> object:
         None,
     ]
     good = annotation(number, image, int(random.choice([5, 2, 90])), box, segmentation=TRIANGLE)
-    return good if random.random() < 0.5 else odd[random.integers(len(odd))]
+    return good if random.random() < 0.8 else odd[random.integers(len(odd))]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_coco(tmp_path, kind, seed):
     random = np.random.default_rng(seed)
-    images = [image_entry(number, missing=True) if number == 8 else image_entry(number) for number in range(1, 9)]
-    objects = [annotation(0, segmentation=TRIANGLE), *(odd_annotation(random, number) for number in range(1, 80))]
+    images = [image_entry(number, **({"missing": True} if number == 8 else {})) for number in range(1, IMAGES + 2)]
+    whole = [annotation(0, IMAGES + 1, segmentation=TRIANGLE), annotation(80, IMAGES + 1, box=(1, 1, 9, 9), iscrowd=1)]
+    objects = [*whole, *(odd_annotation(random, number) for number in range(1, 80))]
     found, crowds, skipped = named_in(write_side(tmp_path, "train", images, objects))
     assert skipped > 5 and crowds
     assert int(found.num_objects.sum()) + crowds + skipped == len(objects)
     assert reach_the_loss(found, kind) == len(objects) - crowds - skipped
+    used = {int(number) for number in found.image_ids}
+    odd = {row["image_id"] for row in objects if isinstance(row, dict) and is_costly(row)}
+    assert used == set(range(1, IMAGES + 2)) - odd - {8}, "an image with an object that cannot be used is not used"
+    assert {Path(name).stem for name in found.skipped} == {
+        str(number) for number in (odd & set(range(IMAGES + 1))) | {8}
+    }
     report = check(CheckConfig(data=str(tmp_path), workers=0))
-    cases = [case for name, found in report.annotations.items() if FINDINGS[name] == "skipped" for case in found]
-    named = sum(case["annotation"] is not None for case in cases)
+    named = sum(
+        FINDINGS[kind] in ("skipped", WITH_IMAGE) and case["annotation"] is not None
+        for kind, cases in report.annotations.items()
+        for case in cases
+    )
     assert sum(report.classes["train"].values()) + report.crowds["train"] + named == len(objects)
 
 

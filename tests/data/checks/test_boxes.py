@@ -70,12 +70,12 @@ def test_every_dirty_annotation_is_listed(tmp_path):
     assert {kind: len(cases) for kind, cases in report.annotations.items()} == GOLDEN
     assert report.annotations["outside"][0] == {
         "split": "train",
-        "image": "1.png",
+        "image": "105.png",
         "annotation": "5",
         "reason": "its box [40, 3, 5, 5] lies outside of the 40 x 30 px",
     }
-    lines = report.problems()["zero area (skipped)"]
-    assert lines[0] == "train: 1.png, annotation 2: its box is [0, 0, 0, 5], width 0 and height 5"
+    lines = report.problems()["zero area (skipped with its image)"]
+    assert lines[0] == "train: 102.png, annotation 2: its box is [0, 0, 0, 5], width 0 and height 5"
     assert json.loads(report.to_json())["clean"] is False
 
 
@@ -117,7 +117,7 @@ def test_command(command, clean, tmp_path, capsys):
     command(["data", "check", str(clean), "--workers", "0"])
     said = capsys.readouterr().out
     assert "boxes" in said and "16 images" in said and "train: 18 small" in said
-    write_side(clean, "val", [image_entry(1)], [annotation(9, box=(0, 0, 0, 0))])
+    write_side(clean, "val", [image_entry(1), image_entry(2)], [annotation(9, box=(0, 0, 0, 0))])
     with pytest.raises(SystemExit) as stop:
         command(["data", "check", str(clean), "--workers", "0", "--output", str(tmp_path / "report.json")])
     assert stop.value.code == 1 and "1.png, annotation 9: its box is [0, 0, 0, 0]" in capsys.readouterr().out

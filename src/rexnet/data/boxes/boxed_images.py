@@ -5,12 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
+from rexnet.data.boxes.coco_annotations import check_box
 from rexnet.data.decode import open_image, stored_size_px
 from rexnet.errors import BadImageError
 from rexnet.processes import in_parallel
 from rexnet.text import printable, reason_of
 
 Split = Literal["train", "val", "test"]
+MOST_SKIPPED = 0.1
+"""Fraction of the images beyond which skipping them counts as failure."""
 Size = tuple[int, int]
 """Width and height in pixels."""
 
@@ -80,6 +83,8 @@ class BoxedImages:
                 if isinstance(found, str):
                     raise ValueError(found)
                 size_px, boxes = labels.read(path, *found)
+                for box in boxes:
+                    check_box(box.box, *size_px)
             except (OSError, ValueError) as error:
                 self.skipped.append(Skipped(path, labels.count(path), reason_of(error)))
                 continue

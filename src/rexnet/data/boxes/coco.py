@@ -11,7 +11,8 @@ from typing import Any, Self, final
 import numpy as np
 from PIL import Image
 
-from rexnet.data.boxes.coco_annotations import FINDINGS, count_findings
+from rexnet.data.boxes.boxed_images import MOST_SKIPPED
+from rexnet.data.boxes.coco_annotations import FINDINGS, LOST_IMAGES, Finding, count_findings
 from rexnet.data.boxes.coco_json import CocoContent, read_coco
 from rexnet.data.decode import open_image
 from rexnet.errors import BadImageError
@@ -27,15 +28,16 @@ class CocoImages:
     """Images with their objects. Label i + 1 is `classes[i]`, with the category id `category_ids[i]` of the file; 0 is
     left to the background. Flat arrays only: sending it to workers or forking them copies no object.
 
-    `counts`: faults of the file, by kind as in `rexnet.data.boxes.coco_annotations.FINDINGS`. `has_masks`: some object,
-    crowds aside, has an outline.
+    `counts`: faults of the file, by kind as in `rexnet.data.boxes.coco_annotations.FINDINGS`; `skipped`: the images
+    that they cost. `has_masks`: some object, crowds aside, has an outline.
     """
 
-    def __init__(self, content: CocoContent, counts: dict[str, int]):
+    def __init__(self, content: CocoContent, findings: Sequence[Finding]):
         self.classes, self.category_ids = content.classes, content.category_ids
         self.image_ids = content.image_ids
         self.width_px, self.height_px = content.width_px, content.height_px
-        self.counts = counts
+        self.counts = count_findings(findings)
+        self.skipped = [os.path.join(content.image_folder, f.image) for f in findings if f.kind in LOST_IMAGES]
         self.has_masks = content.has_masks
         # Of all N objects, by image: labels int32 from 1, iscrowd uint8, area float64 in pixels.
         self.labels, self.iscrowd, self.area = content.labels, content.iscrowd, content.area
@@ -203,12 +205,11 @@ def load_coco_sets(folder: str | Path) -> CocoSets:
 def load_coco_images(annotation_file: str | Path, image_folder: str | Path | None = None) -> CocoImages:
     """Load one split; `image_folder` None is looked for beside the file. Raises ValueError like
     `rexnet.data.boxes.coco_json.read_coco`. Faults are skipped or mended, counted in `counts` and logged."""
-    content, findings = read_coco(annotation_file, image_folder)
-    counts = count_findings(findings)
-    if counts:
-        found = "; ".join(f"{count:,} {kind} ({FINDINGS[kind]})" for kind, count in counts.items())
+    images = CocoImages(*read_coco(annotation_file, image_folder))
+    if images.counts:
+        found = "; ".join(f"{count:,} {kind} ({FINDINGS[kind]})" for kind, count in images.counts.items())
         logger.warning("%s: %s; rexnet data check lists them", printable(annotation_file), found)
-    return CocoImages(content, counts)
+    return images
 
 
 def require_objects(sets: CocoSets) -> None:
@@ -223,13 +224,19 @@ def require_objects(sets: CocoSets) -> None:
             logger.warning("%s no object that is %s: %s", count, use, some_names(names))
 
 
-def refuse_missing_files(images: CocoImages) -> None:
-    """Raise ValueError where images that the annotation file names are not there: a subset would be another
-    benchmark."""
+def refuse_lost_images(images: CocoImages) -> None:
+    """Raise ValueError where images that the annotation file names are not there, as a subset would be another
+    benchmark, and where more than a tenth cannot be used."""
     if missing := images.counts.get("missing file", 0):
         raise ValueError(
             f"{missing:,} of {missing + len(images):,} images that are named beside {printable(images.name(0))} are "
             "missing; --bad-image skip skips them, rexnet data check lists them"
+        )
+    lost, total = len(images.skipped), len(images.skipped) + len(images)
+    if lost > MOST_SKIPPED * total:
+        raise ValueError(
+            f"{lost:,} of {total:,} images beside {printable(images.name(0))} cannot be used with their annotations, "
+            "more than a tenth; --bad-image skip skips them, rexnet data check lists them"
         )
 
 

@@ -1,4 +1,6 @@
-"""Validation of the annotations of a COCO file: each is checked, corrected, or skipped and listed."""
+"""Validation of the annotations of a COCO file: each is checked, corrected, or skipped and listed.
+
+An object that cannot be used costs its image, as in every reader: it would be learned as background."""
 
 import math
 from collections import Counter
@@ -8,19 +10,22 @@ from typing import Any, NamedTuple
 from rexnet.data.boxes.segments import BadSegmentError, check_segment
 from rexnet.text import printable
 
+WITH_IMAGE = "skipped with its image"
 FINDINGS = {
     "malformed image": "skipped",
     "duplicate image id": "skipped",
     "duplicate file": "skipped, its boxes added to the first entry",
     "missing file": "skipped",
-    "malformed annotation": "skipped",
+    "image with an unusable annotation": "skipped",
+    "malformed annotation": WITH_IMAGE,
     "unknown image": "skipped",
-    "unknown category": "skipped",
-    "malformed box": "skipped",
-    "not finite": "skipped",
-    "zero area": "skipped",
-    "outside": "skipped",
-    "malformed iscrowd": "skipped",
+    "unknown category": WITH_IMAGE,
+    "malformed box": WITH_IMAGE,
+    "not finite": WITH_IMAGE,
+    "zero area": WITH_IMAGE,
+    "outside": WITH_IMAGE,
+    "malformed iscrowd": WITH_IMAGE,
+    "beside an unusable annotation": WITH_IMAGE,
     "duplicate": "skipped",
     "clipped": "clipped to the image",
     "degenerate polygon": "the polygon skipped",
@@ -28,6 +33,8 @@ FINDINGS = {
     "no mask": "kept as a box",
 }
 """Kinds of faults in a COCO annotation file, and how each is handled."""
+LOST_IMAGES = ("malformed image", "image with an unusable annotation", "missing file")
+"""Kinds that cost an image."""
 
 # Below this a box has no area that float32 pixels could hold at the edge of a large image.
 LEAST_SIDE_PX = 0.01
@@ -80,7 +87,9 @@ class Annotation(NamedTuple):
     segment_was_refused: bool
 
 
-class _FaultError(ValueError):
+class FaultError(ValueError):
+    """An annotation that cannot be used; `kind` is one of FINDINGS."""
+
     def __init__(self, kind: str, text: str):
         super().__init__(text)
         self.kind, self.text = kind, text
@@ -102,18 +111,20 @@ def read_annotations(
         fields = entry if isinstance(entry, dict) else {}
         number = whole_number(fields.get("id"))
         name = f"at position {place}" if number is None else str(number)
-        file_name = ""
+        image_id, file_name = fields.get("image_id"), ""
         try:
             if entry is not fields:
-                raise _FaultError("malformed annotation", f"it is {entry!r:.40}, not an object")
-            row = _look_up(row_of_id, fields.get("image_id"), key="image_id", owner="image in use")
+                raise FaultError("malformed annotation", f"it is {entry!r:.40}, not an object")
+            row = _look_up(row_of_id, _as_id(image_id), key="image_id", owner="image in use")
             file_name = images[row].file_name
+            if isinstance(image_id, str):
+                raise FaultError("malformed annotation", f"its image_id is the text {image_id!r}, not a number")
             label = _look_up(label_of_id, fields.get("category_id"), key="category_id", owner="category")
-            box, clipped = _check_box(fields.get("bbox"), images[row])
+            box, clipped = check_box(fields.get("bbox"), images[row].width_px, images[row].height_px)
             iscrowd = _check_iscrowd(fields.get("iscrowd"))
             if (row, label, *box) in seen:
-                raise _FaultError("duplicate", f"its category and its box {fields['bbox']} occurred before")
-        except _FaultError as fault:
+                raise FaultError("duplicate", f"its category and its box {fields['bbox']} occurred before")
+        except FaultError as fault:
             findings.append(Finding(fault.kind, file_name, name, fault.text))
             continue
         seen.add((row, label, *box))
@@ -136,27 +147,27 @@ def read_annotations(
 
 
 def _look_up(known: Mapping[int, int], value: Any, *, key: str, owner: str) -> int:
-    """Return what is known by that id. Raises _FaultError."""
+    """Return what is known by that id. Raises FaultError."""
     number = whole_number(value)
     if number is None or number not in known:
-        raise _FaultError(f"unknown {key.removesuffix('_id')}", f"its {key} is {value!r:.40}, which no {owner} has")
+        raise FaultError(f"unknown {key.removesuffix('_id')}", f"its {key} is {value!r:.40}, which no {owner} has")
     return known[number]
 
 
-def _check_box(value: Any, image: ImageEntry) -> tuple[list[float], bool]:
-    """Return x, y, width, height, and whether they had to be clipped. Raises _FaultError."""
-    if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
-        raise _FaultError("malformed box", f"its bbox is {value!r:.60}, not four numbers")
+def check_box(value: Any, image_width_px: int, image_height_px: int) -> tuple[list[float], bool]:
+    """Return x, y, width, height, and whether they had to be clipped to the image. Raises FaultError."""
+    if not isinstance(value, list | tuple) or len(value) != 4 or not all(map(_is_number, value)):
+        raise FaultError("malformed box", f"its bbox is {value!r:.60}, not four numbers")
     x, y, width, height = box = [_as_float(number) for number in value]
     if not all(map(math.isfinite, box)):
-        raise _FaultError("not finite", f"its box is {value!r:.60}")
+        raise FaultError("not finite", f"its box is {value!r:.60}")
     if min(width, height) < LEAST_SIDE_PX:
-        raise _FaultError("zero area", f"its box is {value!r:.60}, width {width:g} and height {height:g}")
-    x0, y0, x1, y1 = max(x, 0.0), max(y, 0.0), min(x + width, image.width_px), min(y + height, image.height_px)
+        raise FaultError("zero area", f"its box is {value!r:.60}, width {width:g} and height {height:g}")
+    x0, y0, x1, y1 = max(x, 0.0), max(y, 0.0), min(x + width, image_width_px), min(y + height, image_height_px)
     if min(x1 - x0, y1 - y0) < LEAST_SIDE_PX:
-        text = f"its box {value!r:.60} lies outside of the {image.width_px} x {image.height_px} px"
-        raise _FaultError("outside", text)
-    overshoot_px = max(-x, -y, x + width - image.width_px, y + height - image.height_px)
+        text = f"its box {value!r:.60} lies outside of the {image_width_px} x {image_height_px} px"
+        raise FaultError("outside", text)
+    overshoot_px = max(-x, -y, x + width - image_width_px, y + height - image_height_px)
     if overshoot_px > ROUNDING_PX:
         return [x0, y0, x1 - x0, y1 - y0], True
     return box, False
@@ -165,7 +176,7 @@ def _check_box(value: Any, image: ImageEntry) -> tuple[list[float], bool]:
 def _check_iscrowd(value: Any) -> bool:
     if value is None or (isinstance(value, int | float) and value in (0, 1)):
         return bool(value)
-    raise _FaultError("malformed iscrowd", f"its iscrowd is {value!r:.40}; allowed: 0, 1, false and true")
+    raise FaultError("malformed iscrowd", f"its iscrowd is {value!r:.40}; allowed: 0, 1, false and true")
 
 
 def _check_outline(value: Any, image: ImageEntry) -> tuple[Any, list[tuple[str, str]]]:
@@ -191,6 +202,11 @@ def _as_float(value: int | float) -> float:
         return float(value)
     except OverflowError:
         return math.inf
+
+
+def _as_id(value: Any) -> Any:
+    """Return the number of an id that is written as text, which is known, if not usable; else the value."""
+    return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 20 else value
 
 
 def whole_number(value: Any) -> int | None:

@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from rexnet.data.boxes.coco_annotations import Finding, ImageEntry, count_findings, read_annotations, whole_number
+from rexnet.data.boxes.coco_annotations import (
+    FINDINGS,
+    WITH_IMAGE,
+    Annotation,
+    Finding,
+    ImageEntry,
+    count_findings,
+    read_annotations,
+    whole_number,
+)
 from rexnet.data.boxes.named_files import NamedFiles, find_image_folder
 from rexnet.data.boxes.segments import Segments
 from rexnet.data.decode import MAX_PIXELS
@@ -69,15 +78,16 @@ def flatten(tables: dict[str, list[Any]], *, name: str, image_folder: str) -> tu
     findings: list[Finding] = []
     entries = _read_images(tables["images"], findings)
     images, row_of_id = _present_images(entries, image_folder, name, findings)
-    if not images:
-        found = ", ".join(f"{count:,} {kind}" for kind, count in count_findings(findings).items())
-        raise ValueError(f"none of the {len(tables['images']):,} images of {name} can be used: {found}")
     rows = list(
         read_annotations(
             tables["annotations"], images, row_of_id=row_of_id, category_ids=category_ids, findings=findings
         )
     )
-    rows.sort(key=lambda row: row.image)
+    images, rows = _whole_images(images, rows, findings)
+    if not images:
+        found = ", ".join(f"{count:,} {kind}" for kind, count in count_findings(findings).items())
+        first = f"; the first: {findings[0]}" if findings else ""
+        raise ValueError(f"none of the {len(tables['images']):,} images of {name} can be used: {found}{first}")
     content = CocoContent(
         classes=classes,
         category_ids=np.array(category_ids, dtype=np.int64),
@@ -99,6 +109,28 @@ def flatten(tables: dict[str, list[Any]], *, name: str, image_folder: str) -> tu
             if row.segment is None and not row.segment_was_refused:
                 findings.append(Finding("no mask", images[row.image].file_name, row.name, "it has no segmentation"))
     return content, findings
+
+
+def _whole_images(
+    images: list[ImageEntry], rows: list[Annotation], findings: list[Finding]
+) -> tuple[list[ImageEntry], list[Annotation]]:
+    """Return the images whose every annotation can be used, and these annotations in the images' order."""
+    faults = Counter(finding.image for finding in findings if FINDINGS[finding.kind] == WITH_IMAGE)
+    kept = [place for place, image in enumerate(images) if image.file_name not in faults]
+    of_image: dict[int, list[Annotation]] = {}
+    for row in rows:
+        of_image.setdefault(row.image, []).append(row)
+    for place, image in enumerate(images):
+        if count := faults[image.file_name]:
+            others = of_image.get(place, [])
+            text = (
+                f"{count} of its {count + len(others)} annotations cannot be used, and would be learned as background"
+            )
+            findings.append(Finding("image with an unusable annotation", image.file_name, None, text))
+            text = "its image is skipped"
+            findings += [Finding("beside an unusable annotation", image.file_name, row.name, text) for row in others]
+    ordered = [row._replace(image=new) for new, old in enumerate(kept) for row in of_image.get(old, [])]
+    return [images[place] for place in kept], ordered
 
 
 def _read_tables(annotation_file: str | Path) -> dict[str, list[Any]]:

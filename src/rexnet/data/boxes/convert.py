@@ -23,8 +23,6 @@ from rexnet.text import csv_text, printable
 logger = logging.getLogger(__name__)
 
 Layout = Literal["voc", "yolo"]
-MOST_SKIPPED = 0.1
-"""Fraction of the data beyond which a conversion counts as failed."""
 _DEFAULT_VAL_FRACTION = 0.2
 
 

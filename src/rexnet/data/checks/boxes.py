@@ -10,7 +10,7 @@ import numpy as np
 
 from rexnet.data.boxes.boxed_images import Skipped
 from rexnet.data.boxes.coco import CocoImages, CocoSets, require_objects
-from rexnet.data.boxes.coco_annotations import FINDINGS, Finding, count_findings
+from rexnet.data.boxes.coco_annotations import FINDINGS, Finding
 from rexnet.data.boxes.coco_json import flatten, read_coco
 from rexnet.data.boxes.convert import Layout, read_boxed_images, to_coco
 from rexnet.data.checks.examine import ExaminedSplits, Report, class_balance, join_groups, near_equal
@@ -81,7 +81,7 @@ def check_coco(dataset: Dataset, *, min_size_px: int | None, workers: int) -> Bo
     data = _Data({}, [], [], [], [])
     for split, annotation_file in dataset.annotation_files.items():
         content, found = read_coco(annotation_file)
-        data.splits[split] = CocoImages(content, count_findings(found))
+        data.splits[split] = CocoImages(content, found)
         data.findings.extend((split, finding) for finding in found)
     try:
         dataset.for_detection()
@@ -100,7 +100,7 @@ def check_boxed_images(folder: Path, layout: Layout, *, min_size_px: int | None,
         named = [i._replace(file_name=Path(i.path).absolute().relative_to(root).as_posix()) for i in images]
         if named:
             content, findings = flatten(to_coco(named, found.classes), name=printable(folder), image_folder=str(root))
-            data.splits[split or ""] = CocoImages(content, count_findings(findings))
+            data.splits[split or ""] = CocoImages(content, findings)
             data.findings.extend((split or "", finding) for finding in findings)
     everything = next((data.splits[name] for name in ("", "train") if name in data.splits), None)
     try:

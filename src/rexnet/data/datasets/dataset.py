@@ -12,9 +12,16 @@ from typing import Literal, final
 
 import numpy as np
 
-from rexnet.data.boxes.coco import CocoImages, CocoSets, load_coco_images, load_coco_sets, require_objects
+from rexnet.data.boxes.coco import (
+    CocoImages,
+    CocoSets,
+    load_coco_images,
+    load_coco_sets,
+    refuse_lost_images,
+    require_objects,
+)
 from rexnet.data.datasets.folder import nested_folders
-from rexnet.data.decode import image_files, stored_size_px
+from rexnet.data.decode import BadImagePolicy, image_files, stored_size_px
 from rexnet.data.image_set import ImageSet
 from rexnet.data.imagenet import name_wordnet_ids
 from rexnet.data.splits import TRAIN_SPLIT, VAL_SPLITS, ImageSets, RandomSplit, draw_shots, fingerprint
@@ -174,8 +181,9 @@ class Dataset:
             )
         return images.with_classes(classes)
 
-    def for_detection(self) -> CocoSets:
-        """Return images with boxes to train and to validate on. ValueError, one sentence, where there are none."""
+    def for_detection(self, *, bad_image: BadImagePolicy = "error") -> CocoSets:
+        """Return images with boxes to train and to validate on. ValueError, one sentence, where there are none and,
+        unless `bad_image` is "skip", where some are missing or more than a tenth cannot be used."""
         if not self.annotation_files:
             raise ValueError(
                 f"{printable(self.data)} is {KINDS[self.kind]}, without annotations in COCO's layout; rexnet detect "
@@ -183,14 +191,25 @@ class Dataset:
             )
         sets = load_coco_sets(self.data)
         require_objects(sets)
+        for images in (sets.train, sets.val) if bad_image == "error" else ():
+            refuse_lost_images(images)
         return sets
 
-    def boxes_to_measure(self, split: Literal["train", "val", "test"], classes: Sequence[str]) -> CocoImages:
-        """Return images with boxes of one split, with labels that index `classes`. ValueError where there are none."""
+    def boxes_to_measure(
+        self,
+        split: Literal["train", "val", "test"],
+        classes: Sequence[str],
+        *,
+        bad_image: BadImagePolicy = "error",
+    ) -> CocoImages:
+        """Return images with boxes of one split, with labels that index `classes`. ValueError as in `for_detection`."""
         if split not in self.annotation_files:
             have = ", ".join(self.annotation_files) or "no annotation file in COCO's layout"
             raise ValueError(f"--split is {split}, but {printable(self.data)} has {have}")
-        return load_coco_images(self.annotation_files[split]).with_classes(classes)
+        images = load_coco_images(self.annotation_files[split]).with_classes(classes)
+        if bad_image == "error":
+            refuse_lost_images(images)
+        return images
 
     @property
     def _split_names(self) -> str:
