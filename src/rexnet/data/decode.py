@@ -34,7 +34,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 BadImagePolicy = Annotated[
     Literal["error", "skip"],
-    Argument(help="For a file that cannot be read: error stops and names it; skip logs it and counts the skipped."),
+    Argument(help="Unreadable files: stop at the first and name it (error), or log and count them (skip)."),
 ]
 
 # A 108-megapixel photo passes, 16,000 x 16,000 does not; RGB plus one working copy stays below 1 GiB.

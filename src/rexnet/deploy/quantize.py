@@ -85,7 +85,7 @@ def quantize(config: QuantizeConfig) -> Quantized:
     training, measured = labelled_splits(config.data, model) if labelled else unlabelled_splits(config.data)
     calibration = _load(draw_images(training, config.calibration_images), model, config)
     if len(calibration) < config.calibration_images:
-        text = "calibrated on %d %s only, of %d asked for"
+        text = "calibrated on %d %s only, of the %d requested"
         logger.warning(text, len(calibration), plural(len(calibration), "image"), config.calibration_images)
     reference = onnx_graph(fold(pad(model, CHANNEL_MULTIPLE)))
     int8 = int8_graph(reference, calibration, config.backend)
