@@ -1,7 +1,7 @@
 """Entry points of torch.hub: torch.hub.load("<this repository>", "rexnet_100", weights=..., num_classes=...).
 
 One for each name of `rexnet.list_models()`, with the arguments of `rexnet.create_model`, beside "rexnet", "rexnetr"
-and "rexnet_lite" for any other width=.
+and "rexnet_lite" for any other width=. torch.hub loads only what it can list: rexnet_085 is "rexnet" with width=0.85.
 """
 
 import pathlib

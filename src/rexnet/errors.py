@@ -29,7 +29,7 @@ def require(holds: bool, option: str, value: object, allowed: str) -> None:
         raise OptionError(f"--{option.replace('_', '-')} is {value}; allowed: {allowed}")
 
 
-def require_at_least(settings: Any, least: int, *names: str) -> None:
+def require_at_least(settings: Any, least: float, *names: str) -> None:
     """Raise OptionError unless these fields of a dataclass are `least` or more; None is allowed where it is the
     default."""
     for name in names:

@@ -3,9 +3,11 @@
 import logging
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,9 +185,7 @@ def test_an_error_loses_nothing(search_config, monkeypatch):
 
 @pytest.mark.seconds
 @pytest.mark.parametrize("candidates", [1, 3])
-def test_a_killed_trial_is_in_line_again_when_it_is_silent(
-    search_config, monkeypatch, instant_training, caplog, candidates
-):
+def test_a_killed_trial_is_in_line_again_when_it_is_silent(search_config, instant_training, caplog, candidates):
     """Also where nothing else is missing."""
     caplog.set_level(logging.INFO)
     config = search_config(candidates=1, comparisons=0)
@@ -197,9 +197,8 @@ def test_a_killed_trial_is_in_line_again_when_it_is_silent(
     study._storage.record_heartbeat(dead._trial_id)  # pyright: ignore
     assert len(search(config)) == 1
     assert "1 candidate still running in other processes" in caplog.text
-    monkeypatch.setattr(storage, "_HEARTBEAT_SECONDS", 1)
-    monkeypatch.setattr(storage, "_GRACE_SECONDS", 1)
-    time.sleep(2.5)
+    with closing(sqlite3.connect(config.engine.database)) as database, database:
+        database.execute("UPDATE trial_heartbeats SET heartbeat = '2020-01-01 00:00:00.000000'")
     found = search(other(config, "engine", candidates=candidates))
     assert channels in {row.channels for row in found}
     assert states(config)[1] == "FAIL"

@@ -12,6 +12,7 @@ class Recorder:
 
     def __init__(self, seconds=0.002):
         self.seconds = seconds
+        self.started = threading.Event()
         self.sizes: list[int] = []
         self.alone: list[bool] = []
         self.running = self.most_running = 0
@@ -23,6 +24,7 @@ class Recorder:
             self.alone.append(alone)
             self.running += 1
             self.most_running = max(self.running, self.most_running)
+        self.started.set()
         time.sleep(self.seconds)
         with self._lock:
             self.running -= 1
@@ -73,9 +75,10 @@ def test_a_busy_network_is_given_full_batches_within_the_wait():
 
     async def ask(wait_ms):
         compute.sizes.clear()
+        compute.started.clear()
         batcher = Batcher(compute, lanes=2, max_batch=4, wait_ms=wait_ms)
         tasks = [asyncio.create_task(batcher(0))]
-        await asyncio.sleep(0.01)
+        await asyncio.to_thread(compute.started.wait, 60)
         for number in range(1, 5):
             tasks.append(asyncio.create_task(batcher(number)))
             await asyncio.sleep(0)
@@ -104,7 +107,7 @@ def test_items_given_up_are_not_computed():
     async def ask():
         batcher = Batcher(compute, lanes=1, max_batch=1)
         tasks = [asyncio.create_task(batcher(number)) for number in range(4)]
-        await asyncio.sleep(0.01)
+        await asyncio.to_thread(compute.started.wait, 60)
         tasks[1].cancel()
         tasks[2].cancel()
         return await asyncio.gather(*tasks, return_exceptions=True)

@@ -139,8 +139,10 @@ def test_a_replaced_file_is_taken_up_without_a_failed_request(live, make_checkpo
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
-def test_a_broken_file_leaves_the_old_network_answering(live, content, caplog):
+def test_a_broken_file_leaves_the_old_network_answering(live, content, caplog, monkeypatch):
     address, path = live
+    polls, look = [], model_registry._current_identity
+    monkeypatch.setattr(model_registry, "_current_identity", lambda model: polls.append(model) or look(model))
     before = said(address)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if content is None else content)
@@ -151,7 +153,8 @@ def test_a_broken_file_leaves_the_old_network_answering(live, content, caplog):
     assert "cannot be used" in caplog.text
     path.unlink()
     wait_for(lambda: reloads(address) == {"failed": 1.0, "missing": 1.0})
-    time.sleep(0.2)
+    polls.clear()
+    wait_for(lambda: len(polls) > 3)
     assert said(address)["version"] == before["version"]
     assert reloads(address) == {"failed": 1.0, "missing": 1.0}
     assert caplog.text.count("is missing") == 1

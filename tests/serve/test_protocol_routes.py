@@ -13,6 +13,7 @@ from rexnet.deploy.predictor import Predictor
 from rexnet.engines.graph_files import write_graph
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.inference_form import fold
+from rexnet.serve.metrics import Metrics
 from tests.serve.servers import IMAGES, config, in_memory, listening
 
 triton = pytest.importorskip("tritonclient.http")
@@ -68,7 +69,9 @@ def test_what_the_server_says_of_itself(client, predictor):
     assert client.get_model_config("animals")["max_batch_size"] == 12
 
 
-def test_statistics_count_requests_images_and_batches(checkpoint_file):
+def test_statistics_count_requests_images_and_batches(checkpoint_file, monkeypatch):
+    reads, read = [], Metrics.samples
+    monkeypatch.setattr(Metrics, "samples", lambda metrics: reads.append(metrics) or read(metrics))
     with (
         listening(config(checkpoint_file, f"other={checkpoint_file}")) as address,
         triton.InferenceServerClient(address) as client,
@@ -82,7 +85,9 @@ def test_statistics_count_requests_images_and_batches(checkpoint_file):
         (found,) = client.get_inference_statistics("animals")["model_stats"]
         assert found == client.get_inference_statistics("animals", found["version"])["model_stats"][0]
         counts = {stage: duration["count"] for stage, duration in found["inference_stats"].items()}
+        reads.clear()
         both = client.get_inference_statistics()["model_stats"]
+    assert len(reads) == 1, "the metrics of all workers are read once, not for each model"
     expected = {"success": 2, "fail": 1, "queue": 4, "compute_input": 3, "compute_infer": 4, "compute_output": 0}
     assert counts == expected and found["inference_count"] == 4 and 2 <= found["execution_count"] <= 4
     times = {stage: duration["ns"] for stage, duration in found["inference_stats"].items()}

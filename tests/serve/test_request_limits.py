@@ -1,7 +1,6 @@
 import asyncio
 import gzip
 import threading
-import time
 import tracemalloc
 import zlib
 
@@ -155,15 +154,20 @@ def test_a_full_queue_says_when_to_come_again(server):
 
 
 def test_a_late_answer_is_given_up(server):
+    go_on = threading.Event()
+
     def slow(images, alone):
-        time.sleep(0.5)
+        go_on.wait(60)
         return even(images, alone)
 
     client = server(slow, timeout_s=0.1, max_batch=1, queue_length=4, max_images=4)
-    for _ in range(3):
-        answer = client.post("/predict", files=form(*IMAGES[:4]))
-        assert answer.status_code == 503 and "0.1 s" in answer.json()["error"]
-        assert answer.headers["retry-after"] == "1"
+    try:
+        for _ in range(3):
+            answer = client.post("/predict", files=form(*IMAGES[:4]))
+            assert answer.status_code == 503 and "0.1 s" in answer.json()["error"]
+            assert answer.headers["retry-after"] == "1"
+    finally:
+        go_on.set()
 
 
 def test_bodies_under_way_share_the_memory():
@@ -174,15 +178,17 @@ def test_bodies_under_way_share_the_memory():
 
     async def ask():
         transport = httpx.ASGITransport(app=app)
-        hold = asyncio.Event()
+        hold, in_memory = asyncio.Event(), asyncio.Semaphore(0)
 
         async def held():
             yield body
+            in_memory.release()  # the server asks for more, and keeps what it has
             await hold.wait()
 
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             tasks = [asyncio.create_task(client.post("/v2/models/hand/infer", content=held())) for _ in range(8)]
-            await asyncio.sleep(0.2)
+            for _ in tasks:
+                await in_memory.acquire()
             refused = await client.post("/v2/models/hand/infer", content=body)
             hold.set()
             answers = await asyncio.gather(*tasks)

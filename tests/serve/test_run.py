@@ -99,7 +99,7 @@ def test_stopped_workers_reset_no_connection(start, checkpoint_file, stop):
         while len(answered) < 20:
             time.sleep(0.01)
         stop(process.pid)
-        time.sleep(0.3)
+        assert refused.wait(60)
         late.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
         said = b"".join(iter(lambda: late.recv(65536), b""))
         for thread in threads:

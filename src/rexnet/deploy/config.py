@@ -226,12 +226,9 @@ class BudgetConfig:
         from rexnet.models.variants import FAMILIES
 
         require(self.family in FAMILIES, "family", self.family, ", ".join(FAMILIES))
-        for name in ("latency_ms", "memory_mb"):
-            value = getattr(self, name)
-            require(value is None or value > 0, name, value, "above 0")
-        for name in ("size", "threads", "batch", "num_classes"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, name, value, "1 or more")
+        require(self.latency_ms > 0, "latency_ms", self.latency_ms, "above 0")
+        require(self.memory_mb is None or self.memory_mb > 0, "memory_mb", self.memory_mb, "above 0, or None")
+        require_at_least(self, 1, "size", "threads", "batch", "num_classes")
         require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")
         require_at_least(self, 2, "rounds")
         if self.backend != "auto":

@@ -130,8 +130,8 @@ class EngineOptions:
     """Seed of everything random; the candidates of several processes also depend on which is faster."""
 
     def __post_init__(self) -> None:
-        for name, least in (("candidates", 1), ("comparisons", 0), ("processes", 1), ("threads", 1)):
-            require(getattr(self, name) >= least, name, getattr(self, name), f"{least} or more")
+        require_at_least(self, 1, "candidates", "processes", "threads")
+        require_at_least(self, 0, "comparisons")
         require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
         worst = self.prune_worst
         require(worst is None or 0 < worst < 1, "prune_worst", worst, "above 0 and below 1, or None")

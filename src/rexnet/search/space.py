@@ -62,8 +62,9 @@ class Space:
         for name in ("max_parameters", "max_macs"):
             value = getattr(self, name)
             require(value is None or 0 < value < inf, name, value, "a finite number above 0, or None")
-        for name, least in (("cost_size", 8), ("stem_channels", 1), ("expand_ratio", 1), ("penultimate_channels", 0)):
-            require(getattr(self, name) >= least, name, getattr(self, name), f"{least} or more")
+        require_at_least(self, 8, "cost_size")
+        require_at_least(self, 1, "stem_channels", "expand_ratio")
+        require_at_least(self, 0, "penultimate_channels")
         require(0 < self.min_share <= 1, "min_share", self.min_share, "above 0, up to 1")
         require(1 < self.max_growth < inf, "max_growth", self.max_growth, "a finite number above 1")
         require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")

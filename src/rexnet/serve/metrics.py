@@ -10,6 +10,7 @@ from typing import Any, Literal, TextIO, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, Summary, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.samples import Sample
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rexnet.serve.batching import Batched
@@ -77,7 +78,7 @@ class Metrics:
         """Return the observer of the number of pending images of that model."""
         return self.pending.labels(model).set
 
-    def collected(self) -> CollectorRegistry:
+    def _collected(self) -> CollectorRegistry:
         """Return the metrics of all processes."""
         if not self._one_of_several:
             return self._registry
@@ -87,7 +88,11 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return the metrics of all processes in Prometheus' text format."""
-        return generate_latest(self.collected())
+        return generate_latest(self._collected())
+
+    def samples(self) -> list[Sample]:
+        """Return all values of all processes."""
+        return [sample for family in self._collected().collect() for sample in family.samples]
 
 
 class ModelMetrics:
@@ -121,9 +126,13 @@ class ModelMetrics:
         finally:
             self.observe(stage, perf_counter() - started)
 
-    def statistics(self) -> dict[str, Any]:
-        """Return the counts and nanoseconds of all processes, as Triton's statistics extension names them."""
-        found = self._samples()
+    def statistics(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Return the counts and nanoseconds in `Metrics.samples`, as Triton's statistics extension names them."""
+        found = {
+            (sample.name, sample.labels.get("stage", "")): sample.value
+            for sample in samples
+            if self._labels.items() <= sample.labels.items()
+        }
 
         def duration(stage: str) -> dict[str, int]:
             count, seconds = (found.get((f"rexnet_inference_seconds_{key}", stage), 0) for key in ("count", "sum"))
@@ -137,15 +146,6 @@ class ModelMetrics:
             "execution_count": duration("batch")["count"],
             "inference_stats": {stage: duration(stage) for stage in _STAGES},
             "batch_stats": [],
-        }
-
-    def _samples(self) -> dict[tuple[str, str], float]:
-        """Return the samples of this version by name and stage."""
-        return {
-            (sample.name, sample.labels.get("stage", "")): sample.value
-            for family in self._metrics.collected().collect()
-            for sample in family.samples
-            if self._labels.items() <= sample.labels.items()
         }
 
 

@@ -62,7 +62,7 @@ async def repository_index(request: Request) -> Response:
 async def all_statistics(request: Request) -> Response:
     """Return the statistics of all models."""
     models: ModelRegistry = request.app.state.registry
-    return json_response({"model_stats": [model.current.metrics.statistics() for model in models.models.values()]})
+    return _statistics(request, *(model.current for model in models.models.values()))
 
 
 @router.get("/models/{model}", responses=answers(200, 404))
@@ -116,7 +116,12 @@ async def model_ready(request: Request, model: str, version: str | None = None) 
 async def statistics(request: Request, model: str, version: str | None = None) -> Response:
     """Return counts and times of the requests to a model since its file was opened."""
     _, opened = _requested_model(request, model, version)
-    return json_response({"model_stats": [opened.metrics.statistics()]})
+    return _statistics(request, opened)
+
+
+def _statistics(request: Request, *opened: OpenModel) -> Response:
+    samples = request.app.state.metrics.samples()  # once: it reads the files of all workers
+    return json_response({"model_stats": [each.metrics.statistics(samples) for each in opened]})
 
 
 @router.post("/models/{model}/infer", openapi_extra=INFERENCE, responses=answers(200, 404))

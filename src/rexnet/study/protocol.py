@@ -156,7 +156,8 @@ class Protocol:
         require(self.samples_per_channel > 1, "samples_per_channel", self.samples_per_channel, "above 1")
         require_at_least(self, 1, "spatial_size")
         require(0 < self.weight_scale < math.inf, "weight_scale", self.weight_scale, "above 0")
-        require(self.tolerance is None or 0 < self.tolerance < 1, "tolerance", self.tolerance, "above 0, below 1, None")
+        holds = self.tolerance is None or 0 < self.tolerance < 1
+        require(holds, "tolerance", self.tolerance, "above 0 and below 1, or None")
         require_at_least(self, 0, "seed")
         for distribution in (self.expansion, self.depthwise_expansion):
             draw_number(distribution, np.random.default_rng(0))

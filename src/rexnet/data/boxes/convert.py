@@ -45,10 +45,9 @@ class ConvertConfig:
     workers: Readers = None
 
     def __post_init__(self) -> None:
-        require_at_least(self, 0, "seed")
-        require(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more")
+        require_at_least(self, 0, "seed", "workers")
         fraction = self.val_fraction
-        require(fraction is None or 0 < fraction < 1, "val_fraction", fraction, "above 0 and below 1")
+        require(fraction is None or 0 < fraction < 1, "val_fraction", fraction, "above 0 and below 1, or None")
 
 
 class Converted(NamedTuple):

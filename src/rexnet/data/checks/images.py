@@ -14,7 +14,7 @@ from rexnet.data.datasets import Dataset, open_dataset
 from rexnet.data.datasets.folder import find_class_folders, split_folders
 from rexnet.data.decode import image_files
 from rexnet.data.image_set import FileImages, ImageSet
-from rexnet.errors import require
+from rexnet.errors import require_at_least
 from rexnet.files import check_output_file
 from rexnet.options import Readers, positional
 from rexnet.processes import usable_cpus
@@ -36,9 +36,8 @@ class CheckConfig:
     workers: Readers = None
 
     def __post_init__(self) -> None:
-        for name, least in (("min_size_px", 1), ("workers", 0)):
-            value = getattr(self, name)
-            require(value is None or value >= least, name, value, f"{least} or more")
+        require_at_least(self, 1, "min_size_px")
+        require_at_least(self, 0, "workers")
 
 
 @dataclass(frozen=True, kw_only=True)

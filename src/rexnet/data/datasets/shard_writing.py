@@ -17,7 +17,7 @@ from rexnet.data.datasets.shard_index import index_file, keep_index
 from rexnet.data.datasets.shards import CLASSES_FILE, SHARDS_FILE, SHARDS_FORMAT, UNFINISHED_MARK, WRITTEN_SPLITS
 from rexnet.data.decode import BadImagePolicy, open_image
 from rexnet.data.image_set import ImageSet
-from rexnet.errors import BadImageError, require
+from rexnet.errors import BadImageError, require_at_least
 from rexnet.files import real_path, write_whole
 from rexnet.options import Readers, positional
 from rexnet.processes import in_parallel, usable_cpus
@@ -56,9 +56,9 @@ class ShardConfig:
     def __post_init__(self) -> None:
         if self.images_per_shard is not None and self.shard_size_mb is not None:
             raise ValueError("--images-per-shard and --shard-size-mb exclude each other; give one of them")
-        for name, least in (("images_per_shard", 1), ("shard_size_mb", 0.001), ("seed", 0), ("workers", 0)):
-            value = getattr(self, name)
-            require(value is None or value >= least, name, value, f"{least} or more")
+        require_at_least(self, 1, "images_per_shard")
+        require_at_least(self, 0.001, "shard_size_mb")
+        require_at_least(self, 0, "seed", "workers")
 
 
 class WrittenShards(NamedTuple):
