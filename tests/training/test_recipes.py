@@ -16,7 +16,9 @@ from rexnet.training.classify import build_model
 from rexnet.training.config import NetworkConfig, RecipeName, TrainConfig
 from rexnet.training.distributed import World
 from rexnet.training.frozen_features import check_frozen_backbone
-from rexnet.training.recipes import DECIDING, RECIPES, choose_recipe, digits, imagenet, starting_point
+from rexnet.training.recipes import DECIDING, RECIPES, choose_recipe, digits, imagenet, rate_as_typed, starting_point
+from rexnet.training.resume import config_to_dict
+from rexnet.training.run_folder import RunFolder
 from rexnet.training.session import open_run
 
 
@@ -113,7 +115,9 @@ def test_a_run_folder_stands_for_its_checkpoint_as_weights_and_as_network(tmp_pa
 
 def command_line(arguments: str) -> TrainConfig:
     def start(given):
-        return starting_point(build(TrainConfig, {name: given[name] for name in DECIDING if name in given}))
+        asked = build(TrainConfig, {name: given[name] for name in DECIDING if name in given})
+        given |= rate_as_typed(given, asked)
+        return starting_point(asked)
 
     return read_options("train", TrainConfig, arguments.split(), start=start)
 
@@ -137,7 +141,29 @@ def test_the_chosen_recipe_is_kept(words, monkeypatch):
 def test_options_override_the_recipe_and_nothing_else():
     config = command_line("digits --lr 0.3 --epochs 2")
     base = digits()
-    assert config == replace(base, optim=replace(base.optim, lr=0.3), schedule=replace(base.schedule, epochs=2))
+    optim = replace(base.optim, lr=0.3, lr_batch=0)
+    assert config == replace(base, optim=optim, schedule=replace(base.schedule, epochs=2))
+
+
+@pytest.mark.parametrize(
+    ("words", "rate"), [("", 0.05), (" --lr 0.1", 0.1), (" --lr 0.1 --lr-batch 64", 0.05), (" --lr-batch 16", 0.2)]
+)
+def test_a_typed_learning_rate_means_what_it_says(words, rate):
+    config = command_line(f"digits{words} --batch-size 32")
+    assert config.optim.peak_lr(32) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("none", ["none", "None"])
+def test_none_is_typed_in_either_case(none):
+    config = command_line(f"digits --ema-decay={none} --auto-augment {none} --decay-milestones {none}")
+    assert (config.optim.ema_decay, config.augment.auto_augment, config.schedule.decay_milestones) == (None,) * 3
+
+
+def test_a_resumed_run_keeps_the_rate_that_it_was_typed_with(tmp_path):
+    """Runs of older versions scaled a typed rate."""
+    old = command_line("digits --lr 0.3 --lr-batch 64 --epochs 2")
+    RunFolder(tmp_path).write("config.json", config_to_dict(old))
+    assert command_line(f"digits --lr 0.3 --epochs 2 --resume {tmp_path}").optim == old.optim
 
 
 def test_a_frozen_backbone_needs_no_other_option():

@@ -22,7 +22,7 @@ def train(arguments: Sequence[str]) -> None:
     from rexnet.cli.help import print_help
     from rexnet.processes import is_main_process
     from rexnet.training.config import TrainConfig
-    from rexnet.training.recipes import DECIDING, preview, starting_point
+    from rexnet.training.recipes import DECIDING, preview, rate_as_typed, starting_point
 
     def asked(given: Given) -> TrainConfig:
         if given.get("model") in _TIMM_MODELS:
@@ -32,6 +32,11 @@ def train(arguments: Sequence[str]) -> None:
             del given["recipe"]
         return build(TrainConfig, {name: given[name] for name in DECIDING if name in given})
 
+    def start(given: Given) -> TrainConfig:
+        wanted = asked(given)
+        given |= rate_as_typed(given, wanted)
+        return starting_point(wanted)
+
     def show_help(given: Given) -> None:
         try:
             base, decided = preview(asked(given), data_given="data" in given)
@@ -39,9 +44,7 @@ def train(arguments: Sequence[str]) -> None:
             base, decided = preview(TrainConfig(), data_given=False)
         print_help("train", TrainConfig, base=base, decided=decided, examples=_EXAMPLES, first=_FIRST)
 
-    config = read_options(
-        "train", TrainConfig, arguments, start=lambda given: starting_point(asked(given)), show_help=show_help
-    )
+    config = read_options("train", TrainConfig, arguments, start=start, show_help=show_help)
 
     from rexnet.training import classify
 

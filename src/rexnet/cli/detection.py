@@ -21,9 +21,12 @@ def train(arguments: Sequence[str]) -> None:
     from rexnet.detection.config import DetectTrainConfig
     from rexnet.detection.recipes import DECIDING, starting_point
     from rexnet.processes import is_main_process
+    from rexnet.training.recipes import rate_as_typed
 
     def start(given: Given) -> DetectTrainConfig:
-        return starting_point(build(DetectTrainConfig, {name: given[name] for name in DECIDING if name in given}))
+        asked = build(DetectTrainConfig, {name: given[name] for name in DECIDING if name in given})
+        given |= rate_as_typed(given, asked)
+        return starting_point(asked)
 
     def show_help(given: Given) -> None:
         base = start({name: given[name] for name in ("recipe", "detector") if name in given})

@@ -68,7 +68,7 @@ class Option(NamedTuple):
         if get_origin(kind) is not tuple:
             assert isinstance(words, str)
             return self._read_one(words, self.kind)
-        if kind is not self.kind and list(words) == ["None"]:
+        if kind is not self.kind and [word.lower() for word in words] == ["none"]:
             return None
         types = get_args(kind)
         each = [types[0]] * len(words) if types[-1] is Ellipsis else types
@@ -77,7 +77,7 @@ class Option(NamedTuple):
     def _read_one(self, word: str, kind: Any) -> Any:
         choices = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
         for choice in choices:
-            if choice is type(None) and word == "None":
+            if choice is type(None) and word.lower() == "none":
                 return None
             if get_origin(choice) is Literal and word in get_args(choice):
                 return word

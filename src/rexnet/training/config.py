@@ -105,9 +105,9 @@ class OptimConfig:
     optimizer: Annotated[str, Argument(aliases=("--opt",))] = "sgd"
     """One of timm's optimizers: sgd (with Nesterov momentum), momentum (without), adamw, lamb, ..."""
     lr: float = 0.5
-    """Peak learning rate, for a total batch of --lr-batch images; other batches scale it linearly."""
+    """Peak learning rate. Used as it is where it is given; a recipe's own is for --lr-batch images."""
     lr_batch: int = 512
-    """Total batch that --lr is meant for; 0 uses --lr as it is, whatever the batch."""
+    """Total batch that the learning rate is meant for: other batches scale it linearly. 0: no scaling."""
     momentum: float = 0.9
     """Momentum of SGD and similar optimizers; the Adam family has none."""
     weight_decay: float = 1e-5

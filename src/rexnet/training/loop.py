@@ -252,7 +252,8 @@ class _Training:
 
 def _learning_rate(config: LoopConfig, *, total_batch: int, steps_per_epoch: int) -> LearningRate:
     schedule, peak_lr = config.schedule, config.optim.peak_lr(total_batch)
-    logger.info("peak learning rate %.4g, for a total batch of %d", peak_lr, total_batch)
+    scaled = f" ({config.optim.lr:g} for {config.optim.lr_batch} images, scaled)" if config.optim.lr_batch else ""
+    logger.info("peak learning rate %.4g for a total batch of %d%s", peak_lr, total_batch, scaled)
     if schedule.warmup_epochs > schedule.epochs / 2:
         half = schedule.epochs / 2
         logger.info("the warm-up takes half of the run, %g %s", half, plural(half, "epoch"))

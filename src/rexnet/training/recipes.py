@@ -6,6 +6,7 @@ Accuracies that were not measured with this code are marked as untested.
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from rexnet.data.config import AugmentConfig
 from rexnet.data.datasets import is_remote, open_dataset
@@ -15,6 +16,7 @@ from rexnet.models.published import PUBLISHED
 from rexnet.options import values_of
 from rexnet.training.config import (
     InputConfig,
+    LoopConfig,
     NetworkConfig,
     OptimConfig,
     RecipeName,
@@ -172,6 +174,16 @@ def starting_point(asked: TrainConfig) -> TrainConfig:
     if asked.network.model != NetworkConfig.model:
         start = _with_the_stem_of(start, asked.network.model)
     return _as_the_weights_were_made(start, asked.network.weights) if asked.network.weights else start
+
+
+def rate_as_typed(given: dict[str, Any], asked: LoopConfig) -> dict[str, Any]:
+    """Return the options to add to the `given` ones: a typed --lr is used as it is, unless --lr-batch is typed too. A
+    run that is resumed keeps its rate."""
+    if "lr" not in given or "lr_batch" in given:
+        return {}
+    from rexnet.training.resume import settings_to_resume
+
+    return {"lr_batch": 0} if settings_to_resume(asked) is None else {}
 
 
 def _with_the_stem_of(start: TrainConfig, model: str) -> TrainConfig:
