@@ -1,0 +1,117 @@
+"""Paired runs of contenders on the same sets: which results/ lacks, the hours that they take, a row for each."""
+
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import tyro
+
+import records
+from rivals import Loop
+
+
+class Run(NamedTuple):
+    """A training run; the names of its fields are keys of its row."""
+
+    set: str
+    contender: str
+    epochs: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """`python benchmarks/SCRIPT.py FOLDER` with that of flowers17.tar, cifar10.tar.gz and tiny_coco.tar."""
+
+    shared: tyro.conf.Positional[Path]
+    work: Path = Path("build/recipes")
+    """Where the sets are unpacked and made."""
+    sets: tuple[str, ...]
+    contenders: tuple[str, ...]
+    epochs: tuple[int, ...]
+    seeds: tuple[int, ...]
+    threads: int = 1
+    arguments: str = ""
+    """More arguments of the rexnet command, as a shell reads them; such runs are printed and not recorded."""
+
+    def runs(self) -> list[Run]:
+        """Return all runs asked for, so that early seeds of all sets and contenders come first."""
+        runs = product(self.epochs, self.seeds, self.sets, self.contenders)
+        return [Run(name, contender, epochs, seed) for epochs, seed, name, contender in runs]
+
+
+class Benchmark(NamedTuple):
+    """Contenders on named sets: `rexnet` trains by the command and returns metrics, a rival in the loop of `make_loop`.
+    `setting` is the part of a row that a set decides."""
+
+    name: str
+    options: Options
+    rexnet: Callable[[Run], dict[str, float]]
+    make_loop: Callable[[Run], Loop]
+    setting: Callable[[Run], dict[str, Any]]
+
+    def train(self, run: Run) -> dict[str, float]:
+        """Return the metrics after the last epoch."""
+        if run.contender == "rexnet":
+            return self.rexnet(run)
+        loop = self.make_loop(run)
+        loop.fit(run.epochs)
+        return loop.evaluate(loop.val)
+
+    def record(self) -> None:
+        """Print the hours, then make each run that results/NAME.jsonl lacks and append its row."""
+        torch.set_num_threads(self.options.threads)
+        rows = records.read(self.name)
+        done = {tuple(row[key] for key in Run._fields) for row in rows}
+        missing = [run for run in self.options.runs() if run not in done or self.options.arguments]
+        self.print_hours(missing, rows)
+        for run in missing:
+            began = time.perf_counter()
+            metrics = {key: round(value, 2) for key, value in self.train(run).items()}
+            row = {**run._asdict(), **metrics, "minutes": round((time.perf_counter() - began) / 60, 2)}
+            print(json.dumps(row), flush=True)
+            if not self.options.arguments:
+                records.append(self.name, {**row, **self.setting(run), **records.provenance("cpu")})
+
+    def print_hours(self, missing: Sequence[Run], rows: Sequence[dict[str, Any]]) -> None:
+        """Print how long runs will take, by set and contender, and from what that is estimated: recorded rows of both
+        with as many threads, or else steps and evaluation of the plain loop measured now. `rexnet` evaluates after
+        every epoch, a loop once."""
+        measured = cache(lambda name: self.make_loop(Run(name, "plain", 1, 0)).seconds())
+        total = 0.0
+        for name, contender in dict.fromkeys((run.set, run.contender) for run in missing):
+            alike = [row for row in rows if (row["set"], row["contender"]) == (name, contender)]
+            known = [60 * row["minutes"] / row["epochs"] for row in alike if row["threads"] == self.options.threads]
+            epoch_s, evaluation_s = (statistics.median(known), 0.0) if known else measured(name)
+            epochs = [run.epochs for run in missing if (run.set, run.contender) == (name, contender)]
+            evaluations = sum(epochs) if contender == "rexnet" else len(epochs)
+            hours = (sum(epochs) * epoch_s + evaluations * evaluation_s) / 3600
+            source = "recorded minutes" if known else "a few measured steps of the plain loop"
+            print(f"{name}, {contender}: {len(epochs)} runs, {hours:.2f} hours, from {source}")
+            total += hours
+        print(f"{len(missing)} runs, {total:.2f} hours", flush=True)
+
+
+def train_by_command(command: Sequence[str], run: Run, options: Options) -> dict[str, float]:
+    """Return the metrics after the last epoch of `python -m rexnet COMMAND...` with the run's epochs and seed."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [
+            *(sys.executable, "-m", "rexnet", *command, "--epochs", str(run.epochs), "--seed", str(run.seed)),
+            *("--threads", str(options.threads), "--device", "cpu", "--output", f"{folder}/run"),
+            *shlex.split(options.arguments),
+        ]
+        done = subprocess.run(words, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{shlex.join(words)}\n{done.stderr}")
+        return json.loads(Path(folder, "run", "metrics.jsonl").read_text().splitlines()[-1])
