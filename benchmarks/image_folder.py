@@ -15,7 +15,7 @@ from torch import Tensor
 
 import records
 import rexnet
-from rexnet.data.decode import find_images
+from rexnet.data.image_files import find_images
 from rexnet.data.preprocess import Preprocess
 from rexnet.deploy.predictor import Predictor
 from rexnet.engines.backends import open_graph, trace_network

@@ -25,7 +25,7 @@ from timm.data.loader import create_loader
 
 import records
 from rexnet.data.config import AugmentConfig
-from rexnet.data.decode import image_files
+from rexnet.data.image_files import image_files
 from rexnet.data.image_set import FileImages
 from rexnet.data.loaders import TrainBatches
 from rexnet.data.preprocess import Preprocess

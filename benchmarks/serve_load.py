@@ -28,7 +28,8 @@ from torch import nn
 
 import records
 import rexnet
-from rexnet.data.decode import find_images, open_image
+from rexnet.data.decode import open_image
+from rexnet.data.image_files import find_images
 from rexnet.data.preprocess import Preprocess
 from rexnet.deploy.predictor import Predictor
 from rexnet.training import checkpoint

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, TiffImagePlugin
 
-from rexnet.data.decode import MAX_PIXELS, find_images, image_files, open_image, stored_size_px
+from rexnet.data.decode import MAX_PIXELS, open_image, stored_size_px
 from rexnet.errors import BadImageError
 from rexnet.text import printable
 
@@ -455,56 +455,3 @@ class TestSources:
         name = os.fsdecode(b"caf\xc3\xa9 \xff\n.jpg")
         assert printable(name) == "café \\udcff\\n.jpg"
         printable(name).encode("utf-8")
-
-
-class TestFindImages:
-    @pytest.fixture
-    def folder(self, tmp_path):
-        names = ["b.jpg", "a.PNG", "deep/er/c.webp", ".hidden.jpg", ".cache/d.jpg", "notes.txt", "with space é.jpeg"]
-        for name in [*names, "line\nbreak.jpg", os.fsdecode(b"bytes\xff.jpg"), "[1].jpg"]:
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"x")
-        (tmp_path / "folder.jpg").mkdir()
-        (tmp_path / "folder.jpg" / "inside.gif").write_bytes(b"x")
-        return tmp_path
-
-    def test_folder(self, folder):
-        expected = ["[1].jpg", "a.PNG", "b.jpg", "deep/er/c.webp", "folder.jpg/inside.gif", "line\nbreak.jpg"]
-        expected += ["with space é.jpeg", os.fsdecode(b"bytes\xff.jpg")]
-        found = find_images([folder])
-        assert found == sorted(found, key=str)
-        assert {str(path.relative_to(folder)) for path in found} == set(expected)
-
-    def test_files_globs_and_duplicates_keep_the_order_given(self, folder):
-        found = find_images([folder / "b.jpg", f"{folder}/*.PNG", str(folder / "b.jpg"), folder / "notes.txt"])
-        assert [path.name for path in found] == ["b.jpg", "a.PNG", "notes.txt"]
-
-    def test_globs(self, folder):
-        assert find_images([f"{folder}/[[]1*.jpg"]) == [folder / "[1].jpg"]
-        assert find_images([f"{folder}/[1].jpg"]) == [folder / "[1].jpg"]  # a name first, a pattern second
-        assert [path.name for path in find_images([f"{folder}/**/*.webp"])] == ["c.webp"]
-        assert [path.name for path in find_images([f"{folder}/d*"])] == ["c.webp"]
-
-    def test_what_is_not_there(self, folder):
-        (folder / "broken.jpg").symlink_to("nowhere")
-        assert find_images([folder / "broken.jpg"]) == [folder / "broken.jpg"], "whoever opens it says what is wrong"
-        (folder / "empty").mkdir()
-        for source, message in (
-            (folder / "missing.jpg", "does not exist"),
-            (f"{folder}/*.xyz", "holds no images"),
-            (folder / "empty", "holds no images"),
-        ):
-            with pytest.raises(ValueError, match=message) as caught:
-                find_images([folder / "b.jpg", source])
-            assert printable(source) in str(caught.value)
-
-    def test_links(self, folder):
-        (folder / "deep" / "up").symlink_to(folder)
-        (folder / "twin").symlink_to(folder / "deep")
-        (folder / "broken.jpg").symlink_to("nowhere")
-        (folder / "itself.jpg").symlink_to("itself.jpg")
-        found = [os.path.relpath(path, folder) for path in image_files(folder)]
-        assert "deep/er/c.webp" in found and "twin/er/c.webp" in found
-        assert {"broken.jpg", "itself.jpg"} <= set(found), "whoever opens them says what is wrong"
-        assert len(found) == len(set(found)) == 11

@@ -1,13 +1,12 @@
 """Image files into RGB pixels. Training, validation, prediction and serving all read through `open_image`, so an image
 has the same pixels everywhere."""
 
-import glob
 import io
 import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
@@ -25,7 +24,6 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from rexnet.errors import BadImageError, TooManyPixelsError
 from rexnet.options import Argument
-from rexnet.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +37,6 @@ BadImagePolicy = Annotated[
 
 # A 108-megapixel photo passes, 16,000 x 16,000 does not; RGB plus one working copy stays below 1 GiB.
 MAX_PIXELS = 128_000_000
-
-IMAGE_EXTENSIONS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp"),
-    *(".tif", ".tiff", ".bmp", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".avif"),
-)
 
 # The content decides, never the name. The readers are called directly instead of through Image.open because that one
 # warns and fails by a global pixel limit of its own, and hands a JPEG with a preview or a gain map inside to another
@@ -117,79 +110,6 @@ def content_format(source: str | Path | bytes | BinaryIO) -> str | None:
     with _opened(source) as (stream, _):
         head = stream.read(16)
     return next((reader.format for signature, reader in _READERS if signature.match(head)), None)
-
-
-def image_files(folder: str | Path) -> list[str]:
-    """Return the sorted paths of the files below `folder`, at any depth, with one of IMAGE_EXTENSIONS.
-
-    Hidden names (`is_hidden`) are skipped, and links are followed (a folder inside itself only once). A link that
-    leads nowhere is among them: whoever opens it meets a bad image.
-    """
-    return sorted(_walk(os.fspath(folder), ()))
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file, folder or member of an archive of this name is ignored: .DS_Store, ._1.jpg, __MACOSX."""
-    return name == "__MACOSX" or (name.startswith(".") and name not in (".", ".."))
-
-
-def has_image_extension(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
-
-
-def find_images(sources: Sequence[str | Path]) -> list[Path]:
-    """Return the image files that `sources` name: files (whatever their extension), folders (`image_files`), glob
-    patterns.
-
-    In the order given, each once. Raises ValueError for a source that does not exist, a broken link, and a folder or
-    pattern without images.
-    """
-    paths: dict[str, None] = {}
-    for item in sources:
-        source = os.fspath(item)
-        if os.path.isdir(source):
-            found = image_files(source)
-        elif os.path.lexists(source):
-            found = [source]
-        elif glob.has_magic(source):
-            found = _expand(source)
-        else:
-            raise ValueError(
-                f"{printable(source)} does not exist; give image files, folders or patterns such as a/*.jpg"
-            )
-        if not found:
-            raise ValueError(f"{printable(source)} holds no images (known: {' '.join(IMAGE_EXTENSIONS)})")
-        paths.update(dict.fromkeys(found))
-    return [Path(path) for path in paths]
-
-
-def _expand(pattern: str) -> list[str]:
-    found: list[str] = []
-    for match in sorted(glob.glob(pattern, recursive=True)):
-        if os.path.isdir(match):
-            found += image_files(match)
-        elif has_image_extension(match):
-            found.append(match)
-    return found
-
-
-def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    status = os.stat(folder)
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if is_hidden(entry.name):
-                continue
-            try:
-                is_folder, is_file = entry.is_dir(), entry.is_file()
-            except OSError:  # a link to itself
-                is_folder, is_file = False, False
-            if is_folder:
-                yield from _walk(entry.path, (*above, here))
-            elif has_image_extension(entry.name) and (is_file or not os.path.exists(entry.path)):
-                yield entry.path
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import json
 import logging
 import shlex
 
-from rexnet.data.decode import find_images
+from rexnet.data.image_files import find_images
 from rexnet.deploy.config import PredictConfig
 from rexnet.deploy.predictor import Prediction, Predictor
 from rexnet.errors import WeightsError

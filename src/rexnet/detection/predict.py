@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rexnet.data.decode import find_images
+from rexnet.data.image_files import find_images
 from rexnet.detection.coco_rows import to_coco_rows
 from rexnet.detection.config import DetectPredictConfig
 from rexnet.detection.runtime import Detections, ObjectPredictor

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from rexnet.data.decode import find_images, open_image
+from rexnet.data.decode import open_image
+from rexnet.data.image_files import find_images
 from rexnet.engines.config import Format
 from rexnet.errors import MissingPackageError, WeightsError, require
 from rexnet.text import printable, reason_of

@@ -145,6 +145,11 @@ def write_yolo(root: Path, random: np.random.Generator) -> int:
                 write_image(image)
             if number == 4:
                 image.write_bytes(b"")
+            if number == 5:
+                image.rename(image.with_suffix(".heic"))
+                image.with_suffix(".heic").write_bytes(b"\0\0\0\x18ftypheic")
+            if number == 6:  # a second copy of an image that is there
+                image.with_suffix(".heic").write_bytes(b"\0\0\0\x18ftypheic")
     (root / "data.yaml").write_text("train: images/train\nval: images/val\ntest: images/test\nnames: [a, b, c]\n")
     return total
 
@@ -172,6 +177,10 @@ def write_voc(root: Path, random: np.random.Generator) -> int:
             (root / "JPEGImages" / "3.jpg").unlink()
         if number == 4:
             (root / "JPEGImages" / "4.jpg").write_bytes(b"")
+        if number == 6:
+            image = root / "JPEGImages" / "6.jpg"
+            image.rename(image.with_suffix(".heic"))
+            image.with_suffix(".heic").write_bytes(b"\0\0\0\x18ftypheic")
         if number == 5:
             file = root / "Annotations" / "5.xml"
             file.write_text(file.read_text().removesuffix("</annotation>"))
@@ -184,6 +193,7 @@ def test_other_layouts(tmp_path, write, seed):
     total = write(tmp_path / "data", np.random.default_rng(seed))
     converted = convert(tmp_path / "data", tmp_path / "coco")
     lost = sum(skipped.objects for skipped in converted.skipped)
+    assert any("HEIC format; convert it to JPEG" in skipped.reason for skipped in converted.skipped)
     assert lost and sum(converted.boxes.values()) + lost == total
     named = reached = 0
     for split, boxes in converted.boxes.items():

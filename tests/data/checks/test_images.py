@@ -222,7 +222,7 @@ class TestRefusedByTraining:
         [
             (("a/1.png", "a/2.png"), "one class"),
             (("a/1.png", "b/2.png"), "no class .* has two images"),
-            (("all/a/1.png", "all/a/2.png", "all/b/3.png"), "if a, b in it are the classes"),
+            (("all/a/1.png", "all/a/2.png", "all/b/3.png"), "if a, b in .*/all are the classes"),
             (("1.png", "2.png"), "no class folders"),
             (("val/a/1.png", "val/b/2.png"), "no train/"),
             (("train/a/1.png", "train/b/2.png", "val/a/3.png"), "val has no images of the class b"),
@@ -242,3 +242,12 @@ class TestRefusedByTraining:
             for split in ("train", "val"):
                 shutil.copytree(image_folder / split / "cat", image_folder / split / name)
         assert run(image_folder).near_equal_classes == [["Cat", "cat"], ["dog", "dog "]]
+
+
+def test_formats_that_cannot_be_read(image_folder):
+    for name in ("train/cat/x.heic", "val/y.svg", "z.heic"):
+        (image_folder / name).write_bytes(b"\0\0\0\x18ftypheic" if name.endswith("heic") else b"<svg>")
+    report = run(image_folder)
+    assert [Path(row["image"]).name for row in report.unreadable] == ["x.heic", "y.svg", "z.heic"]
+    assert "HEIC format; convert it to JPEG or PNG" in report.unreadable[0]["reason"] and not report.clean
+    assert report.notes == ["2 .heic, 1 .svg files cannot be read and will not be used; convert to JPEG or PNG"]

@@ -163,7 +163,7 @@ class TestOneFolder:
 
     def test_classes_one_level_too_deep(self, tmp_path, caplog):
         make(tmp_path, *(f"all/{name}/{number}.png" for name in ("cat", "dog") for number in range(3)))
-        with pytest.raises(ValueError, match=r"one class, all: .* if cat, dog in it are the classes, move them"):
+        with pytest.raises(ValueError, match=r"one class, all: .* if cat, dog in .*/all are the classes, move them"):
             open_dataset(tmp_path).for_training()
         make(tmp_path, "more/cat/1.png", "more/cat/2.png")
         assert open_dataset(tmp_path).for_training().classes == ("all", "more")
@@ -269,3 +269,29 @@ class TestSharedData:
         assert not open_dataset(tmp_path / "flowers17").small_images
         for index in range(0, len(sets.train), 100):
             assert max(sets.train.load(index).size) <= 320
+
+
+class TestNesting:
+    """Folders above the classes: the message names the very folder, however deep."""
+
+    @pytest.mark.parametrize("depth", [1, 2, 3])
+    def test_one_class(self, tmp_path, depth):
+        place = tmp_path.joinpath(*"abc"[:depth])
+        make(place, *(f"{name}/{number}.png" for name in ("cat", "dog") for number in range(2)))
+        with pytest.raises(ValueError, match=f"one class, a: .*if cat, dog in {place} are the classes, move them into"):
+            open_dataset(tmp_path).for_training()
+
+    def test_splits_below_one_folder(self, tmp_path):
+        make(tmp_path / "a" / "b", *(f"{split}/{name}/1.png" for split in ("train", "val") for name in ("cat", "dog")))
+        with pytest.raises(ValueError, match=f"give {tmp_path / 'a' / 'b'}, which has train, val"):
+            open_dataset(tmp_path).for_training()
+
+
+def test_formats_that_cannot_be_read_are_counted(tmp_path, caplog):
+    make(tmp_path, *(f"{name}/{number}.png" for name in ("cat", "dog") for number in range(2)))
+    for name in ("cat/x.heic", "cat/deep/y.HEIC", "dog/0.heic", "z.nef"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    sets = open_dataset(tmp_path).for_training()
+    assert len(sets.train) + len(sets.val) == 4
+    assert caplog.text.count("2 .heic, 1 .nef files cannot be read and will not be used; convert to JPEG or PNG") == 1

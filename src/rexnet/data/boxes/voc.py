@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
 from rexnet.data.boxes.boxed_images import BoxedImages, NamedBox, Size, Skipped, Split
 from rexnet.data.boxes.named_files import NamedFiles
-from rexnet.data.decode import image_files
+from rexnet.data.image_files import all_images
 from rexnet.files import read_text
 from rexnet.text import normal_name, printable
 
@@ -32,7 +32,7 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
     found = BoxedImages()
     files = NamedFiles(folder / _ANNOTATIONS, named_by=f"{printable(folder / _LISTS)} names")
     images: dict[str, str] = {}
-    for path in image_files(folder / _IMAGES):
+    for path in all_images(folder / _IMAGES):
         images[normal_name(Path(path).stem)] = images[Path(path).stem] = path
     labels = VocLabels()
     annotated = sorted(path.stem for path in (folder / _ANNOTATIONS).glob("*.xml"))

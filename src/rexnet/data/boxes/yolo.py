@@ -10,7 +10,7 @@ from typing import Any
 from rexnet.data.boxes.boxed_images import BoxedImages, Skipped, Split
 from rexnet.data.boxes.named_files import NamedFiles
 from rexnet.data.boxes.yolo_labels import YoloLabels, name_the_rest, read_lines
-from rexnet.data.decode import image_files
+from rexnet.data.image_files import all_images
 from rexnet.files import read_text
 from rexnet.text import normal_name, printable, some_names
 
@@ -142,7 +142,7 @@ class _NamedImages:
             if keys:
                 splits[split] = self._images_of(keys[0])
             elif place := next((place for place in places if place.is_dir()), None):
-                splits[split] = place, image_files(place)
+                splits[split] = place, all_images(place)
         if not splits and not (base / "images").is_dir():
             looked = "images, images/train and train/images"
             raise ValueError(f"{printable(base)} has no folder of images; looked for {looked}")
@@ -153,7 +153,7 @@ class _NamedImages:
         for split, (_, images) in splits.items():
             if split != "train" and (both := len(train.intersection(images))):
                 self.found.notes.append(f"{both:,} of {len(images):,} images of {split} are images of train as well")
-        return splits or {None: (base / "images", image_files(base / "images"))}
+        return splits or {None: (base / "images", all_images(base / "images"))}
 
     def _images_of(self, key: str) -> tuple[Path, list[str]]:
         values = self.description[key]
@@ -168,7 +168,7 @@ class _NamedImages:
                     f"the description of {printable(self.folder)} has {key}: {value}, which is not there or leads out "
                     "of it; write a path from the description's folder"
                 )
-            images += image_files(place) if place.is_dir() else self._listed(place)
+            images += all_images(place) if place.is_dir() else self._listed(place)
         unique = list(dict.fromkeys(images))
         return (place if len(values) == 1 and place.is_dir() else self.folder), unique
 

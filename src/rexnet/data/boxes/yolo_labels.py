@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rexnet.data.boxes.boxed_images import BoxedImages, NamedBox, Size, Skipped
 from rexnet.data.boxes.named_files import NamedFiles
-from rexnet.data.decode import image_files
+from rexnet.data.image_files import all_images
 from rexnet.files import read_text
 from rexnet.text import normal_name, printable
 
@@ -75,7 +75,7 @@ class YoloLabels:
 
 def name_the_rest(files: NamedFiles, used: set[str], found: BoxedImages) -> None:
     """List label files without an image, and count labelled images that no split has."""
-    images = image_files(files.folder)
+    images = all_images(files.folder)
     label_of = {image: normal_name(_label_name(files.folder, image)) for image in images}
     texts = {
         normal_name(os.path.relpath(file, files.folder)): str(file)

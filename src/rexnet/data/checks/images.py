@@ -12,7 +12,7 @@ from rexnet.data.checks.boxes import check_boxed_images, check_coco
 from rexnet.data.checks.examine import ExaminedSplits, Report, class_balance, join_groups, near_equal
 from rexnet.data.datasets import Dataset, open_dataset
 from rexnet.data.datasets.folder import find_class_folders, split_folders
-from rexnet.data.decode import image_files
+from rexnet.data.image_files import FoundImages, describe_other, list_images
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.errors import require_at_least
 from rexnet.files import check_output_file
@@ -79,13 +79,14 @@ def check(config: CheckConfig) -> Report:
         return check_boxed_images(Path(config.data), layout, min_size_px=config.min_size_px, workers=workers)
     splits, outside = _find(dataset)
     examined = ExaminedSplits({split.name: split.images for split in splits}, workers=workers)
-    if not len(examined.readable) and not outside:
+    elsewhere = list_images(dataset.data) if dataset.kind == "folder" else FoundImages([], [])
+    if not len(examined.readable) and not outside and not elsewhere.other:
         raise ValueError(f"{printable(config.data)} contains no images")
     across_splits, across_classes, within = _duplicates(splits, examined)
     everywhere = frozenset().union(*(split.present for split in splits))
     counts = {split.name: _count_classes(split.images) for split in splits}
     facts = examined.facts(config.min_size_px)
-    facts["unreadable"] += _unreadable_elsewhere(dataset, splits, workers=workers)
+    facts["unreadable"] += _unreadable_elsewhere(elsewhere, splits, workers=workers)
     return CheckReport(
         **facts,
         data=config.data,
@@ -99,16 +100,15 @@ def check(config: CheckConfig) -> Report:
         refused=_refusal(dataset),
         classes={name: {printable(n): count for n, count in by_class.items()} for name, by_class in counts.items()},
         balance={name: class_balance(by_class) for name, by_class in counts.items()},
-        notes=[],
+        notes=[describe_other(elsewhere.other)] if elsewhere.other else [],
     )
 
 
-def _unreadable_elsewhere(dataset: Dataset, splits: Sequence["_Split"], *, workers: int) -> list[dict[str, str]]:
-    """Return the unreadable images of a folder that are in no class of a split, which `rexnet predict` would read."""
-    if dataset.kind != "folder":
-        return []
+def _unreadable_elsewhere(found: FoundImages, splits: Sequence["_Split"], *, workers: int) -> list[dict[str, str]]:
+    """Return the unreadable images of a folder that are in no class of a split, which `rexnet predict` would read, and
+    those of other formats."""
     known = {split.images.name(index) for split in splits for index in range(len(split.images))}
-    files = [file for file in image_files(dataset.data) if file not in known]
+    files = [file for file in found.files if file not in known] + found.other
     images = FileImages(files, np.zeros(len(files)), [""])
     return ExaminedSplits({"other images": images}, workers=workers).facts(None)["unreadable"]
 

@@ -20,8 +20,9 @@ from rexnet.data.boxes.coco import (
     refuse_lost_images,
     require_objects,
 )
-from rexnet.data.datasets.folder import nested_folders
-from rexnet.data.decode import BadImagePolicy, image_files, stored_size_px
+from rexnet.data.datasets.folder import advise_on_nesting, nested_folders
+from rexnet.data.decode import BadImagePolicy, stored_size_px
+from rexnet.data.image_files import image_files
 from rexnet.data.image_set import ImageSet
 from rexnet.data.imagenet import name_wordnet_ids
 from rexnet.data.splits import TRAIN_SPLIT, VAL_SPLITS, ImageSets, RandomSplit, draw_shots, fingerprint
@@ -248,9 +249,7 @@ class Dataset:
             logger.warning("%d classes are trained on but never validated: %s", len(names), some_names(names))
         train = sets[0]
         if len(train.classes) < 2:
-            nested = nested_folders(train, places[0]) if self.kind == "folder" else {}
-            inner = some_names(name for names in nested.values() for name in names)
-            hint = f"; if {inner} in it are the classes, move them one level up" if inner else ""
+            hint = advise_on_nesting(train, places[0]) if self.kind == "folder" else ""
             raise ValueError(f"{places[0]} has one class, {some_names(train.classes)}: two or more are needed{hint}")
         if self.kind == "folder":
             for images, place in zip(sets, places, strict=True):

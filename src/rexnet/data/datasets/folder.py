@@ -6,20 +6,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rexnet.data.decode import has_image_extension, image_files, is_hidden
+from rexnet.data.image_files import describe_other, has_image_extension, has_other_extension, is_hidden, list_images
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.data.splits import SPLITS
-from rexnet.text import normal_name, plural, printable
+from rexnet.text import normal_name, plural, printable, some_names
 
 logger = logging.getLogger(__name__)
 
 
 class ClassFolders(NamedTuple):
     """Content of a folder. `by_class`: class -> its image files, both sorted; `outside`: images in no class folder;
-    `faults`: reasons why it cannot be trained on, a clause each."""
+    `other`: images of formats that cannot be read; `faults`: reasons why it cannot be trained on, a clause each."""
 
     by_class: dict[str, list[str]]
     outside: list[str]
+    other: list[str]
     faults: list[str]
 
     @property
@@ -40,13 +41,15 @@ def find_class_folders(folder: str) -> ClassFolders:
     order of their names in Unicode's normal form ("10" before "2")."""
     by_class: dict[str, list[str]] = {}
     outside: list[str] = []
+    other: list[str] = []
     faults: list[str] = []
     for name in sorted(os.listdir(folder), key=normal_name):
         path = os.path.join(folder, name)
         if is_hidden(name):
             continue
         if os.path.isdir(path):
-            files = image_files(path)
+            files, unread = list_images(path)
+            other += unread
             if not files and has_image_extension(name):  # an empty folder called x.jpg is not a class
                 continue
             if normal_name(name) in by_class:
@@ -54,18 +57,22 @@ def find_class_folders(folder: str) -> ClassFolders:
             by_class.setdefault(normal_name(name), []).extend(files)
         elif has_image_extension(name):
             outside.append(path)
+        elif has_other_extension(name):
+            other.append(path)
         elif not os.path.exists(path):
             faults.append(f"holds {printable(name)}, a link to a folder that does not exist; repair or remove it")
     if not by_class:
         content = f"{len(outside):,} {plural(len(outside), 'image')} but " if outside else ""
         faults.append(f"holds {content}no class folders: put the images of each class in one")
-    return ClassFolders(by_class, outside, faults)
+    return ClassFolders(by_class, outside, other, faults)
 
 
 def read_class_folders(folder: str) -> FileImages:
     """Read the class folders, which may be empty. Raises ValueError for a folder without any, and for two
     whose names cannot be distinguished."""
     found = find_class_folders(folder)
+    if found.other:
+        logger.warning("%s: %s", printable(folder), describe_other(found.other))
     if found.faults:
         raise ValueError(f"{printable(folder)} {found.faults[0]}")
     if count := len(found.outside):
@@ -73,6 +80,20 @@ def read_class_folders(folder: str) -> FileImages:
         text = "%s: %d %s outside the class folders %s"
         logger.warning(text, printable(folder), count, plural(count, "image"), skipped)
     return found.images
+
+
+def advise_on_nesting(images: ImageSet, folder: str) -> str:
+    """Return the clause that names the folders which could be meant as classes or splits, where all images are in one
+    class folder, however deep; "" where there are none."""
+    inside = [os.path.relpath(images.name(index), folder).split(os.sep)[:-1] for index in range(len(images))]
+    above = os.path.commonprefix(inside)  # noqa: RUF071 (of lists)
+    names = sorted({parts[len(above)] for parts in inside if len(parts) > len(above)})
+    if len(names) < 2:
+        return ""
+    place = os.path.join(folder, *above)
+    if SPLITS[0] in names and set(names) <= set(SPLITS):
+        return f"; give {printable(place)}, which has {some_names(names)}"
+    return f"; if {some_names(names)} in {printable(place)} are the classes, move them into {printable(folder)}"
 
 
 def nested_folders(images: ImageSet, folder: str) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ from rexnet.data.datasets.folder import read_class_folders, split_folders
 from rexnet.data.datasets.hugging_face import HUGGING_FACE_PREFIX, load_hugging_face
 from rexnet.data.datasets.named import describe_split, is_named_set, load_named_set, named_set_is_small
 from rexnet.data.datasets.shards import is_shards, load_shards
-from rexnet.data.decode import find_images
+from rexnet.data.image_files import find_images
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.data.splits import SPLITS
 from rexnet.files import real_path

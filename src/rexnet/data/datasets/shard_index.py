@@ -18,7 +18,7 @@ from typing import Any, final
 import numpy as np
 
 from rexnet.data.datasets.byte_source import read_bytes
-from rexnet.data.decode import has_image_extension, is_hidden
+from rexnet.data.image_files import has_image_extension, has_other_extension, is_hidden
 from rexnet.data.image_set import FlatTexts
 from rexnet.files import write_whole
 from rexnet.text import normal_name, printable, reason_of
@@ -165,6 +165,8 @@ def _read_members(
                     raise ValueError(f"{printable(path)}: {printable(member.name)} is a duplicate in its sample")
                 elif has_image_extension(member.name):
                     images[stem] = (member.name, (member.offset_data, member.size))
+                elif has_other_extension(member.name):
+                    skipped[f"{key[1]} images, which must be JPEG or PNG"] += 1
                 elif key[1] in _LABEL_EXTENSIONS:
                     stream.seek(member.offset_data)
                     labels[key] = _label(key[1], stream.read(min(member.size, _MAX_LABEL_BYTES)))

@@ -10,7 +10,7 @@ from typing import Any, final
 
 from rexnet.data.datasets.byte_source import is_url, read_bytes
 from rexnet.data.datasets.shard_index import BLOCK_BYTES, ShardIndex, index_file, keep_index, unpack_index
-from rexnet.data.decode import is_hidden
+from rexnet.data.image_files import is_hidden
 from rexnet.data.image_set import ImageSet
 from rexnet.errors import BadImageError
 from rexnet.files import read_text

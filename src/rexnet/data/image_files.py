@@ -1,0 +1,142 @@
+"""Find image files by their names: in folders, at any depth, and by patterns."""
+
+import glob
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rexnet.text import plural, printable
+
+logger = logging.getLogger(__name__)
+
+IMAGE_EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp"),
+    *(".tif", ".tiff", ".bmp", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".avif"),
+)
+
+OTHER_EXTENSIONS = (
+    *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".tga", ".svg", ".psd"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
+)
+"""Image formats that cannot be read; such files are named, never ignored silently."""
+
+
+class FoundImages(NamedTuple):
+    """Sorted paths of images: `files` with one of IMAGE_EXTENSIONS, `other` with one of OTHER_EXTENSIONS and
+    no readable copy of the same name."""
+
+    files: list[str]
+    other: list[str]
+
+
+def image_files(folder: str | Path) -> list[str]:
+    """Return the `files` of `list_images`."""
+    return list_images(folder).files
+
+
+def all_images(folder: str | Path) -> list[str]:
+    """Return the images of `list_images` with those of other formats, for readers that name what cannot be opened."""
+    found = list_images(folder)
+    return sorted([*found.files, *found.other])
+
+
+def list_images(folder: str | Path) -> FoundImages:
+    """Return the images below `folder`, at any depth, by their extensions.
+
+    Hidden names (`is_hidden`) are skipped, and links are followed (a folder inside itself only once). A link that
+    leads nowhere is among them: whoever opens it meets a bad image.
+    """
+    found = sorted(_walk(os.fspath(folder), ()))
+    files = list(filter(has_image_extension, found))
+    converted = {os.path.splitext(path)[0] for path in files}
+    other = [path for path in found if has_other_extension(path) and os.path.splitext(path)[0] not in converted]
+    return FoundImages(files, other)
+
+
+def describe_other(paths: Sequence[str]) -> str:
+    """Return how many files of which other format there are, and what to do."""
+    counts = Counter(os.path.splitext(path)[1].lower() for path in paths)
+    kinds = ", ".join(f"{count:,} {extension}" for extension, count in sorted(counts.items()))
+    return f"{kinds} {plural(len(paths), 'file')} cannot be read and will not be used; convert to JPEG or PNG"
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file, folder or member of an archive of this name is ignored: .DS_Store, ._1.jpg, __MACOSX."""
+    return name == "__MACOSX" or (name.startswith(".") and name not in (".", ".."))
+
+
+def has_image_extension(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
+
+
+def has_other_extension(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in OTHER_EXTENSIONS
+
+
+def find_images(sources: Sequence[str | Path]) -> list[Path]:
+    """Return the image files that `sources` name: files (whatever their extension), folders (`image_files`), glob
+    patterns.
+
+    In the order given, each once; images of formats that cannot be read are counted in the log. Raises ValueError for a
+    source that does not exist, a broken link, and a folder or pattern without images.
+    """
+    paths: dict[str, None] = {}
+    other: list[str] = []
+    for item in sources:
+        source = os.fspath(item)
+        if os.path.isdir(source):
+            found, unread = list_images(source)
+        elif os.path.lexists(source):
+            found, unread = [source], []
+        elif glob.has_magic(source):
+            found, unread = _expand(source)
+        else:
+            raise ValueError(
+                f"{printable(source)} does not exist; give image files, folders or patterns such as a/*.jpg"
+            )
+        if not found:
+            reason = f": {describe_other(unread)}" if unread else ""
+            raise ValueError(f"{printable(source)} holds no images{reason} (known: {' '.join(IMAGE_EXTENSIONS)})")
+        paths.update(dict.fromkeys(found))
+        other += unread
+    if other:
+        logger.warning("%s", describe_other(list(dict.fromkeys(other))))
+    return [Path(path) for path in paths]
+
+
+def _expand(pattern: str) -> FoundImages:
+    found = FoundImages([], [])
+    for match in sorted(glob.glob(pattern, recursive=True)):
+        if os.path.isdir(match):
+            inside = list_images(match)
+            found.files.extend(inside.files)
+            found.other.extend(inside.other)
+        elif has_image_extension(match):
+            found.files.append(match)
+        elif has_other_extension(match):
+            found.other.append(match)
+    return found
+
+
+def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    status = os.stat(folder)
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_hidden(entry.name):
+                continue
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except OSError:  # a link to itself
+                is_folder, is_file = False, False
+            if is_folder:
+                yield from _walk(entry.path, (*above, here))
+            elif (has_image_extension(entry.name) or has_other_extension(entry.name)) and (
+                is_file or not os.path.exists(entry.path)
+            ):
+                yield entry.path
