@@ -6,6 +6,7 @@ import weakref
 import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +28,7 @@ from rexnet.deploy.predict import PredictConfig, predict_files, render
 from rexnet.deploy.predictor import Prediction, Predictor
 from rexnet.detection.checkpoints import TrainedDetector, pack
 from rexnet.detection.detectors import create_detector
+from rexnet.engines import backends
 from rexnet.engines.graph_files import write_graph
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.errors import BadImageError
@@ -188,6 +190,21 @@ def test_auto_measures_once_and_says_the_same(checkpoint_file, predictor, images
     for when in ("now", "before"):
         assert same(Predictor(checkpoint_file, threads=1, device="cpu")(files), predictor(files))
         assert caplog.text.count("engine, measured now: ") == 1, when
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_an_engine_that_is_asked_for_must_agree_with_pytorch_too(backend, checkpoint_file, monkeypatch):
+    right = backends.onnx_graph
+    monkeypatch.setattr(backends, "onnx_graph", lambda model: right(_with_other_classifier(model)))
+    with pytest.raises(ValueError, match=f"probabilities of {backend} fp32 differ by .* from those of torch"):
+        Predictor(checkpoint_file, backend=backend, threads=1)
+
+
+def _with_other_classifier(model):
+    model = deepcopy(model)
+    with torch.no_grad():
+        model.get_classifier().weight.neg_()
+    return model
 
 
 def test_compiling_needs_a_compiler(checkpoint_file, monkeypatch):

@@ -1,8 +1,10 @@
+import logging
+import os
 from functools import partial
 
 import pytest
 
-from rexnet.engines.measuring import interleaved_ms, peak_mib_of_process, spread_of
+from rexnet.engines.measuring import interleaved_ms, measure_apart, spread_of
 
 
 def test_calls_take_turns_and_the_first_of_a_turn_is_not_counted():
@@ -16,7 +18,28 @@ def test_calls_take_turns_and_the_first_of_a_turn_is_not_counted():
     assert (spread.quartiles_ms, spread.median_ms, spread.p95_ms) == ((25.0, 75.0), 50.0, 95.0)
 
 
+def fill_memory(mib):
+    return len(bytearray(mib * 2**20))
+
+
 @pytest.mark.seconds
-def test_peak_memory_is_that_of_a_new_process():
-    found = [peak_mib_of_process(partial, bytearray, size * 2**20) for size in (1, 201)]
-    assert None in found or 150 < found[1] - found[0] < 250
+def test_each_call_is_measured_in_a_process_of_its_own():
+    sizes = {size: partial(partial, fill_memory, size) for size in (1, 201)}
+    pids = {name: partial(partial, os.getpid) for name in "ab"}
+    found = measure_apart({**sizes, **pids}, rounds=2)
+    assert all(len(each.times_ms) == 6 and min(each.times_ms) > 0 for each in found.values())
+    assert len({found["a"].result, found["b"].result, os.getpid()}) == 3
+    peaks = [found[size].peak_mib for size in sizes]
+    assert None in peaks or 150 < peaks[1] - peaks[0] < 250
+
+
+@pytest.mark.seconds
+def test_what_fails_or_ends_its_process_is_skipped_with_the_reason(caplog):
+    caplog.set_level(logging.INFO, "rexnet")
+    prepare = {"dies": partial(partial, os._exit, 7), "fails": partial(int, "x"), "works": partial(partial, int, "3")}
+    found = measure_apart(prepare, rounds=1, skip_failed=True)
+    assert {name: each.result for name, each in found.items()} == {"works": 3}
+    assert "dies is skipped: its process ended with exit code 7" in caplog.text
+    assert "fails is skipped: invalid literal" in caplog.text
+    with pytest.raises(OSError, match="exit code 7"):
+        measure_apart({"dies": prepare["dies"]}, rounds=1)

@@ -18,7 +18,7 @@ from rexnet.deploy.config import BenchConfig
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.engines.backends import Network, open_graph, open_network
 from rexnet.engines.config import FILE_BACKENDS, PRECISIONS, Backend, Engine, Precision
-from rexnet.engines.measuring import describe_machine, interleaved_ms, peak_mib_of_process, spread_of
+from rexnet.engines.measuring import describe_machine, measure_apart, spread_of
 from rexnet.errors import OptionError, WeightsError
 from rexnet.files import check_output_file, write_figure, write_whole
 from rexnet.loading import load_network
@@ -28,7 +28,6 @@ from rexnet.references import PRETRAINED, Kind, Reference, resolve
 
 logger = logging.getLogger(__name__)
 
-CALLS_PER_TURN = 3
 BENCHABLE: tuple[Kind, ...] = (*PRETRAINED, "exported", "config")
 _COLOURS = {"torch": "#9467bd", "compile": "#8c564b", "onnxruntime": "#1f77b4", "openvino": "#d62728"}
 
@@ -161,21 +160,25 @@ def _configurations(subject: Subject, config: BenchConfig) -> list[_Configuratio
 
 def _measure(configurations: list[_Configuration], config: BenchConfig) -> list[BenchRow]:
     """Measure; configurations of the same batch size take turns with one another."""
-    networks: dict[tuple[str, Engine], Network] = {}
     found = {}
     for batch in config.batch:
         mine = {index: one for index, one in enumerate(configurations) if one.batch == batch}
-        calls = {}
-        for index, one in mine.items():
-            key = (one.subject.name, one.engine)
-            if key not in networks:
-                networks[key] = one.subject.open(one.engine)
-            calls[index] = partial(networks[key], one.subject.images(one.batch, one.image_size_px))
         logger.info("batch %d: %d networks and engines take turns", batch, len(mine))
-        times = interleaved_ms(calls, rounds=config.rounds, warm_up=1, calls_per_turn=CALLS_PER_TURN)
-        for index, one in mine.items():
-            found[index] = _row(one, times[index], peak_mib=_peak_mib(one) if config.memory else None)
+        calls = {
+            index: partial(_open_call, one.subject.name, one.engine, batch, one.image_size_px)
+            for index, one in mine.items()
+        }
+        for index, measured in measure_apart(calls, rounds=config.rounds).items():
+            if isinstance(measured, Exception):
+                raise measured
+            peak_mib = measured.peak_mib if config.memory else None
+            found[index] = _row(mine[index], measured.times_ms, peak_mib=peak_mib)
     return [found[index] for index in sorted(found)]
+
+
+def _open_call(name: str, engine: Engine, batch: int, image_size_px: int) -> Callable[[], object]:
+    subject = find_subject(name)
+    return partial(subject.open(engine), subject.images(batch, image_size_px))
 
 
 def _row(one: _Configuration, times_ms: list[float], *, peak_mib: float | None) -> BenchRow:
@@ -192,15 +195,6 @@ def _row(one: _Configuration, times_ms: list[float], *, peak_mib: float | None) 
         peak_mib=peak_mib,
         **asdict(spread),
     )
-
-
-def _peak_mib(one: _Configuration) -> float | None:
-    return peak_mib_of_process(_call, one.subject.name, one.engine, one.batch, one.image_size_px)
-
-
-def _call(name: str, engine: Engine, batch: int, image_size_px: int) -> Callable[[], object]:
-    subject = find_subject(name)
-    return partial(subject.open(engine), subject.images(batch, image_size_px))
 
 
 def bench_json(rows: list[BenchRow], config: BenchConfig) -> str:

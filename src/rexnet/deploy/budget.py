@@ -12,7 +12,7 @@ from rexnet.deploy.config import BudgetConfig
 from rexnet.deploy.width_search import Candidate, Limits, Measure, Measured, Search
 from rexnet.engines.backends import open_network
 from rexnet.engines.config import PRECISIONS, Backend, Engine
-from rexnet.engines.measuring import interleaved_ms, peak_mib_of_process, spread_of
+from rexnet.engines.measuring import interleaved_ms, measure_apart, spread_of
 from rexnet.models.factory import create_model
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def fit_budget(config: BudgetConfig, measure: Measure | None = None) -> BudgetFi
     engine = "given" if measure else None
     if measure is None:
         chosen_engine = _engine(config)
-        engine = f"{chosen_engine.backend} {chosen_engine.precision}"
+        engine = str(chosen_engine)
         measure = partial(_measure, config=config, engine=chosen_engine)
     search = Search(
         family=config.family,
@@ -101,23 +101,23 @@ def _engine(config: BudgetConfig) -> Engine:
         if config.precision in PRECISIONS[backend] and find_spec(backend)
     ]
     size_px = config.size or SIZES_PX[0]
-    calls = {engine: _call(f"{config.family}_100", size_px, config=config, engine=engine) for engine in engines}
-    times = interleaved_ms(calls, rounds=5, calls_per_turn=2)
-    fastest = min(times, key=lambda engine: spread_of(times[engine]).median_ms)
+    calls = {engine: partial(_call, f"{config.family}_100", size_px, config, engine) for engine in engines}
+    found = measure_apart(calls, rounds=5, skip_failed=True)
+    fastest = min(found, key=lambda engine: spread_of(found[engine].times_ms).median_ms, default=engines[-1])
     logger.info("%s is the fastest engine here in %s", fastest.backend, fastest.precision)
     return fastest
 
 
-def _call(name: str, image_size_px: int, *, config: BudgetConfig, engine: Engine) -> Callable[[], object]:
+def _call(name: str, image_size_px: int, config: BudgetConfig, engine: Engine) -> Callable[[], object]:
     model = create_model(name, stem_stride=config.stem_stride, num_classes=config.num_classes)
     return partial(open_network(model, engine), torch.randn(config.batch, 3, image_size_px, image_size_px))
 
 
 def _measure(name: str, image_size_px: int, *, config: BudgetConfig, engine: Engine) -> Measured:
-    call = _call(name, image_size_px, config=config, engine=engine)
-    median_ms = spread_of(interleaved_ms({name: call}, rounds=config.rounds, warm_up=5)[name]).median_ms
+    prepare = partial(_call, name, image_size_px, config, engine)
+    median_ms = spread_of(interleaved_ms({name: prepare()}, rounds=config.rounds, warm_up=5)[name]).median_ms
     peak_mib = None
     if config.memory_mb is not None:
-        peak_mib = peak_mib_of_process(partial(_call, config=config, engine=engine), name, image_size_px)
+        peak_mib = measure_apart({name: prepare}, rounds=1)[name].peak_mib
     logger.info("%s at %d px: %.2f ms", name, image_size_px, median_ms)
     return Measured(latency_ms=median_ms, peak_mib=peak_mib)

@@ -14,10 +14,10 @@ from torch import Tensor
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_stream import Images, ImageSource, each_image, image_reader, in_chunks, in_order
 from rexnet.deploy.classifiers import Classifier
-from rexnet.deploy.engine_choice import CHUNKS, choose, stream_engine
+from rexnet.deploy.engine_choice import CHUNKS, check_agreement, choose, stream_engine
 from rexnet.engines.backends import Network
 from rexnet.engines.config import Backend, Engine, Precision
-from rexnet.errors import BadImageError
+from rexnet.errors import BadImageError, MissingPackageError
 from rexnet.processes import usable_cpus
 from rexnet.training.distributed import choose_device
 
@@ -74,6 +74,7 @@ class ClassPredictor:
         on_cpu = "torch" not in self._classifier.backends or backend in ("onnxruntime", "openvino")
         self.device = choose_device("cpu" if device == "auto" and on_cpu else device)
         self._workers = threads or usable_cpus()
+        asked = backend
         self._chunk: int | None = _ACCELERATOR_CHUNK if self.device.type != "cpu" else None
         if backend == "auto" and self.device.type == "cpu":
             choice = choose(self._classifier, backend=backend, precision=precision, threads=threads)
@@ -83,11 +84,13 @@ class ClassPredictor:
             precision=self._classifier.precision if precision == "auto" else precision,
             threads=threads,
         )
-        self._one = self._classifier.open(self.engine, self.device)
+        self._one = self._classifier.open(self.engine, device=self.device)
         self._many: Network | None = None
         self._opening = threading.Lock()
         if backend == "compile":
             self._check_compiler()
+        if self.device.type == "cpu" and self.engine.backend == asked:
+            self._check_engine()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -165,7 +168,7 @@ class ClassPredictor:
         with self._opening:
             if self._many is None:
                 engine = stream_engine(self.engine, self._workers)
-                self._many = self._one if self._workers == 1 else self._classifier.open(engine, self.device)
+                self._many = self._one if self._workers == 1 else self._classifier.open(engine, device=self.device)
             return self._many
 
     def _fitting(self, sources: Iterable[ImageSource]) -> tuple[int, Iterable[ImageSource]]:
@@ -198,6 +201,18 @@ class ClassPredictor:
         return Prediction(
             image=name, classes=tuple(ScoredClass(name=self.classes[index], probability=p) for index, p in pairs)
         )
+
+    def _check_engine(self) -> None:
+        """Raise ValueError if an engine that was not chosen by measurement differs from the first one."""
+        first = Engine(backend=self._classifier.backends[0], threads=self.engine.threads)
+        if self.engine.backend == first.backend or not self._classifier.is_exact(self.engine):
+            return
+        try:
+            right = self._classifier.open(first, device=self.device)
+        except MissingPackageError:
+            return
+        image = self._classifier.sample(1)
+        check_agreement(self._classifier, self.engine, self._one(image), right(image))
 
     def _check_compiler(self) -> None:
         try:

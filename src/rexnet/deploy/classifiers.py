@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -157,9 +158,9 @@ class Classifier:
     """Config of a RexNet; for another network its layers as text."""
     backends: tuple[Backend, ...]
     """Engines that run it correctly."""
-    open: Callable[[Engine, torch.device], Network]
-    """Function that opens it. Raises ValueError for an engine that is not installed or cannot open it, or for an
-    unsupported device."""
+    open: Callable[..., Network]
+    """Function of an engine and a `device` that opens it, and can be pickled if the network can. Raises ValueError for
+    an engine that is not installed or cannot open it, or for an unsupported device."""
     pixels: bool = False
     """Take uint8 (B, S, S, 3) instead of preprocessed images."""
     precision: Precision = "fp32"
@@ -175,6 +176,10 @@ class Classifier:
         """Return the shape of an input image."""
         side = self.preprocess.image_size_px
         return (side, side, 3) if self.pixels else (3, side, side)
+
+    def is_exact(self, engine: Engine) -> bool:
+        """Return whether probabilities in an engine are those of every other, up to rounding."""
+        return engine.precision == "fp32" and not self.int8
 
     def sample(self, count: int) -> Tensor:
         """Return `count` input images of noise, always the same."""
@@ -197,15 +202,12 @@ def of_model(
     if (count := getattr(model, "num_classes", len(found))) != len(found):
         raise ValueError(f"{len(found)} class names given for a model of {count} classes")
 
-    def opened(engine: Engine, device: torch.device) -> Network:
-        return open_network(model, engine, device=device, size_px=preprocess.image_size_px)
-
     return Classifier(
         classes=tuple(found),
         preprocess=preprocess,
         config=model.config if isinstance(model, RexNet) else str(model),
         backends=get_args(Backend),
-        open=opened,
+        open=partial(open_network, model, size_px=preprocess.image_size_px),
         model=model,
     )
 
@@ -226,20 +228,22 @@ def of_exported(path: str | PathLike[str]) -> Classifier:
     if exported.output != "logits":
         raise WeightsError(f"{fspath(path)!r} puts out its {exported.output}; predictions need one with logits")
 
-    def opened(engine: Engine, device: torch.device) -> Network:
-        exported.refuse_wrong(engine.backend, path)
-        if device.type != "cpu":
-            raise WeightsError(f"{engine.backend} runs {suffix} files on the CPU, and the device is {device}")
-        return open_graph(fspath(path), engine)
-
     return Classifier(
         classes=exported.classes or tuple(map(str, range(exported.num_classes))),
         preprocess=exported.preprocess,
         config=exported.config,
         backends=exported.backends(suffix),
-        open=opened,
+        open=partial(_open_exported, exported, fspath(path)),
         pixels=exported.pixels,
         int8=exported.precision == "int8",
         precision="bf16" if exported.precision == "bf16" else "fp32",
         kind=f"{suffix} {exported.precision}",
     )
+
+
+def _open_exported(exported: ExportedFile, path: str, engine: Engine, *, device: torch.device) -> Network:
+    exported.refuse_wrong(engine.backend, path)
+    if device.type != "cpu":
+        suffix = Path(path).suffix
+        raise WeightsError(f"{engine.backend} runs {suffix} files on the CPU, and the device is {device}")
+    return open_graph(path, engine)

@@ -183,7 +183,7 @@ class BenchConfig:
     rounds: int = 15
     """Rounds of measurement; each has three calls, after one that is not counted."""
     memory: bool = True
-    """Also measure peak memory, in a separate process each; takes some seconds each."""
+    """Also report the peak memory of each network's process."""
     output: str | None = None
     """Write the measurements, the machine and versions to this JSON file."""
     plot: str | None = None

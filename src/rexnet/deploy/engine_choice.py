@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from rexnet.data.image_stream import in_order
 from rexnet.deploy.classifiers import Classifier
 from rexnet.engines.backends import Network
 from rexnet.engines.config import PRECISIONS, Backend, Engine, Precision
-from rexnet.engines.measuring import engine_versions, interleaved_ms, processor_name
+from rexnet.engines.measuring import engine_versions, interleaved_ms, measure_apart, processor_name
 from rexnet.files import write_whole
 from rexnet.processes import usable_cpus
 from rexnet.text import plural, reason_of
@@ -29,10 +29,7 @@ logger = logging.getLogger(__name__)
 CHUNKS = (1, 4, 8)
 """Batch sizes to measure."""
 _AGREE = 1e-3
-"""Maximum difference of an fp32 engine's probabilities from those of the first, PyTorch for a checkpoint; rounding
-gives a thousandth of it."""
-_FAR = 3
-"""Multiple of the fastest engine's time; slower engines are not measured again."""
+"""Maximum difference of an fp32 engine's probabilities from those of the first; rounding gives a thousandth of it."""
 _BUSY = 0.7
 """Load per CPU from which on a measurement is disturbed by other programs."""
 
@@ -75,6 +72,9 @@ def choose(
     if choice is None:
         load = machine_load()
         choice = _measured(classifier, engines, wanted=wanted, workers=workers)
+        if len(engines) > 1 and choice.ms_per_image.keys().isdisjoint(map(str, engines)):
+            logger.info("no engine can be measured in a process of its own: %s", choice)
+            return choice
         _remember(file, {"key": key, "load": round(load, 2), "choice": asdict(choice)})
         logger.info("engine, measured now: %s", choice)
     return choice
@@ -154,13 +154,15 @@ def _remember(file: Path, content: dict[str, Any]) -> None:
 
 
 def _measured(classifier: Classifier, engines: Sequence[Engine], *, wanted: Precision, workers: int) -> Choice:
-    found = _times(classifier, engines, wanted=wanted)
-    fastest = min((engine for engine in found if engine.precision == wanted), key=found.__getitem__)
-    many = classifier.open(stream_engine(fastest, workers), torch.device("cpu"))
+    found = _times(classifier, engines) if len(engines) > 1 else {}
+    exact = [engine for engine in engines if engine.precision == wanted]
+    # If none could be measured, this process opens the first, or raises its error.
+    fastest = min((engine for engine in exact if engine in found), key=found.__getitem__, default=exact[0])
+    many = classifier.open(stream_engine(fastest, workers), device=torch.device("cpu"))
     batches = {chunk: classifier.sample(chunk) for chunk in CHUNKS}
     calls = {chunk: partial(_at_once, many, batch, workers) for chunk, batch in batches.items()}
     by_chunk = {chunk: median(times) / (chunk * workers) for chunk, times in interleaved_ms(calls, rounds=3).items()}
-    figures = {_name(engine): ms for engine, ms in found.items()} | {f"{c} a call": ms for c, ms in by_chunk.items()}
+    figures = {str(engine): ms for engine, ms in found.items()} | {f"{c} a call": ms for c, ms in by_chunk.items()}
     return Choice(
         backend=fastest.backend,
         precision=fastest.precision,
@@ -174,48 +176,35 @@ def stream_engine(engine: Engine, workers: int) -> Engine:
     return Engine(backend=engine.backend, precision=engine.precision, threads=workers, calls=workers)
 
 
-def _times(classifier: Classifier, engines: Sequence[Engine], *, wanted: Precision) -> dict[Engine, float]:
-    """Return the milliseconds of one image in each engine that opens and agrees, in two rounds; in the second only
-    those near the fastest.
-
-    Raise the last error if none of the wanted precision does. Each engine is closed before the next is opened: its
-    waiting threads would slow the other down.
-    """
-    times: dict[Engine, list[float]] = {}
-    right: Tensor | None = None
-    failure: Exception | None = None
-    for engine in engines:
+def _times(classifier: Classifier, engines: Sequence[Engine]) -> dict[Engine, float]:
+    """Return the milliseconds of one image in each engine that opens and agrees with the first of them."""
+    calls = {engine: partial(_open_one, classifier, engine) for engine in engines}
+    found = measure_apart(calls, rounds=2, skip_failed=True)
+    times: dict[Engine, float] = {}
+    for engine, measured in found.items():
         try:
-            answer, times[engine] = _alone(classifier, engine, right)
-            right = answer if right is None else right
-        except Exception as error:  # engines raise errors of any class, and another engine may work
-            logger.info("%s is skipped: %s", _name(engine), " ".join(str(error).split())[:200])
-            failure = error.with_traceback(None)  # the traceback's frames would keep the engine open
-    if failure is not None and not any(engine.precision == wanted for engine in times):
-        raise failure
-    medians = {engine: median(each) for engine, each in times.items()}
-    near = [engine for engine in times if medians[engine] < _FAR * min(medians.values())]
-    for engine in near if len(near) > 1 else ():
-        times[engine] += _alone(classifier, engine, right)[1]
-    return {engine: median(each) for engine, each in times.items()}
+            check_agreement(classifier, engine, measured.result, next(iter(found.values())).result)
+            times[engine] = median(measured.times_ms)
+        except ValueError as error:
+            logger.info("%s is skipped: %s", engine, error)
+    return times
 
 
-def _alone(classifier: Classifier, engine: Engine, right: Tensor | None) -> tuple[Tensor, list[float]]:
-    """Return the probabilities of an image and the milliseconds of some calls. Raise ValueError if the engine computes
-    in float32 and differs from `right`."""
-    image = classifier.sample(1)
-    network = classifier.open(engine, torch.device("cpu"))
-    answer = network(image).softmax(dim=1)
-    difference = 0.0 if right is None else float((answer - right).abs().max())
-    if engine.precision == "fp32" and not classifier.int8 and difference > _AGREE:
-        raise ValueError(f"its probabilities differ by {difference:.2g} from those of the first engine")
-    return answer, interleaved_ms({"alone": partial(network, image)}, rounds=3)["alone"]
+def _open_one(classifier: Classifier, engine: Engine) -> Callable[[], Tensor]:
+    return partial(classifier.open(engine, device=torch.device("cpu")), classifier.sample(1))
+
+
+def check_agreement(classifier: Classifier, engine: Engine, logits: Tensor, right: Tensor) -> None:
+    """Raise ValueError if the probabilities of an exact engine differ from those of the first, PyTorch for a
+    checkpoint. `logits` and `right` are those of one image."""
+    difference = float((logits.softmax(dim=1) - right.softmax(dim=1)).abs().max())
+    if classifier.is_exact(engine) and difference > _AGREE:
+        raise ValueError(
+            f"probabilities of {engine} differ by {difference:.2g} from those of {classifier.backends[0]}; allowed: "
+            f"{_AGREE:g}"
+        )
 
 
 def _at_once(network: Network, images: Tensor, workers: int) -> None:
     for _ in in_order(network, [images] * workers, threads=workers, ahead=workers):
         pass
-
-
-def _name(engine: Engine) -> str:
-    return f"{engine.backend} {engine.precision}"

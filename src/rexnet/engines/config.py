@@ -41,6 +41,9 @@ class Engine:
         if not 1 <= self.calls <= (self.threads or 1):
             raise ValueError(f"calls is {self.calls}; allowed: 1 to the number of threads")
 
+    def __str__(self) -> str:
+        return f"{self.backend} {self.precision}"
+
     @property
     def threads_of_a_call(self) -> int | None:
         """Threads; None: the engine's choice."""

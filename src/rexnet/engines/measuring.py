@@ -1,22 +1,29 @@
-"""Measurements of latency and peak memory, and facts of the machine."""
+"""Measurements of latency and peak memory, in this process or apart, and facts of the machine."""
 
+import logging
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
+from rexnet.engines.own_process import OwnProcess
+from rexnet.processes import log_progress
+from rexnet.text import reason_of
 from rexnet.training.distributed import World
 from rexnet.training.run_folder import describe_environment
 
+logger = logging.getLogger(__name__)
+
 Key = TypeVar("Key")
+CALLS_PER_TURN = 3
+"""Timed calls of a turn of `measure_apart`, after one that is not counted."""
 _ENGINE_PACKAGES = ("onnx", "onnxruntime", "openvino")
 
 
@@ -34,12 +41,78 @@ def interleaved_ms(
         for name, call in calls.items():
             if calls_per_turn > 1:
                 call()
-            for _ in range(calls_per_turn):
-                start = time.perf_counter()
-                call()
-                if number >= warm_up:
-                    found[name].append((time.perf_counter() - start) * 1e3)
+            times_ms = _times_ms(call, calls_per_turn)
+            if number >= warm_up:
+                found[name] += times_ms
     return found
+
+
+def _times_ms(call: Callable[[], object], calls: int) -> list[float]:
+    times_ms = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        call()
+        times_ms.append((time.perf_counter() - start) * 1e3)
+    return times_ms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Measurement of a call in a process of its own."""
+
+    times_ms: list[float]
+    peak_mib: float | None
+    """Peak memory of the process, libraries included; None where the system does not report it."""
+    result: Any
+    """Result of the call."""
+
+
+def measure_apart(
+    prepare: Mapping[Key, Callable[[], Callable[[], object]]], *, rounds: int, skip_failed: bool = False
+) -> dict[Key, Measured]:
+    """Measure as `interleaved_ms`, three calls a turn, each in a process of its own: engines in one process disturb
+    each other. Long work logs its progress.
+
+    `prepare` return the calls, in their processes; they and the calls' results must allow pickling. Raise the error of
+    one that fails, and OSError if its process ends; with `skip_failed` log it and go on without.
+    """
+    found: dict[Key, Measured] = {}
+    with ExitStack() as stack:
+        # All start before the first prepares its call: each imports for seconds.
+        processes = {name: stack.enter_context(OwnProcess()) for name in prepare}
+        # Prepare, take a turn that is not counted, then those of the rounds.
+        for step in log_progress(range(-2, rounds), rounds + 2, label="measuring"):
+            for name, process in list(processes.items()):
+                try:
+                    if step == -2:
+                        process.prepare(_prepare_turn, prepare[name])
+                        continue
+                    turn: Measured = process()
+                except Exception as error:  # engines raise errors of any class
+                    if not skip_failed:
+                        raise
+                    logger.info("%s is skipped: %s", name, " ".join(reason_of(error).split())[:200])
+                    del processes[name]
+                    found.pop(name, None)
+                    continue
+                earlier_ms = found[name].times_ms if step > 0 else []
+                found[name] = replace(turn, times_ms=earlier_ms + turn.times_ms)
+    return found
+
+
+def _prepare_turn(prepare: Callable[[], Callable[[], object]]) -> Callable[[], Measured]:
+    call = prepare()
+    return lambda: Measured(result=call(), times_ms=_times_ms(call, CALLS_PER_TURN), peak_mib=_peak_mib())
+
+
+def _peak_mib() -> float | None:
+    """Return the peak memory of this process, a new one: freed memory still counts in a peak."""
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
+        # ru_maxrss would start at the parent's memory.
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,25 +156,3 @@ def describe_machine() -> dict[str, Any]:
     """Return date, commit, processor and versions, to compare measurements of two machines."""
     environment = describe_environment(World(device=torch.device("cpu")))
     return {**environment, "processor": processor_name(), **engine_versions()}
-
-
-def peak_mib_of_process(prepare: Callable[..., Callable[[], object]], *arguments: object) -> float | None:
-    """Return the peak memory of a new process that prepares a call with these arguments and makes it twice; None where
-    the system does not report it.
-
-    The process is new, since freed memory still counts in a peak and engines keep memory that others then use.
-    """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_peak_mib_after, prepare, arguments).result()
-
-
-def _peak_mib_after(prepare: Callable[..., Callable[[], object]], arguments: tuple[object, ...]) -> float | None:
-    call = prepare(*arguments)
-    for _ in range(2):
-        call()
-    status = Path("/proc/self/status")
-    for line in status.read_text().splitlines() if status.exists() else ():
-        # ru_maxrss would start at the parent's memory.
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    return None
