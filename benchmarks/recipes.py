@@ -5,7 +5,6 @@ results are skipped, so a second call continues, and the hours of the missing on
 width 0.5 at 64 px (digits and CIFAR-10 at 32, stem stride 1).
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,10 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 
 import rivals
 import runs
-from recipe_sets import find_set
 from rexnet.data.datasets import open_dataset
 from rexnet.data.image_set import ImageSet
 from rexnet.models.factory import create_model
+from rexnet.training.evaluation import SizedBatches
 
 NAME = "recipes_cpu"
 WIDTH, BATCH = 0.5, 32
@@ -62,10 +61,10 @@ class Options(runs.Options):
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
 
-def run_rexnet(task: Task, run: runs.Run, *, data: str, options: runs.Options) -> dict[str, float]:
+def run_rexnet(task: Task, run: runs.Run, options: runs.Options) -> dict[str, float]:
     """Train by `rexnet train` as a user types it."""
     command = [
-        *("train", data, "--model", "rexnet", "--width", str(WIDTH)),
+        *("train", options.find(task.data), "--model", "rexnet", "--width", str(WIDTH)),
         *("--image-size", str(task.image_px), "--batch-size", str(BATCH)),
         *(["--stem-stride", "1"] if task.stem_stride == 1 else []),
         *(["--shots", str(task.shots)] if task.shots else []),
@@ -86,9 +85,9 @@ class Pixels(Dataset[tuple[Tensor, int]]):
         return self.transform(self.images.load(index)), int(self.images.targets[index])
 
 
-def make_loop(task: Task, run: runs.Run, *, data: str) -> rivals.Loop:
+def make_loop(task: Task, run: runs.Run, options: runs.Options) -> rivals.Loop:
     """Return a rival's loop; the last batch of an epoch is dropped where it is not full."""
-    sets = open_dataset(data).for_training(shots=task.shots, seed=run.seed)
+    sets = open_dataset(options.find(task.data)).for_training(shots=task.shots, seed=run.seed)
     torch.manual_seed(run.seed)
     model = create_model("rexnet", width=WIDTH, stem_stride=task.stem_stride, num_classes=len(sets.classes))
     steps = max(len(sets.train) // BATCH, 1)
@@ -103,7 +102,7 @@ def make_loop(task: Task, run: runs.Run, *, data: str) -> rivals.Loop:
         return recipe.loss(model(images), targets)
 
     @torch.inference_mode()
-    def evaluate(batches: Collection[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    def evaluate(batches: SizedBatches) -> dict[str, float]:
         model.eval()
         right = [model(images).argmax(1) == targets for images, targets in batches]
         return {"top1_percent": 100 * torch.cat(right).double().mean().item()}
@@ -114,22 +113,18 @@ def make_loop(task: Task, run: runs.Run, *, data: str) -> rivals.Loop:
         batches=lambda _: train,
         steps_per_epoch=steps,
         loss_of=loss_of,
-        val=DataLoader(Pixels(sets.val, recipe.val_transform), batch_size=2 * BATCH),  # pyright: ignore[reportArgumentType]
+        val=DataLoader(Pixels(sets.val, recipe.val_transform), batch_size=2 * BATCH),
         evaluate=evaluate,
     )
 
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-
-    def data_of(run: runs.Run) -> str:
-        return find_set(TASKS[run.set].data, shared=options.shared, work=options.work)
-
     runs.Benchmark(
         NAME,
         options,
-        rexnet=lambda run: run_rexnet(TASKS[run.set], run, data=data_of(run), options=options),
-        make_loop=lambda run: make_loop(TASKS[run.set], run, data=data_of(run)),
+        rexnet=lambda run: run_rexnet(TASKS[run.set], run, options),
+        make_loop=lambda run: make_loop(TASKS[run.set], run, options),
         setting=lambda run: {"width": WIDTH, "batch_size": BATCH, **TASKS[run.set]._asdict()},
     ).record()
 

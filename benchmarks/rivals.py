@@ -5,7 +5,7 @@ All go through one loop, `train_epoch`; a rival is a row of RIVALS.
 
 import statistics
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
 from torchvision.transforms import v2 as transforms
 from torchvision.transforms._presets import ImageClassification
+
+from rexnet.training.evaluation import SizedBatches
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -136,8 +138,8 @@ class Loop(NamedTuple):
     batches: Callable[[int], Iterable[Any]]
     steps_per_epoch: int
     loss_of: Callable[[Any], Tensor]
-    val: Collection[Any]
-    evaluate: Callable[[Collection[Any]], dict[str, float]]
+    val: SizedBatches
+    evaluate: Callable[[SizedBatches], dict[str, float]]
 
     def fit(self, epochs: int) -> None:
         for epoch in range(epochs):

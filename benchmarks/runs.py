@@ -18,6 +18,7 @@ import torch
 import tyro
 
 import records
+from recipe_sets import find_set
 from rivals import Loop
 
 
@@ -44,6 +45,10 @@ class Options:
     threads: int = 1
     arguments: str = ""
     """More arguments of the rexnet command, as a shell reads them; such runs are printed and not recorded."""
+
+    def find(self, data: str) -> str:
+        """Return the DATA of a set of recipe_sets."""
+        return find_set(data, shared=self.shared, work=self.work)
 
     def runs(self) -> list[Run]:
         """Return all runs asked for, so that early seeds of all sets and contenders come first."""

@@ -14,7 +14,7 @@ from tests.drawings import draw_folder
 def call(tmp_path, monkeypatch):
     """Run the script on 72 drawn images; return the rows that results then hold."""
     data = draw_folder(tmp_path / "data", train=24, val=4)
-    monkeypatch.setattr(recipes, "find_set", lambda *_, **__: str(data))
+    monkeypatch.setattr(runs, "find_set", lambda *_, **__: str(data))
     monkeypatch.setattr(records, "RESULTS", tmp_path)
 
     def run(*arguments: str) -> list[dict]:
