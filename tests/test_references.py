@@ -2,9 +2,10 @@ import json
 
 import pytest
 
+from rexnet.cli import main
 from rexnet.errors import WeightsError
 from rexnet.models import hub
-from rexnet.references import KINDS, PRETRAINED, resolve
+from rexnet.references import KINDS, PRETRAINED, refuse_swapped, resolve
 from rexnet.training import checkpoint
 
 
@@ -91,3 +92,18 @@ def test_what_is_nothing_gets_one_sentence(here, text, said):
 def test_another_kind_than_allowed_is_named(here):
     with pytest.raises(WeightsError, match=r"'m\.onnx' is a file of `rexnet export`.*; allowed: a run folder"):
         resolve("m.onnx", allowed=("run", "weights"))
+
+
+@pytest.mark.parametrize("command", ["predict", "validate", "detect predict", "detect validate"])
+@pytest.mark.parametrize("data", ["photos/one.jpg", "photos", "photos/*.jpg", "new.heic"])
+@pytest.mark.parametrize("model", ["run", "run/best.pt", "card", "m.onnx", "w.safetensors", "rexnet_100.nav_in1k"])
+def test_a_model_after_the_images(here, capsys, command, data, model):
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), data, model, *(["--out", "o"] if command == "detect predict" else [])])
+    quoted = f"'{data}'" if "*" in data else data
+    assert stop.value.code == 1 and f"MODEL comes first: rexnet {command} {model} {quoted}" in capsys.readouterr().err
+
+
+def test_the_right_order_is_let_through(here):
+    for model, data in (("run", "photos"), ("net.json", "photos"), ("photos/one.jpg", "photos"), ("run", "card")):
+        refuse_swapped(model, data, command="predict")

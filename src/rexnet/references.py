@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -136,6 +137,21 @@ def find_network(model: str) -> str | Path:
         return model
     reference = resolve(model, allowed=NETWORKS)
     return reference.text if reference.kind == "network" else reference.file
+
+
+def refuse_swapped(model: str, data: str, *, command: str) -> None:
+    """Raise WeightsError that names the right order where MODEL was given after the images or data."""
+    if not is_model(model) and is_model(data):
+        order = f"rexnet {command} {shlex.quote(data)} {shlex.quote(model)}"
+        raise WeightsError(f"{model!r} is not a model, but {data!r} is one; MODEL comes first: {order}")
+
+
+def is_model(text: str) -> bool:
+    """Return whether a text surely names a model; any file might be one, so of weights the ending decides."""
+    try:
+        return resolve(text).kind != "weights" or text.lower().endswith(SUFFIXES)
+    except WeightsError:
+        return False
 
 
 def describe(allowed: Collection[Kind]) -> str:

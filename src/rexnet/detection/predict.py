@@ -12,6 +12,7 @@ from rexnet.detection.coco_rows import to_coco_rows
 from rexnet.detection.config import DetectPredictConfig
 from rexnet.detection.runtime import Detections, ObjectPredictor
 from rexnet.files import write_whole
+from rexnet.references import refuse_swapped
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ def predict_files(config: DetectPredictConfig) -> list[Found]:
     folder = Path(config.out)
     if folder.is_file():
         raise ValueError(f"--out {config.out!r} is a file; name a folder")
+    refuse_swapped(config.checkpoint, config.images[-1], command="detect predict")
     files = find_images(config.images)
     # Path.resolve() raises RuntimeError for a link to itself, which is a bad image like any other.
     if os.path.realpath(folder) in {os.path.dirname(os.path.realpath(file)) for file in files}:
