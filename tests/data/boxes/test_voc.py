@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from rexnet.data.boxes.coco import load_coco_sets
+from rexnet.data.boxes.voc import read_voc
 from tests.boxed_files import convert, files_of, voc_image, voc_lists, voc_object
 
 
@@ -159,3 +160,24 @@ class TestVoc:
         found = convert(source, tmp_path / "out")
         assert found.images["train"] == 2 and not found.skipped
         assert composed in found.classes and decomposed not in found.classes
+
+
+def test_files_of_another_root_cost_their_image(tmp_path):
+    """Objects in a namespace are not found; their image must not become one without objects."""
+    for name in "abc":
+        voc_image(tmp_path, name, voc_object())
+    file = tmp_path / "Annotations" / "a.xml"
+    file.write_text(file.read_text().replace("<annotation>", '<annotation xmlns="http://x.y">'))
+    (tmp_path / "Annotations" / "b.xml").unlink()
+    found = read_voc(tmp_path, workers=0)
+    assert [(Path(row.file).name, row.objects) for row in found.skipped] == [("a.jpg", 1)]
+    assert "1 images have no .xml file and are not used, such as" in found.notes[0] and "b.jpg" in found.notes[0]
+
+
+@pytest.mark.parametrize("place", ["ImageSets", "ImageSets/Segmentation"])
+def test_lists_in_another_place_are_not_replaced_by_a_random_split(tmp_path, place):
+    voc_image(tmp_path, "a", voc_object())
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "val.txt").write_text("a")
+    with pytest.raises(ValueError, match=r"val\.txt, but none in ImageSets/Main; move it there"):
+        read_voc(tmp_path, workers=0)

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from rexnet.data.boxes.coco import load_coco_sets
+from rexnet.data.boxes.yolo import read_yolo
 from tests.boxed_files import convert, files_of, write_image
 
 
@@ -261,3 +262,17 @@ class TestLabels:
         (flat / "images" / "4.png").unlink()
         found = convert(flat, tmp_path / "out")
         assert [(Path(file).name, objects) for file, objects, _ in found.skipped] == [("4.txt", 1)]
+
+
+@pytest.mark.parametrize(("label", "objects"), [("labels/a.txt", 1), ("labels/a.TXT", 1), ("label/a.txt", 0)])
+def test_where_labels_are(tmp_path, label, objects):
+    """Labels that are not found must not make images without objects."""
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "images" / "a.png")
+    (tmp_path / label).parent.mkdir()
+    (tmp_path / label).write_text("0 0.5 0.5 0.5 0.5")
+    (tmp_path / "data.yaml").write_text("names: [a]")
+    found = read_yolo(tmp_path, workers=0)
+    assert len(found.splits[None][0].boxes) == objects
+    assert [row.objects for row in found.skipped] == [1] * (1 - objects)
+    assert any("labels/a.txt" in note for note in found.notes) == (not objects)

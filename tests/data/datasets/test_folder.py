@@ -295,3 +295,15 @@ def test_formats_that_cannot_be_read_are_counted(tmp_path, caplog):
     sets = open_dataset(tmp_path).for_training()
     assert len(sets.train) + len(sets.val) == 4
     assert caplog.text.count("2 .heic, 1 .nef files cannot be read and will not be used; convert to JPEG or PNG") == 1
+
+
+@pytest.mark.parametrize("splits", [("Train", "Val"), ("TRAIN", "TEST"), ("training", "testing")])
+def test_splits_in_other_spellings_are_no_classes(tmp_path, splits):
+    make(tmp_path, *(f"{split}/{name}/{n}.png" for split in splits for name in ("cat", "dog") for n in range(2)))
+    with pytest.raises(ValueError, match=f"{splits[0]}.* are splits, not classes; rename them to train and val"):
+        open_dataset(tmp_path).for_training()
+
+
+def test_a_class_called_train(tmp_path):
+    make(tmp_path, *(f"{name}/{number}.png" for name in ("Train", "Bus") for number in range(2)))
+    assert open_dataset(tmp_path).for_training().classes == ("Bus", "Train")

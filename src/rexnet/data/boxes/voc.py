@@ -58,6 +58,9 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
             f"{printable(folder / _LISTS)} lacks {len(unlisted):,} of {len(annotated):,} files of {_ANNOTATIONS}, such "
             f"as {printable(unlisted[0])}.xml"
         )
+    listed |= set(map(normal_name, annotated))
+    if unused := sorted({path for name, path in images.items() if normal_name(name) not in listed}):
+        found.notes.append(f"{len(unused):,} images have no .xml file and are not used, such as {printable(unused[0])}")
     classes = {box.name for images in found.splits.values() for image in images for box in image.boxes}
     if not classes:
         reasons = "".join(f"; {skipped}" for skipped in found.skipped[:1])
@@ -75,6 +78,11 @@ def _names_by_split(folder: Path, files: NamedFiles) -> dict[Split | None, list[
     both = folder / _LISTS / "trainval.txt"
     if both.is_file() and "train" not in lists and "val" not in lists:
         lists["train" if lists else None] = both
+    elsewhere = () if lists else (folder / "ImageSets").rglob("*.txt")
+    if others := [file for file in sorted(elsewhere) if file.stem in (*_SPLITS, "trainval")]:
+        raise ValueError(
+            f"{printable(folder)} has the list {printable(others[0])}, but none in {_LISTS}; move it there"
+        )
     if lists and not {"train", None}.intersection(lists):
         have = ", ".join(file.name for file in lists.values())
         raise ValueError(f"{printable(folder / _LISTS)} has {have}, but no train.txt; add it, or remove the lists")
@@ -125,7 +133,10 @@ def _parse(file: Path) -> Element:
     """Parse a file. Parse XML. ValueError for declarations: they can make a short file huge, and VOC has none."""
     parser = XMLParser(target=_PlainTree())
     parser.feed(file.read_bytes())
-    return parser.close()
+    root = parser.close()
+    if root.tag != "annotation":
+        raise ValueError(f"it is <{root.tag:.60}>; allowed: <annotation>")
+    return root
 
 
 class _PlainTree(TreeBuilder):

@@ -50,6 +50,8 @@ def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
     for split, (root, images) in by_split.items():
         found.read(split, images, labels, root=root, workers=workers)
     name_the_rest(files, {image for _, images in by_split.values() for image in images}, found)
+    if not any(image.boxes for images in found.splits.values() for image in images):
+        found.notes.append("no image has an object; the labels of images/a.jpg are in labels/a.txt")
     found.stand_in_for_val()
     return found
 

@@ -23,7 +23,8 @@ class YoloLabels:
     keypoint_numbers: int | None
 
     def file_of(self, image: str) -> str | None:
-        name = self.files.find(_label_name(self.files.folder, image))
+        name = _label_name(self.files.folder, image)
+        name = self.files.find(name) or self.files.find(f"{name.removesuffix('.txt')}.TXT")
         return None if name is None else os.path.join(self.files.folder, name)
 
     def read(self, image: str, upright_px: Size, stored_px: Size) -> tuple[Size, list[NamedBox]]:

@@ -14,6 +14,10 @@ from rexnet.text import normal_name, plural, printable, some_names
 logger = logging.getLogger(__name__)
 
 
+_LIKE_TRAIN = {"train", "training"}
+"""Names of a folder of training images in lower case; only `TRAIN_SPLIT` is taken for one."""
+
+
 class ClassFolders(NamedTuple):
     """Content of a folder. `by_class`: class -> its image files, both sorted; `outside`: images in no class folder;
     `other`: images of formats that cannot be read; `faults`: reasons why it cannot be trained on, a clause each."""
@@ -64,6 +68,10 @@ def find_class_folders(folder: str) -> ClassFolders:
     if not by_class:
         content = f"{len(outside):,} {plural(len(outside), 'image')} but " if outside else ""
         faults.append(f"holds {content}no class folders: put the images of each class in one")
+    like_splits = {name.casefold() for name in by_class}
+    if len(by_class) > 1 and like_splits & _LIKE_TRAIN and like_splits <= {*SPLITS, *_LIKE_TRAIN, "testing"}:
+        names = some_names(by_class)
+        faults.append(f"holds {names}, which are splits, not classes; rename them to {' and '.join(SPLITS[:2])}")
     return ClassFolders(by_class, outside, other, faults)
 
 
