@@ -350,7 +350,7 @@ class TestBadImages:
     @pytest.mark.parametrize("bad", [{0, 1, 2, 3}, {0, 1, 3}])
     def test_nothing_left_to_train_on(self, tmp_path, bad):
         batches = train_batches(files_with_bad_ones(tmp_path / "x", 4, bad), bad_image="skip")
-        with pytest.raises(ValueError, match="no two of 4 training images can be read"):
+        with pytest.raises(ValueError, match="of 4 training images can be read"):
             list(batches.epoch(0))
 
     @pytest.mark.parametrize("workers", [0, 2])

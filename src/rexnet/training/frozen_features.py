@@ -76,7 +76,7 @@ class FeatureBatches:
         self.images_per_step = order.images_per_step
         self._seed, self._rank, self._mirror = seed, rank, mirror
         if self._readable.sum() < 2:
-            raise ValueError(f"no two of {len(targets):,} training images can be read")
+            raise ValueError(f"fewer than 2 of {len(targets):,} training images can be read")
 
     def __len__(self) -> int:
         return len(self._order)

@@ -1,6 +1,5 @@
 """Batches of images with boxes, for training and evaluating detectors."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Unpack, final
 
@@ -10,18 +9,14 @@ from PIL import Image
 
 from rexnet.data.batch_reading import (
     ORDER,
-    BatchReader,
     LoaderOptions,
     OrderedBatches,
-    Plan,
     Read,
-    Wanted,
-    account,
-    make_loader,
+    ShuffledBatches,
+    TrainLoaderOptions,
 )
 from rexnet.data.boxes.coco import CocoImages
 from rexnet.data.boxes.transforms import DetectionTransform, PackedSamples, Sample
-from rexnet.data.decode import BadImagePolicy
 from rexnet.processes import unchanged
 
 
@@ -35,9 +30,9 @@ class DetectionBatch(NamedTuple):
     indices: torch.Tensor
 
 
-class TrainDetectionBatches:
-    """Shuffled, augmented batches of rank `rank` of `world_size`; `len()` is the steps per epoch, equal on all ranks.
-    An epoch depends on (seed, epoch) alone, whatever the number of workers.
+@final
+class TrainDetectionBatches(ShuffledBatches[DetectionBatch]):
+    """Images with their boxes as `transform` makes them, see `ShuffledBatches`, whose options these are.
 
     Every image comes exactly once an epoch. `group_by_aspect`: wide and tall images share no batch, which would pad
     both; the rest of both at the end forms one mixed batch if it fits into one.
@@ -47,14 +42,8 @@ class TrainDetectionBatches:
     too few for every rank, they go to the batch before, which then has up to one more than the batch size on a rank.
     Only then does one process differ, which keeps them as a batch.
 
-    Images that cannot be read: as in `rexnet.data.loaders.TrainBatches`; an empty batch takes the image that follows in
-    the set.
-
-    `masks`: targets have masks, of zeros for objects without an outline. Batches are on `device`, indices aside; pixels
-    are uint8 until they are there.
-
-    Raises ValueError for a batch size below one, for fewer images than ranks, for a negative seed, and for masks of
-    images that have none.
+    `masks`: targets have masks, of zeros for objects without an outline; ValueError for images that have none. Pixels
+    are uint8 until they are on the device.
     """
 
     def __init__(
@@ -62,62 +51,28 @@ class TrainDetectionBatches:
         images: CocoImages,
         transform: DetectionTransform,
         *,
-        batch_size: int,
-        seed: int,
         masks: bool = False,
         group_by_aspect: bool = True,
-        device: torch.device | str = "cpu",
-        workers: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        bad_image: BadImagePolicy = "error",
-        pin_memory: bool = False,
-        start_method: str | None = None,
+        **options: Unpack[TrainLoaderOptions],
     ):
-        if batch_size < 1:
-            raise ValueError(f"batch size is {batch_size}, but must be 1 or more")
-        if seed < 0:
-            raise ValueError(f"seed is {seed}; allowed: 0 or more")
-        if len(images) < world_size:
-            raise ValueError(
-                f"there are {len(images)} training images for {world_size} processes; allowed: one or more for each"
-            )
+        super().__init__(images, _SampleReader(images, masks), transform, stack=PackedSamples.of, **options)
         if masks and not images.has_masks:
             raise ValueError(
                 "the training images have boxes but no masks, which Mask R-CNN needs; "
                 "--detector faster_rcnn and ssdlite need none"
             )
         self.num_images = len(images)
-        self.images_per_step = min(batch_size, -(-len(images) // world_size))
-        self.skipped: list[str] = []
+        self.images_per_step = min(self._batch_size, -(-len(images) // self._world_size))
         wide = images.width_px >= images.height_px
         self._is_wide = wide if group_by_aspect else np.ones_like(wide)
-        self._batch_size, self._seed, self._rank, self._world_size = batch_size, seed, rank, world_size
-        self._bad_image: BadImagePolicy = bad_image
-        self._device = device
-        self._plan = Plan([])
-        reader = BatchReader(
-            images, _SampleReader(images, masks), transform, stack=PackedSamples.of, bad_image=bad_image
-        )
-        self._loader = make_loader(
-            reader, self._plan, workers=workers, pin_memory=pin_memory, start_method=start_method
-        )
         self._num_batches = len(self._order(0))
 
     def __len__(self) -> int:
         return self._num_batches
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[DetectionBatch]:
-        """Yield the batches of one epoch, from step `start_step` on; one epoch at a time. The same arguments give the
-        same batches, whatever was read before, and the caller's random generators stay as they are."""
-        wanted = self._order(epoch)[start_step:]
-        self._plan.wanted = [Wanted(indices, (self._seed, epoch), at_least=1) for indices in wanted]
-        for read in self._loader:
-            account(read.bad, self._bad_image, self.skipped)
-            if read.samples is None:
-                raise ValueError(f"none of {self.num_images:,} training images can be read")
-            pixels, targets = read.samples.unpack(self._device)
-            yield DetectionBatch(pixels, targets, read.indices)
+    def _finish(self, read: Read, random_key: tuple[int, int, int, int]) -> DetectionBatch:
+        pixels, targets = read.samples.unpack(self._device)
+        return DetectionBatch(pixels, targets, read.indices)
 
     def _order(self, epoch: int) -> list[np.ndarray]:
         generator = np.random.default_rng([ORDER, self._seed, epoch])
