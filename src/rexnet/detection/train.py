@@ -14,6 +14,7 @@ from rexnet.data.boxes.loaders import DetectionBatch, EvalDetectionBatches, Trai
 from rexnet.data.boxes.transforms import DetectionTransform
 from rexnet.data.datasets import open_dataset
 from rexnet.data.facts import DataFacts
+from rexnet.detection.backbones import backbone_config
 from rexnet.detection.checkpoints import is_detector_file, load_detector_weights, pack
 from rexnet.detection.coco_rows import require_evaluator
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig
@@ -37,6 +38,7 @@ def train(config: DetectTrainConfig) -> dict[str, Any]:
     """
     config.check()
     require_evaluator()
+    backbone_config(config.network.model)  # raises for an unknown network before the data are read
     config = extend(config)
     return run_session(config, partial(_prepare, config), goal=config.goal, command="rexnet detect train")
 

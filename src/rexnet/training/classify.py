@@ -40,6 +40,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
 
     ValueError, one sentence, for settings, data or weights that do not fit each other.
     """
+    config.network.check()
     config = extend(config)
     return run_session(config, partial(_prepare, config), goal=config.goal, command="rexnet train")
 
@@ -210,17 +211,14 @@ def build_model(config: NetworkConfig, classes: tuple[str, ...]) -> RexNet:
 
     The classifier of the weights is kept where their class names are the same, and initialised otherwise.
     """
-    try:
-        model = create_model(
-            str(find_network(config.model)),
-            width=config.width,
-            stem_stride=config.stem_stride,
-            num_classes=len(classes),
-            drop_rate=config.drop_rate,
-            drop_path_rate=config.drop_path_rate,
-        )
-    except ValueError as error:  # of --model or --width
-        raise OptionError(str(error)) from error
+    model = create_model(
+        str(find_network(config.model)),
+        width=config.width,
+        stem_stride=config.stem_stride,
+        num_classes=len(classes),
+        drop_rate=config.drop_rate,
+        drop_path_rate=config.drop_path_rate,
+    )
     if config.weights is not None:
         weights = read_weights(resolve(config.weights, allowed=SAVED).weights)
         if weights.config and weights.config["stem_stride"] != config.stem_stride:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Protocol
 from rexnet.data.config import AugmentConfig
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.preprocess import Interpolation, Preprocess
-from rexnet.errors import require, require_at_least
+from rexnet.errors import OptionError, WeightsError, require, require_at_least
 from rexnet.options import Argument, Device, Threads, Workers, positional
 from rexnet.training.metrics import Goal
 
@@ -47,6 +47,20 @@ class NetworkConfig:
         for name in ("drop_rate", "drop_path_rate"):
             value = getattr(self, name)
             require(0.0 <= value < 1.0, name, value, "from 0 to below 1")
+
+    def check(self) -> None:
+        """Raise OptionError where there is no network of --model and --width; nothing is built."""
+        from rexnet.models.variants import model_config
+        from rexnet.references import find_network
+
+        try:
+            found = find_network(self.model)
+        except WeightsError as error:
+            raise OptionError(f"--model: {error}") from error
+        try:
+            model_config(str(found), width=self.width)
+        except ValueError as error:
+            raise OptionError(str(error)) from error
 
 
 @dataclass(frozen=True, kw_only=True)

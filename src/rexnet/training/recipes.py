@@ -11,7 +11,7 @@ from typing import Any
 from rexnet.data.config import AugmentConfig
 from rexnet.data.datasets import is_remote, open_dataset
 from rexnet.data.preprocess import Preprocess
-from rexnet.errors import OptionError, WeightsError
+from rexnet.errors import OptionError
 from rexnet.models.published import PUBLISHED
 from rexnet.options import values_of
 from rexnet.training.config import (
@@ -141,7 +141,7 @@ RECIPES: dict[RecipeName, Callable[[], TrainConfig]] = {
 }
 
 
-DECIDING = ("data", "recipe", "model", "weights", "freeze", "resume", "output")
+DECIDING = ("data", "recipe", "model", "width", "weights", "freeze", "resume", "output")
 """Options that decide the defaults of the others."""
 
 
@@ -162,6 +162,8 @@ def starting_point(asked: TrainConfig) -> TrainConfig:
 
         if saved := settings_to_resume(asked):
             return saved
+    if (asked.network.model, asked.network.width) != (NetworkConfig.model, NetworkConfig.width):
+        asked.network.check()  # before the data are looked at
     recipe = choose_recipe(asked.data, asked.network.weights) if asked.recipe == "auto" else asked.recipe
     if recipe == "finetune" and asked.network.weights is None:
         raise OptionError("--recipe finetune needs weights to start from; name them with --weights, or take scratch")
@@ -191,10 +193,7 @@ def _with_the_stem_of(start: TrainConfig, model: str) -> TrainConfig:
     from rexnet.models.config import read_config
     from rexnet.references import find_network
 
-    try:
-        found = find_network(model)
-    except WeightsError as error:
-        raise OptionError(f"--model: {error}") from error
+    found = find_network(model)
     if isinstance(found, str):
         return start
     return replace(start, network=replace(start.network, stem_stride=read_config(str(found)).stem_stride))
@@ -222,7 +221,7 @@ def preview(asked: TrainConfig, *, data_given: bool) -> tuple[TrainConfig, dict[
         decided["stem_stride"] = f"as in {asked.network.model}"
     if recipe == "finetune" and weights is None:
         return finetune(), decided
-    network = replace(asked.network, weights=weights, model=NetworkConfig.model)
+    network = replace(asked.network, weights=weights, model=NetworkConfig.model, width=NetworkConfig.width)
     return starting_point(replace(asked, recipe=recipe, network=network)), decided
 
 
