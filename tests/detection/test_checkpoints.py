@@ -18,6 +18,20 @@ def test_a_checkpoint_rebuilds_the_detector(trained):
     assert not detector.model.training and detector.category_ids == tuple(content["category_ids"])
 
 
+@pytest.mark.parametrize(
+    ("stored", "threshold"), [({}, 0.5), ({"score_threshold": 0.3}, 0.3), ({"score_threshold": 1}, 1)]
+)
+def test_the_score_threshold_is_stored_and_a_half_in_an_older_file(trained, tmp_path, stored, threshold):
+    content = checkpoint.read(trained / "best.pt")
+    assert content.pop("score_threshold") == 0.5
+    checkpoint.save(tmp_path / "a.pt", {**content, **stored})
+    assert load_detector(tmp_path / "a.pt").score_threshold == threshold
+    for wrong in (1.5, float("nan"), "much", None):
+        checkpoint.save(tmp_path / "b.pt", {**content, "score_threshold": wrong})
+        with pytest.raises(WeightsError, match="contradicts itself"):
+            load_detector(tmp_path / "b.pt")
+
+
 def test_classifiers_and_detectors_are_told_apart(trained, trained_run):
     with pytest.raises(WeightsError, match=r"holds a classifier.*`rexnet predict`"):
         load_detector(trained_run / "best.pt")

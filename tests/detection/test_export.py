@@ -20,6 +20,7 @@ from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.config import Kind
 from rexnet.detection.detectors import create_detector
 from rexnet.detection.export import compare, export_detector
+from rexnet.detection.exported_detectors import load_exported
 from rexnet.detection.onnx_form import resize_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
 from rexnet.engines.backends import open_graph
@@ -45,7 +46,7 @@ def busy_detector(kind: str) -> TrainedDetector:
         nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.1)
     if kind == "mask_rcnn":
         nn.init.normal_(model.roi_heads.mask_predictor.mask_fcn_logits.weight, std=0.3)
-    return TrainedDetector(model.eval(), CLASSES, (3, 7, 90))
+    return TrainedDetector(model.eval(), CLASSES, (3, 7, 90), score_threshold=0.25)
 
 
 def never_sure(trained: TrainedDetector) -> TrainedDetector:
@@ -82,6 +83,7 @@ def test_every_detector_finds_what_pytorch_finds_in_both_engines(exported):
     facts = read_facts(path)
     graph = import_onnx().load(path).graph
     assert facts["classes"] == list(CLASSES) and facts["category_ids"] == [3, 7, 90]
+    assert facts["score_threshold"] == load_exported(path).score_threshold == 0.25
     session = onnxruntime.InferenceSession(str(path))
     described = {tensor.name: tensor.doc_string for part in (graph.input, graph.output) for tensor in part}
     assert described == facts["tensors"] and "float32 (3, height, width), from 0 to 1: red, green" in described["image"]

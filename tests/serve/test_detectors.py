@@ -27,7 +27,7 @@ def detector(request, tmp_path_factory):
     if request.param == "mask_rcnn":
         vars(model.get_submodule("roi_heads"))["detections_per_img"] = 5
     path = tmp_path_factory.mktemp("detector") / "things.pt"
-    checkpoint.save(path, pack(model, {}, classes=("a", "b", "c"), category_ids=(1, 2, 3)))
+    checkpoint.save(path, pack(model, {}, classes=("a", "b", "c"), category_ids=(1, 2, 3), score_threshold=0.375))
     return path
 
 
@@ -59,6 +59,18 @@ def test_only_what_is_sure_enough(client):
     middle = found[len(found) // 2]["score"]
     sure = client.post(f"/predict?min_score={middle}", files=form(IMAGES[0])).json()["results"][0]["objects"]
     assert 0 < len(sure) < len(found) or found[0]["score"] == found[-1]["score"]
+
+
+@pytest.mark.seconds
+def test_the_score_threshold_is_that_of_the_file(client):
+    assert client.get("/models").json()["models"][0]["score_threshold"] == 0.375
+    assert client.get("/v2/models/things").json()["parameters"] == {"min_score": 0.375}
+    every = client.post("/predict?min_score=0", files=form(IMAGES[0])).json()["results"][0]["objects"]
+    shown = client.post("/predict", files=form(IMAGES[0])).json()["results"][0]["objects"]
+    assert shown == [one for one in every if one["score"] >= 0.375]
+    tensor = {"name": "encoded", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(IMAGES[0]).decode()]}
+    outputs = client.post("/v2/models/things/infer", json={"inputs": [tensor]}).json()["outputs"]
+    assert outputs[2]["data"] == [one["class"] for one in shown]
 
 
 @pytest.mark.seconds

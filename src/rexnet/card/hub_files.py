@@ -18,7 +18,7 @@ from rexnet.models.variants import list_models, model_config
 from rexnet.text import printable
 from rexnet.timm_models import PREFIX as TIMM_PREFIX
 
-_OURS = ("format", "task", "model", "detector", "preprocess", "category_ids", "versions")
+_OURS = ("format", "task", "model", "detector", "preprocess", "category_ids", "score_threshold", "versions")
 
 
 def folder_config(trained: TrainedFile) -> dict[str, Any]:

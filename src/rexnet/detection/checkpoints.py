@@ -20,6 +20,8 @@ from rexnet.training import checkpoint
 logger = logging.getLogger(__name__)
 
 TASK = checkpoint.DETECTION
+SCORE_THRESHOLD = 0.5
+"""Score threshold of a file that holds none."""
 
 
 class TrainedDetector(NamedTuple):
@@ -30,10 +32,17 @@ class TrainedDetector(NamedTuple):
     """Class names; label i + 1 is classes[i]."""
     category_ids: tuple[int, ...]
     """Category ids of the training annotations, in the order of `classes`."""
+    score_threshold: float = SCORE_THRESHOLD
+    """Score, 0 to 1, from which `rexnet serve` and its page show an object."""
 
 
 def pack(
-    model: nn.Module, metrics: dict[str, Any], *, classes: Sequence[str], category_ids: Sequence[int]
+    model: nn.Module,
+    metrics: dict[str, Any],
+    *,
+    classes: Sequence[str],
+    category_ids: Sequence[int],
+    score_threshold: float = SCORE_THRESHOLD,
 ) -> dict[str, Any]:
     """Return a self-contained checkpoint of a detector, as tensors on the CPU and plain values."""
     return {
@@ -43,6 +52,7 @@ def pack(
         "state_dict": checkpoint.portable(model.state_dict()),
         "classes": list(classes),
         "category_ids": [int(number) for number in category_ids],
+        "score_threshold": score_threshold,
         "metrics": metrics,
         "versions": {"rexnet": __version__, "torch": str(torch.__version__)},
     }
@@ -77,10 +87,19 @@ def unpack(content: dict[str, Any], *, source: str) -> TrainedDetector:
         classes, category_ids = tuple(content["classes"]), tuple(map(int, content["category_ids"]))
         if not len(classes) == len(category_ids) == detector_config(model).num_classes:
             raise ValueError(f"{len(classes)} class names and {len(category_ids)} category ids for its classes")
+        score_threshold = read_score_threshold(content)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(f"checkpoint {source!r} contradicts itself ({type(error).__name__}: {reason})") from error
-    return TrainedDetector(model.eval(), classes, category_ids)
+    return TrainedDetector(model.eval(), classes, category_ids, score_threshold)
+
+
+def read_score_threshold(facts: dict[str, Any]) -> float:
+    """Return the score threshold in a detector's metadata. Raise TypeError or ValueError unless it is from 0 to 1."""
+    found = float(facts.get("score_threshold", SCORE_THRESHOLD))
+    if not 0 <= found <= 1:
+        raise ValueError(f"its score threshold is {found}, and not from 0 to 1")
+    return found
 
 
 def is_detector_file(path: str) -> bool:

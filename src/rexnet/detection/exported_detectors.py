@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rexnet._version import __version__
-from rexnet.detection.checkpoints import TASK, TrainedDetector, detector_config
+from rexnet.detection.checkpoints import TASK, TrainedDetector, detector_config, read_score_threshold
 from rexnet.detection.detectors import DetectorConfig
 from rexnet.engines.backends import native_engine, open_graph
 from rexnet.engines.graph_files import read_facts
@@ -50,6 +50,7 @@ def facts_of(trained: TrainedDetector, *, pixels: bool) -> dict[str, Any]:
         "detector": detector_config(trained.model).to_dict(),
         "classes": list(trained.classes),
         "category_ids": list(trained.category_ids),
+        "score_threshold": trained.score_threshold,
         "pixels": pixels,
         "tensors": describe_tensors(detector_config(trained.model), pixels=pixels),
         "computes_in": _COMPUTES,
@@ -95,7 +96,9 @@ def load_exported(path: str | PathLike[str], *, threads: int | None = None) -> T
         classes, category_ids = tuple(map(str, facts["classes"])), tuple(map(int, facts["category_ids"]))
         if not len(classes) == len(category_ids) == config.num_classes:
             raise ValueError(f"{len(classes)} class names and {len(category_ids)} category ids for its classes")
+        score_threshold = read_score_threshold(facts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(f"{fspath(path)!r} contradicts itself ({type(error).__name__}: {reason})") from error
-    return TrainedDetector(DetectorGraph(Path(path), config, pixels=pixels, threads=threads), classes, category_ids)
+    graph = DetectorGraph(Path(path), config, pixels=pixels, threads=threads)
+    return TrainedDetector(graph, classes, category_ids, score_threshold)

@@ -9,14 +9,11 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from torch import Tensor
 
 from rexnet.deploy.predict import PredictConfig
-from rexnet.detection.config import DetectPredictConfig
 from rexnet.serve.explain import Explainer
 from rexnet.serve.http_errors import HTTPError, answers, json_response, quoted
 from rexnet.serve.images import IMAGE_FORM, Upload, open_upload, read_uploads
 from rexnet.serve.model_registry import Answer, ModelRegistry
 from rexnet.serve.opened import OpenModel
-
-MIN_SCORE = DetectPredictConfig.min_score
 
 router = APIRouter(tags=["images"])
 
@@ -46,7 +43,9 @@ async def predict(
     request: Request,
     model: ModelName = None,
     top_k: Annotated[int, Query(ge=1, description="classes to name for each image")] = PredictConfig.top_k,
-    min_score: Annotated[float, Query(ge=0, le=1, description="of a detector: least score of an object")] = MIN_SCORE,
+    min_score: Annotated[
+        float | None, Query(ge=0, le=1, description="of a detector: least score of an object; its own if not given")
+    ] = None,
 ) -> Response:
     """Classify images or detect objects: classes with probabilities, or objects with boxes and masks."""
     registry: ModelRegistry = request.app.state.registry
@@ -63,7 +62,8 @@ async def predict(
             if opened.kind == "classifier":
                 predicted = _classes(opened, answer, top_k)
             else:
-                predicted = {"objects": await registry.in_thread(objects_to_json, answer, min_score)}
+                least = opened.score_threshold if min_score is None else min_score
+                predicted = {"objects": await registry.in_thread(objects_to_json, answer, least)}
         size = {"width": answer.width, "height": answer.height}
         times = {"decode": answer.decode_ms, "wait": answer.wait_ms, "compute": answer.compute_ms}
         return {**size, **predicted, "milliseconds": {name: round(ms, 3) for name, ms in times.items()}}

@@ -56,13 +56,15 @@ class OpenModel:
     explainer: Explainer | None = None
     """Explainer of a classifier; None for detectors and exported files."""
     masks: bool = False
+    score_threshold: float | None = None
+    """Least score of the objects that are shown; None for a classifier."""
     image_size_px: int | None = None
     image_shape: tuple[int, ...] | None = None
     """Shape of a classifier's item: (3, S, S) float32 or (S, S, 3) uint8."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry of /models."""
-        names = ("kind", "version", "image_size_px", "backend", "precision", "masks")
+        names = ("kind", "version", "image_size_px", "backend", "precision", "masks", "score_threshold")
         explains = self.explainer is not None
         return {name: getattr(self, name) for name in names} | {"explains": explains, "classes": list(self.classes)}
 
@@ -158,6 +160,7 @@ def _open_detector(
         metrics=metrics,
         semaphore=asyncio.Semaphore(2 * most + 1),
         masks=masks,
+        score_threshold=source.score_threshold,
     )
 
 

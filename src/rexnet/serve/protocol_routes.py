@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rexnet._version import __version__
 from rexnet.serve.http_errors import HTTPError, answers, json_response, quoted
-from rexnet.serve.image_routes import MIN_SCORE, upright_boxes
+from rexnet.serve.image_routes import upright_boxes
 from rexnet.serve.inference import (
     INFERENCE,
     LENGTH_HEADER,
@@ -77,6 +77,7 @@ async def metadata(request: Request, model: str, version: str | None = None) -> 
             "platform": f"rexnet_{opened.backend}",
             "inputs": [spec.to_dict() for spec in input_specs(opened)],
             "outputs": [spec.to_dict() for spec in output_specs(opened)],
+            **({} if opened.score_threshold is None else {"parameters": {"min_score": opened.score_threshold}}),
         }
     )
 
@@ -151,7 +152,7 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
             tensors = _probability_tensors(opened, inference, torch.stack(await _results(registry, opened, items)))
         else:
             async with opened.semaphore:
-                tensors = _object_tensors(await registry.answer(opened, items[0]), _min_score(inference))
+                tensors = _object_tensors(await registry.answer(opened, items[0]), _min_score(opened, inference))
     return write_answer(inference, tensors, model=found.name, version=opened.version)
 
 
@@ -222,8 +223,8 @@ def _probabilities(opened: OpenModel, wanted: RequestedOutput, probabilities: Te
     return OutputTensor(name=wanted.name, datatype="BYTES", shape=tuple(best.values.shape), values=texts)
 
 
-def _min_score(inference: InferenceRequest) -> float:
-    value = inference.parameters.get("min_score", MIN_SCORE)
+def _min_score(opened: OpenModel, inference: InferenceRequest) -> float:
+    value = inference.parameters.get("min_score", opened.score_threshold)
     if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1):
         raise HTTPError(400, f"min_score is {quoted(value)}; allowed: 0 to 1")
     return value

@@ -68,13 +68,14 @@ DETECTED = {
 DETECTED["objects"][0]["mask"]["counts"] = [3050, *[30, 70] * 9, 30, 20000 - 3950 - 30]
 
 
-def with_detector(page: Page, objects: list | None = None) -> None:
+def with_detector(page: Page, objects: list | None = None, *, score_threshold: float = 0.5) -> None:
     """Make the server seem to have a detector as well, which finds these objects."""
     found = {**DETECTED, "objects": DETECTED["objects"] if objects is None else objects}
 
     def models(route: Route) -> None:
         answer = route.fetch().json()
         facts = {"kind": "detector", "classes": ["cat", "dog"], "masks": True, "explains": False, "image_size_px": None}
+        facts["score_threshold"] = score_threshold
         answer["models"].append({**answer["models"][0], **facts, "name": "pets"})
         route.fulfill(json=answer)
 

@@ -198,6 +198,17 @@ def test_the_best_of_the_weak_objects_is_offered_and_the_threshold_kept(open_pag
     expect(page.get_by_label("Score threshold")).to_have_value("0.4")
 
 
+def test_the_score_threshold_begins_with_that_of_the_model(open_page):
+    weak = [{**DETECTED["objects"][0], "score": score} for score in (0.404, 0.02)]
+    page = open_page(prepare=lambda page: with_detector(page, weak, score_threshold=0.03))
+    with page.expect_request("**/predict?model=pets*") as requested:
+        choose(page, png((200, 100)), name="one.png")
+    assert "min_score=0.03" in requested.value.url
+    tab(page, "pets").click()
+    expect(page.get_by_label("Score threshold")).to_have_value("0.03")
+    expect(page.locator(".box")).to_have_count(1)
+
+
 def test_the_score_threshold_and_a_single_object(open_page):
     page = open_page(prepare=with_detector)
     choose(page, png((200, 100)))

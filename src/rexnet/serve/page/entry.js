@@ -3,7 +3,7 @@ import { openImage, placeholder, thumbnail } from "./image.js";
 import { explain, predict } from "./server.js";
 
 /** Minimum score of the requested objects. */
-export const LEAST_SCORE = 0.05;
+export const leastScore = (model) => Math.min(0.05, model.score_threshold ?? 1);
 
 export class Entry {
   #answers = new Map();
@@ -18,7 +18,7 @@ export class Entry {
 
   /** The answer of `model`; requested once, and again after an error. */
   answer(model) {
-    return this.#once(model.name, () => predict(this.file, { model: model.name, minScore: LEAST_SCORE }));
+    return this.#once(model.name, () => predict(this.file, { model: model.name, minScore: leastScore(model) }));
   }
 
   explanation(model, name) {

@@ -1,15 +1,13 @@
-/** The answer of a detector: boxes, masks and labels, above a score threshold that is kept with the model. */
+/** The answer of a detector: boxes, masks and labels, above a score threshold: the model's, then the one last chosen. */
 import { element, percent, wholePercent } from "./elements.js";
-import { LEAST_SCORE } from "./entry.js";
+import { leastScore } from "./entry.js";
 import { placeLabels } from "./labels.js";
 import { instanceColour, paintMask } from "./overlay.js";
 
-const DEFAULT_THRESHOLD = 0.5;
-
 export function showObjects({ model, result, update }) {
   const objects = result.objects.map((object, place) => ({ ...object, colour: instanceColour(place) }));
-  model.threshold ??= DEFAULT_THRESHOLD;
-  const slider = element("input", { type: "range", min: LEAST_SCORE, max: 1, step: 0.01, value: model.threshold });
+  model.threshold ??= model.score_threshold;
+  const slider = element("input", { type: "range", min: leastScore(model), max: 1, step: 0.01, value: model.threshold });
   const shownThreshold = element("span", { class: "value" });
   const masks = element("input", { type: "checkbox", checked: true, onchange: update });
   const count = element("p", { "aria-live": "polite" });
