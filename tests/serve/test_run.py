@@ -146,6 +146,13 @@ def test_what_cannot_be_served_is_a_sentence(checkpoint_file, tmp_path, capsys, 
     assert caught.value.code == code and said in capsys.readouterr().err
 
 
+def test_a_worker_whose_model_is_gone_ends_with_a_sentence(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(signal, "signal", lambda *arguments: None)
+    with pytest.raises(SystemExit) as ended:
+        run._worker(config(tmp_path / "gone.pt"), None)
+    assert ended.value.code == 1 and "a worker cannot start: there is no file" in caplog.text
+
+
 def test_a_port_that_is_taken_is_a_sentence(checkpoint_file, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as caught:
         cli.main(["serve", str(checkpoint_file), "--port", str(taken.getsockname()[1])])

@@ -171,7 +171,11 @@ def _worker(config: ServeConfig, api_key: str | None) -> Any:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the parent stops the workers
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("rexnet").setLevel(logging.INFO)
-    return _application(config, api_key, one_of_several=True)
+    try:
+        return _application(config, api_key, one_of_several=True)
+    except (ValueError, OSError) as error:  # a model that was deleted or damaged before a worker was restarted
+        logger.error("a worker cannot start: %s", error)
+        sys.exit(1)
 
 
 def _application(config: ServeConfig, api_key: str | None, *, one_of_several: bool = False) -> Any:
