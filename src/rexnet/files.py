@@ -50,13 +50,13 @@ def check_new_folder(path: str | PathLike[str], *, outside: str | PathLike[str])
     if not path.absolute().parent.is_dir():
         raise ValueError(f"there is no folder {printable(path.absolute().parent)!r} for {printable(path)}; make it")
     if real_path(data) in (real_path(path), *real_path(path).parents):
-        raise ValueError(f"{printable(path)} lies in {printable(data)}, which stays as it is; choose another")
+        raise ValueError(f"{printable(path)} lies in {printable(data)}, which is never changed; choose another")
 
 
 def check_replaceable(*paths: Path, overwrite: bool) -> None:
     """Raise ValueError where one of the files exists, unless it may be replaced."""
     if not overwrite and (there := [path for path in paths if os.path.lexists(path)]):
-        raise ValueError(f"--output: {printable(there[0])!r} is there already; --overwrite replaces it")
+        raise ValueError(f"--output: {printable(there[0])!r} already exists; --overwrite replaces it")
 
 
 def read_text(path: str | PathLike[str], *, errors: str = "strict") -> str:

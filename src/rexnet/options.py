@@ -41,7 +41,7 @@ Threads = Annotated[int | None, Argument(help="CPU threads; None leaves the engi
 Workers = Annotated[
     int | None,
     Argument(
-        help="Processes that read images; None: up to 8 beside a GPU, none beside a CPU that computes as well.",
+        help="Processes that read images; None: up to 8 with a GPU, none with a CPU.",
         aliases=("-j",),
     ),
 ]

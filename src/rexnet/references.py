@@ -217,4 +217,4 @@ def _checkpoint_of(run: Path) -> Path:
             if name != BEST:
                 logger.warning("%s has no %s: taking %s, the weights of the last epoch", run, BEST, name)
             return run / name
-    raise WeightsError(f"{str(run)!r} has no checkpoint yet; the first is there after an epoch")
+    raise WeightsError(f"{str(run)!r} has no checkpoint yet; the first is written after an epoch")

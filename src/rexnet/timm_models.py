@@ -190,8 +190,6 @@ def _hub_copy(address: str, file: str, name: str) -> dict[str, Any]:
         cached = try_to_load_from_cache(repository, file, revision=revision or None)
         if not isinstance(cached, str):
             raise
-        logger.warning(
-            "%s could not be requested (%s): using the copy of its last download", name, type(error).__name__
-        )
+        logger.warning("%s could not be requested (%s): using the last downloaded copy", name, type(error).__name__)
         return {"file": cached}
     return {}

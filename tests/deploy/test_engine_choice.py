@@ -18,7 +18,7 @@ MS_AT_ONCE = {1: 30, 4: 96, 8: 240}
 
 
 class FakeNetwork:
-    """One in an engine that puts out the first numbers of an image."""
+    """One in an engine that outputs the first numbers of an image."""
 
     def __init__(self, engine, wrong=0.0):
         self.wrong = wrong

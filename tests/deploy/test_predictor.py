@@ -159,8 +159,8 @@ def test_exported_files_without_names_number_their_classes(exported, predictor, 
 
 def test_files_that_cannot_predict_are_one_sentence(exported, checkpoint_file):
     for source, options, sentence in (
-        (exported(".pt2"), {}, "can run code of its maker when PyTorch opens it"),
-        (exported(".onnx", output="embedding"), {}, "puts out its embedding; predictions need one with logits"),
+        (exported(".pt2"), {}, "can run arbitrary code when PyTorch opens it"),
+        (exported(".onnx", output="embedding"), {}, "outputs its embedding; predictions need a file with logits"),
         (
             exported(".onnx"),
             {"backend": "torch"},

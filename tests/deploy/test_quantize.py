@@ -91,7 +91,9 @@ def test_black_images_to_calibrate_on_are_refused_with_both_figures_and_no_file(
         cli.main(["quantize", wanted.checkpoint, *arguments, "--threads", "1"])
     said = capsys.readouterr().err.splitlines()[-1]
     assert stop.value.code == 1 and "nothing was written" in said
-    assert re.search(r"of 60 images rightly, float32 \d+\.\d\d %, a drop of \d", said) and "--max-drop allows 0" in said
+    assert (
+        re.search(r"of 60 images correctly, float32 \d+\.\d\d %, a drop of \d", said) and "--max-drop allows 0" in said
+    )
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -101,7 +103,7 @@ def test_one_image_to_calibrate_on_is_said_and_one_to_measure_on_refused(config,
     alone = tmp_path / "alone" / "cat"
     alone.mkdir(parents=True)
     Image.new("RGB", (48, 40)).save(alone / "one.png")
-    with pytest.raises(ValueError, match="has 0 images to compare both networks on beside 1 to calibrate on"):
+    with pytest.raises(ValueError, match="has 0 images to compare both networks on, besides 1 to calibrate on"):
         quantize(config(data=str(alone.parent)))
 
 

@@ -42,7 +42,7 @@ def test_pretrained_of_a_network_without_published_weights_or_beside_a_file(tmp_
     assert not published.published_for("rexnet_110")
     with pytest.raises(WeightsError, match="no published weights of rexnet_110; weights= takes a file"):
         rexnet.create_model("rexnet_110", pretrained=True)
-    with pytest.raises(WeightsError, match="beside pretrained=True"):
+    with pytest.raises(WeightsError, match="together with pretrained=True"):
         rexnet.create_model("rexnet_100", pretrained=True, weights=tmp_path / "w.pth")
 
 

@@ -65,7 +65,7 @@ def test_without_network_the_copy_of_the_last_download_is_used(folder, empty_cac
     (cached / "snapshots").mkdir()
     folder.rename(cached / "snapshots" / ("0" * 40))
     assert rexnet.load(ADDRESS).classes == ("a", "b", "c")
-    assert "the copy of the last download" in caplog.text
+    assert "the last downloaded copy" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_feature_maps_by_stride_and_by_index():
         model.feature_maps(images, (4, 64))
     with pytest.raises(ValueError, match=r"no feature map 5; it has 0 \(stride 2\)"):
         model.forward_intermediates(images, [5])
-    with pytest.raises(ValueError, match="6 feature maps asked; rexnet_100 has 5"):
+    with pytest.raises(ValueError, match="6 feature maps requested; rexnet_100 has 5"):
         model.forward_intermediates(images, 6)
 
 

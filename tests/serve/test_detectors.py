@@ -134,7 +134,7 @@ def test_the_predictor_names_the_file_that_is_too_oblong(detector, tmp_path):
     Image.new("RGB", (3000, 1)).save(tmp_path / "line.png")
     found = list(ObjectPredictor(detector).stream([tmp_path / "line.png"], bad_image="skip"))
     if "masks" in ObjectPredictor(detector)(IMAGES[0])[0].output:
-        assert "line.png cannot be used as an image: 3,000 x 1 pixels are too oblong" in found[0].error
+        assert "line.png cannot be used as an image: 3,000 x 1 pixels are too long and narrow" in found[0].error
     else:
         assert found[0].error is None
 

@@ -161,7 +161,7 @@ def test_models_that_cannot_be_explained_say_so(brightness):
     model.current = replace(whole, explainer=None)
     try:
         answer = explain(brightness, png())
-        assert answer.status_code == 400 and "classifiers out of checkpoints" in answer.json()["error"]
+        assert answer.status_code == 400 and "classifiers from checkpoints" in answer.json()["error"]
         assert brightness.get("/models").json()["models"][0]["explains"] is False
     finally:
         model.current = whole

@@ -184,7 +184,7 @@ def test_steps_are_means_of_differences_between_networks_of_one_seed():
         ({"scale": -1}, "--scale is -1; allowed: above 0, up to 4"),
         ({"epochs": 0}, "--epochs is 0; allowed: 1 or more"),
         ({"shots": 0}, "--shots is 0; allowed: 1 or more"),
-        ({"untrained": True, "epochs": 3}, "--epochs is 3; allowed: 30 beside --untrained, which trains nothing"),
+        ({"untrained": True, "epochs": 3}, "--epochs is 3; allowed: 30 with --untrained, which trains nothing"),
         ({"images": 1}, "--images is 1; allowed: 2 or more"),
     ],
 )

@@ -28,7 +28,7 @@ def test_the_command_writes_tables_and_figures_and_extends_them(tmp_path, capsys
     [
         ({"networks": 20}, "--networks is 20; allowed: a multiple of 50"),
         ({"processes": 0}, "--processes is 0; allowed: 1 or more, or -1"),
-        ({"address": "tcp://a:1", "processes": 2}, "--processes is 2; allowed: 1 beside --address"),
+        ({"address": "tcp://a:1", "processes": 2}, "--processes is 2; allowed: 1 with --address"),
     ],
 )
 def test_options_of_rank_that_cannot_be(fields, sentence):

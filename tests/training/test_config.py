@@ -117,7 +117,7 @@ def test_a_value_of_the_wrong_kind_is_refused_with_its_option(arguments):
         (ScheduleConfig, {"min_lr": -1.0}, ("--min-lr", "-1.0")),
         (RunConfig, {"batch_size": 0}, ("--batch-size", "0", "1 or more")),
         (TrainConfig, {"run": RunConfig(batch_size=1)}, ("--batch-size", "1", "2 or more")),
-        (ScheduleConfig, {"schedule": "multistep", "decay_milestones": (3, 2)}, ("--decay-milestones", "rising")),
+        (ScheduleConfig, {"schedule": "multistep", "decay_milestones": (3, 2)}, ("--decay-milestones", "ascending")),
         (RunConfig, {"seed": -1}, ("--seed", "-1")),
         (RunConfig, {"workers": -1}, ("--workers", "-1")),
         (RunConfig, {"threads": 0}, ("--threads", "0")),

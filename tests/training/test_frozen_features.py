@@ -200,7 +200,7 @@ def test_mirrored_images_are_a_second_view_drawn_anew_each_epoch():
     ],
 )
 def test_what_cannot_apply_is_refused_before_anything_is_written(config, changed, group, name, value):
-    with pytest.raises(ValueError, match=rf"--{name.replace('_', '-')} is .* no effect beside --freeze all"):
+    with pytest.raises(ValueError, match=rf"--{name.replace('_', '-')} is .* no effect with --freeze all"):
         train(changed(config, group, **{name: value}))
     assert not Path(config.run.output).exists()
 

@@ -62,7 +62,7 @@ def _check_output(given: str, trained: TrainedFile, *, overwrite: bool) -> None:
     if others := sorted(inside - set(FILES)):
         raise ValueError(f"{name} holds other files, such as {others[0]}; name a new or an empty folder")
     if inside and real_path(trained.path).parent == real_path(path):
-        raise ValueError(f"{name} is where {trained.path.name} lies; name a new or an empty folder")
+        raise ValueError(f"{name} is the folder of {trained.path.name}; name a new or an empty folder")
     if inside and not (overwrite and {WEIGHTS, CARD} <= inside):
         hint = "--overwrite replaces it" if {WEIGHTS, CARD} <= inside else "name a new or an empty folder"
         raise ValueError(f"{name} holds files already; {hint}")

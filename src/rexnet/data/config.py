@@ -21,7 +21,7 @@ class AugmentConfig:
     crop_interpolation: CropInterpolation = "random"
     """Interpolation in a random crop and where auto_augment turns and shears; random: bilinear or bicubic."""
     crop_padding_px: int = 0
-    """For small images: pad by so many black pixels and crop at full scale, instead of the random resized crop."""
+    """For small images: pad by this many black pixels and crop at full scale, instead of the random resized crop."""
     horizontal_flip: Annotated[float, Argument(aliases=("--hflip",))] = 0.5
     """Probability of mirroring left and right; 0 where direction matters, as in digits."""
     color_jitter: float = 0.0
@@ -86,11 +86,11 @@ class DetectionAugmentConfig:
     """Sizes of the shorter side, of which each image gets one, as 640 672 704 736 768 800; None: the detector resizes
     every image to its own size."""
     long_side_px: int = 1333
-    """Largest longer side, beside short_side_px: an image that would be longer gets a smaller short side."""
+    """Maximum of the longer side, with short_side_px: an image that would be longer gets a smaller short side."""
     photometric_distortion: float = 0.0
     """Probability of each of SSD's changes of brightness, contrast, saturation, hue and order of channels; SSD: 0.5."""
     zoom_out: float = 0.0
-    """Probability of laying the image into a gray one up to four times as wide and high; SSD: 0.5."""
+    """Probability of placing the image on a gray canvas up to four times as wide and high; SSD: 0.5."""
     iou_crop: bool = False
     """Cut out a random part that holds the centre of an object and enough of it, as SSD does."""
 
@@ -100,7 +100,7 @@ class DetectionAugmentConfig:
         sides = self.short_side_px or ()
         require(all(side >= 1 for side in sides), "short_side_px", sides, "integers from 1")
         fits = not sides or self.long_side_px >= max(sides)
-        require(fits, "long_side_px", self.long_side_px, f"from the short side, {max(sides, default=0)}, on")
+        require(fits, "long_side_px", self.long_side_px, f"at least the short side, {max(sides, default=0)}")
         default = type(self).__dataclass_fields__["long_side_px"].default
         allowed = f"{default}, or another value with --short-side-px"
         require(bool(sides) or self.long_side_px == default, "long_side_px", self.long_side_px, allowed)

@@ -40,7 +40,7 @@ class RandomResizedCrop:
         return resize(pixels, self.size_px, self._draw_interpolation())
 
     def draw(self, size: tuple[int, int]) -> Box:
-        """Return the part to take of an image of (width, height) pixels: after ten vain tries, its middle."""
+        """Return the part to take of an image of (width, height) pixels: after ten failed tries, its middle."""
         left, top, width, height = middle(size)
         narrowest, widest = self.aspect
         for _ in range(_TRIES):

@@ -26,7 +26,7 @@ Images = ImageSource | Iterable[ImageSource]
 
 
 def each_image(images: Images) -> Iterator[ImageSource]:
-    """Yield the sources in order. ValueError for what holds none."""
+    """Yield the sources in order. ValueError where there are none."""
     one = isinstance(images, str | PathLike | bytes | Image.Image)
     if one or (isinstance(images, np.ndarray | Tensor) and images.ndim != 4):
         yield images

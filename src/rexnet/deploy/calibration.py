@@ -57,7 +57,7 @@ def _checked(data: str, calibration: ImageSet, measured: ImageSet) -> tuple[Imag
     count = len(measured)
     if count < LEAST_MEASURED:
         raise ValueError(
-            f"{printable(data)} has {count} {plural(count, 'image')} to compare both networks on beside "
+            f"{printable(data)} has {count} {plural(count, 'image')} to compare both networks on, besides "
             f"{len(calibration)} to calibrate on; what int8 costs cannot be measured on fewer than {LEAST_MEASURED}"
         )
     return calibration, measured
@@ -125,6 +125,6 @@ def predicted_classes(networks: Sequence[Network], batches: Iterable[Batch]) -> 
         for network, found in zip(networks, predicted, strict=True):
             logits = network(batch.images)
             if not logits.isfinite().all():
-                raise ValueError("what a network puts out for these images is not finite (nan or inf)")
+                raise ValueError("a network's output for these images is not finite (nan or inf)")
             found.append(logits.argmax(dim=1))
     return [torch.cat(found) for found in predicted], torch.cat(targets)

@@ -102,7 +102,7 @@ class ExportedFile:
             raise WeightsError(f"the int8 file {name!r} was never compared in {backend}; allowed: {allowed}")
         check = self.engines[backend]
         raise WeightsError(
-            f"{name!r} is wrong in {backend}: it predicted {check.percent:.1f} % of the images rightly in rexnet "
+            f"{name!r} is wrong in {backend}: it predicted {check.percent:.1f} % of the images correctly in rexnet "
             f"quantize, float32 {check.float_percent:.1f} %; allowed: {allowed}"
         )
 
@@ -222,11 +222,11 @@ def of_exported(path: str | PathLike[str]) -> Classifier:
     if suffix not in FILE_BACKENDS:
         # PyTorch's reader unpickles the archive and evaluates its expressions.
         raise WeightsError(
-            f"{fspath(path)!r} can run code of its maker when PyTorch opens it; allowed: the checkpoint it was made "
+            f"{fspath(path)!r} can run arbitrary code when PyTorch opens it; allowed: the checkpoint it was made "
             f"from, or the files {', '.join(FILE_BACKENDS)} of rexnet export"
         )
     if exported.output != "logits":
-        raise WeightsError(f"{fspath(path)!r} puts out its {exported.output}; predictions need one with logits")
+        raise WeightsError(f"{fspath(path)!r} outputs its {exported.output}; predictions need a file with logits")
 
     return Classifier(
         classes=exported.classes or tuple(map(str, range(exported.num_classes))),

@@ -24,7 +24,7 @@ class ValidateConfig(MeasureOptions):
     """A folder of class folders, a folder with val|valid|validation|test/, digits, torchvision/NAME, a folder of tars
     or its URL, or hfds/NAME."""
     model: str | None = None
-    """The network of a weights file that does not say it: a name, a JSON file or timm/NAME."""
+    """The network of a weights file that does not name it: a name, a JSON file or timm/NAME."""
     split: Literal["val", "train"] = "val"
     """Split to measure on, if the data has two or was split for the training of MODEL."""
     output: str | None = None
@@ -44,7 +44,7 @@ class PredictConfig:
     ]
     """Image files, folders (read with all sub-folders) or patterns such as 'photos/*.jpg'."""
     model: str | None = None
-    """The network of a weights file that does not say it: a name, a JSON file or timm/NAME."""
+    """The network of a weights file that does not name it: a name, a JSON file or timm/NAME."""
     top_k: int = 5
     """Number of classes per image."""
     csv: bool = False
@@ -207,7 +207,7 @@ class BudgetConfig:
     family: str = "rexnet"
     """Family of networks: rexnet, rexnetr (channels in eights) or rexnet_lite (neither squeeze-excitation nor SiLU)."""
     size: int | None = None
-    """Side of the images in pixels; None: 224, and 192 and 160 beside."""
+    """Side of the images in pixels; None: 224, 192 and 160."""
     batch: int = 1
     """Images per call."""
     backend: Backend | Literal["auto"] = "auto"

@@ -64,7 +64,7 @@ def export_files(config: ExportConfig) -> Exported | ExportedDetector:
     _check_output(Path(config.output), config.options)
     reference = resolve(config.model, allowed=EXPORTABLE)
     named = config.weights is None or reference.kind in _NAMED
-    require(named, "weights", config.weights, "none beside a model that has its own")
+    require(named, "weights", config.weights, "None for a model that has its own")
     model = _load(reference, config.weights)
     if isinstance(model, TrainedDetector):
         return export_detector(model, config.output, **config.options.for_detector())
@@ -74,7 +74,7 @@ def export_files(config: ExportConfig) -> Exported | ExportedDetector:
 def _load(reference: Reference, weights: str | None) -> Any:
     if weights is None:
         if reference.kind in ("network", "config"):
-            logger.warning("%s has random weights: good for measuring speed; --weights gives it others", reference.text)
+            logger.warning("%s has random weights, enough to measure speed; --weights loads others", reference.text)
         return load_network(reference, pretrained=reference.kind in ("timm", "torchvision"))
     if reference.kind == "timm":
         return open_trained(resolve(weights, allowed=OWN_WEIGHTS), network=reference.text)

@@ -144,7 +144,7 @@ def largest_difference(
                 where = f"a batch of {len(inputs[batch])} at {size_px} px in {engine}"
                 worst = max(worst, _difference(right, run(inputs[batch]), whole=expected, where=where))
     if same:
-        logger.warning("%s puts out nearly the same for any image, so that equal outputs say little", described.name)
+        logger.warning("%s has nearly the same output for any image, so the comparison proves little", described.name)
     return worst
 
 
@@ -161,7 +161,7 @@ def _difference(
 ) -> float:
     shapes = [part.shape for part in expected], [part.shape for part in found]
     if shapes[0] != shapes[1]:
-        raise ValueError(f"the graph puts out {shapes[1]} for {where}, and PyTorch {shapes[0]}; nothing was written")
+        raise ValueError(f"the graph outputs {shapes[1]} for {where}, and PyTorch {shapes[0]}; nothing was written")
     worst = 0.0
     for ours, theirs, scale in zip(expected, found, whole, strict=True):
         largest = max(float(np.abs(scale).max()), float(np.finfo(np.float32).tiny))

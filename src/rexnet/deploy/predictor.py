@@ -131,12 +131,12 @@ def open_model(
     if isinstance(model, nn.Module):
         return of_model(model, classes=classes, preprocess=preprocess)
     if named:
-        raise ValueError("classes and preprocess were given beside a model that holds its own; omit them")
+        raise ValueError("classes and preprocess were given for a model that has its own; omit them")
     if isinstance(model, TrainedDetector):
         return model
     reference = model if isinstance(model, Reference) else resolve(model, allowed=PREDICTABLE)
     if reference.kind == "exported":
-        require(network is None, "model", network, "None beside an exported file")
+        require(network is None, "model", network, "None for an exported file")
         detects = read_facts(reference.path).get("task") == DETECTION
         return load_exported(reference.path, threads=threads) if detects else of_exported(reference.path)
     trained = open_trained(reference, network=network)

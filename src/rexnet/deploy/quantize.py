@@ -116,7 +116,7 @@ def _open(model: str) -> TrainedRexNet:
     trained = open_trained(resolve(model, allowed=("network", *SAVED)))
     if not isinstance(trained, TrainedRexNet):
         raise WeightsError(
-            f"{model!r} holds a detector; int8 files are of classifiers, `rexnet export` writes a detector's"
+            f"{model!r} holds a detector; only classifiers can be quantized; `rexnet export` writes a detector's"
         )
     return trained
 
@@ -158,7 +158,7 @@ def _compare(
     if found.drop > config.max_drop:
         raise ValueError(
             f"int8 loses too much, and nothing was written: it predicts {found.int8_percent:.2f} % of {found.images} "
-            f"images rightly, float32 {found.float_percent:.2f} %, a drop of {found.drop:.2f} points where --max-drop "
+            f"images correctly, float32 {found.float_percent:.2f} %, a drop of {found.drop:.2f} points; --max-drop "
             f"allows {config.max_drop:g}"
         )
     return found, _Sample(images=torch.cat(tried), right=right[::every], float_predicted=before[::every])
@@ -178,8 +178,8 @@ def _write(
         if not own.right:
             raise ValueError(
                 f"int8 is wrong in {ENGINE_NAMES[config.backend]}, and nothing was written: at batch 1 or "
-                f"{config.batch_size} it predicts {own.percent:.2f} % of {len(sample.images)} images rightly, float32 "
-                f"{own.float_percent:.2f} %"
+                f"{config.batch_size} it predicts {own.percent:.2f} % of {len(sample.images)} images correctly, "
+                f"float32 {own.float_percent:.2f} %"
             )
         for name, check in checks.items():
             if not check.right:
@@ -206,7 +206,7 @@ def _check_engine(path: Path, backend: Backend, sample: _Sample, config: Quantiz
 
 
 def engines(backend: Int8Backend) -> dict[str, Int8Backend]:
-    """Return the networks of each precision beside int8 in `backend`: only OpenVINO computes in bf16."""
+    """Return the networks of each precision besides int8 in `backend`: only OpenVINO computes in bf16."""
     return {"float32": backend, "bf16": "openvino", "int8": backend}
 
 

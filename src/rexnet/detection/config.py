@@ -61,7 +61,7 @@ class DetectTrainConfig:
     images; `rexnet detect convert` converts Pascal VOC and YOLO folders, `rexnet detect demo` makes a small one to
     try."""
     recipe: RecipeName = "small"
-    """Default settings; every other option overrides them. small: some hundred to thousand images; 1x, 2x, 3x:
+    """Default settings; every other option overrides them. small: a few hundred to a thousand images; 1x, 2x, 3x:
     COCO's schedules of 12, 24 and 36 epochs; for ssdlite 100, 200 and 300."""
     network: DetectorOptions = DetectorOptions()
     bad_image: BadImagePolicy = "error"

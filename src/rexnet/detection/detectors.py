@@ -49,7 +49,7 @@ class DetectorConfig:
         sizes = (self.min_size_px, self.max_size_px)
         if not all(isinstance(size_px, int) for size_px in sizes) or not 32 <= self.min_size_px <= self.max_size_px:
             raise ValueError(
-                f"min_size_px and max_size_px are {sizes[0]} and {sizes[1]}; allowed: whole numbers from 32, in order"
+                f"min_size_px and max_size_px are {sizes[0]} and {sizes[1]}; allowed: ascending integers from 32"
             )
         if not isinstance(self.proposals, int) or self.proposals < 8:
             raise ValueError(f"proposals is {self.proposals!r}; allowed: whole numbers from 8")

@@ -59,7 +59,7 @@ def compare(pairs: Sequence[tuple[Found, Found]]) -> Agreement:
     for number, (ours, theirs) in enumerate(pairs):
         if [part.shape[1:] for part in ours] != [part.shape[1:] for part in theirs] or len(set(map(len, theirs))) > 1:
             shapes = [part.shape for part in theirs], [part.shape for part in ours]
-            raise ValueError(f"the graph puts out {shapes[0]}, and PyTorch {shapes[1]}; nothing was written")
+            raise ValueError(f"the graph outputs {shapes[0]}, and PyTorch {shapes[1]}; nothing was written")
         matched = _match(ours, theirs)
         most = max(len(ours[0]), len(theirs[0]))
         if most - len(matched) > UNMATCHED_IN_ONE * most:
@@ -147,7 +147,9 @@ def export_detector(
         agreement = compare([_both(model, graph, image, pixels=pixels) for image in images])
         size = sum(file.stat().st_size for file in inside.parent.iterdir())
     if not agreement.detections:
-        logger.warning("neither PyTorch nor the file finds anything in the images compared; --verify takes others")
+        logger.warning(
+            "neither PyTorch nor the file finds anything in the images compared; --verify FOLDER takes other images"
+        )
     config = detector_config(model)
     return ExportedDetector(path=path, bytes=size, kind=config.kind, classes=trained.classes, agreement=agreement)
 

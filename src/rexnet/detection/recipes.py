@@ -55,7 +55,7 @@ def coco_ssdlite(data: str, *, times: int) -> DetectTrainConfig:
 
 
 def small(data: str, *, kind: Kind) -> DetectTrainConfig:
-    """Return settings for a custom dataset of some hundred to thousand images, at about 512 pixels (ssdlite 320).
+    """Return settings for a custom dataset of a few hundred to a thousand images, at about 512 pixels (ssdlite 320).
 
     Command: rexnet detect train COCO_DIR --detector mask_rcnn --weights rexnet_100.nav_in1k
     Hardware: one GPU, or hours on a CPU. Our choice, measured on drawn shapes (results/detection.jsonl).

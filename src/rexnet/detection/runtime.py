@@ -64,7 +64,7 @@ class Detections:
         """Return a copy of the image with the objects of at least this score; `font` as for `draw_detections`. Raise
         ValueError for an image that could not be read."""
         if self.source_image is None:
-            raise ValueError(f"there is nothing to plot of {self.image}: {self.error}")
+            raise ValueError(f"there is nothing to plot for {self.image}: {self.error}")
         return draw_detections(self.source_image, self.output, classes=self.classes, min_score=min_score, font=font)
 
     def save(self, path: str | PathLike[str], *, min_score: float = 0.5, font: str | None = None) -> None:
@@ -122,7 +122,9 @@ class ObjectPredictor:
         if self._fixed_shape or max(image.size) <= _MOST_OBLONG * min(image.size):
             return image
         allowed = f"allowed: one side up to {_MOST_OBLONG} times the other"
-        raise BadImageError("", f"{image.width:,} x {image.height:,} pixels are too oblong for the detector; {allowed}")
+        raise BadImageError(
+            "", f"{image.width:,} x {image.height:,} pixels are too long and narrow for the detector; {allowed}"
+        )
 
     @torch.inference_mode()
     def _detect(

@@ -67,7 +67,7 @@ def choose_format(path: str, asked: Format | None) -> Format:
     known = ", ".join(f"{ending} ({name})" for ending, name in endings.items())
     require(guessed is not None, "output", printable(path), f"names that end in {known}")
     assert guessed is not None
-    require(asked in (None, guessed), "format", f"{asked} beside {printable(path)}", f"{guessed}, or another ending")
+    require(asked in (None, guessed), "format", f"{asked} with {printable(path)}", f"{guessed}, or another ending")
     return guessed
 
 
@@ -103,7 +103,7 @@ def trace(
 
 
 def write_graph(graph: Any, facts: dict[str, Any], path: Path) -> None:
-    """Write an onnx.ModelProto with `facts` as its metadata to .onnx, or to OpenVINO's .xml with its .bin beside it."""
+    """Write an onnx.ModelProto with `facts` as its metadata to .onnx, or to OpenVINO's .xml and .bin."""
     if path.suffix == ENDINGS["onnx"]:
         describe_onnx(graph, facts)
         path.write_bytes(graph.SerializeToString())

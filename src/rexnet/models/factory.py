@@ -54,7 +54,7 @@ def create_model(
     _check_options(options)
     for theirs, ours in _TIMM_NAMES.items():
         if theirs in options and (ours in options or (ours == "weights" and weights)):
-            raise OptionError(f"{theirs} and {ours} are one option by two names; give one of them")
+            raise OptionError(f"{theirs} and {ours} are two names of one option; give one of them")
     given: dict[str, Any] = {_TIMM_NAMES.get(option, option): value for option, value in options.items()}
     weights = given.pop("weights", None) or weights
     activation, pool = given.pop("act_layer", None), given.pop("global_pool", None)
@@ -94,7 +94,7 @@ def _with_activation(config: RexNetConfig, given: str | type[nn.Module]) -> RexN
 
 def _load_published(model: RexNet, weights: str | PathLike[str] | None) -> None:
     if weights:
-        raise WeightsError(f"weights is {str(weights)!r} beside pretrained=True; allowed: one of the two")
+        raise WeightsError(f"weights is {str(weights)!r} together with pretrained=True; allowed: one of the two")
     rows = published_for(model.name)
     if not rows:
         raise WeightsError(f"there are no published weights of {model.name}; weights= takes a file")

@@ -103,5 +103,5 @@ def _from_hub(address: str) -> Path:
         if not isinstance(cached, str):
             by_hand = "without a network, name a folder that was copied here instead"
             raise WeightsError(f"{address} could not be downloaded ({reason}); {by_hand}") from error
-        logger.warning("could not reach %s (%s); using the copy of the last download", address, reason)
+        logger.warning("could not reach %s (%s); using the last downloaded copy", address, reason)
         return Path(cached)

@@ -180,7 +180,7 @@ class RexNet(nn.Module):
         wanted = list(range(count)) if indices is None else indices
         if isinstance(wanted, int):
             if not 1 <= wanted <= count:
-                raise ValueError(f"{wanted} feature maps asked; {self.name} has {count}")
+                raise ValueError(f"{wanted} feature maps requested; {self.name} has {count}")
             wanted = range(count - wanted, count)
         for index in wanted:
             if not -count <= index < count:

@@ -231,7 +231,7 @@ def model_config(
 ) -> RexNetConfig:
     """Return the config of a network.
 
-    `name`: one of `list_models()`, any such as "rexnet_117", a family beside `width`, as ("rexnet", width=1.17), or a
+    `name`: one of `list_models()`, any such as "rexnet_117", a family with `width`, as ("rexnet", width=1.17), or a
     file, the JSON of `rexnet search export` or a checkpoint; `options` come before what a file says.
 
     Families are rexnet, rexnetr and rexnet_lite. `stem_stride` 1 halves the network's stride, for images of 32 to 64
@@ -243,7 +243,7 @@ def model_config(
     match = _FAMILY_AND_WIDTH.fullmatch(name)
     if name.endswith(FILE_SUFFIXES):
         if width is not None:
-            raise ValueError(f"model {name!r} has its channels in the file; allowed: width beside a family's name")
+            raise ValueError(f"model {name!r} has its channels in the file; allowed: width with a family's name")
         made = replace(read_config(name), **options)
     elif name == "rexnet_plain" and width is None:
         made = plain_config(name=name, **options)

@@ -147,7 +147,7 @@ def measure_layers(model: nn.Module, batches: Iterable[Tensor], *, tolerance: fl
     the largest cannot be distinguished from zero.
     """
     if not 1e-7 <= tolerance < 1:
-        raise ValueError(f"tolerance is {tolerance}; allowed beside a network: 1e-7 or more, below 1")
+        raise ValueError(f"tolerance is {tolerance}; allowed for a network: 1e-7 or more, below 1")
     watch = _Watch(model)
     training = model.training
     try:

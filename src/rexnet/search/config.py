@@ -118,7 +118,7 @@ class EngineOptions:
     prune_worst: float | None = None
     """Stop a candidate whose accuracy after an epoch is in the worst fraction of those before it, for example 0.25."""
     candidates: int = 60
-    """Different networks to measure, by all processes together."""
+    """Number of different networks to measure, by all processes together."""
     comparisons: int = 3
     """First measure a straight line and the stage-wise convention this many times each, with different seeds."""
     processes: int = 1
@@ -214,7 +214,7 @@ class SearchReportConfig:
     """Report the results of searches: groups by accuracy, their channels and lines, and predictors of accuracy."""
 
     searches: Annotated[tuple[str, ...], positional("SEARCH ...")]
-    """Folders of searches; several are compared by their limits, and in the networks that they share."""
+    """Folders of searches; several are compared by their limits, and by the networks that they have in common."""
     output: str | None = None
     """Folder to write to; None: report, in the folder of the first search."""
     storage: str | None = None

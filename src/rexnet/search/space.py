@@ -70,7 +70,7 @@ class Space:
         require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")
         strided = self.strided_blocks or ()
         rising = list(strided) == sorted({block for block in strided if 1 <= block <= self.blocks})
-        require(rising, "strided_blocks", " ".join(map(str, strided)), f"rising numbers from 1 to {self.blocks}")
+        require(rising, "strided_blocks", " ".join(map(str, strided)), f"ascending numbers from 1 to {self.blocks}")
 
     @property
     def strides(self) -> tuple[int, ...]:

@@ -88,7 +88,7 @@ async def explain(request: Request, model: ModelName = None, name: ClassName = N
     opened = found.current
     if opened.explainer is None:
         raise HTTPError(
-            400, f"{found.name} cannot be explained; allowed: classifiers out of checkpoints, not exported files"
+            400, f"{found.name} cannot be explained; allowed: classifiers from checkpoints, not exported files"
         )
     (upload,) = await _uploads(request, most=1)
     max_pixels = request.app.state.config.max_pixels

@@ -192,7 +192,7 @@ async def _results(registry: ModelRegistry, opened: OpenModel, items: np.ndarray
         return [batched.result for batched in await _all(map(opened.batcher, tensors))]
     except ValueError as error:
         # Blame the numbers sent: the network was checked on an image when it was opened.
-        raise HTTPError(400, f"the network failed with the numbers of this request: {error}") from error
+        raise HTTPError(400, f"the network failed on the values of this request: {error}") from error
 
 
 async def _all(calls: Any) -> list[Any]:

@@ -42,7 +42,7 @@ class NetworkOptions:
         for name in ("data", "image_size"):
             value = getattr(self, name)
             require(value is None or self.model is not None, name, value, "with --model only, which names a network")
-        require(self.data is not None or self.model is None, "data", self.data, "beside --model, a folder of images")
+        require(self.data is not None or self.model is None, "data", self.data, "with --model, a folder of images")
         require_at_least(self, 1, "images")
         require_at_least(self, 8, "image_size")
 
@@ -83,7 +83,7 @@ class RankConfig:
         _check_amounts(self.networks, self.processes)
         _check_names(self.protocol)
         alone = self.address is None or self.processes == 1
-        require(alone, "processes", self.processes, "1 beside --address, whose cluster has processes of its own")
+        require(alone, "processes", self.processes, "1 with --address, whose cluster has processes of its own")
 
 
 PLACEMENTS: tuple[Placement, ...] = ("late", "spread", "early")
@@ -108,7 +108,7 @@ class DepthConfig:
     activations: tuple[str, ...] = ACTIVATION_NAMES
     """linear, relu, relu6, leaky_relu, elu, softplus, hardswish, silu, or any class of torch.nn, as GELU."""
     seed: int = 0
-    """Seed of all that is random."""
+    """Seed of everything random."""
     processes: int = 1
     """Processes on this machine; -1: one for each core."""
 
@@ -161,7 +161,7 @@ class FactorConfig:
     batch_size: int = _RECIPE.run.batch_size
     """Images per step; the learning rate scales with it."""
     shots: int | None = None
-    """Train on this many images of each class only, others for every seed."""
+    """Train on this many images of each class only, different ones for every seed."""
     images: int = 2000
     """Validation images whose features are measured, evenly spread."""
     untrained: bool = False
@@ -182,7 +182,7 @@ class FactorConfig:
         for name in ("epochs", "shots", "batch_size", "processes", "workers"):
             default = type(self).__dataclass_fields__[name].default
             idle = self.untrained and getattr(self, name) != default
-            require(not idle, name, getattr(self, name), f"{default} beside --untrained, which trains nothing")
+            require(not idle, name, getattr(self, name), f"{default} with --untrained, which trains nothing")
         from rexnet.study.factors import FACTORS
 
         self.training(FACTORS[0], seed=0)

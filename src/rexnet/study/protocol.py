@@ -141,7 +141,7 @@ class Protocol:
     """Also take effective rank, stable rank and nuclear norm, which need all singular values and several times the
     time."""
     seed: int = 0
-    """Seed of all that is random."""
+    """Seed of everything random."""
 
     def __post_init__(self) -> None:
         for name in ("blocks", "activations", "ratios"):

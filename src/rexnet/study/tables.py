@@ -88,6 +88,6 @@ def read_table(path: str | os.PathLike[str], *, kind: str) -> tuple[list[str], l
     text = path.read_text(encoding="utf-8")
     lines = text[: text.rfind("\n") + 1].splitlines()
     if read_settings(path, kind=kind) is None or len(lines) < 2:
-        raise ValueError(f"{printable(path)} holds no table of {kind}; allowed: what that command wrote")
+        raise ValueError(f"{printable(path)} is not a table of {kind}; give a file that this command wrote")
     columns, *rows = csv.reader(lines[1:])
     return columns, rows

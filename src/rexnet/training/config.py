@@ -76,7 +76,7 @@ class InputConfig:
     val_fraction: float | None = None
     """Fraction of every class in the validation split, where the data has no split of its own; None: a fifth."""
     shots: int | None = None
-    """Train on only so many images of each class, drawn by --seed; the validation split stays the same."""
+    """Train on only this many images of each class, drawn by --seed; the validation split stays the same."""
     balance: Literal["none", "loss", "sampler"] = "none"
     """Balance the classes in training: by the weight of their images in the loss, or by how often they are drawn."""
     bad_image: BadImagePolicy = "error"
@@ -100,8 +100,8 @@ class TransferConfig:
     """Layers and statistics that stay as in --weights."""
 
     freeze: int | Literal["all"] = 0
-    """Freeze the stem and so many blocks: no gradient, no update of statistics. all: everything before the head, which
-    is then trained on features that are computed once."""
+    """Freeze the stem and this many blocks: no gradient, no update of statistics. all: everything before the head,
+    which is then trained on features that are computed once."""
     bn: Literal["auto", "train", "frozen"] = "auto"
     """Statistics of the batch norms: of each batch (train), or kept and used as they are (frozen; scale and shift are
     still trained). auto: frozen with --weights and fewer than 16 images a process and step, else train."""
@@ -177,17 +177,17 @@ class ScheduleConfig:
     """Epochs after which the whole schedule starts again, warm-up included (arXiv 1608.03983); --resume RUN with more
     --epochs adds the one at which a finished run continues."""
     patience: int | None = None
-    """Stop early when the metric that chooses best.pt has not risen for so many epochs."""
+    """Stop early when the metric that chooses best.pt has not risen for this many epochs."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "patience", "epochs")
         require_at_least(self, 0, "warmup_epochs", "warmup_lr", "min_lr")
         milestones = self.decay_milestones or ()
         rising = list(milestones) == sorted({epoch for epoch in milestones if epoch >= 1})
-        require(rising, "decay_milestones", milestones, "whole numbers from 1, rising")
+        require(rising, "decay_milestones", milestones, "ascending whole numbers from 1")
         restarts = self.restart_epochs
         rising = list(restarts) == sorted({epoch for epoch in restarts if epoch >= 1})
-        require(rising, "restart_epochs", restarts, "whole numbers from 1, rising")
+        require(rising, "restart_epochs", restarts, "ascending whole numbers from 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +206,7 @@ class RunConfig:
     channels_last: bool = True
     """Memory format of images and weights; channels-last is faster almost everywhere."""
     compile: bool = False
-    """Use torch.compile: a start of minutes, then faster."""
+    """Use torch.compile: minutes to start, then faster steps."""
     output: str | None = None
     """Run folder; None: the next free runs/MODEL-DATA-N."""
     overwrite: bool = False

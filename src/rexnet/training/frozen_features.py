@@ -118,7 +118,7 @@ def check_frozen_backbone(config: TrainConfig) -> None:
     for name, value, default in settings:
         if value != default:
             raise OptionError(
-                f"--{name.replace('_', '-')} is {value}, which has no effect beside --freeze all; allowed: {default}"
+                f"--{name.replace('_', '-')} is {value}, which has no effect with --freeze all; allowed: {default}"
             )
 
 

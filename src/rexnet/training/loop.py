@@ -209,7 +209,7 @@ class _Training:
             if row is self.best:
                 checkpoint.save(self.run.best, content)
             self._write_last(content, None)
-            # Plotting takes about a second, too much beside epochs of a few.
+            # Plotting takes about a second, too much for epochs of a few seconds.
             if row["seconds"] > 20 or self.finished:
                 self.run.draw_curves()
         self.saved_at = time.monotonic()

@@ -185,7 +185,7 @@ class Updater:
             self.scaler.update()
 
     def state(self) -> dict[str, Any]:
-        """Return the state that a checkpoint needs, beside the evaluated network's weights, to resume exactly."""
+        """Return the state that a checkpoint needs, besides the evaluated network's weights, to resume exactly."""
         weights = {"model": portable(self.model.state_dict())} if self.ema else {}
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), **weights}
 

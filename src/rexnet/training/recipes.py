@@ -100,7 +100,7 @@ def small_image() -> TrainConfig:
     Hardware: two cores without a GPU: 80.1 % on CIFAR-10 (as JPEG files) after 6 epochs in 38 minutes, one run, with
     torchrun --nproc-per-node 2 -m rexnet train cifar --model rexnet --width 0.5 --epochs 6 --batch-size 32 --threads 1
     (results/classification.jsonl). Expect more than 88 % of the default's full width and 30 epochs: one run on an H200,
-    at a batch of 256, had 88.2 % after 28 of them, in 8 minutes beside twelve other trainings.
+    at a batch of 256, had 88.2 % after 28 of them, in 8 minutes, next to twelve other trainings.
     """
     return replace(
         imagenet(),

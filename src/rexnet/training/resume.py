@@ -153,8 +153,8 @@ def _refuse_lost_checkpoints(run: RunFolder) -> None:
     if count > 1 or any(run.path.glob("*.pt.damaged")):
         kept = "; best.pt is still there to be used" if run.best.exists() else ""
         raise ValueError(
-            f"{str(run.path)!r} has {count} {plural(count, 'epoch')} in {METRICS} but no whole checkpoint to continue "
-            f"from{kept}; --overwrite starts anew, --output elsewhere"
+            f"{str(run.path)!r} has {count} {plural(count, 'epoch')} in {METRICS} but no complete checkpoint"
+            f"{kept}; --overwrite starts over, --output elsewhere"
         )
 
 
@@ -194,7 +194,7 @@ def newest(*paths: Path) -> dict[str, Any] | None:
             logger.warning("continuing from %s, which is older", path)
         return content
     if errors:
-        raise WeightsError(f"no checkpoint of {existing[0].parent} can be read; --overwrite starts anew") from errors[0]
+        raise WeightsError(f"no checkpoint of {existing[0].parent} can be read; --overwrite starts over") from errors[0]
     return None
 
 

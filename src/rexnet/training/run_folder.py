@@ -68,7 +68,7 @@ class RunFolder:
         except (BlockingIOError, PermissionError) as error:
             raise ValueError(f"another process is writing to {str(self.path)!r}; stop it first") from error
         except OSError:
-            logger.warning("%s is on a file system without locks: start no second run there", self.path)
+            logger.warning("%s is on a file system without locks: do not start a second run there", self.path)
 
     def close(self) -> None:
         """Unlock the folder for other processes."""
@@ -157,7 +157,7 @@ class RunFolder:
         try:
             return [json.loads(line) for line in lines if line.endswith("\n")]
         except ValueError as error:
-            raise ValueError(f"{str(self.path / name)!r} is damaged ({error}); mend or remove the line") from error
+            raise ValueError(f"{str(self.path / name)!r} is damaged ({error}); fix or remove the line") from error
 
     def keep_rows(self, *, epochs: int, steps: int) -> None:
         """Drop the rows after epoch `epochs`, and those of discarded steps from the step `steps` of the run on: a kill

@@ -24,7 +24,7 @@ def percent(fraction: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeSpent:
-    """Seconds of all whole epochs, without start-up and the writing of files."""
+    """Seconds of all complete epochs, without start-up and the writing of files."""
 
     waiting: float
     """Waiting in training for the images of the next step."""

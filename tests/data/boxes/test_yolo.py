@@ -61,7 +61,7 @@ class TestYolo:
             ("0 20 15 10 10", "outside 0 to 1"),
             ("0 0.5 0.5 0 0.1", "no area"),
             ("0 0.1 0.1 0.1 0.5 0.1 0.9", "no area"),
-            ("0,0.5,0.5,0.1,0.1", "not a number, or other separators"),
+            ("0,0.5,0.5,0.1,0.1", "not a number, or separators other"),
         ],
     )
     def test_an_image_with_an_unreadable_line_is_skipped(self, source, tmp_path, line, said):

@@ -119,7 +119,7 @@ class TestBadImages:
     def test_error_names_the_file_and_a_second_start_succeeds(self, damaged, tmp_path, workers):
         with pytest.raises(BadImageError, match=r"dog/3\.png"):
             shard(damaged, tmp_path / "out", images_per_shard=9, workers=workers)
-        with pytest.raises(ValueError, match="is unfinished"):
+        with pytest.raises(ValueError, match="is incomplete"):
             open_dataset(tmp_path / "out").for_training()
         assert shard(damaged, tmp_path / "out", bad_image="skip").images["train"] == 35
 
@@ -216,7 +216,7 @@ class TestOutput:
             if process.returncode == 0:
                 break
             kills += 1
-            with pytest.raises(ValueError, match="is unfinished"):
+            with pytest.raises(ValueError, match="is incomplete"):
                 open_dataset(tmp_path / "out").for_training()
         assert kills >= 2
         if process.returncode != 0:

@@ -203,7 +203,7 @@ def load_coco_sets(folder: str | Path) -> CocoSets:
 
 
 def load_coco_images(annotation_file: str | Path, image_folder: str | Path | None = None) -> CocoImages:
-    """Load one split; `image_folder` None is looked for beside the file. Raises ValueError like
+    """Load one split; `image_folder` None is looked for next to the file. Raises ValueError like
     `rexnet.data.boxes.coco_json.read_coco`. Faults are skipped or mended, counted in `counts` and logged."""
     images = CocoImages(*read_coco(annotation_file, image_folder))
     if images.counts:
@@ -229,7 +229,7 @@ def refuse_lost_images(images: CocoImages) -> None:
     benchmark, and where more than a tenth cannot be used."""
     if missing := images.counts.get("missing file", 0):
         raise ValueError(
-            f"{missing:,} of {missing + len(images):,} images that are named beside {printable(images.name(0))} are "
+            f"{missing:,} of {missing + len(images):,} images listed with {printable(images.name(0))} are "
             "missing; --bad-image skip skips them, rexnet data check lists them"
         )
     lost, total = len(images.skipped), len(images.skipped) + len(images)
@@ -249,7 +249,7 @@ def find_annotation_files(folder: str | Path) -> dict[str, Path]:
             files = sorted(Path(folder).glob(pattern))
             if len(files) > 1:
                 names = some_names(map(str, files))
-                raise ValueError(f"{printable(folder)} has several annotation files for {split}: {names}; leave one")
+                raise ValueError(f"{printable(folder)} has several annotation files for {split}: {names}; keep one")
             if files:
                 found[split] = files[0]
                 break

@@ -56,7 +56,7 @@ class CocoContent:
 
 
 def read_coco(annotation_file: str | Path, image_folder: str | Path | None = None) -> tuple[CocoContent, list[Finding]]:
-    """Read an annotation file; `image_folder` None is looked for beside it, see `find_image_folder`.
+    """Read an annotation file; `image_folder` None is looked for next to it, see `find_image_folder`.
 
     Raises ValueError for a file that is not a COCO annotation file, for categories whose names or ids are not unique,
     for a file name that leads out of the image folder, and where no image can be used.

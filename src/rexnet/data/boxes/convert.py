@@ -39,7 +39,7 @@ class ConvertConfig:
     format: Literal["auto", "voc", "yolo"] = "auto"
     """Layout of the data; auto: detected from its files."""
     val_fraction: float | None = None
-    """Fraction of the training images to validate on, where the data has no split for that; None: a fifth."""
+    """Fraction of the training images to validate on, where the data has no validation split; None: a fifth."""
     seed: int = 0
     """Seed of the random validation split."""
     workers: Readers = None

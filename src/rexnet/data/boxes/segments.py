@@ -106,7 +106,7 @@ def check_segment(value: Any, height_px: int, width_px: int) -> tuple[Any, list[
 
 
 def mask_to_rle(mask: np.ndarray) -> list[int]:
-    """Return the run lengths of a (H, W) mask by column, of background first."""
+    """Return the run lengths of a (H, W) mask by column, background first."""
     flat = np.asarray(mask, dtype=bool).ravel(order="F")
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     lengths = np.diff(np.concatenate([[0], changes, [len(flat)]])).tolist()

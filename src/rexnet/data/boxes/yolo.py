@@ -57,7 +57,7 @@ def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    """Return the description with every value as it is written: `no` is a class, not False."""
+    """Return the description with every value as written: `no` is a class, not False."""
     file = next((folder / name for name in DESCRIPTIONS if (folder / name).is_file()), None)
     if file is None:
         return {}

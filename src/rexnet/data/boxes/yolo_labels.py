@@ -47,7 +47,7 @@ class YoloLabels:
         try:
             number, *values = map(float, texts)
         except ValueError as error:
-            raise ValueError("it holds something that is not a number, or other separators than blanks") from error
+            raise ValueError("it holds something that is not a number, or separators other than spaces") from error
         if not all(map(math.isfinite, (number, *values))):
             raise ValueError("it holds a number that is not finite")
         if self.keypoint_numbers is not None:

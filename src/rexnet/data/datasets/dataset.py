@@ -257,7 +257,7 @@ class Dataset:
         if len(sets) == 1:
             counts = np.bincount(train.targets)
             if counts.max() < 2:
-                raise ValueError(f"no class in {places[0]} has two images, of which one is needed for validation")
+                raise ValueError(f"no class in {places[0]} has two images, one of which is needed for validation")
             if single := [train.classes[index] for index in np.flatnonzero(counts == 1)]:
                 text = "classes with a single image, which is trained on but never validated: %s"
                 logger.warning(text, some_names(single))

@@ -101,7 +101,7 @@ def _refuse_inside(output: str, data: str) -> None:
     inner, outer = real_path(output), real_path(data)
     if os.path.isdir(data) and outer in (inner, *inner.parents):
         raise ValueError(
-            f"{printable(output)} lies in {printable(data)}, whose images it would become; choose another folder"
+            f"{printable(output)} lies in {printable(data)}, so its files would count as images; choose another"
         )
 
 

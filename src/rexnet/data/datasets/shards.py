@@ -70,7 +70,7 @@ def load_shards(data: str, split_names: Sequence[str]) -> dict[str, ShardImages]
     if is_url(data):
         return _load_remote(data.rstrip("/"))
     if os.path.exists(os.path.join(data, UNFINISHED_MARK)):
-        raise ValueError(f"{printable(data)} is unfinished; run its `rexnet data shard` again")
+        raise ValueError(f"{printable(data)} is incomplete; run the same `rexnet data shard` command again")
     if os.path.exists(os.path.join(data, SHARDS_FILE)):
         classes, tars_by_split, counts = _read_about(data)
     else:
