@@ -73,7 +73,7 @@ def test_a_checkpoint_is_measured_as_it_was_trained(trained_run, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"model": "rexnet_100"}, "--data is None; allowed: beside --model, a folder of images"),
+        ({"model": "rexnet_100"}, "--data is None; allowed: with --model, a folder of images"),
         ({"data": "images"}, "--data is images; allowed: with --model only"),
         ({"model": "a", "data": "b", "images": 0}, "--images is 0; allowed: 1 or more"),
     ],
