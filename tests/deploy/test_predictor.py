@@ -167,7 +167,7 @@ def test_files_that_cannot_predict_are_one_sentence(exported, checkpoint_file):
             "torch cannot open .*.onnx'; allowed: onnxruntime or open",
         ),
         (exported(".xml"), {"backend": "onnxruntime"}, "onnxruntime cannot open .*.xml'; allowed: openvino"),
-        (checkpoint_file, {"classes": CLASSES}, "classes and preprocess were given beside a model"),
+        (checkpoint_file, {"classes": CLASSES}, "classes and preprocess were given for a model"),
         (checkpoint_file, {"threads": 0}, "threads is 0; allowed: 1 or more, or None"),
         (checkpoint_file, {"backend": "tvm"}, "backend is 'tvm'; allowed: torch, compile, onnxruntime, openvino"),
         (checkpoint_file.with_name("none.pt"), {}, r"none\.pt"),
