@@ -166,7 +166,7 @@ def test_from_a_name_with_weights_and_from_a_checkpoint(checkpoint_file, tmp_pat
     ("words", "code", "sentence"),
     [
         (["{best}", "--output", "{dir}/a.tflite"], 2, "--output is .*; allowed: names that end in .onnx"),
-        (["{best}", "--output", "{dir}/a.onnx", "--format", "openvino"], 2, "--format is openvino beside .*: onnx"),
+        (["{best}", "--output", "{dir}/a.onnx", "--format", "openvino"], 2, "--format is openvino with .*: onnx"),
         (["{best}", "--output", "{dir}/no/a.onnx"], 1, "there is no folder"),
         (["{best}", "--output", "{dir}/there.xml"], 1, r"there\.bin' already exists; --overwrite replaces it"),
         (["{best}", "--output", "{dir}/a.pte"], 2, r"a\.pte; allowed: .*ExecuTorch's own tools read \.pt2"),
