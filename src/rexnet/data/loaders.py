@@ -12,17 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rexnet.data.batch_reading import (
-    MIX,
-    ORDER,
-    LoaderOptions,
-    OrderedBatches,
-    Read,
-    ShuffledBatches,
-    TrainLoaderOptions,
-    keep_random_state,
-    seed_all,
-)
+from rexnet.data.batch_reading import MIX, ORDER, Read, keep_random_state, seed_all
+from rexnet.data.batches import LoaderOptions, OrderedBatches, ShuffledBatches, TrainLoaderOptions
 from rexnet.data.image_set import ImageSet
 from rexnet.data.splits import balanced_draws
 from rexnet.data.transforms import BatchMixer, TrainTransform, Views

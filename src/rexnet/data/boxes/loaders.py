@@ -7,14 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rexnet.data.batch_reading import (
-    ORDER,
-    LoaderOptions,
-    OrderedBatches,
-    Read,
-    ShuffledBatches,
-    TrainLoaderOptions,
-)
+from rexnet.data.batch_reading import ORDER, Read
+from rexnet.data.batches import LoaderOptions, OrderedBatches, ShuffledBatches, TrainLoaderOptions
 from rexnet.data.boxes.coco import CocoImages
 from rexnet.data.boxes.transforms import DetectionTransform, PackedSamples, Sample
 from rexnet.processes import unchanged

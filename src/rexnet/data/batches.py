@@ -1,0 +1,155 @@
+"""Batches in order and batches for training, which those of each task are made of."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, Required, TypedDict, TypeVar, Unpack
+
+import numpy as np
+import torch
+
+from rexnet.data.batch_reading import BatchReader, NamedImages, Plan, Read, Wanted, account, make_loader
+from rexnet.data.decode import BadImagePolicy
+
+Batch = TypeVar("Batch")
+
+
+class LoaderOptions(TypedDict, total=False):
+    """Options of every loader, as `LoadedBatches` has them."""
+
+    batch_size: Required[int]
+    workers: int
+    rank: int
+    world_size: int
+    bad_image: BadImagePolicy
+    pin_memory: bool
+    start_method: str | None
+
+
+class TrainLoaderOptions(LoaderOptions, total=False):
+    """Options of every loader for training, as `ShuffledBatches` has them."""
+
+    seed: Required[int]
+    device: torch.device | str
+
+
+class LoadedBatches(ABC, Generic[Batch]):
+    """Batches of rank `rank` of `world_size`. With bad_image="skip", images that cannot be read are skipped, logged and
+    listed by name in `skipped`; with "error" the first raises BadImageError. ValueError for a batch size below
+    `least`."""
+
+    def __init__(
+        self,
+        images: NamedImages,
+        fetch: Callable[[int], Any],
+        transform: Callable[[Any], Any],
+        *,
+        stack: Callable[[list[Any]], Any],
+        batch_size: int,
+        least: int = 1,
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        bad_image: BadImagePolicy = "error",
+        pin_memory: bool = False,
+        start_method: str | None = None,
+    ):
+        if batch_size < least:
+            raise ValueError(f"batch size is {batch_size}; allowed: {least} or more")
+        self.skipped: list[str] = []
+        self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
+        self._bad_image: BadImagePolicy = bad_image
+        self._plan = Plan([])
+        reader = BatchReader(images, fetch, transform, stack=stack, bad_image=bad_image)
+        self._loader = make_loader(
+            reader, self._plan, workers=workers, pin_memory=pin_memory, start_method=start_method
+        )
+
+    def _read(self, wanted: list[Wanted]) -> Iterator[Read]:
+        self._plan.wanted = wanted
+        for read in self._loader:
+            account(read.bad, self._bad_image, self.skipped)
+            yield read
+
+
+class OrderedBatches(LoadedBatches[Batch]):
+    """Every image of this rank (`rank`, `rank` + `world_size`, ...) exactly once, in order, never padded; iterate as
+    often as needed. `num_images` counts those of this rank."""
+
+    def __init__(
+        self,
+        images: NamedImages,
+        fetch: Callable[[int], Any],
+        transform: Callable[[Any], Any],
+        *,
+        stack: Callable[[list[Any]], Any],
+        **options: Unpack[LoaderOptions],
+    ):
+        super().__init__(images, fetch, transform, stack=stack, **options)
+        mine = np.arange(self._rank, len(images), self._world_size)
+        self.num_images = len(mine)
+        starts = range(0, len(mine), self._batch_size)
+        self._wanted = [Wanted(mine[start : start + self._batch_size]) for start in starts]
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for read in self._read(self._wanted):
+            if read.samples is not None:
+                yield self._finish(read)
+
+    @abstractmethod
+    def _finish(self, read: Read) -> Batch:
+        """Return the batch of what was read."""
+
+
+class ShuffledBatches(LoadedBatches[Batch]):
+    """Shuffled, augmented batches; `len()` is the steps per epoch, equal on all ranks. An epoch depends on (seed,
+    epoch) alone, whatever the number of workers.
+
+    A batch with fewer than `least` images that can be read is filled up with those that follow in the set. Batches are
+    on `device`, indices aside.
+
+    ValueError for fewer than `least` images per rank, and for a negative seed.
+    """
+
+    def __init__(
+        self,
+        images: NamedImages,
+        fetch: Callable[[int], Any],
+        transform: Callable[[Any], Any],
+        *,
+        stack: Callable[[list[Any]], Any],
+        seed: int,
+        least: int = 1,
+        device: torch.device | str = "cpu",
+        **options: Unpack[LoaderOptions],
+    ):
+        super().__init__(images, fetch, transform, stack=stack, least=least, **options)
+        if seed < 0:
+            raise ValueError(f"seed is {seed}; allowed: 0 or more")
+        if len(images) < least * self._world_size:
+            raise ValueError(
+                f"there are {len(images)} training images for {self._world_size} processes; "
+                f"allowed: {least} or more for each"
+            )
+        self._num_indices, self._seed, self._least, self._device = len(images), seed, least, device
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of one epoch, from step `start_step` on; one epoch at a time. The same arguments give the
+        same batches, whatever was read before, and the caller's random generators are left as they are."""
+        order = self._order(epoch)[start_step:]
+        wanted = [Wanted(indices, (self._seed, epoch), at_least=self._least) for indices in order]
+        for step, read in enumerate(self._read(wanted), start=start_step):
+            if read.samples is None:
+                few = "none" if self._least == 1 else f"fewer than {self._least}"
+                raise ValueError(f"{few} of {self._num_indices:,} training images can be read")
+            yield self._finish(read, (self._seed, epoch, step, self._rank))
+
+    @abstractmethod
+    def _order(self, epoch: int) -> list[np.ndarray]:
+        """Return the indices of each batch of an epoch, as if all could be read."""
+
+    @abstractmethod
+    def _finish(self, read: Read, random_key: tuple[int, int, int, int]) -> Batch:
+        """Return the batch of what was read; `random_key` seeds what is random on the device."""
