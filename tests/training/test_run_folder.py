@@ -168,7 +168,7 @@ def test_a_run_that_lost_its_checkpoints_is_never_started_over_by_resume(tiny_co
         open_run(again, WORLD)
     (run.path / "metrics.jsonl").unlink()
     (run.path / "last.pt.damaged").touch()
-    with pytest.raises(ValueError, match="no whole checkpoint"):
+    with pytest.raises(ValueError, match="no complete checkpoint"):
         open_run(again, WORLD)
     assert run.best.read_bytes() == b"weeks of work"
 
