@@ -163,7 +163,7 @@ def test_a_run_that_lost_its_checkpoints_is_never_started_over_by_resume(tiny_co
     run.best.write_bytes(b"weeks of work")
     again = changed(tiny_config, "run", resume=True)
     with pytest.raises(
-        ValueError, match=r"2 epochs in metrics\.jsonl but no complete checkpoint .*best\.pt is still there"
+        ValueError, match=r"2 epochs in metrics\.jsonl but no complete checkpoint.*best\.pt is still there"
     ):
         open_run(again, WORLD)
     (run.path / "metrics.jsonl").unlink()
