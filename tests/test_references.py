@@ -48,7 +48,6 @@ def here(tiny_model, tiny_preprocess, tmp_path, monkeypatch):
         ("./rexnet_100", "run"),
         ("run/best.pt", "weights"),
         ("w.safetensors", "weights"),
-        ("photos/one.jpg", "weights"),  # the content decides, and refuses
         ("m.onnx", "exported"),
         ("net.json", "config"),
     ],
@@ -79,6 +78,7 @@ def test_the_file_that_is_meant(here, caplog):
         ("runs/none/best.pt", "no file 'runs/none/best.pt'"),
         ("none.onnx", "no file 'none.onnx'"),
         ("photos", "is a folder, but neither that of a run"),
+        ("photos/one.jpg", "'photos/one.jpg' is an image, not a model"),
     ],
 )
 def test_what_is_nothing_gets_one_sentence(here, text, said):
@@ -92,6 +92,15 @@ def test_what_is_nothing_gets_one_sentence(here, text, said):
 def test_another_kind_than_allowed_is_named(here):
     with pytest.raises(WeightsError, match=r"'m\.onnx' is a file of `rexnet export`.*; allowed: a run folder"):
         resolve("m.onnx", allowed=("run", "weights"))
+
+
+@pytest.mark.parametrize("command", ["serve", "export", "quantize", "card", "bench", "report", "study advise"])
+def test_an_image_for_a_model(here, capsys, command):
+    more = {"quantize": "--data digits --output a.onnx", "export": "--output a.onnx", "card": "--output c"}
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), "photos/one.jpg", *more.get(command, "").split()])
+    assert stop.value.code == (2 if command == "serve" else 1)
+    assert "'photos/one.jpg' is an image, not a model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["predict", "validate", "detect predict", "detect validate"])

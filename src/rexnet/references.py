@@ -2,6 +2,7 @@
 
 import json
 import logging
+import mimetypes
 import os
 import re
 import shlex
@@ -126,6 +127,8 @@ def resolve(model: str | PathLike[str], *, allowed: Collection[Kind] = tuple(KIN
         kind = "factory"
     if kind is None:
         raise WeightsError(f"{_unknown(text)}; {describe(allowed)}")
+    if kind == "weights" and _is_image(text):
+        raise WeightsError(f"{text!r} is an image, not a model; {describe(allowed)}")
     if kind not in allowed:
         raise WeightsError(f"{text!r} is {KINDS[kind]}; {describe(allowed)}")
     return Reference(text, kind)
@@ -195,6 +198,10 @@ def _kind_of_path(text: str) -> Kind | None:
     if not os.path.exists(text):
         return None
     return "exported" if suffix in _EXPORTED else "config" if suffix == ".json" else "weights"
+
+
+def _is_image(path: str) -> bool:
+    return (mimetypes.guess_type(path, strict=False)[0] or "").startswith("image/")
 
 
 def _unknown(text: str) -> str:

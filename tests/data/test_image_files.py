@@ -68,3 +68,17 @@ class TestFindImages:
         assert caplog.text.count("1 .dng, 2 .heic files cannot be read and will not be used; convert to") == 1
         with pytest.raises(ValueError, match=r"holds no images: 1 \.heic file cannot be read"):
             find_images([f"{folder}/x*"])
+
+
+def test_unknown_extensions_are_counted_and_files_beside_images_are_not(tmp_path, caplog):
+    unknown = ("a.jpg_large", "photo", "c.jpg.crdownload", "film.mov")
+    beside = ("Thumbs.db", "desktop.ini", "labels.csv", "README", "notes.TXT", "Icon\r", "a.npy", "d.AAE", "d.mov")
+    for name in (*unknown, *beside, "d.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "link").symlink_to("nowhere")
+    found = list_images(tmp_path)
+    assert [os.path.basename(path) for path in found.files] == ["d.jpg"]
+    assert {os.path.basename(path) for path in found.other} == set(unknown)
+    find_images([tmp_path])
+    assert "1 extensionless, 1 .crdownload, 1 .jpg_large, 1 .mov files cannot be read" in caplog.text
+    assert "or rename them" in caplog.text

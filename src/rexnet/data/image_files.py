@@ -23,10 +23,19 @@ OTHER_EXTENSIONS = (
 )
 """Image formats that cannot be read; such files are named, never ignored silently."""
 
+_SIDE_EXTENSIONS = {
+    *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".rst", ".html", ".htm", ".pdf"),
+    *(".db", ".ini", ".log", ".cache", ".names", ".data", ".cfg", ".cls", ".lnk", ".url", ".xmp", ".aae", ".thm"),
+    *(".npy", ".npz", ".mat", ".pkl", ".parquet", ".arrow", ".h5", ".pt", ".pth", ".safetensors", ".onnx"),
+    *(".py", ".ipynb", ".sh", ".bat", ".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".md5", ".sha256", ".tfrecord"),
+}
+_SIDE_NAMES = {"readme", "license", "makefile", "md5sums", "icon\r"}
+"""Extensions, and names without one, in lower case, of files that accompany images; any other file might be one."""
+
 
 class FoundImages(NamedTuple):
-    """Sorted paths of images: `files` with one of IMAGE_EXTENSIONS, `other` with one of OTHER_EXTENSIONS and
-    no readable copy of the same name."""
+    """Sorted paths of images: `files` with one of IMAGE_EXTENSIONS, `other` with one of OTHER_EXTENSIONS or an unknown
+    extension and no readable copy of the same name."""
 
     files: list[str]
     other: list[str]
@@ -52,15 +61,16 @@ def list_images(folder: str | Path) -> FoundImages:
     found = sorted(_walk(os.fspath(folder), ()))
     files = list(filter(has_image_extension, found))
     converted = {os.path.splitext(path)[0] for path in files}
-    other = [path for path in found if has_other_extension(path) and os.path.splitext(path)[0] not in converted]
+    other = [path for path in found if is_other_file(path) and os.path.splitext(path)[0] not in converted]
     return FoundImages(files, other)
 
 
 def describe_other(paths: Sequence[str]) -> str:
     """Return how many files of which other format there are, and what to do."""
     counts = Counter(os.path.splitext(path)[1].lower() for path in paths)
-    kinds = ", ".join(f"{count:,} {extension}" for extension, count in sorted(counts.items()))
-    return f"{kinds} {plural(len(paths), 'file')} cannot be read and will not be used; convert to JPEG or PNG"
+    kinds = ", ".join(f"{count:,} {extension or 'extensionless'}" for extension, count in sorted(counts.items()))
+    rename = "" if all(map(has_other_extension, paths)) else ", or rename them to .jpg or .png if they are that already"
+    return f"{kinds} {plural(len(paths), 'file')} cannot be read and will not be used; convert to JPEG or PNG{rename}"
 
 
 def is_hidden(name: str) -> bool:
@@ -74,6 +84,14 @@ def has_image_extension(name: str) -> bool:
 
 def has_other_extension(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in OTHER_EXTENSIONS
+
+
+def is_other_file(name: str) -> bool:
+    """Whether a file of this name may be an image that is not read: it is neither one with a known extension nor a
+    file that accompanies images."""
+    stem, extension = os.path.splitext(os.path.basename(name).lower())
+    side = extension in _SIDE_EXTENSIONS or (not extension and stem in _SIDE_NAMES)
+    return not side and not has_image_extension(name)
 
 
 def find_images(sources: Sequence[str | Path]) -> list[Path]:
@@ -116,7 +134,7 @@ def _expand(pattern: str) -> FoundImages:
             found.other.extend(inside.other)
         elif has_image_extension(match):
             found.files.append(match)
-        elif has_other_extension(match):
+        elif is_other_file(match):
             found.other.append(match)
     return found
 
@@ -136,7 +154,8 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
                 is_folder, is_file = False, False
             if is_folder:
                 yield from _walk(entry.path, (*above, here))
-            elif (has_image_extension(entry.name) or has_other_extension(entry.name)) and (
-                is_file or not os.path.exists(entry.path)
-            ):
+            elif has_image_extension(entry.name) or has_other_extension(entry.name):
+                if is_file or not os.path.exists(entry.path):
+                    yield entry.path
+            elif is_file and is_other_file(entry.name):
                 yield entry.path

@@ -8,7 +8,7 @@ from typing import Any
 
 from rexnet.data.facts import DataFacts
 from rexnet.files import real_path
-from rexnet.references import holds_settings
+from rexnet.references import Kind, holds_settings, resolve
 from rexnet.training.metrics import METRICS, Metric, TaskName
 from rexnet.training.run_folder import RunFolder
 
@@ -53,6 +53,9 @@ class TimeSpent:
             took = f"it took {percent(fraction)} of the time"
             return f"Validation is the bottleneck: {took}; fewer validation images would help most."
         return f"The network's own computation is the bottleneck: images were there when they were needed, {waited}."
+
+
+_IN_RUNS: tuple[Kind, ...] = ("run", "weights", "config", "exported")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +135,10 @@ def read_records(runs: Sequence[str | os.PathLike[str]]) -> list[RunRecord]:
 
     ValueError, one sentence, for a folder without a run, and for a run that is given twice.
     """
-    folders = [path.parent if path.is_file() else path for path in map(Path, runs)]
+    files = [path for path in map(Path, runs) if path.is_file()]
+    for file in files:
+        resolve(file, allowed=_IN_RUNS)
+    folders = [path.parent if path in files else path for path in map(Path, runs)]
     resolved = [real_path(folder) for folder in folders]
     for number, folder in enumerate(resolved):
         if folder in resolved[:number]:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -171,7 +172,7 @@ def test_files_of_another_root_cost_their_image(tmp_path):
     (tmp_path / "Annotations" / "b.xml").unlink()
     found = read_voc(tmp_path, workers=0)
     assert [(Path(row.file).name, row.objects) for row in found.skipped] == [("a.jpg", 1)]
-    assert "1 images have no .xml file and are not used, such as" in found.notes[0] and "b.jpg" in found.notes[0]
+    assert "1 image has no .xml file" in found.notes[0] and "b.jpg" in found.notes[0]
 
 
 @pytest.mark.parametrize("place", ["ImageSets", "ImageSets/Segmentation"])
@@ -181,3 +182,17 @@ def test_lists_in_another_place_are_not_replaced_by_a_random_split(tmp_path, pla
     (tmp_path / place / "val.txt").write_text("a")
     with pytest.raises(ValueError, match=r"val\.txt, but none in ImageSets/Main; move it there"):
         read_voc(tmp_path, workers=0)
+
+
+def test_extensions_in_capitals_and_hidden_files(tmp_path):
+    for name in ("a", "b"):
+        voc_image(tmp_path, name, voc_object())
+    folder = tmp_path / "Annotations"
+    (folder / "b.xml").rename(folder / "b.XML")
+    (folder / "._a.xml").write_bytes(b"\0\5\x16\7")
+    voc_lists(tmp_path, train="a\n", val="b\n")
+    found = read_voc(tmp_path, workers=0)
+    assert {split: len(images) for split, images in found.splits.items()} == {"train": 1, "val": 1}
+    assert not found.skipped and not found.notes
+    shutil.rmtree(tmp_path / "ImageSets")
+    assert len(read_voc(tmp_path, workers=0).splits[None]) == 2

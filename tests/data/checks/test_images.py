@@ -105,9 +105,11 @@ class TestProblems:
         os.rename(image_folder / "train" / "cat" / "1.png", image_folder / "train" / "cat" / "really a png.JPG")
         os.rename(image_folder / "train" / "cat" / "2.jpg", image_folder / "train" / "cat" / "2.jfif")
         draw("cat", 99).save(image_folder / "val" / "cat" / "x.tif", "WEBP")
+        draw("cat", 98).save(image_folder / "val" / "cat" / "y.jpg_large", "JPEG")
+        draw("cat", 97).save(image_folder / "val" / "cat" / "photo", "JPEG")
         report = run(image_folder)
         found = {Path(row["image"]).name: row["content"] for row in report.wrong_extension}
-        assert found == {"really a png.JPG": "PNG", "x.tif": "WEBP"}
+        assert found == {"really a png.JPG": "PNG", "x.tif": "WEBP", "y.jpg_large": "JPEG", "photo": "JPEG"}
         assert filled(report.problems()) == {"extension of another format"}
 
     def test_tiny_follows_the_set_unless_a_limit_is_given(self, image_folder):

@@ -103,3 +103,23 @@ def test_hidden_names_are_nobodys_class(image_folder):
     make(image_folder / "train", "__MACOSX/cat/._0.png", ".git/0.png", "cat/._1.png", "cat/__MACOSX/1.png")
     sets = open_dataset(image_folder).for_training()
     assert sets.classes == ("cat", "dog", "fox") and len(sets.train) == 36
+
+
+@pytest.mark.parametrize("layout", ["VOC", "YOLO"])
+def test_boxes_of_other_layouts_are_to_be_converted(tmp_path, layout):
+    if layout == "VOC":
+        make(tmp_path, "JPEGImages/1.png", "JPEGImages/2.png")
+        (tmp_path / "Annotations").mkdir()
+    else:
+        make(tmp_path, *(f"{split}/images/{number}.png" for split in ("train", "valid") for number in range(2)))
+        (tmp_path / "data.yaml").write_text("train: ../train/images\nval: ../valid/images\nnames: [a]\n")
+    dataset = open_dataset(tmp_path)
+    with pytest.raises(ValueError, match=f"{layout}'s layout; rexnet detect convert .* rexnet detect train"):
+        dataset.for_training()
+    with pytest.raises(ValueError, match=f"{layout}'s layout.*; rexnet detect convert"):
+        dataset.for_detection()
+
+
+def test_class_folders_with_another_yaml_file_stay_class_folders(image_folder):
+    (image_folder / "dataset.yaml").write_text("license: CC0\n")
+    assert open_dataset(image_folder).kind == "folder"

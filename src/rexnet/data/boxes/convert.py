@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from rexnet.data.boxes.boxed_images import BoxedImage, BoxedImages, Skipped, Spl
 from rexnet.data.boxes.voc import is_voc, read_voc
 from rexnet.data.boxes.yolo import DESCRIPTIONS, is_yolo, read_yolo
 from rexnet.errors import require, require_at_least
-from rexnet.files import check_new_folder, write_whole
+from rexnet.files import check_new_folder, read_text, write_whole
 from rexnet.options import Readers, positional
 from rexnet.processes import usable_cpus
 from rexnet.text import csv_text, printable
@@ -108,12 +109,13 @@ def convert_data(config: ConvertConfig) -> Converted:
 
 
 def find_layout(folder: Path) -> Layout | None:
-    """Return the layout of a folder that certainly has boxes; a list of class names alone may belong to another
-    layout."""
+    """Return the layout of a folder that certainly has boxes; a list of class names alone, or a YAML file without
+    any, may belong to another layout."""
     if is_voc(folder):
         return "voc"
+    files = (folder / name for name in DESCRIPTIONS if (folder / name).is_file())
     labels = (folder / part / "labels" for part in ("", "train", "valid", "val"))
-    described = any((folder / name).is_file() for name in DESCRIPTIONS)
+    described = any(re.search(r"^['\"]?names\b", read_text(file, errors="replace"), re.M) for file in files)
     return "yolo" if described or (is_yolo(folder) and any(map(Path.is_dir, labels))) else None
 
 

@@ -71,7 +71,7 @@ def _draw_split(folder: Path, random: np.random.Generator, count: int, size_px: 
 def _draw_image(
     random: np.random.Generator, count: int, size_px: int
 ) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
-    """Return Return uint8 (size_px, size_px, 3), and each shape's name with the mask of its visible part."""
+    """Return uint8 (size_px, size_px, 3), and each shape's name with the mask of its visible part."""
     background = random.integers(40, 216, 3)
     pixels = np.clip(background + random.normal(0, 12, (size_px, size_px, 3)), 0, 255)
     placed: list[tuple[str, np.ndarray, int]] = []  # with its area before occlusion
@@ -89,7 +89,7 @@ def _draw_image(
 
 
 def _shape_mask(shape: str, random: np.random.Generator, size_px: int) -> np.ndarray:
-    """Return Return bool (size_px, size_px), entirely within the image."""
+    """Return bool (size_px, size_px), entirely within the image."""
     low, high = _SIDE_FRACTION
     side = size_px * random.uniform(low, high)
     centre_x, centre_y = random.uniform(side / 2, size_px - side / 2, 2)
@@ -113,7 +113,7 @@ def _other_colour(random: np.random.Generator, background: np.ndarray) -> np.nda
 
 
 def _box_around(mask: np.ndarray) -> list[int]:
-    """Return Return x, y, width, height of the true pixels."""
+    """Return x, y, width, height of the true pixels."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     left, top = int(columns[0]), int(rows[0])
     return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]

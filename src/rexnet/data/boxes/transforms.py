@@ -109,14 +109,14 @@ class _CropWithObjects:
 
 
 def _has_area(before: Sample, after: Sample) -> torch.Tensor:
-    """Return Return bool (N,): the objects whose box is not narrower than LEAST_SIDE_PX, or not narrower than
+    """Return bool (N,): the objects whose box is not narrower than LEAST_SIDE_PX, or not narrower than
     before."""
     sides, came = (sample.boxes[:, 2:] - sample.boxes[:, :2] for sample in (after, before))
     return (sides >= came.clamp(max=LEAST_SIDE_PX)).all(dim=1)
 
 
 def _lost_mask(before: Sample, after: Sample) -> torch.Tensor:
-    """Return Return bool (N,): the objects whose mask has become empty."""
+    """Return bool (N,): the objects whose mask has become empty."""
     if before.masks is None or after.masks is None:
         return torch.zeros(len(before.labels), dtype=torch.bool)
     had, has = (masks.flatten(1).any(dim=1).bool() for masks in (before.masks, after.masks))

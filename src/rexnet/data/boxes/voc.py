@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
 from rexnet.data.boxes.boxed_images import BoxedImages, NamedBox, Size, Skipped, Split
 from rexnet.data.boxes.named_files import NamedFiles
-from rexnet.data.image_files import all_images
+from rexnet.data.image_files import all_images, is_hidden
 from rexnet.files import read_text
 from rexnet.text import normal_name, printable
 
@@ -35,12 +35,13 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
     for path in all_images(folder / _IMAGES):
         images[normal_name(Path(path).stem)] = images[Path(path).stem] = path
     labels = VocLabels()
-    annotated = sorted(path.stem for path in (folder / _ANNOTATIONS).glob("*.xml"))
+    there = (path for path in (folder / _ANNOTATIONS).iterdir() if not is_hidden(path.name))
+    annotated = sorted({path.stem for path in there if path.suffix.lower() == ".xml"})
     names_by_split = _names_by_split(folder, files) or {None: annotated}
     for split, names in names_by_split.items():
         paths = []
         for name in names:
-            file = files.find(f"{name}.xml") if os.path.basename(name) == name else None
+            file = _find_xml(files, name)
             image = images.get(name) or images.get(normal_name(name))
             path = folder / _ANNOTATIONS / (file or f"{name}.xml")
             if file is None:
@@ -60,7 +61,10 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
         )
     listed |= set(map(normal_name, annotated))
     if unused := sorted({path for name, path in images.items() if normal_name(name) not in listed}):
-        found.notes.append(f"{len(unused):,} images have no .xml file and are not used, such as {printable(unused[0])}")
+        subject = "image has" if len(unused) == 1 else "images have"
+        found.notes.append(
+            f"{len(unused):,} {subject} no .xml file and will not be used, such as {printable(unused[0])}"
+        )
     classes = {box.name for images in found.splits.values() for image in images for box in image.boxes}
     if not classes:
         reasons = "".join(f"; {skipped}" for skipped in found.skipped[:1])
@@ -92,8 +96,14 @@ def _names_by_split(folder: Path, files: NamedFiles) -> dict[Split | None, list[
 def _listed_names(file: Path, files: NamedFiles) -> list[str]:
     """Return the names of a list. Lists of one class have 1, 0 or -1 after them; a name may have blanks itself."""
     lines = [line.strip() for line in read_text(file, errors="surrogateescape").split("\n") if line.strip()]
-    whole = {line for line in lines if os.path.basename(line) == line and files.find(f"{line}.xml")}
+    whole = {line for line in lines if _find_xml(files, line)}
     return list(dict.fromkeys(line if line in whole else line.split()[0] for line in lines))
+
+
+def _find_xml(files: NamedFiles, name: str) -> str | None:
+    if os.path.basename(name) != name:
+        return None
+    return files.find(f"{name}.xml") or files.find(f"{name}.XML")
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,7 @@ def _count_objects(file: Path) -> int:
 
 
 def _parse(file: Path) -> Element:
-    """Parse a file. Parse XML. ValueError for declarations: they can make a short file huge, and VOC has none."""
+    """Parse a file. ValueError for declarations: they can make a short file huge, and VOC has none."""
     parser = XMLParser(target=_PlainTree())
     parser.feed(file.read_bytes())
     root = parser.close()

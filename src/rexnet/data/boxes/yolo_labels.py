@@ -87,7 +87,8 @@ def name_the_rest(files: NamedFiles, used: set[str], found: BoxedImages) -> None
         if lines and all(map(_is_number, lines[0].replace(",", " ").split())):
             found.skipped.append(Skipped(texts[name], len(lines), "there is no image for these labels"))
     if unused := [image for image in images if image not in used and label_of[image] in texts]:
-        found.notes.append(f"{len(unused):,} images with labels are in no split, such as {printable(unused[0])}")
+        subject = "image with labels is" if len(unused) == 1 else "images with labels are"
+        found.notes.append(f"{len(unused):,} {subject} in no split, such as {printable(unused[0])}")
 
 
 def _label_name(folder: str, image: str) -> str:

@@ -131,8 +131,9 @@ class Examiner:
             found.width_px[place], found.height_px[place] = image.size
             found.digest[place] = _digest(image)
             if content:
-                extension = os.path.splitext(self._images.name(index))[1].lower()
-                if extension and extension not in _EXTENSIONS[content]:
+                name = self._images.name(index)
+                extension = os.path.splitext(name)[1].lower()
+                if (extension or self._images.source(index) == name) and extension not in _EXTENSIONS[content]:
                     found.contents[place] = content
         return found
 

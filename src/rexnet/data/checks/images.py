@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 
-from rexnet.data.boxes.convert import find_layout
 from rexnet.data.checks.boxes import check_boxed_images, check_coco
 from rexnet.data.checks.examine import ExaminedSplits, Report, class_balance, join_groups, near_equal
 from rexnet.data.datasets import Dataset, open_dataset
@@ -75,8 +74,8 @@ def check(config: CheckConfig) -> Report:
     dataset = open_dataset(config.data)
     if dataset.annotation_files:
         return check_coco(dataset, min_size_px=config.min_size_px, workers=workers)
-    if dataset.kind == "folder" and (layout := find_layout(Path(config.data))):
-        return check_boxed_images(Path(config.data), layout, min_size_px=config.min_size_px, workers=workers)
+    if dataset.kind in ("voc", "yolo"):
+        return check_boxed_images(Path(config.data), dataset.kind, min_size_px=config.min_size_px, workers=workers)
     splits, outside = _find(dataset)
     examined = ExaminedSplits({split.name: split.images for split in splits}, workers=workers)
     elsewhere = list_images(dataset.data) if dataset.kind == "folder" else FoundImages([], [])
@@ -86,7 +85,8 @@ def check(config: CheckConfig) -> Report:
     everywhere = frozenset().union(*(split.present for split in splits))
     counts = {split.name: _count_classes(split.images) for split in splits}
     facts = examined.facts(config.min_size_px)
-    facts["unreadable"] += _unreadable_elsewhere(elsewhere, splits, workers=workers)
+    for kind, rows in _faults_elsewhere(elsewhere, splits, workers=workers).items():
+        facts[kind] += rows
     return CheckReport(
         **facts,
         data=config.data,
@@ -104,13 +104,16 @@ def check(config: CheckConfig) -> Report:
     )
 
 
-def _unreadable_elsewhere(found: FoundImages, splits: Sequence["_Split"], *, workers: int) -> list[dict[str, str]]:
-    """Return the unreadable images of a folder that are in no class of a split, which `rexnet predict` would read, and
-    those of other formats."""
+def _faults_elsewhere(
+    found: FoundImages, splits: Sequence["_Split"], *, workers: int
+) -> dict[str, list[dict[str, str]]]:
+    """Return the images of a folder that are in no class of a split, which `rexnet predict` would read, and those with
+    other extensions, where they cannot be read or have another format than their name says."""
     known = {split.images.name(index) for split in splits for index in range(len(split.images))}
     files = [file for file in found.files if file not in known] + found.other
     images = FileImages(files, np.zeros(len(files)), [""])
-    return ExaminedSplits({"other images": images}, workers=workers).facts(None)["unreadable"]
+    facts = ExaminedSplits({"other images": images}, workers=workers).facts(None)
+    return {kind: facts[kind] for kind in ("unreadable", "wrong_extension")}
 
 
 def _refusal(dataset: Dataset) -> list[str]:

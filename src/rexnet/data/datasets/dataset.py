@@ -31,12 +31,14 @@ from rexnet.text import normal_name, plural, printable, some_names
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["named", "hugging_face", "tars", "boxes", "folder"]
+Kind = Literal["named", "hugging_face", "tars", "boxes", "voc", "yolo", "folder"]
 KINDS: dict[Kind, str] = {
     "named": "a dataset with a name",
     "hugging_face": "a dataset of the Hugging Face library",
     "tars": "a folder of tars",
     "boxes": "a folder in COCO's layout",
+    "voc": "a folder in Pascal VOC's layout",
+    "yolo": "a folder in YOLO's layout",
     "folder": "a folder of images",
 }
 """Kinds of DATA, as messages name them."""
@@ -84,9 +86,11 @@ class Dataset:
     @cached_property
     def splits(self) -> dict[str, Split]:
         """Labelled images by split; one split that is called "" where the data has none."""
-        if self.kind == "boxes":
+        if self.kind in ("boxes", "voc", "yolo"):
+            first = "" if self.kind == "boxes" else "rexnet detect convert makes COCO's of it, which "
             raise ValueError(
-                f"{printable(self.data)} is {KINDS['boxes']}; rexnet detect train and detect validate take it"
+                f"{printable(self.data)} is {KINDS[self.kind]}; {first}rexnet detect train and detect validate take"
+                f"{'' if first else ' it'}"
             )
         return self.read()
 
@@ -218,7 +222,7 @@ class Dataset:
 
     def _sizes(self) -> list[Callable[[], tuple[int, int]]]:
         """Return the function that finds the sizes of a few images, evenly spread."""
-        if self.kind in ("folder", "boxes"):
+        if self.kind in ("folder", "boxes", "voc", "yolo"):
             files = image_files(self.data)
             files = files[:: max(1, len(files) // _HEADERS_TO_PEEK_AT)][:_HEADERS_TO_PEEK_AT]
             return [partial(stored_size_px, file) for file in files]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rexnet.data.image_files import describe_other, has_image_extension, has_other_extension, is_hidden, list_images
+from rexnet.data.image_files import describe_other, has_image_extension, is_hidden, is_other_file, list_images
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.data.splits import SPLITS
 from rexnet.text import normal_name, plural, printable, some_names
@@ -61,7 +61,7 @@ def find_class_folders(folder: str) -> ClassFolders:
             by_class.setdefault(normal_name(name), []).extend(files)
         elif has_image_extension(name):
             outside.append(path)
-        elif has_other_extension(name):
+        elif os.path.isfile(path) and is_other_file(name):
             other.append(path)
         elif not os.path.exists(path):
             faults.append(f"holds {printable(name)}, a link to a folder that does not exist; repair or remove it")

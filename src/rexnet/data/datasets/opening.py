@@ -4,10 +4,12 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 
 from rexnet.data.boxes.coco import find_annotation_files
+from rexnet.data.boxes.convert import find_layout
 from rexnet.data.datasets.byte_source import is_url
 from rexnet.data.datasets.dataset import Dataset, Split
 from rexnet.data.datasets.folder import read_class_folders, split_folders
@@ -34,7 +36,8 @@ def open_dataset(data: str | PathLike[str]) -> Dataset:
     - `torchvision/NAME`: a dataset of torchvision with its own split, in torch.hub's folder, downloaded if missing.
     - `hfds/NAME`: a dataset of the Hugging Face library, see `hugging_face`.
     - a folder of tars, or its URL, see `shards`.
-    - a folder in COCO's layout: images with boxes, see `rexnet.data.boxes.coco`.
+    - a folder in COCO's layout: images with boxes, see `rexnet.data.boxes.coco`; in Pascal VOC's or YOLO's layout,
+      which is only to be checked and converted, see `rexnet.data.boxes.convert`.
     - a folder with train/ and val/ (or valid/, validation/, test/; the first of these counts), each with a folder for
       each class, or a single folder of class folders. Hidden names and files without an image extension are skipped.
 
@@ -109,6 +112,8 @@ def _local(text: str) -> Dataset:
     splits = split_folders(text)
     if (files := find_annotation_files(text)) and not _holds_folders(splits.get("train")):
         return Dataset(data=text, kind="boxes", title=title, annotation_files=files)
+    if not files and (layout := find_layout(Path(text))):
+        return Dataset(data=text, kind=layout, title=title)
     return Dataset(data=text, kind="folder", title=title, annotation_files=files, read=partial(_read_folders, splits))
 
 
