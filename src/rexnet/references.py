@@ -206,6 +206,8 @@ def _is_image(path: str) -> bool:
 
 def _unknown(text: str) -> str:
     """Return the first clause of the error for a text that is not a model."""
+    if repository := re.fullmatch(r"(?:hf[-_]hub:|https://(?:huggingface|hf)\.co/)([^/]+/[^/]+)/?", text):
+        return f"{text!r} is another program's name of a repository; write {PREFIX}{repository[1]}"
     if os.path.isdir(text):
         inside = sorted(name for name in os.listdir(text) if name.endswith(SUFFIXES))
         hint = f"; name a file in it, such as {inside[0]}" if inside else ""

@@ -65,6 +65,11 @@ def list_images(folder: str | Path) -> FoundImages:
     return FoundImages(files, other)
 
 
+def holds_images(path: str) -> bool:
+    """Whether a path is an image or a folder with one, by the extensions."""
+    return any(map(has_image_extension, _walk(path, ()) if os.path.isdir(path) else [path]))
+
+
 def describe_other(paths: Sequence[str]) -> str:
     """Return how many files of which other format there are, and what to do."""
     counts = Counter(os.path.splitext(path)[1].lower() for path in paths)

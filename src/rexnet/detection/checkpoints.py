@@ -79,7 +79,8 @@ def unpack(content: dict[str, Any], *, source: str) -> TrainedDetector:
     """Rebuild `pack`'s detector from its content; see `load_detector`."""
     if content.get("task") != TASK:
         raise WeightsError(
-            f"checkpoint {source!r} holds a classifier, and a detector is needed here; `rexnet predict` takes it"
+            f"checkpoint {source!r} holds a classifier, and a detector is needed here; `rexnet predict` and "
+            "`rexnet validate` take it"
         )
     try:
         model = build_detector(DetectorConfig.from_dict(content["detector"]))

@@ -55,7 +55,7 @@ class TimeSpent:
         return f"The network's own computation is the bottleneck: images were there when they were needed, {waited}."
 
 
-_IN_RUNS: tuple[Kind, ...] = ("run", "weights", "config", "exported")
+_IN_RUNS: tuple[Kind, ...] = ("run", "weights", "config")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,12 +108,24 @@ class TestIds:
             ([{"id": 1.5, "name": "a"}], "integer 'id'"),
             ([{"id": True, "name": "a"}], "integer 'id'"),
             ([{"id": 1}], "string 'name'"),
+            ([{"id": 1, "name": " "}], "string 'name'"),
             (["a"], "has the category 'a'"),
         ],
     )
     def test_categories_that_are_not_clear(self, tmp_path, categories, said):
         with pytest.raises(ValueError, match=said):
             load_coco_images(write_side(tmp_path, "train", [image_entry(1)], [], categories))
+
+    def test_fractions_for_pixels_are_refused(self, tmp_path):
+        rows = [annotation(n, n, box=(0.2, 0.1, 0.5, 0.9)) for n in (1, 2)]
+        file = write_side(tmp_path, "train", [image_entry(1), image_entry(2)], rows)
+        with pytest.raises(
+            ValueError, match=r"within 0 to 1 only, such as \[0.2, 0.1, 0.5, 0.9\]; COCO's boxes are in pixels"
+        ):
+            load_coco_images(file)
+        file.write_text(file.read_text(), encoding="utf-16")
+        with pytest.raises(ValueError, match="it is not UTF-8 text"):
+            load_coco_images(file)
 
     def test_sides_with_other_names(self, tmp_path):
         write_side(tmp_path, "train", [image_entry(1)], [])

@@ -6,7 +6,7 @@ import pytest
 
 from rexnet.data.boxes.coco import load_coco_sets
 from rexnet.data.boxes.voc import read_voc
-from tests.boxed_files import convert, files_of, voc_image, voc_lists, voc_object
+from tests.boxed_files import convert, files_of, voc_image, voc_lists, voc_object, write_image
 
 
 class TestVoc:
@@ -196,3 +196,19 @@ def test_extensions_in_capitals_and_hidden_files(tmp_path):
     assert not found.skipped and not found.notes
     shutil.rmtree(tmp_path / "ImageSets")
     assert len(read_voc(tmp_path, workers=0).splits[None]) == 2
+
+
+def test_two_images_for_one_file_are_not_guessed_between(tmp_path):
+    for name in "ab":
+        voc_image(tmp_path, name, voc_object())
+    write_image(tmp_path / "JPEGImages" / "a.png")
+    found = read_voc(tmp_path, workers=0)
+    assert [(Path(row.file).name, row.objects) for row in found.skipped] == [("a.xml", 1)]
+    assert "a.jpg and " in found.skipped[0].reason and "a.png, either of which" in found.skipped[0].reason
+    assert [Path(image.path).name for image in found.splits[None]] == ["b.jpg"]
+
+
+def test_fractions_for_pixels_are_refused(tmp_path):
+    voc_image(tmp_path, "a", voc_object(box=(0.1, 0.1, 0.5, 0.9)))
+    with pytest.raises(ValueError, match="boxes within 0 to 1 only"):
+        read_voc(tmp_path, workers=0)

@@ -7,6 +7,7 @@ from PIL import Image
 
 from rexnet.data.boxes.coco import load_coco_sets
 from rexnet.data.boxes.yolo import read_yolo
+from rexnet.data.datasets import open_dataset
 from tests.boxed_files import convert, files_of, write_image
 
 
@@ -276,3 +277,32 @@ def test_where_labels_are(tmp_path, label, objects):
     assert len(found.splits[None][0].boxes) == objects
     assert [row.objects for row in found.skipped] == [1] * (1 - objects)
     assert any("labels/a.txt" in note for note in found.notes) == (not objects)
+
+
+def test_the_layout_of_darknet_and_cvat(tmp_path):
+    """Lists are used without a description too; their paths begin with data/, as this folder is called there."""
+    lists = {"train": (0, 1, 2), "valid": (3,)}
+    for number in range(4):
+        write_image(tmp_path / "obj_train_data" / f"{number}.png")
+        (tmp_path / "obj_train_data" / f"{number}.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "obj.names").write_text("a\nb\n")
+    (tmp_path / "obj.data").write_text(
+        "classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\n"
+    )
+    for name, numbers in lists.items():
+        (tmp_path / f"{name}.txt").write_text("".join(f"data/obj_train_data/{number}.png\n" for number in numbers))
+    found = read_yolo(tmp_path, workers=0)
+    assert {split: [Path(image.path).stem for image in images] for split, images in found.splits.items()} == {
+        "train": ["0", "1", "2"],
+        "val": ["3"],
+    }
+    assert all(image.boxes[0].name == "b" for images in found.splits.values() for image in images)
+    assert not found.skipped and open_dataset(tmp_path).kind == "yolo"
+
+
+def test_hidden_folders_hold_no_labels(flat):
+    for folder in ("__MACOSX/labels", ".ipynb_checkpoints"):
+        (flat / folder).mkdir(parents=True)
+        (flat / folder / "x.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (flat / "classes.txt").write_text("a\n")
+    assert not read_yolo(flat, workers=0).skipped

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rexnet.data.checks.images import CheckConfig, check
 from rexnet.data.datasets import Dataset, open_dataset
 from rexnet.errors import BadImageError
 from tests.tars import names_of
@@ -307,3 +308,17 @@ def test_splits_in_other_spellings_are_no_classes(tmp_path, splits):
 def test_a_class_called_train(tmp_path):
     make(tmp_path, *(f"{name}/{number}.png" for name in ("Train", "Bus") for number in range(2)))
     assert open_dataset(tmp_path).for_training().classes == ("Bus", "Train")
+
+
+def test_images_beside_the_splits_are_named(tmp_path, caplog):
+    make(
+        tmp_path, *(f"{split}/{name}/{n}.png" for split in ("train", "val", "more") for name in "ab" for n in range(2))
+    )
+    make(tmp_path, "x.png", "docs/readme.png", "__MACOSX/y.png")
+    (tmp_path / "empty").mkdir()
+    sets = open_dataset(tmp_path).for_training()
+    assert len(sets.train) + len(sets.val) == 8
+    assert "the images of docs, more, x.png are not used, as there is train/, val/" in caplog.text
+    report = check(CheckConfig(data=str(tmp_path), workers=0))
+    beside = {os.path.relpath(path, tmp_path) for path in report.outside_classes}
+    assert beside == {"x.png", "docs/readme.png", *(f"more/{name}/{n}.png" for name in "ab" for n in range(2))}

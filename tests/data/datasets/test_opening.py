@@ -53,7 +53,7 @@ def test_boxes_are_for_detectors_and_images_for_classifiers(coco, image_folder):
     assert open_dataset(coco).for_detection().classes == ("cat",)
     assert len(open_dataset(coco).boxes_to_measure("val", ["cat"])) == 1
     for data in (image_folder, "digits"):
-        with pytest.raises(ValueError, match="without annotations in COCO's layout; rexnet detect convert"):
+        with pytest.raises(ValueError, match=r"without annotations in COCO's layout, .*; rexnet detect convert"):
             open_dataset(data).for_detection()
         with pytest.raises(ValueError, match=r"--split is val, but .* has no annotation file"):
             open_dataset(data).boxes_to_measure("val", ["cat"])
@@ -114,7 +114,7 @@ def test_boxes_of_other_layouts_are_to_be_converted(tmp_path, layout):
         make(tmp_path, *(f"{split}/images/{number}.png" for split in ("train", "valid") for number in range(2)))
         (tmp_path / "data.yaml").write_text("train: ../train/images\nval: ../valid/images\nnames: [a]\n")
     dataset = open_dataset(tmp_path)
-    with pytest.raises(ValueError, match=f"{layout}'s layout; rexnet detect convert .* rexnet detect train"):
+    with pytest.raises(ValueError, match=f"{layout}'s layout; rexnet detect train .* detect convert"):
         dataset.for_training()
     with pytest.raises(ValueError, match=f"{layout}'s layout.*; rexnet detect convert"):
         dataset.for_detection()
@@ -123,3 +123,10 @@ def test_boxes_of_other_layouts_are_to_be_converted(tmp_path, layout):
 def test_class_folders_with_another_yaml_file_stay_class_folders(image_folder):
     (image_folder / "dataset.yaml").write_text("license: CC0\n")
     assert open_dataset(image_folder).kind == "folder"
+
+
+def test_the_folder_of_a_run_is_not_data(tmp_path):
+    make(tmp_path, "samples/1.png", "curves.png")
+    (tmp_path / "config.json").write_text('{"network": {}}')
+    with pytest.raises(ValueError, match="is the folder of a run, not of data"):
+        open_dataset(tmp_path)

@@ -1,6 +1,7 @@
 """Reader of COCO annotation files into flat arrays. Faults are skipped or corrected, and each is listed."""
 
 import json
+import math
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ def flatten(tables: dict[str, list[Any]], *, name: str, image_folder: str) -> tu
             tables["annotations"], images, row_of_id=row_of_id, category_ids=category_ids, findings=findings
         )
     )
+    _refuse_fractions(rows, images, name)
     images, rows = _whole_images(images, rows, findings)
     if not images:
         found = ", ".join(f"{count:,} {kind}" for kind, count in count_findings(findings).items())
@@ -109,6 +111,16 @@ def flatten(tables: dict[str, list[Any]], *, name: str, image_folder: str) -> tu
             if row.segment is None and not row.segment_was_refused:
                 findings.append(Finding("no mask", images[row.image].file_name, row.name, "it has no segmentation"))
     return content, findings
+
+
+def _refuse_fractions(rows: list[Annotation], images: list[ImageEntry], name: str) -> None:
+    """Raise ValueError where every box lies within the first pixel of its image."""
+    farthest = max((max(row.box[0] + row.box[2], row.box[1] + row.box[3]) for row in rows), default=math.inf)
+    if farthest <= 1 and any(min(image.width_px, image.height_px) > 1 for image in images):
+        raise ValueError(
+            f"{name} has boxes within 0 to 1 only, such as {list(rows[0].box)}; COCO's boxes are in pixels, not "
+            "fractions of the image"
+        )
 
 
 def _whole_images(
@@ -139,6 +151,8 @@ def _read_tables(annotation_file: str | Path) -> dict[str, list[Any]]:
         content = json.loads(read_text(annotation_file))
     except OSError as error:
         raise ValueError(f"{name} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not a JSON file: it is not UTF-8 text") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} is not a JSON file: {error}") from error
     if not isinstance(content, dict):
@@ -156,7 +170,7 @@ def _read_categories(entries: list[Any], name: str) -> tuple[tuple[str, ...], li
     for entry in entries:
         number, title = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
         category_id = whole_number(number)
-        if category_id is None or not isinstance(title, str) or not title:
+        if category_id is None or not isinstance(title, str) or not title.strip():
             raise ValueError(f"{name} has the category {entry!r:.80}; it needs an integer 'id' and a string 'name'")
         if category_id in found:
             raise ValueError(f"{name} has two categories with the id {category_id}: {found[category_id]!r}, {title!r}")

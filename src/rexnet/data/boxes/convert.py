@@ -116,6 +116,7 @@ def find_layout(folder: Path) -> Layout | None:
     files = (folder / name for name in DESCRIPTIONS if (folder / name).is_file())
     labels = (folder / part / "labels" for part in ("", "train", "valid", "val"))
     described = any(re.search(r"^['\"]?names\b", read_text(file, errors="replace"), re.M) for file in files)
+    described = described or (folder / "obj.names").is_file()
     return "yolo" if described or (is_yolo(folder) and any(map(Path.is_dir, labels))) else None
 
 

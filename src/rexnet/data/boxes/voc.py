@@ -32,8 +32,13 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
     found = BoxedImages()
     files = NamedFiles(folder / _ANNOTATIONS, named_by=f"{printable(folder / _LISTS)} names")
     images: dict[str, str] = {}
+    twice: dict[str, str] = {}
     for path in all_images(folder / _IMAGES):
-        images[normal_name(Path(path).stem)] = images[Path(path).stem] = path
+        for name in {Path(path).stem, normal_name(Path(path).stem)}:
+            if images.setdefault(name, path) != path:
+                twice[name] = (
+                    f"{_IMAGES} holds {printable(images[name])} and {printable(path)}, either of which it may mean"
+                )
     labels = VocLabels()
     there = (path for path in (folder / _ANNOTATIONS).iterdir() if not is_hidden(path.name))
     annotated = sorted({path.stem for path in there if path.suffix.lower() == ".xml"})
@@ -46,8 +51,8 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
             path = folder / _ANNOTATIONS / (file or f"{name}.xml")
             if file is None:
                 found.skipped.append(Skipped(str(path), 0, "the file does not exist"))
-            elif image is None:
-                reason = f"{_IMAGES} holds no image of this name"
+            elif image is None or name in twice:
+                reason = twice.get(name, f"{_IMAGES} holds no image of this name")
                 found.skipped.append(Skipped(str(path), _count_objects(path), reason))
             else:
                 labels.file_of[image] = path
@@ -69,6 +74,10 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
     if not classes:
         reasons = "".join(f"; {skipped}" for skipped in found.skipped[:1])
         raise ValueError(f"{printable(folder / _ANNOTATIONS)} holds no objects that can be read{reasons}")
+    boxes = [box.box for images in found.splits.values() for image in images for box in image.boxes]
+    if max(max(x + width, y + height) for x, y, width, height in boxes) <= 1:
+        text = "has boxes within 0 to 1 only; VOC's boxes are in pixels, not fractions of the image"
+        raise ValueError(f"{printable(folder / _ANNOTATIONS)} {text}")
     found.classes = tuple(sorted(classes))
     found.stand_in_for_val()
     return found

@@ -57,10 +57,12 @@ def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    """Return the description with every value as written: `no` is a class, not False."""
+    """Return the description with every value as written: `no` is a class, not False; without one, lists of images
+    that are called train.txt and so on."""
     file = next((folder / name for name in DESCRIPTIONS if (folder / name).is_file()), None)
     if file is None:
-        return {}
+        lists = (name for names in _SPLIT_NAMES.values() for name in names if (folder / f"{name}.txt").is_file())
+        return {name: f"{name}.txt" for name in lists}
     import yaml
 
     try:
@@ -226,5 +228,7 @@ class _NamedImages:
             here = os.path.relpath(os.path.realpath(value), os.path.realpath(self.folder))
             names = [here] if os.path.exists(value) and not here.startswith("..") else []
             names += ["/".join(parts[first:]) for first in range(len(parts) - 1)]
+        elif parts[0:1] == ["data"] and (self.folder / "obj.data").is_file():  # as Darknet and CVAT call this folder
+            names.append("/".join(parts[1:]))
         found = (self.files.find(name) for name in dict.fromkeys(name or "." for name in names))
         return next((self.folder / name for name in found if name is not None), None)

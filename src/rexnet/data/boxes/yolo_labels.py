@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rexnet.data.boxes.boxed_images import BoxedImages, NamedBox, Size, Skipped
 from rexnet.data.boxes.named_files import NamedFiles
-from rexnet.data.image_files import all_images
+from rexnet.data.image_files import all_images, is_hidden
 from rexnet.files import read_text
 from rexnet.text import normal_name, printable
 
@@ -81,6 +81,7 @@ def name_the_rest(files: NamedFiles, used: set[str], found: BoxedImages) -> None
     texts = {
         normal_name(os.path.relpath(file, files.folder)): str(file)
         for file in sorted(Path(files.folder).rglob("*.txt"))
+        if not any(map(is_hidden, file.relative_to(files.folder).parts))
     }
     for name in texts.keys() - set(label_of.values()):
         lines = read_lines(texts[name], errors="replace")

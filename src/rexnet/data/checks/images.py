@@ -1,5 +1,6 @@
 """Findings about labelled images: every image is decoded and its pixels are compared with those of all others."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ import numpy as np
 from rexnet.data.checks.boxes import check_boxed_images, check_coco
 from rexnet.data.checks.examine import ExaminedSplits, Report, class_balance, join_groups, near_equal
 from rexnet.data.datasets import Dataset, open_dataset
-from rexnet.data.datasets.folder import find_class_folders, split_folders
-from rexnet.data.image_files import FoundImages, describe_other, list_images
+from rexnet.data.datasets.folder import find_class_folders, find_images_beside, split_folders
+from rexnet.data.image_files import FoundImages, describe_other, image_files, list_images
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.errors import require_at_least
 from rexnet.files import check_output_file
@@ -137,7 +138,11 @@ def _find(dataset: Dataset) -> tuple[list[_Split], list[str]]:
     if dataset.kind == "folder":
         found = {name: find_class_folders(folder) for name, folder in split_folders(dataset.data).items()}
         splits = [_Split(name, folders.images, frozenset(folders.by_class)) for name, folders in found.items()]
-        return splits, [path for folders in found.values() for path in folders.outside]
+        beside = [os.path.join(dataset.data, name) for name in find_images_beside(dataset.data, found)]
+        outside = [path for folders in found.values() for path in folders.outside]
+        return splits, outside + [
+            file for path in beside for file in (image_files(path) if os.path.isdir(path) else [path])
+        ]
     chosen = {"train": dataset.train, "val": dataset.val}
     images = {name: split.images for name, split in chosen.items() if split}
     return [_Split(name, i, frozenset(i.classes) - set(i.missing_classes)) for name, i in images.items()], []

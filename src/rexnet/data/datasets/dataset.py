@@ -87,11 +87,9 @@ class Dataset:
     def splits(self) -> dict[str, Split]:
         """Labelled images by split; one split that is called "" where the data has none."""
         if self.kind in ("boxes", "voc", "yolo"):
-            first = "" if self.kind == "boxes" else "rexnet detect convert makes COCO's of it, which "
-            raise ValueError(
-                f"{printable(self.data)} is {KINDS[self.kind]}; {first}rexnet detect train and detect validate take"
-                f"{'' if first else ' it'}"
-            )
+            what = "it" if self.kind == "boxes" else "what rexnet detect convert makes of it"
+            commands = "rexnet detect train and detect validate"
+            raise ValueError(f"{printable(self.data)} is {KINDS[self.kind]}; {commands} take {what}")
         return self.read()
 
     @property
@@ -151,10 +149,9 @@ class Dataset:
             fraction = val_fraction or DEFAULT_VAL_FRACTION
             random_split = RandomSplit(val_fraction=fraction, seed=seed, fingerprint=fingerprint(train.images))
             sets = [train.images.subset(part) for part in random_split.draw(train.images)]
-        else:
-            if val_fraction is not None:
-                text = "val_fraction %g has no effect: %s comes with its own split"
-                logger.warning(text, val_fraction, printable(self.data))
+        elif val_fraction is not None:
+            text = "val_fraction %g has no effect: %s comes with its own split"
+            logger.warning(text, val_fraction, printable(self.data))
         split = random_split.description if random_split else self._split_names
         if shots is not None:
             sets[0] = draw_shots(sets[0], shots, seed)
@@ -191,8 +188,9 @@ class Dataset:
         unless `bad_image` is "skip", where some are missing or more than a tenth cannot be used."""
         if not self.annotation_files:
             raise ValueError(
-                f"{printable(self.data)} is {KINDS[self.kind]}, without annotations in COCO's layout; rexnet detect "
-                "convert makes them from Pascal VOC and YOLO, and rexnet train takes images without boxes"
+                f"{printable(self.data)} is {KINDS[self.kind]}, without annotations in COCO's layout, "
+                "annotations/instances_train.json and instances_val.json; rexnet detect convert makes them from Pascal "
+                "VOC and YOLO, and rexnet train takes images without boxes"
             )
         sets = load_coco_sets(self.data)
         require_objects(sets)

@@ -2,11 +2,19 @@
 
 import logging
 import os
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
 
-from rexnet.data.image_files import describe_other, has_image_extension, is_hidden, is_other_file, list_images
+from rexnet.data.image_files import (
+    describe_other,
+    has_image_extension,
+    holds_images,
+    is_hidden,
+    is_other_file,
+    list_images,
+)
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.data.splits import SPLITS
 from rexnet.text import normal_name, plural, printable, some_names
@@ -38,6 +46,14 @@ def split_folders(root: str) -> dict[str, str]:
     """Return the folder of each split; one split that is called "" where `root` holds the class folders itself."""
     found = {name: os.path.join(root, name) for name in SPLITS}
     return {name: folder for name, folder in found.items() if os.path.isdir(folder)} or {"": root}
+
+
+def find_images_beside(root: str, splits: Collection[str]) -> list[str]:
+    """Return the names of images, and of folders with images, that stand beside the folders of the splits."""
+    if "" in splits:
+        return []
+    names = (name for name in sorted(os.listdir(root)) if name not in splits and not is_hidden(name))
+    return [name for name in names if holds_images(os.path.join(root, name))]
 
 
 def find_class_folders(folder: str) -> ClassFolders:

@@ -1,5 +1,6 @@
 """DATA, the string that names a dataset in every command and function, understood here and nowhere else."""
 
+import logging
 import os
 from collections.abc import Mapping
 from functools import partial
@@ -12,7 +13,7 @@ from rexnet.data.boxes.coco import find_annotation_files
 from rexnet.data.boxes.convert import find_layout
 from rexnet.data.datasets.byte_source import is_url
 from rexnet.data.datasets.dataset import Dataset, Split
-from rexnet.data.datasets.folder import read_class_folders, split_folders
+from rexnet.data.datasets.folder import find_images_beside, read_class_folders, split_folders
 from rexnet.data.datasets.hugging_face import HUGGING_FACE_PREFIX, load_hugging_face
 from rexnet.data.datasets.named import describe_split, is_named_set, load_named_set, named_set_is_small
 from rexnet.data.datasets.shards import is_shards, load_shards
@@ -20,7 +21,10 @@ from rexnet.data.image_files import find_images
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.data.splits import SPLITS
 from rexnet.files import real_path
-from rexnet.text import printable
+from rexnet.references import holds_settings
+from rexnet.text import printable, some_names
+
+logger = logging.getLogger(__name__)
 
 _STREAMS = ("tfds/", "wds/", "hfids/")  # timm's names
 _ALLOWED = (
@@ -106,6 +110,8 @@ def _local(text: str) -> Dataset:
     if not os.path.isdir(text):
         state = "is a file" if os.path.exists(text) else "is not a dataset name, and the folder does not exist"
         raise ValueError(f"{printable(text)} {state}; allowed: {_ALLOWED}")
+    if holds_settings(text):
+        raise ValueError(f"{printable(text)} is the folder of a run, not of data; allowed: {_ALLOWED}")
     title = printable(real_path(text).name)
     if is_shards(text, SPLITS):
         return Dataset(data=text, kind="tars", title=title, read=partial(_read_tars, text))
@@ -114,7 +120,9 @@ def _local(text: str) -> Dataset:
         return Dataset(data=text, kind="boxes", title=title, annotation_files=files)
     if not files and (layout := find_layout(Path(text))):
         return Dataset(data=text, kind=layout, title=title)
-    return Dataset(data=text, kind="folder", title=title, annotation_files=files, read=partial(_read_folders, splits))
+    return Dataset(
+        data=text, kind="folder", title=title, annotation_files=files, read=partial(_read_folders, text, splits)
+    )
 
 
 def _holds_folders(folder: str | None) -> bool:
@@ -123,7 +131,10 @@ def _holds_folders(folder: str | None) -> bool:
     return folder is not None and any(os.path.isdir(os.path.join(folder, name)) for name in os.listdir(folder))
 
 
-def _read_folders(splits: Mapping[str, str]) -> dict[str, Split]:
+def _read_folders(root: str, splits: Mapping[str, str]) -> dict[str, Split]:
+    if beside := find_images_beside(root, splits):
+        text = "%s: the images of %s are not used, as there is %s/"
+        logger.warning(text, printable(root), some_names(beside), "/, ".join(splits))
     return {
         name: Split(name=name, where=printable(folder), read=partial(read_class_folders, folder))
         for name, folder in splits.items()
