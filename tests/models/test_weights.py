@@ -296,3 +296,9 @@ def test_malicious_files_run_nothing_on_any_path(tmp_path, load, name):
 )
 def test_names_that_lead_nowhere(name, part):
     assert part in refusal(make(), name)
+
+
+def test_a_detectors_weights_are_not_a_classifiers():
+    content = {"format": CHECKPOINT_FORMAT, "task": "detection", "state_dict": {"backbone.weight": torch.ones(1)}}
+    with pytest.raises(WeightsError, match=r"last\.pt holds a detector"):
+        read_weights(content, label="last.pt")

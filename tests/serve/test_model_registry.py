@@ -64,7 +64,7 @@ def test_a_name_from_where_the_command_runs(files, monkeypatch):
         (["{}/flowers", "flowers={}/graph.onnx"], "two models have the name 'flowers'"),
         (["{}/nothing.pt"], "there is no file"),
         (["{}"], "is a folder, but neither"),
-        (["{}/ü.pt"], "cannot be the name of a model"),
+        (["{}/ü.pt"], "cannot be the name of a model.*, as in 'flowers=/"),
         (["../x={}/graph.onnx"], "cannot be the name of a model"),
         (["{}/a=b.pt"], "cannot be the name of a model"),
         (["stats={}/graph.onnx"], "cannot be the name of a model"),

@@ -89,6 +89,8 @@ def read_weights(source: Source, *, label: str | None = None) -> Weights:
     the source in messages."""
     content, name, published = _find(source)
     label = label or name
+    if content.get("format") == CHECKPOINT_FORMAT and content.get("task"):
+        raise WeightsError(f"{label} holds a detector; the weights of a classifier are needed here")
     tensors = extract_state_dict(content, source=label)
     kind: Kind = "checkpoint" if content.get("format") == CHECKPOINT_FORMAT else "official"
     try:

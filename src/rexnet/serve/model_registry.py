@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -134,7 +135,7 @@ def named_references(models: Sequence[str]) -> dict[str, Reference]:
         if name in found:
             raise OptionError(
                 f"two models have the name {name!r} ({found[name].text} and {reference.text}); give one another name, "
-                f"as in other={reference.text}"
+                f"as in {shlex.quote(f'other={reference.text}')}"
             )
         found[name] = reference
     return found
@@ -154,7 +155,7 @@ def _split(argument: str) -> tuple[str, Reference]:
     if not _NAME.fullmatch(name) or name == _STATISTICS:
         raise OptionError(
             f"{name!r} cannot be the name of a model; allowed: 1 to 64 letters, digits, '.', '_' and '-', but not "
-            f"{_STATISTICS}, as in flowers={model}"
+            f"{_STATISTICS}, as in {shlex.quote(f'flowers={model}')}"
         )
     return name, reference
 

@@ -212,3 +212,14 @@ def test_fractions_for_pixels_are_refused(tmp_path):
     voc_image(tmp_path, "a", voc_object(box=(0.1, 0.1, 0.5, 0.9)))
     with pytest.raises(ValueError, match="boxes within 0 to 1 only"):
         read_voc(tmp_path, workers=0)
+
+
+def test_images_of_two_lists_are_counted(tmp_path):
+    for name in "abcd":
+        voc_image(tmp_path, name, voc_object())
+    voc_lists(tmp_path, train="a\nb\nc\n", val="c\nd\n", test="d\n")
+    notes = read_voc(tmp_path, workers=0).notes
+    assert notes == [
+        "1 of 2 images of val are images of train as well",
+        "1 of 1 images of test are images of val as well",
+    ]

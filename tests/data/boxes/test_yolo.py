@@ -306,3 +306,12 @@ def test_hidden_folders_hold_no_labels(flat):
         (flat / folder / "x.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     (flat / "classes.txt").write_text("a\n")
     assert not read_yolo(flat, workers=0).skipped
+
+
+def test_two_lists_of_names_that_differ(flat):
+    (flat / "data.yaml").write_text("names: [a, b]\n")
+    (flat / "classes.txt").write_text("b\na\n")
+    found = read_yolo(flat, workers=0)
+    assert found.classes == ("a", "b") and "another order than the description, which counts" in found.notes[0]
+    (flat / "classes.txt").write_text("a\r\nb\r\n")
+    assert not read_yolo(flat, workers=0).notes

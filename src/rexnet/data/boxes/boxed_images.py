@@ -89,6 +89,9 @@ class BoxedImages:
                 self.skipped.append(Skipped(path, labels.count(path), reason_of(error)))
                 continue
             images.append(BoxedImage(path, Path(path).relative_to(root).as_posix(), size_px, boxes))
+        for other, before in self.splits.items():
+            if other != split and (both := len({image.path for image in before}.intersection(paths))):
+                self.notes.append(f"{both:,} of {len(paths):,} images of {split} are images of {other} as well")
 
     def stand_in_for_val(self) -> None:
         """Make the test split the validation split where there is none."""

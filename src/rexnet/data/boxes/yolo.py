@@ -49,6 +49,11 @@ def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
     by_split = _NamedImages(folder, description, files, found).by_split()
     for split, (root, images) in by_split.items():
         found.read(split, images, labels, root=root, workers=workers)
+    names = folder / _NAMES[0]
+    if "names" in description and names.is_file() and read_lines(names, errors="replace") != list(found.classes):
+        found.notes.append(
+            f"{printable(names)} has other class names or another order than the description, which counts"
+        )
     name_the_rest(files, {image for _, images in by_split.values() for image in images}, found)
     if not any(image.boxes for images in found.splits.values() for image in images):
         found.notes.append("no image has an object; the labels of images/a.jpg are in labels/a.txt")
@@ -153,10 +158,6 @@ class _NamedImages:
         if splits and "train" not in splits:
             have = ", ".join(map(str, splits))
             raise ValueError(f"{printable(self.folder)} has no images for train, only for {have}")
-        train = set(splits["train"][1]) if splits else set()
-        for split, (_, images) in splits.items():
-            if split != "train" and (both := len(train.intersection(images))):
-                self.found.notes.append(f"{both:,} of {len(images):,} images of {split} are images of train as well")
         return splits or {None: (base / "images", all_images(base / "images"))}
 
     def _images_of(self, key: str) -> tuple[Path, list[str]]:
