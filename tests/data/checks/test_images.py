@@ -256,3 +256,11 @@ def test_formats_that_cannot_be_read(image_folder):
     assert [Path(row["image"]).name for row in report.unreadable] == ["x.heic", "y.svg", "z.heic"]
     assert "HEIC format; convert it to JPEG or PNG" in report.unreadable[0]["reason"] and not report.clean
     assert report.notes == ["2 .heic, 1 .svg files cannot be read and will not be used; convert to JPEG or PNG"]
+
+
+def test_names_that_look_alike(tmp_path):
+    names = ("cat", "cat\u200b", "\uff43at", "catty")
+    for number, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        draw("cat", number).save(tmp_path / name / "1.png")
+    assert run(tmp_path).near_equal_classes == [["cat", "cat\\u200b", "\uff43at"]]

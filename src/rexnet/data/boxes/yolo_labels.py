@@ -83,7 +83,7 @@ def name_the_rest(files: NamedFiles, used: set[str], found: BoxedImages) -> None
         for file in sorted(Path(files.folder).rglob("*.txt"))
         if not any(map(is_hidden, file.relative_to(files.folder).parts))
     }
-    for name in texts.keys() - set(label_of.values()):
+    for name in sorted(texts.keys() - set(label_of.values())):
         lines = read_lines(texts[name], errors="replace")
         if lines and all(map(_is_number, lines[0].replace(",", " ").split())):
             found.skipped.append(Skipped(texts[name], len(lines), "there is no image for these labels"))

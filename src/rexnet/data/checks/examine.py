@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from rexnet.data.decode import content_format, open_image
 from rexnet.data.image_set import Source
 from rexnet.errors import BadImageError
 from rexnet.processes import in_parallel
-from rexnet.text import normal_name, printable
+from rexnet.text import printable
 
 _IMAGES_A_TASK = 64
 _LARGEST_DEFAULT_MIN_SIZE_PX = 32
@@ -50,7 +51,7 @@ class Report(ABC):
     duplicates_across_splits: list[list[str]]
     """Groups of images with the same pixels."""
     near_equal_classes: list[list[str]]
-    """Groups of class names that differ in case, blanks or Unicode's form only."""
+    """Groups of class names that differ in case, blanks, invisible characters or Unicode's form only."""
     refused: list[str]
     """Error, in one sentence, with which training would stop; empty without one."""
     classes: dict[str, dict[str, int]]
@@ -228,10 +229,11 @@ def class_balance(by_class: dict[str, int]) -> dict[str, float]:
 
 
 def near_equal(names: Iterable[str]) -> list[list[str]]:
-    """Return groups of names that differ in case, blanks or Unicode's form only."""
+    """Return groups of names that differ in case, blanks, invisible characters or Unicode's form only."""
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
-        groups.setdefault(" ".join(normal_name(name).casefold().split()), []).append(printable(name))
+        visible = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+        groups.setdefault(" ".join(visible.casefold().split()), []).append(printable(name))
     return [group for group in groups.values() if len(group) > 1]
 
 
