@@ -201,7 +201,11 @@ def test_ctrl_c_ends_data_commands_at_once(command, tmp_path):
         (("train", "digits", "--model", "resnet50"), 2, "--model: there is no network, file or folder 'resnet50'"),
         (("train", "no/such/folder", "--model", "resnet50"), 2, "--model: there is no network, file or folder"),
         (("train", "no/such/folder", "--width", "0.3"), 2, "'rexnet_100' has its width in its name"),
-        (("detect", "train", "no/such/folder", "--model", "resnet50"), 1, "there is no network, file or folder"),
+        (
+            ("detect", "train", "no/such/folder", "--model", "resnet50"),
+            2,
+            "--model: there is no network, file or folder",
+        ),
         (("train", "digits", "--model", "rexnet", "--width", "0"), 2, "rexnet: width is 0.0; allowed: above 0"),
         (("train", "digits", "--freeze", "3"), 2, "rexnet: --freeze is 3; allowed: 0, because without --weights"),
         (("train", "digits", "--device", "cuda:9"), 1, "this machine allows"),

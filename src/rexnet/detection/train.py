@@ -21,6 +21,7 @@ from rexnet.detection.config import DetectorOptions, DetectTrainConfig
 from rexnet.detection.detectors import create_detector
 from rexnet.detection.evaluation import check_ground_truth, evaluate_detector
 from rexnet.detection.norms import prepare_norms
+from rexnet.errors import OptionError
 from rexnet.files import real_path
 from rexnet.references import SAVED, resolve
 from rexnet.text import printable
@@ -38,7 +39,10 @@ def train(config: DetectTrainConfig) -> dict[str, Any]:
     """
     config.check()
     require_evaluator()
-    backbone_config(config.network.model)  # raises for an unknown network before the data are read
+    try:
+        backbone_config(config.network.model)  # before the data are read
+    except ValueError as error:
+        raise OptionError(f"--model: {error}") from error
     config = extend(config)
     return run_session(config, partial(_prepare, config), goal=config.goal, command="rexnet detect train")
 
