@@ -189,7 +189,8 @@ def test_the_best_of_the_weak_objects_is_offered_and_the_threshold_kept(open_pag
     page = open_page(prepare=lambda page: with_detector(page, [{**DETECTED["objects"][0], "score": 0.404}]))
     choose(page, png((200, 100)), name="one.png")
     tab(page, "pets").click()
-    expect(page.locator("#panel p").first).to_have_text("No object found. 1 below 50 %.")
+    expect(page.locator("#panel p").first).to_have_text("No object above 50 %; best: cat, 40 %.")
+    expect(tab(page, "pets")).to_contain_text("No object above 50 %; best: cat, 40 %.")
     page.get_by_role("button", name="Show the best: cat, 40 %").click()
     expect(page.locator(".box")).to_have_count(1)
     expect(page.get_by_label("Score threshold")).to_have_value("0.4")
@@ -227,7 +228,7 @@ def test_the_score_threshold_and_a_single_object(open_page):
     one.click()
     expect(page.locator(".box")).to_have_count(3)
     page.get_by_label("Score threshold").fill("1")
-    expect(words).to_have_text("No object found. 3 below 100 %.")
+    expect(words).to_have_text("No object above 100 %; best: cat, 90 %.")
 
 
 def test_models_answer_in_tabs_beside_the_one_image(open_page):

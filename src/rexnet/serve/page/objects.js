@@ -16,6 +16,13 @@ export function showObjects({ model, result, update }) {
   let chosen = null;
 
   const above = () => objects.filter((object) => object.score >= model.threshold);
+  const named = ({ class: name, score }) => `${name}, ${wholePercent(score)}`;
+
+  function summary() {
+    const found = above();
+    if (found.length) return sentence(found);
+    return objects.length ? `No object above ${wholePercent(model.threshold)}; best: ${named(objects[0])}.` : "No object found.";
+  }
 
   function show() {
     const found = above();
@@ -23,9 +30,9 @@ export function showObjects({ model, result, update }) {
     shownThreshold.textContent = wholePercent(model.threshold);
     slider.setAttribute("aria-valuetext", shownThreshold.textContent);
     const weaker = objects.length - found.length;
-    count.textContent = `${sentence(found)}${weaker ? ` ${weaker} below ${wholePercent(model.threshold)}.` : ""}`;
+    count.textContent = `${summary()}${found.length && weaker ? ` ${weaker} below ${wholePercent(model.threshold)}.` : ""}`;
     best.hidden = found.length > 0 || !objects.length;
-    if (!best.hidden) best.textContent = `Show the best: ${objects[0].class}, ${wholePercent(objects[0].score)}`;
+    if (!best.hidden) best.textContent = `Show the best: ${named(objects[0])}`;
     list.replaceChildren(...found.map((object) => row(object, object === chosen, choose)));
     update();
   }
@@ -44,7 +51,7 @@ export function showObjects({ model, result, update }) {
     const found = above();
     // The best last, so that it lies on top.
     const visible = (chosen ? [chosen] : found).toReversed();
-    stage.describe(sentence(found));
+    stage.describe(summary());
     if (masks.checked) for (const { mask, colour } of visible) if (mask) paintMask(stage.canvas, mask, colour);
     stage.boxes.replaceChildren(...visible.map((object) => box(object, result)));
     placeLabels(stage.boxes);
@@ -56,7 +63,7 @@ export function showObjects({ model, result, update }) {
   const checkbox = model.masks ? element("label", { class: "check" }, masks, "Masks") : null;
   return {
     findings: [threshold, checkbox, count, best, list].filter(Boolean),
-    summary: () => sentence(above()),
+    summary,
     paint,
   };
 }
@@ -85,7 +92,6 @@ function box({ class: name, score, box: [left, top, right, bottom], colour }, { 
 }
 
 function sentence(objects) {
-  if (!objects.length) return "No object found.";
   const counts = new Map();
   for (const { class: name } of objects) counts.set(name, (counts.get(name) ?? 0) + 1);
   const named = [...counts].map(([name, count]) => (count > 1 ? `${name} (${count})` : name)).join(", ");
