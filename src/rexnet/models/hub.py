@@ -8,6 +8,7 @@ from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from rexnet.errors import MissingPackageError, WeightsError
@@ -54,6 +55,19 @@ def ask_hub(repository: str, file: str, *, revision: str | None = None) -> None:
 def ask_url(address: str) -> None:
     """Ask a web server whether it has a file. Raise OSError if it has not or does not answer."""
     wait_for(lambda: urlopen(Request(address, method="HEAD"), timeout=PATIENCE_S).close())
+
+
+def hub_answers() -> bool:
+    """Return whether the hub can be reached."""
+    from huggingface_hub import constants
+
+    try:
+        ask_url(constants.ENDPOINT)
+    except HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def wait_for(call: Callable[[], Any]) -> None:

@@ -88,6 +88,21 @@ def test_what_cannot_be_used_is_one_sentence(datasets, tmp_path):
         assert len(str(caught.value).splitlines()) == 1
 
 
+def test_an_unreachable_hub_is_asked_once(datasets, monkeypatch, capfd):
+    def ask(address):
+        asked.append(address)
+        raise TimeoutError("no answer")
+
+    asked = []
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("rexnet.models.hub.ask_url", ask)
+    with pytest.raises(ValueError, match="hfds/somebody/images cannot be loaded"):
+        open_dataset("hfds/somebody/images").for_training()
+    assert len(asked) == 1 and datasets.config.HF_HUB_OFFLINE is False
+    assert capfd.readouterr().err == ""
+
+
 def test_the_missing_package_is_named_with_the_line_to_type(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r"pip install 'rexnet\[huggingface\]'"):

@@ -1,5 +1,6 @@
 """Image datasets of the Hugging Face `datasets` library, by name or folder; written hfds/NAME, as in timm."""
 
+import os
 from typing import Any, final
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from rexnet.data.image_set import ImageSet
 from rexnet.data.splits import TRAIN_SPLIT, VAL_SPLITS
 from rexnet.errors import MissingPackageError
+from rexnet.models.hub import hub_answers
 
 HUGGING_FACE_PREFIX = "hfds/"
 
@@ -35,19 +37,24 @@ def load_hugging_face(data: str) -> dict[str, HuggingFaceImages]:
     dataset that cannot be loaded, and for one without or with several such columns.
     """
     try:
-        import datasets
+        from datasets import config, load_dataset
     except ImportError as error:
         raise MissingPackageError(data, "datasets", "'rexnet[huggingface]'") from error
+    name, offline = data.removeprefix(HUGGING_FACE_PREFIX), config.HF_HUB_OFFLINE
     try:
-        loaded: Any = datasets.load_dataset(data.removeprefix(HUGGING_FACE_PREFIX))
+        # The library would try an unreachable Hub for half a minute before it takes its last copy.
+        config.HF_HUB_OFFLINE = offline or not (os.path.isdir(name) or hub_answers())
+        loaded: Any = load_dataset(name)
     except Exception as error:  # the errors of the Hub, file readers and cache have no common base
         reason = " ".join(str(error).split())
         raise ValueError(
             f"{data} cannot be loaded ({reason}); it is the name of a dataset on the Hub or a folder"
         ) from error
+    finally:
+        config.HF_HUB_OFFLINE = offline
     val_split = next((name for name in VAL_SPLITS if name in loaded), None)
-    names = {"train": TRAIN_SPLIT if TRAIN_SPLIT in loaded else None, "val": val_split}
-    found = {split: _split(data, loaded[name], split=name) for split, name in names.items() if name}
+    splits = {"train": TRAIN_SPLIT if TRAIN_SPLIT in loaded else None, "val": val_split}
+    found = {split: _split(data, loaded[name], split=name) for split, name in splits.items() if name}
     if not found:
         raise ValueError(f"{data} has the splits {', '.join(loaded)}, but needs one named train")
     return found
