@@ -103,7 +103,7 @@ def convert(arguments: Sequence[str]) -> None:
         print(f"all of them: {shlex.quote(str(Path(config.output, 'skipped.csv')))}")
     print(f"use it: rexnet detect train {shlex.quote(str(config.output))}")
     if converted.skipped_fraction > MOST_SKIPPED:
-        fail(f"more than a tenth of the data was skipped: {len(skipped):,} images or labels", code=1)
+        fail(f"more than a tenth of the data was skipped: {quantity(len(skipped), 'file')}", code=1)
 
 
 def demo(arguments: Sequence[str]) -> None:
