@@ -1,5 +1,8 @@
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +12,8 @@ from rexnet.engines.config import PRECISIONS, Engine
 from rexnet.models.factory import create_model
 from rexnet.models.rexnet import RexNet
 from tests.networks import image_batch, with_trained_norms
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.seconds
@@ -31,6 +36,32 @@ def test_logits_are_those_of_the_network_for_any_batch_and_from_many_threads(bac
     tolerance = 1e-4 if precision == "fp32" else 5e-2
     for logits, right in zip(found, expected, strict=True):
         torch.testing.assert_close(logits, right, rtol=tolerance, atol=tolerance * float(right.abs().max()))
+
+
+SIGNALS = """
+import faulthandler, signal, subprocess, sys
+faulthandler.enable()  # as pytest and many services do: signals get a stack of their own
+from rexnet.engines.backends import open_network
+from rexnet.engines.config import Engine
+from rexnet.models.factory import create_model
+from tests.networks import image_batch
+
+seen = []
+signal.signal(signal.SIGCHLD, lambda *_: seen.append(1))
+model = create_model("rexnet_030", num_classes=2).eval()
+first, second = (open_network(model, Engine(backend="openvino")) for _ in range(2))
+for network in (first, second):
+    network(image_batch(32)[:1])
+del network, first
+del second
+subprocess.run([sys.executable, "-c", ""])
+print(bool(seen))
+"""
+
+
+def test_a_process_survives_signals_after_two_openvino_networks():
+    done = subprocess.run([sys.executable, "-c", SIGNALS], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
 def test_what_an_engine_cannot_do_is_refused():

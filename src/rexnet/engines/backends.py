@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rexnet.engines.config import FILE_BACKENDS, Engine
-from rexnet.engines.graph_files import import_engine, trace
+from rexnet.engines.graph_files import import_engine, openvino_core, trace
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.inference_form import fold, pad
 from rexnet.models.rexnet import RexNet
@@ -130,9 +130,7 @@ class _OpenVinoGraph(Graph):
     _MOST_SHAPES = 8
 
     def __init__(self, graph: bytes | str | Path, engine: Engine, *, any_shape: bool):
-        self._core = import_engine("openvino").Core()
-        self._core.set_property({"ENABLE_MMAP": False})  # a file that is in use cannot be moved everywhere
-        self._model = self._core.read_model(graph)
+        self._model = openvino_core().read_model(graph)
         self._any_shape = any_shape
         precision = {"fp32": "f32", "bf16": "bf16"}[engine.precision]
         self._settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
@@ -169,5 +167,5 @@ class _OpenVinoGraph(Graph):
                 model = self._model.clone()
                 if shape:
                     model.reshape(list(shape))
-                self._compiled[shape] = self._core.compile_model(model, "CPU", self._settings)
+                self._compiled[shape] = openvino_core().compile_model(model, "CPU", self._settings)
             return self._compiled[shape]

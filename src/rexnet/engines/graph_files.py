@@ -5,6 +5,7 @@ import json
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -46,6 +47,18 @@ def import_engine(package: Literal["onnxruntime", "openvino"]) -> Any:
         # Python's lock and one with the binding's.
         engine.Tensor(np.zeros(1, dtype=np.float32))
     return engine
+
+
+@cache
+def openvino_core() -> Any:
+    """Return the process's only ov.Core.
+
+    A core replaces its thread's alternate signal stack, and gives back that of the core before it: once two cores have
+    ended in the order in which they began, the next signal, such as Ctrl-C or the end of a child process, is a crash.
+    """
+    core = import_engine("openvino").Core()
+    core.set_property({"ENABLE_MMAP": False})  # a file that is in use cannot be moved everywhere
+    return core
 
 
 def _import(package: str, *, what: str) -> Any:
@@ -109,7 +122,7 @@ def write_graph(graph: Any, facts: dict[str, Any], path: Path) -> None:
         path.write_bytes(graph.SerializeToString())
         return
     openvino = import_engine("openvino")
-    model = openvino.Core().read_model(graph.SerializeToString())
+    model = openvino_core().read_model(graph.SerializeToString())
     model.set_rt_info(json.dumps(facts), [KEY])
     openvino.save_model(model, path, compress_to_fp16=False)
 
@@ -163,9 +176,8 @@ def _read_onnx(path: Path) -> str | None:
 
 
 def _read_openvino(path: Path) -> str | None:
-    openvino = import_engine("openvino")
     try:
-        model = openvino.Core().read_model(path)
+        model = openvino_core().read_model(path)
     except RuntimeError as error:
         raise ValueError("no OpenVINO") from error
     return model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
