@@ -12,6 +12,8 @@ class Argument:
     metavar: str = ""
     """Name of the value in the help; a positional argument has no other name."""
     positional: bool = False
+    recorded: bool = False
+    """Not an option: a value that is kept with the others."""
     help: str = ""
     """Help text in place of the one under the field."""
     aliases: tuple[str, ...] = ()

@@ -274,3 +274,50 @@ def test_each_layer_has_its_share_of_the_rate_at_every_step():
 def test_layers_of_other_networks_are_refused():
     with pytest.raises(ValueError, match=r"--layer-decay is 0\.5, but only a ReXNet's"):
         make_optimizer(nn.Linear(2, 2), OptimConfig(layer_decay=0.5), lr=0.1)
+
+
+class TestFirstStatistics:
+    """The mean of the first ten batches, then PyTorch's running average."""
+
+    @staticmethod
+    def train(updates: Updater, batches: torch.Tensor) -> None:
+        for step, batch in enumerate(batches):
+            updates.begin()
+            assert updates.backward(updates.model(batch).square().sum(), step)
+            updates.apply(step)
+
+    def test_the_first_steps_weigh_the_same_and_later_ones_as_usual(self):
+        batches = torch.randn(12, 8, 3) + torch.arange(12.0)[:, None, None]
+        norm = nn.BatchNorm1d(3)
+        self.train(updater(norm, lr=1e-9), batches)
+        mean, variance = batches[:10].mean((0, 1)), batches[:10].var(1).mean(0)
+        for batch in batches[10:]:
+            mean, variance = mean.lerp(batch.mean(0), 0.1), variance.lerp(batch.var(0), 0.1)
+        torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(norm.running_var, variance, rtol=1e-4, atol=1e-4)
+
+    def test_trained_statistics_are_kept(self):
+        norm, usual = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+        for each in (norm, usual):
+            each.running_mean.fill_(5.0)
+            each.num_batches_tracked.fill_(1000)
+        batches = torch.randn(3, 8, 3)
+        self.train(updater(norm, lr=1e-9), batches)
+        for batch in batches:
+            usual(batch)
+        assert torch.equal(norm.running_mean, usual.running_mean)
+
+    def test_a_resumed_run_goes_on_counting(self):
+        batches = torch.randn(6, 8, 3)
+        whole, first, second = (nn.BatchNorm1d(3) for _ in range(3))
+        self.train(updater(whole, lr=1e-9), batches)
+        self.train(updater(first, lr=1e-9), batches[:3])
+        second.load_state_dict(first.state_dict())
+        self.train(updater(second, lr=1e-9), batches[3:])
+        torch.testing.assert_close(second.running_mean, whole.running_mean)
+
+    def test_a_frozen_norm_that_has_seen_nothing_stays(self):
+        norm = nn.BatchNorm1d(3)
+        norm.eval()
+        self.train(updater(norm, lr=1e-9), torch.randn(2, 8, 3))
+        assert norm.running_mean.tolist() == [0.0] * 3 and norm.num_batches_tracked == 0

@@ -98,7 +98,7 @@ def test_own_checkpoints_bring_their_network_and_their_pixels(tmp_path):
         build_model(NetworkConfig(model="rexnet_030", weights=path), ("a", "b"))
 
 
-def test_a_run_folder_stands_for_its_checkpoint_as_weights_and_as_network(tmp_path):
+def test_a_run_folder_stands_for_its_checkpoint_as_weights_and_as_network(tmp_path, image_folder):
     made = RexNet(model_config("rexnet_030", stem_stride=1, num_classes=2))
     content = checkpoint.pack(made, classes=("a", "b"), preprocess=Preprocess(image_size_px=40), metrics={})
     checkpoint.save(tmp_path / "best.pt", content)
@@ -108,7 +108,7 @@ def test_a_run_folder_stands_for_its_checkpoint_as_weights_and_as_network(tmp_pa
     model = build_model(NetworkConfig(model="rexnet_030", stem_stride=1, weights=run), ("a", "b"))
     assert all(torch.equal(value, made.state_dict()[key]) for key, value in model.state_dict().items())
 
-    start = starting_point(TrainConfig(data="x", recipe="scratch", network=NetworkConfig(model=run)))
+    start = starting_point(TrainConfig(data=str(image_folder), recipe="scratch", network=NetworkConfig(model=run)))
     assert start.network.stem_stride == 1
     assert build_model(NetworkConfig(model=run, stem_stride=1), ("a", "b", "c")).config.blocks == made.config.blocks
 

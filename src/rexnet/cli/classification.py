@@ -22,7 +22,7 @@ def train(arguments: Sequence[str]) -> None:
     from rexnet.cli.help import print_help
     from rexnet.processes import is_main_process
     from rexnet.training.config import TrainConfig
-    from rexnet.training.recipes import DECIDING, preview, rate_as_typed, starting_point
+    from rexnet.training.recipes import DECIDING, UNDECIDED, preview, rate_as_typed, starting_point
 
     def asked(given: Given) -> TrainConfig:
         if given.get("model") in _TIMM_MODELS:
@@ -30,7 +30,7 @@ def train(arguments: Sequence[str]) -> None:
             given.setdefault("width", 1.0)
         if given.get("recipe") == "auto":
             del given["recipe"]
-        return build(TrainConfig, {name: given[name] for name in DECIDING if name in given})
+        return build(TrainConfig, {name: given[name] for name in DECIDING if name in given}, UNDECIDED)
 
     def start(given: Given) -> TrainConfig:
         wanted = asked(given)

@@ -103,6 +103,8 @@ def options_of(kind: type) -> Iterator[Option]:
             yield from options_of(hint)
         else:
             argument = metadata[0] if metadata else Argument()
+            if argument.recorded:
+                continue
             yield Option(field, hint, argument, texts.get(field.name) or argument.help, kind)
 
 

@@ -26,6 +26,8 @@ class DetectorOptions:
     weights: str | None = None
     """Initial weights: a network's file, published weights such as rexnet_100.nav_in1k, or a detector of `rexnet detect
     train`, whose last layers are kept if the class names are the same."""
+    zero_init_last: bool = False
+    """Begin every block of the backbone that has a shortcut as that shortcut; --weights replace its scales."""
     bn: Literal["auto", "train", "frozen"] = "auto"
     """Statistics of the network's batch norms: of each batch (train), or fixed (frozen). auto: frozen with
     --weights and fewer than 16 images a process and step, else train."""

@@ -23,6 +23,7 @@ from rexnet.detection.evaluation import check_ground_truth, evaluate_detector
 from rexnet.detection.norms import prepare_norms
 from rexnet.errors import OptionError
 from rexnet.files import real_path
+from rexnet.models.blocks import zero_init_last
 from rexnet.references import SAVED, resolve
 from rexnet.text import printable
 from rexnet.training.distributed import World
@@ -81,7 +82,10 @@ def build_model(options: DetectorOptions, classes: tuple[str, ...], *, load: boo
     )
     weights = options.weights
     if weights is None or not load:
-        return make()
+        model = make()
+        if options.zero_init_last:
+            zero_init_last(model)
+        return model
     reference = resolve(weights, allowed=SAVED)
     if reference.kind == "published":
         return make(weights=weights)

@@ -15,6 +15,7 @@ from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
 from rexnet.data.splits import class_weights
 from rexnet.data.transforms import TrainTransform, batch_mixer
 from rexnet.errors import OptionError
+from rexnet.models.blocks import zero_init_last
 from rexnet.models.factory import create_model
 from rexnet.models.rexnet import RexNet
 from rexnet.models.weights import load_weights, read_weights
@@ -65,8 +66,16 @@ def _prepare(config: TrainConfig, world: World) -> Parts:
         model=model,
         images_per_step=batches[0].images_per_step,
         fit=partial(_fit, model, sets, batches, config=config, world=world),
-        notes=(f"recipe {config.recipe}", f"{frozen}"),
+        notes=(_describe_recipe(config), f"{frozen}"),
         samples=sets.val,
+    )
+
+
+def _describe_recipe(config: TrainConfig) -> str:
+    if not config.budget:
+        return f"recipe {config.recipe}"
+    return "recipe {}, for {steps} steps: {epochs} epochs of {images} images by {batch_size}".format(
+        config.recipe, **config.budget
     )
 
 
@@ -219,6 +228,8 @@ def build_model(config: NetworkConfig, classes: tuple[str, ...]) -> RexNet:
         drop_rate=config.drop_rate,
         drop_path_rate=config.drop_path_rate,
     )
+    if config.zero_init_last:
+        zero_init_last(model)
     if config.weights is not None:
         weights = read_weights(resolve(config.weights, allowed=SAVED).weights)
         if weights.config and weights.config["stem_stride"] != config.stem_stride:

@@ -38,6 +38,8 @@ class NetworkConfig:
     """Dropout rate before the classifier."""
     drop_path_rate: Annotated[float, Argument(aliases=("--drop-path",))] = 0.0
     """Probability to skip the last block, rising from 0 at the first; the paper's author advises it above width 1.0."""
+    zero_init_last: bool = False
+    """Begin every block with a shortcut as that shortcut, with zero scales in its last norm; --weights replace them."""
     weights: Annotated[str | None, Argument(aliases=("--initial-checkpoint",))] = None
     """Start from a run folder, a weights file, a folder of `rexnet card`, hf://OWNER/NAME or published weights such as
     rexnet_100.nav_in1k; their classifier is kept where the class names are the same, otherwise a new one is trained."""
@@ -244,6 +246,8 @@ class TrainConfig:
     recipe: RecipeName = "auto"
     """Settings to start from; every other option overrides them. auto: finetune with --weights, small-image for
     images up to 64 pixels, otherwise scratch."""
+    budget: Annotated[dict[str, int], Argument(recorded=True)] = field(default_factory=dict)
+    """Images, epochs, batch size and steps for which the recipe scratch chose its settings."""
     goal: Goal = "top1"
     """Metric on the validation split whose highest value makes best.pt: top-1, or the mean over the classes of recall
     or F1."""

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -125,6 +125,16 @@ def check_optimizer(model: nn.Module, optim: OptimConfig, schedule: ScheduleConf
             logger.warning("--%s has no effect with %s", option.replace("_", "-"), beside)
 
 
+class _NormStatistics(NamedTuple):
+    """Running statistics of a batch norm."""
+
+    momentum: float
+    batches: Tensor
+    """Number of batches so far."""
+    values: list[tuple[Tensor, Tensor]]
+    """Mean and variance, each with its value before the step."""
+
+
 class Updater:
     """Updates of `model` from losses, with the state that lasts from one update to the next."""
 
@@ -137,6 +147,14 @@ class Updater:
         self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=scale_gradients)
         self._buffers = list(model.buffers())
         self._kept_buffers = [buffer.clone() for buffer in self._buffers]
+        kept = dict(zip(map(id, self._buffers), self._kept_buffers, strict=True))
+        self._young = [
+            _NormStatistics(norm.momentum, counts, [(value, kept[id(value)]) for value in values])
+            for norm in model.modules()
+            if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.momentum
+            if (counts := norm.num_batches_tracked) is not None
+            if (values := [value for value in (norm.running_mean, norm.running_var) if value is not None])
+        ]
         self.ema = None
         if config.ema_decay is not None:
             from timm.utils.model_ema import ModelEmaV3
@@ -173,10 +191,23 @@ class Updater:
 
     def apply(self, step: int) -> None:
         """Update weights and moving average from the gradients of `backward`."""
+        self._weigh_first_batches_alike()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema:
             self.ema.update(self.model, step + 1)
+
+    def _weigh_first_batches_alike(self) -> None:
+        """Make the batch-norm statistics of the first steps the plain mean of their batches.
+
+        After ten steps, PyTorch's running average still holds a third of its initial mean 0 and variance 1, in every
+        norm of a deep network: a run of a few steps, evaluated with it, predicts one class for every image.
+        """
+        self._young = [norm for norm in self._young if int(norm.batches) * norm.momentum < 1]
+        in_use = [norm for norm in self._young if int(norm.batches)]
+        for norm in in_use:
+            for value, before in norm.values:
+                value.copy_(before.lerp(value, 1 / (int(norm.batches) * norm.momentum)))
 
     def discard(self) -> None:
         """Restore the state at `begin`: no trace of the step in weights, statistics or average."""

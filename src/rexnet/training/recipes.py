@@ -5,7 +5,7 @@ Accuracies that were not measured with this code are marked as untested.
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rexnet.data.config import AugmentConfig
@@ -14,6 +14,7 @@ from rexnet.data.preprocess import Preprocess
 from rexnet.errors import OptionError
 from rexnet.models.published import PUBLISHED
 from rexnet.options import values_of
+from rexnet.processes import process_count
 from rexnet.training.config import (
     InputConfig,
     LoopConfig,
@@ -47,26 +48,50 @@ def imagenet() -> TrainConfig:
     )
 
 
-def scratch() -> TrainConfig:
-    """Photographs without published weights, some 1,000 to 100,000 of them, at 160 pixels.
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Work of a training from random weights, which decides how strongly it is regularised."""
+
+    images: int
+    """Training images."""
+    epochs: int
+    batch_size: int
+    """Images per step over all processes."""
+
+    @property
+    def steps(self) -> int:
+        """Number of weight updates."""
+        return self.epochs * max(1, self.images // self.batch_size)
+
+
+def scratch(budget: Budget | None = None) -> TrainConfig:
+    """Images without published weights, at 160 pixels or their own size, with an augmentation as strong as `budget`
+    allows (None: strongest).
 
     Command: rexnet train PATH/TO/FOLDER
-    Hardware: one GPU, or hours on a CPU. Untested beyond small sets; our choice: the paper's recipe with the shorter
-    schedule and the stronger regularisation that a small set needs.
+    Hardware: one GPU, or minutes to hours on a CPU. Expect the rows of results/recipes_cpu.jsonl, where plain training
+    loops stand beside it; untested beyond 50,000 images. Our choice: what helps a network in the paper's 400 epochs of
+    ImageNet keeps it from learning in a few hundred steps.
     """
-    return replace(
-        imagenet(),
+    base = imagenet()
+    start = replace(
+        base,
         recipe="scratch",
         input=InputConfig(image_size=160),
-        augment=AugmentConfig(
-            crop_scale=(0.25, 1.0),
-            auto_augment="rand-m7-mstd0.5",
-            random_erasing=0.1,
-            label_smoothing=0.1,
-        ),
         schedule=ScheduleConfig(epochs=100, warmup_epochs=2.0),
         optim=OptimConfig(lr=0.1, lr_batch=64, weight_decay=1e-4, clip_grad=5.0, ema_decay=0.999),
         run=RunConfig(batch_size=32),
+    )
+    if budget is None or (budget.steps > 10_000 and budget.epochs > 30):
+        strong = AugmentConfig(
+            crop_scale=(0.25, 1.0), auto_augment="rand-m7-mstd0.5", random_erasing=0.1, label_smoothing=0.1
+        )
+        return replace(start, augment=strong)
+    smallest_crop = 0.5 if budget.steps < 2_000 or budget.epochs <= 30 else 0.35
+    return replace(
+        start,
+        augment=AugmentConfig(crop_scale=(smallest_crop, 1.0), label_smoothing=0.1),
+        network=NetworkConfig(drop_rate=0.0),
     )
 
 
@@ -141,8 +166,14 @@ RECIPES: dict[RecipeName, Callable[[], TrainConfig]] = {
 }
 
 
-DECIDING = ("data", "recipe", "model", "width", "weights", "freeze", "resume", "output")
+DECIDING = (
+    *("data", "recipe", "model", "width", "weights", "freeze", "resume", "output"),
+    *("epochs", "batch_size", "shots", "val_fraction", "seed", "missing_class"),
+)
 """Options that decide the defaults of the others."""
+
+UNDECIDED = replace(scratch(), recipe="auto")
+"""Settings on which the given options of DECIDING are put, to find the recipe."""
 
 
 def choose_recipe(data: str, weights: str | None) -> RecipeName:
@@ -152,10 +183,20 @@ def choose_recipe(data: str, weights: str | None) -> RecipeName:
     return "small-image" if open_dataset(data).small_images else "scratch"
 
 
+def budget_of(asked: TrainConfig) -> Budget:
+    """Return the budget of a training with these settings. ValueError for data that cannot be trained on."""
+    options = asked.input
+    sets = open_dataset(asked.data).for_training(
+        val_fraction=options.val_fraction, seed=asked.run.seed, shots=options.shots, missing_class=options.missing_class
+    )
+    batch_size = asked.run.batch_size * process_count()
+    return Budget(images=len(sets.train), epochs=asked.schedule.epochs, batch_size=batch_size)
+
+
 def starting_point(asked: TrainConfig) -> TrainConfig:
     """Return the configuration that the given options override: that of the run to resume, or of the recipe.
 
-    `asked` has the options of DECIDING that are given, on top of the plain defaults.
+    `asked` has the options of DECIDING that are given, on top of UNDECIDED.
     """
     if asked.run.resume:
         from rexnet.training.resume import settings_to_resume
@@ -167,7 +208,11 @@ def starting_point(asked: TrainConfig) -> TrainConfig:
     recipe = choose_recipe(asked.data, asked.network.weights) if asked.recipe == "auto" else asked.recipe
     if recipe == "finetune" and asked.network.weights is None:
         raise OptionError("--recipe finetune needs weights to start from; name them with --weights, or take scratch")
-    start = digits() if (recipe, asked.data) == ("small-image", "digits") else RECIPES[recipe]()
+    if recipe == "scratch":
+        budget = budget_of(asked)
+        start = replace(scratch(budget), budget={**asdict(budget), "steps": budget.steps})
+    else:
+        start = digits() if (recipe, asked.data) == ("small-image", "digits") else RECIPES[recipe]()
     if asked.transfer.freeze == "all":
         kept = AugmentConfig(
             horizontal_flip=start.augment.horizontal_flip, label_smoothing=start.augment.label_smoothing
@@ -209,10 +254,10 @@ def preview(asked: TrainConfig, *, data_given: bool) -> tuple[TrainConfig, dict[
     weights = asked.network.weights
     if recipe == "auto" and weights is None:
         if not data_given:
-            return replace(scratch(), recipe="auto"), dict.fromkeys(_varying(), "by the recipe, which DATA decides")
+            return UNDECIDED, dict.fromkeys(_varying(), "by the recipe, which DATA decides")
         if is_remote(asked.data):
             open_question = "by the recipe, which the size of the remote images decides"
-            return replace(scratch(), recipe="auto"), dict.fromkeys(_varying(), open_question)
+            return UNDECIDED, dict.fromkeys(_varying(), open_question)
     if weights is not None and weights not in PUBLISHED:
         names = ("model", "stem_stride", "image_size", "crop_ratio", "interpolation")
         decided |= dict.fromkeys(names, "as the weights were trained")
