@@ -11,7 +11,8 @@ SCRIPT = """
 import contextlib, io, json, sys
 from rexnet import cli
 loaded = {}
-for command in [*cli.COMMANDS, "train digits", "detect train shapes", "search run digits", "data", "nonsense"]:
+given = ["train digits", "train .", "detect train shapes", "search run digits", "data", "nonsense"]
+for command in [*cli.COMMANDS, *given]:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         try:
             cli.main([*command.split(), "--help"])

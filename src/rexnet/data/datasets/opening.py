@@ -21,7 +21,6 @@ from rexnet.data.image_files import find_images
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.data.splits import SPLITS
 from rexnet.files import real_path
-from rexnet.references import holds_settings
 from rexnet.text import printable, some_names
 
 logger = logging.getLogger(__name__)
@@ -110,8 +109,11 @@ def _local(text: str) -> Dataset:
     if not os.path.isdir(text):
         state = "is a file" if os.path.exists(text) else "is not a dataset name, and the folder does not exist"
         raise ValueError(f"{printable(text)} {state}; allowed: {_ALLOWED}")
-    if holds_settings(text):
-        raise ValueError(f"{printable(text)} is the folder of a run, not of data; allowed: {_ALLOWED}")
+    if os.path.exists(Path(text, "config.json")):
+        from rexnet.references import holds_settings  # imports torch, which --help does without
+
+        if holds_settings(text):
+            raise ValueError(f"{printable(text)} is the folder of a run, not of data; allowed: {_ALLOWED}")
     title = printable(real_path(text).name)
     if is_shards(text, SPLITS):
         return Dataset(data=text, kind="tars", title=title, read=partial(_read_tars, text))
