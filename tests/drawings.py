@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 
 def draw(kind: str, seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
-    """a small image of one of three shapes on noise: enough for a network to tell them apart."""
+    """A small image of one of three shapes on noise: enough for a network to tell them apart."""
     random = np.random.default_rng(seed)
     noise = random.integers(0, 90, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(noise)
@@ -39,7 +39,7 @@ def draw_folder(root: Path, train: int = 12, val: int = 4) -> Path:
 
 
 def landscape(width: int, height: int) -> Image.Image:
-    """a smooth image without symmetry, for which JPEG and resizing are at home."""
+    """A smooth image without symmetry, for which JPEG and resizing are at home."""
     y, x = np.mgrid[:height, :width]
     red = 128 + 100 * np.sin(x / 23 + y / 57)
     green = 255 * x / max(width - 1, 1)

@@ -64,11 +64,12 @@ def test_an_error_of_the_source_comes_through():
 
 
 @pytest.mark.parametrize("name", odd_images())
-def test_pixels_do_not_depend_on_how_a_image_comes(name, tmp_path):
+def test_pixels_do_not_depend_on_how_an_image_comes(name, tmp_path):
     content = odd_images()[name]
     file = tmp_path / "image"
     file.write_bytes(content)
     expected = np.asarray(open_image(file))
+    assert not expected.flags.writeable, "torch warns of arrays that are read-only"
     tensor = torch.from_numpy(expected.copy()).permute(2, 0, 1)
     with Image.open(file) as opened:
         for source in (str(file), file, content, opened, expected, expected[:, ::-1][:, ::-1], tensor):

@@ -114,6 +114,7 @@ def test_the_command_refuses_what_cannot_be(capsys, tmp_path):
         ([*words, str(tmp_path)], "is a folder that images are read from"),
         ([*words, str(image)], "is a file; name a folder"),
         ([*words, "y", "--min-score", "2"], "--min-score is 2.0; allowed: from 0 to 1"),
+        ([*words, "y", "--font", str(image)], "x.png; allowed: a .ttf, .otf or .ttc file"),
         ([*words, str(tmp_path / "y")], "best.pt"),
     ):
         with pytest.raises(SystemExit) as stop:

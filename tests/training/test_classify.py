@@ -340,6 +340,7 @@ def test_two_processes_train_one_network_and_resume_exactly(at, tmp_path):
         arguments = [str(program), json.dumps(config_to_dict(run_config)), str(kill_at)]
         done = subprocess.run([*command, *arguments], timeout=400, capture_output=True, text=True)
         assert (done.returncode != 0) == fails, done.stderr[-3000:]
+        assert "Grad strides" not in done.stderr
     two, killed = RunFolder(config.run.output), RunFolder(kill.run.output)
     assert_same_weights(two.last, killed.last)
     assert figures(two) == figures(killed)

@@ -10,6 +10,7 @@ from typing import Any
 from rexnet.data.image_files import find_images
 from rexnet.detection.coco_rows import to_coco_rows
 from rexnet.detection.config import DetectPredictConfig
+from rexnet.detection.plot import check_font
 from rexnet.detection.runtime import Detections, ObjectPredictor
 from rexnet.files import write_whole
 from rexnet.references import refuse_swapped
@@ -39,6 +40,8 @@ def predict_files(config: DetectPredictConfig) -> list[Found]:
     folder = Path(config.out)
     if folder.is_file():
         raise ValueError(f"--out {config.out!r} is a file; name a folder")
+    if config.font is not None:
+        check_font(config.font)
     refuse_swapped(config.checkpoint, config.images[-1], command="detect predict")
     files = find_images(config.images)
     # Path.resolve() raises RuntimeError for a link to itself, which is a bad image like any other.

@@ -73,8 +73,8 @@ def measure_apart(
     """Measure as `interleaved_ms`, three calls a turn, each in a process of its own: engines in one process disturb
     each other. Long work logs its progress.
 
-    `prepare` return the calls, in their processes; they and the calls' results must allow pickling. Raise the error of
-    one that fails, and OSError if its process ends; with `skip_failed` log it and go on without.
+    Each of `prepare` runs in its process and returns the call; both it and the call's result must allow pickling.
+    Raise the error of one that fails, and OSError if its process ends; with `skip_failed` log it and go on without.
     """
     found: dict[Key, Measured] = {}
     with ExitStack() as stack:

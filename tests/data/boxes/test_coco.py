@@ -167,8 +167,8 @@ POISON = [
     (annotation(28, image=5, category=2), None),
     (annotation(30, image=130, iscrowd="false"), "malformed iscrowd"),
     (annotation(31, image=131, iscrowd=2), "malformed iscrowd"),
-    (annotation(32, image=102), "beside an unusable annotation"),
-    (annotation(33, image=102, box=(1, 1, 5, 5), iscrowd=1), "beside an unusable annotation"),
+    (annotation(32, image=102), "annotation of a skipped image"),
+    (annotation(33, image=102, box=(1, 1, 5, 5), iscrowd=1), "annotation of a skipped image"),
     (annotation(29, image=6, category=2, box=(9, 9, 5, 5)), None),
 ]
 COSTLY = [102, 103, 104, 105, 106, 107, 108, 109, 110, 111, 112, 113, 115, 116, 117, 119, 130, 131]
@@ -203,7 +203,7 @@ GOLDEN = {
     "zero area": 3,
     "outside": 2,
     "malformed iscrowd": 2,
-    "beside an unusable annotation": 2,
+    "annotation of a skipped image": 2,
     "duplicate": 1,
     "clipped": 1,
     "degenerate polygon": 2,

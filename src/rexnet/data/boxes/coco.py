@@ -235,8 +235,8 @@ def refuse_lost_images(images: CocoImages) -> None:
     lost, total = len(images.skipped), len(images.skipped) + len(images)
     if lost > MOST_SKIPPED * total:
         raise ValueError(
-            f"{lost:,} of {total:,} images beside {printable(images.name(0))} cannot be used with their annotations, "
-            "more than a tenth; --bad-image skip skips them, rexnet data check lists them"
+            f"{lost:,} of {total:,} images listed with {printable(images.name(0))} cannot be used with their "
+            "annotations, more than a tenth; --bad-image skip skips them, rexnet data check lists them"
         )
 
 

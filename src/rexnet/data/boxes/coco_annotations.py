@@ -25,7 +25,7 @@ FINDINGS = {
     "zero area": WITH_IMAGE,
     "outside": WITH_IMAGE,
     "malformed iscrowd": WITH_IMAGE,
-    "beside an unusable annotation": WITH_IMAGE,
+    "annotation of a skipped image": WITH_IMAGE,
     "duplicate": "skipped",
     "clipped": "clipped to the image",
     "degenerate polygon": "the polygon skipped",
@@ -205,7 +205,7 @@ def _as_float(value: int | float) -> float:
 
 
 def _as_id(value: Any) -> Any:
-    """Return the number of an id that is written as text, which is known, if not usable; else the value."""
+    """Return the number in an id that is written as text, to name the image it means; any other value unchanged."""
     return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 20 else value
 
 

@@ -140,7 +140,7 @@ def _whole_images(
             )
             findings.append(Finding("image with an unusable annotation", image.file_name, None, text))
             text = "its image is skipped"
-            findings += [Finding("beside an unusable annotation", image.file_name, row.name, text) for row in others]
+            findings += [Finding("annotation of a skipped image", image.file_name, row.name, text) for row in others]
     ordered = [row._replace(image=new) for new, old in enumerate(kept) for row in of_image.get(old, [])]
     return [images[place] for place in kept], ordered
 

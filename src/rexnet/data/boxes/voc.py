@@ -2,7 +2,9 @@
 
 import math
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
@@ -31,14 +33,7 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
     """
     found = BoxedImages()
     files = NamedFiles(folder / _ANNOTATIONS, named_by=f"{printable(folder / _LISTS)} names")
-    images: dict[str, str] = {}
-    twice: dict[str, str] = {}
-    for path in all_images(folder / _IMAGES):
-        for name in {Path(path).stem, normal_name(Path(path).stem)}:
-            if images.setdefault(name, path) != path:
-                twice[name] = (
-                    f"{_IMAGES} holds {printable(images[name])} and {printable(path)}, either of which it may mean"
-                )
+    images, ambiguous = _images_by_name(folder / _IMAGES)
     labels = VocLabels()
     there = (path for path in (folder / _ANNOTATIONS).iterdir() if not is_hidden(path.name))
     annotated = sorted({path.stem for path in there if path.suffix.lower() == ".xml"})
@@ -51,36 +46,57 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
             path = folder / _ANNOTATIONS / (file or f"{name}.xml")
             if file is None:
                 found.skipped.append(Skipped(str(path), 0, "the file does not exist"))
-            elif image is None or name in twice:
-                reason = twice.get(name, f"{_IMAGES} holds no image of this name")
+            elif image is None or name in ambiguous:
+                reason = ambiguous.get(name, f"{_IMAGES} holds no image of this name")
                 found.skipped.append(Skipped(str(path), _count_objects(path), reason))
             else:
                 labels.file_of[image] = path
                 paths.append(image)
         found.read(split, paths, labels, root=folder / _IMAGES, workers=workers)
-    listed = {normal_name(name) for names in names_by_split.values() for name in names}
-    if unlisted := [name for name in annotated if normal_name(name) not in listed]:
+    _note_unused(found, folder, listed=chain(*names_by_split.values()), annotated=annotated, images=images)
+    boxes = [box for images in found.splits.values() for image in images for box in image.boxes]
+    if not boxes:
+        reasons = "".join(f"; {skipped}" for skipped in found.skipped[:1])
+        raise ValueError(f"{printable(folder / _ANNOTATIONS)} holds no objects that can be read{reasons}")
+    if max(max(x + width, y + height) for x, y, width, height in (box.box for box in boxes)) <= 1:
+        text = "has boxes within 0 to 1 only; VOC's boxes are in pixels, not fractions of the image"
+        raise ValueError(f"{printable(folder / _ANNOTATIONS)} {text}")
+    found.classes = tuple(sorted({box.name for box in boxes}))
+    found.stand_in_for_val()
+    return found
+
+
+def _images_by_name(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the images by name without extension, as written and in normal form, and for each name of several images
+    the reason to take none of them."""
+    images: dict[str, str] = {}
+    ambiguous: dict[str, str] = {}
+    for path in all_images(folder):
+        for name in {Path(path).stem, normal_name(Path(path).stem)}:
+            if images.setdefault(name, path) != path:
+                text = (
+                    f"{folder.name} holds {printable(images[name])} and {printable(path)}, either of which it may mean"
+                )
+                ambiguous[name] = text
+    return images, ambiguous
+
+
+def _note_unused(
+    found: BoxedImages, folder: Path, *, listed: Iterable[str], annotated: Sequence[str], images: Mapping[str, str]
+) -> None:
+    """Note files of annotations that no list names, and images without such a file."""
+    names = set(map(normal_name, listed))
+    if unlisted := [name for name in annotated if normal_name(name) not in names]:
         found.notes.append(
             f"{printable(folder / _LISTS)} lacks {len(unlisted):,} of {len(annotated):,} files of {_ANNOTATIONS}, such "
             f"as {printable(unlisted[0])}.xml"
         )
-    listed |= set(map(normal_name, annotated))
-    if unused := sorted({path for name, path in images.items() if normal_name(name) not in listed}):
+    names.update(map(normal_name, annotated))
+    if unused := sorted({path for name, path in images.items() if normal_name(name) not in names}):
         subject = "image has" if len(unused) == 1 else "images have"
         found.notes.append(
             f"{len(unused):,} {subject} no .xml file and will not be used, such as {printable(unused[0])}"
         )
-    classes = {box.name for images in found.splits.values() for image in images for box in image.boxes}
-    if not classes:
-        reasons = "".join(f"; {skipped}" for skipped in found.skipped[:1])
-        raise ValueError(f"{printable(folder / _ANNOTATIONS)} holds no objects that can be read{reasons}")
-    boxes = [box.box for images in found.splits.values() for image in images for box in image.boxes]
-    if max(max(x + width, y + height) for x, y, width, height in boxes) <= 1:
-        text = "has boxes within 0 to 1 only; VOC's boxes are in pixels, not fractions of the image"
-        raise ValueError(f"{printable(folder / _ANNOTATIONS)} {text}")
-    found.classes = tuple(sorted(classes))
-    found.stand_in_for_val()
-    return found
 
 
 def _names_by_split(folder: Path, files: NamedFiles) -> dict[Split | None, list[str]]:
