@@ -16,7 +16,18 @@ from rexnet.training.classify import build_model
 from rexnet.training.config import NetworkConfig, RecipeName, TrainConfig
 from rexnet.training.distributed import World
 from rexnet.training.frozen_features import check_frozen_backbone
-from rexnet.training.recipes import DECIDING, RECIPES, choose_recipe, digits, imagenet, rate_as_typed, starting_point
+from rexnet.training.recipes import (
+    DECIDING,
+    RECIPES,
+    UNDECIDED,
+    Budget,
+    choose_recipe,
+    digits,
+    imagenet,
+    rate_as_typed,
+    scratch,
+    starting_point,
+)
 from rexnet.training.resume import config_to_dict
 from rexnet.training.run_folder import RunFolder
 from rexnet.training.session import open_run
@@ -73,6 +84,36 @@ def test_photographs_are_trained_from_scratch(tmp_path):
     assert choose_recipe(str(tmp_path), None) == "scratch"
 
 
+@pytest.mark.parametrize(
+    ("images", "epochs", "optimizer", "smallest_crop", "policy"),
+    [
+        (1000, 20, "muon", 0.5, None),
+        (1_000_000, 30, "muon", 0.5, None),
+        (1000, 60, "muon", 0.5, None),
+        (3200, 100, "muon", 0.35, None),
+        (3232, 100, "sgd", 0.25, "rand-m7-mstd0.5"),
+    ],
+)
+def test_augmentation_and_optimizer_follow_the_budget(images, epochs, optimizer, smallest_crop, policy):
+    config = scratch(Budget(images=images, epochs=epochs, batch_size=32))
+    assert (config.optim.optimizer, config.augment.crop_scale[0]) == (optimizer, smallest_crop)
+    assert config.augment.auto_augment == policy and config.network.zero_init_last
+
+
+def test_the_budget_is_that_of_the_given_options_and_kept(tmp_path):
+    from PIL import Image
+
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            Image.new("RGB", (200, 150)).save(tmp_path / name / f"{number}.jpg")
+    config = command_line(f"{tmp_path} --epochs 10 --batch-size 4")
+    assert config.budget == {"images": 16, "epochs": 10, "batch_size": 4, "steps": 40}
+    assert config.schedule.warmup_epochs == 2.0
+    assert command_line(f"{tmp_path} --shots 3").budget["images"] == 6
+    assert command_line(f"{tmp_path} --recipe imagenet").budget == {}
+
+
 def test_digits_are_never_mirrored():
     assert starting_point(TrainConfig()) == digits()
     assert digits().augment.horizontal_flip == 0.0
@@ -115,7 +156,7 @@ def test_a_run_folder_stands_for_its_checkpoint_as_weights_and_as_network(tmp_pa
 
 def command_line(arguments: str) -> TrainConfig:
     def start(given):
-        asked = build(TrainConfig, {name: given[name] for name in DECIDING if name in given})
+        asked = build(TrainConfig, {name: given[name] for name in DECIDING if name in given}, UNDECIDED)
         given |= rate_as_typed(given, asked)
         return starting_point(asked)
 
