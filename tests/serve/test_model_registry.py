@@ -85,20 +85,20 @@ def live(make_checkpoint, tmp_path, monkeypatch):
 
 
 def said(address):
-    answer = httpx.post(f"{address}/predict?top_k=3", files=form(IMAGES[0]), timeout=30)
+    answer = httpx.post(f"{address}/predict?top_k=3", files=form(IMAGES[0]), timeout=60)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
 def wait_for(condition):
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.02)
 
 
 def reloads(address):
-    lines = httpx.get(f"{address}/metrics", timeout=30).text.splitlines()
+    lines = httpx.get(f"{address}/metrics", timeout=60).text.splitlines()
     return {
         line.split('outcome="')[1].split('"')[0]: float(line.split()[-1]) for line in lines if "reloads_total{" in line
     }

@@ -55,9 +55,9 @@ def test_a_stopped_server_answers_what_it_has_accepted(start, checkpoint_file, t
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while time.monotonic() < until:
-        if re.search(r"rexnet_pending_images\{.*\} [1-9]", httpx.get(f"{address}/metrics", timeout=30).text):
+        if re.search(r"rexnet_pending_images\{.*\} [1-9]", httpx.get(f"{address}/metrics", timeout=60).text):
             break
     process.send_signal(signal.SIGTERM)
     for thread in threads:
@@ -183,7 +183,7 @@ def asked(address: str, *sends: bytes, pause_s: float = 0.0) -> bytes:
     """All that the server says until it closes the connection."""
     host, port = address.split(":")
     said = b""
-    with socket.create_connection((host, int(port)), timeout=20) as client:
+    with socket.create_connection((host, int(port)), timeout=60) as client:
         try:
             for one in sends:
                 client.sendall(one)
