@@ -19,17 +19,17 @@ def train(arguments: Sequence[str]) -> None:
     """Train a detector on images with boxes"""
     from rexnet.cli.help import print_help
     from rexnet.detection.config import DetectTrainConfig
-    from rexnet.detection.recipes import DECIDING, starting_point
+    from rexnet.detection.recipes import DECIDING, UNDECIDED, starting_point
     from rexnet.processes import is_main_process
     from rexnet.training.recipes import rate_as_typed
 
     def start(given: Given) -> DetectTrainConfig:
-        asked = build(DetectTrainConfig, {name: given[name] for name in DECIDING if name in given})
+        asked = build(DetectTrainConfig, {name: given[name] for name in DECIDING if name in given}, UNDECIDED)
         given |= rate_as_typed(given, asked)
         return starting_point(asked)
 
     def show_help(given: Given) -> None:
-        base = start({name: given[name] for name in ("recipe", "detector") if name in given})
+        base = start({name: given[name] for name in ("recipe", "detector", "weights", "epochs") if name in given})
         print_help("detect train", DetectTrainConfig, base=base, examples=_EXAMPLES, first=_FIRST)
 
     config = read_options("detect train", DetectTrainConfig, arguments, start=start, show_help=show_help)

@@ -9,6 +9,8 @@ from rexnet.data.config import DetectionAugmentConfig
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig, Kind, RecipeName
 from rexnet.training.config import OptimConfig, RunConfig, ScheduleConfig
 
+EPOCHS = 50
+"""Epochs of the recipe small."""
 _MILESTONES = {1: (8, 11), 2: (16, 22), 3: (28, 34)}
 
 
@@ -54,11 +56,12 @@ def coco_ssdlite(data: str, *, times: int) -> DetectTrainConfig:
     )
 
 
-def small(data: str, *, kind: Kind) -> DetectTrainConfig:
-    """Return settings for a custom dataset of a few hundred to a thousand images, at about 512 pixels (ssdlite 320).
+def small(data: str, *, kind: Kind, epochs: int = EPOCHS, pretrained: bool = False) -> DetectTrainConfig:
+    """Return settings for a custom dataset of some hundred to thousand images, at about 512 pixels (ssdlite 320).
 
     Command: rexnet detect train COCO_DIR --detector mask_rcnn --weights rexnet_100.nav_in1k
-    Hardware: one GPU, or hours on a CPU. Our choice, measured on drawn shapes (results/detection.jsonl).
+    Hardware: one GPU, or hours on a CPU. Our choice, measured on drawn shapes (results/detection.jsonl); without
+    weights, ssdlite is trained as the recipe scratch trains classifiers.
     """
     single_stage = kind == "ssdlite"
     network = (
@@ -66,43 +69,57 @@ def small(data: str, *, kind: Kind) -> DetectTrainConfig:
         if single_stage
         else DetectorOptions(detector=kind, min_size=512, max_size=853, proposals=300)
     )
-    return DetectTrainConfig(
+    start = DetectTrainConfig(
         data=data,
         recipe="small",
         network=network,
         optim=OptimConfig(
             optimizer="adamw", lr=1e-3 if single_stage else 5e-4, lr_batch=16, weight_decay=0.01, clip_grad=10.0
         ),
-        schedule=ScheduleConfig(schedule="cosine", epochs=50, warmup_epochs=1.0),
+        schedule=ScheduleConfig(schedule="cosine", epochs=EPOCHS, warmup_epochs=1.0),
         run=RunConfig(batch_size=16 if single_stage else 4),
+    )
+    if pretrained or not single_stage:
+        return start
+    return replace(
+        start,
+        network=replace(network, zero_init_last=True),
+        optim=OptimConfig(optimizer="muon", lr=0.02, lr_batch=0, weight_decay=0.05, clip_grad=5.0),
+        schedule=replace(start.schedule, warmup_epochs=round(0.2 * epochs, 1)),
     )
 
 
-DECIDING = ("data", "recipe", "detector", "resume", "output")
+DECIDING = ("data", "recipe", "detector", "weights", "epochs", "resume", "output")
 """Options that select the defaults of the others."""
 
 _NAMES: dict[int, RecipeName] = {1: "1x", 2: "2x", 3: "3x"}
 
 
-def make_recipe(name: RecipeName, kind: Kind, *, data: str) -> DetectTrainConfig:
-    """Return the configuration of a recipe for a detector."""
-    if name == "small":
-        return small(data, kind=kind)
-    times = int(name[0])
+UNDECIDED = DetectTrainConfig(schedule=ScheduleConfig(epochs=EPOCHS))
+"""Settings on which the given options of DECIDING are put, to find the recipe."""
+
+
+def make_recipe(asked: DetectTrainConfig) -> DetectTrainConfig:
+    """Return the configuration of the recipe and detector in `asked`."""
+    kind = asked.network.detector
+    if asked.recipe == "small":
+        pretrained = asked.network.weights is not None
+        return small(asked.data, kind=kind, epochs=asked.schedule.epochs, pretrained=pretrained)
+    times = int(asked.recipe[0])
     if kind == "ssdlite":
-        return coco_ssdlite(data, times=times)
-    recipe = coco_pyramid(data, times=times)
+        return coco_ssdlite(asked.data, times=times)
+    recipe = coco_pyramid(asked.data, times=times)
     return replace(recipe, network=replace(recipe.network, detector=kind))
 
 
 def starting_point(asked: DetectTrainConfig) -> DetectTrainConfig:
     """Return the configuration that the user's options override: of the run to resume, or of the recipe.
 
-    `asked` has the given options of DECIDING, on top of the plain defaults.
+    `asked` has the given options of DECIDING, on top of UNDECIDED.
     """
     if asked.run.resume:
         from rexnet.training.resume import settings_to_resume
 
         if saved := settings_to_resume(asked):
             return saved
-    return make_recipe(asked.recipe, asked.network.detector, data=asked.data)
+    return make_recipe(asked)
