@@ -114,6 +114,12 @@ def test_the_budget_is_that_of_the_given_options_and_kept(tmp_path):
     assert command_line(f"{tmp_path} --recipe imagenet").budget == {}
 
 
+def test_data_are_warned_of_once(tmp_path, image_folder, caplog):
+    (image_folder / "train" / "cat" / "photo.heic").write_bytes(b"x")
+    command_line(f"{image_folder} --recipe scratch")
+    assert not caplog.messages
+
+
 def test_digits_are_never_mirrored():
     assert starting_point(TrainConfig()) == digits()
     assert digits().augment.horizontal_flip == 0.0

@@ -20,7 +20,7 @@ from rexnet.models.factory import create_model
 from rexnet.models.rexnet import RexNet
 from rexnet.models.weights import load_weights, read_weights
 from rexnet.references import SAVED, find_network, resolve
-from rexnet.text import printable
+from rexnet.text import plural, printable
 from rexnet.training import checkpoint
 from rexnet.training.config import NetworkConfig, TrainConfig
 from rexnet.training.distributed import World
@@ -72,11 +72,11 @@ def _prepare(config: TrainConfig, world: World) -> Parts:
 
 
 def _describe_recipe(config: TrainConfig) -> str:
-    if not config.budget:
+    counts = {name: f"{count} {plural(count, name.rstrip('s'))}" for name, count in config.budget.items()}
+    if not counts:
         return f"recipe {config.recipe}"
-    return "recipe {}, for {steps} steps: {epochs} epochs of {images} images by {batch_size}".format(
-        config.recipe, **config.budget
-    )
+    size = config.budget["batch_size"]
+    return f"recipe {config.recipe} for {counts['steps']}: {counts['epochs']} of {counts['images']}, {size} a step"
 
 
 def _warn_of_few_pixels(model: RexNet, image_size_px: int) -> None:

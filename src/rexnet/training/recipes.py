@@ -3,6 +3,7 @@
 Accuracies that were not measured with this code are marked as untested.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -189,12 +190,14 @@ def choose_recipe(data: str, weights: str | None) -> RecipeName:
 
 def budget_of(asked: TrainConfig) -> Budget:
     """Return the budget of a training with these settings. ValueError for data that cannot be trained on."""
-    options = asked.input
-    sets = open_dataset(asked.data).for_training(
-        val_fraction=options.val_fraction, seed=asked.run.seed, shots=options.shots, missing_class=options.missing_class
-    )
-    batch_size = asked.run.batch_size * process_count()
-    return Budget(images=len(sets.train), epochs=asked.schedule.epochs, batch_size=batch_size)
+    options = {name: getattr(asked.input, name) for name in ("val_fraction", "shots", "missing_class")}
+    disabled = logging.root.manager.disable
+    logging.disable()  # the training lists the data again, and warns of them then
+    try:
+        images = len(open_dataset(asked.data).for_training(seed=asked.run.seed, **options).train)
+    finally:
+        logging.disable(disabled)
+    return Budget(images=images, epochs=asked.schedule.epochs, batch_size=asked.run.batch_size * process_count())
 
 
 def starting_point(asked: TrainConfig) -> TrainConfig:
@@ -212,7 +215,7 @@ def starting_point(asked: TrainConfig) -> TrainConfig:
     recipe = choose_recipe(asked.data, asked.network.weights) if asked.recipe == "auto" else asked.recipe
     if recipe == "finetune" and asked.network.weights is None:
         raise OptionError("--recipe finetune needs weights to start from; name them with --weights, or take scratch")
-    if recipe == "scratch":
+    if recipe == "scratch" and asked.network.weights is None:
         budget = budget_of(asked)
         start = replace(scratch(budget), budget={**asdict(budget), "steps": budget.steps})
     else:
