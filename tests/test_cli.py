@@ -46,12 +46,14 @@ def test_train_validate_predict_on_a_folder(image_folder, tmp_path, monkeypatch)
 
     odd = tmp_path / "odd name,\n1.jpg"
     draw("cat", 7).save(odd)
-    words = ("predict", run / "best.pt", odd, image_folder / "val", "--csv", "--threads", "1")
+    few = ("predict", run / "best.pt", odd, image_folder / "val", "--csv", "--threads", "1")
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("HOME", str(tmp_path))
-        for when in ("now", "before"):
-            predicted = run_rexnet(*words, cwd=tmp_path)
-            assert ("engine, measured now: " in predicted.stderr) == (when == "now")
+        predicted = run_rexnet(*few, cwd=tmp_path)
+        assert "engine: torch fp32, not measured" in predicted.stderr and "--backend" in predicted.stderr
+        many = run_rexnet(*few, image_folder / "train", cwd=tmp_path)
+        assert "engine, measured now: " in many.stderr
+        assert "measured" not in run_rexnet(*few, cwd=tmp_path).stderr, "the choice is cached"
     rows = list(csv.DictReader(predicted.stdout.splitlines(keepends=True)))
     assert len(rows) == 13 and rows[0]["image"] == str(odd)
     assert {row["class_1"] for row in rows} <= {"cat", "dog", "fox"}

@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 from dataclasses import replace
 
 import pytest
@@ -178,6 +179,32 @@ def test_engines_that_fail_or_answer_otherwise_are_left_out(classifier, measured
     assert "openvino fp32 is skipped: probabilities of openvino fp32 differ by 0." in caplog.text
     with pytest.raises(ValueError, match="is not installed"):
         auto(replace(classifier, open=opened), backend="onnxruntime")
+
+
+def test_without_measuring_the_first_installed_engine_is_taken_unless_a_choice_is_cached(
+    classifier, measured, monkeypatch, caplog
+):
+    monkeypatch.setattr(engine_choice, "machine_load", lambda: 4.0)
+    exported = replace(classifier, backends=("onnxruntime", "openvino"), kind=".onnx")
+    assert auto(classifier, measure=False).backend == "torch" and not measured
+    assert "torch fp32, not measured" in caplog.text and "--backend" in caplog.text
+    assert auto(exported, measure=False).backend == "onnxruntime"
+    monkeypatch.setattr(engine_choice, "engine_versions", lambda: {"onnxruntime": None, "openvino": "1"})
+    assert auto(exported, measure=False).backend == "openvino" and not measured
+    assert not engine_choice.cache_folder().exists()
+    choice = auto(classifier)
+    monkeypatch.setattr(engine_choice, "machine_load", lambda: 0.0)
+    assert auto(classifier, measure=False) == choice and choice.backend == "onnxruntime"
+
+
+def test_the_error_names_the_engine_that_was_the_reference(classifier, measured, caplog):
+    def opened(engine, *, device):
+        if engine.backend == "torch":
+            raise ValueError("out of memory")
+        return FakeNetwork(engine, 0.5 * (engine.backend == "openvino"))
+
+    assert auto(replace(classifier, open=opened)).backend == "onnxruntime"
+    assert re.search(r"openvino fp32 differ by \S+ from those of onnxruntime fp32", caplog.text)
 
 
 def test_if_no_engine_runs_apart_the_first_is_opened_here_and_measured_again_next_time(

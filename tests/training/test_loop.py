@@ -1,4 +1,5 @@
 import json
+import logging
 import math
 import os
 import signal
@@ -175,12 +176,14 @@ def _rising(done_epochs: int = 0):
     return lambda model: {"top1": float(next(epochs))}
 
 
-def test_a_finished_run_resumed_changes_nothing(run_fit):
+def test_a_finished_run_resumed_changes_nothing_and_says_how_to_extend_it(run_fit, caplog):
     _, run = run_fit("run")
+    caplog.set_level(logging.INFO, "rexnet")
     before = {path.name: path.read_bytes() for path in run.path.iterdir() if path.suffix in (".pt", ".jsonl")}
     batches = Noise()
     run_fit("run", batches=batches)
     assert batches.asked == []
+    assert "finished after" in caplog.text and f"--resume {run.path} --epochs MORE" in caplog.text
     assert {name: (run.path / name).read_bytes() for name in before} == before
 
 

@@ -1,5 +1,7 @@
 import math
 
+import pytest
+
 from rexnet.training.metrics import METRICS, curve_panels, metrics_of
 
 
@@ -7,6 +9,11 @@ def test_each_task_has_its_metrics():
     assert [row.name for row in metrics_of("classification")] == ["top1", "top5", "macro_recall", "macro_f1", "loss"]
     names = [row.name for row in metrics_of("detection")]
     assert names[0] == "box_ap" and {"mask_ap50", "box_ar_large", "loss"} < set(names) and len(names) == 25
+
+
+@pytest.mark.parametrize(("num_classes", "top5"), [(2, False), (5, False), (6, True)])
+def test_top5_is_a_metric_only_where_it_can_be_wrong(num_classes, top5):
+    assert ("top5" in [row.name for row in metrics_of("classification", num_classes=num_classes)]) is top5
 
 
 def test_better_follows_the_direction():

@@ -129,6 +129,7 @@ def assert_same_end(one: str, two: str) -> None:
         ("training", signal.SIGINT, 0, 130),
         ("validation", signal.SIGTERM, 0, 143),
         ("validation", signal.SIGINT, 2, 130),
+        ("training", signal.SIGHUP, 2, 129),
     ],
 )
 def test_a_signal_in_any_phase_saves_and_ends_with_its_code(at, start, phase, number, workers, code):
@@ -149,6 +150,32 @@ def test_a_signal_in_any_phase_saves_and_ends_with_its_code(at, start, phase, nu
     train(replace(config, run=replace(config.run, resume=True, workers=0)))
     train(at("straight"))
     assert_same_end(at("straight").run.output, config.run.output)
+
+
+@pytest.mark.slow
+def test_a_closed_terminal_saves_and_under_nohup_changes_nothing(at, tmp_path):
+    pty = pytest.importorskip("pty")
+    program, flag = tmp_path / "program.py", tmp_path / "flag"
+    program.write_text(PROGRAM)
+    for ignored in (True, False):
+        config = at(f"nohup {ignored}")
+        flag.unlink(missing_ok=True)
+        process, terminal = pty.fork()
+        if process == 0:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+            with (tmp_path / "log").open("w") as log:
+                for number in (1, 2) if ignored else ():
+                    os.dup2(log.fileno(), number)
+            arguments = [str(program), json.dumps(config_to_dict(config)), "training", str(flag)]
+            os.execv(sys.executable, [sys.executable, *arguments])
+        deadline = time.monotonic() + 120
+        while not flag.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.close(terminal)
+        _, status = os.waitpid(process, 0)
+        assert os.waitstatus_to_exitcode(status) == (0 if ignored else 129)
+        training = checkpoint.read(RunFolder(config.run.output).last)["training"]
+        assert ((training["epoch"], training["step"]) == (1, 3)) is not ignored
 
 
 @pytest.mark.slow

@@ -20,13 +20,14 @@ def new_table(*columns: str) -> Any:
 
 
 def show(table: Any) -> None:
-    """Print a table; names are never cut, and lines are wrapped in a terminal only."""
+    """Print a table; words are never cut or lost, and cells are wrapped in a terminal only."""
     from rich.console import Console
 
     console = Console()
-    if not console.is_terminal:
-        wide = console.options.update(max_width=1000)
-        console.width = max(console.width, console.measure(table, options=wide).maximum)
+    needed = console.measure(table, options=console.options.update(max_width=1000))
+    # Rich would drop columns for which a terminal is too narrow: let the terminal wrap the lines.
+    if not console.is_terminal or console.width < needed.minimum:
+        console.width = max(console.width, needed.maximum)
     console.print(table)
 
 

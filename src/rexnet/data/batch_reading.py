@@ -139,10 +139,11 @@ def make_loader(
 
 
 def _outlive_a_signal(_worker: int) -> None:
-    """Ignore Ctrl-C and a scheduler's SIGTERM, which may reach every process of a run: the main one still needs batches
-    then, and ends its workers itself when it has saved its state."""
+    """Ignore Ctrl-C, the end of a terminal and a scheduler's SIGTERM, which may reach every process of a run: the main
+    one still needs batches then, and ends its workers itself when it has saved its state."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # macOS and Windows do not know who sends a signal
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_obey_the_main_process, daemon=True).start()
 

@@ -67,6 +67,7 @@ class ClassPredictor:
         precision: Precision | Literal["auto"] = "auto",
         threads: int | None = None,
         device: str = "auto",
+        measure: bool = True,
     ):
         """Open the classifier; arguments and errors as for `rexnet.Predictor`."""
         self._classifier = classifier
@@ -77,7 +78,7 @@ class ClassPredictor:
         asked = backend
         self._chunk: int | None = _ACCELERATOR_CHUNK if self.device.type != "cpu" else None
         if backend == "auto" and self.device.type == "cpu":
-            choice = choose(self._classifier, backend=backend, precision=precision, threads=threads)
+            choice = choose(self._classifier, backend=backend, precision=precision, threads=threads, measure=measure)
             backend, precision, self._chunk = choice.backend, choice.precision, choice.chunk
         self.engine = Engine(
             backend="torch" if backend == "auto" else backend,
@@ -212,7 +213,7 @@ class ClassPredictor:
         except MissingPackageError:
             return
         image = self._classifier.sample(1)
-        check_agreement(self._classifier, self.engine, self._one(image), right(image))
+        check_agreement(self._classifier, {first: right(image), self.engine: self._one(image)})
 
     def _check_compiler(self) -> None:
         try:

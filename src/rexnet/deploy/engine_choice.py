@@ -55,8 +55,10 @@ def choose(
     backend: Backend | Literal["auto"],
     precision: Precision | Literal["auto"],
     threads: int | None,
+    measure: bool = True,
 ) -> Choice:
-    """Return the fastest of the given engines on the CPU, and its best batch size.
+    """Return the fastest of the given engines on the CPU, and its best batch size; without `measure` the first that is
+    installed, unless a choice is cached.
 
     With precision "auto" it computes in the classifier's precision, fp32 for a checkpoint: no sample shows whether bf16
     keeps the predictions of future images. OpenVINO's bf16 is measured and logged too. Raise ValueError if no engine
@@ -68,7 +70,9 @@ def choose(
     workers = threads or usable_cpus()
     key = _key(classifier, engines, workers=workers)
     file = cache_folder() / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]}.json"
-    choice = _remembered(file, key)
+    choice = _remembered(file, key, measure=measure)
+    if choice is None and not measure:
+        return _unmeasured(engines, wanted)
     if choice is None:
         load = machine_load()
         choice = _measured(classifier, engines, wanted=wanted, workers=workers)
@@ -124,9 +128,9 @@ def machine_load() -> float:
     return os.getloadavg()[0] / usable_cpus() if hasattr(os, "getloadavg") else 0.0
 
 
-def _remembered(file: Path, key: dict[str, Any]) -> Choice | None:
-    """Return a cached choice. Return None if it is damaged, or if the machine was busy then and no longer is: other
-    programs slow engines down by different factors."""
+def _remembered(file: Path, key: dict[str, Any], *, measure: bool) -> Choice | None:
+    """Return a cached choice. Return None if it is damaged or, with `measure`, if the machine was busy then and no
+    longer is: other programs slow engines down by different factors."""
     try:
         content = json.loads(file.read_text("utf-8"))
         choice = Choice(**content["choice"])
@@ -134,7 +138,7 @@ def _remembered(file: Path, key: dict[str, Any]) -> Choice | None:
         if content["key"] != key or not known or choice.chunk not in CHUNKS:
             raise ValueError("it belongs to another choice")
         sum(choice.ms_per_image.values())  # TypeError for values that are not numbers
-        if content.get("load", _BUSY + 1) > _BUSY >= machine_load():
+        if measure and content.get("load", _BUSY + 1) > _BUSY >= machine_load():
             logger.info("the engines were measured on a busy machine; measuring again")
             return None
     except FileNotFoundError:
@@ -151,6 +155,14 @@ def _remember(file: Path, content: dict[str, Any]) -> None:
         write_whole(file, json.dumps(content, indent=2) + "\n")
     except OSError as error:
         logger.warning("the choice cannot be remembered in %s (%s); the next start measures again", file, error)
+
+
+def _unmeasured(engines: Sequence[Engine], wanted: Precision) -> Choice:
+    exact = [engine for engine in engines if engine.precision == wanted]
+    versions = engine_versions()
+    first = next((engine for engine in exact if versions.get(engine.backend, engine.backend)), exact[0])
+    logger.info("engine: %s, not measured for so few images; --backend chooses another", first)
+    return Choice(backend=first.backend, precision=first.precision, chunk=CHUNKS[-1], ms_per_image={})
 
 
 def _measured(classifier: Classifier, engines: Sequence[Engine], *, wanted: Precision, workers: int) -> Choice:
@@ -177,13 +189,14 @@ def stream_engine(engine: Engine, workers: int) -> Engine:
 
 
 def _times(classifier: Classifier, engines: Sequence[Engine]) -> dict[Engine, float]:
-    """Return the milliseconds of one image in each engine that opens and agrees with the first of them."""
+    """Return the milliseconds of one image in each engine that opens and agrees with the first that does."""
     calls = {engine: partial(_open_one, classifier, engine) for engine in engines}
     found = measure_apart(calls, rounds=2, skip_failed=True)
     times: dict[Engine, float] = {}
     for engine, measured in found.items():
+        reference = next(iter(found))
         try:
-            check_agreement(classifier, engine, measured.result, next(iter(found.values())).result)
+            check_agreement(classifier, {reference: found[reference].result, engine: measured.result})
             times[engine] = median(measured.times_ms)
         except ValueError as error:
             logger.info("%s is skipped: %s", engine, error)
@@ -194,14 +207,14 @@ def _open_one(classifier: Classifier, engine: Engine) -> Callable[[], Tensor]:
     return partial(classifier.open(engine, device=torch.device("cpu")), classifier.sample(1))
 
 
-def check_agreement(classifier: Classifier, engine: Engine, logits: Tensor, right: Tensor) -> None:
-    """Raise ValueError if the probabilities of an exact engine differ from those of the first, PyTorch for a
-    checkpoint. `logits` and `right` are those of one image."""
-    difference = float((logits.softmax(dim=1) - right.softmax(dim=1)).abs().max())
+def check_agreement(classifier: Classifier, logits: dict[Engine, Tensor]) -> None:
+    """Raise ValueError if the probabilities of an exact engine, the last, differ from those of the first; `logits` are
+    those of one image."""
+    reference, engine = next(iter(logits)), next(reversed(logits))
+    difference = float((logits[engine].softmax(dim=1) - logits[reference].softmax(dim=1)).abs().max())
     if classifier.is_exact(engine) and difference > _AGREE:
         raise ValueError(
-            f"probabilities of {engine} differ by {difference:.2g} from those of {classifier.backends[0]}; allowed: "
-            f"{_AGREE:g}"
+            f"probabilities of {engine} differ by {difference:.2g} from those of {reference}; allowed: {_AGREE:g}"
         )
 
 

@@ -14,6 +14,9 @@ from rexnet.text import csv_text, plural, printable
 
 logger = logging.getLogger(__name__)
 
+_WORTH_MEASURING = 16
+"""Images from which on the fastest engine repays its measurement."""
+
 
 def predict_files(config: PredictConfig) -> list[Prediction]:
     """Return predictions in the order of the files. Raise BadImageError for a bad one or, with bad_image "skip", return
@@ -29,6 +32,7 @@ def predict_files(config: PredictConfig) -> list[Prediction]:
         precision=config.precision,
         threads=config.threads,
         device=config.device,
+        measure=len(files) >= _WORTH_MEASURING,
     )
     if predictor.task == "detection":
         command = f"rexnet detect predict {shlex.quote(config.checkpoint)} IMAGE ... --out FOLDER"

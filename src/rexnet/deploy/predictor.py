@@ -48,15 +48,17 @@ class Predictor:
         precision: Precision | Literal["auto"] = "auto",
         threads: int | None = None,
         device: str = "auto",
+        measure: bool = True,
     ):
         """Open `model`: anything that `rexnet.load` takes or returns, a .onnx or .xml file of `rexnet export`, or a
         network in memory, which is copied; `network` as for `rexnet.load`; `classes` and `preprocess` for a network
         without them.
 
-        backend "auto" measures the engines on this machine at the first start (`rexnet.deploy.engine_choice`), and is
-        PyTorch on other devices than the CPU. precision "auto" is that of the file, fp32 for a checkpoint. A detector
-        has neither. `threads` read images and run the engine; None: one per CPU. `device`: auto, cpu, cuda, cuda:1 or
-        mps. Raise ValueError for a model that cannot be opened.
+        backend "auto" measures the engines on this machine at the first start (`rexnet.deploy.engine_choice`), or
+        without `measure` takes the first that is installed; on other devices than the CPU it is PyTorch. precision
+        "auto" is that of the file, fp32 for a checkpoint. A detector has neither. `threads` read images and run the
+        engine; None: one per CPU. `device`: auto, cpu, cuda, cuda:1 or mps. Raise ValueError for a model that cannot be
+        opened.
         """
         require(threads is None or threads >= 1, "threads", threads, "1 or more, or None")
         if isinstance(model, str | PathLike):
@@ -70,7 +72,9 @@ class Predictor:
             require(precision == "auto", "precision", precision, "auto for a detector")
             self._runtime = ObjectPredictor(opened, threads=threads, device=device)
         else:
-            self._runtime = ClassPredictor(opened, backend=backend, precision=precision, threads=threads, device=device)
+            self._runtime = ClassPredictor(
+                opened, backend=backend, precision=precision, threads=threads, device=device, measure=measure
+            )
             engine = self._runtime.engine
             self._options |= {"backend": engine.backend, "precision": engine.precision}
             self._options |= {"classes": classes, "preprocess": preprocess}

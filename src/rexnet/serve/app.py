@@ -93,7 +93,8 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def validation_error(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         name = first["loc"][-1] if first["loc"] else "request"
-        return json_response({"error": f"{name} is {quoted(first.get('input'))}; {first['msg'].lower()}"}, 400)
+        allowed = image_routes.ALLOWED.get(name, first["msg"].lower())
+        return json_response({"error": f"{name} is {quoted(first.get('input'))}; allowed: {allowed}"}, 400)
 
     @app.exception_handler(HTTPException)
     async def routing_error(request: Request, error: HTTPException) -> Response:

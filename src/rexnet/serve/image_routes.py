@@ -22,6 +22,9 @@ ClassName = Annotated[
     str | None, Query(alias="class", description="name of the class; the most probable one if not given")
 ]
 
+ALLOWED = {"top_k": "a whole number, 1 or more", "min_score": "a number from 0 to 1"}
+"""Values of the options, for errors."""
+
 
 def check_options(request: Request) -> None:
     """Raise HTTPError for an option that the route does not have, such as a mistyped one."""

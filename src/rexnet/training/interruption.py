@@ -1,19 +1,23 @@
-"""SIGTERM and Ctrl-C as requests to stop, met at the next step from which a run can be resumed."""
+"""SIGTERM, SIGHUP and Ctrl-C as requests to stop, met at the next step from which a run can be resumed."""
 
 import os
 import signal
+import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 # A terminal's Ctrl-C reaches every process directly and, through torchrun, a second time.
 _SAME_REQUEST_SECONDS = 3.0
+# SIGHUP: the terminal is closed. Windows has none.
+_SIGNALS = [one for one in signal.Signals if one.name in ("SIGTERM", "SIGINT", "SIGHUP")]
 
 
 class Stopped(KeyboardInterrupt):
-    """Work ended by a signal. `exit_code` is the shell's: 130 after Ctrl-C, 143 after SIGTERM."""
+    """Work ended by a signal. `exit_code` is the shell's: 130 after Ctrl-C, 143 after SIGTERM, 129 after
+    SIGHUP."""
 
     def __init__(self, number: int):
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -46,7 +50,8 @@ class StopRequest:
 
     @contextmanager
     def listening(self, *, follow_parent: bool = False) -> Iterator[None]:
-        """Take over both signals; with `follow_parent`, the end of the parent process is a request as well.
+        """Take over the signals; with `follow_parent`, the end of the parent process is a request as well. SIGHUP stays
+        ignored where it is, as under nohup.
 
         Outside the main thread, where Python allows no handlers, signals keep their meaning.
         """
@@ -54,7 +59,8 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = [one for one in _SIGNALS if one.name != "SIGHUP" or signal.getsignal(one) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
             yield
         finally:
@@ -75,5 +81,17 @@ class StopRequest:
         again = self._signal is not None and now - self._asked_at > _SAME_REQUEST_SECONDS
         if self._signal is None:
             self._signal, self._asked_at = number, now
+        _leave_closed_terminal()
         if again or not self._deferred:
             raise Stopped(number)
+
+
+def _leave_closed_terminal() -> None:
+    """Discard further output to a terminal that is closed: writing there is an error, and nobody reads it."""
+    for number in (1, 2):
+        with suppress(OSError):
+            # The device of a closed terminal stays, but is a terminal no more.
+            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, number)
+                os.close(null)

@@ -19,7 +19,7 @@ from rexnet.training.interruption import Stopped
 from rexnet.training.metrics import METRICS
 from rexnet.training.optimization import LearningRate, Updater, note_discarded
 from rexnet.training.progress import EpochProgress, speed_text, time_left_text
-from rexnet.training.resume import newest_checkpoint
+from rexnet.training.resume import log_finished, newest_checkpoint
 from rexnet.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -245,7 +245,7 @@ class _Training:
         if self.world.is_main:
             self.run.keep_rows(epochs=self.epoch, steps=self.epoch * self.steps + self.step)
             if self.finished:
-                logger.info("%s is complete: %d %s", self.run.path, self.epoch, plural(self.epoch, "epoch"))
+                log_finished(self.run, self.epoch)
             else:
                 logger.info("continuing %s after step %d of epoch %d", self.run.path, self.step, self.epoch + 1)
 

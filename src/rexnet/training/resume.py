@@ -144,6 +144,13 @@ def extend(config: Settings) -> Settings:
     return cast(Any, replace)(config, schedule=replace(new, restart_epochs=(*old.restart_epochs, done)))
 
 
+def log_finished(run: RunFolder, epochs: int) -> None:
+    done, path = f"{epochs} {plural(epochs, 'epoch')}", shlex.quote(str(run.path))
+    logger.info(
+        "%s is finished after %s: nothing is trained; --resume %s --epochs MORE extends it", run.path, done, path
+    )
+
+
 def _refuse_lost_checkpoints(run: RunFolder) -> None:
     """Raise ValueError where epochs were trained, but no checkpoint is left to continue from: starting over would
     replace their remaining files. (A kill at the end of the first epoch leaves one row, and nothing is lost.)"""
