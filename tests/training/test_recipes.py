@@ -19,10 +19,10 @@ from rexnet.training.frozen_features import check_frozen_backbone
 from rexnet.training.recipes import (
     DECIDING,
     RECIPES,
-    UNDECIDED,
     Budget,
     choose_recipe,
     digits,
+    follow_budget,
     imagenet,
     rate_as_typed,
     scratch,
@@ -95,7 +95,7 @@ def test_photographs_are_trained_from_scratch(tmp_path):
     ],
 )
 def test_augmentation_and_optimizer_follow_the_budget(images, epochs, optimizer, smallest_crop, policy):
-    config = scratch(Budget(images=images, epochs=epochs, batch_size=32))
+    config = follow_budget(scratch(), Budget(images=images, epochs=epochs, batch_size=32))
     assert (config.optim.optimizer, config.augment.crop_scale[0]) == (optimizer, smallest_crop)
     assert config.augment.auto_augment == policy and config.network.zero_init_last
 
@@ -121,9 +121,11 @@ def test_data_are_warned_of_once(tmp_path, image_folder, caplog):
 
 
 def test_digits_are_never_mirrored():
-    assert starting_point(TrainConfig()) == digits()
+    start = starting_point(TrainConfig())
+    assert start.budget == {"epochs": 8, "batch_size": 32}
+    assert replace(start, budget={}) == follow_budget(digits(), Budget(images=None, epochs=8, batch_size=32))
     assert digits().augment.horizontal_flip == 0.0
-    assert starting_point(TrainConfig(recipe="small-image")) == digits()
+    assert starting_point(TrainConfig(recipe="small-image")) == start
     assert starting_point(TrainConfig(data="torchvision/cifar10")).augment.horizontal_flip == 0.5
 
 
@@ -162,9 +164,10 @@ def test_a_run_folder_stands_for_its_checkpoint_as_weights_and_as_network(tmp_pa
 
 def command_line(arguments: str) -> TrainConfig:
     def start(given):
-        asked = build(TrainConfig, {name: given[name] for name in DECIDING if name in given}, UNDECIDED)
+        asked = build(TrainConfig, {name: given[name] for name in DECIDING if name in given})
         given |= rate_as_typed(given, asked)
-        return starting_point(asked)
+        sizes = {name: given[name] for name in ("epochs", "batch_size") if name in given}
+        return starting_point(asked, **sizes)
 
     return read_options("train", TrainConfig, arguments.split(), start=start)
 
@@ -187,13 +190,20 @@ def test_the_chosen_recipe_is_kept(words, monkeypatch):
 
 def test_options_override_the_recipe_and_nothing_else():
     config = command_line("digits --lr 0.3 --epochs 2")
-    base = digits()
-    optim = replace(base.optim, lr=0.3, lr_batch=0)
-    assert config == replace(base, optim=optim, schedule=replace(base.schedule, epochs=2))
+    base = command_line("digits --epochs 2")
+    assert base.schedule.epochs == 2
+    assert config == replace(base, optim=replace(base.optim, lr=0.3, lr_batch=0))
 
 
 @pytest.mark.parametrize(
-    ("words", "rate"), [("", 0.05), (" --lr 0.1", 0.1), (" --lr 0.1 --lr-batch 64", 0.05), (" --lr-batch 16", 0.2)]
+    ("words", "rate"),
+    [
+        ("", 0.02),
+        (" --epochs 99", 0.05),
+        (" --epochs 99 --lr-batch 16", 0.2),
+        (" --lr 0.1", 0.1),
+        (" --lr 0.1 --lr-batch 64", 0.05),
+    ],
 )
 def test_a_typed_learning_rate_means_what_it_says(words, rate):
     config = command_line(f"digits{words} --batch-size 32")

@@ -22,7 +22,7 @@ def train(arguments: Sequence[str]) -> None:
     from rexnet.cli.help import print_help
     from rexnet.processes import is_main_process
     from rexnet.training.config import TrainConfig
-    from rexnet.training.recipes import DECIDING, UNDECIDED, preview, rate_as_typed, starting_point
+    from rexnet.training.recipes import DECIDING, preview, rate_as_typed, starting_point
 
     def asked(given: Given) -> TrainConfig:
         if given.get("model") in _TIMM_MODELS:
@@ -30,16 +30,19 @@ def train(arguments: Sequence[str]) -> None:
             given.setdefault("width", 1.0)
         if given.get("recipe") == "auto":
             del given["recipe"]
-        return build(TrainConfig, {name: given[name] for name in DECIDING if name in given}, UNDECIDED)
+        return build(TrainConfig, {name: given[name] for name in DECIDING if name in given})
+
+    def sizes(given: Given) -> Given:
+        return {name: given[name] for name in ("epochs", "batch_size") if name in given}
 
     def start(given: Given) -> TrainConfig:
         wanted = asked(given)
         given |= rate_as_typed(given, wanted)
-        return starting_point(wanted)
+        return starting_point(wanted, **sizes(given))
 
     def show_help(given: Given) -> None:
         try:
-            base, decided = preview(asked(given), data_given="data" in given)
+            base, decided = preview(asked(given), data_given="data" in given, **sizes(given))
         except ValueError:  # DATA is not there
             base, decided = preview(TrainConfig(), data_given=False)
         print_help("train", TrainConfig, base=base, decided=decided, examples=_EXAMPLES, first=_FIRST)

@@ -72,11 +72,9 @@ def _prepare(config: TrainConfig, world: World) -> Parts:
 
 
 def _describe_recipe(config: TrainConfig) -> str:
-    counts = {name: f"{count} {plural(count, name.rstrip('s'))}" for name, count in config.budget.items()}
-    if not counts:
-        return f"recipe {config.recipe}"
-    size = config.budget["batch_size"]
-    return f"recipe {config.recipe} for {counts['steps']}: {counts['epochs']} of {counts['images']}, {size} a step"
+    steps = config.budget.get("steps")
+    few = f" for {steps} {plural(steps, 'step')}" if steps else ""
+    return f"recipe {config.recipe}{few}: {config.optim.optimizer}"
 
 
 def _warn_of_few_pixels(model: RexNet, image_size_px: int) -> None:
