@@ -101,7 +101,7 @@ def test_an_image_for_a_model(here, capsys, command):
     more = {"quantize": "--data digits --output a.onnx", "export": "--output a.onnx", "card": "--output c"}
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "photos/one.jpg", *more.get(command, "").split()])
-    assert stop.value.code == (2 if command == "serve" else 1)
+    assert stop.value.code == 2
     assert "'photos/one.jpg' is an image, not a model" in capsys.readouterr().err
 
 
@@ -112,7 +112,7 @@ def test_a_model_after_the_images(here, capsys, command, data, model):
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), data, model, *(["--out", "o"] if command == "detect predict" else [])])
     quoted = f"'{data}'" if "*" in data else data
-    assert stop.value.code == 1 and f"MODEL comes first: rexnet {command} {model} {quoted}" in capsys.readouterr().err
+    assert stop.value.code == 2 and f"MODEL comes first: rexnet {command} {model} {quoted}" in capsys.readouterr().err
 
 
 def test_the_right_order_is_let_through(here):

@@ -6,6 +6,7 @@ ValueError
     BadImageError           a file that holds no usable image
         TooManyPixelsError
     WeightsError            weights that cannot be used
+        ModelError          a MODEL that is not allowed, which is an OptionError too
         DamagedFileError
     NonFiniteError          a training whose losses are not finite
 OSError
@@ -63,6 +64,10 @@ class TooManyPixelsError(BadImageError):
 
 class WeightsError(ValueError):
     """A weights file, name or state dict that cannot be used."""
+
+
+class ModelError(WeightsError, OptionError):
+    """A MODEL that names nothing, or something of a kind that the command does not take."""
 
 
 class DamagedFileError(WeightsError):

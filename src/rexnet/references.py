@@ -13,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
-from rexnet.errors import WeightsError
+from rexnet.errors import ModelError, WeightsError
 from rexnet.files import read_text
 from rexnet.models.hub import PREFIX, WEIGHTS, weights_path
 from rexnet.models.published import PUBLISHED, download_weights, published_for
@@ -62,6 +62,8 @@ PRETRAINED: tuple[Kind, ...] = ("published", *OWN_WEIGHTS, "network", "timm", "t
 
 BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
 """Checkpoints in a run folder."""
+_HUB_ADDRESS = re.compile(r"(?:hf[-_]hub:|https://(?:huggingface|hf)\.co/)([^/]+/[^/]+)/?")
+"""Names of a repository on the hub in other programs."""
 _EXPORTED = (".onnx", ".xml", ".pt2")
 _LIBRARIES: tuple[Kind, ...] = ("timm", "torchvision", "rewritten")
 
@@ -119,18 +121,20 @@ class Reference:
 def resolve(model: str | PathLike[str], *, allowed: Collection[Kind] = tuple(KINDS)) -> Reference:
     """Parse `model`. A known name comes before a file of that name; ./NAME and a Path mean the file.
 
-    WeightsError, one sentence, with the kind that it was taken for and those that are `allowed`.
+    ModelError with the kind that it was taken for and those that are `allowed`; WeightsError, which that is too, for a
+    file that does not exist.
     """
     text = os.fspath(model)
     kind = (_kind_of_name(text) if isinstance(model, str) else None) or _kind_of_path(text)
     if kind is None and re.fullmatch(r"[\w.]+:\w+", text):
         kind = "factory"
     if kind is None:
-        raise WeightsError(f"{_unknown(text)}; {describe(allowed)}")
+        error = WeightsError if _is_file_name(text) else ModelError
+        raise error(f"{_unknown(text)}; {describe(allowed)}")
     if kind == "weights" and _is_image(text):
-        raise WeightsError(f"{text!r} is an image, not a model; {describe(allowed)}")
+        raise ModelError(f"{text!r} is an image, not a model; {describe(allowed)}")
     if kind not in allowed:
-        raise WeightsError(f"{text!r} is {KINDS[kind]}; {describe(allowed)}")
+        raise ModelError(f"{text!r} is {KINDS[kind]}; {describe(allowed)}")
     return Reference(text, kind)
 
 
@@ -143,10 +147,10 @@ def find_network(model: str) -> str | Path:
 
 
 def refuse_swapped(model: str, data: str, *, command: str) -> None:
-    """Raise WeightsError that names the right order where MODEL was given after the images or data."""
+    """Raise ModelError that names the right order where MODEL was given after the images or data."""
     if not is_model(model) and is_model(data):
         order = f"rexnet {command} {shlex.quote(data)} {shlex.quote(model)}"
-        raise WeightsError(f"{model!r} is not a model, but {data!r} is one; MODEL comes first: {order}")
+        raise ModelError(f"{model!r} is not a model, but {data!r} is one; MODEL comes first: {order}")
 
 
 def is_model(text: str) -> bool:
@@ -204,15 +208,21 @@ def _is_image(path: str) -> bool:
     return (mimetypes.guess_type(path, strict=False)[0] or "").startswith("image/")
 
 
+def _is_file_name(text: str) -> bool:
+    """Return whether a text that names nothing looks like a path rather than a mistyped name."""
+    file = os.sep in text or text.lower().endswith((*SUFFIXES, *_EXPORTED, ".json", ".tar"))
+    return file and not os.path.isdir(text) and not _HUB_ADDRESS.fullmatch(text)
+
+
 def _unknown(text: str) -> str:
     """Return the first clause of the error for a text that is not a model."""
-    if repository := re.fullmatch(r"(?:hf[-_]hub:|https://(?:huggingface|hf)\.co/)([^/]+/[^/]+)/?", text):
+    if repository := _HUB_ADDRESS.fullmatch(text):
         return f"{text!r} is another program's name of a repository; write {PREFIX}{repository[1]}"
     if os.path.isdir(text):
         inside = sorted(name for name in os.listdir(text) if name.endswith(SUFFIXES))
         hint = f"; name a file in it, such as {inside[0]}" if inside else ""
         return f"{text!r} is a folder, but neither that of a run nor of `rexnet card`{hint}"
-    if os.sep in text or text.lower().endswith((*SUFFIXES, *_EXPORTED, ".json", ".tar")):
+    if _is_file_name(text):
         return f"there is no file {text!r}"
     rows = [row.name for row in published_for(text.partition(".")[0])] if "." in text else []
     close = rows or get_close_matches(text, [*list_models(), *PUBLISHED], n=3, cutoff=0.7)

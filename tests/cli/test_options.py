@@ -20,3 +20,28 @@ def test_an_option_that_is_gone_names_its_replacement(words, sentence, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(words.split())
     assert stop.value.code == 2 and re.search(sentence, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("train --data clean --epochs 2", "--data: here DATA goes without an option, as in rexnet train clean"),
+        ("train --data=a/b", "--data: here DATA goes without an option, as in rexnet train a/b"),
+        ("detect convert yolo --output o", "OUTPUT goes without an option, as in rexnet detect convert DATA o"),
+        ("serve --models=a.pt", "--models: here [NAME=]MODEL ... goes without an option, as in rexnet serve a.pt"),
+    ],
+)
+def test_a_value_that_goes_without_an_option(words, sentence, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words.split())
+    assert stop.value.code == 2 and sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train digits --model {}", "train digits --weights {}", "serve {}", "bench {}"])
+@pytest.mark.parametrize(("model", "code"), [("nix.pt", 1), ("resnet", 2), ("photo.jpg", 2)])
+def test_a_missing_file_is_1_and_a_value_that_is_not_allowed_2(command, model, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(command.format(model).split())
+    assert stop.value.code == code

@@ -1,6 +1,7 @@
 import os
 
 import pytest
+from PIL import Image
 
 from rexnet.data.image_files import describe_other, find_images, image_files, list_images
 from rexnet.text import printable
@@ -81,4 +82,13 @@ def test_unknown_extensions_are_counted_and_files_beside_images_are_not(tmp_path
     assert {os.path.basename(path) for path in found.other} == set(unknown)
     find_images([tmp_path])
     assert "1 extensionless, 1 .crdownload, 1 .jpg_large, 1 .mov files cannot be read" in caplog.text
-    assert "or rename them" in caplog.text
+
+
+def test_an_image_under_another_extension_is_named(tmp_path, caplog):
+    Image.new("RGB", (4, 4)).save(tmp_path / "IMG_1.HEIC", "jpeg")
+    (tmp_path / "IMG_2.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    assert [path.name for path in find_images([tmp_path])] == ["a.png"]
+    assert "1 .heic file cannot be read" in caplog.text and "2 .heic" not in caplog.text
+    assert "IMG_1.HEIC is in the JPEG format: rename it" in caplog.text
+    assert describe_other([str(tmp_path / "IMG_1.HEIC")]) == "IMG_1.HEIC is in the JPEG format: rename it to be used"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rexnet.deploy.predictor import Predictor
-from rexnet.errors import OptionError
+from rexnet.errors import OptionError, WeightsError
 from rexnet.serve import model_registry
 from rexnet.serve.model_registry import named_references
 from tests.serve.servers import IMAGES, config, form, listening
@@ -62,7 +62,6 @@ def test_a_name_from_where_the_command_runs(files, monkeypatch):
     ("words", "said"),
     [
         (["{}/flowers", "flowers={}/graph.onnx"], "two models have the name 'flowers'"),
-        (["{}/nothing.pt"], "there is no file"),
         (["{}"], "is a folder, but neither"),
         (["{}/ü.pt"], "cannot be the name of a model.*, as in 'flowers=/"),
         (["../x={}/graph.onnx"], "cannot be the name of a model"),
@@ -73,6 +72,12 @@ def test_a_name_from_where_the_command_runs(files, monkeypatch):
 def test_what_is_refused(files, words, said):
     with pytest.raises(OptionError, match=said):
         named_references([word.format(files) for word in words])
+
+
+def test_a_missing_file_is_not_a_value_that_is_not_allowed(files):
+    with pytest.raises(WeightsError, match="there is no file") as caught:
+        named_references([f"{files}/nothing.pt"])
+    assert not isinstance(caught.value, OptionError)
 
 
 @pytest.fixture

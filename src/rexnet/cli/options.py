@@ -4,8 +4,9 @@ The arguments are parsed once, into the values that are given; the others come f
 """
 
 import argparse
+import shlex
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, NoReturn, TypeVar, get_type_hints
@@ -41,7 +42,7 @@ def read_options(
     check_removed(command, arguments)
     options = list(options_of(kind))
     known = {name for option in options for name in (option.flag, *option.argument.aliases)}
-    if hints := other_names(arguments, known):
+    if hints := [*_without_option(command, options, arguments), *other_names(arguments, known)]:
         raise OptionError("; ".join(hints))
     wants_help = any(argument in _HELP for argument in arguments)
     given = read_given(command, options, arguments, lenient=wants_help)
@@ -141,12 +142,27 @@ def _can_read(option: Option, word: str) -> bool:
         return False
 
 
+def _without_option(command: str, options: Sequence[Option], arguments: Sequence[str]) -> Iterator[str]:
+    """Yield a hint for every value that has an option's name before it and needs none, as in train --data FOLDER."""
+    positional = {option.flag: option.shown for option in options if option.argument.positional}
+    given = {}
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        name, _, value = argument.partition("=")
+        if name in positional:
+            given[name] = (
+                shlex.quote(value or following) if value or not following.startswith("-") else positional[name]
+            )
+    usage = " ".join(given.get(name) or shown for name, shown in positional.items())
+    for name in given:
+        yield f"{name}: here {positional[name]} goes without an option, as in rexnet {command} {usage}"
+
+
 def _unknown(command: str, options: Sequence[Option], unknown: list[str]) -> str:
     """Return the error for arguments that the command does not have, with the nearest that it has."""
     name = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
     if name is None:
         return f"{command} takes no further argument {unknown[0]!r}; rexnet {command} --help lists the options"
-    close = get_close_matches(name, [option.flag for option in options], n=2)
+    close = get_close_matches(name, [option.flag for option in options if not option.argument.positional], n=2)
     hint = f"did you mean {' or '.join(close)}?" if close else f"rexnet {command} --help lists the options"
     return f"{command} has no option {name}; {hint}"
 

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rexnet.text import plural, printable
+from rexnet.data.decode import content_format
+from rexnet.errors import BadImageError
+from rexnet.text import plural, printable, some_names
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +73,28 @@ def holds_images(path: str) -> bool:
 
 
 def describe_other(paths: Sequence[str]) -> str:
-    """Return how many files of which other format there are, and what to do."""
-    counts = Counter(os.path.splitext(path)[1].lower() for path in paths)
+    """Return how many files of which other format there are, which of them are images of a known format by their first
+    bytes, and what to do."""
+    contents = {path: _known_content(path) for path in paths}
+    unread = [path for path, content in contents.items() if content is None]
+    counts = Counter(os.path.splitext(path)[1].lower() for path in unread)
     kinds = ", ".join(f"{count:,} {extension or 'extensionless'}" for extension, count in sorted(counts.items()))
-    rename = "" if all(map(has_other_extension, paths)) else ", or rename them to .jpg or .png if they are that already"
-    return f"{kinds} {plural(len(paths), 'file')} cannot be read and will not be used; convert to JPEG or PNG{rename}"
+    clauses = []
+    if unread:
+        noun = plural(len(unread), "file")
+        clauses.append(f"{kinds} {noun} cannot be read and will not be used; convert to JPEG or PNG")
+    if renamed := [
+        f"{os.path.basename(path)} is in the {content} format" for path, content in contents.items() if content
+    ]:
+        clauses.append(f"{some_names(renamed)}: rename {'it' if len(renamed) == 1 else 'them'} to be used")
+    return "; ".join(clauses)
+
+
+def _known_content(path: str) -> str | None:
+    try:
+        return content_format(path)
+    except BadImageError:
+        return None
 
 
 def is_hidden(name: str) -> bool:

@@ -145,12 +145,9 @@ def _split(argument: str) -> tuple[str, Reference]:
     name, equals, model = argument.partition("=")
     if not equals or Path(argument).exists():
         name, model = "", argument
-    try:
-        reference = resolve(model, allowed=PREDICTABLE)
-        if reference.kind not in ("timm", "torchvision"):
-            reference.file.stat()
-    except (WeightsError, FileNotFoundError) as error:
-        raise OptionError(str(error)) from error
+    reference = resolve(model, allowed=PREDICTABLE)
+    if reference.kind not in ("timm", "torchvision"):
+        reference.file.stat()
     name = name or _name_of(reference)
     if not _NAME.fullmatch(name) or name == _STATISTICS:
         raise OptionError(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Protocol
 from rexnet.data.config import AugmentConfig
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.preprocess import Interpolation, Preprocess
-from rexnet.errors import OptionError, WeightsError, require, require_at_least
+from rexnet.errors import OptionError, require, require_at_least
 from rexnet.options import Argument, Device, Threads, Workers, positional
 from rexnet.training.metrics import Goal
 
@@ -57,7 +57,7 @@ class NetworkConfig:
 
         try:
             found = find_network(self.model)
-        except WeightsError as error:
+        except OptionError as error:
             raise OptionError(f"--model: {error}") from error
         try:
             model_config(str(found), width=self.width)

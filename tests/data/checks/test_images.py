@@ -249,13 +249,15 @@ class TestRefusedByTraining:
         assert run(image_folder).near_equal_classes == [["Cat", "cat"], ["dog", "dog "]]
 
 
-def test_formats_that_cannot_be_read(image_folder):
+def test_formats_that_cannot_be_read(image_folder, caplog):
+    shutil.copy(next((image_folder / "train" / "dog").iterdir()), image_folder / "train" / "dog" / "IMG_1.HEIC")
     for name in ("train/cat/x.heic", "val/y.svg", "z.heic"):
         (image_folder / name).write_bytes(b"\0\0\0\x18ftypheic" if name.endswith("heic") else b"<svg>")
     report = run(image_folder)
     assert [Path(row["image"]).name for row in report.unreadable] == ["x.heic", "y.svg", "z.heic"]
     assert "HEIC format; convert it to JPEG or PNG" in report.unreadable[0]["reason"] and not report.clean
-    assert report.notes == ["2 .heic, 1 .svg files cannot be read and will not be used; convert to JPEG or PNG"]
+    assert [Path(row["image"]).name for row in report.wrong_extension] == ["IMG_1.HEIC"]
+    assert caplog.text.count("1 .heic file cannot be read") == 1 and report.notes == []
 
 
 def test_names_that_look_alike(tmp_path):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from rexnet.data.checks.images import CheckConfig, check
 from rexnet.data.datasets import Dataset, open_dataset
+from rexnet.data.datasets.folder import find_class_folders, find_images_beside
 from rexnet.errors import BadImageError
 from tests.tars import names_of
 
@@ -296,6 +297,24 @@ def test_formats_that_cannot_be_read_are_counted(tmp_path, caplog):
     sets = open_dataset(tmp_path).for_training()
     assert len(sets.train) + len(sets.val) == 4
     assert caplog.text.count("2 .heic, 1 .nef files cannot be read and will not be used; convert to JPEG or PNG") == 1
+
+
+@pytest.mark.parametrize("place", ["demo", "runs/demo"])
+def test_runs_among_the_class_folders_are_no_classes(tmp_path, place, caplog):
+    make(tmp_path, *(f"{name}/{number}.png" for name in ("cat", "dog") for number in range(2)))
+    make(tmp_path / place, "curves.png", "samples/cat-0.png")
+    (tmp_path / place / "config.json").write_text('{"network": {}}')
+    sets = open_dataset(tmp_path).for_training()
+    assert sets.train.classes == ("cat", "dog") and len(sets.train) + len(sets.val) == 4
+    assert f"no class, as the folder holds a run of rexnet train: {place.partition('/')[0]}" in caplog.text
+    (tmp_path / place / "config.json").write_text("{}")
+    assert len(find_class_folders(str(tmp_path)).by_class) == 3, "another program's config.json"
+
+
+def test_runs_beside_the_splits_are_not_images(image_folder):
+    make(image_folder / "runs" / "demo", "curves.png")
+    (image_folder / "runs" / "demo" / "config.json").write_text('{"network": {}}')
+    assert find_images_beside(str(image_folder), ["train", "val"]) == []
 
 
 @pytest.mark.parametrize("splits", [("Train", "Val"), ("TRAIN", "TEST"), ("training", "testing")])

@@ -12,7 +12,7 @@ from rexnet.data.checks.boxes import check_boxed_images, check_coco
 from rexnet.data.checks.examine import ExaminedSplits, Report, class_balance, join_groups, near_equal
 from rexnet.data.datasets import Dataset, open_dataset
 from rexnet.data.datasets.folder import find_class_folders, find_images_beside, split_folders
-from rexnet.data.image_files import FoundImages, describe_other, image_files, list_images
+from rexnet.data.image_files import FoundImages, image_files, list_images
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.errors import require_at_least
 from rexnet.files import check_output_file
@@ -101,7 +101,7 @@ def check(config: CheckConfig) -> Report:
         refused=_refusal(dataset),
         classes={name: {printable(n): count for n, count in by_class.items()} for name, by_class in counts.items()},
         balance={name: class_balance(by_class) for name, by_class in counts.items()},
-        notes=[describe_other(elsewhere.other)] if elsewhere.other else [],
+        notes=[],
     )
 
 

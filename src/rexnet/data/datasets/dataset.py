@@ -285,7 +285,7 @@ class Dataset:
                     f"{printable(self.data)} has train/ but none of {others}: give the folder to evaluate on"
                 )
             if not (self.kind == "folder" and self.train.name):
-                text = "%s has no split of its own: all of it is evaluated, including training images"
+                text = "%s has no split of its own: all of it is evaluated, which may include training images"
                 logger.warning(text, printable(self.data))
             return images
         if chosen is None:

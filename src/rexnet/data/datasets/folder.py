@@ -28,11 +28,13 @@ _LIKE_TRAIN = {"train", "training"}
 
 class ClassFolders(NamedTuple):
     """Content of a folder. `by_class`: class -> its image files, both sorted; `outside`: images in no class folder;
-    `other`: images of formats that cannot be read; `faults`: reasons why it cannot be trained on, a clause each."""
+    `other`: images of formats that cannot be read; `runs`: names of folders with runs; `faults`: reasons why it cannot
+    be trained on, a clause each."""
 
     by_class: dict[str, list[str]]
     outside: list[str]
     other: list[str]
+    runs: list[str]
     faults: list[str]
 
     @property
@@ -48,12 +50,31 @@ def split_folders(root: str) -> dict[str, str]:
     return {name: folder for name, folder in found.items() if os.path.isdir(folder)} or {"": root}
 
 
+def holds_run(folder: str) -> bool:
+    """Return whether this is the folder of a run."""
+    if not os.path.exists(os.path.join(folder, "config.json")):
+        return False
+    from rexnet.references import holds_settings  # imports torch, which --help does without
+
+    return holds_settings(folder)
+
+
+def holds_runs(folder: str) -> bool:
+    """Return whether this is the folder of a run, or one of such folders and without images beside them."""
+    if not os.path.isdir(folder) or holds_run(folder):
+        return os.path.isdir(folder)
+    inside = [os.path.join(folder, name) for name in os.listdir(folder) if not is_hidden(name)]
+    folders = [path for path in inside if os.path.isdir(path)]
+    return bool(folders) and all(map(holds_run, folders)) and not any(map(has_image_extension, inside))
+
+
 def find_images_beside(root: str, splits: Collection[str]) -> list[str]:
     """Return the names of images, and of folders with images, that stand beside the folders of the splits."""
     if "" in splits:
         return []
     names = (name for name in sorted(os.listdir(root)) if name not in splits and not is_hidden(name))
-    return [name for name in names if holds_images(os.path.join(root, name))]
+    paths = {name: os.path.join(root, name) for name in names}
+    return [name for name, path in paths.items() if holds_images(path) and not holds_runs(path)]
 
 
 def find_class_folders(folder: str) -> ClassFolders:
@@ -62,12 +83,15 @@ def find_class_folders(folder: str) -> ClassFolders:
     by_class: dict[str, list[str]] = {}
     outside: list[str] = []
     other: list[str] = []
+    runs: list[str] = []
     faults: list[str] = []
     for name in sorted(os.listdir(folder), key=normal_name):
         path = os.path.join(folder, name)
         if is_hidden(name):
             continue
-        if os.path.isdir(path):
+        if holds_runs(path):
+            runs.append(name)
+        elif os.path.isdir(path):
             files, unread = list_images(path)
             other += unread
             if not files and has_image_extension(name):  # an empty folder called x.jpg is not a class
@@ -88,7 +112,7 @@ def find_class_folders(folder: str) -> ClassFolders:
     if len(by_class) > 1 and like_splits & _LIKE_TRAIN and like_splits <= {*SPLITS, *_LIKE_TRAIN, "testing"}:
         names = some_names(by_class)
         faults.append(f"holds {names}, which are splits, not classes; rename them to {' and '.join(SPLITS[:2])}")
-    return ClassFolders(by_class, outside, other, faults)
+    return ClassFolders(by_class, outside, other, runs, faults)
 
 
 def read_class_folders(folder: str) -> FileImages:
@@ -97,6 +121,9 @@ def read_class_folders(folder: str) -> FileImages:
     found = find_class_folders(folder)
     if found.other:
         logger.warning("%s: %s", printable(folder), describe_other(found.other))
+    if found.runs:
+        text = "%s: no class, as the folder holds a run of rexnet train: %s"
+        logger.warning(text, printable(folder), some_names(found.runs))
     if found.faults:
         raise ValueError(f"{printable(folder)} {found.faults[0]}")
     if count := len(found.outside):

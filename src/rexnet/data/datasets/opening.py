@@ -13,7 +13,7 @@ from rexnet.data.boxes.coco import find_annotation_files
 from rexnet.data.boxes.convert import find_layout
 from rexnet.data.datasets.byte_source import is_url
 from rexnet.data.datasets.dataset import Dataset, Split
-from rexnet.data.datasets.folder import find_images_beside, read_class_folders, split_folders
+from rexnet.data.datasets.folder import find_images_beside, holds_run, read_class_folders, split_folders
 from rexnet.data.datasets.hugging_face import HUGGING_FACE_PREFIX, load_hugging_face
 from rexnet.data.datasets.named import describe_split, is_named_set, load_named_set, named_set_is_small
 from rexnet.data.datasets.shards import is_shards, load_shards
@@ -109,11 +109,8 @@ def _local(text: str) -> Dataset:
     if not os.path.isdir(text):
         state = "is a file" if os.path.exists(text) else "is not a dataset name, and the folder does not exist"
         raise ValueError(f"{printable(text)} {state}; allowed: {_ALLOWED}")
-    if os.path.exists(Path(text, "config.json")):
-        from rexnet.references import holds_settings  # imports torch, which --help does without
-
-        if holds_settings(text):
-            raise ValueError(f"{printable(text)} is the folder of a run, not of data; allowed: {_ALLOWED}")
+    if holds_run(text):
+        raise ValueError(f"{printable(text)} is the folder of a run, not of data; allowed: {_ALLOWED}")
     title = printable(real_path(text).name)
     if is_shards(text, SPLITS):
         return Dataset(data=text, kind="tars", title=title, read=partial(_read_tars, text))
