@@ -176,6 +176,7 @@ SOURCES = {
     "frozen": "frozen_cpu",
     "throughput": "throughput_cuda",
     "control": "control_cpu",
+    "recipes": "recipes_cpu",
     "deployment": "deployment_cpu",
     "peers": "peers_cpu",
     "peer_ratios": "peers_cpu",

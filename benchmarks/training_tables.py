@@ -118,6 +118,25 @@ def control() -> str:
     return table(["network", "MACs, M / parameters, M", "seeds", "top-1, % (range)"], rows)
 
 
+def recipes() -> str:
+    """Mean top-1 of each contender of benchmarks/recipes.py over the seeds that all contenders of a row have."""
+    groups: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
+    for row in records.read("recipes_cpu"):
+        groups.setdefault((row["set"], row["epochs"]), {}).setdefault(row["contender"], {})[row["seed"]] = row[
+            "top1_percent"
+        ]
+    names = sorted({name for group in groups.values() for name in group}, key=lambda name: (name != "rexnet", name))
+    rows = []
+    for (data, epochs), group in sorted(groups.items()):
+        seeds = sorted(set.intersection(*(set(runs) for runs in group.values())))
+        if seeds:
+            means = [
+                f"{statistics.mean(group[name][seed] for seed in seeds):.1f}" if name in group else "" for name in names
+            ]
+            rows.append([data, str(epochs), str(len(seeds)), *means])
+    return table(["data", "epochs", "seeds", *(f"`{name}`, %" for name in names)], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "throughput": throughput,
     "classification": classification,
@@ -125,4 +144,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "training_input": training_input,
     "frozen": frozen,
     "control": control,
+    "recipes": recipes,
 }

@@ -210,7 +210,7 @@ def test_only_overwrite_replaces_a_model_folder(run, output):
         write(run, output, license="mit", overwrite=True)
     (output / "notes.txt").unlink()
     assert ModelCard(write(run, output, license="mit", overwrite=True)).data.license == "mit"
-    with pytest.raises(ValueError, match=r"is where model\.safetensors lies"):
+    with pytest.raises(ValueError, match=r"is the folder of model\.safetensors"):
         write(output / "model.safetensors", output, overwrite=True)
 
 
