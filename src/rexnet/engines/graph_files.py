@@ -49,14 +49,18 @@ def import_engine(package: Literal["onnxruntime", "openvino"]) -> Any:
     return engine
 
 
-@cache
 def openvino_core() -> Any:
-    """Return the process's only ov.Core.
+    """Return the process's only ov.Core. MissingPackageError where OpenVINO is not installed.
 
     A core replaces its thread's alternate signal stack, and gives back that of the core before it: once two cores have
     ended in the order in which they began, the next signal, such as Ctrl-C or the end of a child process, is a crash.
     """
-    core = import_engine("openvino").Core()
+    return _make_core(import_engine("openvino"))
+
+
+@cache
+def _make_core(openvino: Any) -> Any:
+    core = openvino.Core()
     core.set_property({"ENABLE_MMAP": False})  # a file that is in use cannot be moved everywhere
     return core
 
