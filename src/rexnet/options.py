@@ -38,6 +38,13 @@ def positional(metavar: str) -> Argument:
     return Argument(metavar=metavar, positional=True)
 
 
+def _read_resume(words: list[str]) -> bool | str:
+    if len(words) > 1:
+        raise ValueError(f"got {len(words)} folders, {' '.join(words)}; name one, or none for that of --output")
+    return words[0] if words and words != ["auto"] else True
+
+
+Resume = Annotated[bool | str, Argument(metavar="[DIR]", read=_read_resume)]
 Device = Annotated[str, Argument(help="auto, cpu, cuda, cuda:1 or mps.")]
 Threads = Annotated[int | None, Argument(help="CPU threads; None leaves the engine's choice.")]
 Workers = Annotated[

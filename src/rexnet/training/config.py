@@ -7,20 +7,11 @@ from rexnet.data.config import AugmentConfig
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.preprocess import Interpolation, Preprocess
 from rexnet.errors import OptionError, require, require_at_least
-from rexnet.options import Argument, Device, Threads, Workers, positional
+from rexnet.options import Argument, Device, Resume, Threads, Workers, positional
 from rexnet.training.metrics import Goal
 
 RecipeName = Literal["auto", "imagenet", "small-image", "finetune", "scratch"]
 Amp = Literal["auto", "off", "bf16", "fp16"]
-
-
-def _read_resume(words: list[str]) -> bool | str:
-    if len(words) > 1:
-        raise ValueError(f"got {len(words)} folders, {' '.join(words)}; name one, or none for that of --output")
-    return words[0] if words and words != ["auto"] else True
-
-
-Resume = Annotated[bool | str, Argument(metavar="[DIR]", read=_read_resume)]
 
 
 @dataclass(frozen=True, kw_only=True)
