@@ -129,7 +129,7 @@ def test_several_workers_share_port_and_metrics(start, checkpoint_file, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["nothing.pt"], 2, "there is no file"),
+        (["nothing.pt"], 1, "there is no file"),
         ([], 2, ""),
         (["{model}", "--port", "70000"], 2, "allowed: 0 to 65535"),
         (["{model}", "--host", "no such host"], 2, "not an address of this machine"),
