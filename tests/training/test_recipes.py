@@ -24,6 +24,7 @@ from rexnet.training.recipes import (
     digits,
     follow_budget,
     imagenet,
+    preview,
     rate_as_typed,
     scratch,
     starting_point,
@@ -112,6 +113,11 @@ def test_the_budget_is_that_of_the_given_options_and_kept(tmp_path):
     assert config.schedule.warmup_epochs == 2.0
     assert command_line(f"{tmp_path} --shots 3").budget["images"] == 6
     assert command_line(f"{tmp_path} --recipe imagenet").budget == {}
+
+
+def test_help_without_data_leaves_open_what_the_budget_decides():
+    _, decided = preview(TrainConfig(), data_given=False)
+    assert {"optimizer", "lr", "crop_scale", "zero_init_last", "epochs", "image_size"} <= decided.keys()
 
 
 def test_data_are_warned_of_once(tmp_path, image_folder, caplog):

@@ -294,8 +294,9 @@ def preview(
 
 
 def _varying() -> set[str]:
-    """Return the options whose defaults differ between the recipes."""
-    parts = [values_of(recipe()) for recipe in (*RECIPES.values(), digits)]
+    """Return the options whose defaults differ between the recipes, or with the budget."""
+    short = follow_budget(scratch(), Budget(images=None, epochs=1, batch_size=1))
+    parts = [values_of(settings) for settings in (*(recipe() for recipe in RECIPES.values()), digits(), short)]
     return {name for name in parts[0] if len({str(part[name]) for part in parts}) > 1} - {"recipe"}
 
 
