@@ -25,6 +25,13 @@ def pytest_configure(config):
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Every test starts with one thread, whatever a command set in the one before: more round otherwise than the
+    programs that tests compare with."""
+    torch.set_num_threads(1)
+
+
 def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in items:
