@@ -33,6 +33,16 @@ class NamedImages(Protocol):
     def name(self, index: int) -> str: ...
 
 
+class BatchSource(NamedTuple):
+    """Source of batches: a sample is `transform(fetch(index))`, a batch `stack` of them; everything must
+    survive pickling."""
+
+    images: NamedImages
+    fetch: Callable[[int], Any]
+    transform: Callable[[Any], Any]
+    stack: Callable[[list[Any]], Any]
+
+
 class Wanted(NamedTuple):
     """A batch to read. `random_key` is None where nothing random happens; `indices` may be draws then, see
     `rexnet.data.splits.balanced_draws`: an image that comes again is augmented anew."""
@@ -68,19 +78,8 @@ class BatchReader(Dataset):
     """Reader of whole batches, in this process or in a worker. Bad images come back as data, not as exceptions, which
     would arrive from a worker wrapped into its traceback."""
 
-    def __init__(
-        self,
-        images: NamedImages,
-        fetch: Callable[[int], Any],
-        transform: Callable[[Any], Any],
-        *,
-        stack: Callable[[list[Any]], Any],
-        bad_image: BadImagePolicy,
-    ):
-        """Take parts: a sample is `transform(fetch(index))`, a batch `stack` of them; everything must survive
-        pickling."""
-        self._images, self._bad_image = images, bad_image
-        self._fetch, self._transform, self._stack = fetch, transform, stack
+    def __init__(self, source: BatchSource, *, bad_image: BadImagePolicy):
+        self._source, self._bad_image = source, bad_image
 
     def __getitem__(self, wanted: Wanted) -> Read:
         if wanted.random_key is None:
@@ -93,29 +92,29 @@ class BatchReader(Dataset):
         indices: list[int] = []
         bad: list[tuple[str, str]] = []
         for draw in self._candidates(wanted, indices):
-            index = draw % len(self._images)
+            index = draw % len(self._source.images)
             if wanted.random_key:
                 seed_all(_IMAGE, *wanted.random_key, draw)
             try:
-                samples.append(self._transform(self._fetch(index)))
+                samples.append(self._source.transform(self._source.fetch(index)))
             except BadImageError as error:
-                bad.append((self._images.name(index), error.reason))
+                bad.append((self._source.images.name(index), error.reason))
                 if self._bad_image == "error":
                     break
                 continue
             indices.append(index)
         enough = len(samples) >= max(wanted.at_least, 1)
-        return Read(self._stack(samples) if enough else None, torch.tensor(indices, dtype=torch.int64), bad)
+        return Read(self._source.stack(samples) if enough else None, torch.tensor(indices, dtype=torch.int64), bad)
 
     def _candidates(self, wanted: Wanted, read: list[int]) -> Iterator[int]:
         """Yield the wanted indices, then those after the last, round the whole set, while fewer than needed are
         `read`."""
         tried = wanted.indices.tolist()
         yield from tried
-        for step in range(1, len(self._images)):
+        for step in range(1, len(self._source.images)):
             if len(read) >= wanted.at_least:
                 return
-            index = (tried[-1] + step) % len(self._images)
+            index = (tried[-1] + step) % len(self._source.images)
             if index not in tried:
                 yield index
 

@@ -1,13 +1,13 @@
 """Batches in order and batches for training, which those of each task are made of."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from typing import Any, Generic, Required, TypedDict, TypeVar, Unpack
+from collections.abc import Iterator
+from typing import Generic, Required, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import torch
 
-from rexnet.data.batch_reading import BatchReader, NamedImages, Plan, Read, Wanted, account, make_loader
+from rexnet.data.batch_reading import BatchReader, BatchSource, Plan, Read, Wanted, account, make_loader
 from rexnet.data.decode import BadImagePolicy
 
 Batch = TypeVar("Batch")
@@ -39,11 +39,8 @@ class LoadedBatches(ABC, Generic[Batch]):
 
     def __init__(
         self,
-        images: NamedImages,
-        fetch: Callable[[int], Any],
-        transform: Callable[[Any], Any],
+        source: BatchSource,
         *,
-        stack: Callable[[list[Any]], Any],
         batch_size: int,
         least: int = 1,
         workers: int = 0,
@@ -59,7 +56,7 @@ class LoadedBatches(ABC, Generic[Batch]):
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
         self._bad_image: BadImagePolicy = bad_image
         self._plan = Plan([])
-        reader = BatchReader(images, fetch, transform, stack=stack, bad_image=bad_image)
+        reader = BatchReader(source, bad_image=bad_image)
         self._loader = make_loader(
             reader, self._plan, workers=workers, pin_memory=pin_memory, start_method=start_method
         )
@@ -75,17 +72,9 @@ class OrderedBatches(LoadedBatches[Batch]):
     """Every image of this rank (`rank`, `rank` + `world_size`, ...) exactly once, in order, never padded; iterate as
     often as needed. `num_images` counts those of this rank."""
 
-    def __init__(
-        self,
-        images: NamedImages,
-        fetch: Callable[[int], Any],
-        transform: Callable[[Any], Any],
-        *,
-        stack: Callable[[list[Any]], Any],
-        **options: Unpack[LoaderOptions],
-    ):
-        super().__init__(images, fetch, transform, stack=stack, **options)
-        mine = np.arange(self._rank, len(images), self._world_size)
+    def __init__(self, source: BatchSource, **options: Unpack[LoaderOptions]):
+        super().__init__(source, **options)
+        mine = np.arange(self._rank, len(source.images), self._world_size)
         self.num_images = len(mine)
         starts = range(0, len(mine), self._batch_size)
         self._wanted = [Wanted(mine[start : start + self._batch_size]) for start in starts]
@@ -115,25 +104,22 @@ class ShuffledBatches(LoadedBatches[Batch]):
 
     def __init__(
         self,
-        images: NamedImages,
-        fetch: Callable[[int], Any],
-        transform: Callable[[Any], Any],
+        source: BatchSource,
         *,
-        stack: Callable[[list[Any]], Any],
         seed: int,
         least: int = 1,
         device: torch.device | str = "cpu",
         **options: Unpack[LoaderOptions],
     ):
-        super().__init__(images, fetch, transform, stack=stack, least=least, **options)
+        super().__init__(source, least=least, **options)
         if seed < 0:
             raise ValueError(f"seed is {seed}; allowed: 0 or more")
-        if len(images) < least * self._world_size:
+        count = len(source.images)
+        if count < least * self._world_size:
             raise ValueError(
-                f"there are {len(images)} training images for {self._world_size} processes; "
-                f"allowed: {least} or more for each"
+                f"there are {count} training images for {self._world_size} processes; allowed: {least} or more for each"
             )
-        self._num_indices, self._seed, self._least, self._device = len(images), seed, least, device
+        self._num_indices, self._seed, self._least, self._device = count, seed, least, device
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch, from step `start_step` on; one epoch at a time. The same arguments give the

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rexnet.data.batch_reading import MIX, ORDER, Read, keep_random_state, seed_all
+from rexnet.data.batch_reading import MIX, ORDER, BatchSource, Read, keep_random_state, seed_all
 from rexnet.data.batches import LoaderOptions, OrderedBatches, ShuffledBatches, TrainLoaderOptions
 from rexnet.data.image_set import ImageSet
 from rexnet.data.splits import balanced_draws
@@ -54,7 +54,7 @@ class TrainBatches(ShuffledBatches[Batch]):
         balanced: bool = False,
         **options: Unpack[TrainLoaderOptions],
     ):
-        super().__init__(image_set, image_set.source, transform.draw, stack=Views.of, least=2, **options)
+        super().__init__(BatchSource(image_set, image_set.source, transform.draw, Views.of), least=2, **options)
         self._per_rank = len(image_set) // self._world_size
         self.num_images = self._per_rank * self._world_size
         self.images_per_step = min(self._batch_size, self._per_rank)
@@ -101,7 +101,7 @@ class EvalBatches(OrderedBatches[Batch]):
     ):
         if options.get("workers"):
             preprocess(Image.new("RGB", (1, 1)))  # imports what it needs here, once, instead of in every worker
-        super().__init__(image_set, image_set.load, preprocess, stack=torch.stack, **options)
+        super().__init__(BatchSource(image_set, image_set.load, preprocess, torch.stack), **options)
         self._targets = image_set.targets
 
     def _finish(self, read: Read) -> Batch:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rexnet.data.batch_reading import ORDER, Read
+from rexnet.data.batch_reading import ORDER, BatchSource, Read
 from rexnet.data.batches import LoaderOptions, OrderedBatches, ShuffledBatches, TrainLoaderOptions
 from rexnet.data.boxes.coco import CocoImages
 from rexnet.data.boxes.transforms import DetectionTransform, PackedSamples, Sample
@@ -49,7 +49,7 @@ class TrainDetectionBatches(ShuffledBatches[DetectionBatch]):
         group_by_aspect: bool = True,
         **options: Unpack[TrainLoaderOptions],
     ):
-        super().__init__(images, _SampleReader(images, masks), transform, stack=PackedSamples.of, **options)
+        super().__init__(BatchSource(images, _SampleReader(images, masks), transform, PackedSamples.of), **options)
         if masks and not images.has_masks:
             raise ValueError(
                 "the training images have boxes but no masks, which Mask R-CNN needs; "
@@ -92,7 +92,9 @@ class EvalDetectionBatches(OrderedBatches[DetectionBatch]):
     """Images with their boxes on `device`, see `OrderedBatches`, whose options these are."""
 
     def __init__(self, images: CocoImages, *, device: torch.device | str = "cpu", **options: Unpack[LoaderOptions]):
-        super().__init__(images, _SampleReader(images, masks=False), unchanged, stack=PackedSamples.of, **options)
+        super().__init__(
+            BatchSource(images, _SampleReader(images, masks=False), unchanged, PackedSamples.of), **options
+        )
         self._device = device
 
     def _finish(self, read: Read) -> DetectionBatch:
