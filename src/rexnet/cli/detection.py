@@ -19,14 +19,14 @@ def train(arguments: Sequence[str]) -> None:
     """Train a detector on images with boxes"""
     from rexnet.cli.help import print_help
     from rexnet.detection.config import DetectTrainConfig
-    from rexnet.detection.recipes import DECIDING, UNDECIDED, starting_point
+    from rexnet.detection.recipes import DECIDING, EPOCHS, starting_point
     from rexnet.processes import is_main_process
     from rexnet.training.recipes import rate_as_typed
 
     def start(given: Given) -> DetectTrainConfig:
-        asked = build(DetectTrainConfig, {name: given[name] for name in DECIDING if name in given}, UNDECIDED)
+        asked = build(DetectTrainConfig, {name: given[name] for name in DECIDING if name in given})
         given |= rate_as_typed(given, asked)
-        return starting_point(asked)
+        return starting_point(asked, epochs=given.get("epochs", EPOCHS))
 
     def show_help(given: Given) -> None:
         base = start({name: given[name] for name in ("recipe", "detector", "weights", "epochs") if name in given})

@@ -8,6 +8,7 @@ from dataclasses import replace
 from rexnet.data.config import DetectionAugmentConfig
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig, Kind, RecipeName
 from rexnet.training.config import OptimConfig, RunConfig, ScheduleConfig
+from rexnet.training.recipes import learn_in_few_steps
 
 EPOCHS = 50
 """Epochs of the recipe small."""
@@ -81,30 +82,22 @@ def small(data: str, *, kind: Kind, epochs: int = EPOCHS, pretrained: bool = Fal
     )
     if pretrained or not single_stage:
         return start
-    return replace(
-        start,
-        network=replace(network, zero_init_last=True),
-        optim=OptimConfig(optimizer="muon", lr=0.02, lr_batch=0, weight_decay=0.05, clip_grad=5.0),
-        schedule=replace(start.schedule, warmup_epochs=round(0.2 * epochs, 1)),
-    )
+    start = learn_in_few_steps(start, epochs=epochs)
+    return replace(start, optim=replace(start.optim, clip_grad=5.0))
 
 
-DECIDING = ("data", "recipe", "detector", "weights", "epochs", "resume", "output")
+DECIDING = ("data", "recipe", "detector", "weights", "resume", "output")
 """Options that select the defaults of the others."""
 
 _NAMES: dict[int, RecipeName] = {1: "1x", 2: "2x", 3: "3x"}
 
 
-UNDECIDED = DetectTrainConfig(schedule=ScheduleConfig(epochs=EPOCHS))
-"""Settings on which the given options of DECIDING are put, to find the recipe."""
-
-
-def make_recipe(asked: DetectTrainConfig) -> DetectTrainConfig:
-    """Return the configuration of the recipe and detector in `asked`."""
+def make_recipe(asked: DetectTrainConfig, *, epochs: int = EPOCHS) -> DetectTrainConfig:
+    """Return the configuration of the recipe and detector in `asked`; `small` also follows `epochs`."""
     kind = asked.network.detector
     if asked.recipe == "small":
         pretrained = asked.network.weights is not None
-        return small(asked.data, kind=kind, epochs=asked.schedule.epochs, pretrained=pretrained)
+        return small(asked.data, kind=kind, epochs=epochs, pretrained=pretrained)
     times = int(asked.recipe[0])
     if kind == "ssdlite":
         return coco_ssdlite(asked.data, times=times)
@@ -112,14 +105,15 @@ def make_recipe(asked: DetectTrainConfig) -> DetectTrainConfig:
     return replace(recipe, network=replace(recipe.network, detector=kind))
 
 
-def starting_point(asked: DetectTrainConfig) -> DetectTrainConfig:
+def starting_point(asked: DetectTrainConfig, *, epochs: int = EPOCHS) -> DetectTrainConfig:
     """Return the configuration that the user's options override: of the run to resume, or of the recipe.
 
-    `asked` has the given options of DECIDING, on top of UNDECIDED.
+    `asked` has the given options of DECIDING, on top of the plain defaults; the recipe also follows `epochs`, where
+    they are given.
     """
     if asked.run.resume:
         from rexnet.training.resume import settings_to_resume
 
         if saved := settings_to_resume(asked):
             return saved
-    return make_recipe(asked)
+    return make_recipe(asked, epochs=epochs)

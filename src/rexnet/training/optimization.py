@@ -203,9 +203,8 @@ class Updater:
         After ten steps, PyTorch's running average still holds a third of its initial mean 0 and variance 1, in every
         norm of a deep network: a run of a few steps, evaluated with it, predicts one class for every image.
         """
-        self._young = [norm for norm in self._young if int(norm.batches) * norm.momentum < 1]
-        in_use = [norm for norm in self._young if int(norm.batches)]
-        for norm in in_use:
+        self._young = [norm for norm in self._young if 0 < int(norm.batches) * norm.momentum < 1]
+        for norm in self._young:
             for value, before in norm.values:
                 value.copy_(before.lerp(value, 1 / (int(norm.batches) * norm.momentum)))
 
