@@ -104,13 +104,7 @@ def make_loop(task: Task, run: runs.Run, options: runs.Options) -> rivals.Loop:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    runs.Benchmark(
-        NAME,
-        options,
-        rexnet=lambda run: run_rexnet(TASKS[run.set], run, options),
-        make_loop=lambda run: make_loop(TASKS[run.set], run, options),
-        setting=lambda run: {"backbone": BACKBONE, "size_px": SIZE_PX, **TASKS[run.set]._asdict()},
-    ).record()
+    runs.Benchmark(NAME, options, TASKS, run_rexnet, make_loop, {"backbone": BACKBONE, "size_px": SIZE_PX}).record()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -58,19 +58,20 @@ class Options:
 
 class Benchmark(NamedTuple):
     """Contenders on named sets: `rexnet` trains by the command and returns metrics, a rival in the loop of `make_loop`.
-    `setting` is the part of a row that a set decides."""
+    Both take the set's task, which stands in the rows with `setting`."""
 
     name: str
     options: Options
-    rexnet: Callable[[Run], dict[str, float]]
-    make_loop: Callable[[Run], Loop]
-    setting: Callable[[Run], dict[str, Any]]
+    tasks: Mapping[str, Any]
+    rexnet: Callable[[Any, Run, Options], dict[str, float]]
+    make_loop: Callable[[Any, Run, Options], Loop]
+    setting: dict[str, Any]
 
     def train(self, run: Run) -> dict[str, float]:
         """Return the metrics after the last epoch."""
         if run.contender == "rexnet":
-            return self.rexnet(run)
-        loop = self.make_loop(run)
+            return self.rexnet(self.tasks[run.set], run, self.options)
+        loop = self.make_loop(self.tasks[run.set], run, self.options)
         loop.fit(run.epochs)
         return loop.evaluate(loop.val)
 
@@ -87,13 +88,17 @@ class Benchmark(NamedTuple):
             row = {**run._asdict(), **metrics, "minutes": round((time.perf_counter() - began) / 60, 2)}
             print(json.dumps(row), flush=True)
             if not self.options.arguments:
-                records.append(self.name, {**row, **self.setting(run), **records.provenance("cpu")})
+                records.append(
+                    self.name, {**row, **self.setting, **self.tasks[run.set]._asdict(), **records.provenance("cpu")}
+                )
 
     def print_hours(self, missing: Sequence[Run], rows: Sequence[dict[str, Any]]) -> None:
         """Print how long runs will take, by set and contender, and from what that is estimated: recorded rows of both
         with as many threads, or else steps and evaluation of the plain loop measured now. `rexnet` evaluates after
         every epoch, a loop once."""
-        measured = cache(lambda name: self.make_loop(Run(name, "plain", 1, 0)).seconds())
+        measured = cache(
+            lambda name: self.make_loop(self.tasks[name], Run(name, "plain", 1, 0), self.options).seconds()
+        )
         total = 0.0
         for name, contender in dict.fromkeys((run.set, run.contender) for run in missing):
             alike = [row for row in rows if (row["set"], row["contender"]) == (name, contender)]

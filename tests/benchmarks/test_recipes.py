@@ -51,7 +51,7 @@ def test_hours_are_those_of_recorded_rows_with_as_many_threads(call, capsys):
     options = recipes.Options(
         shared=None, sets=("flowers17",), contenders=("rexnet",), epochs=(20, 60), seeds=(0,), threads=1
     )
-    benchmark = runs.Benchmark(recipes.NAME, options, rexnet=pytest.fail, make_loop=pytest.fail, setting=pytest.fail)
+    benchmark = runs.Benchmark(recipes.NAME, options, {}, rexnet=pytest.fail, make_loop=pytest.fail, setting={})
     benchmark.print_hours(options.runs(), records.read(recipes.NAME))
     assert "2 runs, 5.33 hours, from recorded minutes\n2 runs, 5.33 hours" in capsys.readouterr().out
 
