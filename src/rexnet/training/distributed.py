@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, TypeVar, cast
 
 import torch
@@ -123,6 +124,9 @@ def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[Wor
         if size == 1:
             yield world
             return
+        # The default values of its functions hold the process group that exists at its import, for good. Where
+        # DistributedDataParallel imports it first, that is ours, whose threads then can abort the end of Python.
+        import_module("torch.distributed.nn.functional")
         backend = "nccl" if chosen.type == "cuda" else "gloo"
         torch.distributed.init_process_group(backend, store=_store(), rank=rank, world_size=size, timeout=_PATIENCE)
         try:
