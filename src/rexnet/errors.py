@@ -30,12 +30,12 @@ def require(holds: bool, option: str, value: object, allowed: str) -> None:
         raise OptionError(f"--{option.replace('_', '-')} is {value}; allowed: {allowed}")
 
 
-def require_at_least(settings: Any, least: float, *names: str) -> None:
+def require_at_least(settings: Any, least: float, *names: str, reason: str = "") -> None:
     """Raise OptionError unless these fields of a dataclass are `least` or more; None is allowed where it is the
-    default."""
+    default. `reason`: why less is not."""
     for name in names:
         value, optional = getattr(settings, name), type(settings).__dataclass_fields__[name].default is None
-        allowed = f"{least} or more" + (", or None" if optional else "")
+        allowed = f"{least} or more" + (", or None" if optional else "") + (f" ({reason})" if reason else "")
         require(optional if value is None else value >= least, name, value, allowed)
 
 

@@ -24,6 +24,7 @@ def test_the_model_is_left_alone():
     before = {key: value.clone() for key, value in model.state_dict().items()}
     cost = measure_cost(model, 64)
     assert model.training and all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert str(cost) == "4.80 M parameters, 34.6 M MACs at 64 px"
     assert cost.layers[3].name == "features.3" and cost.layers[3].output_shape == (16, 32, 32)
     assert cost.activation_bytes > 4 * 32 * 32 * 32
 

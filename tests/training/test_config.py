@@ -103,7 +103,7 @@ def test_a_value_of_the_wrong_kind_is_refused_with_its_option(arguments):
         (NetworkConfig, {"drop_rate": 1.0}, ("--drop-rate", "1.0")),
         (NetworkConfig, {"drop_path_rate": -0.1}, ("--drop-path-rate", "-0.1")),
         (InputConfig, {"val_fraction": 1.0}, ("--val-fraction", "1.0")),
-        (InputConfig, {"image_size": 0}, ("--image-size", "0")),
+        (InputConfig, {"image_size": 7}, ("--image-size", "7", "8 or more", "padding")),
         (InputConfig, {"shots": 0}, ("--shots", "0", "1 or more")),
         (OptimConfig, {"lr": 0.0}, ("--lr", "0.0")),
         (OptimConfig, {"lr": float("nan")}, ("--lr", "nan")),

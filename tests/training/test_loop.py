@@ -309,19 +309,22 @@ def test_a_scalar_loss_will_do(run_fit):
 @pytest.mark.seconds
 @pytest.mark.parametrize("at", [0, 1, 4, 7, 8])
 @pytest.mark.parametrize("average", [None, 0.9])
-def test_asked_to_stop_in_any_step_and_resumed_equals_uninterrupted(run_fit, tiny_config, changed, at, average):
+def test_asked_to_stop_in_any_step_and_resumed_equals_uninterrupted(run_fit, tiny_config, changed, at, average, capfd):
     config = changed(tiny_config, "optim", ema_decay=average)
-    calls = iter(range(100))
+    calls, acknowledged = iter(range(100)), []
 
     def asked(model, batch):
         if next(calls) == at:
             os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)  # as a terminal's, which reaches a process twice through torchrun
+            acknowledged.append(capfd.readouterr().err)
         return cross_entropy(model, batch)
 
     straight = run_fit("straight", config=config)[1]
     with WORLD.stop.listening(), pytest.raises(Stopped) as stopped:
         run_fit("run", loss=asked, config=config)
     assert stopped.value.exit_code == 143
+    assert [text.count("SIGTERM: the run stops after this step and is saved") for text in acknowledged] == [1]
     forget_the_request()
     content = checkpoint.read(RunFolder(straight.path.parent / "run").last)
     assert (content["training"]["epoch"], content["training"]["step"]) == (at // 3, at % 3 + 1)

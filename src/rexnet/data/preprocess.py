@@ -11,12 +11,21 @@ import numpy as np
 from PIL import Image
 
 from rexnet.data.jpeg import Box
+from rexnet.errors import require_at_least
 from rexnet.models.published import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     import torch
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+
+MIN_IMAGE_PX = 8
+"""Least side that a command takes; a stored transform may have less."""
+
+
+def require_image_size(settings: Any, name: str = "image_size") -> None:
+    """Raise OptionError unless this field of a dataclass is a side that a network can be used at."""
+    require_at_least(settings, MIN_IMAGE_PX, name, reason="below, nearly every layer sees padding alone")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from rexnet.data.decode import BadImagePolicy
+from rexnet.data.preprocess import require_image_size
 from rexnet.engines.config import Backend, Engine, Format, Output, Precision
 from rexnet.errors import require, require_at_least
 from rexnet.options import Device, Threads, positional
@@ -193,7 +194,8 @@ class BenchConfig:
         for name in ("models", "backends", "precisions", "batch"):
             require(bool(getattr(self, name)), name, "empty", "one or more")
         require(all(batch >= 1 for batch in self.batch), "batch", self.batch, "1 or more")
-        require_at_least(self, 1, "image_size", "threads", "rounds")
+        require_image_size(self)
+        require_at_least(self, 1, "threads", "rounds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +220,7 @@ class BudgetConfig:
     num_classes: int = 1000
     """Number of classes of the network."""
     stem_stride: int = 2
-    """Activation, as for rexnet train."""
+    """Stride of the stem, as for rexnet train."""
     rounds: int = 40
     """Counted calls per network, after five that are not."""
 
@@ -228,7 +230,8 @@ class BudgetConfig:
         require(self.family in FAMILIES, "family", self.family, ", ".join(FAMILIES))
         require(self.latency_ms > 0, "latency_ms", self.latency_ms, "above 0")
         require(self.memory_mb is None or self.memory_mb > 0, "memory_mb", self.memory_mb, "above 0, or None")
-        require_at_least(self, 1, "size", "threads", "batch", "num_classes")
+        require_image_size(self, "size")
+        require_at_least(self, 1, "threads", "batch", "num_classes")
         require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")
         require_at_least(self, 2, "rounds")
         if self.backend != "auto":

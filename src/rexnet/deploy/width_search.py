@@ -14,8 +14,9 @@ import torch
 
 from rexnet.models.cost import Cost, measure_cost
 from rexnet.models.factory import create_model
+from rexnet.models.variants import MAX_WIDTH
 
-SMALLEST, WIDEST = 10, 999
+SMALLEST, WIDEST = 10, int(100 * MAX_WIDTH)
 """Width limits in hundredths, as in the name rexnet_117."""
 FIRST_WIDTHS = (50, 100, 200)
 _AIM = 0.97

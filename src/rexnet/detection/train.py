@@ -24,6 +24,7 @@ from rexnet.detection.norms import prepare_norms
 from rexnet.errors import OptionError
 from rexnet.files import real_path
 from rexnet.models.blocks import zero_init_last
+from rexnet.models.cost import measure_cost
 from rexnet.references import SAVED, resolve
 from rexnet.text import printable
 from rexnet.training.distributed import World
@@ -70,9 +71,16 @@ def _prepare(config: DetectTrainConfig, world: World) -> Parts:
         model=model,
         images_per_step=images_per_step,
         fit=lambda run: fit_batches(model, batches, task, config=config, run=run, world=world),
-        notes=(f"recipe {config.recipe}", f"{norms}"),
+        notes=(_describe_size(model, config.subject[0]), f"recipe {config.recipe}", f"{norms}"),
         skipped=(*sets.train.skipped, *sets.val.skipped),
     )
+
+
+def _describe_size(model: nn.Module, name: str) -> str:
+    size_px: Any = model.get_submodule("transform").min_size
+    backbone = measure_cost(model.get_submodule("backbone"), size_px[0])
+    millions = sum(values.numel() for values in model.parameters()) / 1e6
+    return f"{name}: {millions:.2f} M parameters; of the backbone {backbone}"
 
 
 def build_model(options: DetectorOptions, classes: tuple[str, ...], *, load: bool = True) -> nn.Module:

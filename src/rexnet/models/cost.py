@@ -33,6 +33,11 @@ class Cost:
     layers: tuple[LayerCost, ...]
     image_size_px: int
 
+    def __str__(self) -> str:
+        """Return a text such as "4.80 M parameters, 398 M MACs at 224 px"."""
+        macs = f"{self.macs / 1e9:.3g} G" if self.macs >= 1e9 else f"{self.macs / 1e6:.3g} M"
+        return f"{self.parameters / 1e6:.2f} M parameters, {macs} MACs at {self.image_size_px} px"
+
     @property
     def parameters(self) -> int:
         return sum(layer.parameters for layer in self.layers)

@@ -15,6 +15,8 @@ from rexnet.models.config import FILE_SUFFIXES, RexNetConfig, read_config
 STAGE_BLOCKS = (1, 2, 2, 3, 3, 5)
 STAGE_STRIDES = (1, 2, 2, 2, 1, 2)
 EXPAND_RATIO = 6
+MAX_WIDTH = 5.0
+"""Largest width with a name; the widest published is 3.0."""
 PLAIN_CHANNELS = (96, 144, 192, 240, 288, 336, 384, 432, 480, 528, 576, 624, 1024)
 PLAIN_STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
 
@@ -91,8 +93,9 @@ def linear_channels(
 
 
 def _check_width(width: float, hint: str = "") -> None:
-    if not 0.0 < width < 10.0:
-        raise ValueError(f"width is {width}; allowed: above 0 and below 10{hint}")
+    if not 0.0 < width <= MAX_WIDTH:
+        reason = ", where a network has 92 M parameters" if width > MAX_WIDTH else ""
+        raise ValueError(f"width is {width:g}; allowed: above 0 and at most {MAX_WIDTH:g}{reason}{hint}")
 
 
 def family_config(family: Family, width: float, **config: Any) -> RexNetConfig:
@@ -194,7 +197,7 @@ def _width_name(family: str, width: float) -> str:
 
 
 def list_models() -> list[str]:
-    """Return the names of the published variants. Any other width below 10 has a name too: rexnet_117 is 1.17."""
+    """Return the names of the published variants. Any other width up to 5 has a name too: rexnet_117 is 1.17."""
     by_width = [_width_name(family, width) for family, rules in FAMILIES.items() for width in rules.widths]
     return [*by_width, "rexnet_plain"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from rexnet.data.config import AugmentConfig
 from rexnet.data.decode import BadImagePolicy
-from rexnet.data.preprocess import Preprocess
+from rexnet.data.preprocess import Preprocess, require_image_size
 from rexnet.errors import require, require_at_least
 from rexnet.options import Device, positional
 from rexnet.search.space import Space
@@ -61,7 +61,7 @@ class ImageOptions:
     bad_image: BadImagePolicy = "error"
 
     def __post_init__(self) -> None:
-        require_at_least(self, 4, "image_size")
+        require_image_size(self)
         require_at_least(self, 1, "shots", "val_shots")
         holds = self.val_fraction is None or 0.0 < self.val_fraction < 1.0
         require(holds, "val_fraction", self.val_fraction, "between 0 and 1, or None")

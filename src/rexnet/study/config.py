@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from rexnet.data.preprocess import require_image_size
 from rexnet.errors import require, require_at_least
 from rexnet.options import Device, positional
 from rexnet.study.protocol import ACTIVATION_NAMES, BLOCK_NAMES, Placement, Protocol, deep_name
@@ -44,7 +45,7 @@ class NetworkOptions:
             require(value is None or self.model is not None, name, value, "with --model only, which names a network")
         require(self.data is not None or self.model is None, "data", self.data, "with --model, a folder of images")
         require_at_least(self, 1, "images")
-        require_at_least(self, 8, "image_size")
+        require_image_size(self)
 
 
 def _check_names(protocol: Protocol) -> None:
@@ -274,7 +275,7 @@ class _KnownNetwork:
     """Side in pixels; None: what the network was made for, else 224."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 8, "image_size")
+        require_image_size(self)
 
 
 @dataclass(frozen=True, kw_only=True)

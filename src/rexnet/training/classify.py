@@ -16,6 +16,7 @@ from rexnet.data.splits import class_weights
 from rexnet.data.transforms import TrainTransform, batch_mixer
 from rexnet.errors import OptionError
 from rexnet.models.blocks import zero_init_last
+from rexnet.models.cost import measure_cost
 from rexnet.models.factory import create_model
 from rexnet.models.rexnet import RexNet
 from rexnet.models.weights import load_weights, read_weights
@@ -66,7 +67,7 @@ def _prepare(config: TrainConfig, world: World) -> Parts:
         model=model,
         images_per_step=batches[0].images_per_step,
         fit=partial(_fit, model, sets, batches, config=config, world=world),
-        notes=(_describe_recipe(config), f"{frozen}"),
+        notes=(f"{model.name}: {measure_cost(model, config.input.image_size)}", _describe_recipe(config), f"{frozen}"),
         samples=sets.val,
     )
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Protocol
 
 from rexnet.data.config import AugmentConfig
 from rexnet.data.decode import BadImagePolicy
-from rexnet.data.preprocess import Interpolation, Preprocess
+from rexnet.data.preprocess import Interpolation, Preprocess, require_image_size
 from rexnet.errors import OptionError, require, require_at_least
 from rexnet.options import Argument, Device, Resume, Threads, Workers, positional
 from rexnet.training.metrics import Goal
@@ -80,7 +80,8 @@ class InputConfig:
     def __post_init__(self) -> None:
         holds = self.val_fraction is None or 0.0 < self.val_fraction < 1.0
         require(holds, "val_fraction", self.val_fraction, "between 0 and 1, or None")
-        require_at_least(self, 1, "shots", "image_size")
+        require_at_least(self, 1, "shots")
+        require_image_size(self)
         require(0 < self.crop_ratio <= 1, "crop_ratio", self.crop_ratio, "above 0 and at most 1")
 
     def preprocess(self) -> Preprocess:

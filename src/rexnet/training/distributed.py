@@ -120,7 +120,8 @@ def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[Wor
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     world = World(device=chosen, rank=rank, size=size, local_rank=local_rank)
-    with world.stop.listening(follow_parent=follow_parent or size > 1), _explain_runtime_errors(world):
+    listening = world.stop.listening(follow_parent=follow_parent or size > 1, announces=world.is_main)
+    with listening, _explain_runtime_errors(world):
         if size == 1:
             yield world
             return

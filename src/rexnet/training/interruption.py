@@ -28,12 +28,13 @@ class StopRequest:
     """A request to stop this process.
 
     While it listens, a signal raises Stopped at once, unless the work is in `deferred()`: then it only sets
-    `requested`, and the work raises `stopped()` when its state is saved. A second signal stops at once in any case. The
-    end of torchrun is a request too.
+    `requested`, which is acknowledged with one line, and the work raises `stopped()` when its state is saved. A second
+    signal stops at once in any case. The end of torchrun is a request too.
     """
 
     def __init__(self) -> None:
         self._signal: int | None = None
+        self._announces = True
         self._asked_at = 0.0
         self._deferred = False
         self._parent: int | None = None
@@ -49,13 +50,14 @@ class StopRequest:
         return Stopped(self._signal or signal.SIGTERM)
 
     @contextmanager
-    def listening(self, *, follow_parent: bool = False) -> Iterator[None]:
-        """Take over the signals; with `follow_parent`, the end of the parent process is a request as well. SIGHUP stays
-        ignored where it is, as under nohup.
+    def listening(self, *, follow_parent: bool = False, announces: bool = True) -> Iterator[None]:
+        """Take over the signals; with `follow_parent`, the end of the parent process is a request as well. Of several
+        processes one `announces` the stop. SIGHUP stays ignored where it is, as under nohup.
 
         Outside the main thread, where Python allows no handlers, signals keep their meaning.
         """
         self._parent = os.getppid() if follow_parent else None
+        self._announces = announces
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -84,6 +86,18 @@ class StopRequest:
         _leave_closed_terminal()
         if again or not self._deferred:
             raise Stopped(number)
+        if self._asked_at == now and self._announces:
+            _write_line(
+                f"{signal.Signals(number).name}: the run stops after this step and is saved; a second signal, "
+                f"{_SAME_REQUEST_SECONDS:.0f} s from now or later, stops it at once"
+            )
+
+
+def _write_line(line: str) -> None:
+    """Write to standard error, past the logging and the stream that the signal may have interrupted inside a write."""
+    start = "\n" if os.isatty(2) else ""  # the cursor is on the progress bar, or behind the terminal's ^C
+    with suppress(OSError):
+        os.write(2, f"{start}{line}\n".encode())
 
 
 def _leave_closed_terminal() -> None:
