@@ -35,9 +35,10 @@ from rexnet.training.config import InputConfig, NetworkConfig, RunConfig, TrainC
 from rexnet.training.distributed import World
 from rexnet.training.freezing import prepare
 from rexnet.training.frozen_features import FILE, freeze_backbone, head_task
-from rexnet.training.loop import Batches, fit
+from rexnet.training.loop import fit
 from rexnet.training.recipes import finetune, scratch, small_image
 from rexnet.training.run_folder import RunFolder
+from rexnet.training.steps import Batches
 
 SHARED = Path(os.environ.get("REXNET_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -91,7 +92,7 @@ class ImagesAsEvaluated:
 
     def __init__(self, images: ImageSet, preprocess: Preprocess, order: TrainBatches):
         self.images, self.preprocess, self.order = images, preprocess, order
-        self.images_per_step = order.images_per_step
+        self.images_per_step, self.num_images = order.images_per_step, order.num_images
 
     def __len__(self) -> int:
         return len(self.order)
@@ -107,7 +108,7 @@ class Clocked:
 
     def __init__(self, batches: Batches):
         self.batches = batches
-        self.images_per_step = batches.images_per_step
+        self.images_per_step, self.num_images = batches.images_per_step, batches.num_images
         self.began: list[float] = []
 
     def __len__(self) -> int:

@@ -99,7 +99,8 @@ def our_step(model: nn.Module) -> Step:
 
     def step(loss_of: Callable[[nn.Module], Tensor]) -> None:
         updater.begin()
-        if updater.backward(loss_of(model), step=0):
+        updater.backward(loss_of(model))
+        if updater.finish(step=0):
             updater.apply(step=0)
         else:
             updater.discard()

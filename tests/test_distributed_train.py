@@ -19,7 +19,7 @@ from rexnet.data.config import AugmentConfig
 from rexnet.data.erasing import Patches
 from rexnet.training import classify
 from rexnet.training.config import TrainConfig
-from rexnet.training.loop import step_seed
+from rexnet.training.steps import step_seed
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ORIGINAL = r"""

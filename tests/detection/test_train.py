@@ -148,6 +148,14 @@ def test_the_log_tells_what_norms_do_and_what_was_loaded(shapes, tmp_path, caplo
         assert torch.equal(after[f"backbone.body.network.{name}"], before[name])
 
 
+def test_accumulated_batches_are_one_step(config, tmp_path):
+    config = replace(config, optim=replace(config.optim, optimizer="adamw"))
+    train(at(config, tmp_path / "run", batch_size=2, accumulate=3))
+    content = checkpoint.read(tmp_path / "run" / "last.pt")
+    steps = [int(state["step"]) for state in content["training"]["updater"]["optimizer"]["state"].values()]
+    assert set(steps) == {2 * config.schedule.epochs}, "4 batches an epoch, 3 and 1 of them a step"
+
+
 def test_full_memory_names_the_image_with_the_most_objects():
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -56,14 +56,32 @@ with joined("cpu") as world:
     mine = slice(world.rank, None, world.size)
     for step in range(3):
         updater.begin()
-        assert updater.backward(nn.functional.cross_entropy(network(images[mine]), targets[mine]), step)
+        updater.backward(nn.functional.cross_entropy(network(images[mine]), targets[mine]))
+        assert updater.finish(step)
         updater.apply(step)
     weights = [float(p.detach().double().abs().sum()) for p in model.parameters()]
+
+    # Gradients that are kept in a process are averaged with the next ones, in one exchange.
+    parts = images[mine].chunk(2), targets[mine].chunk(2)
+    updater.begin()
+    nn.functional.cross_entropy(network(images[mine]), targets[mine]).backward()
+    whole = [p.grad.clone() for p in model.parameters()]
+    updater.begin()
+    with world.keep_gradients(network):
+        updater.backward(nn.functional.cross_entropy(network(parts[0][0]), parts[1][0]) / 2)
+    kept = float(model.features[0].weight.grad.sum())
+    exchanged = world.size > 1 and len(set(world.gather([kept]))) == 1
+    updater.backward(nn.functional.cross_entropy(network(parts[0][1]), parts[1][1]) / 2)
+    accumulated = not exchanged and all(
+        torch.allclose(p.grad, gradient, rtol=1e-4, atol=1e-6)
+        for p, gradient in zip(model.parameters(), whole, strict=True)
+    )
 
     # A loss that is not finite on the last process is so for all of them.
     spoiled = float("nan") if world.rank == world.size - 1 else 1.0
     updater.begin()
-    finite = updater.backward(nn.functional.cross_entropy(network(images[mine]), targets[mine]) * spoiled, 3)
+    updater.backward(nn.functional.cross_entropy(network(images[mine]), targets[mine]) * spoiled)
+    finite = updater.finish(3)
     discarded = world.any(not finite, False, world.is_main) == (True, False, True)
 
     # After different batches, all have the statistics of the main process.
@@ -77,7 +95,8 @@ with joined("cpu") as world:
     world.wait()
     result = {
         "counts": counts, "weights": weights, "discarded": discarded, "shared": shared, "names": names,
-        "big": int(big), "untouched": [float(p.detach().double().abs().sum()) for p in model.parameters()] == weights,
+        "big": int(big), "accumulated": accumulated,
+        "untouched": [float(p.detach().double().abs().sum()) for p in model.parameters()] == weights,
     }
     Path(out, f"{world.size}-{world.rank}.json").write_text(json.dumps(result))
 assert not torch.distributed.is_initialized()
@@ -117,7 +136,7 @@ def test_two_processes_do_what_one_does(prime_folder, tmp_path):
     assert [row[4] for row in first["counts"]] == pytest.approx([row[4] for row in one["counts"]], abs=1e-3)
     assert first["weights"] == pytest.approx(one["weights"], rel=1e-5)
     for result in (one, first, second):
-        assert result["discarded"] and result["untouched"] and result["shared"]
+        assert result["discarded"] and result["untouched"] and result["shared"] and result["accumulated"]
         assert result["big"] == 2**53 + 1
     assert first["names"] == ["rank 0", "rank 1"]
 

@@ -21,10 +21,12 @@ def train_steps(model: nn.Module, steps: int = 20, **optim) -> Updater:
         images = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(step))
         loss = nn.functional.cross_entropy(model(images), torch.arange(6) % 3)
         if step == 3:
-            updates.backward(loss * float("nan"), step)
+            updates.backward(loss * float("nan"))
+            assert not updates.finish(step)
             updates.discard()
         else:
-            updates.backward(loss, step)
+            updates.backward(loss)
+            assert updates.finish(step)
             updates.apply(step)
     return updates
 

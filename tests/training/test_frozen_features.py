@@ -46,7 +46,7 @@ class ImagesAsEvaluated:
 
     def __init__(self, images, pixels, order):
         self.images, self.pixels, self.order = images, pixels, order
-        self.images_per_step = order.images_per_step
+        self.images_per_step, self.num_images = order.images_per_step, order.num_images
 
     def __len__(self):
         return len(self.order)
@@ -165,7 +165,7 @@ def test_mirrored_images_are_a_second_view_drawn_anew_each_epoch():
     targets = torch.arange(count).numpy() % 3
 
     class Order:
-        images_per_step = 8
+        images_per_step, num_images = 8, count
 
         def __len__(self):
             return 5

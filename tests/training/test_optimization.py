@@ -108,7 +108,8 @@ def updater(model: nn.Module, *, scale_gradients: bool = False, **config) -> Upd
 
 def update(updates: Updater, loss: torch.Tensor, step: int) -> bool:
     updates.begin()
-    finite = updates.backward(loss, step)
+    updates.backward(loss)
+    finite = updates.finish(step)
     if finite:
         updates.apply(step)
     return finite
@@ -258,7 +259,7 @@ def test_each_layer_has_its_share_of_the_rate_at_every_step():
     updates = Updater(model, OptimConfig(layer_decay=0.8, weight_decay=0.01), rate, scale_gradients=False)
     for step in (0, 7):
         loss = torch.stack([parameter.sum() for parameter in model.parameters()]).sum()
-        updates.backward(loss, step)
+        update(updates, loss, step)
         lr = {id(p): group["lr"] for group in updates.optimizer.param_groups for p in group["params"]}
         golden = {"output.1.weight": 1.0, "output.1.bias": 1.0, "features.19.weight": 0.8, "features.20.bias": 0.8}
         golden |= {"features.0.weight": 0.8**18, "features.1.weight": 0.8**18}
@@ -283,7 +284,8 @@ class TestFirstStatistics:
     def train(updates: Updater, batches: torch.Tensor) -> None:
         for step, batch in enumerate(batches):
             updates.begin()
-            assert updates.backward(updates.model(batch).square().sum(), step)
+            updates.backward(updates.model(batch).square().sum())
+            assert updates.finish(step)
             updates.apply(step)
 
     def test_the_first_steps_weigh_the_same_and_later_ones_as_usual(self):
@@ -306,6 +308,19 @@ class TestFirstStatistics:
         for batch in batches:
             usual(batch)
         assert torch.equal(norm.running_mean, usual.running_mean)
+
+    def test_batches_of_one_step_weigh_like_those_of_several(self):
+        batches = torch.randn(6, 8, 3)
+        alone, together = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+        self.train(updater(alone, lr=1e-9), batches)
+        updates = updater(together, lr=1e-9)
+        for pair in batches.split(2):
+            updates.begin()
+            for batch in pair:
+                updates.backward(together(batch).square().sum())
+            updates.apply(0)
+        torch.testing.assert_close(together.running_mean, alone.running_mean)
+        torch.testing.assert_close(together.running_var, alone.running_var)
 
     def test_a_resumed_run_goes_on_counting(self):
         batches = torch.randn(6, 8, 3)

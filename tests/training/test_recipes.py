@@ -111,6 +111,8 @@ def test_the_budget_is_that_of_the_given_options_and_kept(tmp_path):
     config = command_line(f"{tmp_path} --epochs 10 --batch-size 4")
     assert config.budget == {"images": 16, "epochs": 10, "batch_size": 4, "steps": 40}
     assert config.schedule.warmup_epochs == 2.0
+    accumulated = command_line(f"{tmp_path} --epochs 10 --batch-size 2 --accumulate 2")
+    assert (accumulated.budget, accumulated.run.accumulate) == (config.budget, 2)
     assert command_line(f"{tmp_path} --shots 3").budget["images"] == 6
     assert command_line(f"{tmp_path} --recipe imagenet").budget == {}
 

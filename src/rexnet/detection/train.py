@@ -62,14 +62,15 @@ def _prepare(config: DetectTrainConfig, world: World) -> Parts:
     model = build_model(config.network, sets.train.classes, load=not resumes(config))
     pretrained = config.network.weights is not None
     batches = _make_batches(sets, model, config, world)
-    images_per_step = batches[0].images_per_step
-    norms = prepare_norms(model, bn=config.network.bn, pretrained=pretrained, images_per_step=images_per_step)
+    norms = prepare_norms(
+        model, bn=config.network.bn, pretrained=pretrained, images_per_step=batches[0].images_per_step
+    )
     task = detection_task(sets.train, sets.val, batches[1], config=config, world=world)
     return Parts(
         name=config.subject[0],
         facts=data_facts(sets, config.data),
         model=model,
-        images_per_step=images_per_step,
+        batches=batches[0],
         fit=lambda run: fit_batches(model, batches, task, config=config, run=run, world=world),
         notes=(_describe_size(model, config.subject[0]), f"recipe {config.recipe}", f"{norms}"),
         skipped=(*sets.train.skipped, *sets.val.skipped),

@@ -65,7 +65,7 @@ def _prepare(config: TrainConfig, world: World) -> Parts:
         name=model.name,
         facts=replace(sets.facts(), path=local_path(config.data)),
         model=model,
-        images_per_step=batches[0].images_per_step,
+        batches=batches[0],
         fit=partial(_fit, model, sets, batches, config=config, world=world),
         notes=(f"{model.name}: {measure_cost(model, config.input.image_size)}", _describe_recipe(config), f"{frozen}"),
         samples=sets.val,

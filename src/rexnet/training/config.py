@@ -190,6 +190,9 @@ class RunConfig:
 
     batch_size: Annotated[int, Argument(aliases=("-b",))] = 128
     """Images per step and process."""
+    accumulate: Annotated[int, Argument(aliases=("--grad-accum-steps",))] = 1
+    """Batches a weight update, which then equals that of one large batch where the loss is a mean over images, as of
+    classifiers, and batch norms are frozen; other batch norms see one batch at a time."""
     seed: int = 0
     """Seed of initial weights, order, augmentation and dropout; the same seed repeats the run, with any --workers."""
     device: Device = "auto"
@@ -214,7 +217,7 @@ class RunConfig:
     """Minutes between checkpoints inside an epoch; others are written after every epoch, SIGTERM and Ctrl-C."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "batch_size")
+        require_at_least(self, 1, "batch_size", "accumulate")
         require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
         require_at_least(self, 0, "workers")
         require_at_least(self, 1, "threads")

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib import import_module
@@ -63,6 +63,11 @@ class World:
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         device_ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=device_ids)
+
+    def keep_gradients(self, network: nn.Module) -> AbstractContextManager[None]:
+        """Return a context whose gradients stay in this process until the next ones outside are averaged with them;
+        `network` is of `wrap`."""
+        return nullcontext() if self.size == 1 else cast(Any, network).no_sync()
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the element-wise sum over the processes, the same on each. Integers stay exact; `values` is left

@@ -3,10 +3,10 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,23 +21,9 @@ from rexnet.training.optimization import LearningRate, Updater, note_discarded
 from rexnet.training.progress import EpochProgress, speed_text, time_left_text
 from rexnet.training.resume import log_finished, newest_checkpoint
 from rexnet.training.run_folder import RunFolder
+from rexnet.training.steps import Batches, group_batches, step_seed, total_batch
 
 logger = logging.getLogger(__name__)
-
-
-class Batches(Protocol):
-    """Training data of the loop, such as `rexnet.data.loaders.TrainBatches`."""
-
-    images_per_step: int
-    """Images of a full step of this process, fewer than --batch-size where the data has fewer."""
-
-    def __len__(self) -> int:
-        """Steps per epoch, the same on every process."""
-        ...
-
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Any]:
-        """Yield the batches of an epoch from a step on, the same each time. A batch has `indices`, one per image."""
-        ...
 
 
 class Task(NamedTuple):
@@ -90,8 +76,8 @@ class _Training:
         model.to(world.device).to(memory_format=layout)
         dtype = choose_autocast(config.run.amp, world.device)
         self.batches, self.task, self.config, self.run, self.world = batches, task, config, run, world
-        self.steps = len(batches)
-        self.rate = _learning_rate(config, total_batch=batches.images_per_step * world.size, steps_per_epoch=self.steps)
+        self.steps = -(-len(batches) // config.run.accumulate)
+        self.rate = _learning_rate(config, total_batch=total_batch(batches, config, world), steps_per_epoch=self.steps)
         self.updater = Updater(model, config.optim, self.rate, scale_gradients=dtype == torch.float16)
         self.epoch, self.step, self.discarded = 0, 0, 0
         self.evaluation_seconds = 0.0
@@ -127,8 +113,10 @@ class _Training:
         with EpochProgress(label, self.steps, visible=self.world.is_main, **later) as progress:
             if self.unfinished:
                 progress.restore(self.unfinished, self.step)
-            for batch in progress.watch(self.batches.epoch(self.epoch, self.step)):
-                self._run_step(batch, progress)
+            accumulate = self.config.run.accumulate
+            batches = self.batches.epoch(self.epoch, self.step * accumulate)
+            for step in group_batches(progress.watch(batches), accumulate):
+                self._run_step(step, progress)
         for module in dict.fromkeys((self.model, self.updater.evaluated)):
             self.world.share_buffers(module)
         lr = self.rate((self.epoch + 1) * self.steps - 1)
@@ -154,36 +142,49 @@ class _Training:
             epochs = plural(patience, "epoch")
             logger.info("stopped early: %d %s without a better %s", patience, epochs, metric.label)
 
-    def _run_step(self, batch: Any, progress: EpochProgress) -> None:
+    def _run_step(self, batches: list[Any], progress: EpochProgress) -> None:
+        """Update the weights by the mean loss over the images of `batches`."""
         step = self.epoch * self.steps + self.step
         torch.manual_seed(step_seed(self.config.run.seed, step, self.world.rank))
         self.updater.begin()
-        with self.autocast:
-            losses = self.task.loss(self.network, batch)
-        losses = losses if isinstance(losses, dict) else {"loss": losses}
-        finite = self.updater.backward(losses["loss"], step)
+        images = sum(len(batch.indices) for batch in batches)
+        means: dict[str, Tensor] = {}
+        for number, batch in enumerate(batches, start=1):
+            with nullcontext() if number == len(batches) else self.world.keep_gradients(self.network):
+                losses = self._losses(batch, fraction=len(batch.indices) / images)
+                self.updater.backward(losses["loss"])
+            means = {name: value.detach() + means.get(name, 0.0) for name, value in losses.items()}
+        finite = self.updater.finish(step)
         stop = self.world.stop
         bad, stopping, saving = self.world.any(not finite, stop.requested, self._is_time_to_save())
         if bad:
             self.updater.discard()
-            self._note_discarded(losses["loss"], batch, finite=finite, step=step)
+            self._note_discarded(means["loss"], batches, finite=finite, step=step)
         else:
             self.updater.apply(step)
-            progress.update(len(batch.indices), {name: float(value.detach()) for name, value in losses.items()})
+            progress.update(images, {name: float(value) for name, value in means.items()})
         self.step += 1
         if stopping or saving:
             self._save(progress)
         if stopping:
             raise stop.stopped()
 
+    def _losses(self, batch: Any, *, fraction: float) -> dict[str, Tensor]:
+        """Return the losses of a batch, weighted by its `fraction` of the step's images."""
+        with self.autocast:
+            losses = self.task.loss(self.network, batch)
+        losses = losses if isinstance(losses, dict) else {"loss": losses}
+        return {name: value * fraction for name, value in losses.items()}
+
     def _is_time_to_save(self) -> bool:
         return self.world.is_main and time.monotonic() - self.saved_at > 60 * self.config.run.save_minutes
 
-    def _note_discarded(self, loss: Tensor, batch: Any, *, finite: bool, step: int) -> None:
+    def _note_discarded(self, loss: Tensor, batches: list[Any], *, finite: bool, step: int) -> None:
         """Skip the step and name the images of the processes on which it failed."""
         self.discarded += 1
-        what = "gradient is not finite" if loss.isfinite() else f"loss is {float(loss.detach())}"
-        mine = [] if finite else [what, *(printable(self.task.name_image(int(index))) for index in batch.indices)]
+        what = "gradient is not finite" if loss.isfinite() else f"loss is {float(loss)}"
+        indices = [] if finite else [int(index) for batch in batches for index in batch.indices]
+        mine = [] if finite else [what, *(printable(self.task.name_image(index)) for index in indices)]
         counts = {"count": self.discarded, "of": self.steps, "epoch": self.epoch + 1, "step": step}
         note_discarded(mine, **counts, run=self.run, world=self.world)
 
@@ -258,11 +259,6 @@ def _learning_rate(config: LoopConfig, *, total_batch: int, steps_per_epoch: int
         half = schedule.epochs / 2
         logger.info("the warm-up takes half of the run, %g %s", half, plural(half, "epoch"))
     return LearningRate(peak_lr=peak_lr, schedule=schedule, steps_per_epoch=steps_per_epoch)
-
-
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """Return the seed of one step's dropout and drop path, different for every step and process."""
-    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
 
 
 def choose_autocast(amp: Amp, device: torch.device) -> torch.dtype | None:

@@ -132,7 +132,7 @@ class _NormStatistics(NamedTuple):
     batches: Tensor
     """Number of batches so far."""
     values: list[tuple[Tensor, Tensor]]
-    """Mean and variance, each with its value before the step."""
+    """Mean and variance, each with its value before the batch."""
 
 
 class Updater:
@@ -147,9 +147,9 @@ class Updater:
         self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=scale_gradients)
         self._buffers = list(model.buffers())
         self._kept_buffers = [buffer.clone() for buffer in self._buffers]
-        kept = dict(zip(map(id, self._buffers), self._kept_buffers, strict=True))
+        self._losses: list[Tensor] = []
         self._young = [
-            _NormStatistics(norm.momentum, counts, [(value, kept[id(value)]) for value in values])
+            _NormStatistics(norm.momentum, counts, [(value, value.clone()) for value in values])
             for norm in model.modules()
             if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.momentum
             if (counts := norm.num_batches_tracked) is not None
@@ -171,14 +171,21 @@ class Updater:
         """Before the forward pass, free the last step's gradients and copy the batch-norm statistics, which it changes
         before the loss is known."""
         self.optimizer.zero_grad()
+        self._losses = []
         _copy(self._buffers, self._kept_buffers)
+        self._keep_young_statistics()
 
-    def backward(self, loss: Tensor, step: int) -> bool:
-        """Compute the gradients of a scalar loss, for `apply` or `discard`. False if the loss or a gradient is not
-        finite."""
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a scalar loss, that of a batch of the step."""
+        self.scaler.scale(loss).backward()
+        self._losses.append(loss.detach())
+        self._weigh_first_batches_alike()
+        self._keep_young_statistics()
+
+    def finish(self, step: int) -> bool:
+        """Make the step's gradients ready for `apply` or `discard`. False if a loss or a gradient is not finite."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step) * group["lr_scale"]
-        self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
         norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
@@ -187,20 +194,25 @@ class Updater:
         # An overflow of fp16 gradients is common: the scaler skips the step and halves its scale. At a scale of 1
         # the gradients themselves are not finite.
         overflows = self.scaler.is_enabled() and self.scaler.get_scale() > 1.0
+        loss = torch.stack(self._losses).sum()
         return bool(loss.isfinite() if overflows else loss.isfinite() & norm.isfinite())
 
     def apply(self, step: int) -> None:
         """Update weights and moving average from the gradients of `backward`."""
-        self._weigh_first_batches_alike()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema:
             self.ema.update(self.model, step + 1)
 
-    def _weigh_first_batches_alike(self) -> None:
-        """Make the batch-norm statistics of the first steps the plain mean of their batches.
+    def _keep_young_statistics(self) -> None:
+        for norm in self._young:
+            for value, before in norm.values:
+                before.copy_(value)
 
-        After ten steps, PyTorch's running average still holds a third of its initial mean 0 and variance 1, in every
+    def _weigh_first_batches_alike(self) -> None:
+        """Make the batch-norm statistics of the first batches their plain mean.
+
+        After ten batches, PyTorch's running average still holds a third of its initial mean 0 and variance 1, in every
         norm of a deep network: a run of a few steps, evaluated with it, predicts one class for every image.
         """
         self._young = [norm for norm in self._young if 0 < int(norm.batches) * norm.momentum < 1]

@@ -60,7 +60,7 @@ class Budget:
     """Training images; None where they cannot be counted without a download."""
     epochs: int
     batch_size: int
-    """Images per step over all processes."""
+    """Images of a weight update, over all processes."""
 
     @property
     def steps(self) -> float:
@@ -193,7 +193,7 @@ RECIPES: dict[RecipeName, Callable[[], TrainConfig]] = {
 
 DECIDING = (
     *("data", "recipe", "model", "width", "weights", "freeze", "resume", "output"),
-    *("shots", "val_fraction", "seed", "missing_class"),
+    *("shots", "val_fraction", "seed", "missing_class", "accumulate"),
 )
 """Options that decide the defaults of the others."""
 
@@ -207,7 +207,7 @@ def choose_recipe(data: str, weights: str | None) -> RecipeName:
 
 def budget_of(asked: TrainConfig, *, epochs: int, batch_size: int) -> Budget:
     """Return the budget of a training on the images of `asked`. ValueError for data that cannot be trained on."""
-    total_batch = batch_size * process_count()
+    total_batch = batch_size * asked.run.accumulate * process_count()
     if not os.path.isdir(asked.data):
         return Budget(images=None, epochs=epochs, batch_size=total_batch)
     options = {name: getattr(asked.input, name) for name in ("val_fraction", "shots", "missing_class")}

@@ -18,7 +18,7 @@ from rexnet.text import plural, printable
 from rexnet.training.config import LoopConfig
 from rexnet.training.curves import require_tensorboard
 from rexnet.training.distributed import World, joined
-from rexnet.training.loop import Batches, Task, fit
+from rexnet.training.loop import Task, fit
 from rexnet.training.metrics import METRICS
 from rexnet.training.optimization import check_optimizer
 from rexnet.training.resume import (
@@ -30,6 +30,7 @@ from rexnet.training.resume import (
     warn_of_lost_best,
 )
 from rexnet.training.run_folder import DATA, RunFolder, describe_environment, next_free_folder
+from rexnet.training.steps import Batches, total_batch
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +48,8 @@ class Parts(NamedTuple):
     """Name of the network, for summary.json."""
     facts: DataFacts
     model: nn.Module
-    images_per_step: int
-    """Images of a full step of this process."""
+    batches: Batches
+    """Training batches of this process."""
     fit: Callable[[RunFolder], tuple[dict[str, Any], list[str]]]
     """Train in that folder; return the best epoch's row and the names of images that could not be read."""
     notes: tuple[str, ...] = ()
@@ -73,10 +74,12 @@ def run_session(config: LoopConfig, prepare: Callable[[World], Parts], *, goal: 
         if world.device.type == "cpu":
             keep_freed_memory()
         parts = prepare(world)
-        check_optimizer(parts.model, config.optim, config.schedule, total_batch=parts.images_per_step * world.size)
+        check_optimizer(
+            parts.model, config.optim, config.schedule, total_batch=total_batch(parts.batches, config, world)
+        )
         with closing(open_run(config, world)) as run:
             try:
-                _begin(parts, batch_size=config.run.batch_size, run=run, world=world)
+                _begin(parts, config, run=run, world=world)
                 with resumable(run, world, command=command):
                     best, skipped = parts.fit(run)
             except Exception:  # Stopped is not an Exception, and keeps the folder for --resume
@@ -87,7 +90,7 @@ def run_session(config: LoopConfig, prepare: Callable[[World], Parts], *, goal: 
             return _write_summary(run, parts, best, goal=goal, skipped=skipped, world=world)
 
 
-def _begin(parts: Parts, *, batch_size: int, run: RunFolder, world: World) -> None:
+def _begin(parts: Parts, config: LoopConfig, *, run: RunFolder, world: World) -> None:
     """Write the facts about the data, or check that those of a resumed run have not changed."""
     new = not run.holds(DATA)
     note_data(run, parts.facts, main=world.is_main)
@@ -97,11 +100,13 @@ def _begin(parts: Parts, *, batch_size: int, run: RunFolder, world: World) -> No
     if world.is_main:
         for line in (parts.facts.description, *parts.notes):
             logger.info("%s", line)
-        if parts.images_per_step < batch_size:
+        images, batch_size = total_batch(parts.batches, config, world) // world.size, config.run.batch_size
+        if images < batch_size * config.run.accumulate:
+            times = f" times --accumulate {config.run.accumulate}" if config.run.accumulate > 1 else ""
             text = (
-                "--batch-size is %d, but a process has %d training %s: the learning rate is that of the smaller batch"
+                "--batch-size is %d%s, but a process has %d training %s: the learning rate is that of the smaller batch"
             )
-            logger.warning(text, batch_size, parts.images_per_step, plural(parts.images_per_step, "image"))
+            logger.warning(text, batch_size, times, images, plural(images, "image"))
 
 
 def open_run(config: LoopConfig, world: World) -> RunFolder:
