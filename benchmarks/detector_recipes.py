@@ -1,4 +1,4 @@
-"""`rexnet detect train` beside ten lines around `create_detector`: the same network, images, epochs and batch size.
+"""`rexnet detect train` beside ten lines around `create_detector`: the same network, images and epochs.
 
 The plain loop: flip, AdamW with a one-cycle rate up to 2e-3, weight decay 0.05, gradients clipped to a norm of 5. Both
 are judged by the weights after the last epoch. One row a run; runs already in the results are skipped, so a second call
@@ -63,10 +63,11 @@ def run_rexnet(task: Task, run: runs.Run, options: runs.Options) -> dict[str, fl
     """Train by `rexnet detect train` as a user types it."""
     command = [
         *("detect", "train", options.find(task.data), "--detector", task.detector, "--model", BACKBONE),
-        *("--min-size", str(SIZE_PX), "--max-size", str(SIZE_PX), "--batch-size", str(task.batch_size)),
+        *("--min-size", str(SIZE_PX), "--max-size", str(SIZE_PX)),
         *(["--proposals", str(task.proposals)] if task.proposals else []),
     ]
-    return _chosen(runs.train_by_command(command, run, options), "val_")
+    last = runs.train_by_command(command, run, options)
+    return {**_chosen(last, "val_"), "batch_size": last["batch_size"]}
 
 
 def make_loop(task: Task, run: runs.Run, options: runs.Options) -> rivals.Loop:

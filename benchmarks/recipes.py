@@ -1,4 +1,4 @@
-"""The default recipe beside rival training loops: the same network, images, epochs and batch size.
+"""The default recipe beside rival training loops: the same network, images and epochs.
 
 The rivals are in rivals.py. All are judged by the weights after the last epoch. One row a run; runs already in the
 results are skipped, so a second call continues, and the hours of the missing ones are printed first. Networks are of
@@ -65,11 +65,12 @@ def run_rexnet(task: Task, run: runs.Run, options: runs.Options) -> dict[str, fl
     """Train by `rexnet train` as a user types it."""
     command = [
         *("train", options.find(task.data), "--model", "rexnet", "--width", str(WIDTH)),
-        *("--image-size", str(task.image_px), "--batch-size", str(BATCH)),
+        *("--image-size", str(task.image_px)),
         *(["--stem-stride", "1"] if task.stem_stride == 1 else []),
         *(["--shots", str(task.shots)] if task.shots else []),
     ]
-    return {"top1_percent": runs.train_by_command(command, run, options)["val_top1"]}
+    last = runs.train_by_command(command, run, options)
+    return {"top1_percent": last["val_top1"], "batch_size": last["batch_size"]}
 
 
 class Pixels(Dataset[tuple[Tensor, int]]):

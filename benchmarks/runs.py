@@ -89,7 +89,7 @@ class Benchmark(NamedTuple):
             print(json.dumps(row), flush=True)
             if not self.options.arguments:
                 records.append(
-                    self.name, {**row, **self.setting, **self.tasks[run.set]._asdict(), **records.provenance("cpu")}
+                    self.name, {**self.setting, **self.tasks[run.set]._asdict(), **row, **records.provenance("cpu")}
                 )
 
     def print_hours(self, missing: Sequence[Run], rows: Sequence[dict[str, Any]]) -> None:
@@ -114,7 +114,8 @@ class Benchmark(NamedTuple):
 
 
 def train_by_command(command: Sequence[str], run: Run, options: Options) -> dict[str, float]:
-    """Return the metrics after the last epoch of `python -m rexnet COMMAND...` with the run's epochs and seed."""
+    """Return the metrics after the last epoch of `python -m rexnet COMMAND...` with the run's epochs and seed, and the
+    batch size that it chose."""
     with tempfile.TemporaryDirectory() as folder:
         words = [
             *(sys.executable, "-m", "rexnet", *command, "--epochs", str(run.epochs), "--seed", str(run.seed)),
@@ -124,4 +125,7 @@ def train_by_command(command: Sequence[str], run: Run, options: Options) -> dict
         done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{shlex.join(words)}\n{done.stderr}")
-        return json.loads(Path(folder, "run", "metrics.jsonl").read_text().splitlines()[-1])
+        batch_size = json.loads(Path(folder, "run", "config.json").read_text())["run"]["batch_size"]
+        return json.loads(Path(folder, "run", "metrics.jsonl").read_text().splitlines()[-1]) | {
+            "batch_size": batch_size
+        }

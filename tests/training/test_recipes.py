@@ -20,6 +20,7 @@ from rexnet.training.recipes import (
     DECIDING,
     RECIPES,
     Budget,
+    batch_size_for,
     choose_recipe,
     digits,
     follow_budget,
@@ -101,6 +102,14 @@ def test_augmentation_and_optimizer_follow_the_budget(images, epochs, optimizer,
     assert config.augment.auto_augment == policy and config.network.zero_init_last
 
 
+@pytest.mark.parametrize(
+    ("images", "epochs", "usual", "batch_size"),
+    [(170, 5, 32, 8), (170, 10, 32, 16), (170, 20, 32, 32), (1067, 5, 32, 32), (2000, 5, 64, 64), (3, 5, 32, 8)],
+)
+def test_few_images_are_trained_on_in_smaller_batches(images, epochs, usual, batch_size):
+    assert batch_size_for(images, epochs=epochs, usual=usual) == batch_size
+
+
 def test_the_budget_is_that_of_the_given_options_and_kept(tmp_path):
     from PIL import Image
 
@@ -114,6 +123,7 @@ def test_the_budget_is_that_of_the_given_options_and_kept(tmp_path):
     accumulated = command_line(f"{tmp_path} --epochs 10 --batch-size 2 --accumulate 2")
     assert (accumulated.budget, accumulated.run.accumulate) == (config.budget, 2)
     assert command_line(f"{tmp_path} --shots 3").budget["images"] == 6
+    assert command_line(f"{tmp_path} --epochs 10").run.batch_size == 8
     assert command_line(f"{tmp_path} --recipe imagenet").budget == {}
 
 

@@ -83,7 +83,7 @@ def small(data: str, *, kind: Kind, epochs: int = EPOCHS, pretrained: bool = Fal
     if pretrained or not single_stage:
         return start
     start = learn_in_few_steps(start, epochs=epochs)
-    return replace(start, optim=replace(start.optim, clip_grad=5.0))
+    return replace(start, optim=replace(start.optim, clip_grad=5.0), run=RunConfig(batch_size=8))
 
 
 DECIDING = ("data", "recipe", "detector", "weights", "resume", "output")

@@ -30,6 +30,9 @@ from rexnet.training.config import (
 
 Settings = TypeVar("Settings", bound=LoopConfig)
 
+LEAST_STEPS = 100
+"""Weight updates below which a smaller batch gave a better network (results/recipes_cpu.jsonl)."""
+
 
 def imagenet() -> TrainConfig:
     """The paper's ImageNet training of rexnet_100, 400 epochs at a total batch of 512.
@@ -71,6 +74,14 @@ class Budget:
         """Return what is known, for config.json."""
         facts = asdict(self) if self.images is None else {**asdict(self), "steps": int(self.steps)}
         return {name: value for name, value in facts.items() if value is not None}
+
+
+def batch_size_for(images: int, *, epochs: int, usual: int) -> int:
+    """Return `usual`, or the largest smaller power of two from 8 with which `epochs` have LEAST_STEPS steps."""
+    batch_size = usual
+    while batch_size >= 16 and epochs * (images // batch_size) < LEAST_STEPS:
+        batch_size //= 2
+    return batch_size
 
 
 def follow_budget(start: TrainConfig, budget: Budget) -> TrainConfig:
@@ -205,19 +216,18 @@ def choose_recipe(data: str, weights: str | None) -> RecipeName:
     return "small-image" if open_dataset(data).small_images else "scratch"
 
 
-def budget_of(asked: TrainConfig, *, epochs: int, batch_size: int) -> Budget:
-    """Return the budget of a training on the images of `asked`. ValueError for data that cannot be trained on."""
-    total_batch = batch_size * asked.run.accumulate * process_count()
+def count_images(asked: TrainConfig) -> int | None:
+    """Return the number of training images of `asked`, None where they are not files of this machine. ValueError for
+    data that cannot be trained on."""
     if not os.path.isdir(asked.data):
-        return Budget(images=None, epochs=epochs, batch_size=total_batch)
+        return None
     options = {name: getattr(asked.input, name) for name in ("val_fraction", "shots", "missing_class")}
     disabled = logging.root.manager.disable
     logging.disable()  # the training lists the data again, and warns of them then
     try:
-        images = len(open_dataset(asked.data).for_training(seed=asked.run.seed, **options).train)
+        return len(open_dataset(asked.data).for_training(seed=asked.run.seed, **options).train)
     finally:
         logging.disable(disabled)
-    return Budget(images=images, epochs=epochs, batch_size=total_batch)
 
 
 def starting_point(asked: TrainConfig, *, epochs: int | None = None, batch_size: int | None = None) -> TrainConfig:
@@ -238,8 +248,13 @@ def starting_point(asked: TrainConfig, *, epochs: int | None = None, batch_size:
         raise OptionError("--recipe finetune needs weights to start from; name them with --weights, or take scratch")
     start = digits() if (recipe, asked.data) == ("small-image", "digits") else RECIPES[recipe]()
     if recipe in ("scratch", "small-image") and asked.network.weights is None:
-        epochs, batch_size = epochs or start.schedule.epochs, batch_size or start.run.batch_size
-        budget = budget_of(asked, epochs=epochs, batch_size=batch_size)
+        images, epochs = count_images(asked), epochs or start.schedule.epochs
+        if batch_size is None:
+            usual = start.run.batch_size
+            batch_size = usual if images is None else batch_size_for(images, epochs=epochs, usual=usual)
+            start = replace(start, run=replace(start.run, batch_size=batch_size))
+        total_batch = batch_size * asked.run.accumulate * process_count()
+        budget = Budget(images=images, epochs=epochs, batch_size=total_batch)
         start = replace(follow_budget(start, budget), budget=budget.facts())
     if asked.transfer.freeze == "all":
         kept = AugmentConfig(
