@@ -1,6 +1,7 @@
 """Paired runs of contenders on the same sets: which results/ lacks, the hours that they take, a row for each."""
 
 import json
+import os
 import shlex
 import statistics
 import subprocess
@@ -83,9 +84,10 @@ class Benchmark(NamedTuple):
         missing = [run for run in self.options.runs() if run not in done or self.options.arguments]
         self.print_hours(missing, rows)
         for run in missing:
-            began = time.perf_counter()
+            began, used = time.perf_counter(), _processor_seconds()
             metrics = {key: round(value, 2) for key, value in self.train(run).items()}
-            row = {**run._asdict(), **metrics, "minutes": round((time.perf_counter() - began) / 60, 2)}
+            took = {"minutes": time.perf_counter() - began, "processor_minutes": _processor_seconds() - used}
+            row = {**run._asdict(), **metrics, **{name: round(seconds / 60, 2) for name, seconds in took.items()}}
             print(json.dumps(row), flush=True)
             if not self.options.arguments:
                 records.append(
@@ -111,6 +113,11 @@ class Benchmark(NamedTuple):
             print(f"{name}, {contender}: {len(epochs)} runs, {hours:.2f} hours, from {source}")
             total += hours
         print(f"{len(missing)} runs, {total:.2f} hours", flush=True)
+
+
+def _processor_seconds() -> float:
+    """Return what this process and its ended children have used, which other work on the machine does not lengthen."""
+    return sum(os.times()[:4])
 
 
 def train_by_command(command: Sequence[str], run: Run, options: Options) -> dict[str, float]:
