@@ -65,7 +65,7 @@ def run_rexnet(task: Task, run: runs.Run, options: runs.Options) -> dict[str, fl
     """Train by `rexnet train` as a user types it."""
     command = [
         *("train", options.find(task.data), "--model", "rexnet", "--width", str(WIDTH)),
-        *("--image-size", str(task.image_px)),
+        *("--image-size", str(task.image_px), "--weights", "none"),
         *(["--stem-stride", "1"] if task.stem_stride == 1 else []),
         *(["--shots", str(task.shots)] if task.shots else []),
     ]

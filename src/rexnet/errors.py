@@ -8,6 +8,7 @@ ValueError
     WeightsError            weights that cannot be used
         ModelError          a MODEL that is not allowed, which is an OptionError too
         DamagedFileError
+        NotDownloadedError
     NonFiniteError          a training whose losses are not finite
 OSError
     LostProcessError        another process of the run is gone
@@ -74,6 +75,15 @@ class DamagedFileError(WeightsError):
     """A weights file whose content has changed since it was written. `finding` is the text without its advice."""
 
     def __init__(self, finding: str, advice: str = "download or save it again"):
+        super().__init__(f"{finding}; {advice}")
+        self.finding = finding
+
+
+class NotDownloadedError(WeightsError):
+    """Published weights that are neither in the cache nor to be downloaded. `finding` is the text without its
+    advice."""
+
+    def __init__(self, finding: str, advice: str):
         super().__init__(f"{finding}; {advice}")
         self.finding = finding
 

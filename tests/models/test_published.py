@@ -1,6 +1,5 @@
 import hashlib
 import logging
-import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
 from timm.data import resolve_data_config
 
 import rexnet
@@ -16,50 +14,7 @@ from rexnet.data.preprocess import Preprocess
 from rexnet.errors import MissingPackageError, WeightsError
 from rexnet.models.published import PUBLISHED, download_weights, markdown_table, published_for
 from rexnet.models.weights import read_weights
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture
-def caches(tmp_path, monkeypatch):
-    """Empty caches of the hub client and of torch.hub."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    return tmp_path
-
-
-@pytest.fixture
-def no_sockets(monkeypatch):
-    """A list of the attempts to look a host up or to connect, all of which fail."""
-    attempts = []
-
-    def refuse(*arguments, **options):
-        attempts.append(arguments)
-        raise OSError("no network here")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    return attempts
-
-
-def put_in_hub_cache(root, name, state):
-    folder = root / "hub" / f"models--timm--{name}"
-    (folder / "snapshots" / COMMIT).mkdir(parents=True)
-    (folder / "refs").mkdir()
-    (folder / "refs" / "main").write_text(COMMIT)
-    path = folder / "snapshots" / COMMIT / "model.safetensors"
-    save_file({key: value.clone() for key, value in state.items()}, path)
-    return path
-
-
-def put_in_torch_cache(root, name, state, monkeypatch):
-    """Writes the file and makes its true hash the known one."""
-    path = root / "torch" / "hub" / "checkpoints" / PUBLISHED[name].file
-    path.parent.mkdir(parents=True)
-    torch.save(state, path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(PUBLISHED, name, replace(PUBLISHED[name], sha256_prefix=digest[:8]))
-    return path
+from tests.hub_caches import put_in_hub_cache, put_in_torch_cache
 
 
 def test_the_table_is_the_one_in_the_docs():
@@ -140,7 +95,7 @@ def test_without_network_one_sentence_says_what_to_fetch(caches, no_sockets, nam
     assert no_sockets
 
 
-def test_the_hub_client_told_to_be_offline(caches, monkeypatch, no_sockets):
+def test_the_hub_client_told_to_be_offline(caches, no_sockets, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsError, match="by hand"):
         download_weights("rexnet_100.nav_in1k")
@@ -182,6 +137,7 @@ def test_a_cached_release_file_is_used_and_its_hash_checked(caches, monkeypatch,
 
 def test_a_release_download_is_kept_only_with_the_right_hash(caches, monkeypatch, tmp_path):
     name = "rexnet_100.timm_release"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     (tmp_path / "far").write_bytes(b"content of the file")
     row = replace(PUBLISHED[name], address=(tmp_path / "far").as_uri(), sha256_prefix="00000000")
     monkeypatch.setitem(PUBLISHED, name, row)

@@ -16,6 +16,7 @@ from rexnet.training.classify import build_model
 from rexnet.training.config import NetworkConfig, RecipeName, TrainConfig
 from rexnet.training.distributed import World
 from rexnet.training.frozen_features import check_frozen_backbone
+from rexnet.training.preview import preview
 from rexnet.training.recipes import (
     DECIDING,
     RECIPES,
@@ -25,7 +26,6 @@ from rexnet.training.recipes import (
     digits,
     follow_budget,
     imagenet,
-    preview,
     rate_as_typed,
     scratch,
     starting_point,

@@ -8,7 +8,8 @@ from rexnet.cli.options import Given, build, fail, read_options
 from rexnet.cli.tables import first_of, new_table, percent, quantity, show, write_any_character
 
 _EXAMPLES = (
-    "rexnet train PATH/TO/FOLDER --weights rexnet_100.nav_in1k",
+    "rexnet train PATH/TO/FOLDER",
+    "rexnet train PATH/TO/FOLDER --weights none",
     "rexnet train digits",
     "rexnet train --resume runs/RUN",
 )
@@ -22,15 +23,17 @@ def train(arguments: Sequence[str]) -> None:
     from rexnet.cli.help import print_help
     from rexnet.processes import is_main_process
     from rexnet.training.config import TrainConfig
-    from rexnet.training.recipes import DECIDING, preview, rate_as_typed, starting_point
+    from rexnet.training.preview import preview
+    from rexnet.training.recipes import DECIDING, rate_as_typed, starting_point
 
     def asked(given: Given) -> TrainConfig:
         if given.get("model") in _TIMM_MODELS:
             given["model"] = _TIMM_MODELS[given["model"]]
             given.setdefault("width", 1.0)
-        if given.get("recipe") == "auto":
-            del given["recipe"]
-        return build(TrainConfig, {name: given[name] for name in DECIDING if name in given})
+        for name in ("recipe", "weights"):
+            if given.get(name) == "auto":
+                del given[name]
+        return build(TrainConfig, {"weights": "auto"} | {name: given[name] for name in DECIDING if name in given})
 
     def sizes(given: Given) -> Given:
         return {name: given[name] for name in ("epochs", "batch_size") if name in given}
@@ -44,7 +47,7 @@ def train(arguments: Sequence[str]) -> None:
         try:
             base, decided = preview(asked(given), data_given="data" in given, **sizes(given))
         except ValueError:  # DATA is not there
-            base, decided = preview(TrainConfig(), data_given=False)
+            base, decided = preview(asked({}), data_given=False)
         print_help("train", TrainConfig, base=base, decided=decided, examples=_EXAMPLES, first=_FIRST)
 
     config = read_options("train", TrainConfig, arguments, start=start, show_help=show_help)

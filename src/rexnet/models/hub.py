@@ -4,16 +4,19 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from rexnet.errors import MissingPackageError, WeightsError
 
 logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 PREFIX = "hf://"
 WEIGHTS = "model.safetensors"
@@ -44,17 +47,44 @@ def download(repository: str, file: str, *, revision: str | None = None) -> Path
     return Path(hf_hub_download(repository, file, revision=revision))
 
 
-def ask_hub(repository: str, file: str, *, revision: str | None = None) -> None:
-    """Ask the hub for a file's facts. Raise whatever the hub's client raises, and TimeoutError without an answer."""
+def ask_hub(repository: str, file: str, *, revision: str | None = None, patience_s: float = PATIENCE_S) -> int | None:
+    """Return the size of a hub's file in bytes, if it tells. Raise whatever the hub's client raises, and TimeoutError
+    without an answer."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     url = hf_hub_url(repository, file, revision=revision)
-    wait_for(lambda: get_hf_file_metadata(url, timeout=PATIENCE_S))
+    return wait_for(lambda: get_hf_file_metadata(url, timeout=patience_s).size, patience_s)
 
 
-def ask_url(address: str) -> None:
-    """Ask a web server whether it has a file. Raise OSError if it has not or does not answer."""
-    wait_for(lambda: urlopen(Request(address, method="HEAD"), timeout=PATIENCE_S).close())
+def ask_url(address: str, *, patience_s: float = PATIENCE_S) -> int | None:
+    """Return the size of a web server's file in bytes, if it tells. Raise OSError if it has no such file or does not
+    answer."""
+
+    def ask() -> int | None:
+        with urlopen(Request(address, method="HEAD"), timeout=patience_s) as answer:
+            return int(answer.headers.get("Content-Length") or 0) or None
+
+    return wait_for(ask, patience_s)
+
+
+def is_offline() -> bool:
+    """Return whether the user allows the cache only, by HF_HUB_OFFLINE or inside `cache_only`."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
+
+
+@contextmanager
+def cache_only(wanted: bool) -> Iterator[None]:
+    """Inside this context, take files from the cache alone if `wanted`, as with HF_HUB_OFFLINE."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or wanted
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def hub_answers() -> bool:
@@ -70,25 +100,27 @@ def hub_answers() -> bool:
     return True
 
 
-def wait_for(call: Callable[[], Any]) -> None:
-    """Make a call to a host, and raise TimeoutError after PATIENCE_S: clients' time-outs ignore name servers and
-    retries."""
+def wait_for(call: Callable[[], Answer], patience_s: float = PATIENCE_S) -> Answer:
+    """Return the answer to a call to a host, and raise TimeoutError after `patience_s`: clients' time-outs ignore name
+    servers and retries."""
+    answers: list[Answer] = []
     raised: list[BaseException] = []
 
     def run() -> None:
         try:
-            call()
+            answers.append(call())
         except BaseException as error:
             raised.append(error)
 
     # Run as a daemon: a program's exit does not wait for it.
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(PATIENCE_S)
+    thread.join(patience_s)
     if thread.is_alive():
-        raise TimeoutError(f"no answer within {PATIENCE_S} seconds")
+        raise TimeoutError(f"no answer within {patience_s:g} seconds")
     if raised:
         raise raised[0]
+    return answers[0]
 
 
 def _from_hub(address: str) -> Path:

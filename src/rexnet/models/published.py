@@ -2,12 +2,15 @@
 
 import hashlib
 import logging
+import os
+import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rexnet.errors import MissingPackageError, WeightsError
-from rexnet.models.hub import ask_url, download
+from rexnet.errors import DamagedFileError, MissingPackageError, NotDownloadedError, WeightsError
+from rexnet.models.hub import PATIENCE_S, ask_hub, ask_url, is_offline
 
 logger = logging.getLogger(__name__)
 
@@ -143,65 +146,119 @@ def published_for(model: str) -> list[PublishedWeights]:
     return [row for row in _ROWS if row.model == model]
 
 
-def download_weights(name: str) -> Path:
+def find_published(model: str) -> list[PublishedWeights]:
+    """Return the rows for a `create_model` name that programs can download: the first of each host."""
+    first: dict[Host, PublishedWeights] = {}
+    for row in published_for(model):
+        first.setdefault(row.host, row)
+    return [row for row in first.values() if row.host != "google-drive"]
+
+
+def download_weights(name: str, *, patience_s: float = PATIENCE_S) -> Path:
     """Return the path of a published file in its host's usual cache; a cached file needs no network.
 
     Google Drive has no download for programs: WeightsError then gives the address and the path to save the file to.
+    NotDownloadedError, a WeightsError too, without a network, and where the host does not answer in `patience_s`.
     """
     if name not in PUBLISHED:
         raise WeightsError(f"there are no published weights {name!r}; allowed: {', '.join(PUBLISHED)}")
     row = PUBLISHED[name]
-    if row.host == "hugging-face":
-        return _from_hugging_face(row)
+    if row.host == "google-drive":
+        raise WeightsError(
+            f"{name} is on Google Drive, which only a browser can download from; save {row.file} from {row.address} "
+            "and pass the file's path"
+        )
+    path = cached_file(row) or _download(row, patience_s)
     if row.host == "timm-release":
-        return _from_release(row)
-    raise WeightsError(
-        f"{name} is on Google Drive, which only a browser can download from; save {row.file} from {row.address} "
-        "and pass the file's path"
-    )
+        check_digest(row, path, digest_of(path))
+    return path
 
 
-def _from_hugging_face(row: PublishedWeights) -> Path:
-    by_hand = f"download {row.file} from {row.address} by hand and give the path of the file in place of the name"
+def cached_file(row: PublishedWeights) -> Path | None:
+    """Return the copy of a published file in its host's usual cache; None if there is none."""
+    if (path := place_of(row)) is not None:
+        return path if path.exists() else None
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError as error:
-        raise MissingPackageError(row.name, "huggingface_hub", f"huggingface_hub, or {by_hand}") from error
-    repository = f"timm/{row.name}"
-    cached = try_to_load_from_cache(repository, row.file)
-    if isinstance(cached, str):
-        return Path(cached)
-    logger.info("downloading %s from %s", row.file, row.address)
+        raise MissingPackageError(row.name, "huggingface_hub", f"huggingface_hub, or {by_hand(row)}") from error
+    cached = try_to_load_from_cache(f"timm/{row.name}", row.file)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def place_of(row: PublishedWeights) -> Path | None:
+    """Return the path at which a file that was downloaded by hand is found; None where no such place is known."""
+    if row.host != "timm-release":
+        return None
+    # As torch.hub.get_dir() has it: --help looks here too, and does not load torch.
+    torch = sys.modules.get("torch")
+    caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    folder = torch.hub.get_dir() if torch else Path(os.environ.get("TORCH_HOME", f"{caches}/torch"), "hub")
+    return Path(folder, "checkpoints", row.file).expanduser()
+
+
+def by_hand(row: PublishedWeights) -> str:
+    """Return the advice to download a file in a browser."""
+    if (place := place_of(row)) is not None:
+        return f"download {row.address} by hand and put it at {str(place)!r}"
+    return f"download {row.file} from {row.address} by hand and give the path of the file in place of the name"
+
+
+def digest_of(path: Path) -> str:
+    """Return a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_digest(row: PublishedWeights, path: Path, digest: str) -> None:
+    """Raise DamagedFileError unless the file has the hash under which it was published; the hub's cache names its files
+    by theirs."""
+    named = re.fullmatch(r"[0-9a-f]{64}", os.path.basename(os.path.realpath(path)))
+    expected = row.sha256_prefix or (named[0] if named else "")
+    if not digest.startswith(expected):
+        finding = f"{str(path)!r} has sha256 {digest[:8]}..., but {row.name} has {expected[:8]}..."
+        raise DamagedFileError(finding, "delete the file to download it again")
+
+
+def _download(row: PublishedWeights, patience_s: float) -> Path:
+    """Return the path of the downloaded file. NotDownloadedError without a network, or where it is not allowed."""
+    if is_offline():
+        allowed = "HF_HUB_OFFLINE or --weights-cache-only allows no download"
+        raise NotDownloadedError(f"{row.name} is not in the cache, and {allowed}", by_hand(row))
     try:
-        return download(repository, row.file)
+        return _from_hugging_face(row, patience_s) if row.host == "hugging-face" else _from_release(row, patience_s)
     # The hub's client passes on errors of its HTTP library, which differ by version.
     except Exception as error:
-        raise WeightsError(f"{row.name} could not be downloaded ({type(error).__name__}); {by_hand}") from error
+        reason = " ".join(str(error).split()) if row.host == "timm-release" else ""
+        raise NotDownloadedError(
+            f"{row.name} could not be downloaded ({reason or type(error).__name__})", by_hand(row)
+        ) from error
 
 
-def _from_release(row: PublishedWeights) -> Path:
+def _from_hugging_face(row: PublishedWeights, patience_s: float) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    repository = f"timm/{row.name}"
+    # Fail at once without a network; the download itself retries for half a minute.
+    _log_download(row, ask_hub(repository, row.file, patience_s=patience_s))
+    return Path(hf_hub_download(repository, row.file))
+
+
+def _from_release(row: PublishedWeights, patience_s: float) -> Path:
     import torch
 
-    path = Path(torch.hub.get_dir(), "checkpoints", row.file)
-    if not path.exists():
-        logger.info("downloading %s to %s", row.address, path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # torch.hub has no time-out.
-            ask_url(row.address)
-            torch.hub.download_url_to_file(row.address, str(path), row.sha256_prefix)
-        except (OSError, RuntimeError) as error:
-            reason = str(error).strip() or type(error).__name__
-            by_hand = f"download {row.address} by hand and put it at {str(path)!r}"
-            raise WeightsError(f"{row.name} could not be downloaded ({reason}); {by_hand}") from error
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(row.sha256_prefix or ""):
-        raise WeightsError(
-            f"{str(path)!r} has sha256 {digest[:8]}..., but {row.name} has {row.sha256_prefix}...; delete the file to "
-            "download it again"
-        )
+    path = place_of(row)
+    assert path is not None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # torch.hub has no time-out.
+    _log_download(row, ask_url(row.address, patience_s=patience_s))
+    torch.hub.download_url_to_file(row.address, str(path), row.sha256_prefix)
     return path
+
+
+def _log_download(row: PublishedWeights, size_bytes: int | None) -> None:
+    size = f"{size_bytes / 1e6:.1f} MB" if size_bytes else "of unknown size"
+    logger.info("downloading %s, %s, from %s", row.name, size, row.address)
 
 
 def markdown_table() -> str:

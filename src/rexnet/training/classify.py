@@ -20,7 +20,7 @@ from rexnet.models.cost import measure_cost
 from rexnet.models.factory import create_model
 from rexnet.models.rexnet import RexNet
 from rexnet.models.weights import load_weights, read_weights
-from rexnet.references import SAVED, find_network, resolve
+from rexnet.references import find_network
 from rexnet.text import plural, printable
 from rexnet.training import checkpoint
 from rexnet.training.config import NetworkConfig, TrainConfig
@@ -28,9 +28,10 @@ from rexnet.training.distributed import World
 from rexnet.training.evaluation import SizedBatches, evaluate
 from rexnet.training.freezing import prepare
 from rexnet.training.frozen_features import check_frozen_backbone, freeze_backbone, head_task
+from rexnet.training.initial_weights import AUTO, choose_weights, describe_choice, read_checked
 from rexnet.training.loop import Task, choose_autocast, fit
 from rexnet.training.metrics import metrics_of
-from rexnet.training.resume import extend, resumes
+from rexnet.training.resume import extend, resumes, settings_to_resume
 from rexnet.training.run_folder import RunFolder, local_path
 from rexnet.training.session import Parts, fit_batches, loader_options, run_session
 
@@ -43,8 +44,17 @@ def train(config: TrainConfig) -> dict[str, Any]:
     ValueError, one sentence, for settings, data or weights that do not fit each other.
     """
     config.network.check()
-    config = extend(config)
+    config = _settle_weights(extend(config))
     return run_session(config, partial(_prepare, config), goal=config.goal, command="rexnet train")
+
+
+def _settle_weights(config: TrainConfig) -> TrainConfig:
+    """Return `config` with the weights that were chosen for the run to resume, or are now for a new one."""
+    if (saved := settings_to_resume(config)) is not None:
+        named = saved.network if config.network.weights == AUTO else config.network
+        network = replace(config.network, weights=named.weights)
+        config = replace(config, network=network, initial_weights=saved.initial_weights)
+    return config if resumes(config) else choose_weights(config)
 
 
 def _prepare(config: TrainConfig, world: World) -> Parts:
@@ -52,8 +62,12 @@ def _prepare(config: TrainConfig, world: World) -> Parts:
     sets = _load_sets(config, world)
     batches = _make_batches(sets, config, world)
     torch.manual_seed(config.run.seed)
-    network = replace(config.network, weights=None) if resumes(config) else config.network
-    model = build_model(network, sets.classes)
+    resumed = resumes(config)
+    network = replace(config.network, weights=None) if resumed else config.network
+    reads_weights, choice = network.weights is not None, describe_choice(config, resumed=resumed)
+    if reads_weights and world.is_main:
+        logger.info("%s", choice)
+    model = build_model(network, sets.classes, sha256=config.initial_weights.get("sha256"))
     pretrained = config.network.weights is not None
     frozen = prepare(model, config.transfer, pretrained=pretrained, images_per_step=batches[0].images_per_step)
     if config.transfer.freeze == "all":
@@ -67,6 +81,7 @@ def _prepare(config: TrainConfig, world: World) -> Parts:
         model=model,
         batches=batches[0],
         fit=partial(_fit, model, sets, batches, config=config, world=world),
+        opening=() if reads_weights else (choice,),
         notes=(f"{model.name}: {measure_cost(model, config.input.image_size)}", _describe_recipe(config), f"{frozen}"),
         samples=sets.val,
     )
@@ -214,8 +229,8 @@ def _loss_weights(sets: ImageSets, config: TrainConfig, world: World) -> Tensor 
     return torch.tensor(weights, dtype=torch.float32, device=world.device)
 
 
-def build_model(config: NetworkConfig, classes: tuple[str, ...]) -> RexNet:
-    """Return the network for these classes, with `config.weights` in it.
+def build_model(config: NetworkConfig, classes: tuple[str, ...], *, sha256: str | None = None) -> RexNet:
+    """Return the network for these classes, with `config.weights` in it, whose file must have this hash.
 
     The classifier of the weights is kept where their class names are the same, and initialised otherwise.
     """
@@ -230,7 +245,7 @@ def build_model(config: NetworkConfig, classes: tuple[str, ...]) -> RexNet:
     if config.zero_init_last:
         zero_init_last(model)
     if config.weights is not None:
-        weights = read_weights(resolve(config.weights, allowed=SAVED).weights)
+        weights = read_weights(read_checked(config, sha256))
         if weights.config and weights.config["stem_stride"] != config.stem_stride:
             raise OptionError(
                 f"--stem-stride is {config.stem_stride}, but {config.weights} was trained with "

@@ -32,8 +32,11 @@ class NetworkConfig:
     zero_init_last: bool = False
     """Begin every block with a shortcut as that shortcut, with zero scales in its last norm; --weights replace them."""
     weights: Annotated[str | None, Argument(aliases=("--initial-checkpoint",))] = None
-    """Start from a run folder, a weights file, a folder of `rexnet card`, hf://OWNER/NAME or published weights such as
-    rexnet_100.nav_in1k; their classifier is kept where the class names are the same, otherwise a new one is trained."""
+    """auto: published weights of the network for photos, from the cache or downloaded; none: random ones. Or a run
+    folder, a weights file, a folder of `rexnet card`, hf://OWNER/NAME or published weights such as rexnet_100.nav_in1k.
+    Their classifier is kept where the class names are the same, otherwise a new one is trained."""
+    weights_cache_only: bool = False
+    """Look for published weights and hf://OWNER/NAME in the cache only, as with HF_HUB_OFFLINE."""
 
     def __post_init__(self) -> None:
         require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")
@@ -126,13 +129,7 @@ class OptimConfig:
     """Maximum norm of the whole gradient."""
     ema_decay: Annotated[
         float | None,
-        Argument(
-            aliases=(
-                "--model-ema",
-                "--model-ema-decay",
-            ),
-            bare="0.9998",
-        ),
+        Argument(aliases=("--model-ema", "--model-ema-decay"), bare="0.9998"),
     ] = None
     """Decay of a moving average of the weights, which is evaluated and saved; it rises to this value from below."""
 
@@ -176,12 +173,10 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         require_at_least(self, 1, "patience", "epochs")
         require_at_least(self, 0, "warmup_epochs", "warmup_lr", "min_lr")
-        milestones = self.decay_milestones or ()
-        rising = list(milestones) == sorted({epoch for epoch in milestones if epoch >= 1})
-        require(rising, "decay_milestones", milestones, "ascending whole numbers from 1")
-        restarts = self.restart_epochs
-        rising = list(restarts) == sorted({epoch for epoch in restarts if epoch >= 1})
-        require(rising, "restart_epochs", restarts, "ascending whole numbers from 1")
+        for name in ("decay_milestones", "restart_epochs"):
+            epochs = getattr(self, name) or ()
+            rising = list(epochs) == sorted({epoch for epoch in epochs if epoch >= 1})
+            require(rising, name, epochs, "ascending whole numbers from 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,10 +234,12 @@ class TrainConfig:
     """A folder with train/ and val|valid|validation|test/, a folder of class folders, digits, torchvision/NAME, a
     folder of tars or its URL, or hfds/NAME."""
     recipe: RecipeName = "auto"
-    """Settings to start from; every other option overrides them. auto: finetune with --weights, small-image for
+    """Settings to start from; every other option overrides them. auto: finetune with weights, small-image for
     images up to 64 pixels, otherwise scratch."""
     budget: Annotated[dict[str, int], Argument(recorded=True)] = field(default_factory=dict)
     """Images, epochs, batch size and steps for which the recipe scratch chose its settings."""
+    initial_weights: Annotated[dict[str, str], Argument(recorded=True)] = field(default_factory=dict)
+    """Name and sha256 of the weights that the run starts from; or none, and the reason."""
     goal: Goal = "top1"
     """Metric on the validation split whose highest value makes best.pt: top-1, or the mean over the classes of recall
     or F1."""

@@ -1,11 +1,13 @@
 """Several processes as one run, started by torchrun. The only reader of environment variables."""
 
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from importlib import import_module
 from typing import Any, TypeVar, cast
 
@@ -16,7 +18,7 @@ from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from rexnet.errors import LostProcessError
-from rexnet.processes import dead_worker, process_count
+from rexnet.processes import dead_worker, is_main_process, process_count
 from rexnet.training.interruption import StopRequest
 
 Item = TypeVar("Item")
@@ -139,6 +141,24 @@ def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[Wor
             yield world
         finally:
             torch.distributed.destroy_process_group()
+
+
+def ask_main(question: str, answer: Callable[[], Any]) -> Any:
+    """Return the main process's `answer` on every process before they join the run; plain values. It is asked for once,
+    and LostProcessError where the main process ends without one."""
+    store = _questions()
+    if is_main_process() and not store.check([question]):
+        store.set(question, json.dumps(answer()))
+    try:
+        return json.loads(store.get(question))
+    except torch.distributed.DistError as error:
+        raise LostProcessError("the main process ended before the run began; see its message") from error
+
+
+@cache
+def _questions() -> Store:
+    """Open the store once: where no torchrun serves it, the main process does until its end."""
+    return PrefixStore("questions", _store())
 
 
 def _store() -> Store:

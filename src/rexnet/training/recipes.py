@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar, cast
 
 from rexnet.data.config import AugmentConfig
-from rexnet.data.datasets import is_remote, open_dataset
+from rexnet.data.datasets import open_dataset
 from rexnet.data.preprocess import Preprocess
 from rexnet.errors import OptionError
 from rexnet.models.published import PUBLISHED
-from rexnet.options import values_of
 from rexnet.processes import process_count
 from rexnet.training.config import (
     InputConfig,
@@ -27,6 +26,7 @@ from rexnet.training.config import (
     ScheduleConfig,
     TrainConfig,
 )
+from rexnet.training.initial_weights import AUTO, choose_weights, read_checked
 
 Settings = TypeVar("Settings", bound=LoopConfig)
 
@@ -205,6 +205,7 @@ RECIPES: dict[RecipeName, Callable[[], TrainConfig]] = {
 DECIDING = (
     *("data", "recipe", "model", "width", "weights", "freeze", "resume", "output"),
     *("shots", "val_fraction", "seed", "missing_class", "accumulate"),
+    *("image_size", "stem_stride", "weights_cache_only"),
 )
 """Options that decide the defaults of the others."""
 
@@ -240,13 +241,23 @@ def starting_point(asked: TrainConfig, *, epochs: int | None = None, batch_size:
         from rexnet.training.resume import settings_to_resume
 
         if saved := settings_to_resume(asked):
+            if asked.network.weights == saved.network.weights and (sha256 := saved.initial_weights.get("sha256")):
+                read_checked(saved.network, sha256)
             return saved
     if (asked.network.model, asked.network.width) != (NetworkConfig.model, NetworkConfig.width):
         asked.network.check()  # before the data are looked at
+    if asked.network.weights == AUTO:
+        asked = choose_weights(asked)
     recipe = choose_recipe(asked.data, asked.network.weights) if asked.recipe == "auto" else asked.recipe
     if recipe == "finetune" and asked.network.weights is None:
-        raise OptionError("--recipe finetune needs weights to start from; name them with --weights, or take scratch")
+        reason = asked.initial_weights.get("reason")
+        found = f" (auto found none: {reason})" if reason else ""
+        raise OptionError(
+            f"--recipe finetune needs weights to start from{found}; name them with --weights, or take scratch"
+        )
     start = digits() if (recipe, asked.data) == ("small-image", "digits") else RECIPES[recipe]()
+    network = replace(start.network, weights=asked.network.weights)
+    start = replace(start, network=network, initial_weights=asked.initial_weights)
     if recipe in ("scratch", "small-image") and asked.network.weights is None:
         images, epochs = count_images(asked), epochs or start.schedule.epochs
         if batch_size is None:
@@ -285,42 +296,6 @@ def _with_the_stem_of(start: TrainConfig, model: str) -> TrainConfig:
     if isinstance(found, str):
         return start
     return replace(start, network=replace(start.network, stem_stride=read_config(str(found)).stem_stride))
-
-
-def preview(
-    asked: TrainConfig, *, data_given: bool, epochs: int | None = None, batch_size: int | None = None
-) -> tuple[TrainConfig, dict[str, str]]:
-    """Return the settings that --help can show without reading weights or a remote dataset, and by name, for options
-    that it cannot know, the source of their defaults."""
-    if asked.run.resume:
-        return scratch(), dict.fromkeys(_varying(), "as the run has it")
-    recipe = asked.recipe
-    decided: dict[str, str] = {}
-    weights = asked.network.weights
-    if recipe == "auto" and weights is None:
-        if not data_given:
-            return replace(scratch(), recipe="auto"), dict.fromkeys(_varying(), "by the recipe, which DATA decides")
-        if is_remote(asked.data):
-            open_question = "by the recipe, which the size of the remote images decides"
-            return replace(scratch(), recipe="auto"), dict.fromkeys(_varying(), open_question)
-    if weights is not None and weights not in PUBLISHED:
-        names = ("model", "stem_stride", "image_size", "crop_ratio", "interpolation")
-        decided |= dict.fromkeys(names, "as the weights were trained")
-        recipe, weights = "finetune" if recipe == "auto" else recipe, None
-    if {".", os.sep} & set(asked.network.model):
-        decided["stem_stride"] = f"as in {asked.network.model}"
-    if recipe == "finetune" and weights is None:
-        return finetune(), decided
-    network = replace(asked.network, weights=weights, model=NetworkConfig.model, width=NetworkConfig.width)
-    asked = replace(asked, recipe=recipe, network=network)
-    return starting_point(asked, epochs=epochs, batch_size=batch_size), decided
-
-
-def _varying() -> set[str]:
-    """Return the options whose defaults differ between the recipes, or with the budget."""
-    short = follow_budget(scratch(), Budget(images=None, epochs=1, batch_size=1))
-    parts = [values_of(settings) for settings in (*(recipe() for recipe in RECIPES.values()), digits(), short)]
-    return {name for name in parts[0] if len({str(part[name]) for part in parts}) > 1} - {"recipe"}
 
 
 def _as_the_weights_were_made(start: TrainConfig, source: str) -> TrainConfig:

@@ -28,6 +28,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
     {
         *("data", "bad_image"),  # data.json describes the data, and is compared
         *("device", "workers", "threads", "output", "overwrite", "resume", "save_minutes", "tensorboard"),
+        *("weights_cache_only", "initial_weights"),  # whose hash is compared before the weights are read
     }
 )
 """Options that may change when a run is resumed, as on another machine or in another folder."""

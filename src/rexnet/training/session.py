@@ -52,6 +52,8 @@ class Parts(NamedTuple):
     """Training batches of this process."""
     fit: Callable[[RunFolder], tuple[dict[str, Any], list[str]]]
     """Train in that folder; return the best epoch's row and the names of images that could not be read."""
+    opening: tuple[str, ...] = ()
+    """Lines to log before all others."""
     notes: tuple[str, ...] = ()
     """Lines to log at the start."""
     skipped: tuple[str, ...] = ()
@@ -98,7 +100,7 @@ def _begin(parts: Parts, config: LoopConfig, *, run: RunFolder, world: World) ->
         run.save_samples(parts.samples)
     world.wait()
     if world.is_main:
-        for line in (parts.facts.description, *parts.notes):
+        for line in (*parts.opening, f"run folder: {run.path}", parts.facts.description, *parts.notes):
             logger.info("%s", line)
         images, batch_size = total_batch(parts.batches, config, world) // world.size, config.run.batch_size
         if images < batch_size * config.run.accumulate:
@@ -133,7 +135,6 @@ def open_run(config: LoopConfig, world: World) -> RunFolder:
     except BaseException:
         run.close()
         raise
-    logger.info("run folder: %s", run.path)
     world.from_main(str(run.path))
     return run
 
