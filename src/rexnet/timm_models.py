@@ -130,9 +130,9 @@ def create_timm(name: str, *, pretrained: bool = False, **options: Any) -> nn.Mo
     if not pretrained:
         return timm.create_model(name, **options)
     by_hand = f"download it by hand, and name the file with --model timm/{name}"
-    config = _pretrained_config(name, None, {})
-    overlay = _copy_without_network(config, f"timm/{name}", by_hand)
     try:
+        config = _pretrained_config(name, None, {})
+        overlay = _copy_without_network(config, f"timm/{name}", by_hand)
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     except (OSError, RuntimeError) as error:
         raise _unreadable(f"timm/{name}", error, by_hand) from error

@@ -54,7 +54,12 @@ def train(arguments: Sequence[str]) -> None:
 
     from rexnet.training import classify
 
-    run = classify.train(config)["run"]
+    teachers = ()
+    if config.teacher.teacher:
+        from rexnet.deploy.teachers import open_teachers
+
+        teachers = open_teachers(config.teacher, threads=config.run.threads)
+    run = classify.train(config, teachers)["run"]
     if is_main_process():
         best = Path(run, "best.pt")
         network = best if best.exists() else best.with_name("last.pt")

@@ -134,3 +134,25 @@ class ArrayImages(ImageSet):
 
     def name(self, index: int) -> str:
         return f"{self._label}/{self._numbers[self._rows[index]]}"
+
+
+@final
+class PartlyLabelledImages(ImageSet):
+    """Labelled images, and behind them unlabelled ones, whose target is a further class of their own, the last."""
+
+    def __init__(self, labelled: ImageSet, unlabelled: ImageSet):
+        targets = np.concatenate([labelled.targets, np.full(len(unlabelled), len(labelled.classes))])
+        super().__init__(targets, (*labelled.classes, "unlabelled"))
+        self._parts = (labelled, unlabelled)
+
+    def source(self, index: int) -> Source:
+        images, position = self._place(index)
+        return images.source(position)
+
+    def name(self, index: int) -> str:
+        images, position = self._place(index)
+        return images.name(position)
+
+    def _place(self, index: int) -> tuple[ImageSet, int]:
+        (labelled, unlabelled), row = self._parts, int(self._rows[index])
+        return (labelled, row) if row < len(labelled) else (unlabelled, row - len(labelled))

@@ -1,6 +1,7 @@
 """Classification on the one loop."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rexnet.data.datasets import ImageSets, open_dataset
+from rexnet.data.datasets import ImageSets, open_dataset, with_unlabelled
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
 from rexnet.data.splits import class_weights
 from rexnet.data.transforms import TrainTransform, batch_mixer
@@ -24,6 +25,7 @@ from rexnet.references import find_network
 from rexnet.text import plural, printable
 from rexnet.training import checkpoint
 from rexnet.training.config import NetworkConfig, TrainConfig
+from rexnet.training.distillation import Guidance, distillation_loss, note_teachers, view_preprocess
 from rexnet.training.distributed import World
 from rexnet.training.evaluation import SizedBatches, evaluate
 from rexnet.training.freezing import prepare
@@ -34,18 +36,20 @@ from rexnet.training.metrics import metrics_of
 from rexnet.training.resume import extend, resumes, settings_to_resume
 from rexnet.training.run_folder import RunFolder, local_path
 from rexnet.training.session import Parts, fit_batches, loader_options, run_session
+from rexnet.training.teachers import Teacher, prepare_guides
 
 logger = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig) -> dict[str, Any]:
+def train(config: TrainConfig, teachers: Sequence[Teacher] = ()) -> dict[str, Any]:
     """Train with the settings of `config` and write all results to the run folder; return the content of summary.json.
 
-    ValueError, one sentence, for settings, data or weights that do not fit each other.
+    `teachers`: those that `config.teacher` names, opened by `rexnet.deploy.teachers.open_teachers`. ValueError, one
+    sentence, for settings, data or weights that do not fit each other.
     """
     config.network.check()
-    config = _settle_weights(extend(config))
-    return run_session(config, partial(_prepare, config), goal=config.goal, command="rexnet train")
+    config = _settle_weights(extend(note_teachers(config, teachers)))
+    return run_session(config, partial(_prepare, config, teachers), goal=config.goal, command="rexnet train")
 
 
 def _settle_weights(config: TrainConfig) -> TrainConfig:
@@ -57,10 +61,10 @@ def _settle_weights(config: TrainConfig) -> TrainConfig:
     return config if resumes(config) else choose_weights(config)
 
 
-def _prepare(config: TrainConfig, world: World) -> Parts:
+def _prepare(config: TrainConfig, teachers: Sequence[Teacher], world: World) -> Parts:
     """Load images and weights. ValueError where they do not fit each other or the settings."""
     sets = _load_sets(config, world)
-    batches = _make_batches(sets, config, world)
+    batches = _make_batches(sets, config, world, teachers)
     torch.manual_seed(config.run.seed)
     resumed = resumes(config)
     network = replace(config.network, weights=None) if resumed else config.network
@@ -80,7 +84,7 @@ def _prepare(config: TrainConfig, world: World) -> Parts:
         facts=replace(sets.facts(), path=local_path(config.data)),
         model=model,
         batches=batches[0],
-        fit=partial(_fit, model, sets, batches, config=config, world=world),
+        fit=partial(_fit, model, sets, batches, teachers=teachers, config=config, world=world),
         opening=() if reads_weights else (choice,),
         notes=(f"{model.name}: {measure_cost(model, config.input.image_size)}", _describe_recipe(config), f"{frozen}"),
         samples=sets.val,
@@ -102,13 +106,14 @@ def _warn_of_few_pixels(model: RexNet, image_size_px: int) -> None:
         logger.warning(text, image_size_px, model.name, stride, better)
 
 
-def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[TrainBatches, EvalBatches]:
+def _make_batches(
+    sets: ImageSets, config: TrainConfig, world: World, teachers: Sequence[Teacher] = ()
+) -> tuple[TrainBatches, EvalBatches]:
     """Return training and validation batches of this process. ValueError for impossible augmentation."""
-    preprocess = config.input.preprocess()
-    transform = TrainTransform(preprocess, config.augment)
+    transform = TrainTransform(view_preprocess(config, teachers), config.augment)
     loading = _loader_options(config, world)
     train_batches = TrainBatches(
-        sets.train,
+        with_unlabelled(sets, config.teacher.unlabelled),
         transform,
         seed=config.run.seed,
         device=world.device,
@@ -116,7 +121,7 @@ def _make_batches(sets: ImageSets, config: TrainConfig, world: World) -> tuple[T
         balanced=config.input.balance == "sampler",
         **loading,
     )
-    return train_batches, EvalBatches(sets.val, preprocess, **loading)
+    return train_batches, EvalBatches(sets.val, config.input.preprocess(), **loading)
 
 
 def _fit(
@@ -125,13 +130,17 @@ def _fit(
     batches: tuple[TrainBatches, EvalBatches],
     run: RunFolder,
     *,
+    teachers: Sequence[Teacher],
     config: TrainConfig,
     world: World,
 ) -> tuple[dict[str, Any], list[str]]:
     """Train in `run`; return the best epoch's row and the images that could not be read."""
     if config.transfer.freeze == "all":
         return _fit_head(model, sets, batches[0], config=config, run=run, world=world)
-    task = classification_task(sets, batches[1], config, world=world)
+    read = partial(EvalBatches, **_loader_options(config, world))
+    guides = prepare_guides(teachers, sets, read_batches=read, config=config, run=run, world=world)
+    guidance = Guidance.of(guides, config) if guides else None
+    task = classification_task(sets, batches[1], config, world=world, guidance=guidance)
     return fit_batches(model, batches, task, config=config, run=run, world=world)
 
 
@@ -152,19 +161,26 @@ def _loader_options(config: TrainConfig, world: World) -> dict[str, Any]:
     )
 
 
-def classification_task(sets: ImageSets, val_batches: SizedBatches, config: TrainConfig, *, world: World) -> Task:
-    """Return the task: cross-entropy on batches of `sets.train`, metrics on `val_batches`."""
+def classification_task(
+    sets: ImageSets,
+    val_batches: SizedBatches,
+    config: TrainConfig,
+    *,
+    world: World,
+    guidance: Guidance | None = None,
+) -> Task:
+    """Return the task: cross-entropy on batches of `sets.train`, also from teachers' predictions with `guidance`;
+    metrics on `val_batches`."""
     dtype = choose_autocast(config.run.amp, world.device)
 
     def evaluate_validation(network: nn.Module) -> dict[str, float]:
         return evaluate(network, val_batches, classes=sets.classes, world=world, autocast_dtype=dtype).metrics()
 
-    loss = partial(
-        classification_loss,
-        device=world.device,
-        label_smoothing=config.augment.label_smoothing,
-        weights=_loss_weights(sets, config, world),
-    )
+    settings = {"label_smoothing": config.augment.label_smoothing, "weights": _loss_weights(sets, config, world)}
+    loss = partial(classification_loss, device=world.device, **settings)
+    if guidance is not None:
+        weight, labels = config.teacher.distillation_weight, partial(label_loss, **settings)
+        loss = partial(distillation_loss, guidance=guidance, weight=weight, label_loss=labels, device=world.device)
     metrics = [metric.name for metric in metrics_of("classification", num_classes=len(sets.classes))]
     return Task(
         loss=loss,
@@ -172,7 +188,7 @@ def classification_task(sets: ImageSets, val_batches: SizedBatches, config: Trai
         pack=partial(
             checkpoint.pack, classes=sets.classes, preprocess=config.input.preprocess(), split=sets.random_split
         ),
-        name_image=sets.train.name,
+        name_image=with_unlabelled(sets, config.teacher.unlabelled).name,
         goal=config.goal,
         logged=None if len(metrics) == len(metrics_of("classification")) else tuple(metrics),
     )
@@ -181,23 +197,26 @@ def classification_task(sets: ImageSets, val_batches: SizedBatches, config: Trai
 def classification_loss(
     model: nn.Module, batch: Batch, *, device: torch.device, label_smoothing: float, weights: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Return the cross-entropy of a batch with class indices (B,), or with soft targets (B, K), smoothed already.
+    """Return the `label_loss` of a batch with class indices (B,), or with soft targets (B, K), smoothed already."""
+    images = batch.images.to(device, non_blocking=True)
+    targets = batch.targets.to(device, non_blocking=True)
+    logits = model(images)
+    loss = label_loss(logits, targets, label_smoothing=label_smoothing, weights=weights)
+    right = logits.argmax(dim=1) == (targets.argmax(dim=1) if targets.ndim == 2 else targets)
+    return {"loss": loss, "top1": 100.0 * right.float().mean()}
+
+
+def label_loss(logits: Tensor, targets: Tensor, *, label_smoothing: float, weights: Tensor | None = None) -> Tensor:
+    """Return the cross-entropy of logits (B, K) with class indices (B,), or with soft targets (B, K), smoothed already.
 
     `weights` (K,) are those of the images of each class, see `image_weights`; the sum is divided by the number of
     images, not by their weights, so that batches of several processes and of one give the same gradient.
     """
-    images = batch.images.to(device, non_blocking=True)
-    targets = batch.targets.to(device, non_blocking=True)
-    logits = model(images)
-    soft = targets.ndim == 2
-    smoothing = 0.0 if soft else label_smoothing
+    smoothing = 0.0 if targets.ndim == 2 else label_smoothing
     if weights is None:
-        loss = functional.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
-    else:
-        losses = functional.cross_entropy(logits.float(), targets, label_smoothing=smoothing, reduction="none")
-        loss = (image_weights(targets, weights, label_smoothing) * losses).mean()
-    right = logits.argmax(dim=1) == (targets.argmax(dim=1) if soft else targets)
-    return {"loss": loss, "top1": 100.0 * right.float().mean()}
+        return functional.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+    losses = functional.cross_entropy(logits.float(), targets, label_smoothing=smoothing, reduction="none")
+    return (image_weights(targets, weights, label_smoothing) * losses).mean()
 
 
 def image_weights(targets: Tensor, weights: Tensor, label_smoothing: float) -> Tensor:

@@ -9,6 +9,7 @@ from rexnet.data.preprocess import Interpolation, Preprocess, require_image_size
 from rexnet.errors import OptionError, require, require_at_least
 from rexnet.options import Argument, Device, Resume, Threads, Workers, positional
 from rexnet.training.metrics import Goal
+from rexnet.training.teacher_config import TeacherConfig
 
 RecipeName = Literal["auto", "imagenet", "small-image", "finetune", "scratch"]
 Amp = Literal["auto", "off", "bf16", "fp16"]
@@ -249,11 +250,13 @@ class TrainConfig:
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     transfer: TransferConfig = field(default_factory=TransferConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     run: RunConfig = RunConfig()
 
     def __post_init__(self) -> None:
         batch_size = self.run.batch_size
         require(batch_size >= 2, "batch_size", batch_size, "2 or more (batch norm in squeeze-excitation)")
+        self.teacher.check(freeze=self.transfer.freeze, augment=self.augment, balance=self.input.balance)
 
     @property
     def subject(self) -> tuple[str, str]:

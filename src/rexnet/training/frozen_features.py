@@ -137,10 +137,7 @@ def freeze_backbone(
     A resumed run gets its backbone from its checkpoint. ValueError for more features than `MAX_GIB`.
     """
     mirror = config.augment.horizontal_flip
-    gib = model.num_features * 4 / 2**30 * ((1 + (mirror > 0)) * len(sets.train) + len(sets.val))
-    if gib > MAX_GIB:
-        hint = "; --horizontal-flip 0 nearly halves that" if mirror else ""
-        raise ValueError(f"the features of --freeze all take {gib:.1f} GiB; allowed: up to {MAX_GIB:g} GiB{hint}")
+    check_size(model.num_features * ((1 + (mirror > 0)) * len(sets.train) + len(sets.val)), "--freeze all", mirror)
     # All processes read the run's weights before one of them may write them anew.
     if content := newest_checkpoint(run, world):
         model.load_state_dict(content["state_dict"])
@@ -157,6 +154,13 @@ def freeze_backbone(
             for index in (features.readable == 0).nonzero()[:, 0].tolist()
         ],
     )
+
+
+def check_size(values: int, option: str, mirror: float) -> None:
+    """Raise ValueError for more than `MAX_GIB` of features."""
+    if (gib := values * 4 / 2**30) > MAX_GIB:
+        hint = "; --horizontal-flip 0 nearly halves that" if mirror else ""
+        raise ValueError(f"the features of {option} take {gib:.1f} GiB; allowed: up to {MAX_GIB:g} GiB{hint}")
 
 
 def _features_of_all(
@@ -178,7 +182,7 @@ def _features_of_all(
         mirrored = split == 0 and config.augment.horizontal_flip > 0
         features = stored[split] if stored else _no_features(model, images, views=1 + mirrored)
         if not known:
-            compute_features(model, in_order(images), features, config=config, world=world)
+            compute_features(_embedding(model, config, world), in_order(images), features, config=config, world=world)
         # Each process has its own part, and zeros for the others'.
         found.append(Features(*(world.sum(part) for part in features)))
     if world.is_main:
@@ -204,23 +208,28 @@ def head_task(task: Task, model: RexNet) -> Task:
     return task._replace(pack=pack, own=own)
 
 
-@torch.inference_mode()
-def compute_features(
-    model: RexNet, batches: EvalBatches, features: Features, *, config: TrainConfig, world: World
-) -> None:
-    """Write the features of this process's part of the images, transformed as in evaluation, into `features`."""
-    dtype = choose_autocast(config.run.amp, world.device)
+def _embedding(model: RexNet, config: TrainConfig, world: World) -> Callable[[Tensor], Tensor]:
+    """Return the function of images that gives their features after pooling."""
     layout = torch.channels_last if config.run.channels_last else torch.preserve_format
     # Without batch norms a CPU needs a fifth to a third less time (results/backbone_cpu.jsonl).
     network = fold(model).to(world.device).to(memory_format=layout)
+    return lambda images: network.forward_features(images).mean((2, 3))
+
+
+@torch.inference_mode()
+def compute_features(
+    embed: Callable[[Tensor], Tensor], batches: EvalBatches, features: Features, *, config: TrainConfig, world: World
+) -> None:
+    """Write what `embed` makes of this process's part of the images, transformed as in evaluation, into `features`."""
+    dtype = choose_autocast(config.run.amp, world.device)
     with EpochProgress("features", len(batches), visible=world.is_main) as progress:
         for batch in progress.watch(batches):
             images = batch.images.to(world.device, non_blocking=True)
             for view, values in enumerate(features.values):
                 seen = images.flip(3) if view else images
                 with torch.autocast(world.device.type, dtype=dtype, enabled=dtype is not None):
-                    pooled = network.forward_features(seen).mean((2, 3))
-                values[batch.indices] = pooled.float().cpu()
+                    embedded = embed(seen)
+                values[batch.indices] = embedded.float().cpu()
             features.readable[batch.indices] = 1.0
             progress.update(len(images), {})
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar, cast
 
 from rexnet.data.config import AugmentConfig
-from rexnet.data.datasets import open_dataset
+from rexnet.data.datasets import open_dataset, with_unlabelled
 from rexnet.data.preprocess import Preprocess
 from rexnet.errors import OptionError
 from rexnet.models.published import PUBLISHED
@@ -205,7 +205,7 @@ RECIPES: dict[RecipeName, Callable[[], TrainConfig]] = {
 DECIDING = (
     *("data", "recipe", "model", "width", "weights", "freeze", "resume", "output"),
     *("shots", "val_fraction", "seed", "missing_class", "accumulate"),
-    *("image_size", "stem_stride", "weights_cache_only"),
+    *("image_size", "stem_stride", "weights_cache_only", "teacher", "unlabelled"),
 )
 """Options that decide the defaults of the others."""
 
@@ -226,7 +226,8 @@ def count_images(asked: TrainConfig) -> int | None:
     disabled = logging.root.manager.disable
     logging.disable()  # the training lists the data again, and warns of them then
     try:
-        return len(open_dataset(asked.data).for_training(seed=asked.run.seed, **options).train)
+        sets = open_dataset(asked.data).for_training(seed=asked.run.seed, **options)
+        return len(with_unlabelled(sets, asked.teacher.unlabelled))
     finally:
         logging.disable(disabled)
 

@@ -27,6 +27,7 @@ Config = TypeVar("Config")
 MAY_CHANGE_ON_RESUME = frozenset(
     {
         *("data", "bad_image"),  # data.json describes the data, and is compared
+        *("teacher", "teacher_weights", "unlabelled"),  # as are their hashes
         *("device", "workers", "threads", "output", "overwrite", "resume", "save_minutes", "tensorboard"),
         *("weights_cache_only", "initial_weights"),  # whose hash is compared before the weights are read
     }

@@ -25,9 +25,11 @@ from rexnet.training.distributed import World
 logger = logging.getLogger(__name__)
 
 METRICS, DISCARDED, DATA = "metrics.jsonl", "discarded_steps.jsonl", "data.json"
+TEACHERS, TEACHERS_CLASSIFIERS = "teachers.json", "teachers.safetensors"
 FILES = (
     *("config.json", "environment.json", DATA, METRICS, "summary.json", "curves.png"),
     *("best.pt", "last.pt", "previous.pt", DISCARDED, "report.html", "features.safetensors"),
+    *(TEACHERS, TEACHERS_CLASSIFIERS),
 )
 SAMPLES = "samples"
 _MAX_SAMPLES = 10

@@ -1,7 +1,7 @@
 """DATA, the string that a user types, into labelled images."""
 
 from rexnet.data.datasets.dataset import Dataset, Split
-from rexnet.data.datasets.opening import hub_name, is_remote, open_dataset, open_images
+from rexnet.data.datasets.opening import hub_name, is_remote, open_dataset, open_images, with_unlabelled
 from rexnet.data.splits import ImageSets
 
-__all__ = ["Dataset", "ImageSets", "Split", "hub_name", "is_remote", "open_dataset", "open_images"]
+__all__ = ["Dataset", "ImageSets", "Split", "hub_name", "is_remote", "open_dataset", "open_images", "with_unlabelled"]

@@ -18,8 +18,8 @@ from rexnet.data.datasets.hugging_face import HUGGING_FACE_PREFIX, load_hugging_
 from rexnet.data.datasets.named import describe_split, is_named_set, load_named_set, named_set_is_small
 from rexnet.data.datasets.shards import is_shards, load_shards
 from rexnet.data.image_files import find_images
-from rexnet.data.image_set import FileImages, ImageSet
-from rexnet.data.splits import SPLITS
+from rexnet.data.image_set import FileImages, ImageSet, PartlyLabelledImages
+from rexnet.data.splits import SPLITS, ImageSets
 from rexnet.files import real_path
 from rexnet.text import printable, some_names
 
@@ -64,6 +64,19 @@ def open_images(data: str | PathLike[str]) -> ImageSet:
     split = found.val or found.train
     assert split is not None, "a dataset has a split"
     return split.images
+
+
+def with_unlabelled(sets: ImageSets, unlabelled: str | None) -> ImageSet:
+    """Return the training images, and behind them those of `open_images(unlabelled)` that are in neither split, without
+    their labels. ValueError where there are none of these."""
+    if unlabelled is None:
+        return sets.train
+    images = open_images(unlabelled)
+    used = {real_path(split.name(index)) for split in (sets.train, sets.val) for index in range(len(split))}
+    chosen = [index for index in range(len(images)) if real_path(images.name(index)) not in used]
+    if not chosen:
+        raise ValueError(f"all images of {printable(unlabelled)} are in DATA; name a folder with others")
+    return PartlyLabelledImages(sets.train, images.subset(np.array(chosen)))
 
 
 def hub_name(data: str) -> str | None:

@@ -1,0 +1,79 @@
+"""Teachers of `rexnet train`, opened by their MODEL."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rexnet.deploy.classifiers import Classifier
+from rexnet.deploy.predictor import PREDICTABLE, open_model
+from rexnet.detection.checkpoints import TrainedDetector
+from rexnet.engines.backends import Network
+from rexnet.engines.config import Engine
+from rexnet.errors import OptionError, WeightsError
+from rexnet.references import Reference, resolve
+from rexnet.training import checkpoint
+from rexnet.training.teacher_config import TeacherConfig
+from rexnet.training.teachers import Teacher
+
+
+class _GraphNetwork(nn.Module):
+    """Network of an exported file, which runs on the CPU."""
+
+    def __init__(self, run: Network):
+        super().__init__()
+        self._run = run
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._run(images).to(images.device)
+
+
+def open_teachers(config: TeacherConfig, *, threads: int | None = None) -> tuple[Teacher, ...]:
+    """Return the teachers that `config` names; `threads` are those of exported files. OptionError, one sentence, for
+    one that is not a trained classifier."""
+    return tuple(_open(name, config.teacher_weights, threads) for name in config.teacher)
+
+
+def _open(name: str, weights: str | None, threads: int | None) -> Teacher:
+    try:
+        reference = resolve(name, allowed=PREDICTABLE)
+        found = _open_trained(reference, weights)
+    except WeightsError as error:
+        raise OptionError(f"--teacher {name}: {error}") from error
+    if isinstance(found, TrainedDetector):
+        raise OptionError(f"--teacher {name} is a detector; allowed: a classifier")
+    if found.pixels:
+        raise OptionError(f"--teacher {name} takes pixels as integers; allowed: a file exported without --pixels")
+    if found.model is not None:
+        network, sha256 = found.model, _hash_weights(found.model)
+    else:
+        engine = Engine(backend=found.backends[0], precision=found.precision, threads=threads)
+        network, sha256 = _GraphNetwork(found.open(engine, device=torch.device("cpu"))), _hash_file(reference.path)
+    network.requires_grad_(False)
+    return Teacher(name, network, found.classes, found.preprocess, sha256)
+
+
+def _open_trained(reference: Reference, weights: str | None) -> Classifier | TrainedDetector:
+    if weights is not None:
+        return open_model(weights, network=reference.text)
+    try:
+        return open_model(reference)
+    except WeightsError as error:
+        if reference.kind != "timm":
+            raise
+        raise WeightsError(f"{str(error).partition(';')[0]}; --teacher-weights names a file of them") from error
+
+
+def _hash_weights(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in checkpoint.portable(network.state_dict()).items():
+        digest.update(name.encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _hash_file(path: Path) -> str:
+    """Return the SHA-256 of a graph, with the weights of an OpenVINO file, which are in another."""
+    parts = (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,)
+    return hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()

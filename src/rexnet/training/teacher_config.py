@@ -1,0 +1,52 @@
+"""Settings of distillation: a field is a command-line option, the text under it its help, its default only here."""
+
+from dataclasses import dataclass, fields
+from typing import Annotated
+
+from rexnet.data.config import AugmentConfig
+from rexnet.errors import OptionError, require
+from rexnet.options import Argument
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """Trained networks whose predictions the network learns to make, besides the labels."""
+
+    teacher: tuple[str, ...] = ()
+    """timm/NAME, a run folder or checkpoint, published weights or a file of `rexnet export`; several are averaged.
+    Where its classes are not those of DATA, a classifier for these is fitted on its features first."""
+    teacher_weights: str | None = None
+    """File with the weights of a --teacher that is a name, such as timm/NAME; without it they are downloaded."""
+    unlabelled: str | None = None
+    """Folder of more images, at any depth, of which only the teacher's predictions are learned; they are shuffled among
+    those of DATA, and an epoch passes over all."""
+    temperature: float = 2.0
+    """Temperature of both predictions in the loss: above 1, classes other than the most probable count for more."""
+    distillation_weight: float = 0.9
+    """Weight of the teacher's predictions in the loss; the labels have the rest."""
+    teacher_sha256: Annotated[tuple[str, ...], Argument(recorded=True)] = ()
+    """SHA-256 of the weights of each teacher."""
+    unlabelled_sha256: Annotated[str | None, Argument(recorded=True)] = None
+    """SHA-256 of the names of the unlabelled images."""
+
+    def __post_init__(self) -> None:
+        require(self.temperature > 0, "temperature", self.temperature, "above 0")
+        holds = 0 < self.distillation_weight <= 1
+        require(holds, "distillation_weight", self.distillation_weight, "above 0 and at most 1")
+        if self.teacher_weights is not None and len(self.teacher) != 1:
+            count = len(self.teacher)
+            raise OptionError(f"--teacher-weights is {self.teacher_weights} with {count} teachers; allowed: with one")
+        for field in fields(self) if not self.teacher else ():
+            value = getattr(self, field.name)
+            if value != field.default:
+                name = field.name.replace("_", "-")
+                raise OptionError(f"--{name} is {value}, which has no effect without --teacher; name one")
+
+    def check(self, *, freeze: int | str, augment: AugmentConfig, balance: str) -> None:
+        """Raise OptionError for a setting of the run that distillation cannot follow."""
+        if self.teacher:
+            require(freeze != "all", "freeze", freeze, "a number, with --teacher")
+        if self.unlabelled is not None:
+            for name in ("mixup", "cutmix"):
+                require(not getattr(augment, name), name, getattr(augment, name), "0, with --unlabelled")
+            require(balance != "sampler", "balance", balance, "none, loss, with --unlabelled")
