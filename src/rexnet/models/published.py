@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from rexnet.errors import DamagedFileError, MissingPackageError, NotDownloadedError, WeightsError
 from rexnet.models.hub import PATIENCE_S, ask_hub, ask_url, is_offline
+from rexnet.text import reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -229,10 +230,11 @@ def _download(row: PublishedWeights, patience_s: float) -> Path:
         return _from_hugging_face(row, patience_s) if row.host == "hugging-face" else _from_release(row, patience_s)
     # The hub's client passes on errors of its HTTP library, which differ by version.
     except Exception as error:
-        reason = " ".join(str(error).split()) if row.host == "timm-release" else ""
-        raise NotDownloadedError(
-            f"{row.name} could not be downloaded ({reason or type(error).__name__})", by_hand(row)
-        ) from error
+        # That of urllib holds the system's error; those of the hub's client are pages long.
+        cause = getattr(error, "reason", error)
+        reason = " ".join(reason_of(cause).split()) if row.host == "timm-release" else ""
+        finding = f"{row.name} could not be downloaded ({reason or type(error).__name__})"
+        raise NotDownloadedError(finding, by_hand(row)) from error
 
 
 def _from_hugging_face(row: PublishedWeights, patience_s: float) -> Path:
