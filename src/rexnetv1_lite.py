@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from rexnet.models.blocks import NormConfig
+from rexnet.models.config import NormConfig
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import FAMILIES, family_config
 

@@ -13,8 +13,7 @@ import torch
 
 from rexnet.data.config import AugmentConfig
 from rexnet.data.preprocess import Preprocess
-from rexnet.models.blocks import BlockSpec
-from rexnet.models.config import RexNetConfig
+from rexnet.models.config import BlockSpec, RexNetConfig
 from rexnet.models.rexnet import RexNet
 from rexnet.training.classify import train
 from rexnet.training.config import InputConfig, NetworkConfig, OptimConfig, RunConfig, ScheduleConfig, TrainConfig

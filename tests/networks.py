@@ -5,8 +5,7 @@ from torch import Tensor, nn
 
 from rexnet.data.preprocess import Preprocess
 from rexnet.engines.graph_files import sample_images
-from rexnet.models.blocks import BlockSpec
-from rexnet.models.config import RexNetConfig
+from rexnet.models.config import BlockSpec, RexNetConfig
 from rexnet.models.rexnet import RexNet
 
 

@@ -196,7 +196,7 @@ def test_ctrl_c_ends_data_commands_at_once(command, tmp_path):
         (("train", "--auto-augment", "randd"), 2, "--auto-augment is 'randd', which timm does not know; allowed"),
         (("train", "--min-lr", "7"), 2, "--min-lr is 7; allowed: at most the learning rate"),
         (("train", "--crop-scale", "0", "2"), 2, "--crop-scale is (0.0, 2.0); allowed"),
-        (("train", "--image-size", "0"), 2, "--image-size is 0; allowed: 1 or more"),
+        (("train", "--image-size", "0"), 2, "--image-size is 0; allowed: 8 or more"),
         (("predict", "no.pt", ".", "--top-k", "0"), 2, "--top-k is 0; allowed: 1 or more"),
         (("predict", "no.pt", ".", "--output", "no/folder.json"), 1, "there is no folder 'no'"),
         (("validate", "no.pt", "digits", "--output", "."), 1, "--output is '.', a folder"),
@@ -208,13 +208,13 @@ def test_ctrl_c_ends_data_commands_at_once(command, tmp_path):
             2,
             "--model: there is no network, file or folder",
         ),
-        (("train", "digits", "--model", "rexnet", "--width", "0"), 2, "rexnet: width is 0.0; allowed: above 0"),
+        (("train", "digits", "--model", "rexnet", "--width", "0"), 2, "rexnet: width is 0; allowed: above 0"),
         (("train", "digits", "--freeze", "3"), 2, "rexnet: --freeze is 3; allowed: 0, because without --weights"),
         (("train", "digits", "--device", "cuda:9"), 1, "this machine allows"),
         (("validate", "no.pt", "digits"), 1, "no.pt"),
-        (("predict", "no.pt", "."), 1, "holds no images"),
+        (("predict", "rexnet_100.nav_in1k", "."), 1, "holds no images"),
         (("report",), 2, "RUN"),
-        (("report", "."), 1, "cannot be read (No such file or directory); is this the folder of a run?"),
+        (("report", "."), 2, "is not the folder of a run"),
     ],
 )
 def test_mistakes_get_one_sentence_and_an_exit_code(arguments, code, said, tmp_path, monkeypatch, capsys):
@@ -261,7 +261,7 @@ def test_a_console_that_lacks_a_character_gets_the_results_all_the_same(format, 
     console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(sys, "stdout", console)
-        cli.main(["predict", "no.pt", "."] + (["--csv"] if format == "csv" else []))
+        cli.main(["predict", "rexnet_100.nav_in1k", "."] + (["--csv"] if format == "csv" else []))
     console.flush()
     assert console.buffer.getvalue().decode(encoding) == f"{printed}\n"
 

@@ -59,6 +59,14 @@ NETWORKS: tuple[Kind, ...] = ("network", "config", *OWN_WEIGHTS)
 """Kinds that name their network."""
 PRETRAINED: tuple[Kind, ...] = ("published", *OWN_WEIGHTS, "network", "timm", "torchvision")
 """Kinds that can be opened as layers with trained weights; "network" where weights of it are published."""
+PREDICTABLE: tuple[Kind, ...] = (*PRETRAINED, "exported")
+EXPORTABLE: tuple[Kind, ...] = (*PRETRAINED, "config")
+BENCHABLE: tuple[Kind, ...] = (*PRETRAINED, "exported", "config")
+QUANTIZABLE: tuple[Kind, ...] = ("network", *SAVED)
+DETECTORS: tuple[Kind, ...] = (*OWN_WEIGHTS, "exported")
+BACKBONES: tuple[Kind, ...] = (*NETWORKS, "timm")
+MEASURABLE: tuple[Kind, ...] = (*PRETRAINED, "config", "rewritten", "factory")
+"""Kinds that a command takes."""
 
 BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
 """Checkpoints in a run folder."""

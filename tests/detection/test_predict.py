@@ -109,7 +109,8 @@ def test_a_link_to_itself_is_a_bad_image(predict, tmp_path):
 
 def test_the_command_refuses_what_cannot_be(capsys, tmp_path):
     image = gray(tmp_path / "x.png")
-    words = ["detect", "predict", "best.pt", str(image), "--out"]
+    (tmp_path / "best.pt").touch()
+    words = ["detect", "predict", str(tmp_path / "best.pt"), str(image), "--out"]
     for bad, sentence in (
         ([*words, str(tmp_path)], "is a folder that images are read from"),
         ([*words, str(image)], "is a file; name a folder"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from rexnet.models.blocks import BlockSpec
+from rexnet.models.config import BlockSpec
 from rexnet.models.factory import create_model
 from rexnet.models.inference_form import fold, pad
 from rexnet.models.rexnet import RexNet

@@ -14,8 +14,7 @@ from torch import nn
 import rexnet
 import rexnetv1
 import rexnetv1_lite
-from rexnet.models.blocks import BlockSpec
-from rexnet.models.config import RexNetConfig
+from rexnet.models.config import BlockSpec, RexNetConfig
 from rexnet.models.cost import measure_cost
 from rexnet.models.rexnet import RexNet
 

@@ -292,7 +292,7 @@ def test_what_cannot_be_done_is_one_sentence(trained_run, options, words):
 def test_the_command(trained_run, tmp_path):
     command = [sys.executable, "-m", "rexnet", "report"]
     done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "folder of a run" in done.stderr
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "folder of a run" in done.stderr
     page = tmp_path / "one.html"
     arguments = [str(trained_run), "--output", str(page), "--threads", "1", "--device", "cpu"]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)

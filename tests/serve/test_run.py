@@ -23,11 +23,11 @@ def start(tmp_path):
     """start("model.pt", "--workers", "2"): (process, address) of a server."""
     processes = []
 
-    def make(*arguments, environment=()):
+    def make(*arguments, environment=(), cwd=None):
         command = [sys.executable, "-m", "rexnet", "serve", *map(str, arguments), "--backend", "torch", "--port", "0"]
         settings = {**os.environ, "HOME": str(tmp_path), "PYTHONWARNINGS": "error", **dict(environment)}
         with open(tmp_path / "server.log", "w") as log:
-            process = subprocess.Popen(command, stderr=log, env=settings, start_new_session=True)
+            process = subprocess.Popen(command, stderr=log, env=settings, cwd=cwd, start_new_session=True)
         processes.append(process)
         until = time.monotonic() + 400
         while not (found := re.search(r"http://\S+:\d+", (tmp_path / "server.log").read_text())):
@@ -39,6 +39,19 @@ def start(tmp_path):
     for process in processes:
         process.kill()
         process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "code"), [(1, 130), (2, 0)])
+def test_ctrl_c_does_not_wait_for_the_end_of_python(start, checkpoint_file, tmp_path, workers, code):
+    """Taking down PyTorch's modules takes seconds, when all connections are closed."""
+    (tmp_path / "sitecustomize.py").write_text("import atexit, os; atexit.register(open, f'{os.getpid()}.end', 'w')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    process, address = start(checkpoint_file, "--workers", workers, environment={"PYTHONPATH": path}, cwd=tmp_path)
+    assert httpx.get(f"{address}/models", timeout=400).status_code == 200
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == code
+    assert not (tmp_path / f"{process.pid}.end").exists()
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,9 @@ def parse(arguments: str, default: TrainConfig | None = None) -> TrainConfig:
     return read_options("train", TrainConfig, arguments.split(), start=start)
 
 
-def test_the_stable_options_reach_their_fields():
+def test_the_stable_options_reach_their_fields(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("w.pth").touch()
     config = parse(
         "flowers --model rexnet_lite_100 --recipe imagenet --epochs 7 --batch-size 16 --image-size 96 --lr 0.3 "
         "--weights w.pth --device cpu --seed 5 --workers 2 --output out --optimizer adamw --momentum 0.8 "

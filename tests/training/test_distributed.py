@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from rexnet.data.datasets import open_dataset
 from rexnet.data.loaders import EvalBatches
-from rexnet.models.blocks import BlockSpec
+from rexnet.models.config import BlockSpec
 from rexnet.models.config import RexNetConfig
 from rexnet.models.rexnet import RexNet
 from rexnet.data.preprocess import Preprocess

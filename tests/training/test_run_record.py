@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from rexnet.errors import OptionError
 from rexnet.training import classify
 from rexnet.training.config import TrainConfig
 from rexnet.training.resume import config_from_dict
@@ -78,11 +79,11 @@ def test_labels_tell_runs_apart(copy_of, tmp_path):
 
 def test_what_is_no_run_is_one_sentence(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(ValueError, match="is this the folder of a run") as refused:
+        with pytest.raises(OptionError, match="is not the folder of a run") as refused:
             read_records([path])
         assert "\n" not in str(refused.value)
     (tmp_path / "config.json").write_text('{"some": "tool"}')
-    with pytest.raises(ValueError, match="no settings of a run"):
+    with pytest.raises(OptionError, match="no settings of a run"):
         read_records([tmp_path])
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from rexnet.errors import require
 from rexnet.models.hub import REPOSITORY
 from rexnet.options import positional
+from rexnet.references import resolve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,3 +34,7 @@ class CardConfig:
         named = self.push is None or re.fullmatch(REPOSITORY, self.push) is not None
         require(named, "push", repr(self.push), "OWNER/NAME, or None")
         require(not self.public or self.push is not None, "public", self.public, "False without --push")
+
+    def check(self) -> None:
+        """Raise WeightsError for a run or checkpoint that does not exist."""
+        resolve(self.run, allowed=("run", "weights"))

@@ -54,11 +54,14 @@ def read_options(
     if missing:
         fail(f"{command} needs {', '.join(missing)}; rexnet {command} --help lists the options", code=2)
     try:
-        return build(kind, given, base)
+        config = build(kind, given, base)
     except OptionError:
         raise
     except ValueError as error:  # options that exclude each other
         fail(str(error), code=2)
+    if check := getattr(config, "check", None):  # before the command imports torch
+        check()
+    return config
 
 
 def build(kind: type[Config], given: Given, base: Config | None = None) -> Config:

@@ -1,8 +1,10 @@
-"""Settings of random changes to training images, without the libraries that make them: `--help` reads this."""
+"""Settings of images and of their random changes, without the libraries that make them: `--help` reads this."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
+from rexnet.data.decode import BadImagePolicy
+from rexnet.data.preprocess import Interpolation, Preprocess, require_image_size
 from rexnet.errors import require, require_at_least
 from rexnet.options import Argument
 
@@ -104,3 +106,36 @@ class DetectionAugmentConfig:
         default = type(self).__dataclass_fields__["long_side_px"].default
         allowed = f"{default}, or another value with --short-side-px"
         require(bool(sides) or self.long_side_px == default, "long_side_px", self.long_side_px, allowed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """Selection, splitting and resizing of images."""
+
+    image_size: Annotated[int, Argument(aliases=("--img-size",))] = Preprocess.image_size_px
+    """Side in pixels of the square input of the network."""
+    crop_ratio: Annotated[float, Argument(aliases=("--crop-pct",))] = Preprocess.crop_ratio
+    """Side of the centre crop in evaluation, as a fraction of the resized image's short side."""
+    interpolation: Interpolation = Preprocess.interpolation
+    """Interpolation of resizing, in training and evaluation."""
+    val_fraction: float | None = None
+    """Fraction of every class in the validation split, where the data has no split of its own; None: a fifth."""
+    shots: int | None = None
+    """Train on only this many images of each class, drawn by --seed; the validation split stays the same."""
+    balance: Literal["none", "loss", "sampler"] = "none"
+    """Balance the classes in training: by the weight of their images in the loss, or by how often they are drawn."""
+    bad_image: BadImagePolicy = "error"
+
+    missing_class: Literal["error", "skip"] = "error"
+    """Action for a class without validation images: stop and name it, or train on it without validation."""
+
+    def __post_init__(self) -> None:
+        holds = self.val_fraction is None or 0.0 < self.val_fraction < 1.0
+        require(holds, "val_fraction", self.val_fraction, "between 0 and 1, or None")
+        require_at_least(self, 1, "shots")
+        require_image_size(self)
+        require(0 < self.crop_ratio <= 1, "crop_ratio", self.crop_ratio, "above 0 and at most 1")
+
+    def preprocess(self) -> Preprocess:
+        """Evaluation transform, with ImageNet's mean and standard deviation, as in every published file."""
+        return Preprocess(image_size_px=self.image_size, crop_ratio=self.crop_ratio, interpolation=self.interpolation)

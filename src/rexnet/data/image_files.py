@@ -4,7 +4,7 @@ import glob
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,6 +65,12 @@ def list_images(folder: str | Path) -> FoundImages:
     converted = {os.path.splitext(path)[0] for path in files}
     other = [path for path in found if is_other_file(path) and os.path.splitext(path)[0] not in converted]
     return FoundImages(files, other)
+
+
+def require_images(paths: Iterable[str]) -> None:
+    """Raise ValueError as `find_images` for files and patterns that lead nowhere; folders are not listed."""
+    if files := [path for path in paths if not os.path.isdir(path)]:
+        find_images(files)
 
 
 def holds_images(path: str) -> bool:

@@ -24,11 +24,10 @@ from rexnet.files import check_output_file, write_figure, write_whole
 from rexnet.loading import load_network
 from rexnet.models.cost import Cost, measure_cost
 from rexnet.models.rexnet import RexNet
-from rexnet.references import PRETRAINED, Kind, Reference, resolve
+from rexnet.references import BENCHABLE, Reference, resolve
 
 logger = logging.getLogger(__name__)
 
-BENCHABLE: tuple[Kind, ...] = (*PRETRAINED, "exported", "config")
 _COLOURS = {"torch": "#9467bd", "compile": "#8c564b", "onnxruntime": "#1f77b4", "openvino": "#d62728"}
 
 

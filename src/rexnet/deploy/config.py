@@ -1,14 +1,29 @@
 """Options of the deployment commands. A field is an option, the text under it its help."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from rexnet.data.datasets import open_dataset
 from rexnet.data.decode import BadImagePolicy
+from rexnet.data.image_files import require_images
 from rexnet.data.preprocess import require_image_size
 from rexnet.engines.config import Backend, Engine, Format, Output, Precision
 from rexnet.errors import require, require_at_least
+from rexnet.files import check_output_file
+from rexnet.models.variants import FAMILIES
 from rexnet.options import Device, Threads, positional
+from rexnet.references import (
+    BENCHABLE,
+    EXPORTABLE,
+    PREDICTABLE,
+    PRETRAINED,
+    QUANTIZABLE,
+    SAVED,
+    refuse_swapped,
+    resolve,
+)
 from rexnet.training.config import MeasureOptions
 
 Int8Backend = Literal["openvino", "onnxruntime"]
@@ -30,6 +45,14 @@ class ValidateConfig(MeasureOptions):
     """Split to measure on, if the data has two or was split for the training of MODEL."""
     output: str | None = None
     """Also write the result, with every class, to this JSON file."""
+
+    def check(self) -> None:
+        """Raise ValueError for a model, data or output that cannot be."""
+        if self.output is not None:
+            check_output_file(self.output)
+        refuse_swapped(self.checkpoint, self.data, command="validate")
+        resolve(self.checkpoint, allowed=PRETRAINED)
+        open_dataset(self.data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +93,14 @@ class PredictConfig:
         if self.csv and self.json:
             raise ValueError("--csv and --json exclude each other; give one of them")
         require_at_least(self, 1, "top_k", "threads")
+
+    def check(self) -> None:
+        """Raise ValueError for a model, images or an output that cannot be."""
+        if self.output is not None:
+            check_output_file(self.output)
+        refuse_swapped(self.checkpoint, self.images[-1], command="predict")
+        require_images(self.images)
+        resolve(self.checkpoint, allowed=PREDICTABLE)
 
     @property
     def format(self) -> str:
@@ -126,6 +157,12 @@ class ExportConfig:
     """Weights of a network given by name: a file, or published weights such as rexnet_100.nav_in1k; None: random."""
     options: ExportOptions = ExportOptions()
 
+    def check(self) -> None:
+        """Raise ValueError for a model that does not exist."""
+        resolve(self.model, allowed=EXPORTABLE)
+        if self.weights is not None:
+            resolve(self.weights, allowed=SAVED)
+
 
 BACKENDS: dict[str, Int8Backend] = {".onnx": "onnxruntime", ".xml": "openvino"}
 """Engine to make and measure the file for, by its ending."""
@@ -158,6 +195,12 @@ class QuantizeConfig:
         require(Path(self.output).suffix in BACKENDS, "output", self.output, "a name that ends in .onnx or .xml")
         require(0 <= self.max_drop <= 100, "max_drop", self.max_drop, "0 to 100 points")
         require_at_least(self, 1, "calibration_images", "batch_size", "rounds", "threads")
+
+    def check(self) -> None:
+        """Raise ValueError for a model or data that do not exist."""
+        resolve(self.checkpoint, allowed=QUANTIZABLE)
+        if not os.path.exists(self.data):
+            open_dataset(self.data)
 
     @property
     def backend(self) -> Int8Backend:
@@ -197,6 +240,11 @@ class BenchConfig:
         require_image_size(self)
         require_at_least(self, 1, "threads", "rounds")
 
+    def check(self) -> None:
+        """Raise ValueError for a model that does not exist."""
+        for model in self.models:
+            resolve(model, allowed=BENCHABLE)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetConfig:
@@ -225,8 +273,6 @@ class BudgetConfig:
     """Counted calls per network, after five that are not."""
 
     def __post_init__(self) -> None:
-        from rexnet.models.variants import FAMILIES
-
         require(self.family in FAMILIES, "family", self.family, ", ".join(FAMILIES))
         require(self.latency_ms > 0, "latency_ms", self.latency_ms, "above 0")
         require(self.memory_mb is None or self.memory_mb > 0, "memory_mb", self.memory_mb, "above 0, or None")

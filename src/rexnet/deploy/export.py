@@ -25,12 +25,11 @@ from rexnet.models.factory import create_model
 from rexnet.models.inference_form import fold, pad
 from rexnet.models.rexnet import RexNet
 from rexnet.models.weights import load_weights, read_weights
-from rexnet.references import OWN_WEIGHTS, PRETRAINED, SAVED, Kind, Reference, resolve
+from rexnet.references import EXPORTABLE, OWN_WEIGHTS, SAVED, Kind, Reference, resolve
 from rexnet.text import printable
 
 logger = logging.getLogger(__name__)
 
-EXPORTABLE: tuple[Kind, ...] = (*PRETRAINED, "config")
 STEP_PX = 32
 """Difference in pixels of the two image sizes at which a file is compared."""
 _NAMED: tuple[Kind, ...] = ("network", "config", "timm")

@@ -9,7 +9,6 @@ from rexnet.deploy.config import PredictConfig
 from rexnet.deploy.predictor import Prediction, Predictor
 from rexnet.errors import WeightsError
 from rexnet.files import check_output_file
-from rexnet.references import refuse_swapped
 from rexnet.text import csv_text, plural, printable
 
 logger = logging.getLogger(__name__)
@@ -23,7 +22,6 @@ def predict_files(config: PredictConfig) -> list[Prediction]:
     its error."""
     if config.output is not None:
         check_output_file(config.output)
-    refuse_swapped(config.checkpoint, config.images[-1], command="predict")
     files = find_images(config.images)
     predictor = Predictor(
         config.checkpoint,

@@ -19,12 +19,11 @@ from rexnet.engines.config import Backend, Precision
 from rexnet.engines.graph_files import read_facts
 from rexnet.errors import require
 from rexnet.loading import open_trained
-from rexnet.references import PRETRAINED, Kind, Reference, resolve
+from rexnet.references import PREDICTABLE, Reference, resolve
 from rexnet.training.checkpoint import DETECTION
 
 __all__ = ["Prediction", "Predictor", "ScoredClass", "open_model"]
 
-PREDICTABLE: tuple[Kind, ...] = (*PRETRAINED, "exported")
 """Kinds of MODEL that predict."""
 Source = str | PathLike[str] | Reference | nn.Module | TrainedDetector
 

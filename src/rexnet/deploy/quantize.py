@@ -33,7 +33,7 @@ from rexnet.errors import WeightsError
 from rexnet.files import check_output_file, made_aside
 from rexnet.loading import open_trained
 from rexnet.models.inference_form import fold, pad
-from rexnet.references import SAVED, resolve
+from rexnet.references import QUANTIZABLE, resolve
 from rexnet.text import plural
 from rexnet.training.checkpoint import TrainedRexNet
 
@@ -113,7 +113,7 @@ def quantize(config: QuantizeConfig) -> Quantized:
 
 
 def _open(model: str) -> TrainedRexNet:
-    trained = open_trained(resolve(model, allowed=("network", *SAVED)))
+    trained = open_trained(resolve(model, allowed=QUANTIZABLE))
     if not isinstance(trained, TrainedRexNet):
         raise WeightsError(
             f"{model!r} holds a detector; only classifiers can be quantized; `rexnet export` writes a detector's"

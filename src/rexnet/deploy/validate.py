@@ -13,7 +13,6 @@ from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.errors import WeightsError
 from rexnet.files import check_output_file, write_whole
 from rexnet.loading import load
-from rexnet.references import refuse_swapped
 from rexnet.training.distributed import joined
 from rexnet.training.evaluation import evaluate
 from rexnet.training.loop import choose_autocast
@@ -29,7 +28,6 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
     """
     if config.output is not None:
         check_output_file(config.output)
-    refuse_swapped(config.checkpoint, config.data, command="validate")
     if config.threads:
         torch.set_num_threads(config.threads)
     model = load(config.checkpoint, network=config.model)

@@ -15,7 +15,7 @@ from rexnet.models.config import RexNetConfig, feature_levels
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import model_config
 from rexnet.models.weights import Source, extract_state_dict, load_weights, read_checkpoint_file
-from rexnet.references import NETWORKS, resolve
+from rexnet.references import BACKBONES, resolve
 from rexnet.timm_models import check_timm_name, create_timm
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ Body = RexNetBody | TimmBody
 
 def backbone_config(name: str) -> RexNetConfig | str:
     """Return the config of a RexNet by name or file; return timm/NAME unchanged."""
-    reference = resolve(name, allowed=(*NETWORKS, "timm"))
+    reference = resolve(name, allowed=BACKBONES)
     if reference.kind == "timm":
         check_timm_name(reference.name)
         return name

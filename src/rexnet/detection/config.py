@@ -4,9 +4,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from rexnet.data.config import DetectionAugmentConfig
+from rexnet.data.datasets import open_dataset
 from rexnet.data.decode import BadImagePolicy
-from rexnet.errors import OptionError, require, require_at_least
+from rexnet.data.image_files import require_images
+from rexnet.errors import ModelError, OptionError, require, require_at_least
 from rexnet.options import positional
+from rexnet.references import BACKBONES, DETECTORS, OWN_WEIGHTS, SAVED, refuse_swapped, resolve
 from rexnet.training.config import MeasureOptions, OptimConfig, RunConfig, ScheduleConfig
 
 Kind = Literal["faster_rcnn", "mask_rcnn", "ssdlite"]
@@ -43,6 +46,15 @@ class DetectorOptions:
         require_at_least(self, 32, "min_size", "max_size")
         require_at_least(self, 8, "proposals")
 
+    def check(self) -> None:
+        """Raise WeightsError for a backbone or weights that do not exist; nothing is built or read."""
+        try:
+            resolve(self.model, allowed=BACKBONES)
+        except ModelError as error:
+            raise OptionError(f"--model: {error}") from error
+        if self.weights is not None:
+            resolve(self.weights, allowed=SAVED)
+
     def overrides(self) -> dict[str, int]:
         """Return the fields of DetectorConfig that are set."""
         square = self.detector == "ssdlite" and self.max_size is None
@@ -76,6 +88,10 @@ class DetectTrainConfig:
         """Raise ValueError for options that contradict each other; call it once the recipe is known."""
         if not self.data:
             raise ValueError("no data given; name a folder in COCO's layout, or make one with rexnet detect demo")
+        if not self.run.resume:
+            self.network.check()
+            self.run.check()
+            open_dataset(self.data)
         if self.network.detector != "ssdlite":
             return
         for name, value in (("short-side-px", self.augment.short_side_px), ("proposals", self.network.proposals)):
@@ -111,6 +127,12 @@ class DetectValidateConfig(MeasureOptions):
     curves: str | None = None
     """Also plot precision against recall to this PNG file."""
 
+    def check(self) -> None:
+        """Raise ValueError for a model or data that do not exist."""
+        refuse_swapped(self.checkpoint, self.data, command="detect validate")
+        resolve(self.checkpoint, allowed=OWN_WEIGHTS)
+        open_dataset(self.data)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DetectPredictConfig:
@@ -142,6 +164,12 @@ class DetectPredictConfig:
             raise ValueError("no images given; name files, folders or patterns such as 'photos/*.jpg'")
         require(0 <= self.min_score <= 1, "min_score", self.min_score, "from 0 to 1")
         require_at_least(self, 1, "batch_size", "threads")
+
+    def check(self) -> None:
+        """Raise ValueError for a model or images that do not exist."""
+        refuse_swapped(self.checkpoint, self.images[-1], command="detect predict")
+        require_images(self.images)
+        resolve(self.checkpoint, allowed=DETECTORS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ from rexnet.detection.config import DetectPredictConfig
 from rexnet.detection.plot import check_font
 from rexnet.detection.runtime import Detections, ObjectPredictor
 from rexnet.files import write_whole
-from rexnet.references import refuse_swapped
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +41,6 @@ def predict_files(config: DetectPredictConfig) -> list[Found]:
         raise ValueError(f"--out {config.out!r} is a file; name a folder")
     if config.font is not None:
         check_font(config.font)
-    refuse_swapped(config.checkpoint, config.images[-1], command="detect predict")
     files = find_images(config.images)
     # Path.resolve() raises RuntimeError for a link to itself, which is a bad image like any other.
     if os.path.realpath(folder) in {os.path.dirname(os.path.realpath(file)) for file in files}:

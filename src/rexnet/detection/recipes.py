@@ -9,6 +9,7 @@ from rexnet.data.config import DetectionAugmentConfig
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig, Kind, RecipeName
 from rexnet.training.config import OptimConfig, RunConfig, ScheduleConfig
 from rexnet.training.recipes import learn_in_few_steps
+from rexnet.training.resume import settings_to_resume
 
 EPOCHS = 50
 """Epochs of the recipe small."""
@@ -111,9 +112,6 @@ def starting_point(asked: DetectTrainConfig, *, epochs: int = EPOCHS) -> DetectT
     `asked` has the given options of DECIDING, on top of the plain defaults; the recipe also follows `epochs`, where
     they are given.
     """
-    if asked.run.resume:
-        from rexnet.training.resume import settings_to_resume
-
-        if saved := settings_to_resume(asked):
-            return saved
+    if asked.run.resume and (saved := settings_to_resume(asked)):
+        return saved
     return make_recipe(asked, epochs=epochs)

@@ -18,7 +18,7 @@ from rexnet.detection.exported_detectors import DetectorGraph, load_exported
 from rexnet.detection.plot import draw_detections
 from rexnet.errors import BadImageError, require
 from rexnet.processes import usable_cpus
-from rexnet.references import OWN_WEIGHTS, resolve
+from rexnet.references import DETECTORS, resolve
 from rexnet.training.distributed import choose_device
 
 _MOST_OBLONG = 30
@@ -144,7 +144,7 @@ class ObjectPredictor:
 
 
 def _opened(model: str | PathLike[str], threads: int | None) -> TrainedDetector:
-    reference = resolve(model, allowed=(*OWN_WEIGHTS, "exported"))
+    reference = resolve(model, allowed=DETECTORS)
     return load_exported(reference.path, threads=threads) if reference.kind == "exported" else load_detector(model)
 
 

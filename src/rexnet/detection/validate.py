@@ -14,7 +14,6 @@ from rexnet.detection.config import DetectValidateConfig
 from rexnet.detection.evaluation import evaluate_detector
 from rexnet.detection.plot import draw_precision_recall
 from rexnet.files import check_output_file, write_whole
-from rexnet.references import refuse_swapped
 from rexnet.text import printable
 from rexnet.training.distributed import joined
 from rexnet.training.loop import choose_autocast
@@ -30,7 +29,6 @@ def validate(config: DetectValidateConfig) -> dict[str, Any]:
     for path in (config.output, config.curves):
         if path is not None:
             check_output_file(path)
-    refuse_swapped(config.checkpoint, config.data, command="detect validate")
     if config.threads:
         torch.set_num_threads(config.threads)
     require_evaluator()

@@ -5,12 +5,13 @@ CPU multiplies matrices of channels or positions there several times faster than
 convolution's weight takes its time for each channel, however small the map.
 """
 
-from dataclasses import dataclass
 from itertools import islice
 from typing import final
 
 import torch
 from torch import Tensor, fx, nn
+
+from rexnet.models.config import ACTIVATION_NAMES, BlockSpec, NormConfig, check_activation
 
 
 @final
@@ -87,36 +88,19 @@ class SiLU(nn.Module):
         return nn.functional.silu(x, inplace=not self.training)
 
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "identity": nn.Identity,
-    "relu": nn.ReLU,
-    "relu6": nn.ReLU6,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "softplus": nn.Softplus,
-    "hardswish": nn.Hardswish,
-    "silu": SiLU,
-}
-
-
-def check_activation(name: str) -> None:
-    """Raise ValueError unless `name` is a key of ACTIVATIONS."""
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation is {name!r}; allowed: {', '.join(ACTIVATIONS)}")
+ACTIVATIONS: dict[str, type[nn.Module]] = dict(
+    zip(
+        ACTIVATION_NAMES,
+        (nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.Softplus, nn.Hardswish, SiLU),
+        strict=True,
+    )
+)
 
 
 def make_activation(name: str) -> nn.Module:
     """Make the module for a key of ACTIVATIONS. ReLU and ReLU6 work in place: their gradient needs only the output."""
     check_activation(name)
     return ACTIVATIONS[name](inplace=True) if name in ("relu", "relu6") else ACTIVATIONS[name]()
-
-
-@dataclass(frozen=True, kw_only=True)
-class NormConfig:
-    """Arguments of torch.nn.BatchNorm2d."""
-
-    momentum: float = 0.1
-    eps: float = 1e-5
 
 
 def conv_norm_activation(convolution: nn.Conv2d, *, norm: NormConfig, activation: str) -> list[nn.Module]:
@@ -163,42 +147,6 @@ class DropPath(nn.Module):
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlockSpec:
-    """One linear bottleneck as plain numbers. Variants, search and study describe a network as a list of these."""
-
-    in_channels: int
-    expanded_channels: int
-    """Channels of the depthwise convolution; equal to in_channels means no expansion convolution."""
-    out_channels: int
-    stride: int = 1
-    dilation: int = 1
-    kernel_size: int = 3
-    se_channels: int = 0
-    """Hidden channels of squeeze-excitation; 0 means none."""
-    shortcut: bool = False
-    """Add the input to the first in_channels output channels."""
-    expand_activation: str = "silu"
-    depthwise_activation: str = "relu6"
-    out_activation: str = "identity"
-
-    def __post_init__(self) -> None:
-        for field in ("in_channels", "expanded_channels", "out_channels", "stride", "dilation"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"BlockSpec.{field} is {getattr(self, field)}; allowed: 1 or more")
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise ValueError(f"BlockSpec.kernel_size is {self.kernel_size}; allowed: odd numbers")
-        if self.se_channels < 0:
-            raise ValueError(f"BlockSpec.se_channels is {self.se_channels}; allowed: 0 (none) or more")
-        if self.shortcut and (self.stride != 1 or self.in_channels > self.out_channels):
-            raise ValueError(
-                f"BlockSpec.shortcut needs stride 1 and in_channels <= out_channels, got stride {self.stride}, "
-                f"{self.in_channels} -> {self.out_channels} channels"
-            )
-        for name in (self.expand_activation, self.depthwise_activation, self.out_activation):
-            check_activation(name)
 
 
 class LinearBottleneck(nn.Module):

@@ -1,4 +1,5 @@
-"""Settings of a network as plain values, their files, and the feature levels that follow from them."""
+"""Settings of a network as plain values, their files, and the feature levels that follow from them. Without torch, so
+that a MODEL that does not exist is refused at once."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -8,12 +9,62 @@ from pathlib import Path
 from typing import Any
 
 from rexnet.errors import WeightsError
-from rexnet.models.blocks import BlockSpec, NormConfig, check_activation
 from rexnet.models.weight_files import SUFFIXES, read_checkpoint_file
 
 STEM_LAYERS = 3
 FILE_SUFFIXES = (".json", *SUFFIXES)
 """File suffixes that `read_config` accepts."""
+ACTIVATION_NAMES = ("identity", "relu", "relu6", "leaky_relu", "elu", "softplus", "hardswish", "silu")
+
+
+def check_activation(name: str) -> None:
+    """Raise ValueError unless `name` is one of ACTIVATION_NAMES."""
+    if name not in ACTIVATION_NAMES:
+        raise ValueError(f"activation is {name!r}; allowed: {', '.join(ACTIVATION_NAMES)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormConfig:
+    """Arguments of torch.nn.BatchNorm2d."""
+
+    momentum: float = 0.1
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSpec:
+    """One linear bottleneck as plain numbers. Variants, search and study describe a network as a list of these."""
+
+    in_channels: int
+    expanded_channels: int
+    """Channels of the depthwise convolution; equal to in_channels means no expansion convolution."""
+    out_channels: int
+    stride: int = 1
+    dilation: int = 1
+    kernel_size: int = 3
+    se_channels: int = 0
+    """Hidden channels of squeeze-excitation; 0 means none."""
+    shortcut: bool = False
+    """Add the input to the first in_channels output channels."""
+    expand_activation: str = "silu"
+    depthwise_activation: str = "relu6"
+    out_activation: str = "identity"
+
+    def __post_init__(self) -> None:
+        for name in ("in_channels", "expanded_channels", "out_channels", "stride", "dilation"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"BlockSpec.{name} is {getattr(self, name)}; allowed: 1 or more")
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise ValueError(f"BlockSpec.kernel_size is {self.kernel_size}; allowed: odd numbers")
+        if self.se_channels < 0:
+            raise ValueError(f"BlockSpec.se_channels is {self.se_channels}; allowed: 0 (none) or more")
+        if self.shortcut and (self.stride != 1 or self.in_channels > self.out_channels):
+            raise ValueError(
+                f"BlockSpec.shortcut needs stride 1 and in_channels <= out_channels, got stride {self.stride}, "
+                f"{self.in_channels} -> {self.out_channels} channels"
+            )
+        for name in (self.expand_activation, self.depthwise_activation, self.out_activation):
+            check_activation(name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from rexnet.errors import WeightsError
-from rexnet.models.blocks import BlockSpec
-from rexnet.models.config import RexNetConfig
+from rexnet.models.config import BlockSpec, RexNetConfig
 from rexnet.models.variants import FAMILIES, list_models, model_config
 
 _BLOCK_WEIGHT = re.compile(r"features\.(\d+)\.out\.(\d+)\.weight")

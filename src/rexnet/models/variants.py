@@ -9,8 +9,7 @@ from itertools import accumulate, repeat
 from math import ceil
 from typing import Any, TypedDict, Unpack
 
-from rexnet.models.blocks import BlockSpec, NormConfig
-from rexnet.models.config import FILE_SUFFIXES, RexNetConfig, read_config
+from rexnet.models.config import FILE_SUFFIXES, BlockSpec, NormConfig, RexNetConfig, read_config
 
 STAGE_BLOCKS = (1, 2, 2, 3, 3, 5)
 STAGE_STRIDES = (1, 2, 2, 2, 1, 2)

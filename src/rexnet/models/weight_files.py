@@ -1,4 +1,4 @@
-"""Weights files of any origin, read without running their content."""
+"""Weights files of any origin, read without running their content. torch is imported on first use."""
 
 import argparse
 import json
@@ -9,13 +9,13 @@ import zipfile
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rexnet.errors import DamagedFileError, WeightsError
 from rexnet.models.hub import weights_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "CHECKPOINT_FORMAT",
@@ -64,7 +64,7 @@ def read_checkpoint_file(path: str | PathLike[str]) -> dict[str, Any]:
     return content
 
 
-def extract_state_dict(content: Mapping[str, Any], *, source: str = "the given dictionary") -> dict[str, Tensor]:
+def extract_state_dict(content: Mapping[str, Any], *, source: str = "the given dictionary") -> "dict[str, Tensor]":
     """Return the state dict in a result of `read_checkpoint_file`, without the prefixes that wrappers add to keys.
 
     Accept a bare state dict, this project's checkpoints, and dictionaries with "state_dict_ema", "model_ema",
@@ -87,6 +87,8 @@ def extract_state_dict(content: Mapping[str, Any], *, source: str = "the given d
 
 
 def _holds_tensors(value: Any) -> bool:
+    from torch import Tensor
+
     return (
         isinstance(value, Mapping)
         and bool(value)
@@ -146,6 +148,8 @@ def _check_archive(path: Path, file: BinaryIO) -> None:
 
 
 def _read_torch(path: Path, file: BinaryIO) -> Any:
+    import torch
+
     file.seek(0)
     try:
         # timm's training checkpoints hold their arguments in a Namespace, a class without behaviour.

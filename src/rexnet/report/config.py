@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+from rexnet.data.datasets import open_dataset
 from rexnet.errors import require_at_least
 from rexnet.options import Device, Threads, positional
+from rexnet.training.run_record import read_records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,3 +31,9 @@ class ReportConfig:
             raise ValueError("no run given; name the folder of one or more, such as runs/demo")
         require_at_least(self, 0, "mistakes")
         require_at_least(self, 1, "batch_size", "threads")
+
+    def check(self) -> None:
+        """Raise ValueError for a folder without a run and for data that do not exist."""
+        read_records(self.runs)
+        if self.data is not None:
+            open_dataset(self.data)

@@ -82,8 +82,7 @@ class Space:
 
     def config(self, channels: Sequence[int], *, num_classes: int = 0, name: str | None = None) -> "RexNetConfig":
         """Return the network with these output channels of its blocks, named after them without a `name`."""
-        from rexnet.models.blocks import BlockSpec
-        from rexnet.models.config import RexNetConfig
+        from rexnet.models.config import BlockSpec, RexNetConfig
 
         if len(channels) != self.blocks:
             raise ValueError(f"{len(channels)} channels for {self.blocks} blocks; allowed: one for each")

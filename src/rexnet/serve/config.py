@@ -1,6 +1,7 @@
 """Options of `rexnet serve`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from rexnet.engines.config import Backend, Precision
@@ -8,6 +9,7 @@ from rexnet.errors import OptionError, require, require_at_least
 from rexnet.files import read_text
 from rexnet.options import Device, positional
 from rexnet.processes import usable_cpus
+from rexnet.references import PREDICTABLE, resolve
 from rexnet.text import reason_of
 
 
@@ -68,6 +70,11 @@ class ServeConfig:
             require(0 < getattr(self, name) < float("inf"), name, getattr(self, name), "above 0")
         require(self.max_images <= self.queue_length, "max_images", self.max_images, "at most --queue-length")
 
+    def check(self) -> None:
+        """Raise WeightsError for a model that does not exist."""
+        for argument in self.models:
+            resolve(split_name(argument)[1], allowed=PREDICTABLE)
+
     @property
     def max_body_bytes(self) -> int:
         return int(self.max_body_mib * 2**20)
@@ -94,3 +101,9 @@ class ServeConfig:
         if not (key.isascii() and key.isprintable() and len(key) >= 8 and " " not in key):
             raise OptionError("the API key is not valid; allowed: 8 or more ASCII letters, digits and punctuation")
         return key
+
+
+def split_name(argument: str) -> tuple[str, str]:
+    """Return NAME and MODEL of NAME=MODEL, NAME empty for a MODEL alone, which may be a file with = in its name."""
+    name, equals, model = argument.partition("=")
+    return (name, model) if equals and not Path(argument).exists() else ("", argument)

@@ -9,14 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from rexnet.deploy.predictor import PREDICTABLE
 from rexnet.errors import OptionError, WeightsError
-from rexnet.references import BEST, Reference, resolve
-from rexnet.serve.config import ServeConfig
+from rexnet.references import BEST, PREDICTABLE, Reference, resolve
+from rexnet.serve.config import ServeConfig, split_name
 from rexnet.serve.http_errors import HTTPError, busy, quoted
 from rexnet.serve.images import open_upload
 from rexnet.serve.metrics import Metrics
@@ -142,9 +140,7 @@ def named_references(models: Sequence[str]) -> dict[str, Reference]:
 
 
 def _split(argument: str) -> tuple[str, Reference]:
-    name, equals, model = argument.partition("=")
-    if not equals or Path(argument).exists():
-        name, model = "", argument
+    name, model = split_name(argument)
     reference = resolve(model, allowed=PREDICTABLE)
     if reference.kind not in ("timm", "torchvision"):
         reference.file.stat()

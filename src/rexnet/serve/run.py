@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 from starlette.types import Receive, Scope, Send
@@ -154,7 +154,10 @@ def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
             settings = server_settings(config, _application(config, api_key))
             listening.listen(_BACKLOG)  # listen before the address is logged: its readers may connect
             logger.info("http://%s:%d", f"[{host}]" if ":" in host else host, port)
-            uvicorn.Server(settings).run(sockets=[listening])
+            try:
+                uvicorn.Server(settings).run(sockets=[listening])
+            except KeyboardInterrupt:  # raised again by uvicorn when all is closed
+                _end(130)
             return
         # Open once before the workers: errors show here, and the engine is measured on an idle machine.
         open_registry(config, Metrics())
@@ -164,6 +167,13 @@ def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
         logger.info("http://%s:%d, %d workers", host, port, config.workers)
         factory = partial(_worker, config, api_key)
         Workers(server_settings(config, factory, factory=True, workers=config.workers), sockets=[listening]).run()
+    _end(0)
+
+
+def _end(code: int) -> NoReturn:
+    """End the process of a server that has closed everything; Python's own end takes seconds with PyTorch."""
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _worker(config: ServeConfig, api_key: str | None) -> Any:

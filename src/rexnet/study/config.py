@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from rexnet.data.preprocess import require_image_size
 from rexnet.errors import require, require_at_least
 from rexnet.options import Device, positional
+from rexnet.references import MEASURABLE, resolve
 from rexnet.study.protocol import ACTIVATION_NAMES, BLOCK_NAMES, Placement, Protocol, deep_name
 from rexnet.training.config import TrainConfig
 from rexnet.training.recipes import small_image
@@ -244,6 +245,11 @@ class SpectraConfig:
         require(0 < len(self.models) == len(set(self.models)), "models", self.models, "one or more, each once")
         self.network(self.models[0])  # checks the options that all networks have in common
 
+    def check(self) -> None:
+        """Raise ModelError for a model that does not exist."""
+        for model in self.models:
+            resolve(model, allowed=MEASURABLE)
+
     def network(self, name: str) -> NetworkOptions:
         """Return the options of one of the networks."""
         shared = {key: getattr(self, key) for key in ("data", "images", "image_size", "pretrained", "device")}
@@ -276,6 +282,10 @@ class _KnownNetwork:
 
     def __post_init__(self) -> None:
         require_image_size(self)
+
+    def check(self) -> None:
+        """Raise ModelError for a model that does not exist."""
+        resolve(self.model, allowed=MEASURABLE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,7 @@ from textwrap import fill
 from typing import Any, NamedTuple
 
 from rexnet.files import write_figure
-from rexnet.models.blocks import BlockSpec
-from rexnet.models.config import RexNetConfig
+from rexnet.models.config import BlockSpec, RexNetConfig
 from rexnet.study.tables import read_table
 from rexnet.text import csv_text
 

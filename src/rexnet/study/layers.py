@@ -18,14 +18,12 @@ from rexnet.data.preprocess import Preprocess
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.files import write_figure, write_whole
 from rexnet.ranks.layer_ranks import Layer, measure_layers
-from rexnet.references import KINDS, PRETRAINED, Kind, resolve
+from rexnet.references import KINDS, MEASURABLE, resolve
 from rexnet.study.config import NetworkOptions
 from rexnet.study.networks import call_factory
 from rexnet.study.principles.rewriting import rewrite
 from rexnet.text import csv_text
 from rexnet.training.distributed import choose_device
-
-MEASURABLE: tuple[Kind, ...] = (*PRETRAINED, "config", "rewritten", "factory")
 
 
 def measure_network(options: NetworkOptions, *, tolerance: float, output: str | os.PathLike[str]) -> list[Layer]:

@@ -20,9 +20,9 @@ from rexnet.errors import require
 from rexnet.files import write_figure, write_whole
 from rexnet.models.rexnet import RexNet
 from rexnet.ranks.matrix_rank import effective_rank, nuclear_norm, singular_values, stable_rank
-from rexnet.references import OWN_WEIGHTS, resolve
+from rexnet.references import MEASURABLE, OWN_WEIGHTS, resolve
 from rexnet.study.config import NetworkOptions, SpectraConfig
-from rexnet.study.layers import MEASURABLE, evenly_spread, load_network, read_batches
+from rexnet.study.layers import evenly_spread, load_network, read_batches
 from rexnet.study.published import PUBLISHED_SPECTRA
 from rexnet.study.tables import make_folder
 from rexnet.training.checkpoint import TrainedRexNet

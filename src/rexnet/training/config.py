@@ -3,12 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol
 
-from rexnet.data.config import AugmentConfig
+from rexnet.data.config import AugmentConfig, InputConfig
 from rexnet.data.decode import BadImagePolicy
-from rexnet.data.preprocess import Interpolation, Preprocess, require_image_size
 from rexnet.errors import OptionError, require, require_at_least
+from rexnet.models.variants import model_config
 from rexnet.options import Argument, Device, Resume, Threads, Workers, positional
+from rexnet.processes import is_main_process
+from rexnet.references import SAVED, find_network, resolve
 from rexnet.training.metrics import Goal
+from rexnet.training.run_folder import RunFolder
 from rexnet.training.teacher_config import TeacherConfig
 
 RecipeName = Literal["auto", "imagenet", "small-image", "finetune", "scratch"]
@@ -47,9 +50,6 @@ class NetworkConfig:
 
     def check(self) -> None:
         """Raise OptionError where there is no network of --model and --width; nothing is built."""
-        from rexnet.models.variants import model_config
-        from rexnet.references import find_network
-
         try:
             found = find_network(self.model)
         except OptionError as error:
@@ -58,39 +58,6 @@ class NetworkConfig:
             model_config(str(found), width=self.width)
         except ValueError as error:
             raise OptionError(str(error)) from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class InputConfig:
-    """Selection, splitting and resizing of images."""
-
-    image_size: Annotated[int, Argument(aliases=("--img-size",))] = Preprocess.image_size_px
-    """Side in pixels of the square input of the network."""
-    crop_ratio: Annotated[float, Argument(aliases=("--crop-pct",))] = Preprocess.crop_ratio
-    """Side of the centre crop in evaluation, as a fraction of the resized image's short side."""
-    interpolation: Interpolation = Preprocess.interpolation
-    """Interpolation of resizing, in training and evaluation."""
-    val_fraction: float | None = None
-    """Fraction of every class in the validation split, where the data has no split of its own; None: a fifth."""
-    shots: int | None = None
-    """Train on only this many images of each class, drawn by --seed; the validation split stays the same."""
-    balance: Literal["none", "loss", "sampler"] = "none"
-    """Balance the classes in training: by the weight of their images in the loss, or by how often they are drawn."""
-    bad_image: BadImagePolicy = "error"
-
-    missing_class: Literal["error", "skip"] = "error"
-    """Action for a class without validation images: stop and name it, or train on it without validation."""
-
-    def __post_init__(self) -> None:
-        holds = self.val_fraction is None or 0.0 < self.val_fraction < 1.0
-        require(holds, "val_fraction", self.val_fraction, "between 0 and 1, or None")
-        require_at_least(self, 1, "shots")
-        require_image_size(self)
-        require(0 < self.crop_ratio <= 1, "crop_ratio", self.crop_ratio, "above 0 and at most 1")
-
-    def preprocess(self) -> Preprocess:
-        """Evaluation transform, with ImageNet's mean and standard deviation, as in every published file."""
-        return Preprocess(image_size_px=self.image_size, crop_ratio=self.crop_ratio, interpolation=self.interpolation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +192,11 @@ class RunConfig:
         if isinstance(self.resume, str) and self.output not in (None, self.resume):
             raise ValueError(f"--resume is {self.resume!r} but --output is {self.output!r}; give one of them")
 
+    def check(self) -> None:
+        """Raise ValueError for an --output that is in use."""
+        if self.output and not self.resume and is_main_process():
+            RunFolder(self.output).refuse_used(overwrite=self.overwrite)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -245,7 +217,7 @@ class TrainConfig:
     """Metric on the validation split whose highest value makes best.pt: top-1, or the mean over the classes of recall
     or F1."""
     network: NetworkConfig = NetworkConfig()
-    input: InputConfig = InputConfig()
+    input: InputConfig = field(default_factory=InputConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -257,6 +229,15 @@ class TrainConfig:
         batch_size = self.run.batch_size
         require(batch_size >= 2, "batch_size", batch_size, "2 or more (batch norm in squeeze-excitation)")
         self.teacher.check(freeze=self.transfer.freeze, augment=self.augment, balance=self.input.balance)
+
+    def check(self) -> None:
+        """Raise ValueError for a network, weights or a run folder that cannot be used; no weights are read."""
+        if self.run.resume:
+            return
+        self.network.check()
+        if self.network.weights not in (None, "auto"):
+            resolve(self.network.weights, allowed=SAVED)
+        self.run.check()
 
     @property
     def subject(self) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from rexnet.models.published import (
     published_for,
 )
 from rexnet.processes import process_count
+from rexnet.references import SAVED, resolve
 from rexnet.training.config import NetworkConfig, TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -57,8 +58,6 @@ def choose_weights(asked: TrainConfig) -> TrainConfig:
 def read_checked(network: NetworkConfig, sha256: str | None) -> str:
     """Return the argument of `read_weights` for the weights of `network`. WeightsError where they no longer have the
     hash with which the run began; None: the run has not recorded one."""
-    from rexnet.references import SAVED, resolve
-
     with cache_only(network.weights_cache_only):
         reference = resolve(network.weights or "", allowed=SAVED)
         file = reference.file
@@ -116,8 +115,6 @@ def _find(network: NetworkConfig) -> dict[str, str]:
     """Return the weights' name and sha256, downloaded if needed, or the reason why auto found none."""
     with cache_only(network.weights_cache_only):
         if network.weights != AUTO:
-            from rexnet.references import SAVED, resolve
-
             reference = resolve(network.weights or "", allowed=SAVED)
             return _describe(reference.text, reference.file)
         rows = find_published(_name_of(network))

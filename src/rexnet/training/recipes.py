@@ -14,8 +14,10 @@ from rexnet.data.config import AugmentConfig
 from rexnet.data.datasets import open_dataset, with_unlabelled
 from rexnet.data.preprocess import Preprocess
 from rexnet.errors import OptionError
+from rexnet.models.config import read_config
 from rexnet.models.published import PUBLISHED
 from rexnet.processes import process_count
+from rexnet.references import SAVED, find_network, resolve
 from rexnet.training.config import (
     InputConfig,
     LoopConfig,
@@ -27,6 +29,7 @@ from rexnet.training.config import (
     TrainConfig,
 )
 from rexnet.training.initial_weights import AUTO, choose_weights, read_checked
+from rexnet.training.resume import settings_to_resume
 
 Settings = TypeVar("Settings", bound=LoopConfig)
 
@@ -238,13 +241,10 @@ def starting_point(asked: TrainConfig, *, epochs: int | None = None, batch_size:
     `asked` has the options of DECIDING that are given, on top of the plain defaults; the budget also follows `epochs`
     and `batch_size`, where they are given.
     """
-    if asked.run.resume:
-        from rexnet.training.resume import settings_to_resume
-
-        if saved := settings_to_resume(asked):
-            if asked.network.weights == saved.network.weights and (sha256 := saved.initial_weights.get("sha256")):
-                read_checked(saved.network, sha256)
-            return saved
+    if asked.run.resume and (saved := settings_to_resume(asked)):
+        if asked.network.weights == saved.network.weights and (sha256 := saved.initial_weights.get("sha256")):
+            read_checked(saved.network, sha256)
+        return saved
     if (asked.network.model, asked.network.width) != (NetworkConfig.model, NetworkConfig.width):
         asked.network.check()  # before the data are looked at
     if asked.network.weights == AUTO:
@@ -283,16 +283,11 @@ def rate_as_typed(given: dict[str, Any], asked: LoopConfig) -> dict[str, Any]:
     run that is resumed keeps its rate."""
     if "lr" not in given or "lr_batch" in given:
         return {}
-    from rexnet.training.resume import settings_to_resume
-
     return {"lr_batch": 0} if settings_to_resume(asked) is None else {}
 
 
 def _with_the_stem_of(start: TrainConfig, model: str) -> TrainConfig:
     """Return `start` with the stem's stride of a network that comes from a file."""
-    from rexnet.models.config import read_config
-    from rexnet.references import find_network
-
     found = find_network(model)
     if isinstance(found, str):
         return start
@@ -304,10 +299,10 @@ def _as_the_weights_were_made(start: TrainConfig, source: str) -> TrainConfig:
     if source in PUBLISHED:
         facts, network = PUBLISHED[source].preprocess, None
     else:
-        from rexnet.models.weights import read_weights
-        from rexnet.references import SAVED, resolve
-
         file = resolve(source, allowed=SAVED).weights
+
+        from rexnet.models.weights import read_weights
+
         weights = read_weights(file)
         facts, network = weights.preprocess, weights.config
     if network is not None:

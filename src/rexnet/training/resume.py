@@ -7,17 +7,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass, replace
 from inspect import signature
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 from rexnet.data.facts import DataFacts
 from rexnet.errors import DamagedFileError, OptionError, WeightsError
 from rexnet.options import values_of
 from rexnet.references import holds_settings
 from rexnet.text import plural
-from rexnet.training import checkpoint
 from rexnet.training.config import LoopConfig
-from rexnet.training.distributed import World
 from rexnet.training.run_folder import DATA, METRICS, RunFolder
+
+if TYPE_CHECKING:
+    from rexnet.training.distributed import World
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ def note_data(run: RunFolder, facts: DataFacts, *, main: bool) -> None:
         run.write(DATA, facts.to_dict())
 
 
-def newest_checkpoint(run: RunFolder, world: World) -> dict[str, Any] | None:
+def newest_checkpoint(run: RunFolder, world: "World") -> dict[str, Any] | None:
     """Return the content of last.pt, or of previous.pt where that is damaged, the same on every process; None before
     the first checkpoint. Call it before any process writes a new one."""
     return world.from_main(newest(run.last, run.previous) if world.is_main else None)
@@ -186,6 +187,8 @@ def newest(*paths: Path) -> dict[str, Any] | None:
 
     A damaged one is renamed to NAME.damaged with a warning. WeightsError if all that exist are damaged.
     """
+    from rexnet.training import checkpoint
+
     existing = [path for path in paths if path.exists()]
     errors = []
     for path in existing:
@@ -210,6 +213,8 @@ def newest(*paths: Path) -> dict[str, Any] | None:
 def warn_of_lost_best(run: RunFolder) -> None:
     """Warn where best.pt is missing or damaged, and rename a damaged one: a resumed run does not read it, and replaces
     it only by a better one."""
+    from rexnet.training import checkpoint
+
     try:
         checkpoint.read(run.best)
     except WeightsError:
@@ -223,7 +228,7 @@ def _set_aside(path: Path) -> Path:
 
 
 @contextmanager
-def resumable(run: RunFolder, world: World, *, command: str) -> Iterator[None]:
+def resumable(run: RunFolder, world: "World", *, command: str) -> Iterator[None]:
     """Log the command with which a run that is stopped inside this context continues."""
     try:
         yield

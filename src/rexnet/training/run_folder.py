@@ -10,9 +10,7 @@ import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from rexnet._version import __version__
 from rexnet.data.facts import DataFacts
@@ -20,7 +18,9 @@ from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.files import read_text, real_path, write_whole
 from rexnet.text import reason_of
 from rexnet.training.curves import draw_curves
-from rexnet.training.distributed import World
+
+if TYPE_CHECKING:
+    from rexnet.training.distributed import World
 
 logger = logging.getLogger(__name__)
 
@@ -78,16 +78,21 @@ class RunFolder:
             os.close(self._lock)
             self._lock = None
 
-    def prepare(self, *, overwrite: bool) -> None:
-        """Empty the folder for a run. ValueError where it holds a run and `overwrite` is off, or other files."""
+    def refuse_used(self, *, overwrite: bool) -> None:
+        """Raise ValueError for a path that holds a run, unless `overwrite` is on, or other files."""
         if self.holds("config.json"):
             if not overwrite:
                 raise ValueError(
                     f"--output {str(self.path)!r} holds a run already; --resume continues it, --overwrite replaces it"
                 )
-            self._remove_files()
-        elif any(not file.name.startswith(".") for file in self.path.iterdir()):
+        elif self.path.is_dir() and any(not file.name.startswith(".") for file in self.path.iterdir()):
             raise ValueError(f"--output {str(self.path)!r} holds other files; name a new or an empty folder")
+
+    def prepare(self, *, overwrite: bool) -> None:
+        """Empty the folder for a run. ValueError as `refuse_used`."""
+        self.refuse_used(overwrite=overwrite)
+        if self.holds("config.json"):
+            self._remove_files()
 
     def remove_start(self) -> None:
         """Remove the files of a start that failed before its first result: a checkpoint, a row of metrics or the names
@@ -199,9 +204,10 @@ def next_free_folder(model: str, data: str, *, parent: str | os.PathLike[str] = 
     return path
 
 
-def describe_environment(world: World) -> dict[str, Any]:
+def describe_environment(world: "World") -> dict[str, Any]:
     """Collect versions, hardware, command and, for a checkout, its commit, which are needed to repeat the run."""
     import timm
+    import torch
     import torchvision
 
     on_gpu = world.device.type == "cuda"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rexnet.data.facts import DataFacts
+from rexnet.errors import OptionError
 from rexnet.files import real_path
 from rexnet.references import Kind, holds_settings, resolve
 from rexnet.training.metrics import METRICS, Metric, TaskName
@@ -14,6 +15,7 @@ from rexnet.training.run_folder import RunFolder
 
 # These options change the place and start of a run, not its result.
 _NOT_COMPARED = frozenset({"output", "overwrite", "resume"})
+_MADE = "rexnet train and rexnet detect train make the folder of a run"
 _SLOW_READING = 0.25
 _SLOW_VALIDATION = 1 / 3
 
@@ -150,9 +152,11 @@ def read_records(runs: Sequence[str | os.PathLike[str]]) -> list[RunRecord]:
 
 def read_record(folder: RunFolder, *, label: str | None = None) -> RunRecord:
     """Read the run in `folder`. ValueError, one sentence, where it is not the folder of a run."""
+    if not folder.holds("config.json"):
+        raise OptionError(f"{str(folder.path)!r} is not the folder of a run: it holds no config.json; {_MADE}")
     config = folder.read("config.json")
     if not holds_settings(folder.path):
-        raise ValueError(f"{str(folder.path / 'config.json')!r} holds no settings of a run; name the folder of a run")
+        raise OptionError(f"{str(folder.path / 'config.json')!r} holds no settings of a run; {_MADE}")
     environment, summary = (
         folder.read(name) if folder.holds(name) else {} for name in ("environment.json", "summary.json")
     )

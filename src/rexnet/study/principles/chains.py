@@ -5,8 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from rexnet.models.blocks import BlockSpec
-from rexnet.models.config import RexNetConfig
+from rexnet.models.config import BlockSpec, RexNetConfig
 from rexnet.models.cost import Cost, measure_cost
 from rexnet.models.rexnet import RexNet
 from rexnet.study.principles.graph import NONE, Bottleneck, Operation, Trace, find_bottlenecks, layer_of

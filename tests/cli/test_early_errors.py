@@ -1,0 +1,72 @@
+"""Mistakes that strings and local files alone show: refused before a command imports torch."""
+
+import json
+import subprocess
+import sys
+
+SCRIPT = """
+import contextlib, io, json, sys
+from rexnet import cli
+results = []
+for arguments in json.loads(sys.argv[1]):
+    error = io.StringIO()
+    code = None
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(error):
+        try:
+            cli.main(arguments.split())
+        except SystemExit as stop:
+            code = stop.code
+    loaded = [name for name in ("torch", "torchvision", "timm") if name in sys.modules]
+    results.append([arguments, code, error.getvalue(), loaded])
+print(json.dumps(results))
+"""
+CASES = {
+    "trian": (2, "did you mean train?"),
+    "train digits --epocs 3": (2, "--epochs"),
+    "train digits --epochs x": (2, "--epochs is 'x'"),
+    "train digits --freeze all --bn train": (2, "--bn is train"),
+    "train digits --image-size 1": (2, "--image-size is 1; allowed: 8 or more"),
+    "train nothing": (1, "nothing is not a dataset name"),
+    "train run": (1, "run is the folder of a run, not of data"),
+    "train digits --model rexnet100": (2, "did you mean rexnet_100"),
+    "train digits --model rexnet_999": (2, "width is 9.99"),
+    "train digits --weights nothing.pt": (1, "there is no file 'nothing.pt'"),
+    "train digits --output run": (1, "--output 'run' holds a run already"),
+    "train digits --resume nothing": (1, "--resume 'nothing' is not the folder of a run"),
+    "train --resume run --overwrite": (2, "exclude each other"),
+    "detect train nothing": (1, "nothing is not a dataset name"),
+    "detect train images --model xyz": (2, "--model: there is no network, file or folder 'xyz'"),
+    "detect train images --weights nothing.pt": (1, "there is no file 'nothing.pt'"),
+    "detect validate nothing.pt images": (1, "there is no file 'nothing.pt'"),
+    "detect predict best.pt nothing.jpg --out out": (1, "nothing.jpg does not exist"),
+    "validate best.pt run": (1, "run is the folder of a run, not of data"),
+    "validate nothing.pt digits": (1, "there is no file 'nothing.pt'"),
+    "predict nothing.pt a.jpg": (1, "there is no file 'nothing.pt'"),
+    "predict rexnet100 a.jpg": (2, "did you mean rexnet_100"),
+    "predict best.pt nothing.jpg": (1, "nothing.jpg does not exist"),
+    "export nothing.pt --output a.onnx": (1, "there is no file 'nothing.pt'"),
+    "quantize best.pt --data nothing --output a.onnx": (1, "nothing is not a dataset name"),
+    "bench rexnet100": (2, "did you mean rexnet_100"),
+    "serve nothing.pt": (1, "there is no file 'nothing.pt'"),
+    "card --output out nothing": (2, "there is no network, file or folder 'nothing'"),
+    "report nothing": (2, "'nothing' is not the folder of a run"),
+    "report run digits": (2, "'digits' is not the folder of a run"),
+    "study advise nothing": (2, "there is no network, file or folder 'nothing'"),
+    "fit-budget --latency-ms 5 --family nothing": (2, "--family is nothing"),
+    "data check run": (1, "run is the folder of a run"),
+}
+
+
+def test_a_mistake_is_refused_before_torch_is_imported(tmp_path):
+    for folder in ("run", "images"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"network": {"model": "rexnet_100"}}')
+    for name in ("best.pt", "a.jpg"):
+        (tmp_path / name).touch()
+    command = [sys.executable, "-c", SCRIPT, json.dumps(list(CASES))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for arguments, code, error, loaded in json.loads(done.stdout):
+        expected = CASES[arguments]
+        assert code == expected[0] and expected[1] in error and error.count("\n") == 1, (arguments, code, error)
+        assert loaded == [], arguments
