@@ -224,8 +224,8 @@ def check_digest(row: PublishedWeights, path: Path, digest: str) -> None:
 def _download(row: PublishedWeights, patience_s: float) -> Path:
     """Return the path of the downloaded file. NotDownloadedError without a network, or where it is not allowed."""
     if is_offline():
-        allowed = "HF_HUB_OFFLINE or --weights-cache-only allows no download"
-        raise NotDownloadedError(f"{row.name} is not in the cache, and {allowed}", by_hand(row))
+        reason = "it is not in the cache, and HF_HUB_OFFLINE or --weights-cache-only allows nothing else"
+        raise NotDownloadedError(f"{row.name} could not be downloaded ({reason})", by_hand(row))
     try:
         return _from_hugging_face(row, patience_s) if row.host == "hugging-face" else _from_release(row, patience_s)
     # The hub's client passes on errors of its HTTP library, which differ by version.
