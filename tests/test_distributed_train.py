@@ -42,7 +42,7 @@ def read_config(monkeypatch):
 
     def read(arguments: list[str]) -> TrainConfig:
         seen = []
-        monkeypatch.setattr(classify, "train", lambda config, teachers: seen.append(config) or {"run": "run"})
+        monkeypatch.setattr(classify, "train", lambda config, *_, **__: seen.append(config) or {"run": "run"})
         cli.main(["train", *arguments])
         return seen[0]
 

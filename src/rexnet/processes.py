@@ -47,6 +47,17 @@ def in_parallel(task: Callable[[Item], Result], items: Sequence[Item], *, worker
         raise OSError(sentence) from error
 
 
+@contextmanager
+def without_logs(level: int = logging.CRITICAL) -> Iterator[None]:
+    """Log nothing up to `level` in this context."""
+    before = logging.root.manager.disable
+    logging.disable(level)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def log_progress(results: Iterable[Result], total: int, *, label: str) -> Iterator[Result]:
     """Yield the results, `total` in number, and log the progress every half minute."""
     began = last_said = time.monotonic()

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rexnet.training import progress as module
-from rexnet.training.progress import EpochProgress, duration_text, speed_text
+from rexnet.training.progress import EpochProgress, duration_text, hours_warning, smaller_size, speed_text
 
 
 def test_counts_images_means_and_waiting(capsys, monkeypatch):
@@ -79,6 +79,25 @@ def test_without_a_terminal_a_line_a_minute_names_the_end_of_the_run(monkeypatch
 )
 def test_durations(seconds, text):
     assert duration_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "epoch_seconds", "options", "text"),
+    [
+        (7000, 70, ["--image-size 96"], None),
+        (50_000, 500, ["--freeze all", "--image-size 96"], "--max-minutes 30 or --freeze all or --image-size 96"),
+        (50_000, 2_000, [], "about 13 h 53 min on this CPU; shorter: --max-minutes 70"),
+        (10_000, 10_000, ["--min-size 320"], "about 2 h 47 min on this CPU; shorter: --min-size 320"),
+        (10_000, 10_000, [], "about 2 h 47 min on this CPU"),
+    ],
+)
+def test_a_run_of_hours_is_named_with_what_makes_it_short(seconds, epoch_seconds, options, text):
+    warning = hours_warning(seconds, epoch_seconds=epoch_seconds, options=options)
+    assert warning is None if text is None else warning is not None and warning.endswith(text)
+
+
+def test_smaller_sizes_have_less_than_half_of_the_pixels():
+    assert [smaller_size(size) for size in (64, 91, 96, 128, 160, 224, 512)] == [None, None, 64, 64, 96, 128, 352]
 
 
 def test_a_slow_run_has_a_speed_too():

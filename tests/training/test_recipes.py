@@ -201,7 +201,7 @@ def test_an_option_may_depend_on_what_the_recipe_sets():
 @pytest.mark.parametrize("words", ["", " --recipe auto"])
 def test_the_chosen_recipe_is_kept(words, monkeypatch):
     trained = []
-    monkeypatch.setattr(classify, "train", lambda config, teachers: trained.append(config) or {"run": "x"})
+    monkeypatch.setattr(classify, "train", lambda config, *_, **__: trained.append(config) or {"run": "x"})
     cli.main(["train", *f"digits{words}".split()])
     assert trained[0].recipe == "small-image"
 

@@ -1,6 +1,7 @@
 """Commands about classifiers."""
 
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,13 +14,26 @@ _EXAMPLES = (
     "rexnet train digits",
     "rexnet train --resume runs/RUN",
 )
-_FIRST = ("weights", "model", "recipe", "epochs", "batch_size", "lr", "image_size", "device", "output", "resume")
+_FIRST = (
+    "weights",
+    "model",
+    "recipe",
+    "epochs",
+    "max_minutes",
+    "batch_size",
+    "lr",
+    "image_size",
+    "device",
+    "output",
+    "resume",
+)
 _TIMM_MODELS = {"rexnetv1": "rexnet", "rexnetv1_lite": "rexnet_lite"}
 """Model names of the published training script, whose default width is 1.0."""
 
 
 def train(arguments: Sequence[str]) -> None:
     """Train a classifier on a folder of images"""
+    began = time.monotonic()
     from rexnet.cli.help import print_help
     from rexnet.processes import is_main_process
     from rexnet.training.config import TrainConfig
@@ -35,12 +49,15 @@ def train(arguments: Sequence[str]) -> None:
                 del given[name]
         return build(TrainConfig, {"weights": "auto"} | {name: given[name] for name in DECIDING if name in given})
 
+    typed: Given = {}
+
     def sizes(given: Given) -> Given:
         return {name: given[name] for name in ("epochs", "batch_size") if name in given}
 
     def start(given: Given) -> TrainConfig:
         wanted = asked(given)
         given |= rate_as_typed(given, wanted)
+        typed.update(given)
         return starting_point(wanted, **sizes(given))
 
     def show_help(given: Given) -> None:
@@ -53,13 +70,16 @@ def train(arguments: Sequence[str]) -> None:
     config = read_options("train", TrainConfig, arguments, start=start, show_help=show_help)
 
     from rexnet.training import classify
+    from rexnet.training.time_budget import TimeLimit
 
     teachers = ()
     if config.teacher.teacher:
         from rexnet.deploy.teachers import open_teachers
 
         teachers = open_teachers(config.teacher, threads=config.run.threads)
-    run = classify.train(config, teachers)["run"]
+    typed["weights"] = config.network.weights  # chosen once
+    limit = TimeLimit.of_command(began, typed, lambda given: build(TrainConfig, given, start(given)))
+    run = classify.train(config, teachers, limit=limit)["run"]
     if is_main_process():
         best = Path(run, "best.pt")
         network = best if best.exists() else best.with_name("last.pt")

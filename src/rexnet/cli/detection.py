@@ -1,6 +1,7 @@
 """Commands about detectors."""
 
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,20 +13,36 @@ _EXAMPLES = (
     "rexnet detect train shapes --detector mask_rcnn",
     "rexnet detect train COCO_DIR --weights rexnet_100.nav_in1k",
 )
-_FIRST = ("detector", "weights", "model", "recipe", "epochs", "batch_size", "lr", "device", "output", "resume")
+_FIRST = (
+    "detector",
+    "weights",
+    "model",
+    "recipe",
+    "epochs",
+    "max_minutes",
+    "batch_size",
+    "lr",
+    "device",
+    "output",
+    "resume",
+)
 
 
 def train(arguments: Sequence[str]) -> None:
     """Train a detector on images with boxes"""
+    began = time.monotonic()
     from rexnet.cli.help import print_help
     from rexnet.detection.config import DetectTrainConfig
     from rexnet.detection.recipes import DECIDING, EPOCHS, starting_point
     from rexnet.processes import is_main_process
     from rexnet.training.recipes import rate_as_typed
 
+    typed: Given = {}
+
     def start(given: Given) -> DetectTrainConfig:
         asked = build(DetectTrainConfig, {name: given[name] for name in DECIDING if name in given})
         given |= rate_as_typed(given, asked)
+        typed.update(given)
         return starting_point(asked, epochs=given.get("epochs", EPOCHS))
 
     def show_help(given: Given) -> None:
@@ -35,8 +52,10 @@ def train(arguments: Sequence[str]) -> None:
     config = read_options("detect train", DetectTrainConfig, arguments, start=start, show_help=show_help)
 
     from rexnet.detection.train import train
+    from rexnet.training.time_budget import TimeLimit
 
-    run = train(config)["run"]
+    limit = TimeLimit.of_command(began, typed, lambda given: build(DetectTrainConfig, given, start(given)))
+    run = train(config, limit=limit)["run"]
     if is_main_process():
         print(f"run folder: {run}")
         best = shlex.quote(str(Path(run, "best.pt")))

@@ -4,8 +4,7 @@ ONNX Runtime and OpenVINO both run QDQ pairs as int8; nodes keep their names, th
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from rexnet.deploy.config import Int8Backend
 from rexnet.engines.graph_files import import_engine, import_onnx
 from rexnet.engines.onnx_graph import INPUT
+from rexnet.processes import without_logs
 
 if TYPE_CHECKING:
     import onnx
@@ -35,7 +35,8 @@ def int8_graph(graph: "onnx.ModelProto", images: Sequence[Tensor], backend: Int8
             return None if image is None else {INPUT: image.numpy()}
 
     onnx = import_onnx()
-    with TemporaryDirectory() as folder, _without_advice():
+    # ONNX Runtime warns of an unoptimised graph; this one has nothing to optimise.
+    with TemporaryDirectory() as folder, without_logs(logging.WARNING):
         # For a graph in memory the quantiser would move the weights into a file.
         source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
         onnx.save(graph, source)
@@ -83,17 +84,6 @@ def _read_scaled_points(graph: "onnx.ModelProto", image: Tensor) -> set[str]:
             scaled.add(node.output[0])
     reading = {node.name: node.input[0] for node in graph.graph.node if node.op_type == "Conv"}
     return {name for name, read in reading.items() if read in scaled & points}
-
-
-@contextmanager
-def _without_advice() -> Iterator[None]:
-    """Silence ONNX Runtime's warnings about an unoptimised graph; this one has nothing to optimise."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def int8_layers(graph: "onnx.ModelProto") -> list[str]:

@@ -18,7 +18,7 @@ from rexnet.detection.backbones import backbone_config
 from rexnet.detection.checkpoints import is_detector_file, load_detector_weights, pack
 from rexnet.detection.coco_rows import require_evaluator
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig
-from rexnet.detection.detectors import create_detector
+from rexnet.detection.detectors import SIZES_PX, create_detector
 from rexnet.detection.evaluation import check_ground_truth, evaluate_detector
 from rexnet.detection.norms import prepare_norms
 from rexnet.errors import OptionError
@@ -29,12 +29,14 @@ from rexnet.references import SAVED, resolve
 from rexnet.text import printable
 from rexnet.training.distributed import World
 from rexnet.training.loop import Task, choose_autocast
+from rexnet.training.progress import smaller_size
 from rexnet.training.resume import extend, resumes
 from rexnet.training.run_folder import local_path
-from rexnet.training.session import Parts, fit_batches, loader_options, run_session
+from rexnet.training.session import Parts, loader_options, run_session
+from rexnet.training.time_budget import TimeLimit
 
 
-def train(config: DetectTrainConfig) -> dict[str, Any]:
+def train(config: DetectTrainConfig, *, limit: TimeLimit[DetectTrainConfig] | None = None) -> dict[str, Any]:
     """Train a detector with the settings `config` into a run folder; return the content of its summary.json.
 
     Raise ValueError for settings, data or weights that contradict each other.
@@ -46,7 +48,7 @@ def train(config: DetectTrainConfig) -> dict[str, Any]:
     except ValueError as error:
         raise OptionError(f"--model: {error}") from error
     config = extend(config)
-    return run_session(config, partial(_prepare, config), goal=config.goal, command="rexnet detect train")
+    return run_session(config, _prepare, goal=config.goal, command="rexnet detect train", limit=limit)
 
 
 def _prepare(config: DetectTrainConfig, world: World) -> Parts:
@@ -65,13 +67,12 @@ def _prepare(config: DetectTrainConfig, world: World) -> Parts:
     norms = prepare_norms(
         model, bn=config.network.bn, pretrained=pretrained, images_per_step=batches[0].images_per_step
     )
-    task = detection_task(sets.train, sets.val, batches[1], config=config, world=world)
     return Parts(
         name=config.subject[0],
         facts=data_facts(sets, config.data),
         model=model,
-        batches=batches[0],
-        fit=lambda run: fit_batches(model, batches, task, config=config, run=run, world=world),
+        batches=batches,
+        task=partial(detection_task, sets.train, sets.val, config=config, world=world),
         notes=(_describe_size(model, config.subject[0]), f"recipe {config.recipe}", f"{norms}"),
         skipped=(*sets.train.skipped, *sets.val.skipped),
     )
@@ -132,6 +133,7 @@ def detection_task(
 ) -> Task:
     """Training task: the detector's losses on batches of `train`, COCO's metrics on those of `val`."""
     dtype = choose_autocast(config.run.amp, world.device)
+    size_px = smaller_size(config.network.min_size or SIZES_PX[config.network.detector][0])
 
     def evaluate_validation(model: nn.Module) -> dict[str, float]:
         return evaluate_detector(model, val_batches, val, world=world, autocast_dtype=dtype).metrics
@@ -142,6 +144,7 @@ def detection_task(
         pack=partial(pack, classes=train.classes, category_ids=train.category_ids.tolist()),
         name_image=train.name,
         goal=config.goal,
+        shorter=(f"--min-size {size_px}",) if size_px else (),
         static=lambda model: model.get_submodule("backbone"),
         logged=("box_ap", "box_ap50", "mask_ap", "mask_ap50"),
     )

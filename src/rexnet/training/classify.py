@@ -33,23 +33,43 @@ from rexnet.training.frozen_features import check_frozen_backbone, freeze_backbo
 from rexnet.training.initial_weights import AUTO, choose_weights, describe_choice, read_checked
 from rexnet.training.loop import Task, choose_autocast, fit
 from rexnet.training.metrics import metrics_of
+from rexnet.training.progress import smaller_size
 from rexnet.training.resume import extend, resumes, settings_to_resume
 from rexnet.training.run_folder import RunFolder, local_path
 from rexnet.training.session import Parts, fit_batches, loader_options, run_session
 from rexnet.training.teachers import Teacher, prepare_guides
+from rexnet.training.time_budget import TimeLimit
 
 logger = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig, teachers: Sequence[Teacher] = ()) -> dict[str, Any]:
+def train(
+    config: TrainConfig, teachers: Sequence[Teacher] = (), *, limit: TimeLimit[TrainConfig] | None = None
+) -> dict[str, Any]:
     """Train with the settings of `config` and write all results to the run folder; return the content of summary.json.
 
     `teachers`: those that `config.teacher` names, opened by `rexnet.deploy.teachers.open_teachers`. ValueError, one
     sentence, for settings, data or weights that do not fit each other.
     """
     config.network.check()
+    if teachers and config.schedule.max_minutes is not None:
+        minutes = f"--max-minutes is {config.schedule.max_minutes:g}"
+        raise OptionError(f"{minutes}, but the time of a --teacher is not measured; allowed: None")
     config = _settle_weights(extend(note_teachers(config, teachers)))
-    return run_session(config, partial(_prepare, config, teachers), goal=config.goal, command="rexnet train")
+    limit = limit and _keep_weights(config, limit)
+    prepare = partial(_prepare, teachers=teachers)
+    return run_session(config, prepare, goal=config.goal, command="rexnet train", limit=limit)
+
+
+def _keep_weights(config: TrainConfig, limit: TimeLimit[TrainConfig]) -> TimeLimit[TrainConfig]:
+    """Return `limit` with the weights of `config`, which are chosen once."""
+
+    def with_epochs(epochs: int) -> TrainConfig:
+        made = limit.with_epochs(epochs)
+        network = replace(made.network, weights=config.network.weights)
+        return replace(made, network=network, initial_weights=config.initial_weights)
+
+    return limit._replace(with_epochs=with_epochs)
 
 
 def _settle_weights(config: TrainConfig) -> TrainConfig:
@@ -61,7 +81,7 @@ def _settle_weights(config: TrainConfig) -> TrainConfig:
     return config if resumes(config) else choose_weights(config)
 
 
-def _prepare(config: TrainConfig, teachers: Sequence[Teacher], world: World) -> Parts:
+def _prepare(config: TrainConfig, world: World, *, teachers: Sequence[Teacher]) -> Parts:
     """Load images and weights. ValueError where they do not fit each other or the settings."""
     sets = _load_sets(config, world)
     batches = _make_batches(sets, config, world, teachers)
@@ -74,8 +94,12 @@ def _prepare(config: TrainConfig, teachers: Sequence[Teacher], world: World) -> 
     model = build_model(network, sets.classes, sha256=config.initial_weights.get("sha256"))
     pretrained = config.network.weights is not None
     frozen = prepare(model, config.transfer, pretrained=pretrained, images_per_step=batches[0].images_per_step)
+    special = (
+        partial(_fit_taught, model, sets, batches, teachers=teachers, config=config, world=world) if teachers else None
+    )
     if config.transfer.freeze == "all":
         check_frozen_backbone(config)
+        special = partial(_fit_head, model, sets, batches[0], config=config, world=world)
     if world.is_main:
         _warn_of_few_pixels(model, config.input.image_size)
         _warn_of_idle_balance(sets, config.input.balance)
@@ -83,8 +107,9 @@ def _prepare(config: TrainConfig, teachers: Sequence[Teacher], world: World) -> 
         name=model.name,
         facts=replace(sets.facts(), path=local_path(config.data)),
         model=model,
-        batches=batches[0],
-        fit=partial(_fit, model, sets, batches, teachers=teachers, config=config, world=world),
+        batches=batches,
+        task=partial(classification_task, sets, config=config, world=world),
+        fit=special,
         opening=() if reads_weights else (choice,),
         notes=(f"{model.name}: {measure_cost(model, config.input.image_size)}", _describe_recipe(config), f"{frozen}"),
         samples=sets.val,
@@ -124,7 +149,7 @@ def _make_batches(
     return train_batches, EvalBatches(sets.val, config.input.preprocess(), **loading)
 
 
-def _fit(
+def _fit_taught(
     model: RexNet,
     sets: ImageSets,
     batches: tuple[TrainBatches, EvalBatches],
@@ -134,9 +159,7 @@ def _fit(
     config: TrainConfig,
     world: World,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Train in `run`; return the best epoch's row and the images that could not be read."""
-    if config.transfer.freeze == "all":
-        return _fit_head(model, sets, batches[0], config=config, run=run, world=world)
+    """Train in `run` with teachers; see `Parts.fit`."""
     read = partial(EvalBatches, **_loader_options(config, world))
     guides = prepare_guides(teachers, sets, read_batches=read, config=config, run=run, world=world)
     guidance = Guidance.of(guides, config) if guides else None
@@ -145,9 +168,9 @@ def _fit(
 
 
 def _fit_head(
-    model: RexNet, sets: ImageSets, order: TrainBatches, *, config: TrainConfig, run: RunFolder, world: World
+    model: RexNet, sets: ImageSets, order: TrainBatches, run: RunFolder, *, config: TrainConfig, world: World
 ) -> tuple[dict[str, Any], list[str]]:
-    """Train the head as `_fit` does, on features that are computed once."""
+    """Train the head in `run` on features that are computed once; see `Parts.fit`."""
     in_order = partial(EvalBatches, preprocess=config.input.preprocess(), **_loader_options(config, world))
     frozen = freeze_backbone(model, sets, order, in_order=in_order, config=config, run=run, world=world)
     task = head_task(classification_task(sets, frozen.val, config, world=world), model)
@@ -190,8 +213,15 @@ def classification_task(
         ),
         name_image=with_unlabelled(sets, config.teacher.unlabelled).name,
         goal=config.goal,
+        shorter=_shorter_options(config),
         logged=None if len(metrics) == len(metrics_of("classification")) else tuple(metrics),
     )
+
+
+def _shorter_options(config: TrainConfig) -> tuple[str, ...]:
+    freeze = ("--freeze all",) if config.network.weights is not None and config.transfer.freeze != "all" else ()
+    size_px = smaller_size(config.input.image_size)
+    return (*freeze, *((f"--image-size {size_px}",) if size_px else ()))
 
 
 def classification_loss(

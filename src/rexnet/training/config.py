@@ -95,10 +95,7 @@ class OptimConfig:
     """Learning rate of each layer as a fraction of the next one's, counted from the head down; 1: the same for all."""
     clip_grad: float | None = None
     """Maximum norm of the whole gradient."""
-    ema_decay: Annotated[
-        float | None,
-        Argument(aliases=("--model-ema", "--model-ema-decay"), bare="0.9998"),
-    ] = None
+    ema_decay: Annotated[float | None, Argument(aliases=("--model-ema", "--model-ema-decay"), bare="0.9998")] = None
     """Decay of a moving average of the weights, which is evaluated and saved; it rises to this value from below."""
 
     def __post_init__(self) -> None:
@@ -126,6 +123,11 @@ class ScheduleConfig:
     """Epochs after which --schedule multistep continues with a tenth of the learning rate."""
     epochs: int = 400
     """Passes over the training images."""
+    max_minutes: float | None = None
+    """Minutes from the start of the command within which the run ends: the speed of the first steps decides, once, how
+    many epochs it has, at most the recipe's. Not together with --epochs."""
+    measured: Annotated[dict[str, float], Argument(recorded=True)] = field(default_factory=dict)
+    """With --max-minutes: minutes, seconds of a step and of an evaluation with its checkpoints, epochs that fit."""
     warmup_epochs: float = 5.0
     """Epochs of linear warm-up; at most half of a short run."""
     warmup_lr: float = 1e-5
@@ -141,6 +143,7 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         require_at_least(self, 1, "patience", "epochs")
         require_at_least(self, 0, "warmup_epochs", "warmup_lr", "min_lr")
+        require(self.max_minutes is None or self.max_minutes > 0, "max_minutes", self.max_minutes, "above 0, or None")
         for name in ("decay_milestones", "restart_epochs"):
             epochs = getattr(self, name) or ()
             rising = list(epochs) == sorted({epoch for epoch in epochs if epoch >= 1})

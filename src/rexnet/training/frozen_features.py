@@ -115,6 +115,7 @@ def check_frozen_backbone(config: TrainConfig) -> None:
     settings += [("layer_decay", config.optim.layer_decay, 1.0)]
     settings += [("drop_path_rate", config.network.drop_path_rate, 0.0)]
     settings += [("compile", config.run.compile, False)]
+    settings += [("max_minutes", config.schedule.max_minutes, None)]
     for name, value, default in settings:
         if value != default:
             raise OptionError(

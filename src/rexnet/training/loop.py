@@ -17,8 +17,8 @@ from rexnet.training.curves import EventLog
 from rexnet.training.distributed import World
 from rexnet.training.interruption import Stopped
 from rexnet.training.metrics import METRICS
-from rexnet.training.optimization import LearningRate, Updater, note_discarded
-from rexnet.training.progress import EpochProgress, speed_text, time_left_text
+from rexnet.training.optimization import Updater, make_rate, note_discarded
+from rexnet.training.progress import EpochProgress, hours_warning, speed_text, time_left_text
 from rexnet.training.resume import log_finished, newest_checkpoint
 from rexnet.training.run_folder import RunFolder
 from rexnet.training.steps import Batches, group_batches, step_seed, total_batch
@@ -41,6 +41,8 @@ class Task(NamedTuple):
     """Metric of `evaluate` whose best value makes best.pt."""
     logged: tuple[str, ...] | None = None
     """Metrics of `evaluate` in the log line of an epoch, where all would be too many."""
+    shorter: tuple[str, ...] = ()
+    """Options, with their values, that make the run shorter."""
     static: Callable[[nn.Module], nn.Module] = lambda model: model
     """static(model): the part of the model that torch.compile can compile as a whole."""
 
@@ -55,18 +57,17 @@ def fit(
     and from `batches`, so a run that was killed anywhere and resumed ends with the very weights of one that was not.
     Raises Stopped, after saving, on a request to stop, and NonFiniteError, which names the images.
     """
-    training = _Training(model, batches, task, config=config, run=run, world=world)
+    training = Training(model, batches, task, config=config, run=run, world=world)
     try:
         with world.stop.deferred():
             while not training.finished:
                 training.run_epoch()
     finally:
-        if training.events:
-            training.events.close()
+        training.close()
     return training.best
 
 
-class _Training:
+class Training:
     """A run in progress. Its state between steps is in `updater`, `epoch`, `step`, `best` and `progress`."""
 
     def __init__(
@@ -77,10 +78,10 @@ class _Training:
         dtype = choose_autocast(config.run.amp, world.device)
         self.batches, self.task, self.config, self.run, self.world = batches, task, config, run, world
         self.steps = -(-len(batches) // config.run.accumulate)
-        self.rate = _learning_rate(config, total_batch=total_batch(batches, config, world), steps_per_epoch=self.steps)
+        self.rate = make_rate(config, total_batch=total_batch(batches, config, world), steps_per_epoch=self.steps)
         self.updater = Updater(model, config.optim, self.rate, scale_gradients=dtype == torch.float16)
         self.epoch, self.step, self.discarded = 0, 0, 0
-        self.evaluation_seconds = 0.0
+        self.evaluation_seconds = config.schedule.measured.get("seconds_per_evaluation", 0.0)
         self.best: dict[str, Any] = {}
         self.unfinished: dict[str, Any] | None = None
         """State of this process's progress in an epoch that was interrupted."""
@@ -92,6 +93,12 @@ class _Training:
         self.model, self.network = model, world.wrap(model)
         self.autocast = torch.autocast(world.device.type, dtype=dtype, enabled=dtype is not None)
         self.saved_at = time.monotonic()
+        self.may_take_hours = world.is_main and world.device.type == "cpu" and not config.schedule.measured
+
+    def close(self) -> None:
+        """Close the files of events."""
+        if self.events:
+            self.events.close()
 
     @property
     def finished(self) -> bool:
@@ -163,6 +170,7 @@ class _Training:
         else:
             self.updater.apply(step)
             progress.update(images, {name: float(value) for name, value in means.items()})
+            self._warn_of_hours(progress)
         self.step += 1
         if stopping or saving:
             self._save(progress)
@@ -175,6 +183,14 @@ class _Training:
             losses = self.task.loss(self.network, batch)
         losses = losses if isinstance(losses, dict) else {"loss": losses}
         return {name: value * fraction for name, value in losses.items()}
+
+    def _warn_of_hours(self, progress: EpochProgress) -> None:
+        """Warn once, after the first measured steps, where the run takes hours."""
+        if self.may_take_hours and progress.is_measured:
+            self.may_take_hours = False
+            seconds, epoch = progress.run_seconds_left, self.steps * progress.step_seconds
+            if warning := hours_warning(seconds, epoch_seconds=epoch, options=self.task.shorter):
+                logger.warning("%s", warning)
 
     def _is_time_to_save(self) -> bool:
         return self.world.is_main and time.monotonic() - self.saved_at > 60 * self.config.run.save_minutes
@@ -249,16 +265,6 @@ class _Training:
                 log_finished(self.run, self.epoch)
             else:
                 logger.info("continuing %s after step %d of epoch %d", self.run.path, self.step, self.epoch + 1)
-
-
-def _learning_rate(config: LoopConfig, *, total_batch: int, steps_per_epoch: int) -> LearningRate:
-    schedule, peak_lr = config.schedule, config.optim.peak_lr(total_batch)
-    scaled = f" ({config.optim.lr:g} for {config.optim.lr_batch} images, scaled)" if config.optim.lr_batch else ""
-    logger.info("peak learning rate %.4g for a total batch of %d%s", peak_lr, total_batch, scaled)
-    if schedule.warmup_epochs > schedule.epochs / 2:
-        half = schedule.epochs / 2
-        logger.info("the warm-up takes half of the run, %g %s", half, plural(half, "epoch"))
-    return LearningRate(peak_lr=peak_lr, schedule=schedule, steps_per_epoch=steps_per_epoch)
 
 
 def choose_autocast(amp: Amp, device: torch.device) -> torch.dtype | None:

@@ -16,8 +16,9 @@ from torch.optim import Optimizer
 
 from rexnet.errors import NonFiniteError, OptionError
 from rexnet.models.rexnet import RexNet
+from rexnet.text import plural
 from rexnet.training.checkpoint import portable
-from rexnet.training.config import OptimConfig, ScheduleConfig
+from rexnet.training.config import LoopConfig, OptimConfig, ScheduleConfig
 from rexnet.training.distributed import World
 from rexnet.training.freezing import layer_number
 from rexnet.training.run_folder import DISCARDED, RunFolder
@@ -59,6 +60,17 @@ class LearningRate:
             "multistep": 0.1**falls,
         }
         return schedule.min_lr + (self.peak_lr - schedule.min_lr) * height[schedule.schedule]
+
+
+def make_rate(config: LoopConfig, *, total_batch: int, steps_per_epoch: int) -> LearningRate:
+    """Return the learning rate of a run, and log its peak."""
+    schedule, peak_lr = config.schedule, config.optim.peak_lr(total_batch)
+    scaled = f" ({config.optim.lr:g} for {config.optim.lr_batch} images, scaled)" if config.optim.lr_batch else ""
+    logger.info("peak learning rate %.4g for a total batch of %d%s", peak_lr, total_batch, scaled)
+    if schedule.warmup_epochs > schedule.epochs / 2:
+        half = schedule.epochs / 2
+        logger.info("the warm-up takes half of the run, %g %s", half, plural(half, "epoch"))
+    return LearningRate(peak_lr=peak_lr, schedule=schedule, steps_per_epoch=steps_per_epoch)
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig, *, lr: float) -> Optimizer:

@@ -1,8 +1,9 @@
 """Progress of a run: a bar in a terminal, otherwise a log line per minute, both with the time that is left."""
 
 import logging
+import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 LOG_SECONDS = 60.0
 """Time between log lines where there is no terminal."""
 _LEAST_BAR_WIDTH = 8
+_HOURS = 2
+_MEASURED_STEPS, _MEASURED_SECONDS = 2, 10.0
 
 
 def speed_text(images_per_second: float) -> str:
@@ -45,6 +48,24 @@ def time_left_text(seconds: float) -> str:
     end = datetime.now().astimezone() + timedelta(seconds=seconds)
     day = "" if seconds < 12 * 3600 else f"{end:%b} {end.day}, "
     return f"{duration_text(seconds)} left, until {day}{end:%H:%M}"
+
+
+def smaller_size(size_px: int) -> int | None:
+    """Return an image size with less than half of the pixels, a multiple of 32; None below 64."""
+    smaller = int(size_px * 0.7) // 32 * 32
+    return smaller if smaller >= 64 else None
+
+
+def hours_warning(seconds: float, *, epoch_seconds: float, options: Sequence[str]) -> str | None:
+    """Return a warning of a run of hours with the options that make it short; None for a shorter run."""
+    if seconds < _HOURS * 3600:
+        return None
+    minutes = max(30, 10 * math.ceil(2 * epoch_seconds / 600))
+    timed = [f"--max-minutes {minutes}"] if 120 * minutes < seconds else []
+    shorter = " or ".join([*timed, *options])
+    return f"this run will take about {duration_text(seconds)} on this CPU" + (
+        f"; shorter: {shorter}" if shorter else ""
+    )
 
 
 class EpochProgress:
@@ -146,11 +167,20 @@ class EpochProgress:
         return [*means[:1], *left, *means[1:], *speed]
 
     @property
+    def is_measured(self) -> bool:
+        """Return True once the steps of this process are enough for an estimate."""
+        enough = self._done - self._done_before >= _MEASURED_STEPS
+        return enough and time.perf_counter() - self._began >= _MEASURED_SECONDS
+
+    @property
+    def step_seconds(self) -> float:
+        """Mean seconds of a step in this process."""
+        return (time.perf_counter() - self._began) / max(self._done - self._done_before, 1)
+
+    @property
     def run_seconds_left(self) -> float:
         """Seconds to the end of the run, at the speed of this process so far."""
-        done_here = self._done - self._done_before
-        per_step = (time.perf_counter() - self._began) / max(done_here, 1)
-        return per_step * (self._steps - self._done + (self._later_steps or 0)) + self._later_seconds
+        return self.step_seconds * (self._steps - self._done + (self._later_steps or 0)) + self._later_seconds
 
     @property
     def seconds(self) -> float:

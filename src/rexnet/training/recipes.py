@@ -3,7 +3,6 @@
 Accuracies that were not measured with this code are marked as untested.
 """
 
-import logging
 import math
 import os
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from rexnet.data.preprocess import Preprocess
 from rexnet.errors import OptionError
 from rexnet.models.config import read_config
 from rexnet.models.published import PUBLISHED
-from rexnet.processes import process_count
+from rexnet.processes import process_count, without_logs
 from rexnet.references import SAVED, find_network, resolve
 from rexnet.training.config import (
     InputConfig,
@@ -226,13 +225,9 @@ def count_images(asked: TrainConfig) -> int | None:
     if not os.path.isdir(asked.data):
         return None
     options = {name: getattr(asked.input, name) for name in ("val_fraction", "shots", "missing_class")}
-    disabled = logging.root.manager.disable
-    logging.disable()  # the training lists the data again, and warns of them then
-    try:
+    with without_logs():  # the training lists the data again, and warns of them then
         sets = open_dataset(asked.data).for_training(seed=asked.run.seed, **options)
         return len(with_unlabelled(sets, asked.teacher.unlabelled))
-    finally:
-        logging.disable(disabled)
 
 
 def starting_point(asked: TrainConfig, *, epochs: int | None = None, batch_size: int | None = None) -> TrainConfig:

@@ -129,11 +129,15 @@ def accept_settings(run: RunFolder, config: LoopConfig) -> None:
 
 def extend(config: Settings) -> Settings:
     """Return the settings of a finished run that --resume is to continue with more --epochs: its schedule starts again
-    where it ended. Any other `config` is returned as it is."""
-    if not resumes(config) or not (run := RunFolder(folder_to_resume(config))).holds("config.json"):
+    where it ended. A run keeps the epochs that --max-minutes chose. Any other `config` is returned as it is."""
+    if not config.run.resume or not (run := RunFolder(folder_to_resume(config))).holds("config.json"):
         return config
     saved = _saved_settings(run, type(config))
     new, old = config.schedule, saved.schedule
+    if old.measured and not new.measured:
+        return cast(Any, replace)(config, schedule=replace(new, epochs=old.epochs, measured=old.measured))
+    if not run.has_checkpoint:
+        return config
     if new.epochs < old.epochs:
         raise OptionError(
             f"--epochs is {new.epochs}, but the run in {str(run.path)!r} has {old.epochs}; allowed: as many, or more "

@@ -4,20 +4,24 @@ import ctypes
 import logging
 import os
 import platform
+import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
 from rexnet.data.facts import DataFacts
 from rexnet.data.image_set import ImageSet
+from rexnet.processes import without_logs
 from rexnet.text import plural, printable
 from rexnet.training.config import LoopConfig
 from rexnet.training.curves import require_tensorboard
 from rexnet.training.distributed import World, joined
+from rexnet.training.evaluation import SizedBatches
 from rexnet.training.loop import Task, fit
 from rexnet.training.metrics import METRICS
 from rexnet.training.optimization import check_optimizer
@@ -31,8 +35,11 @@ from rexnet.training.resume import (
 )
 from rexnet.training.run_folder import DATA, RunFolder, describe_environment, next_free_folder
 from rexnet.training.steps import Batches, total_batch
+from rexnet.training.time_budget import Speed, TimeLimit, choose_epochs, measure_speed
 
 logger = logging.getLogger(__name__)
+
+Settings = TypeVar("Settings", bound=LoopConfig)
 
 # malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -48,10 +55,13 @@ class Parts(NamedTuple):
     """Name of the network, for summary.json."""
     facts: DataFacts
     model: nn.Module
-    batches: Batches
-    """Training batches of this process."""
-    fit: Callable[[RunFolder], tuple[dict[str, Any], list[str]]]
-    """Train in that folder; return the best epoch's row and the names of images that could not be read."""
+    batches: tuple[Batches, SizedBatches]
+    """Training and validation batches of this process."""
+    task: Callable[[Any], Task]
+    """Return the task for validation batches."""
+    fit: Callable[[RunFolder], tuple[dict[str, Any], list[str]]] | None = None
+    """Train in that folder in place of the loop on `batches`; return the best epoch's row and the names of images that
+    could not be read."""
     opening: tuple[str, ...] = ()
     """Lines to log before all others."""
     notes: tuple[str, ...] = ()
@@ -62,12 +72,21 @@ class Parts(NamedTuple):
     """Images of which one per class is saved, to try a prediction on."""
 
 
-def run_session(config: LoopConfig, prepare: Callable[[World], Parts], *, goal: str, command: str) -> dict[str, Any]:
+def run_session(
+    config: Settings,
+    prepare: Callable[[Settings, World], Parts],
+    *,
+    goal: str,
+    command: str,
+    limit: TimeLimit[Settings] | None = None,
+) -> dict[str, Any]:
     """Train with the settings of `config` and write all results to the run folder; return the content of summary.json.
 
     `prepare` loads data and weights, and raises ValueError where they do not fit the settings: nothing is written, and
-    no older run replaced, before it returns. `command` continues a run that was stopped.
+    no older run replaced, before it returns. `command` continues a run that was stopped. --max-minutes counts from
+    `limit`, or from now.
     """
+    limit = limit or TimeLimit.of_settings(config)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     if config.run.tensorboard:
@@ -75,21 +94,46 @@ def run_session(config: LoopConfig, prepare: Callable[[World], Parts], *, goal: 
     with joined(config.run.device) as world:
         if world.device.type == "cpu":
             keep_freed_memory()
-        parts = prepare(world)
+        config = choose_epochs(config, limit, partial(_measure, prepare, world=world), world=world)
+        parts = prepare(config, world)
         check_optimizer(
-            parts.model, config.optim, config.schedule, total_batch=total_batch(parts.batches, config, world)
+            parts.model, config.optim, config.schedule, total_batch=total_batch(parts.batches[0], config, world)
         )
         with closing(open_run(config, world)) as run:
             try:
                 _begin(parts, config, run=run, world=world)
                 with resumable(run, world, command=command):
-                    best, skipped = parts.fit(run)
+                    best, skipped = parts.fit(run) if parts.fit else _fit(parts, config, run=run, world=world)
             except Exception:  # Stopped is not an Exception, and keeps the folder for --resume
                 if world.is_main and not config.run.resume:
                     run.remove_start()
                 raise
             skipped = sorted({*skipped, *map(printable, parts.skipped)})
             return _write_summary(run, parts, best, goal=goal, skipped=skipped, world=world)
+
+
+def _measure(prepare: Callable[[Settings, World], Parts], config: Settings, *, world: World) -> Speed:
+    """Measure the speed of a run with the settings `config`, without a trace of it."""
+    began = time.perf_counter()
+    with without_logs():
+        parts = prepare(config, world)
+        prepared = time.perf_counter() - began
+        speed = measure_speed(parts.model, parts.batches, parts.task, config=config, world=world)
+    return speed._replace(start=prepared + speed.start)
+
+
+def _fit(parts: Parts, config: LoopConfig, *, run: RunFolder, world: World) -> tuple[dict[str, Any], list[str]]:
+    task = parts.task(parts.batches[1])
+    return fit_batches(parts.model, parts.batches, task, config=config, run=run, world=world)
+
+
+def fit_batches(
+    model: nn.Module, batches: tuple[Batches, Any], task: Task, *, config: LoopConfig, run: RunFolder, world: World
+) -> tuple[dict[str, Any], list[str]]:
+    """Fit on the first of `batches`, those of training and validation; return the best epoch's row and the images of
+    both that could not be read."""
+    best = fit(model, batches[0], task, config=config, run=run, world=world)
+    return best, skipped_images(batches, world)
 
 
 def _begin(parts: Parts, config: LoopConfig, *, run: RunFolder, world: World) -> None:
@@ -102,7 +146,7 @@ def _begin(parts: Parts, config: LoopConfig, *, run: RunFolder, world: World) ->
     if world.is_main:
         for line in (*parts.opening, f"run folder: {run.path}", parts.facts.description, *parts.notes):
             logger.info("%s", line)
-        images, batch_size = total_batch(parts.batches, config, world) // world.size, config.run.batch_size
+        images, batch_size = total_batch(parts.batches[0], config, world) // world.size, config.run.batch_size
         if images < batch_size * config.run.accumulate:
             times = f" times --accumulate {config.run.accumulate}" if config.run.accumulate > 1 else ""
             text = (
@@ -137,15 +181,6 @@ def open_run(config: LoopConfig, world: World) -> RunFolder:
         raise
     world.from_main(str(run.path))
     return run
-
-
-def fit_batches(
-    model: nn.Module, batches: tuple[Batches, Any], task: Task, *, config: LoopConfig, run: RunFolder, world: World
-) -> tuple[dict[str, Any], list[str]]:
-    """Fit on the first of `batches`, those of training and validation; return the best epoch's row and the images of
-    both that could not be read."""
-    best = fit(model, batches[0], task, config=config, run=run, world=world)
-    return best, skipped_images(batches, world)
 
 
 def skipped_images(batches: tuple[Any, ...], world: World) -> list[str]:
