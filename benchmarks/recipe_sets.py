@@ -29,6 +29,7 @@ def find_set(name: str, *, shared: Path, work: Path) -> str:
     makers: dict[str, Callable[[], Path]] = {
         "digits": lambda: Path("digits"),
         "cifar10": lambda: unpack(shared / "cifar10.tar.gz", work / "cifar10"),
+        "cifar10-10000": lambda: link_first(found("cifar10"), work / "cifar10-10000", count=1000),
         "flowers17": lambda: unpack(shared / "flowers17.tar", work / "flowers17"),
         "coco": lambda: unpack(shared / "tiny_coco.tar", work / "coco"),
         "coco-crops": lambda: cut_crops(found("coco"), work / "coco-crops"),
@@ -49,6 +50,20 @@ def unpack(archive: Path, folder: Path) -> Path:
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=folder.parent) as made, tarfile.open(archive) as tar:
             tar.extractall(Path(made, "data"), filter="data")
+            Path(made, "data").rename(folder)
+    return folder
+
+
+def link_first(source: Path, folder: Path, *, count: int) -> Path:
+    """Make a folder of the first `count` training images of each class, and all others."""
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+            for place in sorted((source / "train").iterdir()):
+                target = Path(made, "data", "train", place.name)
+                target.mkdir(parents=True)
+                for file in sorted(place.iterdir())[:count]:
+                    (target / file.name).symlink_to(file.absolute())
+            Path(made, "data", "test").symlink_to((source / "test").absolute())
             Path(made, "data").rename(folder)
     return folder
 

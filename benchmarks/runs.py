@@ -20,7 +20,7 @@ import tyro
 
 import records
 from recipe_sets import find_set
-from rivals import Loop
+from rivals import RIVALS, Loop
 
 
 class Run(NamedTuple):
@@ -59,7 +59,8 @@ class Options:
 
 class Benchmark(NamedTuple):
     """Contenders on named sets: `rexnet` trains by the command and returns metrics, a rival in the loop of `make_loop`.
-    Both take the set's task, which stands in the rows with `setting`."""
+    Both take the set's task, which stands in the rows with `setting`. `seconds` of an epoch and an evaluation are those
+    of the plain loop, or as given."""
 
     name: str
     options: Options
@@ -67,10 +68,11 @@ class Benchmark(NamedTuple):
     rexnet: Callable[[Any, Run, Options], dict[str, float]]
     make_loop: Callable[[Any, Run, Options], Loop]
     setting: dict[str, Any]
+    seconds: Callable[[Any, Run, Options], tuple[float, float]] | None = None
 
     def train(self, run: Run) -> dict[str, float]:
         """Return the metrics after the last epoch."""
-        if run.contender == "rexnet":
+        if run.contender not in RIVALS:
             return self.rexnet(self.tasks[run.set], run, self.options)
         loop = self.make_loop(self.tasks[run.set], run, self.options)
         loop.fit(run.epochs)
@@ -96,20 +98,24 @@ class Benchmark(NamedTuple):
 
     def print_hours(self, missing: Sequence[Run], rows: Sequence[dict[str, Any]]) -> None:
         """Print how long runs will take, by set and contender, and from what that is estimated: recorded rows of both
-        with as many threads, or else steps and evaluation of the plain loop measured now. `rexnet` evaluates after
-        every epoch, a loop once."""
-        measured = cache(
-            lambda name: self.make_loop(self.tasks[name], Run(name, "plain", 1, 0), self.options).seconds()
-        )
+        with as many threads, or else steps and evaluation measured now. `rexnet` evaluates after every epoch, a loop
+        once."""
+
+        @cache
+        def measure(name: str, contender: str) -> tuple[float, float]:
+            if self.seconds is not None:
+                return self.seconds(self.tasks[name], Run(name, contender, 1, 0), self.options)
+            return self.make_loop(self.tasks[name], Run(name, "plain", 1, 0), self.options).seconds()
+
         total = 0.0
         for name, contender in dict.fromkeys((run.set, run.contender) for run in missing):
             alike = [row for row in rows if (row["set"], row["contender"]) == (name, contender)]
             known = [60 * row["minutes"] / row["epochs"] for row in alike if row["threads"] == self.options.threads]
-            epoch_s, evaluation_s = (statistics.median(known), 0.0) if known else measured(name)
+            epoch_s, evaluation_s = (statistics.median(known), 0.0) if known else measure(name, contender)
             epochs = [run.epochs for run in missing if (run.set, run.contender) == (name, contender)]
-            evaluations = sum(epochs) if contender == "rexnet" else len(epochs)
+            evaluations = len(epochs) if contender in RIVALS else sum(epochs)
             hours = (sum(epochs) * epoch_s + evaluations * evaluation_s) / 3600
-            source = "recorded minutes" if known else "a few measured steps of the plain loop"
+            source = "recorded minutes" if known else "a few measured steps"
             print(f"{name}, {contender}: {len(epochs)} runs, {hours:.2f} hours, from {source}")
             total += hours
         print(f"{len(missing)} runs, {total:.2f} hours", flush=True)
@@ -121,8 +127,8 @@ def _processor_seconds() -> float:
 
 
 def train_by_command(command: Sequence[str], run: Run, options: Options) -> dict[str, float]:
-    """Return the metrics after the last epoch of `python -m rexnet COMMAND...` with the run's epochs and seed, and the
-    batch size that it chose."""
+    """Return the metrics after the last epoch of `python -m rexnet COMMAND...` with the run's epochs and seed, the
+    batch size that it chose, and "teacher_top1" where it has a teacher."""
     with tempfile.TemporaryDirectory() as folder:
         words = [
             *(sys.executable, "-m", "rexnet", *command, "--epochs", str(run.epochs), "--seed", str(run.seed)),
@@ -132,7 +138,9 @@ def train_by_command(command: Sequence[str], run: Run, options: Options) -> dict
         done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{shlex.join(words)}\n{done.stderr}")
-        batch_size = json.loads(Path(folder, "run", "config.json").read_text())["run"]["batch_size"]
-        return json.loads(Path(folder, "run", "metrics.jsonl").read_text().splitlines()[-1]) | {
-            "batch_size": batch_size
-        }
+        run_folder = Path(folder, "run")
+        last = json.loads((run_folder / "metrics.jsonl").read_text().splitlines()[-1])
+        last["batch_size"] = json.loads((run_folder / "config.json").read_text())["run"]["batch_size"]
+        if (teachers := run_folder / "teachers.json").exists():
+            last["teacher_top1"] = json.loads(teachers.read_text())["teachers"][0]["val_top1"]
+        return last
