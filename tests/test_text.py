@@ -21,3 +21,10 @@ def test_names_that_look_alike_are_equal_in_normal_form():
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     assert composed != decomposed and normal_name(decomposed) == normal_name(composed) == composed
     assert normal_name("no text \udcff") == "no text \udcff"
+
+
+@pytest.mark.parametrize(("encoding", "reason"), [("utf-16", "it is UTF-16"), ("latin-1", "it is not UTF-8 text")])
+def test_the_reason_of_an_encoding_names_the_next_step(encoding, reason):
+    with pytest.raises(UnicodeDecodeError) as raised:
+        "names: [café]".encode(encoding).decode("utf-8")
+    assert reason_of(raised.value) == f"{reason}; save it as UTF-8"

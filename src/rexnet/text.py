@@ -16,6 +16,9 @@ def plural(number: float, noun: str) -> str:
 
 def reason_of(error: Exception) -> str:
     """Return the text of an error, that of an OSError without number and file, which the message around it names."""
+    if isinstance(error, UnicodeDecodeError):
+        found = "it is UTF-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "it is not UTF-8 text"
+        return f"{found}; save it as UTF-8"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 

@@ -42,6 +42,7 @@ CASES = {
     "validate best.pt run": (1, "run is the folder of a run, not of data"),
     "validate nothing.pt digits": (1, "there is no file 'nothing.pt'"),
     "predict nothing.pt a.jpg": (1, "there is no file 'nothing.pt'"),
+    "predict --model best.pt a.jpg": (2, "best.pt goes first and without an option, as in rexnet predict best.pt ..."),
     "predict rexnet100 a.jpg": (2, "did you mean rexnet_100"),
     "predict best.pt nothing.jpg": (1, "nothing.jpg does not exist"),
     "export nothing.pt --output a.onnx": (1, "there is no file 'nothing.pt'"),

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from rexnet.data.preprocess import Preprocess
-from rexnet.report.images import THUMBNAIL_PX, Thumbnail, heat_thumbnail, thumbnail
+from rexnet.report.images import THUMBNAIL_PX, Thumbnail, heat_scale, heat_thumbnail, thumbnail
 
 
 def decode(image: Thumbnail) -> Image.Image:
@@ -51,3 +51,13 @@ def test_heat_lies_over_what_the_network_saw(size_px):
     cold, hot = pixels[-30:, -30:], pixels[:30, :30]
     assert abs(cold - 100).max() <= 3, "gray as it was"
     assert (hot[..., 0] - hot[..., 2]).min() > 80, "warm"
+
+
+def test_the_scale_has_the_colours_of_the_maps():
+    preprocess = Preprocess(image_size_px=144, crop_ratio=1.0)
+    seen = preprocess(Image.new("RGB", (144, 144), (128, 128, 128)))
+    heat = torch.linspace(0, 1, 144).expand(144, 144)
+    row = np.asarray(decode(heat_thumbnail(seen, heat, preprocess)).convert("RGB")).astype(int)[72]
+    scale = np.asarray(decode(heat_scale()).convert("RGB")).astype(int)[4]
+    assert abs(scale - row).max() <= 12, "JPEG apart"
+    assert abs(scale[0] - 128).max() <= 12 and scale[-1][0] - scale[-1][2] > 80

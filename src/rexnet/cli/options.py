@@ -42,7 +42,8 @@ def read_options(
     check_removed(command, arguments)
     options = list(options_of(kind))
     known = {name for option in options for name in (option.flag, *option.argument.aliases)}
-    if hints := [*_without_option(command, options, arguments), *other_names(arguments, known)]:
+    hints = [*_without_option(command, options, arguments), *other_names(arguments, known)]
+    if hints := hints or [*_model_as_option(command, options, arguments)]:
         raise OptionError("; ".join(hints))
     wants_help = any(argument in _HELP for argument in arguments)
     given = read_given(command, options, arguments, lenient=wants_help)
@@ -158,6 +159,16 @@ def _without_option(command: str, options: Sequence[Option], arguments: Sequence
     usage = " ".join(given.get(name) or shown for name, shown in positional.items())
     for name in given:
         yield f"{name}: here {positional[name]} goes without an option, as in rexnet {command} {usage}"
+
+
+def _model_as_option(command: str, options: Sequence[Option], arguments: Sequence[str]) -> Iterator[str]:
+    """Yield a hint for predict --model best.pt, where --model is the network of a file that does not name it."""
+    if {"MODEL", "--model"} <= {option.shown if option.argument.positional else option.flag for option in options}:
+        for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+            name, _, value = argument.partition("=")
+            if name == "--model" and (value or following).lower().endswith((".pt", ".pth", ".safetensors", ".onnx")):
+                model = shlex.quote(value or following)
+                yield f"--model: {model} goes first and without an option, as in rexnet {command} {model} ..."
 
 
 def _unknown(command: str, options: Sequence[Option], unknown: list[str]) -> str:

@@ -40,8 +40,6 @@ def thumbnail(image: Image.Image, *, side_px: int = THUMBNAIL_PX) -> Thumbnail:
 
 def heat_thumbnail(image: Tensor, heat: Tensor, preprocess: Preprocess) -> Thumbnail:
     """Return the network's input, the float (3, S, S) of `preprocess`, in gray under `heat` (S, S), 0 to 1."""
-    import matplotlib
-
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
     pixels = (image * std + mean).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
     view = Image.fromarray(pixels).convert("L").convert("RGB")
@@ -49,7 +47,20 @@ def heat_thumbnail(image: Tensor, heat: Tensor, preprocess: Preprocess) -> Thumb
     size_px = (THUMBNAIL_PX, THUMBNAIL_PX)
     view = view.resize(size_px, Image.Resampling.NEAREST if len(pixels) <= _SMALL_PX else Image.Resampling.LANCZOS)
     strength = np.asarray(Image.fromarray(heat.numpy().astype(np.float32)).resize(size_px, Image.Resampling.BILINEAR))
+    return thumbnail(_blend(np.asarray(view), strength))
+
+
+def heat_scale() -> Thumbnail:
+    """Return the colours of a heat map over mid gray, from 0 on the left to 1 on the right."""
+    strength = np.tile(np.linspace(0, 1, THUMBNAIL_PX, dtype=np.float32), (8, 1))
+    return thumbnail(_blend(np.full((*strength.shape, 3), 128), strength))
+
+
+def _blend(view: np.ndarray, strength: np.ndarray) -> Image.Image:
+    """Lay the colours of a heat map (H, W) over a gray image (H, W, 3) of 0 to 255, as strongly as the map is."""
+    import matplotlib
+
     strength = strength.clip(0, 1)[..., None]
     colours = 255 * matplotlib.colormaps["inferno"](0.25 + 0.7 * strength[..., 0])[..., :3]
-    mixed = np.asarray(view) * (1 - 0.75 * strength) + colours * 0.75 * strength
-    return thumbnail(Image.fromarray(mixed.round().astype(np.uint8)))
+    mixed = view * (1 - 0.75 * strength) + colours * 0.75 * strength
+    return Image.fromarray(mixed.round().astype(np.uint8))

@@ -12,8 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rexnet._version import __version__
 from rexnet.files import check_output_file, write_whole
+from rexnet.report.advice import read_curves
 from rexnet.report.config import ReportConfig
 from rexnet.report.evidence import MIN_SCORE, Evidence, gather_evidence
+from rexnet.report.images import heat_scale
 from rexnet.text import plural, printable
 from rexnet.training.curves import COLOURS, RunRows, panel_svg
 from rexnet.training.distributed import choose_device
@@ -49,6 +51,10 @@ class ReportedRun:
             "time of whole epochs": duration(spent.total) if record.rows else "-",
             "waiting for data": percent(spent.waiting_fraction) if record.rows else "-",
         }
+
+    def advice(self) -> str:
+        """Return what the curves show, and what to try next."""
+        return read_curves(self.record.rows, self.record.metric)
 
     def epochs(self) -> tuple[str, list[str], list[list[str]]]:
         """Return caption, heads and rows of the table of epochs, thinned where there are many."""
@@ -121,6 +127,7 @@ def render_page(runs: Sequence[ReportedRun]) -> bytes:
         max_matrix_classes=MAX_MATRIX_CLASSES,
         max_class_rows=MAX_CLASS_ROWS,
         min_score=MIN_SCORE,
+        heat_scale=heat_scale(),
     )
     # File names may hold bytes that are not text.
     return page.encode("utf-8", "backslashreplace")

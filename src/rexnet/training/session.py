@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -138,6 +139,8 @@ def fit_batches(
 
 def _begin(parts: Parts, config: LoopConfig, *, run: RunFolder, world: World) -> None:
     """Write the facts about the data, or check that those of a resumed run have not changed."""
+    if world.is_main:
+        _check_free_space(run, parts.model)
     new = not run.holds(DATA)
     note_data(run, parts.facts, main=world.is_main)
     if new and world.is_main and parts.samples is not None:
@@ -153,6 +156,17 @@ def _begin(parts: Parts, config: LoopConfig, *, run: RunFolder, world: World) ->
                 "--batch-size is %d%s, but a process has %d training %s: the learning rate is that of the smaller batch"
             )
             logger.warning(text, batch_size, times, images, plural(images, "image"))
+
+
+def _check_free_space(run: RunFolder, model: nn.Module) -> None:
+    """Raise OSError where the disk cannot hold best.pt and last.pt, which have the weights and more."""
+    needed = 2 * sum(values.nbytes for values in model.state_dict().values())
+    free = shutil.disk_usage(run.path).free
+    if free < needed:
+        raise OSError(
+            f"the disk of {printable(run.path)} has {free / 1e6:,.0f} MB free, and checkpoints need more than "
+            f"{needed / 1e6:,.0f} MB; --output names a folder elsewhere"
+        )
 
 
 def open_run(config: LoopConfig, world: World) -> RunFolder:

@@ -72,6 +72,31 @@ def test_unknown_strings_say_what_is_allowed(tmp_path):
             open_dataset(data)
 
 
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("photos.zip", "python -m zipfile -e 'my photos.zip' 'my photos'"),
+        ("photos.tar.gz", "python -m tarfile -e 'my photos.tar.gz' 'my photos'"),
+        ("photos.TGZ", "python -m tarfile -e 'my photos.TGZ' 'my photos'"),
+    ],
+)
+def test_an_archive_gets_the_command_that_unpacks_it(tmp_path, monkeypatch, name, command):
+    monkeypatch.chdir(tmp_path)
+    Path(f"my {name}").touch()
+    with pytest.raises(ValueError, match="is an archive; unpack it first") as refused:
+        open_dataset(f"my {name}")
+    assert str(refused.value).endswith(command)
+
+
+@pytest.mark.parametrize("name", ["annotations/instances_default.json", "result.json"])
+def test_one_annotation_file_of_an_annotation_tool_gets_the_next_step(tmp_path, name):
+    root = make(tmp_path / "export", "images/1.png", "images/2.png")
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text('{"images": [], "annotations": [], "categories": []}')
+    with pytest.raises(ValueError, match=rf"{name}, a COCO file without a split.*instances_train\.json"):
+        open_dataset(root)
+
+
 def test_names_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "local").mkdir()

@@ -12,7 +12,7 @@ from rexnet.data.boxes.named_files import NamedFiles
 from rexnet.data.boxes.yolo_labels import YoloLabels, name_the_rest, read_lines
 from rexnet.data.image_files import all_images
 from rexnet.files import read_text
-from rexnet.text import normal_name, printable, some_names
+from rexnet.text import normal_name, printable, reason_of, some_names
 
 DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NAMES = ("classes.txt", "labels/classes.txt", "obj.names")
@@ -82,7 +82,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
                 raise ValueError(f"it has the key {twice!r} twice")
         content = yaml.load(text, yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{printable(file)} is not plain YAML: {' '.join(str(error).split())[:200]}") from error
+        raise ValueError(f"{printable(file)} is not plain YAML: {' '.join(reason_of(error).split())[:200]}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{printable(file)} holds a {type(content).__name__}, but needs keys such as names")
     task = content.get("task", "detect")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 from collections.abc import Mapping
 from functools import partial
 from os import PathLike
@@ -25,6 +26,9 @@ from rexnet.text import printable, some_names
 
 logger = logging.getLogger(__name__)
 
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_UNSPLIT = ("annotations/instances_default.json", "result.json", "result_coco.json")
+"""Names of the one annotation file that CVAT and Label Studio export."""
 _STREAMS = ("tfds/", "wds/", "hfids/")  # timm's names
 _ALLOWED = (
     "a folder with a folder of images for each class, a folder of tars or its URL, digits, torchvision/cifar10, "
@@ -119,6 +123,8 @@ def _named(text: str) -> Dataset | None:
 
 
 def _local(text: str) -> Dataset:
+    if unpack := _unpacking(text):
+        raise ValueError(f"{printable(text)} is an archive; unpack it first: {unpack}")
     if not os.path.isdir(text):
         state = "is a file" if os.path.exists(text) else "is not a dataset name, and the folder does not exist"
         raise ValueError(f"{printable(text)} {state}; allowed: {_ALLOWED}")
@@ -132,9 +138,25 @@ def _local(text: str) -> Dataset:
         return Dataset(data=text, kind="boxes", title=title, annotation_files=files)
     if not files and (layout := find_layout(Path(text))):
         return Dataset(data=text, kind=layout, title=title)
+    if not files and (export := next((name for name in _UNSPLIT if os.path.isfile(os.path.join(text, name))), None)):
+        raise ValueError(
+            f"{printable(text)} has its annotations in {export}, a COCO file without a split, as CVAT and Label Studio "
+            "export it: make two of it, annotations/instances_train.json and annotations/instances_val.json, for "
+            "rexnet detect train; rexnet train takes a folder of images for each class"
+        )
     return Dataset(
         data=text, kind="folder", title=title, annotation_files=files, read=partial(_read_folders, text, splits)
     )
+
+
+def _unpacking(text: str) -> str | None:
+    """Return the command that unpacks an archive; None for another path."""
+    name = os.path.basename(text)
+    suffix = next((suffix for suffix in _ARCHIVES if name.lower().endswith(suffix)), None)
+    if suffix is None or not os.path.isfile(text):
+        return None
+    module = "zipfile" if suffix == ".zip" else "tarfile"
+    return f"python -m {module} -e {shlex.quote(text)} {shlex.quote(text[: -len(suffix)])}"
 
 
 def _holds_folders(folder: str | None) -> bool:

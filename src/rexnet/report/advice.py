@@ -1,0 +1,72 @@
+"""Reading of a run's curves: whether it under- or overfits, and what to try next."""
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from typing import Any
+
+from rexnet.text import plural
+from rexnet.training.metrics import Metric
+
+LEAST_EPOCHS = 10
+"""Fewest epochs from which something follows."""
+_CHANGE = 1.0
+"""Least change in points that counts as rising or falling."""
+_GAP = 5.0
+"""Least lead in points of training over validation that counts as overfitting."""
+_FITTED = 95.0
+"""Training top-1 in percent from which the training images count as learned."""
+
+Row = Mapping[str, Any]
+
+
+def read_curves(rows: Sequence[Row], metric: Metric) -> str:
+    """Return what the curves of a run show, and what to try next, in one sentence.
+
+    `metric` chooses the best epoch. Training metrics are means over an epoch, of augmented images: they may be below
+    validation without any reason to worry, while a lead over validation is at least as large in truth.
+    """
+    if len(rows) < LEAST_EPOCHS:
+        epochs = f"{len(rows)} {plural(len(rows), 'epoch')}"
+        return f"{epochs} are too few to tell whether the network under- or overfits; {LEAST_EPOCHS} or more show it."
+    window = max(2, len(rows) // 5)
+    means = [_mean(rows[end - window : end], metric.key) for end in range(window, len(rows) + 1)]
+    last, earlier = means[-1], means[-1 - window]
+    smallest = max(_CHANGE, _standard_error(last, rows[-1].get("val_images")))
+    peak = max(range(len(means)), key=means.__getitem__)
+    learns = _mean(rows[-window:], "train_loss") < _mean(rows[peak : peak + window], "train_loss")
+    if means[peak] - last > smallest and learns:
+        fall = f"{metric.label} has fallen by {means[peak] - last:.1f} points since about epoch {peak + window}"
+        next_step = "try stronger augmentation or more images, or fewer epochs"
+        return f"It overfits: {fall}, while the training loss went on falling; {next_step}."
+    if last - earlier > smallest:
+        rise = f"{metric.label} still rose by {last - earlier:.1f} points in the last fifth of the epochs"
+        return f"It has not learned all it can: {rise}; try more --epochs."
+    return f"{_capital(metric.label)} has stopped rising: {_compare(rows[-window:])}."
+
+
+def _compare(rows: Sequence[Row]) -> str:
+    """Return the clauses about the difference of training and validation at the end."""
+    if "train_top1" not in rows[-1] or "val_top1" not in rows[-1]:
+        return "more epochs alone will not help, and the curves do not show whether the network under- or overfits"
+    train, gap = _mean(rows, "train_top1"), _mean(rows, "train_top1") - _mean(rows, "val_top1")
+    if gap > _GAP:
+        lead = f"training top-1, though of augmented images, is {gap:.1f} points above validation"
+        return f"it overfits, as {lead}; try stronger augmentation or more images"
+    if train < _FITTED:
+        seen = f"training top-1, of augmented images, is only {train:.1f} %"
+        return f"it underfits, as {seen}; try a larger network or --image-size, or weaker augmentation"
+    return f"the training images are learned ({train:.1f} %), and validation keeps up; nothing here asks for a change"
+
+
+def _mean(rows: Sequence[Row], key: str) -> float:
+    return sum(row[key] for row in rows) / len(rows)
+
+
+def _standard_error(percent: float, images: float | None) -> float:
+    """Return the standard error, in points, of a percentage of so many images; 0 where they were not counted."""
+    fraction = min(max(percent / 100, 0.0), 1.0)
+    return 100 * sqrt(fraction * (1 - fraction) / images) if images else 0.0
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
