@@ -95,6 +95,7 @@ def test_a_page_shows_the_results_of_a_run(trained_run, output):
     best = RunFolder(trained_run).read("summary.json")["best"]
     assert "images: 96 train / 12 val images of 3 classes (train/, val/). Finished after 8 of 8 epochs." in page.text
     assert "rexnet x0.2" in page.text and "100.00 %" in page.text
+    assert "8 epochs are too few to tell whether the network under- or overfits" in page.text
     assert f"after epoch {best['epoch']} predicts 12 of 12 validation images correctly" in page.text
     headings = (
         "Curves",
@@ -108,7 +109,7 @@ def test_a_page_shows_the_results_of_a_run(trained_run, output):
     assert page.count("div", role="img") == 4 and page.count("h1") == 1
     assert page.count("th", scope="col") and page.count("th", scope="row") and page.count("caption")
     # One right image of each class, each with one heat map.
-    assert page.count("li", class_="wide2") == 3 and page.count("img") == 6
+    assert page.count("li", class_="wide2") == 3 and page.count("img") == 6 + 1 == 6 + page.count("img", class_="scale")
     assert str(torch.__version__) in page.text and "--label-smoothing" in page.text
     assert output.stat().st_size < 200_000
 
@@ -162,7 +163,7 @@ def test_data_that_has_changed_is_noted(run, output):
     data = run.read("data.json")
     run.write("data.json", {**data, "train_images": 40})
     page = report(run.path, output=output)
-    assert "The data has changed since the run began" in page.text and page.count("img") == 6
+    assert "The data has changed since the run began" in page.text and page.count("img") == 7
 
 
 def test_a_run_without_a_network_yet(run, output, caplog):
