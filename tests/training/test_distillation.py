@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 import rexnet
+from rexnet import cli
 from rexnet.data.config import AugmentConfig
 from rexnet.data.datasets import open_dataset, with_unlabelled
 from rexnet.data.loaders import Batch, TrainBatches
@@ -175,6 +176,14 @@ class TestRun:
         saved = run.read("config.json")["teacher"]
         assert saved["teacher_sha256"] == ["1"] and len(saved["unlabelled_sha256"]) == 64
         assert {"train_loss", "train_top1", "val_top1"} <= run.rows()[-1].keys()
+
+    @pytest.mark.seconds
+    def test_the_command_opens_a_teacher_of_the_same_classes(self, image_folder, trained_run, tmp_path, capsys):
+        arguments = f"train {image_folder} --model rexnet --width 0.1 --image-size 16 --epochs 1 --device cpu"
+        cli.main([*arguments.split(), "--teacher", str(trained_run), "--output", str(tmp_path / "run")])
+        (row,) = RunFolder(tmp_path / "run").read("teachers.json")["teachers"]
+        assert row["classifier"] == "its own" and row["val_top1"] > 90.0
+        assert RunFolder(tmp_path / "run").read("config.json")["teacher"]["teacher"] == [str(trained_run)]
 
     @pytest.mark.seconds
     def test_a_resumed_run_ends_with_the_very_weights(self, config, teacher, changed, tmp_path, monkeypatch):
