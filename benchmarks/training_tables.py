@@ -3,8 +3,20 @@
 import statistics
 from collections.abc import Callable
 
+from scipy.stats import t
+
 import records
 from markdown_tables import table
+
+PHOTOS = {
+    "cifar10-2000": "CIFAR-10, 2,000 images, 32 px",
+    "coco-crops": "objects cut from COCO, 167 images of 9 classes",
+    "digits": "handwritten digits, 1,438 images",
+    "flowers17": "flowers17, 1,067 images of 17 classes",
+    "flowers17-10": "flowers17, 10 images a class",
+    "shapes": "drawn shapes, 592 images of 4 classes",
+}
+"""Sets of benchmarks/recipes.py in words."""
 
 
 def throughput() -> str:
@@ -118,23 +130,59 @@ def control() -> str:
     return table(["network", "MACs, M / parameters, M", "seeds", "top-1, % (range)"], rows)
 
 
-def recipes() -> str:
-    """Mean top-1 of each contender of benchmarks/recipes.py over the seeds that all contenders of a row have."""
+def _top1_by_seed() -> dict[tuple[str, int], dict[str, dict[int, float]]]:
+    """Return top-1 by set and epochs, contender and seed of benchmarks/recipes.py."""
     groups: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
     for row in records.read("recipes_cpu"):
-        groups.setdefault((row["set"], row["epochs"]), {}).setdefault(row["contender"], {})[row["seed"]] = row[
-            "top1_percent"
-        ]
-    names = sorted({name for group in groups.values() for name in group}, key=lambda name: (name != "rexnet", name))
+        runs = groups.setdefault((row["set"], row["epochs"]), {}).setdefault(row["contender"], {})
+        runs[row["seed"]] = row["top1_percent"]
+    return groups
+
+
+def recipes() -> str:
+    """Mean top-1 of each contender of benchmarks/recipes.py over its seeds, and the paired difference from the best of
+    the rivals with the most seeds."""
+    groups = {key: runs for key, runs in _top1_by_seed().items() if "rexnet" in runs and "plain" in runs}
+    names = sorted({name for runs in groups.values() for name in runs} - {"rexnet"})
     rows = []
-    for (data, epochs), group in sorted(groups.items()):
-        seeds = sorted(set.intersection(*(set(runs) for runs in group.values())))
-        if seeds:
-            means = [
-                f"{statistics.mean(group[name][seed] for seed in seeds):.1f}" if name in group else "" for name in names
-            ]
-            rows.append([data, str(epochs), str(len(seeds)), *means])
-    return table(["data", "epochs", "seeds", *(f"`{name}`, %" for name in names)], rows)
+    for (data, epochs), runs in sorted(groups.items()):
+        ours = runs.pop("rexnet")
+        paired = {name: sorted(ours.keys() & theirs.keys()) for name, theirs in runs.items()}
+        best = max(runs, key=lambda name: (len(paired[name]), statistics.mean(runs[name].values())))
+        gains = [ours[seed] - runs[best][seed] for seed in paired[best]]
+        cells = [
+            f"{statistics.mean(runs[name].values()):.1f} ({len(runs[name])})" if name in runs else "" for name in names
+        ]
+        rows.append(
+            [data, str(epochs), f"{statistics.mean(ours.values()):.1f} ({len(ours)})", *cells, _mean_gain(gains)]
+        )
+    return table(["data", "epochs", "`rexnet`, % (seeds)", *(f"`{name}`" for name in names), "gain (95 %)"], rows)
+
+
+def _mean_gain(gains: list[float]) -> str:
+    """Return the mean of paired differences with its 95 % interval (Student's t), from three pairs on."""
+    mean = statistics.mean(gains)
+    if len(gains) < 3:
+        return f"{mean:+.1f}"
+    half = t.ppf(0.975, len(gains) - 1) * statistics.stdev(gains) / len(gains) ** 0.5
+    return f"{mean:+.1f} ± {half:.1f}"
+
+
+def photos() -> str:
+    """For each set of benchmarks/recipes.py, top-1 of the default recipe beside the plain loop, at the most epochs that
+    both have, and the minutes that one core needs."""
+    minutes: dict[tuple[str, int], list[float]] = {}
+    for row in records.read("recipes_cpu"):
+        if row["contender"] == "rexnet" and "processor_minutes" in row:
+            minutes.setdefault((row["set"], row["epochs"]), []).append(row["processor_minutes"])
+    rows = {}
+    for (data, epochs), runs in sorted(_top1_by_seed().items()):
+        seeds = sorted(runs.get("rexnet", {}).keys() & runs.get("plain", {}).keys())
+        if seeds and (data, epochs) in minutes:
+            ours, plain = (statistics.mean(runs[name][seed] for seed in seeds) for name in ("rexnet", "plain"))
+            took = statistics.median(minutes[data, epochs])
+            rows[data] = [PHOTOS[data], str(epochs), f"{took:.1f}", f"{ours:.1f}", f"{plain:.1f}"]
+    return table(["images", "epochs", "minutes of one core", "`rexnet train`, %", "plain loop, %"], list(rows.values()))
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -145,4 +193,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "frozen": frozen,
     "control": control,
     "recipes": recipes,
+    "photos": photos,
 }
