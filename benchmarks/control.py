@@ -27,7 +27,7 @@ from rexnet.data.loaders import EvalBatches, TrainBatches
 from rexnet.data.transforms import TrainTransform
 from rexnet.models.cost import measure_cost
 from rexnet.models.factory import create_model
-from rexnet.training.classify import classification_loss
+from rexnet.training.classification_loss import classification_loss
 from rexnet.training.config import NetworkConfig, TrainConfig
 from rexnet.training.distributed import World
 from rexnet.training.evaluation import evaluate

@@ -17,7 +17,8 @@ from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
 from rexnet.data.preprocess import Preprocess
 from rexnet.data.splits import class_weights
 from rexnet.data.transforms import TrainTransform, batch_mixer
-from rexnet.training.classify import classification_loss, image_weights, train
+from rexnet.training.classification_loss import classification_loss, image_weights
+from rexnet.training.classify import train
 from rexnet.training.distributed import World
 from rexnet.training.evaluation import evaluate
 from rexnet.training.run_folder import RunFolder

@@ -20,7 +20,8 @@ from rexnet.data.preprocess import Preprocess
 from rexnet.data.transforms import TrainTransform
 from rexnet.errors import OptionError
 from rexnet.training import checkpoint, classify, teachers
-from rexnet.training.classify import label_loss, train
+from rexnet.training.classification_loss import label_loss
+from rexnet.training.classify import train
 from rexnet.training.distillation import Guidance, distillation_loss, has_fixed_views, view_preprocess
 from rexnet.training.resume import config_to_dict
 from rexnet.training.run_folder import RunFolder

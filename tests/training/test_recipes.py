@@ -12,6 +12,7 @@ from rexnet.errors import OptionError
 from rexnet.models.rexnet import RexNet
 from rexnet.models.variants import model_config
 from rexnet.training import checkpoint, classify
+from rexnet.training.budget import Budget, follow_budget
 from rexnet.training.classify import build_model
 from rexnet.training.config import NetworkConfig, RecipeName, TrainConfig
 from rexnet.training.distributed import World
@@ -20,14 +21,10 @@ from rexnet.training.preview import preview
 from rexnet.training.recipes import (
     DECIDING,
     RECIPES,
-    Budget,
-    batch_size_for,
     choose_recipe,
     digits,
-    follow_budget,
     imagenet,
     rate_as_typed,
-    scratch,
     starting_point,
 )
 from rexnet.training.resume import config_to_dict
@@ -84,30 +81,6 @@ def test_photographs_are_trained_from_scratch(tmp_path):
         (tmp_path / name).mkdir()
         Image.new("RGB", (200, 150)).save(tmp_path / name / "0.jpg")
     assert choose_recipe(str(tmp_path), None) == "scratch"
-
-
-@pytest.mark.parametrize(
-    ("images", "epochs", "optimizer", "smallest_crop", "policy"),
-    [
-        (1000, 20, "muon", 0.5, None),
-        (1_000_000, 30, "muon", 0.5, None),
-        (1000, 60, "muon", 0.5, None),
-        (3200, 100, "muon", 0.35, None),
-        (3232, 100, "sgd", 0.25, "rand-m7-mstd0.5"),
-    ],
-)
-def test_augmentation_and_optimizer_follow_the_budget(images, epochs, optimizer, smallest_crop, policy):
-    config = follow_budget(scratch(), Budget(images=images, epochs=epochs, batch_size=32))
-    assert (config.optim.optimizer, config.augment.crop_scale[0]) == (optimizer, smallest_crop)
-    assert config.augment.auto_augment == policy and config.network.zero_init_last
-
-
-@pytest.mark.parametrize(
-    ("images", "epochs", "usual", "batch_size"),
-    [(170, 5, 32, 8), (170, 10, 32, 16), (170, 20, 32, 32), (1067, 5, 32, 32), (2000, 5, 64, 64), (3, 5, 32, 8)],
-)
-def test_few_images_are_trained_on_in_smaller_batches(images, epochs, usual, batch_size):
-    assert batch_size_for(images, epochs=epochs, usual=usual) == batch_size
 
 
 def test_the_budget_is_that_of_the_given_options_and_kept(tmp_path):

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from rexnet.data.config import DetectionAugmentConfig
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig, Kind, RecipeName
+from rexnet.training.budget import learn_in_few_steps
 from rexnet.training.config import OptimConfig, RunConfig, ScheduleConfig
-from rexnet.training.recipes import learn_in_few_steps
 from rexnet.training.resume import settings_to_resume
 
 EPOCHS = 50

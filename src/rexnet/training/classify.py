@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from rexnet.data.datasets import ImageSets, open_dataset, with_unlabelled
-from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
-from rexnet.data.splits import class_weights
+from rexnet.data.loaders import EvalBatches, TrainBatches
 from rexnet.data.transforms import TrainTransform, batch_mixer
 from rexnet.errors import OptionError
 from rexnet.models.blocks import zero_init_last
@@ -24,6 +22,7 @@ from rexnet.models.weights import load_weights, read_weights
 from rexnet.references import find_network
 from rexnet.text import plural, printable
 from rexnet.training import checkpoint
+from rexnet.training.classification_loss import classification_loss, label_loss, loss_weights
 from rexnet.training.config import NetworkConfig, TrainConfig
 from rexnet.training.distillation import Guidance, distillation_loss, note_teachers, view_preprocess
 from rexnet.training.distributed import World
@@ -199,7 +198,7 @@ def classification_task(
     def evaluate_validation(network: nn.Module) -> dict[str, float]:
         return evaluate(network, val_batches, classes=sets.classes, world=world, autocast_dtype=dtype).metrics()
 
-    settings = {"label_smoothing": config.augment.label_smoothing, "weights": _loss_weights(sets, config, world)}
+    settings = {"label_smoothing": config.augment.label_smoothing, "weights": loss_weights(sets, config, world)}
     loss = partial(classification_loss, device=world.device, **settings)
     if guidance is not None:
         weight, labels = config.teacher.distillation_weight, partial(label_loss, **settings)
@@ -224,58 +223,10 @@ def _shorter_options(config: TrainConfig) -> tuple[str, ...]:
     return (*freeze, *((f"--image-size {size_px}",) if size_px else ()))
 
 
-def classification_loss(
-    model: nn.Module, batch: Batch, *, device: torch.device, label_smoothing: float, weights: Tensor | None = None
-) -> dict[str, Tensor]:
-    """Return the `label_loss` of a batch with class indices (B,), or with soft targets (B, K), smoothed already."""
-    images = batch.images.to(device, non_blocking=True)
-    targets = batch.targets.to(device, non_blocking=True)
-    logits = model(images)
-    loss = label_loss(logits, targets, label_smoothing=label_smoothing, weights=weights)
-    right = logits.argmax(dim=1) == (targets.argmax(dim=1) if targets.ndim == 2 else targets)
-    return {"loss": loss, "top1": 100.0 * right.float().mean()}
-
-
-def label_loss(logits: Tensor, targets: Tensor, *, label_smoothing: float, weights: Tensor | None = None) -> Tensor:
-    """Return the cross-entropy of logits (B, K) with class indices (B,), or with soft targets (B, K), smoothed already.
-
-    `weights` (K,) are those of the images of each class, see `image_weights`; the sum is divided by the number of
-    images, not by their weights, so that batches of several processes and of one give the same gradient.
-    """
-    smoothing = 0.0 if targets.ndim == 2 else label_smoothing
-    if weights is None:
-        return functional.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
-    losses = functional.cross_entropy(logits.float(), targets, label_smoothing=smoothing, reduction="none")
-    return (image_weights(targets, weights, label_smoothing) * losses).mean()
-
-
-def image_weights(targets: Tensor, weights: Tensor, label_smoothing: float) -> Tensor:
-    """Return the weight (B,) of each image: that of its class, of a mixed one the mean of both by their fractions.
-
-    Weights apply to images, not to targets: weighting each term of a smooth target instead, as
-    `cross_entropy(weight=...)` does, would make a rare class probable for every image. `label_smoothing` is that of
-    soft targets.
-    """
-    if targets.ndim == 1:
-        return weights[targets]
-    # Avoid a matrix product, which autocast would round.
-    return ((targets * weights).sum(dim=1) - label_smoothing * weights.mean()) / (1.0 - label_smoothing)
-
-
 def _warn_of_idle_balance(sets: ImageSets, balance: str) -> None:
     counts = np.bincount(sets.train.targets, minlength=len(sets.classes))
     if balance != "none" and len(set(counts.tolist())) == 1:
         logger.warning("--balance %s has no effect: each class has %d training images", balance, counts[0])
-
-
-def _loss_weights(sets: ImageSets, config: TrainConfig, world: World) -> Tensor | None:
-    """Return class weights, float32 (K,), on the device; None where the loss does not balance the classes."""
-    if config.input.balance != "loss":
-        return None
-    weights = class_weights(sets.train.targets, len(sets.classes))
-    if world.is_main:
-        logger.info("an image weighs %.3g to %.3g in the loss, by its class", weights.min(), weights.max())
-    return torch.tensor(weights, dtype=torch.float32, device=world.device)
 
 
 def build_model(config: NetworkConfig, classes: tuple[str, ...], *, sha256: str | None = None) -> RexNet:

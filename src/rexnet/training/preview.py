@@ -7,9 +7,10 @@ from rexnet.data.datasets import is_remote
 from rexnet.models.hub import is_offline
 from rexnet.models.published import PUBLISHED
 from rexnet.options import values_of
+from rexnet.training.budget import Budget, follow_budget
 from rexnet.training.config import NetworkConfig, TrainConfig
 from rexnet.training.initial_weights import AUTO, NONE, choose_weights
-from rexnet.training.recipes import RECIPES, Budget, digits, finetune, follow_budget, scratch, starting_point
+from rexnet.training.recipes import RECIPES, digits, finetune, scratch, starting_point
 
 
 def preview(

@@ -1,0 +1,67 @@
+"""Settings that follow the budget of a training from random weights: its images, epochs and weight updates."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar, cast
+
+from rexnet.data.config import AugmentConfig
+from rexnet.training.config import LoopConfig, OptimConfig, TrainConfig
+
+Settings = TypeVar("Settings", bound=LoopConfig)
+
+LEAST_STEPS = 100
+"""Weight updates below which a smaller batch gave a better network (results/recipes_cpu.jsonl)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Work of a training from random weights, which decides how strongly it is regularised."""
+
+    images: int | None
+    """Training images; None where they cannot be counted without a download."""
+    epochs: int
+    batch_size: int
+    """Images of a weight update, over all processes."""
+
+    @property
+    def steps(self) -> float:
+        """Number of weight updates, infinite where the images are not counted."""
+        return math.inf if self.images is None else self.epochs * max(1, self.images // self.batch_size)
+
+    def facts(self) -> dict[str, int]:
+        """Return what is known, for config.json."""
+        facts = asdict(self) if self.images is None else {**asdict(self), "steps": int(self.steps)}
+        return {name: value for name, value in facts.items() if value is not None}
+
+
+def batch_size_for(images: int, *, epochs: int, usual: int) -> int:
+    """Return `usual`, or the largest smaller power of two from 8 with which `epochs` have LEAST_STEPS steps."""
+    batch_size = usual
+    while batch_size >= 16 and epochs * (images // batch_size) < LEAST_STEPS:
+        batch_size //= 2
+    return batch_size
+
+
+def follow_budget(start: TrainConfig, budget: Budget) -> TrainConfig:
+    """Return `start` with the optimizer and the augmentation that fit `budget`: what helps a network in the paper's 400
+    epochs of ImageNet keeps it from learning in a few hundred steps."""
+    if budget.steps > 10_000 and budget.epochs > 30:
+        return start
+    augment = start.augment
+    if not augment.crop_padding_px:
+        smallest_crop = 0.5 if budget.steps < 2_000 or budget.epochs <= 30 else 0.35
+        augment = AugmentConfig(crop_scale=(smallest_crop, 1.0), horizontal_flip=augment.horizontal_flip)
+    start = replace(start, augment=augment, network=replace(start.network, drop_rate=0.0))
+    return learn_in_few_steps(start, epochs=budget.epochs)
+
+
+def learn_in_few_steps(start: Settings, *, epochs: int) -> Settings:
+    """Return `start`, of a classifier or a detector, with the optimizer, the rate and the initial weights that reached
+    the highest accuracy in a few hundred steps."""
+    network = cast(Any, start).network
+    return cast(Any, replace)(
+        start,
+        network=replace(network, zero_init_last=True),
+        schedule=replace(start.schedule, warmup_epochs=round(0.2 * epochs, 1)),
+        optim=OptimConfig(optimizer="muon", lr=0.02, lr_batch=0, weight_decay=0.05),
+    )
