@@ -92,7 +92,7 @@ class ImagesAsEvaluated:
 
     def __init__(self, images: ImageSet, preprocess: Preprocess, order: TrainBatches):
         self.images, self.preprocess, self.order = images, preprocess, order
-        self.images_per_step, self.num_images = order.images_per_step, order.num_images
+        self.images_per_batch, self.num_images = order.images_per_batch, order.num_images
 
     def __len__(self) -> int:
         return len(self.order)
@@ -108,7 +108,7 @@ class Clocked:
 
     def __init__(self, batches: Batches):
         self.batches = batches
-        self.images_per_step, self.num_images = batches.images_per_step, batches.num_images
+        self.images_per_batch, self.num_images = batches.images_per_batch, batches.num_images
         self.began: list[float] = []
 
     def __len__(self) -> int:
@@ -170,7 +170,7 @@ def train_head(config: TrainConfig, run: RunFolder, *, on_features: bool) -> dic
     sets = open_dataset(config.data).for_training()
     torch.manual_seed(config.run.seed)
     model = classify.build_model(config.network, sets.classes)
-    prepare(model, config.transfer, pretrained=True, images_per_step=config.run.batch_size)
+    prepare(model, config.transfer, pretrained=True, images_per_batch=config.run.batch_size)
     preprocess, batch_size = config.input.preprocess(), config.run.batch_size
     transform = TrainTransform(preprocess, config.augment)
     order = TrainBatches(sets.train, transform, batch_size=batch_size, seed=config.run.seed)

@@ -24,10 +24,10 @@ def test_frozen_are_the_pretrained_norms_and_no_others(tiny_detector, detection_
     plain = copy.deepcopy(model)
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.backbone.body.modules())
     others = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules()) - norms
-    sentence = prepare_norms(model, bn="auto", pretrained=True, images_per_step=2)
+    sentence = prepare_norms(model, bn="auto", pretrained=True, images_per_batch=2)
     assert sentence == (
         f"batch norms: {norms} with frozen statistics, {others} with those of each batch "
-        "(auto: pretrained weights, 2 images a process and step)"
+        "(auto: pretrained weights, 2 images a process and batch)"
     )
     assert bool(others) == (kind == "ssdlite") and norms > 30
     before = statistics(model)
@@ -46,22 +46,22 @@ def test_frozen_are_the_pretrained_norms_and_no_others(tiny_detector, detection_
 @pytest.mark.parametrize(
     ("bn", "pretrained", "images", "frozen", "reason"),
     [
-        ("auto", False, 2, False, "auto: random weights, 2 images a process and step"),
-        ("auto", True, 16, False, "auto: pretrained weights, 16 images a process and step"),
+        ("auto", False, 2, False, "auto: random weights, 2 images a process and batch"),
+        ("auto", True, 16, False, "auto: pretrained weights, 16 images a process and batch"),
         ("train", True, 2, False, "as given"),
         ("frozen", True, 64, True, "as given"),
     ],
 )
 def test_the_choice_follows_the_rule_of_classification(tiny_detector, bn, pretrained, images, frozen, reason):
     model = tiny_detector("ssdlite")
-    assert reason in prepare_norms(model, bn=bn, pretrained=pretrained, images_per_step=images)
+    assert reason in prepare_norms(model, bn=bn, pretrained=pretrained, images_per_batch=images)
     assert any(isinstance(module, FrozenBatchNorm) for module in model.modules()) == frozen
 
 
 def test_random_statistics_are_not_frozen(tiny_detector):
     model = tiny_detector("ssdlite")
     with pytest.raises(ValueError, match="--bn is frozen; allowed: auto, train, because without --weights"):
-        prepare_norms(model, bn="frozen", pretrained=False, images_per_step=2)
+        prepare_norms(model, bn="frozen", pretrained=False, images_per_batch=2)
     assert not any(isinstance(module, FrozenBatchNorm) for module in model.modules())
 
 

@@ -279,6 +279,7 @@ def test_images_without_labels_are_those_in_neither_split(image_folder):
     ("group", "change", "message"),
     [
         ("transfer", {"freeze": "all"}, "--freeze is all"),
+        ("schedule", {"max_minutes": 5}, "--max-minutes is 5; allowed: None, with --teacher"),
         ("augment", {"mixup": 0.2}, "--mixup is 0.2"),
         ("input", {"balance": "sampler"}, "--balance is sampler"),
         ("teacher", {"teacher": ()}, "--unlabelled is more, which has no effect without --teacher"),

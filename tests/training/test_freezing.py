@@ -93,9 +93,9 @@ def test_layers_are_counted_from_the_stem_to_the_head():
 @pytest.mark.parametrize(
     ("bn", "pretrained", "images", "frozen", "reason"),
     [
-        ("auto", False, 2, False, "auto: random weights, 2 images a process and step"),
-        ("auto", True, 15, True, "auto: pretrained weights, 15 images a process and step"),
-        ("auto", True, 16, False, "auto: pretrained weights, 16 images a process and step"),
+        ("auto", False, 2, False, "auto: random weights, 2 images a process and batch"),
+        ("auto", True, 15, True, "auto: pretrained weights, 15 images a process and batch"),
+        ("auto", True, 16, False, "auto: pretrained weights, 16 images a process and batch"),
         ("frozen", True, 64, True, "as given"),
         ("train", True, 2, False, "as given"),
     ],
@@ -103,12 +103,12 @@ def test_layers_are_counted_from_the_stem_to_the_head():
 def test_the_choice_is_said_with_its_reason(tiny_model, bn, pretrained, images, frozen, reason):
     model = tiny_model()
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    sentence = prepare(model, TransferConfig(bn=bn), pretrained=pretrained, images_per_step=images)
+    sentence = prepare(model, TransferConfig(bn=bn), pretrained=pretrained, images_per_batch=images)
     counts = (norms, 0) if frozen else (0, norms)
     assert sentence == "batch norms: {} with frozen statistics, {} with those of each batch ({})".format(
         *counts, reason
     )
-    sentence = prepare(tiny_model(), TransferConfig(freeze="all"), pretrained=True, images_per_step=images)
+    sentence = prepare(tiny_model(), TransferConfig(freeze="all"), pretrained=True, images_per_batch=images)
     assert f"batch norms: {norms} with frozen statistics, 0 with" in sentence and "; frozen: " in sentence
 
 
@@ -127,7 +127,7 @@ def test_the_choice_is_said_with_its_reason(tiny_model, bn, pretrained, images, 
 def test_random_weights_and_missing_blocks_are_refused(tiny_model, config, sentence):
     model = tiny_model()
     with pytest.raises(ValueError) as refused:
-        prepare(model, config, pretrained=False, images_per_step=32)
+        prepare(model, config, pretrained=False, images_per_batch=32)
     assert sentence in str(refused.value)
     assert all(parameter.requires_grad for parameter in model.parameters())
 

@@ -46,7 +46,7 @@ class ImagesAsEvaluated:
 
     def __init__(self, images, pixels, order):
         self.images, self.pixels, self.order = images, pixels, order
-        self.images_per_step, self.num_images = order.images_per_step, order.num_images
+        self.images_per_batch, self.num_images = order.images_per_batch, order.num_images
 
     def __len__(self):
         return len(self.order)
@@ -62,7 +62,7 @@ def slow_way(config, run: RunFolder) -> None:
     sets = open_dataset(config.data).for_training()
     torch.manual_seed(config.run.seed)
     model = classify.build_model(config.network, sets.classes)
-    prepare(model, config.transfer, pretrained=True, images_per_step=config.run.batch_size)
+    prepare(model, config.transfer, pretrained=True, images_per_batch=config.run.batch_size)
     order, val = classify._make_batches(sets, config, WORLD)
     batches = ImagesAsEvaluated(sets.train, config.input.preprocess(), order)
     run.path.mkdir()
@@ -165,7 +165,7 @@ def test_mirrored_images_are_a_second_view_drawn_anew_each_epoch():
     targets = torch.arange(count).numpy() % 3
 
     class Order:
-        images_per_step, num_images = 8, count
+        images_per_batch, num_images = 8, count
 
         def __len__(self):
             return 5

@@ -21,7 +21,7 @@ from rexnet.models.published import PUBLISHED
 from rexnet.training import initial_weights
 from rexnet.training.classify import train
 from rexnet.training.config import NetworkConfig, TrainConfig
-from rexnet.training.initial_weights import choose_weights, describe_choice
+from rexnet.training.initial_weights import choose_weights, describe_choice, keep_weights
 from rexnet.training.preview import preview
 from rexnet.training.recipes import starting_point
 from tests.hub_caches import put_in_hub_cache, put_in_torch_cache
@@ -284,3 +284,10 @@ def test_tests_have_no_network():
     from huggingface_hub import constants
 
     assert constants.HF_HUB_OFFLINE and os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_weights_are_chosen_once_whatever_epochs_are_tried(tiny_config, changed):
+    config = replace(changed(tiny_config, "network", weights="a.pt"), initial_weights={"name": "a.pt", "sha256": "1"})
+    assert keep_weights(changed(tiny_config, "schedule", epochs=2), chosen=config) == changed(
+        config, "schedule", epochs=2
+    )

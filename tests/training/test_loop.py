@@ -35,7 +35,7 @@ class Noise:
 
     def __init__(self, steps: int = 3, *, fixed: bool = False):
         self.steps, self.fixed = steps, fixed
-        self.images_per_step, self.num_images = 6, 6 * steps
+        self.images_per_batch, self.num_images = 6, 6 * steps
         self.asked: list[int] = []
 
     def __len__(self) -> int:

@@ -88,6 +88,11 @@ def test_an_unknown_optimizer_is_named_with_the_allowed_ones(tiny_model):
         ({"optimizer": "adamw", "momentum": 0.8}, {}, ["--momentum has no effect with --optimizer adamw"]),
         ({}, {"schedule": "constant", "min_lr": 0.1}, ["--min-lr has no effect with --schedule constant"]),
         ({}, {"decay_milestones": (3,)}, ["--decay-milestones has no effect with --schedule cosine"]),
+        (
+            {},
+            {"schedule": "multistep", "decay_milestones": (3, 8, 11), "epochs": 8},
+            ["--decay-milestones 8 11 has no effect with --epochs 8"],
+        ),
         ({}, {"warmup_epochs": 0.0, "warmup_lr": 0.1}, ["--warmup-lr has no effect with no warm-up"]),
         ({"momentum": 0.8}, {"min_lr": 0.1, "warmup_lr": 0.1}, []),
         ({"optimizer": "rmsprop", "momentum": 0.8}, {"schedule": "multistep", "decay_milestones": (3,)}, []),

@@ -33,7 +33,7 @@ class Noise:
     """The same 22 images in every epoch, in batches of `size`."""
 
     def __init__(self, size: int):
-        self.images_per_step, self.num_images = size, IMAGES
+        self.images_per_batch, self.num_images = size, IMAGES
         images = torch.randn(IMAGES, 3, 16, 16, generator=torch.Generator().manual_seed(1))
         indices = torch.arange(IMAGES)
         parts = (part.split(size) for part in (images, indices % 3, indices))
@@ -140,7 +140,7 @@ def test_the_total_batch_is_that_of_the_images_there_are(
     tiny_config, changed, images, size, world_size, accumulate, total
 ):
     config = changed(tiny_config, "run", accumulate=accumulate)
-    batches, world = SimpleNamespace(images_per_step=size, num_images=images), SimpleNamespace(size=world_size)
+    batches, world = SimpleNamespace(images_per_batch=size, num_images=images), SimpleNamespace(size=world_size)
     assert total_batch(batches, config, world) == total
 
 

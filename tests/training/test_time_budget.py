@@ -9,7 +9,7 @@ import torch
 from rexnet import cli
 from rexnet.errors import OptionError
 from rexnet.training import checkpoint, loop, session, time_budget
-from rexnet.training.classify import _keep_weights, _shorter_options, train
+from rexnet.training.classify import shorter_options, train
 from rexnet.training.config import TrainConfig
 from rexnet.training.distributed import World
 from rexnet.training.loop import Task
@@ -92,7 +92,7 @@ def test_the_speed_is_that_of_steps_evaluation_and_checkpoint(
     batch = Batch(torch.zeros(4, 3, 16, 16), torch.arange(4))
 
     class Endless:
-        images_per_step, num_images = 4, 400
+        images_per_batch, num_images = 4, 400
 
         def __len__(self):
             return 100
@@ -217,16 +217,9 @@ def test_a_run_of_hours_on_a_cpu_is_warned_of_once(tiny_config, monkeypatch, cap
     assert warning == "this run will take about 3 h 37 min on this CPU"
 
 
-def test_weights_are_chosen_once_whatever_epochs_are_tried(tiny_config, changed):
-    chosen = {"name": "a.pt", "sha256": "1"}
-    config = replace(changed(tiny_config, "network", weights="a.pt"), initial_weights=chosen)
-    limit = _keep_weights(config, TimeLimit(0.0, lambda epochs: changed(tiny_config, "schedule", epochs=epochs)))
-    assert limit.with_epochs(2) == changed(config, "schedule", epochs=2)
-
-
 def test_options_that_make_a_run_short(tiny_config, changed):
     config = changed(tiny_config, "input", image_size=160)
-    assert _shorter_options(config) == ("--image-size 96",)
+    assert shorter_options(config) == ("--image-size 96",)
     config = changed(changed(config, "network", weights="x.pt"), "input", image_size=32)
-    assert _shorter_options(config) == ("--freeze all",)
-    assert _shorter_options(changed(config, "transfer", freeze="all")) == ()
+    assert shorter_options(config) == ("--freeze all",)
+    assert shorter_options(changed(config, "transfer", freeze="all")) == ()

@@ -42,7 +42,7 @@ class TrainBatches(ShuffledBatches[Batch]):
 
     Workers send uint8, four times smaller than the batch; normalising, erasing and mixing happen on the device.
 
-    `num_images`: images per epoch, over all ranks. `images_per_step`: those of a full batch of this rank.
+    `num_images`: images per epoch, over all ranks. `images_per_batch`: those of a full batch of this rank.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class TrainBatches(ShuffledBatches[Batch]):
         super().__init__(BatchSource(image_set, image_set.source, transform.draw, Views.of), least=2, **options)
         self._per_rank = len(image_set) // self._world_size
         self.num_images = self._per_rank * self._world_size
-        self.images_per_step = min(self._batch_size, self._per_rank)
+        self.images_per_batch = min(self._batch_size, self._per_rank)
         self._merge_last = self._per_rank % self._batch_size == 1 and self._per_rank > self._batch_size
         if self._merge_last:
             logger.info("the last batch of one image is merged into the one before")

@@ -118,7 +118,7 @@ class MemoryTrainBatches:
             raise ValueError(f"there are {count} training images; allowed: two or more, because of batch normalisation")
         self._padded = augment.pad(pixels.values.to(device))
         self._targets, self._indices = pixels.targets.to(device), pixels.indices
-        self.images_per_step, self.num_images = min(batch_size, count), count
+        self.images_per_batch, self.num_images = min(batch_size, count), count
         self._augment, self._seed, self._steps = augment, seed, -(-count // batch_size)
         self._preprocess = preprocess
 

@@ -35,15 +35,15 @@ def accept_single_values(model: nn.Module) -> None:
 
 
 def prepare_norms(
-    model: nn.Module, *, bn: Literal["auto", "train", "frozen"], pretrained: bool, images_per_step: int
+    model: nn.Module, *, bn: Literal["auto", "train", "frozen"], pretrained: bool, images_per_batch: int
 ) -> str:
     """Freeze the statistics of the backbone's batch norms according to `bn`; return a log message.
 
-    `bn` as in TransferConfig: auto freezes with pretrained weights and few images per process and step. The detector's
+    `bn` as in TransferConfig: auto freezes with pretrained weights and few images per process and batch. The detector's
     own layers, which are not pretrained, always use the statistics of each batch. Raise ValueError for "frozen" without
     pretrained weights.
     """
-    frozen, reason = choose_statistics(bn, pretrained=pretrained, images_per_step=images_per_step)
+    frozen, reason = choose_statistics(bn, pretrained=pretrained, images_per_batch=images_per_batch)
     if frozen:
         freeze_statistics(model.get_submodule("backbone.body"))
     return describe_norms(model, reason)

@@ -65,7 +65,7 @@ def _prepare(config: DetectTrainConfig, world: World) -> Parts:
     pretrained = config.network.weights is not None
     batches = _make_batches(sets, model, config, world)
     norms = prepare_norms(
-        model, bn=config.network.bn, pretrained=pretrained, images_per_step=batches[0].images_per_step
+        model, bn=config.network.bn, pretrained=pretrained, images_per_batch=batches[0].images_per_batch
     )
     return Parts(
         name=config.subject[0],

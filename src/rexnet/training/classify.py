@@ -29,7 +29,7 @@ from rexnet.training.distributed import World
 from rexnet.training.evaluation import SizedBatches, evaluate
 from rexnet.training.freezing import prepare
 from rexnet.training.frozen_features import check_frozen_backbone, freeze_backbone, head_task
-from rexnet.training.initial_weights import AUTO, choose_weights, describe_choice, read_checked
+from rexnet.training.initial_weights import AUTO, choose_weights, describe_choice, keep_weights, read_checked
 from rexnet.training.loop import Task, choose_autocast, fit
 from rexnet.training.metrics import metrics_of
 from rexnet.training.progress import smaller_size
@@ -51,32 +51,20 @@ def train(
     sentence, for settings, data or weights that do not fit each other.
     """
     config.network.check()
-    if teachers and config.schedule.max_minutes is not None:
-        minutes = f"--max-minutes is {config.schedule.max_minutes:g}"
-        raise OptionError(f"{minutes}, but the time of a --teacher is not measured; allowed: None")
     config = _settle_weights(extend(note_teachers(config, teachers)))
-    limit = limit and _keep_weights(config, limit)
+    if limit is not None:
+        make = limit.with_epochs
+        limit = limit._replace(with_epochs=lambda epochs: keep_weights(make(epochs), chosen=config))
     prepare = partial(_prepare, teachers=teachers)
     return run_session(config, prepare, goal=config.goal, command="rexnet train", limit=limit)
-
-
-def _keep_weights(config: TrainConfig, limit: TimeLimit[TrainConfig]) -> TimeLimit[TrainConfig]:
-    """Return `limit` with the weights of `config`, which are chosen once."""
-
-    def with_epochs(epochs: int) -> TrainConfig:
-        made = limit.with_epochs(epochs)
-        network = replace(made.network, weights=config.network.weights)
-        return replace(made, network=network, initial_weights=config.initial_weights)
-
-    return limit._replace(with_epochs=with_epochs)
 
 
 def _settle_weights(config: TrainConfig) -> TrainConfig:
     """Return `config` with the weights that were chosen for the run to resume, or are now for a new one."""
     if (saved := settings_to_resume(config)) is not None:
-        named = saved.network if config.network.weights == AUTO else config.network
-        network = replace(config.network, weights=named.weights)
-        config = replace(config, network=network, initial_weights=saved.initial_weights)
+        if config.network.weights == AUTO:
+            config = keep_weights(config, chosen=saved)
+        config = replace(config, initial_weights=saved.initial_weights)
     return config if resumes(config) else choose_weights(config)
 
 
@@ -92,7 +80,7 @@ def _prepare(config: TrainConfig, world: World, *, teachers: Sequence[Teacher]) 
         logger.info("%s", choice)
     model = build_model(network, sets.classes, sha256=config.initial_weights.get("sha256"))
     pretrained = config.network.weights is not None
-    frozen = prepare(model, config.transfer, pretrained=pretrained, images_per_step=batches[0].images_per_step)
+    frozen = prepare(model, config.transfer, pretrained=pretrained, images_per_batch=batches[0].images_per_batch)
     special = (
         partial(_fit_taught, model, sets, batches, teachers=teachers, config=config, world=world) if teachers else None
     )
@@ -161,8 +149,7 @@ def _fit_taught(
     """Train in `run` with teachers; see `Parts.fit`."""
     read = partial(EvalBatches, **_loader_options(config, world))
     guides = prepare_guides(teachers, sets, read_batches=read, config=config, run=run, world=world)
-    guidance = Guidance.of(guides, config) if guides else None
-    task = classification_task(sets, batches[1], config, world=world, guidance=guidance)
+    task = classification_task(sets, batches[1], config, world=world, guidance=Guidance.of(guides, config))
     return fit_batches(model, batches, task, config=config, run=run, world=world)
 
 
@@ -212,12 +199,13 @@ def classification_task(
         ),
         name_image=with_unlabelled(sets, config.teacher.unlabelled).name,
         goal=config.goal,
-        shorter=_shorter_options(config),
+        shorter=shorter_options(config),
         logged=None if len(metrics) == len(metrics_of("classification")) else tuple(metrics),
     )
 
 
-def _shorter_options(config: TrainConfig) -> tuple[str, ...]:
+def shorter_options(config: TrainConfig) -> tuple[str, ...]:
+    """Return the options that make a run of a classifier shorter."""
     freeze = ("--freeze all",) if config.network.weights is not None and config.transfer.freeze != "all" else ()
     size_px = smaller_size(config.input.image_size)
     return (*freeze, *((f"--image-size {size_px}",) if size_px else ()))

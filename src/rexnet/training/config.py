@@ -69,7 +69,7 @@ class TransferConfig:
     which is then trained on features that are computed once."""
     bn: Literal["auto", "train", "frozen"] = "auto"
     """Statistics of the batch norms: of each batch (train), or kept and used as they are (frozen; scale and shift are
-    still trained). auto: frozen with --weights and fewer than 16 images a process and step, else train."""
+    still trained). auto: frozen with --weights and fewer than 16 images a process and batch, else train."""
 
     def __post_init__(self) -> None:
         require(self.freeze == "all" or self.freeze >= 0, "freeze", self.freeze, "0 or more, or all")
@@ -155,7 +155,7 @@ class RunConfig:
     """Run folder, hardware and reproducibility."""
 
     batch_size: Annotated[int, Argument(aliases=("-b",))] = 128
-    """Images per step and process."""
+    """Images per batch and process."""
     accumulate: Annotated[int, Argument(aliases=("--grad-accum-steps",))] = 1
     """Batches a weight update, which then equals that of one large batch where the loss is a mean over images, as of
     classifiers, and batch norms are frozen; other batch norms see one batch at a time."""
@@ -231,7 +231,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         batch_size = self.run.batch_size
         require(batch_size >= 2, "batch_size", batch_size, "2 or more (batch norm in squeeze-excitation)")
-        self.teacher.check(freeze=self.transfer.freeze, augment=self.augment, balance=self.input.balance)
+        self.teacher.check(
+            freeze=self.transfer.freeze,
+            augment=self.augment,
+            balance=self.input.balance,
+            max_minutes=self.schedule.max_minutes,
+        )
 
     def check(self) -> None:
         """Raise ValueError for a network, weights or a run folder that cannot be used; no weights are read."""

@@ -11,7 +11,7 @@ from rexnet.models.rexnet import RexNet
 from rexnet.training.config import TransferConfig
 
 FEW_IMAGES = 16
-"""Images per process and step below which their statistics are too noisy to replace the pretrained ones. Our choice;
+"""Images per process and batch below which their statistics are too noisy to replace the pretrained ones. Our choice;
 the evidence is pytorch/vision#6543 and arXiv 1803.08494, figure 1, where errors rise from 16 images downwards."""
 
 
@@ -43,7 +43,7 @@ class FrozenBatchNorm(nn.Module):
         return x
 
 
-def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_per_step: int) -> str:
+def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_per_batch: int) -> str:
     """Freeze the layers and statistics that `config` names; return a sentence about them and the reason.
 
     Raises ValueError without pretrained weights, or with fewer blocks than are to be frozen.
@@ -53,7 +53,7 @@ def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_p
         require(config.freeze <= num_blocks, "freeze", config.freeze, f"0 to {num_blocks} for {model.name}, or all")
     if config.freeze:
         _require_pretrained("freeze", config.freeze, allowed="0", pretrained=pretrained)
-    norms_frozen, reason = choose_statistics(config.bn, pretrained=pretrained, images_per_step=images_per_step)
+    norms_frozen, reason = choose_statistics(config.bn, pretrained=pretrained, images_per_batch=images_per_batch)
     freeze(model, config.freeze, statistics=norms_frozen)
     sentence = describe_norms(model, reason)
     if config.freeze:
@@ -68,7 +68,7 @@ def _require_pretrained(option: str, value: object, *, allowed: str, pretrained:
 
 
 def choose_statistics(
-    bn: Literal["auto", "train", "frozen"], *, pretrained: bool, images_per_step: int
+    bn: Literal["auto", "train", "frozen"], *, pretrained: bool, images_per_batch: int
 ) -> tuple[bool, str]:
     """Decide if the batch norms keep their statistics, with the reason. ValueError for "frozen" without weights."""
     if bn != "auto":
@@ -76,8 +76,8 @@ def choose_statistics(
             _require_pretrained("bn", bn, allowed="auto, train", pretrained=pretrained)
         return bn == "frozen", "as given"
     origin = "pretrained" if pretrained else "random"
-    few = images_per_step < FEW_IMAGES
-    return pretrained and few, f"auto: {origin} weights, {images_per_step} images a process and step"
+    few = images_per_batch < FEW_IMAGES
+    return pretrained and few, f"auto: {origin} weights, {images_per_batch} images a process and batch"
 
 
 def describe_norms(model: nn.Module, reason: str) -> str:

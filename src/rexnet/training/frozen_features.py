@@ -73,7 +73,7 @@ class FeatureBatches:
     ):
         self._values, self._targets = features.values, torch.from_numpy(targets)
         self._readable, self._order = features.readable.numpy() > 0, order
-        self.images_per_step, self.num_images = order.images_per_step, order.num_images
+        self.images_per_batch, self.num_images = order.images_per_batch, order.num_images
         self._seed, self._rank, self._mirror = seed, rank, mirror
         if self._readable.sum() < 2:
             raise ValueError(f"fewer than 2 of {len(targets):,} training images can be read")

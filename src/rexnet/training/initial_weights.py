@@ -55,6 +55,12 @@ def choose_weights(asked: TrainConfig) -> TrainConfig:
     return replace(asked, network=replace(asked.network, weights=weights), initial_weights=chosen)
 
 
+def keep_weights(config: TrainConfig, *, chosen: TrainConfig) -> TrainConfig:
+    """Return `config` with the weights of `chosen`, for which `choose_weights` has been called."""
+    network = replace(config.network, weights=chosen.network.weights)
+    return replace(config, network=network, initial_weights=chosen.initial_weights)
+
+
 def read_checked(network: NetworkConfig, sha256: str | None) -> str:
     """Return the argument of `read_weights` for the weights of `network`. WeightsError where they no longer have the
     hash with which the run began; None: the run has not recorded one."""

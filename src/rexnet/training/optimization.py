@@ -125,10 +125,12 @@ def check_optimizer(model: nn.Module, optim: OptimConfig, schedule: ScheduleConf
         raise OptionError("--schedule multistep has no --decay-milestones; name the epochs, as 8 11")
     if late := [epoch for epoch in schedule.restart_epochs if epoch >= schedule.epochs]:
         raise OptionError(f"--restart-epochs has {late[0]}; allowed: below --epochs, here {schedule.epochs}")
+    late = " ".join(str(epoch) for epoch in schedule.decay_milestones or () if epoch >= schedule.epochs)
     optimizer = make_optimizer(model, optim, lr=peak_lr)
     kind, has_momentum = schedule.schedule, any("momentum" in group for group in optimizer.param_groups)
     for option, idle, beside in (
         ("decay_milestones", schedule.decay_milestones and kind != "multistep", f"--schedule {kind}"),
+        (f"decay_milestones {late}", late and kind == "multistep", f"--epochs {schedule.epochs}"),
         ("min_lr", schedule.min_lr and kind == "constant", f"--schedule {kind}"),
         ("warmup_lr", schedule.warmup_lr != ScheduleConfig.warmup_lr and not schedule.warmup_epochs, "no warm-up"),
         ("momentum", optim.momentum != OptimConfig.momentum and not has_momentum, f"--optimizer {optim.optimizer}"),

@@ -13,7 +13,7 @@ from rexnet.training.distributed import World
 class Batches(Protocol):
     """Training data of the loop, such as `rexnet.data.loaders.TrainBatches`."""
 
-    images_per_step: int
+    images_per_batch: int
     """Images of a full batch of this process, fewer than --batch-size where the data has fewer."""
     num_images: int
     """Images of an epoch, of all processes."""
@@ -29,7 +29,7 @@ class Batches(Protocol):
 
 def total_batch(batches: Batches, config: LoopConfig, world: World) -> int:
     """Return the images of a full step over all processes."""
-    one = batches.images_per_step * world.size
+    one = batches.images_per_batch * world.size
     return min(config.run.accumulate * one, max(one, batches.num_images))
 
 

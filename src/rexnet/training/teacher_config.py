@@ -42,10 +42,11 @@ class TeacherConfig:
                 name = field.name.replace("_", "-")
                 raise OptionError(f"--{name} is {value}, which has no effect without --teacher; name one")
 
-    def check(self, *, freeze: int | str, augment: AugmentConfig, balance: str) -> None:
+    def check(self, *, freeze: int | str, augment: AugmentConfig, balance: str, max_minutes: float | None) -> None:
         """Raise OptionError for a setting of the run that distillation cannot follow."""
         if self.teacher:
             require(freeze != "all", "freeze", freeze, "a number, with --teacher")
+            require(max_minutes is None, "max_minutes", max_minutes, "None, with --teacher, whose time is not measured")
         if self.unlabelled is not None:
             for name in ("mixup", "cutmix"):
                 require(not getattr(augment, name), name, getattr(augment, name), "0, with --unlabelled")

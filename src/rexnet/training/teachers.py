@@ -86,8 +86,6 @@ def prepare_guides(
     mirrored in training, of their mirror images. A resumed run reads the classifiers from its folder.
     """
     guides = [Guide(teacher, sets.classes) for teacher in teachers]
-    if not guides:
-        return []
     for guide in guides:
         guide.teacher.network.to(world.device).to(memory_format=torch.channels_last).eval()
     stored = world.from_main(_read(run) if world.is_main else None)

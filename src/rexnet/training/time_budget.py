@@ -185,7 +185,7 @@ class _FirstBatches:
         self._batches, self._clock, self._is_enough, self._accumulate = batches, clock, is_enough, accumulate
         self.intervals: list[float] = []
         # Of training; the loop does not ask those of validation.
-        self.images_per_step, self.num_images = (getattr(batches, n, 0) for n in ("images_per_step", "num_images"))
+        self.images_per_batch, self.num_images = (getattr(batches, n, 0) for n in ("images_per_batch", "num_images"))
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -56,7 +56,7 @@ class TrainDetectionBatches(ShuffledBatches[DetectionBatch]):
                 "--detector faster_rcnn and ssdlite need none"
             )
         self.num_images = len(images)
-        self.images_per_step = min(self._batch_size, -(-len(images) // self._world_size))
+        self.images_per_batch = min(self._batch_size, -(-len(images) // self._world_size))
         wide = images.width_px >= images.height_px
         self._is_wide = wide if group_by_aspect else np.ones_like(wide)
         self._num_batches = len(self._order(0))
