@@ -24,9 +24,9 @@ FALLING = [20, 40, 60, 70, 75, 76, 75, *(74 - epoch for epoch in range(EPOCHS - 
 @pytest.mark.parametrize(
     ("rows", "state", "next_step"),
     [
-        (curves(FLAT[:9]), "9 epochs are too few", ""),
-        (curves([]), "0 epochs are too few", ""),
-        (curves([50.0]), "1 epoch are too few", ""),
+        (curves(FLAT[:9]), "the run has 9 epochs", ""),
+        (curves([]), "the run has 0 epochs", ""),
+        (curves([50.0]), "the run has 1 epoch", ""),
         (curves(RISING), "still rose by 12.0 points", "more --epochs"),
         (curves(FALLING), "overfits: top-1 has fallen by 13.5 points since about epoch 8", "stronger augmentation"),
         (curves(FLAT, [min(99.0, 5.0 * epoch) for epoch in range(EPOCHS)]), "it overfits, as training", "more images"),

@@ -4,9 +4,13 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rexnet.cli.options import Given, build, fail, read_options
 from rexnet.cli.tables import first_of, new_table, percent, quantity, show, write_any_character
+
+if TYPE_CHECKING:
+    from rexnet.training.config import TrainConfig
 
 _EXAMPLES = (
     "rexnet train PATH/TO/FOLDER",
@@ -38,16 +42,7 @@ def train(arguments: Sequence[str]) -> None:
     from rexnet.processes import is_main_process
     from rexnet.training.config import TrainConfig
     from rexnet.training.preview import preview
-    from rexnet.training.recipes import DECIDING, rate_as_typed, starting_point
-
-    def asked(given: Given) -> TrainConfig:
-        if given.get("model") in _TIMM_MODELS:
-            given["model"] = _TIMM_MODELS[given["model"]]
-            given.setdefault("width", 1.0)
-        for name in ("recipe", "weights"):
-            if given.get(name) == "auto":
-                del given[name]
-        return build(TrainConfig, {"weights": "auto"} | {name: given[name] for name in DECIDING if name in given})
+    from rexnet.training.recipes import rate_as_typed, starting_point
 
     typed: Given = {}
 
@@ -55,16 +50,16 @@ def train(arguments: Sequence[str]) -> None:
         return {name: given[name] for name in ("epochs", "batch_size") if name in given}
 
     def start(given: Given) -> TrainConfig:
-        wanted = asked(given)
-        given |= rate_as_typed(given, wanted)
+        asked = _deciding_options(given)
+        given |= rate_as_typed(given, asked)
         typed.update(given)
-        return starting_point(wanted, **sizes(given))
+        return starting_point(asked, **sizes(given))
 
     def show_help(given: Given) -> None:
         try:
-            base, decided = preview(asked(given), data_given="data" in given, **sizes(given))
+            base, decided = preview(_deciding_options(given), data_given="data" in given, **sizes(given))
         except ValueError:  # DATA is not there
-            base, decided = preview(asked({}), data_given=False)
+            base, decided = preview(_deciding_options({}), data_given=False)
         print_help("train", TrainConfig, base=base, decided=decided, examples=_EXAMPLES, first=_FIRST)
 
     config = read_options("train", TrainConfig, arguments, start=start, show_help=show_help)
@@ -85,6 +80,21 @@ def train(arguments: Sequence[str]) -> None:
         network = best if best.exists() else best.with_name("last.pt")
         print(f"run folder: {run}")
         print(f"use it:     rexnet predict {shlex.quote(str(network))} IMAGE|FOLDER|PATTERN ...")
+
+
+def _deciding_options(given: Given) -> "TrainConfig":
+    """Return the settings with those of the `given` options that decide the defaults of the others, and put timm's
+    names and auto in `given` into this package's."""
+    from rexnet.training.config import TrainConfig
+    from rexnet.training.recipes import DECIDING
+
+    if given.get("model") in _TIMM_MODELS:
+        given["model"] = _TIMM_MODELS[given["model"]]
+        given.setdefault("width", 1.0)
+    for name in ("recipe", "weights"):
+        if given.get(name) == "auto":
+            del given[name]
+    return build(TrainConfig, {"weights": "auto"} | {name: given[name] for name in DECIDING if name in given})
 
 
 def validate(arguments: Sequence[str]) -> None:

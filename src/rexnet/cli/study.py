@@ -123,7 +123,7 @@ def _mean_text(value: "Mean | None", *, digits: int, sign: str = "") -> str:
 
 def advise(arguments: Sequence[str]) -> None:
     """List the layers of a network that break the design principles"""
-    from rexnet.study.config import AdviceConfig
+    from rexnet.study.advice_config import AdviceConfig
 
     config = read_options("study advise", AdviceConfig, arguments)
 
@@ -154,7 +154,7 @@ def advise(arguments: Sequence[str]) -> None:
 
 def rewrite(arguments: Sequence[str]) -> None:
     """Rewrite a known network by the design principles at equal cost"""
-    from rexnet.study.config import RewriteConfig
+    from rexnet.study.advice_config import RewriteConfig
 
     config = read_options("study rewrite", RewriteConfig, arguments)
 

@@ -48,8 +48,8 @@ def download(repository: str, file: str, *, revision: str | None = None) -> Path
 
 
 def ask_hub(repository: str, file: str, *, revision: str | None = None, patience_s: float = PATIENCE_S) -> int | None:
-    """Return the size of a hub's file in bytes, if it tells. Raise whatever the hub's client raises, and TimeoutError
-    without an answer."""
+    """Return the size of a hub's file in bytes, None where it is unknown. Raise whatever the hub's client
+    raises, and TimeoutError without an answer."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     url = hf_hub_url(repository, file, revision=revision)
@@ -57,8 +57,8 @@ def ask_hub(repository: str, file: str, *, revision: str | None = None, patience
 
 
 def ask_url(address: str, *, patience_s: float = PATIENCE_S) -> int | None:
-    """Return the size of a web server's file in bytes, if it tells. Raise OSError if it has no such file or does not
-    answer."""
+    """Return the size of a web server's file in bytes, None where it is unknown. Raise OSError if it has no
+    such file or does not answer."""
 
     def ask() -> int | None:
         with urlopen(Request(address, method="HEAD"), timeout=patience_s) as answer:

@@ -27,7 +27,7 @@ def read_curves(rows: Sequence[Row], metric: Metric) -> str:
     """
     if len(rows) < LEAST_EPOCHS:
         epochs = f"{len(rows)} {plural(len(rows), 'epoch')}"
-        return f"{epochs} are too few to tell whether the network under- or overfits; {LEAST_EPOCHS} or more show it."
+        return f"{LEAST_EPOCHS} epochs or more show whether the network under- or overfits; the run has {epochs}."
     window = max(2, len(rows) // 5)
     means = [_mean(rows[end - window : end], metric.key) for end in range(window, len(rows) + 1)]
     last, earlier = means[-1], means[-1 - window]

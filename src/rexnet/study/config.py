@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from rexnet.data.preprocess import require_image_size
 from rexnet.errors import require, require_at_least
@@ -254,53 +254,3 @@ class SpectraConfig:
         """Return the options of one of the networks."""
         shared = {key: getattr(self, key) for key in ("data", "images", "image_size", "pretrained", "device")}
         return NetworkOptions(model=name, **shared)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Thresholds of the rules, beyond which a layer breaks them."""
-
-    greatest_expansion: float = 6.0
-    """Output over input channels of a 1x1 convolution before a depthwise, 3x3 or larger one; 6 is the paper's."""
-    least_block_ratio: float = 0.8
-    """Input over output channels of a block with a depthwise convolution. The paper says "nearer 1"; 0.8 is what its
-    Table 2 raises 0.22 to."""
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 1, "greatest_expansion")
-        ratio = self.least_block_ratio
-        require(0 < ratio <= 1, "least_block_ratio", ratio, "above 0 and at most 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _KnownNetwork:
-    model: Annotated[str, positional("MODEL")]
-    """A checkpoint, a folder of rexnet card, a name such as rexnet_100, a file of rexnet search export, timm/resnet50
-    or torchvision/vgg16_bn, module:factory, or rewritten/ before any of these."""
-    image_size: int | None = None
-    """Side in pixels; None: what the network was made for, else 224."""
-
-    def __post_init__(self) -> None:
-        require_image_size(self)
-
-    def check(self) -> None:
-        """Raise ModelError for a model that does not exist."""
-        resolve(self.model, allowed=MEASURABLE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdviceConfig(_KnownNetwork):
-    """List the layers of a network that break the paper's design principles; the exit code is 1 if there are any."""
-
-    format: Literal["table", "json"] = "table"
-    """Output format: a table, or JSON for programs."""
-    limits: Limits = field(default_factory=Limits)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RewriteConfig(_KnownNetwork):
-    """Rewrite a network by the paper's design principles at equal multiply-accumulates, and list the changes with their
-    reasons."""
-
-    output: str | None = None
-    """Folder for report.json and, of a network that becomes a list of blocks, config.json."""

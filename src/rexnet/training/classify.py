@@ -71,7 +71,7 @@ def _settle_weights(config: TrainConfig) -> TrainConfig:
 def _prepare(config: TrainConfig, world: World, *, teachers: Sequence[Teacher]) -> Parts:
     """Load images and weights. ValueError where they do not fit each other or the settings."""
     sets = _load_sets(config, world)
-    batches = _make_batches(sets, config, world, teachers)
+    batches = _make_batches(sets, config, world, teachers=teachers)
     torch.manual_seed(config.run.seed)
     resumed = resumes(config)
     network = replace(config.network, weights=None) if resumed else config.network
@@ -119,7 +119,7 @@ def _warn_of_few_pixels(model: RexNet, image_size_px: int) -> None:
 
 
 def _make_batches(
-    sets: ImageSets, config: TrainConfig, world: World, teachers: Sequence[Teacher] = ()
+    sets: ImageSets, config: TrainConfig, world: World, *, teachers: Sequence[Teacher] = ()
 ) -> tuple[TrainBatches, EvalBatches]:
     """Return training and validation batches of this process. ValueError for impossible augmentation."""
     transform = TrainTransform(view_preprocess(config, teachers), config.augment)

@@ -40,7 +40,7 @@ class TimeLimit(NamedTuple, Generic[Settings]):
     """Start of a command, and its settings by their number of epochs."""
 
     began: float
-    """Of time.monotonic()."""
+    """Start, as given by time.monotonic()."""
     with_epochs: Callable[[int], Settings]
 
     @classmethod

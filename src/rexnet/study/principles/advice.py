@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from rexnet.study.config import Limits
+from rexnet.study.advice_config import Limits
 from rexnet.study.principles.graph import UNSEEN, Layer, Operation, Trace, find_bottlenecks, layer_of
 from rexnet.study.principles.tracing import trace
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rexnet.files import check_output_folder, write_whole
 from rexnet.models.config import config_text
-from rexnet.study.config import AdviceConfig, RewriteConfig
+from rexnet.study.advice_config import AdviceConfig, RewriteConfig
 from rexnet.study.layers import load_network
 from rexnet.study.principles.advice import Advice, advise
 from rexnet.study.principles.rewriting import Rewriting, rewrite
