@@ -26,7 +26,7 @@ def rank_fit() -> str:
         for letter, (block, panel) in zip("abcd", row["panels"].items(), strict=True)
     ]
     errors = ("mean absolute error", "aimed at", "largest error", "pairs of points in the wrong order")
-    text = table_if_any(["panel", *errors, "networks a cell"], rows)
+    text = table_if_any(["panel", *errors, "networks per cell"], rows)
     return _below_figure("Rank against channel ratio", "rank", text)
 
 

@@ -134,7 +134,7 @@ def test_data_check_says_by_its_exit_code_whether_all_is_well(image_folder, tmp_
     for number in range(7):
         (image_folder / "train" / "cat" / f"bad {number}\n.jpg").write_text("not an image")
     shown = run_rexnet("data", "check", image_folder, "--output", "report.json", cwd=tmp_path, expect=1)
-    assert "and 2 more; --output FILE lists all" in shown.stdout and "Traceback" not in shown.stderr
+    assert "and 2 more; --output FILE writes them all" in shown.stdout and "Traceback" not in shown.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     assert len(report["unreadable"]) == 7 and not report["clean"]
     assert all("\n" not in row["image"] for row in report["unreadable"])
@@ -214,7 +214,7 @@ def test_ctrl_c_ends_data_commands_at_once(command, tmp_path):
         (("validate", "no.pt", "digits"), 1, "no.pt"),
         (("predict", "rexnet_100.nav_in1k", "."), 1, "holds no images"),
         (("report",), 2, "RUN"),
-        (("report", "."), 2, "is not the folder of a run"),
+        (("report", "."), 2, "is not a run folder"),
     ],
 )
 def test_mistakes_get_one_sentence_and_an_exit_code(arguments, code, said, tmp_path, monkeypatch, capsys):

@@ -79,7 +79,7 @@ def test_the_file_that_is_meant(here, caplog):
         ("none.onnx", "no file 'none.onnx'"),
         ("hf-hub:timm/rexnet_100.nav_in1k", "write hf://timm/rexnet_100.nav_in1k"),
         ("https://huggingface.co/a/b", "write hf://a/b"),
-        ("photos", "is a folder, but neither that of a run"),
+        ("photos", "is a folder, but neither a run folder"),
         ("photos/one.jpg", "'photos/one.jpg' is an image, not a model"),
     ],
 )

@@ -1,4 +1,4 @@
-"""ReXNet (Rank eXpansion Network, arXiv 2007.00992): exact models, training, use on real images."""
+"""ReXNet (Rank eXpansion Network, arXiv 2007.00992): exact models, training, and use on real images."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""`python -m rexnet`, as torchrun starts it."""
+"""Entry point of `python -m rexnet`, which torchrun starts."""
 
 from rexnet.cli import main
 

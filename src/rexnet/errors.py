@@ -1,7 +1,7 @@
-"""Exceptions of the package; the text of each is one sentence, written for the user.
+"""Exceptions of the package; each message is one sentence for the user.
 
 ValueError
-    OptionError             an option's value that is not allowed
+    OptionError             an option value that is not allowed
     MissingPackageError     an optional package that is not installed
     BadImageError           a file that holds no usable image
         TooManyPixelsError
@@ -9,7 +9,7 @@ ValueError
         ModelError          a MODEL that is not allowed, which is an OptionError too
         DamagedFileError
         NotDownloadedError
-    NonFiniteError          a training whose losses are not finite
+    NonFiniteError          a training run whose losses are not finite
 OSError
     LostProcessError        another process of the run is gone
 """
@@ -22,18 +22,18 @@ from rexnet.text import printable
 
 
 class OptionError(ValueError):
-    """An option's value that is not allowed, by itself or for the data, network or library at hand."""
+    """An option value that is not allowed, in itself or for the given data, network or library."""
 
 
 def require(holds: bool, option: str, value: object, allowed: str) -> None:
-    """Raise OptionError unless `holds`; `option` is the field's name, which the command line spells with dashes."""
+    """Raise OptionError unless `holds`; `option` is the name of the field; the message has the command-line option."""
     if not holds:
         raise OptionError(f"--{option.replace('_', '-')} is {value}; allowed: {allowed}")
 
 
 def require_at_least(settings: Any, least: float, *names: str, reason: str = "") -> None:
-    """Raise OptionError unless these fields of a dataclass are `least` or more; None is allowed where it is the
-    default. `reason`: why less is not."""
+    """Raise OptionError unless these fields of a dataclass are `least` or more; None is allowed if it is the default.
+    `reason`: why less is not allowed."""
     for name in names:
         value, optional = getattr(settings, name), type(settings).__dataclass_fields__[name].default is None
         allowed = f"{least} or more" + (", or None" if optional else "") + (f" ({reason})" if reason else "")
@@ -68,11 +68,11 @@ class WeightsError(ValueError):
 
 
 class ModelError(WeightsError, OptionError):
-    """A MODEL that names nothing, or something of a kind that the command does not take."""
+    """A MODEL that does not exist or is of a kind that the command does not accept."""
 
 
 class DamagedFileError(WeightsError):
-    """A weights file whose content has changed since it was written. `finding` is the text without its advice."""
+    """A weights file whose content has changed since it was written. `finding` is the message without the advice."""
 
     def __init__(self, finding: str, advice: str = "download or save it again"):
         super().__init__(f"{finding}; {advice}")
@@ -80,7 +80,7 @@ class DamagedFileError(WeightsError):
 
 
 class NotDownloadedError(WeightsError):
-    """Published weights that are neither in the cache nor to be downloaded. `finding` is the text without its
+    """Published weights that are neither in the cache nor to be downloaded. `finding` is the message without the
     advice."""
 
     def __init__(self, finding: str, advice: str):
@@ -89,7 +89,7 @@ class NotDownloadedError(WeightsError):
 
 
 class NonFiniteError(ValueError):
-    """Too many losses or gradients that are infinite or not a number; none of them has changed the weights."""
+    """Too many infinite or NaN losses or gradients; none of them has changed the weights."""
 
 
 class LostProcessError(OSError):

@@ -1,4 +1,4 @@
-"""Output files: checked before the work, and written whole or not at all."""
+"""Output files: checked before the work starts, and written atomically."""
 
 import io
 import os
@@ -16,30 +16,34 @@ FIGURE_ENDINGS = (".png", ".svg")
 
 
 def real_path(path: str | PathLike[str]) -> Path:
-    """Return the path behind all links, also of a link to itself, where Path.resolve raises before Python 3.13."""
+    """Return the path with all links resolved, also for a link to itself, for which Path.resolve raises before Python
+    3.13."""
     return Path(os.path.realpath(path))
 
 
 def check_output_file(path: str | PathLike[str], *, option: str = "--output") -> None:
-    """Raise ValueError where `path` cannot become a file; call it before the work whose result goes there."""
+    """Raise ValueError if `path` cannot be written as a file; call it before computing the content."""
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{option} is {printable(path)!r}, a folder; name a file")
     if not path.parent.is_dir():
-        raise ValueError(f"{option} is {printable(path)!r}, but there is no folder {printable(path.parent)!r}; make it")
+        raise ValueError(
+            f"{option} is {printable(path)!r}, but there is no folder {printable(path.parent)!r}; create it"
+        )
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ValueError(f"{option} is {printable(path)!r}, which is not writable; name another file")
 
 
 def check_output_folder(path: str | PathLike[str], *, allowed: str) -> None:
-    """Raise ValueError where `path` is a file; `allowed` describes the possible folders in the message."""
+    """Raise ValueError if `path` is a file; `allowed` describes the possible folders in the message."""
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"--output is {printable(path)!r}, a file; allowed: {allowed}")
 
 
 def check_new_folder(path: str | PathLike[str], *, outside: str | PathLike[str]) -> None:
-    """Raise ValueError where `path` is a file, a folder that is not empty, in a missing folder, or in `outside`."""
+    """Raise ValueError if `path` is a file or a folder that is not empty, or lies in a missing folder or in
+    `outside`."""
     path, data = Path(path), Path(outside)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{printable(path)} is a file; name a new or an empty folder")
@@ -48,19 +52,19 @@ def check_new_folder(path: str | PathLike[str], *, outside: str | PathLike[str])
             f"{printable(path)} holds files, such as {printable(others[0])}; name a new or an empty folder"
         )
     if not path.absolute().parent.is_dir():
-        raise ValueError(f"there is no folder {printable(path.absolute().parent)!r} for {printable(path)}; make it")
+        raise ValueError(f"there is no folder {printable(path.absolute().parent)!r} for {printable(path)}; create it")
     if real_path(data) in (real_path(path), *real_path(path).parents):
-        raise ValueError(f"{printable(path)} lies in {printable(data)}, which is never changed; choose another")
+        raise ValueError(f"{printable(path)} lies in {printable(data)}, which is never changed; choose another folder")
 
 
 def check_replaceable(*paths: Path, overwrite: bool) -> None:
-    """Raise ValueError where one of the files exists, unless it may be replaced."""
+    """Raise ValueError if one of the files exists and may not be replaced."""
     if not overwrite and (there := [path for path in paths if os.path.lexists(path)]):
         raise ValueError(f"--output: {printable(there[0])!r} already exists; --overwrite replaces it")
 
 
 def read_text(path: str | PathLike[str], *, errors: str = "strict") -> str:
-    """Return the content of a UTF-8 file without the byte order mark that some editors put before it.
+    """Return the content of a UTF-8 file without the byte order mark that some editors write.
 
     `errors` as in `open`. Raises OSError, and UnicodeDecodeError (a ValueError) for bytes that are not text.
     """
@@ -69,10 +73,9 @@ def read_text(path: str | PathLike[str], *, errors: str = "strict") -> str:
 
 @contextmanager
 def made_aside(path: str | PathLike[str]) -> Iterator[Path]:
-    """Yield a path of the same name in an empty folder beside `path`.
-
-    At the end of the block the content of that folder is moved beside `path`, the file `path` last; where the block
-    raises, it is removed, and older files stay.
+    """Yield a path of the same name in an empty folder beside `path`. At the end of the block, the content of that
+    folder is moved to the folder of `path`, the file itself last; if the block raises, it is removed and older files
+    stay.
     """
     path = Path(path)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
@@ -90,10 +93,9 @@ def made_aside(path: str | PathLike[str]) -> Iterator[Path]:
 def write_whole(
     path: str | PathLike[str], content: str | bytes | memoryview, *, keep: str | PathLike[str] | None = None
 ) -> None:
-    """Write `content` (text as UTF-8) under that name once its last byte is on the disk. An older file stays till then,
-    and afterwards goes to the name `keep`.
-
-    Raises OSError with that name, for example when the disk is full, and leaves nothing behind then.
+    """Write `content` (text as UTF-8) to `path` atomically and durably. An older file stays until then and is
+    afterwards renamed to `keep`. Raises OSError with the path, for example if the disk is full, and then leaves nothing
+    behind.
     """
     path = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
@@ -113,10 +115,10 @@ def write_whole(
         os.replace(unfinished, path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        if error.errno is not None:  # the error of a full disk names no file
+        if error.errno is not None:  # the error of a full disk does not name the file
             error.filename = os.fspath(path)
         raise
-    # The new name is on the disk only once its folder is flushed.
+    # The new name is durable only once its folder is flushed.
     _flush(path.parent)
 
 

@@ -1,4 +1,5 @@
-"""Public names of a package that are imported on first use (PEP 562), so that `--help` imports the package alone."""
+"""Public names of a package that are imported on first use (PEP 562), so that `--help` imports only the package
+itself."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module

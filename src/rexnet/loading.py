@@ -1,4 +1,4 @@
-"""Load networks, classifiers and detectors by their MODEL."""
+"""Loading of networks, classifiers and detectors by the argument MODEL."""
 
 import os
 from dataclasses import replace
@@ -29,17 +29,17 @@ from rexnet.training.checkpoint import TrainedRexNet
 
 _NETWORKS: tuple[Kind, ...] = ("network", "config", "timm")
 Trained = nn.Module | TrainedDetector
-"""A classifier with the attributes `classes` and `preprocess`, in evaluation mode, or a detector."""
+"""A classifier in eval mode with the attributes `classes` and `preprocess`, or a detector."""
 
 
 def load(model: str | PathLike[str], device: str | torch.device = "cpu", *, network: str | None = None) -> Any:
-    """Return the trained network that `model` names, in evaluation mode.
+    """Return the trained network that `model` names, in eval mode.
 
     `model`: a run folder, a checkpoint (.pt or .safetensors), a folder of `rexnet card` here or as hf://OWNER/NAME,
-    published weights such as rexnet_100.nav_in1k, the name of a network that has some, timm/NAME, torchvision/NAME, or
-    an official or timm weights file, with `network` (a name, JSON file or timm/NAME) where the file does not name it.
-    A classifier has the attributes `classes` and `preprocess`; a detector is a TrainedDetector. No code in a file is
-    run. WeightsError, one sentence, for a model that cannot be used.
+    published weights such as rexnet_100.nav_in1k, the name of a network with published weights, timm/NAME,
+    torchvision/NAME, or an official or timm weights file, with `network` (a name, JSON file or timm/NAME) if the file
+    does not name it. A classifier has the attributes `classes` and `preprocess`; a detector is a TrainedDetector. No
+    code in a file is run. Raise WeightsError for a model that cannot be used.
     """
     trained = open_trained(resolve(model, allowed=PRETRAINED), network=network)
     if isinstance(trained, TrainedDetector):
@@ -51,7 +51,9 @@ def open_trained(reference: Reference, *, network: str | None = None) -> Trained
     """Return the trained network of a reference whose kind is in PRETRAINED; see `load`."""
     if reference.kind not in OWN_WEIGHTS:
         if network is not None:
-            raise WeightsError(f"{reference.text!r} names its network; --model {network} is only for files that do not")
+            raise WeightsError(
+                f"{reference.text!r} names its network; --model {network} is only for files that do not name one"
+            )
         if reference.kind in ("network", "published"):
             return _of_weights(read_weights(reference.published), None)
         return load_network(reference, pretrained=True)
@@ -59,7 +61,9 @@ def open_trained(reference: Reference, *, network: str | None = None) -> Trained
     if content.get("format") != CHECKPOINT_FORMAT:
         return _from_foreign(content, repr(reference.text), network)
     if network is not None:
-        raise WeightsError(f"{reference.text!r} holds its network; --model {network} is only for files that do not")
+        raise WeightsError(
+            f"{reference.text!r} holds its network; --model {network} is only for files that do not hold one"
+        )
     task = detectors if content.get("task") == checkpoint.DETECTION else checkpoint
     return task.unpack(content, source=reference.text)
 
@@ -88,7 +92,7 @@ def _from_foreign(content: Any, source: str, network: str | None) -> nn.Module:
     try:
         weights = read_weights(content, label=source)
     except WeightsError as error:
-        hint = "" if known else "; for weights of another network, name it with --model, such as timm/resnet18"
+        hint = "" if known else "; for weights of another network, give --model, such as timm/resnet18"
         raise WeightsError(f"{error}{hint}") from error
     return _of_weights(weights, known and model_config(known.text))
 
@@ -115,7 +119,7 @@ def _of_timm(state: dict[str, Tensor], source: str, known: Reference) -> nn.Modu
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{source} does not fit {known.text} ({reason}); --model names its network") from error
+        raise WeightsError(f"{source} does not fit {known.text} ({reason}); give its network with --model") from error
     return _describe(model, _timm_classes(model), _timm_preprocess(model))
 
 

@@ -1,4 +1,4 @@
-"""Metadata of a settings field for the command line, in addition to its type and its docstring."""
+"""Command-line metadata of a settings field, in addition to its type and docstring."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
@@ -13,15 +13,15 @@ class Argument:
     """Name of the value in the help; a positional argument has no other name."""
     positional: bool = False
     recorded: bool = False
-    """Not an option: a value that is kept with the others."""
+    """Not an option: a value that is only stored with the others."""
     help: str = ""
-    """Help text in place of the one under the field."""
+    """Help text instead of the one under the field."""
     aliases: tuple[str, ...] = ()
     """Other names of the same option."""
     bare: str | None = None
-    """Value of an option that is given without one; None: it needs one."""
+    """Value of an option given without a value; None: a value is required."""
     read: Callable[[list[str]], Any] | None = None
-    """Parser of an option that takes any number of values, in place of the type."""
+    """Parser of an option that takes any number of values, instead of the type."""
 
 
 def values_of(settings: Any) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def positional(metavar: str) -> Argument:
 
 def _read_resume(words: list[str]) -> bool | str:
     if len(words) > 1:
-        raise ValueError(f"got {len(words)} folders, {' '.join(words)}; name one, or none for that of --output")
+        raise ValueError(f"got {len(words)} folders, {' '.join(words)}; give one, or none for that of --output")
     return words[0] if words and words != ["auto"] else True
 
 

@@ -1,4 +1,4 @@
-"""Worker processes: one function over many items, and their errors."""
+"""Worker processes: parallel map over many items, and errors of workers."""
 
 import logging
 import os
@@ -21,9 +21,8 @@ _SAY_EVERY_S = 30.0
 def in_parallel(task: Callable[[Item], Result], items: Sequence[Item], *, workers: int, label: str) -> Iterator[Result]:
     """Yield `task` of every item, in order, from `workers` processes; 0: from this one. Long work logs its progress.
 
-    PyTorch's loader does the work: few results wait at a time, and workers end when this process ends, is stopped or
-    is killed. `task` goes to each worker once; with fork it shares this process's memory. Raises OSError where a worker
-    dies.
+    It uses PyTorch's loader: few results are buffered, and workers end when this process ends, is stopped or is killed.
+    `task` goes to each worker once; with fork it shares this process's memory. Raises OSError if a worker dies.
     """
     import torch
     from torch.utils.data import DataLoader
@@ -35,7 +34,7 @@ def in_parallel(task: Callable[[Item], Result], items: Sequence[Item], *, worker
         sampler=items,
         num_workers=min(workers, len(items)),
         collate_fn=unchanged,
-        generator=torch.Generator(),  # or else it would draw from the caller's generator
+        generator=torch.Generator(),  # otherwise it would draw from the caller's generator
     )
     try:
         with starting_workers():
@@ -59,7 +58,7 @@ def without_logs(level: int = logging.CRITICAL) -> Iterator[None]:
 
 
 def log_progress(results: Iterable[Result], total: int, *, label: str) -> Iterator[Result]:
-    """Yield the results, `total` in number, and log the progress every half minute."""
+    """Yield the `total` results, and log the progress every half minute."""
     began = last_said = time.monotonic()
     for done, result in enumerate(results, start=1):
         yield result
@@ -74,7 +73,7 @@ def starting_workers() -> Iterator[None]:
     """Block SIGINT in the processes that start inside this context; in this one it is delivered afterwards.
 
     A terminal sends Ctrl-C to every process of a command. The main process ends its workers; a worker that gets the
-    signal first would die with a traceback and look like a fault of its own.
+    signal first would die with a traceback and look like the cause.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -87,7 +86,7 @@ def starting_workers() -> Iterator[None]:
 
 
 def dead_worker(error: RuntimeError) -> str | None:
-    """Explain the error of a loader whose worker process died, in one sentence; None for other errors."""
+    """Explain the error of a loader whose worker process died; None for other errors."""
     found = re.search(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)", str(error))
     if found is None:
         return None
@@ -112,7 +111,7 @@ class _Tasks(Generic[Item, Result]):
 
 
 def unchanged(result: Any) -> Any:
-    """Return `result` as it is: the `collate_fn` of a loader without batches."""
+    """Return `result` unchanged: the `collate_fn` of a loader without batches."""
     return result
 
 

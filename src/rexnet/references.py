@@ -1,4 +1,4 @@
-"""MODEL, the string that names a model in every command and function, parsed here and nowhere else."""
+"""Resolution of MODEL, the string that names a model in every command and function."""
 
 import json
 import logging
@@ -58,7 +58,7 @@ SAVED: tuple[Kind, ...] = ("published", *OWN_WEIGHTS)
 NETWORKS: tuple[Kind, ...] = ("network", "config", *OWN_WEIGHTS)
 """Kinds that name their network."""
 PRETRAINED: tuple[Kind, ...] = ("published", *OWN_WEIGHTS, "network", "timm", "torchvision")
-"""Kinds that can be opened as layers with trained weights; "network" where weights of it are published."""
+"""Kinds that can be opened as layers with trained weights; "network" only if it has published weights."""
 PREDICTABLE: tuple[Kind, ...] = (*PRETRAINED, "exported")
 EXPORTABLE: tuple[Kind, ...] = (*PRETRAINED, "config")
 BENCHABLE: tuple[Kind, ...] = (*PRETRAINED, "exported", "config")
@@ -66,12 +66,12 @@ QUANTIZABLE: tuple[Kind, ...] = ("network", *SAVED)
 DETECTORS: tuple[Kind, ...] = (*OWN_WEIGHTS, "exported")
 BACKBONES: tuple[Kind, ...] = (*NETWORKS, "timm")
 MEASURABLE: tuple[Kind, ...] = (*PRETRAINED, "config", "rewritten", "factory")
-"""Kinds that a command takes."""
+"""Kinds that a command accepts."""
 
 BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
 """Checkpoints in a run folder."""
 _HUB_ADDRESS = re.compile(r"(?:hf[-_]hub:|https://(?:huggingface|hf)\.co/)([^/]+/[^/]+)/?")
-"""Names of a repository on the hub in other programs."""
+"""Notations for a hub repository in other programs."""
 _EXPORTED = (".onnx", ".xml", ".pt2")
 _LIBRARIES: tuple[Kind, ...] = ("timm", "torchvision", "rewritten")
 
@@ -97,7 +97,7 @@ class Reference:
     @property
     def file(self) -> Path:
         """File to read: a run's best checkpoint, the downloaded copy of published weights or of a folder on the hub.
-        WeightsError, one sentence, where there is none."""
+        Raise WeightsError if there is none."""
         if self.kind == "published":
             return download_weights(self.text)
         if self.kind == "network":
@@ -114,23 +114,21 @@ class Reference:
 
     @property
     def published(self) -> str:
-        """Published weights of a network by its name. WeightsError where there are none."""
+        """Published weights of a network given by name. Raise WeightsError if there are none."""
         if self.kind == "published":
             return self.text
         rows = published_for(self.text)
         if not rows:
             trained = "train it, or name its weights"
             raise WeightsError(
-                f"there are no published weights of {self.text}, and random ones predict nothing; {trained}"
+                f"there are no published weights of {self.text}, and random weights cannot predict; {trained}"
             )
         return rows[0].name
 
 
 def resolve(model: str | PathLike[str], *, allowed: Collection[Kind] = tuple(KINDS)) -> Reference:
-    """Parse `model`. A known name comes before a file of that name; ./NAME and a Path mean the file.
-
-    ModelError with the kind that it was taken for and those that are `allowed`; WeightsError, which that is too, for a
-    file that does not exist.
+    """Parse `model`. A known name takes precedence over a file of that name; ./NAME and a Path mean the file. Raise
+    ModelError with the kind found and those `allowed`, and its base class WeightsError for a file that does not exist.
     """
     text = os.fspath(model)
     kind = (_kind_of_name(text) if isinstance(model, str) else None) or _kind_of_path(text)
@@ -147,7 +145,8 @@ def resolve(model: str | PathLike[str], *, allowed: Collection[Kind] = tuple(KIN
 
 
 def find_network(model: str) -> str | Path:
-    """Return the argument of `model_config`: a family or a network's name as it is, else the file that holds it."""
+    """Return the argument of `model_config`: the name of a family or network unchanged, else the file that holds the
+    network."""
     if model in FAMILIES:
         return model
     reference = resolve(model, allowed=NETWORKS)
@@ -155,14 +154,15 @@ def find_network(model: str) -> str | Path:
 
 
 def refuse_swapped(model: str, data: str, *, command: str) -> None:
-    """Raise ModelError that names the right order where MODEL was given after the images or data."""
+    """Raise ModelError with the right order if MODEL was given after the images or data."""
     if not is_model(model) and is_model(data):
         order = f"rexnet {command} {shlex.quote(data)} {shlex.quote(model)}"
         raise ModelError(f"{model!r} is not a model, but {data!r} is one; MODEL comes first: {order}")
 
 
 def is_model(text: str) -> bool:
-    """Return whether a text surely names a model; any file might be one, so of weights the ending decides."""
+    """Return whether a text certainly names a model; any file might be one, so weights are recognised by their
+    extension."""
     try:
         return resolve(text).kind != "weights" or text.lower().endswith(SUFFIXES)
     except WeightsError:
@@ -170,12 +170,12 @@ def is_model(text: str) -> bool:
 
 
 def describe(allowed: Collection[Kind]) -> str:
-    """Return the clause of a message that lists what a MODEL may be."""
+    """Return the clause of a message that lists the allowed kinds of MODEL."""
     return f"allowed: {', '.join(words for kind, words in KINDS.items() if kind in allowed)}"
 
 
 def is_run(path: str | PathLike[str]) -> bool:
-    """Return True for the folder of a run, which holds a run's checkpoint or settings and is not a model folder."""
+    """Return True for a run folder: one with a run's checkpoint or settings that is not a model folder."""
     if os.path.isfile(Path(path, WEIGHTS)):
         return False
     return any(os.path.isfile(Path(path, name)) for name in (BEST, LAST, PREVIOUS)) or holds_settings(path)
@@ -217,7 +217,7 @@ def _is_image(path: str) -> bool:
 
 
 def _is_file_name(text: str) -> bool:
-    """Return whether a text that names nothing looks like a path rather than a mistyped name."""
+    """Return whether an unknown text looks like a path rather than a mistyped name."""
     file = os.sep in text or text.lower().endswith((*SUFFIXES, *_EXPORTED, ".json", ".tar"))
     return file and not os.path.isdir(text) and not _HUB_ADDRESS.fullmatch(text)
 
@@ -225,11 +225,11 @@ def _is_file_name(text: str) -> bool:
 def _unknown(text: str) -> str:
     """Return the first clause of the error for a text that is not a model."""
     if repository := _HUB_ADDRESS.fullmatch(text):
-        return f"{text!r} is another program's name of a repository; write {PREFIX}{repository[1]}"
+        return f"{text!r} is another program's notation for a repository; write {PREFIX}{repository[1]}"
     if os.path.isdir(text):
         inside = sorted(name for name in os.listdir(text) if name.endswith(SUFFIXES))
         hint = f"; name a file in it, such as {inside[0]}" if inside else ""
-        return f"{text!r} is a folder, but neither that of a run nor of `rexnet card`{hint}"
+        return f"{text!r} is a folder, but neither a run folder nor one of `rexnet card`{hint}"
     if _is_file_name(text):
         return f"there is no file {text!r}"
     rows = [row.name for row in published_for(text.partition(".")[0])] if "." in text else []
@@ -242,6 +242,6 @@ def _checkpoint_of(run: Path) -> Path:
     for name in (BEST, LAST, PREVIOUS):
         if (run / name).is_file():
             if name != BEST:
-                logger.warning("%s has no %s: taking %s, the weights of the last epoch", run, BEST, name)
+                logger.warning("%s has no %s; using %s, the weights of the last epoch", run, BEST, name)
             return run / name
-    raise WeightsError(f"{str(run)!r} has no checkpoint yet; the first is written after an epoch")
+    raise WeightsError(f"{str(run)!r} has no checkpoint yet; the first one is written after an epoch")

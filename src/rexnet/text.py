@@ -15,7 +15,8 @@ def plural(number: float, noun: str) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Return the text of an error, that of an OSError without number and file, which the message around it names."""
+    """Return the text of an error; for an OSError without the error number and file name, which the surrounding message
+    has."""
     if isinstance(error, UnicodeDecodeError):
         found = "it is UTF-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "it is not UTF-8 text"
         return f"{found}; save it as UTF-8"
@@ -23,7 +24,7 @@ def reason_of(error: Exception) -> str:
 
 
 def printable(path: str | Path) -> str:
-    """Return the path on one line: line breaks and bytes that are not text appear as escapes."""
+    """Return the path on one line: line breaks and undecodable bytes appear as escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
 
 
@@ -34,8 +35,8 @@ def some_names(names: Iterable[str]) -> str:
 
 
 def normal_name(name: str) -> str:
-    """Return a name in Unicode's normal form NFC, in which names that look alike compare as equal: macOS writes an
-    accent as a character of its own, other systems do not."""
+    """Return a name in Unicode's normal form NFC, in which names that look alike compare equal: macOS writes an accent
+    as a separate character, other systems do not."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -47,7 +48,7 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
 
 
 def markdown_text(rows: Sequence[Sequence[object]]) -> str:
-    """Return a Markdown table whose first row is the head."""
+    """Return a Markdown table whose first row is the header."""
     head, *body = ([str(cell) for cell in row] for row in rows)
     lines = [head, ["---"] * len(head), *body]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,4 +1,5 @@
-"""timm's networks by name, and ours under its `create_model`, as native_rexnet_100: its own rexnet_100 stays."""
+"""timm's networks by name, and ours registered for its `create_model`, as native_rexnet_100; timm's own rexnet_100
+stays."""
 
 import logging
 import os
@@ -26,17 +27,17 @@ from rexnet.models.weights import check_network, read_weights
 logger = logging.getLogger(__name__)
 
 PREFIX = "native_"
-"""Prefix of every name: the native state-dict keys of these networks are the official ones."""
+"""Prefix of every name; these networks use the official state-dict keys."""
 # timm looks up an entry point's pretrained configs in the entry point's `__module__`.
 _MODULE = "rexnet_native"
 
 
 def register_with_timm() -> list[str]:
-    """Make every network of `rexnet.list_models()` creatable by `timm.create_model`, and return the names there.
+    """Make every network of `rexnet.list_models()` available to `timm.create_model`, and return the names there.
 
-    The names are "native_" + ours: native_rexnet_100, native_rexnet_lite_130. They take timm's usual arguments and
-    weights by timm's tags ("native_rexnet_100.nav_in1k", pretrained=True), where files with timm's keys and with the
-    official ones both fit. A second call changes nothing.
+    The names are "native_" + ours: native_rexnet_100, native_rexnet_lite_130. They take timm's usual arguments, and
+    weights by timm's tags ("native_rexnet_100.nav_in1k", pretrained=True), from files with timm's keys or the official
+    ones. A second call has no effect.
     """
     from timm.models import generate_default_cfgs, register_model
 
@@ -50,7 +51,7 @@ def register_with_timm() -> list[str]:
 
 
 def _pretrained_configs() -> dict[str, Any]:
-    """Return timm's config of each of its files under our names, and one without a file for the other networks."""
+    """Return timm's config of each of its files under our names, and a config without a file for the other networks."""
     from timm.models import get_pretrained_cfg
 
     configs: dict[str, Any] = {}
@@ -64,7 +65,7 @@ def _pretrained_configs() -> dict[str, Any]:
 
 
 def _make_network(name: str, **options: Any) -> RexNet:
-    """Return the network `name` from the arguments that timm hands to a model class."""
+    """Return the network `name` from the arguments that timm passes to a model class."""
     model = create_model(name, **options)
     model.register_load_state_dict_pre_hook(_accept_timm_keys)
     return model
@@ -73,7 +74,7 @@ def _make_network(name: str, **options: Any) -> RexNet:
 def _accept_timm_keys(
     module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *_: Any
 ) -> None:
-    """Let `load_state_dict` take timm's keys: timm reads `checkpoint_path` without converting them."""
+    """Make `load_state_dict` accept timm's keys, since timm reads `checkpoint_path` without converting them."""
     own = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
     if has_timm_keys(own):
         for key in own:
@@ -82,7 +83,7 @@ def _accept_timm_keys(
 
 
 def _check_weights(state_dict: dict[str, Any], model: RexNet) -> dict[str, Tensor]:
-    """Return the content of a pretrained file under the official keys; WeightsError if it is another network's.
+    """Return the content of a pretrained file under the official keys. Raise WeightsError if it is another network's.
 
     Image channels and classes are left to timm, which adapts them.
     """
@@ -95,7 +96,7 @@ def _entry_point(name: str) -> Callable[..., nn.Module]:
     def create(pretrained: bool = False, **options: Any) -> nn.Module:
         from timm.models import build_model_with_cfg
 
-        by_hand = "give the path of a file fetched by hand, as pretrained_cfg_overlay={'file': PATH}"
+        by_hand = "give the path of a file downloaded by hand, as pretrained_cfg_overlay={'file': PATH}"
         if pretrained:
             overlay = options.get("pretrained_cfg_overlay") or {}
             config = _pretrained_config(PREFIX + name, options.get("pretrained_cfg"), overlay)
@@ -119,10 +120,9 @@ def _entry_point(name: str) -> Callable[..., nn.Module]:
 
 
 def create_timm(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
-    """Create timm's network `name`, with its tag or without, by timm's own `create_model`.
-
-    ValueError, one sentence, for a name that timm does not know; WeightsError where its weights cannot be had, after
-    five seconds at most where their host does not answer.
+    """Create timm's network `name`, with or without a tag, by timm's own `create_model`. Raise ValueError for a name
+    that timm does not have, and WeightsError if its weights cannot be loaded, after at most five seconds if their host
+    does not answer.
     """
     import timm
 
@@ -144,7 +144,7 @@ def check_timm_name(name: str) -> None:
 
     if not timm.is_model(name):
         close = get_close_matches(name, timm.list_models(), n=1)
-        hint = f"did you mean {close[0]}?" if close else "timm.list_models() names those it has"
+        hint = f"did you mean {close[0]}?" if close else "timm.list_models() lists its networks"
         raise ValueError(f"timm has no network {name!r}; {hint}")
 
 
@@ -161,8 +161,8 @@ def _pretrained_config(name: str, given: Any, overlay: dict[str, Any]) -> Any:
 
 
 def _copy_without_network(config: Any, name: str, by_hand: str) -> dict[str, Any]:
-    """Return the overlay that makes timm read the copy of its last download where the host does not answer; it is empty
-    where the host does. timm alone tries for half a minute a file. WeightsError where there is no copy either."""
+    """Return the overlay that makes timm read its last downloaded copy if the host does not answer, else an empty one.
+    timm itself would retry for half a minute per file. Raise WeightsError if there is no copy either."""
     if config is None or config.file or config.state_dict:
         return {}
     try:
@@ -186,7 +186,7 @@ def _hub_copy(address: str, file: str, name: str) -> dict[str, Any]:
     except Exception as error:
         response = getattr(error, "response", None)
         if response is not None and response.status_code < 500:
-            return {}  # the hub answers; timm knows which other files there may be
+            return {}  # the hub answers; timm knows which other files may exist
         cached = try_to_load_from_cache(repository, file, revision=revision or None)
         if not isinstance(cached, str):
             raise

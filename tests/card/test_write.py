@@ -73,7 +73,7 @@ def test_the_hub_reads_the_card(run, output):
     assert "alice" not in text, "folders of the machine are nobody's business"
     assert "rexnet train photos --output=1 --epochs 3" in text
     assert "82.6 to 94.5" in text, "the interval of 90 right of 100"
-    assert "The interval is that of" in text
+    assert "The interval covers only" in text
     assert "drawn at random" in text and "2 of 3 epochs" in text and "100 images are few" in text
 
 
@@ -105,7 +105,7 @@ def test_what_training_started_from_is_named(run, output):
     (run / "config.json").write_text(json.dumps({**config, "data": "hfds/owner/animals"}))
     data = ModelCard(text := write(run, output)).data
     assert (data.base_model, data.datasets) == ("timm/rexnet_100.nav_in1k", ["owner/animals"])
-    assert "MIT, by their publisher" in text
+    assert "MIT, according to their publisher" in text
 
 
 def test_the_code_in_the_card_runs(run, output, monkeypatch, capsys):
@@ -152,7 +152,7 @@ def test_a_card_names_the_masks_the_single_class_and_the_skipped_image(detector_
     content = {**trained.content, "detector": {**trained.content["detector"], "kind": "mask_rcnn"}, "classes": ["a|b"]}
     text = card_text(replace(trained, content=content), name="x*", address=".", licence=None)
     assert text.startswith("# x\\*\n\nDetects objects of 1 class in an image, with boxes and masks. mask_rcnn on")
-    assert "\n- 1 image could not be read and was skipped.\n" in text and "had not ended" not in text
+    assert "\n- 1 image could not be read and was skipped.\n" in text and "had not finished" not in text
     assert "\n## Classes\n\na\\|b. `labels.json`" in text and "\n\n\n" not in text
 
 
@@ -160,19 +160,19 @@ def test_a_card_names_the_masks_the_single_class_and_the_skipped_image(detector_
 def test_of_a_checkpoint_alone_nothing_is_claimed(content, tmp_path, output, name):
     checkpoint.save(tmp_path / name, content)
     text = write(tmp_path / name, output)
-    assert "Nothing is known of its training" in text and "is not known" in text
+    assert "Nothing is known about its training" in text and "is not known" in text
     assert ModelCard(text).data.eval_results is None, "nobody knows on which images"
     assert torch.equal(rexnet.load(output)(images()), rexnet.load(tmp_path / name)(images()))
 
 
 def test_a_file_of_another_name_is_not_of_the_run_it_lies_in(run, content, output):
     checkpoint.save(run / "other.safetensors", content)
-    assert "Nothing is known of its training" in write(run / "other.safetensors", output)
+    assert "Nothing is known about its training" in write(run / "other.safetensors", output)
 
 
 def test_last_pt_where_no_best_is(run, output, caplog):
     (run / "best.pt").rename(run / "last.pt")
-    assert "by which this epoch was chosen" not in write(run, output)
+    assert "by which this epoch was selected" not in write(run, output)
     assert "has no best.pt" in caplog.text
 
 
@@ -180,7 +180,7 @@ def test_a_stopped_first_epoch_has_no_metrics(run, content, output):
     (run / "best.pt").unlink()
     checkpoint.save(run / "last.pt", {**content, "metrics": {"epoch": 1, "step": 5}, "training": {"x": 1}})
     text = write(run, output)
-    assert "holds no metrics" in text and ModelCard(text).data.eval_results is None
+    assert "has no metrics" in text and ModelCard(text).data.eval_results is None
 
 
 @pytest.mark.parametrize(
@@ -222,9 +222,9 @@ def test_what_cannot_be_a_card_is_one_sentence(run, content, output, tmp_path):
     torch.save({**content, "task": "poetry"}, tmp_path / "poetry.pt")
     refused = {
         "nothing": "there is no file",
-        "empty": "neither that of a run nor",
+        "empty": "neither a run folder nor",
         "young": "has no checkpoint yet",
-        "wrong.pt": "contradicts itself",
+        "wrong.pt": "is inconsistent",
         "poetry.pt": "allowed: classifiers and detectors",
     }
     for name, words in refused.items():
@@ -288,7 +288,7 @@ def test_push_sends_the_folder_and_prints_where(run, output, hub, capsys, public
 
 def test_what_the_hub_refuses_is_one_sentence_and_keeps_the_folder(run, output, hub):
     hub.fails = True
-    with pytest.raises(ValueError, match=r"could not be sent to the hub \(ConnectionError") as error:
+    with pytest.raises(ValueError, match=r"could not be uploaded to the hub \(ConnectionError") as error:
         write(run, output, push="me/animals")
     assert "\n" not in str(error.value) and f"hf upload me/animals {str(output)!r}" in str(error.value)
     assert rexnet.load(output).classes == CLASSES

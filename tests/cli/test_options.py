@@ -25,10 +25,10 @@ def test_an_option_that_is_gone_names_its_replacement(words, sentence, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("train --data clean --epochs 2", "--data: here DATA goes without an option, as in rexnet train clean"),
-        ("train --data=a/b", "--data: here DATA goes without an option, as in rexnet train a/b"),
-        ("detect convert yolo --output o", "OUTPUT goes without an option, as in rexnet detect convert DATA o"),
-        ("serve --models=a.pt", "--models: here [NAME=]MODEL ... goes without an option, as in rexnet serve a.pt"),
+        ("train --data clean --epochs 2", "--data: here DATA is a positional argument, as in rexnet train clean"),
+        ("train --data=a/b", "--data: here DATA is a positional argument, as in rexnet train a/b"),
+        ("detect convert yolo --output o", "OUTPUT is a positional argument, as in rexnet detect convert DATA o"),
+        ("serve --models=a.pt", "--models: here [NAME=]MODEL ... is a positional argument, as in rexnet serve a.pt"),
     ],
 )
 def test_a_value_that_goes_without_an_option(words, sentence, capsys):

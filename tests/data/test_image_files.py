@@ -91,4 +91,4 @@ def test_an_image_under_another_extension_is_named(tmp_path, caplog):
     assert [path.name for path in find_images([tmp_path])] == ["a.png"]
     assert "1 .heic file cannot be read" in caplog.text and "2 .heic" not in caplog.text
     assert "IMG_1.HEIC is in the JPEG format: rename it" in caplog.text
-    assert describe_other([str(tmp_path / "IMG_1.HEIC")]) == "IMG_1.HEIC is in the JPEG format: rename it to be used"
+    assert describe_other([str(tmp_path / "IMG_1.HEIC")]) == "IMG_1.HEIC is in the JPEG format: rename it to use it"

@@ -103,7 +103,7 @@ class TestRepeated:
                 name.removeprefix(str(plain)) for name in names_of(images)
             }
         repeated = f"split of the training run is used again: {len(sets.val)} of 36 images"
-        assert repeated in caplog.text and "no split of its own" not in caplog.text
+        assert repeated in caplog.text and "has no splits" not in caplog.text
 
     def test_of_a_folder_with_train_alone(self, image_folder, plain):
         shutil.rmtree(image_folder / "val")
@@ -244,7 +244,7 @@ class TestShots:
     def test_a_class_with_fewer_keeps_them_and_is_named(self, caplog):
         few = draw_shots(gray(np.array([0, 0, 0, 1, 2, 2])), 2, seed=0)
         assert np.bincount(few.targets).tolist() == [2, 1, 2]
-        assert "fewer than 2 images keep all they have: 1 (1)" in caplog.text
+        assert "fewer than 2 images keep all of them: 1 (1)" in caplog.text
 
     @pytest.mark.parametrize("sides", [("train", "val"), ("train",)])
     def test_only_the_training_side_shrinks(self, image_folder, tmp_path, sides):

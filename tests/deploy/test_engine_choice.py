@@ -82,7 +82,7 @@ def test_the_fastest_exact_engine_is_chosen_and_what_was_measured_is_told(classi
         "4 a call": 8,
         "8 a call": 10,
     }
-    assert "engine, measured now: onnxruntime fp32, 4 images a call" in caplog.text
+    assert "engine, measured now: onnxruntime fp32, 4 images per call" in caplog.text
     assert measured == ["torch fp32", "onnxruntime fp32", "openvino fp32", "openvino bf16"]
 
 
@@ -162,7 +162,7 @@ def test_a_memory_that_cannot_be_written_is_a_remark(classifier, measured, caplo
     assert auto(classifier).backend == "onnxruntime"
     once = len(measured)
     assert auto(classifier).backend == "onnxruntime"
-    assert "cannot be remembered" in caplog.text and len(measured) == 2 * once
+    assert "cannot be saved" in caplog.text and len(measured) == 2 * once
 
 
 def test_engines_that_fail_or_answer_otherwise_are_left_out(classifier, measured, caplog):

@@ -113,7 +113,7 @@ def test_images_without_labels_need_the_word_agreement(config, images, tmp_path)
     flat.mkdir()
     for number, path in enumerate(sorted((images / "val").rglob("*.[jp]*"))):
         (flat / f"{number}{path.suffix}").symlink_to(path)
-    with pytest.raises(ValueError, match=r"60 images but no class folders.*; where images have no labels, --measure"):
+    with pytest.raises(ValueError, match=r"60 images but no class folders.*; for images without labels, --measure"):
         quantize(config(data=str(flat)))
     made = quantize(config(data=str(flat), measure="agreement", max_drop=10))
     assert made.comparison.images == 48 and made.calibration_images == 12
@@ -149,7 +149,7 @@ def test_a_slower_int8_is_advised_against():
     slower, faster = {"float32": [9.0], "bf16": [3.0], "int8": [4.0]}, {"float32": [9.0], "bf16": [3.0], "int8": [2.0]}
     one, many = Speed(batch=1, ms=slower), Speed(batch=16, ms=faster)
     assert "should not be used here" in advice([one, replace(many, ms=slower)])
-    assert advice([one, many]).endswith("take that there, int8 at batch 16")
+    assert advice([one, many]).endswith("use that there, and int8 at batch 16")
     assert advice([replace(many, ms={**faster, "float32": [1.0]})]).startswith("int8 is slower than float32 on this")
     assert advice([many]) == "int8 is faster than bf16 on this machine (2.00 against 3.00 ms at batch 16)"
 
@@ -164,7 +164,7 @@ def test_the_command_says_when_int8_should_not_be_used(config, capsys, monkeypat
     wanted = config()
     cli.main(["quantize", wanted.checkpoint, "--data", wanted.data, "--output", wanted.output, "--max-drop", "5"])
     said = capsys.readouterr().out
-    assert "int8 is slower than bf16 on this machine" in said and "should not be used here: take that instead" in said
+    assert "int8 is slower than bf16 on this machine" in said and "should not be used here; use that instead" in said
     assert f"written: {wanted.output}" in said
 
 

@@ -62,5 +62,5 @@ def test_the_split_of_the_training_is_repeated(tiny_config, changed, image_folde
 def test_a_split_that_makes_no_sense_is_damage(tiny_model, tiny_preprocess, tmp_path):
     content = checkpoint.pack(tiny_model(), {}, classes=("a", "b", "c"), preprocess=tiny_preprocess)
     checkpoint.save(tmp_path / "m.pt", {**content, "split": {"val_fraction": 2}})
-    with pytest.raises(ValueError, match="contradicts itself"):
+    with pytest.raises(ValueError, match="is inconsistent"):
         checkpoint.load(tmp_path / "m.pt")

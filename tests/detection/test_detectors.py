@@ -182,7 +182,7 @@ def test_weights_of_another_width_are_refused_by_name(tmp_path, tiny_detector):
         ({"num_classes": 2.0}, "num_classes is 2.0; allowed: whole numbers from 1"),
         ({"backbone": "resnet50"}, "'resnet50'"),
         ({"backbone": "timm/rexnet_9"}, "timm has no network 'rexnet_9'"),
-        ({"backbone": "timm/resnet18", "kind": "ssdlite"}, "SSDLite takes EfficientNets only"),
+        ({"backbone": "timm/resnet18", "kind": "ssdlite"}, "allowed for ssdlite: ReXNets and timm's EfficientNets"),
         ({"backbone": model_config("rexnet_010", stem_stride=1)}, "has feature maps of strides 1, 2, 4, 8, 16"),
         ({"backbone": model_config("rexnet_010", output_stride=16)}, "has feature maps of strides 2, 4, 8, 16;"),
         ({"backbone": model_config("rexnet_010", in_channels=1)}, "takes 1 channels; detectors take RGB"),

@@ -71,5 +71,5 @@ def test_what_an_engine_cannot_do_is_refused():
         Engine(backend="tvm")
     with pytest.raises(ValueError, match="threads is 0; allowed: 1 or more"):
         Engine(threads=0)
-    with pytest.raises(ValueError, match="openvino runs on the CPU here, and the device is meta"):
+    with pytest.raises(ValueError, match="openvino runs on the CPU here, but the device is meta"):
         open_network(create_model("rexnet_050"), Engine(backend="openvino"), device="meta")

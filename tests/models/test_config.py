@@ -43,5 +43,5 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, config_file):
         model_config(str(tmp_path / "missing.json"))
     with pytest.raises(ValueError, match=r"missing\.pt' does not exist"):
         model_config(str(tmp_path / "missing.pt"))
-    with pytest.raises(ValueError, match="has its channels in the file"):
+    with pytest.raises(ValueError, match="takes its channels from the file"):
         model_config(str(config_file), width=1.0)

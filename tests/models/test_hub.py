@@ -71,7 +71,7 @@ def test_without_network_the_copy_of_the_last_download_is_used(folder, empty_cac
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        (RepositoryNotFoundError, "the hub shows no repository 'owner/animals'"),
+        (RepositoryNotFoundError, "the hub has no accessible repository 'owner/animals'"),
         (RevisionNotFoundError, "has no revision 'v2'"),
         (EntryNotFoundError, "holds no model.safetensors"),
     ],

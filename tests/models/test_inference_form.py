@@ -61,7 +61,7 @@ def test_a_shortcut_into_an_output_that_keeps_its_size_keeps_its_input(shortcuts
 
 def test_an_activation_that_makes_something_of_zero_is_refused():
     config = replace(create_model("rexnet_050").config, activation="softplus")
-    with pytest.raises(ValueError, match="softplus turns added zero channels into others"):
+    with pytest.raises(ValueError, match="softplus changes the added zero channels"):
         pad(RexNet(config), 8)
     with pytest.raises(ValueError, match="multiple is 0; allowed: 1 or more"):
         pad(create_model("rexnet_050"), 0)

@@ -104,7 +104,7 @@ def test_a_page_shows_the_results_of_a_run(trained_run, output):
         "Confusion matrix",
         "Classes",
     )
-    for heading in (*headings, "Where the time went", "Metrics of the epochs", "Settings", "Hardware and versions"):
+    for heading in (*headings, "Where the time went", "Metrics by epoch", "Settings", "Hardware and versions"):
         assert heading in page.text
     assert page.count("div", role="img") == 4 and page.count("h1") == 1
     assert page.count("th", scope="col") and page.count("th", scope="row") and page.count("caption")
@@ -163,7 +163,7 @@ def test_data_that_has_changed_is_noted(run, output):
     data = run.read("data.json")
     run.write("data.json", {**data, "train_images": 40})
     page = report(run.path, output=output)
-    assert "The data has changed since the run began" in page.text and page.count("img") == 7
+    assert "The data has changed since the run started" in page.text and page.count("img") == 7
 
 
 def test_a_run_without_a_network_yet(run, output, caplog):
@@ -174,17 +174,17 @@ def test_a_run_without_a_network_yet(run, output, caplog):
     page = report(run.path, output=output)
     assert "2 of 8 epochs so far." in page.text and page.count("svg") == 4 and page.count("img") == 0
     assert "best.pt does not exist" in page.text and "best.pt does not exist" in caplog.text
-    assert "it was lost after 2 epochs." in page.text and "No epoch has ended" not in page.text
+    assert "it was lost after 2 epochs." in page.text and "No epoch has finished" not in page.text
     for name in ("metrics.jsonl", "data.json", "environment.json"):
         (run.path / name).unlink()
     page = report(run.path, output=output)
-    assert "0 of 8 epochs so far." in page.text and "No epoch has ended yet." in page.text and page.count("svg") == 0
+    assert "0 of 8 epochs so far." in page.text and "No epoch has finished yet." in page.text and page.count("svg") == 0
 
 
 def test_a_damaged_network_is_noted(run, output):
     run.best.write_bytes(run.best.read_bytes()[:1000])
     page = report(run.path, output=output)
-    assert "No images and classes are shown" in page.text and page.count("svg") == 4
+    assert "Images and classes are not shown" in page.text and page.count("svg") == 4
 
 
 def test_unreadable_images_are_skipped_and_counted(trained_run, output, tmp_path):
@@ -246,7 +246,7 @@ def test_more_than_a_thousand_classes_stay_within_the_bound(run, output, tmp_pat
     row = run.rows()[0]
     (run.path / "metrics.jsonl").write_text("".join(json.dumps({**row, "epoch": n}) + "\n" for n in range(1, 2001)))
     page = report(run.path, output=output, data=str(tmp_path / "data"))
-    assert "The 30 of 1,100 classes with most mistakes." in page.text and "1,000 of 1,100 classes" in page.text
+    assert "The 30 of 1,100 classes with the most mistakes." in page.text and "1,000 of 1,100 classes" in page.text
     assert page.count("li", class_="wide3") == 8 and page.count("li", class_="wide1") == 16
     assert output.stat().st_size < BOUND_BYTES
 
@@ -293,7 +293,7 @@ def test_what_cannot_be_done_is_one_sentence(trained_run, options, words):
 def test_the_command(trained_run, tmp_path):
     command = [sys.executable, "-m", "rexnet", "report"]
     done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "folder of a run" in done.stderr
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "run folder" in done.stderr
     page = tmp_path / "one.html"
     arguments = [str(trained_run), "--output", str(page), "--threads", "1", "--device", "cpu"]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)
@@ -328,7 +328,7 @@ def test_what_is_not_a_run_is_one_sentence(trained_run, output, tmp_path):
     (tmp_path / "card" / "config.json").write_text('{"library_name": "rexnet"}')
     shutil.copy(trained_run / "best.pt", tmp_path / "alone.pt")
     for path in (tmp_path / "card", tmp_path / "alone.pt"):
-        with pytest.raises(ValueError, match="folder of a run") as refused:
+        with pytest.raises(ValueError, match="run folder") as refused:
             report(path, output=output)
         assert "\n" not in str(refused.value)
     assert "Report: run" in report(trained_run / "best.pt", output=output).text, "a checkpoint means its run"

@@ -288,7 +288,7 @@ def test_other_settings_are_refused(search_config, instant_training, tmp_path, m
     study.set_user_attr("data", sentence.format(100))  # as version 0.1 noted it
     search(config)
     study.set_user_attr("data", sentence.format(50))
-    with pytest.raises(ValueError, match="the data is not what the search began with"):
+    with pytest.raises(ValueError, match="the data is not what the search started with"):
         search(config)
     monkeypatch.setattr(storage, "_WRITING_SECONDS", 0.0)
     optuna.create_study(storage=f"sqlite:///{tmp_path}/foreign.db", study_name="channels")

@@ -19,7 +19,7 @@ def test_a_full_disk_is_reported_once_and_so_is_its_end(caplog):
         for disk.full in (False, True, True, True, False, False, True):
             assert client.get("/models").status_code == 200
     cannot = "the access log cannot be written: [Errno 28] No space left on device"
-    again = "the access log is written again"
+    again = "the access log can be written again"
     assert [record.message for record in caplog.records if "access log" in record.message] == [cannot, again, cannot]
 
 

@@ -180,7 +180,7 @@ def test_steps_are_means_of_differences_between_networks_of_one_seed():
     ("fields", "sentence"),
     [
         ({"seeds": 0}, "--seeds is 0; allowed: 1 or more"),
-        ({"scale": 0.001}, "no stem of whole channels comes within 10 % of ratio 0.22"),
+        ({"scale": 0.001}, "no integer number of stem channels comes within 10 % of ratio 0.22"),
         ({"scale": -1}, "--scale is -1; allowed: above 0, up to 4"),
         ({"epochs": 0}, "--epochs is 0; allowed: 1 or more"),
         ({"shots": 0}, "--shots is 0; allowed: 1 or more"),

@@ -43,7 +43,7 @@ def test_a_linear_bottleneck_is_found():
 
 
 def test_what_cannot_be_measured_is_refused():
-    with pytest.raises(ValueError, match="no Conv2d and no Linear"):
+    with pytest.raises(ValueError, match="no Conv2d or Linear"):
         measure_layers(nn.ReLU(), [torch.rand(1, 3, 4, 4)], tolerance=1e-4)
     with pytest.raises(ValueError, match="output of 0 holds values that are not finite"):
         measure_layers(nn.Sequential(nn.Conv2d(3, 4, 1)), [torch.full((1, 3, 4, 4), torch.nan)], tolerance=1e-4)
@@ -74,7 +74,7 @@ def test_a_checkpoint_is_measured_as_it_was_trained(trained_run, tmp_path):
     ("fields", "sentence"),
     [
         ({"model": "rexnet_100"}, "--data is None; allowed: with --model, a folder of images"),
-        ({"data": "images"}, "--data is images; allowed: with --model only"),
+        ({"data": "images"}, "--data is images; allowed: only with --model"),
         ({"model": "a", "data": "b", "images": 0}, "--images is 0; allowed: 1 or more"),
     ],
 )

@@ -16,7 +16,7 @@ def test_the_command_writes_tables_and_figures_and_extends_them(tmp_path, capsys
     assert {path.name: path.read_bytes() for path in (tmp_path / "study").iterdir()} == first
     capsys.readouterr()
     main([*words, "--networks", "100"])
-    assert "100 networks a cell" in capsys.readouterr().out
+    assert "100 networks per cell" in capsys.readouterr().out
     assert (tmp_path / "study/ranks.csv").read_bytes().startswith(first["ranks.csv"])
     with pytest.raises(SystemExit) as stop:
         main([*words, "--seed", "1"])
@@ -52,7 +52,7 @@ def test_the_command_for_deep_networks_writes_the_same_files(tmp_path, capsys):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("ranks.csv", "summary.csv", "figure.png", "figure.svg")
     }
-    assert "50 networks a cell" in capsys.readouterr().out
+    assert "50 networks per cell" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

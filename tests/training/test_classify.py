@@ -156,7 +156,7 @@ def _interrupt(*args, **more):
 
 
 @pytest.mark.seconds
-@pytest.mark.parametrize("state", ["missing", "damaged, and now called best.pt.damaged"])
+@pytest.mark.parametrize("state", ["missing", "damaged and was renamed to best.pt.damaged"])
 def test_a_finished_run_that_lost_its_best_network_says_so(trained_run, tmp_path, state, caplog):
     run = RunFolder(shutil.copytree(trained_run, tmp_path / "run"))
     config = config_from_dict(TrainConfig, run.read("config.json"))

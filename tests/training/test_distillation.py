@@ -271,7 +271,7 @@ def test_images_without_labels_are_those_in_neither_split(image_folder):
     names = [images.name(index) for index in range(len(images))]
     assert len(set(names)) == 36 and not {str(Path(name)) for name in names[6:]} & labelled
     assert np.array_equal(images.load(7), rexnet.data.decode.open_image(names[7]))
-    with pytest.raises(ValueError, match="name a folder with others"):
+    with pytest.raises(ValueError, match="name a folder with other images"):
         with_unlabelled(open_dataset(image_folder).for_training(), str(image_folder / "val"))
 
 

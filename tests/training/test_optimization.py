@@ -278,7 +278,7 @@ def test_each_layer_has_its_share_of_the_rate_at_every_step():
 
 
 def test_layers_of_other_networks_are_refused():
-    with pytest.raises(ValueError, match=r"--layer-decay is 0\.5, but only a ReXNet's"):
+    with pytest.raises(ValueError, match=r"--layer-decay is 0\.5, but layer decay needs a ReXNet"):
         make_optimizer(nn.Linear(2, 2), OptimConfig(layer_decay=0.5), lr=0.1)
 
 

@@ -85,12 +85,12 @@ def test_resume_with_other_settings_is_refused_with_their_names(tiny_config, cha
 
 def test_resume_of_a_model_folder(tiny_config, changed, tmp_path):
     (tmp_path / "config.json").write_text('{"library_name": "rexnet", "num_classes": 3}')
-    with pytest.raises(ValueError, match=r"holds no settings of one; --weights starts from a model"):
+    with pytest.raises(ValueError, match=r"has no run settings; --weights starts from a model"):
         open_run(changed(tiny_config, "run", resume=str(tmp_path), output=None), WORLD)
 
 
 def test_resume_of_nothing(tiny_config, changed, tmp_path):
-    with pytest.raises(ValueError, match="is not the folder of a run"):
+    with pytest.raises(ValueError, match="is not a run folder"):
         open_run(changed(tiny_config, "run", resume=str(tmp_path / "elsewhere"), output=None), WORLD)
     # The same line again and again, as a scheduler does it: the first time there is nothing yet.
     run = open_run(changed(tiny_config, "run", resume=True), WORLD)
@@ -100,7 +100,7 @@ def test_resume_of_nothing(tiny_config, changed, tmp_path):
 def test_a_broken_config_is_one_sentence(tiny_config, changed):
     run = open_run(tiny_config, WORLD)
     (run.path / "config.json").write_text('{"data": ')
-    with pytest.raises(ValueError, match=r"config\.json.*is this the folder of a run\?"):
+    with pytest.raises(ValueError, match=r"config\.json.*is this a run folder\?"):
         open_run(changed(tiny_config, "run", resume=True), WORLD)
 
 
@@ -163,7 +163,7 @@ def test_a_run_that_lost_its_checkpoints_is_never_started_over_by_resume(tiny_co
     run.best.write_bytes(b"weeks of work")
     again = changed(tiny_config, "run", resume=True)
     with pytest.raises(
-        ValueError, match=r"2 epochs in metrics\.jsonl but no complete checkpoint.*best\.pt is still there"
+        ValueError, match=r"2 epochs in metrics\.jsonl but no complete checkpoint.*best\.pt still exists"
     ):
         open_run(again, WORLD)
     (run.path / "metrics.jsonl").unlink()

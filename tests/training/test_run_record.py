@@ -79,11 +79,11 @@ def test_labels_tell_runs_apart(copy_of, tmp_path):
 
 def test_what_is_no_run_is_one_sentence(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(OptionError, match="is not the folder of a run") as refused:
+        with pytest.raises(OptionError, match="is not a run folder") as refused:
             read_records([path])
         assert "\n" not in str(refused.value)
     (tmp_path / "config.json").write_text('{"some": "tool"}')
-    with pytest.raises(OptionError, match="no settings of a run"):
+    with pytest.raises(OptionError, match="no run settings"):
         read_records([tmp_path])
 
 

@@ -192,7 +192,7 @@ def test_two_processes_stop_together_though_one_is_asked(at, start, phase):
     assert process.returncode != 0 and "stopped by SIGTERM" in said
     training = checkpoint.read(RunFolder(config.run.output).last)["training"]
     assert training["epoch"] == 1 and training["step"] > 0 and training["processes"] == 2
-    with pytest.raises(ValueError, match=r"by 2 processes, now there are 1; .*torchrun --nproc-per-node 2"):
+    with pytest.raises(ValueError, match=r"by 2 processes, but now there are 1; .*torchrun --nproc-per-node 2"):
         train(replace(config, run=replace(config.run, resume=True)))
     for name in ("stopped", "straight"):
         again = replace(config, run=replace(config.run, resume=True, output=at(name).run.output))
@@ -215,7 +215,7 @@ def test_when_one_process_dies_all_end(at, start, who):
     _, said = process.communicate(timeout=60)
     assert process.returncode != 0
     if who != "torchrun":
-        assert "lost another one of the run" in said or "stopped by SIGTERM" in said, "the survivor says it"
+        assert "lost another process of the run" in said or "stopped by SIGTERM" in said, "the survivor says it"
     assert newest(RunFolder(at("dead").run.output).last) is not None
 
 

@@ -1,1 +1,2 @@
-"""`rexnet card`: a trained model as a folder that describes itself, for others and for the Hugging Face hub."""
+"""`rexnet card`: a trained model as a self-contained folder with a model card, to share or to upload to the Hugging
+Face hub."""

@@ -12,21 +12,21 @@ from rexnet.references import resolve
 
 @dataclass(frozen=True, kw_only=True)
 class CardConfig:
-    """Write a trained model into a folder that describes itself, and send it to the Hugging Face hub on request."""
+    """Write a trained model and its model card into a folder, and upload it to the Hugging Face hub on request."""
 
     run: Annotated[str, positional("RUN")]
     """A run folder of `rexnet train` or `rexnet detect train`, or a checkpoint."""
     output: str
-    """Folder to write, new or empty."""
+    """Folder to write; new or empty."""
     license: str | None = None
     """Licence of the weights by the hub's name, such as mit, apache-2.0 or cc-by-4.0; None: the card states that there
-    is none. Nothing is guessed: it depends on the images and on the weights that training started from."""
+    is none. It is never guessed, because it depends on the images and on the initial weights."""
     overwrite: bool = False
-    """Replace --output where it holds a model folder and nothing else."""
+    """Replace --output if it contains a model folder and nothing else."""
     push: str | None = None
-    """OWNER/NAME at the Hugging Face hub to send the folder to, created if missing; None: nothing is sent."""
+    """Repository OWNER/NAME on the Hugging Face hub to upload the folder to, created if missing; None: no upload."""
     public: bool = False
-    """Make a repository that --push creates public; an existing one stays as it is."""
+    """Make the repository that --push creates public; an existing one is not changed."""
 
     def __post_init__(self) -> None:
         known = self.license is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", self.license) is not None

@@ -1,5 +1,4 @@
-"""Files of a model folder for other libraries: config.json with timm's keys, the YAML head of the card, public
-names."""
+"""Files of a model folder for other libraries: config.json with timm's keys, and the YAML front matter of the card."""
 
 import re
 import shlex
@@ -23,7 +22,7 @@ _OURS = ("format", "task", "model", "detector", "preprocess", "category_ids", "s
 
 def folder_config(trained: TrainedFile) -> dict[str, Any]:
     """Return config.json as plain values. "rexnet" repeats the config in the weights file, from which rexnet itself
-    reads it; the rest has timm's keys, with "architecture" where timm can make the network (see `timm_name`)."""
+    reads it; the other keys are timm's, with "architecture" if timm can build the network (see `timm_name`)."""
     content, config = trained.content, trained.config
     ours = {key: content[key] for key in _OURS if content.get(key) is not None}
     shared = {"library_name": "rexnet", "num_classes": len(trained.classes), "label_names": trained.classes}
@@ -35,9 +34,8 @@ def folder_config(trained: TrainedFile) -> dict[str, Any]:
 
 
 def timm_name(config: RexNetConfig) -> str | None:
-    """Return the name of the network in timm after `rexnet.register_with_timm`; None for one without a name there.
-
-    timm's own rexnet_100 has other names for its layers and cannot read the file.
+    """Return the network's name in timm after `rexnet.register_with_timm`; None if it has none. timm's own rexnet_100
+    names its layers differently and cannot read the file.
     """
     if config.name not in list_models():
         return None
@@ -64,8 +62,8 @@ def _pretrained_config(content: dict[str, Any], config: RexNetConfig) -> dict[st
 
 
 def front_matter(trained: TrainedFile, *, name: str, licence: str | None) -> str:
-    """Return the YAML block with its two lines of hyphens. It has results only where the run records the data they were
-    measured on, datasets and base models only where the hub has them under that name."""
+    """Return the YAML block, delimiters included. It lists results only if the run records the data they were measured
+    on, and datasets and base models only if the hub has them under that name."""
     from huggingface_hub import EvalResult, ModelCardData
 
     task = "object-detection" if trained.is_detector else "image-classification"
@@ -98,7 +96,7 @@ def front_matter(trained: TrainedFile, *, name: str, licence: str | None) -> str
 
 
 def _dataset(trained: TrainedFile) -> tuple[str | None, str]:
-    """Return the dataset's name at the hub, if it has one, and its type in the model index."""
+    """Return the dataset's name on the hub, if it has one, and its type in the model index."""
     name = hub_name(trained.data)
     if name and re.fullmatch(rf"{REPOSITORY}|[\w-]+", name):
         return name, name
@@ -109,7 +107,7 @@ def _dataset(trained: TrainedFile) -> tuple[str | None, str]:
 
 
 def _base_model(trained: TrainedFile) -> str | None:
-    """Return the hub's name of the weights that training started from, where they are from there."""
+    """Return the hub's name of the initial weights, if they came from the hub."""
     weights = trained.starting_weights
     if weights in PUBLISHED and PUBLISHED[weights].host == "hugging-face":
         return f"timm/{weights}"
@@ -130,7 +128,7 @@ _MARKDOWN = re.compile(r"([\\`*{}\[\]<>#|~$&]|\b_|_\b)")
 
 
 def escape(text: object) -> str:
-    """Return any text as one line of Markdown, so that no name becomes a heading, a link or HTML."""
+    """Escape text as one line of Markdown, so that no name becomes a heading, a link or HTML."""
     return _MARKDOWN.sub(r"\\\1", printable(str(text)))
 
 

@@ -1,4 +1,4 @@
-"""A trained model to describe: its checkpoint, its run folder, and its metrics. Files are only read."""
+"""A trained model to describe: its checkpoint, its run folder, and its metrics. No file is changed."""
 
 from dataclasses import dataclass
 from math import isfinite, sqrt
@@ -13,7 +13,7 @@ from rexnet.training.metrics import Metric, metrics_of
 from rexnet.training.run_folder import RunFolder
 from rexnet.training.run_record import RunRecord, record_of
 
-# Counts and averages of training, not learned.
+# Buffers of training, not learned.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _Z95 = 1.959964
 
@@ -24,7 +24,7 @@ class Measurement(NamedTuple):
     metric: Metric
     percent: float
     interval: tuple[float, float] | None
-    """95 % interval in percent, over random samples of as many images; None where it is unknown."""
+    """95 % confidence interval in percent, over random samples of the same size; None if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class TrainedFile:
     path: Path
     content: dict[str, Any]
     run: RunRecord | None
-    """Run folder of the file; None where it lies in none."""
+    """Run folder of the file; None if it is not in one."""
 
     @property
     def is_detector(self) -> bool:
@@ -75,7 +75,7 @@ class TrainedFile:
 
     @property
     def data(self) -> str:
-        """Argument DATA of the run, as given; "" where it is unknown."""
+        """Argument DATA of the run, as given; "" if unknown."""
         return str(self.run.config.get("data", "")) if self.run else ""
 
     @property
@@ -90,11 +90,11 @@ class TrainedFile:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Row of metrics.jsonl for the epoch of the weights."""
+        """Row of metrics.jsonl of the epoch that the weights are from."""
         return self.content.get("metrics") or {}
 
     def measurements(self) -> list[Measurement]:
-        """Return the metrics on the validation split of the training; none for a checkpoint from inside an epoch."""
+        """Return the metrics on the validation split of the run; none for a checkpoint written within an epoch."""
         images = self.metrics.get("val_images")
         found = []
         task = "detection" if self.is_detector else "classification"
@@ -108,7 +108,7 @@ class TrainedFile:
 
 
 def wilson_interval(percent: float, count: int) -> tuple[float, float]:
-    """Return the 95 % interval, in percent, of a fraction of `count` (E. B. Wilson 1927)."""
+    """Return the 95 % confidence interval, in percent, of a fraction of `count` (E. B. Wilson 1927)."""
     fraction, square = percent / 100, _Z95**2 / count
     middle = (fraction + square / 2) / (1 + square)
     half = sqrt(fraction * (1 - fraction) * square + square**2 / 4) / (1 + square)
@@ -116,13 +116,13 @@ def wilson_interval(percent: float, count: int) -> tuple[float, float]:
 
 
 def read_trained(run: str) -> TrainedFile:
-    """Read the best checkpoint of a run folder, or a checkpoint, and the facts about its run. ValueError, one sentence,
-    for anything else, and for a file that cannot be used.
+    """Read a checkpoint, or the best one of a run folder, and the facts about its run. Raise ValueError for anything
+    else, and for a file that cannot be used.
     """
     file = resolve(run, allowed=("run", "weights")).file
     content = checkpoint.read(file)
     if content.get("task") is None:
-        checkpoint.unpack(content, source=str(file))  # raises for a file that contradicts itself
+        checkpoint.unpack(content, source=str(file))  # raises for an inconsistent file
     elif content["task"] != checkpoint.DETECTION:
         raise WeightsError(f"{str(file)!r} is a checkpoint for {content['task']!r}; allowed: classifiers and detectors")
     return TrainedFile(path=file, content=content, run=record_of(file))

@@ -26,20 +26,19 @@ FILES = (WEIGHTS, CONFIG, LABELS, PREPROCESSING, CARD)
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFolder:
-    """A model folder that was written."""
+    """Model folder written by `write_card`."""
 
     path: Path
     trained: TrainedFile
     bytes: int
     address: str | None
-    """URL of its repository at the hub; None if it was not sent."""
+    """URL of its repository on the hub; None if it was not uploaded."""
 
 
 def write_card(config: CardConfig) -> ModelFolder:
-    """Write the folder, whole or not at all, and send it with --push.
-
-    ValueError, one sentence, for a path that is not a run or checkpoint, for a folder that holds other files, and where
-    the hub rejects it, with the folder as it was written.
+    """Write the folder atomically, and upload it with --push. Raise ValueError for a path that is not a run or
+    checkpoint, for a folder that contains other files, and if the hub rejects the upload; the written folder then
+    stays.
     """
     path = Path(config.output).absolute()
     trained = read_trained(config.run)
@@ -57,7 +56,7 @@ def _check_output(given: str, trained: TrainedFile, *, overwrite: bool) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"{name} is a file; name a new or an empty folder")
     if not path.parent.is_dir():
-        raise ValueError(f"{name} is in a folder that does not exist; make {str(path.parent)!r} first")
+        raise ValueError(f"{name} is in a folder that does not exist; create {str(path.parent)!r} first")
     inside = {file.name for file in path.iterdir()} if path.exists() else set()
     if others := sorted(inside - set(FILES)):
         raise ValueError(f"{name} holds other files, such as {others[0]}; name a new or an empty folder")
@@ -85,7 +84,7 @@ def _fill(folder: Path, trained: TrainedFile, config: CardConfig) -> None:
 
 
 def send(folder: Path, repository: str, *, public: bool) -> str:
-    """Upload the folder to a repository of the hub, as the user logged in there, and return its URL."""
+    """Upload the folder to a repository on the hub as the logged-in user, and return its URL."""
     from huggingface_hub import HfApi
 
     try:
@@ -97,13 +96,15 @@ def send(folder: Path, repository: str, *, public: bool) -> str:
     # Catch all: the hub's client raises errors of its HTTP library, which differ by version.
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        later = f"after `hf auth login`, `hf upload {repository} {str(folder)!r}` sends it"
-        raise ValueError(f"{str(folder)!r} is written, but could not be sent to the hub ({reason}); {later}") from error
+        later = f"after `hf auth login`, `hf upload {repository} {str(folder)!r}` uploads it"
+        raise ValueError(
+            f"{str(folder)!r} was written, but could not be uploaded to the hub ({reason}); {later}"
+        ) from error
     return str(made)
 
 
 def card_text(trained: TrainedFile, *, name: str, address: str, licence: str | None) -> str:
-    """Return the card. Its code opens `address`: "hf://OWNER/NAME", or "." for the folder itself."""
+    """Return the card. Its example code opens `address`: "hf://OWNER/NAME", or "." for the folder itself."""
     environment = Environment(
         loader=PackageLoader("rexnet.card", "."),
         finalize=_escape_unless_safe,
@@ -145,7 +146,7 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def _training_facts(trained: TrainedFile, run: RunRecord) -> dict[str, Any]:
-    """Return the rows of the table about the training."""
+    """Return the rows of the table about training."""
     environment = run.environment
     planned, done = run.option("schedule", "epochs"), len(run.rows)
     minutes = sum(row.get("seconds", 0.0) for row in run.rows) / 60

@@ -1,4 +1,4 @@
-"""The command line: commands, and the functions that run them. Only this package prints."""
+"""The command line: commands and the functions that run them. Only this package prints."""
 
 import logging
 import re
@@ -72,8 +72,8 @@ def usage(first: str = "") -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command. Exit code 2 for a mistyped command or option and for an option's value that is not allowed, 1
-    for all else that a user can mend; both with one sentence."""
+    """Run one command. Exit with code 2 for an unknown command or option and for a value that is not allowed, and with
+    1 for every other error that a user can fix; both print one sentence."""
     write_any_character()
     word, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if rest and f"{word} {rest[0]}" in COMMANDS:
@@ -109,7 +109,7 @@ def _run(word: str, arguments: Sequence[str]) -> None:
     except KeyboardInterrupt as stop:
         fail(str(stop) or "stopped", code=getattr(stop, "exit_code", 130))
     except BrokenPipeError:
-        # The reader of a pipe, such as `head`, has closed it; Python would print another error at its exit.
+        # The reader of the pipe, such as `head`, has closed it; Python would print a second error at exit.
         sys.stderr.close()
         sys.exit(141)
     except (ValueError, OSError) as error:
@@ -126,7 +126,7 @@ def _run(word: str, arguments: Sequence[str]) -> None:
 
 
 def _sentence(error: ValueError | OSError) -> str:
-    """Return an error's text, for an OSError file and reason without the number."""
+    """Return an error's text; for an OSError the file and the reason, without the error number."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     file = "" if error.filename is None else f"{error.filename}: "

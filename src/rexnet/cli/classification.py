@@ -124,7 +124,7 @@ def validate(arguments: Sequence[str]) -> None:
 
 
 def predict(arguments: Sequence[str]) -> None:
-    """Name the classes of images"""
+    """Predict the classes of images"""
     from rexnet.deploy.config import PredictConfig
     from rexnet.files import write_whole
 
@@ -145,7 +145,7 @@ def predict(arguments: Sequence[str]) -> None:
 
 
 def report(arguments: Sequence[str]) -> None:
-    """Show what happened in training runs, as one HTML page"""
+    """Write one HTML page that shows what happened in training runs"""
     from rexnet.report.config import ReportConfig
 
     config = read_options("report", ReportConfig, arguments)

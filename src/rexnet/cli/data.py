@@ -9,7 +9,7 @@ from rexnet.cli.tables import first_of, new_table, print_list, quantity, show, s
 
 
 def check(arguments: Sequence[str]) -> None:
-    """Find unreadable, tiny, duplicate and misplaced images, and unusable boxes"""
+    """Find unreadable, tiny, duplicate and misplaced images and unusable boxes"""
     from rexnet.data.checks.images import CheckConfig, check
     from rexnet.files import write_whole
 
@@ -27,7 +27,7 @@ def check(arguments: Sequence[str]) -> None:
         table.add_row(problem, f"{len(found):,}")
     show(table)
     for problem, found in report.problems().items():
-        print_list(problem, found, rest="; --output FILE lists all")
+        print_list(problem, found, rest="; --output FILE writes them all")
     for line in report.notes:
         print(line)
     sizes = report.size_px.get("shorter_side", {})

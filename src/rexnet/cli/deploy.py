@@ -20,7 +20,7 @@ def export(arguments: Sequence[str]) -> None:
 
 
 def quantize(arguments: Sequence[str]) -> None:
-    """Make an int8 file of a trained classifier, if it keeps its accuracy"""
+    """Quantize a trained classifier to int8, if it keeps its accuracy"""
     from rexnet.deploy.config import QuantizeConfig
 
     config = read_options("quantize", QuantizeConfig, arguments)
@@ -96,11 +96,11 @@ def fit_budget(arguments: Sequence[str]) -> None:
 
 
 def serve(arguments: Sequence[str]) -> None:
-    """Classify images and detect objects over HTTP, for browsers and programs"""
+    """Classify images and detect objects over HTTP"""
     from rexnet.serve.config import ServeConfig
 
     config = read_options("serve", ServeConfig, arguments)
-    # Not an option: others on this machine can read a command line.
+    # Not an option, because other users of this machine can read the command line.
     api_key = config.read_api_key(os.environ.get("REXNET_API_KEY"))
     try:
         from rexnet.serve.run import serve as listen
@@ -112,7 +112,7 @@ def serve(arguments: Sequence[str]) -> None:
 
 
 def card(arguments: Sequence[str]) -> None:
-    """Write a model folder with a card, for others and for the hub"""
+    """Write a model folder with a card, to share or to upload to the hub"""
     from rexnet.card.config import CardConfig
     from rexnet.text import printable
 
@@ -125,9 +125,9 @@ def card(arguments: Sequence[str]) -> None:
     facts = f"{made.trained.network}, {len(made.trained.classes):,} classes, {made.bytes / 1e6:,.1f} MB"
     print(f"model folder: {path} ({facts})")
     if config.license is None:
-        print("no licence is stated: name one with --license")
+        print("no licence is stated; name one with --license")
     if made.address:
-        print(f"sent to:      {made.address}")
+        print(f"uploaded to:  {made.address}")
     predict = "detect predict" if made.trained.is_detector else "predict"
     out = " --out DIR" if made.trained.is_detector else ""
     print(f"use it:       rexnet {predict} {shlex.quote(path)} IMAGE|FOLDER|PATTERN ...{out}")
@@ -136,7 +136,7 @@ def card(arguments: Sequence[str]) -> None:
 def models(arguments: Sequence[str]) -> None:
     """List the networks, their size and their published weights"""
     if arguments:
-        _show_help_or_fail("models", arguments, "lists all networks; it takes no options")
+        _show_help_or_fail("models", arguments, "lists all networks and takes no options")
         return
 
     import torch

@@ -63,7 +63,7 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def validate(arguments: Sequence[str]) -> None:
-    """Measure a trained detector by COCO's rules"""
+    """Measure a trained detector with COCO's metrics"""
     from rexnet.detection.config import DetectValidateConfig
     from rexnet.processes import is_main_process
 
@@ -108,7 +108,7 @@ def predict(arguments: Sequence[str]) -> None:
 
 
 def convert(arguments: Sequence[str]) -> None:
-    """Make a COCO folder from Pascal VOC or YOLO"""
+    """Convert Pascal VOC or YOLO annotations to a COCO folder"""
     from rexnet.data.boxes.boxed_images import MOST_SKIPPED
     from rexnet.data.boxes.convert import ConvertConfig, convert_data
 

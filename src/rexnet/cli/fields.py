@@ -1,4 +1,4 @@
-"""Command-line options from a settings dataclass: a field is an option, the text under it its help."""
+"""Command-line options of a settings dataclass: a field is an option, and the text under it is its help."""
 
 import ast
 import inspect
@@ -56,7 +56,7 @@ class Option(NamedTuple):
         return "+" if self.argument.positional and self.required else "*"
 
     def read(self, words: list[str] | str | bool) -> Any:
-        """Parse the value. OptionError for text that is not of its type."""
+        """Parse the value. Raise OptionError for text that is not of its type."""
         if isinstance(words, bool):
             return words
         if self.argument.read:

@@ -1,4 +1,4 @@
-"""Help of a command: examples, the options that matter most, then all others, wrapped at the terminal's width."""
+"""Help of a command: examples, the options that matter most, then all others, wrapped to the terminal's width."""
 
 import shutil
 import textwrap
@@ -24,9 +24,8 @@ def print_help(
     examples: Sequence[str] = (),
     first: Collection[str] = (),
 ) -> None:
-    """Print the help of a command.
-
-    Defaults are those of `base`, or by option the text that stands for them; `first` are the options that matter most.
+    """Print the help of a command. `base` gives the defaults, or maps an option to the text shown instead; `first` are
+    the options that matter most.
     """
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     options = list(options_of(kind))

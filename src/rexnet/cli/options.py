@@ -1,6 +1,6 @@
 """Parse a command's arguments into a settings dataclass, with hints for removed options and those of other packages.
 
-The arguments are parsed once, into the values that are given; the others come from the recipe, once it is known.
+The arguments are parsed once; the values that are not given come from the recipe, once it is known.
 """
 
 import argparse
@@ -34,10 +34,8 @@ def read_options(
     start: Callable[[Given], Config] | None = None,
     show_help: Callable[[Given], None] | None = None,
 ) -> Config:
-    """Return `kind` from the arguments of a command.
-
-    `start` makes the settings that the options override, from the values that are given. A value that is not allowed
-    ends the program with an error, and --help with the help.
+    """Return `kind` from the arguments of a command. `start` turns the given values into the settings that they
+    override. An invalid value ends the program with an error, --help with the help.
     """
     check_removed(command, arguments)
     options = list(options_of(kind))
@@ -66,7 +64,7 @@ def read_options(
 
 
 def build(kind: type[Config], given: Given, base: Config | None = None) -> Config:
-    """Return `kind` with the values that are given, and the others as in `base` or, without one, by default."""
+    """Return `kind` with the given values; the others are those of `base`, or the defaults without one."""
     hints = get_type_hints(kind)
     values = {}
     for field in fields(kind):  # pyright: ignore[reportArgumentType]
@@ -82,7 +80,7 @@ def build(kind: type[Config], given: Given, base: Config | None = None) -> Confi
 
 
 def read_given(command: str, options: Sequence[Option], arguments: Sequence[str], *, lenient: bool = False) -> Given:
-    """Return the values that are given, by field. `lenient`: as far as they can be parsed, for --help."""
+    """Return the given values by field. `lenient`: skip those that cannot be parsed, for --help."""
     parser = _Parser(prog=f"rexnet {command}", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     for option in options:
         if option.argument.positional:
@@ -122,7 +120,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _in_full(options: Sequence[Option], arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with dashes in options' names, and with the value of options given without one."""
+    """Return the arguments with dashes in option names, and with the implied value of options that were given without
+    one."""
     bare = {
         name: option for option in options if option.argument.bare for name in (option.flag, *option.argument.aliases)
     }
@@ -133,7 +132,7 @@ def _in_full(options: Sequence[Option], arguments: Sequence[str]) -> list[str]:
         if (option := bare.get(argument)) and not _can_read(option, following):
             others = {option.flag, *option.argument.aliases} - {argument}
             if others.intersection(each.partition("=")[0] for each in arguments):
-                full.pop()  # the option's other name has the value
+                full.pop()  # the option's other name carries the value
             else:
                 full[-1] += f"={option.argument.bare}"
     return full
@@ -147,7 +146,7 @@ def _can_read(option: Option, word: str) -> bool:
 
 
 def _without_option(command: str, options: Sequence[Option], arguments: Sequence[str]) -> Iterator[str]:
-    """Yield a hint for every value that has an option's name before it and needs none, as in train --data FOLDER."""
+    """Yield a hint for every positional argument that was given as an option, as in train --data FOLDER."""
     positional = {option.flag: option.shown for option in options if option.argument.positional}
     given = {}
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
@@ -158,7 +157,7 @@ def _without_option(command: str, options: Sequence[Option], arguments: Sequence
             )
     usage = " ".join(given.get(name) or shown for name, shown in positional.items())
     for name in given:
-        yield f"{name}: here {positional[name]} goes without an option, as in rexnet {command} {usage}"
+        yield f"{name}: here {positional[name]} is a positional argument, as in rexnet {command} {usage}"
 
 
 def _model_as_option(command: str, options: Sequence[Option], arguments: Sequence[str]) -> Iterator[str]:
@@ -172,7 +171,7 @@ def _model_as_option(command: str, options: Sequence[Option], arguments: Sequenc
 
 
 def _unknown(command: str, options: Sequence[Option], unknown: list[str]) -> str:
-    """Return the error for arguments that the command does not have, with the nearest that it has."""
+    """Return the error for unknown arguments, with the closest known option."""
     name = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
     if name is None:
         return f"{command} takes no further argument {unknown[0]!r}; rexnet {command} --help lists the options"
@@ -196,7 +195,7 @@ _REMOVED = {
 
 
 def check_removed(command: str, arguments: Sequence[str]) -> None:
-    """Raise OptionError, one sentence with the replacement, for an option or value that was removed."""
+    """Raise OptionError with the replacement for an option or value that was removed."""
     for argument, value in zip(arguments, [*arguments[1:], ""], strict=False):
         name, _, given = argument.partition("=")
         name = name.replace("_", "-")
@@ -223,13 +222,12 @@ _OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "--source": ("the images themselves, after the model",),
     "--num-classes": ("nothing: the classes are those of the data",),
 }
-"""Options of other packages or commands and their names here; the first name that the command has is suggested."""
+"""Options of other packages or commands, and their names here; the first one that the command has is suggested."""
 
 
 def other_names(arguments: Sequence[str], known: Collection[str]) -> list[str]:
-    """Return a hint for every option that has another name here, as "--imgsz: here it is --image-size".
-
-    `known` are the options of the command, which need none.
+    """Return a hint for every option that has another name here, as "--imgsz: here it is --image-size". The `known`
+    options of the command need none.
     """
     given = dict.fromkeys(argument.partition("=")[0].replace("_", "-") for argument in arguments)
     hints = {

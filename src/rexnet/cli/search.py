@@ -1,4 +1,4 @@
-"""`rexnet search`: commands about the search for channels."""
+"""`rexnet search`: commands of the search for channel counts."""
 
 import logging
 import shlex
@@ -43,7 +43,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def report(arguments: Sequence[str]) -> None:
-    """Report what searches found, in tables, figures and Optuna's plots"""
+    """Report the results of searches in tables, figures and Optuna's plots"""
     from rexnet.search.config import SearchReportConfig
 
     config = read_options("search report", SearchReportConfig, arguments)
@@ -56,7 +56,7 @@ def report(arguments: Sequence[str]) -> None:
 
 
 def export(arguments: Sequence[str]) -> None:
-    """Write a network that a search found to a file"""
+    """Write a network found by a search to a file"""
     from rexnet.search.config import ExportConfig
 
     config = read_options("search export", ExportConfig, arguments)

@@ -32,7 +32,7 @@ def rank(arguments: Sequence[str]) -> None:
             means = {cell.ratio: cell.mean for cell in cells if (cell.block, cell.activation) == (block, activation)}
             table.add_row(activation, *(f"{100 * means[ratio]:.1f}" for ratio in config.protocol.ratios))
         show(table)
-    print(f"{cells[0].networks:,} networks a cell; tables and figures: {config.output}")
+    print(f"{cells[0].networks:,} networks per cell; tables and figures: {config.output}")
 
 
 def _show_layers(config: "RankConfig") -> None:
@@ -57,7 +57,7 @@ def _show_layers(config: "RankConfig") -> None:
 
 
 def depth(arguments: Sequence[str]) -> None:
-    """Measure the rank of deep random networks by their expand layers"""
+    """Measure the rank of deep random networks by number of expand layers"""
     from rexnet.study.config import DepthConfig
 
     config = read_options("study depth", DepthConfig, arguments)
@@ -72,7 +72,7 @@ def depth(arguments: Sequence[str]) -> None:
             found = [cells[placement, count][activation] for count in range(1, config.layers + 1)]
             table.add_row(placement, activation, *(f"{100 * cell.mean:.1f}" for cell in found))
     show(table)
-    print(f"{found[0].networks:,} networks a cell; tables and figures: {config.output}")
+    print(f"{found[0].networks:,} networks per cell; tables and figures: {config.output}")
 
 
 def spectra(arguments: Sequence[str]) -> None:
@@ -91,7 +91,7 @@ def spectra(arguments: Sequence[str]) -> None:
             one.label, *sizes, f"{one.effective_rank:.1f}", f"{one.nuclear_norm:.4g}", f"{one.quantile(0.5):.4f}"
         )
     show(table)
-    print(f"median: of the singular values, over the largest; figures: {config.output}")
+    print(f"median of the singular values relative to the largest; figures: {config.output}")
 
 
 def factors(arguments: Sequence[str]) -> None:

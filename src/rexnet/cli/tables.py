@@ -20,7 +20,7 @@ def new_table(*columns: str) -> Any:
 
 
 def show(table: Any) -> None:
-    """Print a table; words are never cut or lost, and cells are wrapped in a terminal only."""
+    """Print a table. No word is cut or dropped, and cells are wrapped only in a terminal."""
     from rich.console import Console
 
     console = Console()
@@ -41,12 +41,13 @@ def quantity(number: int, noun: str) -> str:
 
 
 def first_of(items: Sequence[object], most: int = 5) -> str:
-    """Return the number of items and the first of them, in brackets."""
+    """Return the number of items and, in brackets, the first of them."""
     return f"{len(items):,} ({', '.join(map(str, items[:most]))}{', ...' if len(items) > most else ''})"
 
 
 def print_list(title: str, items: Sequence[object], *, rest: str = "") -> None:
-    """Print the first five items, a line each below the title, and how many more there are; nothing for no items."""
+    """Print the title, the first five items on a line each, and how many more there are; nothing if there are no
+    items."""
     if items:
         more = [f"and {len(items) - 5:,} more{rest}"] if len(items) > 5 else []
         print("\n".join([f"{title}:", *(f"  {line}" for line in [*items[:5], *more])]))
@@ -57,7 +58,7 @@ def percent(value: float | None) -> str:
 
 
 def write_any_character(is_data: bool = False) -> None:
-    """Let a console that lacks a character print a question mark; data on standard output are UTF-8 as in files."""
+    """Print a question mark for a character that the console lacks; with `is_data`, standard output is UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

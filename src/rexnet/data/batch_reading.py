@@ -1,6 +1,5 @@
-"""Reading of whole batches of images, in this process or in workers.
-
-Every random draw follows from (seed, epoch, image), so the number of worker processes changes nothing.
+"""Reading of whole batches of images, in this process or in workers. Every random draw depends on (seed, epoch, image)
+only, so the number of worker processes does not change the batches.
 """
 
 import logging
@@ -34,8 +33,8 @@ class NamedImages(Protocol):
 
 
 class BatchSource(NamedTuple):
-    """Source of batches: a sample is `transform(fetch(index))`, a batch `stack` of them; everything must
-    survive pickling."""
+    """Source of batches: a sample is `transform(fetch(index))`, a batch is `stack` of samples; all of them must be
+    picklable."""
 
     images: NamedImages
     fetch: Callable[[int], Any]
@@ -44,8 +43,8 @@ class BatchSource(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """A batch to read. `random_key` is None where nothing random happens; `indices` may be draws then, see
-    `rexnet.data.splits.balanced_draws`: an image that comes again is augmented anew."""
+    """A batch to read. `random_key` is None if nothing is random; with it, `indices` may repeat, see
+    `rexnet.data.splits.balanced_draws`, and a repeated image gets new random changes."""
 
     indices: np.ndarray
     random_key: tuple[int, int] | None = None  # seed, epoch
@@ -53,7 +52,7 @@ class Wanted(NamedTuple):
 
 
 class Read(NamedTuple):
-    """A batch that was read. `samples` is the result of the reader's `stack`, None where there are too few; `bad`:
+    """Result of reading a batch. `samples` is what the reader's `stack` returned, None if there are too few; `bad`:
     (name, reason)."""
 
     samples: Any
@@ -75,8 +74,8 @@ class Plan:
 
 
 class BatchReader(Dataset):
-    """Reader of whole batches, in this process or in a worker. Bad images come back as data, not as exceptions, which
-    would arrive from a worker wrapped into its traceback."""
+    """Reader of whole batches, in this process or in a worker. Bad images are returned, not raised: an exception would
+    arrive from a worker wrapped in its traceback."""
 
     def __init__(self, source: BatchSource, *, bad_image: BadImagePolicy):
         self._source, self._bad_image = source, bad_image
@@ -107,8 +106,7 @@ class BatchReader(Dataset):
         return Read(self._source.stack(samples) if enough else None, torch.tensor(indices, dtype=torch.int64), bad)
 
     def _candidates(self, wanted: Wanted, read: list[int]) -> Iterator[int]:
-        """Yield the wanted indices, then those after the last, round the whole set, while fewer than needed are
-        `read`."""
+        """Yield the wanted indices, then those that follow the last one, wrapping around, while too few are `read`."""
         tried = wanted.indices.tolist()
         yield from tried
         for step in range(1, len(self._source.images)):
@@ -122,7 +120,7 @@ class BatchReader(Dataset):
 def make_loader(
     reader: BatchReader, plan: Plan, *, workers: int, pin_memory: bool, start_method: str | None
 ) -> DataLoader:
-    """Return a loader that yields a `Read` for each batch that `plan` has at the time of the iteration."""
+    """Return a loader that yields a `Read` for each batch that `plan` holds when it is iterated."""
     return DataLoader(
         reader,
         batch_size=None,  # the reader makes the batches
@@ -133,15 +131,15 @@ def make_loader(
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         multiprocessing_context=start_method if workers else None,
-        generator=torch.Generator(),  # or else each epoch would draw from the caller's generator
+        generator=torch.Generator(),  # otherwise each epoch would draw from the caller's generator
     )
 
 
 def _outlive_a_signal(_worker: int) -> None:
-    """Ignore Ctrl-C, the end of a terminal and a scheduler's SIGTERM, which may reach every process of a run: the main
-    one still needs batches then, and ends its workers itself when it has saved its state."""
+    """Ignore SIGINT, SIGHUP and SIGTERM, which may reach every process of a run: the main process still needs batches
+    then, and stops its workers itself once it has saved its state."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # macOS and Windows do not know who sends a signal
+    if hasattr(signal, "sigwaitinfo"):  # macOS and Windows do not report the sender of a signal
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_obey_the_main_process, daemon=True).start()
@@ -154,7 +152,7 @@ def _obey_the_main_process() -> None:
 
 
 def account(bad: list[tuple[str, str]], policy: BadImagePolicy, skipped: list[str]) -> None:
-    """Raise BadImageError for the first of `bad`, or log those that are new and add their names to `skipped`."""
+    """Raise BadImageError for the first of `bad`, or log the new ones and add their names to `skipped`."""
     for name, reason in bad:
         if policy == "error":
             # Kept in no variable: that would tie the loader into a reference cycle, and worker processes of a loader
@@ -167,14 +165,15 @@ def account(bad: list[tuple[str, str]], policy: BadImagePolicy, skipped: list[st
 
 def seed_all(*key: int) -> None:
     """Seed the global generators of random, numpy and torch with a key that no other use shares."""
-    random.seed(" ".join(map(str, key)))  # of a text, Python takes a cryptographic hash: keys alike share nothing
+    # Python hashes a string cryptographically, so similar keys give unrelated seeds.
+    random.seed(" ".join(map(str, key)))
     np.random.seed(random.getrandbits(32))
     torch.default_generator.manual_seed(random.getrandbits(63))  # torch.manual_seed would also touch every accelerator
 
 
 @contextmanager
 def keep_random_state() -> Iterator[None]:
-    """Leave the caller's random generators as they were, whatever is drawn inside."""
+    """Restore the caller's random generators on exit."""
     state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Batches in order and batches for training, which those of each task are made of."""
+"""Batches in order and shuffled batches, the base classes of each task's loaders."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ Batch = TypeVar("Batch")
 
 
 class LoaderOptions(TypedDict, total=False):
-    """Options of every loader, as `LoadedBatches` has them."""
+    """Options of every loader; see `LoadedBatches`."""
 
     batch_size: Required[int]
     workers: int
@@ -26,7 +26,7 @@ class LoaderOptions(TypedDict, total=False):
 
 
 class TrainLoaderOptions(LoaderOptions, total=False):
-    """Options of every loader for training, as `ShuffledBatches` has them."""
+    """Options of every training loader; see `ShuffledBatches`."""
 
     seed: Required[int]
     device: torch.device | str
@@ -34,8 +34,8 @@ class TrainLoaderOptions(LoaderOptions, total=False):
 
 class LoadedBatches(ABC, Generic[Batch]):
     """Batches of rank `rank` of `world_size`. With bad_image="skip", images that cannot be read are skipped, logged and
-    listed by name in `skipped`; with "error" the first raises BadImageError. ValueError for a batch size below
-    `least`."""
+    listed by name in `skipped`; with "error" the first one raises BadImageError. Raise ValueError for a batch size
+    below `least`."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class LoadedBatches(ABC, Generic[Batch]):
 
 
 class OrderedBatches(LoadedBatches[Batch]):
-    """Every image of this rank (`rank`, `rank` + `world_size`, ...) exactly once, in order, never padded; iterate as
-    often as needed. `num_images` counts those of this rank."""
+    """Every image of this rank (`rank`, `rank` + `world_size`, ...) exactly once, in order, without padding; may be
+    iterated repeatedly. `num_images` counts those of this rank."""
 
     def __init__(self, source: BatchSource, **options: Unpack[LoaderOptions]):
         super().__init__(source, **options)
@@ -89,17 +89,15 @@ class OrderedBatches(LoadedBatches[Batch]):
 
     @abstractmethod
     def _finish(self, read: Read) -> Batch:
-        """Return the batch of what was read."""
+        """Return the batch made of `read`."""
 
 
 class ShuffledBatches(LoadedBatches[Batch]):
-    """Shuffled, augmented batches; `len()` is the steps per epoch, equal on all ranks. An epoch depends on (seed,
-    epoch) alone, whatever the number of workers.
+    """Shuffled, augmented batches; `len()` is the number of steps per epoch, equal on all ranks. An epoch depends on
+    (seed, epoch) only, not on the number of workers.
 
-    A batch with fewer than `least` images that can be read is filled up with those that follow in the set. Batches are
-    on `device`, indices aside.
-
-    ValueError for fewer than `least` images per rank, and for a negative seed.
+    A batch with fewer than `least` readable images is filled up with the images that follow in the set. Batches are on
+    `device`, except the indices. Raise ValueError for fewer than `least` images per rank, and for a negative seed.
     """
 
     def __init__(
@@ -122,8 +120,8 @@ class ShuffledBatches(LoadedBatches[Batch]):
         self._num_indices, self._seed, self._least, self._device = count, seed, least, device
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """Yield the batches of one epoch, from step `start_step` on; one epoch at a time. The same arguments give the
-        same batches, whatever was read before, and the caller's random generators are left as they are."""
+        """Yield the batches of one epoch from step `start_step` on; only one epoch may be open at a time. The same
+        arguments always give the same batches, and the caller's random generators are not changed."""
         order = self._order(epoch)[start_step:]
         wanted = [Wanted(indices, (self._seed, epoch), at_least=self._least) for indices in order]
         for step, read in enumerate(self._read(wanted), start=start_step):
@@ -134,8 +132,8 @@ class ShuffledBatches(LoadedBatches[Batch]):
 
     @abstractmethod
     def _order(self, epoch: int) -> list[np.ndarray]:
-        """Return the indices of each batch of an epoch, as if all could be read."""
+        """Return the indices of each batch of an epoch, assuming that all images can be read."""
 
     @abstractmethod
     def _finish(self, read: Read, random_key: tuple[int, int, int, int]) -> Batch:
-        """Return the batch of what was read; `random_key` seeds what is random on the device."""
+        """Return the batch made of `read`; `random_key` seeds the random operations on the device."""

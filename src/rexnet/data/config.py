@@ -1,4 +1,4 @@
-"""Settings of images and of their random changes, without the libraries that make them: `--help` reads this."""
+"""Settings of images and their augmentation, without importing the libraries that perform it, for `--help`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
@@ -14,22 +14,22 @@ ErasingMode = Literal["pixel", "rand", "const"]
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Random changes to training images; a setting without effect is refused."""
+    """Random changes to training images; a setting without effect is rejected."""
 
     crop_scale: Annotated[tuple[float, float], Argument(aliases=("--scale",))] = (0.08, 1.0)
     """Smallest and largest fraction of the image's area that a random crop keeps."""
     crop_aspect: Annotated[tuple[float, float], Argument(aliases=("--ratio",))] = (3 / 4, 4 / 3)
     """Smallest and largest width-to-height ratio of a random crop."""
     crop_interpolation: CropInterpolation = "random"
-    """Interpolation in a random crop and where auto_augment turns and shears; random: bilinear or bicubic."""
+    """Interpolation of random crops, and of auto_augment's rotations and shears; random: bilinear or bicubic."""
     crop_padding_px: int = 0
     """For small images: pad by this many black pixels and crop at full scale, instead of the random resized crop."""
     horizontal_flip: Annotated[float, Argument(aliases=("--hflip",))] = 0.5
-    """Probability of mirroring left and right; 0 where direction matters, as in digits."""
+    """Probability of a horizontal flip; 0 if direction matters, as in digits."""
     color_jitter: float = 0.0
     """Largest relative change of brightness, contrast and saturation; without effect with auto_augment."""
     auto_augment: Annotated[str | None, Argument(aliases=("--aa",))] = None
-    """timm's name of a policy, such as rand-m9-mstd0.5 (RandAugment), augmix-m3-w3, original or v0."""
+    """Policy by timm's name, such as rand-m9-mstd0.5 (RandAugment), augmix-m3-w3, original or v0."""
     random_erasing: Annotated[float, Argument(aliases=("--reprob",))] = 0.0
     """Probability of overwriting a random rectangle."""
     erasing_mode: Annotated[ErasingMode, Argument(aliases=("--remode",))] = "pixel"
@@ -41,9 +41,9 @@ class AugmentConfig:
     mixup_prob: float = 1.0
     """Fraction of batches to mix."""
     cutmix_share: Annotated[float, Argument(aliases=("--mixup-switch-prob",))] = 0.5
-    """Fraction of mixed batches that use cutmix, where both are on."""
+    """Fraction of mixed batches that use cutmix, if both are on."""
     label_smoothing: Annotated[float, Argument(aliases=("--smoothing",))] = 0.0
-    """Fraction of the target that is spread over all classes."""
+    """Label smoothing: fraction of the target spread over all classes."""
 
     def __post_init__(self):
         low, high = self.crop_scale
@@ -80,21 +80,21 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionAugmentConfig:
-    """Random changes to training images with boxes; a setting without effect is refused."""
+    """Random changes to training images with boxes; a setting without effect is rejected."""
 
     horizontal_flip: float = 0.5
-    """Probability of mirroring left and right; 0 where direction matters, as in text."""
+    """Probability of a horizontal flip; 0 if direction matters, as in text."""
     short_side_px: tuple[int, ...] | None = None
-    """Sizes of the shorter side, of which each image gets one, as 640 672 704 736 768 800; None: the detector resizes
-    every image to its own size."""
+    """Sizes of the shorter side, such as 640 672 704 736 768 800; each image gets one at random; None: the detector
+    resizes every image to its own size."""
     long_side_px: int = 1333
-    """Maximum of the longer side, with short_side_px: an image that would be longer gets a smaller short side."""
+    """Maximum of the longer side, with short_side_px: an image that would exceed it gets a smaller short side."""
     photometric_distortion: float = 0.0
-    """Probability of each of SSD's changes of brightness, contrast, saturation, hue and order of channels; SSD: 0.5."""
+    """Probability of each of SSD's changes to brightness, contrast, saturation, hue and channel order; SSD: 0.5."""
     zoom_out: float = 0.0
     """Probability of placing the image on a gray canvas up to four times as wide and high; SSD: 0.5."""
     iou_crop: bool = False
-    """Cut out a random part that holds the centre of an object and enough of it, as SSD does."""
+    """Crop a random part that contains an object's centre and enough of its area, as SSD does."""
 
     def __post_init__(self):
         for name in ("horizontal_flip", "photometric_distortion", "zoom_out"):
@@ -119,15 +119,15 @@ class InputConfig:
     interpolation: Interpolation = Preprocess.interpolation
     """Interpolation of resizing, in training and evaluation."""
     val_fraction: float | None = None
-    """Fraction of every class in the validation split, where the data has no split of its own; None: a fifth."""
+    """Fraction of every class in the validation split, if the data has no splits; None: a fifth."""
     shots: int | None = None
-    """Train on only this many images of each class, drawn by --seed; the validation split stays the same."""
+    """Train on only this many images of each class, drawn with --seed; the validation split stays the same."""
     balance: Literal["none", "loss", "sampler"] = "none"
     """Balance the classes in training: by the weight of their images in the loss, or by how often they are drawn."""
     bad_image: BadImagePolicy = "error"
 
     missing_class: Literal["error", "skip"] = "error"
-    """Action for a class without validation images: stop and name it, or train on it without validation."""
+    """Action for a class without validation images: stop with an error, or train on it without validation."""
 
     def __post_init__(self) -> None:
         holds = self.val_fraction is None or 0.0 < self.val_fraction < 1.0

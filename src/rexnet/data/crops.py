@@ -1,4 +1,4 @@
-"""Random crops of training: from any source of an image to uint8 pixels of the size that the network sees."""
+"""Random crops for training: from any source of an image to uint8 pixels at the network's input size."""
 
 import math
 import random
@@ -25,7 +25,7 @@ _TRIES = 10
 class RandomResizedCrop:
     """A random part of the image, resized: `scale` bounds its fraction of the area, `aspect` its width-to-height ratio,
     as in Inception's training and timm's RandomResizedCropAndInterpolation. `interpolation` "random" is bilinear or
-    bicubic with equal chances."""
+    bicubic with equal probability."""
 
     size_px: int
     scale: tuple[float, float]
@@ -40,7 +40,7 @@ class RandomResizedCrop:
         return resize(pixels, self.size_px, self._draw_interpolation())
 
     def draw(self, size: tuple[int, int]) -> Box:
-        """Return the part to take of an image of (width, height) pixels: after ten failed tries, its middle."""
+        """Return the crop of an image of (width, height) pixels; after ten failed attempts, its centre."""
         left, top, width, height = middle(size)
         narrowest, widest = self.aspect
         for _ in range(_TRIES):
@@ -86,8 +86,8 @@ class RandomPaddedCrop:
 
 def resize(pixels: np.ndarray, size_px: int, interpolation: str) -> torch.Tensor:
     """Resize uint8 (H, W, 3) to uint8 (3, size_px, size_px) in channels-last memory. `interpolation`: bilinear or
-    bicubic, with antialiasing: Pillow's arithmetic in vector instructions, see `tests/data/test_crops.py` for how
-    close."""
+    bicubic, with antialiasing: Pillow's arithmetic with vector instructions, as close as `tests/data/test_crops.py`
+    requires."""
     # Only in this layout is torch fast; it does not take negative strides.
     batch = torch.from_numpy(np.array(pixels, order="C"))[None].permute(0, 3, 1, 2)
     return functional.interpolate(batch, (size_px, size_px), mode=interpolation, antialias=True)[0]

@@ -1,4 +1,4 @@
-"""Image files into RGB pixels. Training, validation, prediction and serving all read through `open_image`, so an image
+"""Decoding of image files to RGB pixels. Training, validation, prediction and serving all use `open_image`, so an image
 has the same pixels everywhere."""
 
 import io
@@ -27,20 +27,20 @@ from rexnet.options import Argument
 
 logger = logging.getLogger(__name__)
 
-# Warnings of damaged metadata do not name the file; a filter per image would not be thread-safe.
+# Warnings about damaged metadata do not name the file; a filter per image would not be thread-safe.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 BadImagePolicy = Annotated[
     Literal["error", "skip"],
-    Argument(help="Unreadable files: stop at the first and name it (error), or log and count them (skip)."),
+    Argument(help="Unreadable files: stop at the first one (error), or log and skip them (skip)."),
 ]
 
 # A 108-megapixel photo passes, 16,000 x 16,000 does not; RGB plus one working copy stays below 1 GiB.
 MAX_PIXELS = 128_000_000
 
-# The content decides, never the name. The readers are called directly instead of through Image.open because that one
-# warns and fails by a global pixel limit of its own, and hands a JPEG with a preview or a gain map inside to another
-# reader that warns about damage in parts we never look at.
+# The content decides, never the name. The readers are called directly, because Image.open
+# has a global pixel limit of its own, and passes a JPEG with an embedded preview or gain map to another
+# reader, which warns about damage in parts that are never read here.
 _READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]], ...] = (
     (re.compile(rb"\xff\xd8\xff"), JpegImageFile),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
@@ -67,34 +67,34 @@ _EXIF_TRANSPOSE = {
 def open_image(
     source: str | Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS, upright: bool = True
 ) -> Image.Image:
-    """Decode the first image of a file into mode RGB, upright (EXIF orientation applied and removed), or else as its
-    pixels are stored.
-
-    Transparent parts are laid over white. More than 8 bits per sample are scaled by the full range of the format
+    """Decode the first image of a file into mode RGB, upright (EXIF orientation applied and removed), else as stored.
+    Transparent parts are composited over white. More than 8 bits per sample are scaled by the full range of the format
     (16-bit gray keeps its high byte, as Pillow does for 16-bit colour); float and 32-bit data, whose files state no
     range, by `_to_8_bits`. CMYK is converted without a colour profile; embedded profiles are ignored.
 
-    Raises BadImageError for anything that is not a whole image of a known format (by content, not by name) with at
-    most `max_pixels` pixels; that limit is checked on the header, before pixels are decoded.
+    Raises BadImageError for anything but a complete image in a known format (by content, not by name) with at most
+    `max_pixels` pixels; the limit is checked in the header, before pixels are decoded.
     """
     with _opened(source) as (stream, name), _refusing(name):
         return _as_rgb(_read_header(stream, name, max_pixels), upright=upright)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image that Pillow has opened into the pixels that `open_image` gives for its file. Raises
-    BadImageError where its data turns out damaged."""
+    """Convert an image opened by Pillow to the pixels that `open_image` returns for its file. Raises BadImageError if
+    its data is damaged."""
     with _refusing(""):
         return _as_rgb(image, upright=True)
 
 
 def _as_rgb(image: Image.Image, *, upright: bool) -> Image.Image:
     image.load()
-    orientation = exif_orientation(image)  # after load(): PNG may carry it behind the pixels, TIFF is then upright
+    orientation = exif_orientation(
+        image
+    )  # after load(): PNG may store it after the pixels, and TIFF is upright by then
     rgb = _to_rgb(image)
     if upright and orientation in _EXIF_TRANSPOSE:
         rgb = rgb.transpose(_EXIF_TRANSPOSE[orientation])
-    rgb.info.clear()  # would otherwise let a later exif_transpose turn the image a second time
+    rgb.info.clear()  # otherwise a later exif_transpose would rotate the image a second time
     return rgb
 
 
@@ -141,7 +141,7 @@ def _why_not_opened(name: str, error: OSError | ValueError) -> str:
 
 @contextmanager
 def _refusing(name: str) -> Iterator[None]:
-    """Raise BadImageError for the almost any exception with which Pillow's readers meet damaged data."""
+    """Raise BadImageError for the exceptions, of almost any type, that Pillow raises for damaged data."""
     try:
         yield
     except (BadImageError, MemoryError):
@@ -161,7 +161,9 @@ def _read_header(stream: BinaryIO, name: str, max_pixels: int) -> ImageFile.Imag
             raise BadImageError(name, "it is in the HEIC format; convert it to JPEG or PNG first")
         raise BadImageError(name, "its content is not JPEG, PNG, GIF, WebP, TIFF, BMP, PNM or AVIF")
     stream.seek(0)
-    image = reader(stream)  # no file name: Pillow would map the file into memory, and crash if it shrinks meanwhile
+    image = reader(
+        stream
+    )  # no file name, with which Pillow would map the file into memory and crash if it shrinks meanwhile
     width, height = image.size
     if width * height > max_pixels:
         raise TooManyPixelsError(name, f"it has {width:,} x {height:,} pixels, more than the {max_pixels:,} allowed")
@@ -169,10 +171,10 @@ def _read_header(stream: BinaryIO, name: str, max_pixels: int) -> ImageFile.Imag
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """Return 1 to 8 as EXIF counts them, 1 being upright; other numbers as found in the file, which mean nothing."""
+    """Return EXIF's 1 to 8, where 1 is upright; other values are returned as found and have no meaning."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # EXIF that nobody can read says nothing; the image itself is whole
+    except Exception:  # unreadable EXIF is ignored; the image itself is intact
         logger.debug("unreadable EXIF data", exc_info=True)
         return 1
 
@@ -187,7 +189,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Convert gray with more than 8 bits into mode L.
+    """Convert gray with more than 8 bits to mode L.
 
     16-bit (and 12-bit TIFF) keeps the high byte. Wider integers in 0..65535 count as 16-bit; floats in 0..1, else
     0..255, are taken at that scale; any other range is stretched linearly from its minimum to its maximum. Raises

@@ -1,5 +1,5 @@
-"""Random erasing (arXiv 1708.04896): a worker draws rectangles and their content where it reads images, the device lays
-them over the normalised batch."""
+"""Random erasing (arXiv 1708.04896): workers draw rectangles and their content as they read images, and the device
+pastes them into the normalised batch."""
 
 import math
 import random
@@ -11,7 +11,7 @@ import torch
 
 from rexnet.data.config import ErasingMode
 
-# The paper's and timm's: fraction of the area, and height-to-width ratio from this to its inverse.
+# As in the paper and timm: fraction of the area, and height-to-width ratio from this to its inverse.
 _AREA = (0.02, 1 / 3)
 _ASPECT = 0.3
 _TRIES = 10
@@ -56,18 +56,17 @@ class RandomErasing:
 
 
 class Patches(NamedTuple):
-    """The rectangles of a batch in two tensors, so that sending them from a worker costs the same however many there
-    are.
+    """The rectangles of a batch in two tensors, so that sending them from a worker costs the same for any number.
 
     `places` int64 (P, 7): index in the batch, top, left, height, width, and height and width of the values; `values`
-    float32, all of them in one row."""
+    float32, all of them flattened."""
 
     places: torch.Tensor
     values: torch.Tensor
 
     @classmethod
     def of(cls, patches: Sequence[Patch | None]) -> "Patches":
-        """Pack one entry an image of the batch."""
+        """Pack one entry per image of the batch."""
         present = [(index, patch) for index, patch in enumerate(patches) if patch]
         places = [(index, *patch[:4], *patch.values.shape[1:]) for index, patch in present]
         values = [patch.values.flatten() for _, patch in present]

@@ -1,4 +1,4 @@
-"""Facts about a dataset, as fields: for people to read, and for a run or search to compare when it goes on."""
+"""Facts about a dataset: to display, and to compare when a run or search is resumed."""
 
 import os
 import re
@@ -19,25 +19,25 @@ class DataFacts:
     train_images: int
     val_images: int
     classes: tuple[str, ...]
-    """In the order of the model's outputs."""
+    """Class names in the order of the model's outputs."""
     split: str | None = None
-    """Origin of the splits, for people; None where the data has nothing else."""
+    """Origin of the splits for display; None if there is nothing to say about it."""
     val_fraction: float | None = None
     """Fraction of each class in a random validation split; None for data with its own split."""
     split_seed: int | None = None
     """Seed of a random validation split."""
     train_objects: int | None = None
-    """Objects of a detection dataset, crowds aside; None for labelled images."""
+    """Objects of a detection dataset without crowds; None for labelled images."""
     val_objects: int | None = None
     train_crowds: int | None = None
-    """Crowds of a detection dataset; None also where an older version counted them among the objects."""
+    """Crowds of a detection dataset; None also if an older version counted them as objects."""
     val_crowds: int | None = None
     category_ids: tuple[int, ...] | None = None
-    """COCO's number of each class; None for labelled images."""
+    """COCO category id of each class; None for labelled images."""
     fingerprint: str | None = None
-    """SHA-256 of both splits; None where an older version recorded none."""
+    """SHA-256 of both splits; None if an older version recorded none."""
     path: str | None = None
-    """Absolute path of local data; None for a dataset with a name or an address."""
+    """Absolute path of local data; None for a named dataset or a URL."""
 
     @property
     def train_boxes(self) -> int | None:
@@ -59,21 +59,21 @@ class DataFacts:
         return f"{sizes} images with {self.train_objects:,} / {self.val_objects:,} objects of {classes}"
 
     def locate(self, data: str) -> str:
-        """Return DATA as it was given, or its absolute path where the current folder has changed."""
+        """Return DATA as given, or its absolute path if the current folder has changed."""
         return data if self.path is None or os.path.isabs(data) or os.path.exists(data) else self.path
 
     def differences(self, other: Self) -> list[str]:
-        """Return the names of the facts in which the data is not that of `other`; where it lies and what it is called
-        count for nothing, nor does what an older version did not note."""
+        """Return the names of the facts that differ from those of `other`; the path, the title and facts that an older
+        version did not record are not compared."""
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in _COMPARED}
         return [name for name, (mine, theirs) in pairs.items() if None not in (mine, theirs) and mine != theirs]
 
     def refuse_other(self, other: Self, *, subject: str) -> None:
-        """Raise ValueError where `self`, the present data, is not `other`, with which `subject` began."""
+        """Raise ValueError if `self`, the current data, is not `other`, with which `subject` started."""
         if changed := self.differences(other):
             names = ", ".join(name.replace("_", " ") for name in changed)
             raise ValueError(
-                f"the data is not what {subject} began with ({names} differ): {self.description}, instead of "
+                f"the data is not what {subject} started with ({names} differ): {self.description}, instead of "
                 f"{other.description}"
             )
 
@@ -83,7 +83,8 @@ class DataFacts:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read `to_dict`'s values, or the sentence that versions up to 0.1 wrote. ValueError for anything else."""
+        """Read the values of `to_dict`, or the sentence that versions up to 0.1 wrote. Raise ValueError for anything
+        else."""
         if "description" in values:
             return cls._from_sentence(**values)
         names = {field.name for field in fields(cls)}

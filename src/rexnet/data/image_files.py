@@ -1,4 +1,4 @@
-"""Find image files by their names: in folders, at any depth, and by patterns."""
+"""Search for image files by name: in folders, at any depth, and by patterns."""
 
 import glob
 import logging
@@ -23,7 +23,7 @@ OTHER_EXTENSIONS = (
     *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".tga", ".svg", ".psd"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
 )
-"""Image formats that cannot be read; such files are named, never ignored silently."""
+"""Image formats that cannot be read; such files are reported, never ignored silently."""
 
 _SIDE_EXTENSIONS = {
     *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".rst", ".html", ".htm", ".pdf"),
@@ -32,7 +32,7 @@ _SIDE_EXTENSIONS = {
     *(".py", ".ipynb", ".sh", ".bat", ".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".md5", ".sha256", ".tfrecord"),
 }
 _SIDE_NAMES = {"readme", "license", "makefile", "md5sums", "icon\r"}
-"""Extensions, and names without one, in lower case, of files that accompany images; any other file might be one."""
+"""Lower-case extensions, and names without one, of files that accompany images; any other file might be an image."""
 
 
 class FoundImages(NamedTuple):
@@ -49,7 +49,7 @@ def image_files(folder: str | Path) -> list[str]:
 
 
 def all_images(folder: str | Path) -> list[str]:
-    """Return the images of `list_images` with those of other formats, for readers that name what cannot be opened."""
+    """Return the images of `list_images` and those in other formats, for readers that report unreadable files."""
     found = list_images(folder)
     return sorted([*found.files, *found.other])
 
@@ -57,8 +57,8 @@ def all_images(folder: str | Path) -> list[str]:
 def list_images(folder: str | Path) -> FoundImages:
     """Return the images below `folder`, at any depth, by their extensions.
 
-    Hidden names (`is_hidden`) are skipped, and links are followed (a folder inside itself only once). A link that
-    leads nowhere is among them: whoever opens it meets a bad image.
+    Hidden names (`is_hidden`) are skipped, and links are followed (a folder inside itself only once). Broken links are
+    included: opening one raises BadImageError.
     """
     found = sorted(_walk(os.fspath(folder), ()))
     files = list(filter(has_image_extension, found))
@@ -68,19 +68,18 @@ def list_images(folder: str | Path) -> FoundImages:
 
 
 def require_images(paths: Iterable[str]) -> None:
-    """Raise ValueError as `find_images` for files and patterns that lead nowhere; folders are not listed."""
+    """Raise ValueError as `find_images` does for files and patterns without a match; folders are not listed."""
     if files := [path for path in paths if not os.path.isdir(path)]:
         find_images(files)
 
 
 def holds_images(path: str) -> bool:
-    """Whether a path is an image or a folder with one, by the extensions."""
+    """Return whether a path is an image or a folder with one, by extension."""
     return any(map(has_image_extension, _walk(path, ()) if os.path.isdir(path) else [path]))
 
 
 def describe_other(paths: Sequence[str]) -> str:
-    """Return how many files of which other format there are, which of them are images of a known format by their first
-    bytes, and what to do."""
+    """Describe the files in other formats, which of them are in a known format by their first bytes, and what to do."""
     contents = {path: _known_content(path) for path in paths}
     unread = [path for path, content in contents.items() if content is None]
     counts = Counter(os.path.splitext(path)[1].lower() for path in unread)
@@ -92,7 +91,7 @@ def describe_other(paths: Sequence[str]) -> str:
     if renamed := [
         f"{os.path.basename(path)} is in the {content} format" for path, content in contents.items() if content
     ]:
-        clauses.append(f"{some_names(renamed)}: rename {'it' if len(renamed) == 1 else 'them'} to be used")
+        clauses.append(f"{some_names(renamed)}: rename {'it to use it' if len(renamed) == 1 else 'them to use them'}")
     return "; ".join(clauses)
 
 
@@ -104,7 +103,7 @@ def _known_content(path: str) -> str | None:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file, folder or member of an archive of this name is ignored: .DS_Store, ._1.jpg, __MACOSX."""
+    """Return whether a file, folder or archive member of this name is ignored: .DS_Store, ._1.jpg, __MACOSX."""
     return name == "__MACOSX" or (name.startswith(".") and name not in (".", ".."))
 
 
@@ -117,19 +116,17 @@ def has_other_extension(name: str) -> bool:
 
 
 def is_other_file(name: str) -> bool:
-    """Whether a file of this name may be an image that is not read: it is neither one with a known extension nor a
-    file that accompanies images."""
+    """Return whether a file of this name may be an unsupported image: it has neither a known image extension nor that
+    of a file that accompanies images."""
     stem, extension = os.path.splitext(os.path.basename(name).lower())
     side = extension in _SIDE_EXTENSIONS or (not extension and stem in _SIDE_NAMES)
     return not side and not has_image_extension(name)
 
 
 def find_images(sources: Sequence[str | Path]) -> list[Path]:
-    """Return the image files that `sources` name: files (whatever their extension), folders (`image_files`), glob
-    patterns.
-
-    In the order given, each once; images of formats that cannot be read are counted in the log. Raises ValueError for a
-    source that does not exist, a broken link, and a folder or pattern without images.
+    """Return the image files that `sources` name: files (with any extension), folders (`image_files`) and glob
+    patterns; in the given order, each once. The number of images in unsupported formats is logged. Raises ValueError
+    for a source that does not exist, a broken link, and a folder or pattern without images.
     """
     paths: dict[str, None] = {}
     other: list[str] = []

@@ -15,15 +15,15 @@ from rexnet.errors import BadImageError
 from rexnet.text import normal_name
 
 Source = str | bytes | Image.Image
-"""Source of an image: the path of its file, the content of one, or RGB pixels that are upright already."""
+"""Source of an image: the path of a file, its content, or upright RGB pixels."""
 
 
 @final
 @dataclass(frozen=True)
 class FlatTexts:
-    """Strings by position, without a Python object each: worker processes would slowly copy those as their reference
-    counts change. Any file name fits, also one that is not text. `text` holds them end to end, uint8, each up to its
-    place in `ends`."""
+    """Strings by position, without a Python object each: worker processes would gradually copy those as their reference
+    counts change. Any file name can be stored, including undecodable ones. `text` is their concatenation, uint8; `ends`
+    are their end positions."""
 
     text: np.ndarray
     ends: np.ndarray
@@ -45,13 +45,13 @@ class FlatTexts:
 class ImageSet(ABC):
     """Images with class indices `targets`, int64 (N,), into `classes`. Safe to send to spawned worker processes.
 
-    Holds no Python object per image: worker processes would slowly copy those as their reference counts change.
+    Holds no Python object per image: worker processes would gradually copy those as their reference counts change.
     """
 
     def __init__(self, targets: np.ndarray | Sequence[int], classes: Sequence[str]):
         self.classes = tuple(classes)
         self.targets = np.asarray(targets, dtype=np.int64)
-        # Place of each image among all; a subset shares what holds them and has other rows.
+        # Position of each image in the whole set; a subset shares the storage and differs in its rows.
         self._rows = np.arange(len(self.targets))
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class ImageSet(ABC):
 
     @property
     def missing_classes(self) -> tuple[str, ...]:
-        """Return the classes without an image here."""
+        """Return the classes without an image in this set."""
         counts = np.bincount(self.targets, minlength=len(self.classes))
         return tuple(name for name, count in zip(self.classes, counts, strict=True) if not count)
 
@@ -70,8 +70,8 @@ class ImageSet(ABC):
         return other
 
     def with_classes(self, classes: Sequence[str]) -> Self:
-        """Return the same images with targets that index `classes`, by name in Unicode's normal form; every class that
-        has images must be among them."""
+        """Return the same images with targets that index `classes`, matched by Unicode normal form; every class that
+        has images must be in it."""
         position = {normal_name(name): index for index, name in enumerate(classes)}
         renumbered = np.array([position.get(normal_name(name), -1) for name in self.classes], dtype=np.int64)
         other = copy.copy(self)
@@ -95,8 +95,8 @@ class ImageSet(ABC):
 
     @abstractmethod
     def source(self, index: int) -> Source:
-        """Return the image's file, the bytes of that, or an RGB image, for readers that need not decode all pixels.
-        Raises BadImageError where the bytes cannot be had."""
+        """Return the image's file, its bytes, or an RGB image, for readers that need not decode all pixels. Raises
+        BadImageError if the bytes cannot be read."""
 
     @abstractmethod
     def name(self, index: int) -> str:
@@ -120,8 +120,8 @@ class FileImages(ImageSet):
 
 @final
 class ArrayImages(ImageSet):
-    """Images in memory: `pixels` uint8, (N, H, W) gray or (N, H, W, 3) red, green, blue. `numbers` (N,) are the
-    positions in the set called `label`, for names."""
+    """Images in memory: `pixels` uint8, (N, H, W) gray or (N, H, W, 3) red, green, blue. `numbers` (N,) are positions
+    in the set called `label`, used in names."""
 
     def __init__(
         self, pixels: np.ndarray, targets: np.ndarray, classes: Sequence[str], *, label: str, numbers: np.ndarray
@@ -138,7 +138,7 @@ class ArrayImages(ImageSet):
 
 @final
 class PartlyLabelledImages(ImageSet):
-    """Labelled images, and behind them unlabelled ones, whose target is a further class of their own, the last."""
+    """Labelled images, followed by unlabelled ones, whose target is an additional last class."""
 
     def __init__(self, labelled: ImageSet, unlabelled: ImageSet):
         targets = np.concatenate([labelled.targets, np.full(len(unlabelled), len(labelled.classes))])

@@ -1,4 +1,4 @@
-"""Images of any source, read ahead in threads while others are worked on."""
+"""Images from any source, read ahead in threads."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,14 +19,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ImageSource = str | PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
-"""A path, the content of a file, an image of Pillow, an array uint8 (H, W, 3) or a tensor uint8 (3, H, W), both red,
-green, blue."""
+"""A path, the content of a file, a Pillow image, an array uint8 (H, W, 3) or a tensor uint8 (3, H, W), both red, green,
+blue."""
 Images = ImageSource | Iterable[ImageSource]
-"""One, or several: a list, an iterator, arrays (B, H, W, 3), tensors (B, 3, H, W), or several of those."""
+"""One image or several: a list, an iterator, arrays (B, H, W, 3), tensors (B, 3, H, W), or several of those."""
 
 
 def each_image(images: Images) -> Iterator[ImageSource]:
-    """Yield the sources in order. ValueError where there are none."""
+    """Yield the sources in order. Raise ValueError if there are none."""
     one = isinstance(images, str | PathLike | bytes | Image.Image)
     if one or (isinstance(images, np.ndarray | Tensor) and images.ndim != 4):
         yield images
@@ -35,15 +35,14 @@ def each_image(images: Images) -> Iterator[ImageSource]:
             yield from each_image(item)
     else:
         raise ValueError(
-            f"one of the images is a {type(images).__name__}; allowed: a path, the bytes of an image file, an image "
-            "of Pillow, uint8 arrays (H, W, 3) and tensors (3, H, W), and iterables of these"
+            f"one of the images is a {type(images).__name__}; allowed: a path, the bytes of an image file, a Pillow "
+            "image, uint8 arrays (H, W, 3) and tensors (3, H, W), and iterables of these"
         )
 
 
 def open_any(source: ImageSource) -> Image.Image:
-    """Open an image, RGB and upright, with the same pixels whatever its source.
-
-    BadImageError for a file that cannot be read, ValueError for arrays and tensors of other shapes or types.
+    """Open an image, RGB and upright, with the same pixels for any kind of source. Raise BadImageError for a file that
+    cannot be read, and ValueError for arrays and tensors of other shapes or types.
     """
     if isinstance(source, Image.Image):
         return as_rgb(source)
@@ -61,8 +60,8 @@ def open_any(source: ImageSource) -> Image.Image:
 def image_reader(
     prepare: Callable[[Image.Image], Result], bad_image: BadImagePolicy
 ) -> Callable[[ImageSource], tuple[str, Result | BadImageError]]:
-    """Return a function from a source to its path, "" where it has none, and its image as `prepare` makes it; with
-    "skip", the error of one that cannot be read in place of the image."""
+    """Return a function from a source to its path, "" if it has none, and the result of `prepare`; with "skip", the
+    error takes the place of an unreadable image."""
 
     def read(source: ImageSource) -> tuple[str, Result | BadImageError]:
         name = fspath(source) if isinstance(source, str | PathLike) else ""
@@ -80,8 +79,8 @@ def image_reader(
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
 ) -> Iterator[Result]:
-    """Yield `function` of each item, in order, computed in threads; `ahead` items are taken before the first result is
-    asked for, and no more than these are in memory at once."""
+    """Yield `function` of each item, in order, computed in threads, at most `ahead` items ahead; no more than these are
+    in memory at once."""
     remaining = iter(items)
     pending: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)
@@ -96,7 +95,7 @@ def in_order(
 
 
 def in_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Yield lists of `size` items, the last one of the rest."""
+    """Yield lists of `size` items; the last one may be shorter."""
     remaining = iter(items)
     while chunk := list(islice(remaining, size)):
         yield chunk

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def imagenet_classes(count: int) -> tuple[str, ...]:
-    """Return the class names of the ImageNet that has `count` classes, from timm; numbers where there is none."""
+    """Return timm's class names of the ImageNet with `count` classes; numbers if there is none."""
     labels, lemmas = _labels_and_lemmas(count)
     if not labels:
         return tuple(map(str, range(count)))
@@ -17,14 +17,14 @@ def imagenet_classes(count: int) -> tuple[str, ...]:
         short = lemma.partition(",")[0]
         if first[short] == 1:
             return short
-        # crane, the bird and the machine
+        # ImageNet has two cranes: the bird and the machine
         return lemma if whole[lemma] == 1 and lemma != short else f"{lemma} ({label})"
 
     return tuple(map(name, lemmas, labels))
 
 
 def name_wordnet_ids(ids: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
-    """Return `ids`, class names of data, as the names that `classes` of a model have for them; unchanged unless all are
+    """Translate `ids`, the class names of a dataset, to the names in a model's `classes`; unchanged unless all are
     WordNet ids (n01440764) and `classes` are ImageNet's names."""
     if not ids or not all(re.fullmatch(r"n\d{8}", name) for name in ids):
         return tuple(ids)
@@ -35,7 +35,7 @@ def name_wordnet_ids(ids: Sequence[str], classes: Sequence[str]) -> tuple[str, .
 
 
 def _labels_and_lemmas(count: int) -> tuple[list[str], list[str]]:
-    """Return the WordNet ids and the lemmas of the ImageNet that has `count` classes; nothing where there is none."""
+    """Return the WordNet ids and lemmas of the ImageNet with `count` classes; empty if there is none."""
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     subset = infer_imagenet_subset({"num_classes": count})

@@ -1,5 +1,5 @@
-"""A fast reader of parts of JPEG images for training: a crop much larger than the network sees is decoded at a half, a
-quarter or an eighth of its size by libjpeg itself."""
+"""Fast reader of crops of JPEG images for training: libjpeg decodes a crop much larger than the network's input at a
+half, a quarter or an eighth of its size."""
 
 import io
 import math
@@ -12,14 +12,14 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from rexnet.data.decode import MAX_PIXELS, exif_orientation, open_image
 
-# Reductions that libjpeg-turbo decodes with vector instructions; it has others, but they cost more than they save.
+# Reductions that libjpeg-turbo decodes with vector instructions; others cost more than they save.
 _REDUCTIONS = (8, 4, 2)
-# A reduced crop still has this many times the pixels per side that are needed, so that the resizing which follows
-# and not libjpeg's block-wise one decides how sharp the result is.
+# A reduced crop keeps this many times the needed pixels per side, so that sharpness is determined
+# by the resizing that follows, not by libjpeg's block-wise one.
 _MARGIN = 1.5
 _START_OF_JPEG = b"\xff\xd8\xff"
 _START_OF_SCAN = b"\xff\xda"
-# EXIF and XMP data. Pillow takes ten times as long for a header, and only these make that worth it.
+# EXIF and XMP data: only for these does Pillow read the header, which takes it ten times as long.
 _APP1 = b"\xff\xe1"
 
 
@@ -33,7 +33,7 @@ class Box(NamedTuple):
 
     @property
     def corners(self) -> tuple[int, int, int, int]:
-        """Return left, top, right, bottom; the last two are the first pixels outside."""
+        """Return left, top, right, bottom; the last two are exclusive."""
         return self.left, self.top, self.left + self.width, self.top + self.height
 
 
@@ -47,11 +47,9 @@ class Jpeg:
         self.size = (height, width) if orientation in (5, 6, 7, 8) else stored_size
 
     def crop(self, box: Box, least_px: int) -> np.ndarray:
-        """Return the pixels of `box`, uint8 (H, W, 3) red, green, blue, upright: those of `open_image`, or, where both
-        sides are then still 1.5 times `least_px`, the box at a half, a quarter or an eighth of its size, its edges at
-        most one reduced pixel off.
-
-        Raises BadImageError where `open_image` would.
+        """Return the pixels of `box`, uint8 (H, W, 3) red, green, blue, upright: those of `open_image` or, if both
+        sides then still have 1.5 times `least_px`, the box at a half, a quarter or an eighth of its size, with edges at
+        most one reduced pixel off. Raises BadImageError if `open_image` would.
         """
         reduction = next((r for r in _REDUCTIONS if min(box.width, box.height) >= r * _MARGIN * least_px), 1)
         pixels = self._decode(reduction)
@@ -61,8 +59,7 @@ class Jpeg:
         return _upright(pixels, self._orientation)[top:bottom, left:right]
 
     def _decode(self, reduction: int) -> np.ndarray | None:
-        """Return all stored pixels; None for data with damage of any degree, which may still be good enough for
-        others."""
+        """Return all stored pixels; None for data with any damage, which `open_image` may still accept."""
         width, height = (math.ceil(side / reduction) for side in self._stored_size)
         try:
             pixels = simplejpeg.decode_jpeg(
@@ -74,14 +71,14 @@ class Jpeg:
 
 
 def open_jpeg(source: str | Path | bytes) -> Jpeg | None:
-    """Read the header; None for whatever only `open_image` can judge: another format, colours other than RGB and gray,
-    too many pixels, a file that cannot be read or is damaged in its header."""
+    """Read the header; None for files that are left to `open_image`: another format, colours other than RGB and gray,
+    too many pixels, an unreadable file or a damaged header."""
     try:
         data = source if isinstance(source, bytes) else _read_file(source)
         if not data.startswith(_START_OF_JPEG):
             return None
         size, orientation = _read_header(data)
-    except Exception:  # `open_image` meets the same error and reports it
+    except Exception:  # `open_image` gets the same error and reports it
         return None
     return Jpeg(source, data, size, orientation) if math.prod(size) <= MAX_PIXELS else None
 
@@ -105,7 +102,7 @@ def _read_file(path: str | Path) -> bytes:
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Return a view of stored pixels (H, W, 3) turned as EXIF orientation 1 to 8 says."""
+    """Return a view of stored pixels (H, W, 3), rotated and flipped according to EXIF orientation 1 to 8."""
     match orientation:
         case 2:
             return pixels[:, ::-1]

@@ -1,7 +1,7 @@
 """Batches for training and evaluation.
 
-An epoch follows from (seed, epoch) alone: the order of the images, and for every image the state of the random
-generators that its augmentation draws from, so the number of worker processes changes nothing.
+An epoch depends on (seed, epoch) only: the order of the images, and for every image the state of the random generators
+for its augmentation. The number of worker processes therefore does not change it.
 """
 
 import logging
@@ -32,15 +32,15 @@ class Batch(NamedTuple):
 
 @final
 class TrainBatches(ShuffledBatches[Batch]):
-    """Images of a set as `transform` makes them, see `ShuffledBatches`, whose options these are.
+    """Images of a set, augmented by `transform`; see `ShuffledBatches` for the options.
 
     Together the ranks' batches of one step are those of one process with `world_size` times the batch size; when the
     images do not divide evenly, an epoch skips up to world_size - 1 of its last ones. A last batch of one image is
     merged into the one before, because batch normalisation cannot train on it.
 
-    `balanced`: every class is drawn equally often, its images repeatedly or not at all as needed; see `balanced_draws`.
+    `balanced`: every class is drawn equally often, so images may repeat or be skipped; see `balanced_draws`.
 
-    Workers send uint8, four times smaller than the batch; normalising, erasing and mixing happen on the device.
+    Workers send uint8, a quarter of the batch's size; normalisation, erasing and mixing happen on the device.
 
     `num_images`: images per epoch, over all ranks. `images_per_batch`: those of a full batch of this rank.
     """
@@ -78,7 +78,7 @@ class TrainBatches(ShuffledBatches[Batch]):
         return Batch(images, targets, read.indices[: len(images)])
 
     def positions(self, epoch: int) -> list[np.ndarray]:
-        """Return the positions in the set of the images of each batch of an epoch, as if all could be read."""
+        """Return the positions in the set of the images of each batch of an epoch, assuming that all can be read."""
         return [indices % self._num_indices for indices in self._order(epoch)]
 
     def _order(self, epoch: int) -> list[np.ndarray]:
@@ -91,7 +91,7 @@ class TrainBatches(ShuffledBatches[Batch]):
 
 @final
 class EvalBatches(OrderedBatches[Batch]):
-    """Images of a set as `preprocess` makes them, see `OrderedBatches`, whose options these are."""
+    """Images of a set, preprocessed by `preprocess`; see `OrderedBatches` for the options."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class EvalBatches(OrderedBatches[Batch]):
         **options: Unpack[LoaderOptions],
     ):
         if options.get("workers"):
-            preprocess(Image.new("RGB", (1, 1)))  # imports what it needs here, once, instead of in every worker
+            preprocess(Image.new("RGB", (1, 1)))  # import what it needs here, once, instead of in every worker
         super().__init__(BatchSource(image_set, image_set.load, preprocess, torch.stack), **options)
         self._targets = image_set.targets
 

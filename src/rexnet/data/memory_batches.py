@@ -1,7 +1,7 @@
 """Batches of small images that are decoded once and stay in memory, for many short trainings on the same images.
 
-Whole batches are cropped and mirrored by one indexing, a hundredth of the time of one image after the other. An epoch
-follows from (seed, epoch, step) alone.
+Whole batches are cropped and flipped by a single indexing operation, in a hundredth of the time of one image after the
+other. An epoch depends on (seed, epoch, step) only.
 """
 
 from collections.abc import Iterator
@@ -35,9 +35,8 @@ class Pixels(NamedTuple):
 def decode(
     images: ImageSet, preprocess: Preprocess, *, workers: int = 0, bad_image: BadImagePolicy = "error"
 ) -> Pixels:
-    """Decode all of `images` as the evaluation transform crops them.
-
-    Raises BadImageError for one that cannot be read, or with "skip" logs and skips it; ValueError where none is left.
+    """Decode all of `images`, cropped by the evaluation transform. Raises BadImageError for an unreadable image, or
+    logs and skips it with "skip"; raises ValueError if none is left.
     """
     chunks = [range(start, min(start + _CHUNK, len(images))) for start in range(0, len(images), _CHUNK)]
     task = partial(_decode_chunk, images, preprocess)
@@ -71,8 +70,8 @@ def _decode_chunk(
 
 @dataclass(frozen=True, kw_only=True)
 class CropAndFlip:
-    """Augmentation of a whole batch: a random square out of the image and `padding_px` black pixels around it, and
-    mirroring left and right with probability `flip`."""
+    """Augmentation of a whole batch: a random square of the image padded by `padding_px` black pixels, and a horizontal
+    flip with probability `flip`."""
 
     padding_px: int
     flip: float
@@ -96,11 +95,11 @@ class CropAndFlip:
 
 
 class MemoryTrainBatches:
-    """Shuffled, augmented batches of decoded images, normalised as `preprocess` says, on `device`; for
+    """Shuffled, augmented batches of decoded images, normalised by `preprocess`, on `device`; for
     `rexnet.training.loop.fit`.
 
-    All batches of an epoch are equally large, give or take one, and none above `batch_size`. ValueError for fewer than
-    two images.
+    The batch sizes of an epoch differ by at most one and never exceed `batch_size`. Raise ValueError for fewer than two
+    images.
     """
 
     def __init__(
@@ -137,7 +136,7 @@ class MemoryTrainBatches:
 
 
 class MemoryEvalBatches:
-    """Every decoded image once, in order, normalised, on `device`; iterate as often as needed."""
+    """Every decoded image once, in order, normalised, on `device`; may be iterated repeatedly."""
 
     def __init__(self, pixels: Pixels, preprocess: Preprocess, *, batch_size: int, device: torch.device | str = "cpu"):
         self._pixels, self._targets, self._indices = pixels.values.to(device), pixels.targets.to(device), pixels.indices

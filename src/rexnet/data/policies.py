@@ -1,5 +1,5 @@
-"""timm's augmentation policies on arrays: the random draws stay timm's; only the pixels of its operations are computed
-in numpy where that is faster than Pillow and the copies between the two."""
+"""timm's augmentation policies on arrays: the random draws stay timm's; only the pixel operations are computed in
+numpy, if that is faster than Pillow including the conversions."""
 
 import random
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 ArrayOrImage = np.ndarray | Image.Image
-"""uint8 (H, W, 3) red, green, blue, or the same as a PIL image: each operation takes either and returns what it has."""
+"""uint8 (H, W, 3) red, green, blue, or the same as a PIL image: each operation takes and returns either."""
 
 _LEVELS = np.arange(256, dtype=np.float32)
 # Pillow's weights of red, green and blue, in 65536ths.
@@ -24,13 +24,13 @@ def as_array(image: ArrayOrImage) -> np.ndarray:
 
 
 def on_arrays(step: Any) -> Callable[[ArrayOrImage], ArrayOrImage]:
-    """Return a step of timm's transforms that takes either kind of image. The operations of RandAugment and AutoAugment
-    exchange their functions for those of this module, in place; any other step gets PIL images."""
+    """Return a step of timm's transforms that takes either kind of image. The functions of RandAugment's and
+    AutoAugment's operations are replaced by those of this module, in place; any other step gets PIL images."""
     from timm.data.auto_augment import AutoAugment, RandAugment
 
     if isinstance(step, RandAugment):
         operations = step.ops
-        step.ops = np.array(operations)  # which numpy's choice would otherwise make of it for every image
+        step.ops = np.array(operations)  # otherwise numpy's choice would convert it for every image
     elif isinstance(step, AutoAugment):
         operations = [operation for sub_policy in step.policy for operation in sub_policy]
     else:
@@ -74,28 +74,28 @@ def _brightness(image: ArrayOrImage, factor: float, **_: Any) -> np.ndarray:
 def _contrast(image: ArrayOrImage, factor: float, **_: Any) -> np.ndarray:
     """Blend with the mean of the gray image, rounded."""
     pixels = as_array(image)
-    # Whole numbers below 2 ** 24, up to the mean: exact in float32.
+    # Integers below 2 ** 24 up to here, so exact in float32.
     gray = np.floor((pixels.reshape(-1, 3).astype(np.float32) @ _GRAY + 2**15) / 2**16)
     mean = np.floor(gray.mean(dtype=np.float64) + 0.5).astype(np.float32)
     return _look_up(pixels, np.clip(mean + np.float32(factor) * (_LEVELS - mean), 0, 255))
 
 
 def _look_up(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Exchange each value for its entry in `table` of 256, whose fractions are cut off."""
-    # Twice as fast as numpy's own way of doing it.
+    """Replace each value by its entry in `table`, (256,), truncated to an integer."""
+    # Twice as fast as numpy's own conversion.
     changed = bytearray(pixels).translate(table.astype(np.uint8).tobytes())
     return np.frombuffer(changed, np.uint8).reshape(pixels.shape)
 
 
 def _sharpness(image: ArrayOrImage, factor: float, **_: Any) -> np.ndarray:
-    """Blend with the image smoothed by a 3 x 3 mean whose centre counts five times; the outermost pixels stay."""
+    """Blend with the image smoothed by a 3 x 3 mean with five times the weight at its centre; border pixels stay."""
     pixels = as_array(image)
     if min(pixels.shape[:2]) < 3:
         return pixels
     wide = pixels.astype(np.int16)
     rows = wide[:-2] + wide[1:-1] + wide[2:]
     total = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * wide[1:-1, 1:-1]
-    smooth = np.floor(total * np.float32(1 / 13) + np.float32(0.5))  # 13 is odd: no sum lies half-way
+    smooth = np.floor(total * np.float32(1 / 13) + np.float32(0.5))  # 13 is odd, so no sum lies halfway
     blended = smooth + np.float32(factor) * (wide[1:-1, 1:-1] - smooth)
     result = pixels.copy()
     result[1:-1, 1:-1] = np.clip(blended, 0, 255, out=blended)
@@ -125,17 +125,17 @@ def _shear_y(image: ArrayOrImage, factor: float, **style: Any) -> np.ndarray:
 def _shift(
     pixels: np.ndarray, shifts: np.ndarray, *, axis: int, resample: Any, fillcolor: tuple[int, ...]
 ) -> np.ndarray:
-    """Move each row (`axis` 1) or column (0) by `shifts` pixels, interpolated between 2 or 4 neighbours
-    as Pillow's `Image.transform` does it: the last pixel repeats for half a pixel, `fillcolor` begins there, and
-    fractions of a level are cut off."""
+    """Move each row (`axis` 1) or column (0) by `shifts` pixels, interpolated between 2 or 4 neighbours as Pillow's
+    `Image.transform` does it: the last pixel extends by half a pixel, then `fillcolor` begins, and fractions of a level
+    are truncated."""
     method = random.choice(resample) if isinstance(resample, list | tuple) else resample
     (height, width, _), length = pixels.shape, pixels.shape[axis]
-    shifts = np.clip(shifts, -length, length)  # nothing is left of an image that moves by its length
+    shifts = np.clip(shifts, -length, length)  # an image that moves by its own length is gone
     starts = np.floor(shifts).astype(int)
     weights = _cubic(shifts - starts) if method == Image.Resampling.BICUBIC else _linear(shifts - starts)
     mixed = _mix(_with_edges(pixels, starts, axis), weights, axis)
     result = np.clip(mixed, 0, 255, out=mixed).astype(np.uint8)
-    # Small integers, with what varies by row on the left: what numpy compares fastest.
+    # Small integers, with the values that vary by row on the left, are fastest to compare in numpy.
     first = np.ceil(-shifts - 0.5).astype(np.int16)
     first, places = (
         (first[:, None], np.arange(width, dtype=np.int16).repeat(3))
@@ -148,12 +148,12 @@ def _shift(
 
 
 def _with_edges(pixels: np.ndarray, starts: np.ndarray, axis: int) -> np.ndarray:
-    """Return uint8 (H, 3 (W + 3)) for `axis` 1, (H + 3, 3 W) for 0: rows or columns, each begins `starts` - 1 pixels
-    further along and ends two pixels later. For three pixels around the image its edge repeats, further out anything
-    may be."""
+    """Return uint8 (H, 3 (W + 3)) for `axis` 1, (H + 3, 3 W) for 0: rows or columns that begin `starts` - 1 pixels
+    further along and end two pixels later. The image's edge is repeated for three pixels; values further out are
+    arbitrary."""
     height, width, _ = pixels.shape
     if axis:
-        # A row's window may reach into the rows around it.
+        # A row's window may extend into neighbouring rows.
         room = np.empty((height + 2, width + 6, 3), dtype=np.uint8)
         room[1:-1, 3:-3], room[1:-1, :3], room[1:-1, -3:] = pixels, pixels[:, :1], pixels[:, -1:]
         begins = np.arange(1, height + 1) * (width + 6) + 2 + starts
@@ -170,7 +170,7 @@ def _with_edges(pixels: np.ndarray, starts: np.ndarray, axis: int) -> np.ndarray
 
 def _mix(near: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
     """Return float32 (H, 3 W): sums of 2 or 4 neighbours times `weights` (2 or 4, rows or columns)."""
-    # The small amount more keeps rounding from cutting off whole levels.
+    # The small addition keeps rounding errors from truncating whole levels.
     weights = (weights * (1 + 1e-5)).astype(np.float32)
     if len(weights) == 2:
         near = near[:, 3:-3] if axis else near[1:-1]
@@ -188,8 +188,8 @@ def _linear(part: np.ndarray) -> np.ndarray:
 
 
 def _cubic(part: np.ndarray) -> np.ndarray:
-    """Return weights (4, N) of the neighbours of points that lie `part` of the way from the second to the third: the
-    cubic of Pillow's turning and shearing, which is steeper than that of its resizing."""
+    """Return weights (4, N) of the neighbours of points that lie `part` of the way from the second to the third:
+    Pillow's cubic for rotating and shearing, which is steeper than the one for resizing."""
     square, cube = part**2, part**3
     return np.stack([2 * square - part - cube, 1 - 2 * square + cube, part + square - cube, cube - square])
 

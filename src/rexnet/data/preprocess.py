@@ -1,4 +1,5 @@
-"""The evaluation transform that a checkpoint carries. torch and torchvision are imported on first use, for `--help`."""
+"""The evaluation transform stored in a checkpoint. torch and torchvision are imported on first use, to keep `--help`
+fast."""
 
 import dataclasses
 import math
@@ -20,33 +21,33 @@ if TYPE_CHECKING:
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 
 MIN_IMAGE_PX = 8
-"""Least side that a command takes; a stored transform may have less."""
+"""Minimum side that a command accepts; a stored transform may have a smaller one."""
 
 
 def require_image_size(settings: Any, name: str = "image_size") -> None:
-    """Raise OptionError unless this field of a dataclass is a side that a network can be used at."""
-    require_at_least(settings, MIN_IMAGE_PX, name, reason="below, nearly every layer sees padding alone")
+    """Raise OptionError unless this field of a dataclass is a valid image side."""
+    require_at_least(settings, MIN_IMAGE_PX, name, reason="below that, nearly every layer sees only padding")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """The transform of every image that is evaluated: short side to `image_size_px / crop_ratio`, centre crop,
-    normalisation. Stored in each checkpoint; validate, predict and export use the stored one.
+    """Transform of every evaluated image: short side to `image_size_px / crop_ratio`, centre crop, normalisation.
+    Stored in each checkpoint; validate, predict and export use the stored one.
 
-    Bit for bit timm's evaluation transform, for images up to 100 times as long as wide. Raises ValueError for
-    settings outside the stated ranges.
+    Bit-identical to timm's evaluation transform for aspect ratios up to 100. Raises ValueError for settings outside the
+    stated ranges.
     """
 
     image_size_px: int = 224
-    """Side of the square the network sees, in pixels."""
+    """Side of the network's square input, in pixels."""
     crop_ratio: float = 0.875
     """Side of the centre crop as a fraction of the resized short side, above 0 and at most 1."""
     interpolation: Interpolation = "bicubic"
     """Interpolation of pixels when an image is resized."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Mean per channel (red, green, blue; 0..1) that is subtracted."""
+    """Mean per channel (red, green, blue; 0..1) to subtract."""
     std: tuple[float, float, float] = IMAGENET_STD
-    """Standard deviation per channel (red, green, blue; 0..1) that is divided by."""
+    """Standard deviation per channel (red, green, blue; 0..1) to divide by."""
 
     def __post_init__(self):
         _check(isinstance(self.image_size_px, int) and self.image_size_px >= 1, self, "image_size_px", "at least 1")
@@ -57,7 +58,7 @@ class Preprocess:
         _check(len(self.std) == 3 and all(math.isfinite(s) and s > 0 for s in self.std), self, "std", "three above 0")
 
     def __call__(self, image: Image.Image) -> "torch.Tensor":
-        """Turn an RGB image of any size into float32 (3, image_size_px, image_size_px), channels red, green, blue."""
+        """Convert an RGB image of any size to float32 (3, image_size_px, image_size_px), channels red, green, blue."""
         return self._to_tensor(self._square(limit_aspect(image)))
 
     def pixels(self, image: Image.Image) -> np.ndarray:
@@ -100,7 +101,7 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Preprocess":
-        """Read what `to_dict` gave. Raises ValueError unless `fields` holds exactly the fields of this class with
+        """Read the result of `to_dict`. Raises ValueError unless `fields` holds exactly the fields of this class with
         allowed values."""
         names = {field.name for field in dataclasses.fields(cls)}
         if set(fields) != names:
@@ -112,7 +113,7 @@ class Preprocess:
 
 @final
 class _ToTensor:
-    """RGB pixels -> normalised float32 (3, H, W), through a table of the 256 values of each channel: the bits of
+    """RGB pixels -> normalised float32 (3, H, W), through a lookup table of 256 values per channel: bit-identical to
     torchvision's ToTensor and Normalize in a third of their time on small images."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
@@ -136,13 +137,13 @@ def _check(allowed: bool, config: object, name: str, rule: str) -> None:
         raise ValueError(f"{name} is {getattr(config, name)!r}, but the allowed values are {rule}")
 
 
-# An image longer than this many times its short side is first cut to its middle part: resizing 1 x 60,000,000 pixels
-# to a short side of 256 would otherwise ask for terabytes.
+# An image longer than this many times its short side is first cropped to its middle: resizing 1 x 60,000,000 pixels
+# to a short side of 256 would otherwise need terabytes.
 _MAX_ASPECT = 100
 
 
 def middle(size: tuple[int, int]) -> Box:
-    """Return the middle part of an image of (width, height) pixels that is at most 100 times as long as wide."""
+    """Return the middle part, with an aspect ratio of at most 100, of an image of (width, height) pixels."""
     width, height = size
     keep_px = _MAX_ASPECT * min(width, height)
     left, top = max(0, (width - keep_px) // 2), max(0, (height - keep_px) // 2)

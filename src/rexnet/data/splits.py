@@ -16,15 +16,15 @@ logger = logging.getLogger(__name__)
 
 TRAIN_SPLIT = "train"
 VAL_SPLITS = ("val", "valid", "validation", "test")
-"""Names of the validation split; the first of these that is there counts."""
+"""Names of the validation split; the first one that exists is used."""
 SPLITS = (TRAIN_SPLIT, *VAL_SPLITS)
 _SHOTS = 1
-"""Keeps the draw of shots apart from that of a split, which has the same seed."""
+"""Separates the draw of shots from that of a split with the same seed."""
 
 
 def stratified_split(targets: np.ndarray, val_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions (train, validation), each ascending: of every class the rounded fraction, but at least one image
-    on either side; a class with one image keeps it for training."""
+    """Return ascending positions (train, validation): the rounded fraction of every class, but at least one image in
+    either split; a class with a single image keeps it for training."""
     random = np.random.default_rng(seed)
     in_val = np.zeros(len(targets), dtype=bool)
     for label in np.unique(targets):
@@ -60,7 +60,7 @@ class RandomSplit:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_dict` gave. ValueError for anything else."""
+        """Read the result of `to_dict`. Raise ValueError for anything else."""
         names = [field.name for field in fields(cls)]
         if not isinstance(values, dict) or sorted(values) != sorted(names):
             raise ValueError(f"a split must have {', '.join(names)}, but is {values!r:.80}")
@@ -74,15 +74,14 @@ class RandomSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSets:
-    """A training and a validation split of the same `classes`; `random_split` where the split was not the data's
-    own."""
+    """A training and a validation split of the same `classes`; `random_split` if the data has no splits of its own."""
 
     train: ImageSet
     val: ImageSet
     title: str
     """Display name of the dataset."""
     split: str
-    """Origin of the splits, for people."""
+    """Origin of the splits for display."""
     random_split: RandomSplit | None = None
 
     @property
@@ -95,7 +94,7 @@ class ImageSets:
         return self._facts().description
 
     def facts(self) -> DataFacts:
-        """Return counts, split and fingerprint, for a run or a search to note."""
+        """Return counts, split and fingerprint, for the record of a run or search."""
         both = f"{fingerprint(self.train)} {fingerprint(self.val)}"
         return replace(self._facts(), fingerprint=hashlib.sha256(both.encode()).hexdigest())
 
@@ -112,27 +111,27 @@ class ImageSets:
 
 
 def fingerprint(images: ImageSet) -> str:
-    """Return the SHA-256 over the class and name of each image, sorted, without the folder that all names begin with:
-    it stays when the dataset is moved, and changes when an image is added, removed, renamed or put into another class.
+    """Return the SHA-256 over the class and name of each image, sorted, without the common folder of all names: it
+    stays the same when the dataset is moved, and changes when an image is added, removed, renamed or put into another
+    class.
 
     The content of the files is ignored: reading all of them could take hours.
     """
     names = [normal_name(images.name(index)).replace(os.sep, "/") for index in range(len(images))]
-    # Unlike commonpath, this leaves the spelling of a path (./, //) alone, and so its length.
+    # Unlike commonpath, this does not change the spelling of a path (./, //), and so its length.
     folder = os.path.commonprefix(names).rpartition("/")[0]  # noqa: RUF071
     start = len(folder) + 1 if folder else 0
     lines = sorted(
         f"{normal_name(images.classes[target])}\0{name[start:]}\n"
         for target, name in zip(images.targets.tolist(), names, strict=True)
     )
-    # File names need not be text; Python writes their bytes as lone surrogates.
+    # File names may be undecodable; Python represents their bytes as lone surrogates.
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def class_weights(targets: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return float64 (K,): N / (K n) for a class with n of the N images: over the images their mean is 1.
-
-    The K that counts is that of the classes with images; the others weigh 0. Source: scikit-learn's "balanced".
+    """Return float64 (K,): N / (K n) for a class with n of the N images, where K counts the classes with images; the
+    others weigh 0. The mean over the images is 1. Source: scikit-learn's "balanced".
     """
     counts = np.bincount(targets, minlength=num_classes)
     filled = counts > 0
@@ -142,10 +141,9 @@ def class_weights(targets: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def balanced_draws(targets: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return as many draws as there are images, int64 (N,), in random order: each class equally often, give or take
-    one, and each image of a class as often as another one, give or take one.
-
-    A draw is the position of the image, plus N for each time that it was drawn before, so no two draws are the same.
+    """Return as many draws as there are images, int64 (N,), in random order: the counts of any two classes, and of any
+    two images of a class, differ by at most one. A draw is the position of the image, plus N for each time that it was
+    drawn before, so no two draws are the same.
     """
     classes, counts = np.unique(targets, return_counts=True)
     members = np.split(np.argsort(targets, kind="stable"), np.cumsum(counts)[:-1])
@@ -159,9 +157,8 @@ def balanced_draws(targets: np.ndarray, random: np.random.Generator) -> np.ndarr
 
 
 def draw_shots(images: ImageSet, shots: int, seed: int) -> ImageSet:
-    """Return `shots` images of each class, in the order they had. With one seed, fewer shots are among more.
-
-    A class with fewer images keeps all of them, and a warning names it.
+    """Return `shots` images of each class, in their original order. With the same seed, fewer shots are a subset of
+    more. A class with fewer images keeps all of them, and a warning is logged.
     """
     order = np.random.default_rng([_SHOTS, seed]).permutation(len(images))
     order = order[np.argsort(images.targets[order], kind="stable")]
@@ -169,5 +166,5 @@ def draw_shots(images: ImageSet, shots: int, seed: int) -> ImageSet:
     place_in_class = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
     short = [f"{images.classes[k]} ({counts[k]})" for k in np.flatnonzero(counts < shots)]
     if short:
-        logger.warning("classes with fewer than %d images keep all they have: %s", shots, some_names(short))
+        logger.warning("classes with fewer than %d images keep all of them: %s", shots, some_names(short))
     return images.subset(np.sort(order[place_in_class < shots]))

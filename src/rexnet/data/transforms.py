@@ -1,6 +1,5 @@
-"""RGB pixels into tensors: the evaluation transform that a checkpoint carries, and the augmentation of training.
-
-timm and torchvision are imported on first use: reading a configuration or `--help` must not wait seconds for them.
+"""Augmentation for training, from images to normalised batches. timm and torchvision are imported on first use: reading
+a configuration or `--help` must not wait seconds for them.
 """
 
 import random
@@ -22,7 +21,8 @@ from rexnet.errors import OptionError
 
 
 class View(NamedTuple):
-    """An augmented image before normalisation: uint8 (H, W, 3) red, green, blue, and what erases a part of it."""
+    """An augmented image before normalisation: uint8 (H, W, 3) red, green, blue, and the patch that erases a part of
+    it."""
 
     pixels: np.ndarray
     patch: Patch | None
@@ -40,11 +40,11 @@ class Views(NamedTuple):
         return cls(torch.from_numpy(pixels), Patches.of([view.patch for view in views]))
 
     def floats_on(self, device: torch.device | str) -> torch.Tensor:
-        """The pixels on `device`, float32 (B, 3, H, W)."""
+        """Return the pixels on `device`, float32 (B, 3, H, W)."""
         pixels = self.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
         if pixels.device.type != "cpu":
             return torch.empty(pixels.shape, device=device).copy_(pixels)
-        # numpy asks the system for large pages. To be given small ones, as torch is, takes as long as normalising.
+        # numpy requests huge pages; allocating small ones, as torch does, takes as long as the normalisation.
         return torch.from_numpy(np.empty(pixels.shape, np.float32)).copy_(pixels)
 
 
@@ -59,15 +59,15 @@ class TrainTransform:
     augment: AugmentConfig
 
     def __post_init__(self):
-        _ = self._colour_steps  # refuses an unknown policy here, and imports before workers are forked
+        _ = self._colour_steps  # reject an unknown policy here, and import before workers are forked
 
     def __call__(self, source: Source) -> torch.Tensor:
-        """Turn an image of any size into float32 (3, image_size_px, image_size_px), channels red, green, blue. Raises
+        """Convert an image of any size to float32 (3, image_size_px, image_size_px), channels red, green, blue. Raises
         BadImageError."""
         return self.finish(Views.of([self.draw(source)]))[0]
 
     def draw(self, source: Source) -> View:
-        """Do everything random for one image. Raises BadImageError."""
+        """Make all random draws for one image. Raises BadImageError."""
         pixels = self._crop(source)
         if random.random() < self.augment.horizontal_flip:
             pixels = pixels.flip(2)
@@ -109,7 +109,7 @@ class TrainTransform:
         from timm.data.transforms_factory import transforms_imagenet_train
 
         augment = self.augment
-        color_jitter: Any = augment.color_jitter or None  # a jitter of 0.0 would still be a step
+        color_jitter: Any = augment.color_jitter or None  # a jitter of 0.0 would still add a step
         try:
             stages: Any = transforms_imagenet_train(
                 self.preprocess.image_size_px,
@@ -158,5 +158,5 @@ class BatchMixer:
 
 
 def batch_mixer(augment: AugmentConfig, num_classes: int) -> BatchMixer | None:
-    """Return the mixer; None where neither mixup nor cutmix is on: smoothing labels is then the loss's part."""
+    """Return the mixer; None if both mixup and cutmix are off: the loss then smooths the labels."""
     return BatchMixer(augment, num_classes) if augment.mixup > 0 or augment.cutmix > 0 else None

@@ -59,11 +59,11 @@ class BenchRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """Network under the user's name for it, not yet in an engine."""
+    """Network as named by the user, not yet in an engine."""
 
     name: str
     model: nn.Module
-    """Layers, for counting; for a graph file, the network it was made from, with other weights."""
+    """Layers, for counting; for a graph file, the network it was made from, with different weights."""
     image_size_px: int
     """Side of its images in pixels."""
     open: Callable[[Engine], Network]
@@ -80,7 +80,7 @@ class Subject:
 
 
 def find_subject(name: str) -> Subject:
-    """Return the network of MODEL `name`; a network by name has random weights, which are as fast as others."""
+    """Return the network of MODEL `name`; a network by name has random weights, which do not change its speed."""
     reference = resolve(name, allowed=BENCHABLE)
     if reference.kind == "exported":
         return _exported_subject(reference)

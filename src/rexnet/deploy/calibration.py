@@ -36,7 +36,7 @@ def labelled_splits(data: str, model: TrainedRexNet) -> tuple[ImageSet, ImageSet
     except ValueError as error:
         if not os.path.isdir(data):
             raise
-        advice = "where images have no labels, --measure agreement compares with the float network instead"
+        advice = "for images without labels, --measure agreement compares with the float network instead"
         raise ValueError(f"{error}; {advice}") from error
     if fingerprint(training) == fingerprint(validation):
         training, validation = _divided(validation)
@@ -58,7 +58,7 @@ def _checked(data: str, calibration: ImageSet, measured: ImageSet) -> tuple[Imag
     if count < LEAST_MEASURED:
         raise ValueError(
             f"{printable(data)} has {count} {plural(count, 'image')} to compare both networks on, besides "
-            f"{len(calibration)} to calibrate on; what int8 costs cannot be measured on fewer than {LEAST_MEASURED}"
+            f"{len(calibration)} to calibrate on; int8 accuracy cannot be measured on fewer than {LEAST_MEASURED}"
         )
     return calibration, measured
 

@@ -123,8 +123,8 @@ class ClassPredictor:
         return self.preprocess(image)
 
     def __call__(self, images: Images, *, top_k: int = 5) -> list[Prediction]:
-        """Return predictions in order, for one or many images: paths, encoded bytes, images of Pillow, uint8 arrays (H,
-        W, 3) or (B, H, W, 3) and uint8 tensors (3, H, W) or (B, 3, H, W), red, green, blue; `probabilities` takes
+        """Return predictions in order, for one or many images: paths, encoded bytes, Pillow images, uint8 arrays (H, W,
+        3) or (B, H, W, 3) and uint8 tensors (3, H, W) or (B, 3, H, W), red, green, blue; `probabilities` takes
         preprocessed ones.
 
         Raise BadImageError for a file that cannot be read, ValueError for any other input.
@@ -221,7 +221,7 @@ class ClassPredictor:
         except Exception as error:  # PyTorch wraps errors of its back ends in its own classes
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"torch.compile does not work here, it needs a C++ compiler ({reason}); allowed: torch"
+                f"torch.compile does not work here because it needs a C++ compiler ({reason}); allowed: torch"
             ) from error
 
 

@@ -31,7 +31,8 @@ def _versions() -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineCheck:
-    """Accuracy of an int8 file in one engine, at the worse of batch 1 and a larger batch, by `rexnet quantize`."""
+    """Accuracy of an int8 file in one engine as measured by `rexnet quantize`, the worse of batch 1 and a larger
+    batch."""
 
     right: bool
     percent: float
@@ -48,7 +49,7 @@ class ExportedFile:
     """Class names in the order of the logits; empty if unknown."""
     preprocess: Preprocess
     config: RexNetConfig | str
-    """Config before channels were padded; for a network of timm its MODEL, such as timm/resnet18."""
+    """Config before channels were padded; for a timm network its MODEL, such as timm/resnet18."""
     output: Output = "logits"
     pixels: bool = False
     """Take uint8 (B, H, W, 3) and normalise it in the graph."""
@@ -145,7 +146,7 @@ def read_exported(path: str | PathLike[str]) -> ExportedFile:
         return ExportedFile.from_dict(facts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise WeightsError(f"{fspath(path)!r} contradicts itself ({type(error).__name__}: {reason})") from error
+        raise WeightsError(f"{fspath(path)!r} is inconsistent ({type(error).__name__}: {reason})") from error
 
 
 @dataclass(frozen=True, kw_only=True)

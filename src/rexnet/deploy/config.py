@@ -1,4 +1,4 @@
-"""Options of the deployment commands. A field is an option, the text under it its help."""
+"""Options of the deployment commands. A field is an option, and the text under it is its help."""
 
 import os
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class ValidateConfig(MeasureOptions):
     """Also write the result, with every class, to this JSON file."""
 
     def check(self) -> None:
-        """Raise ValueError for a model, data or output that cannot be."""
+        """Raise ValueError for a model, data or output that cannot be used."""
         if self.output is not None:
             check_output_file(self.output)
         refuse_swapped(self.checkpoint, self.data, command="validate")
@@ -95,7 +95,7 @@ class PredictConfig:
         require_at_least(self, 1, "top_k", "threads")
 
     def check(self) -> None:
-        """Raise ValueError for a model, images or an output that cannot be."""
+        """Raise ValueError for a model, images or an output that cannot be used."""
         if self.output is not None:
             check_output_file(self.output)
         refuse_swapped(self.checkpoint, self.images[-1], command="predict")
@@ -197,7 +197,7 @@ class QuantizeConfig:
         require_at_least(self, 1, "calibration_images", "batch_size", "rounds", "threads")
 
     def check(self) -> None:
-        """Raise ValueError for a model or data that do not exist."""
+        """Raise ValueError for a model or data that does not exist."""
         resolve(self.checkpoint, allowed=QUANTIZABLE)
         if not os.path.exists(self.data):
             open_dataset(self.data)

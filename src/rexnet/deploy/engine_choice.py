@@ -31,7 +31,7 @@ CHUNKS = (1, 4, 8)
 _AGREE = 1e-3
 """Maximum difference of an fp32 engine's probabilities from those of the first; rounding gives a thousandth of it."""
 _BUSY = 0.7
-"""Load per CPU from which on a measurement is disturbed by other programs."""
+"""Load per CPU above which other programs disturb a measurement."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Choice:
     """Milliseconds by engine, for one image on all threads, and by images per call, for many at once."""
 
     def __str__(self) -> str:
-        return f"{self.backend} {self.precision}, {self.chunk} {plural(self.chunk, 'image')} a call"
+        return f"{self.backend} {self.precision}, {self.chunk} {plural(self.chunk, 'image')} per call"
 
 
 def choose(
@@ -154,7 +154,7 @@ def _remember(file: Path, content: dict[str, Any]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, json.dumps(content, indent=2) + "\n")
     except OSError as error:
-        logger.warning("the choice cannot be remembered in %s (%s); the next start measures again", file, error)
+        logger.warning("the choice cannot be saved in %s (%s); the next start measures again", file, error)
 
 
 def _unmeasured(engines: Sequence[Engine], wanted: Precision) -> Choice:

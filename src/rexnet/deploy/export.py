@@ -73,7 +73,9 @@ def export_files(config: ExportConfig) -> Exported | ExportedDetector:
 def _load(reference: Reference, weights: str | None) -> Any:
     if weights is None:
         if reference.kind in ("network", "config"):
-            logger.warning("%s has random weights, enough to measure speed; --weights loads others", reference.text)
+            logger.warning(
+                "%s has random weights, which suffice to measure speed; --weights loads trained ones", reference.text
+            )
         return load_network(reference, pretrained=reference.kind in ("timm", "torchvision"))
     if reference.kind == "timm":
         return open_trained(resolve(weights, allowed=OWN_WEIGHTS), network=reference.text)
@@ -96,8 +98,8 @@ def export(
 ) -> Exported:
     """Write `model` in eval mode to `path`; `model` is not changed.
 
-    Batch norms of a RexNet are folded; a network of timm's is traced, and `name` says which it is. `classes` and
-    `preprocess` None: those of `rexnet.load`, else unknown and ImageNet's. The file is run on images, and kept only if
+    Batch norms of a RexNet are folded; a timm network is traced, and `name` is its name. `classes` and `preprocess`
+    None: those of `rexnet.load`, else unknown and ImageNet's, respectively. The file is run on images, and kept only if
     its outputs are PyTorch's. Raise ValueError if they are not, for a path that cannot be written, and for a missing
     package.
     """
@@ -113,7 +115,7 @@ def export(
     if options.pixels and described.in_channels != 3:
         raise OptionError(f"--pixels is on, but {described.name} takes {described.in_channels} channels; allowed: 3")
     if options.output_layer == "features" and not isinstance(model, RexNet):
-        raise OptionError("--output-layer is features; allowed for a network of timm's: logits or embedding")
+        raise OptionError("--output-layer is features; allowed for a timm network: logits or embedding")
     images = sample_images(options.verify)
     eager = deepcopy(model).cpu().float().eval()
     writer = WRITERS[choose_format(str(path), options.format)]
@@ -143,4 +145,4 @@ def _prepare(model: nn.Module, options: ExportOptions) -> nn.Module:
     try:
         return fold(pad(model, multiple))
     except ValueError as error:
-        raise OptionError(f"--channel-multiple is {multiple}, but {error}; 1 leaves channels as they are") from error
+        raise OptionError(f"--channel-multiple is {multiple}, but {error}; 1 does not pad channels") from error

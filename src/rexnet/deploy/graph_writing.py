@@ -66,7 +66,7 @@ class Writer:
 
 
 def _graph(network: nn.Module, described: ExportedFile) -> Any:
-    """Return the onnx.ModelProto of a network without batch norms, or of a network of timm's."""
+    """Return the onnx.ModelProto of a network without batch norms, or of a timm network."""
     if not isinstance(network, RexNet):
         layers, images = _torch_graph(network, described)
         sides = {1: "height", 2: "width"} if described.pixels else {2: "height", 3: "width"}
@@ -123,8 +123,8 @@ def largest_difference(
     *,
     sizes_px: Sequence[int],
 ) -> float:
-    """Return the largest difference of `runs`, by engine, from `model`, which is in evaluation, as a fraction of
-    the largest number of a tensor.
+    """Return the largest difference of `runs`, by engine, from `model`, which is in eval mode, as a fraction of the
+    largest number of a tensor.
 
     Images are prepared at each of `sizes_px` and run in BATCHES. Raise ValueError if it exceeds TOLERANCE.
     """
@@ -144,7 +144,7 @@ def largest_difference(
                 where = f"a batch of {len(inputs[batch])} at {size_px} px in {engine}"
                 worst = max(worst, _difference(right, run(inputs[batch]), whole=expected, where=where))
     if same:
-        logger.warning("%s has nearly the same output for any image, so the comparison proves little", described.name)
+        logger.warning("%s has nearly the same output for any image, so this comparison is weak", described.name)
     return worst
 
 
@@ -161,7 +161,7 @@ def _difference(
 ) -> float:
     shapes = [part.shape for part in expected], [part.shape for part in found]
     if shapes[0] != shapes[1]:
-        raise ValueError(f"the graph outputs {shapes[1]} for {where}, and PyTorch {shapes[0]}; nothing was written")
+        raise ValueError(f"the graph outputs {shapes[1]} for {where}, but PyTorch {shapes[0]}; nothing was written")
     worst = 0.0
     for ours, theirs, scale in zip(expected, found, whole, strict=True):
         largest = max(float(np.abs(scale).max()), float(np.finfo(np.float32).tiny))

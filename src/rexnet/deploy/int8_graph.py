@@ -55,8 +55,9 @@ def int8_graph(graph: "onnx.ModelProto", images: Sequence[Tensor], backend: Int8
 
 
 def _places(graph: "onnx.ModelProto", backend: Int8Backend, image: Tensor) -> dict[str, Any]:
-    """ONNX Runtime has int8 code for whole chains of operators, so all are quantised. OpenVINO computes SiLU and
-    squeeze-excitation as a part of the convolution before, in float: there, only the inputs of convolutions are."""
+    """ONNX Runtime has int8 code for whole chains of operators, so all are quantised. OpenVINO fuses SiLU and
+    squeeze-excitation into the preceding convolution, in float: there, only the inputs of convolutions are
+    quantised."""
     if backend == "onnxruntime":
         return {}
     wrong = _read_scaled_points(graph, image)

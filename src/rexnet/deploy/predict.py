@@ -14,7 +14,7 @@ from rexnet.text import csv_text, plural, printable
 logger = logging.getLogger(__name__)
 
 _WORTH_MEASURING = 16
-"""Images from which on the fastest engine repays its measurement."""
+"""Number of images from which measuring the engines pays off."""
 
 
 def predict_files(config: PredictConfig) -> list[Prediction]:
@@ -34,7 +34,7 @@ def predict_files(config: PredictConfig) -> list[Prediction]:
     )
     if predictor.task == "detection":
         command = f"rexnet detect predict {shlex.quote(config.checkpoint)} IMAGE ... --out FOLDER"
-        raise WeightsError(f"{config.checkpoint!r} holds a detector; `{command}` finds and draws its objects")
+        raise WeightsError(f"{config.checkpoint!r} holds a detector; `{command}` detects and plots objects")
     predictions = list(predictor.stream(files, top_k=config.top_k, bad_image=config.bad_image))
     bad = sum(prediction.error is not None for prediction in predictions)
     good = len(predictions) - bad

@@ -89,8 +89,8 @@ class Predictor:
     def __call__(self, images: Images, **options: Any) -> list[Any]:
         """Return a Prediction or Detections per image, in order, for one or many images.
 
-        `images`: paths, encoded bytes, images of Pillow, uint8 arrays (H, W, 3) or (B, H, W, 3) and uint8 tensors
-        (3, H, W) or (B, 3, H, W), red, green, blue.
+        `images`: paths, encoded bytes, Pillow images, uint8 arrays (H, W, 3) or (B, H, W, 3) and uint8 tensors (3, H,
+        W) or (B, 3, H, W), red, green, blue.
 
         `options`: top_k (5) of a classifier, min_score (0.0) of a detector. Raise BadImageError for a file that cannot
         be read, ValueError for any other input.

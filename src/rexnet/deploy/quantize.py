@@ -184,7 +184,7 @@ def _write(
         for name, check in checks.items():
             if not check.right:
                 text = (
-                    "the file is wrong in %s, which rexnet will not use for it: %.2f %% of %d images right, not %.2f %%"
+                    "the file is wrong in %s, and rexnet will not run it there: %.2f %% of %d images right, not %.2f %%"
                 )
                 logger.warning(text, name, check.percent, len(sample.images), check.float_percent)
         write_graph(graph, replace(facts, engines=checks).to_dict(), inside)
@@ -240,6 +240,6 @@ def advice(speeds: Sequence[Speed]) -> str:
     if not slower:
         return f"int8 is faster than {names} on this machine ({figures})"
     if len(slower) == len(speeds):
-        return f"int8 is slower than {names} on this machine ({figures}) and should not be used here: take that instead"
+        return f"int8 is slower than {names} on this machine ({figures}) and should not be used here; use that instead"
     rest = " and ".join(str(speed.batch) for speed in speeds if speed not in slower)
-    return f"int8 is slower than {names} on this machine ({figures}): take that there, int8 at batch {rest}"
+    return f"int8 is slower than {names} on this machine ({figures}); use that there, and int8 at batch {rest}"

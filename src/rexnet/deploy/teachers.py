@@ -1,4 +1,4 @@
-"""Teachers of `rexnet train`, opened by their MODEL."""
+"""Teachers of `rexnet train`, opened from the argument MODEL."""
 
 import hashlib
 from pathlib import Path
@@ -30,8 +30,8 @@ class _GraphNetwork(nn.Module):
 
 
 def open_teachers(config: TeacherConfig, *, threads: int | None = None) -> tuple[Teacher, ...]:
-    """Return the teachers that `config` names; `threads` are those of exported files. OptionError, one sentence, for
-    one that is not a trained classifier."""
+    """Return the teachers that `config` names; `threads` are those of exported files. Raise OptionError for one that is
+    not a trained classifier."""
     return tuple(_open(name, config.teacher_weights, threads) for name in config.teacher)
 
 
@@ -44,7 +44,7 @@ def _open(name: str, weights: str | None, threads: int | None) -> Teacher:
     if isinstance(found, TrainedDetector):
         raise OptionError(f"--teacher {name} is a detector; allowed: a classifier")
     if found.pixels:
-        raise OptionError(f"--teacher {name} takes pixels as integers; allowed: a file exported without --pixels")
+        raise OptionError(f"--teacher {name} takes uint8 pixels; allowed: a file exported without --pixels")
     if found.model is not None:
         network, sha256 = found.model, _hash_weights(found.model)
     else:
@@ -62,7 +62,7 @@ def _open_trained(reference: Reference, weights: str | None) -> Classifier | Tra
     except WeightsError as error:
         if reference.kind != "timm":
             raise
-        raise WeightsError(f"{str(error).partition(';')[0]}; --teacher-weights names a file of them") from error
+        raise WeightsError(f"{str(error).partition(';')[0]}; give a file of them with --teacher-weights") from error
 
 
 def _hash_weights(network: nn.Module) -> str:
@@ -74,6 +74,6 @@ def _hash_weights(network: nn.Module) -> str:
 
 
 def _hash_file(path: Path) -> str:
-    """Return the SHA-256 of a graph, with the weights of an OpenVINO file, which are in another."""
+    """Return the SHA-256 of a graph file, including the separate weights file of OpenVINO."""
     parts = (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,)
     return hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()

@@ -22,9 +22,9 @@ from rexnet.training.session import loader_options, skipped_images
 def validate(config: ValidateConfig) -> dict[str, Any]:
     """Return the accuracy of a checkpoint on labelled images, matched by class name and preprocessed as in training.
 
-    Keys: top1, top5, macro_recall and macro_f1 (percent), loss, images (counted), skipped (names), missing_classes
-    (names) and by_class, as of `Evaluation`. Data without a split of its own that the checkpoint was trained on is
-    split as it was then. Raise ValueError for a file or data that cannot be used.
+    Keys: top1, top5, macro_recall and macro_f1 (percent), loss, images (count), skipped (names), missing_classes
+    (names) and by_class, as in `Evaluation`. Data without splits that the checkpoint was trained on is divided as it
+    was in training. Raise ValueError for a file or data that cannot be used.
     """
     if config.output is not None:
         check_output_file(config.output)
@@ -33,7 +33,7 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
     model = load(config.checkpoint, network=config.model)
     if isinstance(model, TrainedDetector):
         command = f"rexnet detect validate {shlex.quote(config.checkpoint)} {shlex.quote(config.data)}"
-        raise WeightsError(f"{config.checkpoint!r} holds a detector; `{command}` measures it")
+        raise WeightsError(f"{config.checkpoint!r} holds a detector; `{command}` evaluates it")
     with joined(config.device) as world:
         images = world.in_turns(
             lambda: open_dataset(config.data).for_measuring(

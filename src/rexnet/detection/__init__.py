@@ -1,4 +1,4 @@
-"""Object detection and instance segmentation: torchvision's detectors on our networks."""
+"""Object detection and instance segmentation: torchvision's detectors with ReXNet and timm backbones."""
 
 from typing import TYPE_CHECKING
 

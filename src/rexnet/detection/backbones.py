@@ -1,4 +1,4 @@
-"""Backbones of detectors: feature maps by stride from networks of ours or of timm, and the feature pyramid on them."""
+"""Backbones of detectors: feature maps by stride from ReXNets or timm networks, and the feature pyramid on them."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -54,7 +54,7 @@ class RexNetBody(nn.Module):
 
 @final
 class TimmBody(nn.Module):
-    """Network of timm's with the interface of RexNetBody."""
+    """timm network with the interface of RexNetBody."""
 
     def __init__(self, network: nn.Module, channels: Sequence[int]):
         super().__init__()
@@ -99,7 +99,7 @@ def expanded_body(backbone: RexNetConfig | str) -> Body:
 
     network = _make_timm(backbone)
     if not isinstance(network, EfficientNet):
-        raise ValueError(f"backbone is {backbone!r}; of timm's networks SSDLite takes EfficientNets only")
+        raise ValueError(f"backbone is {backbone!r}; allowed for ssdlite: ReXNets and timm's EfficientNets")
     before = next(info["module"] for info in network.feature_info if info["reduction"] == 16)
     first = f"blocks.{int(before.rpartition('.')[2]) + 1}.0"
     layers = [network.get_submodule(name) for name in (f"{first}.conv_pw", "conv_head")]
@@ -117,8 +117,8 @@ def _make_timm(backbone: str, **options: Any) -> Any:
 def load_body(body: nn.Module, backbone: RexNetConfig | str, weights: Source) -> None:
     """Copy the body's part of a whole network's weights, and log "N of M backbone tensors loaded".
 
-    `weights` as for `rexnet.create_model`; for a network of timm's the path of a file. Raise WeightsError, with the
-    body unchanged, for those of another network.
+    `weights` as for `rexnet.create_model`; for a timm network the path of a file. Raise WeightsError, with the body
+    unchanged, for those of another network.
     """
     if isinstance(backbone, RexNetConfig):
         network = RexNet(backbone)

@@ -79,8 +79,8 @@ def unpack(content: dict[str, Any], *, source: str) -> TrainedDetector:
     """Rebuild `pack`'s detector from its content; see `load_detector`."""
     if content.get("task") != TASK:
         raise WeightsError(
-            f"checkpoint {source!r} holds a classifier, and a detector is needed here; `rexnet predict` and "
-            "`rexnet validate` take it"
+            f"checkpoint {source!r} holds a classifier, but a detector is needed here; `rexnet predict` and `rexnet "
+            "validate` take it"
         )
     try:
         model = build_detector(DetectorConfig.from_dict(content["detector"]))
@@ -91,7 +91,7 @@ def unpack(content: dict[str, Any], *, source: str) -> TrainedDetector:
         score_threshold = read_score_threshold(content)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise WeightsError(f"checkpoint {source!r} contradicts itself ({type(error).__name__}: {reason})") from error
+        raise WeightsError(f"checkpoint {source!r} is inconsistent ({type(error).__name__}: {reason})") from error
     return TrainedDetector(model.eval(), classes, category_ids, score_threshold)
 
 
@@ -99,7 +99,7 @@ def read_score_threshold(facts: dict[str, Any]) -> float:
     """Return the score threshold in a detector's metadata. Raise TypeError or ValueError unless it is from 0 to 1."""
     found = float(facts.get("score_threshold", SCORE_THRESHOLD))
     if not 0 <= found <= 1:
-        raise ValueError(f"its score threshold is {found}, and not from 0 to 1")
+        raise ValueError(f"its score threshold is {found}; allowed: 0 to 1")
     return found
 
 

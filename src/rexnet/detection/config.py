@@ -1,4 +1,4 @@
-"""Options of the detection commands. A field is an option, the text under it its help."""
+"""Options of the detection commands. A field is an option, and the text under it is its help."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -30,7 +30,8 @@ class DetectorOptions:
     """Initial weights: a network's file, published weights such as rexnet_100.nav_in1k, or a detector of `rexnet detect
     train`, whose last layers are kept if the class names are the same."""
     zero_init_last: bool = False
-    """Begin every block of the backbone that has a shortcut as that shortcut; --weights replace its scales."""
+    """Start every residual block of the backbone as the identity, with a zero scale in its last batch norm; --weights
+    overrides it."""
     bn: Literal["auto", "train", "frozen"] = "auto"
     """Statistics of the network's batch norms: of each batch (train), or fixed (frozen). auto: frozen with
     --weights and fewer than 16 images a process and batch, else train."""
@@ -112,7 +113,7 @@ class DetectTrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectValidateConfig(MeasureOptions):
-    """Measure a trained detector on images with boxes, by COCO's rules."""
+    """Measure a trained detector on images with boxes, with COCO's metrics."""
 
     checkpoint: Annotated[str, positional("MODEL")]
     """Run folder or checkpoint of `rexnet detect train`, folder of `rexnet card`, or hf://OWNER/NAME."""
@@ -128,7 +129,7 @@ class DetectValidateConfig(MeasureOptions):
     """Also plot precision against recall to this PNG file."""
 
     def check(self) -> None:
-        """Raise ValueError for a model or data that do not exist."""
+        """Raise ValueError for a model or data that does not exist."""
         refuse_swapped(self.checkpoint, self.data, command="detect validate")
         resolve(self.checkpoint, allowed=OWN_WEIGHTS)
         open_dataset(self.data)

@@ -30,7 +30,7 @@ class DetectorConfig:
 
     kind: Kind
     backbone: RexNetConfig | str
-    """Config of a RexNet, or the name of a network of timm's: "timm/resnet50"."""
+    """Config of a RexNet, or the name of a timm network: "timm/resnet50"."""
     num_classes: int
     """Classes of objects, without the background: 80 for COCO."""
     min_size_px: int

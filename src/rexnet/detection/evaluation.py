@@ -36,7 +36,7 @@ class GroundTruth(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionRecall:
-    """Precision, 0 to 1, at each of `recall`, at an IoU of 0.5 and up to 100 detections an image.
+    """Precision, 0 to 1, at each of `recall`, at an IoU of 0.5 and up to 100 detections per image.
 
     COCO's envelope: the best precision at that recall or a higher one. Classes without an object have no curve.
     """
@@ -56,7 +56,7 @@ class CocoResult:
     metrics: dict[str, float]
     """Percent. For boxes `box_ap` (mean over IoU 0.5 to 0.95), `box_ap50`, `box_ap75`, `box_ap_small`,
     `box_ap_medium`, `box_ap_large` (by the object's area, limits at 32 and 96 pixels squared), and recall with at most
-    1, 10 and 100 detections an image, `box_ar1`, `box_ar10`, `box_ar100`, `box_ar_small`, `box_ar_medium`,
+    1, 10 and 100 detections per image, `box_ar1`, `box_ar10`, `box_ar100`, `box_ar_small`, `box_ar_medium`,
     `box_ar_large`; the same for masks, `mask_ap` and so on; `images` counts the evaluated images. Metrics of object
     sizes that do not occur, -1 in pycocotools, are absent."""
     by_class: dict[str, dict[str, Any]]
@@ -109,7 +109,7 @@ def check_ground_truth(ground_truth: dict[str, Any]) -> None:
     names = Counter(category["name"] for category in ground_truth["categories"])
     name, count = names.most_common(1)[0]
     if count > 1:
-        raise ValueError(f"{count} categories have the name {name!r}; scores by class need different ones")
+        raise ValueError(f"{count} categories have the name {name!r}; scores by class need distinct names")
 
 
 def _fill_fields(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ FORMATS: tuple[Format, ...] = ("onnx", "openvino")
 SCORE = 1e-3
 BOX_PX = 0.1
 MASK = 0.005
-"""Largest differences between equal detections; of masks their sum, as a fraction of the box's area."""
+"""Maximum differences between detections that count as equal; for masks, summed, as a fraction of the box's area."""
 UNMATCHED = 0.02
 UNMATCHED_IN_ONE = 0.1
 """Fractions of all detections, and of those in one image, that may lack a match: rounding decides between two boxes
@@ -59,7 +59,7 @@ def compare(pairs: Sequence[tuple[Found, Found]]) -> Agreement:
     for number, (ours, theirs) in enumerate(pairs):
         if [part.shape[1:] for part in ours] != [part.shape[1:] for part in theirs] or len(set(map(len, theirs))) > 1:
             shapes = [part.shape for part in theirs], [part.shape for part in ours]
-            raise ValueError(f"the graph outputs {shapes[0]}, and PyTorch {shapes[1]}; nothing was written")
+            raise ValueError(f"the graph outputs {shapes[0]}, but PyTorch {shapes[1]}; nothing was written")
         matched = _match(ours, theirs)
         most = max(len(ours[0]), len(theirs[0]))
         if most - len(matched) > UNMATCHED_IN_ONE * most:
@@ -73,8 +73,8 @@ def compare(pairs: Sequence[tuple[Found, Found]]) -> Agreement:
             worst = np.maximum(worst, differences)
     if missing_in_all > UNMATCHED * most_in_all:
         raise ValueError(
-            f"of {most_in_all} objects in {len(pairs)} images the graph and PyTorch find only "
-            f"{most_in_all - missing_in_all} alike; nothing was written"
+            f"of {most_in_all} objects in {len(pairs)} images, the graph and PyTorch agree on only "
+            f"{most_in_all - missing_in_all}; nothing was written"
         )
     detections = sum(len(ours[0]) for ours, _ in pairs)
     return Agreement(images=len(pairs), detections=detections, score=float(worst[0]), box_px=float(worst[1]))

@@ -26,8 +26,8 @@ def output_names(config: DetectorConfig) -> tuple[str, ...]:
 _OUTPUTS = {
     "boxes": "float32 (n, 4): left, top, right, bottom in pixels of the image",
     "labels": "int64 (n,): from 1, classes[label - 1]",
-    "scores": "float32 (n,): from 0 to 1, the surest first",
-    "masks": "float32 (n, 1, height, width): from 0 to 1, of the object where above 0.5",
+    "scores": "float32 (n,): from 0 to 1, highest first",
+    "masks": "float32 (n, 1, height, width): from 0 to 1, the object where above 0.5",
 }
 _COMPUTES = (
     "float32; OpenVINO takes bfloat16 where the processor has it, which moves scores by up to 0.017, unless compiled "
@@ -87,7 +87,7 @@ def load_exported(path: str | PathLike[str], *, threads: int | None = None) -> T
     facts = read_facts(path)
     if facts.get("task") == "classification":
         raise WeightsError(
-            f"{fspath(path)!r} holds a classifier, and a detector is needed here; `rexnet predict` takes it"
+            f"{fspath(path)!r} holds a classifier, but a detector is needed here; `rexnet predict` takes it"
         )
     try:
         if facts["format"] != FORMAT or facts["task"] != TASK:
@@ -99,6 +99,6 @@ def load_exported(path: str | PathLike[str], *, threads: int | None = None) -> T
         score_threshold = read_score_threshold(facts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise WeightsError(f"{fspath(path)!r} contradicts itself ({type(error).__name__}: {reason})") from error
+        raise WeightsError(f"{fspath(path)!r} is inconsistent ({type(error).__name__}: {reason})") from error
     graph = DetectorGraph(Path(path), config, pixels=pixels, threads=threads)
     return TrainedDetector(graph, classes, category_ids, score_threshold)

@@ -36,8 +36,8 @@ def draw_detections(
     min_score: float,
     font: str | None = None,
 ) -> Image.Image:
-    """Return a copy of the RGB image with boxes, masks, class names and scores; detections of the highest score lie on
-    top.
+    """Return a copy of the RGB image with boxes, masks, class names and scores; detections with the highest score are
+    drawn on top.
 
     `detection` as torchvision's detectors return it: boxes (N, 4) as x0 y0 x1 y1 in pixels of `image`, labels (N,) with
     label i for classes[i - 1], and perhaps scores (N,) and masks (N, 1, H, W), 0 to 1. Without scores, as in ground
@@ -140,7 +140,9 @@ def _covering_font(name: str, font: str | None) -> Path | None:
     for path in chain(own, [_dejavu()], system):
         if needed <= _characters(path):
             return path
-    logger.warning("no font here has all characters of the class %s; its number is drawn, --font takes a file", name)
+    logger.warning(
+        "no installed font has all characters of the class %s, so its number is drawn; --font takes a font file", name
+    )
     return None
 
 

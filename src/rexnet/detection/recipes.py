@@ -1,6 +1,6 @@
 """Recipes for detectors: functions that return a complete configuration.
 
-The paper gives neither schedule nor learning rate of its detectors; these are the usual ones: our choice.
+The paper gives neither the schedule nor the learning rate of its detectors; these are the usual ones.
 """
 
 from dataclasses import replace
@@ -94,7 +94,7 @@ _NAMES: dict[int, RecipeName] = {1: "1x", 2: "2x", 3: "3x"}
 
 
 def make_recipe(asked: DetectTrainConfig, *, epochs: int = EPOCHS) -> DetectTrainConfig:
-    """Return the configuration of the recipe and detector in `asked`; `small` also follows `epochs`."""
+    """Return the configuration of the recipe and detector in `asked`; `small` also depends on `epochs`."""
     kind = asked.network.detector
     if asked.recipe == "small":
         pretrained = asked.network.weights is not None
@@ -109,8 +109,8 @@ def make_recipe(asked: DetectTrainConfig, *, epochs: int = EPOCHS) -> DetectTrai
 def starting_point(asked: DetectTrainConfig, *, epochs: int = EPOCHS) -> DetectTrainConfig:
     """Return the configuration that the user's options override: of the run to resume, or of the recipe.
 
-    `asked` has the given options of DECIDING, on top of the plain defaults; the recipe also follows `epochs`, where
-    they are given.
+    `asked` has the given options of DECIDING, on top of the plain defaults; the recipe also depends on `epochs`, if
+    given.
     """
     if asked.run.resume and (saved := settings_to_resume(asked)):
         return saved

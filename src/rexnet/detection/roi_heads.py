@@ -1,4 +1,4 @@
-"""RoI heads of two-stage detectors: a faster RoIAlign, and a mask loss for objects of which some have no mask.
+"""RoI heads of two-stage detectors: a faster RoIAlign, and a mask loss that skips objects without a mask.
 
 Each cell of a proposal's grid is a weighted sum of 16 positions of a map: four samples with four neighbours each. An
 embedding bag adds up just such sums, on all cores forward and backward; the backward pass of torchvision's kernel uses

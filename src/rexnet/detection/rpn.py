@@ -3,8 +3,8 @@
 Overlaps of boxes with anchors fit into memory for any number of objects; proposals are ranked by their logits;
 coordinates stay float32 under autocast, since bfloat16 cannot distinguish pixel 999 from 1001; and the gradient of the
 convolution is computed from the positions with nonzero gradient. The RPN scores every position of every map and learns
-from 256 anchors an image: of a hundred thousand positions a few hundred have a gradient, and the dense backward pass
-multiplies all the zeros.
+from 256 anchors per image: of a hundred thousand positions a few hundred have a gradient, and the dense backward pass
+multiplies all the zeros too.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ DENSEST = 0.25
 """Maximum fraction of positions with a gradient to gather; copies of their surroundings then stay small beside the
 maps."""
 _SCALE = 1 / 16
-"""Power of two, which is exact in floats."""
+"""Scale of the logits; a power of two, so exact in floats."""
 _PAIRS_AT_ONCE = 2**22
 
 
@@ -65,8 +65,8 @@ def _filter(plain: Callable[..., Any], proposals: Tensor, objectness: Tensor, *o
 
 
 def keep_coordinates_float32(detector: nn.Module) -> None:
-    """Keep anchors and the heads' outputs in float32, or float64 for a float64 network, whatever the layers before
-    compute in.
+    """Keep anchors and the heads' outputs in float32, or float64 for a float64 network, regardless of the precision of
+    the preceding layers.
 
     torchvision's anchors and decoded boxes take the type of the feature maps and of the heads' outputs.
     """

@@ -22,7 +22,7 @@ from rexnet.references import DETECTORS, resolve
 from rexnet.training.distributed import choose_device
 
 _MOST_OBLONG = 30
-"""Maximum aspect ratio: two-stage detectors limit the longer side, which leaves the shorter one a pixel."""
+"""Maximum aspect ratio: two-stage detectors limit the longer side, so that the shorter one would shrink to a pixel."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -118,7 +118,7 @@ class ObjectPredictor:
             yield from self._detect(part, min_score)
 
     def check_shape(self, image: Image.Image) -> Image.Image:
-        """Return `image` itself. Raise BadImageError if it is too oblong for the detector."""
+        """Return `image` itself. Raise BadImageError if its aspect ratio is too large for the detector."""
         if self._fixed_shape or max(image.size) <= _MOST_OBLONG * min(image.size):
             return image
         allowed = f"allowed: one side up to {_MOST_OBLONG} times the other"

@@ -44,7 +44,7 @@ def train(config: DetectTrainConfig, *, limit: TimeLimit[DetectTrainConfig] | No
     config.check()
     require_evaluator()
     try:
-        backbone_config(config.network.model)  # before the data are read
+        backbone_config(config.network.model)  # before the data is read
     except ValueError as error:
         raise OptionError(f"--model: {error}") from error
     config = extend(config)
@@ -57,7 +57,7 @@ def _prepare(config: DetectTrainConfig, world: World) -> Parts:
     check_ground_truth(sets.val.to_coco())
     if config.goal == "mask_ap" and not sets.val.has_masks:
         raise ValueError(
-            "the validation images have boxes but no masks, by which Mask R-CNN's best epoch is chosen; "
+            "the validation images have boxes but no masks, but the best epoch of Mask R-CNN is chosen by mask AP; "
             "--detector faster_rcnn and ssdlite need none"
         )
     torch.manual_seed(config.run.seed)

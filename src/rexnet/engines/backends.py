@@ -22,7 +22,7 @@ from rexnet.models.inference_form import fold, pad
 from rexnet.models.rexnet import RexNet
 
 CHANNEL_MULTIPLE = 8
-"""Channel multiple: ONNX Runtime runs 1.2 times as fast as unpadded, OpenVINO 1.05 times; 16 gains no more."""
+"""Channel multiple: ONNX Runtime runs 1.2 times as fast as unpadded, OpenVINO 1.05 times; 16 is not faster."""
 
 Network = Callable[[Tensor], Tensor]
 """Function of float32 images (B, 3, H, W) on any device that returns float32 (B, K) on the CPU."""
@@ -33,15 +33,15 @@ def open_network(
 ) -> Network:
     """Return the fastest function of `model`'s logits in an engine; `model` is not changed.
 
-    Networks of timm run unchanged, or in a graph traced at `size_px`. Raise MissingPackageError for an engine that is
-    not installed, and ValueError for ONNX Runtime and OpenVINO on a device other than the CPU.
+    timm networks run unchanged, or in a graph traced at `size_px`. Raise MissingPackageError for an engine that is not
+    installed, and ValueError for ONNX Runtime and OpenVINO on a device other than the CPU.
     """
     device = torch.device(device)
     if engine.backend in ("torch", "compile"):
         ours = isinstance(model, RexNet)
         return _torch_network(fold(model) if ours else deepcopy(model).eval(), engine, device)
     if device.type != "cpu":
-        raise ValueError(f"{engine.backend} runs on the CPU here, and the device is {device}; allowed: torch, compile")
+        raise ValueError(f"{engine.backend} runs on the CPU here, but the device is {device}; allowed: torch, compile")
     if isinstance(model, RexNet):
         return open_graph(onnx_graph(fold(pad(model, CHANNEL_MULTIPLE))).SerializeToString(), engine)
     return open_graph(trace_network(model, size_px=size_px), engine)
@@ -54,7 +54,7 @@ def trace_network(model: nn.Module, *, size_px: int = 224) -> bytes:
 
 
 def open_graph(graph: bytes | str | Path, engine: Engine, *, any_shape: bool = False) -> "Graph":
-    """Open an ONNX model, its content or its path, or the path of an OpenVINO model, in ONNX Runtime or OpenVINO.
+    """Open a graph in ONNX Runtime or OpenVINO: an ONNX model or its content, or the path of an ONNX or OpenVINO file.
 
     With `any_shape` OpenVINO compiles once for all sizes, as other programs do; else once per shape, which is faster.
     Raise MissingPackageError for an engine that is not installed.
@@ -84,7 +84,7 @@ def _torch_network(model: nn.Module, engine: Engine, device: torch.device) -> Ne
 
 @contextmanager
 def _torch_threads(count: int | None) -> Iterator[None]:
-    """Set the threads of PyTorch, a setting of each calling thread."""
+    """Set PyTorch's number of threads, which is a setting of each calling thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

@@ -1,4 +1,4 @@
-"""Graph files, in ONNX's format and others, and their metadata: one JSON text under one key."""
+"""Graph files, in the ONNX format and others, and their metadata: JSON under a single key."""
 
 import io
 import json
@@ -35,25 +35,26 @@ _EXTRA = f"/extra/{KEY}"
 
 
 def import_onnx() -> Any:
-    """Return the package. MissingPackageError where it is not installed."""
+    """Return the package. Raise MissingPackageError if it is not installed."""
     return _import("onnx", what="an ONNX file")
 
 
 def import_engine(package: Literal["onnxruntime", "openvino"]) -> Any:
-    """Return the package. MissingPackageError where it is not installed."""
+    """Return the package. Raise MissingPackageError if it is not installed."""
     engine = _import(package, what="this engine")
     if package == "openvino":
-        # The binding loads NumPy's interface at the first array; two threads that do so at once deadlock, one with
-        # Python's lock and one with the binding's.
+        # The binding loads NumPy's interface with the first array; two threads that do so at once deadlock, one holding
+        # Python's lock and the other the binding's.
         engine.Tensor(np.zeros(1, dtype=np.float32))
     return engine
 
 
 def openvino_core() -> Any:
-    """Return the process's only ov.Core. MissingPackageError where OpenVINO is not installed.
+    """Return the process's only ov.Core. Raise MissingPackageError if OpenVINO is not installed.
 
-    A core replaces its thread's alternate signal stack, and gives back that of the core before it: once two cores have
-    ended in the order in which they began, the next signal, such as Ctrl-C or the end of a child process, is a crash.
+    A core replaces its thread's alternate signal stack and later restores the previous one: if two cores end in the
+    order in which they were created, the next signal, such as Ctrl-C or the end of a child process, crashes the
+    process.
     """
     return _make_core(import_engine("openvino"))
 
@@ -61,7 +62,7 @@ def openvino_core() -> Any:
 @cache
 def _make_core(openvino: Any) -> Any:
     core = openvino.Core()
-    core.set_property({"ENABLE_MMAP": False})  # a file that is in use cannot be moved everywhere
+    core.set_property({"ENABLE_MMAP": False})  # a file that is in use cannot be moved on every system
     return core
 
 
@@ -73,7 +74,8 @@ def _import(package: str, *, what: str) -> Any:
 
 
 def choose_format(path: str, asked: Format | None) -> Format:
-    """Return `asked`, or the format of the ending of `path`. Raise OptionError if they differ or neither names one."""
+    """Return `asked`, or the format that the ending of `path` means. Raise OptionError if they differ or neither names
+    one."""
     endings: dict[str, Format] = {ending: name for name, ending in ENDINGS.items()}
     guessed = endings.get(Path(path).suffix)
     suffix = Path(path).suffix
@@ -104,7 +106,7 @@ def trace(
     import_onnx()
     content: Any = io.BytesIO()  # the tracing exporter accepts it, though its signature does not
     with warnings.catch_warnings(), torch.no_grad():
-        # This exporter is deprecated, and needs a second where its successor needs many.
+        # This exporter is deprecated, but takes a second where its successor takes many.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
@@ -200,7 +202,7 @@ COUNT = 5
 
 
 def sample_images(source: str | None) -> list[Image.Image]:
-    """Return COUNT upright RGB images, evenly spread over a folder or pattern and repeated if it holds fewer.
+    """Return COUNT upright RGB images, evenly spread over a folder or pattern, and repeated if there are fewer.
 
     Without a source these are always the two photographs of scikit-learn, both mirrored, and noise. Raise ValueError
     for a source without images, BadImageError for one that cannot be read.

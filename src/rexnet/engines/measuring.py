@@ -1,4 +1,4 @@
-"""Measurements of latency and peak memory, in this process or apart, and facts of the machine."""
+"""Measurements of latency and peak memory, in this process or separate ones, and facts about the machine."""
 
 import logging
 import platform
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key")
 CALLS_PER_TURN = 3
-"""Timed calls of a turn of `measure_apart`, after one that is not counted."""
+"""Timed calls in a turn of `measure_apart`, after one that is not counted."""
 _ENGINE_PACKAGES = ("onnx", "onnxruntime", "openvino")
 
 
@@ -31,10 +31,8 @@ def interleaved_ms(
     calls: Mapping[Key, Callable[[], object]], *, rounds: int, warm_up: int = 2, calls_per_turn: int = 1
 ) -> dict[Key, list[float]]:
     """Return the milliseconds of each call in each round. Calls take turns within a round, so that other load on the
-    machine affects all alike; `warm_up` rounds before are not counted.
-
-    A turn of several calls begins with one that is not counted: it meets the caches and waiting threads of the turn
-    before.
+    machine affects all of them equally; the first `warm_up` rounds are not counted. A turn of several calls begins with
+    one that is not counted, because it finds the caches and threads of the previous turn.
     """
     found: dict[Key, list[float]] = {name: [] for name in calls}
     for number in range(warm_up + rounds):
@@ -62,7 +60,7 @@ class Measured:
 
     times_ms: list[float]
     peak_mib: float | None
-    """Peak memory of the process, libraries included; None where the system does not report it."""
+    """Peak memory of the process, including libraries; None if the system does not report it."""
     result: Any
     """Result of the call."""
 
@@ -70,17 +68,18 @@ class Measured:
 def measure_apart(
     prepare: Mapping[Key, Callable[[], Callable[[], object]]], *, rounds: int, skip_failed: bool = False
 ) -> dict[Key, Measured]:
-    """Measure as `interleaved_ms`, three calls a turn, each in a process of its own: engines in one process disturb
-    each other. Long work logs its progress.
+    """Measure as `interleaved_ms`, three calls per turn, each in its own process, because engines in one process
+    disturb each other. Long work logs its progress.
 
-    Each of `prepare` runs in its process and returns the call; both it and the call's result must allow pickling.
-    Raise the error of one that fails, and OSError if its process ends; with `skip_failed` log it and go on without.
+    Each of `prepare` runs in its own process and returns the call; it and the call's result must be picklable. Raise
+    the error of a call that fails, and OSError if its process ends; with `skip_failed`, log the error and skip that
+    call.
     """
     found: dict[Key, Measured] = {}
     with ExitStack() as stack:
-        # All start before the first prepares its call: each imports for seconds.
+        # Start all of them before the first one prepares its call, since their imports take seconds.
         processes = {name: stack.enter_context(OwnProcess()) for name in prepare}
-        # Prepare, take a turn that is not counted, then those of the rounds.
+        # Prepare, run one turn that is not counted, then the turns of the rounds.
         for step in log_progress(range(-2, rounds), rounds + 2, label="measuring"):
             for name, process in list(processes.items()):
                 try:
@@ -106,7 +105,7 @@ def _prepare_turn(prepare: Callable[[], Callable[[], object]]) -> Callable[[], M
 
 
 def _peak_mib() -> float | None:
-    """Return the peak memory of this process, a new one: freed memory still counts in a peak."""
+    """Return the peak memory of this process, which must be a new one, since freed memory counts too."""
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.exists() else ():
         # ru_maxrss would start at the parent's memory.

@@ -32,7 +32,7 @@ _SIMPLE = {
 
 
 def onnx_graph(model: RexNet, *, output: Output = "logits", pixels: Preprocess | None = None) -> "onnx.ModelProto":
-    """Return the graph of a network without batch norms (`rexnet.models.inference_form`), in evaluation.
+    """Return the graph of a network without batch norms (`rexnet.models.inference_form`), in eval mode.
 
     Input: "images", float32 (batch, in_channels, height, width); with `pixels` uint8 (batch, height, width, 3),
     normalised in the graph. Output: "logits" (batch, num_classes), "embedding", the classifier's input (batch,
@@ -73,7 +73,7 @@ def _pack(
     ]
     weights = [onnx.numpy_helper.from_array(array, name) for name, array in writer.constants.items()]
     graph = helper.make_graph(nodes, "rexnet", [images], results, weights)
-    # Readers of opset 18 know IR 10, but not yet the package's newest.
+    # Readers of opset 18 support IR 10, but not yet the package's newest version.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
     return model

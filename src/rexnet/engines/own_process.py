@@ -1,4 +1,4 @@
-"""A function in a process of its own: what it opens shares neither memory nor threads with other such functions."""
+"""A function in a process of its own, which shares neither memory nor threads with other such functions."""
 
 import os
 import pickle
@@ -12,10 +12,8 @@ from rexnet.processes import starting_workers
 
 @final
 class OwnProcess:
-    """Process that starts at once, and runs one function from `prepare` to the end of the context.
-
-    Unlike a process of multiprocessing it does not run the main script again. It ends with this process, however that
-    ends.
+    """Process that starts at once and runs one function, from `prepare` to the end of the context. Unlike a process of
+    multiprocessing, it does not run the main script again. It ends when this process ends for any reason.
     """
 
     def __init__(self) -> None:
@@ -33,11 +31,11 @@ class OwnProcess:
         self._process.communicate()
 
     def prepare(self, prepare: Callable[..., Callable[..., object]], *arguments: object) -> None:
-        """Let the process call `prepare(*arguments)`, which returns the function to run; both are pickled."""
+        """Make the process call `prepare(*arguments)`, which returns the function to run; both are pickled."""
         self._ask(prepare, arguments)
 
     def __call__(self, *arguments: object) -> Any:
-        """Return the function's result. Raise its error, a ValueError where that cannot be pickled, and OSError if the
+        """Return the function's result. Raise its error, as a ValueError if it cannot be pickled, and OSError if the
         process has ended."""
         return self._ask(None, arguments)
 
@@ -59,11 +57,11 @@ class OwnProcess:
 def _main() -> None:
     """Answer the requests of an OwnProcess until it closes the pipe."""
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what an engine prints is not a reply
+    os.dup2(2, 1)  # keep an engine's output out of the replies
     function: Any = None
     try:
         while True:
-            # A request is pickled twice, so that one that cannot be read does not disturb the next.
+            # A request is pickled twice, so that an unreadable one does not affect the next.
             content = pickle.load(sys.stdin.buffer)
             try:
                 prepare, arguments = pickle.loads(content)
@@ -82,7 +80,7 @@ def _main() -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """Return the error, or its text as a ValueError where it cannot be pickled."""
+    """Return the error, or its text as a ValueError if it cannot be pickled."""
     try:
         return pickle.loads(pickle.dumps(error))
     except Exception:

@@ -1,1 +1,1 @@
-"""Networks: channel rules, blocks, the one class, variants, weights and cost. Imports torch only."""
+"""Networks: channel rules, blocks, the network class, variants, weights and cost. Imports torch only."""

@@ -1,8 +1,9 @@
-"""Parts of a ReXNet: convolution + norm + activation, squeeze-excitation, linear bottleneck, partial shortcut.
+"""Building blocks of a ReXNet: convolution + norm + activation, squeeze-excitation, linear bottleneck, partial
+shortcut.
 
-Images of 32 to 64 pixels end in maps of a few positions, and every network has maps of one position after pooling. A
-CPU multiplies matrices of channels or positions there several times faster than it convolves: the gradient of a
-convolution's weight takes its time for each channel, however small the map.
+Images of 32 to 64 pixels end in maps of a few positions, and every network has maps of one position after pooling. On a
+CPU, products of matrices of channels or positions are then several times faster than convolutions, whose weight
+gradient has a cost per channel however small the map.
 """
 
 from itertools import islice
@@ -27,7 +28,7 @@ class PooledConv2d(nn.Conv2d):
 
 @final
 class BlockConv2d(nn.Conv2d):
-    """Convolution of a block, without bias: 1x1, or one filter a channel with zero padding of half its odd kernel."""
+    """Convolution of a block, without bias: 1x1, or one filter per channel with zero padding of half its odd kernel."""
 
     def __init__(
         self,
@@ -50,10 +51,10 @@ class BlockConv2d(nn.Conv2d):
         return self._conv_forward(input, self.weight, self.bias)
 
 
-# A leaf to torch.fx, which cannot follow a decision about shapes.
+# A leaf module for torch.fx, which cannot trace a branch on shapes.
 @fx.wrap
 def _convolve(x: Tensor, weight: Tensor, groups: int) -> Tensor:
-    # The work of mixing grows with the square of the positions; at 16 the convolution is far ahead.
+    # The cost of mixing grows with the square of the positions; at 16 the convolution is much faster.
     few = x.is_cpu and x.shape[2] * x.shape[3] <= 4 and not torch.compiler.is_compiling()
     if not few:
         return nn.functional.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=groups)
@@ -61,12 +62,12 @@ def _convolve(x: Tensor, weight: Tensor, groups: int) -> Tensor:
 
 
 def multiply_channels(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Convolve (B, C, H, W) with (C', C, 1, 1), as a matrix product of channels at each position."""
+    """Convolve (B, C, H, W) with (C', C, 1, 1), as a matrix product over the channels at each position."""
     return nn.functional.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
 def mix_positions(x: Tensor, weight: Tensor) -> Tensor:
-    """Convolve (B, C, H, W) with (C, 1, k, k), as a matrix between positions for each channel."""
+    """Convolve (B, C, H, W) with (C, 1, k, k), as a matrix product over the positions for each channel."""
     _, channels, height, width = x.shape
     size = weight.shape[-1]
     position = torch.arange(height * width)
@@ -106,7 +107,7 @@ def make_activation(name: str) -> nn.Module:
 def conv_norm_activation(convolution: nn.Conv2d, *, norm: NormConfig, activation: str) -> list[nn.Module]:
     """Return the convolution, batch norm and, unless it is the identity, an activation.
 
-    A list and not a module: the official state-dict keys count these as layers of the sequence that holds them.
+    Return a list, not a module, because the official state-dict keys count these as layers of the enclosing sequence.
     """
     layers = [convolution, nn.BatchNorm2d(convolution.out_channels, momentum=norm.momentum, eps=norm.eps)]
     return layers if activation == "identity" else [*layers, make_activation(activation)]
@@ -214,7 +215,7 @@ class LinearBottleneck(nn.Module):
 
 
 def zero_init_last(model: nn.Module) -> None:
-    """Set the scales of the last norm of every block with a shortcut to zero: such a block begins as its shortcut, and
+    """Set the scales of the last norm of every block with a shortcut to zero: such a block starts as the identity, and
     the network learns in a fraction of the steps (arXiv 1706.02677, section 5.1)."""
     for block in model.modules():
         if isinstance(block, LinearBottleneck) and block.has_shortcut:

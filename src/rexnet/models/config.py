@@ -1,5 +1,5 @@
-"""Settings of a network as plain values, their files, and the feature levels that follow from them. Without torch, so
-that a MODEL that does not exist is refused at once."""
+"""Settings of a network as plain values, their files, and the feature levels that follow from them. It does not import
+torch, so that a MODEL that does not exist is rejected at once."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -124,7 +124,7 @@ class RexNetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureLevel:
-    """Source of a feature map of one stride."""
+    """Source of the feature maps of one stride."""
 
     stride: int
     channels: int
@@ -138,8 +138,8 @@ class FeatureLevel:
 def feature_levels(config: RexNetConfig) -> tuple[FeatureLevel, ...]:
     """Return the levels of a network, finest first; layer indices count the stem as three layers.
 
-    A level ends before each block with a stride, or whose stride was replaced by dilation: a dilated network has as
-    many levels as the strided one, the last ones of one stride.
+    A level ends before each block with a stride, and before each block whose stride was replaced by dilation: a dilated
+    network has as many levels as the strided one, and the last ones share a stride.
     """
     levels = []
     stride, channels = config.stem_stride, config.stem_channels

@@ -20,7 +20,7 @@ from rexnet.models.weights import load_weights, read_weights
 _TIMM_NAMES = {"in_chans": "in_channels", "checkpoint_path": "weights"}
 _OURS = {
     "features_only": "model.feature_maps(images) gives them",
-    "out_indices": "model.forward_intermediates(images, indices) gives them",
+    "out_indices": "model.forward_intermediates(images, indices) returns them",
     "norm_layer": "norm=NormConfig(momentum=..., eps=...) sets batch norm",
 }
 """timm's options that have another name or form here."""
@@ -54,7 +54,7 @@ def create_model(
     _check_options(options)
     for theirs, ours in _TIMM_NAMES.items():
         if theirs in options and (ours in options or (ours == "weights" and weights)):
-            raise OptionError(f"{theirs} and {ours} are two names of one option; give one of them")
+            raise OptionError(f"{theirs} and {ours} are two names for the same option; give one of them")
     given: dict[str, Any] = {_TIMM_NAMES.get(option, option): value for option, value in options.items()}
     weights = given.pop("weights", None) or weights
     activation, pool = given.pop("act_layer", None), given.pop("global_pool", None)

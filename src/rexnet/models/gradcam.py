@@ -16,7 +16,7 @@ MIN_CELLS = 4
 def grad_cam(model: RexNet, images: Tensor, classes: Tensor) -> Tensor:
     """Return heat maps (B, H, W), from 0 to 1, of images (B, 3, H, W) for class indices (B,).
 
-    1 marks the strongest support for the class; an image without any is 0 everywhere. The map explained is that of
+    1 marks the strongest support for the class; an image without any is 0 everywhere. The explained map is that of
     `map_layer`. `model` runs in eval mode; its mode and gradients are restored.
     """
     layer = map_layer(model, min(images.shape[2:]))
@@ -37,7 +37,7 @@ def map_layer(model: RexNet, side_px: int) -> int:
     """Return the index in `features` of the layer whose map is explained: the last with at least MIN_CELLS cells per
     side.
 
-    At 224 pixels that is the network's last map, as in the paper of Grad-CAM; small images shrink to one or two cells
+    At 224 pixels that is the network's last map, as in the Grad-CAM paper; small images shrink to one or two cells
     there, which would show nothing. Without such a layer, return the first level.
     """
     return _explained_level(model, side_px)[1]

@@ -38,11 +38,11 @@ def weights_path(name: str | PathLike[str]) -> Path:
 
 
 def download(repository: str, file: str, *, revision: str | None = None) -> Path:
-    """Return the newest version of a hub's file, in the hub's usual cache. Raise whatever the hub's client raises, and
-    TimeoutError where the hub does not answer."""
+    """Return the newest version of a file on the hub, in the hub's usual cache. Raise any error of the hub's client,
+    and TimeoutError if the hub does not answer."""
     from huggingface_hub import hf_hub_download
 
-    # Fail at once without a network; the download itself retries for half a minute.
+    # Fail at once without a network connection; the download itself retries for half a minute.
     ask_hub(repository, file, revision=revision)
     return Path(hf_hub_download(repository, file, revision=revision))
 
@@ -68,7 +68,7 @@ def ask_url(address: str, *, patience_s: float = PATIENCE_S) -> int | None:
 
 
 def is_offline() -> bool:
-    """Return whether the user allows the cache only, by HF_HUB_OFFLINE or inside `cache_only`."""
+    """Return whether only the cache may be used, by HF_HUB_OFFLINE or within `cache_only`."""
     from huggingface_hub import constants
 
     return constants.HF_HUB_OFFLINE
@@ -76,7 +76,7 @@ def is_offline() -> bool:
 
 @contextmanager
 def cache_only(wanted: bool) -> Iterator[None]:
-    """Inside this context, take files from the cache alone if `wanted`, as with HF_HUB_OFFLINE."""
+    """Within this context, take files only from the cache if `wanted`, as with HF_HUB_OFFLINE."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
@@ -101,8 +101,8 @@ def hub_answers() -> bool:
 
 
 def wait_for(call: Callable[[], Answer], patience_s: float = PATIENCE_S) -> Answer:
-    """Return the answer to a call to a host, and raise TimeoutError after `patience_s`: clients' time-outs ignore name
-    servers and retries."""
+    """Return the answer to a call to a host, or raise TimeoutError after `patience_s`: the timeouts of client libraries
+    do not cover name resolution and retries."""
     answers: list[Answer] = []
     raised: list[BaseException] = []
 
@@ -127,7 +127,7 @@ def _from_hub(address: str) -> Path:
     repository, _, revision = address.removeprefix(PREFIX).partition("@")
     if not re.fullmatch(REPOSITORY, repository):
         allowed = f"{PREFIX}OWNER/NAME, or {PREFIX}OWNER/NAME@REVISION"
-        raise WeightsError(f"{address!r} is not a repository of the hub; allowed: {allowed}")
+        raise WeightsError(f"{address!r} is not a repository on the hub; allowed: {allowed}")
     try:
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
@@ -136,18 +136,20 @@ def _from_hub(address: str) -> Path:
     try:
         return download(repository, WEIGHTS, revision=revision or None)
     except RepositoryNotFoundError as error:
-        private = "of a private one, log in with `hf auth login`"
-        raise WeightsError(f"the hub shows no repository {repository!r}; correct the name, or {private}") from error
+        private = "if it is private, log in with `hf auth login`"
+        raise WeightsError(
+            f"the hub has no accessible repository {repository!r}; correct the name, or {private}"
+        ) from error
     except RevisionNotFoundError as error:
         raise WeightsError(f"{repository} has no revision {revision!r}; omit it for the newest") from error
     except EntryNotFoundError as error:
-        raise WeightsError(f"{repository} holds no {WEIGHTS}; `rexnet card` makes a repository with one") from error
+        raise WeightsError(f"{repository} holds no {WEIGHTS}; `rexnet card` creates a repository with one") from error
     # The hub's client passes on errors of its HTTP library, which differ by version.
     except Exception as error:
         reason = type(error).__name__
         cached = try_to_load_from_cache(repository, WEIGHTS, revision=revision or None)
         if not isinstance(cached, str):
-            by_hand = "without a network, name a folder that was copied here instead"
+            by_hand = "without a network connection, give a local copy of the folder instead"
             raise WeightsError(f"{address} could not be downloaded ({reason}); {by_hand}") from error
         logger.warning("could not reach %s (%s); using the last downloaded copy", address, reason)
         return Path(cached)

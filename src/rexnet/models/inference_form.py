@@ -46,13 +46,15 @@ def pad(model: RexNet, multiple: int) -> RexNet:
         raise ValueError(f"multiple is {multiple}; allowed: 1 or more")
     config = model.config
     if "softplus" in (config.activation, *(block.out_activation for block in config.blocks)):
-        raise ValueError("the activation softplus turns added zero channels into others; allowed: what keeps zero")
+        raise ValueError(
+            "the activation softplus changes the added zero channels; allowed: activations that map zero to zero"
+        )
     blocks = _pad_blocks(config, multiple)
     return _resize(model, replace(config, stem_channels=blocks[0].in_channels, blocks=tuple(blocks)))
 
 
 def _pad_blocks(config: RexNetConfig, multiple: int) -> list[BlockSpec]:
-    """Pad the last block first: where an output keeps its size, the input of its shortcut must fit."""
+    """Pad the last block first: if an output keeps its size, the input of its shortcut must fit."""
     blocks: list[BlockSpec] = []
     out_channels = None if config.penultimate_channels else config.blocks[-1].out_channels
     for block in reversed(config.blocks):
@@ -67,7 +69,7 @@ def _pad_block(block: BlockSpec, multiple: int, out_channels: int | None) -> Blo
     in_channels = _round_up(block.in_channels, multiple)
     if block.shortcut and in_channels > out_channels:
         in_channels = block.in_channels
-    # No expansion convolution stands where both are equal before; rounding must not remove one.
+    # Equal channels mean that there is no expansion convolution; rounding must not remove one.
     expanded_channels = _round_up(block.expanded_channels, multiple)
     if block.expanded_channels == block.in_channels:
         expanded_channels = in_channels

@@ -58,7 +58,7 @@ def layout_of(state_dict: Mapping[str, Tensor]) -> Layout:
         raise WeightsError(f"its first tensors are {', '.join(list(state_dict)[:3])}")
     blocks = []
     for layer, found in sorted(convolutions.items()):
-        # A safetensors file has its tensors in the order of their names, 10 before 2.
+        # A safetensors file has its tensors sorted by name, 10 before 2.
         *expand, depthwise, project = (found[place] for place in sorted(found))
         expanded = depthwise.shape[0]
         in_channels = expand[0].shape[1] if expand else expanded
@@ -92,8 +92,9 @@ def layout_of_config(config: RexNetConfig) -> Layout:
 
 
 def find_variant(layout: Layout) -> RexNetConfig | None:
-    """Return the named network with this layout, of a published width or of any other with two decimals, or None."""
-    # The penultimate width is cut to a whole number in some families and rounded to a multiple in others.
+    """Return the named network with this layout, at a published width or any other with two decimals; None if there is
+    none."""
+    # The penultimate width is truncated to an integer in some families and rounded to a multiple in others.
     ratio = layout.penultimate_channels / 1280
     widths = {round(ratio, 2), round(ratio + 0.5 / 1280, 2)} - {0.0}
     candidates = [model_config(name) for name in list_models()]
@@ -104,7 +105,7 @@ def find_variant(layout: Layout) -> RexNetConfig | None:
 
 
 def _narrow_lite(*, last_channels: int) -> Iterator[RexNetConfig]:
-    """Yield the networks of ReXNet-lite below width 1.0, whose penultimate convolution does not narrow, that may end in
+    """Yield the networks of ReXNet-lite below width 1.0, whose penultimate convolution keeps its width, that may end in
     `last_channels`, the nearest width first."""
     family = FAMILIES["rexnet_lite"]
     percent = round(100 * (last_channels - family.first_channels) / family.growth)

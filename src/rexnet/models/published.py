@@ -1,4 +1,4 @@
-"""Published checkpoints: their addresses and facts, and their download into the usual caches."""
+"""Published checkpoints: their addresses and facts, and their download to the usual caches."""
 
 import hashlib
 import logging
@@ -30,7 +30,7 @@ class PublishedWeights:
     """Name for `rexnet.create_model`."""
     host: Host
     address: str
-    """Page or file to open by hand."""
+    """Page or file to open in a browser."""
     file: str
     sha256_prefix: str | None = None
     num_classes: int = 1000
@@ -105,13 +105,13 @@ def _drive(model: str, file_id: str, top1: float, top5: float, **facts: Any) -> 
         file=f"{stem}_{int(percent) / 100:.1f}.pth",
         top1_percent=top1,
         top5_percent=top5,
-        **{"note": "licence: of the repository that links it; transform: of timm's copy", **facts},
+        **{"note": "licence of the repository that links it; transform of timm's copy", **facts},
     )
 
 
 def _drive_lite(model: str, file_id: str, top1: float, top5: float) -> PublishedWeights:
     unknown = {"crop_ratio": None, "interpolation": None, "mean": None, "std": None}
-    note = "licence: of the repository that links it; transform: only the size is published"
+    note = "licence of the repository that links it; only the size of the transform is published"
     return _drive(model, file_id, top1, top5, note=note, **unknown)
 
 
@@ -158,8 +158,9 @@ def find_published(model: str) -> list[PublishedWeights]:
 def download_weights(name: str, *, patience_s: float = PATIENCE_S) -> Path:
     """Return the path of a published file in its host's usual cache; a cached file needs no network.
 
-    Google Drive has no download for programs: WeightsError then gives the address and the path to save the file to.
-    NotDownloadedError, a WeightsError too, without a network, and where the host does not answer in `patience_s`.
+    Google Drive does not allow downloads by programs: a WeightsError then gives the address and the path to save the
+    file to. NotDownloadedError, a WeightsError too, without a network, and where the host does not answer in
+    `patience_s`.
     """
     if name not in PUBLISHED:
         raise WeightsError(f"there are no published weights {name!r}; allowed: {', '.join(PUBLISHED)}")
@@ -188,10 +189,10 @@ def cached_file(row: PublishedWeights) -> Path | None:
 
 
 def place_of(row: PublishedWeights) -> Path | None:
-    """Return the path at which a file that was downloaded by hand is found; None where no such place is known."""
+    """Return the path at which a manually downloaded file is found; None if there is no such path."""
     if row.host != "timm-release":
         return None
-    # As torch.hub.get_dir() has it: --help looks here too, and does not load torch.
+    # The same as torch.hub.get_dir(), but without torch, which --help does not load.
     torch = sys.modules.get("torch")
     caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     folder = torch.hub.get_dir() if torch else Path(os.environ.get("TORCH_HOME", f"{caches}/torch"), "hub")
@@ -201,8 +202,8 @@ def place_of(row: PublishedWeights) -> Path | None:
 def by_hand(row: PublishedWeights) -> str:
     """Return the advice to download a file in a browser."""
     if (place := place_of(row)) is not None:
-        return f"download {row.address} by hand and put it at {str(place)!r}"
-    return f"download {row.file} from {row.address} by hand and give the path of the file in place of the name"
+        return f"download {row.address} by hand and save it as {str(place)!r}"
+    return f"download {row.file} from {row.address} by hand and give the path of the file instead of the name"
 
 
 def digest_of(path: Path) -> str:
@@ -212,8 +213,7 @@ def digest_of(path: Path) -> str:
 
 
 def check_digest(row: PublishedWeights, path: Path, digest: str) -> None:
-    """Raise DamagedFileError unless the file has the hash under which it was published; the hub's cache names its files
-    by theirs."""
+    """Raise DamagedFileError unless the file has its published hash; the hub's cache names files by their hash."""
     named = re.fullmatch(r"[0-9a-f]{64}", os.path.basename(os.path.realpath(path)))
     expected = row.sha256_prefix or (named[0] if named else "")
     if not digest.startswith(expected):
@@ -222,15 +222,16 @@ def check_digest(row: PublishedWeights, path: Path, digest: str) -> None:
 
 
 def _download(row: PublishedWeights, patience_s: float) -> Path:
-    """Return the path of the downloaded file. NotDownloadedError without a network, or where it is not allowed."""
+    """Return the path of the downloaded file. Raise NotDownloadedError without a network connection, or if downloads
+    are not allowed."""
     if is_offline():
-        reason = "it is not in the cache, and HF_HUB_OFFLINE or --weights-cache-only allows nothing else"
+        reason = "it is not in the cache, and HF_HUB_OFFLINE or --weights-cache-only prevents a download"
         raise NotDownloadedError(f"{row.name} could not be downloaded ({reason})", by_hand(row))
     try:
         return _from_hugging_face(row, patience_s) if row.host == "hugging-face" else _from_release(row, patience_s)
     # The hub's client passes on errors of its HTTP library, which differ by version.
     except Exception as error:
-        # That of urllib holds the system's error; those of the hub's client are pages long.
+        # urllib's reason is the system's error; messages of the hub's client are pages long.
         cause = getattr(error, "reason", error)
         reason = " ".join(reason_of(cause).split()) if row.host == "timm-release" else ""
         finding = f"{row.name} could not be downloaded ({reason or type(error).__name__})"
@@ -241,7 +242,7 @@ def _from_hugging_face(row: PublishedWeights, patience_s: float) -> Path:
     from huggingface_hub import hf_hub_download
 
     repository = f"timm/{row.name}"
-    # Fail at once without a network; the download itself retries for half a minute.
+    # Fail at once without a network connection; the download itself retries for half a minute.
     _log_download(row, ask_hub(repository, row.file, patience_s=patience_s))
     return Path(hf_hub_download(repository, row.file))
 

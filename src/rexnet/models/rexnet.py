@@ -18,7 +18,8 @@ GLOBAL_POOLS = ("avg", "max", "")
 
 
 def _statistics_once(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Return contexts of the forward pass and its recomputation, in which batch norm does not count again."""
+    """Return contexts of the forward pass and of its recomputation; the latter does not update batch-norm statistics
+    again."""
     return nullcontext(), _running_statistics_off(block)
 
 
@@ -79,7 +80,7 @@ class RexNet(nn.Module):
 
     @property
     def config(self) -> RexNetConfig:
-        """Config of the network as it is now: `num_classes` follows a replaced classifier."""
+        """Current config of the network: `num_classes` follows a replaced classifier."""
         return replace(self._config, num_classes=self.num_classes)
 
     @property

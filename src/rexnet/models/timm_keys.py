@@ -47,7 +47,7 @@ def _native_key(key: str, parts: dict[int, set[str]]) -> str:
         return f"features.{int(match[1]) + _STEM_LAYERS + int(match[2] == 'bn')}.{match[3]}"
     if match := _TIMM_BLOCK_KEY.fullmatch(key):
         index, part, layer, leaf = int(match[1]), match[2], match[3], match[4]
-        # Each part is convolution and norm; an activation follows the expansion and stands before the projection.
+        # Each part is convolution and norm; an activation follows the expansion and precedes the projection.
         start = {"conv_exp": 0, "conv_dw": 3 * ("conv_exp" in parts[index])}
         start["se"] = start["conv_dw"] + 2
         start["conv_pwl"] = start["se"] + ("se" in parts[index]) + 1
@@ -62,7 +62,7 @@ def native_to_timm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Reverse `timm_to_native`. Raise WeightsError for networks that timm does not have (lite, plain)."""
     layers = sorted({int(match[1]) for match in filter(None, map(_PLAIN_KEY.fullmatch, state_dict))})
     if "output.4.weight" in state_dict or len(layers) != 4:
-        raise WeightsError("timm has no counterpart of this network; it has rexnet_* and rexnetr_* only")
+        raise WeightsError("timm has no counterpart to this network; it has rexnet_* and rexnetr_* only")
     convolutions: dict[int, list[int]] = {}
     for match in filter(None, map(_BLOCK_KEY.fullmatch, state_dict)):
         if match[3] == "weight" and f"features.{match[1]}.out.{match[2]}.running_mean" not in state_dict:
@@ -72,7 +72,7 @@ def native_to_timm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for key, value in state_dict.items()
     }
     if timm_to_native(timm).keys() != state_dict.keys():
-        raise WeightsError("timm has no counterpart of this network; its blocks hold other layers")
+        raise WeightsError("timm has no counterpart to this network; its blocks hold other layers")
     return timm
 
 

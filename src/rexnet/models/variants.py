@@ -15,7 +15,7 @@ STAGE_BLOCKS = (1, 2, 2, 3, 3, 5)
 STAGE_STRIDES = (1, 2, 2, 2, 1, 2)
 EXPAND_RATIO = 6
 MAX_WIDTH = 5.0
-"""Largest width with a name; the widest published is 3.0."""
+"""Maximum width in a name; the widest published network has 3.0."""
 PLAIN_CHANNELS = (96, 144, 192, 240, 288, 336, 384, 432, 480, 528, 576, 624, 1024)
 PLAIN_STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
 
@@ -86,7 +86,7 @@ def linear_channels(
     growth by the number of blocks, rexnetv1_lite.py by one less and rounds to a multiple of 8.
     """
     start = first / width if width < 1.0 else first
-    # Adding the step block after block, as the official code does, decides the ties of round().
+    # Adding the step block by block, as the official code does, decides ties in round().
     line = accumulate(repeat(growth / growth_steps, depth - 1), initial=start)
     return [round_to_multiple(round(channels * width), divisor) for channels in line]
 
@@ -202,7 +202,7 @@ def list_models() -> list[str]:
 
 
 class ConfigOptions(TypedDict, total=False):
-    """Fields of RexNetConfig that a named network leaves open; it has their defaults."""
+    """Fields of RexNetConfig that a name does not determine, with their defaults."""
 
     stem_stride: int
     num_classes: int
@@ -223,7 +223,7 @@ _FAMILY_AND_WIDTH = re.compile(rf"({'|'.join(FAMILIES)})(?:_(\d{{2,4}}(?:\.\d+)?
 
 
 def is_network_name(name: str) -> bool:
-    """Return whether `name` names a network, of a published width or any other: rexnet_100, rexnet_117."""
+    """Return whether `name` is the name of a network, at a published width or any other: rexnet_100, rexnet_117."""
     match = _FAMILY_AND_WIDTH.fullmatch(name)
     return name == "rexnet_plain" or bool(match and match[2])
 
@@ -234,7 +234,7 @@ def model_config(
     """Return the config of a network.
 
     `name`: one of `list_models()`, any such as "rexnet_117", a family with `width`, as ("rexnet", width=1.17), or a
-    file, the JSON of `rexnet search export` or a checkpoint; `options` come before what a file says.
+    file, the JSON of `rexnet search export` or a checkpoint; `options` override the file.
 
     Families are rexnet, rexnetr and rexnet_lite. `stem_stride` 1 halves the network's stride, for images of 32 to 64
     pixels. `output_stride` (8, 16 or 32) limits the network's stride; further blocks dilate. Raise ValueError for other
@@ -245,7 +245,9 @@ def model_config(
     match = _FAMILY_AND_WIDTH.fullmatch(name)
     if name.endswith(FILE_SUFFIXES):
         if width is not None:
-            raise ValueError(f"model {name!r} has its channels in the file; allowed: width with a family's name")
+            raise ValueError(
+                f"model {name!r} takes its channels from the file; allowed: width with the name of a family"
+            )
         made = replace(read_config(name), **options)
     elif name == "rexnet_plain" and width is None:
         made = plain_config(name=name, **options)
@@ -260,7 +262,7 @@ def model_config(
         if width is None:
             problem = 'needs a width, such as "rexnet_117" or width=1.17'
         else:
-            problem = f"has its width in its name; for another one name the family, --model rexnet --width {width:g}"
+            problem = f"has its width in its name; for another width give the family, --model rexnet --width {width:g}"
         raise ValueError(f"model {name!r} {problem}")
     else:
         folder = " (but a folder: name a file in it, such as best.pt of a run)" if os.path.isdir(name) else ""

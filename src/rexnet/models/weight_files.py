@@ -30,7 +30,7 @@ SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
 # The limit of the safetensors format.
 _MAX_HEADER_BYTES = 100_000_000
-# Averaged weights first: their authors evaluated these.
+# Averaged weights first: these are the ones their authors evaluated.
 _STATE_DICT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
 
@@ -116,7 +116,7 @@ def _describe_foreign_content(path: Path, head: bytes) -> str:
     if start.startswith((b"<!doctype html", b"<html")):
         return f"weights file {str(path)!r} is a web page; open the address in a browser and save the file it offers"
     if start.startswith(b"version https://git-lfs"):
-        return f"weights file {str(path)!r} is a Git LFS pointer; fetch the file itself with `git lfs pull`"
+        return f"weights file {str(path)!r} is a Git LFS pointer; download the actual file with `git lfs pull`"
     return f"weights file {str(path)!r} is neither a PyTorch nor a safetensors file; pass one that is"
 
 
@@ -127,7 +127,7 @@ def _damaged(path: Path, error: Exception) -> DamagedFileError:
 
 def _check_archive(path: Path, file: BinaryIO) -> None:
     """Raise WeightsError for archives PyTorch would not write, and for wrong checksums, which it does not check."""
-    # A damaged archive can fail in any of its fields, with whatever exception comes first.
+    # A damaged archive can fail in any of its fields, with any exception.
     try:
         archive = zipfile.ZipFile(file)
         entries = archive.infolist()
@@ -135,16 +135,16 @@ def _check_archive(path: Path, file: BinaryIO) -> None:
         raise _damaged(path, error) from error
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         raise WeightsError(f"weights file {str(path)!r} is a TorchScript program; pass a state dict instead")
-    # Parts that exceed the whole are made to fill the memory: PyTorch never compresses.
+    # Members larger than the archive are an attempt to fill the memory: PyTorch never compresses.
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise WeightsError(f"weights file {str(path)!r} is compressed, which PyTorch never does; pass another file")
     try:
-        # All zero: checksums were switched off (torch.serialization.set_crc32_options).
+        # All zero: checksums were disabled (torch.serialization.set_crc32_options).
         damaged = archive.testzip() if any(entry.CRC for entry in entries) else None
     except Exception as error:
         raise _damaged(path, error) from error
     if damaged:
-        raise _damaged(path, ValueError(f"wrong checksum of its part {damaged}"))
+        raise _damaged(path, ValueError(f"wrong checksum of its member {damaged}"))
 
 
 def _read_torch(path: Path, file: BinaryIO) -> Any:
@@ -155,15 +155,15 @@ def _read_torch(path: Path, file: BinaryIO) -> Any:
         # timm's training checkpoints hold their arguments in a Namespace, a class without behaviour.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
             return torch.load(file, map_location="cpu", weights_only=True)
-    # A damaged file can fail anywhere in the unpickler, with whatever exception comes first.
+    # A damaged file can fail anywhere in the unpickler, with any exception.
     except Exception as error:
         wanted = re.search(r"GLOBAL (\S+)", str(error))
         if wanted is None:
             broken_pickle = isinstance(error, pickle.UnpicklingError)
             raise _damaged(path, ValueError("broken pickle") if broken_pickle else error) from error
         raise WeightsError(
-            f"weights file {str(path)!r} is refused because it asks for {wanted[1]!r}, and more than tensors and plain "
-            "values can run code when opened; ask for a .safetensors file, or save the state dict alone"
+            f"weights file {str(path)!r} is rejected because it needs {wanted[1]!r}, which could run code when "
+            "opened; use a .safetensors file, or save only the state dict"
         ) from error
 
 

@@ -1,4 +1,5 @@
-"""Weights for networks: official, timm and own files, checked before the first tensor is copied."""
+"""Weights for networks: official files, timm files and checkpoints of this package, checked before the first tensor is
+copied."""
 
 import logging
 import os
@@ -119,8 +120,8 @@ def load_weights(model: RexNet, source: Source | Weights, *, classifier: Classif
 
     `source`: an official, timm or own file (`.pth`, `.pt`, `.bin`, `.safetensors`), a name in `PUBLISHED`, a state
     dict, or a result of `read_weights`. `classifier`: "strict" rejects another class count, "reset" gives the model a
-    new random classifier with the class count it has, "keep" gives it the source's classifier and class count. A model
-    without classifier gets none unless with "keep". Raise WeightsError, with the model unchanged.
+    new random classifier for its own class count, "keep" gives it the source's classifier and class count. A model
+    without a classifier gets one only with "keep". Raise WeightsError, with the model unchanged.
     """
     if classifier not in get_args(ClassifierPolicy):
         raise WeightsError(f"classifier is {classifier!r}; allowed: {', '.join(get_args(ClassifierPolicy))}")

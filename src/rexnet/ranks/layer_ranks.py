@@ -77,7 +77,7 @@ class _Gram:
         axis = 1 if self.kind != "linear" else output.ndim - 1
         columns = output.detach().movedim(axis, 0).flatten(1).double()
         if not torch.isfinite(columns.sum()):
-            raise ValueError(f"the output of {self.name} holds values that are not finite, and so has no rank")
+            raise ValueError(f"the output of {self.name} has values that are not finite, so its rank is undefined")
         part = columns @ columns.mT
         self.total = part if self.total is None else self.total + part
         self.samples += columns.shape[1]
@@ -132,8 +132,8 @@ class _Watch:
 
 
 def _is_small_activation(module: nn.Module) -> bool:
-    """Return whether a module is a norm or activation, of other libraries too: timm's BatchNormAct2d, its SiLU,
-    ours."""
+    """Return whether a module is a norm or activation, including those of other libraries: timm's BatchNormAct2d and
+    SiLU, and this package's."""
     name = type(module).__name__.lower()
     return any(word in name for word in ("norm", "silu", "swish", "relu", "gelu", "mish", "sigmoid"))
 
@@ -160,5 +160,5 @@ def measure_layers(model: nn.Module, batches: Iterable[Tensor], *, tolerance: fl
         for handle in watch.handles:
             handle.remove()
     if not watch.grams:
-        raise ValueError("the network has no Conv2d and no Linear layer that computes, so there is nothing to measure")
+        raise ValueError("no Conv2d or Linear layer of the network runs, so there is nothing to measure")
     return [gram.layer(tolerance) for gram in watch.grams.values()]

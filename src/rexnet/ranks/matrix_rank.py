@@ -1,8 +1,8 @@
 """Ranks of matrices: numerical, effective, stable rank and nuclear norm.
 
-The numerical rank is the number of singular values above `tolerance` times the largest, in float64 whatever the dtype
-of the matrix, as `torch.linalg.matrix_rank(matrix.double(), rtol=tolerance)` counts them. A tolerance of None means
-max(rows, columns) times float32's epsilon, torch's choice for float32 matrices.
+The numerical rank is the number of singular values above `tolerance` times the largest, in float64 for a matrix of any
+dtype, as `torch.linalg.matrix_rank(matrix.double(), rtol=tolerance)` counts them. A tolerance of None means max(rows,
+columns) times float32's epsilon, torch's choice for float32 matrices.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 MARGIN = 1e-3
-"""Fraction of the threshold within which singular values are counted exactly instead of fast."""
+"""Relative distance to the threshold within which singular values are counted by the slower exact method."""
 _SMALLEST_FAST_TOLERANCE = 5e-6
 _POWER_STEPS = (1, 6)
 
 
 def choose_tolerance(rows: int, columns: int, tolerance: float | None) -> float:
-    """Return `tolerance`, or for None the one torch uses for a float32 matrix of this shape."""
+    """Return `tolerance`; for None, torch's choice for a float32 matrix of this shape."""
     if tolerance is None:
         return max(rows, columns) * torch.finfo(torch.float32).eps
     if not 0.0 < tolerance < 1.0:
@@ -34,15 +34,15 @@ def check_matrices(matrices: Tensor) -> Tensor:
         raise ValueError(f"the dtype is {matrices.dtype}; allowed: real numbers")
     wide = matrices.double()
     if not torch.isfinite(wide.sum()) and not torch.isfinite(wide).all():
-        raise ValueError("a matrix holds values that are not finite (nan or inf), and so has no rank")
+        raise ValueError("a matrix has values that are not finite (nan or inf), so its rank is undefined")
     return wide
 
 
 def singular_values(matrices: Tensor) -> Tensor:
     """Return the singular values of (..., m, n): (..., min(m, n)) in float64, largest first.
 
-    LAPACK's divide and conquer may not converge; then try each matrix alone, scaled, transposed, with another driver,
-    and last the eigenvalues of its Gram matrix, exact to about 1e-8 of the largest.
+    LAPACK's divide and conquer may fail to converge; then each matrix is tried alone, scaled, transposed, and with
+    another driver; the last resort are the eigenvalues of its Gram matrix, exact to about 1e-8 of the largest.
     """
     matrices = check_matrices(matrices)
     try:
@@ -103,9 +103,9 @@ def nuclear_norm(values: Tensor) -> Tensor:
 def count_rank(matrices: Tensor, *, tolerance: float | None = None) -> Tensor:
     """Return `numerical_rank` of many matrices (B, m, n) several times faster, with the same result.
 
-    By Sylvester's law of inertia the number of singular values above t is the number of positive pivots of
-    G - t^2 I, G the Gram matrix in float64: all of them where its Cholesky factor exists, else counted in LDL^T.
-    Matrices too close to the threshold for float64 go to `numerical_rank`.
+    By Sylvester's law of inertia the number of singular values above t is the number of positive pivots of G - t^2 I, G
+    the Gram matrix in float64: all of them if its Cholesky factor exists, else counted in LDL^T. Matrices too close to
+    the threshold for float64 go to `numerical_rank`.
     """
     matrices = check_matrices(matrices)
     if matrices.ndim != 3:
@@ -138,8 +138,8 @@ def _bound_largest(gram: Tensor) -> tuple[Tensor, Tensor]:
     """Return a lower and an upper bound of the largest eigenvalue of each (B, d, d), at most a tenth of MARGIN apart.
 
     A vector after a few power steps splits the matrix into its Rayleigh quotient q, a coupling r and a remainder of
-    norm at most f, the Frobenius norm of what is left: the largest eigenvalue is at most q + r^2 / (q - f) where
-    f < q. Where that is too wide, more steps are taken, and at last the eigenvalues are computed.
+    norm at most f, the Frobenius norm of what is left: the largest eigenvalue is at most q + r^2 / (q - f) if f < q. If
+    the bounds are too wide, more steps are taken, and finally the eigenvalues are computed.
     """
     frobenius = torch.linalg.vector_norm(gram, dim=(1, 2))
     lowest, highest = frobenius.clone(), frobenius.clone()
@@ -154,7 +154,7 @@ def _bound_largest(gram: Tensor) -> tuple[Tensor, Tensor]:
         quotient = (unit * image).sum((1, 2))
         coupling = (image - quotient[:, None, None] * unit).square().sum((1, 2))
         rest = (frobenius[open_cases].square() - quotient.square() - 2 * coupling).clamp_min(0.0).sqrt()
-        # Rounding of the norm and of the quotient, generously.
+        # A generous bound on the rounding of the norm and the quotient.
         gap = quotient - rest - 1e-7 * quotient
         narrow = (gap > 0) & (coupling <= 0.1 * MARGIN * quotient * gap)
         lowest[open_cases[narrow]] = quotient[narrow]
@@ -167,7 +167,8 @@ def _bound_largest(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _shifted(gram: Tensor, limit: Tensor) -> Tensor:
-    """Return (B, d, d) less `limit` (B,) on the diagonal; rows of zeros, of dead channels, have 1 there: they count."""
+    """Return (B, d, d) minus `limit` (B,) on the diagonal; zero rows, of dead channels, get 1 there and count as
+    positive."""
     shifted = gram.clone()
     diagonal = shifted.diagonal(dim1=1, dim2=2)
     dead = diagonal == 0.0
@@ -177,8 +178,7 @@ def _shifted(gram: Tensor, limit: Tensor) -> Tensor:
 
 
 def _count_by_inertia(shifted: Tensor, shifted_less: Tensor) -> Tensor:
-    """Count the positive eigenvalues of `shifted`, dead rows among them; -1 where those of `shifted_less` are not as
-    many."""
+    """Count the positive eigenvalues of `shifted`, including dead rows; -1 if `shifted_less` has a different number."""
     counted = _positive_pivots(shifted)
     return torch.where(_positive_pivots(shifted_less) == counted, counted, -1)
 
@@ -188,7 +188,7 @@ def _positive_pivots(symmetric: Tensor) -> Tensor:
     factor, pivots, _ = torch.linalg.ldl_factor_ex(symmetric)
     diagonal = factor.diagonal(dim1=1, dim2=2)
     below = factor.diagonal(offset=-1, dim1=1, dim2=2)
-    # LAPACK marks both rows of a 2 x 2 block by a negative pivot; the entry that couples them is below the first.
+    # LAPACK marks both rows of a 2 x 2 block with a negative pivot; the entry that couples them is below the first.
     paired = pivots < 0
     ones = ((diagonal > 0) & ~paired).sum(1)
     order = paired.long().cumsum(1)

@@ -11,12 +11,12 @@ from rexnet.training.run_record import read_records
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """Show training runs as one HTML page that needs no other file and no network."""
+    """Write a self-contained HTML page about training runs."""
 
     runs: Annotated[tuple[str, ...], positional("RUN ...")]
-    """Folders of runs, finished or still running; several are compared."""
+    """Run folders, finished or still running; several are compared."""
     output: str | None = None
-    """The page; None: report.html in the folder of a single run, in the current folder for several."""
+    """File to write; None: report.html in the run folder or, for several runs, in the current folder."""
     data: str | None = None
     """Images with labels or boxes to show, as for rexnet validate; None: the validation split of each run."""
     mistakes: int = 24
@@ -28,12 +28,12 @@ class ReportConfig:
 
     def __post_init__(self) -> None:
         if not self.runs:
-            raise ValueError("no run given; name the folder of one or more, such as runs/demo")
+            raise ValueError("no run given; name one or more run folders, such as runs/demo")
         require_at_least(self, 0, "mistakes")
         require_at_least(self, 1, "batch_size", "threads")
 
     def check(self) -> None:
-        """Raise ValueError for a folder without a run and for data that do not exist."""
+        """Raise ValueError for a folder without a run and for data that does not exist."""
         read_records(self.runs)
         if self.data is not None:
             open_dataset(self.data)

@@ -39,7 +39,7 @@ _DETECTION_PX = 296
 
 
 class Example(NamedTuple):
-    """An image and its prediction. `heat` shows where the network sees the predicted class, `heat_target` the right
+    """An image and its prediction. `heat` shows where the network sees the predicted class, `heat_target` the true
     one."""
 
     name: str
@@ -61,12 +61,12 @@ class DetectionExample(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Predictions of a network on its images. Where either is not available, all is empty but `notes`, with the
-    reason."""
+    """Predictions of a network on its images. If either is not available, everything is empty except `notes`, which has
+    the reason."""
 
     parameters: int | None = None
     macs: int | None = None
-    """Multiply-accumulates for one image; of a classifier only."""
+    """Multiply-accumulates for one image; classifiers only."""
     epoch: int | None = None
     """Epoch of best.pt."""
     data: str = ""
@@ -85,7 +85,7 @@ def gather_evidence(
 ) -> Evidence:
     """Run best.pt on `data`, or on the run's validation split, and pick the `mistakes` with the highest probability.
 
-    Anything missing from the run becomes a note, and is logged. ValueError for `data` that does not fit.
+    Anything missing from the run becomes a note, and is logged. Raise ValueError for `data` that does not fit.
     """
     notes: list[str] = []
     model, epoch = _load_best(record, notes)
@@ -109,7 +109,7 @@ def gather_evidence(
     )
     if skipped := predictions.skipped:
         first = printable(skipped[0])
-        _note(notes, f"{len(skipped)} of {len(images):,} images cannot be read and are skipped, the first is {first}.")
+        _note(notes, f"{len(skipped)} of {len(images):,} images cannot be read and are skipped; the first is {first}.")
     wrong, right = predictions.mistakes()[:mistakes], predictions.successes(_EXPLAINED_SUCCESSES)
     return Evidence(
         parameters=cost.parameters,
@@ -132,7 +132,7 @@ def _note(notes: list[str], sentence: str) -> None:
 def _load_best(record: RunRecord, notes: list[str]) -> tuple[TrainedRexNet | TrainedDetector | None, int | None]:
     best = record.folder.best
     if not best.exists():
-        why = "no epoch has ended yet"
+        why = "no epoch has finished yet"
         if record.rows:
             kept = f"; {record.folder.last} is still there" if record.folder.last.exists() else ""
             count = len(record.rows)
@@ -144,12 +144,12 @@ def _load_best(record: RunRecord, notes: list[str]) -> tuple[TrainedRexNet | Tra
         unpack = detectors.unpack if record.task == "detection" else checkpoint.unpack
         return unpack(content, source=os.fspath(best)), content["metrics"].get("epoch")
     except ValueError as error:
-        _note(notes, f"No images and classes are shown: {error}.")
+        _note(notes, f"Images and classes are not shown: {error}.")
         return None, None
 
 
 def _validation_images(record: RunRecord, classes: tuple[str, ...], notes: list[str]) -> ImageSet | None:
-    """Return the run's validation split, with targets that index `classes`; None where it is not available."""
+    """Return the run's validation split, with targets that index `classes`; None if it is not available."""
     options = record.options()
     try:
         sets = open_dataset(record.config["data"]).for_training(
@@ -158,19 +158,19 @@ def _validation_images(record: RunRecord, classes: tuple[str, ...], notes: list[
             shots=options["input"].get("shots"),
         )
         if set(sets.classes) != set(map(normal_name, classes)):
-            raise ValueError(f"{record.config['data']} has other classes now than the run")
+            raise ValueError(f"{record.config['data']} no longer has the classes of the run")
     except (ValueError, OSError) as error:
         _note_missing_images(error, notes)
         return None
     if record.data and sets.facts().differences(record.data):
         now, before = sets.description, record.data.description
-        _note(notes, f"The data has changed since the run began: it is {now}, and was {before}.")
+        _note(notes, f"The data has changed since the run started: it is now {now}, and was {before}.")
     return sets.val.with_classes(classes)
 
 
 def _note_missing_images(error: Exception, notes: list[str]) -> None:
     reason = " ".join(str(error).split())
-    _note(notes, f"The images of the run are not available, so none are shown: {reason}; --data names others.")
+    _note(notes, f"The images of the run are not available, so none are shown: {reason}; give others with --data.")
 
 
 def _detect(

@@ -1,4 +1,4 @@
-"""Small images inside a page, as data URIs."""
+"""Thumbnails embedded in a page as data URIs."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ _SMALL_PX = 64
 
 
 class Thumbnail(NamedTuple):
-    """An image as a data URI. `is_small`: its pixels are few enough to be shown one by one."""
+    """An image as a data URI. `is_small`: it has few enough pixels to be enlarged without smoothing."""
 
     uri: str
     is_small: bool
@@ -30,7 +30,7 @@ def thumbnail(image: Image.Image, *, side_px: int = THUMBNAIL_PX) -> Thumbnail:
         image = image.copy()
         image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    # Use PNG for small images, whose few pixels JPEG would blur; for a photo it would be ten times as large.
+    # Use PNG only for small images, which JPEG would blur; for a photo it would be ten times as large.
     is_small = max(image.size) <= _SMALL_PX
     kind = "png" if is_small else "jpeg"
     image.save(buffer, format=kind, quality=82)
@@ -43,7 +43,7 @@ def heat_thumbnail(image: Tensor, heat: Tensor, preprocess: Preprocess) -> Thumb
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
     pixels = (image * std + mean).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
     view = Image.fromarray(pixels).convert("L").convert("RGB")
-    # Enlarge small views first, or the heat map would have their few pixels too.
+    # Enlarge small views first, otherwise the heat map would have their low resolution.
     size_px = (THUMBNAIL_PX, THUMBNAIL_PX)
     view = view.resize(size_px, Image.Resampling.NEAREST if len(pixels) <= _SMALL_PX else Image.Resampling.LANCZOS)
     strength = np.asarray(Image.fromarray(heat.numpy().astype(np.float32)).resize(size_px, Image.Resampling.BILINEAR))

@@ -35,13 +35,13 @@ class ClassResult(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Predictions for the images of a set, in its order; images that cannot be read have none."""
+    """Predictions for the images of a set, in its order, without unreadable ones."""
 
     classes: tuple[str, ...]
     indices: np.ndarray
     """Indices into the image set, int64 (N,)."""
     targets: np.ndarray
-    """Right classes, int64 (N,)."""
+    """True classes, int64 (N,)."""
     predicted: np.ndarray
     """Most probable classes, int64 (N,)."""
     probabilities: np.ndarray
@@ -67,8 +67,8 @@ class Predictions:
         return 100.0 * self.correct_in_top5 / self.num_images
 
     def mistakes(self) -> np.ndarray:
-        """Return the positions of the wrong predictions, the most confident first: an image with a wrong label, seen by
-        a good network, is at the top. Of equally confident ones the higher loss decides, then the order of the set."""
+        """Return the positions of the wrong predictions, the most confident first: with a good network, wrongly
+        labelled images come first. Ties are broken by the higher loss, then by the order of the set."""
         order = np.lexsort((self.indices, -self.losses, -self.probabilities))
         return order[self.targets[order] != self.predicted[order]]
 
@@ -80,13 +80,14 @@ class Predictions:
         return right[np.sort(first)][:count]
 
     def confusions(self) -> list[Confusion]:
-        """Return the pairs of classes that occur among the mistakes, the most frequent first."""
+        """Return the pairs of classes among the mistakes, the most frequent first."""
         wrong = self.targets != self.predicted
         pairs = Counter(zip(self.targets[wrong].tolist(), self.predicted[wrong].tolist(), strict=True))
         return sorted((Confusion(*pair, count) for pair, count in pairs.items()), key=lambda row: (-row.count, row))
 
     def most_confused_classes(self, limit: int) -> list[int]:
-        """Return all classes, or the `limit` of them in most mistakes, as target or prediction; ascending."""
+        """Return all classes in ascending order, or only the `limit` ones that occur in most mistakes as target or
+        prediction."""
         wrong = self.targets != self.predicted
         sides = np.concatenate([self.targets[wrong], self.predicted[wrong]])
         mistakes = np.bincount(sides, minlength=len(self.classes))
@@ -138,7 +139,7 @@ def predict_set(
 ) -> Predictions:
     """Run `model`, put in eval mode on `device`, over `images`, whose classes are those of its logits.
 
-    Images that cannot be read are skipped and listed. ValueError where none is left.
+    Images that cannot be read are skipped and listed. Raise ValueError if none is left.
     """
     model.eval().to(device)
     batches = EvalBatches(images, preprocess, batch_size=batch_size, workers=workers, bad_image="skip")

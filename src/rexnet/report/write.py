@@ -25,7 +25,7 @@ from rexnet.training.run_record import RunRecord, changed_between, percent, read
 MAX_MATRIX_CLASSES = 30
 MAX_CLASS_ROWS = 1000
 _MAX_EPOCH_ROWS = 300
-# Load and run nothing, whatever a name in the data may contain.
+# Allow no loading or running of anything, whatever names in the data contain.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -57,7 +57,7 @@ class ReportedRun:
         return read_curves(self.record.rows, self.record.metric)
 
     def epochs(self) -> tuple[str, list[str], list[list[str]]]:
-        """Return caption, heads and rows of the table of epochs, thinned where there are many."""
+        """Return caption, header and rows of the table of epochs, thinned if there are many."""
         rows = self.record.rows
         stride = -(-len(rows) // _MAX_EPOCH_ROWS)
         names = list(dict.fromkeys(name for row in rows for name in row))
@@ -77,10 +77,8 @@ class ReportedRun:
 
 
 def write_report(config: ReportConfig) -> Path:
-    """Write the page, whole or not at all, and return its path; nothing else in a run is touched.
-
-    The page and the log report anything missing from a run. ValueError, one sentence, for a folder that is not a run
-    and for data that does not fit.
+    """Write the page atomically and return its path; nothing else in a run is changed. The page and the log report
+    anything that is missing from a run. Raise ValueError for a folder that is not a run and for data that does not fit.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -103,7 +101,7 @@ def write_report(config: ReportConfig) -> Path:
 
 
 def render_page(runs: Sequence[ReportedRun]) -> bytes:
-    """Return the whole HTML document, with style and images inside, as UTF-8."""
+    """Return the HTML document, with embedded style and images, as UTF-8."""
     environment = Environment(
         loader=PackageLoader("rexnet.report", "."),
         autoescape=True,
@@ -129,12 +127,12 @@ def render_page(runs: Sequence[ReportedRun]) -> bytes:
         min_score=MIN_SCORE,
         heat_scale=heat_scale(),
     )
-    # File names may hold bytes that are not text.
+    # File names may contain undecodable bytes.
     return page.encode("utf-8", "backslashreplace")
 
 
 def _panels(runs: Sequence[ReportedRun]) -> list[dict[str, str]]:
-    """Return title, SVG and, for screen readers, description of each plot."""
+    """Return the title, SVG and description for screen readers of each plot."""
     keys = {key for run in runs for row in run.record.rows for key in row}
     panels = curve_panels(keys, goals=[run.record.metric.name for run in runs])
     if "images_per_second" in keys:
@@ -158,14 +156,14 @@ def _describe(lines: dict[str, str], runs: Sequence[RunRows]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds, minutes or hours."""
+    """Format a duration in seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _one_line(value: object) -> object:
-    """Escape what is not printable in text that goes into the page; markup is left alone."""
+    """Escape unprintable characters in text for the page; markup is unchanged."""
     return value if hasattr(value, "__html__") else printable(str(value))
 
 

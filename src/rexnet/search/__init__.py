@@ -1,4 +1,5 @@
-"""Search over the channels of every block under limits on cost (paper section 4), and the linear rule it leads to."""
+"""Search over the channels of every block under limits on cost (paper section 4), and the linear rule that it
+yields."""
 
 from typing import TYPE_CHECKING
 

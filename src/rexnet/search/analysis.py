@@ -1,4 +1,4 @@
-"""Statistics of a search: groups by accuracy, their channels and lines, and what predicts accuracy."""
+"""Statistics of a search: groups by accuracy, their channels and lines, and predictors of accuracy."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from rexnet.search.space import Space
 _GROUP_FRACTION = 0.1
 FEWEST_IN_GROUPS = 3
 _FEWEST_PAIRS = 4
-"""Least number of pairs for a rank correlation with an interval."""
+"""Minimum number of pairs for a rank correlation with an interval."""
 
 
 class Spread(NamedTuple):
@@ -61,18 +61,18 @@ class Comparison(NamedTuple):
     stages: Spread
     seeds: int
     difference: Estimate | None
-    """Line minus stages of the means, by Welch's t; None with one seed."""
+    """Mean of the line minus mean of the stages, with an interval by Welch's t; None with one seed."""
 
 
 def rank_sampled(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the different networks that were sampled and trained to the end, best first."""
+    """Return the distinct sampled networks that were trained to the end, best first."""
     trained = [row for row in candidates if row.comparison is None and row.accuracy is not None]
-    different = {row.channels: row for row in reversed(trained)}  # the trial that was trained, not a repetition
+    different = {row.channels: row for row in reversed(trained)}  # the trained trial, not a repetition
     return sorted(different.values(), key=lambda row: (-(row.accuracy or 0.0), row.number))
 
 
 def split_groups(candidates: Sequence[Candidate], space: Space) -> list[Group]:
-    """Return the best, middle and worst tenth, at least one each. ValueError for fewer than three."""
+    """Return the best, middle and worst tenth, at least one candidate each. Raise ValueError for fewer than three."""
     ranked = rank_sampled(candidates)
     if len(ranked) < FEWEST_IN_GROUPS:
         raise ValueError(f"the search has {len(ranked)} trained candidates; a report needs three or more")
@@ -97,7 +97,7 @@ def _group(name: str, rows: Sequence[Candidate], space: Space) -> Group:
 
 
 def correlate_predictors(candidates: Sequence[Candidate]) -> dict[str, Estimate]:
-    """Return the rank correlation of everything known before the end of a training with the accuracy at its end."""
+    """Return the rank correlations of everything known before the end of training with the final accuracy."""
     ranked = rank_sampled(candidates)
     accuracy = [row.accuracy or 0.0 for row in ranked]
     columns: dict[str, list[float]] = {}
@@ -128,15 +128,15 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> Estimat
 
 
 def correlate_searches(first: Sequence[Candidate], second: Sequence[Candidate]) -> tuple[int, Estimate | None]:
-    """Return the number of networks that both searches trained, and the rank correlation of their accuracies, which
-    shows if a cheaper training ranks them alike."""
+    """Return the number of networks trained by both searches, and the rank correlation of their accuracies, which shows
+    whether cheaper training ranks them alike."""
     reached = {row.channels: row.accuracy or 0.0 for row in rank_sampled(second)}
     both = [(row.accuracy or 0.0, reached[row.channels]) for row in rank_sampled(first) if row.channels in reached]
     return len(both), rank_correlation([one for one, _ in both], [other for _, other in both])
 
 
 def compare_line_and_stages(candidates: Sequence[Candidate]) -> Comparison | None:
-    """Compare the straight line with the stage-wise convention; None where either is missing."""
+    """Compare the straight line with the stage-wise convention; None if either is missing."""
     by_kind = {
         kind: [row.accuracy for row in candidates if row.comparison == kind and row.accuracy is not None]
         for kind in ("line", "stages")
@@ -158,8 +158,8 @@ def _difference(first: Sequence[float], second: Sequence[float]) -> Estimate | N
 
 
 def compare_residuals(candidates: Sequence[Candidate]) -> Estimate | None:
-    """Return the distance from a line, top tenth minus bottom tenth: below 0 where the best are nearer. By Welch's t;
-    None with fewer than two candidates in a group."""
+    """Return the distance from a line, top tenth minus bottom tenth: below 0 if the best are nearer. Interval by
+    Welch's t; None with fewer than two candidates in a group."""
     ranked = rank_sampled(candidates)
     size = max(1, round(_GROUP_FRACTION * len(ranked)))
     top, bottom = ([fit_line(row.channels).residual for row in rows] for rows in (ranked[:size], ranked[-size:]))

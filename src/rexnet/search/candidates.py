@@ -25,7 +25,7 @@ Watch = Callable[[int, float], None]
 """Callback watch(epoch, accuracy), called after each epoch, counted from 1; may raise to end the training."""
 
 _EVAL_BATCH_CPU, _EVAL_BATCH = 64, 1000
-"""Images per step of a validation; on a CPU so few that their maps fit into a core's cache."""
+"""Images per step of a validation; on a CPU few enough for their maps to fit into a core's cache."""
 _SCORED_IMAGES = 128
 _SCORE_TOLERANCE = 1e-4
 _LATENCY_SECONDS, _WARM_UP = 0.5, 5
@@ -33,7 +33,7 @@ _LATENCY_SECONDS, _WARM_UP = 0.5, 5
 
 @dataclass(frozen=True, kw_only=True)
 class SearchData:
-    """Decoded images of a search; the tensors are shared with the processes that it is sent to."""
+    """Decoded images of a search; the processes that it is sent to share the tensors."""
 
     sets: ImageSets
     train: Pixels
@@ -41,7 +41,7 @@ class SearchData:
 
     @classmethod
     def load(cls, data: str, options: ImageOptions, *, seed: int, workers: int = 0) -> "SearchData":
-        """Read and decode the images; errors as of `Dataset.for_training` and `decode`."""
+        """Read and decode the images; errors as for `Dataset.for_training` and `decode`."""
         sets = open_dataset(data).for_training(val_fraction=options.val_fraction, seed=seed, shots=options.shots)
         if options.val_shots is not None:
             val = draw_shots(sets.val, options.val_shots, seed)
@@ -68,7 +68,7 @@ class CandidateTrainer:
     def train(self, channels: Sequence[int], *, seed: int, folder: Path, watch: Watch | None = None) -> list[float]:
         """Train a candidate and return its accuracy on the validation split after each epoch, in percent.
 
-        A training that was killed continues from its checkpoint in `folder`.
+        A killed training continues from its checkpoint in `folder`.
         """
         model = self.build(channels, seed)
         settings = self.config.train_config(seed)
@@ -100,13 +100,13 @@ class CandidateTrainer:
             run.close()
 
     def measure_initial_ranks(self, channels: Sequence[int], *, seed: int) -> dict[str, float]:
-        """Score the untrained network on training images, in about a second: effective rank over channels, mean of all
-        layers and of the last features, and the nuclear norm of these."""
+        """Score the untrained network on training images, in about a second: effective rank over channels, as the mean
+        over all layers and of the last features, and the nuclear norm of the latter."""
         model = self.build(channels, seed).to(self.world.device)
         images = self._images(_SCORED_IMAGES)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 1.0  # take these images' statistics: with the initial ones signals fade
+                module.momentum = 1.0  # use these images' statistics: with the initial ones the signal fades
         with torch.no_grad():
             model.train()(images)
         layers = measure_layers(model, [images], tolerance=_SCORE_TOLERANCE)[:-1]
@@ -126,7 +126,7 @@ class CandidateTrainer:
         with torch.inference_mode():
             while sum(seconds) < _LATENCY_SECONDS or len(seconds) < 2 * _WARM_UP:
                 began = time.perf_counter()
-                float(model(image).sum())  # waits for an accelerator
+                float(model(image).sum())  # synchronises with an accelerator
                 seconds.append(time.perf_counter() - began)
         return 1000.0 * median(seconds[_WARM_UP:])
 

@@ -1,4 +1,4 @@
-"""Settings of a search. A field is a command-line option, the text under it its help."""
+"""Settings of a search. A field is a command-line option, and the text under it is its help."""
 
 import hashlib
 import json
@@ -49,15 +49,15 @@ class ImageOptions:
     image_size: int = 32
     """Size in pixels of the square input in training; below --cost-size for a cheaper search."""
     shots: int | None = None
-    """Train on this many images of each class only, drawn by --seed; None: all."""
+    """Train on only this many images of each class, drawn with --seed; None: all."""
     val_shots: int | None = None
-    """Measure on this many validation images of each class only; None: all."""
+    """Measure on only this many validation images of each class; None: all."""
     val_fraction: float | None = None
-    """Fraction of every class to validate on where the data has no split of its own; None: a fifth."""
+    """Fraction of every class to validate on if the data has no splits; None: a fifth."""
     crop_padding_px: int = 4
     """Padding in black pixels around an image before a random crop; 0: no random crop."""
     horizontal_flip: float = 0.5
-    """Probability of mirroring left and right; 0 where direction matters, as in digits."""
+    """Probability of a horizontal flip; 0 if direction matters, as in digits."""
     bad_image: BadImagePolicy = "error"
 
     def __post_init__(self) -> None:
@@ -81,18 +81,18 @@ class ImageOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateOptions:
-    """Training of a candidate, besides optimizer and schedule."""
+    """Training of a candidate, except optimizer and schedule."""
 
     repeats: int = 1
-    """Trainings of each candidate, with different seeds, whose accuracies are averaged."""
+    """Training runs per candidate, with different seeds, whose accuracies are averaged."""
     batch_size: int = 64
     """Images per step."""
     label_smoothing: float = 0.1
-    """Fraction of the target that is spread over all classes."""
+    """Label smoothing: fraction of the target spread over all classes."""
     amp: Amp = "auto"
     """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
     channels_last: bool = True
-    """Memory order of images and weights."""
+    """Memory format of images and weights; channels-last is usually faster."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "repeats")
@@ -114,20 +114,21 @@ class EngineOptions:
     sampler: Sampler = "tpe"
     """Choice of the next candidate: at random, or from the results of earlier ones."""
     objectives: tuple[Objective, ...] = ("accuracy",)
-    """Objectives: accuracy, also with few macs or a low latency; or effective_rank, which trains nothing."""
+    """Objectives: accuracy, optionally with macs or latency; or effective_rank, which needs no training."""
     prune_worst: float | None = None
-    """Stop a candidate whose accuracy after an epoch is in the worst fraction of those before it, for example 0.25."""
+    """Stop a candidate whose accuracy after an epoch is in this worst fraction of the earlier ones, for example
+    0.25."""
     candidates: int = 60
-    """Number of different networks to measure, by all processes together."""
+    """Number of distinct networks to measure, over all processes."""
     comparisons: int = 3
     """First measure a straight line and the stage-wise convention this many times each, with different seeds."""
     processes: int = 1
-    """Processes of this command, which share one copy of the images; more may join from other machines."""
+    """Processes of this command, which share one copy of the images; processes on other machines may join."""
     threads: int = 1
-    """CPU threads of each process; more gain little on networks as small as these."""
+    """CPU threads of each process; more help little with networks this small."""
     device: Device = "auto"
     seed: int = 0
-    """Seed of everything random; the candidates of several processes also depend on which is faster."""
+    """Random seed; with several processes the candidates also depend on their timing."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "candidates", "processes", "threads")
@@ -149,19 +150,19 @@ class EngineOptions:
 
     @property
     def database(self) -> Path:
-        """Default storage, where --storage names no other."""
+        """Default storage, unless --storage names another."""
         return Path(self.output) / "study.db"
 
     @property
     def may_have_begun(self) -> bool:
-        """True if there is a storage that may hold this search."""
+        """Whether there is a storage that may hold this search."""
         return self.storage is not None or self.database.is_file()
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
     """Search the channels of every block, under limits on parameters and multiply-accumulates. Options that are not
-    given are those of the recipe, or of the search that began in --output."""
+    given are those of the recipe, or of the search that was started in --output."""
 
     data: Annotated[str, positional("DATA")] = "digits"
     """A folder with train/ and val|valid|validation|test/, a folder of class folders, digits, torchvision/NAME, a
@@ -202,7 +203,7 @@ class SearchConfig:
         )
 
     def fingerprint(self) -> str:
-        """Hash all settings that decide the result of a training."""
+        """Hash all settings that determine the result of training."""
         parts: dict[str, Any] = {
             name: asdict(getattr(self, name)) for name in ("space", "images", "training", "optim", "schedule")
         }
@@ -226,7 +227,7 @@ class SearchReportConfig:
         if not self.searches:
             raise ValueError("no search given; name the folder of one or more")
         if len(set(self.searches)) < len(self.searches):
-            raise ValueError("a search is named twice; name each folder once")
+            raise ValueError("a search is given twice; give each folder once")
 
 
 BEST = "best"
@@ -234,7 +235,7 @@ BEST = "best"
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Write a network that a search found to a file for `rexnet train --model` and `create_model`."""
+    """Write a network found by a search to a file for `rexnet train --model` and `create_model`."""
 
     search: Annotated[str, positional("SEARCH")]
     """Folder of the search."""
@@ -247,7 +248,7 @@ class ExportConfig:
     stem_stride: int | None = None
     """Stride of the first convolution; None: that of the search. 2 for larger images, and for detectors."""
     strided_blocks: tuple[int, ...] | None = None
-    """Blocks with stride 2, counted from 1; None: those of the search. Detectors need a stride of 32 in all."""
+    """Blocks with stride 2, counted from 1; None: those of the search. Detectors need a total stride of 32."""
     storage: str | None = None
     """Optuna's storage, as for search run; None: study.db in the folder."""
     study: str = EngineOptions.study

@@ -20,8 +20,9 @@ class PublishedGroup(NamedTuple):
 
 
 class PublishedSearch(NamedTuple):
-    """A search of the paper, which rounds its limits: `max_parameters` and `max_macs` are the least round numbers that
-    its best and worst networks keep. Table 3 states about 300 M FLOPs for (d), but all its networks have about 350."""
+    """A search of the paper, which rounds its limits: `max_parameters` and `max_macs` are the smallest round numbers
+    that its best and worst networks satisfy. Table 3 states about 300 M FLOPs for (d), but all its networks have about
+    350."""
 
     blocks: int
     max_parameters: float
@@ -75,10 +76,10 @@ SEARCHES: dict[Constraint, PublishedSearch] = {
 def published() -> SearchConfig:
     """The paper's search: each candidate trained for 30 epochs with early stopping, three times, on CIFAR.
 
-    Command: rexnet search run torchvision/cifar100 --recipe published --constraint a --candidates 200
-    Hardware: GPUs; several processes share one. Untested here. Source: paper section 4; optimizer, batch, learning
-    rate, augmentation and the number of candidates are not published: those of `rexnet train`'s small-image recipe
-    without its average of weights, and an early stop after 10 epochs that are no better.
+    Command: rexnet search run torchvision/cifar100 --recipe published --constraint a --candidates 200 Hardware: GPUs;
+    several processes share one. Untested here. Source: paper section 4; optimizer, batch, learning rate, augmentation
+    and the number of candidates are not published: they are those of `rexnet train`'s small-image recipe without weight
+    averaging, with early stopping after 10 epochs without improvement.
     """
     base = small_image()
     return SearchConfig(
@@ -91,7 +92,8 @@ def published() -> SearchConfig:
 
 
 def short() -> SearchConfig:
-    """A search for two CPU cores and an hour or two: few images of half the size, few epochs, one training each.
+    """A search for two CPU cores and an hour or two: few images of half the size, few epochs, one training run per
+    candidate.
 
     Command: rexnet search run torchvision/cifar10 --constraint a --processes 2
     """
@@ -108,7 +110,7 @@ def short() -> SearchConfig:
 RECIPES: dict[RecipeName, Callable[[], SearchConfig]] = {"short": short, "published": published}
 
 DECIDING = ("data", "recipe", "constraint", "output", "storage", "study")
-"""Options that decide the defaults of the others."""
+"""Options that determine the defaults of the others."""
 
 
 def constrain(space: Space, constraint: Constraint) -> Space:
@@ -118,15 +120,14 @@ def constrain(space: Space, constraint: Constraint) -> Space:
 
 
 def known_constraint(settings: SearchConfig) -> Constraint | None:
-    """Return the search of the paper that this one repeats; None where blocks or limits differ."""
+    """Return the search of the paper that this one repeats; None if blocks or limits differ."""
     name = settings.constraint
     return name if name and constrain(settings.space, name) == settings.space else None
 
 
 def starting_point(given: SearchConfig) -> SearchConfig:
-    """Return the settings that the user's options override: those of a search that has begun, else of the recipe.
-
-    `given`: the options of DECIDING that are given, over the plain defaults.
+    """Return the settings that the user's options override: those of an existing search, else of the recipe. `given`:
+    the given options of DECIDING, on top of the plain defaults.
     """
     if given.engine.may_have_begun:
         from rexnet.search.storage import saved_settings

@@ -1,4 +1,4 @@
-"""`rexnet search report`: tables, figures and Optuna's plots of one search, or of several under other limits."""
+"""`rexnet search report`: tables, figures and Optuna's plots of one search, or of several with different limits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A search as read from its storage."""
+    """A search, read from its storage."""
 
     name: str
     settings: SearchConfig
@@ -71,7 +71,7 @@ class Finding:
 
 def report(config: SearchReportConfig) -> Path:
     """Write report.md with all tables, each as CSV too, the figures as PNG and SVG, and optuna.html, and return the
-    folder. ValueError for a folder without a search."""
+    folder. Raise ValueError for a folder without a search."""
     names = [real_path(folder).name for folder in config.searches]
     if len(set(names)) < len(names):
         names = [folder.strip("/").replace("/", "-") for folder in config.searches]
@@ -116,7 +116,7 @@ def _describe(finding: Finding, output: Path, *, prefix: str) -> str:
     lines += [_table(best, output / f"{prefix}best.csv") if len(best) > 1 else "No candidate is finished yet.", ""]
     if len(objectives) > 1:
         table = _table(front_table(finding.study, finding.settings), output / f"{prefix}front.csv")
-        lines += ["The Pareto front: candidates that no other beats in all objectives:", "", table]
+        lines += ["The Pareto front: candidates that no other candidate beats in all objectives:", "", table]
     if not finding.has_groups:
         few = f"Groups need {FEWEST_IN_GROUPS} trained candidates or more.\n"
         return "\n".join([*lines, few] if "accuracy" in objectives else lines)
@@ -148,7 +148,7 @@ def _describe_settings(settings: SearchConfig) -> str:
 
 
 def _table(rows: Sequence[Sequence[Any]], path: Path) -> str:
-    """Write a table whose first row is its head to `path` as CSV, and return it as Markdown."""
+    """Write a table with a header row to `path` as CSV, and return it as Markdown."""
     write_whole(path, csv_text(rows))
     return markdown_text(rows)
 
@@ -198,7 +198,7 @@ def draw_predictors(predictors: Mapping[str, Estimate], stem: str | os.PathLike[
     panel.set_yticks(range(len(predictors)), list(predictors))
     panel.invert_yaxis()
     panel.set_xlim(-1.02, 1.02)
-    panel.set_xlabel("rank correlation with the accuracy at the end")
+    panel.set_xlabel("rank correlation with the final accuracy")
     panel.grid(alpha=0.25, axis="x")
     return write_figure(figure, stem)
 
@@ -221,7 +221,7 @@ def _finish(panel: Any) -> None:
 
 
 def optuna_page(study: "optuna.Study") -> str:
-    """Return Optuna's own plots as one HTML page that loads nothing. MissingPackageError without Plotly."""
+    """Return Optuna's own plots as one self-contained HTML page. Raise MissingPackageError without Plotly."""
     optuna = require_optuna()
     try:
         import plotly.io

@@ -1,4 +1,4 @@
-"""Candidates that a search has measured so far, read from its storage, and the export of one of them."""
+"""Candidates measured by a search so far, read from its storage, and the export of one of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -28,11 +28,11 @@ class Candidate:
     number: int
     channels: tuple[int, ...]
     values: tuple[float, ...]
-    """Values of the search's objectives; empty where the trial was pruned."""
+    """Values of the search's objectives; empty if the trial was pruned."""
     parameters: int
     macs: int
     comparison: Literal["line", "stages"] | None
-    """Kind of a given network; None for a sampled one."""
+    """Kind of a predefined network; None for a sampled one."""
     scores: dict[str, float] = field(default_factory=dict)
     """Scores without training, see `CandidateTrainer.measure_initial_ranks`."""
     accuracies: tuple[float, ...] = ()
@@ -48,7 +48,7 @@ class Candidate:
 
     @property
     def accuracy(self) -> float | None:
-        """Mean of the repeats in percent; None where it was not trained to the end."""
+        """Mean of the repeats in percent; None if it was not trained to the end."""
         return None if self.pruned or not self.accuracies else sum(self.accuracies) / len(self.accuracies)
 
     @property
@@ -87,8 +87,8 @@ def _candidate(trial: "optuna.trial.FrozenTrial", *, pruned: bool) -> Candidate:
 
 
 def best_first(candidates: Sequence[Candidate], objective: Objective) -> list[Candidate]:
-    """Return the different networks that were measured to the end, the best in `objective`, the search's first, first.
-    Each has the mean over its seeds, or luck would win."""
+    """Return the distinct networks that were measured to the end, best first by `objective`, by default the search's
+    first one. Each has the mean over its seeds, so that a lucky seed does not win."""
     by_channels: dict[tuple[int, ...], list[Candidate]] = {}
     for row in candidates:
         if not row.pruned:
@@ -102,7 +102,7 @@ def best_first(candidates: Sequence[Candidate], objective: Objective) -> list[Ca
 
 
 def export(config: ExportConfig) -> RexNetConfig:
-    """Write the file and return the network. ValueError where the search has no such candidate."""
+    """Write the file and return the network. Raise ValueError if the search has no such candidate."""
     check_output_file(config.output)
     engine = EngineOptions(output=config.search, storage=config.storage, study=config.study)
     study = existing_study(engine)

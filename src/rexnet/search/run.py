@@ -41,26 +41,25 @@ logger = logging.getLogger(__name__)
 
 MAY_CHANGE = frozenset(
     {
-        *("data", "bad_image"),  # the storage records facts about the data, which are compared
+        *("data", "bad_image"),  # the storage records facts about the data, which are compared instead
         *("output", "storage", "study", "sampler", "candidates", "processes", "threads", "device"),
     }
 )
 _TRIALS_PER_CANDIDATE = 20
-"""Trials for each requested candidate after which the space counts as exhausted."""
+"""Trials per requested candidate after which the space counts as exhausted."""
 _SEEDS_APART = 1000
 _POLL_SECONDS = 2.0
 _STOP_SECONDS = 60.0
 
 
 def search(config: SearchConfig) -> list[Candidate]:
-    """Start or continue the search until there are `config.engine.candidates`, and return all candidates.
-
-    ValueError for settings that differ from those the search began with, and for data or a storage that cannot be used.
+    """Start or continue the search until it has `config.engine.candidates` candidates, and return all of them. Raise
+    ValueError for settings that differ from those the search started with, and for unusable data or storage.
     """
     require_optuna()
     engine = config.engine
     folder = Path(engine.output)
-    check_output_folder(folder, allowed="a new folder, or that of an earlier search")
+    check_output_folder(folder, allowed="a new folder or that of an earlier search")
     config.space.widest(straight(config.space.blocks, 2.0), config.space.min_share)  # raises for impossible limits
     if saved := saved_settings(engine):
         _refuse_changes(saved, config)
@@ -86,8 +85,8 @@ def search(config: SearchConfig) -> list[Candidate]:
 def _refuse_changes(saved: SearchConfig, config: SearchConfig) -> None:
     if changes := changed_options(saved, config, may_change=MAY_CHANGE):
         raise ValueError(
-            f"the search {config.engine.study!r} has other settings: {', '.join(changes)}; omit them "
-            "to continue it, or start another with a new --output or --study"
+            f"the search {config.engine.study!r} has other settings: {', '.join(changes)}; omit these options to "
+            "continue it, or start another with a new --output or --study"
         )
 
 
@@ -117,12 +116,12 @@ def work(config: SearchConfig, data: SearchData, *, follow_parent: bool = False)
         def after_trial(study: "optuna.Study", _trial: Any) -> None:
             objective.clean_up()
             log.update()
-            if world.stop.requested:  # a stop too late for the training that has just ended
+            if world.stop.requested:  # a stop request too late for the training that has just ended
                 raise world.stop.stopped()
             if _enough(config, study):
                 study.stop()
 
-        requeue_killed(study)  # before `_enough`, which looks at what is queued
+        requeue_killed(study)  # before `_enough`, which counts queued trials
         if _enough(config, study):
             return
         try:
@@ -134,7 +133,7 @@ def work(config: SearchConfig, data: SearchData, *, follow_parent: bool = False)
 
 
 def _share_work(config: SearchConfig, data: SearchData, study: "optuna.Study") -> None:
-    """Run `work` in several processes. The others take over from one that fails; its error is raised in the end."""
+    """Run `work` in several processes. The others take over from one that fails; its error is raised at the end."""
     context = torch.multiprocessing.get_context("spawn")
     errors = context.SimpleQueue()
     count = config.engine.processes
@@ -192,7 +191,7 @@ def _log_unfinished(study: "optuna.Study") -> None:
 
 
 class CandidateLog:
-    """Log each candidate once, when it is finished."""
+    """Callback that logs each candidate once, when it is finished."""
 
     def __init__(self, study: "optuna.Study", objectives: Sequence[Objective]):
         self._study, self._objectives = study, objectives

@@ -1,7 +1,7 @@
 """Shapes of channels from the first block to the last, up to a factor: those to search, and straight lines.
 
-c_i = a f(i) + b (paper section 4): f is linear between a subset of the blocks, its knots, never falls, and is scaled
-to f(1) = 0 and f(d) = 1 here. A trial samples f and the growth c_d / c_1; a and b follow from the limits.
+c_i = a f(i) + b (paper section 4): f is piecewise linear between a subset of the blocks, its knots, non-decreasing, and
+scaled to f(1) = 0 and f(d) = 1 here. A trial samples f and the growth c_d / c_1; a and b follow from the limits.
 """
 
 import math
@@ -11,7 +11,8 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple, Protocol
 
 FLATTEST_SLOPE = -0.5
-"""Slopes are sampled from here to 1 and count as 0 below it, so that a third of the pieces are flat, as stages are."""
+"""Slopes are sampled from here to 1, and negative ones count as 0, so that a third of the pieces are flat, as stages
+are."""
 
 
 class Trial(Protocol):
@@ -29,7 +30,7 @@ class Shape:
     growth: float
     """Channels of the last block over those of the first."""
     profile: tuple[float, ...]
-    """Values of f for each block, from 0 to 1, never falling."""
+    """Values of f for each block, from 0 to 1, non-decreasing."""
 
     @property
     def heights(self) -> tuple[float, ...]:
@@ -37,7 +38,7 @@ class Shape:
         return tuple(1.0 + (self.growth - 1.0) * value for value in self.profile)
 
     def channels(self, first: float) -> tuple[int, ...]:
-        """Return the whole channels of each block, at least 1, with `first` unrounded ones in the first block."""
+        """Return the integer channels of each block, at least 1, for `first` unrounded channels in the first block."""
         return tuple(max(1, int(first * height + 0.5)) for height in self.heights)
 
 
@@ -81,7 +82,7 @@ def shape_variables(shape: Shape) -> dict[str, float]:
 
 
 def _integrate(slopes: Sequence[float]) -> tuple[float, ...]:
-    """Return f, from the slope between each block and the next; slopes that are all flat count as equal."""
+    """Return f from the slope between each block and the next; if all slopes are 0, they count as equal."""
     total = sum(slopes)
     if not total:
         return _integrate([1.0] * len(slopes))
@@ -98,7 +99,8 @@ class Line(NamedTuple):
     """Root mean square distance of the fitted channels from the line, over the mean of the channels."""
 
     def channels(self, blocks: int, *, width: float = 1.0) -> tuple[int, ...]:
-        """Return the whole channels of each block, `width` times those of the line. ValueError for any below 1."""
+        """Return the integer channels of each block, `width` times those of the line. Raise ValueError for any below
+        1."""
         values = [width * (self.slope * block + self.offset) for block in range(1, blocks + 1)]
         if not all(map(math.isfinite, values)) or min(map(round, values)) < 1:
             raise ValueError(
@@ -108,7 +110,7 @@ class Line(NamedTuple):
 
 
 def fit_line(channels: Sequence[float]) -> Line:
-    """Fit a line by least squares. ValueError for fewer than two blocks, and for values that are not above 0."""
+    """Fit a line by least squares. Raise ValueError for fewer than two blocks, and for values that are not above 0."""
     import numpy as np
 
     if len(channels) < 2:

@@ -1,4 +1,4 @@
-"""Networks of the search: their fixed parts, their cost, and channels as wide as the limits allow."""
+"""Networks of a search: their fixed parts, their cost, and the widest channels that the limits allow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,8 +31,8 @@ class BodyCost(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """Limits and fixed parts of all candidates. At least one limit is needed; every candidate keeps both, without its
-    classifier, whose size depends on the data."""
+    """Limits and fixed parts of all candidates. At least one limit is needed. Every candidate satisfies both without
+    its classifier, whose size depends on the data."""
 
     blocks: int = 9
     """Number of linear bottlenecks of a network."""
@@ -43,11 +43,11 @@ class Space:
     cost_size: int = 32
     """Size in pixels of the image for which multiply-accumulates are counted; training may use smaller ones."""
     min_share: float = 1.0
-    """Smallest fraction of the limits that a candidate may use; below 1 where cost is an objective."""
+    """Minimum fraction of the limits that a candidate may use; below 1 if cost is an objective."""
     max_growth: float = 12.0
     """Maximum ratio of the last block's channels to the first's."""
     strided_blocks: tuple[int, ...] | None = None
-    """Blocks with stride 2, counted from 1; None: at the two thirds, as in the published searches."""
+    """Blocks with stride 2, counted from 1; None: at one third and two thirds, as in the published searches."""
     stem_channels: int = 16
     """Channels of the first convolution."""
     stem_stride: int = 1
@@ -81,11 +81,11 @@ class Space:
         return tuple(2 if block in strided else 1 for block in range(1, self.blocks + 1))
 
     def config(self, channels: Sequence[int], *, num_classes: int = 0, name: str | None = None) -> "RexNetConfig":
-        """Return the network with these output channels of its blocks, named after them without a `name`."""
+        """Return the network with these output channels of its blocks, named after them if there is no `name`."""
         from rexnet.models.config import BlockSpec, RexNetConfig
 
         if len(channels) != self.blocks:
-            raise ValueError(f"{len(channels)} channels for {self.blocks} blocks; allowed: one for each")
+            raise ValueError(f"{len(channels)} channels for {self.blocks} blocks; allowed: one for each block")
         specs = tuple(
             BlockSpec(
                 in_channels=in_channels,
@@ -111,7 +111,7 @@ class Space:
         )
 
     def cost(self, channels: Sequence[int]) -> BodyCost:
-        """Count in closed form, because sampling needs a hundred counts for each candidate."""
+        """Compute the cost in closed form, because sampling needs it a hundred times per candidate."""
         return BodyCost(*map(int, self._cost(channels)))
 
     def _cost(self, channels: Sequence[float]) -> tuple[float, float, float]:
@@ -135,7 +135,7 @@ class Space:
         return parameters, macs + in_channels * wide * side**2, elements + wide * side**2
 
     def fits(self, channels: Sequence[int], fraction: float = 1.0) -> bool:
-        """Return True if a network keeps within `fraction` of both limits."""
+        """Return True if a network stays within `fraction` of both limits."""
         cost = self.cost(channels)
         limits = (self.max_parameters, self.max_macs)
         return all(limit is None or spent <= fraction * limit for spent, limit in zip(cost, limits, strict=False))
@@ -143,9 +143,9 @@ class Space:
     def widest(self, shape: Shape, fraction: float = 1.0) -> tuple[int, ...]:
         """Return the most channels of this shape within `fraction` of the limits, so that no sample is rejected.
 
-        Two limits settle both unknowns of c_i = a f(i) + b, as in the paper: the growth is the one at which both are
-        met, and that of `shape` counts only where there is no such growth up to `max_growth`, or a single limit.
-        OptionError where not even one channel per block fits.
+        Two limits determine both unknowns of c_i = a f(i) + b, as in the paper: the growth is the one at which both
+        limits are met, and that of `shape` is used only if there is no such growth up to `max_growth`, or a single
+        limit. Raise OptionError if not even one channel per block fits.
         """
         if self.max_parameters is None and self.max_macs is None:
             raise OptionError("there is no limit; give --max-parameters, --max-macs or --constraint")
@@ -168,7 +168,7 @@ class Space:
         return shape.channels(low)
 
     def _balance(self, shape: Shape, fraction: float) -> Shape:
-        """Return `shape` with the growth at which one width meets both limits, where there is one."""
+        """Return `shape` with the growth at which one width meets both limits, if there is one."""
         low, high = 0.0, log(self.max_growth)
         if not self._is_slack(shape, fraction, growth=1.0) or self._is_slack(shape, fraction, growth=self.max_growth):
             return shape
@@ -179,11 +179,11 @@ class Space:
         return replace(shape, growth=exp(low))
 
     def _is_slack(self, shape: Shape, fraction: float, *, growth: float) -> bool:
-        """Return True if a network of this growth reaches the MACs limit before that on parameters."""
+        """Return True if a network of this growth reaches the MACs limit before the parameter limit."""
         if self.max_parameters is None or self.max_macs is None:
             return False
         heights = replace(shape, growth=growth).heights
-        # Cost is quadratic in the width: three widths determine it, without rounding to whole channels.
+        # Cost is quadratic in the width: three widths determine it, without rounding to integer channels.
         costs = zip(*(self._cost([width * height for height in heights])[:2] for width in (0.0, 1.0, 2.0)), strict=True)
         limits = (fraction * self.max_parameters, fraction * self.max_macs)
         by_parameters, by_macs = (_width_at(limit, *cost) for limit, cost in zip(limits, costs, strict=True))

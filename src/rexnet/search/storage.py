@@ -25,7 +25,7 @@ _SETTINGS, _DATA = "settings", "data"
 
 
 def require_optuna() -> Any:
-    """Import Optuna, and silence all its messages but errors. MissingPackageError where it is missing."""
+    """Import Optuna and silence all its messages except errors. Raise MissingPackageError if it is not installed."""
     try:
         import optuna
     except ImportError as error:
@@ -44,10 +44,10 @@ def ignore_experimental() -> Iterator[None]:
 
 
 def open_storage(engine: EngineOptions) -> "optuna.storages.BaseStorage":
-    """Open the storage. ValueError, one sentence, where it cannot be reached.
+    """Open the storage. Raise ValueError if it cannot be reached.
 
-    The process of a trial sends a heartbeat to a database every few seconds. A trial without one is queued again, for
-    whichever process is free next. A journal has no heartbeats: there another trial takes the place of a killed one.
+    The process of a trial sends a heartbeat to a database every few seconds. A trial without heartbeats is queued again
+    for the next free process. A journal has no heartbeats: there another trial replaces a killed one.
     """
     optuna = require_optuna()
     place = engine.storage or _database_url(engine.database)
@@ -61,7 +61,7 @@ def open_storage(engine: EngineOptions) -> "optuna.storages.BaseStorage":
             f"--storage is {place!r}; allowed: a database's URL, such as postgresql://USER@HOST/NAME, or journal:FILE"
         )
     for _ in range(_TRIES - 1):
-        # Retry: of two processes that find an empty database, one fails on the tables that the other is creating.
+        # Retry: if two processes find an empty database, one fails on the tables that the other is creating.
         with suppress(Exception):
             return _open_database(place)
         time.sleep(_PAUSE_SECONDS)
@@ -73,7 +73,7 @@ def open_storage(engine: EngineOptions) -> "optuna.storages.BaseStorage":
 
 
 def _database_url(file: Path) -> str:
-    """Return the URL that names exactly this file, whatever characters its path has."""
+    """Return the URL of exactly this file, for any characters in its path."""
     from sqlalchemy import URL
 
     return URL.create("sqlite", database=str(file)).render_as_string()
@@ -83,7 +83,7 @@ def _open_database(url: str) -> "optuna.storages.RDBStorage":
     from sqlalchemy.pool import NullPool
 
     storages = require_optuna().storages
-    # Close each connection after use: the next follows minutes later, and servers have few.
+    # Close each connection after use: the next use is minutes later, and servers allow few connections.
     options: dict[str, Any] = {"poolclass": NullPool}
     if url.startswith("sqlite:"):
         options["connect_args"] = {"timeout": _LOCK_SECONDS}
@@ -98,7 +98,7 @@ def _open_database(url: str) -> "optuna.storages.RDBStorage":
 
 
 def requeue(study: "optuna.Study", number: int) -> None:
-    """Queue a trial again that was interrupted or failed, as Optuna does for one whose process died."""
+    """Queue an interrupted or failed trial again, as Optuna does for one whose process died."""
     optuna = require_optuna()
     trial = study.get_trials(deepcopy=False)[number]
     if trial.state == optuna.trial.TrialState.FAIL:
@@ -107,13 +107,13 @@ def requeue(study: "optuna.Study", number: int) -> None:
 
 
 def requeue_killed(study: "optuna.Study") -> None:
-    """Queue the trials again whose processes have sent no heartbeat for too long."""
+    """Queue again the trials whose processes have sent no heartbeat for too long."""
     with ignore_experimental():
         require_optuna().storages.fail_stale_trials(study)
 
 
 def create_study(config: SearchConfig, storage: "optuna.storages.BaseStorage") -> bool:
-    """Create the search in the storage with its settings, and return True; False where it exists already."""
+    """Create the search in the storage with its settings. Return False if it already exists."""
     optuna = require_optuna()
     names = list(config.engine.objectives)
     directions = [DIRECTIONS[name] for name in config.engine.objectives]
@@ -129,7 +129,7 @@ def create_study(config: SearchConfig, storage: "optuna.storages.BaseStorage") -
 
 
 def saved_settings(engine: EngineOptions) -> SearchConfig | None:
-    """Return the settings that the search at this place began with; None where there is none yet."""
+    """Return the settings that the search at this location started with; None if there is none yet."""
     if not engine.may_have_begun:
         return None
     storage = open_storage(engine)
@@ -138,9 +138,9 @@ def saved_settings(engine: EngineOptions) -> SearchConfig | None:
 
 
 def settings_of(study: "optuna.Study") -> SearchConfig:
-    """Return the settings of a search. ValueError for a study of another program."""
+    """Return the settings of a search. Raise ValueError for a study of another program."""
     began = time.monotonic()
-    while _SETTINGS not in study.user_attrs:  # wait: another process may be about to write them
+    while _SETTINGS not in study.user_attrs:  # wait, since another process may be about to write them
         if time.monotonic() - began > _WRITING_SECONDS:
             raise ValueError(f"the study {study.study_name!r} is not a search of rexnet; name another --study")
         time.sleep(_PAUSE_SECONDS)
@@ -148,14 +148,14 @@ def settings_of(study: "optuna.Study") -> SearchConfig:
 
 
 def existing_study(engine: EngineOptions) -> "optuna.Study":
-    """Return the search at this place. ValueError where there is none; nothing is created."""
+    """Return the search at this location. Raise ValueError if there is none; nothing is created."""
     if not engine.may_have_begun:
         raise ValueError(f"there is no search in {printable(engine.output)!r}; rexnet search run starts one")
     return load_study(engine, open_storage(engine))
 
 
 def load_study(engine: EngineOptions, storage: "optuna.storages.BaseStorage", **more: Any) -> "optuna.Study":
-    """Return the search of this name, with `more`: sampler and pruner. ValueError where there is none."""
+    """Return the search of this name; `more`: its sampler and pruner. Raise ValueError if there is none."""
     optuna = require_optuna()
     try:
         return optuna.load_study(study_name=engine.study, storage=storage, **more)
@@ -165,7 +165,7 @@ def load_study(engine: EngineOptions, storage: "optuna.storages.BaseStorage", **
 
 
 def note_data(study: "optuna.Study", facts: DataFacts) -> None:
-    """Record the facts about the images, or raise ValueError where the search began with others."""
+    """Record the facts about the images, or raise ValueError if the search started with others."""
     saved = study.user_attrs.get(_DATA)
     if saved is None:
         study.set_user_attr(_DATA, facts.to_dict())
@@ -182,7 +182,7 @@ def describe_data(study: "optuna.Study") -> str | None:
 
 
 def hide_password(url: str) -> str:
-    """Return the URL of a storage with *** for its password."""
+    """Return the URL of a storage with *** in place of its password."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 

@@ -1,4 +1,4 @@
-"""Tables of a report, as rows of text of which the first is the head."""
+"""Tables of a report, as rows of text with a header row."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -20,7 +20,7 @@ _BEST = 10
 
 
 def best_table(candidates: Sequence[Candidate], objectives: Sequence[Objective]) -> Rows:
-    """Return the ten best networks; without any, the head alone."""
+    """Return the ten best networks; only the header if there are none."""
     rows = [["channels", *objectives, "parameters M", "MACs M", "off a line"]]
     for row in best_first(candidates, objectives[0])[:_BEST]:
         reached = [format_value(name, value) for name, value in zip(objectives, row.values, strict=True)]
@@ -73,7 +73,7 @@ def comparison_lines(comparison: Comparison | None, nearer: Estimate | None, spa
 
 def predictors_table(known: Mapping[str, Estimate]) -> Rows:
     """Return the rank correlations of early predictors with the final accuracy."""
-    head = ["known before the end of a training", "rank correlation with its accuracy", "95 % interval"]
+    head = ["known before the end of training", "rank correlation with final accuracy", "95 % interval"]
     return [
         head,
         *(
@@ -96,7 +96,7 @@ def budgets_table(searches: Mapping[str, tuple[Space, Sequence[Candidate]]]) -> 
 
 
 def agreement_table(searches: Mapping[str, Sequence[Candidate]]) -> Rows:
-    """Return each pair of searches that trained the same networks; without any, the head alone."""
+    """Return each pair of searches that trained the same networks; only the header if there are none."""
     rows = [["search", "other search", "networks of both", "rank correlation", "95 % interval"]]
     for (name, found), (other, others) in combinations(searches.items(), 2):
         count, estimate = correlate_searches(found, others)

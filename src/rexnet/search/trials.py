@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNFINISHED = "unfinished"
-"""Folder of trainings in progress, inside that of the search."""
+"""Folder of unfinished training runs, within that of the search."""
 _STARTUP_TRIALS = 10
 
 
 @final
 class TrialObjective:
-    """Optuna's objective: measures the channels of a trial, and records all else as its user attributes."""
+    """Optuna's objective: measure the channels of a trial, and record everything else as user attributes of the
+    trial."""
 
     def __init__(self, trainer: CandidateTrainer, study: "optuna.Study"):
         self.trainer, self.study, self.config = trainer, study, trainer.config
@@ -44,7 +45,7 @@ class TrialObjective:
         if comparison is None and (same := self._find_measured(channels)) is not None:
             self._note(trial, **same.notes)
             if same.pruned:
-                raise require_optuna().TrialPruned("as when it was sampled before")
+                raise require_optuna().TrialPruned("reused from an earlier trial of the same network")
             return same.values
         self._note(trial, channels=channels, parameters=cost.parameters, macs=cost.macs)
         began = time.perf_counter()
@@ -67,7 +68,7 @@ class TrialObjective:
         return next((row for row in sampled if row.channels == channels), None)
 
     def _train(self, trial: "optuna.Trial", channels: tuple[int, ...], seed: int) -> float:
-        """Return the mean accuracy over the repeats, each in its best epoch."""
+        """Return the mean over the repeats of the accuracy in the best epoch."""
         optuna = require_optuna()
         folder = self._folder = self._training_folder(trial, channels)
         pruning = self.config.engine.prune_worst is not None
@@ -97,7 +98,7 @@ class TrialObjective:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _training_folder(self, trial: "optuna.Trial", channels: tuple[int, ...]) -> Path:
-        """Return the folder of the training; it stays when the trial is queued again under a new number."""
+        """Return the folder of the training run, which is kept when the trial is queued again under a new number."""
         with ignore_experimental():
             retry = require_optuna().storages.RetryHeartbeatStaleTrialCallback
             first = retry.retried_trial_number(self.study.get_trials(deepcopy=False)[trial.number])
@@ -111,8 +112,8 @@ class TrialObjective:
 
 
 def make_sampler(engine: EngineOptions) -> "optuna.samplers.BaseSampler":
-    """Return a sampler whose choices follow from (seed, number of the trial, finished trials), whichever process runs
-    the trial: two processes with equal seeds would sample the same otherwise."""
+    """Return a sampler whose choices depend on (seed, trial number, finished trials), not on the process that runs the
+    trial; otherwise, two processes with equal seeds would sample the same candidates."""
     optuna = require_optuna()
     make = _sampler_factory(engine.sampler)
 

@@ -1,4 +1,5 @@
-"""The server as an ASGI application, with its web page and API documentation, which load nothing from other hosts."""
+"""The server as an ASGI application, with its web page and API documentation, neither of which loads anything from
+other hosts."""
 
 import asyncio
 import hashlib
@@ -34,9 +35,9 @@ def create_app(
     registry: ModelRegistry | None = None,
     log: TextIO | None = None,
 ) -> FastAPI:
-    """Create the application, with the models of `config` or of `registry`. `log` gets a line per request. ValueError
-    for a model that cannot be opened."""
-    # Silence its warning about each malformed form, which is answered with an error.
+    """Create the application, with the models of `config` or of `registry`. `log` gets a line per request. Raise
+    ValueError for a model that cannot be opened."""
+    # Silence its warnings about malformed forms, which are answered with an error.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     metrics = metrics or Metrics()
     registry = registry or open_registry(config, metrics)
@@ -68,7 +69,7 @@ def create_app(
 
 
 class HeadAsGet:
-    """ASGI middleware that answers HEAD as GET at every route; the server omits the body."""
+    """ASGI middleware that answers HEAD like GET on every route; the server omits the body."""
 
     def __init__(self, app: ASGIApp):
         self._app = app
@@ -107,13 +108,13 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def failure(request: Request, error: Exception) -> Response:
-        return json_response({"error": "the server failed at this request; see its log"}, 500)
+        return json_response({"error": "the server failed on this request; see its log"}, 500)
 
 
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml", "jpg": "image/jpeg"}
 _INDEX = "index.html"
 _HEADERS = {
-    # Allow no script or style in the markup, and no frame of another page.
+    # Allow no script or style in the markup, and no framing by other pages.
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"

@@ -1,4 +1,4 @@
-"""Batches of images of several requests."""
+"""Batching of images from several requests."""
 
 import asyncio
 from collections import deque
@@ -31,11 +31,9 @@ class _Waiting(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Batcher of waiting items, on which it calls `compute` in threads: the largest power of two of them, at most
-    `max_batch`, divided among the idle threads.
-
-    It needs no task of its own and may be dropped with items in it: they are still answered. All its methods belong to
-    one event loop.
+    """Batcher of waiting items. It calls `compute` in threads on the largest power of two of them, at most `max_batch`,
+    divided among the idle threads. It needs no task of its own and may be dropped with items in it, which are still
+    answered. All its methods must be called from one event loop.
     """
 
     def __init__(
@@ -62,7 +60,7 @@ class Batcher(Generic[Item, Result]):
         self._later: asyncio.TimerHandle | None = None
 
     async def __call__(self, item: Item) -> Batched[Result]:
-        """Return the result; raise what `compute` raises for this item by itself."""
+        """Return the result; raise the error that `compute` raises for this item alone."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Batched[Result]] = loop.create_future()
         self._waiting.append(_Waiting(item, future, perf_counter()))

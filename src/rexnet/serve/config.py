@@ -24,7 +24,7 @@ class ServeConfig:
     """Run folders, folders of `rexnet card` or hf://OWNER/NAME, checkpoints (.pt, .safetensors), or .onnx and .xml
     files of `rexnet export`. Without NAME= a model has the name of its file or folder."""
     host: str = "127.0.0.1"
-    """Address to listen on: the default is for this machine only, 0.0.0.0 for the whole network."""
+    """Address to listen on: the default is for this machine only, 0.0.0.0 accepts connections from the network."""
     port: int = 8000
     """TCP port; 0: a free one, which is logged."""
     workers: int = 1
@@ -48,15 +48,15 @@ class ServeConfig:
     body_timeout_s: float = 20.0
     """Maximum time to send the headers of a request, and its body; then the connection is closed."""
     max_body_mib: float = 32.0
-    """Maximum size of a request in MiB, also once it is decompressed."""
+    """Maximum size of a request in MiB, before and after decompression."""
     max_megapixels: float = 50.0
     """Maximum size of an image in million pixels, checked before it is decoded."""
     max_images: int = 32
     """Maximum images per request."""
     api_key_file: str | None = None
-    """File with the API key that requests need; or set the environment variable REXNET_API_KEY."""
+    """File with the API key that requests must send; alternatively, set the environment variable REXNET_API_KEY."""
     reload: bool = True
-    """Reload a model file that is replaced, once it works."""
+    """Reload a model file when it is replaced and the new one works."""
     log: str | None = None
     """Access log, a line of JSON per request; None: standard error."""
 
@@ -88,8 +88,8 @@ class ServeConfig:
         return self.threads or max(1, usable_cpus() // self.workers)
 
     def read_api_key(self, environment: str | None = None) -> str | None:
-        """Return the key of `api_key_file`, or else of the environment. OptionError for a file that cannot be read, and
-        for a key that a header cannot carry."""
+        """Return the key in `api_key_file`, or else in the environment. Raise OptionError for a file that cannot be
+        read, and for a key that cannot be sent in a header."""
         key = environment
         if self.api_key_file is not None:
             try:
@@ -104,6 +104,6 @@ class ServeConfig:
 
 
 def split_name(argument: str) -> tuple[str, str]:
-    """Return NAME and MODEL of NAME=MODEL, NAME empty for a MODEL alone, which may be a file with = in its name."""
+    """Return NAME and MODEL of NAME=MODEL; NAME is empty for a plain MODEL, which may be a file with = in its name."""
     name, equals, model = argument.partition("=")
     return (name, model) if equals and not Path(argument).exists() else ("", argument)

@@ -14,7 +14,7 @@ from rexnet.serve.http_errors import quoted
 from rexnet.training.checkpoint import TrainedRexNet
 
 MAX_HEAT_PX = 64
-"""Largest side of a heat map. The network's own map has a few cells a side, so nothing is lost."""
+"""Largest side of a heat map. The network's own map has only a few cells per side, so nothing is lost."""
 
 Region = tuple[float, float, float, float]
 
@@ -30,7 +30,7 @@ class Explanation:
     region: Region
     """Left, top, right, bottom of the network's input, in pixels of the image."""
     heat: Tensor
-    """(H, W) over `region`, from 0 to 1; all 0 where nothing supports the class."""
+    """(H, W) over `region`, from 0 to 1; all 0 if nothing supports the class."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer of /explain, ready for JSON."""
@@ -54,9 +54,8 @@ class Explainer:
         self.model = model
 
     def __call__(self, image: Image.Image, name: str | None = None) -> Explanation:
-        """Explain a class in an upright RGB image, the most probable class for None.
-
-        ValueError for an unknown class, and for a network whose output is not finite.
+        """Explain a class in an upright RGB image; None: the most probable class. Raise ValueError for an unknown
+        class, and for a network whose output is not finite.
         """
         if name is not None and name not in self.model.classes:
             raise ValueError(

@@ -15,14 +15,14 @@ _MEANINGS = {
     408: "the request took too long to arrive",
     413: "the request, an image or the number of images is too large",
     415: "the content is not of an accepted type",
-    429: "too many requests are waiting; retry after Retry-After",
-    503: "the answer took too long; retry after Retry-After",
+    429: "too many requests are waiting; retry after the seconds in Retry-After",
+    503: "the answer took too long; retry after the seconds in Retry-After",
 }
 _SCHEMA = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
 
 
 class HTTPError(Exception):
-    """An HTTP error to answer a request with."""
+    """An HTTP error that is sent as the answer to a request."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None):
         super().__init__(message)
@@ -47,8 +47,7 @@ def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | 
 
 
 def quoted(value: object) -> str:
-    """Return a value that a client sent, quoted and short enough for a message, in a time that does not depend on its
-    size."""
+    """Return a client's value, quoted and short enough for a message, in time independent of its size."""
     short = reprlib.Repr()
     short.maxstring = short.maxlong = 80
     short.maxlevel = 2
@@ -57,7 +56,7 @@ def quoted(value: object) -> str:
 
 
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI `responses` of a route; every route may answer with the errors of the request limits."""
+    """Return the OpenAPI `responses` of a route; every route may also return the errors of the request limits."""
     return {
         status: {
             "description": _MEANINGS[status],

@@ -17,13 +17,13 @@ from rexnet.serve.opened import OpenModel
 
 router = APIRouter(tags=["images"])
 
-ModelName = Annotated[str | None, Query(description="name of the model; the first one if not given")]
+ModelName = Annotated[str | None, Query(description="name of the model; the first one by default")]
 ClassName = Annotated[
-    str | None, Query(alias="class", description="name of the class; the most probable one if not given")
+    str | None, Query(alias="class", description="name of the class; the most probable one by default")
 ]
 
 ALLOWED = {"top_k": "a whole number, 1 or more", "min_score": "a number from 0 to 1"}
-"""Values of the options, for errors."""
+"""Allowed values of the options, for error messages."""
 
 
 def check_options(request: Request) -> None:
@@ -45,9 +45,10 @@ async def models(request: Request) -> Response:
 async def predict(
     request: Request,
     model: ModelName = None,
-    top_k: Annotated[int, Query(ge=1, description="classes to name for each image")] = PredictConfig.top_k,
+    top_k: Annotated[int, Query(ge=1, description="number of classes to return for each image")] = PredictConfig.top_k,
     min_score: Annotated[
-        float | None, Query(ge=0, le=1, description="of a detector: least score of an object; its own if not given")
+        float | None,
+        Query(ge=0, le=1, description="detectors only: minimum score of an object; the model's own by default"),
     ] = None,
 ) -> Response:
     """Classify images or detect objects: classes with probabilities, or objects with boxes and masks."""
@@ -144,16 +145,15 @@ def objects_to_json(answer: Answer, min_score: float) -> list[dict[str, Any]]:
 
 
 def uncompressed_rle(mask: Tensor, *, width: int, height: int) -> dict[str, Any]:
-    """Return where a mask (h, w) of an image or a smaller copy is above one half in the whole image, as COCO's
-    uncompressed RLE: column by column, the first run is outside.
-
-    Each pixel is that of the nearest in the mask. The whole image is never laid out in memory.
+    """Return COCO's uncompressed RLE, column by column with background first, of the pixels of the whole image where a
+    mask (h, w), of the image or a smaller copy, is above one half. Each pixel takes the value of the nearest one in the
+    mask. The full-size mask is never allocated.
     """
     inside = mask.numpy() > 0.5
     rows, columns = (_nearest(*sides) for sides in zip((height, width), inside.shape, strict=True))
     line = inside[:, columns].ravel(order="F")
     changes = np.flatnonzero(line[1:] != line[:-1]) + 1
-    # First row in the whole image of each row of the mask.
+    # First row of the whole image for each row of the mask.
     begins = np.searchsorted(rows, np.arange(inside.shape[0]))
     places = changes // inside.shape[0] * height + begins[changes % inside.shape[0]]
     ends = np.concatenate([[0] if line[0] else [], places, [width * height]]).astype(np.int64)
@@ -161,5 +161,5 @@ def uncompressed_rle(mask: Tensor, *, width: int, height: int) -> dict[str, Any]
 
 
 def _nearest(whole: int, part: int) -> np.ndarray:
-    """Return, for each of `whole` cells, the index of the one of `part` cells in which its centre lies."""
+    """Return, for each of `whole` cells, the index of the cell among `part` cells that contains its centre."""
     return (2 * np.arange(whole) + 1) * part // (2 * whole)

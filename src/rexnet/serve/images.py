@@ -1,4 +1,4 @@
-"""Images of a request: files of a form, in few formats and with no more pixels than allowed."""
+"""Images of a request: files of a form, in a few formats and within the pixel limit."""
 
 import asyncio
 import re
@@ -34,10 +34,10 @@ IMAGE_FORM: dict[str, Any] = {
     }
 }
 """OpenAPI: image files, all under the name `image`."""
-_CURL = "send one with curl -F image=@photo.jpg, further ones with further -F image=@FILE"
+_CURL = "send one with curl -F image=@photo.jpg, and more with further -F image=@FILE"
 _PIECE_BYTES = 2**18
 _MAX_SCANS = 100
-"""Maximum scans of a JPEG; encoders write a dozen. Each covers the whole image, and may have twenty bytes."""
+"""Maximum scans of a JPEG; encoders write a dozen. A scan covers the whole image but may take only twenty bytes."""
 _SCAN, _END = 0xDA, 0xD9
 # Scan data has 0xff only before 0x00 and restart markers.
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")
@@ -64,9 +64,9 @@ class _Form(MultiPartParser):
     async def _pieces(self, body: bytes) -> AsyncGenerator[bytes, None]:
         for start in range(0, len(body), _PIECE_BYTES):
             yield body[start : start + _PIECE_BYTES]
-            await asyncio.sleep(0)  # leave the event loop to other requests
+            await asyncio.sleep(0)  # let the event loop serve other requests
         if not self._whole:
-            raise HTTPError(400, "the form is cut off: its closing boundary is missing")
+            raise HTTPError(400, "the form is truncated: its closing boundary is missing")
 
     def on_part_begin(self) -> None:
         super().on_part_begin()
@@ -102,7 +102,7 @@ async def read_uploads(body: bytes, content_type: str, *, most: int) -> list[Upl
 
 def open_upload(content: bytes, *, max_pixels: int) -> Image.Image:
     """Return the image, RGB and upright. HTTPError with 400 for a damaged or truncated image, 413 for too many pixels,
-    before any is decoded, and 415 for another format."""
+    checked before decoding, and 415 for another format."""
     if not content:
         raise HTTPError(400, "the image is empty; send the bytes of an image file")
     if content_format(content) not in FORMATS:
@@ -120,7 +120,7 @@ def open_upload(content: bytes, *, max_pixels: int) -> Image.Image:
 
 
 def _count_scans(content: bytes) -> int:
-    """Return the number of scans of a JPEG, up to one more than are allowed; 0 for other formats."""
+    """Return the number of scans of a JPEG, at most one more than allowed; 0 for other formats."""
     if not content.startswith(b"\xff\xd8"):
         return 0
     count, place = 0, 2

@@ -82,7 +82,7 @@ def read_request(
     outputs: Sequence[TensorSpec],
     most: int,
 ) -> InferenceRequest:
-    """Read a request of at most `most` items. HTTPError with 400 for a request that the specs do not allow."""
+    """Read a request of at most `most` items. Raise HTTPError with 400 for a request that the specs do not allow."""
     header, binary = _split(body, header_length)
     parameters = _parameters(header)
     request_id = header.get("id")

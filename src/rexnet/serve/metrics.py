@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Stage = Literal["success", "fail", "queue", "compute_input", "compute_infer", "compute_output"]
-"""Names in Triton's statistics: requests that succeeded or failed, and the stages of each of their images."""
+"""Names in Triton's statistics: requests that succeeded or failed, and the processing stages of their images."""
 _STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
@@ -75,7 +75,7 @@ class Metrics:
             ProcessCollector(registry=registry)
 
     def on_pending(self, model: str) -> Callable[[int], None]:
-        """Return the observer of the number of pending images of that model."""
+        """Return a function that records the number of pending images of that model."""
         return self.pending.labels(model).set
 
     def _collected(self) -> CollectorRegistry:
@@ -127,7 +127,7 @@ class ModelMetrics:
             self.observe(stage, perf_counter() - started)
 
     def statistics(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """Return the counts and nanoseconds in `Metrics.samples`, as Triton's statistics extension names them."""
+        """Return the counts and nanoseconds in `Metrics.samples` under the names of Triton's statistics extension."""
         found = {
             (sample.name, sample.labels.get("stage", "")): sample.value
             for sample in samples
@@ -201,11 +201,11 @@ class Observation:
         try:
             self._log.write(json.dumps(line) + "\n")
             self._log.flush()
-        except OSError as error:  # continue to answer on a full disk
+        except OSError as error:  # keep answering when the disk is full
             if not self._log_fails:
                 logger.warning("the access log cannot be written: %s", error)
             self._log_fails = True
             return
         if self._log_fails:
-            logger.warning("the access log is written again")
+            logger.warning("the access log can be written again")
         self._log_fails = False

@@ -59,7 +59,7 @@ class Model:
         self.name = name
         self.reference = reference
         self.current = current
-        """Opened model, to be read once per request: a new file may replace it at any time."""
+        """Opened model, which a new file may replace at any time, so read it once per request."""
         self.seen = seen
         """Identity of the file that was last opened or rejected; None while it is missing."""
         self._queue_length = queue_length
@@ -69,7 +69,7 @@ class Model:
 
     @contextmanager
     def accepting(self, count: int) -> Iterator[None]:
-        """Count images as pending meanwhile. HTTPError with 429 if the queue is full."""
+        """Count images as pending within the context. Raise HTTPError with 429 if the queue is full."""
         if self._pending + count > self._queue_length:
             raise busy(f"{self.name} has {self._pending} pending images; allowed: {self._queue_length}")
         self._count(count)
@@ -92,7 +92,7 @@ class ModelRegistry:
         self._decoders = ThreadPoolExecutor(config.threads_per_worker, thread_name_prefix="decode")
 
     def __getitem__(self, name: str | None) -> Model:
-        """Return the model of that name, the first for None. HTTPError with 404 for an unknown name."""
+        """Return the model of that name; None: the first one. Raise HTTPError with 404 for an unknown name."""
         if name is None:
             return next(iter(self.models.values()))
         if name not in self.models:
@@ -100,11 +100,11 @@ class ModelRegistry:
         return self.models[name]
 
     async def in_thread(self, function: Any, *arguments: Any, **named: Any) -> Any:
-        """Run the function on one of the decoding threads."""
+        """Run the function in one of the decoding threads."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, partial(function, *arguments, **named))
 
     async def answer(self, opened: OpenModel, content: bytes) -> Answer:
-        """Answer for the bytes of an image file. HTTPError as of `open_upload`."""
+        """Return the answer for the bytes of an image file. Raise HTTPError as `open_upload` does."""
         (width, height), item, decode_s = await self.in_thread(self._decode, opened, content)
         opened.metrics.observe("compute_input", decode_s)
         batched = await opened.batcher(item)
@@ -125,7 +125,7 @@ class ModelRegistry:
 
 
 def named_references(models: Sequence[str]) -> dict[str, Reference]:
-    """Return the references of NAME=MODEL or MODEL by name. OptionError for an invalid name, a name given twice and a
+    """Return the references of NAME=MODEL or MODEL by name. Raise OptionError for an invalid or duplicate name and a
     MODEL that does not predict."""
     found: dict[str, Reference] = {}
     for argument in models:
@@ -165,7 +165,7 @@ def _name_of(reference: Reference) -> str:
 
 
 def open_registry(config: ServeConfig, metrics: Metrics) -> ModelRegistry:
-    """Open the models of `config`. ValueError for one that cannot be opened."""
+    """Open the models of `config`. Raise ValueError for one that cannot be opened."""
     models = []
     for name, reference in named_references(config.models).items():
         logger.info("opening %s: %s", name, reference.text)
@@ -177,7 +177,7 @@ def open_registry(config: ServeConfig, metrics: Metrics) -> ModelRegistry:
 
 
 async def watch_files(registry: ModelRegistry, config: ServeConfig, metrics: Metrics) -> None:
-    """Poll the model files for ever. A new file is opened and checked while the old one answers; if the new one cannot
+    """Poll the model files forever. A new file is opened and checked while the old one answers; if the new one cannot
     be used, the old one stays."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="reload")
     before: dict[str, Identity | None] = {}
@@ -186,7 +186,7 @@ async def watch_files(registry: ModelRegistry, config: ServeConfig, metrics: Met
         await asyncio.sleep(_POLL_S)
         for model in registry.models.values():
             now = await loop.run_in_executor(pool, _current_identity, model)
-            settled = now == before.get(model.name)  # growing: the file is still being copied
+            settled = now == before.get(model.name)  # still growing: the file is being copied
             before[model.name] = now
             if now == model.seen or not settled:
                 continue
@@ -201,7 +201,7 @@ async def watch_files(registry: ModelRegistry, config: ServeConfig, metrics: Met
 def _current_identity(model: Model) -> Identity | None:
     try:
         return identity(model.reference)
-    except (OSError, WeightsError):  # missing for a moment: replaced by removing and moving
+    except (OSError, WeightsError):  # briefly missing: replaced by removing and moving
         return None
 
 

@@ -30,10 +30,10 @@ from rexnet.serve.metrics import Metrics, ModelMetrics
 from rexnet.training.checkpoint import TrainedRexNet
 
 _MASK_PIXELS = 1_800_000
-"""Largest image for a detector with masks: torchvision's detectors see no more of it, and paste up to a hundred masks
-of its size."""
+"""Largest image for a detector with masks: torchvision's detectors do not use more pixels, and paste up to a hundred
+masks of this size."""
 _BOX_PIXELS = 16_000_000
-"""Largest image for a detector of boxes; the detector shrinks it further, but in numbers of four bytes."""
+"""Largest image for a detector of boxes; the detector shrinks it further, but as float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class OpenModel:
 
     kind: Literal["classifier", "detector"]
     version: str
-    """Beginning of the SHA-256 of the file; for the network of a library, the version of the library."""
+    """First digits of the file's SHA-256; for the network of a library, the version of the library."""
     classes: tuple[str, ...]
     backend: str
     precision: str
@@ -52,12 +52,12 @@ class OpenModel:
     """Batcher from image tensors to probabilities (K,) for a classifier, from images to Detections for a detector."""
     metrics: ModelMetrics
     semaphore: AbstractAsyncContextManager[Any] = field(default_factory=nullcontext)
-    """Semaphore held while an image is in memory, which limits how many images of a detector are."""
+    """Semaphore held while an image is in memory, which limits the number of a detector's images in memory."""
     explainer: Explainer | None = None
     """Explainer of a classifier; None for detectors and exported files."""
     masks: bool = False
     score_threshold: float | None = None
-    """Least score of the objects that are shown; None for a classifier."""
+    """Minimum score of the objects shown; None for a classifier."""
     image_size_px: int | None = None
     image_shape: tuple[int, ...] | None = None
     """Shape of a classifier's item: (3, S, S) float32 or (S, S, 3) uint8."""
@@ -74,15 +74,15 @@ _LIBRARIES: tuple[Kind, ...] = ("timm", "torchvision")
 
 
 def identity(reference: Reference) -> Identity:
-    """Return the identity of the file, and of the weights beside an .xml file, which changes when one is replaced; ()
-    for the network of a library, which has no file here. OSError if the file is missing."""
+    """Return the identity of the file, and of the weights beside an .xml file, which changes when either is replaced;
+    () for the network of a library, which has no file. Raise OSError if the file is missing."""
     if reference.kind in _LIBRARIES:
         return ()
     return tuple(_identity(part.stat()) for part in _parts(reference.file))
 
 
 def open_served(name: str, reference: Reference, config: ServeConfig, *, metrics: Metrics) -> OpenModel:
-    """Open a model and check it on one image. ValueError for one that cannot be used."""
+    """Open a model and check it on one image. Raise ValueError for one that cannot be used."""
     version = _library_version(reference) if reference.kind in _LIBRARIES else _version(reference.file)
     measured = ModelMetrics(metrics, name, version)
     opened = open_model(reference, threads=config.threads_per_worker)
@@ -107,7 +107,7 @@ def _open_classifier(source: Classifier, version: str, config: ServeConfig, *, m
 
     sizes = [1 << power for power in range(config.max_batch.bit_length())]
     for size in sizes:
-        # Compile for each batch size now, as OpenVINO would otherwise do during a request.
+        # Compile for each batch size now; otherwise OpenVINO would do it during a request.
         predictor.probabilities(predictor.sample(size), alone=False)
     predictor.probabilities(predictor.sample(1))
     return OpenModel(
@@ -141,7 +141,7 @@ def _open_detector(
 
     (sample,) = predictor(Image.new("RGB", (64, 64)))
     masks = "masks" in sample.output
-    # Use no batches: each image keeps a CPU busy, and a batch would be padded to the largest image.
+    # No batching: each image keeps a CPU busy, and a batch would be padded to the largest image.
     most = 1 if predictor.device.type == "cpu" else config.max_batch
     return OpenModel(
         kind="detector",

@@ -42,7 +42,7 @@ async def live() -> Response:
 
 @router.get("/health/ready", responses=answers(200))
 async def ready() -> Response:
-    """Report that all models are loaded, which they are before the server listens."""
+    """Report that all models are loaded, which is the case before the server listens."""
     return json_response({"ready": True})
 
 
@@ -85,7 +85,7 @@ async def metadata(request: Request, model: str, version: str | None = None) -> 
 @router.get("/models/{model}/config", responses=answers(200, 404))
 @router.get("/models/{model}/versions/{version}/config", responses=answers(200, 404))
 async def configuration(request: Request, model: str, version: str | None = None) -> Response:
-    """Describe a model as Triton's model configuration, whose shapes lack the batch axis where there is one."""
+    """Describe a model as Triton's model configuration, whose shapes have no batch axis."""
     found, opened = _requested_model(request, model, version)
     batched = opened.kind == "classifier"
 
@@ -121,7 +121,7 @@ async def statistics(request: Request, model: str, version: str | None = None) -
 
 
 def _statistics(request: Request, *opened: OpenModel) -> Response:
-    samples = request.app.state.metrics.samples()  # once: it reads the files of all workers
+    samples = request.app.state.metrics.samples()  # once, because it reads the files of all workers
     return json_response({"model_stats": [each.metrics.statistics(samples) for each in opened]})
 
 
@@ -157,7 +157,8 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
 
 
 def input_specs(opened: OpenModel) -> tuple[TensorSpec, ...]:
-    """Return the inputs, of which a request has one: preprocessed images, or the bytes of image files."""
+    """Return the possible inputs, of which a request has exactly one: preprocessed images, or the bytes of image
+    files."""
     encoded = TensorSpec(name="encoded", datatype="BYTES", shape=(-1,) if opened.kind == "classifier" else (1,))
     if opened.image_shape is None:
         return (encoded,)
@@ -191,12 +192,12 @@ async def _results(registry: ModelRegistry, opened: OpenModel, items: np.ndarray
     try:
         return [batched.result for batched in await _all(map(opened.batcher, tensors))]
     except ValueError as error:
-        # Blame the numbers sent: the network was checked on an image when it was opened.
+        # The numbers sent are the cause: the network was checked on an image when it was opened.
         raise HTTPError(400, f"the network failed on the values of this request: {error}") from error
 
 
 async def _all(calls: Any) -> list[Any]:
-    """Return the results in order; raise an error only once all have ended, so that none is pending uncounted."""
+    """Return the results in order; raise an error only once all have ended, so that every pending image is counted."""
     results = await asyncio.gather(*calls, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

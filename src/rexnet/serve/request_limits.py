@@ -1,4 +1,4 @@
-"""Request limits, checked before a route is called: API key, size, also once decompressed, and time."""
+"""Request limits, checked before a route is called: API key, size before and after decompression, and time."""
 
 import asyncio
 import hmac
@@ -12,9 +12,10 @@ from rexnet.serve.config import ServeConfig
 from rexnet.serve.http_errors import HTTPError, busy, quoted
 
 _BODIES = 8
-"""Maximum bodies of full size in memory at once; further requests get status 429."""
+"""Maximum number of full-size bodies in memory; further requests get status 429."""
 _DISCARD_S = 2.0
-"""Seconds for which the rest of a rejected body is read and dropped: clients read the answer after sending all."""
+"""Seconds for which the rest of a rejected body is read and discarded: clients read the answer only after sending
+everything."""
 _ZLIB_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 OPEN_PATHS = ("/", "/v2/health/live", "/v2/health/ready")
 """Paths that need no API key: the page, which asks for it, and the health checks of a load balancer."""
@@ -54,7 +55,9 @@ class RequestLimits:
             await error.response()(scope, receive, send)
         except TimeoutError:
             if not started:
-                late = busy(f"there is no answer after {self._config.timeout_s:g} s; retry later", status=503)
+                late = busy(
+                    f"the request was not answered within {self._config.timeout_s:g} s; retry later", status=503
+                )
                 await late.response()(scope, receive, send)
         finally:
             self._held -= sum(map(len, body))
@@ -99,7 +102,7 @@ class RequestLimits:
 
 
 def _decompressor(scope: Scope) -> Any:
-    """Return zlib's decompressor for the request, None for one that is not compressed."""
+    """Return zlib's decompressor for the request; None if it is not compressed."""
     encodings = [value.strip().lower() for name, value in scope["headers"] if name == b"content-encoding"]
     encoding = b", ".join(encodings)
     if encoding in (b"", b"identity"):
@@ -117,7 +120,7 @@ def _decompress(decompressor: Any, chunk: bytes, *, most: int, last: bool) -> by
     except zlib.error as error:
         raise HTTPError(400, "the request cannot be decompressed: it is damaged") from error
     if decompressor.unused_data or (last and len(content) <= most and not decompressor.eof):
-        raise HTTPError(400, "the request cannot be decompressed: it is cut off, or has more after its end")
+        raise HTTPError(400, "the request cannot be decompressed: it is truncated or has trailing data")
     return content
 
 

@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 _KEEP_ALIVE_S = 30
 _BACKLOG = 1024
 _WORKER_START_S = 60
-"""Seconds in which a worker must answer. It imports PyTorch first; the default of 5 s would restart it for ever."""
+"""Seconds within which a worker must answer. It imports PyTorch first, and the default of 5 s would restart it
+forever."""
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _MAX_CONNECTIONS = 1024
 _GRACE_S = 0.5
@@ -54,7 +55,7 @@ async def turn_away(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """HTTP protocol of uvicorn that also closes connections whose client is too slow, or sends headers without end."""
+    """uvicorn's HTTP protocol that also closes connections whose client is too slow or sends endless headers."""
 
     _stopping = False
     _silent: asyncio.TimerHandle | None = None
@@ -87,7 +88,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
-        """Answer the request in progress, or one that is arriving, and close the connection."""
+        """Answer the request in progress or arriving, then close the connection."""
         self._stopping = True
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
@@ -136,7 +137,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 class Workers(Multiprocess):
-    """Worker processes of uvicorn. Once they stop, nothing accepts connections that they would not answer."""
+    """Worker processes of uvicorn. Once they stop, no connection is accepted that would not be answered."""
 
     def terminate_all(self) -> None:
         for listening in self.sockets:
@@ -152,11 +153,11 @@ def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
         host, port = listening.getsockname()[:2]
         if config.workers == 1:
             settings = server_settings(config, _application(config, api_key))
-            listening.listen(_BACKLOG)  # listen before the address is logged: its readers may connect
+            listening.listen(_BACKLOG)  # listen before the address is logged, since readers of the log may connect
             logger.info("http://%s:%d", f"[{host}]" if ":" in host else host, port)
             try:
                 uvicorn.Server(settings).run(sockets=[listening])
-            except KeyboardInterrupt:  # raised again by uvicorn when all is closed
+            except KeyboardInterrupt:  # raised again by uvicorn when everything is closed
                 _end(130)
             return
         # Open once before the workers: errors show here, and the engine is measured on an idle machine.
@@ -171,7 +172,7 @@ def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
 
 
 def _end(code: int) -> NoReturn:
-    """End the process of a server that has closed everything; Python's own end takes seconds with PyTorch."""
+    """End the process of a server that has closed everything; Python's own exit takes seconds with PyTorch."""
     sys.stderr.flush()
     os._exit(code)
 
@@ -192,14 +193,14 @@ def _application(config: ServeConfig, api_key: str | None, *, one_of_several: bo
     log = sys.stderr
     if config.log is not None:
         try:
-            log = open(config.log, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the process)
+            log = open(config.log, "a", encoding="utf-8")  # noqa: SIM115 (stays open until the process ends)
         except OSError as error:
             raise OptionError(f"--log {config.log!r} cannot be written: {reason_of(error)}") from error
     return create_app(config, api_key=api_key, metrics=Metrics(one_of_several=one_of_several), log=log)
 
 
 def server_settings(config: ServeConfig, app: Any, **more: Any) -> Settings:
-    """Return uvicorn's settings; `more` are further ones."""
+    """Return uvicorn's settings; `more` are additional ones."""
     settings = Settings(
         app,
         http=LimitedProtocol,

@@ -18,7 +18,7 @@ DTYPES = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """Name, type and shape of an input or output; -1 in a shape is any number."""
+    """Name, type and shape of an input or output; -1 in a shape stands for any number."""
 
     name: str
     datatype: str
@@ -49,8 +49,8 @@ class OutputTensor:
 
 
 def checked_shape(shape: Any, spec: TensorSpec, *, most: int) -> tuple[int, ...]:
-    """Return the shape of 1 to `most` items; HTTPError with 400 unless `spec` allows it. Where `spec` has only the
-    batch axis, a trailing 1 is allowed, as Triton's model configuration describes it, and dropped."""
+    """Return the shape of 1 to `most` items. Raise HTTPError with 400 unless `spec` allows it. If `spec` has only the
+    batch axis, a trailing 1, as in Triton's model configuration, is allowed and dropped."""
     allowed = f"{list(spec.shape)} with 1 to {most} for the first"
     whole = isinstance(shape, list) and all(type(side) is int for side in shape)
     sides = shape[:1] if whole and spec.shape == (-1,) and shape[1:] == [1] else shape
@@ -62,7 +62,7 @@ def checked_shape(shape: Any, spec: TensorSpec, *, most: int) -> tuple[int, ...]
 
 
 def from_json(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray | list[bytes]:
-    """Return flat or nested lists as an array of that shape, or the items of BYTES, which are base64 in JSON."""
+    """Convert flat or nested lists to an array of that shape, or to the items of BYTES, which are base64 in JSON."""
     if spec.datatype == "BYTES":
         return [_decoded(item, spec) for item in _flat_texts(data, spec, count=shape[0])]
     numbers = _flat_numbers(data, spec, shape)
@@ -77,7 +77,8 @@ def from_json(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray
 
 
 def from_bytes(data: bytes, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray | list[bytes]:
-    """Return little-endian numbers as an array of that shape; of BYTES the items, each after its length in 4 bytes."""
+    """Convert little-endian numbers to an array of that shape, or to the items of BYTES, each preceded by its length in
+    4 bytes."""
     if spec.datatype == "BYTES":
         return _split_items(data, spec, count=shape[0])
     wanted = DTYPES[spec.datatype]
@@ -96,7 +97,8 @@ def _finite(values: np.ndarray, spec: TensorSpec) -> np.ndarray:
 
 
 def _flat_numbers(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> list[Any]:
-    """Return checked numbers. Unchecked, a string among them would become an array of strings, each as long."""
+    """Return numbers after a check: a single string among them would make numpy build an array of equally long
+    strings."""
     count = prod(shape)
     values = data if isinstance(data, list) else []
     if not (len(values) == count and all(type(value) in (int, float) for value in values)):
@@ -135,5 +137,7 @@ def _split_items(data: bytes, spec: TensorSpec, *, count: int) -> list[bytes]:
         items.append(data[place + 4 : place + 4 + length])
         place += 4 + length
     if place != len(data) or len(items) != count:
-        raise HTTPError(400, f"the bytes of input {spec.name} are not {count} items, each after its length in 4 bytes")
+        raise HTTPError(
+            400, f"the bytes of input {spec.name} are not {count} items, each preceded by its length in 4 bytes"
+        )
     return items

@@ -1,1 +1,1 @@
-"""Experiments of the paper: matrix ranks of layer outputs, in random and in real networks."""
+"""Experiments of the paper: matrix ranks of layer outputs in random and real networks."""

@@ -1,4 +1,4 @@
-"""Options of `rexnet study`, in a module of their own, so that `--help` imports nothing heavy."""
+"""Options of `rexnet study`, in a separate module so that `--help` imports nothing heavy."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from rexnet.study.factors import Factor
 
 CHUNK = 50
-"""Networks per row of the table. Fixed, so that a row always covers the same networks, however many there are."""
+"""Networks per row of the table. Fixed, so that a row covers the same networks for any total number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """A given network to measure instead of random ones, and its images."""
+    """A specific network to measure instead of random ones, and its images."""
 
     model: str | None = None
     """Measure this network layer by layer instead of random ones: a checkpoint, a folder of rexnet card, a name such
@@ -36,14 +36,14 @@ class NetworkOptions:
     images: int = 64
     """Images to measure on, evenly spread over the folder."""
     image_size: int | None = None
-    """Side in pixels; None: what the network was made for, else 224."""
+    """Side in pixels; None: that of the network, else 224."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps; of --model."""
+    """auto, cpu, cuda, cuda:1 or mps; for --model."""
 
     def __post_init__(self) -> None:
         for name in ("data", "image_size"):
             value = getattr(self, name)
-            require(value is None or self.model is not None, name, value, "with --model only, which names a network")
+            require(value is None or self.model is not None, name, value, "only with --model, which names a network")
         require(self.data is not None or self.model is None, "data", self.data, "with --model, a folder of images")
         require_at_least(self, 1, "images")
         require_image_size(self)
@@ -73,7 +73,7 @@ class RankConfig:
     output: str = "rank_study"
     """Folder for tables and figures. The same command resumes a stopped study there; more --networks extend it."""
     networks: int = 200
-    """Random networks of every block and ratio, a multiple of 50; each is measured with every activation."""
+    """Random networks per block and ratio, a multiple of 50; each is measured with every activation."""
     processes: int = 1
     """Processes on this machine; -1: one for each core."""
     address: str | None = None
@@ -85,7 +85,7 @@ class RankConfig:
         _check_amounts(self.networks, self.processes)
         _check_names(self.protocol)
         alone = self.address is None or self.processes == 1
-        require(alone, "processes", self.processes, "1 with --address, whose cluster has processes of its own")
+        require(alone, "processes", self.processes, "1 with --address, whose cluster has its own processes")
 
 
 PLACEMENTS: tuple[Placement, ...] = ("late", "spread", "early")
@@ -95,22 +95,22 @@ PLACEMENTS: tuple[Placement, ...] = ("late", "spread", "early")
 class DepthConfig:
     """Measure the rank of the outputs of deep random networks by the number and placement of their expand layers.
 
-    All networks have the same depth and the same channels at both ends; only where in between the channels grow
-    differs. Version 1 of the paper publishes neither depth, widths nor weights: all of that is our choice.
+    All networks have the same depth and the same channels at both ends; only the layers in which the channels grow
+    differ. Version 1 of the paper publishes neither depth, widths nor weights, so these are our choice.
     """
 
     output: str = "depth_study"
     """Folder for tables and figures. The same command resumes a stopped study there; more --networks extend it."""
     networks: int = 200
-    """Random networks of every number and placement, a multiple of 50; each is measured with every activation."""
+    """Random networks per number and placement of expand layers, a multiple of 50; each has every activation."""
     layers: int = 6
     """1x1 convolutions of a network, each with its activation."""
     ratio: float = 0.1
     """Input over output channels of the whole network."""
     activations: tuple[str, ...] = ACTIVATION_NAMES
-    """linear, relu, relu6, leaky_relu, elu, softplus, hardswish, silu, or any class of torch.nn, as GELU."""
+    """linear, relu, relu6, leaky_relu, elu, softplus, hardswish, silu, or any class of torch.nn, such as GELU."""
     seed: int = 0
-    """Seed of everything random."""
+    """Random seed."""
     processes: int = 1
     """Processes on this machine; -1: one for each core."""
 
@@ -121,8 +121,8 @@ class DepthConfig:
         _check_names(replace(self.protocol(), blocks=BLOCK_NAMES))
 
     def protocol(self) -> Protocol:
-        """Return a protocol whose weights keep the size of the signal, which would grow from layer to layer until a
-        SiLU is a ReLU and a ReLU6 a step, and whose networks are not so small that layers have a channel or two."""
+        """Return a protocol whose weights preserve the scale of the signal, which would else grow until a SiLU acts as
+        a ReLU and a ReLU6 as a step, and whose networks are large enough for no layer to have one or two channels."""
         return Protocol(
             blocks=tuple(deep_name(*cell, layers=self.layers) for cell in self.cells()),
             activations=self.activations,
@@ -150,26 +150,26 @@ class FactorConfig:
     """Train the four two-bottleneck networks of the paper's Table 2 and measure top-1 and nuclear norm."""
 
     data: Annotated[str, positional("DATA")]
-    """Labelled images as for rexnet train; the paper has torchvision/cifar100."""
+    """Labelled images as for rexnet train; the paper uses torchvision/cifar100."""
     output: str = "factor_study"
-    """Folder for tables, figure and run folders. The same command resumes a stopped study there; one with more --seeds
-    is extended."""
+    """Folder for tables, figure and run folders. The same command resumes a stopped study there; more --seeds extend
+    it."""
     seeds: int = 3
-    """Trainings of each network; the networks of a seed see the same images in the same order."""
+    """Training runs per network; the networks of one seed see the same images in the same order."""
     scale: float = 1.0
     """MACs as a fraction of the published ones; smaller networks keep all ratios."""
     epochs: int = _RECIPE.schedule.epochs
-    """Epochs, by the recipe small-image."""
+    """Epochs of the recipe small-image."""
     batch_size: int = _RECIPE.run.batch_size
     """Images per step; the learning rate scales with it."""
     shots: int | None = None
-    """Train on this many images of each class only, different ones for every seed."""
+    """Train on only this many images of each class, different ones for every seed."""
     images: int = 2000
     """Validation images whose features are measured, evenly spread."""
     untrained: bool = False
-    """Measure the initial networks, and train nothing."""
+    """Measure the initial networks without training."""
     processes: int = 1
-    """Concurrent trainings; small networks leave most of a GPU idle."""
+    """Concurrent training runs; small networks leave most of a GPU idle."""
     workers: int | None = None
     """Processes that read images for each training; None: up to 8 with a GPU, none with a CPU."""
     device: Device = "auto"
@@ -197,11 +197,11 @@ class FactorConfig:
         return {factor.name: network(factor, scale=self.scale) for factor in FACTORS}
 
     def network_file(self, factor: "Factor") -> Path:
-        """Return the file with the config of the network that is trained."""
+        """Return the config file of the network to train."""
         return Path(self.output, "networks", f"{self.networks[factor.name].name}.json")
 
     def training(self, factor: "Factor", *, seed: int) -> TrainConfig:
-        """Return the recipe small-image for the network of `factor`, resumed where it was stopped."""
+        """Return the recipe small-image for the network of `factor`, which resumes a stopped run."""
         output = str(Path(self.output, "runs", f"{factor.name}-{seed}"))
         machine = {"device": self.device, "threads": self.threads, "workers": self.workers}
         run = {"seed": seed, "batch_size": self.batch_size, "output": output, "resume": True}
@@ -215,7 +215,7 @@ class FactorConfig:
         )
 
     def settings(self) -> dict[str, object]:
-        """Return the options that decide the rows of the table."""
+        """Return the options that determine the rows of the table."""
         names = ("scale", "epochs", "shots", "batch_size", "images", "untrained")
         return {name: getattr(self, name) for name in names}
 
@@ -230,9 +230,9 @@ class SpectraConfig:
     data: str
     """Folder of images, read with all sub-folders, or a named dataset such as digits or torchvision/cifar10."""
     images: int = 2000
-    """Images to measure on, evenly spread; fewer images than channels leave no more singular values than images."""
+    """Images to measure on, evenly spread; there are no more singular values than images."""
     image_size: int | None = NetworkOptions.image_size
-    """Side in pixels; None: what each network was made for, else 224."""
+    """Side in pixels; None: that of each network, else 224."""
     pretrained: bool = NetworkOptions.pretrained
     """Published weights for networks that are given by name; timm's are downloaded unless cached."""
     untrained_too: bool = False
@@ -243,7 +243,7 @@ class SpectraConfig:
 
     def __post_init__(self) -> None:
         require(0 < len(self.models) == len(set(self.models)), "models", self.models, "one or more, each once")
-        self.network(self.models[0])  # checks the options that all networks have in common
+        self.network(self.models[0])  # check the options that all networks share
 
     def check(self) -> None:
         """Raise ModelError for a model that does not exist."""

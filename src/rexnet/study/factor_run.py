@@ -1,4 +1,5 @@
-"""`rexnet study factors`: the networks of Table 2 trained, and their final features measured, over several seeds."""
+"""`rexnet study factors`: training of the networks in Table 2 and measurement of their final features, over several
+seeds."""
 
 import logging
 import time
@@ -64,7 +65,7 @@ def study_factors(config: FactorConfig) -> list[FactorSummary]:
 
 
 def _data_of_table(path: Path, facts: DataFacts) -> object:
-    """Return the dataset facts that the table records; ValueError where they differ from `facts`."""
+    """Return the dataset facts that the table records. Raise ValueError if they differ from `facts`."""
     saved = (read_settings(path, kind=KIND) or {}).get("data")
     if saved is None:
         return {name: value for name, value in facts.to_dict().items() if value is not None}
@@ -75,8 +76,8 @@ def _data_of_table(path: Path, facts: DataFacts) -> object:
 
 
 def _train_side_by_side(config: FactorConfig, tasks: Sequence[tuple[int, Factor]]) -> None:
-    """Train several networks at a time; complete trainings stay as they are."""
-    # Use processes of our own: those of in_parallel are PyTorch's loader workers, which cannot start others.
+    """Train several networks at a time; complete runs are kept."""
+    # Use separate processes: those of in_parallel are PyTorch's loader workers, which cannot start others.
     with ProcessPoolExecutor(config.processes, get_context("spawn")) as pool:
         jobs = [pool.submit(_train, config, factor, seed) for seed, factor in tasks]
         for number, job in enumerate(as_completed(jobs), start=1):

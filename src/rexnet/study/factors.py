@@ -1,8 +1,8 @@
 """The paper's Table 2: four networks of two bottlenecks, changed one factor at a time at equal cost, and their results.
 
-Published are the three factors, MACs, top-1 and nuclear norm. Derived: with strides 2 and 2, the stem of 16 channels
-and the last convolution to 1280 of the paper's search networks, the baseline's ratios give its MACs. Ours: the stem is
-the one free number of each network, solved for its MACs; ReLU6 at stem and last convolution throughout.
+Published are the three factors, MACs, top-1 and nuclear norm. Derived: with strides 2 and 2, and the stem of 16
+channels and the last convolution to 1280 of the paper's search networks, the baseline's ratios give its MACs. Our
+choice: the stem width of each network is solved for its MACs, and stem and last convolution always use ReLU6.
 """
 
 import os
@@ -25,7 +25,7 @@ STRIDE = 2
 """Stride of both bottlenecks."""
 PENULTIMATE_CHANNELS = 1280
 CLASSES = 100
-"""Classes of CIFAR-100, with which the published MACs are counted."""
+"""Number of classes of CIFAR-100, for which the published MACs are counted."""
 _MOST_CHANNELS = 4096
 
 TABLE, KIND = "factors.csv", "rexnet study factors"
@@ -38,7 +38,7 @@ class Factor:
     name: str
     title: str
     expansion: int
-    """Expanded over input channels in both bottlenecks; the paper has its inverse, the ratio of the first 1x1
+    """Expanded over input channels in both bottlenecks; the paper gives its inverse, the ratio of the first 1x1
     convolution."""
     ratio: float
     """Input over output channels of both bottlenecks."""
@@ -63,7 +63,7 @@ FACTORS = (
 def network(factor: Factor, *, scale: float = 1.0) -> RexNetConfig:
     """Return the network for images of 32 pixels with `scale` times the published MACs.
 
-    Raises ValueError for a scale at which whole channels come nowhere near the ratios and MACs.
+    Raises ValueError for a scale at which integer channels cannot approximate the ratios and MACs.
     """
     penultimate = round(PENULTIMATE_CHANNELS * scale**0.5)
     channels = _solve(factor.expansion, factor.ratio, macs=scale * factor.macs, penultimate=penultimate)
@@ -91,8 +91,8 @@ def network(factor: Factor, *, scale: float = 1.0) -> RexNetConfig:
 
 @cache
 def _solve(expansion: int, ratio: float, *, macs: float, penultimate: int) -> tuple[int, int, int]:
-    """Find the channels of the stem and after each bottleneck with the least relative error, the worst of three: of the
-    MACs and of both ratios."""
+    """Find the channels of the stem and after each bottleneck that minimise the largest relative error among the MACs
+    and both ratios."""
 
     def error(channels: tuple[int, int, int]) -> float:
         found = count_macs(channels, expansion=expansion, penultimate=penultimate)
@@ -103,7 +103,8 @@ def _solve(expansion: int, ratio: float, *, macs: float, penultimate: int) -> tu
     best = min((channels for channels in candidates if channels[0]), key=error)
     if error(best) > 0.1:
         raise ValueError(
-            f"with {macs / 1e6:.3g} M MACs no stem of whole channels comes within 10 % of ratio {ratio:g}; allowed: a "
+            f"with {macs / 1e6:.3g} M MACs no integer number of stem channels comes within 10 % of ratio {ratio:g}; "
+            "allowed: a "
             "scale nearer 1"
         )
     return best
@@ -123,7 +124,7 @@ def count_macs(channels: tuple[int, int, int], *, expansion: int, penultimate: i
 
 @dataclass(frozen=True, kw_only=True)
 class FactorRow:
-    """A row of factors.csv: one network from one seed; `samples` to `stable_rank` are of its final features."""
+    """A row of factors.csv: one network with one seed; `samples` to `stable_rank` describe its final features."""
 
     network: str
     seed: int
@@ -152,7 +153,7 @@ class Mean(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class FactorSummary:
-    """Summary of one network over its seeds. A step is the difference to the network above for the same seed."""
+    """Summary of one network over its seeds. A step is the difference from the network above with the same seed."""
 
     factor: Factor
     channels: tuple[int, ...]
@@ -205,7 +206,7 @@ def summarise(rows: Sequence[FactorRow], *, scale: float) -> list[FactorSummary]
 
 
 def _mean(runs: Mapping[int, FactorRow], name: str, *, above: Mapping[int, FactorRow] | None = None) -> Mean:
-    """Average a field of the runs, keyed by seed, or its difference to that of the runs `above`."""
+    """Average a field of the runs, keyed by seed, or its difference from that of the runs `above`."""
     values = [getattr(run, name) - (getattr(above[seed], name) if above else 0.0) for seed, run in runs.items()]
     return Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 

@@ -27,7 +27,7 @@ from rexnet.training.distributed import choose_device
 
 
 def measure_network(options: NetworkOptions, *, tolerance: float, output: str | os.PathLike[str]) -> list[Layer]:
-    """Measure, and write layers.csv, spectra.json and layers.png and .svg into the folder `output`."""
+    """Measure the layers, and write layers.csv, spectra.json, layers.png and layers.svg to the folder `output`."""
     assert options.model is not None and options.data is not None
     device = choose_device(options.device)
     images = evenly_spread(open_images(options.data), options.images)
@@ -42,7 +42,7 @@ def measure_network(options: NetworkOptions, *, tolerance: float, output: str | 
 
 
 def load_network(name: str, *, pretrained: bool = False, image_size: int | None = None) -> tuple[nn.Module, Preprocess]:
-    """Return the network and the preprocessing of its images; ValueError, one sentence, where there is none.
+    """Return the network and the preprocessing of its images. Raise ValueError if there is none.
 
     `name` as in NetworkOptions. The prefix rewritten/ applies the paper's design principles to it.
     """
@@ -62,7 +62,7 @@ def load_network(name: str, *, pretrained: bool = False, image_size: int | None 
 
 
 def evenly_spread(images: ImageSet, count: int) -> ImageSet:
-    """Return `count` of the images, evenly spread, or all if there are not more."""
+    """Return `count` of the images, evenly spread, or all if there are fewer."""
     count = min(count, len(images))
     return images.subset(np.arange(count) * len(images) // count)
 
@@ -118,7 +118,7 @@ def plot_layers(layers: Sequence[Layer], stem: str | os.PathLike[str]) -> list[P
         spectra.plot(fractions, values, color=shades(place / max(1, len(layers) - 1)), linewidth=0.8)
     spectra.set_yscale("log")
     spectra.set_ylim(1e-6, 1.3)
-    spectra.set_xlabel("singular value, as a fraction of their number")
+    spectra.set_xlabel("index of the singular value / their number")
     spectra.set_ylabel("over the largest")
     spectra.set_title("first layer dark, last layer light", fontsize=9)
     spectra.grid(alpha=0.25)

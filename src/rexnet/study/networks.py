@@ -1,4 +1,4 @@
-"""Random networks: the blocks whose output is measured, and their draws.
+"""Random networks: the blocks whose output is measured, and their random draws.
 
 A block is any object with the two attributes of `Block`; `module:factory` names a function that makes one. Maps are
 (networks, channels, samples, height, width), a batch of networks of equal size; weights (networks, out, in, k, k).
@@ -21,12 +21,13 @@ from rexnet.study.protocol import Block, Function, Placement, Protocol, Size
 
 
 def convolve(x: Tensor, weight: Tensor) -> Tensor:
-    """Convolve each network's maps with stride 1 and zero padding, depthwise with one weight a channel and tap."""
+    """Convolve each network's maps with stride 1 and zero padding, depthwise if a weight has one value per channel and
+    tap."""
     networks, channels, _, height, width = x.shape
     out_channels, kernel_size = weight.shape[1], weight.shape[-1]
     depthwise = weight.shape[2] == 1 and out_channels == channels > 1
     if (height, width) == (1, 1):
-        # On maps of one position, zero padding leaves the centre tap alone.
+        # On maps of one position, zero padding leaves only the centre tap.
         centre = weight[..., kernel_size // 2, kernel_size // 2]
         flat = x[..., 0, 0]
         return (flat * centre if depthwise else centre @ flat)[..., None, None]
@@ -81,7 +82,7 @@ class InvertedBottleneck:
 @dataclass(frozen=True, kw_only=True)
 class DeepNetwork:
     """A chain of 1x1 convolutions with an activation after each. Channels grow in `expand_layers` of them, each time by
-    the same factor: in the first ones, the last ones, or in ones evenly spread; the others keep their width."""
+    the same factor: the first, the last or evenly spread ones; the others keep their width."""
 
     layers: int
     expand_layers: int
@@ -132,7 +133,7 @@ def find_block(name: str) -> Block:
 
 
 def call_factory(name: str, *, allowed: str) -> object:
-    """Return what the function `module:factory` returns without arguments; ValueError, one sentence, without one."""
+    """Return what the function `module:factory` returns without arguments. Raise ValueError if there is none."""
     module, colon, factory = name.partition(":")
     if not colon:
         raise ValueError(f"unknown name {name!r}; allowed: {allowed}, or module:factory")
@@ -147,7 +148,7 @@ ACTIVATIONS = {"linear" if name == "identity" else name: kind for name, kind in 
 
 
 def find_activation(name: str) -> Function:
-    """Return a function of ACTIVATIONS, or any class of torch.nn by its name, as GELU or Mish."""
+    """Return a function of ACTIVATIONS, or any class of torch.nn by name, such as GELU or Mish."""
     if name in ACTIVATIONS:
         return ACTIVATIONS[name]()
     kind = getattr(nn, name, None)
@@ -164,7 +165,7 @@ def find_activation(name: str) -> Function:
 
 
 def generator_for(seed: int, block: str, *, ratio: float, network: int) -> np.random.Generator:
-    """Return the random generator of one network, which depends on these four arguments alone."""
+    """Return the random generator of one network, which depends only on these four arguments."""
     words = [seed, zlib.crc32(block.encode()), round(ratio * 1_000_000), network]
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
@@ -175,7 +176,8 @@ def outputs(
     """Compute output matrices (activations, networks, out channels, samples x positions) of networks of one size from
     the result of `draw_tensors`.
 
-    Every network is computed once, with the samples of all activations side by side: its products are then large.
+    Every network is computed once, with the samples of all activations side by side, so that its matrix products are
+    large.
     """
     *weights, x = (torch.stack(list(parts)) for parts in zip(*batch, strict=True))
     samples, functions = x.shape[2], [find_activation(name) for name in activations]

@@ -1,4 +1,4 @@
-"""The protocol of the rank study: every free choice, each a command-line option."""
+"""The protocol of the rank study: every free choice is a command-line option."""
 
 import dataclasses
 import math
@@ -39,7 +39,7 @@ Placement = Literal["early", "spread", "late"]
 
 
 def deep_name(placement: Placement, expand_layers: int, *, layers: int) -> str:
-    """Return the name by which `find_block` knows a DeepNetwork."""
+    """Return the name of a DeepNetwork for `find_block`."""
     return f"{placement}_{expand_layers}_of_{layers}"
 
 
@@ -98,7 +98,7 @@ WEIGHTS: dict[str, Callable[[int], float]] = {
 class Protocol:
     """Sampling of random networks and computation of their rank; the defaults fit the paper's Fig. 1 best.
 
-    The paper states none of these but blocks, activations and ratios.
+    Of these, the paper states only blocks, activations and ratios.
     """
 
     blocks: tuple[str, ...] = BLOCK_NAMES
@@ -108,9 +108,9 @@ class Protocol:
     ratios: tuple[float, ...] = RATIOS
     """Input channels over output channels."""
     smallest_size: int = 5
-    """Least number of output channels."""
+    """Minimum number of output channels."""
     largest_size: int = 131
-    """Largest number of output channels."""
+    """Maximum number of output channels."""
     size_step: int = 6
     """Step of the output channels: the smallest size plus a multiple of it, all equally likely; networks of one size
     are computed together."""
@@ -123,8 +123,8 @@ class Protocol:
     weights: Literal["normal", "lecun", "he"] = "lecun"
     """Normal weights with standard deviation 1, 1 / sqrt(fan in) or sqrt(2 / fan in), times the weight scale."""
     weight_scale: float = 2.5
-    """Factor of all weights. Smooth activations are nearly piecewise linear for a large signal, and linear for a small
-    one."""
+    """Factor applied to all weights. Smooth activations are nearly piecewise linear for a large signal, and linear for
+    a small one."""
     norm: Literal["initial", "batch", "none"] = "initial"
     """Batch norm with its initial statistics, with those of the samples, or none."""
     expansion: str = "log_uniform:0.3:8"
@@ -138,8 +138,8 @@ class Protocol:
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of the network; ranks are always taken in float64."""
     spectra: bool = False
-    """Also take effective rank, stable rank and nuclear norm, which need all singular values and several times the
-    time."""
+    """Also take effective rank, stable rank and nuclear norm, which need all singular values and take several times as
+    long."""
     seed: int = 0
     """Seed of everything random."""
 
@@ -167,7 +167,7 @@ class Protocol:
         return dataclasses.asdict(self)
 
     def draw_size(self, block: Block, *, ratio: float, generator: np.random.Generator) -> Size:
-        """Draw the output channels and expansion of a network, which decide all its sizes."""
+        """Draw the output channels and expansion of a network, which determine all its sizes."""
         sizes = (self.largest_size - self.smallest_size) // self.size_step + 1
         out_channels = self.smallest_size + self.size_step * int(generator.integers(sizes))
         in_channels = max(1, round(ratio * out_channels))
@@ -185,7 +185,7 @@ class Protocol:
         tensors = []
         side = self.spatial_size
         for out_channels, in_channels, kernel_size in block.weight_shapes(size):
-            # On maps of one position the padding hides all taps but one: draw that one only.
+            # On maps of one position only the centre tap matters: draw only that.
             kernel_size = kernel_size if side > 1 else 1
             shape = (out_channels, in_channels, kernel_size, kernel_size)
             deviation = self.weight_scale * WEIGHTS[self.weights](in_channels * kernel_size**2)

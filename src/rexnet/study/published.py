@@ -48,11 +48,11 @@ _CURVES: dict[str, dict[str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
 PUBLISHED: Mapping[str, Mapping[str, Mapping[float, float]]] = {
     block: {name: dict(zip(*curve, strict=True)) for name, curve in curves.items()} for block, curves in _CURVES.items()
 }
-"""Rank over output channels by block, activation and ratio. ELU is missing in (c), where it is not
-readable, and in (d), where it lies between SiLU and Hardswish."""
+"""Rank over output channels by block, activation and ratio. ELU is missing in (c), where it is illegible, and in (d),
+where it lies between SiLU and Hardswish."""
 PUBLISHED_SPECTRA: Mapping[str, Mapping[float, float]] = {
     "ReXNet x0.9": {0.5: 0.065, 0.85: 0.11, 1.0: 0.3},
     "MobileNetV2": {0.5: 0.0105, 0.75: 0.014, 0.98: 0.1},
 }
-"""The supplement's figure, read off the image: by fraction of the singular values, the value over the largest that they
-do not exceed. The paper does not state which features and images it shows."""
+"""The supplement's figure, read off the image: fraction of the singular values -> the value, relative to the largest,
+that they do not exceed. The paper does not state which features and images they are."""

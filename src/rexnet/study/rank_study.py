@@ -30,7 +30,7 @@ COLOURS = {
 }
 
 Curves = Mapping[str, Mapping[float, Cell]]
-"""Cells by activation and place on the horizontal axis."""
+"""Cells by activation and position on the horizontal axis."""
 
 
 def study_ranks(config: RankConfig) -> list[Cell]:
@@ -122,7 +122,7 @@ def _plot_curves(panel: Any, curves: Curves, *, published: Mapping[str, Mapping[
 
 
 def _lowest_shown(curves: Curves) -> float:
-    """Return the lower limit of the axis: that of all curves but Linear where these lie close together at the top, else
+    """Return the lower limit of the axis: that of all curves except Linear if these lie close together at the top, else
     0."""
     curved = [cell.mean for name, cells in curves.items() if name != "linear" for cell in cells.values()]
     return min(curved) - 0.02 if curved and min(curved) > 0.6 else 0.0

@@ -1,4 +1,4 @@
-"""ranks.csv, which can be stopped, resumed and extended, computed on one machine or on many, and its summary."""
+"""The resumable and extensible table ranks.csv, computed on one machine or many, and its summary."""
 
 import math
 import os
@@ -30,9 +30,9 @@ COLUMNS = ("block", "activation", "ratio", "first_network", "networks", "rank_ra
 SPECTRUM_COLUMNS = ("effective_rank_ratio_sum", "stable_rank_ratio_sum", "nuclear_norm_sum")
 TABLE, KIND = "ranks.csv", "rexnet study rank"
 _SUMS = COLUMNS.index("rank_ratio_sum")
-"""First column of a row that holds sums over its networks."""
+"""First column that holds sums over the networks of a row."""
 _SENT_AHEAD = 1000
-"""Number of tasks queued at a cluster: more than it has cores, and few enough that memory stays flat."""
+"""Number of tasks queued on a cluster: more than its cores, and few enough to keep memory constant."""
 
 
 class Task(NamedTuple):
@@ -57,7 +57,7 @@ def extend_table(
     path: str | os.PathLike[str], protocol: Protocol, *, networks: int, processes: int = 1, address: str | None = None
 ) -> None:
     """Extend the table to that many networks per cell, in processes of this machine (-1: one for each core) or on the
-    Dask cluster at `address`. Raises ValueError for a table of another protocol."""
+    Dask cluster at `address`. Raises ValueError for a table with another protocol."""
     columns = (*COLUMNS, *(SPECTRUM_COLUMNS if protocol.spectra else ()))
     settings, task = protocol.as_dict(), partial(measure, protocol)
     done = open_table(path, kind=KIND, settings=settings, columns=columns, rows_a_task=len(protocol.activations))
@@ -84,7 +84,7 @@ def _on_cluster(task: Callable[[Task], list[list[str]]], tasks: list[Task], addr
 
 
 def measure(protocol: Protocol, task: Task) -> list[list[str]]:
-    """Return the rows of a task, one per activation; sums are correctly rounded, so that the order of addition does not
+    """Return the rows of a task, one per activation; sums are correctly rounded, so the order of addition does not
     matter."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -120,7 +120,7 @@ def _measure(protocol: Protocol, task: Task) -> list[list[str]]:
 
 
 def _summands(matrices: torch.Tensor, protocol: Protocol) -> list[tuple[float, ...]]:
-    """Return the summands of the columns for each of the matrices (B, out channels, samples)."""
+    """Return the values that the columns sum, for each of the matrices (B, out channels, samples)."""
     channels = matrices.shape[1]
     count = numerical_rank if protocol.spectra else count_rank
     ratios = [rank / channels for rank in count(matrices, tolerance=protocol.tolerance).tolist()]
@@ -144,7 +144,7 @@ class Cell:
     deviation: float
     """Standard deviation over networks."""
     others: dict[str, float]
-    """Means of effective_rank_ratio, stable_rank_ratio and nuclear_norm, where they were taken."""
+    """Means of effective_rank_ratio, stable_rank_ratio and nuclear_norm, if they were measured."""
 
     @property
     def interval(self) -> float:
@@ -153,7 +153,7 @@ class Cell:
 
 
 def read_rows(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]]:
-    """Read columns and whole rows of a ranks.csv, skipping a torn last line."""
+    """Read columns and complete rows of a ranks.csv, skipping a torn last line."""
     return read_table(path, kind=KIND)
 
 

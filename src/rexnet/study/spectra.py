@@ -31,9 +31,9 @@ from rexnet.training.distributed import choose_device
 logger = logging.getLogger(__name__)
 
 BATCH = 64
-"""Images in a batch, over which an untrained network's batch norms compute their statistics."""
+"""Images per batch, over which an untrained network's batch norms compute their statistics."""
 _SMALLEST_SHOWN = 1e-7
-"""Least singular value of the logarithmic axis."""
+"""Minimum singular value on the logarithmic axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Spectrum:
         return self.network if self.trained else f"{self.network}, untrained"
 
     def quantile(self, fraction: float) -> float:
-        """Return the smallest singular value, over the largest, that at least this fraction of them does not exceed."""
+        """Return the quantile of the singular values at this fraction, relative to the largest."""
         place = max(0, math.ceil(fraction * len(self.values)) - 1)
         return self.values[::-1][place] / (self.values[0] or 1.0)
 
@@ -68,10 +68,10 @@ def is_trained(options: NetworkOptions) -> bool:
 
 
 def measure_spectra(config: SpectraConfig) -> list[Spectrum]:
-    """Measure, and write spectra.json, figure.png and figure.svg into the folder."""
+    """Measure the spectra, and write spectra.json, figure.png and figure.svg to the folder."""
     if config.untrained_too:
         trained = any(is_trained(config.network(name)) for name in config.models)
-        allowed = "with --pretrained or a checkpoint, as all networks are untrained without"
+        allowed = "only with --pretrained or a checkpoint; otherwise all networks are untrained"
         require(trained, "untrained_too", config.untrained_too, allowed)
     device, folder = choose_device(config.device), make_folder(config.output)
     images = evenly_spread(open_images(config.data), config.images)
@@ -92,7 +92,7 @@ def measure_spectra(config: SpectraConfig) -> list[Spectrum]:
 
 
 def _networks(config: SpectraConfig) -> Iterator[tuple[str, bool, nn.Module, Preprocess]]:
-    """Yield the name, True if trained, the network and the preprocessing of its images."""
+    """Yield each network's name, whether it is trained, the network and the preprocessing of its images."""
     for name in config.models:
         options = config.network(name)
         path, trained = Path(name), is_trained(options)
@@ -110,8 +110,8 @@ def _networks(config: SpectraConfig) -> Iterator[tuple[str, bool, nn.Module, Pre
 def take_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Give the batch norms of a network that was never trained the statistics of these images.
 
-    With the initial ones, mean 0 and variance 1, signals fade from layer to layer until a SiLU is a straight line, and
-    the spectrum is not that of the network that training begins with.
+    With the initial ones, mean 0 and variance 1, signals fade from layer to layer until a SiLU is linear, and the
+    spectrum is not that of the network at the start of training.
     """
     # Squeeze-excitation has nothing to normalise in a batch of one.
     update_bn((images for images in batches if len(images) > 1), model)
@@ -120,7 +120,7 @@ def take_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
 @torch.inference_mode()
 def final_features(model: nn.Module, batches: Iterable[Tensor]) -> Tensor:
     """Return the input of the last Conv2d or Linear that runs, the classifier: (images, channels) in float32 on the
-    CPU, the mean over positions where there are several. Images are (B, 3, H, W)."""
+    CPU, averaged over positions if there are several. Images are (B, 3, H, W)."""
     training, features = model.training, []
     try:
         model.eval()
@@ -150,7 +150,7 @@ def _last_input(model: nn.Module) -> Iterator[Callable[[], Tensor]]:
 
     def last() -> Tensor:
         if not inputs:
-            raise ValueError("no Conv2d and no Linear layer of the network computes, so it does not have a classifier")
+            raise ValueError("no Conv2d or Linear layer of the network runs, so it does not have a classifier")
         return inputs.pop()
 
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
@@ -163,7 +163,7 @@ def _last_input(model: nn.Module) -> Iterator[Callable[[], Tensor]]:
 
 
 def spectrum_of(features: Tensor, *, network: str, trained: bool) -> Spectrum:
-    """Compute the singular values of (images, channels); ValueError for features that are not finite."""
+    """Compute the singular values of (images, channels). Raise ValueError for features that are not finite."""
     values = singular_values(features)
     samples, channels = features.shape
     return Spectrum(
@@ -179,8 +179,8 @@ def spectrum_of(features: Tensor, *, network: str, trained: bool) -> Spectrum:
 
 
 def plot_spectra(spectra: Sequence[Spectrum], stem: str | os.PathLike[str]) -> list[Path]:
-    """Plot the fraction of the singular values that do not exceed a value, which is over the largest, to STEM.png and
-    STEM.svg; dashed where untrained, hollow marks for what the paper shows."""
+    """Plot the cumulative distribution of the singular values relative to the largest, to STEM.png and STEM.svg; dashed
+    for untrained networks, hollow marks for the paper's values."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.6, 5.0), layout="constrained")

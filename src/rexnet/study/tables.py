@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 
 
 def make_folder(output: str) -> Path:
-    """Create the folder of a study if it is missing; ValueError where a file is in its place."""
-    check_output_folder(output, allowed="a folder, new or of an earlier study")
+    """Create the folder of a study if it is missing. Raise ValueError if a file is in its place."""
+    check_output_folder(output, allowed="a new folder or that of an earlier study")
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -32,8 +32,8 @@ def open_table(
 ) -> int:
     """Create the table, or truncate it to its last complete task; return the number of its tasks.
 
-    `kind` is the command that writes such tables, `settings` its options that decide the rows. Raises ValueError for a
-    file of another kind or of other settings.
+    `kind` is the command that writes such tables, and `settings` are the options that determine the rows. Raises
+    ValueError for a file of another kind or of other settings.
     """
     path = Path(path)
     header = f"# {kind} {json.dumps(settings)}\n{','.join(columns)}\n".encode()
@@ -62,7 +62,8 @@ def open_table(
 
 
 def read_settings(path: str | os.PathLike[str], *, kind: str) -> dict[str, Any] | None:
-    """Read the settings in a table's first line; None where there is none yet. ValueError for another kind of file."""
+    """Read the settings in a table's first line; None if there is none yet. Raise ValueError for another kind of
+    file."""
     path = Path(path)
     if not path.exists() or not path.stat().st_size:
         return None
@@ -77,13 +78,13 @@ def read_settings(path: str | os.PathLike[str], *, kind: str) -> dict[str, Any] 
 
 
 def append_rows(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) -> None:
-    """Append all rows in one write, so that a kill cannot lose some of them."""
+    """Append all rows in one write, so that a kill cannot leave only some of them."""
     with Path(path).open("a", encoding="utf-8", newline="") as file:
         file.write(csv_text(rows))
 
 
 def read_table(path: str | os.PathLike[str], *, kind: str) -> tuple[list[str], list[list[str]]]:
-    """Read columns and whole rows, skipping a torn last line; ValueError for a file of another kind."""
+    """Read columns and whole rows, skipping a torn last line. Raise ValueError for a file of another kind."""
     path = Path(path)
     text = path.read_text(encoding="utf-8")
     lines = text[: text.rfind("\n") + 1].splitlines()

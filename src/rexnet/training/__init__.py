@@ -1,1 +1,1 @@
-"""Training: the one loop, its parts, and classification as its first user."""
+"""Training: the loop, its parts, and classification."""

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, checked when read, and enough by themselves to rebuild the network."""
+"""Checkpoint files: written atomically, checked when read, and sufficient to rebuild the network."""
 
 import io
 import json
@@ -37,7 +37,7 @@ class TrainedRexNet(RexNet):
     preprocess: Preprocess
     """The evaluation transform it was trained for."""
     split: RandomSplit | None
-    """Validation split drawn from data without one; None for other data, and in older files."""
+    """Validation split drawn from data without splits; None for other data and in older files."""
 
 
 def pack(
@@ -48,7 +48,8 @@ def pack(
     preprocess: Preprocess,
     split: RandomSplit | None = None,
 ) -> dict[str, Any]:
-    """Return a checkpoint's content, all that is needed to use `model` elsewhere: tensors on the CPU, plain values."""
+    """Return a checkpoint's content, everything needed to use `model` elsewhere: tensors on the CPU and plain
+    values."""
     return {
         "format": CHECKPOINT_FORMAT,
         "model": model.config.to_dict(),
@@ -62,15 +63,14 @@ def pack(
 
 
 def portable(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return copies on the CPU in the usual memory order, whatever device and layout the training used."""
+    """Return copies on the CPU in the default memory format, for any device and format in training."""
     return {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
 
 
 def save(path: str | PathLike[str], content: dict[str, Any], *, keep: Path | None = None) -> None:
-    """Write `.pt`, or for a `.safetensors` name the weights with the rest as its metadata, without training state.
-
-    Until the last byte is on the disk, an older file stays there, and then goes to `keep`. Raises WeightsError, one
-    sentence, when the disk is full or not writable.
+    """Write `.pt`, or for a `.safetensors` path the weights with everything else as metadata, without training state.
+    An older file stays until the new one is complete, and is then renamed to `keep`. Raises WeightsError if the disk is
+    full or not writable.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -91,10 +91,8 @@ def save(path: str | PathLike[str], content: dict[str, Any], *, keep: Path | Non
 
 
 def read(path: str | PathLike[str], *, foreign: bool = False) -> dict[str, Any]:
-    """Return the content of a checkpoint of this project, its checksums compared by `read_checkpoint_file`.
-
-    Nothing in the file is run. Raises WeightsError, one sentence, for damage and, unless `foreign`, for weights files
-    of others.
+    """Return the content of a checkpoint of this project, with checksums verified by `read_checkpoint_file`. Nothing in
+    the file is run. Raises WeightsError for damage and, unless `foreign`, for other programs' weights files.
     """
     try:
         content = read_checkpoint_file(path)
@@ -104,7 +102,7 @@ def read(path: str | PathLike[str], *, foreign: bool = False) -> dict[str, Any]:
         if not (others and run.holds("config.json")):
             raise
         command = shlex.join(["rexnet", *_train_command(run), "--resume", str(run.path)])
-        advice = f"use {others[0].name} beside it, from which `{command}` would continue"
+        advice = f"use {others[0].name} beside it, from which `{command}` continues"
         raise DamagedFileError(error.finding, advice) from error
     if not foreign and content.get("format") != CHECKPOINT_FORMAT:
         raise WeightsError(
@@ -126,8 +124,8 @@ def load(path: str | PathLike[str], device: str | torch.device = "cpu") -> Train
     """Return the network in a checkpoint of this project (`.pt` or `.safetensors`), rebuilt from the file alone, in
     eval mode.
 
-    `path` may also be a folder of `rexnet card`, and "hf://OWNER/NAME" such a folder at the Hugging Face hub. Raises
-    WeightsError, one sentence, for a file that cannot be used.
+    `path` may also be a folder of `rexnet card`, and "hf://OWNER/NAME" such a folder on the Hugging Face hub. Raises
+    WeightsError for a file that cannot be used.
     """
     return unpack(read(path), source=os.fspath(path)).to(device)
 
@@ -137,7 +135,7 @@ def unpack(content: dict[str, Any], *, source: str) -> TrainedRexNet:
     if content.get("task") is not None:
         raise WeightsError(f"checkpoint {source!r} holds a detector; `rexnet detect` takes it")
     try:
-        # Without storage of its own the network cannot fill the memory, whatever size the file claims.
+        # Without storage the network cannot fill the memory, whatever size the file claims.
         with torch.device("meta"):
             model = TrainedRexNet(RexNetConfig.from_dict(content["model"]))
         model.load_state_dict({key: _anew(value) for key, value in content["state_dict"].items()}, assign=True)
@@ -148,13 +146,13 @@ def unpack(content: dict[str, Any], *, source: str) -> TrainedRexNet:
             raise ValueError(f"{len(model.classes)} class names for {model.num_classes} classes")
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise WeightsError(f"checkpoint {source!r} contradicts itself ({type(error).__name__}: {reason})") from error
+        raise WeightsError(f"checkpoint {source!r} is inconsistent ({type(error).__name__}: {reason})") from error
     model.requires_grad_(True)
     return model.eval()
 
 
 def _anew(value: Tensor) -> Tensor:
     """Return a copy with the strides and alignment of new tensors. A `.pt` keeps the strides of 1x1 weights in
-    channels-last order, a `.safetensors` places tensors at any multiple of 8 bytes, and either decides how a
-    convolution rounds."""
+    channels-last order, a `.safetensors` places tensors at any multiple of 8 bytes, and both affect how a convolution
+    rounds."""
     return torch.empty(value.shape, dtype=value.dtype).copy_(value)

@@ -1,4 +1,4 @@
-"""Classification on the one loop."""
+"""Training of classifiers with the shared loop."""
 
 import logging
 from collections.abc import Sequence
@@ -47,8 +47,8 @@ def train(
 ) -> dict[str, Any]:
     """Train with the settings of `config` and write all results to the run folder; return the content of summary.json.
 
-    `teachers`: those that `config.teacher` names, opened by `rexnet.deploy.teachers.open_teachers`. ValueError, one
-    sentence, for settings, data or weights that do not fit each other.
+    `teachers`: those that `config.teacher` names, opened by `rexnet.deploy.teachers.open_teachers`. Raise ValueError
+    for settings, data or weights that do not fit together.
     """
     config.network.check()
     config = _settle_weights(extend(note_teachers(config, teachers)))
@@ -60,7 +60,7 @@ def train(
 
 
 def _settle_weights(config: TrainConfig) -> TrainConfig:
-    """Return `config` with the weights that were chosen for the run to resume, or are now for a new one."""
+    """Return `config` with the weights chosen for the run to resume or, for a new run, chosen now."""
     if (saved := settings_to_resume(config)) is not None:
         if config.network.weights == AUTO:
             config = keep_weights(config, chosen=saved)
@@ -69,7 +69,7 @@ def _settle_weights(config: TrainConfig) -> TrainConfig:
 
 
 def _prepare(config: TrainConfig, world: World, *, teachers: Sequence[Teacher]) -> Parts:
-    """Load images and weights. ValueError where they do not fit each other or the settings."""
+    """Load images and weights. Raise ValueError if they do not fit each other or the settings."""
     sets = _load_sets(config, world)
     batches = _make_batches(sets, config, world, teachers=teachers)
     torch.manual_seed(config.run.seed)
@@ -110,7 +110,7 @@ def _describe_recipe(config: TrainConfig) -> str:
 
 
 def _warn_of_few_pixels(model: RexNet, image_size_px: int) -> None:
-    """Warn where the image is smaller than one cell of the last feature map, whose input is then mostly padding."""
+    """Warn if the image is smaller than one cell of the last feature map, whose input is then mostly padding."""
     stride = model.config.output_stride
     if image_size_px < stride:
         text = "--image-size %d is below the stride of %s, %d: its last layers see mostly padding; %s would suit it"
@@ -121,7 +121,7 @@ def _warn_of_few_pixels(model: RexNet, image_size_px: int) -> None:
 def _make_batches(
     sets: ImageSets, config: TrainConfig, world: World, *, teachers: Sequence[Teacher] = ()
 ) -> tuple[TrainBatches, EvalBatches]:
-    """Return training and validation batches of this process. ValueError for impossible augmentation."""
+    """Return training and validation batches of this process. Raise ValueError for impossible augmentation."""
     transform = TrainTransform(view_preprocess(config, teachers), config.augment)
     loading = _loader_options(config, world)
     train_batches = TrainBatches(
@@ -178,7 +178,7 @@ def classification_task(
     world: World,
     guidance: Guidance | None = None,
 ) -> Task:
-    """Return the task: cross-entropy on batches of `sets.train`, also from teachers' predictions with `guidance`;
+    """Return the task: cross-entropy on batches of `sets.train`, with `guidance` also on teachers' predictions, and
     metrics on `val_batches`."""
     dtype = choose_autocast(config.run.amp, world.device)
 
@@ -220,7 +220,7 @@ def _warn_of_idle_balance(sets: ImageSets, balance: str) -> None:
 def build_model(config: NetworkConfig, classes: tuple[str, ...], *, sha256: str | None = None) -> RexNet:
     """Return the network for these classes, with `config.weights` in it, whose file must have this hash.
 
-    The classifier of the weights is kept where their class names are the same, and initialised otherwise.
+    The classifier of the weights is kept if the class names are the same, and initialised otherwise.
     """
     model = create_model(
         str(find_network(config.model)),
@@ -237,7 +237,7 @@ def build_model(config: NetworkConfig, classes: tuple[str, ...], *, sha256: str 
         if weights.config and weights.config["stem_stride"] != config.stem_stride:
             raise OptionError(
                 f"--stem-stride is {config.stem_stride}, but {config.weights} was trained with "
-                f"{weights.config['stem_stride']}; give that"
+                f"{weights.config['stem_stride']}; use that"
             )
         load_weights(model, weights, classifier="strict" if weights.classes == classes else "reset")
     return model

@@ -1,4 +1,5 @@
-"""Every setting of a run. A field is a command-line option, the text under it its help, its default only here."""
+"""Every setting of a run. A field is a command-line option, and the text under it is its help; defaults are defined
+only here."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol
@@ -32,15 +33,16 @@ class NetworkConfig:
     drop_rate: Annotated[float, Argument(aliases=("--drop",))] = 0.2
     """Dropout rate before the classifier."""
     drop_path_rate: Annotated[float, Argument(aliases=("--drop-path",))] = 0.0
-    """Probability to skip the last block, rising from 0 at the first; the paper's author advises it above width 1.0."""
+    """Probability of skipping the last block, rising linearly from 0 at the first; the paper's author recommends it
+    above width 1.0."""
     zero_init_last: bool = False
     """Begin every block with a shortcut as that shortcut, with zero scales in its last norm; --weights replace them."""
     weights: Annotated[str | None, Argument(aliases=("--initial-checkpoint",))] = None
-    """auto: published weights of the network for photos, from the cache or downloaded; none: random ones. Or a run
-    folder, a weights file, a folder of `rexnet card`, hf://OWNER/NAME or published weights such as rexnet_100.nav_in1k.
-    Their classifier is kept where the class names are the same, otherwise a new one is trained."""
+    """auto: for photos, published weights of the network, cached or downloaded; none: random ones. Or a run folder, a
+    weights file, a folder of `rexnet card`, hf://OWNER/NAME or published weights such as rexnet_100.nav_in1k. Their
+    classifier is kept if the class names are the same, otherwise a new one is trained."""
     weights_cache_only: bool = False
-    """Look for published weights and hf://OWNER/NAME in the cache only, as with HF_HUB_OFFLINE."""
+    """Look for published weights and hf://OWNER/NAME only in the cache, as with HF_HUB_OFFLINE."""
 
     def __post_init__(self) -> None:
         require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")
@@ -49,7 +51,7 @@ class NetworkConfig:
             require(0.0 <= value < 1.0, name, value, "from 0 to below 1")
 
     def check(self) -> None:
-        """Raise OptionError where there is no network of --model and --width; nothing is built."""
+        """Raise OptionError if no network matches --model and --width; nothing is built."""
         try:
             found = find_network(self.model)
         except OptionError as error:
@@ -62,11 +64,11 @@ class NetworkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TransferConfig:
-    """Layers and statistics that stay as in --weights."""
+    """Layers and statistics that keep the values of --weights."""
 
     freeze: int | Literal["all"] = 0
     """Freeze the stem and this many blocks: no gradient, no update of statistics. all: everything before the head,
-    which is then trained on features that are computed once."""
+    which is then trained on precomputed features."""
     bn: Literal["auto", "train", "frozen"] = "auto"
     """Statistics of the batch norms: of each batch (train), or kept and used as they are (frozen; scale and shift are
     still trained). auto: frozen with --weights and fewer than 16 images a process and batch, else train."""
@@ -84,19 +86,20 @@ class OptimConfig:
     optimizer: Annotated[str, Argument(aliases=("--opt",))] = "sgd"
     """One of timm's optimizers: sgd (with Nesterov momentum), momentum (without), adamw, lamb, ..."""
     lr: float = 0.5
-    """Peak learning rate. Used as it is where it is given; a recipe's own is for --lr-batch images."""
+    """Peak learning rate. Used unchanged if given; a recipe's own is for --lr-batch images."""
     lr_batch: int = 512
-    """Total batch that the learning rate is meant for: other batches scale it linearly. 0: no scaling."""
+    """Total batch size for which the learning rate is meant: it scales linearly with other sizes. 0: no scaling."""
     momentum: float = 0.9
     """Momentum of SGD and similar optimizers; the Adam family has none."""
     weight_decay: float = 1e-5
     """Weight decay, never on norms and biases."""
     layer_decay: float = 1.0
-    """Learning rate of each layer as a fraction of the next one's, counted from the head down; 1: the same for all."""
+    """Learning rate of each layer as a fraction of the next one's, from the head down; 1: the same for all."""
     clip_grad: float | None = None
     """Maximum norm of the whole gradient."""
     ema_decay: Annotated[float | None, Argument(aliases=("--model-ema", "--model-ema-decay"), bare="0.9998")] = None
-    """Decay of a moving average of the weights, which is evaluated and saved; it rises to this value from below."""
+    """Decay of a moving average of the weights, which is evaluated and saved; it increases to this value during
+    warm-up."""
 
     def __post_init__(self) -> None:
         require(self.lr > 0, "lr", self.lr, "above 0")
@@ -136,9 +139,9 @@ class ScheduleConfig:
     """Final learning rate."""
     restart_epochs: tuple[int, ...] = ()
     """Epochs after which the whole schedule starts again, warm-up included (arXiv 1608.03983); --resume RUN with more
-    --epochs adds the one at which a finished run continues."""
+    --epochs adds the epoch at which a finished run continues."""
     patience: int | None = None
-    """Stop early when the metric that chooses best.pt has not risen for this many epochs."""
+    """Stop early when the metric that selects best.pt has not improved for this many epochs."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "patience", "epochs")
@@ -157,7 +160,7 @@ class RunConfig:
     batch_size: Annotated[int, Argument(aliases=("-b",))] = 128
     """Images per batch and process."""
     accumulate: Annotated[int, Argument(aliases=("--grad-accum-steps",))] = 1
-    """Batches a weight update, which then equals that of one large batch where the loss is a mean over images, as of
+    """Batches per weight update. It equals that of one large batch if the loss is a mean over images, as for
     classifiers, and batch norms are frozen; other batch norms see one batch at a time."""
     seed: int = 0
     """Seed of initial weights, order, augmentation and dropout; the same seed repeats the run, with any --workers."""
@@ -167,7 +170,7 @@ class RunConfig:
     amp: Annotated[Amp, Argument(bare="auto")] = "auto"
     """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
     channels_last: bool = True
-    """Memory format of images and weights; channels-last is faster almost everywhere."""
+    """Memory format of images and weights; channels-last is faster on almost all hardware."""
     compile: bool = False
     """Use torch.compile: minutes to start, then faster steps."""
     output: str | None = None
@@ -178,9 +181,9 @@ class RunConfig:
     """Also write TensorBoard events into the run folder."""
     resume: Resume = False
     """Continue the run in DIR at the step of its newest checkpoint; without DIR, or with auto, continue the run in
-    --output if there is one, else start it."""
+    --output if there is one, else start a new one."""
     save_minutes: float = 10.0
-    """Minutes between checkpoints inside an epoch; others are written after every epoch, SIGTERM and Ctrl-C."""
+    """Minutes between checkpoints within an epoch; others are written after every epoch and on SIGTERM and Ctrl-C."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "batch_size", "accumulate")
@@ -191,7 +194,7 @@ class RunConfig:
         if self.resume is not False and self.overwrite:
             raise ValueError("--resume and --overwrite exclude each other; give one of them")
         if self.resume is True and self.output is None:
-            raise ValueError("--resume needs to know the run; give its folder, as --resume DIR or --output DIR")
+            raise ValueError("--resume needs a run folder; give --resume DIR or --output DIR")
         if isinstance(self.resume, str) and self.output not in (None, self.resume):
             raise ValueError(f"--resume is {self.resume!r} but --output is {self.output!r}; give one of them")
 
@@ -203,8 +206,8 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Train a classifier. Options that are not given come from the recipe: with DATA and --weights on the command line,
-    --help shows the values that would be used."""
+    """Train a classifier. Options that are not given come from the recipe: given DATA and --weights, --help shows the
+    values that would be used."""
 
     data: Annotated[str, positional("DATA")] = "digits"
     """A folder with train/ and val|valid|validation|test/, a folder of class folders, digits, torchvision/NAME, a
@@ -215,9 +218,9 @@ class TrainConfig:
     budget: Annotated[dict[str, int], Argument(recorded=True)] = field(default_factory=dict)
     """Images, epochs, batch size and steps for which the recipe scratch chose its settings."""
     initial_weights: Annotated[dict[str, str], Argument(recorded=True)] = field(default_factory=dict)
-    """Name and sha256 of the weights that the run starts from; or none, and the reason."""
+    """Name and sha256 of the weights that the run starts from; or none and the reason."""
     goal: Goal = "top1"
-    """Metric on the validation split whose highest value makes best.pt: top-1, or the mean over the classes of recall
+    """Metric on the validation split whose highest value selects best.pt: top-1, or the mean over the classes of recall
     or F1."""
     network: NetworkConfig = NetworkConfig()
     input: InputConfig = field(default_factory=InputConfig)
@@ -273,7 +276,7 @@ class MeasureOptions:
 
 
 class LoopConfig(Protocol):
-    """Settings that the loop and the run folder read; each task has a frozen dataclass of such groups."""
+    """Settings that the loop and the run folder read; each task has a frozen dataclass with these groups."""
 
     @property
     def optim(self) -> OptimConfig: ...

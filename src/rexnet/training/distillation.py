@@ -1,6 +1,5 @@
-"""Distillation: a network learns what trained ones, its teachers, predict for the very view of an image that it sees.
-
-A view is drawn once, at the largest of their sizes, and resized for each (arXiv 2106.05237).
+"""Distillation: a network learns the predictions of trained networks, its teachers, for the same view of an image. A
+view is drawn once, at the largest of their sizes, and resized for each (arXiv 2106.05237).
 """
 
 import math
@@ -23,10 +22,9 @@ from rexnet.training.teachers import Guide, Teacher
 
 
 class Guidance:
-    """Predictions of `guides`, softened by `temperature`, for views that are normalised as the student's images.
-
-    With `keep`, for images with fixed views, each is predicted once, by itself: the result is then the same in a run
-    that was resumed, whatever else was in the batches.
+    """Predictions of `guides`, softened by `temperature`, for views normalised like the student's images. With `keep`,
+    for images with fixed views, each view is predicted once, on its own, so that a resumed run gets the same result
+    regardless of the batches.
     """
 
     def __init__(self, guides: Sequence[Guide], student: Preprocess, *, temperature: float, keep: bool = False):
@@ -36,7 +34,7 @@ class Guidance:
 
     @classmethod
     def of(cls, guides: Sequence[Guide], config: TrainConfig) -> Self:
-        """Return the guidance with the settings of a run."""
+        """Return the guidance for the settings of a run."""
         keep = has_fixed_views(config.augment)
         return cls(guides, config.input.preprocess(), temperature=config.teacher.temperature, keep=keep)
 
@@ -62,7 +60,7 @@ class Guidance:
         return torch.stack(softened).logsumexp(0) - math.log(len(softened))
 
     def _images(self, teacher: Preprocess, views: Tensor) -> Tensor:
-        """Return the images of a teacher: its size and normalisation."""
+        """Return the images at a teacher's size and with its normalisation."""
         images = _resize(views, teacher.image_size_px)
         if (teacher.mean, teacher.std) == (self._student.mean, self._student.std):
             return images
@@ -91,7 +89,7 @@ def distillation_loss(
     """Return `weight` times the Kullback-Leibler divergence from the guides' softened predictions, times the squared
     temperature (arXiv 1503.02531), plus 1 - `weight` times `label_loss(logits, targets)`.
 
-    A target behind the last class is that of an image without a label, for which "top1" takes the guides' class.
+    A target after the last class marks an image without a label, for which "top1" uses the guides' class.
     """
     views, targets = (part.to(device, non_blocking=True) for part in (batch.images, batch.targets))
     expected = guidance.predict(views, batch.indices)
@@ -102,7 +100,7 @@ def distillation_loss(
     classes = targets.argmax(1) if targets.ndim == 2 else targets
     labelled = classes < logits.shape[1]
     if weight < 1 and labelled.any():
-        # Divided by all images, so that batches of several processes and of one give the same gradient.
+        # Divided by the number of all images, so that several processes give the same gradient as one.
         fraction = labelled.float().mean()
         loss = loss + (1 - weight) * fraction * label_loss(logits[labelled], targets[labelled])
     classes = torch.where(labelled, classes, expected.argmax(1))
@@ -110,8 +108,8 @@ def distillation_loss(
 
 
 def note_teachers(config: TrainConfig, teachers: Sequence[Teacher]) -> TrainConfig:
-    """Return `config` with the hashes of its teachers and unlabelled images. OptionError where `teachers` are others
-    than it names."""
+    """Return `config` with the hashes of its teachers and unlabelled images. Raise OptionError if `teachers` are not
+    the ones it names."""
     given, names = config.teacher, tuple(teacher.name for teacher in teachers)
     if given.teacher != names:
         raise OptionError(f"--teacher is {given.teacher}; allowed: the teachers that were opened, {names}")
@@ -121,14 +119,14 @@ def note_teachers(config: TrainConfig, teachers: Sequence[Teacher]) -> TrainConf
 
 
 def view_preprocess(config: TrainConfig, teachers: Sequence[Teacher]) -> Preprocess:
-    """Return the transform of views: that of the largest size, or the student's where crops are padded to its size."""
+    """Return the transform of views: that of the largest size, or the student's if crops are padded to its size."""
     student = config.input.preprocess()
     sizes = [] if config.augment.crop_padding_px else [teacher.preprocess.image_size_px for teacher in teachers]
     return replace(student, image_size_px=max([student.image_size_px, *sizes]))
 
 
 def has_fixed_views(augment: AugmentConfig) -> bool:
-    """Return whether an image has the same few views in all epochs: whole, as it is and mirrored."""
+    """Return whether an image has the same few views in all epochs: the whole image and its mirror image."""
     whole = AugmentConfig(
         crop_scale=(1.0, 1.0),
         crop_aspect=(1.0, 1.0),

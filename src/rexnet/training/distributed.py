@@ -1,4 +1,4 @@
-"""Several processes as one run, started by torchrun. The only reader of environment variables."""
+"""A run of several processes, started by torchrun. The only module that reads environment variables."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from rexnet.training.interruption import StopRequest
 
 Item = TypeVar("Item")
 
-# Others wait while the main process downloads or lists a dataset; a dead process is noticed at once anyway.
+# Others wait while the main process downloads or lists a dataset; a dead process is detected at once anyway.
 _PATIENCE = timedelta(hours=2)
 
 
@@ -44,8 +44,8 @@ class World:
         return self.rank == 0
 
     def in_turns(self, load: Callable[[], Item]) -> Item:
-        """Call `load`, in the main process before all others, then in the first one of each other machine, so that the
-        rest find its downloads and files, with one disk for all machines or one for each."""
+        """Call `load` first in the main process, then in the first process of each other machine, so that the rest find
+        its downloads and files, whether the machines share a disk or not."""
         mine = 0 if self.is_main else 1 if self.local_rank == 0 else 2
         loaded = None
         for turn in range(3):
@@ -60,20 +60,20 @@ class World:
             return model
         from torch.nn.parallel import DistributedDataParallel
 
-        # The gradient of a 1x1 kernel on one pixel has other strides than its weights in channels-last order; their
+        # The gradient of a 1x1 kernel on one pixel has different strides from its weights in channels-last order; their
         # memory layout is the same, and the warning about performance does not apply.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         device_ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=device_ids)
 
     def keep_gradients(self, network: nn.Module) -> AbstractContextManager[None]:
-        """Return a context whose gradients stay in this process until the next ones outside are averaged with them;
-        `network` is of `wrap`."""
+        """Return a context whose gradients stay in this process until they are averaged with the next ones outside it;
+        `network` is a result of `wrap`."""
         return nullcontext() if self.size == 1 else cast(Any, network).no_sync()
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the element-wise sum over the processes, the same on each. Integers stay exact; `values` is left
-        alone."""
+        """Return the element-wise sum over the processes, the same on each. Integers stay exact; `values` is not
+        changed."""
         if self.size == 1:
             return values
         total = values.to(self.device, copy=True)
@@ -86,7 +86,7 @@ class World:
 
     def share_buffers(self, model: nn.Module) -> None:
         """Copy the main process's batch-norm statistics to the others, as `wrap` does before each step, so that all
-        evaluate the same network and a checkpoint of the main process is enough to continue."""
+        evaluate the same network and the main process's checkpoint suffices to continue."""
         if self.size > 1:
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
@@ -117,9 +117,9 @@ class World:
 def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[World]:
     """Join the run that torchrun describes, or start a single process. `device`: auto, cpu, cuda, cuda:N or mps.
 
-    With several GPUs a process takes that of its local rank. Signals become requests to stop, and with `follow_parent`
-    the end of the parent process does, as that of torchrun always. ValueError for a device this machine does not have,
-    LostProcessError where another process of the run ends early.
+    With several GPUs a process takes that of its local rank. Signals become requests to stop, and so does the end of
+    torchrun or, with `follow_parent`, of any parent process. Raise ValueError for a device that this machine does not
+    have, and LostProcessError if another process of the run ends early.
     """
     size = process_count()
     rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
@@ -133,7 +133,7 @@ def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[Wor
             yield world
             return
         # The default values of its functions hold the process group that exists at its import, for good. Where
-        # DistributedDataParallel imports it first, that is ours, whose threads then can abort the end of Python.
+        # DistributedDataParallel imports it first, that is this run's, whose threads can then abort Python's exit.
         import_module("torch.distributed.nn.functional")
         backend = "nccl" if chosen.type == "cuda" else "gloo"
         torch.distributed.init_process_group(backend, store=_store(), rank=rank, world_size=size, timeout=_PATIENCE)
@@ -144,33 +144,33 @@ def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[Wor
 
 
 def ask_main(question: str, answer: Callable[[], Any]) -> Any:
-    """Return the main process's `answer` on every process before they join the run; plain values. It is asked for once,
-    and LostProcessError where the main process ends without one."""
+    """Return the main process's `answer` on every process before they join the run; plain values. It is requested once.
+    Raise LostProcessError if the main process ends without an answer."""
     store = _questions()
     if is_main_process() and not store.check([question]):
         store.set(question, json.dumps(answer()))
     try:
         return json.loads(store.get(question))
     except torch.distributed.DistError as error:
-        raise LostProcessError("the main process ended before the run began; see its message") from error
+        raise LostProcessError("the main process ended before the run started; see its message") from error
 
 
 @cache
 def _questions() -> Store:
-    """Open the store once: where no torchrun serves it, the main process does until its end."""
+    """Open the store once; without torchrun, the main process serves it until its end."""
     return PrefixStore("questions", _store())
 
 
 def _store() -> Store:
     """Open the store that torchrun describes, with its own key prefix for each attempt of --max-restarts: addresses of
-    the previous attempt stay in the store, and would be tried until the timeout."""
+    the previous attempt stay in the store and would be tried until the timeout."""
     store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
     return PrefixStore(f"rexnet/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 @contextmanager
 def _explain_runtime_errors(world: World) -> Iterator[None]:
-    """Raise LostProcessError for the RuntimeErrors that torch raises where another process has ended."""
+    """Raise LostProcessError for the RuntimeErrors that torch raises when another process has ended."""
     try:
         yield
     except RuntimeError as error:
@@ -178,7 +178,9 @@ def _explain_runtime_errors(world: World) -> Iterator[None]:
             raise LostProcessError(sentence) from error
         # gloo has no exception type of its own.
         if isinstance(error, torch.distributed.DistError) or (world.size > 1 and "gloo" in str(error).lower()):
-            lost = f"process {world.rank} of {world.size} lost another one of the run; see the message of that one"
+            lost = (
+                f"process {world.rank} of {world.size} lost another process of the run; see the message of that process"
+            )
             raise LostProcessError(lost) from error
         raise
 

@@ -54,7 +54,7 @@ class Evaluation:
     correct: tuple[int, ...]
     """Correctly predicted images of each class."""
     called: tuple[int, ...]
-    """Images predicted as each class, right or wrong."""
+    """Images predicted as each class, correctly or not."""
     correct_in_top5: int
     loss_sum: float
     """Sum of the cross-entropy without label smoothing."""
@@ -87,7 +87,7 @@ class Evaluation:
         return map(ClassCounts, self.images, self.called, self.correct)
 
     def metrics(self) -> dict[str, float]:
-        """Return a row of metrics: accuracies in percent, mean loss, images counted."""
+        """Return a row of metrics: accuracies in percent, mean loss and number of images."""
         return {
             "top1": round(self.top1, 4),
             "top5": round(self.top5, 4),
@@ -142,8 +142,8 @@ def evaluate(
 ) -> Evaluation:
     """Run `model` in eval mode over this process's part of the images, and sum the counts of all processes.
 
-    A batch has `images` (B, 3, H, W) and `targets` (B,), indices into `classes`. ValueError when there is no image
-    and for a network whose output is not finite, Stopped where a process was asked to stop.
+    A batch has `images` (B, 3, H, W) and `targets` (B,), indices into `classes`. Raise ValueError if there is no image
+    and for a network whose output is not finite, and Stopped if any process was asked to stop.
     """
     model.eval()
     sums = _Sums(len(classes), world.device)
@@ -163,7 +163,7 @@ def evaluate(
     if not counts[0].sum():
         raise ValueError("there is no image to evaluate on")
     if not loss_sum.isfinite():
-        # argmax of nan is the first class: without this error the accuracy would look like any other.
+        # argmax of nan is the first class, so without this error the accuracy would look valid.
         raise ValueError(
             "the network's outputs for the validation images are not finite (nan or inf), so nothing can be measured;"
             " try a lower --lr or --clip-grad 1 in training, or --amp off against overflows of fp16"

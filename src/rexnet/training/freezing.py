@@ -17,11 +17,10 @@ the evidence is pytorch/vision#6543 and arXiv 1803.08494, figure 1, where errors
 
 @final
 class FrozenBatchNorm(nn.Module):
-    """Batch norm of (B, C, H, W) by kept statistics, in training as in evaluation, under the keys of nn.BatchNorm2d.
-
-    A module of its own, because `train()` would switch an nn.BatchNorm2d back to the statistics of each batch.
-    Unlike torchvision's FrozenBatchNorm2d it leaves scale and shift to the optimizer. Further modules of the
-    norm, such as the activation in timm's, follow as before.
+    """Batch norm of (B, C, H, W) with fixed statistics in training and evaluation, under the keys of nn.BatchNorm2d. It
+    is a separate class, because `train()` would switch an nn.BatchNorm2d back to the statistics of each batch. Unlike
+    in torchvision's FrozenBatchNorm2d, scale and shift are still trained. Further modules of the norm, such as the
+    activation in timm's, still follow.
     """
 
     running_mean: Tensor
@@ -63,14 +62,15 @@ def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_p
 
 
 def _require_pretrained(option: str, value: object, *, allowed: str, pretrained: bool) -> None:
-    # Freezing random layers or statistics is a mistake that only shows in the accuracy.
+    # Freezing random layers or statistics is a mistake that shows only in the accuracy.
     require(pretrained, option, value, f"{allowed}, because without --weights nothing has been learned yet")
 
 
 def choose_statistics(
     bn: Literal["auto", "train", "frozen"], *, pretrained: bool, images_per_batch: int
 ) -> tuple[bool, str]:
-    """Decide if the batch norms keep their statistics, with the reason. ValueError for "frozen" without weights."""
+    """Return whether the batch norms keep their statistics, and the reason. Raise ValueError for "frozen" without
+    weights."""
     if bn != "auto":
         if bn == "frozen":
             _require_pretrained("bn", bn, allowed="auto, train", pretrained=pretrained)
@@ -88,16 +88,15 @@ def describe_norms(model: nn.Module, reason: str) -> str:
 
 
 def freeze_statistics(model: nn.Module) -> None:
-    """Make every batch norm in `model` a FrozenBatchNorm; state-dict keys stay."""
+    """Make every batch norm in `model` a FrozenBatchNorm; state-dict keys do not change."""
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
             replace_module(model, name, FrozenBatchNorm(module))
 
 
 def freeze(model: RexNet, depth: int | Literal["all"], *, statistics: bool) -> None:
-    """Freeze the stem and the first `depth` blocks, none for 0: their weights, statistics, and no path is dropped.
-
-    With `statistics`, those of every batch norm in the network. State-dict keys stay.
+    """Freeze the stem and the first `depth` blocks, none for 0: their weights and statistics, without drop path. With
+    `statistics`, freeze those of every batch norm in the network. State-dict keys do not change.
     """
     frozen_layers = len(model.config.blocks) + 2 if depth == "all" else depth + bool(depth)
     for name, parameter in model.named_parameters():
@@ -112,8 +111,8 @@ def freeze(model: RexNet, depth: int | Literal["all"], *, statistics: bool) -> N
 
 
 def layer_number(model: RexNet, name: str) -> int:
-    """Return the layer of the parameter or module of that name: 0 the stem, 1 to N the blocks, N + 1 the
-    penultimate convolution, N + 2 what follows pooling."""
+    """Return the layer of the parameter or module of that name: 0 for the stem, 1 to N for the blocks, N + 1 for the
+    penultimate convolution, N + 2 for everything after pooling."""
     num_blocks = len(model.config.blocks)
     part, _, rest = name.partition(".")
     if part != "features":
@@ -122,6 +121,6 @@ def layer_number(model: RexNet, name: str) -> int:
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` where `model` has its sub-module `name`."""
+    """Replace the submodule `name` of `model` by `module`."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)

@@ -1,7 +1,6 @@
-"""Training of the head alone, on features that the frozen part of a network computes once.
-
-The images are transformed as in evaluation and, with horizontal flips, mirrored as well. The rest of a run stays: the
-loop, the order of the images, dropout, schedule, moving average, and checkpoints, which hold whole networks.
+"""Training of the head alone, on features that the frozen part of a network computes once. Images are transformed as in
+evaluation and, with horizontal flips, also flipped. Everything else is unchanged: the loop, the order of the images,
+dropout, schedule, moving average, and checkpoints, which hold whole networks.
 """
 
 import hashlib
@@ -37,15 +36,15 @@ logger = logging.getLogger(__name__)
 
 FILE = "features.safetensors"
 MAX_GIB = 4.0
-"""Limit of the features, which stay in memory in full precision, three times over while they are written."""
+"""Maximum size of the features, which stay in memory in full precision, in three copies while they are written."""
 
 _STILL_APPLIES = ("horizontal_flip", "label_smoothing")
 _VIEW = 3  # first entry of every seed, different from those of rexnet.data.batch_reading
 
 
 class Features(NamedTuple):
-    """Features of N images: `values` float32 (V, N, C), after pooling, V = 1 as in evaluation, 2 also mirrored;
-    `readable` float32 (N,), 1 or 0."""
+    """Features of N images: `values` float32 (V, N, C), after pooling, with V = 1 as in evaluation and V = 2 also
+    flipped; `readable` float32 (N,), 1 or 0."""
 
     values: Tensor
     readable: Tensor
@@ -63,9 +62,8 @@ class Head(nn.Module):
 
 
 class FeatureBatches:
-    """Batches of `order` with features (B, C) in place of images, those of mirrored images with probability `mirror`.
-
-    Images that could not be read are skipped; a batch that would have fewer than two is filled with others.
+    """Batches of `order` with features (B, C) instead of images, those of flipped images with probability `mirror`.
+    Unreadable images are skipped; a batch with fewer than two images is filled up with others.
     """
 
     def __init__(
@@ -106,7 +104,7 @@ class FrozenBackbone(NamedTuple):
 
 
 def check_frozen_backbone(config: TrainConfig) -> None:
-    """Raise OptionError for a setting that has no effect on features that are computed once."""
+    """Raise OptionError for a setting that has no effect on precomputed features."""
     settings: list[tuple[str, Any, Any]] = [
         (field.name, getattr(config.augment, field.name), field.default)
         for field in fields(AugmentConfig)
@@ -135,11 +133,11 @@ def freeze_backbone(
 ) -> FrozenBackbone:
     """Compute the features of all images, or read them from the run folder if weights, pixels and images are the same.
 
-    A resumed run gets its backbone from its checkpoint. ValueError for more features than `MAX_GIB`.
+    A resumed run takes its backbone from its checkpoint. Raise ValueError if the features exceed `MAX_GIB`.
     """
     mirror = config.augment.horizontal_flip
     check_size(model.num_features * ((1 + (mirror > 0)) * len(sets.train) + len(sets.val)), "--freeze all", mirror)
-    # All processes read the run's weights before one of them may write them anew.
+    # All processes read the run's weights before one of them may overwrite them.
     if content := newest_checkpoint(run, world):
         model.load_state_dict(content["state_dict"])
     train, val = _features_of_all(model, sets, in_order=in_order, config=config, run=run, world=world)
@@ -184,7 +182,7 @@ def _features_of_all(
         features = stored[split] if stored else _no_features(model, images, views=1 + mirrored)
         if not known:
             compute_features(_embedding(model, config, world), in_order(images), features, config=config, world=world)
-        # Each process has its own part, and zeros for the others'.
+        # Each process has its own part, and zeros for the other parts.
         found.append(Features(*(world.sum(part) for part in features)))
     if world.is_main:
         if not known:
@@ -221,7 +219,8 @@ def _embedding(model: RexNet, config: TrainConfig, world: World) -> Callable[[Te
 def compute_features(
     embed: Callable[[Tensor], Tensor], batches: EvalBatches, features: Features, *, config: TrainConfig, world: World
 ) -> None:
-    """Write what `embed` makes of this process's part of the images, transformed as in evaluation, into `features`."""
+    """Write the results of `embed` for this process's part of the images, transformed as in evaluation, to
+    `features`."""
     dtype = choose_autocast(config.run.amp, world.device)
     with EpochProgress("features", len(batches), visible=world.is_main) as progress:
         for batch in progress.watch(batches):
@@ -250,7 +249,7 @@ def _batches_of_process(features: Features, targets: np.ndarray, *, batch_size: 
 
 
 def features_key(model: RexNet, sets: ImageSets, config: TrainConfig) -> str:
-    """Return the SHA-256 of everything that the features depend on, of the images their names and number alone."""
+    """Return the SHA-256 of everything that the features depend on; of the images only their names and number."""
     augment, run = config.augment, config.run
     sizes = [len(sets.train), len(sets.val)]
     facts = [config.input.preprocess().to_dict(), run.amp, augment.horizontal_flip > 0, sizes]
@@ -271,12 +270,12 @@ def write_features(run: RunFolder, key: str, found: list[Features]) -> None:
     try:
         write_whole(run.path / FILE, save(tensors, metadata={"key": key}))
     except OSError as error:
-        text = "%s could not be written (%s): --resume will compute the features again"
+        text = "%s could not be written (%s), so --resume will compute the features again"
         logger.warning(text, run.path / FILE, reason_of(error))
 
 
 def read_features(run: RunFolder, key: str) -> list[Features] | None:
-    """Read the features; None where they are missing, damaged, or of other weights, pixels or images."""
+    """Read the features; None if they are missing, damaged, or of other weights, pixels or images."""
     from safetensors import SafetensorError, safe_open
 
     if not run.holds(FILE):

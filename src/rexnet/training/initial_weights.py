@@ -1,4 +1,4 @@
-"""Weights that a run starts from, chosen once, by the main process, before the network is built."""
+"""Initial weights of a run, chosen once by the main process before the network is built."""
 
 import json
 import logging
@@ -28,18 +28,17 @@ from rexnet.training.config import NetworkConfig, TrainConfig
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
-"""Value of --weights: the published weights of the network, where there are any and they can be had."""
+"""Value of --weights: the published weights of the network, if they are available."""
 NONE = "none"
-"""Name of no weights in config.json."""
+"""Value for random weights in config.json."""
 _RANDOM = ("imagenet", "scratch", "small-image")
 """Recipes for random weights."""
 
 
 def choose_weights(asked: TrainConfig) -> TrainConfig:
-    """Return `asked` with the weights that --weights stands for: under `network.weights` their name or None, under
-    `initial_weights` name and sha256, or the reason for none. A choice that was made already is kept.
-
-    WeightsError, one sentence, for a damaged file, and for weights that are named and cannot be had.
+    """Return `asked` with the weights that --weights selects: their name or None in `network.weights`, and name and
+    sha256, or the reason for none, in `initial_weights`. An earlier choice is kept. Raise WeightsError for a damaged
+    file, and for named weights that cannot be loaded.
     """
     if asked.initial_weights:
         return asked
@@ -62,8 +61,8 @@ def keep_weights(config: TrainConfig, *, chosen: TrainConfig) -> TrainConfig:
 
 
 def read_checked(network: NetworkConfig, sha256: str | None) -> str:
-    """Return the argument of `read_weights` for the weights of `network`. WeightsError where they no longer have the
-    hash with which the run began; None: the run has not recorded one."""
+    """Return the argument of `read_weights` for the weights of `network`. Raise WeightsError if their hash is not the
+    one with which the run started; None: the run has not recorded one."""
     with cache_only(network.weights_cache_only):
         reference = resolve(network.weights or "", allowed=SAVED)
         file = reference.file
@@ -76,18 +75,18 @@ def read_checked(network: NetworkConfig, sha256: str | None) -> str:
 
 
 def describe_choice(config: TrainConfig, *, resumed: bool) -> str:
-    """Return the first line of a run's log."""
+    """Return the first log line of a run."""
     chosen = config.initial_weights
     if "sha256" in chosen:
         return f"weights: {chosen['name']} (sha256 {chosen['sha256']})"
-    if not chosen:  # a run of a version that recorded none
+    if not chosen:  # a run of an older version, which recorded none
         return f"weights: {config.network.weights or NONE}"
     line = f"weights: none, training starts from scratch: {chosen['reason']}"
     if resumed or "wanted" not in chosen:
         return line
     row = PUBLISHED[chosen["wanted"]]
     way = by_hand(row) if place_of(row) else f"download {row.file} from {row.address} by hand and give --weights FILE"
-    return f"{line}; published weights would be better, most of all with few images: {way}"
+    return f"{line}; published weights would be better, especially with few images: {way}"
 
 
 def _reason_for_none(asked: TrainConfig) -> str | None:
@@ -101,11 +100,11 @@ def _reason_for_none(asked: TrainConfig) -> str | None:
     if not published_for(name):
         return f"there are no published weights of {name}"
     if not find_published(name):
-        return f"those of {name} can only be downloaded in a browser, see `rexnet models`"
+        return f"those of {name} can be downloaded only in a browser, see `rexnet models`"
     if network.stem_stride == 1:
         return "published weights are for --stem-stride 2"
     if asked.input.image_size <= SMALL_IMAGE_PX:
-        return f"--image-size is {asked.input.image_size}; weights are looked for above {SMALL_IMAGE_PX} pixels"
+        return f"--image-size is {asked.input.image_size}; weights are used only above {SMALL_IMAGE_PX} pixels"
     if open_dataset(asked.data).small_images:
         return f"images of at most {SMALL_IMAGE_PX} pixels"
     return None
@@ -134,7 +133,7 @@ def _download(rows: list[PublishedWeights]) -> dict[str, str]:
     reason = ""
     for row in rows:
         try:
-            # Together the hosts get the time of one.
+            # All hosts together get the time limit of one.
             return _describe(row.name, download_weights(row.name, patience_s=PATIENCE_S / len(rows)))
         except NotDownloadedError as error:
             reason = error.finding

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGHUP and Ctrl-C as requests to stop, met at the next step from which a run can be resumed."""
+"""SIGTERM, SIGHUP and Ctrl-C as requests to stop, honoured at the next step from which a run can be resumed."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from types import FrameType
 
 # A terminal's Ctrl-C reaches every process directly and, through torchrun, a second time.
 _SAME_REQUEST_SECONDS = 3.0
-# SIGHUP: the terminal is closed. Windows has none.
+# SIGHUP: the terminal was closed; Windows does not have it.
 _SIGNALS = [one for one in signal.Signals if one.name in ("SIGTERM", "SIGINT", "SIGHUP")]
 
 
@@ -27,9 +27,9 @@ class Stopped(KeyboardInterrupt):
 class StopRequest:
     """A request to stop this process.
 
-    While it listens, a signal raises Stopped at once, unless the work is in `deferred()`: then it only sets
-    `requested`, which is acknowledged with one line, and the work raises `stopped()` when its state is saved. A second
-    signal stops at once in any case. The end of torchrun is a request too.
+    While it listens, a signal raises Stopped at once, unless the work is in `deferred()`: then it only sets `requested`
+    and logs one line, and the work raises `stopped()` once its state is saved. A second signal always stops at once.
+    The end of torchrun is a request too.
     """
 
     def __init__(self) -> None:
@@ -46,15 +46,14 @@ class StopRequest:
         return self._signal is not None
 
     def stopped(self) -> Stopped:
-        """Return the exception to raise, also where another process of the run got the signal."""
+        """Return the exception to raise, also if another process of the run got the signal."""
         return Stopped(self._signal or signal.SIGTERM)
 
     @contextmanager
     def listening(self, *, follow_parent: bool = False, announces: bool = True) -> Iterator[None]:
-        """Take over the signals; with `follow_parent`, the end of the parent process is a request as well. Of several
-        processes one `announces` the stop. SIGHUP stays ignored where it is, as under nohup.
-
-        Outside the main thread, where Python allows no handlers, signals keep their meaning.
+        """Handle the signals; with `follow_parent`, the end of the parent process is a request as well. Of several
+        processes, one `announces` the stop. SIGHUP stays ignored if it was, as under nohup. Outside the main thread,
+        where Python allows no handlers, signals keep their default effect.
         """
         self._parent = os.getppid() if follow_parent else None
         self._announces = announces
@@ -71,7 +70,7 @@ class StopRequest:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let a signal only set `requested`, which the work inside checks."""
+        """Make a signal only set `requested`, which the work inside checks."""
         self._deferred = True
         try:
             yield
@@ -94,17 +93,17 @@ class StopRequest:
 
 
 def _write_line(line: str) -> None:
-    """Write to standard error, past the logging and the stream that the signal may have interrupted inside a write."""
-    start = "\n" if os.isatty(2) else ""  # the cursor is on the progress bar, or behind the terminal's ^C
+    """Write to standard error, bypassing logging and the stream, in which the signal may have interrupted a write."""
+    start = "\n" if os.isatty(2) else ""  # the cursor is on the progress bar or after the terminal's ^C
     with suppress(OSError):
         os.write(2, f"{start}{line}\n".encode())
 
 
 def _leave_closed_terminal() -> None:
-    """Discard further output to a terminal that is closed: writing there is an error, and nobody reads it."""
+    """Discard further output to a terminal that is closed: writing there raises an error, and nobody would read it."""
     for number in (1, 2):
         with suppress(OSError):
-            # The device of a closed terminal stays, but is a terminal no more.
+            # The device of a closed terminal still exists, but is no longer a terminal.
             if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, number)

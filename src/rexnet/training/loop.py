@@ -1,4 +1,4 @@
-"""The one training loop: classification, detection and search pass it different functions."""
+"""The training loop: classification, detection and search pass it different functions."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class Task(NamedTuple):
-    """Functions and metrics of a task, which the loop calls."""
+    """Functions of a task that the loop calls, and its metrics."""
 
     loss: Callable[[nn.Module, Any], Tensor | dict[str, Tensor]]
     """loss(model, batch): a scalar, or scalars of which "loss" is minimised and the others are only logged."""
@@ -36,11 +36,11 @@ class Task(NamedTuple):
     """pack(model, metrics): the content of a checkpoint, see `checkpoint.pack`."""
     name_image: Callable[[int], str]
     own: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
-    """own(state_dict): the weights of the trained model among a checkpoint's, where it is only a part of them."""
+    """own(state_dict): the weights of the trained model, if they are only a part of the checkpoint's."""
     goal: str = "top1"
-    """Metric of `evaluate` whose best value makes best.pt."""
+    """Metric of `evaluate` whose best value selects best.pt."""
     logged: tuple[str, ...] | None = None
-    """Metrics of `evaluate` in the log line of an epoch, where all would be too many."""
+    """Metrics of `evaluate` shown in the log line of an epoch, if not all."""
     shorter: tuple[str, ...] = ()
     """Options, with their values, that make the run shorter."""
     static: Callable[[nn.Module], nn.Module] = lambda model: model
@@ -50,12 +50,12 @@ class Task(NamedTuple):
 def fit(
     model: nn.Module, batches: Batches, task: Task, *, config: LoopConfig, run: RunFolder, world: World
 ) -> dict[str, Any]:
-    """Train `model` for all epochs, or for the rest of them if `run` has a checkpoint to continue from.
+    """Train `model` for all epochs, or for the remaining ones if `run` has a checkpoint to continue from.
 
-    After each epoch `run` gets a row of metrics, last.pt, and best.pt if its metric is the best so far; inside an epoch
+    After each epoch `run` gets a row of metrics, last.pt, and best.pt if its metric is the best so far; within an epoch
     last.pt every `config.run.save_minutes`. Return the best epoch's row. All randomness comes from (seed, step, rank)
-    and from `batches`, so a run that was killed anywhere and resumed ends with the very weights of one that was not.
-    Raises Stopped, after saving, on a request to stop, and NonFiniteError, which names the images.
+    and from `batches`, so a run that was killed and resumed ends with exactly the weights of an uninterrupted one.
+    Raises Stopped, after saving, on a request to stop, and NonFiniteError naming the images.
     """
     training = Training(model, batches, task, config=config, run=run, world=world)
     try:
@@ -84,7 +84,7 @@ class Training:
         self.evaluation_seconds = config.schedule.measured.get("seconds_per_evaluation", 0.0)
         self.best: dict[str, Any] = {}
         self.unfinished: dict[str, Any] | None = None
-        """State of this process's progress in an epoch that was interrupted."""
+        """This process's progress in an interrupted epoch."""
         self._resume()
         with_events = config.run.tensorboard and world.is_main
         self.events = EventLog(run.path, done_epochs=self.epoch) if with_events else None
@@ -150,7 +150,7 @@ class Training:
             logger.info("stopped early: %d %s without a better %s", patience, epochs, metric.label)
 
     def _run_step(self, batches: list[Any], progress: EpochProgress) -> None:
-        """Update the weights by the mean loss over the images of `batches`."""
+        """Update the weights with the mean loss over the images of `batches`."""
         step = self.epoch * self.steps + self.step
         torch.manual_seed(step_seed(self.config.run.seed, step, self.world.rank))
         self.updater.begin()
@@ -196,7 +196,7 @@ class Training:
         return self.world.is_main and time.monotonic() - self.saved_at > 60 * self.config.run.save_minutes
 
     def _note_discarded(self, loss: Tensor, batches: list[Any], *, finite: bool, step: int) -> None:
-        """Skip the step and name the images of the processes on which it failed."""
+        """Skip the step and log the images of the processes on which it failed."""
         self.discarded += 1
         what = "gradient is not finite" if loss.isfinite() else f"loss is {float(loss)}"
         indices = [] if finite else [int(index) for batch in batches for index in batch.indices]
@@ -205,7 +205,7 @@ class Training:
         note_discarded(mine, **counts, run=self.run, world=self.world)
 
     def _save(self, progress: EpochProgress) -> None:
-        """Write last.pt with the position inside the epoch; every process takes part."""
+        """Write last.pt with the position within the epoch; every process takes part."""
         states = self.world.gather([json.dumps(progress.state())])
         if self.world.is_main:
             metrics = {"epoch": self.epoch + 1, "step": self.step}
@@ -252,8 +252,8 @@ class Training:
         training = content["training"]
         if training["processes"] != self.world.size:
             raise ValueError(
-                f"{self.run.path} was trained by {training['processes']} processes, now there are {self.world.size}; "
-                f"continue it with torchrun --nproc-per-node {training['processes']}"
+                f"{self.run.path} was trained by {training['processes']} processes, but now there are "
+                f"{self.world.size}; continue it with torchrun --nproc-per-node {training['processes']}"
             )
         self.updater.restore(self.task.own(content["state_dict"]), training["updater"])
         self.epoch, self.step, self.best = training["epoch"], training["step"], training["best"]
@@ -268,8 +268,8 @@ class Training:
 
 
 def choose_autocast(amp: Amp, device: torch.device) -> torch.dtype | None:
-    """Return the dtype of mixed precision, None for full. "auto" is off where half precision is not faster by
-    hardware."""
+    """Return the dtype of mixed precision; None for full precision. "auto" is off on hardware without fast half
+    precision."""
     if amp == "auto":
         if device.type != "cuda":
             return None
@@ -278,7 +278,7 @@ def choose_autocast(amp: Amp, device: torch.device) -> torch.dtype | None:
 
 
 def _train_metrics(progress: EpochProgress, world: World) -> dict[str, float]:
-    """Return means over the images of all processes, their images/s, and this process's fraction of time spent on
+    """Return means over the images of all processes, their images/s, and the fraction of time that this process spent
     waiting."""
     names = list(progress.sums)
     totals = world.sum(torch.tensor([*progress.sums.values(), progress.images], dtype=torch.float64)).tolist()

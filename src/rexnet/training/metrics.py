@@ -1,4 +1,4 @@
-"""Table of all metrics: keys in files, labels for people, names on the Hugging Face hub, units and directions."""
+"""Table of all metrics: keys in files, labels, names on the Hugging Face hub, units and directions."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 TaskName = Literal["classification", "detection"]
 Goal = Literal["top1", "macro_recall", "macro_f1"]
-"""Metrics of a classifier that may choose best.pt."""
+"""Metrics of a classifier that can select best.pt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,14 +18,14 @@ class Metric:
     label: str
     """Label in logs, tables and plots."""
     full_name: str
-    """Name where there is room, as in a model card."""
+    """Long name, as in a model card."""
     tasks: tuple[TaskName, ...]
     unit: Literal["%", ""] = "%"
     higher_is_better: bool = True
     hub_name: str | None = None
-    """Type of the metric on the hub; None where the hub's model index has none."""
+    """Type of the metric on the hub; None if the hub's model index has none."""
     least_classes: int = 1
-    """Fewest classes with which it can be wrong: one of the best five of five classes is always right."""
+    """Minimum number of classes at which it can be below 100 %: with five classes, top-5 is always right."""
 
     @property
     def key(self) -> str:
@@ -50,7 +50,7 @@ def _classification(name: str, label: str, full_name: str, hub_name: str, **more
 
 
 def _detection(kind: str, objects: str) -> list[Metric]:
-    """Average precision and recall by COCO's rules, of boxes or of masks."""
+    """COCO's average precision and recall of boxes or masks."""
     precision = {
         "ap": ("AP", "AP, IoU 0.50 to 0.95"),
         "ap50": ("AP50", "AP, IoU 0.50"),
@@ -60,9 +60,9 @@ def _detection(kind: str, objects: str) -> list[Metric]:
         "ap_large": ("AP large", "AP of large objects"),
     }
     recall = {
-        "ar1": ("AR1", "AR, 1 detection an image"),
-        "ar10": ("AR10", "AR, 10 detections an image"),
-        "ar100": ("AR100", "AR, 100 detections an image"),
+        "ar1": ("AR1", "AR, 1 detection per image"),
+        "ar10": ("AR10", "AR, 10 detections per image"),
+        "ar100": ("AR100", "AR, 100 detections per image"),
         "ar_small": ("AR small", "AR of small objects"),
         "ar_medium": ("AR medium", "AR of medium objects"),
         "ar_large": ("AR large", "AR of large objects"),
@@ -99,7 +99,7 @@ METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
 
 
 def metrics_of(task: TaskName, *, num_classes: int | None = None) -> list[Metric]:
-    """Return the metrics of `task`, in their order in tables, with `num_classes` only those that are not always 100."""
+    """Return the metrics of `task` in their order in tables; with `num_classes`, only those that are not always 100."""
     least = float("inf") if num_classes is None else num_classes
     return [metric for metric in METRICS.values() if task in metric.tasks and metric.least_classes <= least]
 
@@ -107,7 +107,7 @@ def metrics_of(task: TaskName, *, num_classes: int | None = None) -> list[Metric
 def curve_panels(keys: Collection[str], *, goals: Collection[str] = ()) -> dict[str, dict[str, str]]:
     """Return plots over the epochs: title -> {key in a row of metrics.jsonl: label of its line}, for rows with `keys`.
 
-    `goals`: metrics that chose best epochs, each of which has a plot in any case.
+    `goals`: metrics that selected best epochs, which always have a plot.
     """
     plotted = {
         "loss": {"train_loss": "training", "val_loss": "validation"},

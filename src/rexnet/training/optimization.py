@@ -26,17 +26,17 @@ from rexnet.training.run_folder import DISCARDED, RunFolder
 logger = logging.getLogger(__name__)
 
 MAX_DISCARDED_STEPS = 10
-"""Skipped steps that an epoch may have; one more ends the run, and so does an epoch with no other steps."""
+"""Maximum skipped steps of an epoch; one more ends the run, and so does an epoch with no other steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRate:
     """Learning rate by step, counted from 0: `rate(step)`.
 
-    Linear from warmup_lr to the peak, then a cosine to min_lr (or a line to it, or steps of a tenth, or the peak
-    throughout). The cosine runs over all steps, the warm-up covers its beginning: timm's default, under which the
-    paper's models were trained. Unlike timm's, the warm-up ends at half of a short run. After each of restart_epochs
-    the whole schedule starts again, over the epochs up to the next.
+    Linear from warmup_lr to the peak, then a cosine to min_lr (or a line to it, steps by a factor of ten, or a
+    constant). The cosine runs over all steps, and the warm-up replaces its beginning: timm's default, with which the
+    paper's models were trained. Unlike timm's, the warm-up takes at most half of a short run. After each of
+    restart_epochs the whole schedule starts again, over the epochs up to the next.
     """
 
     peak_lr: float
@@ -74,9 +74,8 @@ def make_rate(config: LoopConfig, *, total_batch: int, steps_per_epoch: int) -> 
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig, *, lr: float) -> Optimizer:
-    """Return timm's optimizer of that name, over the groups of `parameter_groups`.
-
-    OptionError for a name timm does not have.
+    """Return timm's optimizer of that name, over the groups of `parameter_groups`. Raise OptionError for a name that
+    timm does not have.
     """
     from timm.optim import create_optimizer_v2, list_optimizers  # pyright: ignore[reportPrivateImportUsage]
 
@@ -94,17 +93,15 @@ def make_optimizer(model: nn.Module, config: OptimConfig, *, lr: float) -> Optim
 
 
 def parameter_groups(model: nn.Module, *, config: OptimConfig) -> list[dict[str, Any]]:
-    """Group the trained parameters, with weight decay on matrices and kernels only: two groups, or two a layer.
+    """Group the trained parameters, with weight decay on matrices and kernels only: two groups, or two per layer.
 
     A group's `lr_scale` is layer_decay to the power of its layer's distance from the head (discriminative fine-tuning,
-    arXiv 1801.06146). OptionError for a layer_decay below 1 where the model is no ReXNet.
+    arXiv 1801.06146). Raise OptionError for a layer_decay below 1 if the model is not a ReXNet.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
     layered = config.layer_decay < 1
     if layered and not isinstance(model, RexNet):
-        raise OptionError(
-            f"--layer-decay is {config.layer_decay}, but only a ReXNet's layers can be told apart; allowed: 1"
-        )
+        raise OptionError(f"--layer-decay is {config.layer_decay}, but layer decay needs a ReXNet; allowed: 1")
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             depth = len(model.config.blocks) + 2 - layer_number(model, name) if isinstance(model, RexNet) else 0
@@ -116,13 +113,13 @@ def parameter_groups(model: nn.Module, *, config: OptimConfig) -> list[dict[str,
 
 
 def check_optimizer(model: nn.Module, optim: OptimConfig, schedule: ScheduleConfig, *, total_batch: int) -> None:
-    """Raise OptionError for an optimizer or learning rates that `Updater` could not use, and warn of options without
-    effect; change nothing."""
+    """Raise OptionError for an optimizer or learning rates that `Updater` cannot use, and warn about options without
+    effect."""
     peak_lr = optim.peak_lr(total_batch)
     if schedule.min_lr > peak_lr:
         raise OptionError(f"--min-lr is {schedule.min_lr:g}; allowed: at most the learning rate, here {peak_lr:g}")
     if schedule.schedule == "multistep" and not schedule.decay_milestones:
-        raise OptionError("--schedule multistep has no --decay-milestones; name the epochs, as 8 11")
+        raise OptionError("--schedule multistep needs --decay-milestones; give the epochs, such as 8 11")
     if late := [epoch for epoch in schedule.restart_epochs if epoch >= schedule.epochs]:
         raise OptionError(f"--restart-epochs has {late[0]}; allowed: below --epochs, here {schedule.epochs}")
     late = " ".join(str(epoch) for epoch in schedule.decay_milestones or () if epoch >= schedule.epochs)
@@ -150,14 +147,14 @@ class _NormStatistics(NamedTuple):
 
 
 class Updater:
-    """Updates of `model` from losses, with the state that lasts from one update to the next."""
+    """Updates of `model` from losses, with the state that persists between updates."""
 
     def __init__(self, model: nn.Module, config: OptimConfig, rate: LearningRate, *, scale_gradients: bool):
         self.model = model
         self.rate = rate
         self.clip_grad = config.clip_grad
         self.optimizer = make_optimizer(model, config, lr=rate.peak_lr)
-        # Created in any case and disabled without fp16, so that the code of an update is the same.
+        # Always created, and disabled without fp16, so that the code of an update is the same.
         self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=scale_gradients)
         self._buffers = list(model.buffers())
         self._kept_buffers = [buffer.clone() for buffer in self._buffers]
@@ -173,31 +170,31 @@ class Updater:
         if config.ema_decay is not None:
             from timm.utils.model_ema import ModelEmaV3
 
-            # Without the warm-up of the decay the average of a short run would contain its random initial weights.
+            # Without the warm-up of the decay, the average of a short run would contain its random initial weights.
             self.ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
 
     @property
     def evaluated(self) -> nn.Module:
-        """Network to evaluate and keep: the moving average where there is one."""
+        """Network to evaluate and save: the moving average if there is one."""
         return self.ema.module if self.ema else self.model
 
     def begin(self) -> None:
-        """Before the forward pass, free the last step's gradients and copy the batch-norm statistics, which it changes
-        before the loss is known."""
+        """Free the last step's gradients and copy the batch-norm statistics, which the forward pass changes before the
+        loss is known."""
         self.optimizer.zero_grad()
         self._losses = []
         _copy(self._buffers, self._kept_buffers)
         self._keep_young_statistics()
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a scalar loss, that of a batch of the step."""
+        """Add the gradients of a scalar loss, of one batch of the step."""
         self.scaler.scale(loss).backward()
         self._losses.append(loss.detach())
         self._weigh_first_batches_alike()
         self._keep_young_statistics()
 
     def finish(self, step: int) -> bool:
-        """Make the step's gradients ready for `apply` or `discard`. False if a loss or a gradient is not finite."""
+        """Prepare the step's gradients for `apply` or `discard`. Return False if a loss or a gradient is not finite."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step) * group["lr_scale"]
         self.scaler.unscale_(self.optimizer)
@@ -227,7 +224,7 @@ class Updater:
         """Make the batch-norm statistics of the first batches their plain mean.
 
         After ten batches, PyTorch's running average still holds a third of its initial mean 0 and variance 1, in every
-        norm of a deep network: a run of a few steps, evaluated with it, predicts one class for every image.
+        norm of a deep network: after a run of a few steps, the network would predict one class for every image.
         """
         self._young = [norm for norm in self._young if 0 < int(norm.batches) * norm.momentum < 1]
         for norm in self._young:
@@ -235,18 +232,18 @@ class Updater:
                 value.copy_(before.lerp(value, 1 / (int(norm.batches) * norm.momentum)))
 
     def discard(self) -> None:
-        """Restore the state at `begin`: no trace of the step in weights, statistics or average."""
+        """Restore the state at `begin`: the step leaves no trace in weights, statistics or average."""
         _copy(self._kept_buffers, self._buffers)
         if self.scaler.is_enabled():
             self.scaler.update()
 
     def state(self) -> dict[str, Any]:
-        """Return the state that a checkpoint needs, besides the evaluated network's weights, to resume exactly."""
+        """Return the state that a checkpoint needs for an exact resume, besides the evaluated network's weights."""
         weights = {"model": portable(self.model.state_dict())} if self.ema else {}
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), **weights}
 
     def restore(self, evaluated: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Reverse `state`; `evaluated` are the evaluated network's weights."""
+        """Restore a result of `state`; `evaluated` are the evaluated network's weights."""
         self.evaluated.load_state_dict(evaluated)
         if self.ema:
             self.model.load_state_dict(state["model"])
@@ -257,10 +254,9 @@ class Updater:
 def note_discarded(
     mine: list[str], *, count: int, of: int, epoch: int, step: int, run: RunFolder, world: World
 ) -> None:
-    """Log and record a skipped step of the run, the `count`th of the epoch's `of`; NonFiniteError for too many.
-
-    `mine` names the value that is not finite on this process and the images, empty where all are finite; every process
-    calls this function.
+    """Log and record a skipped step of the run, the `count`th of `of` steps in the epoch. Raise NonFiniteError for too
+    many. `mine`: the name of the value that is not finite on this process and the images, empty if all are finite;
+    every process calls this function.
     """
     parts = [part for text in world.gather([json.dumps(mine)]) if (part := json.loads(text))]
     what, names = parts[0][0], [name for part in parts for name in part[1:]]
@@ -269,14 +265,15 @@ def note_discarded(
     some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     if count > MAX_DISCARDED_STEPS or count == of:
         raise NonFiniteError(
-            f"{count} of {of} steps of epoch {epoch} had to be skipped, at the last the {what}; its images are {some}"
-            f", those of all in {run.path / DISCARDED}; a lower --lr or --clip-grad 1 often helps"
+            f"{count} of {of} steps of epoch {epoch} had to be skipped, the last one because the {what}; its images "
+            f"are {some}"
+            f", and {run.path / DISCARDED} lists all; a lower --lr or --clip-grad 1 often helps"
         )
     if world.is_main:
         logger.warning("step %d is skipped because the %s; its images: %s", step, what, some)
 
 
 def _copy(source: list[Tensor], target: list[Tensor]) -> None:
-    # Copy a few hundred small tensors in one call; a classifier alone has none.
+    # Copy a few hundred small tensors in one call; a head trained alone has none.
     if source:
         torch._foreach_copy_(target, source)  # pyright: ignore[reportPrivateImportUsage]

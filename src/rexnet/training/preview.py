@@ -1,4 +1,4 @@
-"""Defaults for `rexnet train DATA --help`, without a network, torch or a look into weights."""
+"""Defaults for `rexnet train DATA --help`, without network access, torch or reading weights."""
 
 import os
 from dataclasses import replace
@@ -16,22 +16,22 @@ from rexnet.training.recipes import RECIPES, digits, finetune, scratch, starting
 def preview(
     asked: TrainConfig, *, data_given: bool, epochs: int | None = None, batch_size: int | None = None
 ) -> tuple[TrainConfig, dict[str, str]]:
-    """Return the settings that --help can show without reading weights or a remote dataset, and by name, for options
-    that it cannot know, the source of their defaults."""
+    """Return the settings that --help can show without reading weights or a remote dataset, and, by name, the source of
+    the defaults that it cannot know."""
     if asked.run.resume:
-        return scratch(), dict.fromkeys((*_varying(), "weights"), "as the run has it")
+        return scratch(), dict.fromkeys((*_varying(), "weights"), "that of the run")
     recipe, weights, remote = asked.recipe, asked.network.weights, data_given and is_remote(asked.data)
     decided = {"weights": f"default: {AUTO}"} if weights == AUTO else {}
     if recipe == "auto" and weights in (None, AUTO) and (remote or not data_given):
         source = "the size of the remote images" if remote else "DATA"
-        decided |= dict.fromkeys(_varying(), f"by the recipe, which {source} decides")
+        decided |= dict.fromkeys(_varying(), f"that of the recipe for {source}")
         return replace(scratch(), recipe="auto"), decided
     if weights == AUTO:
         asked, decided["weights"] = _choose_from_cache(asked)
         weights = asked.network.weights
     if weights is not None and weights not in PUBLISHED:
         names = ("model", "stem_stride", "image_size", "crop_ratio", "interpolation")
-        decided |= dict.fromkeys(names, "as the weights were trained")
+        decided |= dict.fromkeys(names, "that of the weights")
         recipe, weights = "finetune" if recipe == "auto" else recipe, None
     if {".", os.sep} & set(asked.network.model):
         decided["stem_stride"] = f"as in {asked.network.model}"
@@ -43,8 +43,8 @@ def preview(
 
 
 def _choose_from_cache(asked: TrainConfig) -> tuple[TrainConfig, str]:
-    """Return `asked` with the weights that auto would find in the cache, and the default for --help; no network is used
-    and no remote data opened."""
+    """Return `asked` with the weights that auto would find in the cache, and the default for --help, without network
+    access and without opening remote data."""
     cached = replace(asked, network=replace(asked.network, weights_cache_only=True))
     if is_remote(asked.data):
         return replace(asked, network=replace(asked.network, weights=None)), f"default: {AUTO}"
@@ -62,7 +62,7 @@ def _choose_from_cache(asked: TrainConfig) -> tuple[TrainConfig, str]:
 
 
 def _varying() -> set[str]:
-    """Return the options whose defaults differ between the recipes, or with the budget."""
+    """Return the options whose defaults depend on the recipe or the budget."""
     short = follow_budget(scratch(), Budget(images=None, epochs=1, batch_size=1))
     parts = [values_of(settings) for settings in (*(recipe() for recipe in RECIPES.values()), digits(), short)]
     return {name for name in parts[0] if len({str(part[name]) for part in parts}) > 1} - {"recipe"}

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar in a terminal, otherwise a log line per minute, both with the time that is left."""
+"""Progress of a run: a bar in a terminal, otherwise a log line per minute, both with the remaining time."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 logger = logging.getLogger(__name__)
 
 LOG_SECONDS = 60.0
-"""Time between log lines where there is no terminal."""
+"""Time between log lines without a terminal."""
 _LEAST_BAR_WIDTH = 8
 _HOURS = 2
 _MEASURED_STEPS, _MEASURED_SECONDS = 2, 10.0
@@ -42,7 +42,7 @@ def duration_text(seconds: float) -> str:
 
 
 def time_left_text(seconds: float) -> str:
-    """Return the time that is left and, from a minute on, the time of the end on this machine's clock."""
+    """Return the remaining time and, from a minute on, the time of day of the end."""
     if seconds < 60:
         return f"{duration_text(seconds)} left"
     end = datetime.now().astimezone() + timedelta(seconds=seconds)
@@ -57,7 +57,7 @@ def smaller_size(size_px: int) -> int | None:
 
 
 def hours_warning(seconds: float, *, epoch_seconds: float, options: Sequence[str]) -> str | None:
-    """Return a warning of a run of hours with the options that make it short; None for a shorter run."""
+    """Return a warning that a run takes hours, with the options that shorten it; None for a shorter run."""
     if seconds < _HOURS * 3600:
         return None
     minutes = max(30, 10 * math.ceil(2 * epoch_seconds / 600))
@@ -72,7 +72,7 @@ class EpochProgress:
     """Time one pass over batches and show its progress, on the process that is `visible`: a bar in a terminal, else a
     log line every LOG_SECONDS, with averages so far, time left, images/s and the fraction of time spent waiting.
 
-    Use it as a context. `later_steps` of the same kind and `later_seconds` of other work follow in the run; None where
+    Use it as a context. `later_steps` of the same kind and `later_seconds` of other work follow in the run; None if
     this pass is not part of one.
     """
 
@@ -119,18 +119,18 @@ class EpochProgress:
         self._bar.stop()
 
     def state(self) -> dict[str, Any]:
-        """Return the values with which `restore` continues this pass in a later process, with the same averages."""
+        """Return the values from which `restore` continues this pass in a later process, with the same averages."""
         return {"images": self.images, "waited": self.waited_seconds, "seconds": self.seconds, "sums": self.sums}
 
     def restore(self, state: dict[str, Any], step: int) -> None:
-        """Continue from `state` after `step` steps, inside the context."""
+        """Continue from `state` after `step` steps, within the context."""
         self.images, self.waited_seconds, self._sums = state["images"], state["waited"], dict(state["sums"])
         self._started -= state["seconds"]
         self._done = self._done_before = step
         self._bar.update(self._task, completed=step)
 
     def watch(self, batches: Iterable[Item]) -> Iterator[Item]:
-        """Yield the batches and count the time they take to arrive."""
+        """Yield the batches and measure the time spent waiting for them."""
         iterator = iter(batches)
         while True:
             asked = time.perf_counter()
@@ -153,7 +153,7 @@ class EpochProgress:
             logger.info("%s, step %d/%d: %s", self._label, self._done, self._steps, "  ".join(self._texts()))
 
     def _fitting_text(self) -> str:
-        """Return the values that fit next to the bar, the most important ones first; the loss in any case."""
+        """Return the values that fit next to the bar, the most important ones first, and always the loss."""
         first, *others = self._texts()
         for other in others:
             if len(first) + 2 + len(other) <= self._width:
@@ -168,7 +168,7 @@ class EpochProgress:
 
     @property
     def is_measured(self) -> bool:
-        """Return True once the steps of this process are enough for an estimate."""
+        """Return True once this process has run enough steps for an estimate."""
         enough = self._done - self._done_before >= _MEASURED_STEPS
         return enough and time.perf_counter() - self._began >= _MEASURED_SECONDS
 
@@ -179,7 +179,7 @@ class EpochProgress:
 
     @property
     def run_seconds_left(self) -> float:
-        """Seconds to the end of the run, at the speed of this process so far."""
+        """Seconds to the end of the run at the speed so far."""
         return self.step_seconds * (self._steps - self._done + (self._later_steps or 0)) + self._later_seconds
 
     @property
@@ -192,7 +192,7 @@ class EpochProgress:
 
     @property
     def wait_share(self) -> float:
-        """Fraction of the time so far spent on waiting for batches."""
+        """Fraction of the time so far spent waiting for batches."""
         return self.waited_seconds / max(self.seconds, 1e-9)
 
     @property

@@ -1,4 +1,4 @@
-"""Recipes: functions that return a complete configuration, to use as it is or with a few changes.
+"""Recipes: functions that return a complete configuration, to use unchanged or with a few changes.
 
 Accuracies that were not measured with this code are marked as untested.
 """
@@ -53,8 +53,8 @@ def imagenet() -> TrainConfig:
 
 
 def scratch() -> TrainConfig:
-    """Photographs without published weights, at 160 pixels: settings for more than 10,000 steps, `follow_budget` has
-    those for fewer.
+    """Training on photos without published weights, at 160 pixels: settings for more than 10,000 steps; `follow_budget`
+    has those for fewer.
 
     Command: rexnet train PATH/TO/FOLDER --weights none
     Hardware: one GPU, or minutes to hours on a CPU. Expect the rows of results/recipes_cpu.jsonl, where plain training
@@ -75,17 +75,17 @@ def scratch() -> TrainConfig:
 
 
 def finetune() -> TrainConfig:
-    """Fine-tuning of published weights on a dataset of one's own, at the size and crop of the weights.
+    """Fine-tuning of published weights on a custom dataset, at the size and crop of the weights.
 
     Command: rexnet train PATH/TO/FOLDER --weights rexnet_100.nav_in1k; the paper's four sets are torchvision/food101,
-    torchvision/stanford_cars, torchvision/fgvc_aircraft and torchvision/flowers102.
-    Hardware: one GPU, minutes for a few thousand images (estimate). Expect about what the paper's table 8 has for
-    rexnet_100: Food-101 88.4, Stanford Cars 91.5, FGVC Aircraft 89.5, Flowers-102 97.8 % (published; untested here).
-    Source: the paper names the sets and that its own ImageNet weights are fine-tuned, no more. Splits are the
-    literature's (arXiv 1805.08974, table 1): train and test, with validation images among those of training. Our
-    choice: 224 pixels and the weights' crop, 30 epochs, SGD with Nesterov momentum, learning rate 0.01 at a batch of
-    32 with a cosine, weight decay 1e-4, smoothing 0.1, an average of the weights, crops from 0.35 of the area and a
-    weak RandAugment; batch norms by --bn auto, nothing frozen and one learning rate.
+    torchvision/stanford_cars, torchvision/fgvc_aircraft and torchvision/flowers102. Hardware: one GPU, minutes for a
+    few thousand images (estimate). Expect about what the paper's table 8 has for rexnet_100: Food-101 88.4, Stanford
+    Cars 91.5, FGVC Aircraft 89.5, Flowers-102 97.8 % (published; untested here). Source: the paper states only the
+    datasets and that its own ImageNet weights are fine-tuned. Splits are the literature's (arXiv 1805.08974, table 1):
+    train and test, with the validation images added to the training images. Our choice: 224 pixels and the weights'
+    crop, 30 epochs, SGD with Nesterov momentum, learning rate 0.01 at a batch of 32 with a cosine, weight decay 1e-4,
+    smoothing 0.1, weight averaging, crops from 0.35 of the area and a weak RandAugment; batch norms by --bn auto,
+    nothing frozen and one learning rate.
     """
     return replace(
         imagenet(),
@@ -98,13 +98,13 @@ def finetune() -> TrainConfig:
 
 
 def small_image() -> TrainConfig:
-    """Images of 32 to 64 pixels, such as CIFAR-10: stem stride 1, padded crops, flips.
+    """Training on images of 32 to 64 pixels, such as CIFAR-10: stem stride 1, padded crops, flips.
 
-    Command: rexnet train torchvision/cifar10
-    Hardware: two cores without a GPU: 80.1 % on CIFAR-10 (as JPEG files) after 6 epochs in 38 minutes, one run, with
-    torchrun --nproc-per-node 2 -m rexnet train cifar --model rexnet --width 0.5 --epochs 6 --batch-size 32 --threads 1
-    (results/classification.jsonl). Expect more than 88 % of the default's full width and 30 epochs: one run on an H200,
-    at a batch of 256, had 88.2 % after 28 of them, in 8 minutes, next to twelve other trainings.
+    Command: rexnet train torchvision/cifar10 Hardware: two cores without a GPU: 80.1 % on CIFAR-10 (as JPEG files)
+    after 6 epochs in 38 minutes, one run, with torchrun --nproc-per-node 2 -m rexnet train cifar --model rexnet --width
+    0.5 --epochs 6 --batch-size 32 --threads 1 (results/classification.jsonl). Expect more than 88 % at the default's
+    full width and 30 epochs: one run on an H200, at a batch of 256, had 88.2 % after 28 of them, in 8 minutes, next to
+    twelve other trainings.
     """
     return replace(
         imagenet(),
@@ -119,7 +119,7 @@ def small_image() -> TrainConfig:
 
 
 def digits() -> TrainConfig:
-    """scikit-learn's handwritten digits, 8 x 8 pixels, which need no download: small_image at 16 pixels, no mirroring.
+    """scikit-learn's handwritten digits, 8 x 8 pixels, which need no download: small_image at 16 pixels, without flips.
 
     Command: rexnet train digits
     Hardware: under 3 minutes on one busy CPU core. Expect 98 % or more on the 359 validation digits: with seed 0
@@ -130,7 +130,7 @@ def digits() -> TrainConfig:
         base,
         network=replace(base.network, model="rexnet_050"),
         schedule=replace(base.schedule, epochs=8),
-        # A second thread gains nothing on networks this small, and costs much when the machine has other work.
+        # A second thread gains nothing with networks this small, and costs a lot on a busy machine.
         run=RunConfig(batch_size=32, threads=1),
         input=InputConfig(image_size=16, crop_ratio=1.0),
         augment=replace(base.augment, crop_padding_px=2, horizontal_flip=0.0),
@@ -150,23 +150,23 @@ DECIDING = (
     *("shots", "val_fraction", "seed", "missing_class", "accumulate"),
     *("image_size", "stem_stride", "weights_cache_only", "teacher", "unlabelled"),
 )
-"""Options that decide the defaults of the others."""
+"""Options that determine the defaults of the others."""
 
 
 def choose_recipe(data: str, weights: str | None) -> RecipeName:
-    """Return the recipe that "auto" stands for. ValueError for data that does not exist."""
+    """Return the recipe that "auto" selects. Raise ValueError for data that does not exist."""
     if weights is not None:
         return "finetune"
     return "small-image" if open_dataset(data).small_images else "scratch"
 
 
 def count_images(asked: TrainConfig) -> int | None:
-    """Return the number of training images of `asked`, None where they are not files of this machine. ValueError for
+    """Return the number of training images of `asked`; None if they are not files on this machine. Raise ValueError for
     data that cannot be trained on."""
     if not os.path.isdir(asked.data):
         return None
     options = {name: getattr(asked.input, name) for name in ("val_fraction", "shots", "missing_class")}
-    with without_logs():  # the training lists the data again, and warns of them then
+    with without_logs():  # training lists the data again, and warns about them then
         sets = open_dataset(asked.data).for_training(seed=asked.run.seed, **options)
         return len(with_unlabelled(sets, asked.teacher.unlabelled))
 
@@ -174,15 +174,15 @@ def count_images(asked: TrainConfig) -> int | None:
 def starting_point(asked: TrainConfig, *, epochs: int | None = None, batch_size: int | None = None) -> TrainConfig:
     """Return the configuration that the given options override: that of the run to resume, or of the recipe.
 
-    `asked` has the options of DECIDING that are given, on top of the plain defaults; the budget also follows `epochs`
-    and `batch_size`, where they are given.
+    `asked` has the options of DECIDING that are given, on top of the plain defaults; the budget also depends on
+    `epochs` and `batch_size`, if given.
     """
     if asked.run.resume and (saved := settings_to_resume(asked)):
         if asked.network.weights == saved.network.weights and (sha256 := saved.initial_weights.get("sha256")):
             read_checked(saved.network, sha256)
         return saved
     if (asked.network.model, asked.network.width) != (NetworkConfig.model, NetworkConfig.width):
-        asked.network.check()  # before the data are looked at
+        asked.network.check()  # before the data is examined
     if asked.network.weights == AUTO:
         asked = choose_weights(asked)
     recipe = choose_recipe(asked.data, asked.network.weights) if asked.recipe == "auto" else asked.recipe
@@ -190,7 +190,7 @@ def starting_point(asked: TrainConfig, *, epochs: int | None = None, batch_size:
         reason = asked.initial_weights.get("reason")
         found = f" (auto found none: {reason})" if reason else ""
         raise OptionError(
-            f"--recipe finetune needs weights to start from{found}; name them with --weights, or take scratch"
+            f"--recipe finetune needs weights to start from{found}; give them with --weights, or use --recipe scratch"
         )
     start = digits() if (recipe, asked.data) == ("small-image", "digits") else RECIPES[recipe]()
     network = replace(start.network, weights=asked.network.weights)
@@ -215,15 +215,15 @@ def starting_point(asked: TrainConfig, *, epochs: int | None = None, batch_size:
 
 
 def rate_as_typed(given: dict[str, Any], asked: LoopConfig) -> dict[str, Any]:
-    """Return the options to add to the `given` ones: a typed --lr is used as it is, unless --lr-batch is typed too. A
-    run that is resumed keeps its rate."""
+    """Return the options to add to the `given` ones: a typed --lr is used unchanged, unless --lr-batch is typed too. A
+    resumed run keeps its rate."""
     if "lr" not in given or "lr_batch" in given:
         return {}
     return {"lr_batch": 0} if settings_to_resume(asked) is None else {}
 
 
 def _with_the_stem_of(start: TrainConfig, model: str) -> TrainConfig:
-    """Return `start` with the stem's stride of a network that comes from a file."""
+    """Return `start` with the stem stride of a network that comes from a file."""
     found = find_network(model)
     if isinstance(found, str):
         return start
@@ -231,7 +231,8 @@ def _with_the_stem_of(start: TrainConfig, model: str) -> TrainConfig:
 
 
 def _as_the_weights_were_made(start: TrainConfig, source: str) -> TrainConfig:
-    """Return `start` with the size, crop and filter of these weights, and the network of a checkpoint of ours."""
+    """Return `start` with the size, crop and interpolation of these weights, and the network if they are a
+    checkpoint."""
     if source in PUBLISHED:
         facts, network = PUBLISHED[source].preprocess, None
     else:

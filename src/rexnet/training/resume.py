@@ -1,4 +1,4 @@
-"""Resuming of a run: its folder, the check of its settings and data, and its newest checkpoint."""
+"""Resuming a run: its folder, the check of its settings and data, and its newest checkpoint."""
 
 import logging
 import shlex
@@ -27,7 +27,7 @@ Config = TypeVar("Config")
 
 MAY_CHANGE_ON_RESUME = frozenset(
     {
-        *("data", "bad_image"),  # data.json describes the data, and is compared
+        *("data", "bad_image"),  # data.json describes the data and is compared instead
         *("teacher", "teacher_weights", "unlabelled"),  # as are their hashes
         *("device", "workers", "threads", "output", "overwrite", "resume", "save_minutes", "tensorboard"),
         *("weights_cache_only", "initial_weights"),  # whose hash is compared before the weights are read
@@ -42,11 +42,11 @@ def config_to_dict(config: Any) -> dict[str, Any]:
 
 
 def config_from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
-    """Read the values of `config_to_dict`, also of an older version: an option that came later has the default under
-    which older runs trained. ValueError for an option that this version does not have."""
+    """Read the values of `config_to_dict`, also of an older version: an option added since gets the value with which
+    older runs were trained. Raise ValueError for an option that this version does not have."""
     names = {option.name for option in fields(kind)}  # pyright: ignore[reportArgumentType]
     if unknown := sorted(values.keys() - names):
-        raise ValueError(f"the saved settings have {', '.join(unknown)}, which this version does not know")
+        raise ValueError(f"the saved settings have {', '.join(unknown)}, which this version does not have")
     types = get_type_hints(kind)
     return kind(
         **{
@@ -59,7 +59,7 @@ def config_from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
 
 
 def changed_options(saved: Config, given: Config, *, may_change: frozenset[str] = MAY_CHANGE_ON_RESUME) -> list[str]:
-    """List the options, as "--lr 0.1 (was 0.5)", whose values in `given` make it another run than `saved`."""
+    """List the options that make `given` a different run from `saved`, as "--lr 0.1 (was 0.5)"."""
     old, new = values_of(saved), values_of(given)
     return [
         f"--{name.replace('_', '-')} {new[name]} (was {value})"
@@ -69,16 +69,16 @@ def changed_options(saved: Config, given: Config, *, may_change: frozenset[str] 
 
 
 def folder_to_resume(config: LoopConfig) -> Path:
-    """Return the folder that --resume means. ValueError where --resume itself names one that holds no run."""
+    """Return the folder that --resume means. Raise ValueError if --resume itself names one without a run."""
     if not isinstance(config.run.resume, str):
         return Path(config.run.output or "")
     path = Path(config.run.resume)
     path = path.parent if path.is_file() else path
     if not RunFolder(path).holds("config.json"):
-        raise ValueError(f"--resume {str(path)!r} is not the folder of a run: it holds no config.json")
+        raise ValueError(f"--resume {str(path)!r} is not a run folder: it has no config.json")
     if not holds_settings(path):
-        reason = "its config.json holds no settings of one"
-        raise ValueError(f"--resume {str(path)!r} is not the folder of a run: {reason}; --weights starts from a model")
+        reason = "its config.json has no run settings"
+        raise ValueError(f"--resume {str(path)!r} is not a run folder: {reason}; --weights starts from a model")
     return path
 
 
@@ -88,9 +88,8 @@ def resumes(config: LoopConfig) -> bool:
 
 
 def settings_to_resume(asked: Settings) -> Settings | None:
-    """Return the settings of the run that --resume means, without --resume itself; None where there is no run yet.
-
-    Data under a relative path is found from any folder.
+    """Return the settings of the run that --resume means, without --resume itself; None if there is no run yet.
+    Relative data paths are resolved from any folder.
     """
     if not asked.run.resume or not (run := RunFolder(folder_to_resume(asked))).holds("config.json"):
         return None
@@ -101,7 +100,7 @@ def settings_to_resume(asked: Settings) -> Settings | None:
 
 
 def _saved_settings(run: RunFolder, kind: type[LoopConfig]) -> Any:
-    """Return the settings of the run in the folder. ValueError for a run of the other training command."""
+    """Return the settings of the run in the folder. Raise ValueError for a run of the other training command."""
     values = run.read("config.json")
     network, of_detector = values.get("network"), "detector" in signature(get_type_hints(kind)["network"]).parameters
     if isinstance(network, dict) and ("detector" in network) != of_detector:
@@ -111,8 +110,8 @@ def _saved_settings(run: RunFolder, kind: type[LoopConfig]) -> Any:
 
 
 def accept_settings(run: RunFolder, config: LoopConfig) -> None:
-    """Save the schedule of a run that `extend` has extended. ValueError for any other option in which `config` differs
-    from the run in the folder, and where its checkpoints are lost."""
+    """Save the schedule of a run that `extend` has extended. Raise ValueError for any other option in which `config`
+    differs from the run in the folder, and if its checkpoints are lost."""
     saved = _saved_settings(run, type(config))
     _refuse_lost_checkpoints(run)
     new, old = config.schedule, saved.schedule
@@ -120,8 +119,8 @@ def accept_settings(run: RunFolder, config: LoopConfig) -> None:
     may_change = MAY_CHANGE_ON_RESUME | ({"epochs", "restart_epochs"} if extended else set())
     if changes := changed_options(saved, config, may_change=may_change):
         raise ValueError(
-            f"the run in {str(run.path)!r} has other settings: {', '.join(changes)}; --resume continues it as it "
-            "began (once it is finished, also with more --epochs), a new --output starts another"
+            f"the run in {str(run.path)!r} has other settings: {', '.join(changes)}; --resume continues it with its "
+            "original settings (once it is finished, also with more --epochs), and a new --output starts another run"
         )
     if extended:
         run.write("config.json", config_to_dict(replace(saved, schedule=new)))
@@ -129,7 +128,7 @@ def accept_settings(run: RunFolder, config: LoopConfig) -> None:
 
 def extend(config: Settings) -> Settings:
     """Return the settings of a finished run that --resume is to continue with more --epochs: its schedule starts again
-    where it ended. A run keeps the epochs that --max-minutes chose. Any other `config` is returned as it is."""
+    where it ended. A run keeps the epochs that --max-minutes chose. Any other `config` is returned unchanged."""
     if not config.run.resume or not (run := RunFolder(folder_to_resume(config))).holds("config.json"):
         return config
     saved = _saved_settings(run, type(config))
@@ -140,7 +139,8 @@ def extend(config: Settings) -> Settings:
         return config
     if new.epochs < old.epochs:
         raise OptionError(
-            f"--epochs is {new.epochs}, but the run in {str(run.path)!r} has {old.epochs}; allowed: as many, or more "
+            f"--epochs is {new.epochs}, but the run in {str(run.path)!r} has {old.epochs}; allowed: the same number, "
+            "or more "
             "once it is finished"
         )
     if new.epochs == old.epochs or new.restart_epochs != old.restart_epochs:
@@ -154,18 +154,18 @@ def extend(config: Settings) -> Settings:
 def log_finished(run: RunFolder, epochs: int) -> None:
     done, path = f"{epochs} {plural(epochs, 'epoch')}", shlex.quote(str(run.path))
     logger.info(
-        "%s is finished after %s: nothing is trained; --resume %s --epochs MORE extends it", run.path, done, path
+        "%s is finished after %s, so nothing is trained; --resume %s --epochs MORE extends it", run.path, done, path
     )
 
 
 def _refuse_lost_checkpoints(run: RunFolder) -> None:
-    """Raise ValueError where epochs were trained, but no checkpoint is left to continue from: starting over would
-    replace their remaining files. (A kill at the end of the first epoch leaves one row, and nothing is lost.)"""
+    """Raise ValueError if epochs were trained but no checkpoint is left to continue from: starting over would replace
+    the remaining files. (A kill at the end of the first epoch leaves one row, and nothing is lost.)"""
     if run.has_checkpoint:
         return
     count = len(run.rows())
     if count > 1 or any(run.path.glob("*.pt.damaged")):
-        kept = "; best.pt is still there to be used" if run.best.exists() else ""
+        kept = "; best.pt still exists and can be used" if run.best.exists() else ""
         raise ValueError(
             f"{str(run.path)!r} has {count} {plural(count, 'epoch')} in {METRICS} but no complete checkpoint"
             f"{kept}; --overwrite starts over, --output elsewhere"
@@ -173,7 +173,8 @@ def _refuse_lost_checkpoints(run: RunFolder) -> None:
 
 
 def note_data(run: RunFolder, facts: DataFacts, *, main: bool) -> None:
-    """Write data.json at a run's start, in the main process. ValueError where the data of a resumed run has changed."""
+    """Write data.json at a run's start, in the main process. Raise ValueError if the data of a resumed run has
+    changed."""
     if (saved := run.data_facts()) is not None:
         facts.refuse_other(saved, subject=str(run.path))
     elif main:
@@ -181,15 +182,15 @@ def note_data(run: RunFolder, facts: DataFacts, *, main: bool) -> None:
 
 
 def newest_checkpoint(run: RunFolder, world: "World") -> dict[str, Any] | None:
-    """Return the content of last.pt, or of previous.pt where that is damaged, the same on every process; None before
+    """Return the content of last.pt, or of previous.pt if last.pt is damaged, the same on every process; None before
     the first checkpoint. Call it before any process writes a new one."""
     return world.from_main(newest(run.last, run.previous) if world.is_main else None)
 
 
 def newest(*paths: Path) -> dict[str, Any] | None:
-    """Return the content of the first of `paths`, newest first, that is whole; None where none exists.
+    """Return the content of the first intact file of `paths`, newest first; None if none exists.
 
-    A damaged one is renamed to NAME.damaged with a warning. WeightsError if all that exist are damaged.
+    A damaged one is renamed to NAME.damaged with a warning. Raise WeightsError if all that exist are damaged.
     """
     from rexnet.training import checkpoint
 
@@ -203,11 +204,11 @@ def newest(*paths: Path) -> dict[str, Any] | None:
                 raise
             errors.append(error)
             logger.warning("%s", error.finding if isinstance(error, DamagedFileError) else error)
-            # Otherwise it would later replace the whole one.
+            # Otherwise it would later replace the intact one.
             _set_aside(path)
             continue
         if errors:
-            logger.warning("continuing from %s, which is older", path)
+            logger.warning("continuing from the older %s", path)
         return content
     if errors:
         raise WeightsError(f"no checkpoint of {existing[0].parent} can be read; --overwrite starts over") from errors[0]
@@ -215,14 +216,14 @@ def newest(*paths: Path) -> dict[str, Any] | None:
 
 
 def warn_of_lost_best(run: RunFolder) -> None:
-    """Warn where best.pt is missing or damaged, and rename a damaged one: a resumed run does not read it, and replaces
-    it only by a better one."""
+    """Warn if best.pt is missing or damaged, and rename a damaged one: a resumed run does not read it, and replaces it
+    only with a better one."""
     from rexnet.training import checkpoint
 
     try:
         checkpoint.read(run.best)
     except WeightsError:
-        state = f"damaged, and now called {_set_aside(run.best).name}" if run.best.exists() else "missing"
+        state = f"damaged and was renamed to {_set_aside(run.best).name}" if run.best.exists() else "missing"
         text = "%s is %s; %s holds the weights of the last epoch and can be used like it"
         logger.warning(text, run.best, state, run.last)
 
@@ -233,7 +234,7 @@ def _set_aside(path: Path) -> Path:
 
 @contextmanager
 def resumable(run: RunFolder, world: "World", *, command: str) -> Iterator[None]:
-    """Log the command with which a run that is stopped inside this context continues."""
+    """Log the command that continues a run stopped within this context."""
     try:
         yield
     except KeyboardInterrupt:

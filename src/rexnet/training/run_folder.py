@@ -1,4 +1,4 @@
-"""The folder of a run: settings, environment, metrics and checkpoints, enough to repeat or continue it."""
+"""Run folder: settings, environment, metrics and checkpoints, enough to repeat or continue it."""
 
 import json
 import logging
@@ -55,7 +55,8 @@ class RunFolder:
         return (self.path / name).is_file()
 
     def lock(self) -> None:
-        """Lock the folder until `close` or the end of this process. ValueError if another process holds the lock."""
+        """Lock the folder until `close` or the end of this process. Raise ValueError if another process holds the
+        lock."""
         if self.path.is_file():
             raise ValueError(f"--output {str(self.path)!r} is a file; name a folder")
         self._made = not self.path.exists()
@@ -70,7 +71,7 @@ class RunFolder:
         except (BlockingIOError, PermissionError) as error:
             raise ValueError(f"another process is writing to {str(self.path)!r}; stop it first") from error
         except OSError:
-            logger.warning("%s is on a file system without locks: do not start a second run there", self.path)
+            logger.warning("%s is on a file system without locks; do not start a second run there", self.path)
 
     def close(self) -> None:
         """Unlock the folder for other processes."""
@@ -89,14 +90,14 @@ class RunFolder:
             raise ValueError(f"--output {str(self.path)!r} holds other files; name a new or an empty folder")
 
     def prepare(self, *, overwrite: bool) -> None:
-        """Empty the folder for a run. ValueError as `refuse_used`."""
+        """Empty the folder for a run. Raise ValueError as `refuse_used` does."""
         self.refuse_used(overwrite=overwrite)
         if self.holds("config.json"):
             self._remove_files()
 
     def remove_start(self) -> None:
-        """Remove the files of a start that failed before its first result: a checkpoint, a row of metrics or the names
-        of images whose step was skipped."""
+        """Remove the files of a start that failed before its first result (a checkpoint, a row of metrics, or the names
+        of images whose step was skipped)."""
         if self.has_checkpoint or self.holds(METRICS) or self.holds(DISCARDED):
             return
         self._remove_files()
@@ -117,11 +118,11 @@ class RunFolder:
             file.unlink(missing_ok=True)
 
     def write(self, name: str, values: dict[str, Any]) -> None:
-        """Write `values` as JSON in place of what was there, whole or not at all."""
+        """Replace the file by `values` as JSON, atomically."""
         write_whole(self.path / name, json.dumps(values, indent=2) + "\n")
 
     def read(self, name: str) -> dict[str, Any]:
-        """Read a file of `write`. ValueError, one sentence, where it is missing or damaged."""
+        """Read a file of `write`. Raise ValueError if it is missing or damaged."""
         path = self.path / name
         try:
             values = json.loads(read_text(path))
@@ -129,12 +130,10 @@ class RunFolder:
                 raise ValueError(f"a {type(values).__name__} instead of settings")
             return values
         except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{str(path)!r} cannot be read ({reason_of(error)}); is this the folder of a run?"
-            ) from error
+            raise ValueError(f"{str(path)!r} cannot be read ({reason_of(error)}); is this a run folder?") from error
 
     def data_facts(self) -> DataFacts | None:
-        """Read data.json, of this or an older version; None where there is none."""
+        """Read data.json, of this or an older version; None if there is none."""
         if not self.holds(DATA):
             return None
         try:
@@ -143,13 +142,13 @@ class RunFolder:
             raise ValueError(f"{str(self.path / DATA)!r} cannot be used ({reason_of(error)})") from error
 
     def append(self, row: dict[str, Any], name: str = METRICS) -> None:
-        """Append a row to a file with a row a line."""
+        """Append a row to a file with one row per line."""
         path = self.path / name
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            error.filename = os.fspath(path)  # the error of a full disk names no file
+            error.filename = os.fspath(path)  # the error of a full disk does not name the file
             raise
 
     def draw_curves(self) -> None:
@@ -157,7 +156,7 @@ class RunFolder:
         draw_curves(self.rows(), self.path / "curves.png", title=self.path.name)
 
     def rows(self, name: str = METRICS) -> list[dict[str, Any]]:
-        """Read the rows of metrics.jsonl, one an epoch, or of DISCARDED, without a last one that a kill cut short."""
+        """Read the rows of metrics.jsonl, one per epoch, or of DISCARDED, without a last row truncated by a kill."""
         if not self.holds(name):
             return []
         lines = (self.path / name).read_text(encoding="utf-8").splitlines(keepends=True)
@@ -167,8 +166,8 @@ class RunFolder:
             raise ValueError(f"{str(self.path / name)!r} is damaged ({error}); fix or remove the line") from error
 
     def keep_rows(self, *, epochs: int, steps: int) -> None:
-        """Drop the rows after epoch `epochs`, and those of discarded steps from the step `steps` of the run on: a kill
-        can fall between a row and its checkpoint."""
+        """Drop the rows after epoch `epochs`, and those of discarded steps from step `steps` of the run on: a kill can
+        happen between a row and its checkpoint."""
         if self.holds(METRICS):
             self._write_rows(METRICS, [row for row in self.rows() if row["epoch"] <= epochs])
         if self.holds(DISCARDED):
@@ -178,7 +177,7 @@ class RunFolder:
         write_whole(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
 
     def save_samples(self, images: ImageSet) -> None:
-        """Save images to try a prediction on, samples/CLASS-NUMBER.png, one per class, of a dataset without files."""
+        """Save an image per class of a dataset without files, as samples/CLASS-NUMBER.png, to try predictions on."""
         if isinstance(images, FileImages):
             return
         (self.path / SAMPLES).mkdir(exist_ok=True)
@@ -190,7 +189,7 @@ class RunFolder:
 
 
 def local_path(data: str) -> str | None:
-    """Return the absolute path of DATA where it lies on a disk; None for a dataset with a name or an address."""
+    """Return the absolute path of DATA if it is a local folder; None for a named dataset or a URL."""
     return os.path.abspath(data) if os.path.exists(data) else None
 
 
@@ -205,7 +204,7 @@ def next_free_folder(model: str, data: str, *, parent: str | os.PathLike[str] = 
 
 
 def describe_environment(world: "World") -> dict[str, Any]:
-    """Collect versions, hardware, command and, for a checkout, its commit, which are needed to repeat the run."""
+    """Collect what is needed to repeat the run: versions, hardware, command and, in a checkout, the commit."""
     import timm
     import torch
     import torchvision
@@ -229,7 +228,7 @@ def describe_environment(world: "World") -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Return the commit of this package's source, with "+changes" where files differ; None outside a git checkout."""
+    """Return the commit of this package's source, with "+changes" if files differ; None outside a git checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
     try:
         done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, timeout=20)

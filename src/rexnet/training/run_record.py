@@ -1,4 +1,4 @@
-"""Records of runs, finished, stopped or still running: the only reader of other people's run folders."""
+"""Records of finished, stopped or running runs: the only module that reads the run folders of other versions."""
 
 import os
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from rexnet.references import Kind, holds_settings, resolve
 from rexnet.training.metrics import METRICS, Metric, TaskName
 from rexnet.training.run_folder import RunFolder
 
-# These options change the place and start of a run, not its result.
+# These options change the location and start of a run, not its result.
 _NOT_COMPARED = frozenset({"output", "overwrite", "resume"})
-_MADE = "rexnet train and rexnet detect train make the folder of a run"
+_MADE = "rexnet train and rexnet detect train make run folders"
 _SLOW_READING = 0.25
 _SLOW_VALIDATION = 1 / 3
 
@@ -26,14 +26,14 @@ def percent(fraction: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeSpent:
-    """Seconds of all complete epochs, without start-up and the writing of files."""
+    """Seconds of all complete epochs, without start-up and writing files."""
 
     waiting: float
-    """Waiting in training for the images of the next step."""
+    """Time in training spent waiting for the images of the next step."""
     computing: float
-    """Rest of training, or of training and validation where `validating` is None."""
+    """Rest of training, or of training and validation if `validating` is None."""
     validating: float | None
-    """Validation; None where the run did not record its number of training images."""
+    """Validation; None if the run did not record its number of training images."""
 
     @property
     def total(self) -> float:
@@ -54,7 +54,7 @@ class TimeSpent:
         if fraction >= _SLOW_VALIDATION:
             took = f"it took {percent(fraction)} of the time"
             return f"Validation is the bottleneck: {took}; fewer validation images would help most."
-        return f"The network's own computation is the bottleneck: images were there when they were needed, {waited}."
+        return f"The network's own computation is the bottleneck: images were ready when needed, {waited}."
 
 
 _IN_RUNS: tuple[Kind, ...] = ("run", "weights", "config")
@@ -62,11 +62,11 @@ _IN_RUNS: tuple[Kind, ...] = ("run", "weights", "config")
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """Content of a run folder's files; those that a new run does not have yet are empty."""
+    """Content of a run folder's files; empty for files that a new run does not have yet."""
 
     folder: RunFolder
     label: str
-    """Name of the run, different from the others'."""
+    """Name of the run, unique among those read together."""
     config: dict[str, Any]
     """Content of config.json, of any version."""
     environment: dict[str, Any]
@@ -87,7 +87,7 @@ class RunRecord:
 
     @property
     def metric(self) -> Metric:
-        """Metric that chose the best epoch."""
+        """Metric that selected the best epoch."""
         if self.task == "classification":
             return METRICS[self.config.get("goal", "top1")]
         masks = METRICS["mask_ap"]
@@ -95,7 +95,7 @@ class RunRecord:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """First row with the best value of its metric; None before the first epoch ended."""
+        """First row with the best value of its metric; None before the end of the first epoch."""
         best = None
         for row in self.rows:
             if best is None or self.metric.is_better(row[self.metric.key], best[self.metric.key]):
@@ -103,7 +103,7 @@ class RunRecord:
         return best
 
     def option(self, group: str, name: str) -> Any:
-        """Return an option's value; None where the run's version had no such option."""
+        """Return an option's value; None if the run's version had no such option."""
         return self.config.get(group, {}).get(name)
 
     def options(self) -> dict[str, dict[str, Any]]:
@@ -114,7 +114,7 @@ class RunRecord:
 
     @property
     def images_per_second(self) -> float | None:
-        """Return the median over the epochs, which a busy moment of the machine does not change."""
+        """Return the median over the epochs, which is robust to a briefly busy machine."""
         speeds = sorted(row["images_per_second"] for row in self.rows)
         return speeds[len(speeds) // 2] if speeds else None
 
@@ -122,9 +122,9 @@ class RunRecord:
         total = waiting = training = 0.0
         for row in self.rows:
             total += row["seconds"]
-            # The row's seconds are training and validation, its speed is that of training alone.
+            # The row's seconds include training and validation, its speed only training.
             seconds, speed = row["seconds"], row["images_per_second"]
-            if self.data and speed:  # 0 where all steps of the epoch were skipped
+            if self.data and speed:  # 0 if all steps of the epoch were skipped
                 seconds = min(self.data.train_images / speed, seconds)
             training += seconds
             waiting += seconds * row["wait_share"]
@@ -133,9 +133,8 @@ class RunRecord:
 
 
 def read_records(runs: Sequence[str | os.PathLike[str]]) -> list[RunRecord]:
-    """Read runs, each named by its folder or a file in it, with labels that tell them apart.
-
-    ValueError, one sentence, for a folder without a run, and for a run that is given twice.
+    """Read runs, each named by its folder or a file in it, with distinct labels. Raise ValueError for a folder without
+    a run, and for a run that is given twice.
     """
     files = [path for path in map(Path, runs) if path.is_file()]
     for file in files:
@@ -144,24 +143,24 @@ def read_records(runs: Sequence[str | os.PathLike[str]]) -> list[RunRecord]:
     resolved = [real_path(folder) for folder in folders]
     for number, folder in enumerate(resolved):
         if folder in resolved[:number]:
-            raise ValueError(f"the run {str(folders[number])!r} is named twice; name each once")
+            raise ValueError(f"the run {str(folders[number])!r} is given twice; give each run once")
     names = [folder.name for folder in resolved]
     labels = [name if names.count(name) == 1 else str(path) for name, path in zip(names, folders, strict=True)]
     return [read_record(RunFolder(path), label=label) for path, label in zip(folders, labels, strict=True)]
 
 
 def read_record(folder: RunFolder, *, label: str | None = None) -> RunRecord:
-    """Read the run in `folder`. ValueError, one sentence, where it is not the folder of a run."""
+    """Read the run in `folder`. Raise ValueError if it is not a run folder."""
     if not folder.holds("config.json"):
-        raise OptionError(f"{str(folder.path)!r} is not the folder of a run: it holds no config.json; {_MADE}")
+        raise OptionError(f"{str(folder.path)!r} is not a run folder: it holds no config.json; {_MADE}")
     config = folder.read("config.json")
     if not holds_settings(folder.path):
-        raise OptionError(f"{str(folder.path / 'config.json')!r} holds no settings of a run; {_MADE}")
+        raise OptionError(f"{str(folder.path / 'config.json')!r} has no run settings; {_MADE}")
     environment, summary = (
         folder.read(name) if folder.holds(name) else {} for name in ("environment.json", "summary.json")
     )
     data = folder.data_facts()
-    if data is not None:  # a relative path is found from any folder
+    if data is not None:  # a relative path is resolved from any folder
         config["data"] = data.locate(config["data"])
     return RunRecord(
         folder=folder,
@@ -175,8 +174,8 @@ def read_record(folder: RunFolder, *, label: str | None = None) -> RunRecord:
 
 
 def record_of(file: Path) -> RunRecord | None:
-    """Read the run of the checkpoint `file`; None for a file of another name, which need not belong to the run in whose
-    folder it is, and outside a run folder."""
+    """Read the run of the checkpoint `file`; None outside a run folder, and for a file of another name, which may not
+    belong to the run in that folder."""
     run = RunFolder(file.parent)
     ours = file.name in (run.best.name, run.last.name, run.previous.name)
     if not ours or not holds_settings(run.path):
@@ -185,7 +184,7 @@ def record_of(file: Path) -> RunRecord | None:
 
 
 def changed_between(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
-    """Return option -> its value in each run, for options that differ between runs; None where a run lacks one."""
+    """Return option -> its value in each run, for options that differ between runs; None if a run lacks one."""
     flat = [{name: value for group in record.options().values() for name, value in group.items()} for record in records]
     names = dict.fromkeys(name for options in flat for name in options if name not in _NOT_COMPARED)
     values = {name: [options.get(name) for options in flat] for name in names}

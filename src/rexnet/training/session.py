@@ -1,4 +1,4 @@
-"""Frame of a training of any task: `rexnet train` and `rexnet detect train` pass it their parts."""
+"""Training session of any task, to which `rexnet train` and `rexnet detect train` pass their parts."""
 
 import ctypes
 import logging
@@ -44,13 +44,13 @@ Settings = TypeVar("Settings", bound=LoopConfig)
 
 # malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-# Largest value that glibc allows, on 64 bits.
+# Largest value that glibc allows on 64 bits.
 _LARGEST_KEPT_BYTES = 32 * 2**20
 _NEVER = 2**31 - 1
 
 
 class Parts(NamedTuple):
-    """Parts of a task for a session, made before any file is written."""
+    """Parts of a task for a session, created before any file is written."""
 
     name: str
     """Name of the network, for summary.json."""
@@ -61,16 +61,16 @@ class Parts(NamedTuple):
     task: Callable[[Any], Task]
     """Return the task for validation batches."""
     fit: Callable[[RunFolder], tuple[dict[str, Any], list[str]]] | None = None
-    """Train in that folder in place of the loop on `batches`; return the best epoch's row and the names of images that
-    could not be read."""
+    """Function that trains in a run folder instead of the loop on `batches`; it returns the best epoch's row and the
+    names of images that could not be read."""
     opening: tuple[str, ...] = ()
-    """Lines to log before all others."""
+    """Lines to log first."""
     notes: tuple[str, ...] = ()
     """Lines to log at the start."""
     skipped: tuple[str, ...] = ()
-    """Images that are skipped before any is read."""
+    """Images that are skipped before reading starts."""
     samples: ImageSet | None = None
-    """Images of which one per class is saved, to try a prediction on."""
+    """Images of which one per class is saved as a sample for predictions."""
 
 
 def run_session(
@@ -83,9 +83,9 @@ def run_session(
 ) -> dict[str, Any]:
     """Train with the settings of `config` and write all results to the run folder; return the content of summary.json.
 
-    `prepare` loads data and weights, and raises ValueError where they do not fit the settings: nothing is written, and
-    no older run replaced, before it returns. `command` continues a run that was stopped. --max-minutes counts from
-    `limit`, or from now.
+    `prepare` loads data and weights, and raises ValueError if they do not fit the settings: nothing is written, and no
+    older run replaced, before it returns. `command` continues a stopped run. --max-minutes counts from `limit`, or from
+    now.
     """
     limit = limit or TimeLimit.of_settings(config)
     if config.run.threads:
@@ -114,7 +114,7 @@ def run_session(
 
 
 def _measure(prepare: Callable[[Settings, World], Parts], config: Settings, *, world: World) -> Speed:
-    """Measure the speed of a run with the settings `config`, without a trace of it."""
+    """Measure the speed of a run with the settings `config`, without leaving a trace."""
     began = time.perf_counter()
     with without_logs():
         parts = prepare(config, world)
@@ -131,8 +131,8 @@ def _fit(parts: Parts, config: LoopConfig, *, run: RunFolder, world: World) -> t
 def fit_batches(
     model: nn.Module, batches: tuple[Batches, Any], task: Task, *, config: LoopConfig, run: RunFolder, world: World
 ) -> tuple[dict[str, Any], list[str]]:
-    """Fit on the first of `batches`, those of training and validation; return the best epoch's row and the images of
-    both that could not be read."""
+    """Fit on the first of `batches`, the training and validation batches; return the best epoch's row and the
+    unreadable images of both."""
     best = fit(model, batches[0], task, config=config, run=run, world=world)
     return best, skipped_images(batches, world)
 
@@ -153,7 +153,7 @@ def _begin(parts: Parts, config: LoopConfig, *, run: RunFolder, world: World) ->
         if images < batch_size * config.run.accumulate:
             times = f" times --accumulate {config.run.accumulate}" if config.run.accumulate > 1 else ""
             text = (
-                "--batch-size is %d%s, but a process has %d training %s: the learning rate is that of the smaller batch"
+                "--batch-size is %d%s, but a process has %d training %s; the learning rate is that of the smaller batch"
             )
             logger.warning(text, batch_size, times, images, plural(images, "image"))
 
@@ -170,9 +170,8 @@ def _check_free_space(run: RunFolder, model: nn.Module) -> None:
 
 
 def open_run(config: LoopConfig, world: World) -> RunFolder:
-    """Return the run's folder, locked, with config.json and environment.json in it, the same on every process.
-
-    A run to resume keeps its config; ValueError names the options in which `config` differs from it.
+    """Return the run's folder, locked, with config.json and environment.json in it, the same on every process. A
+    resumed run keeps its config; ValueError lists the options in which `config` differs.
     """
     if not world.is_main:
         return RunFolder(world.from_main(None))
@@ -215,7 +214,7 @@ def loader_options(world: World, *, batch_size: int, workers: int | None, bad_im
 
 
 def choose_workers(workers: int | None, world: World) -> int:
-    """Return the number of loader processes: as given, or up to 8 with a GPU and none where the CPU computes."""
+    """Return the number of loader processes: as given, or up to 8 with a GPU and none without."""
     if workers is not None:
         return workers
     return min(8, (os.cpu_count() or 1) // world.size) if world.device.type == "cuda" else 0
@@ -226,7 +225,7 @@ def _write_summary(
 ) -> dict[str, Any]:
     """Write summary.json in the main process, and return its content on all: network, data, the best epoch's row, and
     the images that could not be read."""
-    if run.holds("summary.json"):  # a finished run that was resumed has read nothing
+    if run.holds("summary.json"):  # a resumed run that was finished has read nothing
         skipped = sorted({*skipped, *run.read("summary.json")["skipped"]})
     subject = {"run": str(run.path), "model": parts.name, "data": parts.facts.description}
     summary = {**subject, "goal": goal, "best": best, "skipped": skipped}
@@ -239,11 +238,11 @@ def _write_summary(
 
 
 def keep_freed_memory() -> bool:
-    """Let this process reuse freed memory instead of returning it to the system; False where that is not possible.
+    """Let this process reuse freed memory instead of returning it to the system. Return False if that is not possible.
 
     A training step allocates the same few gigabytes each time. glibc returns blocks of that size at once, and the
-    system clears every page of them on the next access: a fifth of a step's time. Blocks above 32 MiB still go
-    back, so the peak stays what it was (results/training_step_cpu.jsonl).
+    system clears all their pages on the next access, which takes a fifth of a step's time. Blocks above 32 MiB are
+    still returned, so the peak does not change (results/training_step_cpu.jsonl).
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,4 +1,4 @@
-"""Steps of the loop: the batches of each, their number of images and their seed."""
+"""Steps of the loop: their batches, number of images and seed."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -16,14 +16,15 @@ class Batches(Protocol):
     images_per_batch: int
     """Images of a full batch of this process, fewer than --batch-size where the data has fewer."""
     num_images: int
-    """Images of an epoch, of all processes."""
+    """Images per epoch over all processes."""
 
     def __len__(self) -> int:
         """Batches per epoch, the same on every process."""
         ...
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Any]:
-        """Yield the batches of an epoch from one on, the same each time. A batch has `indices`, one per image."""
+        """Yield the batches of an epoch from batch `start_step` on, the same each time. A batch has `indices`, one per
+        image."""
         ...
 
 
@@ -34,7 +35,7 @@ def total_batch(batches: Batches, config: LoopConfig, world: World) -> int:
 
 
 def group_batches(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Yield the batches of each step, `size` of them, in the last one the rest."""
+    """Yield the batches of each step, `size` of them, and in the last step the rest."""
     iterator = iter(batches)
     while group := list(islice(iterator, size)):
         yield group

@@ -1,4 +1,5 @@
-"""Settings of distillation: a field is a command-line option, the text under it its help, its default only here."""
+"""Settings of distillation: a field is a command-line option, and the text under it is its help; defaults are defined
+only here."""
 
 from dataclasses import dataclass, fields
 from typing import Annotated
@@ -10,16 +11,16 @@ from rexnet.options import Argument
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherConfig:
-    """Trained networks whose predictions the network learns to make, besides the labels."""
+    """Trained networks whose predictions the network learns in addition to the labels."""
 
     teacher: tuple[str, ...] = ()
-    """timm/NAME, a run folder or checkpoint, published weights or a file of `rexnet export`; several are averaged.
-    Where its classes are not those of DATA, a classifier for these is fitted on its features first."""
+    """timm/NAME, a run folder or checkpoint, published weights or a file of `rexnet export`; several are averaged. If
+    its classes are not those of DATA, a classifier for these is fitted on its features first."""
     teacher_weights: str | None = None
-    """File with the weights of a --teacher that is a name, such as timm/NAME; without it they are downloaded."""
+    """File with the weights of a --teacher given by name, such as timm/NAME; None: they are downloaded."""
     unlabelled: str | None = None
-    """Folder of more images, at any depth, of which only the teacher's predictions are learned; they are shuffled among
-    those of DATA, and an epoch passes over all."""
+    """Folder of additional images, at any depth, for which only the teacher's predictions are learned; they are
+    shuffled among those of DATA, and an epoch covers all of them."""
     temperature: float = 2.0
     """Temperature of both predictions in the loss: above 1, classes other than the most probable count for more."""
     distillation_weight: float = 0.9
@@ -40,7 +41,7 @@ class TeacherConfig:
             value = getattr(self, field.name)
             if value != field.default:
                 name = field.name.replace("_", "-")
-                raise OptionError(f"--{name} is {value}, which has no effect without --teacher; name one")
+                raise OptionError(f"--{name} is {value}, which has no effect without --teacher; give one")
 
     def check(self, *, freeze: int | str, augment: AugmentConfig, balance: str, max_minutes: float | None) -> None:
         """Raise OptionError for a setting of the run that distillation cannot follow."""

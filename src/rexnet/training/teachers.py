@@ -1,4 +1,4 @@
-"""Teachers of a distillation: trained networks, with a classifier for the student's classes where theirs are others."""
+"""Teachers in distillation: trained networks, with a classifier for the student's classes if theirs differ."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -25,13 +25,13 @@ from rexnet.training.run_folder import TEACHERS, TEACHERS_CLASSIFIERS, RunFolder
 logger = logging.getLogger(__name__)
 
 PENALTY = 1e-3
-"""Weight of the sum of squares of a fitted classifier's weights, on standardised features. Our choice."""
+"""L2 penalty of a fitted classifier's weights, on standardised features. Our choice."""
 
 ReadBatches = Callable[[ImageSet, Preprocess], EvalBatches]
 
 
 class Teacher(NamedTuple):
-    """A trained network; `rexnet.deploy.teachers` opens them."""
+    """A trained network, opened by `rexnet.deploy.teachers`."""
 
     name: str
     network: nn.Module
@@ -46,7 +46,7 @@ class Teacher(NamedTuple):
 class Guide:
     """A teacher of the student's classes: logits (B, K) are `classify(embed(images))`.
 
-    `classifier`, weight (K, C) and bias (K,), is for features where the teacher lacks a class, and None otherwise.
+    `classifier`, weight (K, C) and bias (K,), is fitted on features if the teacher lacks a class, and None otherwise.
     """
 
     def __init__(self, teacher: Teacher, classes: Sequence[str]):
@@ -58,8 +58,8 @@ class Guide:
         self._positions = [known[name] for name in names] if self.knows_classes else []
 
     def embed(self, images: Tensor) -> Tensor:
-        """Return the teacher's logits where it has all classes, and else the input of its classifier (B, C), or its
-        logits where that is not apart, as in a graph."""
+        """Return the teacher's logits if it has all classes; else the input of its classifier (B, C), or its logits if
+        that is not accessible, as in a graph."""
         network: Any = self.teacher.network
         if self.knows_classes or not hasattr(network, "forward_head"):
             return network(images)
@@ -80,10 +80,9 @@ def prepare_guides(
     run: RunFolder,
     world: World,
 ) -> list[Guide]:
-    """Return the teachers for the classes of `sets`, measured on the validation images as they evaluate them.
-
-    One that lacks a class gets a classifier, fitted on its features of the training images and, where these are
-    mirrored in training, of their mirror images. A resumed run reads the classifiers from its folder.
+    """Return the teachers for the classes of `sets`, evaluated on the validation images with their own preprocessing. A
+    teacher that lacks a class gets a classifier, fitted on its features of the training images and, if these are
+    flipped in training, of their mirror images. A resumed run reads the classifiers from its folder.
     """
     guides = [Guide(teacher, sets.classes) for teacher in teachers]
     for guide in guides:
@@ -108,7 +107,7 @@ def prepare_guides(
 def _measure(
     guide: Guide, sets: ImageSets, embed: Callable[..., Features], *, mirror: bool, world: World
 ) -> dict[str, Any]:
-    """Fit the guide's classifier where it needs one; return its description, with its accuracy on validation images."""
+    """Fit the guide's classifier if it needs one; return its description, with its accuracy on validation images."""
     if not guide.knows_classes:
         found = embed(guide, sets.train, views=1 + mirror)
         read = found.readable > 0
@@ -130,8 +129,8 @@ def _measure(
 def _embed_all(
     guide: Guide, images: ImageSet, *, views: int, read_batches: ReadBatches, config: TrainConfig, world: World
 ) -> Features:
-    """Return what the guide's teacher makes of all images, with `views` 2 also of their mirror images; each process
-    computes its part."""
+    """Return the outputs of the guide's teacher for all images, with `views` 2 also for their mirror images; each
+    process computes its part."""
     preprocess = guide.teacher.preprocess
     side = preprocess.image_size_px
     channels = guide.embed(torch.zeros(2, 3, side, side, device=world.device)).shape[1]
@@ -177,7 +176,7 @@ def _write(run: RunFolder, guides: Sequence[Guide], rows: list[dict[str, Any]]) 
 
 
 def _read(run: RunFolder) -> dict[str, Tensor] | None:
-    """Return the classifiers of a run that was prepared, and None for a new one. A damaged file raises ValueError."""
+    """Return the classifiers of an existing run; None for a new one. Raise ValueError for a damaged file."""
     if not run.holds(TEACHERS):
         return None
     from safetensors import SafetensorError

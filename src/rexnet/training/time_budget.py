@@ -1,4 +1,4 @@
-"""--max-minutes: the speed of the first steps decides, once, how many epochs a run has."""
+"""--max-minutes: the speed of the first steps determines, once, the number of epochs of a run."""
 
 import logging
 import math
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 Settings = TypeVar("Settings", bound=LoopConfig)
 
 _USED = 0.95
-"""Fraction of the time that is left to plan with: other work may slow the machine down."""
+"""Fraction of the remaining time to plan for, since other work may slow the machine down."""
 _LEAST_STEPS = 3
 _MEASURED = 0.02
 """Fraction of --max-minutes to measure steps for, and as much for evaluation, up to `_MOST_SECONDS`."""
@@ -37,7 +37,7 @@ _WITHOUT_PACE = frozenset({"epochs", "warmup_epochs", "budget", "measured"})
 
 
 class TimeLimit(NamedTuple, Generic[Settings]):
-    """Start of a command, and its settings by their number of epochs."""
+    """Start of a command, and its settings as a function of the number of epochs."""
 
     began: float
     """Start, as given by time.monotonic()."""
@@ -47,18 +47,18 @@ class TimeLimit(NamedTuple, Generic[Settings]):
     def of_command(
         cls, began: float, given: dict[str, Any], make: Callable[[dict[str, Any]], Settings]
     ) -> "TimeLimit[Settings]":
-        """Return the limit of a command whose `given` options `make` turns into settings. OptionError for --epochs
-        beside --max-minutes."""
+        """Return the limit of a command whose `given` options `make` turns into settings. Raise OptionError for
+        --epochs beside --max-minutes."""
         if {"epochs", "max_minutes"} <= given.keys():
             raise OptionError(
-                f"--max-minutes is {given['max_minutes']:g} and --epochs {given['epochs']}, but either decides the "
+                f"--max-minutes is {given['max_minutes']:g} and --epochs {given['epochs']}, but each determines the "
                 "length of the run; allowed: one of them"
             )
         return cls(began, lambda epochs: make({**given, "epochs": epochs}))
 
     @classmethod
     def of_settings(cls, config: Settings) -> "TimeLimit[Settings]":
-        """Return the limit of settings that do not follow the epochs, from now on."""
+        """Return the limit, from now on, of settings that do not depend on the epochs."""
         return cls(time.monotonic(), lambda epochs: _with_schedule(config, epochs=epochs))
 
 
@@ -68,7 +68,7 @@ class Speed(NamedTuple):
     start: float
     """Before the first step: data, weights, compiling."""
     step: float
-    """A weight update, with the reading of its images."""
+    """A weight update, including reading its images."""
     evaluation: float
     """Evaluation and checkpoints of an epoch."""
     steps: int
@@ -84,8 +84,9 @@ def choose_epochs(
 ) -> Settings:
     """Return the settings of the most epochs, at most those of `config`, that --max-minutes allows.
 
-    Recipes follow the number of epochs: where the settings for the epochs that fit have another speed, that is measured
-    too, and the fewer epochs count. A resumed run keeps its epochs. OptionError where not one epoch fits.
+    Recipes depend on the number of epochs: if the settings for the epochs that fit have another speed, that is measured
+    too, and the smaller number of epochs is used. A resumed run keeps its epochs. Raise OptionError if not one epoch
+    fits.
     """
     minutes, wanted = config.schedule.max_minutes, config.schedule.epochs
     if minutes is None or settings_to_resume(config):
@@ -141,8 +142,8 @@ def measure_speed(
     world: World,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Speed:
-    """Train `model`, which is thrown away, for a few steps, evaluate it on a few images, and save it in a folder that
-    is removed. Every process takes part; each returns its own times."""
+    """Train `model`, which is then discarded, for a few steps, evaluate it on a few images, and save it to a temporary
+    folder. Every process takes part; each returns its own times."""
     limit = min(_MEASURED * 60 * (config.schedule.max_minutes or math.inf), _MOST_SECONDS)
     accumulate = min(config.run.accumulate, len(batches[0]))
     config = cast(Any, replace)(config, run=replace(config.run, accumulate=accumulate))
@@ -176,8 +177,8 @@ def measure_speed(
 
 
 class _FirstBatches:
-    """The first batches of training or validation, for at least `_LEAST_STEPS` steps of `accumulate` batches, where
-    there are as many, and until `is_enough(seconds)`. `intervals` are the seconds from one step to the next."""
+    """The first batches of training or validation, for at least `_LEAST_STEPS` steps of `accumulate` batches, if there
+    are as many, and until `is_enough(seconds)`. `intervals` are the seconds from one step to the next."""
 
     def __init__(
         self, batches: Any, clock: Callable[[], float], is_enough: Callable[[float], bool], *, accumulate: int = 1

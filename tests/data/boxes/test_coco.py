@@ -131,7 +131,7 @@ class TestIds:
         write_side(tmp_path, "train", [image_entry(1)], [])
         write_side(tmp_path, "val", [image_entry(1)], [], [*CATEGORIES[:2], {"id": 90, "name": "emu"}])
         with pytest.raises(
-            ValueError, match=r"instances_val.json and .*train.json do not belong.*emu.*missing here fox"
+            ValueError, match=r"instances_val.json and .*train.json do not match.*emu.*missing here fox"
         ):
             load_coco_sets(tmp_path)
 
@@ -433,8 +433,8 @@ class TestObjects:
         write_side(tmp_path, "val", [image_entry(1)], [annotation(1), annotation(2, category=2, iscrowd=1)])
         sets = open_dataset(tmp_path).for_detection()
         assert sets.train.empty_classes == ["fox"] and sets.val.empty_classes == ["dog", "fox"]
-        assert "1 class has no object that is trained on: fox" in caplog.text
-        assert "2 classes have no object that is validated on: dog, fox" in caplog.text
+        assert "1 class has no object to train on: fox" in caplog.text
+        assert "2 classes have no object to validate on: dog, fox" in caplog.text
 
 
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"

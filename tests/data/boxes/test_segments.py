@@ -52,7 +52,7 @@ def test_nothing_to_draw():
         ([1, 1, 5, 5], "has 4 coordinates"),
         ([1, 1, 5, 5, 9, 1, 3], "has 7 coordinates"),
         ([1, 1, 5, float("nan"), 9, 1], "not finite"),
-        ([1, 1, 5, 1e9, 9, 1], "far out"),
+        ([1, 1, 5, 1e9, 9, 1], "far beyond"),
         ([1, 1, 5, 5, 9, 9], "no area"),
         ("1 2 3 4 5 6", "not a list"),
         ([1, 1, "5", 5, 9, 1], "not a list"),

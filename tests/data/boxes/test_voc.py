@@ -39,7 +39,7 @@ class TestVoc:
     @pytest.mark.parametrize(
         ("bad", "said"),
         [
-            (voc_object("x", (9, 1, 3, 5)), "object 2 (x) has a bndbox without area"),
+            (voc_object("x", (9, 1, 3, 5)), "object 2 (x) has a bndbox without an area"),
             (voc_object("", (1, 1, 2, 2)), "object 2 has no name"),
             (voc_object("y", ("a", 1, 2, 2)), "object 2 (y)"),
             (voc_object("y", (float("nan"), 1, 2, 2)), "object 2 (y)"),
@@ -204,7 +204,7 @@ def test_two_images_for_one_file_are_not_guessed_between(tmp_path):
     write_image(tmp_path / "JPEGImages" / "a.png")
     found = read_voc(tmp_path, workers=0)
     assert [(Path(row.file).name, row.objects) for row in found.skipped] == [("a.xml", 1)]
-    assert "a.jpg and " in found.skipped[0].reason and "a.png, either of which" in found.skipped[0].reason
+    assert "a.jpg and " in found.skipped[0].reason and "a.png, and it could mean either" in found.skipped[0].reason
     assert [Path(image.path).name for image in found.splits[None]] == ["b.jpg"]
 
 
@@ -220,6 +220,6 @@ def test_images_of_two_lists_are_counted(tmp_path):
     voc_lists(tmp_path, train="a\nb\nc\n", val="c\nd\n", test="d\n")
     notes = read_voc(tmp_path, workers=0).notes
     assert notes == [
-        "1 of 2 images of val are images of train as well",
-        "1 of 1 images of test are images of val as well",
+        "1 of 2 images of val are also in train",
+        "1 of 1 images of test are also in val",
     ]

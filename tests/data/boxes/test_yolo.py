@@ -95,16 +95,16 @@ class TestYolo:
             ("train: images/train", "has no class names"),
             ("names: [a, a, b]", "two classes named 'a'"),
             ("names: {0: a, 2: b}", "numbered from 0"),
-            ("names: [a, b, c]\ntrain: [x, y]", "train: x, which is not there"),
+            ("names: [a, b, c]\ntrain: [x, y]", "train: x, which does not exist"),
             ("names: [a, b, c]\ntrain: outside", "a link out"),
-            ("names: [a, b, c]\nnc: 4", "has nc '4', but 3 names: a, b, c"),
+            ("names: [a, b, c]\nnc: 4", "has nc: '4', but 3 names: a, b, c"),
             ("names: [a, b, c]\nkpt_shape: [8]", "kpt_shape is "),
             ("names: [a, b, c]\ntask: classify", "task 'classify'; allowed: detect"),
             ("names: [a, b, c]\nsingle_cls: true", "has single_cls, which changes"),
             ("names: [a, b, c]\ntrain: images/train\ntrain: images/val", "the key 'train' twice"),
             ("names: [a, b, c]\nval: images/val\nvalid: images/val", "has val and valid; keep one"),
             ("names: [a, b, c]\npath: ..", "another folder"),
-            ("names: [a, b, c]\nval: val.txt", "val: val.txt, which is not there"),
+            ("names: [a, b, c]\nval: val.txt", "val: val.txt, which does not exist"),
             ("names: [caf\u00e9, cafe\u0301]", "two classes named 'caf\u00e9'"),
             ("a: &a [x]\nb: &b [*a,*a]\nnames: [*b, *b]", "no list of class names"),
         ],
@@ -196,8 +196,8 @@ class TestDescription:
     def test_a_root_of_another_machine_is_the_folder(self, flat, tmp_path, caplog):
         (flat / "data.yaml").write_text("path: /content/datasets/x\ntrain: images\nval: images\nnames: [a]\n")
         assert convert(flat, tmp_path / "out").images == {"train": 10, "val": 10}
-        assert "path: /content/datasets/x is not there" in caplog.text
-        assert "10 of 10 images of val are images of train as well" in caplog.text
+        assert "path: /content/datasets/x does not exist" in caplog.text
+        assert "10 of 10 images of val are also in train" in caplog.text
 
     def test_train_alone(self, flat, tmp_path, caplog):
         (flat / "data.yaml").write_text("train: train.txt\nnames: [a]\n")
@@ -312,6 +312,6 @@ def test_two_lists_of_names_that_differ(flat):
     (flat / "data.yaml").write_text("names: [a, b]\n")
     (flat / "classes.txt").write_text("b\na\n")
     found = read_yolo(flat, workers=0)
-    assert found.classes == ("a", "b") and "another order than the description, which counts" in found.notes[0]
+    assert found.classes == ("a", "b") and "another order than the description, which is used" in found.notes[0]
     (flat / "classes.txt").write_text("a\r\nb\r\n")
     assert not read_yolo(flat, workers=0).notes

@@ -72,7 +72,7 @@ def test_every_dirty_annotation_is_listed(tmp_path):
         "split": "train",
         "image": "105.png",
         "annotation": "5",
-        "reason": "its box [40, 3, 5, 5] lies outside of the 40 x 30 px",
+        "reason": "its box [40, 3, 5, 5] lies outside the 40 x 30 px",
     }
     lines = report.problems()["zero area (skipped with its image)"]
     assert lines[0] == "train: 102.png, annotation 2: its box is [0, 0, 0, 5], width 0 and height 5"

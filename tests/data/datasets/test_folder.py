@@ -306,7 +306,7 @@ def test_runs_among_the_class_folders_are_no_classes(tmp_path, place, caplog):
     (tmp_path / place / "config.json").write_text('{"network": {}}')
     sets = open_dataset(tmp_path).for_training()
     assert sets.train.classes == ("cat", "dog") and len(sets.train) + len(sets.val) == 4
-    assert f"no class, as the folder holds a run of rexnet train: {place.partition('/')[0]}" in caplog.text
+    assert f"not read as a class, because it is a run folder of rexnet train: {place.partition('/')[0]}" in caplog.text
     (tmp_path / place / "config.json").write_text("{}")
     assert len(find_class_folders(str(tmp_path)).by_class) == 3, "another program's config.json"
 

@@ -153,5 +153,5 @@ def test_class_folders_with_another_yaml_file_stay_class_folders(image_folder):
 def test_the_folder_of_a_run_is_not_data(tmp_path):
     make(tmp_path, "samples/1.png", "curves.png")
     (tmp_path / "config.json").write_text('{"network": {}}')
-    with pytest.raises(ValueError, match="is the folder of a run, not of data"):
+    with pytest.raises(ValueError, match="is a run folder, not a dataset"):
         open_dataset(tmp_path)

@@ -204,5 +204,5 @@ class TestDamage:
         with pytest.raises(ValueError, match=r"has 27 images in train, but shards\.json states 36"):
             open_dataset(shards).for_training()
         tar.unlink()
-        with pytest.raises(ValueError, match=r"000001\.tar is missing, but shards\.json names it"):
+        with pytest.raises(ValueError, match=r"000001\.tar is missing, but listed in shards\.json"):
             open_dataset(shards).for_training()

@@ -120,7 +120,7 @@ class TestTarsOfOthers:
     @pytest.mark.parametrize(
         ("label", "classes", "said"),
         [
-            (lambda n: ("xml", "<a/>"), LETTERS, "s0.jpg in .* has no label: each image needs a .cls"),
+            (lambda n: ("xml", "<a/>"), LETTERS, "s0.jpg in .* has no label; each image needs a .cls"),
             (lambda n: ("json", '{"caption": "x"}'), LETTERS, "has no label"),
             (lambda n: ("json", "{"), LETTERS, "has no label"),
             (lambda n: ("json", "[" * 100_000), LETTERS, "has no label"),
@@ -131,8 +131,8 @@ class TestTarsOfOthers:
             (lambda n: ("cls", "é\nx"), LETTERS, "the label 'é"),
             (lambda n: ("cls", "0"), LETTERS, "no images of the class b"),
             (lambda n: ("cls", "a"), None, "has one class, a: two or more"),
-            (lambda n: ("cls", "0"), ("a", "a"), "must hold one class name a line, each once"),
-            (lambda n: ("cls", "0"), ("a", ""), "must hold one class name a line, each once"),
+            (lambda n: ("cls", "0"), ("a", "a"), "must have one class name per line, each once"),
+            (lambda n: ("cls", "0"), ("a", ""), "must have one class name per line, each once"),
         ],
     )
     def test_labels_that_cannot_be_used(self, tmp_path, label, classes, said):

@@ -57,7 +57,7 @@ def test_known_networks(make, expected):
 def test_only_early_blocks_of_a_rexnet_are_below_the_ratio_and_a_line_is_no_better():
     findings = advise(rexnet.create_model("rexnet_100"), image_size_px=96).findings
     assert [finding.found for finding in findings] == ["block ratio 0.59", "block ratio 0.71", "block ratio 0.76"]
-    assert {finding.remedy for finding in findings} == {"a line is no better"}
+    assert {finding.remedy for finding in findings} == {"a straight line is not better"}
 
 
 def test_limits_decide():

@@ -154,7 +154,7 @@ class Functional(nn.Module):
 def test_what_surgery_cannot_reach_is_said():
     _, report = rewrite(Functional(), image_size_px=32)
     assert report.left == (
-        "head: what it reads is not pooled by a module, and so stays",
+        "head: its input is not pooled by a module, and so stays",
         "the network itself: its activation is not a module of its own, and so stays",
     )
 
@@ -163,7 +163,7 @@ def test_what_surgery_cannot_reach_is_said():
     ("make", "sentence"),
     [
         (lambda: create_model("rexnet_050"), "is not a chain of stem, blocks without gates"),
-        (lambda: torchvision.models.densenet121(), "concatenates or cuts feature maps"),
+        (lambda: torchvision.models.densenet121(), "concatenates or slices feature maps"),
         (lambda: torchvision.models.resnext50_32x4d(), "is a convolution with 32 groups"),
         (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), "does not end in a classifier"),
     ],

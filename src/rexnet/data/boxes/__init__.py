@@ -1,1 +1,1 @@
-"""Images with boxes and masks: reading, checking, converting, drawing and batching them."""
+"""Images with boxes and masks: reading, checking, conversion, synthesis and batching."""

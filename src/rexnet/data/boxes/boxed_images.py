@@ -1,4 +1,4 @@
-"""Images with named boxes, the result of the readers of other annotation formats."""
+"""Images with named boxes, as the readers of VOC and YOLO return them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,14 +13,14 @@ from rexnet.text import printable, reason_of
 
 Split = Literal["train", "val", "test"]
 MOST_SKIPPED = 0.1
-"""Fraction of the images beyond which skipping them counts as failure."""
+"""Fraction of skipped images above which reading a dataset fails."""
 Size = tuple[int, int]
 """Width and height in pixels."""
 
 
 class NamedBox(NamedTuple):
-    """A box with a class name: x, y of the upper left corner, width and height in pixels from 0; `polygon` as x, y, x,
-    y, ... where there is one. `ignored`: neither trained on nor counted as missed."""
+    """A box with a class name: x, y of the upper left corner, width and height in pixels, counted from 0; `polygon`, if
+    any, as x, y, x, y, ... `ignored`: neither trained on nor counted as missed."""
 
     name: str
     box: tuple[float, float, float, float]
@@ -49,33 +49,33 @@ class Skipped(NamedTuple):
 
 
 class Labels(Protocol):
-    """Labels of images by the images' paths."""
+    """Reader of the labels of an image."""
 
     def read(self, image: str, upright_px: Size, stored_px: Size) -> tuple[Size, list[NamedBox]]:
-        """Return the size of the image that the boxes lie on, and the boxes. ValueError and OSError with the
-        reason where they cannot be read."""
+        """Return the size of the image that the boxes refer to, and the boxes. Raise ValueError or OSError with the
+        reason if they cannot be read."""
         ...
 
     def count(self, image: str) -> int:
-        """Return the number of objects, as far as it can be known, of an image that cannot be used."""
+        """Return the number of objects of an unusable image, as far as it can be counted."""
         ...
 
 
 @dataclass(kw_only=True)
 class BoxedImages:
-    """Images by split, None where the data has no splits. An image with an unreadable label is skipped: its objects
-    would be learned as background."""
+    """Images by split, None if the data has no splits. An image with an unreadable label is skipped: its objects would
+    be learned as background."""
 
     classes: tuple[str, ...] = ()
     splits: dict[Split | None, list[BoxedImage]] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """Sentences on decisions where the data is ambiguous."""
+    """Sentences about decisions on ambiguous data."""
 
     def read(
         self, split: Split | None, paths: Sequence[str], labels: Labels, *, root: str | Path, workers: int
     ) -> None:
-        """Add the images of a split, named below `root`."""
+        """Add the images of a split, with names relative to `root`."""
         images = self.splits.setdefault(split, [])
         sizes = in_parallel(_sizes_px, paths, workers=workers, label="reading images") if paths else ()
         for path, found in zip(paths, sizes, strict=True):
@@ -91,18 +91,18 @@ class BoxedImages:
             images.append(BoxedImage(path, Path(path).relative_to(root).as_posix(), size_px, boxes))
         for other, before in self.splits.items():
             if other != split and (both := len({image.path for image in before}.intersection(paths))):
-                self.notes.append(f"{both:,} of {len(paths):,} images of {split} are images of {other} as well")
+                self.notes.append(f"{both:,} of {len(paths):,} images of {split} are also in {other}")
 
     def stand_in_for_val(self) -> None:
-        """Make the test split the validation split where there is none."""
+        """Use the test split for validation if there is no validation split."""
         if "val" not in self.splits and self.splits.get("test") and "train" in self.splits:
             self.splits["val"] = self.splits.pop("test")
             self.notes.append("there is no validation split, so the test split is used as one")
 
 
 def _sizes_px(path: str) -> tuple[Size, Size] | str:
-    """Return the upright and the stored size of an image, or why it cannot be read. It is decoded: some formats store
-    the orientation at the end."""
+    """Return the upright and the stored size of an image, or the reason why it cannot be read. The image is decoded,
+    because some formats store the orientation at the end."""
     try:
         return open_image(path).size, stored_size_px(path)
     except BadImageError as error:

@@ -26,10 +26,9 @@ _ROBOFLOW_FOLDERS = {"train": ("train",), "val": ("valid", "val"), "test": ("tes
 @final
 class CocoImages:
     """Images with their objects. Label i + 1 is `classes[i]`, with the category id `category_ids[i]` of the file; 0 is
-    left to the background. Flat arrays only: sending it to workers or forking them copies no object.
-
-    `counts`: faults of the file, by kind as in `rexnet.data.boxes.coco_annotations.FINDINGS`; `skipped`: the images
-    that they cost. `has_masks`: some object, crowds aside, has an outline.
+    left to the background. All arrays are flat, so neither sending it to workers nor forking copies objects. `counts`:
+    faults of the file by kind, see `rexnet.data.boxes.coco_annotations.FINDINGS`; `skipped`: images skipped because of
+    them. `has_masks`: whether any object that is not a crowd has an outline.
     """
 
     def __init__(self, content: CocoContent, findings: Sequence[Finding]):
@@ -74,8 +73,8 @@ class CocoImages:
         return int(self.height_px[index]), int(self.width_px[index])
 
     def load(self, index: int) -> Image.Image:
-        """Return the image in mode RGB, in the orientation that the boxes are drawn in: upright, unless only the stored
-        pixels have the stated size. Raises BadImageError, also where neither has."""
+        """Return the image in mode RGB, in the orientation that the boxes refer to: upright, unless only the stored
+        pixels have the stated size. Raises BadImageError, also if neither has it."""
         stated = self.size_px(index)[::-1]
         image = open_image(self.name(index))
         if image.size == stated:
@@ -91,8 +90,7 @@ class CocoImages:
     def target(self, index: int) -> dict[str, Any]:
         """Return the objects of an image, crowds among them, in numpy arrays: boxes float32 (N, 4) as x0 y0 x1 y1 px
         within the image, labels int64, iscrowd int64, area float32 (px, of the outline where the file says so) and
-        annotation_ids int64 (N,), -1 where the file has none; `segments`, a list of outlines, see
-        `Segments.as_coco`."""
+        annotation_ids int64 (N,), -1 if the file has none; `segments`, a list of outlines, see `Segments.as_coco`."""
         content, rows = self._content, self._rows(index)
         height, width = self.size_px(index)
         x, y, box_width, box_height = content.boxes[rows].T
@@ -108,7 +106,7 @@ class CocoImages:
 
     def masks(self, index: int) -> np.ndarray:
         """Return masks, uint8 (N, H, W), 1 on the object, in the order of `target`; all 0 for an object without an
-        outline. Raises ValueError where the package that fills polygons is not installed."""
+        outline. Raises ValueError if the package that fills polygons is not installed."""
         rows, size = self._rows(index), self.size_px(index)
         masks = np.zeros((rows.stop - rows.start, *size), dtype=np.uint8)
         for place, row in enumerate(range(rows.start, rows.stop)):
@@ -116,8 +114,8 @@ class CocoImages:
         return masks
 
     def to_coco(self) -> dict[str, Any]:
-        """Return images, categories and annotations as in a COCO file, without what was skipped: the ground truth to
-        score detections against. Boxes that exceed the edge by no more than rounding are as in the file."""
+        """Return images, categories and annotations as in a COCO file, without skipped entries: the ground truth to
+        score detections against. Boxes that exceed the image by a rounding error only are kept as in the file."""
         content = self._content
         images = [
             {"id": int(self.image_ids[i]), "file_name": content.names[i], "width": width, "height": height}
@@ -183,7 +181,7 @@ def load_coco_sets(folder: str | Path) -> CocoSets:
     instances_val*.json (or train.json and val.json, or Roboflow's train/ and valid/_annotations.coco.json) with the
     images where `rexnet.data.boxes.named_files.find_image_folder` looks.
 
-    Raises ValueError where one is missing or there are several, and for splits with different category names.
+    Raises ValueError if one is missing or ambiguous, and for splits with different category names.
     """
     if not Path(folder).is_dir():
         raise ValueError(f"{printable(folder)} is not a folder; allowed: one in COCO's layout")
@@ -199,12 +197,12 @@ def load_coco_sets(folder: str | Path) -> CocoSets:
         return CocoSets(train=train, val=val.with_classes(train.classes))
     except ValueError as error:
         names = " and ".join(printable(found[split]) for split in ("val", "train"))
-        raise ValueError(f"{names} do not belong together: {error}") from error
+        raise ValueError(f"{names} do not match: {error}") from error
 
 
 def load_coco_images(annotation_file: str | Path, image_folder: str | Path | None = None) -> CocoImages:
-    """Load one split; `image_folder` None is looked for next to the file. Raises ValueError like
-    `rexnet.data.boxes.coco_json.read_coco`. Faults are skipped or mended, counted in `counts` and logged."""
+    """Load one split; with `image_folder` None the folder is looked for next to the file. Raises ValueError like
+    `rexnet.data.boxes.coco_json.read_coco`. Faults are skipped or corrected, counted in `counts` and logged."""
     images = CocoImages(*read_coco(annotation_file, image_folder))
     if images.counts:
         found = "; ".join(f"{count:,} {kind} ({FINDINGS[kind]})" for kind, count in images.counts.items())
@@ -213,20 +211,20 @@ def load_coco_images(annotation_file: str | Path, image_folder: str | Path | Non
 
 
 def require_objects(sets: CocoSets) -> None:
-    """Raise ValueError where there is no object to train on, and log which classes have none."""
+    """Raise ValueError if there is no object to train on, and log the classes without any."""
     if not sets.train.num_objects.any():
         crowds = int(sets.train.iscrowd.sum())
         why = f"; its {crowds:,} crowds (iscrowd 1) are not trained on" if crowds else ""
         raise ValueError(f"the training images have no objects{why}; annotate at least one")
-    for images, use in ((sets.train, "trained on"), (sets.val, "validated on")):
+    for images, use in ((sets.train, "train on"), (sets.val, "validate on")):
         if names := images.empty_classes:
             count = f"{len(names):,} {'class has' if len(names) == 1 else 'classes have'}"
-            logger.warning("%s no object that is %s: %s", count, use, some_names(names))
+            logger.warning("%s no object to %s: %s", count, use, some_names(names))
 
 
 def refuse_lost_images(images: CocoImages) -> None:
-    """Raise ValueError where images that the annotation file names are not there, as a subset would be another
-    benchmark, and where more than a tenth cannot be used."""
+    """Raise ValueError if images listed in the annotation file are missing, since a subset would be a different
+    benchmark, and if more than a tenth cannot be used."""
     if missing := images.counts.get("missing file", 0):
         raise ValueError(
             f"{missing:,} of {missing + len(images):,} images listed with {printable(images.name(0))} are "
@@ -241,8 +239,8 @@ def refuse_lost_images(images: CocoImages) -> None:
 
 
 def find_annotation_files(folder: str | Path) -> dict[str, Path]:
-    """Return the annotation files of a folder in COCO's layout by split: "train" and "val", those that it has, and
-    beside them "test". Raises ValueError where several could be meant."""
+    """Return the annotation files of a folder in COCO's layout by split: "train", "val" and "test", as far as they
+    exist. Raises ValueError if several files match a split."""
     found: dict[str, Path] = {}
     for split in _ROBOFLOW_FOLDERS:
         for pattern in _patterns(split):
@@ -257,7 +255,7 @@ def find_annotation_files(folder: str | Path) -> dict[str, Path]:
 
 
 def _patterns(split: str) -> tuple[str, ...]:
-    """Return where the annotation file of a split may be: first as COCO itself has it, then as other tools."""
+    """Return the patterns of a split's annotation file: first COCO's own, then those of other tools."""
     roboflow = (f"{folder}/_annotations.coco.json" for folder in _ROBOFLOW_FOLDERS[split])
     return (
         *(f"annotations/instances_{split}*.json", f"annotations/{split}*.json"),

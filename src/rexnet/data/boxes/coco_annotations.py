@@ -1,6 +1,5 @@
-"""Validation of the annotations of a COCO file: each is checked, corrected, or skipped and listed.
-
-An object that cannot be used costs its image, as in every reader: it would be learned as background."""
+"""Validation of the annotations of a COCO file: each is checked, and corrected or skipped if it is faulty. As in every
+reader, an image with an unusable object is skipped, because the object would be learned as background."""
 
 import math
 from collections import Counter
@@ -34,18 +33,18 @@ FINDINGS = {
 }
 """Kinds of faults in a COCO annotation file, and how each is handled."""
 LOST_IMAGES = ("malformed image", "image with an unusable annotation", "missing file")
-"""Kinds that cost an image."""
+"""Kinds for which the image is skipped."""
 
-# Below this a box has no area that float32 pixels could hold at the edge of a large image.
+# A narrower box loses its area in float32 at the far edge of a large image.
 LEAST_SIDE_PX = 0.01
-# COCO's own boxes exceed the edge by rounding; up to here they are neither reported nor changed.
+# COCO's own boxes exceed the image by rounding errors; up to this they are neither reported nor changed.
 ROUNDING_PX = 1.0
 _LARGEST_ID = 2**63 - 1
 
 
 class Finding(NamedTuple):
-    """A fault of an image or annotation. `kind` is one of FINDINGS; `annotation` is its id or else its position in the
-    file, None for an image."""
+    """A fault of an image or annotation. `kind` is one of FINDINGS; `annotation` is its id, or its position in the file
+    if it has none; None for an image."""
 
     kind: str
     image: str
@@ -58,7 +57,7 @@ class Finding(NamedTuple):
 
 
 def count_findings(findings: Sequence[Finding]) -> dict[str, int]:
-    """Count the findings of each kind that occurs, in the order of FINDINGS."""
+    """Count the findings by kind, in the order of FINDINGS."""
     counts = Counter(finding.kind for finding in findings)
     return {kind: counts[kind] for kind in FINDINGS if counts[kind]}
 
@@ -73,8 +72,8 @@ class ImageEntry(NamedTuple):
 
 
 class Annotation(NamedTuple):
-    """A valid annotation. `name` is its id or position, for reports; `box` is x, y, width, height; `segment` is what
-    `Segments` takes."""
+    """A valid annotation. `name` is its id or position, for reports; `box` is x, y, width, height; `segment` is an
+    outline as `Segments` takes it."""
 
     image: int
     id: int
@@ -129,7 +128,7 @@ def read_annotations(
             continue
         seen.add((row, label, *box))
         if clipped:
-            text = f"its box {fields['bbox']} reaches out of {images[row].width_px} x {images[row].height_px} px"
+            text = f"its box {fields['bbox']} extends beyond {images[row].width_px} x {images[row].height_px} px"
             findings.append(Finding("clipped", file_name, name, text))
         segment, refused = _check_outline(fields.get("segmentation"), images[row])
         findings += [Finding(kind, file_name, name, text) for kind, text in refused]
@@ -147,7 +146,7 @@ def read_annotations(
 
 
 def _look_up(known: Mapping[int, int], value: Any, *, key: str, owner: str) -> int:
-    """Return what is known by that id. Raises FaultError."""
+    """Return the value with that id. Raises FaultError."""
     number = whole_number(value)
     if number is None or number not in known:
         raise FaultError(f"unknown {key.removesuffix('_id')}", f"its {key} is {value!r:.40}, which no {owner} has")
@@ -165,7 +164,7 @@ def check_box(value: Any, image_width_px: int, image_height_px: int) -> tuple[li
         raise FaultError("zero area", f"its box is {value!r:.60}, width {width:g} and height {height:g}")
     x0, y0, x1, y1 = max(x, 0.0), max(y, 0.0), min(x + width, image_width_px), min(y + height, image_height_px)
     if min(x1 - x0, y1 - y0) < LEAST_SIDE_PX:
-        text = f"its box {value!r:.60} lies outside of the {image_width_px} x {image_height_px} px"
+        text = f"its box {value!r:.60} lies outside the {image_width_px} x {image_height_px} px"
         raise FaultError("outside", text)
     overshoot_px = max(-x, -y, x + width - image_width_px, y + height - image_height_px)
     if overshoot_px > ROUNDING_PX:
@@ -180,7 +179,7 @@ def _check_iscrowd(value: Any) -> bool:
 
 
 def _check_outline(value: Any, image: ImageEntry) -> tuple[Any, list[tuple[str, str]]]:
-    """Return what `Segments` takes, and (kind, text) of each rejected part."""
+    """Return the outline as `Segments` takes it, and (kind, text) of each rejected part."""
     try:
         segment, refused = check_segment(value, image.height_px, image.width_px)
     except BadSegmentError as error:
@@ -205,12 +204,13 @@ def _as_float(value: int | float) -> float:
 
 
 def _as_id(value: Any) -> Any:
-    """Return the number in an id that is written as text, to name the image it means; any other value unchanged."""
+    """Return the number in an id that is written as text, so that a message can name the image; other values
+    unchanged."""
     return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 20 else value
 
 
 def whole_number(value: Any) -> int | None:
-    """Return the whole number, None for anything else and for what does not fit into 64 bits."""
+    """Return the whole number; None for anything else and for numbers beyond 64 bits."""
     if not _is_number(value) or (isinstance(value, float) and not value.is_integer()):
         return None
     return int(value) if abs(value) <= _LARGEST_ID else None

@@ -1,4 +1,4 @@
-"""Reader of COCO annotation files into flat arrays. Faults are skipped or corrected, and each is listed."""
+"""Reader of COCO annotation files into flat arrays. Faulty entries are skipped or corrected, and each is listed."""
 
 import json
 import math
@@ -43,7 +43,7 @@ class CocoContent:
     width_px: np.ndarray  # int32 (I,)
     height_px: np.ndarray  # int32 (I,)
     first: np.ndarray  # int64 (I + 1,)
-    annotation_ids: np.ndarray  # int64 (N,), -1 where the file has none
+    annotation_ids: np.ndarray  # int64 (N,), -1 if the file has none
     labels: np.ndarray  # int32 (N,), 1 to K
     iscrowd: np.ndarray  # uint8 (N,)
     boxes: np.ndarray  # float64 (N, 4), x y width height as in the file
@@ -52,15 +52,14 @@ class CocoContent:
 
     @property
     def has_masks(self) -> bool:
-        """Return whether some object, crowds aside, has an outline."""
+        """Return whether any object that is not a crowd has an outline."""
         return bool((self.segments.present & (self.iscrowd == 0)).any())
 
 
 def read_coco(annotation_file: str | Path, image_folder: str | Path | None = None) -> tuple[CocoContent, list[Finding]]:
-    """Read an annotation file; `image_folder` None is looked for next to it, see `find_image_folder`.
-
-    Raises ValueError for a file that is not a COCO annotation file, for categories whose names or ids are not unique,
-    for a file name that leads out of the image folder, and where no image can be used.
+    """Read an annotation file; with `image_folder` None the folder is looked for next to it, see `find_image_folder`.
+    Raises ValueError for a file that is not a COCO annotation file, for duplicate category names or ids, for a file
+    name that leads out of the image folder, and if no image can be used.
     """
     name, tables = printable(annotation_file), _read_tables(annotation_file)
     if image_folder is None:
@@ -114,7 +113,7 @@ def flatten(tables: dict[str, list[Any]], *, name: str, image_folder: str) -> tu
 
 
 def _refuse_fractions(rows: list[Annotation], images: list[ImageEntry], name: str) -> None:
-    """Raise ValueError where every box lies within the first pixel of its image."""
+    """Raise ValueError if every box lies within the first pixel of its image."""
     farthest = max((max(row.box[0] + row.box[2], row.box[1] + row.box[3]) for row in rows), default=math.inf)
     if farthest <= 1 and any(min(image.width_px, image.height_px) > 1 for image in images):
         raise ValueError(
@@ -126,7 +125,7 @@ def _refuse_fractions(rows: list[Annotation], images: list[ImageEntry], name: st
 def _whole_images(
     images: list[ImageEntry], rows: list[Annotation], findings: list[Finding]
 ) -> tuple[list[ImageEntry], list[Annotation]]:
-    """Return the images whose every annotation can be used, and these annotations in the images' order."""
+    """Return the images all of whose annotations can be used, and their annotations in the order of the images."""
     faults = Counter(finding.image for finding in findings if FINDINGS[finding.kind] == WITH_IMAGE)
     kept = [place for place, image in enumerate(images) if image.file_name not in faults]
     of_image: dict[int, list[Annotation]] = {}
@@ -135,9 +134,7 @@ def _whole_images(
     for place, image in enumerate(images):
         if count := faults[image.file_name]:
             others = of_image.get(place, [])
-            text = (
-                f"{count} of its {count + len(others)} annotations cannot be used, and would be learned as background"
-            )
+            text = f"{count} of its {count + len(others)} annotations cannot be used and would be learned as background"
             findings.append(Finding("image with an unusable annotation", image.file_name, None, text))
             text = "its image is skipped"
             findings += [Finding("annotation of a skipped image", image.file_name, row.name, text) for row in others]
@@ -185,7 +182,7 @@ def _read_categories(entries: list[Any], name: str) -> tuple[tuple[str, ...], li
 
 
 def _read_images(entries: list[Any], findings: list[Finding]) -> list[ImageEntry]:
-    """Return the valid image entries, without those whose id stands for several files."""
+    """Return the valid image entries, without those that share an id with another file."""
     images: dict[int, ImageEntry] = {}
     unclear: set[int] = set()
     for place, entry in enumerate(entries):
@@ -201,7 +198,7 @@ def _read_images(entries: list[Any], findings: list[Finding]) -> list[ImageEntry
             if first != image:
                 unclear.add(image.id)
     for image_id in sorted(unclear):
-        text = f"its id {image_id} stands for several files, so it is not clear to which the boxes belong"
+        text = f"its id {image_id} belongs to several files, so it is unclear which one the boxes belong to"
         findings.append(Finding("duplicate image id", images.pop(image_id).file_name, None, text))
     return list(images.values())
 
@@ -240,7 +237,7 @@ def _present_images(
         path, image = files.real_path(found), image._replace(file_name=found)
         if path in row_of_file:
             first = images[row_of_file[path]]
-            text = f"image {image.id} is the file of image {first.id}"
+            text = f"image {image.id} has the same file as image {first.id}"
             findings.append(Finding("duplicate file", image.file_name, None, text))
             if (first.width_px, first.height_px) == (image.width_px, image.height_px):
                 row_of_id[image.id] = row_of_file[path]

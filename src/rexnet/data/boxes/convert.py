@@ -29,18 +29,17 @@ _DEFAULT_VAL_FRACTION = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig:
-    """Write data with boxes in the layout of Pascal VOC or YOLO into a new folder in COCO's layout.
-
-    Exit code 1 where more than a tenth of the images had to be skipped."""
+    """Convert data with boxes from the layout of Pascal VOC or YOLO into a new folder in COCO's layout. Exit code 1 if
+    more than a tenth of the images had to be skipped."""
 
     data: Annotated[str, positional("DATA")]
     """A folder with Annotations/ and JPEGImages/ (VOC), or with data.yaml or classes.txt (YOLO)."""
     output: Annotated[str, positional("OUTPUT")]
-    """A new or empty folder. Images become hard links there, or copies on another disk."""
+    """A new or empty folder. Images are hard-linked, or copied to another disk."""
     format: Literal["auto", "voc", "yolo"] = "auto"
     """Layout of the data; auto: detected from its files."""
     val_fraction: float | None = None
-    """Fraction of the training images to validate on, where the data has no validation split; None: a fifth."""
+    """Fraction of the training images to validate on if the data has no validation split; None: a fifth."""
     seed: int = 0
     """Seed of the random validation split."""
     workers: Readers = None
@@ -65,12 +64,12 @@ class Converted(NamedTuple):
 
 
 def convert_data(config: ConvertConfig) -> Converted:
-    """Write OUTPUT/annotations/instances_{train,val}.json, OUTPUT/train and OUTPUT/val, and the same for test where the
+    """Write OUTPUT/annotations/instances_{train,val}.json, OUTPUT/train and OUTPUT/val, and the same for test if the
     data has it; category ids are 1 to K in the order of the classes (VOC: of their names).
 
-    Skipped images are listed in OUTPUT/skipped.csv. The data is not changed, and OUTPUT appears complete or not at all.
-    Raises ValueError for an output that is not empty or lies in the data, for data of neither layout, and where there
-    are no images to train or to validate on.
+    Skipped images are listed in OUTPUT/skipped.csv. The source data is not changed, and OUTPUT is written atomically.
+    Raises ValueError for an output that is not empty or lies within the data, for data in neither layout, and if there
+    are no images to train or validate on.
     """
     source, output = Path(config.data), Path(config.output)
     check_new_folder(output, outside=source)
@@ -109,8 +108,8 @@ def convert_data(config: ConvertConfig) -> Converted:
 
 
 def find_layout(folder: Path) -> Layout | None:
-    """Return the layout of a folder that certainly has boxes; a list of class names alone, or a YAML file without
-    any, may belong to another layout."""
+    """Return the layout of a folder that certainly has boxes; None for a mere list of class names or a YAML file
+    without any, which may belong to another layout."""
     if is_voc(folder):
         return "voc"
     files = (folder / name for name in DESCRIPTIONS if (folder / name).is_file())
@@ -121,12 +120,12 @@ def find_layout(folder: Path) -> Layout | None:
 
 
 def read_boxed_images(source: Path, layout: Layout | None = None, *, workers: int | None = None) -> BoxedImages:
-    """Read a folder in VOC's or YOLO's layout, `layout` None: the detected one. ValueError for neither."""
+    """Read a folder in VOC's or YOLO's layout; `layout` None detects it. Raise ValueError if it is in neither."""
     workers = usable_cpus() if workers is None else workers
     if not source.is_dir():
         raise ValueError(f"{printable(source)} is not a folder")
     if layout == "voc" and not is_voc(source):
-        raise ValueError(f"{printable(source)} lacks Annotations/ or JPEGImages/, which VOC's layout has")
+        raise ValueError(f"{printable(source)} lacks Annotations/ or JPEGImages/, which VOC's layout needs")
     if layout == "voc" or (layout is None and is_voc(source)):
         return read_voc(source, workers=workers)
     if layout == "yolo" or is_yolo(source):
@@ -186,7 +185,7 @@ def _place(image: BoxedImage, folder: Path) -> None:
         os.link(source, target)
     except FileExistsError:
         raise
-    except OSError:  # another disk, or one without links
+    except OSError:  # another disk, or a file system without links
         shutil.copyfile(source, target)
 
 

@@ -17,7 +17,7 @@ from rexnet.processes import unchanged
 class DetectionBatch(NamedTuple):
     """B images float32 (3, H, W), 0 to 1, red green blue, each of its own size; for each a target with boxes float32
     (N, 4) as x0 y0 x1 y1 px, labels int64 (N,) from 1, image_id int64 () and, on request, masks uint8 (N, H, W); N may
-    be 0. indices int64 (B,) into the images, on the CPU. Crowds are in no target."""
+    be 0. indices int64 (B,) into the images, on the CPU. Targets contain no crowds."""
 
     images: list[torch.Tensor]
     targets: list[dict[str, torch.Tensor]]
@@ -26,18 +26,18 @@ class DetectionBatch(NamedTuple):
 
 @final
 class TrainDetectionBatches(ShuffledBatches[DetectionBatch]):
-    """Images with their boxes as `transform` makes them, see `ShuffledBatches`, whose options these are.
+    """Images with boxes, changed by `transform`; see `ShuffledBatches` for the options.
 
-    Every image comes exactly once an epoch. `group_by_aspect`: wide and tall images share no batch, which would pad
-    both; the rest of both at the end forms one mixed batch if it fits into one.
+    Every image comes exactly once an epoch. `group_by_aspect`: wide and tall images do not share a batch, which would
+    pad both; the remainders form one mixed batch if they fit.
 
     Together the ranks' batches of one step are what one process with `world_size` times the batch size would read. The
-    last images of an epoch are divided as evenly as possible, so some ranks may read one less than others; if there are
-    too few for every rank, they go to the batch before, which then has up to one more than the batch size on a rank.
-    Only then does one process differ, which keeps them as a batch.
+    last images of an epoch are divided as evenly as possible, so some ranks may read one fewer than others; if there
+    are fewer images than ranks, they join the previous batch, which then has up to one more than the batch size on a
+    rank. Only in that case a single process differs: it keeps them as a batch of their own.
 
-    `masks`: targets have masks, of zeros for objects without an outline; ValueError for images that have none. Pixels
-    are uint8 until they are on the device.
+    `masks`: targets have masks, all zero for objects without an outline. Raise ValueError for images without outlines.
+    Pixels are uint8 until they are on the device.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class TrainDetectionBatches(ShuffledBatches[DetectionBatch]):
 
 @final
 class EvalDetectionBatches(OrderedBatches[DetectionBatch]):
-    """Images with their boxes on `device`, see `OrderedBatches`, whose options these are."""
+    """Images with their boxes on `device`; see `OrderedBatches` for the options."""
 
     def __init__(self, images: CocoImages, *, device: torch.device | str = "cpu", **options: Unpack[LoaderOptions]):
         super().__init__(
@@ -104,7 +104,7 @@ class EvalDetectionBatches(OrderedBatches[DetectionBatch]):
 
 @dataclass(frozen=True)
 class _SampleReader:
-    """Reads an image with its objects, without crowds: a crowd is not a single object to learn."""
+    """Reader of an image and its objects, without crowds: a crowd is not a single object to learn."""
 
     images: CocoImages
     masks: bool

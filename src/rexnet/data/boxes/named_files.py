@@ -1,4 +1,4 @@
-"""Files that annotations name, confined to one folder."""
+"""Files named by annotations, confined to one folder."""
 
 import os
 from pathlib import Path
@@ -8,10 +8,10 @@ from rexnet.text import normal_name, printable
 
 
 def find_image_folder(annotation_file: str | Path, file_names: list[str]) -> str:
-    """Return the folder that contains the first of `file_names` that exists.
+    """Return the folder in which the first of `file_names` is found.
 
     For ROOT/annotations/instances_X.json that is ROOT/X, ROOT/images/X, the same without the year, ROOT/images or ROOT;
-    for a file elsewhere also its own folder. Raises ValueError that names all of these.
+    for a file elsewhere also its own folder. Raises ValueError that lists all of them.
     """
     file = Path(annotation_file).absolute()
     root = file.parent.parent if file.parent.name == "annotations" else file.parent
@@ -31,8 +31,8 @@ def find_image_folder(annotation_file: str | Path, file_names: list[str]) -> str
 
 @final
 class NamedFiles:
-    """Files and folders below `folder`, by names from untrusted data; `named_by` begins the error message, as "A has
-    the file name"."""
+    """Files and folders below `folder`, by names from untrusted data; `named_by` is the start of error messages, such
+    as "A has the file name"."""
 
     def __init__(self, folder: str | Path, *, named_by: str):
         self.folder, self._named_by = os.fspath(folder), named_by
@@ -41,8 +41,8 @@ class NamedFiles:
         self._by_normal_name: dict[str, dict[str, list[str]]] = {}
 
     def find(self, name: str, *, follow_out: bool = False) -> str | None:
-        """Return the existing name, below the folder: `name` itself, else with / in place of backslashes, else the one
-        name that is equal in Unicode's normal form; None where there is none.
+        """Return the existing name below the folder: `name` itself, else with / in place of backslashes, else the only
+        name with the same Unicode normal form; None if there is none.
 
         Raises ValueError for a name that leads out of the folder, and unless `follow_out` for a link that does.
         """
@@ -59,7 +59,7 @@ class NamedFiles:
         return found
 
     def real_path(self, name: str) -> str:
-        """Return the path of a file below the folder, links followed. Raises ValueError where it lies outside."""
+        """Return the path of a file below the folder, with links resolved. Raises ValueError if it lies outside."""
         folder, file = os.path.split(os.path.join(self.folder, name))
         if folder not in self._real_folders:
             self._real_folders[folder] = os.path.realpath(folder)
@@ -90,4 +90,4 @@ class NamedFiles:
         return self._by_normal_name[name]
 
     def _raise(self, name: str, why: str) -> NoReturn:
-        raise ValueError(f"{self._named_by} names {name!r}, {why}; what it names must lie in {printable(self.folder)}")
+        raise ValueError(f"{self._named_by} names {name!r}, {why}; files must be in {printable(self.folder)}")

@@ -14,13 +14,13 @@ _NUMBERS = {int, float}
 
 
 class BadSegmentError(ValueError):
-    """An outline that cannot be made into a mask; the text is the reason."""
+    """An outline from which no mask can be made; the text is the reason."""
 
 
 @final
 class Segments:
-    """Outlines by position, in flat arrays. Coordinates are float64, because COCO's rule for the border pixels of a
-    polygon rounds them: a float32 would now and then round the other way."""
+    """Outlines by position, in flat arrays. Coordinates are float64, because COCO rounds them to decide on border
+    pixels, and float32 would occasionally round the other way."""
 
     def __init__(self, segments: Iterable[Any]):
         """Take for each object None, a list of polygons or a dict of an RLE, as `check_segment` returns them."""
@@ -60,16 +60,16 @@ class Segments:
         return self._kind != _NONE
 
     def as_coco(self, position: int, height_px: int, width_px: int) -> list[list[float]] | dict[str, Any]:
-        """Return polygons [[x, y, x, y, ...], ...], none for an object without outline, or an RLE ("size": [height,
-        width], "counts": run lengths by column, of background first)."""
+        """Return polygons [[x, y, x, y, ...], ...], empty for an object without an outline, or an RLE ("size": [height,
+        width], "counts": run lengths by column, background first)."""
         pieces = self._pieces(position)
         if self._kind[position] == _RLE:
             return {"size": [height_px, width_px], "counts": pieces[0].tolist()}
         return [piece.tolist() for piece in pieces]
 
     def mask(self, position: int, height_px: int, width_px: int) -> np.ndarray:
-        """Return uint8 (height_px, width_px), 1 on the object; all 0 for an object without outline. Polygons are filled
-        as pycocotools does. Raises MissingPackageError where hotcoco is not installed."""
+        """Return uint8 (height_px, width_px), 1 on the object; all 0 for an object without an outline. Polygons are
+        filled as by pycocotools. Raises MissingPackageError if hotcoco is not installed."""
         if self._kind[position] == _RLE:
             return rle_to_mask(self._pieces(position)[0], height_px, width_px)
         rings = [piece.tolist() for piece in self._pieces(position)]
@@ -85,10 +85,9 @@ class Segments:
 
 
 def check_segment(value: Any, height_px: int, width_px: int) -> tuple[Any, list[str]]:
-    """Return the `segmentation` of an annotation without what no mask can be made from: None, a list of polygons, or an
-    RLE with uncompressed "counts"; and a clause for each polygon that was skipped.
-
-    Raises BadSegmentError where it is neither, and for an RLE that does not fill the image exactly.
+    """Return the usable part of an annotation's `segmentation`: None, a list of polygons, or an RLE with uncompressed
+    "counts"; and a clause for each skipped polygon. Raises BadSegmentError if it is neither, and for an RLE that does
+    not fill the image exactly.
     """
     if value is None or value == []:
         return None, []
@@ -114,7 +113,7 @@ def mask_to_rle(mask: np.ndarray) -> list[int]:
 
 
 def rle_to_mask(counts: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
-    """Return uint8 (height_px, width_px): the reverse of `mask_to_rle`."""
+    """Return uint8 (height_px, width_px): the inverse of `mask_to_rle`."""
     on = (np.arange(len(counts)) % 2).astype(np.uint8)
     return np.ascontiguousarray(np.repeat(on, counts).reshape(width_px, height_px).T)
 
@@ -129,7 +128,7 @@ def _why_no_polygon(ring: Any, height_px: int, width_px: int) -> str | None:
         return "has a coordinate that is not finite"
     reach_px = 2 * max(height_px, width_px)
     if min(ring) < -reach_px or max(ring) > reach_px:
-        return "reaches far out of the image"  # filling it would need memory for all pixels in between
+        return "extends far beyond the image"  # filling it would take memory for all pixels in between
     x, y = ring[::2], ring[1::2]
     twice_area = sum(map(mul, x, y[1:] + y[:1])) - sum(map(mul, y, x[1:] + x[:1]))
     return "encloses no area" if abs(twice_area) < 1e-6 else None
@@ -149,15 +148,15 @@ def _check_rle(value: dict[str, Any], height_px: int, width_px: int) -> list[int
 
 
 def _decompress(text: str) -> list[int]:
-    """Read COCO's text for an RLE: numbers of 5 bits a character, 6th bit "more follows", the highest bit of the last
-    is the sign; from the fourth on, the difference to the one before the last. Source: rleFrString of
-    cocodataset/cocoapi."""
+    """Decode COCO's compressed RLE: each character holds 5 bits of a number and a continuation bit; the highest bit of
+    a number's last character is its sign; from the fourth number on, each is a difference from the number two before
+    it. Source: rleFrString of cocodataset/cocoapi."""
     runs: list[int] = []
     value = shift = 0
     for character in text:
         code = ord(character) - 48
         if not 0 <= code < 64 or shift > 35:
-            raise BadSegmentError(f"its RLE is not a text as COCO writes it, at {character!r}")
+            raise BadSegmentError(f"its RLE is not in COCO's compressed form, at {character!r}")
         value |= (code & 31) << shift
         shift += 5
         if code & 32:

@@ -1,4 +1,4 @@
-"""Images of shapes with boxes and masks: a detector learns them in minutes, and nothing is downloaded."""
+"""Synthetic images of shapes with boxes and masks, which a detector learns in minutes and which need no download."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from rexnet.files import write_whole
 from rexnet.text import printable
 
 SHAPES = ("circle", "triangle", "square", "cross")
-_CATEGORY_IDS = {"circle": 3, "triangle": 7, "square": 8, "cross": 21}  # with gaps, as COCO's
+_CATEGORY_IDS = {"circle": 3, "triangle": 7, "square": 8, "cross": 21}  # with gaps, like COCO's
 _EMPTY_FRACTION = 0.05
 _MOST_OBJECTS = 4
 _SIDE_FRACTION = (0.18, 0.5)  # of the image's
@@ -22,12 +22,11 @@ _TRIES = 20
 
 
 def draw_shapes(folder: str | Path, *, images: int, seed: int, size_px: int = 128) -> dict[str, int]:
-    """Draw a dataset in COCO's layout with `images` images to train on and a quarter as many to validate on,
-    squares of `size_px`: circles, triangles, squares and crosses in any colour on noise, up to four in an image, partly
-    behind each other; some images are empty. Masks are RLEs of what is visible, boxes lie tightly around that.
-
-    The same seed gives the same data, and no image is in both splits. Returns the number of images by split.
-    Raises ValueError for fewer than four images, sides below 32 px, a negative seed, and a folder that holds files.
+    """Draw a dataset in COCO's layout with `images` images to train on and a quarter as many to validate on, squares of
+    `size_px`: circles, triangles, squares and crosses of any colour on noise, up to four in an image, some partly
+    occluded; some images are empty. Masks are RLEs of the visible parts, and boxes enclose these tightly. The same seed
+    gives the same data, and no image is in both splits. Returns the number of images by split. Raises ValueError for
+    fewer than four images, sides below 32 px, a negative seed, and a folder that contains files.
     """
     for name, value, least in (("images", images, 4), ("size_px", size_px, 32), ("seed", seed, 0)):
         if value < least:
@@ -113,7 +112,7 @@ def _other_colour(random: np.random.Generator, background: np.ndarray) -> np.nda
 
 
 def _box_around(mask: np.ndarray) -> list[int]:
-    """Return x, y, width, height of the true pixels."""
+    """Return x, y, width, height of the box around the true pixels."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     left, top = int(columns[0]), int(rows[0])
     return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]

@@ -1,12 +1,12 @@
-"""Random changes to training images, their boxes and masks, by torchvision's transforms v2.
+"""Random changes to training images, their boxes and masks, made with torchvision's transforms v2.
 
 An image is resized once, in one of two places. Without `short_side_px` the transform resizes nothing, and the detector
 brings each image to its own size, in training as in evaluation; zoom_out and iou_crop still vary the scale of objects,
-because they only add or cut away margins. With `short_side_px` the transform resizes, and the detector must not:
+because they only add or remove margins. With `short_side_px` the transform resizes, and the detector must not:
 `DetectionTransform.resizes` is true then, and torchvision's detectors then leave training images as they are when built
-with `_skip_resize=True`. They interpolate alike, so both places give the same pixels up to one of 255 levels.
+with `_skip_resize=True`. Both interpolate in the same way, so their pixels differ by at most one of 255 levels.
 
-torchvision's transforms are imported on first use: reading a configuration or `--help` must not wait for that.
+torchvision's transforms are imported on first use: reading a configuration or `--help` must not wait for them.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,8 +20,8 @@ from rexnet.data.config import DetectionAugmentConfig
 from rexnet.models.published import IMAGENET_MEAN
 
 LEAST_SIDE_PX = 1.0
-"""Objects that are narrower or lower than this after a change are removed."""
-_LEAST_IMAGE_PX = 8  # torchvision's crop divides by the size of its crops, which of smaller images can be 0
+"""Objects narrower or lower than this after a change are removed."""
+_LEAST_IMAGE_PX = 8  # torchvision's crop divides by the size of its crops, which can be 0 for smaller images
 _SSD_ZOOM = (1.0, 4.0)
 
 
@@ -36,14 +36,14 @@ class Sample(NamedTuple):
     masks: torch.Tensor | None = None
 
     def keep(self, kept: torch.Tensor) -> Self:
-        """Return it with the objects where bool (N,) `kept` is true."""
+        """Return the sample with only the objects for which `kept`, bool (N,), is true."""
         masks = None if self.masks is None else self.masks[kept]
         return self._replace(boxes=self.boxes[kept], labels=self.labels[kept], masks=masks)
 
 
 @dataclass(frozen=True)
 class DetectionTransform:
-    """Changes a sample. Random draws come from torch's global generator, which the loaders seed per image.
+    """Random changes to a sample. Random draws come from torch's global generator, which the loaders seed per image.
 
     An object is removed when its box becomes narrower than LEAST_SIDE_PX, when its centre is outside the crop, or when
     its mask becomes empty; an image may lose all objects and is then trained on as a negative.
@@ -52,7 +52,7 @@ class DetectionTransform:
     augment: DetectionAugmentConfig
 
     def __post_init__(self):
-        _ = self._steps  # imports what workers need before they are forked
+        _ = self._steps  # import what workers need before they are forked
 
     @property
     def resizes(self) -> bool:
@@ -98,7 +98,7 @@ class DetectionTransform:
 
 @dataclass(frozen=True)
 class _CropWithObjects:
-    """torchvision's crop, skipped for images without objects, where it would search endlessly."""
+    """torchvision's crop, skipped for images without objects, on which it would loop forever."""
 
     crop: Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -109,14 +109,13 @@ class _CropWithObjects:
 
 
 def _has_area(before: Sample, after: Sample) -> torch.Tensor:
-    """Return bool (N,): the objects whose box is not narrower than LEAST_SIDE_PX, or not narrower than
-    before."""
+    """Return bool (N,): whether a box is at least LEAST_SIDE_PX wide and high, or at least as much as before."""
     sides, came = (sample.boxes[:, 2:] - sample.boxes[:, :2] for sample in (after, before))
     return (sides >= came.clamp(max=LEAST_SIDE_PX)).all(dim=1)
 
 
 def _lost_mask(before: Sample, after: Sample) -> torch.Tensor:
-    """Return bool (N,): the objects whose mask has become empty."""
+    """Return bool (N,): whether an object's mask has become empty."""
     if before.masks is None or after.masks is None:
         return torch.zeros(len(before.labels), dtype=torch.bool)
     had, has = (masks.flatten(1).any(dim=1).bool() for masks in (before.masks, after.masks))
@@ -147,7 +146,7 @@ class PackedSamples(NamedTuple):
         )
 
     def unpack(self, device: torch.device | str) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
-        """Return images float32 (3, H, W), 0 to 1, and targets with boxes, labels, image_id and, where there are any,
+        """Return images float32 (3, H, W), 0 to 1, and targets with boxes, labels, image_id and, if there are any,
         masks, all on `device`."""
         sizes = self.sizes.tolist()
         counts = [objects for _, _, objects in sizes]

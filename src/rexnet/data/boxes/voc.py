@@ -23,13 +23,12 @@ def is_voc(folder: Path) -> bool:
 
 
 def read_voc(folder: Path, *, workers: int) -> BoxedImages:
-    """Read Annotations/*.xml with JPEGImages/, split as ImageSets/Main/train.txt, val.txt and test.txt say; without any
-    of these, trainval.txt stands for all of them.
-
-    VOC counts pixels from 1 and includes both edges, so a box (xmin, xmax) begins at xmin - 1 and is xmax - xmin + 1
-    wide. Objects marked `difficult`, which VOC's own evaluation neither rewards nor expects, become boxes to ignore:
-    COCO marks these as crowds only, within which several detections are tolerated. A file without a usable size takes
-    that of its image. Raises ValueError where no object is found at all, and for lists without train.txt.
+    """Read Annotations/*.xml with JPEGImages/, split as ImageSets/Main/train.txt, val.txt and test.txt say; without
+    train.txt and val.txt, trainval.txt is used. VOC counts pixels from 1 and includes both edges, so a box (xmin, xmax)
+    begins at xmin - 1 and is xmax - xmin + 1 wide. Objects marked `difficult`, which VOC's own evaluation neither
+    rewards nor expects, become ignored boxes: COCO can only mark them as crowds, within which several detections are
+    tolerated. A file without a usable size gets that of its image. Raises ValueError if no object is found at all, and
+    for lists without train.txt.
     """
     found = BoxedImages()
     files = NamedFiles(folder / _ANNOTATIONS, named_by=f"{printable(folder / _LISTS)} names")
@@ -67,16 +66,14 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
 
 
 def _images_by_name(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the images by name without extension, as written and in normal form, and for each name of several images
-    the reason to take none of them."""
+    """Return the images by name without extension, as written and in Unicode normal form, and the reason to reject each
+    ambiguous name."""
     images: dict[str, str] = {}
     ambiguous: dict[str, str] = {}
     for path in all_images(folder):
         for name in {Path(path).stem, normal_name(Path(path).stem)}:
             if images.setdefault(name, path) != path:
-                text = (
-                    f"{folder.name} holds {printable(images[name])} and {printable(path)}, either of which it may mean"
-                )
+                text = f"{folder.name} holds {printable(images[name])} and {printable(path)}, and it could mean either"
                 ambiguous[name] = text
     return images, ambiguous
 
@@ -84,7 +81,7 @@ def _images_by_name(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
 def _note_unused(
     found: BoxedImages, folder: Path, *, listed: Iterable[str], annotated: Sequence[str], images: Mapping[str, str]
 ) -> None:
-    """Note files of annotations that no list names, and images without such a file."""
+    """Note annotation files that are in no list, and images without an annotation file."""
     names = set(map(normal_name, listed))
     if unlisted := [name for name in annotated if normal_name(name) not in names]:
         found.notes.append(
@@ -100,7 +97,7 @@ def _note_unused(
 
 
 def _names_by_split(folder: Path, files: NamedFiles) -> dict[Split | None, list[str]]:
-    """Return the names in each list, none where there are no lists."""
+    """Return the names in each list; empty if there are no lists."""
     lists: dict[Split | None, Path] = {
         split: file for split in _SPLITS if (file := folder / _LISTS / f"{split}.txt").is_file()
     }
@@ -119,7 +116,7 @@ def _names_by_split(folder: Path, files: NamedFiles) -> dict[Split | None, list[
 
 
 def _listed_names(file: Path, files: NamedFiles) -> list[str]:
-    """Return the names of a list. Lists of one class have 1, 0 or -1 after them; a name may have blanks itself."""
+    """Return the names in a list. Lists for one class have 1, 0 or -1 after each name; a name may contain blanks."""
     lines = [line.strip() for line in read_text(file, errors="surrogateescape").split("\n") if line.strip()]
     whole = {line for line in lines if _find_xml(files, line)}
     return list(dict.fromkeys(line if line in whole else line.split()[0] for line in lines))
@@ -133,7 +130,7 @@ def _find_xml(files: NamedFiles, name: str) -> str | None:
 
 @dataclass(frozen=True)
 class VocLabels:
-    """XML files by their images' paths."""
+    """Reader of the XML files that belong to images."""
 
     file_of: dict[str, Path] = field(default_factory=dict)
 
@@ -165,7 +162,8 @@ def _count_objects(file: Path) -> int:
 
 
 def _parse(file: Path) -> Element:
-    """Parse a file. ValueError for declarations: they can make a short file huge, and VOC has none."""
+    """Parse a file. Raise ValueError for a DOCTYPE: its entities can expand a short file enormously, and VOC has
+    none."""
     parser = XMLParser(target=_PlainTree())
     parser.feed(file.read_bytes())
     root = parser.close()
@@ -190,7 +188,9 @@ def _read_object(number: int, element: Element) -> NamedBox:
             f"object {number} ({printable(name)}) has no bndbox with the numbers xmin, ymin, xmax and ymax"
         )
     if x1 < x0 or y1 < y0:
-        raise ValueError(f"object {number} ({printable(name)}) has a bndbox without area, {x0:g} {y0:g} {x1:g} {y1:g}")
+        raise ValueError(
+            f"object {number} ({printable(name)}) has a bndbox without an area, {x0:g} {y0:g} {x1:g} {y1:g}"
+        )
     difficult = (element.findtext("difficult") or "0").strip()
     if difficult not in ("0", "1"):
         raise ValueError(f"object {number} ({printable(name)}) has difficult {difficult!r:.40}; allowed: 0, 1")

@@ -1,4 +1,4 @@
-"""Reader of data in YOLO's layout: a description, which names classes and images, and labels."""
+"""Reader of data in YOLO's layout: a description of the classes and images, and label files."""
 
 import os
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ _SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "test": ("test",),
 }
 _TASKS = ("detect", "segment", "pose", "obb")
-_CHANGES_LABELS = ("single_cls", "classes", "fraction")  # of Ultralytics: they merge or drop labels
+_CHANGES_LABELS = ("single_cls", "classes", "fraction")  # Ultralytics' keys that merge or drop labels
 _ABSENT = ("", "~", "null", "Null", "NULL")
 
 
@@ -52,7 +52,7 @@ def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
     names = folder / _NAMES[0]
     if "names" in description and names.is_file() and read_lines(names, errors="replace") != list(found.classes):
         found.notes.append(
-            f"{printable(names)} has other class names or another order than the description, which counts"
+            f"{printable(names)} has other class names or another order than the description, which is used"
         )
     name_the_rest(files, {image for _, images in by_split.values() for image in images}, found)
     if not any(image.boxes for images in found.splits.values() for image in images):
@@ -62,8 +62,8 @@ def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    """Return the description with every value as written: `no` is a class, not False; without one, lists of images
-    that are called train.txt and so on."""
+    """Return the description with every value as written, so that `no` is a class, not False; without one, the lists of
+    images called train.txt and so on."""
     file = next((folder / name for name in DESCRIPTIONS if (folder / name).is_file()), None)
     if file is None:
         lists = (name for names in _SPLIT_NAMES.values() for name in names if (folder / f"{name}.txt").is_file())
@@ -84,7 +84,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{printable(file)} is not plain YAML: {' '.join(reason_of(error).split())[:200]}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{printable(file)} holds a {type(content).__name__}, but needs keys such as names")
+        raise ValueError(f"{printable(file)} holds a {type(content).__name__}; it needs keys such as names")
     task = content.get("task", "detect")
     if task not in _TASKS:
         raise ValueError(f"{printable(file)} has the task {task!r:.40}; allowed: {', '.join(_TASKS)}")
@@ -111,7 +111,7 @@ def _class_names(folder: Path, description: dict[str, Any]) -> tuple[str, ...]:
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{printable(folder)} has two classes named {twice[0]!r}")
     if (count := description.get("nc", str(len(names)))) != str(len(names)):
-        raise ValueError(f"{printable(folder)} has nc {count!r:.40}, but {len(names)} names: {some_names(names)}")
+        raise ValueError(f"{printable(folder)} has nc: {count!r:.40}, but {len(names)} names: {some_names(names)}")
     return tuple(names)
 
 
@@ -132,7 +132,7 @@ def _keypoint_numbers(description: dict[str, Any]) -> int | None:
 
 @dataclass(frozen=True)
 class _NamedImages:
-    """Images by split, where a description or the usual folders contain them. Missing files of a list are skipped."""
+    """Images by split, from the description or the usual folders. Files in a list that do not exist are skipped."""
 
     folder: Path
     description: dict[str, Any]
@@ -140,7 +140,7 @@ class _NamedImages:
     found: BoxedImages
 
     def by_split(self) -> dict[Split | None, tuple[Path, list[str]]]:
-        """Return the images of each split, and the folder below which they keep their names."""
+        """Return the images of each split, and the folder that their names are relative to."""
         splits: dict[Split | None, tuple[Path, list[str]]] = {}
         base = self.folder / self._root
         for split, names in _SPLIT_NAMES.items():
@@ -170,8 +170,8 @@ class _NamedImages:
             place = self._find((self._root, ""), value)
             if place is None:
                 raise ValueError(
-                    f"the description of {printable(self.folder)} has {key}: {value}, which is not there or leads out "
-                    "of it; write a path from the description's folder"
+                    f"the description of {printable(self.folder)} has {key}: {value}, which does not exist or leads "
+                    "out of it; write a path from the description's folder"
                 )
             images += all_images(place) if place.is_dir() else self._listed(place)
         unique = list(dict.fromkeys(images))
@@ -186,7 +186,7 @@ class _NamedImages:
                 reason = f"{printable(file)} lists it, but the file does not exist"
             elif line_of.setdefault(str(image), line) != line:
                 reason = (
-                    f"{printable(file)} lists it, but {printable(image)} stands for {line_of[str(image)]!r} already"
+                    f"{printable(file)} lists it, but {printable(image)} is already that of {line_of[str(image)]!r}"
                 )
             else:
                 continue
@@ -195,8 +195,8 @@ class _NamedImages:
 
     @cached_property
     def _root(self) -> str:
-        """Return the folder that paths start from, as a name below this one: `path`, seen from the description. It is
-        often that of its author's machine; a path that leads out of the folder and does not exist means the folder
+        """Return the folder that paths start from, relative to this one: `path`, relative to the description. It is
+        often a path on its author's machine; a path that leads out of the folder and does not exist means the folder
         itself."""
         path = self.description.get("path", "")
         if not isinstance(path, str):
@@ -207,17 +207,16 @@ class _NamedImages:
             return os.path.relpath(place, here).removeprefix(".")
         if os.path.isdir(place):
             raise ValueError(
-                f"the description of {printable(self.folder)} has path: {path}, another folder; name that one, or "
-                "write path: ."
+                f"the description of {printable(self.folder)} has path: {path}, which is another folder; give that "
+                "folder, or write path: ."
             )
-        self.found.notes.append(f"path: {path} is not there, so {printable(self.folder)} itself is used")
+        self.found.notes.append(f"path: {path} does not exist, so {printable(self.folder)} itself is used")
         return ""
 
     def _find(self, roots: Iterable[str], value: str) -> Path | None:
-        """Return the file or folder that a path means from the first of `roots` that has it.
-
-        Nothing outside the folder is read: leading .. are dropped, as Roboflow writes them for another place of its
-        description, and an absolute path of another machine is found by its last parts, two or more.
+        """Return the file or folder that a path means, relative to the first of `roots` that has it. Nothing outside
+        the folder is read: leading .. are dropped, because Roboflow writes them as if its description were elsewhere,
+        and an absolute path from another machine is found by its last parts, at least two.
         """
         parts = [part for part in value.replace("\\", "/").split("/") if part not in ("", ".")]
         while parts and parts[0] == "..":
@@ -229,7 +228,7 @@ class _NamedImages:
             here = os.path.relpath(os.path.realpath(value), os.path.realpath(self.folder))
             names = [here] if os.path.exists(value) and not here.startswith("..") else []
             names += ["/".join(parts[first:]) for first in range(len(parts) - 1)]
-        elif parts[0:1] == ["data"] and (self.folder / "obj.data").is_file():  # as Darknet and CVAT call this folder
+        elif parts[0:1] == ["data"] and (self.folder / "obj.data").is_file():  # the name in Darknet and CVAT
             names.append("/".join(parts[1:]))
         found = (self.files.find(name) for name in dict.fromkeys(name or "." for name in names))
         return next((self.folder / name for name in found if name is not None), None)

@@ -1,4 +1,4 @@
-"""Labels in YOLO's layout: a text file per image, a line per object."""
+"""Labels in YOLO's layout: a text file per image with a line per object."""
 
 import math
 import os
@@ -16,7 +16,7 @@ _TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class YoloLabels:
-    """Label files. `keypoint_numbers` values follow each box; None: there are no keypoints."""
+    """Reader of label files. Each box is followed by `keypoint_numbers` values; None: there are no keypoints."""
 
     files: NamedFiles
     classes: tuple[str, ...]
@@ -55,9 +55,9 @@ class YoloLabels:
                 raise ValueError(f"it has {len(texts)} numbers; kpt_shape requires {5 + self.keypoint_numbers}")
             values = values[:4]
         if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-            raise ValueError(f"it has {len(texts)} numbers; a box has 5, a polygon 7 or more, an odd number")
+            raise ValueError(f"it has {len(texts)} numbers; a box has 5, a polygon an odd number from 7 on")
         if not number.is_integer() or not 0 <= number < len(self.classes):
-            raise ValueError(f"its class is {number:g}, but there are {len(self.classes)}, counted from 0")
+            raise ValueError(f"its class is {number:g}, but there are {len(self.classes)} classes, counted from 0")
         if not all(-_TOLERANCE <= value <= 1 + _TOLERANCE for value in values):
             raise ValueError("it has numbers outside 0 to 1; they must be fractions of the width and height")
         name, (width, height) = self.classes[int(number)], size_px
@@ -75,7 +75,7 @@ class YoloLabels:
 
 
 def name_the_rest(files: NamedFiles, used: set[str], found: BoxedImages) -> None:
-    """List label files without an image, and count labelled images that no split has."""
+    """List label files without an image, and count labelled images that are in no split."""
     images = all_images(files.folder)
     label_of = {image: normal_name(_label_name(files.folder, image)) for image in images}
     texts = {
@@ -86,14 +86,14 @@ def name_the_rest(files: NamedFiles, used: set[str], found: BoxedImages) -> None
     for name in sorted(texts.keys() - set(label_of.values())):
         lines = read_lines(texts[name], errors="replace")
         if lines and all(map(_is_number, lines[0].replace(",", " ").split())):
-            found.skipped.append(Skipped(texts[name], len(lines), "there is no image for these labels"))
+            found.skipped.append(Skipped(texts[name], len(lines), "these labels have no image"))
     if unused := [image for image in images if image not in used and label_of[image] in texts]:
         subject = "image with labels is" if len(unused) == 1 else "images with labels are"
         found.notes.append(f"{len(unused):,} {subject} in no split, such as {printable(unused[0])}")
 
 
 def _label_name(folder: str, image: str) -> str:
-    """Return the name below the folder of the labels of an image."""
+    """Return the name of an image's label file, relative to the folder of labels."""
     parts = list(Path(image).relative_to(folder).parts)
     if places := [place for place, part in enumerate(parts[:-1]) if part == "images"]:
         parts[places[-1]] = "labels"

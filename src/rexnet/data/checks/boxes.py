@@ -25,25 +25,25 @@ _SIZES = ("small", "medium", "large")
 
 @dataclass(frozen=True, kw_only=True)
 class BoxReport(Report):
-    """Findings about images with boxes. `images` are those whose files exist, `classes` counts boxes without those of
-    crowds, and `near_equal_classes` are of categories."""
+    """Findings about images with boxes. `images` counts those whose files exist, `classes` counts boxes without crowds,
+    and `near_equal_classes` are category names."""
 
     counted: ClassVar[str] = "boxes"
 
     wrong_size: list[dict[str, Any]]
-    """Images of another size than the annotation file states: keys image, width_px, height_px, stated."""
+    """Images whose size differs from that in the annotation file: keys image, width_px, height_px, stated."""
     annotations: dict[str, list[dict[str, Any]]]
-    """Cases by kind, as in `rexnet.data.boxes.coco_annotations.FINDINGS`: keys split, image, annotation (its id),
+    """Cases by kind, see `rexnet.data.boxes.coco_annotations.FINDINGS`: keys split, image, annotation (its id),
     reason."""
     skipped: list[dict[str, Any]]
     """Images of VOC and YOLO whose labels cannot be read, and labels without an image: keys file, objects, reason."""
     different_categories: list[str]
-    """Categories that only some splits have."""
+    """Categories that are missing in some splits."""
     duplicates_within_split: list[list[str]]
     without_boxes: dict[str, list[str]]
     """Split -> images without a box; they train as negatives."""
     crowds: dict[str, int]
-    """Split -> boxes of crowds, which are not trained on."""
+    """Split -> number of crowds, which are not trained on."""
     box_sizes: dict[str, dict[str, dict[str, int]]]
     """Split -> class -> number of small, medium and large boxes."""
 
@@ -53,7 +53,7 @@ class BoxReport(Report):
                 f"{row['image']}: {row['width_px']} x {row['height_px']}, stated {row['stated']}"
                 for row in self.wrong_size
             ],
-            "category that not all splits have": self.different_categories,
+            "category missing in a split": self.different_categories,
             "same pixels within a split": join_groups(self.duplicates_within_split),
             "labels that cannot be used (image skipped)": [
                 f"{row['file']}: {row['reason']} (objects: {row['objects']})" for row in self.skipped
@@ -67,7 +67,7 @@ class BoxReport(Report):
 
 
 class _Data(NamedTuple):
-    """Images and findings; `findings` with the name of the split."""
+    """Images and findings, the latter with the name of their split."""
 
     splits: dict[str, CocoImages]
     findings: list[tuple[str, Finding]]
@@ -91,8 +91,7 @@ def check_coco(dataset: Dataset, *, min_size_px: int | None, workers: int) -> Bo
 
 
 def check_boxed_images(folder: Path, layout: Layout, *, min_size_px: int | None, workers: int) -> BoxReport:
-    """Check a folder in VOC's or YOLO's layout, as `rexnet detect convert` would read it. Raises ValueError as that
-    does."""
+    """Check a folder in VOC's or YOLO's layout, as `rexnet detect convert` would read it, with the same ValueErrors."""
     found = read_boxed_images(folder, layout, workers=workers)
     data = _Data({}, [], found.skipped, found.notes, [])
     root = Path(folder.absolute().anchor)

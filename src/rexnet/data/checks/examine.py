@@ -1,4 +1,4 @@
-"""Examination of images by pixels and bytes, and the common part of every report of `rexnet data check`."""
+"""Examination of images' pixels and files, and the part that every report of `rexnet data check` has."""
 
 import dataclasses
 import hashlib
@@ -35,10 +35,10 @@ _EXTENSIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Report(ABC):
-    """Findings, in complete lists. Images are named by their paths, or as in their dataset."""
+    """Findings, as complete lists. Images are named by path, or as in their dataset."""
 
     counted: ClassVar[str]
-    """The things that `classes` counts."""
+    """Noun for the things that `classes` counts."""
 
     data: str
     images: int
@@ -51,13 +51,13 @@ class Report(ABC):
     duplicates_across_splits: list[list[str]]
     """Groups of images with the same pixels."""
     near_equal_classes: list[list[str]]
-    """Groups of class names that differ in case, blanks, invisible characters or Unicode's form only."""
+    """Groups of class names that differ only in case, blanks, invisible characters or Unicode normal form."""
     refused: list[str]
-    """Error, in one sentence, with which training would stop; empty without one."""
+    """Error with which training would stop; empty if there is none."""
     classes: dict[str, dict[str, int]]
     """Split -> class -> count. Data without splits has the split ""."""
     balance: dict[str, dict[str, float]]
-    """Split -> counts of its smallest and largest class, and largest / smallest, empty classes aside."""
+    """Split -> counts of its smallest and largest class, and largest / smallest, without empty classes."""
     size_px: dict[str, dict[str, float]]
     """width, height and shorter_side -> smallest, median and largest."""
     min_size_px: float
@@ -72,7 +72,7 @@ class Report(ABC):
         return not any(self.problems().values())
 
     def problems(self) -> dict[str, list[str]]:
-        """Return a line per image, group or class of each kind of problem."""
+        """Return, by kind of problem, a line for each image, group or class."""
         return {
             "cannot be read": [f"{row['image']}: {row['reason']}" for row in self.unreadable],
             f"shorter side below {self.min_size_px:g} px": [
@@ -87,7 +87,7 @@ class Report(ABC):
 
     @abstractmethod
     def own_problems(self) -> dict[str, list[str]]:
-        """Return the problems that only this kind of data can have, as `problems` does."""
+        """Return the problems that only this kind of data can have, in the form of `problems`."""
 
 
 class Images(Protocol):
@@ -101,8 +101,8 @@ class Images(Protocol):
 
 
 class Examined(NamedTuple):
-    """Images in order: sizes (n,) as shown, upright, 0 where unreadable; `digest` (n, 2), equal for equal RGB pixels.
-    By place: `reasons` why an image cannot be read, `contents` the format of one whose extension is another's."""
+    """Images in order: upright sizes (n,), 0 if unreadable; `digest` (n, 2), equal for equal RGB pixels. By position:
+    `reasons` why an image cannot be read, `contents` the format of an image with the extension of another."""
 
     width_px: np.ndarray
     height_px: np.ndarray
@@ -151,7 +151,7 @@ def _digest(image: Image.Image) -> np.ndarray:
 
 
 class ExaminedSplits:
-    """All images of some splits, a row each, in order."""
+    """All images of some splits in order, a row each."""
 
     def __init__(self, splits: Mapping[str, Images], *, workers: int):
         self._images = list(splits.values())
@@ -173,7 +173,7 @@ class ExaminedSplits:
         self.readable = self.found.width_px > 0
 
     def place(self, row: int) -> tuple[int, int]:
-        """Return the positions of its split, and in it."""
+        """Return the position of a row's split, and its position within the split."""
         split = int(self.split[row])
         return split, row - int(self._starts[split])
 
@@ -187,7 +187,7 @@ class ExaminedSplits:
         return {"image": self.name(row), "width_px": width_px, "height_px": height_px}
 
     def same_pixels(self) -> list[np.ndarray]:
-        """Return the rows of two or more images with equal pixels, ascending, a group each."""
+        """Return the rows of images with equal pixels, in ascending groups of two or more."""
         rows = np.flatnonzero(self.readable)
         digest = self.found.digest
         order = rows[np.lexsort(digest[rows].T)]
@@ -195,10 +195,10 @@ class ExaminedSplits:
         return [np.sort(group) for group in np.split(order, changes) if len(group) > 1]
 
     def facts(self, min_size_px: float | None) -> dict[str, Any]:
-        """Return the fields of a `Report` about images; `min_size_px` None: it follows from the other images."""
+        """Return the fields of a `Report` about images; `min_size_px` None: it is derived from the images."""
         found, readable = self.found, self.readable
         shorter = np.minimum(found.width_px, found.height_px)
-        if min_size_px is None:  # relative, so that a set of small images does not drown in its own size
+        if min_size_px is None:  # relative, so that not every image of a small-image dataset is reported
             largest = _LARGEST_DEFAULT_MIN_SIZE_PX
             min_size_px = min(largest, float(np.median(shorter[readable])) / 4) if readable.any() else 1
         sides = (("width", found.width_px), ("height", found.height_px), ("shorter_side", shorter))
@@ -221,7 +221,7 @@ def _size_spread(values: np.ndarray) -> dict[str, float]:
 
 
 def class_balance(by_class: dict[str, int]) -> dict[str, float]:
-    """Return smallest, largest and ratio over the classes that are not empty."""
+    """Return the smallest and largest count and their ratio, over the classes that are not empty."""
     filled = [count for count in by_class.values() if count]
     if not filled:
         return {}
@@ -229,7 +229,7 @@ def class_balance(by_class: dict[str, int]) -> dict[str, float]:
 
 
 def near_equal(names: Iterable[str]) -> list[list[str]]:
-    """Return groups of names that differ in case, blanks, invisible characters or Unicode's form only."""
+    """Return groups of names that differ only in case, blanks, invisible characters or Unicode normal form."""
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
         visible = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")

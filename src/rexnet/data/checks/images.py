@@ -1,4 +1,4 @@
-"""Findings about labelled images: every image is decoded and its pixels are compared with those of all others."""
+"""Findings about labelled images: every image is decoded, and its pixels are compared with those of all others."""
 
 import os
 from collections.abc import Sequence
@@ -23,14 +23,13 @@ from rexnet.text import printable, reason_of
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig:
-    """Look for images and boxes that would disturb or stop training, and end with training's own check of the data.
-
-    Exit code 0: nothing found, 1: something found."""
+    """Look for images and boxes that would disturb or stop training, and run training's own check of the data. Exit
+    code 0: no findings, 1: findings."""
 
     data: Annotated[str, positional("DATA")]
-    """A folder as for `rexnet train`, anything else that it takes, or a folder in COCO's, VOC's or YOLO's layout."""
+    """Anything that `rexnet train` takes, or a folder in COCO's, VOC's or YOLO's layout."""
     min_size_px: int | None = None
-    """Images with a shorter side below this are tiny; None: a quarter of the median shorter side, at most 32."""
+    """Images whose shorter side is below this are tiny; None: a quarter of the median shorter side, at most 32."""
     output: str | None = None
     """Also write the whole report to this JSON file."""
     workers: Readers = None
@@ -48,13 +47,13 @@ class CheckReport(Report):
     counted: ClassVar[str] = "images"
 
     outside_classes: list[str]
-    """Images in a folder that should hold class folders."""
+    """Images directly in a folder that should contain class folders only."""
     duplicates_across_classes: list[list[str]]
     duplicates_within_class: list[list[str]]
     empty_classes: dict[str, list[str]]
     """Split -> classes whose folder contains no images."""
     missing_classes: dict[str, list[str]]
-    """Split -> classes that only another split has."""
+    """Split -> classes that only other splits have."""
 
     def own_problems(self) -> dict[str, list[str]]:
         return {
@@ -67,8 +66,8 @@ class CheckReport(Report):
 
 
 def check(config: CheckConfig) -> Report:
-    """Read every image of `config.data`, and of data with boxes the annotations too. Raises ValueError for data that
-    does not exist or contains no images at all."""
+    """Read every image of `config.data`, and the annotations of data with boxes. Raises ValueError for data that does
+    not exist or contains no images at all."""
     if config.output is not None:
         check_output_file(config.output)
     workers = usable_cpus() if config.workers is None else config.workers
@@ -108,8 +107,8 @@ def check(config: CheckConfig) -> Report:
 def _faults_elsewhere(
     found: FoundImages, splits: Sequence["_Split"], *, workers: int
 ) -> dict[str, list[dict[str, str]]]:
-    """Return the images of a folder that are in no class of a split, which `rexnet predict` would read, and those with
-    other extensions, where they cannot be read or have another format than their name says."""
+    """Return the faulty images that belong to no class of a split, which `rexnet predict` would read, and those with
+    unsupported extensions: unreadable, or of another format than their name says."""
     known = {split.images.name(index) for split in splits for index in range(len(split.images))}
     files = [file for file in found.files if file not in known] + found.other
     images = FileImages(files, np.zeros(len(files)), [""])
@@ -126,7 +125,7 @@ def _refusal(dataset: Dataset) -> list[str]:
 
 
 class _Split(NamedTuple):
-    """A split to check. `present`: the classes it has, even if only as an empty folder."""
+    """A split to check. `present`: the classes it has, including those with an empty folder."""
 
     name: str
     images: ImageSet
@@ -149,7 +148,7 @@ def _find(dataset: Dataset) -> tuple[list[_Split], list[str]]:
 
 
 def _duplicates(splits: Sequence[_Split], examined: ExaminedSplits) -> tuple[list, list, list]:
-    """Return groups of names with the same pixels: across splits, across classes, and those that are neither."""
+    """Return groups of names with the same pixels: across splits, across classes, and within a class."""
     codes: dict[str, int] = {}
     classes = [np.array([codes.setdefault(n, len(codes)) for n in split.images.classes], int) for split in splits]
     target = np.concatenate([by_name[s.images.targets] for by_name, s in zip(classes, splits, strict=True)])

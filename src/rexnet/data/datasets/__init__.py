@@ -1,4 +1,4 @@
-"""DATA, the string that a user types, into labelled images."""
+"""Opening of datasets: the argument DATA to labelled images."""
 
 from rexnet.data.datasets.dataset import Dataset, Split
 from rexnet.data.datasets.opening import hub_name, is_remote, open_dataset, open_images, with_unlabelled

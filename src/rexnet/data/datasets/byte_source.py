@@ -1,4 +1,5 @@
-"""Byte ranges of files, on a disk or behind a URL. Nothing is kept open, so forked and spawned processes read alike."""
+"""Byte ranges of files, on a disk or behind a URL. Nothing is kept open, so it works in forked and spawned processes
+alike."""
 
 import time
 from pathlib import Path
@@ -14,10 +15,10 @@ def is_url(location: str | Path) -> bool:
 
 
 def read_bytes(path: str, start: int = 0, stop: int | None = None) -> bytes:
-    """Return bytes `start` to `stop` (None: the end) of a file; fewer where the file ends before.
+    """Return bytes `start` to `stop` (None: the end) of a file; fewer if the file ends earlier.
 
-    `path` may be a URL of any kind that fsspec reads (https://, s3://, gs://, hf://, ...); a failing read of one is
-    tried four times within four seconds. Raises OSError, and ValueError for a URL that nothing installed can read.
+    `path` may be a URL of any kind that fsspec reads (https://, s3://, gs://, hf://, ...); a failing read of a URL is
+    tried four times within four seconds. Raises OSError, and ValueError for a URL that no installed package can read.
     """
     if not is_url(path):
         with open(path, "rb", buffering=0) as stream:
@@ -43,7 +44,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
 
-        # fsspec keeps one file system a process, so asking again is cheap, and right after a fork.
+        # fsspec caches one file system per process, so this is cheap, and safe after a fork.
         file_system, inner = url_to_fs(folder)
     except ImportError as error:
         raise ValueError(

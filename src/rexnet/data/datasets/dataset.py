@@ -1,6 +1,5 @@
-"""A dataset: its splits, and the images of it that a command uses.
-
-Data and weights are matched by class name, never by position, and so are two splits.
+"""A dataset: its splits, and the images that a command uses. Data and weights are matched by class name, never by
+position, and so are two splits.
 """
 
 import logging
@@ -33,15 +32,15 @@ logger = logging.getLogger(__name__)
 
 Kind = Literal["named", "hugging_face", "tars", "boxes", "voc", "yolo", "folder"]
 KINDS: dict[Kind, str] = {
-    "named": "a dataset with a name",
-    "hugging_face": "a dataset of the Hugging Face library",
+    "named": "a named dataset",
+    "hugging_face": "a Hugging Face dataset",
     "tars": "a folder of tars",
     "boxes": "a folder in COCO's layout",
     "voc": "a folder in Pascal VOC's layout",
     "yolo": "a folder in YOLO's layout",
     "folder": "a folder of images",
 }
-"""Kinds of DATA, as messages name them."""
+"""Kinds of DATA, as they are called in messages."""
 DEFAULT_VAL_FRACTION = 0.2
 SMALL_IMAGE_PX = 64
 _HEADERS_TO_PEEK_AT = 32
@@ -50,8 +49,8 @@ _HEADERS_TO_PEEK_AT = 32
 @final
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Labelled images, not read before they are asked for. `name`: its name in the data, "" for data without splits;
-    `where`: the same for messages."""
+    """Labelled images, read lazily. `name`: its name in the data, "" for data without splits; `where`: the same for
+    messages."""
 
     name: str
     where: str
@@ -59,42 +58,41 @@ class Split:
 
     @cached_property
     def images(self) -> ImageSet:
-        """Read the images. ValueError, one sentence, where they cannot be read as labelled images."""
+        """Read the images. Raise ValueError if they cannot be read as labelled images."""
         return self.read()
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A dataset that DATA names. Nothing is read before it is asked for; what it does not have is a ValueError, one
-    sentence."""
+    """The dataset that DATA names. It is read lazily; asking for a part that it lacks raises ValueError."""
 
     data: str
     """DATA as given."""
     kind: Kind
     title: str
-    """Name, for people."""
+    """Name for display."""
     read: Callable[[], dict[str, Split]] = dict
-    """Reader of the splits by name, in the order in which they count."""
+    """Readers of the splits by name, in order of precedence."""
     own_split: str | None = None
-    """Description of the splits for display, where they have no names."""
+    """Description of the splits for display, if they have no names."""
     small: bool | None = None
-    """`small_images`, where that is known beforehand."""
+    """`small_images`, if known beforehand."""
     annotation_files: dict[str, Path] = field(default_factory=dict)
     """Splits of images with boxes: those that exist of "train", "val" and "test"."""
 
     @cached_property
     def splits(self) -> dict[str, Split]:
-        """Labelled images by split; one split that is called "" where the data has none."""
+        """Labelled images by split; a single one called "" if the data has no splits."""
         if self.kind in ("boxes", "voc", "yolo"):
-            what = "it" if self.kind == "boxes" else "what rexnet detect convert makes of it"
+            what = "it" if self.kind == "boxes" else "the output of rexnet detect convert"
             commands = "rexnet detect train and detect validate"
             raise ValueError(f"{printable(self.data)} is {KINDS[self.kind]}; {commands} take {what}")
         return self.read()
 
     @property
     def train(self) -> Split | None:
-        """Return the training images, or those of data without splits."""
+        """Return the training images, or all images of data without splits."""
         return self.splits.get(TRAIN_SPLIT) or self.splits.get("")
 
     @property
@@ -124,20 +122,20 @@ class Dataset:
         shots: int | None = None,
         missing_class: Literal["error", "skip"] = "error",
     ) -> ImageSets:
-        """Return images to train and to validate on.
-
-        Data without a split of its own is divided: `val_fraction` (default 0.2) of each class, drawn by `seed`, is the
-        validation split, at least one image of each; a class with a single image keeps it for training. `shots` limits
-        the training images to this number per class, drawn by `seed`; the validation split stays the same.
-
-        ValueError, one sentence, for a class without images to train on, fewer than two classes, nothing to validate on
-        and, in folders, a class without images to validate on, unless `missing_class` is "skip".
+        """Return images to train and to validate on. Data without splits is divided: the validation split is
+        `val_fraction` (default 0.2) of each class, drawn with `seed`, and at least one image of each; a class with a
+        single image keeps it for training. `shots` limits the training images to this number per class, drawn with
+        `seed`; the validation split stays the same. Raise ValueError for a class without training images, for fewer
+        than two classes, for an empty validation split and, in folders, for a class without validation images, unless
+        `missing_class` is "skip".
         """
         if val_fraction is not None and not 0 < val_fraction < 1:
             raise ValueError(f"val_fraction is {val_fraction}; allowed: above 0 and below 1")
         train, val = self.train, self.val
         if train is None:
-            raise ValueError(f"{printable(self.data)} has {self._split_names} but no train/: no images to train on")
+            raise ValueError(
+                f"{printable(self.data)} has {self._split_names} but no train/, so there are no images to train on"
+            )
         sets = [split.images for split in (train, val) if split]
         if len({images.classes for images in sets}) > 1:
             classes = sorted({name for images in sets for name in images.classes})
@@ -162,12 +160,11 @@ class Dataset:
     def for_measuring(
         self, classes: Sequence[str], *, split: Literal["train", "val"] = "val", random_split: RandomSplit | None = None
     ) -> ImageSet:
-        """Return images to measure a model on that knows `classes`; targets index `classes`, matched by name, WordNet
-        ids with ImageNet's names.
-
-        Data without a split of its own is divided as `random_split` says where it is the very dataset that was divided,
-        and taken whole otherwise; either is logged. Classes without images are fine here, see
-        `ImageSet.missing_classes`. ValueError for a class that the model does not know, and where there are no images.
+        """Return images to evaluate a model with `classes` on; targets index `classes`, matched by name, WordNet ids
+        with ImageNet's names. Data without splits is divided again by `random_split` if it is the dataset that this
+        split was drawn from, and is used whole otherwise; either is logged. Classes without images are allowed here,
+        see `ImageSet.missing_classes`. Raise ValueError for a class that the model does not know, and if there are no
+        images.
         """
         images = self._to_measure(split, random_split)
         if not len(images):
@@ -184,8 +181,8 @@ class Dataset:
         return images.with_classes(classes)
 
     def for_detection(self, *, bad_image: BadImagePolicy = "error") -> CocoSets:
-        """Return images with boxes to train and to validate on. ValueError, one sentence, where there are none and,
-        unless `bad_image` is "skip", where some are missing or more than a tenth cannot be used."""
+        """Return images with boxes to train and to validate on. Raise ValueError if there are none and, unless
+        `bad_image` is "skip", if some are missing or more than a tenth cannot be used."""
         if not self.annotation_files:
             raise ValueError(
                 f"{printable(self.data)} is {KINDS[self.kind]}, without annotations in COCO's layout, "
@@ -205,7 +202,8 @@ class Dataset:
         *,
         bad_image: BadImagePolicy = "error",
     ) -> CocoImages:
-        """Return images with boxes of one split, with labels that index `classes`. ValueError as in `for_detection`."""
+        """Return the images with boxes of one split, with labels that index `classes`. Raise ValueError as
+        `for_detection` does."""
         if split not in self.annotation_files:
             have = ", ".join(self.annotation_files) or "no annotation file in COCO's layout"
             raise ValueError(f"--split is {split}, but {printable(self.data)} has {have}")
@@ -219,7 +217,7 @@ class Dataset:
         return self.own_split or ", ".join(f"{split.name}/" for split in (self.train, self.val) if split)
 
     def _sizes(self) -> list[Callable[[], tuple[int, int]]]:
-        """Return the function that finds the sizes of a few images, evenly spread."""
+        """Return the function that reads the sizes of a few evenly spaced images."""
         if self.kind in ("folder", "boxes", "voc", "yolo"):
             files = image_files(self.data)
             files = files[:: max(1, len(files) // _HEADERS_TO_PEEK_AT)][:_HEADERS_TO_PEEK_AT]
@@ -231,11 +229,11 @@ class Dataset:
         return [lambda index=index: images.load(index).size for index in positions]
 
     def _admit(self, sets: Sequence[ImageSet], *, validate_all: bool) -> None:
-        """Raise ValueError where the classes of the images, which are those of `train` and `val`, do not allow
-        training; with `validate_all` also where one has no images to validate on."""
+        """Raise ValueError if the classes of `train` and `val` do not allow training; with `validate_all` also if a
+        class has no images to validate on."""
         found = [split for split in (self.train, self.val) if split]
         places = [split.where for split in found]
-        # First the folders that exist without images, then those that only the other split has.
+        # First report the folders without images, then those that only the other split has.
         missing = [(here, split.images.missing_classes, "") for here, split in enumerate(found)]
         if len(sets) == 2:
             missing += [(here, sets[here].missing_classes, f", which {places[1 - here]} has") for here in (0, 1)]
@@ -248,7 +246,7 @@ class Dataset:
                 f"the {one}{'; --missing-class skip trains without validating it' if here == 1 else ''}"
             )
         if len(sets) == 2 and (names := sets[1].missing_classes):
-            logger.warning("%d classes are trained on but never validated: %s", len(names), some_names(names))
+            logger.warning("%d classes are trained but never validated: %s", len(names), some_names(names))
         train = sets[0]
         if len(train.classes) < 2:
             hint = advise_on_nesting(train, places[0]) if self.kind == "folder" else ""
@@ -261,7 +259,7 @@ class Dataset:
             if counts.max() < 2:
                 raise ValueError(f"no class in {places[0]} has two images, one of which is needed for validation")
             if single := [train.classes[index] for index in np.flatnonzero(counts == 1)]:
-                text = "classes with a single image, which is trained on but never validated: %s"
+                text = "classes with a single image, which is used for training and never validated: %s"
                 logger.warning(text, some_names(single))
 
     def _to_measure(self, split: Literal["train", "val"], random_split: RandomSplit | None) -> ImageSet:
@@ -282,10 +280,10 @@ class Dataset:
             if self.kind == "folder" and self.train.name and split == "val":
                 others = some_names(VAL_SPLITS)
                 raise ValueError(
-                    f"{printable(self.data)} has train/ but none of {others}: give the folder to evaluate on"
+                    f"{printable(self.data)} has train/ but none of {others}; give the folder to evaluate on"
                 )
             if not (self.kind == "folder" and self.train.name):
-                text = "%s has no split of its own: all of it is evaluated, which may include training images"
+                text = "%s has no splits: all of it is evaluated, which may include training images"
                 logger.warning(text, printable(self.data))
             return images
         if chosen is None:

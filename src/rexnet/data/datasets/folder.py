@@ -1,4 +1,4 @@
-"""Labelled images in a folder per class."""
+"""Labelled images in one folder per class."""
 
 import logging
 import os
@@ -23,13 +23,13 @@ logger = logging.getLogger(__name__)
 
 
 _LIKE_TRAIN = {"train", "training"}
-"""Names of a folder of training images in lower case; only `TRAIN_SPLIT` is taken for one."""
+"""Lower-case names that folders of training images tend to have; only `TRAIN_SPLIT` is read as one."""
 
 
 class ClassFolders(NamedTuple):
     """Content of a folder. `by_class`: class -> its image files, both sorted; `outside`: images in no class folder;
-    `other`: images of formats that cannot be read; `runs`: names of folders with runs; `faults`: reasons why it cannot
-    be trained on, a clause each."""
+    `other`: images in unsupported formats; `runs`: names of folders with runs; `faults`: clauses that say why it cannot
+    be trained on."""
 
     by_class: dict[str, list[str]]
     outside: list[str]
@@ -45,22 +45,22 @@ class ClassFolders(NamedTuple):
 
 
 def split_folders(root: str) -> dict[str, str]:
-    """Return the folder of each split; one split that is called "" where `root` holds the class folders itself."""
+    """Return the folder of each split; a single split called "" if `root` holds the class folders itself."""
     found = {name: os.path.join(root, name) for name in SPLITS}
     return {name: folder for name, folder in found.items() if os.path.isdir(folder)} or {"": root}
 
 
 def holds_run(folder: str) -> bool:
-    """Return whether this is the folder of a run."""
+    """Return whether this is a run folder."""
     if not os.path.exists(os.path.join(folder, "config.json")):
         return False
-    from rexnet.references import holds_settings  # imports torch, which --help does without
+    from rexnet.references import holds_settings  # imports torch, which --help must not
 
     return holds_settings(folder)
 
 
 def holds_runs(folder: str) -> bool:
-    """Return whether this is the folder of a run, or one of such folders and without images beside them."""
+    """Return whether this is a run folder, or a folder of run folders without images beside them."""
     if not os.path.isdir(folder) or holds_run(folder):
         return os.path.isdir(folder)
     inside = [os.path.join(folder, name) for name in os.listdir(folder) if not is_hidden(name)]
@@ -69,7 +69,7 @@ def holds_runs(folder: str) -> bool:
 
 
 def find_images_beside(root: str, splits: Collection[str]) -> list[str]:
-    """Return the names of images, and of folders with images, that stand beside the folders of the splits."""
+    """Return the names of images, and of folders with images, beside the folders of the splits."""
     if "" in splits:
         return []
     names = (name for name in sorted(os.listdir(root)) if name not in splits and not is_hidden(name))
@@ -78,8 +78,8 @@ def find_images_beside(root: str, splits: Collection[str]) -> list[str]:
 
 
 def find_class_folders(folder: str) -> ClassFolders:
-    """Find the images of each class folder, at any depth; links are followed. Classes are in plain sorted
-    order of their names in Unicode's normal form ("10" before "2")."""
+    """Find the images of each class folder, at any depth; links are followed. Classes are sorted by the Unicode normal
+    form of their names ("10" before "2")."""
     by_class: dict[str, list[str]] = {}
     outside: list[str] = []
     other: list[str] = []
@@ -97,7 +97,9 @@ def find_class_folders(folder: str) -> ClassFolders:
             if not files and has_image_extension(name):  # an empty folder called x.jpg is not a class
                 continue
             if normal_name(name) in by_class:
-                faults.append(f"has two folders {printable(name)}, which differ in Unicode's form only; merge them")
+                faults.append(
+                    f"has two folders {printable(name)}, which differ only in Unicode normal form; merge them"
+                )
             by_class.setdefault(normal_name(name), []).extend(files)
         elif has_image_extension(name):
             outside.append(path)
@@ -107,7 +109,7 @@ def find_class_folders(folder: str) -> ClassFolders:
             faults.append(f"holds {printable(name)}, a link to a folder that does not exist; repair or remove it")
     if not by_class:
         content = f"{len(outside):,} {plural(len(outside), 'image')} but " if outside else ""
-        faults.append(f"holds {content}no class folders: put the images of each class in one")
+        faults.append(f"holds {content}no class folders: put the images of each class into one")
     like_splits = {name.casefold() for name in by_class}
     if len(by_class) > 1 and like_splits & _LIKE_TRAIN and like_splits <= {*SPLITS, *_LIKE_TRAIN, "testing"}:
         names = some_names(by_class)
@@ -116,13 +118,13 @@ def find_class_folders(folder: str) -> ClassFolders:
 
 
 def read_class_folders(folder: str) -> FileImages:
-    """Read the class folders, which may be empty. Raises ValueError for a folder without any, and for two
-    whose names cannot be distinguished."""
+    """Read the class folders, which may be empty. Raises ValueError for a folder without any, and for two with
+    indistinguishable names."""
     found = find_class_folders(folder)
     if found.other:
         logger.warning("%s: %s", printable(folder), describe_other(found.other))
     if found.runs:
-        text = "%s: no class, as the folder holds a run of rexnet train: %s"
+        text = "%s: not read as a class, because it is a run folder of rexnet train: %s"
         logger.warning(text, printable(folder), some_names(found.runs))
     if found.faults:
         raise ValueError(f"{printable(folder)} {found.faults[0]}")
@@ -134,8 +136,8 @@ def read_class_folders(folder: str) -> FileImages:
 
 
 def advise_on_nesting(images: ImageSet, folder: str) -> str:
-    """Return the clause that names the folders which could be meant as classes or splits, where all images are in one
-    class folder, however deep; "" where there are none."""
+    """Return a clause that names the folders which may be meant as classes or splits, if all images are in one class
+    folder, however deep; "" if there are none."""
     inside = [os.path.relpath(images.name(index), folder).split(os.sep)[:-1] for index in range(len(images))]
     above = os.path.commonprefix(inside)  # noqa: RUF071 (of lists)
     names = sorted({parts[len(above)] for parts in inside if len(parts) > len(above)})
@@ -148,7 +150,7 @@ def advise_on_nesting(images: ImageSet, folder: str) -> str:
 
 
 def nested_folders(images: ImageSet, folder: str) -> dict[str, list[str]]:
-    """Return the folders with images in each class folder that holds no image itself."""
+    """Return the folders with images in each class folder that contains no image itself."""
     found: dict[str, dict[str, None]] = {name: {} for name in images.classes}
     direct: set[str] = set()
     for index in range(len(images)):

@@ -1,4 +1,4 @@
-"""Image datasets of the Hugging Face `datasets` library, by name or folder; written hfds/NAME, as in timm."""
+"""Image datasets of the Hugging Face `datasets` library by name or folder, written hfds/NAME as in timm."""
 
 import os
 from typing import Any, final
@@ -30,11 +30,9 @@ class HuggingFaceImages(ImageSet):
 
 
 def load_hugging_face(data: str) -> dict[str, HuggingFaceImages]:
-    """Load the splits "train" and "val" of `hfds/NAME`, or the one of them that is there; NAME is that of a dataset on
-    the Hub or the path of a folder that `datasets.load_dataset` reads.
-
-    Images are in its one column of images, classes in its one column of class labels. Raises ValueError for a
-    dataset that cannot be loaded, and for one without or with several such columns.
+    """Load the splits "train" and "val" of `hfds/NAME`, as far as they exist; NAME is a dataset on the Hub or the path
+    of a folder that `datasets.load_dataset` reads. It must have exactly one column of images and one of class labels.
+    Raises ValueError for a dataset that cannot be loaded or has other columns.
     """
     try:
         from datasets import config, load_dataset
@@ -42,13 +40,13 @@ def load_hugging_face(data: str) -> dict[str, HuggingFaceImages]:
         raise MissingPackageError(data, "datasets", "'rexnet[huggingface]'") from error
     name, offline = data.removeprefix(HUGGING_FACE_PREFIX), config.HF_HUB_OFFLINE
     try:
-        # The library would try an unreachable Hub for half a minute before it takes its last copy.
+        # The library would try an unreachable Hub for half a minute before it uses its cached copy.
         config.HF_HUB_OFFLINE = offline or not (os.path.isdir(name) or hub_answers())
         loaded: Any = load_dataset(name)
     except Exception as error:  # the errors of the Hub, file readers and cache have no common base
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"{data} cannot be loaded ({reason}); it is the name of a dataset on the Hub or a folder"
+            f"{data} cannot be loaded ({reason}); allowed: the name of a dataset on the Hub, or a folder"
         ) from error
     finally:
         config.HF_HUB_OFFLINE = offline

@@ -1,4 +1,4 @@
-"""Datasets that have a name instead of a folder: scikit-learn's digits and those of torchvision."""
+"""Datasets with a name instead of a folder: scikit-learn's digits and those of torchvision."""
 
 import logging
 from pathlib import Path
@@ -19,13 +19,13 @@ _DIGITS_SPLIT_SEED = 0
 class _TorchvisionSet(NamedTuple):
     class_name: str
     train: tuple[dict[str, Any], ...]
-    """A dataset of torchvision, with the constructor's options for each part of the training images."""
+    """A torchvision dataset, with its constructor's options for each part of the training images."""
     val: dict[str, Any]
     small: bool
 
     @property
     def split(self) -> str:
-        """Return the names of the parts, where they have names."""
+        """Return the names of the parts, if they have names."""
         names = [str(part["split"]) for part in (*self.train, self.val) if "split" in part]
         return f"its own split: {' + '.join(names[:-1])}, {names[-1]}" if names else "its own split"
 
@@ -61,13 +61,13 @@ def is_named_set(data: str | Path) -> bool:
 
 
 def named_set_is_small(data: str) -> bool:
-    """Whether its images have at most 64 pixels a side. Raises ValueError for an unknown name."""
+    """Return whether its images have at most 64 pixels a side. Raises ValueError for an unknown name."""
     return data == DIGITS or _torchvision_set(data).small
 
 
 def load_named_set(data: str) -> tuple[ImageSet, ImageSet]:
-    """Load (train, validation). Raises ValueError for an unknown name, and where files are missing without a
-    network."""
+    """Load (train, validation). Raises ValueError for an unknown name, and if files are missing and cannot be
+    downloaded."""
     if data == DIGITS:
         return _digits()
     row = _torchvision_set(data)
@@ -86,7 +86,7 @@ def _digits() -> tuple[ImageSet, ImageSet]:
 
     digits: Any = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), 16 is white
-    # The split does not follow the user's seed: metrics of all runs, and a later validation, are on the same digits.
+    # The split does not depend on the user's seed, so all runs and later validations use the same digits.
     train, val = (
         ArrayImages(pixels[chosen], digits.target[chosen], tuple("0123456789"), label=DIGITS, numbers=chosen)
         for chosen in stratified_split(digits.target, 0.2, _DIGITS_SPLIT_SEED)
@@ -135,8 +135,8 @@ def _download(data: str, factory: Any, *, folder: str, options: dict[str, Any]) 
         reason = " ".join(str(error).split()).rstrip(".")
         remedy = _BY_HAND.get(
             factory.__name__,
-            f"run torchvision.datasets.{factory.__name__}(FOLDER, download=True) where there is a network and copy "
-            "the content of FOLDER there",
+            f"run torchvision.datasets.{factory.__name__}(FOLDER, download=True) on a machine with internet access, "
+            "and copy the content of FOLDER there",
         )
         raise ValueError(f"{data} is not in {folder} and cannot be downloaded ({reason}): {remedy}") from error
 
@@ -147,5 +147,6 @@ def _join(parts: list[FileImages]) -> FileImages:
 
 
 def _first_attribute(dataset: Any, *names: str) -> Any:
-    """Return the first of these attributes: torchvision has no one name for the labels and files of its datasets."""
+    """Return the first of these attributes that exists: torchvision's datasets name their labels and files
+    differently."""
     return next(getattr(dataset, name) for name in names if hasattr(dataset, name))

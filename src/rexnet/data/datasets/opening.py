@@ -1,4 +1,4 @@
-"""DATA, the string that names a dataset in every command and function, understood here and nowhere else."""
+"""Resolution of DATA, the string that names a dataset in every command and function."""
 
 import logging
 import os
@@ -37,18 +37,19 @@ _ALLOWED = (
 
 
 def open_dataset(data: str | PathLike[str]) -> Dataset:
-    """Return what `data` names. A known name comes before a folder of that name, which ./NAME and a Path mean.
+    """Return the dataset that `data` names. A known name takes precedence over a folder of that name; ./NAME and a Path
+    mean the folder.
 
     - `digits`: scikit-learn's 1,797 handwritten digits, 8 x 8 pixels; the validation split is always the same fifth.
     - `torchvision/NAME`: a dataset of torchvision with its own split, in torch.hub's folder, downloaded if missing.
     - `hfds/NAME`: a dataset of the Hugging Face library, see `hugging_face`.
     - a folder of tars, or its URL, see `shards`.
     - a folder in COCO's layout: images with boxes, see `rexnet.data.boxes.coco`; in Pascal VOC's or YOLO's layout,
-      which is only to be checked and converted, see `rexnet.data.boxes.convert`.
-    - a folder with train/ and val/ (or valid/, validation/, test/; the first of these counts), each with a folder for
+      which can only be checked and converted, see `rexnet.data.boxes.convert`.
+    - a folder with train/ and val/ (or valid/, validation/, test/; the first one that exists), each with a folder for
       each class, or a single folder of class folders. Hidden names and files without an image extension are skipped.
 
-    ValueError, one sentence, for anything else.
+    Raise ValueError for anything else.
     """
     text = os.fspath(data)
     found = _named(text) if isinstance(data, str) else None
@@ -56,8 +57,8 @@ def open_dataset(data: str | PathLike[str]) -> Dataset:
 
 
 def open_images(data: str | PathLike[str]) -> ImageSet:
-    """Return images without regard to labels: the validation split of a dataset with a name or in tars, else every
-    image below a folder or of a pattern. ValueError where there are none."""
+    """Return images regardless of labels: the validation split of a named dataset or of tars, else every image below a
+    folder or matching a pattern. Raise ValueError if there are none."""
     text = os.fspath(data)
     found = _named(text) if isinstance(data, str) else None
     if found is None and os.path.isdir(text) and is_shards(text, SPLITS):
@@ -71,26 +72,26 @@ def open_images(data: str | PathLike[str]) -> ImageSet:
 
 
 def with_unlabelled(sets: ImageSets, unlabelled: str | None) -> ImageSet:
-    """Return the training images, and behind them those of `open_images(unlabelled)` that are in neither split, without
-    their labels. ValueError where there are none of these."""
+    """Return the training images, followed by those of `open_images(unlabelled)` that are in neither split, without
+    labels. Raise ValueError if there are none of these."""
     if unlabelled is None:
         return sets.train
     images = open_images(unlabelled)
     used = {real_path(split.name(index)) for split in (sets.train, sets.val) for index in range(len(split))}
     chosen = [index for index in range(len(images)) if real_path(images.name(index)) not in used]
     if not chosen:
-        raise ValueError(f"all images of {printable(unlabelled)} are in DATA; name a folder with others")
+        raise ValueError(f"all images of {printable(unlabelled)} are in DATA; name a folder with other images")
     return PartlyLabelledImages(sets.train, images.subset(np.array(chosen)))
 
 
 def hub_name(data: str) -> str | None:
-    """Return NAME of `hfds/NAME`, where that may be a dataset on the Hub; None for other data."""
+    """Return NAME of `hfds/NAME` if it may be a dataset on the Hub; None for other data."""
     name = data.removeprefix(HUGGING_FACE_PREFIX)
     return None if name == data or os.path.exists(name) else name
 
 
 def is_remote(data: str) -> bool:
-    """Return whether `data` can be read over a network only."""
+    """Return whether `data` can only be read over a network."""
     return data.startswith(HUGGING_FACE_PREFIX) or is_url(data)
 
 
@@ -114,7 +115,7 @@ def _named(text: str) -> Dataset | None:
         )
     if text.startswith(_STREAMS) and not os.path.exists(text):
         raise ValueError(
-            f"{printable(text)} is timm's name of a stream, whose images have no index; give "
+            f"{printable(text)} is a stream in timm's notation, and streams cannot be read by index; give "
             "hfds/NAME, a folder of tars, or the URL of one that `rexnet data shard` wrote"
         )
     if is_url(text):
@@ -129,7 +130,7 @@ def _local(text: str) -> Dataset:
         state = "is a file" if os.path.exists(text) else "is not a dataset name, and the folder does not exist"
         raise ValueError(f"{printable(text)} {state}; allowed: {_ALLOWED}")
     if holds_run(text):
-        raise ValueError(f"{printable(text)} is the folder of a run, not of data; allowed: {_ALLOWED}")
+        raise ValueError(f"{printable(text)} is a run folder, not a dataset; allowed: {_ALLOWED}")
     title = printable(real_path(text).name)
     if is_shards(text, SPLITS):
         return Dataset(data=text, kind="tars", title=title, read=partial(_read_tars, text))
@@ -160,8 +161,8 @@ def _unpacking(text: str) -> str | None:
 
 
 def _holds_folders(folder: str | None) -> bool:
-    """Return whether train/ has folders, as for classes; an annotation file beside it does not make these images with
-    boxes."""
+    """Return whether train/ has class folders; an annotation file beside it then does not make it a detection
+    dataset."""
     return folder is not None and any(os.path.isdir(os.path.join(folder, name)) for name in os.listdir(folder))
 
 

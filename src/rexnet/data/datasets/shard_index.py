@@ -1,7 +1,7 @@
 """Index of the images in a set of tars (WebDataset format): built by reading the tars' headers once, then stored in a
 file beside them.
 
-The tars are never unpacked: names in them serve as labels and in reports, never as paths.
+The tars are never unpacked: names in them are used for labels and reports, never as paths.
 """
 
 import io
@@ -37,8 +37,8 @@ _DTYPES = {"tar": np.int32, "offset": np.int64, "size": np.int64, "target": np.i
 @dataclass(frozen=True, kw_only=True)
 class ShardIndex:
     """A row per image, in the order of `tars` and their members, in flat arrays that worker processes share. `offset`
-    and `size` (bytes) are those of the encoded image in its tar, `target` indexes `classes`, `names` are those of the
-    members."""
+    and `size` (bytes) are those of the encoded image in its tar, `target` indexes `classes`, `names` are the members'
+    names."""
 
     tars: tuple[str, ...]
     classes: tuple[str, ...]
@@ -56,12 +56,12 @@ def index_file(split: str) -> str:
 def keep_index(
     root: str, split: str, *, tars: Sequence[str], classes: Sequence[str] | None, required: bool = False
 ) -> ShardIndex:
-    """Return the index of the tars of a split from its file in `root`, which is written where it is missing or
-    outdated; writing may fail unless it is `required`. Raises ValueError as `build_index`, FileNotFoundError for a
-    tar."""
+    """Return the index of a split's tars from its file in `root`, which is written if it is missing or outdated;
+    failure to write it is an error only if `required`. Raises ValueError as `build_index`, FileNotFoundError for a
+    missing tar."""
     path = os.path.join(root, index_file(split))
     states = [os.stat(os.path.join(root, tar)) for tar in tars]
-    about = {  # with other sizes, times or classes the file is outdated
+    about = {  # the file is outdated if sizes, times or classes differ
         "version": _VERSION,
         "given_classes": classes and list(classes),
         "tars": [[tar, state.st_size, state.st_mtime_ns] for tar, state in zip(tars, states, strict=True)],
@@ -79,7 +79,7 @@ def keep_index(
     except OSError as error:
         if required:
             raise
-        text = "%s cannot be written: the tars are read at every start (%s)"
+        text = "%s cannot be written, so the tars are indexed again at every start (%s)"
         logger.info(text, printable(path), reason_of(error))
     return index
 
@@ -87,12 +87,12 @@ def keep_index(
 def build_index(root: str, tars: Sequence[str], classes: Sequence[str] | None) -> ShardIndex:
     """Read the headers and labels of `tars`, paths below `root`.
 
-    A sample is an image and the label of the same name up to the extension: `.cls`, `.json` (its field label, cls or
-    class) or `.txt`. A label is a number, which is a line of `classes`, or a class name; without `classes` it must be a
-    name. Hidden members are ignored; links, devices, labels without an image, and images beside a labelled one
-    (a.mask.png of a.jpg) are skipped and counted in the log.
+    A sample is an image and a label with the same name up to the extension: `.cls`, `.json` (its field label, cls or
+    class) or `.txt`. A label is a line number of `classes` or a class name; without `classes` it must be a name. Hidden
+    members are ignored; links, devices, labels without an image, and images beside a labelled one (a.mask.png of a.jpg)
+    are skipped and counted in the log.
 
-    Raises ValueError for a damaged tar, an image without a label or with one that `classes` does not have.
+    Raises ValueError for a damaged tar, and for an image without a label or with one that is not in `classes`.
     """
     rows: list[tuple[int, int, int]] = []
     names: list[str] = []
@@ -123,7 +123,7 @@ def _class_names(labels: Sequence[int | str], root: str) -> list[str]:
     numbers = [label for label in labels if isinstance(label, int) or label.isdecimal()]
     if numbers:
         raise ValueError(
-            f"the labels in {printable(root)} are numbers, such as {numbers[0]}: put a classes.txt there, with the "
+            f"the labels in {printable(root)} are numbers, such as {numbers[0]}; put a classes.txt there, with the "
             "name of class 0 in the first line, of class 1 in the second, and so on"
         )
     return sorted({str(label) for label in labels})
@@ -140,8 +140,8 @@ def _read_samples(path: str, skipped: Counter[str]) -> Iterator[tuple[str, tuple
             skipped["images beside a labelled one"] += 1
         else:
             raise ValueError(
-                f"{printable(name)} in {printable(path)} has no label: each image needs a .cls, .json or .txt of its "
-                "name beside it"
+                f"{printable(name)} in {printable(path)} has no label; each image needs a .cls, .json or .txt file of "
+                "the same name beside it"
             )
     skipped["labels without an image"] += len({stem for stem, _ in labels} - images.keys())
 
@@ -149,7 +149,7 @@ def _read_samples(path: str, skipped: Counter[str]) -> Iterator[tuple[str, tuple
 def _read_members(
     path: str, skipped: Counter[str]
 ) -> tuple[dict[str, tuple[str, tuple[int, int]]], dict[tuple[str, str], int | str | None]]:
-    """Return the images by stem, each with its name and place, and the labels by stem and extension."""
+    """Return the images by stem, each with its name and position, and the labels by stem and extension."""
     images, labels = {}, {}
     try:
         with open(path, "rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
@@ -205,8 +205,8 @@ def pack_index(index: ShardIndex, about: dict[str, Any]) -> bytes:
 
 
 def unpack_index(data: bytes) -> tuple[ShardIndex, dict[str, Any]]:
-    """Read the result of `pack_index`. Nothing in it is trusted: ValueError for anything but an index whose rows all
-    lie within its tars and classes. Version 1 has the same columns; it may group other programs' tars differently."""
+    """Read the result of `pack_index`. Nothing in it is trusted: ValueError unless all its rows lie within its tars and
+    classes. Version 1 has the same columns, but may group the samples of tars from other programs differently."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):

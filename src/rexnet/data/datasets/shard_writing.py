@@ -1,4 +1,4 @@
-"""Writing of labelled images to tars of the WebDataset format: a few large files in place of many small ones."""
+"""Writing of labelled images to tars of the WebDataset format: a few large files instead of many small ones."""
 
 import io
 import json
@@ -43,13 +43,13 @@ class ShardConfig:
     output: Annotated[str, positional("OUTPUT")]
     """A new or empty folder for the tars."""
     images_per_shard: int | None = None
-    """Images per tar; None: 2000, or by --shard-size-mb."""
+    """Images per tar; None: 2000, or as many as --shard-size-mb allows."""
     shard_size_mb: float | None = None
-    """Largest size of a tar in MB (10**6 bytes), in place of a number of images."""
+    """Maximum size of a tar in MB (10**6 bytes), instead of a number of images."""
     val_fraction: float | None = None
-    """Fraction of each class in the validation split, for data without a split of its own; None: a fifth."""
+    """Fraction of each class in the validation split, for data without splits; None: a fifth."""
     seed: int = 0
-    """Seed of the order of the images and of the validation split."""
+    """Random seed of the image order and of the validation split."""
     bad_image: BadImagePolicy = "error"
     workers: Readers = None
 
@@ -72,10 +72,10 @@ class WrittenShards(NamedTuple):
 def write_shards(config: ShardConfig) -> WrittenShards:
     """Write OUTPUT/{train,val}/NNNNNN.tar, classes.txt, shards.json and an index of each split.
 
-    A sample is the image's file as it is (PNG for images that have no file) and its class index as text, under a key
+    A sample is the image's unchanged file (PNG for images that have no file) and its class index as text, under a key
     made of its number in this order and the plain characters of its name. Raises ValueError for an output that is not
-    empty or lies in the data, and BadImageError depending on `bad_image`. A marker file stays in OUTPUT until all is
-    written; a restart after a kill clears the folder and starts over.
+    empty or lies within the data, and BadImageError depending on `bad_image`. A marker file stays in OUTPUT until
+    everything is written; a restart after a kill clears the folder and starts over.
     """
     _refuse_inside(config.output, config.data)
     sets = open_dataset(config.data).for_training(val_fraction=config.val_fraction, seed=config.seed)
@@ -101,12 +101,12 @@ def _refuse_inside(output: str, data: str) -> None:
     inner, outer = real_path(output), real_path(data)
     if os.path.isdir(data) and outer in (inner, *inner.parents):
         raise ValueError(
-            f"{printable(output)} lies in {printable(data)}, so its files would count as images; choose another"
+            f"{printable(output)} lies in {printable(data)}, so its files would count as images; choose another folder"
         )
 
 
 def _prepare(output: Path) -> None:
-    """Make an empty folder with the marker file; files of an earlier start that left its marker are removed."""
+    """Make an empty folder with the marker file; the files of an unfinished earlier run are removed."""
     if output.exists() and not output.is_dir():
         raise ValueError(f"{printable(output)} is a file; give a new or an empty folder")
     if (output / UNFINISHED_MARK).exists():
@@ -149,7 +149,7 @@ def _write_split(
 
 
 def _cut(images: ImageSet, order: np.ndarray, config: ShardConfig) -> list[tuple[int, range]]:
-    """Return the number of each shard, and its positions in `order`."""
+    """Return the number of each shard and its positions in `order`."""
     if config.shard_size_mb is None:
         starts = list(range(0, len(order), config.images_per_shard or IMAGES_PER_SHARD))
     else:
@@ -164,8 +164,8 @@ def _cut(images: ImageSet, order: np.ndarray, config: ShardConfig) -> list[tuple
 
 
 class _ShardWriter:
-    """Writer of a shard, in this or a worker process, which returns the number of its images. Errors come back as data:
-    an exception would arrive from a worker wrapped into its traceback."""
+    """Writer of a shard, in this process or in a worker; a call returns the number of images written. Errors are
+    returned, not raised: an exception would arrive from a worker wrapped in its traceback."""
 
     def __init__(self, images: ImageSet, order: np.ndarray, *, folder: str, bad_image: BadImagePolicy):
         self._images, self._order, self._folder, self._bad_image = images, order, folder, bad_image
@@ -235,7 +235,7 @@ def _file_bytes(images: ImageSet, index: int) -> int:
 
 
 def _plain_stem(name: str) -> str:
-    """Return the part of the file's name that is safe as a key: no dot, at which readers split, and nothing that is
-    special to a file system or shell."""
+    """Return the part of the file's name that is safe as a key: without dots, at which readers split, and without
+    characters that are special to a file system or shell."""
     stem = re.split(r"[/\\]", name)[-1].rpartition(".")[0] or name.rpartition("/")[2]
     return re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[:48]

@@ -1,5 +1,5 @@
-"""Labelled images in tars of the WebDataset format, on a disk or behind a URL: any image by its index, so that order,
-ranks, workers and resuming work as with files."""
+"""Labelled images in tars of the WebDataset format, on a disk or behind a URL: images are read by index, so that order,
+ranks, workers and resuming work as they do with files."""
 
 import json
 import os
@@ -25,8 +25,8 @@ WRITTEN_SPLITS = ("train", "val")
 
 @final
 class ShardImages(ImageSet):
-    """Images in tars below `root`, a folder or URL. Each read is compared with the tar's own header, so a tar that
-    changed after it was indexed raises BadImageError and never returns another image."""
+    """Images in tars below `root`, a folder or URL. Each read is checked against the tar's own header, so that a tar
+    changed after indexing raises BadImageError and never returns another image."""
 
     def __init__(self, root: str, index: ShardIndex):
         super().__init__(index.target, index.classes)
@@ -51,8 +51,8 @@ class ShardImages(ImageSet):
 
 
 def is_shards(data: str | Path, split_names: Sequence[str]) -> bool:
-    """Return whether `data` is a URL, or a folder of tars in place of images: with a shards.json, or with tars and no
-    folder in itself or in one of its folders `split_names`."""
+    """Return whether `data` is a URL or a folder of tars: one with a shards.json, or one that, itself or in one of its
+    folders `split_names`, contains tars and no folders."""
     if is_url(data):
         return True
     if any(os.path.exists(os.path.join(data, name)) for name in (SHARDS_FILE, UNFINISHED_MARK)):
@@ -61,11 +61,9 @@ def is_shards(data: str | Path, split_names: Sequence[str]) -> bool:
 
 
 def load_shards(data: str, split_names: Sequence[str]) -> dict[str, ShardImages]:
-    """Return the images of each split of data for which `is_shards` is true. A split has the name of its folder, ""
-    where the tars have no splits.
-
-    Class names are those of shards.json, else the lines of classes.txt, else the labels themselves, sorted. Raises
-    ValueError, one sentence, for anything that cannot be read as labelled images.
+    """Return the images of each split of data for which `is_shards` is true. A split is named after its folder, "" if
+    there are no splits. Class names are those in shards.json, else the lines of classes.txt, else the sorted labels.
+    Raises ValueError for anything that cannot be read as labelled images.
     """
     if is_url(data):
         return _load_remote(data.rstrip("/"))
@@ -80,7 +78,7 @@ def load_shards(data: str, split_names: Sequence[str]) -> dict[str, ShardImages]
         try:
             index = keep_index(data, split, tars=tars, classes=classes)
         except FileNotFoundError as error:
-            raise ValueError(f"{printable(error.filename)} is missing, but {SHARDS_FILE} names it") from error
+            raise ValueError(f"{printable(error.filename)} is missing, but listed in {SHARDS_FILE}") from error
         if not len(index.target):
             raise ValueError(f"the tars in {printable(os.path.join(data, split))} hold no images")
         found[split] = ShardImages(data, index)
@@ -112,7 +110,7 @@ def _is_header_of(block: bytes, member: str, size: int) -> bool:
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
         return False
-    # A long or non-ASCII name is in a separate block before; here it is truncated or altered.
+    # A long or non-ASCII name is in a separate preceding block; here it is truncated or altered.
     return header.size == size and (member.startswith(header.name) or not member.isascii())
 
 
@@ -141,21 +139,21 @@ def _read_classes(root: str) -> tuple[str, ...] | None:
     classes = tuple(map(normal_name, read_text(path, errors="surrogateescape").removesuffix("\n").split("\n")))
     if len(set(classes)) != len(classes) or "" in classes:
         raise ValueError(
-            f"{printable(path)} must hold one class name a line, each once, but has an empty line or a name twice"
+            f"{printable(path)} must have one class name per line, each once, but has an empty line or a duplicate"
         )
     return classes
 
 
 def _read_about(root: str) -> tuple[tuple[str, ...], dict[str, list[str]], dict[str, int]]:
-    """Return the classes, and the tars and the number of images of each split, out of shards.json:
-    {"format", "classes", "sides": {split: [{"file", "images"}]}}."""
+    """Return the classes, and the tars and number of images of each split, from shards.json: {"format", "classes",
+    "sides": {split: [{"file", "images"}]}}."""
     try:
         about: Any = json.loads(read_bytes(f"{root}/{SHARDS_FILE}"))
         if about["format"] != SHARDS_FORMAT:
             raise ValueError(f"its format is {about['format']!r}; allowed: {SHARDS_FORMAT!r}")
         splits = about["sides"]
         if not splits or not set(splits) <= set(WRITTEN_SPLITS) or not all(splits.values()):
-            raise ValueError(f"it must name tars for {' and '.join(WRITTEN_SPLITS)}")
+            raise ValueError(f"it must list tars for {' and '.join(WRITTEN_SPLITS)}")
         tars = {split: [tar["file"] for tar in rows] for split, rows in splits.items()}
         if any(os.path.isabs(file) or ".." in Path(file).parts for files in tars.values() for file in files):
             raise ValueError("it names a file outside the folder")

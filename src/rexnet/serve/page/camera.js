@@ -39,11 +39,11 @@ async function open() {
 
 function request() {
   if (!navigator.mediaDevices) {
-    throw new Error("Browsers allow the camera only on pages with https, or on this machine itself.");
+    throw new Error("Browsers allow camera access only over https or on this machine.");
   }
   return navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } }).catch((error) => {
     const refused = error.name === "NotAllowedError";
-    throw new Error(refused ? "The browser was not allowed to use the camera." : "There is no camera that can be used.");
+    throw new Error(refused ? "The browser was not allowed to use the camera." : "No usable camera was found.");
   });
 }
 

@@ -51,6 +51,6 @@ async function send(address, options) {
   try {
     return await fetch(address, options);
   } catch {
-    throw new ServerError("The server cannot be reached, or it ended the connection.", 0);
+    throw new ServerError("The server cannot be reached or closed the connection.", 0);
   }
 }

@@ -14,12 +14,12 @@ from rexnet.study.principles.tracing import trace
 Rule = Literal["expansion", "block ratio", "activation", "penultimate"]
 RULES: dict[Rule, str] = {
     "expansion": "a 1x1 convolution before a spatial one expands its input at most 6 times (section 3, rule 1)",
-    "block ratio": "input over output channels of a block with a depthwise convolution is near 1 (section 3, rule 2)",
-    "activation": "SiLU, ELU or their like follow 1x1 and 3x3 convolutions, and not depthwise ones (section 3, rule 3)",
-    "penultimate": "what enters the classifier has no fewer channels than there are classes (v1; softmax bottleneck)",
+    "block ratio": "input and output channels of a depthwise block are nearly equal in number (section 3, rule 2)",
+    "activation": "SiLU, ELU or the like follow 1x1 and 3x3 convolutions, but not depthwise ones (section 3, rule 3)",
+    "penultimate": "the classifier's input has at least as many channels as there are classes (v1; softmax bottleneck)",
 }
 SIMPLE = ("relu", "relu6", "leaky_relu", "prelu", "hardtanh")
-"""Piecewise linear activations, which expand the rank least in the paper's Fig. 1."""
+"""Piecewise linear activations, which expand the rank the least in the paper's Fig. 1."""
 COMPLICATED = ("silu", "hardswish", "elu", "softplus", "gelu", "mish")
 
 
@@ -54,7 +54,7 @@ class Advice:
     macs: int
     image_size_px: int
     unseen: tuple[str, ...] = field(default=())
-    """Layers whose activation is unknown, to which the rule about activations is not applied."""
+    """Layers with an unknown activation, to which the rule about activations is not applied."""
 
     def by_rule(self) -> dict[Rule, int]:
         """Count the findings of each rule."""
@@ -68,7 +68,8 @@ class Advice:
 
 
 def advise(model: nn.Module, *, image_size_px: int = 224, limits: Limits | None = None) -> Advice:
-    """Find the layers of a network that break a rule; ValueError for a network that cannot be traced on an image."""
+    """Find the layers of a network that break a rule. Raise ValueError for a network that cannot be traced on an
+    image."""
     found = trace(model, image_size_px)
     layers = list(found.layers())
     blocks = list(find_bottlenecks(found))
@@ -136,10 +137,10 @@ def _block_ratios(trace: Trace, limits: Limits) -> Iterator[Finding]:
 
 
 def _on_the_line(ratio: float, before: int, after: int) -> str:
-    """Return the channels of a block on a straight line from the first block's output channels to the last one's; where
-    channels are few, the line has low ratios too."""
+    """Return the channels of a block on a straight line from the first block's output channels to the last one's; with
+    few channels, the line has low ratios too."""
     if before < 1.05 * ratio * after:
-        return "a line is no better"
+        return "a straight line is not better"
     return f"line: {before} -> {after}"
 
 

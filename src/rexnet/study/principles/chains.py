@@ -11,11 +11,11 @@ from rexnet.models.rexnet import RexNet
 from rexnet.study.principles.graph import NONE, Bottleneck, Operation, Trace, find_bottlenecks, layer_of
 
 GREATEST_PENULTIMATE_GAIN = 2.0
-"""Factor by which the penultimate convolution is widened at most; our choice, the paper gives no number."""
+"""Maximum factor by which the penultimate convolution is widened; our choice, since the paper gives no number."""
 
 
 def read_chain(model: nn.Module, trace: Trace, image_size_px: int) -> RexNetConfig | None:
-    """Read the network's graph and shapes as a config; None where it is not a plain chain of such blocks.
+    """Read the network's graph and shapes as a config; None if it is not a plain chain of such blocks.
 
     A chain consists of a stem, blocks, an optional 1x1 convolution and the classifier, and the config has
     exactly the network's multiply-accumulates.
@@ -78,12 +78,11 @@ def chain_cost(config: RexNetConfig, image_size_px: int) -> Cost:
 
 
 def apply_rules(chain: RexNetConfig, step: float) -> RexNetConfig:
-    """Return the chain with output channels that grow by `step` from block to block, and the stem, strides, kernels and
-    expansions that it had.
-
-    With expansions (MobileNetV2) they begin at the first block's width; SiLU follows stem, expansions and penultimate.
-    Without (MobileNetV1) they begin at two steps, and the last block keeps its width, which enters the classifier;
-    SiLU follows the 1x1 convolutions only. Source: paper section 4.2; its supplement for ReXNet (plain).
+    """Return the chain with output channels that grow by `step` from block to block, and its original stem, strides,
+    kernels and expansions. With expansions (MobileNetV2) the channels begin at the first block's width; SiLU follows
+    stem, expansions and penultimate. Without (MobileNetV1) they begin at two steps, and the last block keeps its width,
+    the classifier's input; SiLU follows the 1x1 convolutions only. Source: paper section 4.2; its supplement for ReXNet
+    (plain).
     """
     separable = all(block.expanded_channels == block.in_channels for block in chain.blocks)
     last = len(chain.blocks) - 1
@@ -112,9 +111,7 @@ def apply_rules(chain: RexNetConfig, step: float) -> RexNetConfig:
 
 def widen_penultimate(config: RexNetConfig, parameters: int, image_size_px: int) -> RexNetConfig:
     """Widen the penultimate convolution until the network has that many parameters, at most GREATEST_PENULTIMATE_GAIN
-    times.
-
-    Linear channels need fewer for their multiply-accumulates, since the last blocks are narrower.
+    times. At equal multiply-accumulates, linear channels need fewer parameters, since the last blocks are narrower.
     """
     before = config.penultimate_channels
     if not before:

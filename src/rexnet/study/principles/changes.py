@@ -1,4 +1,4 @@
-"""Differences between a network and its rewriting, and the reasons for them."""
+"""Differences between a network and its rewritten form, and the reasons for them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ Reason = Literal["line", "expand input", "activation", "penultimate", "budget"]
 WHY: dict[Reason, str] = {
     "line": "channels grow by the same step from layer to layer, so that no layer expands much (section 3, rule 2)",
     "expand input": "the input of a layer that expands is widened (v1; section 3, rule 1)",
-    "activation": "SiLU follows 1x1 and 3x3 convolutions; what follows a depthwise one stays (section 3, rule 3)",
+    "activation": "SiLU follows 1x1 and 3x3 convolutions; activations after depthwise ones stay (section 3, rule 3)",
     "penultimate": "more channels enter the classifier (v1)",
-    "budget": "scaled, so that the multiply-accumulates stay what they were",
+    "budget": "scaled, so that the multiply-accumulates stay the same",
 }
 
 Parts = dict[str, tuple[str, str]]

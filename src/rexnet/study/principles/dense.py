@@ -13,10 +13,10 @@ from rexnet.study.principles.changes import Reason
 from rexnet.study.principles.graph import Operation, Trace, layer_of
 
 LEAST_EXPAND_RATIO = 1 / 3
-"""Ratio of input to output channels of a changed expand layer; our choice, the paper gives no number. ResNet50 has
-1/4."""
+"""Ratio of input to output channels of a changed expand layer; our choice, since the paper gives no number. ResNet50
+has 1/4."""
 PENULTIMATE_GAIN = 1.25
-"""Factor by which the channels before the classifier grow; our choice, the paper gives no number."""
+"""Factor by which the channels before the classifier grow; our choice, since the paper gives no number."""
 
 _SIMPLE_MODULES = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardtanh)
 
@@ -39,7 +39,8 @@ class ChannelGroups:
 
 
 def find_channel_groups(trace: Trace) -> ChannelGroups:
-    """Find the groups; ValueError where widths depend on each other, as channels are concatenated, cut or grouped."""
+    """Find the groups. Raise ValueError if widths depend on each other because channels are concatenated, sliced or
+    grouped."""
     parents: dict[str, str] = {}
 
     def root(layer: str) -> str:
@@ -67,7 +68,7 @@ def find_channel_groups(trace: Trace) -> ChannelGroups:
     widths: dict[str, int] = {}
     for operation, layer in trace.layers():
         if widths.setdefault(of_layer[operation.module], layer.out_channels) != layer.out_channels:
-            raise ValueError(f"the output of {operation.module} is added to one of another width")
+            raise ValueError(f"the output of {operation.module} is added to one of a different width")
     return ChannelGroups(
         of_layer=of_layer,
         read_by={layer: source and of_layer[source] for layer, source in reads.items()},
@@ -79,7 +80,7 @@ def find_channel_groups(trace: Trace) -> ChannelGroups:
 def _check_widths_are_free(operation: Operation, sources: list[str]) -> None:
     layer = operation.layer
     if operation.role == "cat" or operation.word in ("slice", "split", "split_with_sizes", "chunk", "unbind"):
-        raise ValueError(f"{operation.module or 'the network'} concatenates or cuts feature maps ({operation.word})")
+        raise ValueError(f"{operation.module or 'the network'} concatenates or slices feature maps ({operation.word})")
     if layer is not None and not (layer.dense or layer.depthwise):
         raise ValueError(f"{operation.module} is a convolution with {layer.groups} groups")
     if layer is not None and len(sources) > 1:
@@ -93,7 +94,7 @@ def resize(model: nn.Module, trace: Trace, groups: ChannelGroups, widths: dict[s
     for operation, layer in trace.layers():
         name = operation.module
         source = groups.read_by[name]
-        # A linear layer behind a flattened map reads every channel several times.
+        # A linear layer after a flattened map reads every channel several times.
         inputs = layer.in_channels if source is None else layer.in_channels // groups.widths[source] * new[source]
         outputs = new[groups.of_layer[name]]
         if (inputs, outputs) != (layer.in_channels, layer.out_channels):
@@ -134,7 +135,7 @@ def _resize_norm(name: str, module: Any, channels: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DensePlan:
-    """Planned changes to a network, up to a scale."""
+    """Planned changes to a network, before scaling."""
 
     trace: Trace
     groups: ChannelGroups
@@ -147,7 +148,7 @@ class DensePlan:
     activations: frozenset[str]
     """Modules that become SiLU."""
     left: tuple[str, ...]
-    """Sentences about layers that the rules should change and cannot."""
+    """Sentences about layers that the rules should change but cannot."""
 
     def reason_of(self, layer: str) -> Reason:
         """Return why the output channels of a layer change, or else its input channels."""
@@ -189,7 +190,7 @@ class DensePlan:
 
 
 def plan_dense(model: nn.Module, trace: Trace) -> DensePlan:
-    """Plan what the rules change in a network of dense convolutions; ValueError where its widths are not free."""
+    """Plan the changes to a network of dense convolutions. Raise ValueError if its widths are not free."""
     groups = find_channel_groups(trace)
     maps = list(dict.fromkeys(groups.of_layer[op.module] for op, _ in trace.layers() if not op.pooled))
     chain = not any(operation.role in ("sum", "gate") for operation in trace.operations)
@@ -202,7 +203,7 @@ def plan_dense(model: nn.Module, trace: Trace) -> DensePlan:
     if penultimate in maps:
         pool = _pool_before(model, trace, classifier)
         if pool is None:
-            left.append(f"{classifier.module}: what it reads is not pooled by a module, and so stays")
+            left.append(f"{classifier.module}: its input is not pooled by a module, and so stays")
     else:
         fixed[penultimate] = round(PENULTIMATE_GAIN * groups.widths[penultimate]), "penultimate"
     activations, functions = _simple_activations(model, trace)
@@ -228,7 +229,7 @@ def _line(groups: ChannelGroups, maps: list[str]) -> dict[str, tuple[float, Reas
 
 
 def _expand_inputs(trace: Trace, groups: ChannelGroups, maps: list[str]) -> dict[str, tuple[float, Reason]]:
-    """Widen the inputs of expand layers inside blocks, whose ends are tied together by sums."""
+    """Widen the inputs of expand layers inside blocks, the ends of which are tied together by sums."""
     tied = {group for group in maps if len(groups.members(group)) > 1}
     proportions: dict[str, tuple[float, Reason]] = {group: (groups.widths[group], "budget") for group in maps}
     for operation, layer in trace.layers():
@@ -251,9 +252,8 @@ def _pool_before(model: nn.Module, trace: Trace, classifier: Operation) -> str |
 
 
 def _simple_activations(model: nn.Module, trace: Trace) -> tuple[frozenset[str], list[str]]:
-    """Return modules to be replaced, and modules that call a function in their place.
-
-    An activation after a sum is one after the convolutions that were added.
+    """Return the modules to replace, and the modules that call an activation function instead. An activation after a
+    sum follows the convolutions that were added.
     """
     modules, functions = set(), []
     for operation in trace.operations:

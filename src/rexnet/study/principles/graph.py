@@ -6,7 +6,7 @@ from typing import Literal
 
 Role = Literal["layer", "norm", "activation", "gate", "sum", "cat", "pool", "shape", "other"]
 UNSEEN = "unseen"
-"""Activation of a layer that is followed by operations which this module does not know."""
+"""Activation of a layer that is followed by unknown operations."""
 NONE = "none"
 _GATED = {"sigmoid": "silu", "hardsigmoid": "hardswish"}
 """Activations by the gate that x is multiplied with: x * gate(x)."""
@@ -48,7 +48,7 @@ class Operation:
     word: str
     """Name of the activation, or PyTorch's name of the operation."""
     module: str
-    """Name of the module in whose forward it ran, or, of a layer whose weight is a parameter, the name of that."""
+    """Name of the module in whose forward it ran, or of the parameter if a layer's weight is a plain parameter."""
     inputs: list[int]
     """Indices of the operations that compute its inputs; -1 is the image."""
     pooled: bool
@@ -88,7 +88,7 @@ class Trace:
         return sum(operation.layer.macs for operation in self.operations if operation.layer)
 
     def activation_after(self, operation: Operation) -> str:
-        """Return the first activation after a layer and its norm; NONE where a layer, sum or pool comes first."""
+        """Return the first activation after a layer and its norm; NONE if a layer, sum or pooling comes first."""
         for branch in self._branches(operation):
             followers = self._maps_after(branch)
             for follower in followers:
@@ -113,7 +113,7 @@ class Trace:
         return list(found.values())
 
     def _branches(self, operation: Operation) -> Iterator[Operation]:
-        """Yield the layer, and each norm, gate and change of shape behind it."""
+        """Yield the layer, and each norm, gate and change of shape after it."""
         waiting = [operation]
         while waiting:
             here = waiting.pop(0)
@@ -129,7 +129,7 @@ class Bottleneck:
     """A block with a depthwise convolution, from its narrow input to its narrow output."""
 
     expand: Operation | None
-    """The 1x1 convolution before the depthwise one, where the block has one of its own."""
+    """The 1x1 convolution before the depthwise one, if the block has one."""
     depthwise: Operation
     project: Operation
     """The layer with the block's output channels."""
@@ -144,7 +144,7 @@ class Bottleneck:
 
     @property
     def ratio(self) -> float:
-        """Input over output channels of the block; of its depthwise convolution it is 1."""
+        """Input over output channels of the block; always 1 for its depthwise convolution."""
         return self.in_channels / self.out_channels
 
 

@@ -20,13 +20,13 @@ from rexnet.study.principles.tracing import image_channels, trace
 _TOLERANCE = 0.0025
 """Relative error of the multiply-accumulates at which the search stops."""
 _FARTHEST = 0.02
-"""Largest error accepted, since whole channels may not allow a smaller one."""
+"""Maximum accepted error, since integer channels may not allow a smaller one."""
 _STEPS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Cost of a network; every parameter counts, also those of modules that `measure_cost` does not know."""
+    """Cost of a network; every parameter counts, including those of modules unknown to `measure_cost`."""
 
     macs: int
     parameters: int
@@ -47,7 +47,7 @@ class Rewriting:
 
     @property
     def why(self) -> dict[Reason, str]:
-        """Reasons that occur, as sentences."""
+        """Distinct reasons, as sentences."""
         reasons = {reason for change in self.changes for reason in change.reasons}
         return {reason: text for reason, text in WHY.items() if reason in reasons}
 
@@ -60,8 +60,8 @@ def rewrite(model: nn.Module, *, image_size_px: int = 224, name: str = "rewritte
     """Return a network that follows the rules at the multiply-accumulates of `model` at this size, and the report.
 
     A chain of depthwise blocks (MobileNetV1, V2) becomes a RexNet of that `name`; a network of dense convolutions
-    (ResNet50, VGG16) keeps its modules, with other numbers. All layers that change begin with random weights.
-    ValueError, one sentence, for a network that is neither.
+    (ResNet50, VGG16) keeps its modules, with other channel counts. All changed layers get random weights. Raise
+    ValueError for a network that is neither.
     """
     found = trace(model, image_size_px)
     if (chain := read_chain(model, found, image_size_px)) is not None:
@@ -124,7 +124,7 @@ def _rewrite_dense(model: nn.Module, found: Trace, image_size_px: int) -> tuple[
 def solve(cost: Callable[[float], int], target: int, *, greatest: float) -> float:
     """Find where the rising `cost` is nearest to `target` between 0 and `greatest`.
 
-    The root of a cost that grows about with the square is nearly straight, so a few steps suffice.
+    The square root of a roughly quadratic cost is nearly linear, so a few steps suffice.
     """
     ends = [(place, sqrt(cost(place))) for place in (0.0, greatest)]
     best = min(ends, key=lambda end: abs(end[1] - sqrt(target)))

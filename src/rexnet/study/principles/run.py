@@ -18,7 +18,7 @@ def advise_on(config: AdviceConfig) -> Advice:
 
 
 def rewrite_known(config: RewriteConfig) -> Rewriting:
-    """Rewrite the network and write report.json and config.json into the folder of --output, where there is one."""
+    """Rewrite the network and write report.json and config.json into the folder of --output, if given."""
     folder = None if config.output is None else Path(config.output)
     if folder is not None:
         check_output_folder(folder, allowed="a folder")

@@ -1,7 +1,7 @@
 """One forward pass of any network, recorded as a graph.
 
-Operations are seen where PyTorch dispatches them, so that an activation is found whether it is a module, a function or
-a method; and on the meta device where the network allows it, so that only shapes are computed.
+Operations are recorded where PyTorch dispatches them, so that an activation is found whether it is a module, a function
+or a method; if the network allows it, on the meta device, so that only shapes are computed.
 """
 
 from collections.abc import Iterator
@@ -135,7 +135,7 @@ def _role(word: str, maps: int, args: Any) -> Role:
     if word in ("add", "sub") and maps > 1:
         return "sum"
     # Count a learned shift of every channel, such as a position embedding, as a norm; a constant one belongs
-    # to a function that is written out, such as x * relu6(x + 3) / 6.
+    # to a function written as an expression, such as x * relu6(x + 3) / 6.
     return "norm" if word == "add" and len(_tensors(args)) > 1 else "other"
 
 
@@ -161,7 +161,7 @@ def _names_followed(model: nn.Module, stack: list[tuple[str, nn.Module]]) -> Ite
 
 
 def image_channels(model: nn.Module) -> int:
-    """Return the input channels of the first convolution; ValueError for a network without one."""
+    """Return the input channels of the first convolution. Raise ValueError for a network without one."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             return module.in_channels
@@ -169,7 +169,7 @@ def image_channels(model: nn.Module) -> int:
 
 
 def trace(model: nn.Module, image_size_px: int = 224) -> Trace:
-    """Trace a copy of the network, in eval mode, on one square image; ValueError if it does not accept one."""
+    """Trace a copy of the network, in eval mode, on one square image. Raise ValueError if it does not accept one."""
     shape = (1, image_channels(model), image_size_px, image_size_px)
     try:
         operations = _record(deepcopy(model).to("meta").eval(), torch.empty(shape, device="meta"))
