@@ -15,21 +15,21 @@ LEAST_STEPS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Work of a training from random weights, which decides how strongly it is regularised."""
+    """Amount of training from random weights, which determines how strongly it is regularised."""
 
     images: int | None
-    """Training images; None where they cannot be counted without a download."""
+    """Training images; None if they cannot be counted without a download."""
     epochs: int
     batch_size: int
     """Images of a weight update, over all processes."""
 
     @property
     def steps(self) -> float:
-        """Number of weight updates, infinite where the images are not counted."""
+        """Number of weight updates; infinite if the images are not counted."""
         return math.inf if self.images is None else self.epochs * max(1, self.images // self.batch_size)
 
     def facts(self) -> dict[str, int]:
-        """Return what is known, for config.json."""
+        """Return the known facts, for config.json."""
         facts = asdict(self) if self.images is None else {**asdict(self), "steps": int(self.steps)}
         return {name: value for name, value in facts.items() if value is not None}
 
@@ -43,8 +43,8 @@ def batch_size_for(images: int, *, epochs: int, usual: int) -> int:
 
 
 def follow_budget(start: TrainConfig, budget: Budget) -> TrainConfig:
-    """Return `start` with the optimizer and the augmentation that fit `budget`: what helps a network in the paper's 400
-    epochs of ImageNet keeps it from learning in a few hundred steps."""
+    """Return `start` with the optimizer and the augmentation that fit `budget`: settings that help in the paper's 400
+    epochs of ImageNet prevent learning in a few hundred steps."""
     if budget.steps > 10_000 and budget.epochs > 30:
         return start
     augment = start.augment

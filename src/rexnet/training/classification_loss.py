@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 def classification_loss(
     model: nn.Module, batch: Batch, *, device: torch.device, label_smoothing: float, weights: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Return the `label_loss` of a batch with class indices (B,), or with soft targets (B, K), smoothed already."""
+    """Return the `label_loss` of a batch with class indices (B,), or with smoothed soft targets (B, K)."""
     images = batch.images.to(device, non_blocking=True)
     targets = batch.targets.to(device, non_blocking=True)
     logits = model(images)
@@ -28,10 +28,10 @@ def classification_loss(
 
 
 def label_loss(logits: Tensor, targets: Tensor, *, label_smoothing: float, weights: Tensor | None = None) -> Tensor:
-    """Return the cross-entropy of logits (B, K) with class indices (B,), or with soft targets (B, K), smoothed already.
+    """Return the cross-entropy of logits (B, K) with class indices (B,), or with smoothed soft targets (B, K).
 
     `weights` (K,) are those of the images of each class, see `image_weights`; the sum is divided by the number of
-    images, not by their weights, so that batches of several processes and of one give the same gradient.
+    images, not by their weights, so that several processes give the same gradient as one.
     """
     smoothing = 0.0 if targets.ndim == 2 else label_smoothing
     if weights is None:
@@ -41,7 +41,8 @@ def label_loss(logits: Tensor, targets: Tensor, *, label_smoothing: float, weigh
 
 
 def image_weights(targets: Tensor, weights: Tensor, label_smoothing: float) -> Tensor:
-    """Return the weight (B,) of each image: that of its class, of a mixed one the mean of both by their fractions.
+    """Return the weight (B,) of each image: that of its class; for a mixed image the average over both, weighted by
+    their fractions.
 
     Weights apply to images, not to targets: weighting each term of a smooth target instead, as
     `cross_entropy(weight=...)` does, would make a rare class probable for every image. `label_smoothing` is that of
@@ -54,10 +55,10 @@ def image_weights(targets: Tensor, weights: Tensor, label_smoothing: float) -> T
 
 
 def loss_weights(sets: ImageSets, config: TrainConfig, world: World) -> Tensor | None:
-    """Return class weights, float32 (K,), on the device; None where the loss does not balance the classes."""
+    """Return class weights, float32 (K,), on the device; None if the loss does not balance the classes."""
     if config.input.balance != "loss":
         return None
     weights = class_weights(sets.train.targets, len(sets.classes))
     if world.is_main:
-        logger.info("an image weighs %.3g to %.3g in the loss, by its class", weights.min(), weights.max())
+        logger.info("the weight of an image in the loss is %.3g to %.3g, by class", weights.min(), weights.max())
     return torch.tensor(weights, dtype=torch.float32, device=world.device)

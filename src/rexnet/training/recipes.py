@@ -56,9 +56,8 @@ def scratch() -> TrainConfig:
     """Training on photos without published weights, at 160 pixels: settings for more than 10,000 steps; `follow_budget`
     has those for fewer.
 
-    Command: rexnet train PATH/TO/FOLDER --weights none
-    Hardware: one GPU, or minutes to hours on a CPU. Expect the rows of results/recipes_cpu.jsonl, where plain training
-    loops stand next to it, for few steps; untested for many. Our choice.
+    Command: rexnet train PATH/TO/FOLDER --weights none Hardware: one GPU, or minutes to hours on a CPU. Expect the rows
+    of results/recipes_cpu.jsonl for few steps, which include plain training loops; untested for many. Our choice.
     """
     return replace(
         imagenet(),

@@ -152,7 +152,7 @@ def read_records(runs: Sequence[str | os.PathLike[str]]) -> list[RunRecord]:
 def read_record(folder: RunFolder, *, label: str | None = None) -> RunRecord:
     """Read the run in `folder`. Raise ValueError if it is not a run folder."""
     if not folder.holds("config.json"):
-        raise OptionError(f"{str(folder.path)!r} is not a run folder: it holds no config.json; {_MADE}")
+        raise OptionError(f"{str(folder.path)!r} is not a run folder: it has no config.json; {_MADE}")
     config = folder.read("config.json")
     if not holds_settings(folder.path):
         raise OptionError(f"{str(folder.path / 'config.json')!r} has no run settings; {_MADE}")
