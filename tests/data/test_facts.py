@@ -59,7 +59,7 @@ def test_other_data_is_told_by_the_facts_in_which_it_differs(digits):
     assert digits.differences(old) == [] and digits.differences(moved) == []
     other = replace(digits, val_images=300, fingerprint="0")
     assert digits.differences(other) == ["val_images", "fingerprint"]
-    with pytest.raises(ValueError, match=r"runs/1 began with.*val images, fingerprint.*359 val.*300 val"):
+    with pytest.raises(ValueError, match=r"runs/1 started with.*val images, fingerprint.*359 val.*300 val"):
         digits.refuse_other(other, subject="runs/1")
 
 

@@ -125,7 +125,7 @@ class TestTarsOfOthers:
             (lambda n: ("json", "{"), LETTERS, "has no label"),
             (lambda n: ("json", "[" * 100_000), LETTERS, "has no label"),
             (lambda n: ("cls", ""), LETTERS, "has no label"),
-            (lambda n: ("cls", str(n % 2)), None, "the labels in .* are numbers, such as 0: put a classes.txt"),
+            (lambda n: ("cls", str(n % 2)), None, "the labels in .* are numbers, such as 0; put a classes.txt"),
             (lambda n: ("cls", str(n)), LETTERS, "the label '2', which is not one of its 2 classes"),
             (lambda n: ("cls", "-1"), LETTERS, "the label '-1'"),
             (lambda n: ("cls", "é\nx"), LETTERS, "the label 'é"),
