@@ -45,7 +45,7 @@ def test_a_linear_bottleneck_is_found():
 def test_what_cannot_be_measured_is_refused():
     with pytest.raises(ValueError, match="no Conv2d or Linear"):
         measure_layers(nn.ReLU(), [torch.rand(1, 3, 4, 4)], tolerance=1e-4)
-    with pytest.raises(ValueError, match="output of 0 holds values that are not finite"):
+    with pytest.raises(ValueError, match="output of 0 has values that are not finite"):
         measure_layers(nn.Sequential(nn.Conv2d(3, 4, 1)), [torch.full((1, 3, 4, 4), torch.nan)], tolerance=1e-4)
     with pytest.raises(ValueError, match=r"tolerance is 1e-09; allowed for a network: 1e-7 or more"):
         measure_layers(nn.Conv2d(3, 4, 1), [], tolerance=1e-9)
