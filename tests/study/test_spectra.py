@@ -115,7 +115,7 @@ def test_images_of_a_set_with_a_name(tmp_path, capsys):
         (
             ["rexnet_100", "--data", "digits", "--untrained-too"],
             2,
-            "--untrained-too is True; allowed: with --pretrained",
+            "--untrained-too is True; allowed: only with --pretrained",
         ),
         (["rexnet_100", "rexnet_100", "--data", "digits"], 2, "each once"),
         (["rexnet_100", "--data", "digits", "--images", "0"], 2, "--images is 0; allowed: 1 or more"),
