@@ -46,9 +46,8 @@ class Guidance:
         """Return the logarithm of the guides' mean probabilities (B, K) for views (B, 3, V, V) of these images."""
         if self._kept is None:
             return self._predict(views)
-        keys = [
-            (index, hash(view.cpu().numpy().tobytes())) for index, view in zip(indices.tolist(), views, strict=True)
-        ]
+        pixels = views.cpu().numpy()
+        keys = [(index, hash(view.tobytes())) for index, view in zip(indices.tolist(), pixels, strict=True)]
         for position, key in enumerate(keys):
             if key not in self._kept:
                 self._kept[key] = self._predict(views[position : position + 1])[0]
