@@ -63,5 +63,5 @@ def learn_in_few_steps(start: Settings, *, epochs: int) -> Settings:
         start,
         network=replace(network, zero_init_last=True),
         schedule=replace(start.schedule, warmup_epochs=round(0.2 * epochs, 1)),
-        optim=OptimConfig(optimizer="muon", lr=0.02, lr_batch=0, weight_decay=0.05),
+        optim=OptimConfig(optimizer="muon", lr=0.02, lr_batch=0, weight_decay=0.05, norm_images=128),
     )

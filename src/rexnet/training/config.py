@@ -101,11 +101,15 @@ class OptimConfig:
     """Decay of a moving average of the weights, which is evaluated and saved; it increases to this value during
     warm-up."""
 
+    norm_images: int = 0
+    """Training images on which the statistics of batch norms are measured before each evaluation; 0: running averages,
+    which lag behind weights that change fast."""
+
     def __post_init__(self) -> None:
         require(self.lr > 0, "lr", self.lr, "above 0")
         require(self.lr_batch >= 0, "lr_batch", self.lr_batch, "0 (no scaling) or more")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "from 0 to below 1")
-        require_at_least(self, 0, "weight_decay")
+        require_at_least(self, 0, "weight_decay", "norm_images")
         require(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0 and at most 1")
         require(self.clip_grad is None or self.clip_grad > 0, "clip_grad", self.clip_grad, "above 0, or None")
         holds = self.ema_decay is None or 0 < self.ema_decay < 1

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,8 +18,9 @@ from rexnet.training.curves import EventLog
 from rexnet.training.distributed import World
 from rexnet.training.interruption import Stopped
 from rexnet.training.metrics import METRICS
+from rexnet.training.norm_statistics import LastBatches, measure_norms
 from rexnet.training.optimization import Updater, make_rate, note_discarded
-from rexnet.training.progress import EpochProgress, hours_warning, speed_text, time_left_text
+from rexnet.training.progress import EpochProgress, hours_warning, log_epoch
 from rexnet.training.resume import log_finished, newest_checkpoint
 from rexnet.training.run_folder import RunFolder
 from rexnet.training.steps import Batches, group_batches, step_seed, total_batch
@@ -79,6 +81,7 @@ class Training:
         self.batches, self.task, self.config, self.run, self.world = batches, task, config, run, world
         self.steps = -(-len(batches) // config.run.accumulate)
         self.rate = make_rate(config, total_batch=total_batch(batches, config, world), steps_per_epoch=self.steps)
+        self.last = LastBatches(batches, config.optim.norm_images)
         self.updater = Updater(model, config.optim, self.rate, scale_gradients=dtype == torch.float16)
         self.epoch, self.step, self.discarded = 0, 0, 0
         self.evaluation_seconds = config.schedule.measured.get("seconds_per_evaluation", 0.0)
@@ -121,9 +124,10 @@ class Training:
             if self.unfinished:
                 progress.restore(self.unfinished, self.step)
             accumulate = self.config.run.accumulate
-            batches = self.batches.epoch(self.epoch, self.step * accumulate)
+            batches = self.last.watch(self.batches.epoch(self.epoch, self.step * accumulate))
             for step in group_batches(progress.watch(batches), accumulate):
                 self._run_step(step, progress)
+        self._measure_norms()
         for module in dict.fromkeys((self.model, self.updater.evaluated)):
             self.world.share_buffers(module)
         lr = self.rate((self.epoch + 1) * self.steps - 1)
@@ -177,6 +181,14 @@ class Training:
         if stopping:
             raise stop.stopped()
 
+    def _measure_norms(self) -> None:
+        if not self.config.optim.norm_images:
+            return
+        network = self.updater.evaluated.train(self.model.training)
+        torch.manual_seed(step_seed(self.config.run.seed, (self.epoch + 1) * self.steps, self.world.rank))
+        with self.autocast:
+            measure_norms(network, partial(self.task.loss, network), self.last.of(self.epoch))
+
     def _losses(self, batch: Any, *, fraction: float) -> dict[str, Tensor]:
         """Return the losses of a batch, weighted by its `fraction` of the step's images."""
         with self.autocast:
@@ -218,7 +230,7 @@ class Training:
         """Write the row, then best.pt, then last.pt: after a kill in between, a resumed run writes the same again."""
         epochs = self.config.schedule.epochs
         if self.world.is_main:
-            _log(row, self.best, epochs=epochs, task=self.task)
+            log_epoch(row, self.best, epochs=epochs, goal=self.task.goal, logged=self.task.logged)
             self.run.append(row)
             if self.events:
                 self.events.add(row)
@@ -285,15 +297,3 @@ def _train_metrics(progress: EpochProgress, world: World) -> dict[str, float]:
     means = {f"train_{name}": total / totals[-1] for name, total in zip(names, totals[:-1], strict=True)}
     speed = {"images_per_second": round(totals[-1] / progress.seconds, 3), "wait_share": round(progress.wait_share, 4)}
     return means | speed
-
-
-def _log(row: dict[str, Any], best: dict[str, Any], *, epochs: int, task: Task) -> None:
-    key = f"val_{task.goal}"
-    logged = [name for name in row if name.startswith(("train_", "val_"))]
-    if task.logged is not None:
-        logged = [name for name in logged if name == "train_loss" or name.removeprefix("val_") in task.logged]
-    metrics = "  ".join(f"{name} {row[name]:.4g}" for name in logged)
-    speed = f"{speed_text(row['images_per_second'])}, {row['wait_share']:.0%} waiting for data"
-    if row["epoch"] < epochs:
-        speed += f"; {time_left_text((epochs - row['epoch']) * row['seconds'])}"
-    logger.info("epoch %d/%d  %s  best %s %.4g  (%s)", row["epoch"], epochs, metrics, key, best[key], speed)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -136,16 +136,6 @@ def check_optimizer(model: nn.Module, optim: OptimConfig, schedule: ScheduleConf
             logger.warning("--%s has no effect with %s", option.replace("_", "-"), beside)
 
 
-class _NormStatistics(NamedTuple):
-    """Running statistics of a batch norm."""
-
-    momentum: float
-    batches: Tensor
-    """Number of batches so far."""
-    values: list[tuple[Tensor, Tensor]]
-    """Mean and variance, each with its value before the batch."""
-
-
 class Updater:
     """Updates of `model` from losses, with the state that persists between updates."""
 
@@ -159,13 +149,6 @@ class Updater:
         self._buffers = list(model.buffers())
         self._kept_buffers = [buffer.clone() for buffer in self._buffers]
         self._losses: list[Tensor] = []
-        self._young = [
-            _NormStatistics(norm.momentum, counts, [(value, value.clone()) for value in values])
-            for norm in model.modules()
-            if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.momentum
-            if (counts := norm.num_batches_tracked) is not None
-            if (values := [value for value in (norm.running_mean, norm.running_var) if value is not None])
-        ]
         self.ema = None
         if config.ema_decay is not None:
             from timm.utils.model_ema import ModelEmaV3
@@ -184,14 +167,11 @@ class Updater:
         self.optimizer.zero_grad()
         self._losses = []
         _copy(self._buffers, self._kept_buffers)
-        self._keep_young_statistics()
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a scalar loss, of one batch of the step."""
         self.scaler.scale(loss).backward()
         self._losses.append(loss.detach())
-        self._weigh_first_batches_alike()
-        self._keep_young_statistics()
 
     def finish(self, step: int) -> bool:
         """Prepare the step's gradients for `apply` or `discard`. Return False if a loss or a gradient is not finite."""
@@ -214,22 +194,6 @@ class Updater:
         self.scaler.update()
         if self.ema:
             self.ema.update(self.model, step + 1)
-
-    def _keep_young_statistics(self) -> None:
-        for norm in self._young:
-            for value, before in norm.values:
-                before.copy_(value)
-
-    def _weigh_first_batches_alike(self) -> None:
-        """Make the batch-norm statistics of the first batches their plain mean.
-
-        After ten batches, PyTorch's running average still holds a third of its initial mean 0 and variance 1, in every
-        norm of a deep network: after a run of a few steps, the network would predict one class for every image.
-        """
-        self._young = [norm for norm in self._young if 0 < int(norm.batches) * norm.momentum < 1]
-        for norm in self._young:
-            for value, before in norm.values:
-                value.copy_(before.lerp(value, 1 / (int(norm.batches) * norm.momentum)))
 
     def discard(self) -> None:
         """Restore the state at `begin`: the step leaves no trace in weights, statistics or average."""

@@ -203,3 +203,18 @@ class EpochProgress:
     def means(self) -> dict[str, float]:
         """Mean of each value over the images."""
         return {name: total / max(self.images, 1) for name, total in self._sums.items()}
+
+
+def log_epoch(
+    row: dict[str, Any], best: dict[str, Any], *, epochs: int, goal: str, logged: tuple[str, ...] | None
+) -> None:
+    """Log the metrics of an epoch; of those on the validation split only `logged`, if given."""
+    names = [name for name in row if name.startswith(("train_", "val_"))]
+    if logged is not None:
+        names = [name for name in names if name == "train_loss" or name.removeprefix("val_") in logged]
+    metrics = "  ".join(f"{name} {row[name]:.4g}" for name in names)
+    speed = f"{speed_text(row['images_per_second'])}, {row['wait_share']:.0%} waiting for data"
+    if row["epoch"] < epochs:
+        speed += f"; {time_left_text((epochs - row['epoch']) * row['seconds'])}"
+    key = f"val_{goal}"
+    logger.info("epoch %d/%d  %s  best %s %.4g  (%s)", row["epoch"], epochs, metrics, key, best[key], speed)
