@@ -23,6 +23,7 @@ def files(tmp_path):
         "a=b.pt",
         "ü.pt",
         "my-card/model.safetensors",
+        "rexnet-Blütén (2024)-1/best.pt",
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -38,6 +39,8 @@ def files(tmp_path):
         ("{}/graph.onnx", "graph", "graph.onnx"),
         ("mine={}/graph.onnx", "mine", "graph.onnx"),
         ("x={}/a=b.pt", "x", "a=b.pt"),
+        ("{}/a=b.pt", "a-b", "a=b.pt"),
+        ("{}/rexnet-Blütén (2024)-1", "rexnet-Bl-t-n-2024-1", "rexnet-Blütén (2024)-1/best.pt"),
         ("{}/my-card", "my-card", "my-card/model.safetensors"),
         ("mine={}/my-card/", "mine", "my-card/model.safetensors"),
     ],
@@ -65,7 +68,6 @@ def test_a_name_from_where_the_command_runs(files, monkeypatch):
         (["{}"], "is a folder, but neither"),
         (["{}/ü.pt"], "cannot be the name of a model.*, as in 'flowers=/"),
         (["../x={}/graph.onnx"], "cannot be the name of a model"),
-        (["{}/a=b.pt"], "cannot be the name of a model"),
         (["stats={}/graph.onnx"], "cannot be the name of a model"),
     ],
 )

@@ -53,7 +53,7 @@ def test_as_many_epochs_as_fit_and_no_more_than_the_recipe_has(choose, caplog):
     }  # fmt: skip
     assert "11 of 100 epochs of 40 s (20 steps of 1.5 s, 10 s to evaluate and save); 8 min left" in caplog.text
     assert choose(10, 5, lambda _: speed)[0].schedule.epochs == 5
-    with pytest.raises(OptionError, match=r"--max-minutes is 2, but an epoch takes 40 s .* 2 min .*; allowed: 3 or"):
+    with pytest.raises(OptionError, match=r"--max-minutes is 2, but an epoch takes 40 s .* 2 min .*; allowed: 2.8 or"):
         choose(2, 100, lambda _: speed)
 
 

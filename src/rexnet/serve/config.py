@@ -22,7 +22,8 @@ class ServeConfig:
         positional("[NAME=]MODEL ..."),
     ]
     """Run folders, folders of `rexnet card` or hf://OWNER/NAME, checkpoints (.pt, .safetensors), or .onnx and .xml
-    files of `rexnet export`. Without NAME= a model has the name of its file or folder."""
+    files of `rexnet export`. Without NAME= a model has the name of its file or folder,
+    with "-" for other characters than letters, digits, ".", "_" and "-"."""
     host: str = "127.0.0.1"
     """Address to listen on: the default is for this machine only, 0.0.0.0 accepts connections from the network."""
     port: int = 8000

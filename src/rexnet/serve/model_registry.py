@@ -144,13 +144,18 @@ def _split(argument: str) -> tuple[str, Reference]:
     reference = resolve(model, allowed=PREDICTABLE)
     if reference.kind not in ("timm", "torchvision"):
         reference.file.stat()
-    name = name or _name_of(reference)
+    name = name or _allowed_name(_name_of(reference))
     if not _NAME.fullmatch(name) or name == _STATISTICS:
         raise OptionError(
             f"{name!r} cannot be the name of a model; allowed: 1 to 64 letters, digits, '.', '_' and '-', but not "
             f"{_STATISTICS}, as in {shlex.quote(f'flowers={model}')}"
         )
     return name, reference
+
+
+def _allowed_name(name: str) -> str:
+    """Return `name` if it is allowed, else with "-" for what is not: "roses-2024-1" of "roses (2024)-1"."""
+    return name if _NAME.fullmatch(name) else re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("._-")[:64]
 
 
 def _name_of(reference: Reference) -> str:

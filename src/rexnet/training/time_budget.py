@@ -125,10 +125,10 @@ def _with_schedule(config: Settings, **changes: Any) -> Settings:
 
 
 def _too_short(minutes: float, speed: Speed, *, elapsed: float) -> str:
-    needed = math.ceil((elapsed + speed.start + speed.epoch / _USED) / 60)
+    needed = math.ceil((elapsed + speed.start + speed.epoch / _USED) / 6) / 10
     return (
         f"--max-minutes is {minutes:g}, but an epoch takes {duration_text(speed.epoch)} here, and "
-        f"{duration_text(elapsed + speed.start)} pass before the first; allowed: {needed} or more; smaller images, a "
+        f"{duration_text(elapsed + speed.start)} pass before the first; allowed: {needed:g} or more; smaller images, a "
         "smaller network or fewer images are faster"
     )
 
