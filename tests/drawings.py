@@ -26,14 +26,14 @@ def draw(kind: str, seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
     return image
 
 
-def draw_folder(root: Path, train: int = 12, val: int = 4) -> Path:
+def draw_folder(root: Path, train: int = 12, val: int = 4, *, first_seed: int = 0) -> Path:
     """root/{train,val}/{cat,dog,fox}/N.jpg (N.png for odd N)."""
     for split, count in (("train", train), ("val", val)):
         for label, kind in enumerate(("cat", "dog", "fox")):
             folder = root / split / kind
             folder.mkdir(parents=True)
             for index in range(count):
-                seed = 1000 * label + index + (500 if split == "val" else 0)
+                seed = first_seed + 1000 * label + index + (500 if split == "val" else 0)
                 draw(kind, seed).save(folder / f"{index}.{'png' if index % 2 else 'jpg'}")
     return root
 

@@ -14,6 +14,7 @@ OSError
     LostProcessError        another process of the run is gone
 """
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,11 @@ class OptionError(ValueError):
 
 
 def require(holds: bool, option: str, value: object, allowed: str) -> None:
-    """Raise OptionError unless `holds`; `option` is the name of the field; the message has the command-line option."""
-    if not holds:
+    """Raise OptionError unless `holds`, and for infinity; `option` is the field's name, which the command line spells
+    with dashes."""
+    if infinite := isinstance(value, float) and math.isinf(value):
+        allowed = f"a finite number, {allowed}"
+    if infinite or not holds:
         raise OptionError(f"--{option.replace('_', '-')} is {value}; allowed: {allowed}")
 
 

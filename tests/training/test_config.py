@@ -15,6 +15,7 @@ from rexnet.training.config import (
     ScheduleConfig,
     TrainConfig,
 )
+from rexnet.training.teacher_config import TeacherConfig
 
 
 def parse(arguments: str, default: TrainConfig | None = None) -> TrainConfig:
@@ -110,6 +111,9 @@ def test_a_value_of_the_wrong_kind_is_refused_with_its_option(arguments):
         (InputConfig, {"shots": 0}, ("--shots", "0", "1 or more")),
         (OptimConfig, {"lr": 0.0}, ("--lr", "0.0")),
         (OptimConfig, {"lr": float("nan")}, ("--lr", "nan")),
+        (OptimConfig, {"lr": float("inf")}, ("--lr", "inf", "finite")),
+        (ScheduleConfig, {"max_minutes": float("inf")}, ("--max-minutes", "inf", "finite")),
+        (TeacherConfig, {"teacher": ("a",), "temperature": float("inf")}, ("--temperature", "inf", "finite")),
         (OptimConfig, {"lr_batch": -1}, ("--lr-batch", "-1")),
         (OptimConfig, {"momentum": 1.0}, ("--momentum", "1.0")),
         (OptimConfig, {"weight_decay": -1e-5}, ("--weight-decay", "-1e-05")),

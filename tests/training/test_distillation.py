@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -162,7 +163,7 @@ class TestRun:
     @pytest.fixture
     def config(self, tiny_config, tmp_path):
         """A run with images without labels, in folders of any depth."""
-        draw_folder(tmp_path / "more" / "deep", train=3, val=1)
+        draw_folder(tmp_path / "more" / "deep", train=3, val=1, first_seed=200)
         settings = TeacherConfig(teacher=("teacher",), unlabelled=str(tmp_path / "more"))
         return replace(tiny_config, augment=AugmentConfig(horizontal_flip=0.5), teacher=settings)
 
@@ -238,7 +239,7 @@ def test_two_processes_learn_what_one_does(tiny_config, trained_run, changed, tm
     """The classifier is fitted on the features of both; without norms of each batch the weights are those of one."""
     weights = changed(tiny_config, "run", output=str(tmp_path / "start"))
     train(weights)
-    draw_folder(tmp_path / "more", train=8, val=0)
+    draw_folder(tmp_path / "more", train=8, val=0, first_seed=200)
     content = checkpoint.read(trained_run / "best.pt")
     checkpoint.save(tmp_path / "teacher.pt", {**content, "classes": ["x", "y", "z"]})
     settings = TeacherConfig(teacher=(str(tmp_path / "teacher.pt"),), unlabelled=str(tmp_path / "more"))
@@ -273,6 +274,21 @@ def test_images_without_labels_are_those_in_neither_split(image_folder):
     assert np.array_equal(images.load(7), rexnet.data.decode.open_image(names[7]))
     with pytest.raises(ValueError, match="name a folder with other images"):
         with_unlabelled(open_dataset(image_folder).for_training(), str(image_folder / "val"))
+
+
+def test_copies_of_labelled_images_are_not_images_without_labels(image_folder, tmp_path):
+    sets = open_dataset(image_folder).for_training(shots=2)
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for split in (sets.train, sets.val):
+        for index in range(len(split)):
+            shutil.copy(split.name(index), pool / f"{len(list(pool.iterdir()))}.png")
+    other = pool / "other.png"
+    content = bytearray(Path(sets.val.name(0)).read_bytes())
+    content[-1] ^= 1  # of the same size
+    other.write_bytes(content)
+    images = with_unlabelled(sets, str(pool))
+    assert [images.name(index) for index in range(6, len(images))] == [str(other)]
 
 
 @pytest.mark.parametrize(

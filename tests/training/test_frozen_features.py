@@ -63,7 +63,7 @@ def slow_way(config, run: RunFolder) -> None:
     torch.manual_seed(config.run.seed)
     model = classify.build_model(config.network, sets.classes)
     prepare(model, config.transfer, pretrained=True, images_per_batch=config.run.batch_size)
-    order, val = classify._make_batches(sets, config, WORLD)
+    order, val = classify._make_batches(sets.train, sets.val, config=config, world=WORLD)
     batches = ImagesAsEvaluated(sets.train, config.input.preprocess(), order)
     run.path.mkdir()
     fit(model, batches, classification_task(sets, val, config, world=WORLD), config=config, run=run, world=WORLD)

@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -33,6 +34,26 @@ def test_a_folder_with_a_run_is_refused_unless_told(tiny_config, changed):
         open_run(tiny_config, WORLD)
     open_run(changed(tiny_config, "run", overwrite=True, seed=9), WORLD)
     assert not run.last.exists() and run.read("config.json")["run"]["seed"] == 9
+
+
+@pytest.mark.parametrize(
+    ("group", "option", "name"),
+    [
+        ("network", {"weights": "run/best.pt"}, "best.pt"),
+        ("network", {"model": "run", "width": None}, "run"),
+        ("teacher", {"teacher": ("digits.pt", "link/last.pt")}, "last.pt"),
+    ],
+)
+def test_the_weights_that_a_run_reads_are_not_replaced_by_it(
+    tiny_config, changed, trained_run, tmp_path, monkeypatch, group, option, name
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained_run, "run")
+    (tmp_path / "link").symlink_to("run")
+    config = changed(changed(tiny_config, "run", overwrite=True), group, **option)
+    with pytest.raises(ValueError, match=f"would replace .*{name}, which the run reads"):
+        config.check()
+    changed(config, "run", output=str(tmp_path / "other")).check()
 
 
 def test_foreign_files_are_never_touched(tiny_config, changed):

@@ -91,7 +91,7 @@ class DetectTrainConfig:
             raise ValueError("no data given; name a folder in COCO's layout, or make one with rexnet detect demo")
         if not self.run.resume:
             self.network.check()
-            self.run.check()
+            self.run.check(self.network.model, self.network.weights)
             open_dataset(self.data)
         if self.network.detector != "ssdlite":
             return

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil, exp, inf, log, sqrt
+from math import ceil, exp, log, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 from rexnet.errors import OptionError, require, require_at_least
@@ -61,12 +61,12 @@ class Space:
         require_at_least(self, 3, "blocks")
         for name in ("max_parameters", "max_macs"):
             value = getattr(self, name)
-            require(value is None or 0 < value < inf, name, value, "a finite number above 0, or None")
+            require(value is None or value > 0, name, value, "above 0, or None")
         require_at_least(self, 8, "cost_size")
         require_at_least(self, 1, "stem_channels", "expand_ratio")
         require_at_least(self, 0, "penultimate_channels")
         require(0 < self.min_share <= 1, "min_share", self.min_share, "above 0, up to 1")
-        require(1 < self.max_growth < inf, "max_growth", self.max_growth, "a finite number above 1")
+        require(self.max_growth > 1, "max_growth", self.max_growth, "above 1")
         require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")
         strided = self.strided_blocks or ()
         rising = list(strided) == sorted({block for block in strided if 1 <= block <= self.blocks})

@@ -68,7 +68,7 @@ class ServeConfig:
         require_at_least(self, 1, "workers", "max_batch", "queue_length", "max_images", "threads")
         require(0 <= self.batch_wait_ms <= 10_000, "batch_wait_ms", self.batch_wait_ms, "0 to 10000")
         for name in ("timeout_s", "body_timeout_s", "max_body_mib", "max_megapixels"):
-            require(0 < getattr(self, name) < float("inf"), name, getattr(self, name), "above 0")
+            require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         require(self.max_images <= self.queue_length, "max_images", self.max_images, "at most --queue-length")
 
     def check(self) -> None:

@@ -155,7 +155,7 @@ class Protocol:
         require_at_least(self, 1, "size_step")
         require(self.samples_per_channel > 1, "samples_per_channel", self.samples_per_channel, "above 1")
         require_at_least(self, 1, "spatial_size")
-        require(0 < self.weight_scale < math.inf, "weight_scale", self.weight_scale, "above 0")
+        require(self.weight_scale > 0, "weight_scale", self.weight_scale, "above 0")
         holds = self.tolerance is None or 0 < self.tolerance < 1
         require(holds, "tolerance", self.tolerance, "above 0 and below 1, or None")
         require_at_least(self, 0, "seed")

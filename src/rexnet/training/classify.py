@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from rexnet.data.datasets import ImageSets, open_dataset, with_unlabelled
+from rexnet.data.datasets import ImageSets, open_dataset, open_images, with_unlabelled
+from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import EvalBatches, TrainBatches
 from rexnet.data.transforms import TrainTransform, batch_mixer
 from rexnet.errors import OptionError
@@ -71,7 +72,8 @@ def _settle_weights(config: TrainConfig) -> TrainConfig:
 def _prepare(config: TrainConfig, world: World, *, teachers: Sequence[Teacher]) -> Parts:
     """Load images and weights. Raise ValueError if they do not fit each other or the settings."""
     sets = _load_sets(config, world)
-    batches = _make_batches(sets, config, world, teachers=teachers)
+    training = with_unlabelled(sets, config.teacher.unlabelled)
+    batches = _make_batches(training, sets.val, config=config, world=world, teachers=teachers)
     torch.manual_seed(config.run.seed)
     resumed = resumes(config)
     network = replace(config.network, weights=None) if resumed else config.network
@@ -98,9 +100,21 @@ def _prepare(config: TrainConfig, world: World, *, teachers: Sequence[Teacher]) 
         task=partial(classification_task, sets, config=config, world=world),
         fit=special,
         opening=() if reads_weights else (choice,),
-        notes=(f"{model.name}: {measure_cost(model, config.input.image_size)}", _describe_recipe(config), f"{frozen}"),
+        notes=(
+            f"{model.name}: {measure_cost(model, config.input.image_size)}",
+            *_describe_unlabelled(config.teacher.unlabelled, len(training) - len(sets.train)),
+            _describe_recipe(config),
+            f"{frozen}",
+        ),
         samples=sets.val,
     )
+
+
+def _describe_unlabelled(unlabelled: str | None, used: int) -> tuple[str, ...]:
+    if unlabelled is None:
+        return ()
+    known = len(open_images(unlabelled)) - used
+    return (f"{printable(unlabelled)}: {used} unlabelled {plural(used, 'image')}; {known} more are in DATA",)
 
 
 def _describe_recipe(config: TrainConfig) -> str:
@@ -119,21 +133,21 @@ def _warn_of_few_pixels(model: RexNet, image_size_px: int) -> None:
 
 
 def _make_batches(
-    sets: ImageSets, config: TrainConfig, world: World, *, teachers: Sequence[Teacher] = ()
+    training: ImageSet, validation: ImageSet, *, config: TrainConfig, world: World, teachers: Sequence[Teacher] = ()
 ) -> tuple[TrainBatches, EvalBatches]:
     """Return training and validation batches of this process. Raise ValueError for impossible augmentation."""
     transform = TrainTransform(view_preprocess(config, teachers), config.augment)
     loading = _loader_options(config, world)
     train_batches = TrainBatches(
-        with_unlabelled(sets, config.teacher.unlabelled),
+        training,
         transform,
         seed=config.run.seed,
         device=world.device,
-        mixer=batch_mixer(config.augment, len(sets.classes)),
+        mixer=batch_mixer(config.augment, len(validation.classes)),
         balanced=config.input.balance == "sampler",
         **loading,
     )
-    return train_batches, EvalBatches(sets.val, config.input.preprocess(), **loading)
+    return train_batches, EvalBatches(validation, config.input.preprocess(), **loading)
 
 
 def _fit_taught(

@@ -202,10 +202,13 @@ class RunConfig:
         if isinstance(self.resume, str) and self.output not in (None, self.resume):
             raise ValueError(f"--resume is {self.resume!r} but --output is {self.output!r}; give one of them")
 
-    def check(self) -> None:
-        """Raise ValueError for an --output that is in use."""
+    def check(self, *sources: str | None) -> None:
+        """Raise ValueError for an --output that is in use, or whose replaced run is one of `sources`, the weights that
+        the new run reads."""
         if self.output and not self.resume and is_main_process():
-            RunFolder(self.output).refuse_used(overwrite=self.overwrite)
+            run = RunFolder(self.output)
+            run.refuse_used(overwrite=self.overwrite)
+            run.refuse_source(*sources)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +255,8 @@ class TrainConfig:
         self.network.check()
         if self.network.weights not in (None, "auto"):
             resolve(self.network.weights, allowed=SAVED)
-        self.run.check()
+        teacher = self.teacher
+        self.run.check(self.network.model, self.network.weights, teacher.teacher_weights, *teacher.teacher)
 
     @property
     def subject(self) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from rexnet._version import __version__
 from rexnet.data.facts import DataFacts
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.files import read_text, real_path, write_whole
-from rexnet.text import reason_of
+from rexnet.text import printable, reason_of
 from rexnet.training.curves import draw_curves
 
 if TYPE_CHECKING:
@@ -88,6 +88,16 @@ class RunFolder:
                 )
         elif self.path.is_dir() and any(not file.name.startswith(".") for file in self.path.iterdir()):
             raise ValueError(f"--output {str(self.path)!r} holds other files; name a new or an empty folder")
+
+    def refuse_source(self, *sources: str | None) -> None:
+        """Raise ValueError where one of `sources` is this folder or a file in it."""
+        own = real_path(self.path)
+        for source in sources:
+            if source is not None and os.path.exists(source) and own in (path := real_path(source), path.parent):
+                raise ValueError(
+                    f"--output {str(self.path)!r} would replace {printable(source)}, which the run reads; name another "
+                    "folder"
+                )
 
     def prepare(self, *, overwrite: bool) -> None:
         """Empty the folder for a run. Raise ValueError as `refuse_used` does."""

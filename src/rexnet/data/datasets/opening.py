@@ -3,7 +3,9 @@
 import logging
 import os
 import shlex
+from collections import defaultdict
 from collections.abc import Mapping
+from filecmp import cmp
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -72,16 +74,28 @@ def open_images(data: str | PathLike[str]) -> ImageSet:
 
 
 def with_unlabelled(sets: ImageSets, unlabelled: str | None) -> ImageSet:
-    """Return the training images, followed by those of `open_images(unlabelled)` that are in neither split, without
-    labels. Raise ValueError if there are none of these."""
+    """Return the training images, followed by those of `open_images(unlabelled)` that are in neither split, nor are
+    copies of their files, without labels. Raise ValueError if there are none of these."""
     if unlabelled is None:
         return sets.train
     images = open_images(unlabelled)
     used = {real_path(split.name(index)) for split in (sets.train, sets.val) for index in range(len(split))}
-    chosen = [index for index in range(len(images)) if real_path(images.name(index)) not in used]
+    paths = [real_path(images.name(index)) for index in range(len(images))]
+    known = used | _find_copies(set(paths) - used, used)
+    chosen = [index for index, path in enumerate(paths) if path not in known]
     if not chosen:
         raise ValueError(f"all images of {printable(unlabelled)} are in DATA; name a folder with other images")
     return PartlyLabelledImages(sets.train, images.subset(np.array(chosen)))
+
+
+def _find_copies(paths: set[Path], originals: set[Path]) -> set[Path]:
+    """Return those of `paths` with the content of one of `originals`. Only files of equal size are read."""
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for path in originals:
+        if path.is_file():
+            by_size[path.stat().st_size].append(path)
+    candidates = {path: by_size[size] for path in paths if path.is_file() and (size := path.stat().st_size) in by_size}
+    return {path for path, others in candidates.items() if any(cmp(path, other, shallow=False) for other in others)}
 
 
 def hub_name(data: str) -> str | None:
