@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rexnet.engines.backends import open_network
+from rexnet.engines.backends import open_graph, open_network, trace_network
 from rexnet.engines.config import PRECISIONS, Engine
 from rexnet.models.factory import create_model
 from rexnet.models.rexnet import RexNet
@@ -62,6 +62,18 @@ print(bool(seen))
 def test_a_process_survives_signals_after_two_openvino_networks():
     done = subprocess.run([sys.executable, "-c", SIGNALS], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
+def test_a_graph_of_one_image_takes_a_batch():
+    import onnx
+
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, 2))
+    graph = onnx.load_from_string(trace_network(network, size_px=4))
+    for value in (*graph.graph.input, *graph.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    run = open_graph(graph.SerializeToString(), Engine(backend="onnxruntime"))
+    images = torch.randn(3, 3, 4, 4)
+    torch.testing.assert_close(run(images), network(images).detach(), rtol=1e-5, atol=1e-5)
 
 
 def test_what_an_engine_cannot_do_is_refused():

@@ -123,7 +123,7 @@ def read_boxed_images(source: Path, layout: Layout | None = None, *, workers: in
     """Read a folder in VOC's or YOLO's layout; `layout` None detects it. Raise ValueError if it is in neither."""
     workers = usable_cpus() if workers is None else workers
     if not source.is_dir():
-        raise ValueError(f"{printable(source)} is not a folder")
+        raise ValueError(f"{printable(source)} is not a folder; allowed: the one that holds the images and labels")
     if layout == "voc" and not is_voc(source):
         raise ValueError(f"{printable(source)} lacks Annotations/ or JPEGImages/, which VOC's layout needs")
     if layout == "voc" or (layout is None and is_voc(source)):
