@@ -50,8 +50,8 @@ class Guidance:
         keys = [(index, hash(view.tobytes())) for index, view in zip(indices.tolist(), pixels, strict=True)]
         for position, key in enumerate(keys):
             if key not in self._kept:
-                self._kept[key] = self._predict(views[position : position + 1])[0]
-        return torch.stack([self._kept[key] for key in keys])
+                self._kept[key] = self._predict(views[position : position + 1])[0].cpu()
+        return torch.stack([self._kept[key] for key in keys]).to(views.device)
 
     def _predict(self, views: Tensor) -> Tensor:
         logits = (guide.classify(guide.embed(self._images(guide.teacher.preprocess, views))) for guide in self._guides)
