@@ -26,7 +26,7 @@ class Budget:
     @property
     def steps(self) -> float:
         """Number of weight updates; infinite if the images are not counted."""
-        return math.inf if self.images is None else self.epochs * max(1, self.images // self.batch_size)
+        return math.inf if self.images is None else self.epochs * math.ceil(self.images / self.batch_size)
 
     def facts(self) -> dict[str, int]:
         """Return the known facts, for config.json."""
@@ -37,7 +37,7 @@ class Budget:
 def batch_size_for(images: int, *, epochs: int, usual: int) -> int:
     """Return `usual`, or the largest smaller power of two from 8 with which `epochs` have LEAST_STEPS steps."""
     batch_size = usual
-    while batch_size >= 16 and epochs * (images // batch_size) < LEAST_STEPS:
+    while batch_size >= 16 and epochs * math.ceil(images / batch_size) < LEAST_STEPS:
         batch_size //= 2
     return batch_size
 
