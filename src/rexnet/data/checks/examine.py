@@ -82,7 +82,7 @@ class Report(ABC):
             "same pixels in two splits": join_groups(self.duplicates_across_splits),
             "class names that are almost equal": [" = ".join(map(repr, group)) for group in self.near_equal_classes],
             **self.own_problems(),
-            "training would stop": self.refused,
+            "stops training for another reason": self.refused,
         }
 
     @abstractmethod
