@@ -172,7 +172,11 @@ def test_from_a_name_with_weights_and_from_a_checkpoint(checkpoint_file, tmp_pat
         (["{best}", "--output", "{dir}/a.pte"], 2, r"a\.pte; allowed: .*ExecuTorch's own tools read \.pt2"),
         (["{best}", "--output", "{dir}/a.mlpackage"], 2, r"a\.mlpackage; allowed: .*Core ML"),
         (["{best}", "--output", "{dir}/a.engine"], 2, r"a\.engine; allowed: .*TensorRT"),
-        (["{best}", "--output", "{dir}/a.onnx", "--weights", "x"], 2, "--weights is x; allowed: None for a model"),
+        (
+            ["{best}", "--output", "{dir}/a.onnx", "--weights", "{best}"],
+            2,
+            r"--weights is .*best\.pt; allowed: None for a model",
+        ),
         (["{best}", "--output", "{dir}/a.onnx", "--channel-multiple", "0"], 2, "channel-multiple is 0; allowed: 1"),
         (
             ["{best}", "--output", "{dir}/a.onnx", "--channel-multiple", "8", "--output-layer", "features"],

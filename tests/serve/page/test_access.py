@@ -127,7 +127,7 @@ def walk(page) -> list[list]:
               return [label ?? element.innerText, seen];
             }"""
         )
-        if "the routes" in focused[0]:
+        if "the API of this server" in focused[0]:
             break
         reached.append(focused)
     return reached
