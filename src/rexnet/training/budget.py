@@ -52,7 +52,8 @@ def follow_budget(start: TrainConfig, budget: Budget) -> TrainConfig:
         smallest_crop = 0.5 if budget.steps < 2_000 or budget.epochs <= 30 else 0.35
         augment = AugmentConfig(crop_scale=(smallest_crop, 1.0), horizontal_flip=augment.horizontal_flip)
     start = replace(start, augment=augment, network=replace(start.network, drop_rate=0.0))
-    return learn_in_few_steps(start, epochs=budget.epochs)
+    start = learn_in_few_steps(start, epochs=budget.epochs)
+    return replace(start, optim=replace(start.optim, norm_images=512))
 
 
 def learn_in_few_steps(start: Settings, *, epochs: int) -> Settings:
@@ -63,5 +64,5 @@ def learn_in_few_steps(start: Settings, *, epochs: int) -> Settings:
         start,
         network=replace(network, zero_init_last=True),
         schedule=replace(start.schedule, warmup_epochs=round(0.2 * epochs, 1)),
-        optim=OptimConfig(optimizer="muon", lr=0.02, lr_batch=0, weight_decay=0.05, norm_images=128),
+        optim=OptimConfig(optimizer="muon", lr=0.02, lr_batch=0, weight_decay=0.05),
     )
