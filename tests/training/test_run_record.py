@@ -73,7 +73,7 @@ def test_only_options_that_differ_are_compared(copy_of):
 def test_labels_tell_runs_apart(copy_of, tmp_path):
     paths = [copy_of(name).path for name in ("a/run", "b/run", "c")]
     assert [record.label for record in read_records(paths)] == [str(paths[0]), str(paths[1]), "c"]
-    with pytest.raises(ValueError, match="named twice"):
+    with pytest.raises(ValueError, match="given twice"):
         read_records([paths[0], tmp_path / "b" / ".." / "a" / "run"])
 
 
