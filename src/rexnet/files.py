@@ -1,5 +1,6 @@
 """Output files: checked before the work starts, and written atomically."""
 
+import hashlib
 import io
 import os
 import shutil
@@ -19,6 +20,15 @@ def real_path(path: str | PathLike[str]) -> Path:
     """Return the path with all links resolved, also for a link to itself, for which Path.resolve raises before Python
     3.13."""
     return Path(os.path.realpath(path))
+
+
+def digest_of(*paths: Path) -> str:
+    """Return the SHA-256 of the content of files, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
 
 
 def check_output_file(path: str | PathLike[str], *, option: str = "--output") -> None:

@@ -1,7 +1,6 @@
 """Teachers of `rexnet train`, opened from the argument MODEL."""
 
 import hashlib
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,9 @@ from rexnet.deploy.predictor import PREDICTABLE, open_model
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.engines.backends import Network
 from rexnet.engines.config import Engine
+from rexnet.engines.graph_files import list_parts
 from rexnet.errors import OptionError, WeightsError
+from rexnet.files import digest_of
 from rexnet.references import Reference, resolve
 from rexnet.training import checkpoint
 from rexnet.training.teacher_config import TeacherConfig
@@ -49,7 +50,10 @@ def _open(name: str, weights: str | None, threads: int | None) -> Teacher:
         network, sha256 = found.model, _hash_weights(found.model)
     else:
         engine = Engine(backend=found.backends[0], precision=found.precision, threads=threads)
-        network, sha256 = _GraphNetwork(found.open(engine, device=torch.device("cpu"))), _hash_file(reference.path)
+        network, sha256 = (
+            _GraphNetwork(found.open(engine, device=torch.device("cpu"))),
+            digest_of(*list_parts(reference.path)),
+        )
     network.requires_grad_(False)
     return Teacher(name, network, found.classes, found.preprocess, sha256)
 
@@ -71,9 +75,3 @@ def _hash_weights(network: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _hash_file(path: Path) -> str:
-    """Return the SHA-256 of a graph file, including the separate weights file of OpenVINO."""
-    parts = (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,)
-    return hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()

@@ -1,6 +1,5 @@
 """Published checkpoints: their addresses and facts, and their download to the usual caches."""
 
-import hashlib
 import logging
 import os
 import re
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rexnet.errors import DamagedFileError, MissingPackageError, NotDownloadedError, WeightsError
+from rexnet.files import digest_of
 from rexnet.models.hub import PATIENCE_S, ask_hub, ask_url, is_offline
 from rexnet.text import reason_of
 
@@ -204,12 +204,6 @@ def by_hand(row: PublishedWeights) -> str:
     if (place := place_of(row)) is not None:
         return f"download {row.address} by hand and save it as {str(place)!r}"
     return f"download {row.file} from {row.address} by hand and give the path of the file instead of the name"
-
-
-def digest_of(path: Path) -> str:
-    """Return a file's SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_digest(row: PublishedWeights, path: Path, digest: str) -> None:

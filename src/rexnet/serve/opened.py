@@ -1,13 +1,11 @@
 """Open models: a classifier or detector, ready to answer requests."""
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from os import stat_result
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -20,7 +18,9 @@ from rexnet.deploy.predictor import open_model
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.runtime import Detections, ObjectPredictor
 from rexnet.engines.config import FILE_BACKENDS
+from rexnet.engines.graph_files import list_parts
 from rexnet.errors import BadImageError
+from rexnet.files import digest_of
 from rexnet.references import Kind, Reference
 from rexnet.serve.batching import Batcher
 from rexnet.serve.config import ServeConfig
@@ -78,12 +78,14 @@ def identity(reference: Reference) -> Identity:
     () for the network of a library, which has no file. Raise OSError if the file is missing."""
     if reference.kind in _LIBRARIES:
         return ()
-    return tuple(_identity(part.stat()) for part in _parts(reference.file))
+    return tuple(_identity(part.stat()) for part in list_parts(reference.file))
 
 
 def open_served(name: str, reference: Reference, config: ServeConfig, *, metrics: Metrics) -> OpenModel:
     """Open a model and check it on one image. Raise ValueError for one that cannot be used."""
-    version = _library_version(reference) if reference.kind in _LIBRARIES else _version(reference.file)
+    version = (
+        _library_version(reference) if reference.kind in _LIBRARIES else digest_of(*list_parts(reference.file))[:12]
+    )
     measured = ModelMetrics(metrics, name, version)
     opened = open_model(reference, threads=config.threads_per_worker)
     if isinstance(opened, TrainedDetector):
@@ -180,18 +182,6 @@ def _library_version(reference: Reference) -> str:
     from importlib.metadata import version
 
     return f"{reference.kind} {version(reference.kind)}"
-
-
-def _version(path: Path) -> str:
-    digest = hashlib.sha256()
-    for part in _parts(path):
-        with part.open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)
-    return digest.hexdigest()[:12]
-
-
-def _parts(path: Path) -> list[Path]:
-    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
 
 
 def _identity(status: stat_result) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rexnet.data.datasets import open_dataset
 from rexnet.data.datasets.dataset import SMALL_IMAGE_PX
 from rexnet.errors import NotDownloadedError, WeightsError
+from rexnet.files import digest_of
 from rexnet.models.hub import PATIENCE_S, cache_only
 from rexnet.models.published import (
     PUBLISHED,
@@ -15,7 +16,6 @@ from rexnet.models.published import (
     by_hand,
     cached_file,
     check_digest,
-    digest_of,
     download_weights,
     find_published,
     place_of,
