@@ -1,7 +1,5 @@
 """Teachers of `rexnet train`, opened from the argument MODEL."""
 
-import hashlib
-
 import torch
 from torch import Tensor, nn
 
@@ -47,7 +45,7 @@ def _open(name: str, weights: str | None, threads: int | None) -> Teacher:
     if found.pixels:
         raise OptionError(f"--teacher {name} takes uint8 pixels; allowed: a file exported without --pixels")
     if found.model is not None:
-        network, sha256 = found.model, _hash_weights(found.model)
+        network, sha256 = found.model, checkpoint.hash_weights(found.model.state_dict())
     else:
         engine = Engine(backend=found.backends[0], precision=found.precision, threads=threads)
         network, sha256 = (
@@ -67,11 +65,3 @@ def _open_trained(reference: Reference, weights: str | None) -> Classifier | Tra
         if reference.kind != "timm":
             raise
         raise WeightsError(f"{str(error).partition(';')[0]}; give a file of them with --teacher-weights") from error
-
-
-def _hash_weights(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in checkpoint.portable(network.state_dict()).items():
-        digest.update(name.encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -1,5 +1,6 @@
 """Checkpoint files: written atomically, checked when read, and sufficient to rebuild the network."""
 
+import hashlib
 import io
 import json
 import logging
@@ -65,6 +66,15 @@ def pack(
 def portable(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return copies on the CPU in the default memory format, for any device and format in training."""
     return {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+
+
+def hash_weights(state: dict[str, Tensor], known: bytes = b"") -> str:
+    """Return the SHA-256 of `known`, and of the names and bytes of weights, on any device and in any format."""
+    digest = hashlib.sha256(known)
+    for name, tensor in portable(state).items():
+        digest.update(name.encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save(path: str | PathLike[str], content: dict[str, Any], *, keep: Path | None = None) -> None:

@@ -3,7 +3,6 @@ evaluation and, with horizontal flips, also flipped. Everything else is unchange
 dropout, schedule, moving average, and checkpoints, which hold whole networks.
 """
 
-import hashlib
 import json
 import logging
 import time
@@ -253,14 +252,9 @@ def features_key(model: RexNet, sets: ImageSets, config: TrainConfig) -> str:
     augment, run = config.augment, config.run
     sizes = [len(sets.train), len(sets.val)]
     facts = [config.input.preprocess().to_dict(), run.amp, augment.horizontal_flip > 0, sizes]
-    digest = hashlib.sha256(json.dumps(facts).encode())
-    for images in (sets.train, sets.val):
-        for index in range(len(images)):
-            digest.update(images.name(index).encode("utf-8", "surrogateescape") + b"\0")
-    for name, tensor in checkpoint.portable(model.features.state_dict()).items():
-        digest.update(name.encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
+    names = [images.name(index) for images in (sets.train, sets.val) for index in range(len(images))]
+    known = [json.dumps(facts).encode(), *(name.encode("utf-8", "surrogateescape") + b"\0" for name in names)]
+    return checkpoint.hash_weights(model.features.state_dict(), b"".join(known))
 
 
 def write_features(run: RunFolder, key: str, found: list[Features]) -> None:
