@@ -1,7 +1,7 @@
 """Training of classifiers with the shared loop."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -83,9 +83,10 @@ def _prepare(config: TrainConfig, world: World, *, teachers: Sequence[Teacher]) 
     model = build_model(network, sets.classes, sha256=config.initial_weights.get("sha256"))
     pretrained = config.network.weights is not None
     frozen = prepare(model, config.transfer, pretrained=pretrained, images_per_batch=batches[0].images_per_batch)
-    special = (
-        partial(_fit_taught, model, sets, batches, teachers=teachers, config=config, world=world) if teachers else None
-    )
+    special = None
+    if teachers:
+        taught = partial(_fit_taught, model, sets, batches, name_image=training.name)
+        special = partial(taught, teachers=teachers, config=config, world=world)
     if config.transfer.freeze == "all":
         check_frozen_backbone(config)
         special = partial(_fit_head, model, sets, batches[0], config=config, world=world)
@@ -156,14 +157,16 @@ def _fit_taught(
     batches: tuple[TrainBatches, EvalBatches],
     run: RunFolder,
     *,
+    name_image: Callable[[int], str],
     teachers: Sequence[Teacher],
     config: TrainConfig,
     world: World,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Train in `run` with teachers; see `Parts.fit`."""
+    """Train in `run` with teachers; see `Parts.fit`. `name_image` also names the unlabelled images."""
     read = partial(EvalBatches, **_loader_options(config, world))
     guides = prepare_guides(teachers, sets, read_batches=read, config=config, run=run, world=world)
     task = classification_task(sets, batches[1], config, world=world, guidance=Guidance.of(guides, config))
+    task = task._replace(name_image=name_image)
     return fit_batches(model, batches, task, config=config, run=run, world=world)
 
 
@@ -211,7 +214,7 @@ def classification_task(
         pack=partial(
             checkpoint.pack, classes=sets.classes, preprocess=config.input.preprocess(), split=sets.random_split
         ),
-        name_image=with_unlabelled(sets, config.teacher.unlabelled).name,
+        name_image=sets.train.name,
         goal=config.goal,
         shorter=shorter_options(config),
         logged=None if len(metrics) == len(metrics_of("classification")) else tuple(metrics),
