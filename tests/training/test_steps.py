@@ -5,11 +5,9 @@ import logging
 from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from rexnet.training import checkpoint
 from rexnet.training.config import TrainConfig
@@ -18,15 +16,10 @@ from rexnet.training.freezing import freeze_statistics
 from rexnet.training.loop import Task, fit
 from rexnet.training.run_folder import RunFolder
 from rexnet.training.steps import group_batches, step_seed, total_batch
+from tests.training.test_loop import Batch, cross_entropy, mean_logit
 
 WORLD = World(device=torch.device("cpu"))
 IMAGES = 22
-
-
-class Batch(NamedTuple):
-    images: Tensor
-    targets: Tensor
-    indices: Tensor
 
 
 class Noise:
@@ -44,17 +37,6 @@ class Noise:
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         return iter(self.batches[start_step:])
-
-
-def cross_entropy(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    logits = model(batch.images)
-    hits = (logits.argmax(1) == batch.targets).float()
-    return {"loss": nn.functional.cross_entropy(logits, batch.targets), "top1": 100 * hits.mean()}
-
-
-def mean_logit(model: nn.Module) -> dict[str, float]:
-    with torch.inference_mode():
-        return {"top1": float(model.eval()(torch.ones(1, 3, 16, 16)).sum())}
 
 
 @pytest.fixture
