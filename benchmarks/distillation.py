@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import tyro
 
 import runs
 from imagenet_network import MODEL, write_weights
+from recipe_sets import Task
 from rexnet.data.datasets import open_dataset
 from rexnet.deploy.teachers import open_teachers
 from rexnet.engines.backends import Network, open_network
@@ -32,18 +33,6 @@ NAME = "distillation_cpu"
 WIDTH = 0.5
 ROUNDS = 20
 SetName = Literal["flowers17-5", "flowers17-20", "flowers17", "cifar10-2000"]
-
-
-class Task(NamedTuple):
-    """A dataset as all contenders see it; `data` is of recipe_sets."""
-
-    data: str
-    image_px: int = 64
-    shots: int | None = None
-
-    @property
-    def stem_stride(self) -> int:
-        return 1 if self.image_px <= 32 else 2
 
 
 TASKS: dict[str, Task] = {
@@ -82,10 +71,7 @@ def train(task: Task, run: runs.Run, options: runs.Options) -> dict[str, float]:
     assert isinstance(options, Options)
     data = options.find(task.data)
     command = [
-        *("train", data, "--model", "rexnet", "--width", str(WIDTH), "--weights", "none"),
-        *("--image-size", str(task.image_px)),
-        *(["--stem-stride", "1"] if task.stem_stride == 1 else []),
-        *(["--shots", str(task.shots)] if task.shots else []),
+        *task.command(data, width=WIDTH),
         *([] if run.contender == "none" else ["--teacher", MODEL, "--teacher-weights", str(options.weights)]),
         *(["--unlabelled", f"{data}/train"] if run.contender == "unlabelled" else []),
     ]

@@ -5,7 +5,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -17,6 +17,27 @@ FLOWERS = ("sunflower", "bluebell", "daisy", "pansy", "tigerlily")
 _MOST_FLOWERS = 3
 _SIDE_FRACTION = (0.2, 0.5)  # of the image's
 _TRIES = 20
+
+
+class Task(NamedTuple):
+    """A set of class folders as all contenders see it; `data` is the name of `find_set`."""
+
+    data: str
+    image_px: int = 64
+    shots: int | None = None
+
+    @property
+    def stem_stride(self) -> int:
+        return 1 if self.image_px <= 32 else 2
+
+    def command(self, data: str, *, width: float) -> list[str]:
+        """Return the arguments of `rexnet` that train on `data`, where this set is, from random weights."""
+        return [
+            *("train", data, "--model", "rexnet", "--width", str(width), "--weights", "none"),
+            *("--image-size", str(self.image_px)),
+            *(["--stem-stride", "1"] if self.stem_stride == 1 else []),
+            *(["--shots", str(self.shots)] if self.shots else []),
+        ]
 
 
 def find_set(name: str, *, shared: Path, work: Path) -> str:

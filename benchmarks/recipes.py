@@ -6,7 +6,7 @@ width 0.5 at 64 px (digits and CIFAR-10 at 32, stem stride 1).
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import tyro
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import rivals
 import runs
+from recipe_sets import Task
 from rexnet.data.datasets import open_dataset
 from rexnet.data.image_set import ImageSet
 from rexnet.models.factory import create_model
@@ -25,18 +26,6 @@ WIDTH, BATCH = 0.5, 32
 SetName = Literal[
     "digits", "cifar10-2000", "cifar10-10000", "cifar10", "flowers17", "flowers17-10", "coco-crops", "shapes"
 ]
-
-
-class Task(NamedTuple):
-    """A dataset as all contenders see it; `data` is of recipe_sets."""
-
-    data: str
-    image_px: int = 64
-    shots: int | None = None
-
-    @property
-    def stem_stride(self) -> int:
-        return 1 if self.image_px <= 32 else 2
 
 
 TASKS: dict[str, Task] = {
@@ -63,13 +52,7 @@ class Options(runs.Options):
 
 def run_rexnet(task: Task, run: runs.Run, options: runs.Options) -> dict[str, float]:
     """Train by `rexnet train` as a user types it."""
-    command = [
-        *("train", options.find(task.data), "--model", "rexnet", "--width", str(WIDTH)),
-        *("--image-size", str(task.image_px), "--weights", "none"),
-        *(["--stem-stride", "1"] if task.stem_stride == 1 else []),
-        *(["--shots", str(task.shots)] if task.shots else []),
-    ]
-    last = runs.train_by_command(command, run, options)
+    last = runs.train_by_command(task.command(options.find(task.data), width=WIDTH), run, options)
     return {"top1_percent": last["val_top1"], "batch_size": last["batch_size"]}
 
 
