@@ -8,7 +8,7 @@ from typing import Any
 import records
 from markdown_tables import table_if_any
 from published_networks import PUBLISHED_NETWORKS
-from rexnet.files import write_figure
+from rexnet.figures import write_figure
 
 Row = dict[str, Any]
 MARKERS = {"ReXNet": "o", "ReXNet-lite": "s", "EfficientNet": "^", "EfficientNet-lite": "v"}

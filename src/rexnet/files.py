@@ -1,7 +1,6 @@
 """Output files: checked before the work starts, and written atomically."""
 
 import hashlib
-import io
 import os
 import shutil
 import tempfile
@@ -9,11 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from rexnet.text import printable
-
-FIGURE_ENDINGS = (".png", ".svg")
 
 
 def real_path(path: str | PathLike[str]) -> Path:
@@ -140,21 +136,3 @@ def _flush(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def write_figure(figure: Any, stem: str | os.PathLike[str]) -> list[Path]:
-    """Write a figure to STEM.png and STEM.svg; the same figure gives the same bytes."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    paths = []
-    for ending in FIGURE_ENDINGS:
-        FigureCanvasAgg(figure)
-        content = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "rexnet"}):
-            no_date = {"Date": None} if ending == ".svg" else None
-            figure.savefig(content, format=ending[1:], dpi=130, metadata=no_date)
-        path = Path(f"{os.fspath(stem)}{ending}")
-        write_whole(path, content.getvalue())
-        paths.append(path)
-    return paths

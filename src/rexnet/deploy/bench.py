@@ -20,7 +20,8 @@ from rexnet.engines.backends import Network, open_graph, open_network
 from rexnet.engines.config import FILE_BACKENDS, PRECISIONS, Backend, Engine, Precision
 from rexnet.engines.measuring import describe_machine, measure_apart, spread_of
 from rexnet.errors import OptionError, WeightsError
-from rexnet.files import check_output_file, write_figure, write_whole
+from rexnet.figures import write_figure
+from rexnet.files import check_output_file, write_whole
 from rexnet.loading import load_network
 from rexnet.models.cost import Cost, measure_cost
 from rexnet.models.rexnet import RexNet

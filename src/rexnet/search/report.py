@@ -43,7 +43,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from rexnet.errors import MissingPackageError
-from rexnet.files import write_figure
+from rexnet.figures import write_figure
 from rexnet.search.analysis import Estimate
 from rexnet.search.storage import ignore_experimental, require_optuna
 

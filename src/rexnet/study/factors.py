@@ -15,7 +15,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any, NamedTuple
 
-from rexnet.files import write_figure
+from rexnet.figures import write_figure
 from rexnet.models.config import BlockSpec, RexNetConfig
 from rexnet.study.tables import read_table
 from rexnet.text import csv_text

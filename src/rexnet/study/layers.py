@@ -16,7 +16,8 @@ from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import EvalBatches
 from rexnet.data.preprocess import Preprocess
 from rexnet.detection.checkpoints import TrainedDetector
-from rexnet.files import write_figure, write_whole
+from rexnet.figures import write_figure
+from rexnet.files import write_whole
 from rexnet.ranks.layer_ranks import Layer, measure_layers
 from rexnet.references import KINDS, MEASURABLE, resolve
 from rexnet.study.config import NetworkOptions

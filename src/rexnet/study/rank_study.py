@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rexnet.files import write_figure, write_whole
+from rexnet.figures import write_figure
+from rexnet.files import write_whole
 from rexnet.study.config import DepthConfig, RankConfig
 from rexnet.study.protocol import deep_name
 from rexnet.study.published import PUBLISHED

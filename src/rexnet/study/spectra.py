@@ -17,7 +17,8 @@ from torch.optim.swa_utils import update_bn
 from rexnet.data.datasets import open_images
 from rexnet.data.preprocess import Preprocess
 from rexnet.errors import require
-from rexnet.files import write_figure, write_whole
+from rexnet.figures import write_figure
+from rexnet.files import write_whole
 from rexnet.models.rexnet import RexNet
 from rexnet.ranks.matrix_rank import effective_rank, nuclear_norm, singular_values, stable_rank
 from rexnet.references import MEASURABLE, OWN_WEIGHTS, resolve
