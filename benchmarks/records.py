@@ -3,7 +3,9 @@
 import json
 import shlex
 import statistics
+import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,18 @@ def short_commit(commit: str | None) -> str:
     return digits[:7] + changes
 
 
+@cache
+def commit() -> str:
+    """Return the checkout's commit when first asked, with "+changes" if more than results/ differs from it.
+
+    Long benchmarks ask at their start: what a row measured is what was imported then.
+    """
+    git = ["git", "-C", str(RESULTS.parent)]
+    head = subprocess.run([*git, "rev-parse", "--short=7", "HEAD"], capture_output=True, text=True, check=True)
+    changed = subprocess.run([*git, "status", "--porcelain", "--", ".", ":!results"], capture_output=True, check=True)
+    return head.stdout.strip() + ("+changes" if changed.stdout else "")
+
+
 def without_folder(word: str) -> str:
     return Path(word).name if Path(word).is_absolute() else word
 
@@ -38,7 +52,7 @@ def provenance(device: str) -> dict[str, Any]:
     environment = describe_environment(World(device=torch.device(device)))
     return {
         "date": environment["time"][:10],
-        "commit": short_commit(environment["commit"]),
+        "commit": commit(),
         # Where a file lies on this machine helps nobody.
         "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(without_folder, sys.argv[1:])]),
         "device": device_name(device),

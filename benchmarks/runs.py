@@ -80,6 +80,7 @@ class Benchmark(NamedTuple):
 
     def record(self) -> None:
         """Print the hours, then make each run that results/NAME.jsonl lacks and append its row."""
+        records.commit()
         torch.set_num_threads(self.options.threads)
         rows = records.read(self.name)
         done = {tuple(row[key] for key in Run._fields) for row in rows}
