@@ -13,7 +13,7 @@ from rexnet.data.imagenet import imagenet_classes
 from rexnet.data.preprocess import Preprocess
 from rexnet.detection import checkpoints as detectors
 from rexnet.detection.checkpoints import TrainedDetector
-from rexnet.errors import WeightsError
+from rexnet.errors import ModelError, WeightsError
 from rexnet.models.config import RexNetConfig
 from rexnet.models.factory import create_model
 from rexnet.models.hub import ask_url
@@ -146,7 +146,7 @@ def _of_torchvision(name: str, *, pretrained: bool) -> nn.Module:
     known = models.list_models(module=models)
     if name not in known:
         close = get_close_matches(name, known, n=1)
-        raise ValueError(f"torchvision has no classifier {name!r}" + (f"; did you mean {close[0]}?" if close else ""))
+        raise ModelError(f"torchvision has no classifier {name!r}" + (f"; did you mean {close[0]}?" if close else ""))
     if not pretrained:
         return _describe(models.get_model(name), (), Preprocess())
     weights = models.get_model_weights(name)["DEFAULT"]

@@ -22,6 +22,8 @@ class Argument:
     """Value of an option given without a value; None: a value is required."""
     read: Callable[[list[str]], Any] | None = None
     """Parser of an option that takes any number of values, instead of the type."""
+    pattern: str | None = None
+    """Regular expression of the values that `help` lists."""
 
 
 def values_of(settings: Any) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def _read_resume(words: list[str]) -> bool | str:
 
 
 Resume = Annotated[bool | str, Argument(metavar="[DIR]", read=_read_resume)]
-Device = Annotated[str, Argument(help="auto, cpu, cuda, cuda:1 or mps.")]
+Device = Annotated[str, Argument(help="auto, cpu, cuda, cuda:1 or mps.", pattern=r"auto|cpu|cuda(:\d+)?|mps")]
 Threads = Annotated[int | None, Argument(help="CPU threads; None leaves the engine's choice.")]
 Workers = Annotated[
     int | None,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rexnet.errors import WeightsError
+from rexnet.errors import ModelError, WeightsError
 from rexnet.models.factory import create_model
 from rexnet.models.hub import ask_hub, ask_url
 from rexnet.models.layouts import layout_of
@@ -120,7 +120,7 @@ def _entry_point(name: str) -> Callable[..., nn.Module]:
 
 
 def create_timm(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
-    """Create timm's network `name`, with or without a tag, by timm's own `create_model`. Raise ValueError for a name
+    """Create timm's network `name`, with or without a tag, by timm's own `create_model`. Raise ModelError for a name
     that timm does not have, and WeightsError if its weights cannot be loaded, after at most five seconds if their host
     does not answer.
     """
@@ -139,13 +139,13 @@ def create_timm(name: str, *, pretrained: bool = False, **options: Any) -> nn.Mo
 
 
 def check_timm_name(name: str) -> None:
-    """Raise ValueError unless timm has a network of this name."""
+    """Raise ModelError unless timm has a network of this name."""
     import timm
 
     if not timm.is_model(name):
         close = get_close_matches(name, timm.list_models(), n=1)
         hint = f"did you mean {close[0]}?" if close else "timm.list_models() lists its networks"
-        raise ValueError(f"timm has no network {name!r}; {hint}")
+        raise ModelError(f"timm has no network {name!r}; {hint}")
 
 
 def _unreadable(name: str, error: Exception, by_hand: str) -> WeightsError:

@@ -10,7 +10,7 @@ from rexnet.deploy.config import BenchConfig
 from rexnet.engines.config import Engine
 from rexnet.engines.graph_files import write_graph
 from rexnet.engines.onnx_graph import onnx_graph
-from rexnet.errors import OptionError
+from rexnet.errors import ModelError, OptionError
 from rexnet.models.factory import create_model
 from rexnet.models.inference_form import fold
 from tests.networks import image_batch, with_trained_norms
@@ -61,7 +61,7 @@ def test_every_combination_that_exists_has_a_row_whose_figures_agree(exported, t
 
 
 def test_what_cannot_be_measured_is_refused(exported):
-    with pytest.raises(ValueError, match="timm has no network 'rexnet_999'"):
+    with pytest.raises(ModelError, match="timm has no network 'rexnet_999'"):
         find_subject("timm/rexnet_999")
     with pytest.raises(OptionError, match="none of the networks runs with torch in fp32"):
         bench(BenchConfig(models=(exported,), backends=("torch",), precisions=("fp32",)))

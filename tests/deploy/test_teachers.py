@@ -11,7 +11,7 @@ from rexnet.deploy.export import export_files
 from rexnet.deploy.teachers import open_teachers
 from rexnet.detection import create_detector
 from rexnet.detection.checkpoints import pack
-from rexnet.errors import OptionError
+from rexnet.errors import OptionError, WeightsError
 from rexnet.training import checkpoint
 from rexnet.training.teacher_config import TeacherConfig
 from tests.networks import with_measured_statistics
@@ -59,9 +59,10 @@ def test_weights_from_a_file_make_a_network_of_timm_a_teacher(tmp_path):
     ],
 )
 def test_a_teacher_without_trained_weights_is_refused(name, message):
-    with pytest.raises(OptionError, match=message) as error:
+    with pytest.raises(WeightsError, match=message) as error:
         open_one(name)
     assert "\n" not in str(error.value)
+    assert isinstance(error.value, OptionError) == ("allowed" in message)  # exit code 2
 
 
 def test_a_detector_is_refused(tmp_path):

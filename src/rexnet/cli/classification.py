@@ -42,7 +42,7 @@ def train(arguments: Sequence[str]) -> None:
     from rexnet.processes import is_main_process
     from rexnet.training.config import TrainConfig
     from rexnet.training.preview import preview
-    from rexnet.training.recipes import rate_as_typed, starting_point
+    from rexnet.training.recipes import check_length, rate_as_typed, starting_point
 
     typed: Given = {}
 
@@ -50,6 +50,7 @@ def train(arguments: Sequence[str]) -> None:
         return {name: given[name] for name in ("epochs", "batch_size") if name in given}
 
     def start(given: Given) -> TrainConfig:
+        check_length(given)
         asked = _deciding_options(given)
         given |= rate_as_typed(given, asked)
         typed.update(given)

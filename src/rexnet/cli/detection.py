@@ -35,11 +35,12 @@ def train(arguments: Sequence[str]) -> None:
     from rexnet.detection.config import DetectTrainConfig
     from rexnet.detection.recipes import DECIDING, EPOCHS, starting_point
     from rexnet.processes import is_main_process
-    from rexnet.training.recipes import rate_as_typed
+    from rexnet.training.recipes import check_length, rate_as_typed
 
     typed: Given = {}
 
     def start(given: Given) -> DetectTrainConfig:
+        check_length(given)
         asked = build(DetectTrainConfig, {name: given[name] for name in DECIDING if name in given})
         given |= rate_as_typed(given, asked)
         typed.update(given)

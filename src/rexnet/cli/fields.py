@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
@@ -75,6 +76,8 @@ class Option(NamedTuple):
         return tuple(self._read_one(word, one) for word, one in zip(words, each, strict=True))
 
     def _read_one(self, word: str, kind: Any) -> Any:
+        if self.argument.pattern and not re.fullmatch(self.argument.pattern, word):
+            raise OptionError(f"{self.shown} is {word!r}; allowed: {self.argument.help.removesuffix('.')}")
         choices = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
         for choice in choices:
             if choice is type(None) and word.lower() == "none":

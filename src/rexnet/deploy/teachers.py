@@ -4,14 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from rexnet.deploy.classifiers import Classifier
-from rexnet.deploy.predictor import PREDICTABLE, open_model
+from rexnet.deploy.predictor import open_model
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.engines.backends import Network
 from rexnet.engines.config import Engine
 from rexnet.engines.graph_files import list_parts
-from rexnet.errors import OptionError, WeightsError
+from rexnet.errors import ModelError, OptionError, WeightsError
 from rexnet.files import digest_of
-from rexnet.references import Reference, resolve
+from rexnet.references import PREDICTABLE, Reference, resolve
 from rexnet.training import checkpoint
 from rexnet.training.teacher_config import TeacherConfig
 from rexnet.training.teachers import Teacher
@@ -39,7 +39,8 @@ def _open(name: str, weights: str | None, threads: int | None) -> Teacher:
         reference = resolve(name, allowed=PREDICTABLE)
         found = _open_trained(reference, weights)
     except WeightsError as error:
-        raise OptionError(f"--teacher {name}: {error}") from error
+        kind = ModelError if isinstance(error, ModelError) else WeightsError
+        raise kind(f"--teacher {name}: {error}") from error
     if isinstance(found, TrainedDetector):
         raise OptionError(f"--teacher {name} is a detector; allowed: a classifier")
     if found.pixels:

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol
 
 from rexnet.data.config import AugmentConfig, InputConfig
+from rexnet.data.datasets import check_images
 from rexnet.data.decode import BadImagePolicy
 from rexnet.errors import OptionError, require, require_at_least
 from rexnet.models.variants import model_config
 from rexnet.options import Argument, Device, Resume, Threads, Workers, positional
 from rexnet.processes import is_main_process
-from rexnet.references import SAVED, find_network, resolve
+from rexnet.references import PREDICTABLE, SAVED, find_network, resolve
 from rexnet.training.metrics import Goal
 from rexnet.training.run_folder import RunFolder
 from rexnet.training.teacher_config import TeacherConfig
@@ -256,6 +257,11 @@ class TrainConfig:
         if self.network.weights not in (None, "auto"):
             resolve(self.network.weights, allowed=SAVED)
         teacher = self.teacher
+        for name in (*teacher.teacher, teacher.teacher_weights):
+            if name is not None:
+                resolve(name, allowed=PREDICTABLE)
+        if teacher.unlabelled is not None:
+            check_images(teacher.unlabelled)
         self.run.check(self.network.model, self.network.weights, teacher.teacher_weights, *teacher.teacher)
 
     @property

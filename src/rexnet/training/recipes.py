@@ -213,6 +213,15 @@ def starting_point(asked: TrainConfig, *, epochs: int | None = None, batch_size:
     return _as_the_weights_were_made(start, asked.network.weights) if asked.network.weights else start
 
 
+def check_length(given: dict[str, Any]) -> None:
+    """Raise OptionError for --epochs beside --max-minutes."""
+    if {"epochs", "max_minutes"} <= given.keys():
+        raise OptionError(
+            f"--max-minutes is {given['max_minutes']:g} and --epochs {given['epochs']}, but each determines the length "
+            "of the run; allowed: one of them"
+        )
+
+
 def rate_as_typed(given: dict[str, Any], asked: LoopConfig) -> dict[str, Any]:
     """Return the options to add to the `given` ones: a typed --lr is used unchanged, unless --lr-batch is typed too. A
     resumed run keeps its rate."""

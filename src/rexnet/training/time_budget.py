@@ -47,13 +47,7 @@ class TimeLimit(NamedTuple, Generic[Settings]):
     def of_command(
         cls, began: float, given: dict[str, Any], make: Callable[[dict[str, Any]], Settings]
     ) -> "TimeLimit[Settings]":
-        """Return the limit of a command whose `given` options `make` turns into settings. Raise OptionError for
-        --epochs beside --max-minutes."""
-        if {"epochs", "max_minutes"} <= given.keys():
-            raise OptionError(
-                f"--max-minutes is {given['max_minutes']:g} and --epochs {given['epochs']}, but each determines the "
-                "length of the run; allowed: one of them"
-            )
+        """Return the limit of a command whose `given` options `make` turns into settings."""
         return cls(began, lambda epochs: make({**given, "epochs": epochs}))
 
     @classmethod

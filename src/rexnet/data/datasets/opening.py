@@ -20,7 +20,7 @@ from rexnet.data.datasets.folder import find_images_beside, holds_run, read_clas
 from rexnet.data.datasets.hugging_face import HUGGING_FACE_PREFIX, load_hugging_face
 from rexnet.data.datasets.named import describe_split, is_named_set, load_named_set, named_set_is_small
 from rexnet.data.datasets.shards import is_shards, load_shards
-from rexnet.data.image_files import find_images
+from rexnet.data.image_files import find_images, require_images
 from rexnet.data.image_set import FileImages, ImageSet, PartlyLabelledImages
 from rexnet.data.splits import SPLITS, ImageSets
 from rexnet.files import real_path
@@ -71,6 +71,12 @@ def open_images(data: str | PathLike[str]) -> ImageSet:
     split = found.val or found.train
     assert split is not None, "a dataset has a split"
     return split.images
+
+
+def check_images(data: str) -> None:
+    """Raise ValueError if `open_images` would not find the data; neither datasets nor folders are listed."""
+    if _named(data) is None:
+        require_images([data])
 
 
 def with_unlabelled(sets: ImageSets, unlabelled: str | None) -> ImageSet:
