@@ -81,3 +81,9 @@ def test_rates_by_step_end_at_zero(rival, first, highest):
         if len(seen) < 100:
             descent.after_step()
     assert seen[0] == pytest.approx(first) and max(seen) == pytest.approx(highest, rel=1e-3) and seen[-1] < 2e-5
+
+
+@pytest.mark.parametrize("task", recipes.TASKS.values(), ids=recipes.TASKS)
+def test_the_command_trains_the_network_of_the_loops(task):
+    command = task.command("DATA", width=recipes.WIDTH)
+    assert command[command.index("--stem-stride") + 1] == ("1" if task.image_px == 32 else "2")
