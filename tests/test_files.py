@@ -48,5 +48,14 @@ def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path):
     file = tmp_path / "classes.txt"
     file.write_bytes(b"\xef\xbb\xbfcat\n\xff\n")
     assert read_text(file, errors="surrogateescape") == "cat\n\udcff\n"
-    with pytest.raises(ValueError, match="0xff"):
+    with pytest.raises(ValueError, match=r"classes.txt cannot be read: it is not UTF-8 text; save it as UTF-8"):
         read_text(file)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_utf_16_is_named(tmp_path, encoding, errors):
+    file = tmp_path / "classes.txt"
+    file.write_bytes("\ufeffcat\n".encode(encoding))
+    with pytest.raises(ValueError, match=r"classes.txt cannot be read: it is UTF-16; save it as UTF-8"):
+        read_text(file, errors=errors)

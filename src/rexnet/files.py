@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
-from rexnet.text import printable
+from rexnet.text import printable, reason_of
 
 
 def real_path(path: str | PathLike[str]) -> Path:
@@ -72,9 +72,15 @@ def check_replaceable(*paths: Path, overwrite: bool) -> None:
 def read_text(path: str | PathLike[str], *, errors: str = "strict") -> str:
     """Return the content of a UTF-8 file without the byte order mark that some editors write.
 
-    `errors` as in `open`. Raises OSError, and UnicodeDecodeError (a ValueError) for bytes that are not text.
+    `errors` as in `open`. Raise OSError, and ValueError that names the encoding to use for bytes that are not text and,
+    with surrogateescape, for UTF-16.
     """
-    return Path(path).read_text(encoding="utf-8-sig", errors=errors)
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors=errors)
+        return path.read_text(encoding="utf-8") if text.startswith(("\udcff\udcfe", "\udcfe\udcff")) else text
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{printable(path)} cannot be read: {reason_of(error)}") from error
 
 
 @contextmanager

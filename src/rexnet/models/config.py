@@ -10,6 +10,7 @@ from typing import Any
 
 from rexnet.errors import WeightsError
 from rexnet.models.weight_files import SUFFIXES, read_checkpoint_file
+from rexnet.text import reason_of
 
 STEM_LAYERS = 3
 FILE_SUFFIXES = (".json", *SUFFIXES)
@@ -177,4 +178,4 @@ def read_config(path: str) -> RexNetConfig:
     except KeyError as error:
         raise ValueError(f"{path!r} holds no network of rexnet: it has no {error}") from error
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path!r} holds no network of rexnet: {error}") from error
+        raise ValueError(f"{path!r} holds no network of rexnet: {reason_of(error)}") from error

@@ -95,8 +95,8 @@ class ServeConfig:
         if self.api_key_file is not None:
             try:
                 key = read_text(self.api_key_file).strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise OptionError(f"--api-key-file {self.api_key_file!r} cannot be read: {reason_of(error)}") from error
+            except (OSError, ValueError) as error:
+                raise OptionError(f"--api-key-file {self.api_key_file!r}: {reason_of(error)}") from error
         if key is None:
             return None
         if not (key.isascii() and key.isprintable() and len(key) >= 8 and " " not in key):

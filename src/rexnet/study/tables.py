@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rexnet.files import check_output_folder, write_whole
+from rexnet.files import check_output_folder, read_text, write_whole
 from rexnet.text import csv_text, printable
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def append_rows(path: str | os.PathLike[str], rows: Iterable[Iterable[object]]) 
 def read_table(path: str | os.PathLike[str], *, kind: str) -> tuple[list[str], list[list[str]]]:
     """Read columns and whole rows, skipping a torn last line. Raise ValueError for a file of another kind."""
     path = Path(path)
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     lines = text[: text.rfind("\n") + 1].splitlines()
     if read_settings(path, kind=kind) is None or len(lines) < 2:
         raise ValueError(f"{printable(path)} is not a table of {kind}; give a file that this command wrote")

@@ -124,7 +124,7 @@ class TestIds:
         ):
             load_coco_images(file)
         file.write_text(file.read_text(), encoding="utf-16")
-        with pytest.raises(ValueError, match="it is not UTF-8 text"):
+        with pytest.raises(ValueError, match=r"instances_train.json cannot be read: it is UTF-16; save it as UTF-8"):
             load_coco_images(file)
 
     def test_sides_with_other_names(self, tmp_path):
@@ -260,7 +260,7 @@ class TestDirt:
             ('{"images": [], "annotations": []}', "no list 'categories'"),
             ('{"images": {}, "annotations": [], "categories": []}', "no list 'images'"),
             ('{"images": [], "annotations": [], "categories": []}', "no categories"),
-            (b"\xff\xfe\x00", "not a JSON"),
+            (b"\xff\xfe\x00", "it is UTF-16; save it as UTF-8"),
         ],
     )
     def test_other_files(self, tmp_path, text, said):

@@ -250,12 +250,16 @@ class TestLabels:
         assert found.classes == ("caf\u00e9",) and not found.skipped
         assert sum(found.images.values()) == 11 and sum(found.boxes.values()) == 12
 
-    @pytest.mark.parametrize("content", ["0 0.5 0.5 1 1\n".encode("utf-16"), b"\xff\n"])
-    def test_other_encodings_are_named(self, flat, tmp_path, content):
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [("0 0.5 0.5 1 1\n".encode("utf-16"), "it is UTF-16"), (b"\xff\n", "it is not UTF-8 text")],
+    )
+    def test_other_encodings_are_named(self, flat, tmp_path, content, reason):
         (flat / "classes.txt").write_text("a\n")
         (flat / "labels" / "0.txt").write_bytes(content)
         found = convert(flat, tmp_path / "out")
-        assert sum(found.images.values()) == 9 and "0.txt is not UTF-8 text" in found.skipped[0].reason
+        assert sum(found.images.values()) == 9
+        assert found.skipped[0].reason.endswith(f"0.txt cannot be read: {reason}; save it as UTF-8")
 
     def test_labels_without_an_image_are_named(self, flat, tmp_path):
         (flat / "classes.txt").write_text("a\n")

@@ -145,11 +145,11 @@ def _whole_images(
 def _read_tables(annotation_file: str | Path) -> dict[str, list[Any]]:
     name = printable(annotation_file)
     try:
-        content = json.loads(read_text(annotation_file))
+        text = read_text(annotation_file)
     except OSError as error:
         raise ValueError(f"{name} cannot be read: {(error.strerror or str(error)).lower()}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not a JSON file: it is not UTF-8 text") from error
+    try:
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} is not a JSON file: {error}") from error
     if not isinstance(content, dict):

@@ -70,8 +70,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
         return {name: f"{name}.txt" for name in lists}
     import yaml
 
+    text = read_text(file)
     try:
-        text = read_text(file)
         tags = (token.value for token in yaml.scan(text, yaml.BaseLoader) if isinstance(token, yaml.TagToken))
         if tag := next(tags, None):
             raise ValueError(f"it has the tag {''.join(filter(None, tag))}")

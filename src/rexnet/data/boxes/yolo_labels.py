@@ -31,7 +31,7 @@ class YoloLabels:
         file, boxes = self.file_of(image), []
         if file is None:
             return upright_px, boxes
-        for number, line in enumerate(_read_text(file).split("\n"), start=1):
+        for number, line in enumerate(read_text(file).split("\n"), start=1):
             if line.strip():
                 try:
                     boxes.append(self._read_line(line.split(), upright_px))
@@ -108,12 +108,5 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _read_text(file: str | Path, *, errors: str = "strict") -> str:
-    try:
-        return read_text(file, errors=errors)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{printable(file)} is not UTF-8 text") from error
-
-
 def read_lines(file: str | Path, *, errors: str = "strict") -> list[str]:
-    return [line.strip() for line in _read_text(file, errors=errors).split("\n") if line.strip()]
+    return [line.strip() for line in read_text(file, errors=errors).split("\n") if line.strip()]

@@ -161,7 +161,7 @@ def _read_about(root: str) -> tuple[tuple[str, ...], dict[str, list[str]], dict[
         return tuple(map(normal_name, about["classes"])), tars, counts
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         name = f"{printable(root)}/{SHARDS_FILE}"
-        raise ValueError(f"{name} is not what `rexnet data shard` writes ({error})") from error
+        raise ValueError(f"{name} is not what `rexnet data shard` writes ({reason_of(error)})") from error
 
 
 def _check_counts(root: str, found: dict[str, ShardImages], counts: dict[str, int]) -> None:
