@@ -54,7 +54,7 @@ def headline() -> str:
     rows = [
         [f"`rexnet_100` on ImageNet ({size})", f"{PUBLISHED_TOP1['rexnet_100']} % (published)"],
         [
-            f"CIFAR-10 from scratch, {trained['minutes']:g} minutes on one {trained['device']}",
+            f"CIFAR-10 from scratch by `{trained['command']}`, {trained['threads']} threads, {trained['device']}",
             f"{trained['top1_percent']:.2f} %",
         ],
         [f"one image of 224 px through `rexnet_100` in bf16, {ours['threads']} threads, {ours['device']}", faster],
