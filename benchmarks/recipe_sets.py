@@ -32,12 +32,14 @@ class Task(NamedTuple):
 
     def command(self, data: str, *, width: float) -> list[str]:
         """Return the arguments of `rexnet` that train on `data`, where this set is, from random weights."""
-        return [
-            *("train", data, "--model", "rexnet", "--width", str(width), "--weights", "none"),
-            # The recipe chooses stride 1 for sets of small images: another network than the rivals'.
-            *("--image-size", str(self.image_px), "--stem-stride", str(self.stem_stride)),
-            *(["--shots", str(self.shots)] if self.shots else []),
-        ]
+        network = ["--model", "rexnet", "--width", str(width), "--weights", "none"]
+        # The recipe chooses stride 1 for sets of small images: another network than the rivals'.
+        return [*self.any_network(data), *network, "--stem-stride", str(self.stem_stride)]
+
+    def any_network(self, data: str) -> list[str]:
+        """Return the arguments of `command` without those of the network."""
+        shots = ["--shots", str(self.shots)] if self.shots else []
+        return ["train", data, "--image-size", str(self.image_px), *shots]
 
 
 def find_set(name: str, *, shared: Path, work: Path) -> str:

@@ -5,6 +5,7 @@ results are skipped, so a second call continues, and the hours of the missing on
 width 0.5 at 64 px (digits and CIFAR-10 at 32, stem stride 1).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,7 @@ from recipe_sets import Task
 from rexnet.data.datasets import open_dataset
 from rexnet.data.image_set import ImageSet
 from rexnet.models.factory import create_model
+from rexnet.models.rexnet import RexNet
 from rexnet.training.evaluation import SizedBatches
 
 NAME = "recipes_cpu"
@@ -45,7 +47,7 @@ class Options(runs.Options):
     """`python benchmarks/recipes.py FOLDER` with that of flowers17.tar, cifar10.tar.gz and tiny_coco.tar."""
 
     sets: tuple[SetName, ...] = ("digits", "cifar10-2000", "flowers17", "flowers17-10", "coco-crops", "shapes")
-    contenders: tuple[Literal["rexnet", "plain", "sgd", "timm", "torchvision"], ...] = ("rexnet", "plain")
+    contenders: tuple[Literal["rexnet", "plain", "plain-low", "sgd", "timm", "torchvision"], ...] = ("rexnet", "plain")
     epochs: tuple[int, ...] = (5, 20)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
@@ -70,10 +72,20 @@ class Pixels(Dataset[tuple[Tensor, int]]):
 
 
 def make_loop(task: Task, run: runs.Run, options: runs.Options) -> rivals.Loop:
-    """Return a rival's loop; the last batch of an epoch is dropped where it is not full."""
+    """Return a rival's loop."""
+
+    def make_model(num_classes: int) -> RexNet:
+        return create_model("rexnet", width=WIDTH, stem_stride=task.stem_stride, num_classes=num_classes)
+
+    return make_loop_of(make_model, task, run, options)
+
+
+def make_loop_of(make_model: Callable[[int], RexNet], task: Task, run: runs.Run, options: runs.Options) -> rivals.Loop:
+    """Return a rival's loop of the network for that many classes; the last batch of an epoch is dropped where it is not
+    full."""
     sets = open_dataset(options.find(task.data)).for_training(shots=task.shots, seed=run.seed)
     torch.manual_seed(run.seed)
-    model = create_model("rexnet", width=WIDTH, stem_stride=task.stem_stride, num_classes=len(sets.classes))
+    model = make_model(len(sets.classes))
     steps = max(len(sets.train) // BATCH, 1)
     budget = rivals.Budget(image_px=task.image_px, batch_size=BATCH, epochs=run.epochs, steps_per_epoch=steps)
     recipe = rivals.RIVALS[run.contender](model, budget)

@@ -37,9 +37,9 @@ def commit() -> str:
 
     Long benchmarks ask at their start: what a row measured is what was imported then.
     """
-    git = ["git", "-C", str(RESULTS.parent)]
+    git = ["git", "-C", str(Path(__file__).parent)]
     head = subprocess.run([*git, "rev-parse", "--short=7", "HEAD"], capture_output=True, text=True, check=True)
-    changed = subprocess.run([*git, "status", "--porcelain", "--", ".", ":!results"], capture_output=True, check=True)
+    changed = subprocess.run([*git, "status", "--porcelain", "--", ":/", ":/!results"], capture_output=True, check=True)
     return head.stdout.strip() + ("+changes" if changed.stdout else "")
 
 

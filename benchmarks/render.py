@@ -177,6 +177,7 @@ SOURCES = {
     "throughput": "throughput_cuda",
     "control": "control_cpu",
     "recipes": "recipes_cpu",
+    "finetune": "finetune_cpu",
     "photos": "recipes_cpu",
     "deployment": "deployment_cpu",
     "peers": "peers_cpu",

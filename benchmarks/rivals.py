@@ -6,6 +6,7 @@ All go through one loop, `train_epoch`; a rival is a row of RIVALS.
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -72,10 +73,10 @@ def _plain_transforms(image_px: int) -> tuple[Transform, Transform]:
     return transforms.Compose([*seen, *ending]), transforms.Compose([*evaluated, *ending])
 
 
-def plain(model: nn.Module, budget: Budget) -> Recipe:
+def plain(model: nn.Module, budget: Budget, *, peak_lr: float = 4e-3) -> Recipe:
     """RandomResizedCrop from half of the image, flip, AdamW with a one-cycle rate up to 4e-3, cross-entropy."""
     steps = budget.epochs * budget.steps_per_epoch
-    return Recipe(one_cycle(model, peak_lr=4e-3, steps=steps), *_plain_transforms(budget.image_px))
+    return Recipe(one_cycle(model, peak_lr=peak_lr, steps=steps), *_plain_transforms(budget.image_px))
 
 
 def sgd(model: nn.Module, budget: Budget) -> Recipe:
@@ -123,6 +124,7 @@ def torchvision_reference(model: nn.Module, budget: Budget) -> Recipe:
 
 RIVALS: dict[str, Callable[[nn.Module, Budget], Recipe]] = {
     "plain": plain,
+    "plain-low": partial(plain, peak_lr=1e-3),
     "sgd": sgd,
     "timm": timm_defaults,
     "torchvision": torchvision_reference,

@@ -45,7 +45,7 @@ class Options:
     seeds: tuple[int, ...]
     threads: int = 1
     arguments: str = ""
-    """More arguments of the rexnet command, as a shell reads them; such runs are printed and not recorded."""
+    """More arguments of the rexnet command, as a shell reads them. They stand in the rows, which no table shows."""
 
     def find(self, data: str) -> str:
         """Return the DATA of a set of recipe_sets."""
@@ -82,9 +82,10 @@ class Benchmark(NamedTuple):
         """Print the hours, then make each run that results/NAME.jsonl lacks and append its row."""
         records.commit()
         torch.set_num_threads(self.options.threads)
+        given = {**self.setting, **({"arguments": self.options.arguments} if self.options.arguments else {})}
         rows = records.read(self.name)
-        done = {tuple(row[key] for key in Run._fields) for row in rows}
-        missing = [run for run in self.options.runs() if run not in done or self.options.arguments]
+        done = [_identity(row) for row in rows]
+        missing = [run for run in self.options.runs() if _identity({**given, **run._asdict()}) not in done]
         self.print_hours(missing, rows)
         for run in missing:
             began, used = time.perf_counter(), _processor_seconds()
@@ -92,10 +93,8 @@ class Benchmark(NamedTuple):
             took = {"minutes": time.perf_counter() - began, "processor_minutes": _processor_seconds() - used}
             row = {**run._asdict(), **metrics, **{name: round(seconds / 60, 2) for name, seconds in took.items()}}
             print(json.dumps(row), flush=True)
-            if not self.options.arguments:
-                records.append(
-                    self.name, {**self.setting, **self.tasks[run.set]._asdict(), **row, **records.provenance("cpu")}
-                )
+            setting = {**given, **self.tasks[run.set]._asdict()}
+            records.append(self.name, {**setting, **row, **records.provenance("cpu")})
 
     def print_hours(self, missing: Sequence[Run], rows: Sequence[dict[str, Any]]) -> None:
         """Print how long runs will take, by set and contender, and from what that is estimated: recorded rows of both
@@ -120,6 +119,11 @@ class Benchmark(NamedTuple):
             print(f"{name}, {contender}: {len(epochs)} runs, {hours:.2f} hours, from {source}")
             total += hours
         print(f"{len(missing)} runs, {total:.2f} hours", flush=True)
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what two rows of the same run have in common."""
+    return tuple(row.get(key) for key in (*Run._fields, "arguments", "weights_sha256"))
 
 
 def _processor_seconds() -> float:
