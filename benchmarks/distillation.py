@@ -30,7 +30,6 @@ from rexnet.training.teacher_config import TeacherConfig
 from rivals import Loop
 
 NAME = "distillation_cpu"
-WIDTH = 0.5
 ROUNDS = 20
 SetName = Literal["flowers17-5", "flowers17-20", "flowers17", "cifar10-2000"]
 
@@ -71,7 +70,7 @@ def train(task: Task, run: runs.Run, options: runs.Options) -> dict[str, float]:
     assert isinstance(options, Options)
     data = options.find(task.data)
     command = [
-        *task.command(data, width=WIDTH),
+        *task.command(data),
         *([] if run.contender == "none" else ["--teacher", MODEL, "--teacher-weights", str(options.weights)]),
         *(["--unlabelled", f"{data}/train"] if run.contender == "unlabelled" else []),
     ]
@@ -87,7 +86,7 @@ def train(task: Task, run: runs.Run, options: runs.Options) -> dict[str, float]:
 def measure_latencies(task: Task, options: Options) -> dict[str, float]:
     """Return the median milliseconds for one image, on one thread, of the student and the teacher."""
     (teacher,) = open_teachers(TeacherConfig(teacher=(MODEL,), teacher_weights=str(options.weights)))
-    student = create_model("rexnet", width=WIDTH, stem_stride=task.stem_stride)
+    student = create_model("rexnet", width=task.width, stem_stride=task.stem_stride)
     engine = Engine(threads=1)
     calls = {
         "student": _call_once(open_network(student, engine), task.image_px),
@@ -118,7 +117,7 @@ def _no_rival(*_: object) -> Loop:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    setting = {"width": WIDTH, "teacher": MODEL}
+    setting = {"teacher": MODEL}
     runs.Benchmark(NAME, options, TASKS, train, _no_rival, setting, estimate_seconds).record()
 
 

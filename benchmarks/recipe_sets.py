@@ -25,14 +25,16 @@ class Task(NamedTuple):
     data: str
     image_px: int = 64
     shots: int | None = None
+    width: float = 0.5
+    """Of the network that is trained."""
 
     @property
     def stem_stride(self) -> int:
         return 1 if self.image_px <= 32 else 2
 
-    def command(self, data: str, *, width: float) -> list[str]:
+    def command(self, data: str) -> list[str]:
         """Return the arguments of `rexnet` that train on `data`, where this set is, from random weights."""
-        network = ["--model", "rexnet", "--width", str(width), "--weights", "none"]
+        network = ["--model", "rexnet", "--width", str(self.width), "--weights", "none"]
         # The recipe chooses stride 1 for sets of small images: another network than the rivals'.
         return [*self.any_network(data), *network, "--stem-stride", str(self.stem_stride)]
 

@@ -17,7 +17,7 @@ import tyro
 
 import records
 import runs
-from recipes import TASKS, WIDTH
+from recipes import TASKS
 
 NAME = "recipe_settings_cpu"
 SEARCH_SETS, LEFT_OUT = ("flowers17-10", "shapes"), ("flowers17", "cifar10-2000", "digits")
@@ -55,7 +55,7 @@ def measure(settings: dict[str, float], options: Options) -> dict[str, Any]:
     top1: dict[str, float] = {}
     for name in options.sets:
         task = TASKS[name]
-        command = task.command(options.find(task.data), width=WIDTH)
+        command = task.command(options.find(task.data))
         trained = [runs.train_by_command(command, run, typed) for run in typed.runs() if run.set == name]
         top1[name] = round(statistics.mean(last["val_top1"] for last in trained), 2)
     return {"top1_percent": top1, "score": round(statistics.mean(top1.values()), 2)}

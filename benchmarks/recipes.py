@@ -2,7 +2,7 @@
 
 The rivals are in rivals.py. All are judged by the weights after the last epoch. One row a run; runs already in the
 results are skipped, so a second call continues, and the hours of the missing ones are printed first. Networks are of
-width 0.5 at 64 px (digits and CIFAR-10 at 32, stem stride 1).
+width 0.5 at 64 px (digits and CIFAR-10 at 32, stem stride 1; the sets named wide have width 1.0 and 128 px).
 """
 
 from collections.abc import Callable
@@ -24,9 +24,18 @@ from rexnet.models.rexnet import RexNet
 from rexnet.training.evaluation import SizedBatches
 
 NAME = "recipes_cpu"
-WIDTH, BATCH = 0.5, 32
+BATCH = 32
 SetName = Literal[
-    "digits", "cifar10-2000", "cifar10-10000", "cifar10", "flowers17", "flowers17-10", "coco-crops", "shapes"
+    "digits",
+    "cifar10-2000",
+    "cifar10-10000",
+    "cifar10",
+    "flowers17",
+    "flowers17-10",
+    "flowers17-wide",
+    "coco-crops",
+    "shapes",
+    "shapes-wide",
 ]
 
 
@@ -39,6 +48,8 @@ TASKS: dict[str, Task] = {
     "flowers17-10": Task("flowers17", shots=10),
     "coco-crops": Task("coco-crops"),
     "shapes": Task("shape-crops"),
+    "flowers17-wide": Task("flowers17", image_px=128, width=1.0),
+    "shapes-wide": Task("shape-crops", image_px=128, width=1.0),
 }
 
 
@@ -54,7 +65,7 @@ class Options(runs.Options):
 
 def run_rexnet(task: Task, run: runs.Run, options: runs.Options) -> dict[str, float]:
     """Train by `rexnet train` as a user types it."""
-    last = runs.train_by_command(task.command(options.find(task.data), width=WIDTH), run, options)
+    last = runs.train_by_command(task.command(options.find(task.data)), run, options)
     return {"top1_percent": last["val_top1"], "batch_size": last["batch_size"]}
 
 
@@ -75,7 +86,7 @@ def make_loop(task: Task, run: runs.Run, options: runs.Options) -> rivals.Loop:
     """Return a rival's loop."""
 
     def make_model(num_classes: int) -> RexNet:
-        return create_model("rexnet", width=WIDTH, stem_stride=task.stem_stride, num_classes=num_classes)
+        return create_model("rexnet", width=task.width, stem_stride=task.stem_stride, num_classes=num_classes)
 
     return make_loop_of(make_model, task, run, options)
 
@@ -116,7 +127,7 @@ def make_loop_of(make_model: Callable[[int], RexNet], task: Task, run: runs.Run,
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    runs.Benchmark(NAME, options, TASKS, run_rexnet, make_loop, {"width": WIDTH, "batch_size": BATCH}).record()
+    runs.Benchmark(NAME, options, TASKS, run_rexnet, make_loop, {"batch_size": BATCH}).record()
 
 
 if __name__ == "__main__":

@@ -194,7 +194,7 @@ def photos() -> str:
     rows = {}
     for (data, epochs), runs in sorted(_top1_by_seed("recipes_cpu").items()):
         seeds = sorted(runs.get("rexnet", {}).keys() & runs.get("plain", {}).keys())
-        if seeds:
+        if seeds and data in PHOTOS:
             ours, plain = (statistics.mean(runs[name][seed] for seed in seeds) for name in ("rexnet", "plain"))
             took = statistics.median(minutes[data, epochs])
             rows[data] = [PHOTOS[data], str(epochs), f"{took:.1f}", f"{ours:.1f}", f"{plain:.1f}"]

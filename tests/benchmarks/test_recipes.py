@@ -85,5 +85,5 @@ def test_rates_by_step_end_at_zero(rival, first, highest):
 
 @pytest.mark.parametrize("task", recipes.TASKS.values(), ids=recipes.TASKS)
 def test_the_command_trains_the_network_of_the_loops(task):
-    command = task.command("DATA", width=recipes.WIDTH)
+    command = task.command("DATA")
     assert command[command.index("--stem-stride") + 1] == ("1" if task.image_px == 32 else "2")
