@@ -40,11 +40,11 @@ def check_output_file(path: str | PathLike[str], *, option: str = "--output") ->
         raise ValueError(f"{option} is {printable(path)!r}, which is not writable; name another file")
 
 
-def check_output_folder(path: str | PathLike[str], *, allowed: str) -> None:
+def check_output_folder(path: str | PathLike[str], *, allowed: str, option: str = "--output") -> None:
     """Raise ValueError if `path` is a file; `allowed` describes the possible folders in the message."""
     path = Path(path)
     if path.exists() and not path.is_dir():
-        raise ValueError(f"--output is {printable(path)!r}, a file; allowed: {allowed}")
+        raise ValueError(f"{option} is {printable(path)!r}, a file; allowed: {allowed}")
 
 
 def check_new_folder(path: str | PathLike[str], *, outside: str | PathLike[str]) -> None:

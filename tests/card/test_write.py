@@ -186,7 +186,7 @@ def test_a_stopped_first_epoch_has_no_metrics(run, content, output):
 @pytest.mark.parametrize(
     ("prepare", "words"),
     [
-        (lambda folder: folder.write_text("x"), "is a file"),
+        (lambda folder: folder.write_text("x"), ", a file; allowed"),
         (lambda folder: (folder.mkdir(), (folder / "thesis.doc").touch()), "holds other files, such as thesis.doc"),
         (lambda folder: (folder.mkdir(), (folder / "README.md").touch()), "holds files already; name a new"),
     ],

@@ -113,7 +113,7 @@ def test_the_command_refuses_what_cannot_be(capsys, tmp_path):
     words = ["detect", "predict", str(tmp_path / "best.pt"), str(image), "--out"]
     for bad, sentence in (
         ([*words, str(tmp_path)], "is a folder that images are read from"),
-        ([*words, str(image)], "is a file; name a folder"),
+        ([*words, str(image)], ", a file; allowed"),
         ([*words, "y", "--min-score", "2"], "--min-score is 2.0; allowed: from 0 to 1"),
         ([*words, "y", "--font", str(image)], "x.png; allowed: a .ttf, .otf or .ttc file"),
         ([*words, str(tmp_path / "y")], "best.pt"),

@@ -50,6 +50,7 @@ def test_the_weights_that_a_run_reads_are_not_replaced_by_it(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained_run, "run")
     (tmp_path / "link").symlink_to("run")
+    (tmp_path / "digits.pt").touch()
     config = changed(changed(tiny_config, "run", overwrite=True), group, **option)
     with pytest.raises(ValueError, match=f"would replace .*{name}, which the run reads"):
         config.check()
@@ -72,7 +73,7 @@ def test_foreign_files_are_never_touched(tiny_config, changed):
 
 def test_a_file_in_the_place_of_the_folder_is_named(tiny_config, tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(ValueError, match="is a file"):
+    with pytest.raises(ValueError, match="run', a file; allowed"):
         open_run(tiny_config, WORLD)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from rexnet.errors import require
+from rexnet.files import check_output_folder
 from rexnet.models.hub import REPOSITORY
 from rexnet.options import positional
 from rexnet.references import resolve
@@ -36,5 +37,6 @@ class CardConfig:
         require(not self.public or self.push is not None, "public", self.public, "False without --push")
 
     def check(self) -> None:
-        """Raise WeightsError for a run or checkpoint that does not exist."""
+        """Raise ValueError for a file as --output, and for a run or checkpoint that does not exist."""
+        check_output_folder(self.output, allowed="a new or an empty folder")
         resolve(self.run, allowed=("run", "weights"))

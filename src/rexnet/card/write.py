@@ -13,7 +13,7 @@ from rexnet.card.config import CardConfig
 from rexnet.card.hub_files import escape, folder_config, front_matter, public_command, public_name, timm_name
 from rexnet.card.trained_file import TrainedFile, read_trained
 from rexnet.data.preprocess import Preprocess
-from rexnet.files import made_aside, real_path
+from rexnet.files import check_output_folder, made_aside, real_path
 from rexnet.models.hub import PREFIX, WEIGHTS
 from rexnet.models.published import PUBLISHED
 from rexnet.text import plural
@@ -53,8 +53,7 @@ def write_card(config: CardConfig) -> ModelFolder:
 
 def _check_output(given: str, trained: TrainedFile, *, overwrite: bool) -> None:
     path, name = Path(given).absolute(), f"--output {given!r}"
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{name} is a file; name a new or an empty folder")
+    check_output_folder(given, allowed="a new or an empty folder")
     if not path.parent.is_dir():
         raise ValueError(f"{name} is in a folder that does not exist; create {str(path.parent)!r} first")
     inside = {file.name for file in path.iterdir()} if path.exists() else set()

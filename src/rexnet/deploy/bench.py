@@ -21,7 +21,7 @@ from rexnet.engines.config import FILE_BACKENDS, PRECISIONS, Backend, Engine, Pr
 from rexnet.engines.measuring import describe_machine, measure_apart, spread_of
 from rexnet.errors import OptionError, WeightsError
 from rexnet.figures import write_figure
-from rexnet.files import check_output_file, write_whole
+from rexnet.files import write_whole
 from rexnet.loading import load_network
 from rexnet.models.cost import Cost, measure_cost
 from rexnet.models.rexnet import RexNet
@@ -112,9 +112,7 @@ def _exported_subject(reference: Reference) -> Subject:
 
 def bench(config: BenchConfig) -> list[BenchRow]:
     """Return a row per existing combination, and write them as `config` says. Raise ValueError without any."""
-    for option, path in (("--output", config.output), ("--plot", config.plot)):
-        if path is not None:
-            check_output_file(path, option=option)
+    config.check()
     found = measure_subjects([find_subject(name) for name in dict.fromkeys(config.models)], config)
     if config.output is not None:
         write_whole(config.output, bench_json(found, config))

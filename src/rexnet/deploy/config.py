@@ -9,9 +9,9 @@ from rexnet.data.datasets import open_dataset
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_files import require_images
 from rexnet.data.preprocess import require_image_size
-from rexnet.engines.config import Backend, Engine, Format, Output, Precision
+from rexnet.engines.config import Backend, Engine, Format, Output, Precision, choose_format
 from rexnet.errors import require, require_at_least
-from rexnet.files import check_output_file
+from rexnet.files import check_output_file, check_replaceable
 from rexnet.models.variants import FAMILIES
 from rexnet.options import Device, Threads, positional
 from rexnet.references import (
@@ -158,7 +158,10 @@ class ExportConfig:
     options: ExportOptions = ExportOptions()
 
     def check(self) -> None:
-        """Raise ValueError for a model that does not exist."""
+        """Raise ValueError for a model or an output that cannot be used."""
+        choose_format(self.output, self.options.format)
+        check_output_file(self.output)
+        check_replaceable(Path(self.output), overwrite=self.options.overwrite)
         resolve(self.model, allowed=EXPORTABLE)
         if self.weights is not None:
             resolve(self.weights, allowed=SAVED)
@@ -197,7 +200,8 @@ class QuantizeConfig:
         require_at_least(self, 1, "calibration_images", "batch_size", "rounds", "threads")
 
     def check(self) -> None:
-        """Raise ValueError for a model or data that does not exist."""
+        """Raise ValueError for a model, data or an output that cannot be used."""
+        check_output_file(self.output)
         resolve(self.checkpoint, allowed=QUANTIZABLE)
         if not os.path.exists(self.data):
             open_dataset(self.data)
@@ -241,7 +245,10 @@ class BenchConfig:
         require_at_least(self, 1, "threads", "rounds")
 
     def check(self) -> None:
-        """Raise ValueError for a model that does not exist."""
+        """Raise ValueError for a model or an output that cannot be used."""
+        for option, path in (("--output", self.output), ("--plot", self.plot)):
+            if path is not None:
+                check_output_file(path, option=option)
         for model in self.models:
             resolve(model, allowed=BENCHABLE)
 

@@ -17,7 +17,8 @@ from rexnet.deploy.graph_writing import TOLERANCE, WRITERS, largest_difference
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.export import ExportedDetector, export_detector
 from rexnet.engines.backends import CHANNEL_MULTIPLE
-from rexnet.engines.graph_files import choose_format, sample_images
+from rexnet.engines.config import choose_format
+from rexnet.engines.graph_files import sample_images
 from rexnet.errors import OptionError, require
 from rexnet.files import check_output_file, check_replaceable, made_aside
 from rexnet.loading import load_network, open_trained

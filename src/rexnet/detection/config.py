@@ -8,6 +8,7 @@ from rexnet.data.datasets import open_dataset
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_files import require_images
 from rexnet.errors import ModelError, OptionError, require, require_at_least
+from rexnet.files import check_output_file, check_output_folder
 from rexnet.options import positional
 from rexnet.references import BACKBONES, DETECTORS, OWN_WEIGHTS, SAVED, refuse_swapped, resolve
 from rexnet.training.config import MeasureOptions, OptimConfig, RunConfig, ScheduleConfig
@@ -88,11 +89,11 @@ class DetectTrainConfig:
     def check(self) -> None:
         """Raise ValueError for options that contradict each other; call it once the recipe is known."""
         if not self.data:
-            raise ValueError("no data given; name a folder in COCO's layout, or make one with rexnet detect demo")
+            raise OptionError("no data given; name a folder in COCO's layout, or make one with rexnet detect demo")
         if not self.run.resume:
             self.network.check()
             self.run.check(self.network.model, self.network.weights)
-            open_dataset(self.data)
+            open_dataset(self.data).require_boxes()
         if self.network.detector != "ssdlite":
             return
         for name, value in (("short-side-px", self.augment.short_side_px), ("proposals", self.network.proposals)):
@@ -129,10 +130,13 @@ class DetectValidateConfig(MeasureOptions):
     """Also plot precision against recall to this PNG file."""
 
     def check(self) -> None:
-        """Raise ValueError for a model or data that does not exist."""
+        """Raise ValueError for a model, data or output that cannot be used."""
+        for option, path in (("--output", self.output), ("--curves", self.curves)):
+            if path is not None:
+                check_output_file(path, option=option)
         refuse_swapped(self.checkpoint, self.data, command="detect validate")
         resolve(self.checkpoint, allowed=OWN_WEIGHTS)
-        open_dataset(self.data)
+        open_dataset(self.data).require_boxes()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +171,8 @@ class DetectPredictConfig:
         require_at_least(self, 1, "batch_size", "threads")
 
     def check(self) -> None:
-        """Raise ValueError for a model or images that do not exist."""
+        """Raise ValueError for a model, images or a folder that cannot be used."""
+        check_output_folder(self.out, option="--out", allowed="a new folder, or one whose other files stay")
         refuse_swapped(self.checkpoint, self.images[-1], command="detect predict")
         require_images(self.images)
         resolve(self.checkpoint, allowed=DETECTORS)

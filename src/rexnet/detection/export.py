@@ -16,8 +16,8 @@ from rexnet.detection.exported_detectors import describe_tensors, facts_of, outp
 from rexnet.detection.onnx_form import GraphForm, resize_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
 from rexnet.engines.backends import Graph, native_engine, open_graph
-from rexnet.engines.config import Format
-from rexnet.engines.graph_files import choose_format, import_onnx, sample_images, trace, write_graph
+from rexnet.engines.config import Format, choose_format
+from rexnet.engines.graph_files import import_onnx, sample_images, trace, write_graph
 from rexnet.errors import require
 from rexnet.files import check_output_file, check_replaceable, made_aside
 from rexnet.text import printable

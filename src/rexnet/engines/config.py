@@ -1,9 +1,12 @@
 """Names, precisions and file endings of the engines, importable without them, as `--help` needs."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
+from rexnet.errors import require
 from rexnet.options import Threads
+from rexnet.text import printable
 
 Backend = Literal["torch", "compile", "onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16"]
@@ -52,3 +55,28 @@ class Engine:
 
 Format = Literal["onnx", "openvino", "torch-export"]
 Output = Literal["logits", "embedding", "features"]
+
+ENDINGS: dict[Format, str] = {
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "torch-export": ".pt2",
+}
+_REMOVED = {".pte": "ExecuTorch", ".mlpackage": "Core ML", ".engine": "TensorRT"}
+"""Endings of formats that are no longer written."""
+
+
+def choose_format(path: str, asked: Format | None) -> Format:
+    """Return `asked`, or the format that the ending of `path` means. Raise OptionError if they differ or neither names
+    one."""
+    endings: dict[str, Format] = {ending: name for name, ending in ENDINGS.items()}
+    guessed = endings.get(Path(path).suffix)
+    suffix = Path(path).suffix
+    if suffix in _REMOVED:
+        reads = ".pt2" if suffix == ".pte" else ".onnx or .pt2"
+        allowed = f"names that end in .onnx, .xml or .pt2; {_REMOVED[suffix]}'s own tools read {reads}"
+        require(False, "output", printable(path), allowed)
+    known = ", ".join(f"{ending} ({name})" for ending, name in endings.items())
+    require(guessed is not None, "output", printable(path), f"names that end in {known}")
+    assert guessed is not None
+    require(asked in (None, guessed), "format", f"{asked} with {printable(path)}", f"{guessed}, or another ending")
+    return guessed

@@ -18,17 +18,10 @@ from torch import Tensor, nn
 
 from rexnet.data.decode import open_image
 from rexnet.data.image_files import find_images
-from rexnet.engines.config import Format
-from rexnet.errors import MissingPackageError, WeightsError, require
+from rexnet.engines.config import ENDINGS
+from rexnet.errors import MissingPackageError, WeightsError
 from rexnet.text import printable, reason_of
 
-ENDINGS: dict[Format, str] = {
-    "onnx": ".onnx",
-    "openvino": ".xml",
-    "torch-export": ".pt2",
-}
-_REMOVED = {".pte": "ExecuTorch", ".mlpackage": "Core ML", ".engine": "TensorRT"}
-"""Endings of formats that are no longer written."""
 KEY = "rexnet"
 _EXTRA = f"/extra/{KEY}"
 """Path of the metadata in an archive of torch.export.save."""
@@ -71,23 +64,6 @@ def _import(package: str, *, what: str) -> Any:
         return import_module(package)
     except ImportError as error:
         raise MissingPackageError(what, package, "'rexnet[deploy]'") from error
-
-
-def choose_format(path: str, asked: Format | None) -> Format:
-    """Return `asked`, or the format that the ending of `path` means. Raise OptionError if they differ or neither names
-    one."""
-    endings: dict[str, Format] = {ending: name for name, ending in ENDINGS.items()}
-    guessed = endings.get(Path(path).suffix)
-    suffix = Path(path).suffix
-    if suffix in _REMOVED:
-        reads = ".pt2" if suffix == ".pte" else ".onnx or .pt2"
-        allowed = f"names that end in .onnx, .xml or .pt2; {_REMOVED[suffix]}'s own tools read {reads}"
-        require(False, "output", printable(path), allowed)
-    known = ", ".join(f"{ending} ({name})" for ending, name in endings.items())
-    require(guessed is not None, "output", printable(path), f"names that end in {known}")
-    assert guessed is not None
-    require(asked in (None, guessed), "format", f"{asked} with {printable(path)}", f"{guessed}, or another ending")
-    return guessed
 
 
 def trace(

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from rexnet.data.datasets import open_dataset
 from rexnet.errors import require_at_least
+from rexnet.files import check_output_file
 from rexnet.options import Device, Threads, positional
 from rexnet.training.run_record import read_records
 
@@ -33,7 +34,9 @@ class ReportConfig:
         require_at_least(self, 1, "batch_size", "threads")
 
     def check(self) -> None:
-        """Raise ValueError for a folder without a run and for data that does not exist."""
+        """Raise ValueError for a folder without a run, and for data or an output that cannot be used."""
         read_records(self.runs)
+        if self.output is not None:
+            check_output_file(self.output)
         if self.data is not None:
             open_dataset(self.data)

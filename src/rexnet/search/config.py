@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from rexnet.data.config import AugmentConfig
+from rexnet.data.datasets import open_dataset
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.preprocess import Preprocess, require_image_size
 from rexnet.errors import require, require_at_least
+from rexnet.files import check_output_folder
 from rexnet.options import Device, positional
 from rexnet.search.space import Space
 from rexnet.training.config import Amp, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
@@ -183,6 +185,11 @@ class SearchConfig:
         costs = [name for name in self.engine.objectives if name in ("macs", "latency")]
         free = self.space.min_share < 1
         require(not costs or free, "min_share", self.space.min_share, f"below 1 with the objective {' '.join(costs)}")
+
+    def check(self) -> None:
+        """Raise ValueError for an output or data that cannot be used."""
+        check_output_folder(self.engine.output, allowed="a new folder or that of an earlier search")
+        open_dataset(self.data)
 
     def train_config(self, seed: int) -> TrainConfig:
         """Return the config of one training of a candidate, as `rexnet.training.loop.fit` takes it."""

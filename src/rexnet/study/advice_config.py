@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from rexnet.data.preprocess import require_image_size
 from rexnet.errors import require, require_at_least
+from rexnet.files import check_output_folder
 from rexnet.options import positional
 from rexnet.references import MEASURABLE, resolve
 
@@ -57,3 +58,9 @@ class RewriteConfig(_KnownNetwork):
 
     output: str | None = None
     """Folder for report.json and, of a network that becomes a list of blocks, config.json."""
+
+    def check(self) -> None:
+        """Raise ValueError for an output or a model that cannot be used."""
+        if self.output is not None:
+            check_output_folder(self.output, allowed="a folder")
+        super().check()

@@ -5,11 +5,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from rexnet.data.datasets import check_images, open_dataset
 from rexnet.data.preprocess import require_image_size
 from rexnet.errors import require, require_at_least
 from rexnet.options import Device, positional
 from rexnet.references import MEASURABLE, resolve
 from rexnet.study.protocol import ACTIVATION_NAMES, BLOCK_NAMES, Placement, Protocol, deep_name
+from rexnet.study.tables import check_folder
 from rexnet.training.config import TrainConfig
 from rexnet.training.recipes import small_image
 
@@ -87,6 +89,13 @@ class RankConfig:
         alone = self.address is None or self.processes == 1
         require(alone, "processes", self.processes, "1 with --address, whose cluster has its own processes")
 
+    def check(self) -> None:
+        """Raise ValueError for an output, a network or images that cannot be used."""
+        check_folder(self.output)
+        if self.network.model is not None and self.network.data is not None:
+            resolve(self.network.model, allowed=MEASURABLE)
+            check_images(self.network.data)
+
 
 PLACEMENTS: tuple[Placement, ...] = ("late", "spread", "early")
 
@@ -119,6 +128,10 @@ class DepthConfig:
         require(2 <= self.layers <= 50, "layers", self.layers, "2 to 50")
         require(0 < self.ratio < 1, "ratio", self.ratio, "above 0 and below 1, so that there is something to expand")
         _check_names(replace(self.protocol(), blocks=BLOCK_NAMES))
+
+    def check(self) -> None:
+        """Raise ValueError for an output that cannot be used."""
+        check_folder(self.output)
 
     def protocol(self) -> Protocol:
         """Return a protocol whose weights preserve the scale of the signal, which would else grow until a SiLU acts as
@@ -189,6 +202,11 @@ class FactorConfig:
 
         self.training(FACTORS[0], seed=0)
 
+    def check(self) -> None:
+        """Raise ValueError for an output or data that cannot be used."""
+        check_folder(self.output)
+        open_dataset(self.data)
+
     @cached_property
     def networks(self) -> "dict[str, RexNetConfig]":
         """Configs by the names of FACTORS."""
@@ -246,9 +264,11 @@ class SpectraConfig:
         self.network(self.models[0])  # check the options that all networks share
 
     def check(self) -> None:
-        """Raise ModelError for a model that does not exist."""
+        """Raise ValueError for an output, networks or images that cannot be used."""
+        check_folder(self.output)
         for model in self.models:
             resolve(model, allowed=MEASURABLE)
+        check_images(self.data)
 
     def network(self, name: str) -> NetworkOptions:
         """Return the options of one of the networks."""

@@ -14,9 +14,14 @@ from rexnet.text import csv_text, printable
 logger = logging.getLogger(__name__)
 
 
+def check_folder(output: str) -> None:
+    """Raise ValueError if a file is in place of the folder of a study."""
+    check_output_folder(output, allowed="a new folder or that of an earlier study")
+
+
 def make_folder(output: str) -> Path:
     """Create the folder of a study if it is missing. Raise ValueError if a file is in its place."""
-    check_output_folder(output, allowed="a new folder or that of an earlier study")
+    check_folder(output)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -257,12 +257,12 @@ class TrainConfig:
         if self.network.weights not in (None, "auto"):
             resolve(self.network.weights, allowed=SAVED)
         teacher = self.teacher
+        self.run.check(self.network.model, self.network.weights, teacher.teacher_weights, *teacher.teacher)
         for name in (*teacher.teacher, teacher.teacher_weights):
             if name is not None:
                 resolve(name, allowed=PREDICTABLE)
         if teacher.unlabelled is not None:
             check_images(teacher.unlabelled)
-        self.run.check(self.network.model, self.network.weights, teacher.teacher_weights, *teacher.teacher)
 
     @property
     def subject(self) -> tuple[str, str]:

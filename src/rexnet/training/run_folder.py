@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rexnet._version import __version__
 from rexnet.data.facts import DataFacts
 from rexnet.data.image_set import FileImages, ImageSet
-from rexnet.files import read_text, real_path, write_whole
+from rexnet.files import check_output_folder, read_text, real_path, write_whole
 from rexnet.text import printable, reason_of
 from rexnet.training.curves import draw_curves
 
@@ -57,8 +57,7 @@ class RunFolder:
     def lock(self) -> None:
         """Lock the folder until `close` or the end of this process. Raise ValueError if another process holds the
         lock."""
-        if self.path.is_file():
-            raise ValueError(f"--output {str(self.path)!r} is a file; name a folder")
+        check_output_folder(self.path, allowed="a folder")
         self._made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         try:
@@ -80,7 +79,8 @@ class RunFolder:
             self._lock = None
 
     def refuse_used(self, *, overwrite: bool) -> None:
-        """Raise ValueError for a path that holds a run, unless `overwrite` is on, or other files."""
+        """Raise ValueError for a file, and for a folder that holds a run, unless `overwrite` is on, or other files."""
+        check_output_folder(self.path, allowed="a new or an empty folder")
         if self.holds("config.json"):
             if not overwrite:
                 raise ValueError(

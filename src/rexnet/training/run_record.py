@@ -143,7 +143,7 @@ def read_records(runs: Sequence[str | os.PathLike[str]]) -> list[RunRecord]:
     resolved = [real_path(folder) for folder in folders]
     for number, folder in enumerate(resolved):
         if folder in resolved[:number]:
-            raise ValueError(f"the run {str(folders[number])!r} is given twice; give each run once")
+            raise OptionError(f"the run {str(folders[number])!r} is given twice; give each run once")
     names = [folder.name for folder in resolved]
     labels = [name if names.count(name) == 1 else str(path) for name, path in zip(names, folders, strict=True)]
     return [read_record(RunFolder(path), label=label) for path, label in zip(folders, labels, strict=True)]

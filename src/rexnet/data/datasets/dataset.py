@@ -183,17 +183,21 @@ class Dataset:
     def for_detection(self, *, bad_image: BadImagePolicy = "error") -> CocoSets:
         """Return images with boxes to train and to validate on. Raise ValueError if there are none and, unless
         `bad_image` is "skip", if some are missing or more than a tenth cannot be used."""
+        self.require_boxes()
+        sets = load_coco_sets(self.data)
+        require_objects(sets)
+        for images in (sets.train, sets.val) if bad_image == "error" else ():
+            refuse_lost_images(images)
+        return sets
+
+    def require_boxes(self) -> None:
+        """Raise ValueError for data without annotations in COCO's layout."""
         if not self.annotation_files:
             raise ValueError(
                 f"{printable(self.data)} is {KINDS[self.kind]}, without annotations in COCO's layout, "
                 "annotations/instances_train.json and instances_val.json; rexnet detect convert makes them from Pascal "
                 "VOC and YOLO, and rexnet train takes images without boxes"
             )
-        sets = load_coco_sets(self.data)
-        require_objects(sets)
-        for images in (sets.train, sets.val) if bad_image == "error" else ():
-            refuse_lost_images(images)
-        return sets
 
     def boxes_to_measure(
         self,
