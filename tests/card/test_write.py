@@ -187,8 +187,8 @@ def test_a_stopped_first_epoch_has_no_metrics(run, content, output):
     ("prepare", "words"),
     [
         (lambda folder: folder.write_text("x"), ", a file; allowed"),
-        (lambda folder: (folder.mkdir(), (folder / "thesis.doc").touch()), "holds other files, such as thesis.doc"),
-        (lambda folder: (folder.mkdir(), (folder / "README.md").touch()), "holds files already; name a new"),
+        (lambda folder: (folder.mkdir(), (folder / "thesis.doc").touch()), "contains other files, such as thesis.doc"),
+        (lambda folder: (folder.mkdir(), (folder / "README.md").touch()), "already contains files; name a new"),
     ],
 )
 @pytest.mark.parametrize("overwrite", [False, True])

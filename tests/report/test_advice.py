@@ -32,10 +32,10 @@ FALLING = [20, 40, 60, 70, 75, 76, 75, *(74 - epoch for epoch in range(EPOCHS - 
         (curves(FLAT, [min(99.0, 5.0 * epoch) for epoch in range(EPOCHS)]), "it overfits, as training", "more images"),
         (
             curves(FLAT, [60.0] * EPOCHS),
-            "it underfits, as training top-1, of augmented images, is only 60.0 %",
+            "it underfits, as training top-1, on augmented images, is only 60.0 %",
             "larger",
         ),
-        (curves([*FLAT[:5], *[97.0] * 17], [98.0] * EPOCHS), "are learned (98.0 %)", "nothing here asks"),
+        (curves([*FLAT[:5], *[97.0] * 17], [98.0] * EPOCHS), "are learned (98.0 %)", "nothing here calls for"),
         (curves(FLAT), "has stopped rising", "do not show whether"),
     ],
 )

@@ -20,8 +20,8 @@ class CardConfig:
     output: str
     """Folder to write; new or empty."""
     license: str | None = None
-    """Licence of the weights by the hub's name, such as mit, apache-2.0 or cc-by-4.0; None: the card states that there
-    is none. It is never guessed, because it depends on the images and on the initial weights."""
+    """Licence of the weights by its name on the hub, such as mit, apache-2.0 or cc-by-4.0; None: the card states that
+    there is none. It is never guessed, because it depends on the images and on the initial weights."""
     overwrite: bool = False
     """Replace --output if it contains a model folder and nothing else."""
     push: str | None = None

@@ -13,7 +13,7 @@ from rexnet.training.metrics import Metric, metrics_of
 from rexnet.training.run_folder import RunFolder
 from rexnet.training.run_record import RunRecord, record_of
 
-# Buffers of training, not learned.
+# Buffers updated in training, but not learned.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _Z95 = 1.959964
 
@@ -85,16 +85,16 @@ class TrainedFile:
 
     @property
     def is_best(self) -> bool:
-        """True if the epoch was chosen by its own metric."""
+        """True if the checkpoint is best.pt, whose epoch was chosen by its metric."""
         return self.path.name == RunFolder(self.path.parent).best.name
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Row of metrics.jsonl of the epoch that the weights are from."""
+        """Row of metrics.jsonl for the epoch of the weights."""
         return self.content.get("metrics") or {}
 
     def measurements(self) -> list[Measurement]:
-        """Return the metrics on the validation split of the run; none for a checkpoint written within an epoch."""
+        """Return the metrics on the validation split of the run; none for a checkpoint written mid-epoch."""
         images = self.metrics.get("val_images")
         found = []
         task = "detection" if self.is_detector else "classification"

@@ -37,8 +37,8 @@ class ModelFolder:
 
 def write_card(config: CardConfig) -> ModelFolder:
     """Write the folder atomically, and upload it with --push. Raise ValueError for a path that is not a run or
-    checkpoint, for a folder that contains other files, and if the hub rejects the upload; the written folder then
-    stays.
+    checkpoint, for a folder that contains other files, and if the hub rejects the upload, which leaves the written
+    folder in place.
     """
     path = Path(config.output).absolute()
     trained = read_trained(config.run)
@@ -58,12 +58,12 @@ def _check_output(given: str, trained: TrainedFile, *, overwrite: bool) -> None:
         raise ValueError(f"{name} is in a folder that does not exist; create {str(path.parent)!r} first")
     inside = {file.name for file in path.iterdir()} if path.exists() else set()
     if others := sorted(inside - set(FILES)):
-        raise ValueError(f"{name} holds other files, such as {others[0]}; name a new or an empty folder")
+        raise ValueError(f"{name} contains other files, such as {others[0]}; name a new or an empty folder")
     if inside and real_path(trained.path).parent == real_path(path):
         raise ValueError(f"{name} is the folder of {trained.path.name}; name a new or an empty folder")
     if inside and not (overwrite and {WEIGHTS, CARD} <= inside):
         hint = "--overwrite replaces it" if {WEIGHTS, CARD} <= inside else "name a new or an empty folder"
-        raise ValueError(f"{name} holds files already; {hint}")
+        raise ValueError(f"{name} already contains files; {hint}")
 
 
 def _fill(folder: Path, trained: TrainedFile, config: CardConfig) -> None:

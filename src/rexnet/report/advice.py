@@ -1,4 +1,4 @@
-"""Reading of a run's curves: whether it under- or overfits, and what to try next."""
+"""Interpretation of a run's curves: whether it under- or overfits, and what to try next."""
 
 from collections.abc import Mapping, Sequence
 from math import sqrt
@@ -8,13 +8,13 @@ from rexnet.text import plural
 from rexnet.training.metrics import Metric
 
 LEAST_EPOCHS = 10
-"""Fewest epochs from which something follows."""
+"""Minimum number of epochs for a conclusion."""
 _CHANGE = 1.0
-"""Least change in points that counts as rising or falling."""
+"""Minimum change, in points, that counts as rising or falling."""
 _GAP = 5.0
-"""Least lead in points of training over validation that counts as overfitting."""
+"""Minimum lead, in points, of training over validation that counts as overfitting."""
 _FITTED = 95.0
-"""Training top-1 in percent from which the training images count as learned."""
+"""Minimum training top-1, in percent, at which the training images count as learned."""
 
 Row = Mapping[str, Any]
 
@@ -22,12 +22,12 @@ Row = Mapping[str, Any]
 def read_curves(rows: Sequence[Row], metric: Metric) -> str:
     """Return what the curves of a run show, and what to try next, in one sentence.
 
-    `metric` chooses the best epoch. Training metrics are means over an epoch, of augmented images: they may be below
-    validation without any reason to worry, while a lead over validation is at least as large in truth.
+    `metric` selects the best epoch. Training metrics are means over an epoch, on augmented images: training below
+    validation is no cause for concern, and the true lead of training over validation is at least the measured one.
     """
     if len(rows) < LEAST_EPOCHS:
         epochs = f"{len(rows)} {plural(len(rows), 'epoch')}"
-        return f"{LEAST_EPOCHS} epochs or more show whether the network under- or overfits; the run has {epochs}."
+        return f"It takes {LEAST_EPOCHS} epochs or more to show under- or overfitting; the run has {epochs}."
     window = max(2, len(rows) // 5)
     means = [_mean(rows[end - window : end], metric.key) for end in range(window, len(rows) + 1)]
     last, earlier = means[-1], means[-1 - window]
@@ -37,7 +37,7 @@ def read_curves(rows: Sequence[Row], metric: Metric) -> str:
     if means[peak] - last > smallest and learns:
         fall = f"{metric.label} has fallen by {means[peak] - last:.1f} points since about epoch {peak + window}"
         next_step = "try stronger augmentation or more images, or fewer epochs"
-        return f"It overfits: {fall}, while the training loss went on falling; {next_step}."
+        return f"It overfits: {fall}, while the training loss kept falling; {next_step}."
     if last - earlier > smallest:
         rise = f"{metric.label} still rose by {last - earlier:.1f} points in the last fifth of the epochs"
         return f"It has not learned all it can: {rise}; try more --epochs."
@@ -45,17 +45,17 @@ def read_curves(rows: Sequence[Row], metric: Metric) -> str:
 
 
 def _compare(rows: Sequence[Row]) -> str:
-    """Return the clauses about the difference of training and validation at the end."""
+    """Return the clauses about the difference between training and validation at the end."""
     if "train_top1" not in rows[-1] or "val_top1" not in rows[-1]:
         return "more epochs alone will not help, and the curves do not show whether the network under- or overfits"
     train, gap = _mean(rows, "train_top1"), _mean(rows, "train_top1") - _mean(rows, "val_top1")
     if gap > _GAP:
-        lead = f"training top-1, though of augmented images, is {gap:.1f} points above validation"
+        lead = f"training top-1, though on augmented images, is {gap:.1f} points above validation"
         return f"it overfits, as {lead}; try stronger augmentation or more images"
     if train < _FITTED:
-        seen = f"training top-1, of augmented images, is only {train:.1f} %"
+        seen = f"training top-1, on augmented images, is only {train:.1f} %"
         return f"it underfits, as {seen}; try a larger network or --image-size, or weaker augmentation"
-    return f"the training images are learned ({train:.1f} %), and validation keeps up; nothing here asks for a change"
+    return f"the training images are learned ({train:.1f} %), and validation keeps up; nothing here calls for a change"
 
 
 def _mean(rows: Sequence[Row], key: str) -> float:
@@ -63,7 +63,7 @@ def _mean(rows: Sequence[Row], key: str) -> float:
 
 
 def _standard_error(percent: float, images: float | None) -> float:
-    """Return the standard error, in points, of a percentage of so many images; 0 where they were not counted."""
+    """Return the standard error, in points, of a percentage over `images` images; 0 if their number is unknown."""
     fraction = min(max(percent / 100, 0.0), 1.0)
     return 100 * sqrt(fraction * (1 - fraction) / images) if images else 0.0
 

@@ -52,7 +52,7 @@ class Example(NamedTuple):
 
 
 class DetectionExample(NamedTuple):
-    """An image with its predicted objects, drawn, and their counts."""
+    """An image with its predicted objects drawn on it, and their counts."""
 
     name: str
     image: Thumbnail
@@ -61,8 +61,8 @@ class DetectionExample(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Predictions of a network on its images. If either is not available, everything is empty except `notes`, which has
-    the reason."""
+    """Predictions of a network on its images. If either is not available, everything is empty except `notes`, which
+    state the reason."""
 
     parameters: int | None = None
     macs: int | None = None
@@ -75,7 +75,7 @@ class Evidence:
     mistakes: list[Example] = field(default_factory=list)
     successes: list[Example] = field(default_factory=list)
     heat_cells: int = 0
-    """Cells of a heat map, per side, before it is enlarged."""
+    """Number of cells per side of a heat map, before it is enlarged."""
     detections: list[DetectionExample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -85,7 +85,7 @@ def gather_evidence(
 ) -> Evidence:
     """Run best.pt on `data`, or on the run's validation split, and pick the `mistakes` with the highest probability.
 
-    Anything missing from the run becomes a note, and is logged. Raise ValueError for `data` that does not fit.
+    Anything missing from the run is logged and added to the notes. Raise ValueError for `data` that does not fit.
     """
     notes: list[str] = []
     model, epoch = _load_best(record, notes)
@@ -137,7 +137,7 @@ def _load_best(record: RunRecord, notes: list[str]) -> tuple[TrainedRexNet | Tra
             kept = f"; {record.folder.last} is still there" if record.folder.last.exists() else ""
             count = len(record.rows)
             why = f"it was lost after {count} {plural(count, 'epoch')}{kept}"
-        _note(notes, f"{best} does not exist, so no images and classes are shown: {why}.")
+        _note(notes, f"{best} does not exist, so no images or classes are shown: {why}.")
         return None, None
     try:
         content = checkpoint.read(best)

@@ -12,9 +12,9 @@ from torch import Tensor
 from rexnet.data.preprocess import Preprocess
 
 THUMBNAIL_PX = 144
-"""Longest side of a thumbnail, which bounds the size of a page by its number of images."""
+"""Maximum length of a thumbnail's longer side, which limits the size of a page per image."""
 _SMALL_PX = 64
-"""Longest side of images that are kept pixel by pixel."""
+"""Maximum length of the longer side of images that are kept pixel by pixel."""
 
 
 class Thumbnail(NamedTuple):
@@ -57,7 +57,7 @@ def heat_scale() -> Thumbnail:
 
 
 def _blend(view: np.ndarray, strength: np.ndarray) -> Image.Image:
-    """Lay the colours of a heat map (H, W) over a gray image (H, W, 3) of 0 to 255, as strongly as the map is."""
+    """Blend the colours of a heat map (H, W), which is also the opacity, over a gray image (H, W, 3) of 0 to 255."""
     import matplotlib
 
     strength = strength.clip(0, 1)[..., None]

@@ -25,7 +25,7 @@ from rexnet.training.run_record import RunRecord, changed_between, percent, read
 MAX_MATRIX_CLASSES = 30
 MAX_CLASS_ROWS = 1000
 _MAX_EPOCH_ROWS = 300
-# Allow no loading or running of anything, whatever names in the data contain.
+# Allow nothing to be loaded or run, whatever the names in the data contain.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -37,7 +37,7 @@ class ReportedRun:
     evidence: Evidence
 
     def facts(self) -> dict[str, str]:
-        """Return the facts by heading, "-" for those that the run does not have."""
+        """Return the facts by heading, "-" for those missing from the run."""
         record, evidence = self.record, self.evidence
         best, spent = record.best, record.time_spent()
         speed, network = record.images_per_second, record.options()["network"]

@@ -31,9 +31,9 @@ class _Waiting(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Batcher of waiting items. It calls `compute` in threads on the largest power of two of them, at most `max_batch`,
-    divided among the idle threads. It needs no task of its own and may be dropped with items in it, which are still
-    answered. All its methods must be called from one event loop.
+    """Batcher of waiting items. It calls `compute` in threads; each idle thread gets an equal part of the items, at
+    most `max_batch`, rounded down to a power of two. It needs no task of its own, and may be dropped while it has
+    items: they are still answered. All its methods must be called from one event loop.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ class ServeConfig:
     ]
     """Run folders, folders of `rexnet card` or hf://OWNER/NAME, checkpoints (.pt, .safetensors), or .onnx and .xml
     files of `rexnet export`. Without NAME= a model has the name of its file or folder,
-    with "-" for other characters than letters, digits, ".", "_" and "-"."""
+    with "-" in place of all characters except letters, digits, ".", "_" and "-"."""
     host: str = "127.0.0.1"
     """Address to listen on: the default is for this machine only, 0.0.0.0 accepts connections from the network."""
     port: int = 8000
@@ -38,14 +38,14 @@ class ServeConfig:
     """Precision of classifiers: auto is that of the file, fp32 for a checkpoint."""
     device: Device = "auto"
     max_batch: int = 8
-    """Maximum images per batch, which may come from several requests; batches have 1, 2, 4, 8, ... images."""
+    """Maximum number of images per batch, which may come from several requests; batches have 1, 2, 4, 8, ... images."""
     batch_wait_ms: float = 0.0
     """Maximum time that an image waits for its batch to fill while the network is busy; an idle network starts at
     once."""
     queue_length: int = 256
-    """Maximum images that a model has accepted and not yet answered; more get status 429."""
+    """Maximum number of pending images per model; further ones get status 429."""
     timeout_s: float = 30.0
-    """Maximum time to answer a request that has arrived; then status 503."""
+    """Maximum time to answer a request after it has arrived; then status 503."""
     body_timeout_s: float = 20.0
     """Maximum time to send the headers of a request, and its body; then the connection is closed."""
     max_body_mib: float = 32.0
@@ -53,7 +53,7 @@ class ServeConfig:
     max_megapixels: float = 50.0
     """Maximum size of an image in million pixels, checked before it is decoded."""
     max_images: int = 32
-    """Maximum images per request."""
+    """Maximum number of images per request."""
     api_key_file: str | None = None
     """File with the API key that requests must send; alternatively, set the environment variable REXNET_API_KEY."""
     reload: bool = True

@@ -16,7 +16,7 @@ from rexnet.errors import BadImageError, TooManyPixelsError
 from rexnet.serve.http_errors import HTTPError, quoted
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
-"""Formats that browsers write and show. Decoders of other formats are not exposed to untrusted files."""
+"""Formats that browsers write and display. The decoders of all others are not exposed to untrusted files."""
 IMAGE_FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -37,7 +37,8 @@ IMAGE_FORM: dict[str, Any] = {
 _CURL = "send one with curl -F image=@photo.jpg, and more with further -F image=@FILE"
 _PIECE_BYTES = 2**18
 _MAX_SCANS = 100
-"""Maximum scans of a JPEG; encoders write a dozen. A scan covers the whole image but may take only twenty bytes."""
+"""Maximum number of scans in a JPEG; encoders write about a dozen. A scan covers the whole image but may take only
+twenty bytes."""
 _SCAN, _END = 0xDA, 0xD9
 # Scan data has 0xff only before 0x00 and restart markers.
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")
@@ -79,7 +80,8 @@ class _Form(MultiPartParser):
 
 
 async def read_uploads(body: bytes, content_type: str, *, most: int) -> list[Upload]:
-    """Return the files named `image` of a form, from 1 to `most`. HTTPError with 400, 413 or 415 for anything else."""
+    """Return the files named `image` of a form, from 1 to `most`. Raise HTTPError with 400, 413 or 415 for anything
+    else."""
     if parse_options_header(content_type)[0] != b"multipart/form-data":
         raise HTTPError(415, f"the request is not a form (multipart/form-data); {_CURL}")
     try:
@@ -101,8 +103,8 @@ async def read_uploads(body: bytes, content_type: str, *, most: int) -> list[Upl
 
 
 def open_upload(content: bytes, *, max_pixels: int) -> Image.Image:
-    """Return the image, RGB and upright. HTTPError with 400 for a damaged or truncated image, 413 for too many pixels,
-    checked before decoding, and 415 for another format."""
+    """Return the image, RGB and upright. Raise HTTPError with 400 for a damaged or truncated image, 413 for too many
+    pixels, checked before decoding, and 415 for another format."""
     if not content:
         raise HTTPError(400, "the image is empty; send the bytes of an image file")
     if content_format(content) not in FORMATS:

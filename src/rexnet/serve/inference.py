@@ -1,4 +1,4 @@
-"""Requests and answers of the Open Inference Protocol, version 2: JSON, with tensors in it or as bytes after it."""
+"""Requests and responses of the Open Inference Protocol, version 2: JSON, with tensors in it or as bytes after it."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -103,7 +103,7 @@ class ModelMetrics:
         self._labels = {"model": model, "version": version}
 
     def observe(self, stage: Stage | Literal["batch"], seconds: float) -> None:
-        """Count a request, an image or a batch in that stage, and its time."""
+        """Count a request, an image or a batch in this stage, and add its time."""
         self._metrics.inference.labels(**self._labels, stage=stage).observe(seconds)
 
     def observe_batch(self, images: Sequence[Batched[Any]]) -> None:
@@ -117,7 +117,7 @@ class ModelMetrics:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Count a request, as failed if the block raises."""
+        """Count a request, as a failure if the block raises."""
         started = perf_counter()
         stage: Stage = "fail"
         try:

@@ -125,8 +125,8 @@ class ModelRegistry:
 
 
 def named_references(models: Sequence[str]) -> dict[str, Reference]:
-    """Return the references of NAME=MODEL or MODEL by name. Raise OptionError for an invalid or duplicate name and a
-    MODEL that does not predict."""
+    """Return the references of NAME=MODEL or MODEL by name. Raise OptionError for an invalid or duplicate name, and for
+    a MODEL that cannot predict."""
     found: dict[str, Reference] = {}
     for argument in models:
         name, reference = _split(argument)
@@ -154,7 +154,7 @@ def _split(argument: str) -> tuple[str, Reference]:
 
 
 def _allowed_name(name: str) -> str:
-    """Return `name` if it is allowed, else with "-" for what is not: "roses-2024-1" of "roses (2024)-1"."""
+    """Return `name` with "-" in place of characters that are not allowed: "roses-2024-1" for "roses (2024)-1"."""
     return name if _NAME.fullmatch(name) else re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("._-")[:64]
 
 

@@ -47,7 +47,7 @@ class OpenModel:
     backend: str
     precision: str
     prepare: Callable[[Image.Image], Any]
-    """Make an item of `batcher` from an RGB image."""
+    """Convert an RGB image to an item for `batcher`."""
     batcher: Batcher[Any, Any]
     """Batcher from image tensors to probabilities (K,) for a classifier, from images to Detections for a detector."""
     metrics: ModelMetrics

@@ -74,7 +74,7 @@ class RequestLimits:
             raise HTTPError(401, message, {"WWW-Authenticate": "Bearer"})
 
     async def _read(self, scope: Scope, receive: Receive, body: list[bytes]) -> None:
-        """Read the whole body into `body`, decompressed; its bytes count as held."""
+        """Read the whole body into `body`, decompressed, and add its bytes to those in memory."""
         try:
             async with asyncio.timeout(self._config.body_timeout_s):
                 decompressor = _decompressor(scope)
@@ -98,7 +98,7 @@ class RequestLimits:
                     body.append(chunk)
         except TimeoutError:
             limit = f"{self._config.body_timeout_s:g} s"
-            raise HTTPError(408, f"the request has not arrived within {limit}", {"Connection": "close"}) from None
+            raise HTTPError(408, f"the request did not arrive within {limit}", {"Connection": "close"}) from None
 
 
 def _decompressor(scope: Scope) -> Any:

@@ -38,7 +38,7 @@ _MAX_CONNECTIONS = 1024
 _GRACE_S = 0.5
 """Seconds for which a stopping server waits for a request on an open connection."""
 _OVERHEAD_BYTES = 2**19
-"""Maximum bytes of headers and chunk marks of a request, beyond eight times its body."""
+"""Maximum size of a request's headers and chunk framing, beyond eight times its body."""
 
 
 class Settings(uvicorn.Config):
@@ -146,8 +146,8 @@ class Workers(Multiprocess):
 
 
 def serve(config: ServeConfig, *, api_key: str | None = None) -> None:
-    """Serve until SIGINT or SIGTERM, and answer the requests accepted by then. ValueError or OSError for a model that
-    cannot be opened and an address that cannot be used."""
+    """Serve until SIGINT or SIGTERM, and answer the requests accepted by then. Raise ValueError or OSError for a model
+    that cannot be opened, and for an address that cannot be used."""
     with ExitStack() as stack:
         listening = stack.enter_context(_listening(config))
         host, port = listening.getsockname()[:2]

@@ -73,7 +73,7 @@ def from_json(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray
         with np.errstate(over="ignore"):
             return _finite(np.array(numbers, np.float64).astype(DTYPES[spec.datatype]).reshape(shape), spec)
     except OverflowError as error:
-        raise HTTPError(400, f"the data of input {spec.name} holds a number that is too large") from error
+        raise HTTPError(400, f"the data of input {spec.name} has a number that is too large") from error
 
 
 def from_bytes(data: bytes, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray | list[bytes]:
@@ -92,13 +92,13 @@ def from_bytes(data: bytes, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndar
 
 def _finite(values: np.ndarray, spec: TensorSpec) -> np.ndarray:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise HTTPError(400, f"the data of input {spec.name} holds values that are not finite (nan or inf)")
+        raise HTTPError(400, f"the data of input {spec.name} has values that are not finite (nan or inf)")
     return values
 
 
 def _flat_numbers(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> list[Any]:
-    """Return numbers after a check: a single string among them would make numpy build an array of equally long
-    strings."""
+    """Return the numbers after a check: a single string among them would make numpy convert all to strings of that
+    length."""
     count = prod(shape)
     values = data if isinstance(data, list) else []
     if not (len(values) == count and all(type(value) in (int, float) for value in values)):
@@ -110,7 +110,7 @@ def _flat_numbers(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> list[A
                 )
             values = list(chain.from_iterable(values))
     if not set(map(type, values)) <= ({int} if spec.datatype == "UINT8" else {int, float}):
-        raise HTTPError(400, f"the data of input {spec.name} are not all {spec.datatype} numbers")
+        raise HTTPError(400, f"the data of input {spec.name} has values that are not {spec.datatype} numbers")
     return values
 
 
@@ -118,7 +118,7 @@ def _flat_texts(data: Any, spec: TensorSpec, *, count: int) -> list[str]:
     rows = data if isinstance(data, list) else []
     items = [one for row in rows for one in (row if isinstance(row, list) else [row])]
     if len(items) != count or not all(isinstance(item, str) for item in items):
-        raise HTTPError(400, f"the data of input {spec.name} are not {count} strings, as in its shape")
+        raise HTTPError(400, f"the data of input {spec.name} is not {count} strings, as its shape requires")
     return items
 
 
@@ -126,7 +126,7 @@ def _decoded(item: str, spec: TensorSpec) -> bytes:
     try:
         return base64.b64decode(item, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise HTTPError(400, f"the data of input {spec.name} is not base64, as BYTES are in JSON here") from error
+        raise HTTPError(400, f"the data of input {spec.name} is not base64, the form of BYTES in JSON") from error
 
 
 def _split_items(data: bytes, spec: TensorSpec, *, count: int) -> list[bytes]:
@@ -138,6 +138,6 @@ def _split_items(data: bytes, spec: TensorSpec, *, count: int) -> list[bytes]:
         place += 4 + length
     if place != len(data) or len(items) != count:
         raise HTTPError(
-            400, f"the bytes of input {spec.name} are not {count} items, each preceded by its length in 4 bytes"
+            400, f"the data of input {spec.name} is not {count} items, each preceded by its length in 4 bytes"
         )
     return items
