@@ -85,7 +85,7 @@ def test_untrained_networks_are_measured_once_and_extended(image_folder, tmp_pat
     assert "2 seeds" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
         main([*words, "--images", "5"])
-    assert stop.value.code == 1 and "was made with --images 2000, not 5" in capsys.readouterr().err
+    assert stop.value.code == 1 and "was written with --images 2000, not 5" in capsys.readouterr().err
     next((image_folder / "train").rglob("*.*")).unlink()
     with pytest.raises(SystemExit) as stop:
         main(words)

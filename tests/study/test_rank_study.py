@@ -20,7 +20,7 @@ def test_the_command_writes_tables_and_figures_and_extends_them(tmp_path, capsys
     assert (tmp_path / "study/ranks.csv").read_bytes().startswith(first["ranks.csv"])
     with pytest.raises(SystemExit) as stop:
         main([*words, "--seed", "1"])
-    assert stop.value.code == 1 and "was made with --seed 0, not 1" in capsys.readouterr().err
+    assert stop.value.code == 1 and "was written with --seed 0, not 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,9 @@ def test_a_local_dask_cluster_writes_the_same_bytes(tmp_path, finished):
 
 def test_a_table_of_another_protocol_is_refused(tmp_path):
     run(tmp_path / "ranks.csv")
-    with pytest.raises(ValueError, match=r"ranks.csv was made with --tolerance 0.0001, not 0.01; name another folder"):
+    with pytest.raises(
+        ValueError, match=r"ranks.csv was written with --tolerance 0.0001, not 0.01; name another folder"
+    ):
         run(tmp_path / "ranks.csv", replace(SMALL, tolerance=0.01))
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match=r"other.csv is not a table of rexnet study rank"):

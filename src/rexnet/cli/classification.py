@@ -59,7 +59,7 @@ def train(arguments: Sequence[str]) -> None:
     def show_help(given: Given) -> None:
         try:
             base, decided = preview(_deciding_options(given), data_given="data" in given, **sizes(given))
-        except ValueError:  # DATA is not there
+        except ValueError:  # DATA does not exist
             base, decided = preview(_deciding_options({}), data_given=False)
         print_help("train", TrainConfig, base=base, decided=decided, examples=_EXAMPLES, first=_FIRST)
 
@@ -84,8 +84,8 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def _deciding_options(given: Given) -> "TrainConfig":
-    """Return the settings with those of the `given` options that decide the defaults of the others, and put timm's
-    names and auto in `given` into this package's."""
+    """Return the settings with those of the `given` options that determine the defaults of the others. In `given`,
+    replace timm's model names by this package's and remove auto."""
     from rexnet.training.config import TrainConfig
     from rexnet.training.recipes import DECIDING
 

@@ -24,8 +24,8 @@ def print_help(
     examples: Sequence[str] = (),
     first: Collection[str] = (),
 ) -> None:
-    """Print the help of a command. `base` gives the defaults, or maps an option to the text shown instead; `first` are
-    the options that matter most.
+    """Print the help of a command. `base` provides the defaults, or maps an option to the text shown instead; `first`
+    are the options that matter most.
     """
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     options = list(options_of(kind))

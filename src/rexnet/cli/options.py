@@ -1,6 +1,5 @@
 """Parse a command's arguments into a settings dataclass, with hints for removed options and those of other packages.
-
-The arguments are parsed once; the values that are not given come from the recipe, once it is known.
+The arguments are parsed once; values that are not given come from the recipe, once that is known.
 """
 
 import argparse

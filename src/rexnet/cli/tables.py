@@ -46,7 +46,7 @@ def first_of(items: Sequence[object], most: int = 5) -> str:
 
 
 def print_list(title: str, items: Sequence[object], *, rest: str = "") -> None:
-    """Print the title, the first five items on a line each, and how many more there are; nothing if there are no
+    """Print the title, the first five items on a line each, and the number of further ones; nothing if there are no
     items."""
     if items:
         more = [f"and {len(items) - 5:,} more{rest}"] if len(items) > 5 else []

@@ -160,5 +160,5 @@ def measure_layers(model: nn.Module, batches: Iterable[Tensor], *, tolerance: fl
         for handle in watch.handles:
             handle.remove()
     if not watch.grams:
-        raise ValueError("no Conv2d or Linear layer of the network runs, so there is nothing to measure")
+        raise ValueError("the network runs no Conv2d or Linear layer, so there is nothing to measure")
     return [gram.layer(tolerance) for gram in watch.grams.values()]

@@ -25,7 +25,7 @@ Watch = Callable[[int, float], None]
 """Callback watch(epoch, accuracy), called after each epoch, counted from 1; may raise to end the training."""
 
 _EVAL_BATCH_CPU, _EVAL_BATCH = 64, 1000
-"""Images per step of a validation; on a CPU few enough for their maps to fit into a core's cache."""
+"""Images per validation step; on a CPU, few enough for their maps to fit into a core's cache."""
 _SCORED_IMAGES = 128
 _SCORE_TOLERANCE = 1e-4
 _LATENCY_SECONDS, _WARM_UP = 0.5, 5
@@ -33,7 +33,7 @@ _LATENCY_SECONDS, _WARM_UP = 0.5, 5
 
 @dataclass(frozen=True, kw_only=True)
 class SearchData:
-    """Decoded images of a search; the processes that it is sent to share the tensors."""
+    """Decoded images of a search; processes that receive them share the tensors."""
 
     sets: ImageSets
     train: Pixels

@@ -57,7 +57,7 @@ class ImageOptions:
     val_fraction: float | None = None
     """Fraction of every class to validate on if the data has no splits; None: a fifth."""
     crop_padding_px: int = 4
-    """Padding in black pixels around an image before a random crop; 0: no random crop."""
+    """Black padding, in pixels, around an image before a random crop; 0: no random crop."""
     horizontal_flip: float = 0.5
     """Probability of a horizontal flip; 0 if direction matters, as in digits."""
     bad_image: BadImagePolicy = "error"
@@ -118,7 +118,7 @@ class EngineOptions:
     objectives: tuple[Objective, ...] = ("accuracy",)
     """Objectives: accuracy, optionally with macs or latency; or effective_rank, which needs no training."""
     prune_worst: float | None = None
-    """Stop a candidate whose accuracy after an epoch is in this worst fraction of the earlier ones, for example
+    """Stop a candidate whose accuracy after an epoch is in this worst fraction of the earlier candidates, for example
     0.25."""
     candidates: int = 60
     """Number of distinct networks to measure, over all processes."""
@@ -127,7 +127,7 @@ class EngineOptions:
     processes: int = 1
     """Processes of this command, which share one copy of the images; processes on other machines may join."""
     threads: int = 1
-    """CPU threads of each process; more help little with networks this small."""
+    """CPU threads of each process; more threads help little with networks this small."""
     device: Device = "auto"
     seed: int = 0
     """Random seed; with several processes the candidates also depend on their timing."""
@@ -157,14 +157,14 @@ class EngineOptions:
 
     @property
     def may_have_begun(self) -> bool:
-        """Whether there is a storage that may hold this search."""
+        """True if there is a storage that may hold this search."""
         return self.storage is not None or self.database.is_file()
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
     """Search the channels of every block, under limits on parameters and multiply-accumulates. Options that are not
-    given are those of the recipe, or of the search that was started in --output."""
+    given come from the recipe, or from the search that was started in --output."""
 
     data: Annotated[str, positional("DATA")] = "digits"
     """A folder with train/ and val|valid|validation|test/, a folder of class folders, digits, torchvision/NAME, a
@@ -192,7 +192,7 @@ class SearchConfig:
         open_dataset(self.data)
 
     def train_config(self, seed: int) -> TrainConfig:
-        """Return the config of one training of a candidate, as `rexnet.training.loop.fit` takes it."""
+        """Return the config with which `rexnet.training.loop.fit` trains a candidate once."""
         training = self.training
         run = RunConfig(
             batch_size=training.batch_size,

@@ -110,7 +110,7 @@ def short() -> SearchConfig:
 RECIPES: dict[RecipeName, Callable[[], SearchConfig]] = {"short": short, "published": published}
 
 DECIDING = ("data", "recipe", "constraint", "output", "storage", "study")
-"""Options that determine the defaults of the others."""
+"""Options that determine the defaults of the other options."""
 
 
 def constrain(space: Space, constraint: Constraint) -> Space:

@@ -1,4 +1,5 @@
-"""Options of `rexnet study advise` and `rexnet study rewrite`, apart from the libraries that these need."""
+"""Options of `rexnet study advise` and `rexnet study rewrite`, in a module that imports none of the libraries they
+need."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -17,8 +18,8 @@ class Limits:
     greatest_expansion: float = 6.0
     """Output over input channels of a 1x1 convolution before a depthwise, 3x3 or larger one; 6 is the paper's."""
     least_block_ratio: float = 0.8
-    """Input over output channels of a block with a depthwise convolution. The paper says "nearer 1"; 0.8 is what its
-    Table 2 raises 0.22 to."""
+    """Input over output channels of a block with a depthwise convolution. The paper says "nearer 1"; 0.8 is the value
+    to which its Table 2 raises 0.22."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "greatest_expansion")
@@ -32,7 +33,7 @@ class _KnownNetwork:
     """A checkpoint, a folder of rexnet card, a name such as rexnet_100, a file of rexnet search export, timm/resnet50
     or torchvision/vgg16_bn, module:factory, or rewritten/ before any of these."""
     image_size: int | None = None
-    """Side in pixels; None: what the network was made for, else 224."""
+    """Image side in pixels; None: the size that the network was designed for, else 224."""
 
     def __post_init__(self) -> None:
         require_image_size(self)
@@ -57,7 +58,7 @@ class RewriteConfig(_KnownNetwork):
     reasons."""
 
     output: str | None = None
-    """Folder for report.json and, of a network that becomes a list of blocks, config.json."""
+    """Folder for report.json and, for a network that becomes a list of blocks, config.json."""
 
     def check(self) -> None:
         """Raise ValueError for an output or a model that cannot be used."""

@@ -38,7 +38,7 @@ class NetworkOptions:
     images: int = 64
     """Images to measure on, evenly spread over the folder."""
     image_size: int | None = None
-    """Side in pixels; None: that of the network, else 224."""
+    """Image side in pixels; None: that of the network, else 224."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps; for --model."""
 
@@ -134,8 +134,9 @@ class DepthConfig:
         check_folder(self.output)
 
     def protocol(self) -> Protocol:
-        """Return a protocol whose weights preserve the scale of the signal, which would else grow until a SiLU acts as
-        a ReLU and a ReLU6 as a step, and whose networks are large enough for no layer to have one or two channels."""
+        """Return a protocol whose weights preserve the scale of the signal, which would otherwise grow until a SiLU
+        acts as a ReLU and a ReLU6 as a step, and whose networks are large enough for no layer to have one or two
+        channels."""
         return Protocol(
             blocks=tuple(deep_name(*cell, layers=self.layers) for cell in self.cells()),
             activations=self.activations,
@@ -187,7 +188,7 @@ class FactorConfig:
     """Processes that read images for each training; None: up to 8 with a GPU, none with a CPU."""
     device: Device = "auto"
     threads: int | None = None
-    """CPU threads of PyTorch in each process; None leaves its choice."""
+    """CPU threads of PyTorch in each process; None: PyTorch's default."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "seeds")
@@ -250,13 +251,13 @@ class SpectraConfig:
     images: int = 2000
     """Images to measure on, evenly spread; there are no more singular values than images."""
     image_size: int | None = NetworkOptions.image_size
-    """Side in pixels; None: that of each network, else 224."""
+    """Image side in pixels; None: that of each network, else 224."""
     pretrained: bool = NetworkOptions.pretrained
-    """Published weights for networks that are given by name; timm's are downloaded unless cached."""
+    """Published weights for networks given by name; timm's are downloaded unless cached."""
     untrained_too: bool = False
     """Also measure each trained network with new random weights."""
     output: str = "spectra"
-    """Folder for spectra.json and figure.png and .svg."""
+    """Folder for spectra.json, figure.png and figure.svg."""
     device: Device = NetworkOptions.device
 
     def __post_init__(self) -> None:

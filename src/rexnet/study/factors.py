@@ -1,8 +1,8 @@
 """The paper's Table 2: four networks of two bottlenecks, changed one factor at a time at equal cost, and their results.
 
-Published are the three factors, MACs, top-1 and nuclear norm. Derived: with strides 2 and 2, and the stem of 16
-channels and the last convolution to 1280 of the paper's search networks, the baseline's ratios give its MACs. Our
-choice: the stem width of each network is solved for its MACs, and stem and last convolution always use ReLU6.
+Published: the three factors, MACs, top-1 and nuclear norm. Derived: with strides 2 and 2, a stem of 16 channels and a
+last convolution to 1280, as in the paper's search networks, the baseline's ratios yield its MACs. Our choice: the stem
+width of each network is solved for its MACs, and stem and last convolution always use ReLU6.
 """
 
 import os
@@ -38,10 +38,10 @@ class Factor:
     name: str
     title: str
     expansion: int
-    """Expanded over input channels in both bottlenecks; the paper gives its inverse, the ratio of the first 1x1
+    """Ratio of expanded to input channels in both bottlenecks; the paper gives its inverse, the ratio of the first 1x1
     convolution."""
     ratio: float
-    """Input over output channels of both bottlenecks."""
+    """Ratio of input to output channels of both bottlenecks."""
     activation: str
     """Activation after the expanding convolution."""
     macs: float
@@ -63,7 +63,7 @@ FACTORS = (
 def network(factor: Factor, *, scale: float = 1.0) -> RexNetConfig:
     """Return the network for images of 32 pixels with `scale` times the published MACs.
 
-    Raises ValueError for a scale at which integer channels cannot approximate the ratios and MACs.
+    Raise ValueError for a scale at which integer channels cannot approximate the ratios and MACs.
     """
     penultimate = round(PENULTIMATE_CHANNELS * scale**0.5)
     channels = _solve(factor.expansion, factor.ratio, macs=scale * factor.macs, penultimate=penultimate)

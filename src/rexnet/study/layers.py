@@ -43,9 +43,8 @@ def measure_network(options: NetworkOptions, *, tolerance: float, output: str | 
 
 
 def load_network(name: str, *, pretrained: bool = False, image_size: int | None = None) -> tuple[nn.Module, Preprocess]:
-    """Return the network and the preprocessing of its images. Raise ValueError if there is none.
-
-    `name` as in NetworkOptions. The prefix rewritten/ applies the paper's design principles to it.
+    """Return the network and the preprocessing of its images. Raise ValueError if there is none. `name` is a `model` of
+    NetworkOptions; the prefix rewritten/ applies the paper's design principles to the network.
     """
     reference = resolve(name, allowed=MEASURABLE)
     torch.manual_seed(0)

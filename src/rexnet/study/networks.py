@@ -1,7 +1,7 @@
 """Random networks: the blocks whose output is measured, and their random draws.
 
 A block is any object with the two attributes of `Block`; `module:factory` names a function that makes one. Maps are
-(networks, channels, samples, height, width), a batch of networks of equal size; weights (networks, out, in, k, k).
+(networks, channels, samples, height, width), a batch of networks of equal size; weights are (networks, out, in, k, k).
 """
 
 import importlib

@@ -61,16 +61,16 @@ class Block(typing.Protocol):
 
     @property
     def expands(self) -> bool:
-        """True if its expanded channels are drawn, from the protocol's `expansion`."""
+        """True if its expanded channels are drawn from the protocol's `expansion`."""
         ...
 
     @property
     def depthwise(self) -> bool:
-        """True if they are drawn from the protocol's `depthwise_expansion`."""
+        """True if its expanded channels are drawn from the protocol's `depthwise_expansion`."""
         ...
 
     def weight_shapes(self, size: Size) -> list[tuple[int, int, int]]:
-        """Return out channels, in channels a group and kernel size of each convolution."""
+        """Return output channels, input channels per group and kernel size of each convolution."""
         ...
 
     def __call__(
@@ -91,7 +91,7 @@ WEIGHTS: dict[str, Callable[[int], float]] = {
     "lecun": lambda fan_in: fan_in**-0.5,
     "he": lambda fan_in: (2.0 / fan_in) ** 0.5,
 }
-"""Standard deviation of normal weights by the number of inputs of an output."""
+"""Standard deviation of normal weights as a function of the number of inputs per output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ class Protocol:
     blocks: tuple[str, ...] = BLOCK_NAMES
     """conv1x1, conv3x3, bottleneck3x3, bottleneck_depthwise, or module:factory for a block of your own."""
     activations: tuple[str, ...] = ACTIVATION_NAMES
-    """linear, relu, relu6, leaky_relu, elu, softplus, hardswish, silu, or any class of torch.nn, as GELU."""
+    """linear, relu, relu6, leaky_relu, elu, softplus, hardswish, silu, or any class of torch.nn, such as GELU."""
     ratios: tuple[float, ...] = RATIOS
     """Input channels over output channels."""
     smallest_size: int = 5

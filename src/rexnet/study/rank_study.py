@@ -1,4 +1,4 @@
-"""`rexnet study rank` and `rexnet study depth`: the rank of random networks into a folder, resumable."""
+"""`rexnet study rank` and `rexnet study depth`: resumable measurement of the rank of random networks."""
 
 import os
 from collections.abc import Mapping, Sequence

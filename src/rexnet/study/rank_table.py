@@ -57,7 +57,7 @@ def extend_table(
     path: str | os.PathLike[str], protocol: Protocol, *, networks: int, processes: int = 1, address: str | None = None
 ) -> None:
     """Extend the table to that many networks per cell, in processes of this machine (-1: one for each core) or on the
-    Dask cluster at `address`. Raises ValueError for a table with another protocol."""
+    Dask cluster at `address`. Raise ValueError for a table with another protocol."""
     columns = (*COLUMNS, *(SPECTRUM_COLUMNS if protocol.spectra else ()))
     settings, task = protocol.as_dict(), partial(measure, protocol)
     done = open_table(path, kind=KIND, settings=settings, columns=columns, rows_a_task=len(protocol.activations))

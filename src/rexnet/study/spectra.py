@@ -39,7 +39,7 @@ _SMALLEST_SHOWN = 1e-7
 
 @dataclass(frozen=True, kw_only=True)
 class Spectrum:
-    """Singular values of a matrix of features, uncentred, with a row per image."""
+    """Singular values of an uncentred matrix of features with a row per image."""
 
     network: str
     trained: bool
@@ -151,7 +151,7 @@ def _last_input(model: nn.Module) -> Iterator[Callable[[], Tensor]]:
 
     def last() -> Tensor:
         if not inputs:
-            raise ValueError("no Conv2d or Linear layer of the network runs, so it does not have a classifier")
+            raise ValueError("the network runs no Conv2d or Linear layer, so it has no classifier")
         return inputs.pop()
 
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]

@@ -37,8 +37,8 @@ def open_table(
 ) -> int:
     """Create the table, or truncate it to its last complete task; return the number of its tasks.
 
-    `kind` is the command that writes such tables, and `settings` are the options that determine the rows. Raises
-    ValueError for a file of another kind or of other settings.
+    `kind` is the command that writes such tables, and `settings` are the options that determine the rows. Raise
+    ValueError for a file of another kind or with other settings.
     """
     path = Path(path)
     header = f"# {kind} {json.dumps(settings)}\n{','.join(columns)}\n".encode()
@@ -49,13 +49,13 @@ def open_table(
         if saved.get(name) != asked:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(
-                f"{printable(path)} was made with {option} {saved.get(name)}, not {asked}; name another folder or move "
-                "this file away"
+                f"{printable(path)} was written with {option} {saved.get(name)}, not {asked}; name another folder or "
+                "move this file away"
             )
     content = path.read_bytes()
     if not content.startswith(header):
         raise ValueError(
-            f"{printable(path)} was made by another version of {kind}; name another folder or move this file away"
+            f"{printable(path)} was written by another version of {kind}; name another folder or move this file away"
         )
     lines = content[len(header) :].split(b"\n")[:-1]
     whole = len(lines) // rows_a_task

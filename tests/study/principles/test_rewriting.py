@@ -154,8 +154,8 @@ class Functional(nn.Module):
 def test_what_surgery_cannot_reach_is_said():
     _, report = rewrite(Functional(), image_size_px=32)
     assert report.left == (
-        "head: its input is not pooled by a module, and so stays",
-        "the network itself: its activation is not a module of its own, and so stays",
+        "head: its input is not pooled by a module, so it stays",
+        "the network itself: its activation is not a separate module, so it stays",
     )
 
 

@@ -88,8 +88,8 @@ def _check_widths_are_free(operation: Operation, sources: list[str]) -> None:
 
 
 def resize(model: nn.Module, trace: Trace, groups: ChannelGroups, widths: dict[str, int]) -> None:
-    """Give every group of `widths` its new number of channels, in place; a layer that changes shape is initialised
-    again."""
+    """Give every group of `widths` its new number of channels, in place; a layer that changes shape is
+    reinitialised."""
     new = {**groups.widths, **widths}
     for operation, layer in trace.layers():
         name = operation.module
@@ -148,7 +148,7 @@ class DensePlan:
     activations: frozenset[str]
     """Modules that become SiLU."""
     left: tuple[str, ...]
-    """Sentences about layers that the rules should change but cannot."""
+    """Sentences about layers that break a rule but cannot be changed."""
 
     def reason_of(self, layer: str) -> Reason:
         """Return why the output channels of a layer change, or else its input channels."""
@@ -203,7 +203,7 @@ def plan_dense(model: nn.Module, trace: Trace) -> DensePlan:
     if penultimate in maps:
         pool = _pool_before(model, trace, classifier)
         if pool is None:
-            left.append(f"{classifier.module}: its input is not pooled by a module, and so stays")
+            left.append(f"{classifier.module}: its input is not pooled by a module, so it stays")
     else:
         fixed[penultimate] = round(PENULTIMATE_GAIN * groups.widths[penultimate]), "penultimate"
     activations, functions = _simple_activations(model, trace)
@@ -216,7 +216,7 @@ def plan_dense(model: nn.Module, trace: Trace) -> DensePlan:
         activations=activations,
         left=(
             *left,
-            *(f"{name}: its activation is not a module of its own, and so stays" for name in dict.fromkeys(functions)),
+            *(f"{name}: its activation is not a separate module, so it stays" for name in dict.fromkeys(functions)),
         ),
     )
 
@@ -229,7 +229,7 @@ def _line(groups: ChannelGroups, maps: list[str]) -> dict[str, tuple[float, Reas
 
 
 def _expand_inputs(trace: Trace, groups: ChannelGroups, maps: list[str]) -> dict[str, tuple[float, Reason]]:
-    """Widen the inputs of expand layers inside blocks, the ends of which are tied together by sums."""
+    """Widen the inputs of expand layers inside blocks, whose ends are tied together by sums."""
     tied = {group for group in maps if len(groups.members(group)) > 1}
     proportions: dict[str, tuple[float, Reason]] = {group: (groups.widths[group], "budget") for group in maps}
     for operation, layer in trace.layers():

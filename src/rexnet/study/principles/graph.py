@@ -9,7 +9,7 @@ UNSEEN = "unseen"
 """Activation of a layer that is followed by unknown operations."""
 NONE = "none"
 _GATED = {"sigmoid": "silu", "hardsigmoid": "hardswish"}
-"""Activations by the gate that x is multiplied with: x * gate(x)."""
+"""Activations by the gate that multiplies x: x * gate(x)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Operation:
     word: str
     """Name of the activation, or PyTorch's name of the operation."""
     module: str
-    """Name of the module in whose forward it ran, or of the parameter if a layer's weight is a plain parameter."""
+    """Name of the module whose forward ran it, or of the parameter if a layer's weight is a plain parameter."""
     inputs: list[int]
     """Indices of the operations that compute its inputs; -1 is the image."""
     pooled: bool

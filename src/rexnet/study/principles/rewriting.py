@@ -41,7 +41,7 @@ class Rewriting:
     after: Size
     image_size_px: int
     left: tuple[str, ...] = ()
-    """Sentences about layers that the rules should change and cannot."""
+    """Sentences about layers that break a rule but cannot be changed."""
     config: RexNetConfig | None = None
     """Config of a rewritten network that is a list of BlockSpec."""
 
