@@ -4,7 +4,7 @@ import logging
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -15,8 +15,9 @@ import torch
 
 from rexnet.engines.own_process import OwnProcess
 from rexnet.processes import log_progress
-from rexnet.text import reason_of
+from rexnet.text import plural, reason_of
 from rexnet.training.distributed import World
+from rexnet.training.progress import time_left_text
 from rexnet.training.run_folder import describe_environment
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 Key = TypeVar("Key")
 CALLS_PER_TURN = 3
 """Timed calls in a turn of `measure_apart`, after one that is not counted."""
+_WORTH_LOGGING_S = 5.0
 _ENGINE_PACKAGES = ("onnx", "onnxruntime", "openvino")
 
 
@@ -69,7 +71,7 @@ def measure_apart(
     prepare: Mapping[Key, Callable[[], Callable[[], object]]], *, rounds: int, skip_failed: bool = False
 ) -> dict[Key, Measured]:
     """Measure as `interleaved_ms`, three calls per turn, each in its own process, because engines in one process
-    disturb each other. Long work logs its progress.
+    disturb each other. Long work logs its duration after the first turn, and its progress.
 
     Each of `prepare` runs in its own process and returns the call; it and the call's result must be picklable. Raise
     the error of a call that fails, and OSError if its process ends; with `skip_failed`, log the error and skip that
@@ -96,7 +98,14 @@ def measure_apart(
                     continue
                 earlier_ms = found[name].times_ms if step > 0 else []
                 found[name] = replace(turn, times_ms=earlier_ms + turn.times_ms)
+            if step == -1 and (seconds := _seconds_of_rounds(found.values(), rounds)) >= _WORTH_LOGGING_S:
+                logger.info("measuring, %d %s: %s", rounds, plural(rounds, "round"), time_left_text(seconds))
     return found
+
+
+def _seconds_of_rounds(turns: Iterable[Measured], rounds: int) -> float:
+    """Estimate the time of `rounds` from one turn of each call, whose first call is not in `times_ms`."""
+    return rounds * sum(statistics.fmean(turn.times_ms) * (CALLS_PER_TURN + 1) for turn in turns) / 1e3
 
 
 def _prepare_turn(prepare: Callable[[], Callable[[], object]]) -> Callable[[], Measured]:
