@@ -207,7 +207,7 @@ def test_sets_that_cannot_be_scored_are_refused_before_the_network_runs():
             score(broken, rows)
         with pytest.raises(ValueError, match=message):
             evaluate_detector(Answers([]), batches([0]), Images(broken), world=WORLD)
-    with pytest.raises(ValueError, match="no image to evaluate"):
+    with pytest.raises(ValueError, match="no images to evaluate"):
         evaluate_detector(Answers([]), [], Images(coco), world=WORLD)
     with pytest.raises(ValueError, match="has no segmentation"):
         score(coco, rows, kinds=("mask",))

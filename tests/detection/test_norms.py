@@ -27,7 +27,7 @@ def test_frozen_are_the_pretrained_norms_and_no_others(tiny_detector, detection_
     sentence = prepare_norms(model, bn="auto", pretrained=True, images_per_batch=2)
     assert sentence == (
         f"batch norms: {norms} with frozen statistics, {others} with those of each batch "
-        "(auto: pretrained weights, 2 images a process and batch)"
+        "(auto: pretrained weights, 2 images per process and batch)"
     )
     assert bool(others) == (kind == "ssdlite") and norms > 30
     before = statistics(model)
@@ -46,8 +46,8 @@ def test_frozen_are_the_pretrained_norms_and_no_others(tiny_detector, detection_
 @pytest.mark.parametrize(
     ("bn", "pretrained", "images", "frozen", "reason"),
     [
-        ("auto", False, 2, False, "auto: random weights, 2 images a process and batch"),
-        ("auto", True, 16, False, "auto: pretrained weights, 16 images a process and batch"),
+        ("auto", False, 2, False, "auto: random weights, 2 images per process and batch"),
+        ("auto", True, 16, False, "auto: pretrained weights, 16 images per process and batch"),
         ("train", True, 2, False, "as given"),
         ("frozen", True, 64, True, "as given"),
     ],

@@ -140,7 +140,7 @@ def test_the_log_tells_what_norms_do_and_what_was_loaded(shapes, tmp_path, caplo
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in body.modules())
     assert f"{len(body.state_dict())} of {len(body.state_dict())} backbone tensors loaded from" in caplog.text
     assert f"batch norms: {norms} with frozen statistics" in caplog.text
-    assert "(auto: pretrained weights, 8 images a process and batch)" in caplog.text
+    assert "(auto: pretrained weights, 8 images per process and batch)" in caplog.text
     before, after = torch.load(tmp_path / "classifier.pth"), weights(tmp_path / "run")
     statistics = [name for name in body.state_dict() if "running" in name]
     assert statistics

@@ -148,7 +148,7 @@ def test_a_run_balances_as_it_was_told(tiny_config, changed, uneven, tmp_path, c
     for balance in ("none", "loss", "sampler"):
         config = changed(changed(short, "input", balance=balance), "run", output=str(tmp_path / balance))
         losses[balance] = train(config)["best"]["train_loss"]
-        assert ("the weight of an image in the loss is 0.722 to 4.33" in caplog.text) == (balance == "loss")
+        assert ("weights from 0.722 to 4.33 in the loss" in caplog.text) == (balance == "loss")
         caplog.clear()
     assert len(set(losses.values())) == 3
     assert "no effect" not in caplog.text

@@ -146,8 +146,8 @@ def test_a_damaged_file_of_a_run_leads_to_the_ones_beside_it(saved):
     assert refusal(saved).endswith("; download or save it again"), "a file that was copied out of its run"
     for name in ("config.json", "last.pt", "previous.pt"):
         (saved.parent / name).touch()
-    assert f"; use last.pt beside it, from which `rexnet train --resume {saved.parent}` continues" in refusal(saved)
-    assert "; use previous.pt beside it" in refusal(saved.with_name("last.pt"))
+    assert f"; `rexnet train --resume {saved.parent}` continues from last.pt beside it" in refusal(saved)
+    assert "from previous.pt beside it" in refusal(saved.with_name("last.pt"))
     (saved.parent / "config.json").write_text('\ufeff{"network": {"detector": "ssdlite"}}', encoding="utf-8")
     moved = saved.parent.rename(saved.parent.with_name("it's mine"))
     (command,) = re.findall("`(.*)`", refusal(moved / saved.name))

@@ -88,8 +88,8 @@ def test_images_smaller_than_the_stride_are_said_once(tiny_config, changed, capl
     config = changed(changed(tiny_config, "schedule", epochs=1), "input", image_size=8)
     train(config)
     said = [message for message in caplog.messages if "padding" in message]
-    assert len(said) == 1 and said[0].startswith("--image-size 8 is below the stride of rexnet_010, 16: ")
-    assert said[0].endswith("; 32 or more would suit it")
+    assert len(said) == 1 and said[0].startswith("--image-size 8 is below the stride of rexnet_010, 16, ")
+    assert said[0].endswith("; use 32 or more")
 
 
 @pytest.mark.seconds

@@ -93,9 +93,9 @@ def test_layers_are_counted_from_the_stem_to_the_head():
 @pytest.mark.parametrize(
     ("bn", "pretrained", "images", "frozen", "reason"),
     [
-        ("auto", False, 2, False, "auto: random weights, 2 images a process and batch"),
-        ("auto", True, 15, True, "auto: pretrained weights, 15 images a process and batch"),
-        ("auto", True, 16, False, "auto: pretrained weights, 16 images a process and batch"),
+        ("auto", False, 2, False, "auto: random weights, 2 images per process and batch"),
+        ("auto", True, 15, True, "auto: pretrained weights, 15 images per process and batch"),
+        ("auto", True, 16, False, "auto: pretrained weights, 16 images per process and batch"),
         ("frozen", True, 64, True, "as given"),
         ("train", True, 2, False, "as given"),
     ],

@@ -176,7 +176,7 @@ def test_a_damaged_file_stops_the_run(caches, no_sockets, photos, monkeypatch):
 
 def test_help_decides_by_the_cache_alone(caches, no_sockets, photos):
     base, decided = preview(asked(photos), data_given=True)
-    assert base.recipe == "scratch" and "tries to download those of rexnet_100" in decided["weights"]
+    assert base.recipe == "scratch" and "tries to download the weights of rexnet_100" in decided["weights"]
     base, decided = preview(asked("digits"), data_given=True)
     assert base.recipe == "small-image" and "here none: images of at most 64" in decided["weights"]
     assert preview(asked("https://example.org/x.tar"), data_given=True)[1]["weights"] == "default: auto"
@@ -221,7 +221,7 @@ def test_a_run_keeps_its_weights(caches, no_sockets, photos, caplog, capsys, tmp
         file.unlink()
     with pytest.raises(SystemExit):
         run_cli("--resume", str(run))
-    assert "the run began with" in capsys.readouterr().err
+    assert "the run started from" in capsys.readouterr().err
     assert no_sockets == []
 
 
@@ -250,7 +250,7 @@ def test_weights_that_change_between_choice_and_reading_are_refused(tmp_path):
     torch.save(SOME, path)
     config = choose_weights(asked("digits", weights=str(path)))
     path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(WeightsError, match="the run began with"):
+    with pytest.raises(WeightsError, match="the run started from"):
         initial_weights.read_checked(config.network, config.initial_weights["sha256"])
 
 

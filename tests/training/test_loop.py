@@ -245,7 +245,7 @@ def test_a_non_finite_step_is_left_out_without_a_trace(run_fit, tiny_model, capl
     assert all(torch.equal(tensor, seen["after"][key]) for key, tensor in seen["before"].items())
     row = json.loads((run.path / "discarded_steps.jsonl").read_text())
     assert row["images"] == [f"noise/{index}" for index in range(6, 12)] and (row["epoch"], row["step"]) == (2, 4)
-    assert "step 4 is skipped because the" in caplog.text and "noise/6, noise/7" in caplog.text
+    assert "step 4 was skipped because the" in caplog.text and "noise/6, noise/7" in caplog.text
     assert [row.get("discarded_steps") for row in run.rows()] == [None, 1, None]
     assert all(math.isfinite(value) for row in run.rows() for value in row.values())
     for path in (run.last, run.best):
@@ -261,7 +261,7 @@ def test_too_many_non_finite_steps_end_the_run(run_fit):
         losses = cross_entropy(model, batch)
         return losses if next(calls) < steps else {**losses, "loss": losses["loss"] * float("nan")}
 
-    with pytest.raises(NonFiniteError, match="11 of 14 steps of epoch 2 had to be skipped") as end:
+    with pytest.raises(NonFiniteError, match="11 of 14 steps of epoch 2 were skipped") as end:
         run_fit("run", loss=spoiled, batches=Noise(steps))
     assert "\n" not in str(end.value)
 
@@ -271,7 +271,7 @@ def test_an_epoch_of_non_finite_steps_alone_ends_the_run(run_fit):
         losses = cross_entropy(model, batch)
         return {**losses, "loss": losses["loss"] * float("nan")}
 
-    with pytest.raises(NonFiniteError, match="3 of 3 steps of epoch 1 had to be skipped"):
+    with pytest.raises(NonFiniteError, match="3 of 3 steps of epoch 1 were skipped"):
         run_fit("run", loss=spoiled, batches=Noise(3))
 
 
@@ -324,7 +324,7 @@ def test_asked_to_stop_in_any_step_and_resumed_equals_uninterrupted(run_fit, tin
     with WORLD.stop.listening(), pytest.raises(Stopped) as stopped:
         run_fit("run", loss=asked, config=config)
     assert stopped.value.exit_code == 143
-    assert [text.count("SIGTERM: the run stops after this step and is saved") for text in acknowledged] == [1]
+    assert [text.count("SIGTERM: the run is saved and stops after this step") for text in acknowledged] == [1]
     forget_the_request()
     content = checkpoint.read(RunFolder(straight.path.parent / "run").last)
     assert (content["training"]["epoch"], content["training"]["step"]) == (at // 3, at % 3 + 1)

@@ -142,7 +142,7 @@ def test_a_signal_in_any_phase_saves_and_ends_with_its_code(at, start, phase, nu
     assert process.returncode == code, said
     assert "Traceback" not in said
     assert f"stopped by {number.name}" in said
-    assert said.count(f"{number.name}: the run stops after this step") == (phase != "start")
+    assert said.count(f"{number.name}: the run is saved and stops after this step") == (phase != "start")
     run = RunFolder(config.run.output)
     if phase == "start":
         assert not run.path.exists()

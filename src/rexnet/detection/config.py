@@ -35,7 +35,7 @@ class DetectorOptions:
     overrides it."""
     bn: Literal["auto", "train", "frozen"] = "auto"
     """Statistics of the network's batch norms: of each batch (train), or fixed (frozen). auto: frozen with
-    --weights and fewer than 16 images a process and batch, else train."""
+    --weights and fewer than 16 images per process and batch, else train."""
     min_size: int | None = None
     """Size in pixels to which an image's shorter side is resized; None: 800, for ssdlite 320."""
     max_size: int | None = None

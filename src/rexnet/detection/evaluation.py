@@ -212,7 +212,7 @@ def _score_together(
     """Evaluate the images of all processes, each with its rows."""
     gathered = dict(reversed(world.gather(found)))
     if not gathered:
-        raise ValueError("there is no image to evaluate on")
+        raise ValueError("there are no images to evaluate on")
     outcome: CocoResult | ValueError | None = None
     if world.is_main:
         seen = {

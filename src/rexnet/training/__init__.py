@@ -1,1 +1,1 @@
-"""Training: the loop, its parts, and classification."""
+"""Training: the shared loop, its parts, and the training of classifiers."""

@@ -1,4 +1,4 @@
-"""Settings that follow the budget of a training from random weights: its images, epochs and weight updates."""
+"""Settings that depend on the budget of training from random weights: its images, epochs and weight updates."""
 
 import math
 from dataclasses import asdict, dataclass, replace
@@ -10,18 +10,18 @@ from rexnet.training.config import LoopConfig, OptimConfig, TrainConfig
 Settings = TypeVar("Settings", bound=LoopConfig)
 
 LEAST_STEPS = 100
-"""Weight updates below which a smaller batch gave a better network (results/recipes_cpu.jsonl)."""
+"""Number of weight updates below which a smaller batch trained a better network (results/recipes_cpu.jsonl)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Amount of training from random weights, which determines how strongly it is regularised."""
+    """Amount of training from random weights, which determines the strength of the regularisation."""
 
     images: int | None
-    """Training images; None if they cannot be counted without a download."""
+    """Number of training images; None if they cannot be counted without a download."""
     epochs: int
     batch_size: int
-    """Images of a weight update, over all processes."""
+    """Images per weight update, over all processes."""
 
     @property
     def steps(self) -> float:
@@ -29,13 +29,13 @@ class Budget:
         return math.inf if self.images is None else self.epochs * math.ceil(self.images / self.batch_size)
 
     def facts(self) -> dict[str, int]:
-        """Return the known facts, for config.json."""
+        """Return the values that are known, for config.json."""
         facts = asdict(self) if self.images is None else {**asdict(self), "steps": int(self.steps)}
         return {name: value for name, value in facts.items() if value is not None}
 
 
 def batch_size_for(images: int, *, epochs: int, usual: int) -> int:
-    """Return `usual`, or the largest smaller power of two from 8 with which `epochs` have LEAST_STEPS steps."""
+    """Return `usual`, or the largest smaller power of two, 8 or more, for which `epochs` have LEAST_STEPS steps."""
     batch_size = usual
     while batch_size >= 16 and epochs * math.ceil(images / batch_size) < LEAST_STEPS:
         batch_size //= 2
@@ -57,7 +57,7 @@ def follow_budget(start: TrainConfig, budget: Budget) -> TrainConfig:
 
 
 def learn_in_few_steps(start: Settings, *, epochs: int) -> Settings:
-    """Return `start`, of a classifier or a detector, with the optimizer, the rate and the initial weights that reached
+    """Return `start`, for a classifier or a detector, with the optimizer, learning rate and initialisation that reached
     the highest accuracy in a few hundred steps."""
     network = cast(Any, start).network
     return cast(Any, replace)(

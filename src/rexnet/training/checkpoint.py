@@ -1,4 +1,4 @@
-"""Checkpoint files: written atomically, checked when read, and sufficient to rebuild the network."""
+"""Checkpoint files: written atomically, verified when read, and sufficient to rebuild the network."""
 
 import hashlib
 import io
@@ -27,18 +27,18 @@ from rexnet.training.run_folder import RunFolder
 logger = logging.getLogger(__name__)
 
 DETECTION = "detection"
-"""Value of "task" in files that hold a detector; checkpoints of classifiers have none."""
+"""Value of "task" in a detector's checkpoint; a classifier's has no such key."""
 
 
 class TrainedRexNet(RexNet):
-    """A RexNet from a checkpoint, with the names of its classes and the transform of its images."""
+    """A RexNet from a checkpoint, with its class names and preprocessing."""
 
     classes: tuple[str, ...]
     """Class names in the order of the logits."""
     preprocess: Preprocess
-    """The evaluation transform it was trained for."""
+    """Evaluation transform of the training run."""
     split: RandomSplit | None
-    """Validation split drawn from data without splits; None for other data and in older files."""
+    """Random validation split of data without splits; None for other data and in older files."""
 
 
 def pack(
@@ -49,7 +49,7 @@ def pack(
     preprocess: Preprocess,
     split: RandomSplit | None = None,
 ) -> dict[str, Any]:
-    """Return a checkpoint's content, everything needed to use `model` elsewhere: tensors on the CPU and plain
+    """Return the content of a checkpoint: everything needed to use `model` elsewhere, as CPU tensors and plain
     values."""
     return {
         "format": CHECKPOINT_FORMAT,
@@ -64,12 +64,13 @@ def pack(
 
 
 def portable(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return copies on the CPU in the default memory format, for any device and format in training."""
+    """Return copies on the CPU in the default memory format, whatever the device and format in training."""
     return {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
 
 
 def hash_weights(state: dict[str, Tensor], known: bytes = b"") -> str:
-    """Return the SHA-256 of `known`, and of the names and bytes of weights, on any device and in any format."""
+    """Return the SHA-256 of `known` and the names and bytes of the weights, the same for any device and memory
+    format."""
     digest = hashlib.sha256(known)
     for name, tensor in portable(state).items():
         digest.update(name.encode())
@@ -78,8 +79,8 @@ def hash_weights(state: dict[str, Tensor], known: bytes = b"") -> str:
 
 
 def save(path: str | PathLike[str], content: dict[str, Any], *, keep: Path | None = None) -> None:
-    """Write `.pt`, or for a `.safetensors` path the weights with everything else as metadata, without training state.
-    An older file stays until the new one is complete, and is then renamed to `keep`. Raises WeightsError if the disk is
+    """Write a `.pt` file or, for a `.safetensors` path, the weights with everything but the training state as metadata.
+    An older file stays until the new one is complete, and is then renamed to `keep`. Raise WeightsError if the disk is
     full or not writable.
     """
     path = Path(path)
@@ -101,8 +102,8 @@ def save(path: str | PathLike[str], content: dict[str, Any], *, keep: Path | Non
 
 
 def read(path: str | PathLike[str], *, foreign: bool = False) -> dict[str, Any]:
-    """Return the content of a checkpoint of this project, with checksums verified by `read_checkpoint_file`. Nothing in
-    the file is run. Raises WeightsError for damage and, unless `foreign`, for other programs' weights files.
+    """Return the content of a checkpoint of this project, with checksums verified by `read_checkpoint_file`. No code in
+    the file is run. Raise WeightsError for a damaged file and, unless `foreign`, for another program's weights file.
     """
     try:
         content = read_checkpoint_file(path)
@@ -112,7 +113,7 @@ def read(path: str | PathLike[str], *, foreign: bool = False) -> dict[str, Any]:
         if not (others and run.holds("config.json")):
             raise
         command = shlex.join(["rexnet", *_train_command(run), "--resume", str(run.path)])
-        advice = f"use {others[0].name} beside it, from which `{command}` continues"
+        advice = f"`{command}` continues from {others[0].name} beside it"
         raise DamagedFileError(error.finding, advice) from error
     if not foreign and content.get("format") != CHECKPOINT_FORMAT:
         raise WeightsError(
@@ -123,7 +124,7 @@ def read(path: str | PathLike[str], *, foreign: bool = False) -> dict[str, Any]:
 
 
 def _train_command(run: RunFolder) -> list[str]:
-    """Return the command that made a run, without its arguments."""
+    """Return the command that started a run, without its arguments."""
     with suppress(ValueError):
         if "detector" in run.read("config.json").get("network", ()):
             return ["detect", "train"]
@@ -134,18 +135,18 @@ def load(path: str | PathLike[str], device: str | torch.device = "cpu") -> Train
     """Return the network in a checkpoint of this project (`.pt` or `.safetensors`), rebuilt from the file alone, in
     eval mode.
 
-    `path` may also be a folder of `rexnet card`, and "hf://OWNER/NAME" such a folder on the Hugging Face hub. Raises
+    `path` may also be a folder of `rexnet card`, or "hf://OWNER/NAME" for such a folder on the Hugging Face hub. Raise
     WeightsError for a file that cannot be used.
     """
     return unpack(read(path), source=os.fspath(path)).to(device)
 
 
 def unpack(content: dict[str, Any], *, source: str) -> TrainedRexNet:
-    """Rebuild `pack`'s model from its content; see `load`."""
+    """Rebuild the model from a result of `pack`; see `load`."""
     if content.get("task") is not None:
         raise WeightsError(f"checkpoint {source!r} holds a detector; `rexnet detect` takes it")
     try:
-        # Without storage the network cannot fill the memory, whatever size the file claims.
+        # On the meta device the network takes no memory, whatever size the file claims.
         with torch.device("meta"):
             model = TrainedRexNet(RexNetConfig.from_dict(content["model"]))
         model.load_state_dict({key: _anew(value) for key, value in content["state_dict"].items()}, assign=True)
@@ -162,7 +163,7 @@ def unpack(content: dict[str, Any], *, source: str) -> TrainedRexNet:
 
 
 def _anew(value: Tensor) -> Tensor:
-    """Return a copy with the strides and alignment of new tensors. A `.pt` keeps the strides of 1x1 weights in
-    channels-last order, a `.safetensors` places tensors at any multiple of 8 bytes, and both affect how a convolution
+    """Return a copy with the strides and alignment of new tensors. A `.pt` file keeps the strides of 1x1 weights in
+    channels-last order, and a `.safetensors` file aligns tensors to only 8 bytes; both affect how a convolution
     rounds."""
     return torch.empty(value.shape, dtype=value.dtype).copy_(value)

@@ -30,8 +30,8 @@ def classification_loss(
 def label_loss(logits: Tensor, targets: Tensor, *, label_smoothing: float, weights: Tensor | None = None) -> Tensor:
     """Return the cross-entropy of logits (B, K) with class indices (B,), or with smoothed soft targets (B, K).
 
-    `weights` (K,) are those of the images of each class, see `image_weights`; the sum is divided by the number of
-    images, not by their weights, so that several processes give the same gradient as one.
+    `weights` (K,) weight the images of each class, see `image_weights`; the sum is divided by the number of images, not
+    by the sum of their weights, so that several processes compute the same gradient as one.
     """
     smoothing = 0.0 if targets.ndim == 2 else label_smoothing
     if weights is None:
@@ -41,12 +41,12 @@ def label_loss(logits: Tensor, targets: Tensor, *, label_smoothing: float, weigh
 
 
 def image_weights(targets: Tensor, weights: Tensor, label_smoothing: float) -> Tensor:
-    """Return the weight (B,) of each image: that of its class; for a mixed image the average over both, weighted by
-    their fractions.
+    """Return the weight (B,) of each image: its class's weight or, for a mixed image, the average of both classes'
+    weights by their fractions.
 
-    Weights apply to images, not to targets: weighting each term of a smooth target instead, as
-    `cross_entropy(weight=...)` does, would make a rare class probable for every image. `label_smoothing` is that of
-    soft targets.
+    Weights apply to images, not to targets: weighting each term of a smoothed target instead, as
+    `cross_entropy(weight=...)` does, would make a rare class probable for every image. `label_smoothing` is the
+    smoothing in soft targets.
     """
     if targets.ndim == 1:
         return weights[targets]
@@ -55,10 +55,11 @@ def image_weights(targets: Tensor, weights: Tensor, label_smoothing: float) -> T
 
 
 def loss_weights(sets: ImageSets, config: TrainConfig, world: World) -> Tensor | None:
-    """Return class weights, float32 (K,), on the device; None if the loss does not balance the classes."""
+    """Return the class weights, float32 (K,), on the process's device; None if the loss does not balance the
+    classes."""
     if config.input.balance != "loss":
         return None
     weights = class_weights(sets.train.targets, len(sets.classes))
     if world.is_main:
-        logger.info("the weight of an image in the loss is %.3g to %.3g, by class", weights.min(), weights.max())
+        logger.info("images have weights from %.3g to %.3g in the loss, by class", weights.min(), weights.max())
     return torch.tensor(weights, dtype=torch.float32, device=world.device)

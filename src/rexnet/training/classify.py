@@ -1,4 +1,4 @@
-"""Training of classifiers with the shared loop."""
+"""Training of classifiers with the shared training loop."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -48,8 +48,8 @@ def train(
 ) -> dict[str, Any]:
     """Train with the settings of `config` and write all results to the run folder; return the content of summary.json.
 
-    `teachers`: those that `config.teacher` names, opened by `rexnet.deploy.teachers.open_teachers`. Raise ValueError
-    for settings, data or weights that do not fit together.
+    `teachers`: the networks named in `config.teacher`, opened by `rexnet.deploy.teachers.open_teachers`. Raise
+    ValueError for settings, data or weights that do not match.
     """
     config.network.check()
     config = _settle_weights(extend(note_teachers(config, teachers)))
@@ -61,7 +61,7 @@ def train(
 
 
 def _settle_weights(config: TrainConfig) -> TrainConfig:
-    """Return `config` with the weights chosen for the run to resume or, for a new run, chosen now."""
+    """Return `config` with the initial weights of the run to resume or, for a new run, with newly chosen ones."""
     if (saved := settings_to_resume(config)) is not None:
         if config.network.weights == AUTO:
             config = keep_weights(config, chosen=saved)
@@ -70,7 +70,7 @@ def _settle_weights(config: TrainConfig) -> TrainConfig:
 
 
 def _prepare(config: TrainConfig, world: World, *, teachers: Sequence[Teacher]) -> Parts:
-    """Load images and weights. Raise ValueError if they do not fit each other or the settings."""
+    """Load images and weights. Raise ValueError if they do not match each other or the settings."""
     sets = _load_sets(config, world)
     training = with_unlabelled(sets, config.teacher.unlabelled)
     batches = _make_batches(training, sets.val, config=config, world=world, teachers=teachers)
@@ -115,7 +115,7 @@ def _describe_unlabelled(unlabelled: str | None, used: int) -> tuple[str, ...]:
     if unlabelled is None:
         return ()
     known = len(open_images(unlabelled)) - used
-    return (f"{printable(unlabelled)}: {used} unlabelled {plural(used, 'image')}; {known} more are in DATA",)
+    return (f"{printable(unlabelled)}: {used} unlabelled {plural(used, 'image')}; {known} more are also in DATA",)
 
 
 def _describe_recipe(config: TrainConfig) -> str:
@@ -125,18 +125,18 @@ def _describe_recipe(config: TrainConfig) -> str:
 
 
 def _warn_of_few_pixels(model: RexNet, image_size_px: int) -> None:
-    """Warn if the image is smaller than one cell of the last feature map, whose input is then mostly padding."""
+    """Warn if the image is smaller than the stride of the last feature map, whose input is then mostly padding."""
     stride = model.config.output_stride
     if image_size_px < stride:
-        text = "--image-size %d is below the stride of %s, %d: its last layers see mostly padding; %s would suit it"
-        better = f"{2 * stride} or more" + (", or --stem-stride 1," if model.config.stem_stride > 1 else "")
+        text = "--image-size %d is below the stride of %s, %d, so its last layers see mostly padding; use %s"
+        better = f"{2 * stride} or more" + (", or --stem-stride 1" if model.config.stem_stride > 1 else "")
         logger.warning(text, image_size_px, model.name, stride, better)
 
 
 def _make_batches(
     training: ImageSet, validation: ImageSet, *, config: TrainConfig, world: World, teachers: Sequence[Teacher] = ()
 ) -> tuple[TrainBatches, EvalBatches]:
-    """Return training and validation batches of this process. Raise ValueError for impossible augmentation."""
+    """Return the training and validation batches of this process. Raise ValueError for impossible augmentation."""
     transform = TrainTransform(view_preprocess(config, teachers), config.augment)
     loading = _loader_options(config, world)
     train_batches = TrainBatches(
@@ -173,7 +173,7 @@ def _fit_taught(
 def _fit_head(
     model: RexNet, sets: ImageSets, order: TrainBatches, run: RunFolder, *, config: TrainConfig, world: World
 ) -> tuple[dict[str, Any], list[str]]:
-    """Train the head in `run` on features that are computed once; see `Parts.fit`."""
+    """Train only the head in `run`, on features that are computed once; see `Parts.fit`."""
     in_order = partial(EvalBatches, preprocess=config.input.preprocess(), **_loader_options(config, world))
     frozen = freeze_backbone(model, sets, order, in_order=in_order, config=config, run=run, world=world)
     task = head_task(classification_task(sets, frozen.val, config, world=world), model)
@@ -195,7 +195,7 @@ def classification_task(
     world: World,
     guidance: Guidance | None = None,
 ) -> Task:
-    """Return the task: cross-entropy on batches of `sets.train`, with `guidance` also on teachers' predictions, and
+    """Return the task: cross-entropy on batches of `sets.train`, with `guidance` also distillation from teachers, and
     metrics on `val_batches`."""
     dtype = choose_autocast(config.run.amp, world.device)
 
@@ -222,7 +222,7 @@ def classification_task(
 
 
 def shorter_options(config: TrainConfig) -> tuple[str, ...]:
-    """Return the options that make a run of a classifier shorter."""
+    """Return the options that would shorten a classifier's training."""
     freeze = ("--freeze all",) if config.network.weights is not None and config.transfer.freeze != "all" else ()
     size_px = smaller_size(config.input.image_size)
     return (*freeze, *((f"--image-size {size_px}",) if size_px else ()))
@@ -235,9 +235,9 @@ def _warn_of_idle_balance(sets: ImageSets, balance: str) -> None:
 
 
 def build_model(config: NetworkConfig, classes: tuple[str, ...], *, sha256: str | None = None) -> RexNet:
-    """Return the network for these classes, with `config.weights` in it, whose file must have this hash.
+    """Return the network for these classes, with `config.weights` loaded from a file that must have this SHA-256.
 
-    The classifier of the weights is kept if the class names are the same, and initialised otherwise.
+    The weights' own classifier is kept if the class names are the same, otherwise a new one is initialised.
     """
     model = create_model(
         str(find_network(config.model)),

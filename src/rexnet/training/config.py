@@ -1,5 +1,5 @@
-"""Every setting of a run. A field is a command-line option, and the text under it is its help; defaults are defined
-only here."""
+"""All settings of a training run. A field is a command-line option, and the text under it is its help; defaults are
+defined only here."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol
@@ -25,25 +25,26 @@ class NetworkConfig:
     """Network and its initial weights."""
 
     model: str = "rexnet_100"
-    """Network to train; `rexnet models` lists them. A family (rexnet, rexnetr, rexnet_lite) takes --width. Also the
-    .json file of `rexnet search export`, or a run folder or checkpoint whose network is trained from random weights."""
+    """Network to train; `rexnet models` lists them. A family (rexnet, rexnetr, rexnet_lite) takes --width. Or a .json
+    file of `rexnet search export`, or a run folder or checkpoint, whose network is trained from random weights."""
     width: Annotated[float | None, Argument(aliases=("--rex-width-mult",))] = None
     """Width multiplier of a family, for example --model rexnet --width 0.75."""
     stem_stride: int = 2
-    """Stride of the stem; 1 gives every layer twice the resolution, for images of 32 to 64 pixels."""
+    """Stride of the stem; 1 doubles the resolution of every layer, for images of 32 to 64 pixels."""
     drop_rate: Annotated[float, Argument(aliases=("--drop",))] = 0.2
     """Dropout rate before the classifier."""
     drop_path_rate: Annotated[float, Argument(aliases=("--drop-path",))] = 0.0
-    """Probability of skipping the last block, rising linearly from 0 at the first; the paper's author recommends it
-    above width 1.0."""
+    """Probability of skipping the last block, rising linearly from 0 at the first block; the paper's author recommends
+    it for widths above 1.0."""
     zero_init_last: bool = False
-    """Begin every block with a shortcut as that shortcut, with zero scales in its last norm; --weights replace them."""
+    """Initialise every residual block as the identity, with zero scales in its last batch norm; --weights overrides
+    it."""
     weights: Annotated[str | None, Argument(aliases=("--initial-checkpoint",))] = None
-    """auto: for photos, published weights of the network, cached or downloaded; none: random ones. Or a run folder, a
-    weights file, a folder of `rexnet card`, hf://OWNER/NAME or published weights such as rexnet_100.nav_in1k. Their
-    classifier is kept if the class names are the same, otherwise a new one is trained."""
+    """Initial weights. auto: for photos, the network's published weights, cached or downloaded; none: random weights.
+    Or a run folder, a weights file, a folder of `rexnet card`, hf://OWNER/NAME or published weights such as
+    rexnet_100.nav_in1k. Their classifier is kept if the class names are the same; otherwise a new one is trained."""
     weights_cache_only: bool = False
-    """Look for published weights and hf://OWNER/NAME only in the cache, as with HF_HUB_OFFLINE."""
+    """Use published weights and hf://OWNER/NAME only from the cache, as with HF_HUB_OFFLINE."""
 
     def __post_init__(self) -> None:
         require(self.stem_stride in (1, 2), "stem_stride", self.stem_stride, "1, 2")
@@ -52,7 +53,7 @@ class NetworkConfig:
             require(0.0 <= value < 1.0, name, value, "from 0 to below 1")
 
     def check(self) -> None:
-        """Raise OptionError if no network matches --model and --width; nothing is built."""
+        """Raise OptionError if no network matches --model and --width; no network is built."""
         try:
             found = find_network(self.model)
         except OptionError as error:
@@ -65,14 +66,14 @@ class NetworkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TransferConfig:
-    """Layers and statistics that keep the values of --weights."""
+    """Layers and statistics to freeze at the values of --weights."""
 
     freeze: int | Literal["all"] = 0
-    """Freeze the stem and this many blocks: no gradient, no update of statistics. all: everything before the head,
-    which is then trained on precomputed features."""
+    """Freeze the stem and this many blocks: no gradients, no updates of statistics. all: freeze everything before the
+    head, which is then trained on precomputed features."""
     bn: Literal["auto", "train", "frozen"] = "auto"
-    """Statistics of the batch norms: of each batch (train), or kept and used as they are (frozen; scale and shift are
-    still trained). auto: frozen with --weights and fewer than 16 images a process and batch, else train."""
+    """Statistics of the batch norms: those of each batch (train), or those in --weights (frozen; scale and shift are
+    still trained). auto: frozen with --weights and fewer than 16 images per process and batch, else train."""
 
     def __post_init__(self) -> None:
         require(self.freeze == "all" or self.freeze >= 0, "freeze", self.freeze, "0 or more, or all")
@@ -87,24 +88,25 @@ class OptimConfig:
     optimizer: Annotated[str, Argument(aliases=("--opt",))] = "sgd"
     """One of timm's optimizers: sgd (with Nesterov momentum), momentum (without), adamw, lamb, ..."""
     lr: float = 0.5
-    """Peak learning rate. Used unchanged if given; a recipe's own is for --lr-batch images."""
+    """Peak learning rate. Used unchanged if given; a recipe's default is scaled from --lr-batch to the total batch
+    size."""
     lr_batch: int = 512
-    """Total batch size for which the learning rate is meant: it scales linearly with other sizes. 0: no scaling."""
+    """Total batch size for which --lr is meant; for other sizes it is scaled linearly. 0: no scaling."""
     momentum: float = 0.9
-    """Momentum of SGD and similar optimizers; the Adam family has none."""
+    """Momentum of SGD and similar optimizers; not used by the Adam family."""
     weight_decay: float = 1e-5
-    """Weight decay, never on norms and biases."""
+    """Weight decay, not applied to norms and biases."""
     layer_decay: float = 1.0
-    """Learning rate of each layer as a fraction of the next one's, from the head down; 1: the same for all."""
+    """Learning rate of each layer as a fraction of the next layer's, from the head down; 1: the same for all layers."""
     clip_grad: float | None = None
-    """Maximum norm of the whole gradient."""
+    """Maximum norm of the gradient of all parameters together."""
     ema_decay: Annotated[float | None, Argument(aliases=("--model-ema", "--model-ema-decay"), bare="0.9998")] = None
-    """Decay of a moving average of the weights, which is evaluated and saved; it increases to this value during
-    warm-up."""
+    """Decay of a moving average of the weights, which is evaluated and saved; the decay itself warms up to this
+    value."""
 
     norm_images: int = 0
-    """Training images on which the statistics of batch norms are measured before each evaluation; 0: running averages,
-    which lag behind weights that change fast."""
+    """Training images on which the batch-norm statistics are measured before each evaluation; 0: use the running
+    averages, which lag behind fast-changing weights."""
 
     def __post_init__(self) -> None:
         require(self.lr > 0, "lr", self.lr, "above 0")
@@ -117,7 +119,8 @@ class OptimConfig:
         require(holds, "ema_decay", self.ema_decay, "between 0 and 1, or None")
 
     def peak_lr(self, total_batch: int) -> float:
-        """Return the learning rate for a total batch over all processes (linear scaling rule, arXiv 1706.02677)."""
+        """Return the peak learning rate for a total batch over all processes (linear scaling rule, arXiv
+        1706.02677)."""
         return self.lr * total_batch / self.lr_batch if self.lr_batch else self.lr
 
 
@@ -126,16 +129,17 @@ class ScheduleConfig:
     """Learning rate at every step: linear warm-up, then the schedule."""
 
     schedule: Annotated[Literal["cosine", "linear", "constant", "multistep"], Argument(aliases=("--sched",))] = "cosine"
-    """Decay of the learning rate after the warm-up; multistep: to a tenth after each of --decay-milestones."""
+    """Decay of the learning rate after the warm-up; multistep: divide it by ten at each of --decay-milestones."""
     decay_milestones: tuple[int, ...] | None = None
-    """Epochs after which --schedule multistep continues with a tenth of the learning rate."""
+    """Epochs after which --schedule multistep divides the learning rate by ten."""
     epochs: int = 400
     """Passes over the training images."""
     max_minutes: float | None = None
-    """Minutes from the start of the command within which the run ends: the speed of the first steps decides, once, how
-    many epochs it has, at most the recipe's. Not together with --epochs."""
+    """Time limit of the run in minutes from the start of the command: the number of epochs, at most the recipe's, is
+    set once, from the speed of the first steps. Excludes --epochs."""
     measured: Annotated[dict[str, float], Argument(recorded=True)] = field(default_factory=dict)
-    """With --max-minutes: minutes, seconds of a step and of an evaluation with its checkpoints, epochs that fit."""
+    """With --max-minutes: the minutes, the seconds per step and per evaluation with its checkpoints, and the epochs
+    that fit."""
     warmup_epochs: float = 5.0
     """Epochs of linear warm-up; at most half of a short run."""
     warmup_lr: float = 1e-5
@@ -143,8 +147,8 @@ class ScheduleConfig:
     min_lr: float = 0.0
     """Final learning rate."""
     restart_epochs: tuple[int, ...] = ()
-    """Epochs after which the whole schedule starts again, warm-up included (arXiv 1608.03983); --resume RUN with more
-    --epochs adds the epoch at which a finished run continues."""
+    """Epochs after which the whole schedule restarts, including the warm-up (arXiv 1608.03983); --resume RUN with more
+    --epochs adds the epoch from which a finished run continues."""
     patience: int | None = None
     """Stop early when the metric that selects best.pt has not improved for this many epochs."""
 
@@ -165,30 +169,32 @@ class RunConfig:
     batch_size: Annotated[int, Argument(aliases=("-b",))] = 128
     """Images per batch and process."""
     accumulate: Annotated[int, Argument(aliases=("--grad-accum-steps",))] = 1
-    """Batches per weight update. It equals that of one large batch if the loss is a mean over images, as for
-    classifiers, and batch norms are frozen; other batch norms see one batch at a time."""
+    """Batches per weight update. The update equals that of one large batch if the loss is a mean over images, as for
+    classifiers, and batch norms are frozen; otherwise, batch norms see one batch at a time."""
     seed: int = 0
-    """Seed of initial weights, order, augmentation and dropout; the same seed repeats the run, with any --workers."""
+    """Seed of initial weights, image order, augmentation and dropout; the same seed repeats the run, with any
+    --workers."""
     device: Device = "auto"
     workers: Workers = None
     threads: Threads = None
     amp: Annotated[Amp, Argument(bare="auto")] = "auto"
-    """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
+    """Mixed precision; auto: bf16 on GPUs that support it, fp16 on older GPUs, off elsewhere."""
     channels_last: bool = True
     """Memory format of images and weights; channels-last is faster on almost all hardware."""
     compile: bool = False
-    """Use torch.compile: minutes to start, then faster steps."""
+    """Compile the network with torch.compile: minutes to start, then faster steps."""
     output: str | None = None
-    """Run folder; None: the next free runs/MODEL-DATA-N."""
+    """Run folder to write; None: the next free runs/MODEL-DATA-N."""
     overwrite: bool = False
-    """Replace the run in --output."""
+    """Replace an existing run in --output."""
     tensorboard: bool = False
-    """Also write TensorBoard events into the run folder."""
+    """Also write TensorBoard events to the run folder."""
     resume: Resume = False
-    """Continue the run in DIR at the step of its newest checkpoint; without DIR, or with auto, continue the run in
-    --output if there is one, else start a new one."""
+    """Continue the run in DIR from its newest checkpoint; without DIR, or with auto, continue the run in --output if
+    there is one, else start a new run."""
     save_minutes: float = 10.0
-    """Minutes between checkpoints within an epoch; others are written after every epoch and on SIGTERM and Ctrl-C."""
+    """Minutes between checkpoints within an epoch; checkpoints are also written after every epoch, on SIGTERM and on
+    Ctrl-C."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "batch_size", "accumulate")
@@ -204,7 +210,7 @@ class RunConfig:
             raise ValueError(f"--resume is {self.resume!r} but --output is {self.output!r}; give one of them")
 
     def check(self, *sources: str | None) -> None:
-        """Raise ValueError for an --output that is in use, or whose replaced run is one of `sources`, the weights that
+        """Raise ValueError if --output is in use, or if the run it replaces holds one of `sources`, the weights that
         the new run reads."""
         if self.output and not self.resume and is_main_process():
             run = RunFolder(self.output)
@@ -214,22 +220,22 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Train a classifier. Options that are not given come from the recipe: given DATA and --weights, --help shows the
-    values that would be used."""
+    """Train a classifier. The recipe sets the options that are not given; with DATA and --weights, --help shows their
+    values."""
 
     data: Annotated[str, positional("DATA")] = "digits"
     """A folder with train/ and val|valid|validation|test/, a folder of class folders, digits, torchvision/NAME, a
     folder of tars or its URL, or hfds/NAME."""
     recipe: RecipeName = "auto"
-    """Settings to start from; every other option overrides them. auto: finetune with weights, small-image for
-    images up to 64 pixels, otherwise scratch."""
+    """Default settings, which every other option overrides. auto: finetune with weights, small-image for images up to
+    64 pixels, otherwise scratch."""
     budget: Annotated[dict[str, int], Argument(recorded=True)] = field(default_factory=dict)
     """Images, epochs, batch size and steps for which the recipe scratch chose its settings."""
     initial_weights: Annotated[dict[str, str], Argument(recorded=True)] = field(default_factory=dict)
-    """Name and sha256 of the weights that the run starts from; or none and the reason."""
+    """Name and sha256 of the run's initial weights, or none and the reason."""
     goal: Goal = "top1"
-    """Metric on the validation split whose highest value selects best.pt: top-1, or the mean over the classes of recall
-    or F1."""
+    """Metric whose highest value on the validation split selects best.pt: top-1, or recall or F1 averaged over the
+    classes."""
     network: NetworkConfig = NetworkConfig()
     input: InputConfig = field(default_factory=InputConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -250,7 +256,7 @@ class TrainConfig:
         )
 
     def check(self) -> None:
-        """Raise ValueError for a network, weights or a run folder that cannot be used; no weights are read."""
+        """Raise ValueError for a network, weights or a run folder that cannot be used, without reading the weights."""
         if self.run.resume:
             return
         self.network.check()
@@ -281,7 +287,7 @@ class MeasureOptions:
     workers: Workers = None
     threads: Threads = None
     amp: Amp = "off"
-    """Mixed precision; auto: bf16 on GPUs that have it, fp16 on older ones, off elsewhere."""
+    """Mixed precision; auto: bf16 on GPUs that support it, fp16 on older GPUs, off elsewhere."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "batch_size")
@@ -290,7 +296,7 @@ class MeasureOptions:
 
 
 class LoopConfig(Protocol):
-    """Settings that the loop and the run folder read; each task has a frozen dataclass with these groups."""
+    """Settings used by the loop and the run folder; each task has a frozen dataclass with these groups."""
 
     @property
     def optim(self) -> OptimConfig: ...
@@ -302,4 +308,4 @@ class LoopConfig(Protocol):
     def run(self) -> RunConfig: ...
 
     @property
-    def subject(self) -> tuple[str, str]: ...  # network and data, for the name of a new run folder
+    def subject(self) -> tuple[str, str]: ...  # names of the network and the data, for a new run folder

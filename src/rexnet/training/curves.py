@@ -1,4 +1,4 @@
-"""Plots of metrics.jsonl in curves.png and in `rexnet report`, and its TensorBoard events."""
+"""Plots of metrics.jsonl for curves.png and `rexnet report`, and its TensorBoard events."""
 
 import io
 import os
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("#1f6fd0", "#d4631a", "#1d8a57", "#a03fb3", "#b58900", "#0d8f9c", "#c93360", "#6b6f7a")
 CORES = (None, "#ffffff", "#1c2430")
-"""Colours of the middle of a line, for further runs that share a colour."""
+"""Colours of a thinner line inside a line, for more runs than COLOURS."""
 INK, SOFT, GRID = "#1c2430", "#5b6675", "#d9dee5"
 _VARIABLES = {colour: f"c{number}" for number, colour in enumerate(COLOURS)} | {
     "#ffffff": "paper",
@@ -25,16 +25,16 @@ _VARIABLES = {colour: f"c{number}" for number, colour in enumerate(COLOURS)} | {
     SOFT: "soft",
     GRID: "line",
 }
-"""CSS variables for these colours, so that a plot suits light and dark pages."""
+"""CSS variables of these colours, for light and dark pages."""
 _STYLES = ("-", "-.", ":")
 _MAX_POINTS = 400
-"""Largest number of points of a curve; longer ones are thinned, which is not visible on a screen."""
+"""Maximum points per curve; longer curves are thinned, with no visible difference on a screen."""
 _MAX_MARKERS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRows:
-    """Rows of one run's metrics.jsonl, with the best epoch, marked by a ring in the plot of `best_key`."""
+    """Rows of one run's metrics.jsonl, and the best epoch, which is circled in the plot of `best_key`."""
 
     rows: Sequence[Mapping[str, Any]]
     label: str = ""
@@ -43,7 +43,7 @@ class RunRows:
 
 
 def draw_curves(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
-    """Plot loss, top-1 or average precision, and learning rate over epochs into a PNG file."""
+    """Plot the loss, top-1 accuracy or average precision, and the learning rate over the epochs to a PNG file."""
     # The object interface draws without a display and does not touch the caller's pyplot.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -61,7 +61,7 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
 
 
 def panel_svg(lines: Mapping[str, str], runs: Sequence[RunRows]) -> str:
-    """Return `plot_panel` as an SVG element for a page, in the colours of the page's CSS variables."""
+    """Return a `plot_panel` as an SVG element for a page, in the colours of the page's CSS variables."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -76,7 +76,7 @@ def panel_svg(lines: Mapping[str, str], runs: Sequence[RunRows]) -> str:
     svg = text.getvalue()
     view_box = re.search(r'viewBox="[^"]*"', svg)
     assert view_box is not None, "matplotlib always writes one"
-    # Drop the parts that only a separate file needs: its header, and the names of groups and fonts.
+    # Drop what only a standalone file needs: its header, and the names of groups and fonts.
     content = svg[svg.index("</defs>") + len("</defs>") :]
     content = re.sub(r' id="[a-z0-9_.]+_\d+"| clip-path="[^"]*"|font-family: [^;"]*;? ?', "", content)
     content = re.sub(r"#[0-9a-f]{6}\b", lambda found: _variable(found[0]), content)
@@ -89,8 +89,8 @@ def _variable(colour: str) -> str:
 
 
 def plot_panel(axis: "Axes", lines: Mapping[str, str], runs: Sequence[RunRows]) -> None:
-    """Plot the values of the keys in `lines`, a key -> label mapping, over the epochs of every run. Each run has a
-    colour; training is dashed, further keys are dotted. Values that are not finite leave a gap.
+    """Plot the values of `lines`, a mapping of key to label, over the epochs of every run. Each run has a colour;
+    training metrics are dashed, further keys dotted. Values that are not finite leave a gap.
     """
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
@@ -122,7 +122,7 @@ def plot_panel(axis: "Axes", lines: Mapping[str, str], runs: Sequence[RunRows]) 
 def _thin(run: RunRows, key: str) -> list[tuple[float, float]]:
     points = [(row["epoch"], row[key]) for row in run.rows if row.get(key) is not None]
     stride = -(-len(points) // _MAX_POINTS)
-    # Count from the end, so that the newest epoch is always plotted.
+    # Count from the end, so that the newest epoch is always included.
     return [
         point
         for number, point in enumerate(points, start=1 - len(points))
@@ -140,14 +140,14 @@ def require_tensorboard() -> Any:
 
 
 class EventLog:
-    """TensorBoard events in `folder`, for a run that has `done_epochs` epochs. Events of later epochs are purged, like
-    their rows in metrics.jsonl: a kill can happen between a row and its checkpoint."""
+    """TensorBoard events in `folder` for a run with `done_epochs` complete epochs. Events of later epochs are purged,
+    like their rows in metrics.jsonl, because a run may have been killed between a row and its checkpoint."""
 
     def __init__(self, folder: str | os.PathLike[str], *, done_epochs: int):
         self._writer = require_tensorboard()(os.fspath(folder), purge_step=done_epochs + 1)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Add a row of metrics.jsonl: train_loss becomes train/loss, and so on. It is on the disk when this returns."""
+        """Write a row of metrics.jsonl, with train_loss as train/loss and so on, and flush it to disk."""
         for name, value in row.items():
             if name != "epoch":
                 self._writer.add_scalar(name.replace("_", "/", 1), value, row["epoch"])

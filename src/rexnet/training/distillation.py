@@ -1,5 +1,5 @@
 """Distillation: a network learns the predictions of trained networks, its teachers, for the same view of an image. A
-view is drawn once, at the largest of their sizes, and resized for each (arXiv 2106.05237).
+view is sampled once, at the largest of all their sizes, and resized for each network (arXiv 2106.05237).
 """
 
 import math
@@ -23,8 +23,8 @@ from rexnet.training.teachers import Guide, Teacher
 
 class Guidance:
     """Predictions of `guides`, softened by `temperature`, for views normalised like the student's images. With `keep`,
-    for images with fixed views, each view is predicted once, on its own, so that a resumed run gets the same result
-    regardless of the batches.
+    for fixed views, each view is predicted once, in a batch of its own, so that a resumed run gets the same result from
+    different batches.
     """
 
     def __init__(self, guides: Sequence[Guide], student: Preprocess, *, temperature: float, keep: bool = False):
@@ -34,7 +34,7 @@ class Guidance:
 
     @classmethod
     def of(cls, guides: Sequence[Guide], config: TrainConfig) -> Self:
-        """Return the guidance for the settings of a run."""
+        """Return the guidance that matches the settings of a run."""
         keep = has_fixed_views(config.augment)
         return cls(guides, config.input.preprocess(), temperature=config.teacher.temperature, keep=keep)
 
@@ -88,7 +88,7 @@ def distillation_loss(
     """Return `weight` times the Kullback-Leibler divergence from the guides' softened predictions, times the squared
     temperature (arXiv 1503.02531), plus 1 - `weight` times `label_loss(logits, targets)`.
 
-    A target after the last class marks an image without a label, for which "top1" uses the guides' class.
+    A target beyond the last class marks an image without a label; "top1" then compares with the guides' prediction.
     """
     views, targets = (part.to(device, non_blocking=True) for part in (batch.images, batch.targets))
     expected = guidance.predict(views, batch.indices)
@@ -99,7 +99,7 @@ def distillation_loss(
     classes = targets.argmax(1) if targets.ndim == 2 else targets
     labelled = classes < logits.shape[1]
     if weight < 1 and labelled.any():
-        # Divided by the number of all images, so that several processes give the same gradient as one.
+        # Divide by the number of all images, so that several processes compute the same gradient as one.
         fraction = labelled.float().mean()
         loss = loss + (1 - weight) * fraction * label_loss(logits[labelled], targets[labelled])
     classes = torch.where(labelled, classes, expected.argmax(1))
@@ -107,25 +107,26 @@ def distillation_loss(
 
 
 def note_teachers(config: TrainConfig, teachers: Sequence[Teacher]) -> TrainConfig:
-    """Return `config` with the hashes of its teachers and unlabelled images. Raise OptionError if `teachers` are not
-    the ones it names."""
+    """Return `config` with the hashes of its teachers and unlabelled images. Raise OptionError if `teachers` differ
+    from those it names."""
     given, names = config.teacher, tuple(teacher.name for teacher in teachers)
     if given.teacher != names:
-        raise OptionError(f"--teacher is {given.teacher}; allowed: the teachers that were opened, {names}")
+        raise OptionError(f"--teacher is {given.teacher}; allowed: the opened teachers, {names}")
     unlabelled = None if given.unlabelled is None else fingerprint(open_images(given.unlabelled))
     hashes = tuple(teacher.sha256 for teacher in teachers)
     return replace(config, teacher=replace(given, teacher_sha256=hashes, unlabelled_sha256=unlabelled))
 
 
 def view_preprocess(config: TrainConfig, teachers: Sequence[Teacher]) -> Preprocess:
-    """Return the transform of views: that of the largest size, or the student's if crops are padded to its size."""
+    """Return the transform of views: the student's, at the largest of all image sizes or, with padded crops, at its
+    own."""
     student = config.input.preprocess()
     sizes = [] if config.augment.crop_padding_px else [teacher.preprocess.image_size_px for teacher in teachers]
     return replace(student, image_size_px=max([student.image_size_px, *sizes]))
 
 
 def has_fixed_views(augment: AugmentConfig) -> bool:
-    """Return whether an image has the same few views in all epochs: the whole image and its mirror image."""
+    """Return whether an image has the same views in all epochs: the whole image, and possibly its mirror image."""
     whole = AugmentConfig(
         crop_scale=(1.0, 1.0),
         crop_aspect=(1.0, 1.0),

@@ -1,4 +1,4 @@
-"""A run of several processes, started by torchrun. The only module that reads environment variables."""
+"""Runs of several processes, started by torchrun. The only module that reads environment variables."""
 
 import json
 import os
@@ -23,19 +23,20 @@ from rexnet.training.interruption import StopRequest
 
 Item = TypeVar("Item")
 
-# Others wait while the main process downloads or lists a dataset; a dead process is detected at once anyway.
+# The others wait while the main process downloads or lists a dataset; a dead process is detected at once anyway.
 _PATIENCE = timedelta(hours=2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """This process among those of the run. A single process is a world of size 1 and never communicates."""
+    """This process's place among the processes of the run. A single process is a world of size 1 and never
+    communicates."""
 
     device: torch.device
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    """Rank among the processes of this machine."""
+    """Rank among the processes on this machine."""
     stop: StopRequest = field(default_factory=StopRequest, compare=False)
 
     @property
@@ -44,8 +45,8 @@ class World:
         return self.rank == 0
 
     def in_turns(self, load: Callable[[], Item]) -> Item:
-        """Call `load` first in the main process, then in the first process of each other machine, so that the rest find
-        its downloads and files, whether the machines share a disk or not."""
+        """Call `load` first in the main process, then in the first process of each other machine, then in the rest,
+        which find the downloaded files whether or not the machines share a disk."""
         mine = 0 if self.is_main else 1 if self.local_rank == 0 else 2
         loaded = None
         for turn in range(3):
@@ -55,7 +56,8 @@ class World:
         return cast(Item, loaded)
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return `model` with gradients averaged; a step starts from the main process's batch-norm statistics."""
+        """Return `model` with gradients averaged over the processes; each step starts from the main process's
+        batch-norm statistics."""
         if self.size == 1:
             return model
         from torch.nn.parallel import DistributedDataParallel
@@ -67,8 +69,8 @@ class World:
         return DistributedDataParallel(model, device_ids=device_ids)
 
     def keep_gradients(self, network: nn.Module) -> AbstractContextManager[None]:
-        """Return a context whose gradients stay in this process until they are averaged with the next ones outside it;
-        `network` is a result of `wrap`."""
+        """Return a context that postpones averaging: gradients add up in this process until the next backward pass
+        outside it; `network` is a result of `wrap`."""
         return nullcontext() if self.size == 1 else cast(Any, network).no_sync()
 
     def sum(self, values: Tensor) -> Tensor:
@@ -81,18 +83,18 @@ class World:
         return total.to(values.device)
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Return for each flag whether it is set on any process, so that all of them decide alike."""
+        """Return for each flag whether it is set on any process, so that all processes decide alike."""
         return tuple(bool(count) for count in self.sum(torch.tensor(flags, dtype=torch.int32)).tolist())
 
     def share_buffers(self, model: nn.Module) -> None:
         """Copy the main process's batch-norm statistics to the others, as `wrap` does before each step, so that all
-        evaluate the same network and the main process's checkpoint suffices to continue."""
+        processes evaluate the same network, and the main process's checkpoint suffices to resume."""
         if self.size > 1:
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
     def from_main(self, value: Any) -> Any:
-        """Return the main process's `value` on every process; plain values and tensors on the CPU."""
+        """Return the main process's `value` on every process; it may hold plain values and CPU tensors."""
         if self.size == 1:
             return value
         box = [value]
@@ -100,7 +102,7 @@ class World:
         return box[0]
 
     def gather(self, items: list[Item]) -> list[Item]:
-        """Return the items of all processes, by rank; plain values."""
+        """Return the items of all processes in the order of their ranks; items are plain values."""
         if self.size == 1:
             return items
         parts: list[list[Item] | None] = [None] * self.size
@@ -117,7 +119,7 @@ class World:
 def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[World]:
     """Join the run that torchrun describes, or start a single process. `device`: auto, cpu, cuda, cuda:N or mps.
 
-    With several GPUs a process takes that of its local rank. Signals become requests to stop, and so does the end of
+    With several GPUs, a process uses the GPU of its local rank. Signals become requests to stop, and so does the end of
     torchrun or, with `follow_parent`, of any parent process. Raise ValueError for a device that this machine does not
     have, and LostProcessError if another process of the run ends early.
     """
@@ -132,8 +134,9 @@ def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[Wor
         if size == 1:
             yield world
             return
-        # The default values of its functions hold the process group that exists at its import, for good. Where
-        # DistributedDataParallel imports it first, that is this run's, whose threads can then abort Python's exit.
+        # The default arguments in this module keep alive the process group that exists at its import. If
+        # DistributedDataParallel imported it first, that would be this run's group, whose threads can abort Python at
+        # exit.
         import_module("torch.distributed.nn.functional")
         backend = "nccl" if chosen.type == "cuda" else "gloo"
         torch.distributed.init_process_group(backend, store=_store(), rank=rank, world_size=size, timeout=_PATIENCE)
@@ -144,7 +147,7 @@ def joined(device: str = "auto", *, follow_parent: bool = False) -> Iterator[Wor
 
 
 def ask_main(question: str, answer: Callable[[], Any]) -> Any:
-    """Return the main process's `answer` on every process before they join the run; plain values. It is requested once.
+    """Return the main process's `answer`, plain values, on every process before they join the run; it is called once.
     Raise LostProcessError if the main process ends without an answer."""
     store = _questions()
     if is_main_process() and not store.check([question]):
@@ -157,26 +160,26 @@ def ask_main(question: str, answer: Callable[[], Any]) -> Any:
 
 @cache
 def _questions() -> Store:
-    """Open the store once; without torchrun, the main process serves it until its end."""
+    """Open the store once; without torchrun, the main process serves it until it ends."""
     return PrefixStore("questions", _store())
 
 
 def _store() -> Store:
-    """Open the store that torchrun describes, with its own key prefix for each attempt of --max-restarts: addresses of
-    the previous attempt stay in the store and would be tried until the timeout."""
+    """Open the store that torchrun describes, with a separate key prefix for each attempt of --max-restarts: addresses
+    of the previous attempt stay in the store and would be tried until the timeout."""
     store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
     return PrefixStore(f"rexnet/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 @contextmanager
 def _explain_runtime_errors(world: World) -> Iterator[None]:
-    """Raise LostProcessError for the RuntimeErrors that torch raises when another process has ended."""
+    """Turn the RuntimeErrors that torch raises when another process has ended into LostProcessError."""
     try:
         yield
     except RuntimeError as error:
         if (sentence := dead_worker(error)) is not None:
             raise LostProcessError(sentence) from error
-        # gloo has no exception type of its own.
+        # gloo does not have an exception type of its own.
         if isinstance(error, torch.distributed.DistError) or (world.size > 1 and "gloo" in str(error).lower()):
             lost = (
                 f"process {world.rank} of {world.size} lost another process of the run; see the message of that process"

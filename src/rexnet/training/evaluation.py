@@ -1,4 +1,4 @@
-"""Metrics of a classifier from exact counts, the same for any number of processes and any batch size."""
+"""Metrics of a classifier from exact counts, independent of the number of processes and the batch size."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class SizedBatches(Protocol):
 
 
 class ClassCounts(NamedTuple):
-    """Counts of one class: its images, the images predicted as it, and the correct ones among them."""
+    """Counts for one class: its images, the images predicted as it, and the images in both."""
 
     images: int
     called: int
@@ -30,7 +30,7 @@ class ClassCounts(NamedTuple):
 
     @property
     def recall(self) -> float | None:
-        """Fraction of its images that are predicted correctly, 0 to 1; None without images."""
+        """Fraction of the class's images that are predicted correctly, 0 to 1; None without images."""
         return self.correct / self.images if self.images else None
 
     @property
@@ -46,7 +46,7 @@ class ClassCounts(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Counts over the labelled images of all processes; macro metrics are means over the classes with images."""
+    """Counts over the labelled images of all processes; macro metrics are means over the classes that have images."""
 
     classes: tuple[str, ...]
     images: tuple[int, ...]
@@ -98,7 +98,7 @@ class Evaluation:
         }
 
     def by_class(self) -> dict[str, dict[str, Any]]:
-        """Return for each class name its counts, and precision, recall and F1 in percent, or None."""
+        """Return by class name the counts, and precision, recall and F1 in percent, or None."""
         return {
             name: row._asdict() | {name: _percent(getattr(row, name)) for name in ("precision", "recall", "f1")}
             for name, row in zip(self.classes, self._counts(), strict=True)
@@ -110,11 +110,11 @@ def _percent(fraction: float | None) -> float | None:
 
 
 class _Sums:
-    """Sums of one process over its images, on its device."""
+    """Sums over one process's images, on its device."""
 
     def __init__(self, num_classes: int, device: torch.device):
         self.counts = torch.zeros(3, num_classes, dtype=torch.int64, device=device)
-        """Images of each class, the correct ones, and those predicted as it."""
+        """Rows with, for each class, its images, its correctly predicted images, and the images predicted as it."""
         self.top5 = torch.zeros(1, dtype=torch.int64, device=device)
         # Apple's GPUs have no float64.
         exact = torch.float32 if device.type == "mps" else torch.float64
@@ -142,8 +142,8 @@ def evaluate(
 ) -> Evaluation:
     """Run `model` in eval mode over this process's part of the images, and sum the counts of all processes.
 
-    A batch has `images` (B, 3, H, W) and `targets` (B,), indices into `classes`. Raise ValueError if there is no image
-    and for a network whose output is not finite, and Stopped if any process was asked to stop.
+    A batch has `images` (B, 3, H, W) and `targets` (B,), indices into `classes`. Raise ValueError if there are no
+    images or the network's output is not finite, and Stopped if any process has a request to stop.
     """
     model.eval()
     sums = _Sums(len(classes), world.device)
@@ -161,12 +161,12 @@ def evaluate(
         raise world.stop.stopped()
     counts, top5, loss_sum = map(world.sum, (sums.counts, sums.top5, sums.loss))
     if not counts[0].sum():
-        raise ValueError("there is no image to evaluate on")
+        raise ValueError("there are no images to evaluate on")
     if not loss_sum.isfinite():
         # argmax of nan is the first class, so without this error the accuracy would look valid.
         raise ValueError(
-            "the network's outputs for the validation images are not finite (nan or inf), so nothing can be measured;"
-            " try a lower --lr or --clip-grad 1 in training, or --amp off against overflows of fp16"
+            "the network's outputs for the validation images are not finite (nan or inf), so nothing can be measured; "
+            "try a lower --lr or --clip-grad 1 in training, or --amp off if fp16 overflows"
         )
     return Evaluation(
         classes=classes,

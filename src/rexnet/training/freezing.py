@@ -1,4 +1,4 @@
-"""Freezing of whole layers and of batch-norm statistics in a network that is fine-tuned."""
+"""Freezing of whole layers and of batch-norm statistics for fine-tuning."""
 
 from typing import Literal, final
 
@@ -12,15 +12,15 @@ from rexnet.training.config import TransferConfig
 
 FEW_IMAGES = 16
 """Images per process and batch below which their statistics are too noisy to replace the pretrained ones. Our choice;
-the evidence is pytorch/vision#6543 and arXiv 1803.08494, figure 1, where errors rise from 16 images downwards."""
+the evidence is pytorch/vision#6543 and arXiv 1803.08494, figure 1, where errors rise below 16 images."""
 
 
 @final
 class FrozenBatchNorm(nn.Module):
-    """Batch norm of (B, C, H, W) with fixed statistics in training and evaluation, under the keys of nn.BatchNorm2d. It
-    is a separate class, because `train()` would switch an nn.BatchNorm2d back to the statistics of each batch. Unlike
-    in torchvision's FrozenBatchNorm2d, scale and shift are still trained. Further modules of the norm, such as the
-    activation in timm's, still follow.
+    """Batch norm of (B, C, H, W) with fixed statistics in training and evaluation, with the state-dict keys of
+    nn.BatchNorm2d. It is a separate class because `train()` would switch an nn.BatchNorm2d back to the statistics of
+    each batch. Unlike in torchvision's FrozenBatchNorm2d, scale and shift are still trained. The norm's submodules,
+    such as the activation in timm's norms, are still applied.
     """
 
     running_mean: Tensor
@@ -43,9 +43,9 @@ class FrozenBatchNorm(nn.Module):
 
 
 def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_per_batch: int) -> str:
-    """Freeze the layers and statistics that `config` names; return a sentence about them and the reason.
+    """Freeze the layers and statistics that `config` selects; return a sentence that states them and the reason.
 
-    Raises ValueError without pretrained weights, or with fewer blocks than are to be frozen.
+    Raise ValueError without pretrained weights, or if the model has fewer blocks than are to be frozen.
     """
     num_blocks = len(model.config.blocks)
     if config.freeze != "all":
@@ -62,7 +62,7 @@ def prepare(model: RexNet, config: TransferConfig, *, pretrained: bool, images_p
 
 
 def _require_pretrained(option: str, value: object, *, allowed: str, pretrained: bool) -> None:
-    # Freezing random layers or statistics is a mistake that shows only in the accuracy.
+    # Freezing random layers or statistics is a mistake that would show only in the accuracy.
     require(pretrained, option, value, f"{allowed}, because without --weights nothing has been learned yet")
 
 
@@ -77,11 +77,11 @@ def choose_statistics(
         return bn == "frozen", "as given"
     origin = "pretrained" if pretrained else "random"
     few = images_per_batch < FEW_IMAGES
-    return pretrained and few, f"auto: {origin} weights, {images_per_batch} images a process and batch"
+    return pretrained and few, f"auto: {origin} weights, {images_per_batch} images per process and batch"
 
 
 def describe_norms(model: nn.Module, reason: str) -> str:
-    """Return a sentence with the number of batch norms that keep their statistics."""
+    """Return a sentence with the numbers of batch norms with frozen and with batch statistics."""
     training = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     frozen = sum(isinstance(module, FrozenBatchNorm) for module in model.modules())
     return f"batch norms: {frozen} with frozen statistics, {training} with those of each batch ({reason})"
@@ -95,8 +95,9 @@ def freeze_statistics(model: nn.Module) -> None:
 
 
 def freeze(model: RexNet, depth: int | Literal["all"], *, statistics: bool) -> None:
-    """Freeze the stem and the first `depth` blocks, none for 0: their weights and statistics, without drop path. With
-    `statistics`, freeze those of every batch norm in the network. State-dict keys do not change.
+    """Freeze the weights and statistics of the stem and the first `depth` blocks (nothing for 0), and turn off their
+    drop path. With `statistics`, freeze the statistics of every batch norm in the network. State-dict keys do not
+    change.
     """
     frozen_layers = len(model.config.blocks) + 2 if depth == "all" else depth + bool(depth)
     for name, parameter in model.named_parameters():
@@ -111,7 +112,7 @@ def freeze(model: RexNet, depth: int | Literal["all"], *, statistics: bool) -> N
 
 
 def layer_number(model: RexNet, name: str) -> int:
-    """Return the layer of the parameter or module of that name: 0 for the stem, 1 to N for the blocks, N + 1 for the
+    """Return the layer number of the named parameter or module: 0 for the stem, 1 to N for the blocks, N + 1 for the
     penultimate convolution, N + 2 for everything after pooling."""
     num_blocks = len(model.config.blocks)
     part, _, rest = name.partition(".")

@@ -1,6 +1,6 @@
-"""Training of the head alone, on features that the frozen part of a network computes once. Images are transformed as in
-evaluation and, with horizontal flips, also flipped. Everything else is unchanged: the loop, the order of the images,
-dropout, schedule, moving average, and checkpoints, which hold whole networks.
+"""Training of only the head, on features that the frozen part of a network computes once. Images are transformed as in
+evaluation; with horizontal flips, also their mirror images. Everything else is unchanged: the loop, the order of the
+images, dropout, schedule, moving average, and checkpoints, which hold whole networks.
 """
 
 import json
@@ -35,22 +35,22 @@ logger = logging.getLogger(__name__)
 
 FILE = "features.safetensors"
 MAX_GIB = 4.0
-"""Maximum size of the features, which stay in memory in full precision, in three copies while they are written."""
+"""Maximum size of the features, which stay in memory in full precision, with three copies while they are written."""
 
 _STILL_APPLIES = ("horizontal_flip", "label_smoothing")
-_VIEW = 3  # first entry of every seed, different from those of rexnet.data.batch_reading
+_VIEW = 3  # first entry of every seed, different from the ones in rexnet.data.batch_reading
 
 
 class Features(NamedTuple):
-    """Features of N images: `values` float32 (V, N, C), after pooling, with V = 1 as in evaluation and V = 2 also
-    flipped; `readable` float32 (N,), 1 or 0."""
+    """Features of N images: `values` float32 (V, N, C), after pooling, where V is 1, or 2 with the mirror images;
+    `readable` float32 (N,), 1 or 0."""
 
     values: Tensor
     readable: Tensor
 
 
 class Head(nn.Module):
-    """Layers after pooling in `model`, under its modules' state-dict keys: (B, C) -> logits (B, K)."""
+    """Layers of `model` after pooling, with the same state-dict keys: (B, C) -> logits (B, K)."""
 
     def __init__(self, model: RexNet):
         super().__init__()
@@ -61,8 +61,8 @@ class Head(nn.Module):
 
 
 class FeatureBatches:
-    """Batches of `order` with features (B, C) instead of images, those of flipped images with probability `mirror`.
-    Unreadable images are skipped; a batch with fewer than two images is filled up with others.
+    """Batches in the order of `order`, with features (B, C) instead of images, from mirror images with probability
+    `mirror`. Unreadable images are skipped; a batch left with fewer than two images is filled up with others.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class FeatureBatches:
         self.images_per_batch, self.num_images = order.images_per_batch, order.num_images
         self._seed, self._rank, self._mirror = seed, rank, mirror
         if self._readable.sum() < 2:
-            raise ValueError(f"fewer than 2 of {len(targets):,} training images can be read")
+            raise ValueError(f"fewer than 2 of the {len(targets):,} training images can be read")
 
     def __len__(self) -> int:
         return len(self._order)
@@ -99,7 +99,7 @@ class FrozenBackbone(NamedTuple):
     val: list[Batch]
     """Batches of this process."""
     skipped: list[str]
-    """Names of images that could not be read."""
+    """Names of the images that could not be read."""
 
 
 def check_frozen_backbone(config: TrainConfig) -> None:
@@ -130,13 +130,14 @@ def freeze_backbone(
     run: RunFolder,
     world: World,
 ) -> FrozenBackbone:
-    """Compute the features of all images, or read them from the run folder if weights, pixels and images are the same.
+    """Compute the features of all images, or read them from the run folder if weights, preprocessing and images are the
+    same.
 
     A resumed run takes its backbone from its checkpoint. Raise ValueError if the features exceed `MAX_GIB`.
     """
     mirror = config.augment.horizontal_flip
     check_size(model.num_features * ((1 + (mirror > 0)) * len(sets.train) + len(sets.val)), "--freeze all", mirror)
-    # All processes read the run's weights before one of them may overwrite them.
+    # Let all processes read the run's weights before any of them may overwrite them.
     if content := newest_checkpoint(run, world):
         model.load_state_dict(content["state_dict"])
     train, val = _features_of_all(model, sets, in_order=in_order, config=config, run=run, world=world)
@@ -155,7 +156,7 @@ def freeze_backbone(
 
 
 def check_size(values: int, option: str, mirror: float) -> None:
-    """Raise ValueError for more than `MAX_GIB` of features."""
+    """Raise ValueError if the features exceed `MAX_GIB`."""
     if (gib := values * 4 / 2**30) > MAX_GIB:
         hint = "; --horizontal-flip 0 nearly halves that" if mirror else ""
         raise ValueError(f"the features of {option} take {gib:.1f} GiB; allowed: up to {MAX_GIB:g} GiB{hint}")
@@ -170,7 +171,8 @@ def _features_of_all(
     run: RunFolder,
     world: World,
 ) -> list[Features]:
-    """Return the features of training and validation images, read from the run folder or computed and written there."""
+    """Return the features of the training and validation images, read from the run folder, or computed and written
+    there."""
     started = time.perf_counter()
     key = features_key(model, sets, config)
     stored = read_features(run, key) if world.is_main else None
@@ -181,7 +183,7 @@ def _features_of_all(
         features = stored[split] if stored else _no_features(model, images, views=1 + mirrored)
         if not known:
             compute_features(_embedding(model, config, world), in_order(images), features, config=config, world=world)
-        # Each process has its own part, and zeros for the other parts.
+        # Each process has computed its own part, and has zeros for the other parts.
         found.append(Features(*(world.sum(part) for part in features)))
     if world.is_main:
         if not known:
@@ -194,7 +196,7 @@ def _features_of_all(
 
 
 def head_task(task: Task, model: RexNet) -> Task:
-    """Adapt `task`, made for whole networks, to the `Head` of `model`; its checkpoints still hold whole networks."""
+    """Adapt a `task` for whole networks to the `Head` of `model`; its checkpoints still hold whole networks."""
 
     def pack(head: nn.Module, metrics: dict[str, Any]) -> dict[str, Any]:
         content = task.pack(model, metrics)
@@ -207,9 +209,9 @@ def head_task(task: Task, model: RexNet) -> Task:
 
 
 def _embedding(model: RexNet, config: TrainConfig, world: World) -> Callable[[Tensor], Tensor]:
-    """Return the function of images that gives their features after pooling."""
+    """Return a function from images to their features after pooling."""
     layout = torch.channels_last if config.run.channels_last else torch.preserve_format
-    # Without batch norms a CPU needs a fifth to a third less time (results/backbone_cpu.jsonl).
+    # Folding the batch norms saves a fifth to a third of the time on a CPU (results/backbone_cpu.jsonl).
     network = fold(model).to(world.device).to(memory_format=layout)
     return lambda images: network.forward_features(images).mean((2, 3))
 
@@ -218,8 +220,7 @@ def _embedding(model: RexNet, config: TrainConfig, world: World) -> Callable[[Te
 def compute_features(
     embed: Callable[[Tensor], Tensor], batches: EvalBatches, features: Features, *, config: TrainConfig, world: World
 ) -> None:
-    """Write the results of `embed` for this process's part of the images, transformed as in evaluation, to
-    `features`."""
+    """Fill `features` with `embed` of this process's part of the images, transformed as in evaluation."""
     dtype = choose_autocast(config.run.amp, world.device)
     with EpochProgress("features", len(batches), visible=world.is_main) as progress:
         for batch in progress.watch(batches):
@@ -238,7 +239,7 @@ def _no_features(model: RexNet, images: ImageSet, *, views: int) -> Features:
 
 
 def _batches_of_process(features: Features, targets: np.ndarray, *, batch_size: int, world: World) -> list[Batch]:
-    """Return this process's batches of one view, as `EvalBatches` would divide them."""
+    """Return this process's batches of the unflipped images, divided as by `EvalBatches`."""
     batches = []
     for indices in torch.arange(world.rank, len(targets), world.size).split(batch_size):
         indices = indices[features.readable[indices] > 0]
@@ -248,7 +249,7 @@ def _batches_of_process(features: Features, targets: np.ndarray, *, batch_size: 
 
 
 def features_key(model: RexNet, sets: ImageSets, config: TrainConfig) -> str:
-    """Return the SHA-256 of everything that the features depend on; of the images only their names and number."""
+    """Return the SHA-256 of everything that the features depend on; for the images, only of their names and number."""
     augment, run = config.augment, config.run
     sizes = [len(sets.train), len(sets.val)]
     facts = [config.input.preprocess().to_dict(), run.amp, augment.horizontal_flip > 0, sizes]
@@ -269,7 +270,7 @@ def write_features(run: RunFolder, key: str, found: list[Features]) -> None:
 
 
 def read_features(run: RunFolder, key: str) -> list[Features] | None:
-    """Read the features; None if they are missing, damaged, or of other weights, pixels or images."""
+    """Read the features; return None if they are missing, damaged, or from other weights, preprocessing or images."""
     from safetensors import SafetensorError, safe_open
 
     if not run.holds(FILE):

@@ -28,7 +28,7 @@ from rexnet.training.config import NetworkConfig, TrainConfig
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
-"""Value of --weights: the published weights of the network, if they are available."""
+"""Value of --weights for the network's published weights, if they are available."""
 NONE = "none"
 """Value for random weights in config.json."""
 _RANDOM = ("imagenet", "scratch", "small-image")
@@ -36,9 +36,9 @@ _RANDOM = ("imagenet", "scratch", "small-image")
 
 
 def choose_weights(asked: TrainConfig) -> TrainConfig:
-    """Return `asked` with the weights that --weights selects: their name or None in `network.weights`, and name and
-    sha256, or the reason for none, in `initial_weights`. An earlier choice is kept. Raise WeightsError for a damaged
-    file, and for named weights that cannot be loaded.
+    """Return `asked` with the weights that --weights selects: their name or None in `network.weights`, and their name
+    and sha256, or the reason for none, in `initial_weights`. An earlier choice is kept. Raise WeightsError for a
+    damaged file, or if the weights are given by name and cannot be loaded.
     """
     if asked.initial_weights:
         return asked
@@ -55,31 +55,31 @@ def choose_weights(asked: TrainConfig) -> TrainConfig:
 
 
 def keep_weights(config: TrainConfig, *, chosen: TrainConfig) -> TrainConfig:
-    """Return `config` with the weights of `chosen`, for which `choose_weights` has been called."""
+    """Return `config` with the weights in `chosen`, a result of `choose_weights`."""
     network = replace(config.network, weights=chosen.network.weights)
     return replace(config, network=network, initial_weights=chosen.initial_weights)
 
 
 def read_checked(network: NetworkConfig, sha256: str | None) -> str:
-    """Return the argument of `read_weights` for the weights of `network`. Raise WeightsError if their hash is not the
-    one with which the run started; None: the run has not recorded one."""
+    """Return the argument of `read_weights` for the weights of `network`. Raise WeightsError if their hash is not
+    `sha256`, recorded at the start of the run; None: not recorded."""
     with cache_only(network.weights_cache_only):
         reference = resolve(network.weights or "", allowed=SAVED)
         file = reference.file
     if sha256 is not None and (found := digest_of(file)) != sha256:
         raise WeightsError(
-            f"--weights {network.weights} has sha256 {found[:8]}..., but the run began with {sha256[:8]}...; put that "
-            "file back, or start another run in a new --output"
+            f"--weights {network.weights} has sha256 {found[:8]}..., but the run started from {sha256[:8]}...; put "
+            "that file back, or start another run in a new --output"
         )
     return reference.text if reference.kind == "published" else str(file)
 
 
 def describe_choice(config: TrainConfig, *, resumed: bool) -> str:
-    """Return the first log line of a run."""
+    """Return the first log line of a run, which names its weights."""
     chosen = config.initial_weights
     if "sha256" in chosen:
         return f"weights: {chosen['name']} (sha256 {chosen['sha256']})"
-    if not chosen:  # a run of an older version, which recorded none
+    if not chosen:  # a run of an older version, which did not record its choice
         return f"weights: {config.network.weights or NONE}"
     line = f"weights: none, training starts from scratch: {chosen['reason']}"
     if resumed or "wanted" not in chosen:
@@ -90,7 +90,7 @@ def describe_choice(config: TrainConfig, *, resumed: bool) -> str:
 
 
 def _reason_for_none(asked: TrainConfig) -> str | None:
-    """Return why there are no weights to look for; None if there are. The reason is the same in every process."""
+    """Return why no weights are looked for, the same in every process; None if some are."""
     network = asked.network
     if network.weights != AUTO:
         return "--weights none" if network.weights is None else None
@@ -100,11 +100,13 @@ def _reason_for_none(asked: TrainConfig) -> str | None:
     if not published_for(name):
         return f"there are no published weights of {name}"
     if not find_published(name):
-        return f"those of {name} can be downloaded only in a browser, see `rexnet models`"
+        return f"the weights of {name} can be downloaded only in a browser, see `rexnet models`"
     if network.stem_stride == 1:
         return "published weights are for --stem-stride 2"
     if asked.input.image_size <= SMALL_IMAGE_PX:
-        return f"--image-size is {asked.input.image_size}; weights are used only above {SMALL_IMAGE_PX} pixels"
+        return (
+            f"--image-size is {asked.input.image_size}; published weights are used only above {SMALL_IMAGE_PX} pixels"
+        )
     if open_dataset(asked.data).small_images:
         return f"images of at most {SMALL_IMAGE_PX} pixels"
     return None
@@ -133,7 +135,7 @@ def _download(rows: list[PublishedWeights]) -> dict[str, str]:
     reason = ""
     for row in rows:
         try:
-            # All hosts together get the time limit of one.
+            # One time limit covers all hosts together.
             return _describe(row.name, download_weights(row.name, patience_s=PATIENCE_S / len(rows)))
         except NotDownloadedError as error:
             reason = error.finding

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGHUP and Ctrl-C as requests to stop, honoured at the next step from which a run can be resumed."""
+"""SIGTERM, SIGHUP and Ctrl-C as requests to stop, honoured at the next step from which the run can be resumed."""
 
 import os
 import signal
@@ -28,8 +28,8 @@ class StopRequest:
     """A request to stop this process.
 
     While it listens, a signal raises Stopped at once, unless the work is in `deferred()`: then it only sets `requested`
-    and logs one line, and the work raises `stopped()` once its state is saved. A second signal always stops at once.
-    The end of torchrun is a request too.
+    and logs one line, and the work raises `stopped()` once it has saved its state. A second signal always stops at
+    once. The end of torchrun is also a request.
     """
 
     def __init__(self) -> None:
@@ -51,9 +51,9 @@ class StopRequest:
 
     @contextmanager
     def listening(self, *, follow_parent: bool = False, announces: bool = True) -> Iterator[None]:
-        """Handle the signals; with `follow_parent`, the end of the parent process is a request as well. Of several
-        processes, one `announces` the stop. SIGHUP stays ignored if it was, as under nohup. Outside the main thread,
-        where Python allows no handlers, signals keep their default effect.
+        """Handle the signals; with `follow_parent`, the end of the parent process is also a request. Of several
+        processes, one `announces` the stop. SIGHUP stays ignored if it already was, as under nohup. Outside the main
+        thread, where Python allows no signal handlers, signals keep their default effect.
         """
         self._parent = os.getppid() if follow_parent else None
         self._announces = announces
@@ -70,7 +70,7 @@ class StopRequest:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Make a signal only set `requested`, which the work inside checks."""
+        """Return a context in which a signal only sets `requested`, which the work inside must check."""
         self._deferred = True
         try:
             yield
@@ -87,20 +87,20 @@ class StopRequest:
             raise Stopped(number)
         if self._asked_at == now and self._announces:
             _write_line(
-                f"{signal.Signals(number).name}: the run stops after this step and is saved; a second signal, "
+                f"{signal.Signals(number).name}: the run is saved and stops after this step; a second signal, "
                 f"{_SAME_REQUEST_SECONDS:.0f} s from now or later, stops it at once"
             )
 
 
 def _write_line(line: str) -> None:
-    """Write to standard error, bypassing logging and the stream, in which the signal may have interrupted a write."""
-    start = "\n" if os.isatty(2) else ""  # the cursor is on the progress bar or after the terminal's ^C
+    """Write directly to standard error's file descriptor: the signal may have interrupted a write to the stream."""
+    start = "\n" if os.isatty(2) else ""  # the cursor is in the progress bar or after the terminal's ^C
     with suppress(OSError):
         os.write(2, f"{start}{line}\n".encode())
 
 
 def _leave_closed_terminal() -> None:
-    """Discard further output to a terminal that is closed: writing there raises an error, and nobody would read it."""
+    """Discard further output to a closed terminal, where writing raises an error."""
     for number in (1, 2):
         with suppress(OSError):
             # The device of a closed terminal still exists, but is no longer a terminal.

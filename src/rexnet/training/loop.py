@@ -1,4 +1,4 @@
-"""The training loop: classification, detection and search pass it different functions."""
+"""Training loop, to which classification, detection and search pass different functions."""
 
 import json
 import logging
@@ -29,22 +29,23 @@ logger = logging.getLogger(__name__)
 
 
 class Task(NamedTuple):
-    """Functions of a task that the loop calls, and its metrics."""
+    """A task's functions, which the loop calls, and its metrics."""
 
     loss: Callable[[nn.Module, Any], Tensor | dict[str, Tensor]]
-    """loss(model, batch): a scalar, or scalars of which "loss" is minimised and the others are only logged."""
+    """loss(model, batch): a scalar, or a dict of scalars, of which "loss" is minimised and the others are only
+    logged."""
     evaluate: Callable[[nn.Module], dict[str, float]]
     pack: Callable[[Any, dict[str, Any]], dict[str, Any]]
     """pack(model, metrics): the content of a checkpoint, see `checkpoint.pack`."""
     name_image: Callable[[int], str]
     own: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
-    """own(state_dict): the weights of the trained model, if they are only a part of the checkpoint's."""
+    """own(state_dict): the trained model's weights in a checkpoint that also holds others."""
     goal: str = "top1"
-    """Metric of `evaluate` whose best value selects best.pt."""
+    """Metric in the result of `evaluate` whose best value selects best.pt."""
     logged: tuple[str, ...] | None = None
-    """Metrics of `evaluate` shown in the log line of an epoch, if not all."""
+    """Metrics of `evaluate` to show in an epoch's log line; None: all."""
     shorter: tuple[str, ...] = ()
-    """Options, with their values, that make the run shorter."""
+    """Options, with values, that would shorten the run."""
     static: Callable[[nn.Module], nn.Module] = lambda model: model
     """static(model): the part of the model that torch.compile can compile as a whole."""
 
@@ -54,10 +55,11 @@ def fit(
 ) -> dict[str, Any]:
     """Train `model` for all epochs, or for the remaining ones if `run` has a checkpoint to continue from.
 
-    After each epoch `run` gets a row of metrics, last.pt, and best.pt if its metric is the best so far; within an epoch
-    last.pt every `config.run.save_minutes`. Return the best epoch's row. All randomness comes from (seed, step, rank)
-    and from `batches`, so a run that was killed and resumed ends with exactly the weights of an uninterrupted one.
-    Raises Stopped, after saving, on a request to stop, and NonFiniteError naming the images.
+    After each epoch, write a row of metrics, last.pt and, if its metric is the best so far, best.pt to `run`; within an
+    epoch, write last.pt every `config.run.save_minutes`. Return the best epoch's row. All randomness comes from (seed,
+    step, rank) and from `batches`, so a run that was killed and resumed ends with exactly the weights of an
+    uninterrupted run. Raise Stopped, after saving, on a request to stop, and NonFiniteError, naming the images, if too
+    many steps fail.
     """
     training = Training(model, batches, task, config=config, run=run, world=world)
     try:
@@ -70,7 +72,7 @@ def fit(
 
 
 class Training:
-    """A run in progress. Its state between steps is in `updater`, `epoch`, `step`, `best` and `progress`."""
+    """A run in progress. `updater`, `epoch`, `step`, `best` and `progress` hold its state between steps."""
 
     def __init__(
         self, model: nn.Module, batches: Batches, task: Task, *, config: LoopConfig, run: RunFolder, world: World
@@ -99,7 +101,7 @@ class Training:
         self.may_take_hours = world.is_main and world.device.type == "cpu" and not config.schedule.measured
 
     def close(self) -> None:
-        """Close the files of events."""
+        """Close the event files."""
         if self.events:
             self.events.close()
 
@@ -112,7 +114,7 @@ class Training:
         return self.epoch - max((self.best["epoch"], *restarts)) >= schedule.patience
 
     def run_epoch(self) -> None:
-        """Run the rest of the current epoch, its evaluation, and write its files."""
+        """Run the rest of the current epoch, evaluate, and write the epoch's files."""
         self.network.train()
         epochs = self.config.schedule.epochs
         later = {
@@ -190,14 +192,14 @@ class Training:
             measure_norms(network, partial(self.task.loss, network), self.last.of(self.epoch))
 
     def _losses(self, batch: Any, *, fraction: float) -> dict[str, Tensor]:
-        """Return the losses of a batch, weighted by its `fraction` of the step's images."""
+        """Return the losses of a batch times `fraction`, its fraction of the step's images."""
         with self.autocast:
             losses = self.task.loss(self.network, batch)
         losses = losses if isinstance(losses, dict) else {"loss": losses}
         return {name: value * fraction for name, value in losses.items()}
 
     def _warn_of_hours(self, progress: EpochProgress) -> None:
-        """Warn once, after the first measured steps, where the run takes hours."""
+        """Warn once, after the first measured steps, if the run will take hours."""
         if self.may_take_hours and progress.is_measured:
             self.may_take_hours = False
             seconds, epoch = progress.run_seconds_left, self.steps * progress.step_seconds
@@ -208,7 +210,7 @@ class Training:
         return self.world.is_main and time.monotonic() - self.saved_at > 60 * self.config.run.save_minutes
 
     def _note_discarded(self, loss: Tensor, batches: list[Any], *, finite: bool, step: int) -> None:
-        """Skip the step and log the images of the processes on which it failed."""
+        """Record the skipped step, and the images of the processes on which it failed."""
         self.discarded += 1
         what = "gradient is not finite" if loss.isfinite() else f"loss is {float(loss)}"
         indices = [] if finite else [int(index) for batch in batches for index in batch.indices]
@@ -217,7 +219,7 @@ class Training:
         note_discarded(mine, **counts, run=self.run, world=self.world)
 
     def _save(self, progress: EpochProgress) -> None:
-        """Write last.pt with the position within the epoch; every process takes part."""
+        """Write last.pt with the position within the epoch; every process must call this method."""
         states = self.world.gather([json.dumps(progress.state())])
         if self.world.is_main:
             metrics = {"epoch": self.epoch + 1, "step": self.step}
@@ -227,7 +229,8 @@ class Training:
         self.saved_at = time.monotonic()
 
     def _finish_epoch(self, row: dict[str, Any]) -> None:
-        """Write the row, then best.pt, then last.pt: after a kill in between, a resumed run writes the same again."""
+        """Write the row, then best.pt, then last.pt; a run killed in between and resumed writes the same files
+        again."""
         epochs = self.config.schedule.epochs
         if self.world.is_main:
             log_epoch(row, self.best, epochs=epochs, goal=self.task.goal, logged=self.task.logged)
@@ -264,7 +267,7 @@ class Training:
         training = content["training"]
         if training["processes"] != self.world.size:
             raise ValueError(
-                f"{self.run.path} was trained by {training['processes']} processes, but now there are "
+                f"{self.run.path} was trained with {training['processes']} processes, but now there are "
                 f"{self.world.size}; continue it with torchrun --nproc-per-node {training['processes']}"
             )
         self.updater.restore(self.task.own(content["state_dict"]), training["updater"])
@@ -280,8 +283,8 @@ class Training:
 
 
 def choose_autocast(amp: Amp, device: torch.device) -> torch.dtype | None:
-    """Return the dtype of mixed precision; None for full precision. "auto" is off on hardware without fast half
-    precision."""
+    """Return the dtype of mixed precision, None for full precision. "auto" means full precision on hardware without
+    fast half precision."""
     if amp == "auto":
         if device.type != "cuda":
             return None

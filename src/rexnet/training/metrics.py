@@ -1,4 +1,4 @@
-"""Table of all metrics: keys in files, labels, names on the Hugging Face hub, units and directions."""
+"""Table of all metrics: keys in files, labels, names on the Hugging Face hub, units, and whether higher is better."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Metric:
     """A row of the table."""
 
     name: str
-    """Key in JSON; a row of metrics.jsonl has it after train_ or val_."""
+    """Key in JSON; in metrics.jsonl with the prefix train_ or val_."""
     label: str
     """Label in logs, tables and plots."""
     full_name: str
@@ -23,18 +23,18 @@ class Metric:
     unit: Literal["%", ""] = "%"
     higher_is_better: bool = True
     hub_name: str | None = None
-    """Type of the metric on the hub; None if the hub's model index has none."""
+    """Metric type in the hub's model index; None if it has no such type."""
     least_classes: int = 1
-    """Minimum number of classes at which it can be below 100 %: with five classes, top-5 is always right."""
+    """Minimum number of classes for which the metric can be below 100 %: with five classes, top-5 is always right."""
 
     @property
     def key(self) -> str:
-        """Key in a row of metrics.jsonl, of the validation split."""
+        """Key of its value on the validation split in metrics.jsonl."""
         return f"val_{self.name}"
 
     @property
     def title(self) -> str:
-        """Label with unit, for the title of a plot."""
+        """Label with its unit, as the title of a plot."""
         return f"{self.label}, {self.unit}" if self.unit else self.label
 
     def text(self, value: float) -> str:
@@ -99,15 +99,17 @@ METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
 
 
 def metrics_of(task: TaskName, *, num_classes: int | None = None) -> list[Metric]:
-    """Return the metrics of `task` in their order in tables; with `num_classes`, only those that are not always 100."""
+    """Return the metrics of `task` in their order in tables; with `num_classes`, only metrics that can be below 100
+    %."""
     least = float("inf") if num_classes is None else num_classes
     return [metric for metric in METRICS.values() if task in metric.tasks and metric.least_classes <= least]
 
 
 def curve_panels(keys: Collection[str], *, goals: Collection[str] = ()) -> dict[str, dict[str, str]]:
-    """Return plots over the epochs: title -> {key in a row of metrics.jsonl: label of its line}, for rows with `keys`.
+    """Return the plots over the epochs, title -> {key in metrics.jsonl: label of its line}, for rows with these `keys`.
+    `goals`:
 
-    `goals`: metrics that selected best epochs, which always have a plot.
+    metrics that selected best epochs, which always get a plot.
     """
     plotted = {
         "loss": {"train_loss": "training", "val_loss": "validation"},

@@ -1,4 +1,4 @@
-"""Batch-norm statistics that fit the weights they are evaluated with."""
+"""Batch-norm statistics measured with the very weights that are evaluated."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,8 +11,8 @@ from rexnet.training.steps import Batches
 
 
 class LastBatches:
-    """The last batches of an epoch, with `images` images in all; after a resumed epoch too short for them, they are
-    read again."""
+    """The last batches of an epoch, with at least `images` images in total; read again if a resumed epoch was too
+    short."""
 
     def __init__(self, batches: Batches, images: int):
         self._batches = batches
@@ -20,14 +20,14 @@ class LastBatches:
         self._kept: deque[Any] = deque(maxlen=self._count)
 
     def watch(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Yield the batches of an epoch, or of the rest of it, and keep the last ones."""
+        """Yield the batches of an epoch, or of the rest of one, and keep the last ones."""
         self._kept.clear()
         for batch in batches:
             self._kept.append(batch)
             yield batch
 
     def of(self, epoch: int) -> list[Any]:
-        """Return the last batches of the epoch that was watched."""
+        """Return the last batches of `epoch`, which has been watched."""
         if len(self._kept) < self._count:
             self._kept.extend(self._batches.epoch(epoch, len(self._batches) - self._count))
         return list(self._kept)
@@ -35,11 +35,11 @@ class LastBatches:
 
 @torch.no_grad()
 def measure_norms(model: nn.Module, forward: Callable[[Any], Any], batches: Iterable[Any]) -> None:
-    """Replace the statistics of `model`'s batch norms by their means over `batches`; those in evaluation mode stay, and
-    batches whose statistics are not finite do not count. `forward(batch)` runs the model.
+    """Replace the statistics of `model`'s batch norms by their means over `batches`, except in norms in evaluation mode
+    and batches whose statistics are not finite. `forward(batch)` runs the model.
 
-    A running average still holds the statistics of weights of many steps ago. Where each step changes much, a network
-    that classifies its training batches then predicts one class for every image of an evaluation.
+    A running average still reflects the weights of many steps ago. If each step changes the weights much, a network
+    that classifies its training batches may then predict one class for every validation image.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     norms = [norm for norm in norms if norm.training and norm.track_running_stats]
@@ -57,7 +57,7 @@ def measure_norms(model: nn.Module, forward: Callable[[Any], Any], batches: Iter
             if finite:
                 mean.lerp_(value, 1 / count)
             else:
-                value.copy_(mean)  # what is not a number would stay in the next batch's
+                value.copy_(mean)  # nan would stay in the next batch's statistics
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     for changed, right in zip([*values, *counters], [*means, *counts], strict=True):

@@ -26,17 +26,17 @@ from rexnet.training.run_folder import DISCARDED, RunFolder
 logger = logging.getLogger(__name__)
 
 MAX_DISCARDED_STEPS = 10
-"""Maximum skipped steps of an epoch; one more ends the run, and so does an epoch with no other steps."""
+"""Maximum number of skipped steps in an epoch; one more ends the run, as does an epoch in which all are skipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRate:
     """Learning rate by step, counted from 0: `rate(step)`.
 
-    Linear from warmup_lr to the peak, then a cosine to min_lr (or a line to it, steps by a factor of ten, or a
-    constant). The cosine runs over all steps, and the warm-up replaces its beginning: timm's default, with which the
-    paper's models were trained. Unlike timm's, the warm-up takes at most half of a short run. After each of
-    restart_epochs the whole schedule starts again, over the epochs up to the next.
+    Linear from warmup_lr to the peak, then a cosine to min_lr (or linear to it, steps by a factor of ten, or constant).
+    The cosine spans all steps, and the warm-up replaces its beginning: timm's default, used to train the paper's
+    models. Unlike timm's, the warm-up takes at most half of a short run. At each of restart_epochs the whole schedule
+    restarts, over the epochs up to the next.
     """
 
     peak_lr: float
@@ -63,7 +63,7 @@ class LearningRate:
 
 
 def make_rate(config: LoopConfig, *, total_batch: int, steps_per_epoch: int) -> LearningRate:
-    """Return the learning rate of a run, and log its peak."""
+    """Return the learning-rate schedule of a run, and log its peak."""
     schedule, peak_lr = config.schedule, config.optim.peak_lr(total_batch)
     scaled = f" ({config.optim.lr:g} for {config.optim.lr_batch} images, scaled)" if config.optim.lr_batch else ""
     logger.info("peak learning rate %.4g for a total batch of %d%s", peak_lr, total_batch, scaled)
@@ -74,14 +74,16 @@ def make_rate(config: LoopConfig, *, total_batch: int, steps_per_epoch: int) -> 
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig, *, lr: float) -> Optimizer:
-    """Return timm's optimizer of that name, over the groups of `parameter_groups`. Raise OptionError for a name that
-    timm does not have.
+    """Return the timm optimizer that `config` names, over the groups of `parameter_groups`. Raise OptionError for a
+    name that timm does not have.
     """
     from timm.optim import create_optimizer_v2, list_optimizers  # pyright: ignore[reportPrivateImportUsage]
 
     if config.optimizer not in (names := [str(name) for name in list_optimizers()]):
         close = ", ".join(get_close_matches(config.optimizer, names, n=4)) or "sgd, momentum, adamw, lamb, lion"
-        raise OptionError(f"--optimizer is {config.optimizer!r}; allowed: {close} and timm's {len(names)} others")
+        raise OptionError(
+            f"--optimizer is {config.optimizer!r}; allowed: timm's {len(names)} optimizers, such as {close}"
+        )
     return create_optimizer_v2(
         model,
         opt=config.optimizer,
@@ -95,7 +97,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig, *, lr: float) -> Optim
 def parameter_groups(model: nn.Module, *, config: OptimConfig) -> list[dict[str, Any]]:
     """Group the trained parameters, with weight decay on matrices and kernels only: two groups, or two per layer.
 
-    A group's `lr_scale` is layer_decay to the power of its layer's distance from the head (discriminative fine-tuning,
+    A group's `lr_scale` is layer_decay to the power of the layer's distance from the head (discriminative fine-tuning,
     arXiv 1801.06146). Raise OptionError for a layer_decay below 1 if the model is not a ReXNet.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
@@ -137,14 +139,14 @@ def check_optimizer(model: nn.Module, optim: OptimConfig, schedule: ScheduleConf
 
 
 class Updater:
-    """Updates of `model` from losses, with the state that persists between updates."""
+    """Weight updates of `model` from losses, with the state that persists between updates."""
 
     def __init__(self, model: nn.Module, config: OptimConfig, rate: LearningRate, *, scale_gradients: bool):
         self.model = model
         self.rate = rate
         self.clip_grad = config.clip_grad
         self.optimizer = make_optimizer(model, config, lr=rate.peak_lr)
-        # Always created, and disabled without fp16, so that the code of an update is the same.
+        # Always created, but disabled without fp16, so that every update runs the same code.
         self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=scale_gradients)
         self._buffers = list(model.buffers())
         self._kept_buffers = [buffer.clone() for buffer in self._buffers]
@@ -153,7 +155,7 @@ class Updater:
         if config.ema_decay is not None:
             from timm.utils.model_ema import ModelEmaV3
 
-            # Without the warm-up of the decay, the average of a short run would contain its random initial weights.
+            # Without the warm-up of the decay, a short run's average would still contain the random initial weights.
             self.ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
 
     @property
@@ -162,14 +164,14 @@ class Updater:
         return self.ema.module if self.ema else self.model
 
     def begin(self) -> None:
-        """Free the last step's gradients and copy the batch-norm statistics, which the forward pass changes before the
-        loss is known."""
+        """Free the last step's gradients and back up the batch-norm statistics, which the forward pass changes before
+        the loss is known."""
         self.optimizer.zero_grad()
         self._losses = []
         _copy(self._buffers, self._kept_buffers)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a scalar loss, of one batch of the step."""
+        """Add the gradients of a scalar loss, that of one batch of the step."""
         self.scaler.scale(loss).backward()
         self._losses.append(loss.detach())
 
@@ -182,21 +184,21 @@ class Updater:
         norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         if self.clip_grad is not None:
             clip_grads_with_norm_(parameters, self.clip_grad, norm)
-        # An overflow of fp16 gradients is common: the scaler skips the step and halves its scale. At a scale of 1
-        # the gradients themselves are not finite.
+        # Overflows of fp16 gradients are common: the scaler skips the step and halves its scale. At a scale of 1, the
+        # gradients themselves are not finite.
         overflows = self.scaler.is_enabled() and self.scaler.get_scale() > 1.0
         loss = torch.stack(self._losses).sum()
         return bool(loss.isfinite() if overflows else loss.isfinite() & norm.isfinite())
 
     def apply(self, step: int) -> None:
-        """Update weights and moving average from the gradients of `backward`."""
+        """Update the weights and the moving average from the gradients of `backward`."""
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema:
             self.ema.update(self.model, step + 1)
 
     def discard(self) -> None:
-        """Restore the state at `begin`: the step leaves no trace in weights, statistics or average."""
+        """Restore the state at `begin`, so that the step leaves no trace in weights, statistics or moving average."""
         _copy(self._kept_buffers, self._buffers)
         if self.scaler.is_enabled():
             self.scaler.update()
@@ -218,9 +220,9 @@ class Updater:
 def note_discarded(
     mine: list[str], *, count: int, of: int, epoch: int, step: int, run: RunFolder, world: World
 ) -> None:
-    """Log and record a skipped step of the run, the `count`th of `of` steps in the epoch. Raise NonFiniteError for too
-    many. `mine`: the name of the value that is not finite on this process and the images, empty if all are finite;
-    every process calls this function.
+    """Log and record the `count`th skipped step among the `of` steps of an epoch. Raise NonFiniteError if there are too
+    many. `mine`: what is not finite on this process, followed by the names of the images; empty if all is finite. Every
+    process must call this function.
     """
     parts = [part for text in world.gather([json.dumps(mine)]) if (part := json.loads(text))]
     what, names = parts[0][0], [name for part in parts for name in part[1:]]
@@ -229,15 +231,14 @@ def note_discarded(
     some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     if count > MAX_DISCARDED_STEPS or count == of:
         raise NonFiniteError(
-            f"{count} of {of} steps of epoch {epoch} had to be skipped, the last one because the {what}; its images "
-            f"are {some}"
-            f", and {run.path / DISCARDED} lists all; a lower --lr or --clip-grad 1 often helps"
+            f"{count} of {of} steps of epoch {epoch} were skipped, the last one because the {what}; its images are "
+            f"{some}, and {run.path / DISCARDED} lists all; a lower --lr or --clip-grad 1 often helps"
         )
     if world.is_main:
-        logger.warning("step %d is skipped because the %s; its images: %s", step, what, some)
+        logger.warning("step %d was skipped because the %s; its images: %s", step, what, some)
 
 
 def _copy(source: list[Tensor], target: list[Tensor]) -> None:
-    # Copy a few hundred small tensors in one call; a head trained alone has none.
+    # Copy a few hundred small tensors in one call; a head trained alone has no buffers.
     if source:
         torch._foreach_copy_(target, source)  # pyright: ignore[reportPrivateImportUsage]

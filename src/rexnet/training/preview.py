@@ -1,4 +1,4 @@
-"""Defaults for `rexnet train DATA --help`, without network access, torch or reading weights."""
+"""Defaults for `rexnet train DATA --help`, found without network access, torch, or reading weights."""
 
 import os
 from dataclasses import replace
@@ -16,8 +16,8 @@ from rexnet.training.recipes import RECIPES, digits, finetune, scratch, starting
 def preview(
     asked: TrainConfig, *, data_given: bool, epochs: int | None = None, batch_size: int | None = None
 ) -> tuple[TrainConfig, dict[str, str]]:
-    """Return the settings that --help can show without reading weights or a remote dataset, and, by name, the source of
-    the defaults that it cannot know."""
+    """Return the settings that --help can show without reading weights or a remote dataset and, by option, the source
+    of each default that it cannot know."""
     if asked.run.resume:
         return scratch(), dict.fromkeys((*_varying(), "weights"), "that of the run")
     recipe, weights, remote = asked.recipe, asked.network.weights, data_given and is_remote(asked.data)
@@ -43,8 +43,8 @@ def preview(
 
 
 def _choose_from_cache(asked: TrainConfig) -> tuple[TrainConfig, str]:
-    """Return `asked` with the weights that auto would find in the cache, and the default for --help, without network
-    access and without opening remote data."""
+    """Return `asked` with the weights that auto would find in the cache, and the text of the default in --help, without
+    network access."""
     cached = replace(asked, network=replace(asked.network, weights_cache_only=True))
     if is_remote(asked.data):
         return replace(asked, network=replace(asked.network, weights=None)), f"default: {AUTO}"
@@ -56,7 +56,7 @@ def _choose_from_cache(asked: TrainConfig) -> tuple[TrainConfig, str]:
     if "wanted" in chosen and not (asked.network.weights_cache_only or is_offline()):
         return (
             found,
-            f"{text}, as the cache has none; the run tries to download those of {PUBLISHED[chosen['wanted']].model}",
+            f"{text} in the cache; the run tries to download the weights of {PUBLISHED[chosen['wanted']].model}",
         )
     return found, f"{text}: {chosen['reason']}"
 

@@ -15,14 +15,14 @@ Item = TypeVar("Item")
 logger = logging.getLogger(__name__)
 
 LOG_SECONDS = 60.0
-"""Time between log lines without a terminal."""
+"""Seconds between log lines without a terminal."""
 _LEAST_BAR_WIDTH = 8
 _HOURS = 2
 _MEASURED_STEPS, _MEASURED_SECONDS = 2, 10.0
 
 
 def speed_text(images_per_second: float) -> str:
-    """Return the speed, with decimals for a slow run: detectors on a CPU may need seconds per image."""
+    """Return the speed as text, with decimals if slow: detectors on a CPU may need seconds per image."""
     digits = 0 if images_per_second >= 10 else 1 if images_per_second >= 1 else 2
     return f"{images_per_second:.{digits}f} images/s"
 
@@ -42,7 +42,7 @@ def duration_text(seconds: float) -> str:
 
 
 def time_left_text(seconds: float) -> str:
-    """Return the remaining time and, from a minute on, the time of day of the end."""
+    """Return the remaining time and, from one minute up, the time of day at which it ends."""
     if seconds < 60:
         return f"{duration_text(seconds)} left"
     end = datetime.now().astimezone() + timedelta(seconds=seconds)
@@ -51,7 +51,7 @@ def time_left_text(seconds: float) -> str:
 
 
 def smaller_size(size_px: int) -> int | None:
-    """Return an image size with less than half of the pixels, a multiple of 32; None below 64."""
+    """Return an image size, a multiple of 32, with less than half the pixels; None if below 64."""
     smaller = int(size_px * 0.7) // 32 * 32
     return smaller if smaller >= 64 else None
 
@@ -69,11 +69,11 @@ def hours_warning(seconds: float, *, epoch_seconds: float, options: Sequence[str
 
 
 class EpochProgress:
-    """Time one pass over batches and show its progress, on the process that is `visible`: a bar in a terminal, else a
-    log line every LOG_SECONDS, with averages so far, time left, images/s and the fraction of time spent waiting.
+    """Timer of one pass over batches that shows its progress if `visible`: a bar in a terminal, else a log line every
+    LOG_SECONDS, with averages so far, time left, images/s and the fraction of time spent waiting.
 
-    Use it as a context. `later_steps` of the same kind and `later_seconds` of other work follow in the run; None if
-    this pass is not part of one.
+    Use it as a context manager. `later_steps` of the same kind and `later_seconds` of other work follow in the run;
+    None if this pass is not part of a run.
     """
 
     def __init__(
@@ -119,11 +119,11 @@ class EpochProgress:
         self._bar.stop()
 
     def state(self) -> dict[str, Any]:
-        """Return the values from which `restore` continues this pass in a later process, with the same averages."""
+        """Return the values from which `restore` continues this pass, with the same averages, in a later process."""
         return {"images": self.images, "waited": self.waited_seconds, "seconds": self.seconds, "sums": self.sums}
 
     def restore(self, state: dict[str, Any], step: int) -> None:
-        """Continue from `state` after `step` steps, within the context."""
+        """Continue from `state` after `step` steps; call it within the context."""
         self.images, self.waited_seconds, self._sums = state["images"], state["waited"], dict(state["sums"])
         self._started -= state["seconds"]
         self._done = self._done_before = step
@@ -153,7 +153,7 @@ class EpochProgress:
             logger.info("%s, step %d/%d: %s", self._label, self._done, self._steps, "  ".join(self._texts()))
 
     def _fitting_text(self) -> str:
-        """Return the values that fit next to the bar, the most important ones first, and always the loss."""
+        """Return the values that fit next to the bar, the most important first and always the loss."""
         first, *others = self._texts()
         for other in others:
             if len(first) + 2 + len(other) <= self._width:
@@ -174,7 +174,7 @@ class EpochProgress:
 
     @property
     def step_seconds(self) -> float:
-        """Mean seconds of a step in this process."""
+        """Mean seconds per step in this process."""
         return (time.perf_counter() - self._began) / max(self._done - self._done_before, 1)
 
     @property
@@ -197,7 +197,7 @@ class EpochProgress:
 
     @property
     def sums(self) -> dict[str, float]:
-        """Sum of each value, weighted by images."""
+        """Sum of each value over the images."""
         return dict(self._sums)
 
     def means(self) -> dict[str, float]:
@@ -208,7 +208,7 @@ class EpochProgress:
 def log_epoch(
     row: dict[str, Any], best: dict[str, Any], *, epochs: int, goal: str, logged: tuple[str, ...] | None
 ) -> None:
-    """Log the metrics of an epoch; of those on the validation split only `logged`, if given."""
+    """Log the metrics of an epoch, on the validation split only those in `logged`, if given."""
     names = [name for name in row if name.startswith(("train_", "val_"))]
     if logged is not None:
         names = [name for name in names if name == "train_loss" or name.removeprefix("val_") in logged]
