@@ -55,7 +55,7 @@ function details(model, { result, milliseconds }) {
     ["Network", time(compute)],
     ["Decoding", time(decode)],
     ["Waiting", time(wait)],
-    ["Total, with transfer", time(milliseconds)],
+    ["Total, including transfer", time(milliseconds)],
     ["Model", `${modelFacts(model)}, ${model.backend} ${model.precision}, version ${model.version}`],
   ];
   const terms = rows.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)));

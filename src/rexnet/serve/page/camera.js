@@ -12,7 +12,7 @@ let stream = null;
 export function watchCamera(onFile) {
   document.getElementById("camera-open").addEventListener("click", open);
   document.getElementById("camera-close").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("close", stop); // by Escape as well
+  dialog.addEventListener("close", stop); // also closed by Escape
   video.addEventListener("loadeddata", () => {
     shoot.disabled = false;
     shoot.focus();

@@ -1,4 +1,4 @@
-/** The answer of a classifier: classes with bars, and an explanation of the chosen one. */
+/** The answer of a classifier: classes with bars, and an explanation of the chosen class. */
 import { element, percent } from "./elements.js";
 import { paintHeat } from "./overlay.js";
 
@@ -38,7 +38,7 @@ class Explanation {
   #heat = null;
   #button = element("button", { type: "button", "aria-pressed": "false", onclick: () => this.#set(!this.#isOn) });
   #words = element("p", { "aria-live": "polite" });
-  #scale = element("p", { class: "scale", "aria-hidden": "true" }, "little", element("span"), "much");
+  #scale = element("p", { class: "scale", "aria-hidden": "true" }, "low", element("span"), "high");
   #slider = element("input", { type: "range", min: 0, max: 100, value: 80 });
   #strength = element("label", {}, "Strength of the overlay", this.#slider);
 

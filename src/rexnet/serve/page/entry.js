@@ -16,7 +16,7 @@ export class Entry {
     this.thumbnail = null;
   }
 
-  /** The answer of `model`; requested once, and again after an error. */
+  /** The answer of `model`, requested once, and again after an error. */
   answer(model) {
     return this.#once(model.name, () => predict(this.file, { model: model.name, minScore: leastScore(model) }));
   }
@@ -25,7 +25,7 @@ export class Entry {
     return this.#once(`${model.name}\n${name}`, () => explain(this.file, { model: model.name, name }));
   }
 
-  /** The image as a canvas, null if this browser cannot show it. */
+  /** The image as a canvas; null if this browser cannot show it. */
   image() {
     this.#image ??= openImage(this.file).then((image) => {
       this.thumbnail ??= thumbnail(image);

@@ -1,4 +1,4 @@
-/** The images of this session, in the memory of this page only. */
+/** The images of this session, kept only in the memory of this page. */
 import { element } from "./elements.js";
 
 const MAX_ENTRIES = 24;

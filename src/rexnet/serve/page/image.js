@@ -16,7 +16,7 @@ export async function openImage(file) {
   }
 }
 
-/** Make a gray image, in place of one that cannot be shown, of the size that the server has read. */
+/** Make a gray image, in place of one that cannot be shown, of the size that the server reported. */
 export function placeholder(width, height) {
   const scale = scaleOf(width, height);
   const canvas = blank(width * scale, height * scale);
@@ -46,7 +46,7 @@ function scaleOf(width, height) {
 function scaled(image, scale) {
   const canvas = blank(image.naturalWidth * scale, image.naturalHeight * scale);
   const context = canvas.getContext("2d");
-  // The pixels of a small image are shown as they are.
+  // Do not smooth the pixels of a small image.
   context.imageSmoothingEnabled = scale <= 1;
   context.imageSmoothingQuality = "high";
   context.drawImage(image, 0, 0, canvas.width, canvas.height);

@@ -5,7 +5,7 @@ const SMALL = 0.1;
 
 const observer = new ResizeObserver(([{ target }]) => placeLabels(target));
 
-/** Move the label of each box to the first free place around it; without one, it is hidden. */
+/** Move the label of each box to the first free place around the box; hide it if there is none. */
 export function placeLabels(boxes) {
   observer.observe(boxes);
   const image = boxes.getBoundingClientRect();
@@ -38,6 +38,6 @@ function contains(outer, inner) {
 }
 
 function overlap(one, other) {
-  // A pixel of tolerance: edges that touch do not overlap.
+  // Allow a pixel of tolerance: edges that touch do not overlap.
   return one.left < other.right - 1 && other.left < one.right - 1 && one.top < other.bottom - 1 && other.top < one.bottom - 1;
 }

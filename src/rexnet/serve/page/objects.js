@@ -1,4 +1,4 @@
-/** The answer of a detector: boxes, masks and labels, above a score threshold: the model's, then the one last chosen. */
+/** The answer of a detector: boxes, masks and labels, above a score threshold, which is the model's until the user chooses another. */
 import { element, percent, wholePercent } from "./elements.js";
 import { leastScore } from "./entry.js";
 import { placeLabels } from "./labels.js";
@@ -47,9 +47,9 @@ export function showObjects({ model, result, update }) {
     list.children[place]?.querySelector("button").focus();
   }
   function paint(stage) {
-    if (slider.value !== String(model.threshold)) setThreshold(model.threshold); // of another image
+    if (slider.value !== String(model.threshold)) setThreshold(model.threshold); // changed on another image
     const found = above();
-    // The best last, so that it lies on top.
+    // Add the best object last, so that it is on top.
     const visible = (chosen ? [chosen] : found).toReversed();
     stage.describe(summary());
     if (masks.checked) for (const { mask, colour } of visible) if (mask) paintMask(stage.canvas, mask, colour);

@@ -23,7 +23,7 @@ export function paintHeat(canvas, { width, height, region, heatmap }, strength) 
   const [left, top, right, bottom] = region;
   context.fillStyle = "rgb(0 0 0 / 0.25)"; // colours are paler on a bright image
   context.fillRect(0, 0, width, height);
-  context.fillStyle = "rgb(0 0 0 / 0.55)"; // outside of the network's input
+  context.fillStyle = "rgb(0 0 0 / 0.55)"; // outside the network's input
   context.beginPath();
   context.rect(0, 0, width, height);
   context.rect(left, top, right - left, bottom - top);
@@ -44,7 +44,7 @@ function heatImage({ width, height, values }) {
   return canvas;
 }
 
-/** Return red, green, blue of a heat from 0 to 1. */
+/** Return the red, green and blue of a heat value from 0 to 1. */
 export function heatColour(value) {
   const place = Math.min(Math.max(value, 0), 1) * (HEAT.length - 1);
   const below = Math.min(Math.floor(place), HEAT.length - 2);
@@ -56,7 +56,7 @@ export function instanceColour(index) {
   return `hsl(${Math.round(index * 222.5) % 360} 85% ${[45, 58, 36][index % 3]}%)`;
 }
 
-/** Tint what a mask covers. `counts`: its RLE, column by column, the first run is outside. */
+/** Tint the area of a mask. `counts`: its RLE, column by column, beginning with the background. */
 export function paintMask(canvas, { size: [height, width], counts }, colour) {
   const context = canvas.getContext("2d");
   const across = canvas.width / width;
@@ -65,7 +65,7 @@ export function paintMask(canvas, { size: [height, width], counts }, colour) {
   context.globalAlpha = 0.45;
   context.fillStyle = colour;
   for (const [column, from, to] of columnRuns(counts, height)) {
-    // Edges are rounded, not sizes, so that neighbours neither overlap nor leave a gap.
+    // Round edges, not sizes, so that neighbours neither overlap nor leave a gap.
     const [left, right] = [Math.round(column * across), Math.round((column + 1) * across)];
     const [top, bottom] = [Math.round(from * down), Math.round(to * down)];
     if (right > left && bottom > top) context.fillRect(left, top, right - left, bottom - top);

@@ -8,7 +8,7 @@ import { watchIntake } from "./intake.js";
 import { fetchModels, useKey } from "./server.js";
 import { stage } from "./stage.js";
 
-/** Most models that are all requested at once; of more, only the one whose tab is chosen. */
+/** Maximum number of models that are all requested at once; with more, only the one whose tab is chosen. */
 const REQUESTED_AT_ONCE = 3;
 
 const about = document.getElementById("models");
@@ -110,7 +110,7 @@ function panelOf(entry, model) {
   return shown.panels.get(model);
 }
 
-/** Ask for the API key if the server needs one; other errors are shown where they happened. */
+/** Ask for the API key if the server needs one; other errors are shown where they occur. */
 function onError(error) {
   if (error.status !== 401 || !keyForm.hidden) return;
   keyForm.hidden = false;

@@ -1,6 +1,6 @@
 /** Requests to the server. Addresses are relative: the page may lie below any path. */
 
-/** An error in place of an answer, with its HTTP status; 0 without one. */
+/** An error instead of an answer, with its HTTP status; 0 if there is none. */
 export class ServerError extends Error {
   constructor(message, status) {
     super(message);
@@ -10,7 +10,7 @@ export class ServerError extends Error {
 
 let key = "";
 
-/** Set the API key of later requests. */
+/** Set the API key for later requests. */
 export function useKey(text) {
   key = text;
 }
@@ -19,7 +19,7 @@ export async function fetchModels() {
   return (await request("models")).models;
 }
 
-/** Predict an image: `result`, and `milliseconds` with the transfer. */
+/** Predict an image. Returns `result`, and `milliseconds` including the transfer. */
 export async function predict(file, { model, minScore }) {
   const started = performance.now();
   const answer = await request("predict", { model, min_score: minScore }, file);
@@ -28,7 +28,7 @@ export async function predict(file, { model, minScore }) {
   return { result, milliseconds: performance.now() - started };
 }
 
-/** Explain where `model` sees the class of that name in an image. */
+/** Explain where `model` sees the named class in an image. */
 export function explain(file, { model, name }) {
   return request("explain", { model, class: name }, file);
 }

@@ -9,7 +9,7 @@ class Stage {
   #name = "";
   #paint = null;
 
-  /** Show an image; none for null. */
+  /** Show an image; null: none. */
   setImage(image, name) {
     this.#image = image;
     this.#name = name;
