@@ -73,7 +73,7 @@ def test_the_hub_reads_the_card(run, output):
     assert "alice" not in text, "folders of the machine are nobody's business"
     assert "rexnet train photos --output=1 --epochs 3" in text
     assert "82.6 to 94.5" in text, "the interval of 90 right of 100"
-    assert "The interval covers only" in text
+    assert "The interval accounts only for" in text
     assert "drawn at random" in text and "2 of 3 epochs" in text and "100 images are few" in text
 
 
