@@ -1,5 +1,5 @@
-"""Reading of whole batches of images, in this process or in workers. Every random draw depends on (seed, epoch, image)
-only, so the number of worker processes does not change the batches.
+"""Reading of batches of images, in this process or in workers. Every random draw depends only on (seed, epoch, image),
+so the number of worker processes does not change the batches.
 """
 
 import logging
@@ -33,7 +33,7 @@ class NamedImages(Protocol):
 
 
 class BatchSource(NamedTuple):
-    """Source of batches: a sample is `transform(fetch(index))`, a batch is `stack` of samples; all of them must be
+    """Source of batches: a sample is `transform(fetch(index))`, and a batch is `stack(samples)`; all fields must be
     picklable."""
 
     images: NamedImages
@@ -43,8 +43,8 @@ class BatchSource(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """A batch to read. `random_key` is None if nothing is random; with it, `indices` may repeat, see
-    `rexnet.data.splits.balanced_draws`, and a repeated image gets new random changes."""
+    """A batch to read. `random_key` is None if nothing is random; otherwise `indices` may contain repeats, see
+    `rexnet.data.splits.balanced_draws`, and each repeat is augmented differently."""
 
     indices: np.ndarray
     random_key: tuple[int, int] | None = None  # seed, epoch
@@ -52,8 +52,8 @@ class Wanted(NamedTuple):
 
 
 class Read(NamedTuple):
-    """Result of reading a batch. `samples` is what the reader's `stack` returned, None if there are too few; `bad`:
-    (name, reason)."""
+    """Result of reading a batch. `samples`: the batch that `stack` returned, None if too few images can be read; `bad`:
+    (name, reason) of the others."""
 
     samples: Any
     indices: torch.Tensor
@@ -74,8 +74,8 @@ class Plan:
 
 
 class BatchReader(Dataset):
-    """Reader of whole batches, in this process or in a worker. Bad images are returned, not raised: an exception would
-    arrive from a worker wrapped in its traceback."""
+    """Reader of batches, in this process or in a worker. Bad images are returned, not raised: an exception would arrive
+    from a worker wrapped in its traceback."""
 
     def __init__(self, source: BatchSource, *, bad_image: BadImagePolicy):
         self._source, self._bad_image = source, bad_image
@@ -106,7 +106,7 @@ class BatchReader(Dataset):
         return Read(self._source.stack(samples) if enough else None, torch.tensor(indices, dtype=torch.int64), bad)
 
     def _candidates(self, wanted: Wanted, read: list[int]) -> Iterator[int]:
-        """Yield the wanted indices, then those that follow the last one, wrapping around, while too few are `read`."""
+        """Yield the wanted indices, then those after the last one, wrapping around, until enough are in `read`."""
         tried = wanted.indices.tolist()
         yield from tried
         for step in range(1, len(self._source.images)):
@@ -137,7 +137,7 @@ def make_loader(
 
 def _outlive_a_signal(_worker: int) -> None:
     """Ignore SIGINT, SIGHUP and SIGTERM, which may reach every process of a run: the main process still needs batches
-    then, and stops its workers itself once it has saved its state."""
+    at that point, and stops its workers once it has saved its state."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # macOS and Windows do not report the sender of a signal
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -155,8 +155,8 @@ def account(bad: list[tuple[str, str]], policy: BadImagePolicy, skipped: list[st
     """Raise BadImageError for the first of `bad`, or log the new ones and add their names to `skipped`."""
     for name, reason in bad:
         if policy == "error":
-            # Kept in no variable: that would tie the loader into a reference cycle, and worker processes of a loader
-            # that the garbage collector finds take five seconds each to stop.
+            # Not kept in a variable, which would create a reference cycle with the loader: each worker process of a
+            # loader freed by the garbage collector takes five seconds to stop.
             raise BadImageError(name, reason)
         if name not in skipped:
             skipped.append(name)

@@ -1,4 +1,4 @@
-"""Settings of images and their augmentation, without importing the libraries that perform it, for `--help`."""
+"""Settings of images and their augmentation, importable without the libraries that perform it, for `--help`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args

@@ -67,7 +67,7 @@ class RandomPaddedCrop:
     interpolation: str
 
     def __call__(self, source: Source) -> torch.Tensor:
-        """Return the same as `RandomResizedCrop`."""
+        """Return uint8 (3, size_px, size_px), as `RandomResizedCrop` does."""
         image = source if isinstance(source, Image.Image) else open_image(source)
         return torch.from_numpy(np.array(self._steps(limit_aspect(image)))).permute(2, 0, 1)
 
@@ -86,9 +86,9 @@ class RandomPaddedCrop:
 
 def resize(pixels: np.ndarray, size_px: int, interpolation: str) -> torch.Tensor:
     """Resize uint8 (H, W, 3) to uint8 (3, size_px, size_px) in channels-last memory. `interpolation`: bilinear or
-    bicubic, with antialiasing: Pillow's arithmetic with vector instructions, as close as `tests/data/test_crops.py`
-    requires."""
-    # Only in this layout is torch fast; it does not take negative strides.
+    bicubic, with antialiasing. Computes as Pillow does, within the tolerance of `tests/data/test_crops.py`, but with
+    vector instructions."""
+    # torch is fast only in this layout, and does not accept negative strides.
     batch = torch.from_numpy(np.array(pixels, order="C"))[None].permute(0, 3, 1, 2)
     return functional.interpolate(batch, (size_px, size_px), mode=interpolation, antialias=True)[0]
 

@@ -38,7 +38,7 @@ BadImagePolicy = Annotated[
 # A 108-megapixel photo passes, 16,000 x 16,000 does not; RGB plus one working copy stays below 1 GiB.
 MAX_PIXELS = 128_000_000
 
-# The content decides, never the name. The readers are called directly, because Image.open
+# Formats are recognised by content, never by name. The readers are called directly, because Image.open
 # has a global pixel limit of its own, and passes a JPEG with an embedded preview or gain map to another
 # reader, which warns about damage in parts that are never read here.
 _READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]], ...] = (
@@ -105,7 +105,7 @@ def stored_size_px(source: str | Path) -> tuple[int, int]:
 
 
 def content_format(source: str | Path | bytes | BinaryIO) -> str | None:
-    """Return the format that the first bytes show: JPEG, PNG, GIF, WEBP, TIFF, BMP, PPM or AVIF; None for anything
+    """Return the format that the first bytes indicate: JPEG, PNG, GIF, WEBP, TIFF, BMP, PPM or AVIF; None for anything
     else. Raises BadImageError for a file that cannot be opened."""
     with _opened(source) as (stream, _):
         head = stream.read(16)

@@ -56,7 +56,8 @@ class RandomErasing:
 
 
 class Patches(NamedTuple):
-    """The rectangles of a batch in two tensors, so that sending them from a worker costs the same for any number.
+    """The rectangles of a batch in two tensors, so that the cost of sending them from a worker does not depend on their
+    number.
 
     `places` int64 (P, 7): index in the batch, top, left, height, width, and height and width of the values; `values`
     float32, all of them flattened."""

@@ -21,7 +21,7 @@ class DataFacts:
     classes: tuple[str, ...]
     """Class names in the order of the model's outputs."""
     split: str | None = None
-    """Origin of the splits for display; None if there is nothing to say about it."""
+    """Origin of the splits for display; None if there is nothing to display."""
     val_fraction: float | None = None
     """Fraction of each class in a random validation split; None for data with its own split."""
     split_seed: int | None = None
@@ -41,12 +41,12 @@ class DataFacts:
 
     @property
     def train_boxes(self) -> int | None:
-        """Number of objects and crowds."""
+        """Number of training objects, crowds included."""
         return None if self.train_objects is None else self.train_objects + (self.train_crowds or 0)
 
     @property
     def val_boxes(self) -> int | None:
-        """Number of objects and crowds."""
+        """Number of validation objects, crowds included."""
         return None if self.val_objects is None else self.val_objects + (self.val_crowds or 0)
 
     @property
@@ -69,7 +69,7 @@ class DataFacts:
         return [name for name, (mine, theirs) in pairs.items() if None not in (mine, theirs) and mine != theirs]
 
     def refuse_other(self, other: Self, *, subject: str) -> None:
-        """Raise ValueError if `self`, the current data, is not `other`, with which `subject` started."""
+        """Raise ValueError unless `self`, the current data, is `other`, the data that `subject` started with."""
         if changed := self.differences(other):
             names = ", ".join(name.replace("_", " ") for name in changed)
             raise ValueError(

@@ -296,7 +296,7 @@ class TestConfinement:
         else:
             (root / "train" / "more").symlink_to(tmp_path / "secrets")
         entry = {**image_entry(2), "file_name": "2.png" if kind == "file" else "more/2.png"}
-        with pytest.raises(ValueError, match="a link out of it"):
+        with pytest.raises(ValueError, match="a link that leads out of the folder"):
             load_coco_images(write_side(root, "train", [image_entry(1), entry], []))
 
     def test_links_within_and_a_linked_image_folder(self, tmp_path):

@@ -204,7 +204,7 @@ def test_two_images_for_one_file_are_not_guessed_between(tmp_path):
     write_image(tmp_path / "JPEGImages" / "a.png")
     found = read_voc(tmp_path, workers=0)
     assert [(Path(row.file).name, row.objects) for row in found.skipped] == [("a.xml", 1)]
-    assert "a.jpg and " in found.skipped[0].reason and "a.png, and it could mean either" in found.skipped[0].reason
+    assert "a.jpg and " in found.skipped[0].reason and "a.png; it could mean either" in found.skipped[0].reason
     assert [Path(image.path).name for image in found.splits[None]] == ["b.jpg"]
 
 

@@ -96,7 +96,7 @@ class TestYolo:
             ("names: [a, a, b]", "two classes named 'a'"),
             ("names: {0: a, 2: b}", "numbered from 0"),
             ("names: [a, b, c]\ntrain: [x, y]", "train: x, which does not exist"),
-            ("names: [a, b, c]\ntrain: outside", "a link out"),
+            ("names: [a, b, c]\ntrain: outside", "a link that leads out"),
             ("names: [a, b, c]\nnc: 4", "has nc: '4', but 3 names: a, b, c"),
             ("names: [a, b, c]\nkpt_shape: [8]", "kpt_shape is "),
             ("names: [a, b, c]\ntask: classify", "task 'classify'; allowed: detect"),

@@ -195,7 +195,7 @@ class TestDamage:
     def test_shards_json_that_is_not_ours(self, shards, change):
         path = shards / "shards.json"
         path.write_text(json.dumps(change(json.loads(path.read_text()))))
-        with pytest.raises(ValueError, match="is not what `rexnet data shard` writes"):
+        with pytest.raises(ValueError, match="was not written by `rexnet data shard`"):
             open_dataset(shards).for_training()
 
     def test_a_missing_tar_and_a_missing_sample(self, shards):

@@ -38,7 +38,7 @@ class BoxedImage(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """An unusable image, or labels without one, and the number of objects lost with it."""
+    """An unusable image, or labels without an image, and the number of objects lost."""
 
     file: str
     objects: int
@@ -63,14 +63,14 @@ class Labels(Protocol):
 
 @dataclass(kw_only=True)
 class BoxedImages:
-    """Images by split, None if the data has no splits. An image with an unreadable label is skipped: its objects would
-    be learned as background."""
+    """Images by split, None if the data has no splits. Images with unreadable labels are skipped, because their objects
+    would be learned as background."""
 
     classes: tuple[str, ...] = ()
     splits: dict[Split | None, list[BoxedImage]] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """Sentences about decisions on ambiguous data."""
+    """Sentences that describe how ambiguous data was read."""
 
     def read(
         self, split: Split | None, paths: Sequence[str], labels: Labels, *, root: str | Path, workers: int

@@ -52,7 +52,7 @@ class CocoImages:
 
     @property
     def num_objects(self) -> np.ndarray:
-        """Objects of each image that are trained on and scored, without crowds. int64 (I,)."""
+        """Objects of each image that are trained on and scored, without crowds, int64 (I,)."""
         before = np.concatenate([[0], np.cumsum(self.iscrowd == 0)])
         return np.diff(before[self._content.first])
 
@@ -73,8 +73,8 @@ class CocoImages:
         return int(self.height_px[index]), int(self.width_px[index])
 
     def load(self, index: int) -> Image.Image:
-        """Return the image in mode RGB, in the orientation that the boxes refer to: upright, unless only the stored
-        pixels have the stated size. Raises BadImageError, also if neither has it."""
+        """Return the image in mode RGB, in the orientation that the boxes refer to: upright, unless only the pixels as
+        stored have the stated size. Raises BadImageError, also if neither orientation has that size."""
         stated = self.size_px(index)[::-1]
         image = open_image(self.name(index))
         if image.size == stated:
@@ -89,7 +89,7 @@ class CocoImages:
 
     def target(self, index: int) -> dict[str, Any]:
         """Return the objects of an image, crowds among them, in numpy arrays: boxes float32 (N, 4) as x0 y0 x1 y1 px
-        within the image, labels int64, iscrowd int64, area float32 (px, of the outline where the file says so) and
+        within the image, labels int64, iscrowd int64, area float32 (px, of the outline if the file states it) and
         annotation_ids int64 (N,), -1 if the file has none; `segments`, a list of outlines, see `Segments.as_coco`."""
         content, rows = self._content, self._rows(index)
         height, width = self.size_px(index)
@@ -115,7 +115,7 @@ class CocoImages:
 
     def to_coco(self) -> dict[str, Any]:
         """Return images, categories and annotations as in a COCO file, without skipped entries: the ground truth to
-        score detections against. Boxes that exceed the image by a rounding error only are kept as in the file."""
+        score detections against. Boxes that exceed the image only by a rounding error are kept as in the file."""
         content = self._content
         images = [
             {"id": int(self.image_ids[i]), "file_name": content.names[i], "width": width, "height": height}
@@ -141,8 +141,8 @@ class CocoImages:
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def with_classes(self, classes: Sequence[str]) -> Self:
-        """Return the same images with labels that index `classes`, matched by name, each with this file's id. Raises
-        ValueError unless both have the same names."""
+        """Return the same images with labels that index `classes`, matched by name, and this file's category ids.
+        Raises ValueError if the class names differ."""
         position = {normal_name(name): place for place, name in enumerate(classes)}
         if position.keys() != set(self.classes):
             here, there = set(self.classes), set(position)
@@ -190,7 +190,7 @@ def load_coco_sets(folder: str | Path) -> CocoSets:
         if split not in found:
             raise ValueError(
                 f"{printable(folder)} has no annotation file for {split}; looked for {', '.join(_patterns(split))} "
-                "(rexnet detect convert makes them from Pascal VOC and YOLO)"
+                "(rexnet detect convert creates them from Pascal VOC and YOLO)"
             )
     train, val = load_coco_images(found["train"]), load_coco_images(found["val"])
     try:
@@ -201,7 +201,7 @@ def load_coco_sets(folder: str | Path) -> CocoSets:
 
 
 def load_coco_images(annotation_file: str | Path, image_folder: str | Path | None = None) -> CocoImages:
-    """Load one split; with `image_folder` None the folder is looked for next to the file. Raises ValueError like
+    """Load one split; if `image_folder` is None, the folder is searched for next to the file. Raises ValueError like
     `rexnet.data.boxes.coco_json.read_coco`. Faults are skipped or corrected, counted in `counts` and logged."""
     images = CocoImages(*read_coco(annotation_file, image_folder))
     if images.counts:
@@ -227,14 +227,14 @@ def refuse_lost_images(images: CocoImages) -> None:
     benchmark, and if more than a tenth cannot be used."""
     if missing := images.counts.get("missing file", 0):
         raise ValueError(
-            f"{missing:,} of {missing + len(images):,} images listed with {printable(images.name(0))} are "
-            "missing; --bad-image skip skips them, rexnet data check lists them"
+            f"{missing:,} of {missing + len(images):,} images in the annotation file of {printable(images.name(0))} "
+            "are missing; --bad-image skip skips them, rexnet data check lists them"
         )
     lost, total = len(images.skipped), len(images.skipped) + len(images)
     if lost > MOST_SKIPPED * total:
         raise ValueError(
-            f"{lost:,} of {total:,} images listed with {printable(images.name(0))} cannot be used with their "
-            "annotations, more than a tenth; --bad-image skip skips them, rexnet data check lists them"
+            f"{lost:,} of {total:,} images in the annotation file of {printable(images.name(0))} cannot be used "
+            "with their annotations, more than a tenth; --bad-image skip skips them, rexnet data check lists them"
         )
 
 

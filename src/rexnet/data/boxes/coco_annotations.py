@@ -146,7 +146,7 @@ def read_annotations(
 
 
 def _look_up(known: Mapping[int, int], value: Any, *, key: str, owner: str) -> int:
-    """Return the value with that id. Raises FaultError."""
+    """Return the value for an id. Raises FaultError."""
     number = whole_number(value)
     if number is None or number not in known:
         raise FaultError(f"unknown {key.removesuffix('_id')}", f"its {key} is {value!r:.40}, which no {owner} has")

@@ -1,4 +1,4 @@
-"""Reader of COCO annotation files into flat arrays. Faulty entries are skipped or corrected, and each is listed."""
+"""Read COCO annotation files into flat arrays. Faulty entries are skipped or corrected, and each is listed."""
 
 import json
 import math
@@ -57,9 +57,9 @@ class CocoContent:
 
 
 def read_coco(annotation_file: str | Path, image_folder: str | Path | None = None) -> tuple[CocoContent, list[Finding]]:
-    """Read an annotation file; with `image_folder` None the folder is looked for next to it, see `find_image_folder`.
-    Raises ValueError for a file that is not a COCO annotation file, for duplicate category names or ids, for a file
-    name that leads out of the image folder, and if no image can be used.
+    """Read an annotation file; if `image_folder` is None, the folder is searched for next to it, see
+    `find_image_folder`. Raises ValueError for a file that is not a COCO annotation file, for duplicate category names
+    or ids, for a file name that leads out of the image folder, and if no image can be used.
     """
     name, tables = printable(annotation_file), _read_tables(annotation_file)
     if image_folder is None:
@@ -193,7 +193,7 @@ def _read_images(entries: list[Any], findings: list[Finding]) -> list[ImageEntry
             continue
         first = images.setdefault(image.id, image)
         if first is not image:
-            text = f"its id {image.id} is also that of {printable(first.file_name)}"
+            text = f"its id {image.id} is also the id of {printable(first.file_name)}"
             findings.append(Finding("duplicate image id", image.file_name, None, text))
             if first != image:
                 unclear.add(image.id)

@@ -1,4 +1,4 @@
-"""Conversion of other annotation formats to COCO's layout, from which detectors train."""
+"""Conversion of other annotation formats to COCO's layout, which detectors are trained on."""
 
 import json
 import logging
@@ -108,8 +108,8 @@ def convert_data(config: ConvertConfig) -> Converted:
 
 
 def find_layout(folder: Path) -> Layout | None:
-    """Return the layout of a folder that certainly has boxes; None for a mere list of class names or a YAML file
-    without any, which may belong to another layout."""
+    """Return the layout of a folder that certainly has boxes; None for one with only a list of class names, or with a
+    YAML file without class names, which may belong to another layout."""
     if is_voc(folder):
         return "voc"
     files = (folder / name for name in DESCRIPTIONS if (folder / name).is_file())

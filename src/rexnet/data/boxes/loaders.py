@@ -28,15 +28,15 @@ class DetectionBatch(NamedTuple):
 class TrainDetectionBatches(ShuffledBatches[DetectionBatch]):
     """Images with boxes, changed by `transform`; see `ShuffledBatches` for the options.
 
-    Every image comes exactly once an epoch. `group_by_aspect`: wide and tall images do not share a batch, which would
-    pad both; the remainders form one mixed batch if they fit.
+    Every image is read exactly once per epoch. `group_by_aspect`: wide and tall images do not share a batch, which
+    would pad both; the remainders form one mixed batch if they fit.
 
-    Together the ranks' batches of one step are what one process with `world_size` times the batch size would read. The
-    last images of an epoch are divided as evenly as possible, so some ranks may read one fewer than others; if there
-    are fewer images than ranks, they join the previous batch, which then has up to one more than the batch size on a
-    rank. Only in that case a single process differs: it keeps them as a batch of their own.
+    Together, the ranks' batches of a step are the batch that a single process with `world_size` times the batch size
+    would read. The last images of an epoch are divided as evenly as possible, so some ranks may read one fewer than
+    others. If fewer images than ranks are left, they join the previous batch, which may then exceed the batch size by
+    one on a rank; only in this case does a single process differ: it makes them a batch of their own.
 
-    `masks`: targets have masks, all zero for objects without an outline. Raise ValueError for images without outlines.
+    `masks`: targets have masks, all zero for objects without an outline; raises ValueError if no image has outlines.
     Pixels are uint8 until they are on the device.
     """
 

@@ -11,7 +11,7 @@ def find_image_folder(annotation_file: str | Path, file_names: list[str]) -> str
     """Return the folder in which the first of `file_names` is found.
 
     For ROOT/annotations/instances_X.json that is ROOT/X, ROOT/images/X, the same without the year, ROOT/images or ROOT;
-    for a file elsewhere also its own folder. Raises ValueError that lists all of them.
+    for a file elsewhere, also its own folder. Raises a ValueError that lists these folders if none has an image.
     """
     file = Path(annotation_file).absolute()
     root = file.parent.parent if file.parent.name == "annotations" else file.parent
@@ -31,8 +31,8 @@ def find_image_folder(annotation_file: str | Path, file_names: list[str]) -> str
 
 @final
 class NamedFiles:
-    """Files and folders below `folder`, by names from untrusted data; `named_by` is the start of error messages, such
-    as "A has the file name"."""
+    """Files and folders below `folder`, by names from untrusted data; `named_by` begins error messages, such as "A has
+    the file name"."""
 
     def __init__(self, folder: str | Path, *, named_by: str):
         self.folder, self._named_by = os.fspath(folder), named_by
@@ -44,13 +44,13 @@ class NamedFiles:
         """Return the existing name below the folder: `name` itself, else with / in place of backslashes, else the only
         name with the same Unicode normal form; None if there is none.
 
-        Raises ValueError for a name that leads out of the folder, and unless `follow_out` for a link that does.
+        Raises ValueError for a name that leads out of the folder, and, unless `follow_out`, for a link that does.
         """
         parts = name.replace("\\", "/").split("/")
         if os.path.isabs(name) or "\0" in name or ".." in parts:
             if follow_out:
                 return None
-            self._raise(name, "which is absolute or has .. or a zero byte in it")
+            self._raise(name, "which is absolute, or contains .. or a null byte")
         candidates = (name, "/".join(parts))
         there = next((each for each in candidates if os.path.exists(os.path.join(self.folder, each))), None)
         found = there or self._find_normal_name(parts)
@@ -67,7 +67,7 @@ class NamedFiles:
         if os.path.islink(path):
             path = os.path.realpath(path)
         if not path.startswith(self._root.rstrip(os.sep) + os.sep):
-            self._raise(name, "which is a link out of it")
+            self._raise(name, "which is a link that leads out of the folder")
         return path
 
     def _find_normal_name(self, parts: list[str]) -> str | None:

@@ -23,7 +23,7 @@ class Segments:
     pixels, and float32 would occasionally round the other way."""
 
     def __init__(self, segments: Iterable[Any]):
-        """Take for each object None, a list of polygons or a dict of an RLE, as `check_segment` returns them."""
+        """Take None, a list of polygons or an RLE dict for each object, as `check_segment` returns them."""
         kinds, first, lengths = [], [0], []
         coordinates: list[np.ndarray] = []
         runs: list[np.ndarray] = []
@@ -86,7 +86,7 @@ class Segments:
 
 def check_segment(value: Any, height_px: int, width_px: int) -> tuple[Any, list[str]]:
     """Return the usable part of an annotation's `segmentation`: None, a list of polygons, or an RLE with uncompressed
-    "counts"; and a clause for each skipped polygon. Raises BadSegmentError if it is neither, and for an RLE that does
+    "counts"; and the reason for each skipped polygon. Raises BadSegmentError if it is neither, and for an RLE that does
     not fill the image exactly.
     """
     if value is None or value == []:
@@ -119,11 +119,11 @@ def rle_to_mask(counts: np.ndarray, height_px: int, width_px: int) -> np.ndarray
 
 
 def _why_no_polygon(ring: Any, height_px: int, width_px: int) -> str | None:
-    # A full-size file has tens of millions of coordinates, hence no loop over them where a built-in does.
+    # A full-size file has tens of millions of coordinates, so built-ins replace loops where they can.
     if not isinstance(ring, list) or not _NUMBERS.issuperset(map(type, ring)):
         return f"is {ring!r:.40}, not a list of numbers"
     if len(ring) < 6 or len(ring) % 2:
-        return f"has {len(ring)} coordinates; it needs three points or more, with two each"
+        return f"has {len(ring)} coordinates; it needs three or more points of two coordinates each"
     if not math.isfinite(sum(value for value in ring if type(value) is float)):
         return "has a coordinate that is not finite"
     reach_px = 2 * max(height_px, width_px)

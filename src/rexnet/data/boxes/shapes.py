@@ -1,4 +1,4 @@
-"""Synthetic images of shapes with boxes and masks, which a detector learns in minutes and which need no download."""
+"""Synthetic images of shapes with boxes and masks, which a detector learns in minutes, without a download."""
 
 import json
 import math
@@ -16,7 +16,7 @@ SHAPES = ("circle", "triangle", "square", "cross")
 _CATEGORY_IDS = {"circle": 3, "triangle": 7, "square": 8, "cross": 21}  # with gaps, like COCO's
 _EMPTY_FRACTION = 0.05
 _MOST_OBJECTS = 4
-_SIDE_FRACTION = (0.18, 0.5)  # of the image's
+_SIDE_FRACTION = (0.18, 0.5)  # of the image's side
 _VISIBLE_FRACTION = 0.4  # of a shape that others may cover
 _TRIES = 20
 

@@ -3,8 +3,8 @@
 An image is resized once, in one of two places. Without `short_side_px` the transform resizes nothing, and the detector
 brings each image to its own size, in training as in evaluation; zoom_out and iou_crop still vary the scale of objects,
 because they only add or remove margins. With `short_side_px` the transform resizes, and the detector must not:
-`DetectionTransform.resizes` is true then, and torchvision's detectors then leave training images as they are when built
-with `_skip_resize=True`. Both interpolate in the same way, so their pixels differ by at most one of 255 levels.
+`DetectionTransform.resizes` is then true, and torchvision's detectors, built with `_skip_resize=True`, leave training
+images as they are. Both interpolate in the same way, so their pixels differ by at most one of 255 levels.
 
 torchvision's transforms are imported on first use: reading a configuration or `--help` must not wait for them.
 """
@@ -20,7 +20,7 @@ from rexnet.data.config import DetectionAugmentConfig
 from rexnet.models.published import IMAGENET_MEAN
 
 LEAST_SIDE_PX = 1.0
-"""Objects narrower or lower than this after a change are removed."""
+"""Smallest width and height of a box; objects whose boxes become smaller are removed."""
 _LEAST_IMAGE_PX = 8  # torchvision's crop divides by the size of its crops, which can be 0 for smaller images
 _SSD_ZOOM = (1.0, 4.0)
 
@@ -123,8 +123,8 @@ def _lost_mask(before: Sample, after: Sample) -> torch.Tensor:
 
 
 class PackedSamples(NamedTuple):
-    """A batch of samples in six tensors, however many images and objects: each tensor that leaves a worker holds a
-    file open until it is used, and a process may open about a thousand."""
+    """A batch of samples in six tensors, regardless of the number of images and objects: each tensor from a worker
+    keeps a file open until it is used, and a process may only open about a thousand."""
 
     pixels: torch.Tensor  # uint8, of all images, flat
     sizes: torch.Tensor  # int64 (B, 3): height, width, objects

@@ -27,8 +27,8 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
     train.txt and val.txt, trainval.txt is used. VOC counts pixels from 1 and includes both edges, so a box (xmin, xmax)
     begins at xmin - 1 and is xmax - xmin + 1 wide. Objects marked `difficult`, which VOC's own evaluation neither
     rewards nor expects, become ignored boxes: COCO can only mark them as crowds, within which several detections are
-    tolerated. A file without a usable size gets that of its image. Raises ValueError if no object is found at all, and
-    for lists without train.txt.
+    tolerated. A file without a usable size is read with the size of its image. Raises ValueError if no object is found
+    at all, and for lists without train.txt.
     """
     found = BoxedImages()
     files = NamedFiles(folder / _ANNOTATIONS, named_by=f"{printable(folder / _LISTS)} names")
@@ -46,7 +46,7 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
             if file is None:
                 found.skipped.append(Skipped(str(path), 0, "the file does not exist"))
             elif image is None or name in ambiguous:
-                reason = ambiguous.get(name, f"{_IMAGES} holds no image of this name")
+                reason = ambiguous.get(name, f"{_IMAGES} contains no image of this name")
                 found.skipped.append(Skipped(str(path), _count_objects(path), reason))
             else:
                 labels.file_of[image] = path
@@ -73,7 +73,7 @@ def _images_by_name(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     for path in all_images(folder):
         for name in {Path(path).stem, normal_name(Path(path).stem)}:
             if images.setdefault(name, path) != path:
-                text = f"{folder.name} holds {printable(images[name])} and {printable(path)}, and it could mean either"
+                text = f"{folder.name} contains {printable(images[name])} and {printable(path)}; it could mean either"
                 ambiguous[name] = text
     return images, ambiguous
 
@@ -116,7 +116,7 @@ def _names_by_split(folder: Path, files: NamedFiles) -> dict[Split | None, list[
 
 
 def _listed_names(file: Path, files: NamedFiles) -> list[str]:
-    """Return the names in a list. Lists for one class have 1, 0 or -1 after each name; a name may contain blanks."""
+    """Return the names in a list. Lists for one class have 1, 0 or -1 after each name; a name may contain spaces."""
     lines = [line.strip() for line in read_text(file, errors="surrogateescape").split("\n") if line.strip()]
     whole = {line for line in lines if _find_xml(files, line)}
     return list(dict.fromkeys(line if line in whole else line.split()[0] for line in lines))

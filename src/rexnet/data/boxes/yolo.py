@@ -52,7 +52,7 @@ def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
     names = folder / _NAMES[0]
     if "names" in description and names.is_file() and read_lines(names, errors="replace") != list(found.classes):
         found.notes.append(
-            f"{printable(names)} has other class names or another order than the description, which is used"
+            f"{printable(names)} lists other class names or another order than the description; the description is used"
         )
     name_the_rest(files, {image for _, images in by_split.values() for image in images}, found)
     if not any(image.boxes for images in found.splits.values() for image in images):
@@ -62,8 +62,8 @@ def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    """Return the description with every value as written, so that `no` is a class, not False; without one, the lists of
-    images called train.txt and so on."""
+    """Return the description with every value as written, so that `no` is a class, not False; without a description,
+    the files train.txt and so on, as lists of images."""
     file = next((folder / name for name in DESCRIPTIONS if (folder / name).is_file()), None)
     if file is None:
         lists = (name for names in _SPLIT_NAMES.values() for name in names if (folder / f"{name}.txt").is_file())
@@ -170,8 +170,8 @@ class _NamedImages:
             place = self._find((self._root, ""), value)
             if place is None:
                 raise ValueError(
-                    f"the description of {printable(self.folder)} has {key}: {value}, which does not exist or leads "
-                    "out of it; write a path from the description's folder"
+                    f"the description of {printable(self.folder)} has {key}: {value}, which does not exist or is "
+                    "outside it; write a path from the description's folder"
                 )
             images += all_images(place) if place.is_dir() else self._listed(place)
         unique = list(dict.fromkeys(images))
@@ -186,7 +186,7 @@ class _NamedImages:
                 reason = f"{printable(file)} lists it, but the file does not exist"
             elif line_of.setdefault(str(image), line) != line:
                 reason = (
-                    f"{printable(file)} lists it, but {printable(image)} is already that of {line_of[str(image)]!r}"
+                    f"{printable(file)} lists it, but {printable(image)} is already listed as {line_of[str(image)]!r}"
                 )
             else:
                 continue
@@ -195,9 +195,8 @@ class _NamedImages:
 
     @cached_property
     def _root(self) -> str:
-        """Return the folder that paths start from, relative to this one: `path`, relative to the description. It is
-        often a path on its author's machine; a path that leads out of the folder and does not exist means the folder
-        itself."""
+        """Return the folder that paths start from, relative to `folder`: the description's `path`. This is often a path
+        on the author's machine; if it leads out of the folder and does not exist, it stands for the folder itself."""
         path = self.description.get("path", "")
         if not isinstance(path, str):
             raise ValueError(f"path of {printable(self.folder)} is {path!r:.60}; allowed: a folder")
@@ -214,9 +213,9 @@ class _NamedImages:
         return ""
 
     def _find(self, roots: Iterable[str], value: str) -> Path | None:
-        """Return the file or folder that a path means, relative to the first of `roots` that has it. Nothing outside
-        the folder is read: leading .. are dropped, because Roboflow writes them as if its description were elsewhere,
-        and an absolute path from another machine is found by its last parts, at least two.
+        """Return the file or folder that a path refers to, relative to the first of `roots` that has it. Nothing
+        outside the folder is read: leading .. are dropped, because Roboflow writes them as if its description were
+        elsewhere, and an absolute path from another machine is found by its last parts, at least two.
         """
         parts = [part for part in value.replace("\\", "/").split("/") if part not in ("", ".")]
         while parts and parts[0] == "..":

@@ -1,4 +1,4 @@
-"""Findings about images and boxes in COCO's, VOC's and YOLO's layout."""
+"""Findings about images and boxes in COCO's, VOC's and YOLO's layouts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class BoxReport(Report):
     skipped: list[dict[str, Any]]
     """Images of VOC and YOLO whose labels cannot be read, and labels without an image: keys file, objects, reason."""
     different_categories: list[str]
-    """Categories that are missing in some splits."""
+    """Categories that are missing from some splits."""
     duplicates_within_split: list[list[str]]
     without_boxes: dict[str, list[str]]
     """Split -> images without a box; they train as negatives."""

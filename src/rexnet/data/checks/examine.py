@@ -1,4 +1,4 @@
-"""Examination of images' pixels and files, and the part that every report of `rexnet data check` has."""
+"""Examination of the pixels and files of images, and the part common to all reports of `rexnet data check`."""
 
 import dataclasses
 import hashlib
@@ -51,9 +51,9 @@ class Report(ABC):
     duplicates_across_splits: list[list[str]]
     """Groups of images with the same pixels."""
     near_equal_classes: list[list[str]]
-    """Groups of class names that differ only in case, blanks, invisible characters or Unicode normal form."""
+    """Groups of class names that differ only in case, spaces, invisible characters or Unicode normal form."""
     refused: list[str]
-    """Error with which training would stop; empty if there is none."""
+    """Error that would stop training; empty if there is none."""
     classes: dict[str, dict[str, int]]
     """Split -> class -> count. Data without splits has the split ""."""
     balance: dict[str, dict[str, float]]
@@ -102,7 +102,7 @@ class Images(Protocol):
 
 class Examined(NamedTuple):
     """Images in order: upright sizes (n,), 0 if unreadable; `digest` (n, 2), equal for equal RGB pixels. By position:
-    `reasons` why an image cannot be read, `contents` the format of an image with the extension of another."""
+    `reasons`, why an image cannot be read; `contents`, the format of an image with another format's extension."""
 
     width_px: np.ndarray
     height_px: np.ndarray
@@ -195,7 +195,7 @@ class ExaminedSplits:
         return [np.sort(group) for group in np.split(order, changes) if len(group) > 1]
 
     def facts(self, min_size_px: float | None) -> dict[str, Any]:
-        """Return the fields of a `Report` about images; `min_size_px` None: it is derived from the images."""
+        """Return the fields of a `Report` about images; if `min_size_px` is None, it is derived from the images."""
         found, readable = self.found, self.readable
         shorter = np.minimum(found.width_px, found.height_px)
         if min_size_px is None:  # relative, so that not every image of a small-image dataset is reported
@@ -229,7 +229,7 @@ def class_balance(by_class: dict[str, int]) -> dict[str, float]:
 
 
 def near_equal(names: Iterable[str]) -> list[list[str]]:
-    """Return groups of names that differ only in case, blanks, invisible characters or Unicode normal form."""
+    """Return groups of names that differ only in case, spaces, invisible characters or Unicode normal form."""
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
         visible = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")

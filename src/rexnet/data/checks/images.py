@@ -23,7 +23,7 @@ from rexnet.text import printable, reason_of
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig:
-    """Look for images and boxes that would disturb or stop training, and run training's own check of the data. Exit
+    """Find images and boxes that would harm or stop training, and run training's own check of the data. Exit
     code 0: no findings, 1: findings."""
 
     data: Annotated[str, positional("DATA")]
@@ -41,8 +41,8 @@ class CheckConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport(Report):
-    """Findings about labelled images; `classes` counts unreadable ones too. A group of `duplicates_across_splits` can
-    be one of `duplicates_across_classes` as well."""
+    """Findings about labelled images; `classes` also counts unreadable images. A group of `duplicates_across_splits`
+    can be one of `duplicates_across_classes` as well."""
 
     counted: ClassVar[str] = "images"
 
@@ -107,8 +107,8 @@ def check(config: CheckConfig) -> Report:
 def _faults_elsewhere(
     found: FoundImages, splits: Sequence["_Split"], *, workers: int
 ) -> dict[str, list[dict[str, str]]]:
-    """Return the faulty images that belong to no class of a split, which `rexnet predict` would read, and those with
-    unsupported extensions: unreadable, or of another format than their name says."""
+    """Return the faulty images outside the classes of the splits, which `rexnet predict` would read, and those with
+    unsupported extensions: images that cannot be read, or whose format does not match their extension."""
     known = {split.images.name(index) for split in splits for index in range(len(split.images))}
     files = [file for file in found.files if file not in known] + found.other
     images = FileImages(files, np.zeros(len(files)), [""])

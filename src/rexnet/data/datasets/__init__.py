@@ -1,4 +1,4 @@
-"""Opening of datasets: the argument DATA to labelled images."""
+"""Opening of datasets: from the argument DATA to labelled images."""
 
 from rexnet.data.datasets.dataset import Dataset, Split
 from rexnet.data.datasets.opening import check_images, hub_name, is_remote, open_dataset, open_images, with_unlabelled

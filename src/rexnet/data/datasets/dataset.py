@@ -122,7 +122,7 @@ class Dataset:
         shots: int | None = None,
         missing_class: Literal["error", "skip"] = "error",
     ) -> ImageSets:
-        """Return images to train and to validate on. Data without splits is divided: the validation split is
+        """Return training and validation images. Data without splits is divided: the validation split is
         `val_fraction` (default 0.2) of each class, drawn with `seed`, and at least one image of each; a class with a
         single image keeps it for training. `shots` limits the training images to this number per class, drawn with
         `seed`; the validation split stays the same. Raise ValueError for a class without training images, for fewer
@@ -160,10 +160,10 @@ class Dataset:
     def for_measuring(
         self, classes: Sequence[str], *, split: Literal["train", "val"] = "val", random_split: RandomSplit | None = None
     ) -> ImageSet:
-        """Return images to evaluate a model with `classes` on; targets index `classes`, matched by name, WordNet ids
-        with ImageNet's names. Data without splits is divided again by `random_split` if it is the dataset that this
-        split was drawn from, and is used whole otherwise; either is logged. Classes without images are allowed here,
-        see `ImageSet.missing_classes`. Raise ValueError for a class that the model does not know, and if there are no
+        """Return images to evaluate a model with `classes` on; targets index `classes`, matched by name; WordNet ids
+        match ImageNet's names. Data without splits is divided again by `random_split` if that split was drawn from it,
+        and is used whole otherwise; both are logged. Classes without images are allowed here, see
+        `ImageSet.missing_classes`. Raise ValueError for a class that the model does not know, and if there are no
         images.
         """
         images = self._to_measure(split, random_split)
@@ -181,7 +181,7 @@ class Dataset:
         return images.with_classes(classes)
 
     def for_detection(self, *, bad_image: BadImagePolicy = "error") -> CocoSets:
-        """Return images with boxes to train and to validate on. Raise ValueError if there are none and, unless
+        """Return training and validation images with boxes. Raise ValueError if there are none and, unless
         `bad_image` is "skip", if some are missing or more than a tenth cannot be used."""
         self.require_boxes()
         sets = load_coco_sets(self.data)
@@ -195,8 +195,8 @@ class Dataset:
         if not self.annotation_files:
             raise ValueError(
                 f"{printable(self.data)} is {KINDS[self.kind]}, without annotations in COCO's layout, "
-                "annotations/instances_train.json and instances_val.json; rexnet detect convert makes them from Pascal "
-                "VOC and YOLO, and rexnet train takes images without boxes"
+                "annotations/instances_train.json and instances_val.json; rexnet detect convert creates them from "
+                "Pascal VOC and YOLO, and rexnet train takes images without boxes"
             )
 
     def boxes_to_measure(

@@ -136,8 +136,8 @@ def read_class_folders(folder: str) -> FileImages:
 
 
 def advise_on_nesting(images: ImageSet, folder: str) -> str:
-    """Return a clause that names the folders which may be meant as classes or splits, if all images are in one class
-    folder, however deep; "" if there are none."""
+    """Return a clause with the folders that may be meant as classes or splits if all images are in one class folder, at
+    any depth; "" if there are none."""
     inside = [os.path.relpath(images.name(index), folder).split(os.sep)[:-1] for index in range(len(images))]
     above = os.path.commonprefix(inside)  # noqa: RUF071 (of lists)
     names = sorted({parts[len(above)] for parts in inside if len(parts) > len(above)})

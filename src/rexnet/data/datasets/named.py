@@ -61,7 +61,7 @@ def is_named_set(data: str | Path) -> bool:
 
 
 def named_set_is_small(data: str) -> bool:
-    """Return whether its images have at most 64 pixels a side. Raises ValueError for an unknown name."""
+    """Return whether the images of a named set have at most 64 pixels a side. Raises ValueError for an unknown name."""
     return data == DIGITS or _torchvision_set(data).small
 
 

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _UNSPLIT = ("annotations/instances_default.json", "result.json", "result_coco.json")
-"""Names of the one annotation file that CVAT and Label Studio export."""
+"""Names of the single annotation file that CVAT and Label Studio export."""
 _STREAMS = ("tfds/", "wds/", "hfids/")  # timm's names
 _ALLOWED = (
     "a folder with a folder of images for each class, a folder of tars or its URL, digits, torchvision/cifar10, "
@@ -74,14 +74,14 @@ def open_images(data: str | PathLike[str]) -> ImageSet:
 
 
 def check_images(data: str) -> None:
-    """Raise ValueError if `open_images` would not find the data; neither datasets nor folders are listed."""
+    """Raise ValueError if `open_images` would not find the data; the content of datasets and folders is not listed."""
     if _named(data) is None:
         require_images([data])
 
 
 def with_unlabelled(sets: ImageSets, unlabelled: str | None) -> ImageSet:
-    """Return the training images, followed by those of `open_images(unlabelled)` that are in neither split, nor are
-    copies of their files, without labels. Raise ValueError if there are none of these."""
+    """Return the training images, followed by those of `open_images(unlabelled)` as unlabelled images, except for
+    images of either split and copies of their files. Raise ValueError if no unlabelled image is left."""
     if unlabelled is None:
         return sets.train
     images = open_images(unlabelled)
@@ -95,7 +95,7 @@ def with_unlabelled(sets: ImageSets, unlabelled: str | None) -> ImageSet:
 
 
 def _find_copies(paths: set[Path], originals: set[Path]) -> set[Path]:
-    """Return those of `paths` with the content of one of `originals`. Only files of equal size are read."""
+    """Return the `paths` of files with the same content as one of `originals`. Only files of equal size are read."""
     by_size: dict[int, list[Path]] = defaultdict(list)
     for path in originals:
         if path.is_file():
@@ -162,7 +162,7 @@ def _local(text: str) -> Dataset:
     if not files and (export := next((name for name in _UNSPLIT if os.path.isfile(os.path.join(text, name))), None)):
         raise ValueError(
             f"{printable(text)} has its annotations in {export}, a COCO file without a split, as CVAT and Label Studio "
-            "export it: make two of it, annotations/instances_train.json and annotations/instances_val.json, for "
+            "export it: split it into annotations/instances_train.json and annotations/instances_val.json, for "
             "rexnet detect train; rexnet train takes a folder of images for each class"
         )
     return Dataset(

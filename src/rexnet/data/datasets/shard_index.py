@@ -57,8 +57,8 @@ def keep_index(
     root: str, split: str, *, tars: Sequence[str], classes: Sequence[str] | None, required: bool = False
 ) -> ShardIndex:
     """Return the index of a split's tars from its file in `root`, which is written if it is missing or outdated;
-    failure to write it is an error only if `required`. Raises ValueError as `build_index`, FileNotFoundError for a
-    missing tar."""
+    failure to write it is an error only if `required`. Raises ValueError as `build_index` does, and FileNotFoundError
+    for a missing tar."""
     path = os.path.join(root, index_file(split))
     states = [os.stat(os.path.join(root, tar)) for tar in tars]
     about = {  # the file is outdated if sizes, times or classes differ
@@ -205,8 +205,9 @@ def pack_index(index: ShardIndex, about: dict[str, Any]) -> bytes:
 
 
 def unpack_index(data: bytes) -> tuple[ShardIndex, dict[str, Any]]:
-    """Read the result of `pack_index`. Nothing in it is trusted: ValueError unless all its rows lie within its tars and
-    classes. Version 1 has the same columns, but may group the samples of tars from other programs differently."""
+    """Read the result of `pack_index`. Nothing in it is trusted: raises ValueError unless all its rows lie within its
+    tars and classes. Version 1 has the same columns, but may group the samples of tars from other programs
+    differently."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):

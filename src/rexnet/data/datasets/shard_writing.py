@@ -125,7 +125,7 @@ def _prepare(output: Path) -> None:
 def _write_split(
     output: Path, split: str, *, images: ImageSet, config: ShardConfig, skipped: list[str]
 ) -> list[dict[str, Any]]:
-    """Write tars and index of one split; return its entry of shards.json."""
+    """Write the tars and the index of one split; return its entry in shards.json."""
     (output / split).mkdir()
     order = np.random.default_rng([config.seed, WRITTEN_SPLITS.index(split)]).permutation(len(images))
     write = _ShardWriter(images, order, folder=os.fspath(output / split), bad_image=config.bad_image)

@@ -51,8 +51,8 @@ class ShardImages(ImageSet):
 
 
 def is_shards(data: str | Path, split_names: Sequence[str]) -> bool:
-    """Return whether `data` is a URL or a folder of tars: one with a shards.json, or one that, itself or in one of its
-    folders `split_names`, contains tars and no folders."""
+    """Return whether `data` is a URL or a folder of tars: a folder with a shards.json, or one that contains tars and no
+    folders, either itself or in one of its folders `split_names`."""
     if is_url(data):
         return True
     if any(os.path.exists(os.path.join(data, name)) for name in (SHARDS_FILE, UNFINISHED_MARK)):
@@ -96,7 +96,7 @@ def _load_remote(url: str) -> dict[str, ShardImages]:
         classes, tars, counts = _read_about(url)
         indexes = {split: unpack_index(read_bytes(f"{url}/{index_file(split)}"))[0] for split in tars}
     except OSError as error:
-        raise ValueError(f"{error}; a URL must be that of a folder that `rexnet data shard` wrote") from error
+        raise ValueError(f"{error}; a URL must lead to a folder that `rexnet data shard` wrote") from error
     for split, index in indexes.items():
         if index.classes != classes or list(index.tars) != tars[split]:
             raise ValueError(f"{index_file(split)} belongs to other shards than {SHARDS_FILE}")
@@ -125,7 +125,7 @@ def _tar_names(folder: str | Path) -> list[str]:
 
 
 def _find_tars(root: str, split_names: Sequence[str]) -> dict[str, list[str]]:
-    """Return the tars of each split that has some; tars beside them are ignored."""
+    """Return the tars of each split that has any; tars beside the splits are ignored."""
     found = {split: _tar_names(os.path.join(root, split)) for split in split_names}
     return {split: [f"{split}/{tar}" for tar in tars] for split, tars in found.items() if tars} or {
         "": _tar_names(root)
@@ -161,7 +161,7 @@ def _read_about(root: str) -> tuple[tuple[str, ...], dict[str, list[str]], dict[
         return tuple(map(normal_name, about["classes"])), tars, counts
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         name = f"{printable(root)}/{SHARDS_FILE}"
-        raise ValueError(f"{name} is not what `rexnet data shard` writes ({reason_of(error)})") from error
+        raise ValueError(f"{name} was not written by `rexnet data shard` ({reason_of(error)})") from error
 
 
 def _check_counts(root: str, found: dict[str, ShardImages], counts: dict[str, int]) -> None:
