@@ -11,7 +11,7 @@ ValueError
         NotDownloadedError
     NonFiniteError          a training run whose losses are not finite
 OSError
-    LostProcessError        another process of the run is gone
+    LostProcessError        another process of the run has ended
 """
 
 import math
@@ -84,7 +84,7 @@ class DamagedFileError(WeightsError):
 
 
 class NotDownloadedError(WeightsError):
-    """Published weights that are neither in the cache nor to be downloaded. `finding` is the message without the
+    """Published weights that are not in the cache and cannot be downloaded. `finding` is the message without the
     advice."""
 
     def __init__(self, finding: str, advice: str):

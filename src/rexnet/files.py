@@ -13,13 +13,13 @@ from rexnet.text import printable, reason_of
 
 
 def real_path(path: str | PathLike[str]) -> Path:
-    """Return the path with all links resolved, also for a link to itself, for which Path.resolve raises before Python
+    """Return the path with all links resolved, even of a link to itself, for which Path.resolve raises before Python
     3.13."""
     return Path(os.path.realpath(path))
 
 
 def digest_of(*paths: Path) -> str:
-    """Return the SHA-256 of the content of files, one after the other."""
+    """Return the SHA-256 of the concatenated content of files."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
@@ -72,8 +72,8 @@ def check_replaceable(*paths: Path, overwrite: bool) -> None:
 def read_text(path: str | PathLike[str], *, errors: str = "strict") -> str:
     """Return the content of a UTF-8 file without the byte order mark that some editors write.
 
-    `errors` as in `open`. Raise OSError, and ValueError that names the encoding to use for bytes that are not text and,
-    with surrogateescape, for UTF-16.
+    `errors` as in `open`. Raise OSError, and a ValueError that names the encoding to use for bytes that are not text
+    and, with surrogateescape, for UTF-16.
     """
     path = Path(path)
     try:
@@ -86,8 +86,8 @@ def read_text(path: str | PathLike[str], *, errors: str = "strict") -> str:
 @contextmanager
 def made_aside(path: str | PathLike[str]) -> Iterator[Path]:
     """Yield a path of the same name in an empty folder beside `path`. At the end of the block, the content of that
-    folder is moved to the folder of `path`, the file itself last; if the block raises, it is removed and older files
-    stay.
+    folder is moved to the folder of `path`, the file itself last; if the block raises, that folder is removed and older
+    files stay.
     """
     path = Path(path)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
@@ -105,9 +105,8 @@ def made_aside(path: str | PathLike[str]) -> Iterator[Path]:
 def write_whole(
     path: str | PathLike[str], content: str | bytes | memoryview, *, keep: str | PathLike[str] | None = None
 ) -> None:
-    """Write `content` (text as UTF-8) to `path` atomically and durably. An older file stays until then and is
-    afterwards renamed to `keep`. Raises OSError with the path, for example if the disk is full, and then leaves nothing
-    behind.
+    """Write `content` (text as UTF-8) to `path` atomically and durably. An older file stays in place until then, and is
+    renamed to `keep`. Raises OSError with the path, for example if the disk is full, and then leaves nothing behind.
     """
     path = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content

@@ -42,7 +42,9 @@ def positional(metavar: str) -> Argument:
 
 def _read_resume(words: list[str]) -> bool | str:
     if len(words) > 1:
-        raise ValueError(f"got {len(words)} folders, {' '.join(words)}; give one, or none for that of --output")
+        raise ValueError(
+            f"got {len(words)} folders, {' '.join(words)}; give one, or none to resume the folder of --output"
+        )
     return words[0] if words and words != ["auto"] else True
 
 

@@ -19,7 +19,8 @@ _SAY_EVERY_S = 30.0
 
 
 def in_parallel(task: Callable[[Item], Result], items: Sequence[Item], *, workers: int, label: str) -> Iterator[Result]:
-    """Yield `task` of every item, in order, from `workers` processes; 0: from this one. Long work logs its progress.
+    """Yield `task(item)` for every item, in order, from `workers` processes; 0: from this one. Long work logs its
+    progress.
 
     It uses PyTorch's loader: few results are buffered, and workers end when this process ends, is stopped or is killed.
     `task` goes to each worker once; with fork it shares this process's memory. Raises OSError if a worker dies.
@@ -48,7 +49,7 @@ def in_parallel(task: Callable[[Item], Result], items: Sequence[Item], *, worker
 
 @contextmanager
 def without_logs(level: int = logging.CRITICAL) -> Iterator[None]:
-    """Log nothing up to `level` in this context."""
+    """Suppress log messages up to `level` within this context."""
     before = logging.root.manager.disable
     logging.disable(level)
     try:

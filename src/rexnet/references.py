@@ -86,7 +86,7 @@ class Reference:
 
     @property
     def name(self) -> str:
-        """Name inside its library, as resnet18 of timm/resnet18; else the text."""
+        """Name within its library, such as resnet18 for timm/resnet18; else the text."""
         return self.text.partition("/")[2] if self.kind in _LIBRARIES else self.text
 
     @property

@@ -15,8 +15,8 @@ def plural(number: float, noun: str) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Return the text of an error; for an OSError without the error number and file name, which the surrounding message
-    has."""
+    """Return the text of an error; for an OSError, without the error number and file name, which the surrounding
+    message has."""
     if isinstance(error, UnicodeDecodeError):
         found = "it is UTF-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "it is not UTF-8 text"
         return f"{found}; save it as UTF-8"

@@ -88,7 +88,7 @@ class TestPreprocess:
         fields = {**Preprocess().to_dict(), **change}
         if fields["mean"] is None:
             del fields["mean"]
-        with pytest.raises(ValueError, match=r"preprocessing must hold the fields .*mean"):
+        with pytest.raises(ValueError, match=r"preprocessing must have the fields .*mean"):
             Preprocess.from_dict(fields)
 
     @pytest.mark.parametrize(

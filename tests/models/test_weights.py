@@ -214,7 +214,7 @@ def test_another_network_is_named(theirs, own, parts, classifier):
 
 def test_another_number_of_image_channels():
     text = refusal(make(in_channels=1), make(seed=1).state_dict())
-    assert "images of 3 channels, but the model of 1" in text and "in_channels=3" in text
+    assert "images with 3 channels, but the model takes 1" in text and "in_channels=3" in text
 
 
 @pytest.mark.parametrize(

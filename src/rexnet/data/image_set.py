@@ -21,9 +21,9 @@ Source = str | bytes | Image.Image
 @final
 @dataclass(frozen=True)
 class FlatTexts:
-    """Strings by position, without a Python object each: worker processes would gradually copy those as their reference
-    counts change. Any file name can be stored, including undecodable ones. `text` is their concatenation, uint8; `ends`
-    are their end positions."""
+    """Strings by position, stored without a Python object each: worker processes would gradually copy such objects as
+    their reference counts change. Any file name can be stored, including undecodable ones. `text` is their
+    concatenation, uint8; `ends` are their end positions."""
 
     text: np.ndarray
     ends: np.ndarray
@@ -45,7 +45,8 @@ class FlatTexts:
 class ImageSet(ABC):
     """Images with class indices `targets`, int64 (N,), into `classes`. Safe to send to spawned worker processes.
 
-    Holds no Python object per image: worker processes would gradually copy those as their reference counts change.
+    Stores no Python object per image: worker processes would gradually copy such objects as their reference counts
+    change.
     """
 
     def __init__(self, targets: np.ndarray | Sequence[int], classes: Sequence[str]):
@@ -71,7 +72,7 @@ class ImageSet(ABC):
 
     def with_classes(self, classes: Sequence[str]) -> Self:
         """Return the same images with targets that index `classes`, matched by Unicode normal form; every class that
-        has images must be in it."""
+        has images must be among them."""
         position = {normal_name(name): index for index, name in enumerate(classes)}
         renumbered = np.array([position.get(normal_name(name), -1) for name in self.classes], dtype=np.int64)
         other = copy.copy(self)
@@ -80,7 +81,7 @@ class ImageSet(ABC):
         return other
 
     def rename_classes(self, classes: Sequence[str]) -> Self:
-        """Return the same images and targets with other names for the classes, in their order."""
+        """Return the same images and targets with the classes renamed to `classes`, in order."""
         other = copy.copy(self)
         other.classes = tuple(classes)
         return other

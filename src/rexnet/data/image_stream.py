@@ -60,8 +60,8 @@ def open_any(source: ImageSource) -> Image.Image:
 def image_reader(
     prepare: Callable[[Image.Image], Result], bad_image: BadImagePolicy
 ) -> Callable[[ImageSource], tuple[str, Result | BadImageError]]:
-    """Return a function from a source to its path, "" if it has none, and the result of `prepare`; with "skip", the
-    error takes the place of an unreadable image."""
+    """Return a function from a source to its path, "" if it has none, and the result of `prepare`; with "skip", an
+    unreadable image yields its error as the result."""
 
     def read(source: ImageSource) -> tuple[str, Result | BadImageError]:
         name = fspath(source) if isinstance(source, str | PathLike) else ""
@@ -79,8 +79,8 @@ def image_reader(
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
 ) -> Iterator[Result]:
-    """Yield `function` of each item, in order, computed in threads, at most `ahead` items ahead; no more than these are
-    in memory at once."""
+    """Yield `function(item)` for each item, in order, computed in threads, at most `ahead` items ahead; no more than
+    `ahead` results are in memory at once."""
     remaining = iter(items)
     pending: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)

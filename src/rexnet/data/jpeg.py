@@ -19,7 +19,7 @@ _REDUCTIONS = (8, 4, 2)
 _MARGIN = 1.5
 _START_OF_JPEG = b"\xff\xd8\xff"
 _START_OF_SCAN = b"\xff\xda"
-# EXIF and XMP data: only for these does Pillow read the header, which takes it ten times as long.
+# EXIF and XMP data: Pillow reads the header only if there are any, because it takes ten times as long.
 _APP1 = b"\xff\xe1"
 
 
@@ -39,7 +39,7 @@ class Box(NamedTuple):
 
 @final
 class Jpeg:
-    """An ordinary JPEG of which only the header has been read. `size` is (width, height), upright."""
+    """An ordinary JPEG with only its header parsed. `size` is (width, height), upright."""
 
     def __init__(self, source: str | Path | bytes, data: bytes, stored_size: tuple[int, int], orientation: int):
         self._source, self._data, self._stored_size, self._orientation = source, data, stored_size, orientation

@@ -34,15 +34,15 @@ class Batch(NamedTuple):
 class TrainBatches(ShuffledBatches[Batch]):
     """Images of a set, augmented by `transform`; see `ShuffledBatches` for the options.
 
-    Together the ranks' batches of one step are those of one process with `world_size` times the batch size; when the
-    images do not divide evenly, an epoch skips up to world_size - 1 of its last ones. A last batch of one image is
+    Together, the ranks' batches of a step are the batch of a single process with `world_size` times the batch size; if
+    the images do not divide evenly, an epoch skips up to world_size - 1 images at its end. A last batch of one image is
     merged into the one before, because batch normalisation cannot train on it.
 
     `balanced`: every class is drawn equally often, so images may repeat or be skipped; see `balanced_draws`.
 
     Workers send uint8, a quarter of the batch's size; normalisation, erasing and mixing happen on the device.
 
-    `num_images`: images per epoch, over all ranks. `images_per_batch`: those of a full batch of this rank.
+    `num_images`: images per epoch, over all ranks. `images_per_batch`: images in a full batch of this rank.
     """
 
     def __init__(

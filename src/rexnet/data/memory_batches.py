@@ -1,7 +1,7 @@
 """Batches of small images that are decoded once and stay in memory, for many short trainings on the same images.
 
-Whole batches are cropped and flipped by a single indexing operation, in a hundredth of the time of one image after the
-other. An epoch depends on (seed, epoch, step) only.
+Whole batches are cropped and flipped by a single indexing operation, in a hundredth of the time that one image after
+another would take. An epoch depends on (seed, epoch, step) only.
 """
 
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def decode(
         kept.append(pixels)
         indices.extend(good)
     if not indices:
-        raise ValueError(f"none of {len(images):,} images can be read")
+        raise ValueError(f"none of the {len(images):,} images can be read")
     numbers = torch.tensor(indices, dtype=torch.int64)
     return Pixels(torch.from_numpy(np.concatenate(kept)), torch.from_numpy(images.targets)[numbers], numbers)
 

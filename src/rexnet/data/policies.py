@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 ArrayOrImage = np.ndarray | Image.Image
-"""uint8 (H, W, 3) red, green, blue, or the same as a PIL image: each operation takes and returns either."""
+"""uint8 (H, W, 3) red, green, blue, or the same as a PIL image: each operation accepts and returns either."""
 
 _LEVELS = np.arange(256, dtype=np.float32)
 # Pillow's weights of red, green and blue, in 65536ths.
@@ -126,7 +126,7 @@ def _shift(
     pixels: np.ndarray, shifts: np.ndarray, *, axis: int, resample: Any, fillcolor: tuple[int, ...]
 ) -> np.ndarray:
     """Move each row (`axis` 1) or column (0) by `shifts` pixels, interpolated between 2 or 4 neighbours as Pillow's
-    `Image.transform` does it: the last pixel extends by half a pixel, then `fillcolor` begins, and fractions of a level
+    `Image.transform` does: the last pixel extends by half a pixel, then `fillcolor` begins, and fractions of a level
     are truncated."""
     method = random.choice(resample) if isinstance(resample, list | tuple) else resample
     (height, width, _), length = pixels.shape, pixels.shape[axis]

@@ -62,7 +62,7 @@ class Preprocess:
         return self._to_tensor(self._square(limit_aspect(image)))
 
     def pixels(self, image: Image.Image) -> np.ndarray:
-        """Return the same before normalisation: uint8 (image_size_px, image_size_px, 3)."""
+        """Return the pixels before normalisation: uint8 (image_size_px, image_size_px, 3)."""
         return np.asarray(self._square(limit_aspect(image)))
 
     @property
@@ -106,7 +106,7 @@ class Preprocess:
         names = {field.name for field in dataclasses.fields(cls)}
         if set(fields) != names:
             got, expected = ", ".join(sorted(fields)) or "none", ", ".join(sorted(names))
-            raise ValueError(f"preprocessing must hold the fields {expected}, but holds {got}")
+            raise ValueError(f"preprocessing must have the fields {expected}, but has {got}")
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
         return cls(**values)
 

@@ -19,12 +19,12 @@ VAL_SPLITS = ("val", "valid", "validation", "test")
 """Names of the validation split; the first one that exists is used."""
 SPLITS = (TRAIN_SPLIT, *VAL_SPLITS)
 _SHOTS = 1
-"""Separates the draw of shots from that of a split with the same seed."""
+"""Seed entry that separates the draw of shots from the draw of a split with the same seed."""
 
 
 def stratified_split(targets: np.ndarray, val_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return ascending positions (train, validation): the rounded fraction of every class, but at least one image in
-    either split; a class with a single image keeps it for training."""
+    each split; a class with a single image keeps it for training."""
     random = np.random.default_rng(seed)
     in_val = np.zeros(len(targets), dtype=bool)
     for label in np.unique(targets):
@@ -118,7 +118,7 @@ def fingerprint(images: ImageSet) -> str:
     The content of the files is ignored: reading all of them could take hours.
     """
     names = [normal_name(images.name(index)).replace(os.sep, "/") for index in range(len(images))]
-    # Unlike commonpath, this does not change the spelling of a path (./, //), and so its length.
+    # Unlike commonpath, this keeps the spelling of a path (./, //), and so its length.
     folder = os.path.commonprefix(names).rpartition("/")[0]  # noqa: RUF071
     start = len(folder) + 1 if folder else 0
     lines = sorted(

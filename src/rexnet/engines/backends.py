@@ -31,7 +31,7 @@ Network = Callable[[Tensor], Tensor]
 def open_network(
     model: nn.Module, engine: Engine, *, device: torch.device | str = "cpu", size_px: int = 224
 ) -> Network:
-    """Return the fastest function of `model`'s logits in an engine; `model` is not changed.
+    """Return the fastest function in an engine that computes `model`'s logits; `model` is not changed.
 
     timm networks run unchanged, or in a graph traced at `size_px`. Raise MissingPackageError for an engine that is not
     installed, and ValueError for ONNX Runtime and OpenVINO on a device other than the CPU.
@@ -48,7 +48,8 @@ def open_network(
 
 
 def trace_network(model: nn.Module, *, size_px: int = 224) -> bytes:
-    """Return an ONNX file of any network for images (batch, 3, height, width), as far as its layers leave axes open."""
+    """Return an ONNX file of any network for images (batch, 3, height, width); an axis is dynamic if its layers allow
+    it."""
     axes = {"images": {0: "batch", 2: "height", 3: "width"}}
     return trace(model, torch.randn(2, 3, size_px, size_px), opset=17, axes=axes, inputs=["images"])
 
@@ -65,7 +66,7 @@ def open_graph(graph: bytes | str | Path, engine: Engine, *, any_shape: bool = F
 
 
 def native_engine(path: Path, *, threads: int | None = None) -> Engine:
-    """Return the engine whose format a .onnx or .xml file is in."""
+    """Return the engine that the format of a .onnx or .xml file belongs to."""
     return Engine(backend=FILE_BACKENDS[path.suffix][0], threads=threads)
 
 

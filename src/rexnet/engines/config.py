@@ -1,4 +1,4 @@
-"""Names, precisions and file endings of the engines, importable without them, as `--help` needs."""
+"""Names, precisions and file extensions of the engines, importable without them, as `--help` needs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
 }
 """Precisions of each engine on a CPU."""
 FILE_BACKENDS: dict[str, tuple[Backend, ...]] = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
-"""Engines that open a graph file, by its ending; the first is the format's own."""
+"""Engines that open a graph file, by its extension; the first is the format's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +62,12 @@ ENDINGS: dict[Format, str] = {
     "torch-export": ".pt2",
 }
 _REMOVED = {".pte": "ExecuTorch", ".mlpackage": "Core ML", ".engine": "TensorRT"}
-"""Endings of formats that are no longer written."""
+"""Extensions of formats that are no longer written."""
 
 
 def choose_format(path: str, asked: Format | None) -> Format:
-    """Return `asked`, or the format that the ending of `path` means. Raise OptionError if they differ or neither names
-    one."""
+    """Return the format that the extension of `path` means. Raise OptionError for another extension, or if `asked`
+    differs."""
     endings: dict[str, Format] = {ending: name for name, ending in ENDINGS.items()}
     guessed = endings.get(Path(path).suffix)
     suffix = Path(path).suffix
@@ -78,5 +78,5 @@ def choose_format(path: str, asked: Format | None) -> Format:
     known = ", ".join(f"{ending} ({name})" for ending, name in endings.items())
     require(guessed is not None, "output", printable(path), f"names that end in {known}")
     assert guessed is not None
-    require(asked in (None, guessed), "format", f"{asked} with {printable(path)}", f"{guessed}, or another ending")
+    require(asked in (None, guessed), "format", f"{asked} with {printable(path)}", f"{guessed}, or another extension")
     return guessed

@@ -1,4 +1,4 @@
-"""Measurements of latency and peak memory, in this process or separate ones, and facts about the machine."""
+"""Measurements of latency and peak memory, in this process or in separate ones, and facts about the machine."""
 
 import logging
 import platform
@@ -71,7 +71,7 @@ def measure_apart(
     prepare: Mapping[Key, Callable[[], Callable[[], object]]], *, rounds: int, skip_failed: bool = False
 ) -> dict[Key, Measured]:
     """Measure as `interleaved_ms`, three calls per turn, each in its own process, because engines in one process
-    disturb each other. Long work logs its duration after the first turn, and its progress.
+    interfere with each other. Long measurements log their expected duration after the first turn, and their progress.
 
     Each of `prepare` runs in its own process and returns the call; it and the call's result must be picklable. Raise
     the error of a call that fails, and OSError if its process ends; with `skip_failed`, log the error and skip that

@@ -2,8 +2,8 @@
 shortcut.
 
 Images of 32 to 64 pixels end in maps of a few positions, and every network has maps of one position after pooling. On a
-CPU, products of matrices of channels or positions are then several times faster than convolutions, whose weight
-gradient has a cost per channel however small the map.
+CPU, matrix products over channels or positions are then several times faster than convolutions, whose weight gradient
+has a cost per channel, no matter how small the map is.
 """
 
 from itertools import islice
@@ -17,7 +17,7 @@ from rexnet.models.config import ACTIVATION_NAMES, BlockSpec, NormConfig, check_
 
 @final
 class PooledConv2d(nn.Conv2d):
-    """1x1 convolution, fastest on pooled maps; maps of any size give correct results."""
+    """1x1 convolution, fastest on pooled maps, but correct for maps of any size."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 1)
@@ -54,7 +54,7 @@ class BlockConv2d(nn.Conv2d):
 # A leaf module for torch.fx, which cannot trace a branch on shapes.
 @fx.wrap
 def _convolve(x: Tensor, weight: Tensor, groups: int) -> Tensor:
-    # The cost of mixing grows with the square of the positions; at 16 the convolution is much faster.
+    # The cost of mixing grows with the square of the number of positions; at 16 the convolution is much faster.
     few = x.is_cpu and x.shape[2] * x.shape[3] <= 4 and not torch.compiler.is_compiling()
     if not few:
         return nn.functional.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=groups)
@@ -153,7 +153,7 @@ class DropPath(nn.Module):
 class LinearBottleneck(nn.Module):
     """Expand (1x1), depthwise, squeeze-excitation, activation, project (1x1); (B, C_in, H, W) -> (B, C_out, H', W').
 
-    Source: clovaai/rexnet rexnetv1.py, LinearBottleneck; its state-dict keys.
+    Source, also of the state-dict keys: clovaai/rexnet rexnetv1.py, LinearBottleneck.
     """
 
     def __init__(self, spec: BlockSpec, *, norm: NormConfig, drop_path_rate: float = 0.0):

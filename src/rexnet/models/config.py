@@ -131,7 +131,8 @@ class FeatureLevel:
     channels: int
     """Channels of the narrow map, the output of the last block at this stride."""
     expanded_channels: int
-    """Channels of the expanded map, the expansion in the block that leaves this stride, or the penultimate."""
+    """Channels of the expanded map: the expansion in the block that leaves this stride, or the penultimate
+    convolution."""
     layer: int
     """Index in RexNet.features of the layer that returns the narrow map."""
 

@@ -29,7 +29,7 @@ PATIENCE_S = 5
 def weights_path(name: str | PathLike[str]) -> Path:
     """Return the weights file of a model folder, downloaded if needed; return any other path unchanged.
 
-    Raise WeightsError for an invalid address, and if there is neither a network nor an earlier copy.
+    Raise WeightsError for an invalid address, and if there is neither a network connection nor an earlier copy.
     """
     if os.fspath(name).startswith(PREFIX):
         return _from_hub(os.fspath(name))
@@ -38,7 +38,7 @@ def weights_path(name: str | PathLike[str]) -> Path:
 
 
 def download(repository: str, file: str, *, revision: str | None = None) -> Path:
-    """Return the newest version of a file on the hub, in the hub's usual cache. Raise any error of the hub's client,
+    """Return the newest version of a file on the hub, in the hub's usual cache. Raise whatever the hub's client raises,
     and TimeoutError if the hub does not answer."""
     from huggingface_hub import hf_hub_download
 
@@ -48,8 +48,8 @@ def download(repository: str, file: str, *, revision: str | None = None) -> Path
 
 
 def ask_hub(repository: str, file: str, *, revision: str | None = None, patience_s: float = PATIENCE_S) -> int | None:
-    """Return the size of a hub's file in bytes, None where it is unknown. Raise whatever the hub's client
-    raises, and TimeoutError without an answer."""
+    """Return the size in bytes of a file on the hub, None if it is unknown. Raise whatever the hub's client raises, and
+    TimeoutError if the hub does not answer."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     url = hf_hub_url(repository, file, revision=revision)
@@ -57,7 +57,7 @@ def ask_hub(repository: str, file: str, *, revision: str | None = None, patience
 
 
 def ask_url(address: str, *, patience_s: float = PATIENCE_S) -> int | None:
-    """Return the size of a web server's file in bytes, None where it is unknown. Raise OSError if it has no
+    """Return the size in bytes of a file on a web server, None if it is unknown. Raise OSError if it has no
     such file or does not answer."""
 
     def ask() -> int | None:
@@ -112,7 +112,7 @@ def wait_for(call: Callable[[], Answer], patience_s: float = PATIENCE_S) -> Answ
         except BaseException as error:
             raised.append(error)
 
-    # Run as a daemon: a program's exit does not wait for it.
+    # A daemon thread: the program can exit without waiting for it.
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(patience_s)

@@ -105,8 +105,8 @@ def find_variant(layout: Layout) -> RexNetConfig | None:
 
 
 def _narrow_lite(*, last_channels: int) -> Iterator[RexNetConfig]:
-    """Yield the networks of ReXNet-lite below width 1.0, whose penultimate convolution keeps its width, that may end in
-    `last_channels`, the nearest width first."""
+    """Yield the ReXNet-lite networks below width 1.0 (where the penultimate convolution keeps its width) that may end
+    in `last_channels`, nearest width first."""
     family = FAMILIES["rexnet_lite"]
     percent = round(100 * (last_channels - family.first_channels) / family.growth)
     # Half a divisor of the last channels is less than 3 percent of the growth.

@@ -148,7 +148,7 @@ def published_for(model: str) -> list[PublishedWeights]:
 
 
 def find_published(model: str) -> list[PublishedWeights]:
-    """Return the rows for a `create_model` name that programs can download: the first of each host."""
+    """Return the rows for a `create_model` name with files that programs can download, the first row of each host."""
     first: dict[Host, PublishedWeights] = {}
     for row in published_for(model):
         first.setdefault(row.host, row)
@@ -159,8 +159,8 @@ def download_weights(name: str, *, patience_s: float = PATIENCE_S) -> Path:
     """Return the path of a published file in its host's usual cache; a cached file needs no network.
 
     Google Drive does not allow downloads by programs: a WeightsError then gives the address and the path to save the
-    file to. NotDownloadedError, a WeightsError too, without a network, and where the host does not answer in
-    `patience_s`.
+    file to. Raise NotDownloadedError, also a WeightsError, without a network connection, and if the host does not
+    answer within `patience_s`.
     """
     if name not in PUBLISHED:
         raise WeightsError(f"there are no published weights {name!r}; allowed: {', '.join(PUBLISHED)}")

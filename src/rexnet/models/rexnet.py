@@ -112,7 +112,7 @@ class RexNet(nn.Module):
         return self.output[-1]
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a random one; 0 classes: none. `global_pool`: one of GLOBAL_POOLS, None
+        """Replace the classifier with a random one; 0 classes: none. `global_pool`: one of GLOBAL_POOLS, None
         (unchanged)."""
         if global_pool not in (None, *GLOBAL_POOLS):
             allowed = ", ".join(map(repr, GLOBAL_POOLS))
@@ -203,7 +203,7 @@ class RexNet(nn.Module):
         """Return feature maps by level index, in the order of `indices`; timm's signature, `norm` has no effect.
 
         `indices`: a list (negative counts from the coarsest), an int for the last n, None for all. Return the list of
-        maps, or without `intermediates_only` (final features, list).
+        maps, or, without `intermediates_only`, (final features, list).
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt is {output_fmt!r}; allowed: 'NCHW'")
@@ -233,7 +233,7 @@ class RexNet(nn.Module):
         self, indices: int | Sequence[int] | None = None, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Remove the layers after the maps `indices`, and the head, which no longer fits; return the indices from 0. As
-        in timm, nothing is removed only if the last map, head and norm all stay."""
+        in timm, everything stays if the last map, the head and the norm are all kept."""
         wanted = self._level_indices(indices)
         last = max(wanted)
         if not (prune_head or prune_norm) and last == len(self.feature_levels) - 1:

@@ -72,7 +72,7 @@ def native_to_timm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for key, value in state_dict.items()
     }
     if timm_to_native(timm).keys() != state_dict.keys():
-        raise WeightsError("timm has no counterpart to this network; its blocks hold other layers")
+        raise WeightsError("timm has no counterpart to this network; its blocks have other layers")
     return timm
 
 

@@ -43,7 +43,7 @@ class Family:
     narrow_penultimate: bool = True
     """Narrow the penultimate convolution with the width below 1.0."""
     rounded_penultimate: bool = True
-    """Round the penultimate convolution to a multiple of the divisor, as the blocks."""
+    """Round the penultimate convolution to a multiple of the divisor, like the blocks."""
     fixed_stem_and_penultimate: bool = False
     kernel_sizes: tuple[int, ...] = (3, 3, 3, 3, 3, 3)
     """One per stage."""
@@ -234,7 +234,7 @@ def model_config(
     """Return the config of a network.
 
     `name`: one of `list_models()`, any such as "rexnet_117", a family with `width`, as ("rexnet", width=1.17), or a
-    file, the JSON of `rexnet search export` or a checkpoint; `options` override the file.
+    file (the JSON of `rexnet search export`, or a checkpoint); `options` override the file.
 
     Families are rexnet, rexnetr and rexnet_lite. `stem_stride` 1 halves the network's stride, for images of 32 to 64
     pixels. `output_stride` (8, 16 or 32) limits the network's stride; further blocks dilate. Raise ValueError for other

@@ -39,8 +39,8 @@ def read_checkpoint_file(path: str | PathLike[str]) -> dict[str, Any]:
     """Read a `.pth`, `.pt`, `.bin` or `.safetensors` file onto the CPU; the content decides its kind. For a model
     folder or "hf://OWNER/NAME", which is downloaded, read its weights file.
 
-    Nothing in the file is run: only tensors and plain values are read. A `.safetensors` file of this project gives the
-    same dictionary as its `.pt`; any other one its tensors. Raise WeightsError naming the file.
+    Nothing in the file is run: only tensors and plain values are read. A `.safetensors` file of this project yields the
+    same dictionary as its `.pt`; any other yields its tensors. Raise WeightsError naming the file.
     """
     path = weights_path(path)
     try:

@@ -118,10 +118,10 @@ def read_weights(source: Source, *, label: str | None = None) -> Weights:
 def load_weights(model: RexNet, source: Source | Weights, *, classifier: ClassifierPolicy = "strict") -> LoadReport:
     """Copy weights into `model`, all or nothing, and log "N of M tensors loaded from ...".
 
-    `source`: an official, timm or own file (`.pth`, `.pt`, `.bin`, `.safetensors`), a name in `PUBLISHED`, a state
-    dict, or a result of `read_weights`. `classifier`: "strict" rejects another class count, "reset" gives the model a
-    new random classifier for its own class count, "keep" gives it the source's classifier and class count. A model
-    without a classifier gets one only with "keep". Raise WeightsError, with the model unchanged.
+    `source`: an official file, one of timm or of this package (`.pth`, `.pt`, `.bin`, `.safetensors`), a name in
+    `PUBLISHED`, a state dict, or a result of `read_weights`. `classifier`: "strict" rejects another class count,
+    "reset" gives the model a new random classifier for its own class count, "keep" gives it the source's classifier and
+    class count. A model without a classifier gets one only with "keep". Raise WeightsError, with the model unchanged.
     """
     if classifier not in get_args(ClassifierPolicy):
         raise WeightsError(f"classifier is {classifier!r}; allowed: {', '.join(get_args(ClassifierPolicy))}")
@@ -200,7 +200,7 @@ def _check_image_channels(weights: Weights, own: Layout) -> None:
     in_channels = weights.layout.in_channels
     if in_channels != own.in_channels:
         raise WeightsError(
-            f"{weights.source} takes images of {in_channels} channels, but the model of {own.in_channels}; "
+            f"{weights.source} takes images with {in_channels} channels, but the model takes {own.in_channels}; "
             f"create the model with in_channels={in_channels}"
         )
 

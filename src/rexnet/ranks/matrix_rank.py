@@ -42,7 +42,7 @@ def singular_values(matrices: Tensor) -> Tensor:
     """Return the singular values of (..., m, n): (..., min(m, n)) in float64, largest first.
 
     LAPACK's divide and conquer may fail to converge; then each matrix is tried alone, scaled, transposed, and with
-    another driver; the last resort are the eigenvalues of its Gram matrix, exact to about 1e-8 of the largest.
+    another driver; the last resort is the eigenvalues of its Gram matrix, exact to about 1e-8 of the largest.
     """
     matrices = check_matrices(matrices)
     try:
@@ -82,15 +82,15 @@ def numerical_rank(matrices: Tensor, *, tolerance: float | None = None) -> Tenso
 
 def effective_rank(values: Tensor) -> Tensor:
     """Return the exponential of the entropy of the singular values (..., k) divided by their sum (Roy and Vetterli
-    2007); 0 of zeros."""
+    2007); 0 if all are zero."""
     total = values.sum(-1, keepdim=True)
     shares = values / torch.where(total > 0, total, 1.0)
     return torch.where(total[..., 0] > 0, torch.special.entr(shares).sum(-1).exp(), 0.0)
 
 
 def stable_rank(values: Tensor) -> Tensor:
-    """Return the sum of the squared singular values (..., k) over the largest square: never above the rank; 0 of
-    zeros."""
+    """Return the sum of the squared singular values (..., k) over the largest square: never above the rank; 0 if all
+    are zero."""
     largest = values.amax(-1, keepdim=True)
     return (values / torch.where(largest > 0, largest, 1.0)).square().sum(-1)
 
@@ -103,9 +103,9 @@ def nuclear_norm(values: Tensor) -> Tensor:
 def count_rank(matrices: Tensor, *, tolerance: float | None = None) -> Tensor:
     """Return `numerical_rank` of many matrices (B, m, n) several times faster, with the same result.
 
-    By Sylvester's law of inertia the number of singular values above t is the number of positive pivots of G - t^2 I, G
-    the Gram matrix in float64: all of them if its Cholesky factor exists, else counted in LDL^T. Matrices too close to
-    the threshold for float64 go to `numerical_rank`.
+    By Sylvester's law of inertia the number of singular values above t is the number of positive pivots of G - t^2 I,
+    where G is the Gram matrix in float64: all of them if its Cholesky factor exists, else counted in LDL^T. Matrices
+    too close to the threshold for float64 go to `numerical_rank`.
     """
     matrices = check_matrices(matrices)
     if matrices.ndim != 3:

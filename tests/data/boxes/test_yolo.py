@@ -316,6 +316,6 @@ def test_two_lists_of_names_that_differ(flat):
     (flat / "data.yaml").write_text("names: [a, b]\n")
     (flat / "classes.txt").write_text("b\na\n")
     found = read_yolo(flat, workers=0)
-    assert found.classes == ("a", "b") and "another order than the description, which is used" in found.notes[0]
+    assert found.classes == ("a", "b") and "another order than the description" in found.notes[0]
     (flat / "classes.txt").write_text("a\r\nb\r\n")
     assert not read_yolo(flat, workers=0).notes
