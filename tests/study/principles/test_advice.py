@@ -94,7 +94,7 @@ def test_the_command(capsys):
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["torchvision/nothing"], 1, "torchvision has no classifier 'nothing'"),
+        (["torchvision/nothing"], 2, "torchvision has no classifier 'nothing'"),
         (["rexnet_100", "--image-size", "4"], 2, "--image-size is 4; allowed: 8 or more, or None"),
         (["rewritten/rexnet_100"], 1, "the network has depthwise convolutions but is not a chain of stem"),
     ],
