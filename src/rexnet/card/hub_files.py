@@ -107,7 +107,7 @@ def _dataset(trained: TrainedFile) -> tuple[str | None, str]:
 
 
 def _base_model(trained: TrainedFile) -> str | None:
-    """Return the hub's name of the initial weights, if they came from the hub."""
+    """Return the name of the initial weights on the hub, if they came from there."""
     weights = trained.starting_weights
     if weights in PUBLISHED and PUBLISHED[weights].host == "hugging-face":
         return f"timm/{weights}"

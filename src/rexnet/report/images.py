@@ -39,7 +39,8 @@ def thumbnail(image: Image.Image, *, side_px: int = THUMBNAIL_PX) -> Thumbnail:
 
 
 def heat_thumbnail(image: Tensor, heat: Tensor, preprocess: Preprocess) -> Thumbnail:
-    """Return the network's input, the float (3, S, S) of `preprocess`, in gray under `heat` (S, S), 0 to 1."""
+    """Return the network's input, float (3, S, S) from `preprocess`, in gray with an overlay of `heat` (S, S), 0 to
+    1."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
     pixels = (image * std + mean).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
     view = Image.fromarray(pixels).convert("L").convert("RGB")

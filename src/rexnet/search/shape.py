@@ -11,8 +11,8 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple, Protocol
 
 FLATTEST_SLOPE = -0.5
-"""Slopes are sampled from here to 1, and negative ones count as 0, so that a third of the pieces are flat, as stages
-are."""
+"""Slopes are sampled from this value to 1, and negative ones count as 0, so that a third of the pieces are flat, like
+stages."""
 
 
 class Trial(Protocol):

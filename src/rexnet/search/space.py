@@ -31,8 +31,8 @@ class BodyCost(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """Limits and fixed parts of all candidates. At least one limit is needed. Every candidate satisfies both without
-    its classifier, whose size depends on the data."""
+    """Limits and fixed parts of all candidates. At least one limit is needed. Candidates stay within the limits without
+    their classifier, whose size depends on the data."""
 
     blocks: int = 9
     """Number of linear bottlenecks of a network."""
@@ -144,8 +144,8 @@ class Space:
         """Return the most channels of this shape within `fraction` of the limits, so that no sample is rejected.
 
         Two limits determine both unknowns of c_i = a f(i) + b, as in the paper: the growth is the one at which both
-        limits are met, and that of `shape` is used only if there is no such growth up to `max_growth`, or a single
-        limit. Raise OptionError if not even one channel per block fits.
+        limits are met. The growth of `shape` is used only if there is a single limit, or no such growth up to
+        `max_growth`. Raise OptionError if not even one channel per block fits.
         """
         if self.max_parameters is None and self.max_macs is None:
             raise OptionError("there is no limit; give --max-parameters, --max-macs or --constraint")

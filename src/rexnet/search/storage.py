@@ -47,7 +47,7 @@ def open_storage(engine: EngineOptions) -> "optuna.storages.BaseStorage":
     """Open the storage. Raise ValueError if it cannot be reached.
 
     The process of a trial sends a heartbeat to a database every few seconds. A trial without heartbeats is queued again
-    for the next free process. A journal has no heartbeats: there another trial replaces a killed one.
+    for the next free process. In a journal, which has no heartbeats, another trial replaces a killed one.
     """
     optuna = require_optuna()
     place = engine.storage or _database_url(engine.database)

@@ -45,9 +45,9 @@ class Batcher(Generic[Item, Result]):
         wait_ms: float = 0.0,
         on_batch: Callable[[Sequence[Batched[Any]]], None] = lambda results: None,
     ):
-        """`compute(items, alone)` returns a result for each item; `alone` if no other call is running. `lanes`: number
-        of concurrent calls. With `wait_ms`, a batch that is not full waits that long, unless nothing is running.
-        `on_batch` is called with the results of each batch."""
+        """`compute(items, alone)` returns a result for each item; `alone` is True if no other call is running. `lanes`
+        is the number of concurrent calls. With `wait_ms`, a batch that is not full waits that long, unless nothing is
+        running. `on_batch` is called with the results of each batch."""
         self._compute = compute
         self._lanes = lanes
         self._max_batch = max_batch

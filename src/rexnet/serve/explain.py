@@ -1,4 +1,4 @@
-"""Explanations of a classifier: Grad-CAM of one image, placed in the image's own pixels."""
+"""Explanations of a classifier: Grad-CAM of one image, with its place in the image's own pixels."""
 
 from dataclasses import dataclass
 from typing import Any, final

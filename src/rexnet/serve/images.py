@@ -1,4 +1,4 @@
-"""Images of a request: files of a form, in a few formats and within the pixel limit."""
+"""Images of a request: files of a form, in one of a few formats and within the pixel limit."""
 
 import asyncio
 import re
@@ -45,7 +45,7 @@ _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")
 
 
 class Upload(NamedTuple):
-    """An image file as it was sent."""
+    """An image file, as sent."""
 
     name: str
     content: bytes

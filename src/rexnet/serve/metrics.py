@@ -25,7 +25,7 @@ _STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class Metrics:
-    """Metrics of one process, or of several that use the same folder of the client library."""
+    """Metrics of one process, or of several that share a folder of the Prometheus client."""
 
     def __init__(self, *, one_of_several: bool = False):
         self._one_of_several = one_of_several

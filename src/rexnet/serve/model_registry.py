@@ -182,8 +182,8 @@ def open_registry(config: ServeConfig, metrics: Metrics) -> ModelRegistry:
 
 
 async def watch_files(registry: ModelRegistry, config: ServeConfig, metrics: Metrics) -> None:
-    """Poll the model files forever. A new file is opened and checked while the old one answers; if the new one cannot
-    be used, the old one stays."""
+    """Poll the model files forever. A new file is opened and checked while the old model keeps answering; if the new
+    file cannot be used, the old model stays."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="reload")
     before: dict[str, Identity | None] = {}
     loop = asyncio.get_running_loop()

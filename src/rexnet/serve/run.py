@@ -137,7 +137,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 class Workers(Multiprocess):
-    """Worker processes of uvicorn. Once they stop, no connection is accepted that would not be answered."""
+    """Worker processes of uvicorn. While they stop, they accept no connection that would go unanswered."""
 
     def terminate_all(self) -> None:
         for listening in self.sockets:

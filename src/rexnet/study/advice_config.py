@@ -16,10 +16,11 @@ class Limits:
     """Thresholds of the rules, beyond which a layer breaks them."""
 
     greatest_expansion: float = 6.0
-    """Output over input channels of a 1x1 convolution before a depthwise, 3x3 or larger one; 6 is the paper's."""
+    """Ratio of output to input channels of a 1x1 convolution before a depthwise, 3x3 or larger one; 6 is the
+    paper's."""
     least_block_ratio: float = 0.8
-    """Input over output channels of a block with a depthwise convolution. The paper says "nearer 1"; 0.8 is the value
-    to which its Table 2 raises 0.22."""
+    """Ratio of input to output channels of a block with a depthwise convolution. The paper says "nearer 1"; 0.8 is the
+    value to which its Table 2 raises 0.22."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "greatest_expansion")

@@ -111,11 +111,12 @@ class DepthConfig:
     output: str = "depth_study"
     """Folder for tables and figures. The same command resumes a stopped study there; more --networks extend it."""
     networks: int = 200
-    """Random networks per number and placement of expand layers, a multiple of 50; each has every activation."""
+    """Random networks per number and placement of expand layers, a multiple of 50; each is measured with every
+    activation."""
     layers: int = 6
     """1x1 convolutions of a network, each with its activation."""
     ratio: float = 0.1
-    """Input over output channels of the whole network."""
+    """Ratio of input to output channels of the whole network."""
     activations: tuple[str, ...] = ACTIVATION_NAMES
     """linear, relu, relu6, leaky_relu, elu, softplus, hardswish, silu, or any class of torch.nn, such as GELU."""
     seed: int = 0

@@ -118,7 +118,7 @@ def plot_layers(layers: Sequence[Layer], stem: str | os.PathLike[str]) -> list[P
         spectra.plot(fractions, values, color=shades(place / max(1, len(layers) - 1)), linewidth=0.8)
     spectra.set_yscale("log")
     spectra.set_ylim(1e-6, 1.3)
-    spectra.set_xlabel("index of the singular value / their number")
+    spectra.set_xlabel("index of the singular value / number of values")
     spectra.set_ylabel("over the largest")
     spectra.set_title("first layer dark, last layer light", fontsize=9)
     spectra.grid(alpha=0.25)

@@ -106,7 +106,7 @@ class Protocol:
     activations: tuple[str, ...] = ACTIVATION_NAMES
     """linear, relu, relu6, leaky_relu, elu, softplus, hardswish, silu, or any class of torch.nn, such as GELU."""
     ratios: tuple[float, ...] = RATIOS
-    """Input channels over output channels."""
+    """Ratios of input to output channels."""
     smallest_size: int = 5
     """Minimum number of output channels."""
     largest_size: int = 131
@@ -115,7 +115,7 @@ class Protocol:
     """Step of the output channels: the smallest size plus a multiple of it, all equally likely; networks of one size
     are computed together."""
     samples_per_channel: float = 3.0
-    """Samples over output channels."""
+    """Ratio of samples to output channels."""
     spatial_size: int = 1
     """Height and width of the maps; each position counts as a sample."""
     inputs: Literal["half_normal", "normal", "uniform", "exponential"] = "half_normal"
@@ -128,10 +128,10 @@ class Protocol:
     norm: Literal["initial", "batch", "none"] = "initial"
     """Batch norm with its initial statistics, with those of the samples, or none."""
     expansion: str = "log_uniform:0.3:8"
-    """Expanded over input channels inside the bottleneck with a 3x3 convolution: uniform:LOW:HIGH, log_uniform:LOW:HIGH
-    or constant:VALUE, drawn for each network."""
+    """Ratio of expanded to input channels inside the bottleneck with a 3x3 convolution: uniform:LOW:HIGH,
+    log_uniform:LOW:HIGH or constant:VALUE, drawn for each network."""
     depthwise_expansion: str = "log_uniform:0.01:8"
-    """Expanded over input channels inside the bottleneck with a depthwise convolution."""
+    """Ratio of expanded to input channels inside the bottleneck with a depthwise convolution."""
     tolerance: float | None = 1e-4
     """Fraction of the largest singular value above which others count; None: max(rows, columns) times float32's
     epsilon."""

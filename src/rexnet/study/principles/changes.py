@@ -17,7 +17,7 @@ WHY: dict[Reason, str] = {
 }
 
 Parts = dict[str, tuple[str, str]]
-"""Channels, as "64 -> 256", and following activations of each layer or block, in order of execution."""
+"""Channels, such as "64 -> 256", and subsequent activations of each layer or block, in order of execution."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,7 +101,7 @@ class Trace:
         return NONE
 
     def next_layers(self, operation: Operation) -> list[Operation]:
-        """Return the layers that read the output, unless it is added, concatenated or pooled before."""
+        """Return the layers that read the output, unless it is added, concatenated or pooled first."""
         found: dict[int, Operation] = {}
         waiting = [operation]
         while waiting:
