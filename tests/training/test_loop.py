@@ -199,7 +199,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(run_fit, caplog):
     assert_same_run(straight, run)
     for file in (run.last, run.previous):
         file.write_bytes(b"PK\x03\x04")
-    with pytest.raises(ValueError, match=r"no checkpoint of .* can be read; --overwrite starts over") as refused:
+    with pytest.raises(ValueError, match=r"no checkpoint in .* can be read; --overwrite starts over") as refused:
         run_fit("run")
     assert "\n" not in str(refused.value)
 

@@ -45,13 +45,13 @@ def test_time_is_split_into_waiting_computing_and_validation(copy_of):
         (
             (50.0, 50.0, 1.0),
             None,
-            "Reading images is the bottleneck: training waited for them 50 % of its time; smaller",
+            "Reading images is the bottleneck: training spent 50 % of its time waiting for them; smaller",
         ),
         ((50.0, 50.0, 1.0), 4, "more --workers"),
         ((1.0, 9.0, 10.0), 0, "Validation is the bottleneck: it took 50 % of the time"),
         ((1.0, 9.0, 1.0), 0, "computation is the bottleneck"),
         ((1.0, 9.0, None), 0, "computation is the bottleneck"),
-        ((0.0, 0.0, 0.0), 0, "training waited for them 0 % of its time"),
+        ((0.0, 0.0, 0.0), 0, "training spent 0 % of its time waiting for them"),
     ],
 )
 def test_the_bottleneck_is_named(seconds, workers, said):

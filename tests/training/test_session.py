@@ -37,6 +37,6 @@ def test_freed_memory_is_used_again_without_asking_the_system():
 
 def test_a_full_disk_is_noticed_before_the_first_epoch(tiny_config, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**40, 2**40 - 9_000, 9_000))
-    with pytest.raises(OSError, match="has 0 MB free, and checkpoints need more than"):
+    with pytest.raises(OSError, match="has 0 MB free, but checkpoints need more than"):
         train(tiny_config)
     assert not os.path.exists(tiny_config.run.output), "a failed start leaves no run folder"

@@ -51,7 +51,7 @@ def test_as_many_epochs_as_fit_and_no_more_than_the_recipe_has(choose, caplog):
     assert config.schedule.measured == {
         "minutes": 10, "seconds_per_step": 1.5, "seconds_per_evaluation": 10.0, "epochs": 11
     }  # fmt: skip
-    assert "11 of 100 epochs of 40 s (20 steps of 1.5 s, 10 s to evaluate and save); 8 min left" in caplog.text
+    assert "11 of 100 epochs of 40 s (20 steps of 1.5 s, 10 s for evaluation and saving); 8 min left" in caplog.text
     assert choose(10, 5, lambda _: speed)[0].schedule.epochs == 5
     with pytest.raises(OptionError, match=r"--max-minutes is 2, but an epoch takes 40 s .* 2 min .*; allowed: 2.8 or"):
         choose(2, 100, lambda _: speed)

@@ -1,4 +1,4 @@
-"""Recipes: functions that return a complete configuration, to use unchanged or with a few changes.
+"""Recipes: functions that return a complete configuration, to use as it is or with a few changes.
 
 Accuracies that were not measured with this code are marked as untested.
 """
@@ -35,10 +35,9 @@ def imagenet() -> TrainConfig:
     """The paper's ImageNet training of rexnet_100, 400 epochs at a total batch of 512.
 
     Command: torchrun --nproc-per-node 4 -m rexnet train /imagenet --recipe imagenet
-    Hardware: 4 GPUs, about 3 days on V100s (estimate). Expect 77.9 % top-1 (published; untested here). For widths
-    above 1.0 the author advises --drop-path-rate 0.2.
-    Source: paper section 5.1 and clovaai/rexnet README.md@14d1a17; warm-up, smoothing and no decay on norms and biases
-    as in timm's defaults, with which the published models were trained.
+    Hardware: 4 GPUs, about 3 days on V100s (estimate). Expect 77.9 % top-1 (published; untested here). For widths above
+    1.0 the author recommends --drop-path-rate 0.2. Source: paper section 5.1 and clovaai/rexnet README.md@14d1a17;
+    warm-up, smoothing and no weight decay on norms and biases are timm's defaults, used to train the published models.
     """
     return TrainConfig(
         recipe="imagenet",
@@ -54,10 +53,10 @@ def imagenet() -> TrainConfig:
 
 def scratch() -> TrainConfig:
     """Training on photos without published weights, at 160 pixels: settings for more than 10,000 steps; `follow_budget`
-    has those for fewer.
+    adapts them to fewer.
 
-    Command: rexnet train PATH/TO/FOLDER --weights none Hardware: one GPU, or minutes to hours on a CPU. Expect the rows
-    of results/recipes_cpu.jsonl for few steps, which include plain training loops; untested for many. Our choice.
+    Command: rexnet train PATH/TO/FOLDER --weights none Hardware: one GPU, or minutes to hours on a CPU. Expect, for few
+    steps, the rows of results/recipes_cpu.jsonl, which include plain training loops; untested for many. Our choice.
     """
     return replace(
         imagenet(),
@@ -78,13 +77,13 @@ def finetune() -> TrainConfig:
 
     Command: rexnet train PATH/TO/FOLDER --weights rexnet_100.nav_in1k; the paper's four sets are torchvision/food101,
     torchvision/stanford_cars, torchvision/fgvc_aircraft and torchvision/flowers102. Hardware: one GPU, minutes for a
-    few thousand images (estimate). Expect about what the paper's table 8 has for rexnet_100: Food-101 88.4, Stanford
-    Cars 91.5, FGVC Aircraft 89.5, Flowers-102 97.8 % (published; untested here). Source: the paper states only the
-    datasets and that its own ImageNet weights are fine-tuned. Splits are the literature's (arXiv 1805.08974, table 1):
-    train and test, with the validation images added to the training images. Our choice: 224 pixels and the weights'
+    few thousand images (estimate). Expect about the values of the paper's Table 8 for rexnet_100: Food-101 88.4,
+    Stanford Cars 91.5, FGVC Aircraft 89.5, Flowers-102 97.8 % (published; untested here). Source: the paper states only
+    the datasets and that its own ImageNet weights are fine-tuned. Splits as in the literature (arXiv 1805.08974, table
+    1): train and test, with the validation images added to the training images. Our choice: 224 pixels and the weights'
     crop, 30 epochs, SGD with Nesterov momentum, learning rate 0.01 at a batch of 32 with a cosine, weight decay 1e-4,
-    smoothing 0.1, weight averaging, crops from 0.35 of the area and a weak RandAugment; batch norms by --bn auto,
-    nothing frozen and one learning rate.
+    smoothing 0.1, weight averaging, crops of at least 0.35 of the area and a weak RandAugment; --bn auto, no frozen
+    layers, and the same learning rate for all layers.
     """
     return replace(
         imagenet(),
@@ -99,11 +98,11 @@ def finetune() -> TrainConfig:
 def small_image() -> TrainConfig:
     """Training on images of 32 to 64 pixels, such as CIFAR-10: stem stride 1, padded crops, flips.
 
-    Command: rexnet train torchvision/cifar10 Hardware: two cores without a GPU: 80.1 % on CIFAR-10 (as JPEG files)
-    after 6 epochs in 38 minutes, one run, with torchrun --nproc-per-node 2 -m rexnet train cifar --model rexnet --width
-    0.5 --epochs 6 --batch-size 32 --threads 1 (results/classification.jsonl). Expect more than 88 % at the default's
-    full width and 30 epochs: one run on an H200, at a batch of 256, had 88.2 % after 28 of them, in 8 minutes, next to
-    twelve other trainings.
+    Command: rexnet train torchvision/cifar10 Hardware: two CPU cores: 80.1 % on CIFAR-10 (as JPEG files) after 6 epochs
+    in 38 minutes, in one run, with torchrun --nproc-per-node 2 -m rexnet train cifar --model rexnet --width 0.5
+    --epochs 6 --batch-size 32 --threads 1 (results/classification.jsonl). Expect more than 88 % at the default's full
+    width and 30 epochs: one run on an H200, at a batch size of 256, reached 88.2 % after 28 epochs, in 8 minutes,
+    beside twelve other runs.
     """
     return replace(
         imagenet(),
@@ -118,18 +117,19 @@ def small_image() -> TrainConfig:
 
 
 def digits() -> TrainConfig:
-    """scikit-learn's handwritten digits, 8 x 8 pixels, which need no download: small_image at 16 pixels, without flips.
+    """Training on scikit-learn's handwritten digits, 8 x 8 pixels, without a download: small_image at 16 pixels, no
+    flips.
 
     Command: rexnet train digits
-    Hardware: under 3 minutes on one busy CPU core. Expect 98 % or more on the 359 validation digits: with seed 0
-    98.9 in the best epoch, which is chosen on the same digits, and 98.3 in the last.
+    Hardware: under 3 minutes on one busy CPU core. Expect 98 % or more on the 359 validation digits: with seed 0, 98.9
+    % in the best epoch, chosen on the same digits, and 98.3 % in the last.
     """
     base = small_image()
     return replace(
         base,
         network=replace(base.network, model="rexnet_050"),
         schedule=replace(base.schedule, epochs=8),
-        # A second thread gains nothing with networks this small, and costs a lot on a busy machine.
+        # A second thread gains nothing for networks this small, and costs a lot on a busy machine.
         run=RunConfig(batch_size=32, threads=1),
         input=InputConfig(image_size=16, crop_ratio=1.0),
         augment=replace(base.augment, crop_padding_px=2, horizontal_flip=0.0),
@@ -160,8 +160,8 @@ def choose_recipe(data: str, weights: str | None) -> RecipeName:
 
 
 def count_images(asked: TrainConfig) -> int | None:
-    """Return the number of training images of `asked`; None if they are not files on this machine. Raise ValueError for
-    data that cannot be trained on."""
+    """Return the number of training images of `asked`; None if they are not local files. Raise ValueError for data that
+    cannot be used for training."""
     if not os.path.isdir(asked.data):
         return None
     options = {name: getattr(asked.input, name) for name in ("val_fraction", "shots", "missing_class")}
@@ -171,10 +171,11 @@ def count_images(asked: TrainConfig) -> int | None:
 
 
 def starting_point(asked: TrainConfig, *, epochs: int | None = None, batch_size: int | None = None) -> TrainConfig:
-    """Return the configuration that the given options override: that of the run to resume, or of the recipe.
+    """Return the configuration that the given options override: the configuration of the run to resume, or of the
+    recipe.
 
-    `asked` has the options of DECIDING that are given, on top of the plain defaults; the budget also depends on
-    `epochs` and `batch_size`, if given.
+    `asked` holds the given options of DECIDING and defaults otherwise; the budget also depends on `epochs` and
+    `batch_size`, if given.
     """
     if asked.run.resume and (saved := settings_to_resume(asked)):
         if asked.network.weights == saved.network.weights and (sha256 := saved.initial_weights.get("sha256")):
@@ -189,7 +190,7 @@ def starting_point(asked: TrainConfig, *, epochs: int | None = None, batch_size:
         reason = asked.initial_weights.get("reason")
         found = f" (auto found none: {reason})" if reason else ""
         raise OptionError(
-            f"--recipe finetune needs weights to start from{found}; give them with --weights, or use --recipe scratch"
+            f"--recipe finetune needs initial weights{found}; give them with --weights, or use --recipe scratch"
         )
     start = digits() if (recipe, asked.data) == ("small-image", "digits") else RECIPES[recipe]()
     network = replace(start.network, weights=asked.network.weights)
@@ -214,7 +215,7 @@ def starting_point(asked: TrainConfig, *, epochs: int | None = None, batch_size:
 
 
 def check_length(given: dict[str, Any]) -> None:
-    """Raise OptionError for --epochs beside --max-minutes."""
+    """Raise OptionError if both --epochs and --max-minutes are given."""
     if {"epochs", "max_minutes"} <= given.keys():
         raise OptionError(
             f"--max-minutes is {given['max_minutes']:g} and --epochs {given['epochs']}, but each determines the length "
@@ -223,15 +224,15 @@ def check_length(given: dict[str, Any]) -> None:
 
 
 def rate_as_typed(given: dict[str, Any], asked: LoopConfig) -> dict[str, Any]:
-    """Return the options to add to the `given` ones: a typed --lr is used unchanged, unless --lr-batch is typed too. A
-    resumed run keeps its rate."""
+    """Return options to add to the `given` ones, so that a given --lr is used unchanged, unless --lr-batch is also
+    given. A resumed run keeps its learning rate."""
     if "lr" not in given or "lr_batch" in given:
         return {}
     return {"lr_batch": 0} if settings_to_resume(asked) is None else {}
 
 
 def _with_the_stem_of(start: TrainConfig, model: str) -> TrainConfig:
-    """Return `start` with the stem stride of a network that comes from a file."""
+    """Return `start` with the stem stride of the network, if it comes from a file."""
     found = find_network(model)
     if isinstance(found, str):
         return start
@@ -239,7 +240,7 @@ def _with_the_stem_of(start: TrainConfig, model: str) -> TrainConfig:
 
 
 def _as_the_weights_were_made(start: TrainConfig, source: str) -> TrainConfig:
-    """Return `start` with the size, crop and interpolation of these weights, and the network if they are a
+    """Return `start` with the image size, crop and interpolation of these weights, and with their network if they are a
     checkpoint."""
     if source in PUBLISHED:
         facts, network = PUBLISHED[source].preprocess, None
@@ -251,7 +252,7 @@ def _as_the_weights_were_made(start: TrainConfig, source: str) -> TrainConfig:
         weights = read_weights(file)
         facts, network = weights.preprocess, weights.config
     if network is not None:
-        # A network without a name of its own, such as a searched one, is described in the file itself.
+        # A network without a name, such as a searched one, is identified by the file itself.
         model = network["name"] if weights.variant else file
         same_network = replace(start.network, model=model, stem_stride=network["stem_stride"])
         start = replace(start, network=same_network)

@@ -1,4 +1,4 @@
-"""Resuming a run: its folder, the check of its settings and data, and its newest checkpoint."""
+"""Resumption of a run: its folder, checks of its settings and data, and its newest checkpoint."""
 
 import logging
 import shlex
@@ -28,12 +28,12 @@ Config = TypeVar("Config")
 MAY_CHANGE_ON_RESUME = frozenset(
     {
         *("data", "bad_image"),  # data.json describes the data and is compared instead
-        *("teacher", "teacher_weights", "unlabelled"),  # as are their hashes
+        *("teacher", "teacher_weights", "unlabelled"),  # their hashes are compared instead
         *("device", "workers", "threads", "output", "overwrite", "resume", "save_minutes", "tensorboard"),
-        *("weights_cache_only", "initial_weights"),  # whose hash is compared before the weights are read
+        *("weights_cache_only", "initial_weights"),  # the hash is compared before the weights are read
     }
 )
-"""Options that may change when a run is resumed, as on another machine or in another folder."""
+"""Options that may change when a run is resumed, for example on another machine or in another folder."""
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
@@ -42,8 +42,8 @@ def config_to_dict(config: Any) -> dict[str, Any]:
 
 
 def config_from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
-    """Read the values of `config_to_dict`, also of an older version: an option added since gets the value with which
-    older runs were trained. Raise ValueError for an option that this version does not have."""
+    """Read values of `config_to_dict`, also of an older version: an option added since then takes its default, which is
+    how older runs were trained. Raise ValueError for an option that this version does not have."""
     names = {option.name for option in fields(kind)}  # pyright: ignore[reportArgumentType]
     if unknown := sorted(values.keys() - names):
         raise ValueError(f"the saved settings have {', '.join(unknown)}, which this version does not have")
@@ -59,7 +59,7 @@ def config_from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
 
 
 def changed_options(saved: Config, given: Config, *, may_change: frozenset[str] = MAY_CHANGE_ON_RESUME) -> list[str]:
-    """List the options that make `given` a different run from `saved`, as "--lr 0.1 (was 0.5)"."""
+    """List the options in which the runs `given` and `saved` differ, as "--lr 0.1 (was 0.5)"."""
     old, new = values_of(saved), values_of(given)
     return [
         f"--{name.replace('_', '-')} {new[name]} (was {value})"
@@ -69,7 +69,7 @@ def changed_options(saved: Config, given: Config, *, may_change: frozenset[str] 
 
 
 def folder_to_resume(config: LoopConfig) -> Path:
-    """Return the folder that --resume means. Raise ValueError if --resume itself names one without a run."""
+    """Return the folder that --resume selects. Raise ValueError if --resume names a folder without a run."""
     if not isinstance(config.run.resume, str):
         return Path(config.run.output or "")
     path = Path(config.run.resume)
@@ -83,13 +83,13 @@ def folder_to_resume(config: LoopConfig) -> Path:
 
 
 def resumes(config: LoopConfig) -> bool:
-    """Return True if there is a checkpoint for the run to continue from."""
+    """Return True if there is a checkpoint from which the run will continue."""
     return bool(config.run.resume) and RunFolder(folder_to_resume(config)).has_checkpoint
 
 
 def settings_to_resume(asked: Settings) -> Settings | None:
-    """Return the settings of the run that --resume means, without --resume itself; None if there is no run yet.
-    Relative data paths are resolved from any folder.
+    """Return the settings of the run that --resume selects, without --resume itself; None if there is no run yet. A
+    relative data path is resolved in any current folder.
     """
     if not asked.run.resume or not (run := RunFolder(folder_to_resume(asked))).holds("config.json"):
         return None
@@ -105,13 +105,13 @@ def _saved_settings(run: RunFolder, kind: type[LoopConfig]) -> Any:
     network, of_detector = values.get("network"), "detector" in signature(get_type_hints(kind)["network"]).parameters
     if isinstance(network, dict) and ("detector" in network) != of_detector:
         trained, command = ("classifier", "rexnet train") if of_detector else ("detector", "rexnet detect train")
-        raise ValueError(f"the run in {str(run.path)!r} trains a {trained}; `{command}` takes it")
+        raise ValueError(f"the run in {str(run.path)!r} trains a {trained}; `{command}` continues it")
     return config_from_dict(kind, values)
 
 
 def accept_settings(run: RunFolder, config: LoopConfig) -> None:
-    """Save the schedule of a run that `extend` has extended. Raise ValueError for any other option in which `config`
-    differs from the run in the folder, and if its checkpoints are lost."""
+    """Save the schedule of a run that `extend` has extended. Raise ValueError if `config` differs from the run in any
+    other option, or if the run's checkpoints are lost."""
     saved = _saved_settings(run, type(config))
     _refuse_lost_checkpoints(run)
     new, old = config.schedule, saved.schedule
@@ -127,8 +127,8 @@ def accept_settings(run: RunFolder, config: LoopConfig) -> None:
 
 
 def extend(config: Settings) -> Settings:
-    """Return the settings of a finished run that --resume is to continue with more --epochs: its schedule starts again
-    where it ended. A run keeps the epochs that --max-minutes chose. Any other `config` is returned unchanged."""
+    """Return the settings with which --resume extends a finished run to more --epochs: the schedule restarts where it
+    ended. A run keeps the number of epochs chosen by --max-minutes. Any other `config` is returned unchanged."""
     if not config.run.resume or not (run := RunFolder(folder_to_resume(config))).holds("config.json"):
         return config
     saved = _saved_settings(run, type(config))
@@ -154,13 +154,16 @@ def extend(config: Settings) -> Settings:
 def log_finished(run: RunFolder, epochs: int) -> None:
     done, path = f"{epochs} {plural(epochs, 'epoch')}", shlex.quote(str(run.path))
     logger.info(
-        "%s is finished after %s, so nothing is trained; --resume %s --epochs MORE extends it", run.path, done, path
+        "%s is finished after %s, so there is nothing to train; --resume %s --epochs MORE extends it",
+        run.path,
+        done,
+        path,
     )
 
 
 def _refuse_lost_checkpoints(run: RunFolder) -> None:
-    """Raise ValueError if epochs were trained but no checkpoint is left to continue from: starting over would replace
-    the remaining files. (A kill at the end of the first epoch leaves one row, and nothing is lost.)"""
+    """Raise ValueError if epochs were trained but no checkpoint is left: starting over would replace the remaining
+    files. (A kill at the end of the first epoch may leave one row without a checkpoint, which is no loss.)"""
     if run.has_checkpoint:
         return
     count = len(run.rows())
@@ -168,12 +171,12 @@ def _refuse_lost_checkpoints(run: RunFolder) -> None:
         kept = "; best.pt still exists and can be used" if run.best.exists() else ""
         raise ValueError(
             f"{str(run.path)!r} has {count} {plural(count, 'epoch')} in {METRICS} but no complete checkpoint"
-            f"{kept}; --overwrite starts over, --output elsewhere"
+            f"{kept}; --overwrite starts over, and --output starts a run elsewhere"
         )
 
 
 def note_data(run: RunFolder, facts: DataFacts, *, main: bool) -> None:
-    """Write data.json at a run's start, in the main process. Raise ValueError if the data of a resumed run has
+    """Write data.json in the main process at the start of a run. Raise ValueError if the data of a resumed run has
     changed."""
     if (saved := run.data_facts()) is not None:
         facts.refuse_other(saved, subject=str(run.path))
@@ -182,15 +185,15 @@ def note_data(run: RunFolder, facts: DataFacts, *, main: bool) -> None:
 
 
 def newest_checkpoint(run: RunFolder, world: "World") -> dict[str, Any] | None:
-    """Return the content of last.pt, or of previous.pt if last.pt is damaged, the same on every process; None before
-    the first checkpoint. Call it before any process writes a new one."""
+    """Return the content of last.pt, or of previous.pt if last.pt is damaged, on every process; None before the first
+    checkpoint. Call it before any process writes a new checkpoint."""
     return world.from_main(newest(run.last, run.previous) if world.is_main else None)
 
 
 def newest(*paths: Path) -> dict[str, Any] | None:
     """Return the content of the first intact file of `paths`, newest first; None if none exists.
 
-    A damaged one is renamed to NAME.damaged with a warning. Raise WeightsError if all that exist are damaged.
+    A damaged file is renamed to NAME.damaged with a warning. Raise WeightsError if all existing files are damaged.
     """
     from rexnet.training import checkpoint
 
@@ -200,31 +203,31 @@ def newest(*paths: Path) -> dict[str, Any] | None:
         try:
             content = checkpoint.read(path)
         except WeightsError as error:
-            if isinstance(error.__cause__, OSError):  # an error of the disk does not mean that the file is damaged
+            if isinstance(error.__cause__, OSError):  # a disk error does not mean that the file is damaged
                 raise
             errors.append(error)
             logger.warning("%s", error.finding if isinstance(error, DamagedFileError) else error)
-            # Otherwise it would later replace the intact one.
+            # Otherwise the damaged file would later replace the intact one.
             _set_aside(path)
             continue
         if errors:
             logger.warning("continuing from the older %s", path)
         return content
     if errors:
-        raise WeightsError(f"no checkpoint of {existing[0].parent} can be read; --overwrite starts over") from errors[0]
+        raise WeightsError(f"no checkpoint in {existing[0].parent} can be read; --overwrite starts over") from errors[0]
     return None
 
 
 def warn_of_lost_best(run: RunFolder) -> None:
-    """Warn if best.pt is missing or damaged, and rename a damaged one: a resumed run does not read it, and replaces it
-    only with a better one."""
+    """Warn if best.pt is missing or damaged, and rename a damaged file: a resumed run does not read best.pt, and
+    replaces it only after a better epoch."""
     from rexnet.training import checkpoint
 
     try:
         checkpoint.read(run.best)
     except WeightsError:
         state = f"damaged and was renamed to {_set_aside(run.best).name}" if run.best.exists() else "missing"
-        text = "%s is %s; %s holds the weights of the last epoch and can be used like it"
+        text = "%s is %s; %s holds the weights of the last epoch and can be used instead"
         logger.warning(text, run.best, state, run.last)
 
 
@@ -234,7 +237,7 @@ def _set_aside(path: Path) -> Path:
 
 @contextmanager
 def resumable(run: RunFolder, world: "World", *, command: str) -> Iterator[None]:
-    """Log the command that continues a run stopped within this context."""
+    """Log the command that continues the run if it is stopped within this context."""
     try:
         yield
     except KeyboardInterrupt:

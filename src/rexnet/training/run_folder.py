@@ -1,4 +1,4 @@
-"""Run folder: settings, environment, metrics and checkpoints, enough to repeat or continue it."""
+"""Run folder: settings, environment, metrics and checkpoints, sufficient to repeat or continue the run."""
 
 import json
 import logging
@@ -36,7 +36,7 @@ _MAX_SAMPLES = 10
 
 
 class RunFolder:
-    """Paths and records of one run. `path` is the folder itself."""
+    """Paths and records of a run; `path` is the folder itself."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
@@ -55,8 +55,7 @@ class RunFolder:
         return (self.path / name).is_file()
 
     def lock(self) -> None:
-        """Lock the folder until `close` or the end of this process. Raise ValueError if another process holds the
-        lock."""
+        """Lock the folder until `close` or the process ends. Raise ValueError if another process holds the lock."""
         check_output_folder(self.path, allowed="a folder")
         self._made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -70,7 +69,7 @@ class RunFolder:
         except (BlockingIOError, PermissionError) as error:
             raise ValueError(f"another process is writing to {str(self.path)!r}; stop it first") from error
         except OSError:
-            logger.warning("%s is on a file system without locks; do not start a second run there", self.path)
+            logger.warning("%s is on a file system without locks; do not start another run in it", self.path)
 
     def close(self) -> None:
         """Unlock the folder for other processes."""
@@ -79,7 +78,7 @@ class RunFolder:
             self._lock = None
 
     def refuse_used(self, *, overwrite: bool) -> None:
-        """Raise ValueError for a file, and for a folder that holds a run, unless `overwrite` is on, or other files."""
+        """Raise ValueError for a file, or for a folder that holds other files or, unless `overwrite` is on, a run."""
         check_output_folder(self.path, allowed="a new or an empty folder")
         if self.holds("config.json"):
             if not overwrite:
@@ -90,7 +89,7 @@ class RunFolder:
             raise ValueError(f"--output {str(self.path)!r} holds other files; name a new or an empty folder")
 
     def refuse_source(self, *sources: str | None) -> None:
-        """Raise ValueError where one of `sources` is this folder or a file in it."""
+        """Raise ValueError if one of `sources` is this folder or a file in it."""
         own = real_path(self.path)
         for source in sources:
             if source is not None and os.path.exists(source) and own in (path := real_path(source), path.parent):
@@ -100,14 +99,14 @@ class RunFolder:
                 )
 
     def prepare(self, *, overwrite: bool) -> None:
-        """Empty the folder for a run. Raise ValueError as `refuse_used` does."""
+        """Empty the folder for a new run. Raise ValueError in the same cases as `refuse_used`."""
         self.refuse_used(overwrite=overwrite)
         if self.holds("config.json"):
             self._remove_files()
 
     def remove_start(self) -> None:
-        """Remove the files of a start that failed before its first result (a checkpoint, a row of metrics, or the names
-        of images whose step was skipped)."""
+        """Remove the files of a run that failed before its first result (a checkpoint, a row of metrics or a discarded
+        step)."""
         if self.has_checkpoint or self.holds(METRICS) or self.holds(DISCARDED):
             return
         self._remove_files()
@@ -128,11 +127,11 @@ class RunFolder:
             file.unlink(missing_ok=True)
 
     def write(self, name: str, values: dict[str, Any]) -> None:
-        """Replace the file by `values` as JSON, atomically."""
+        """Write `values` to the file as JSON, atomically."""
         write_whole(self.path / name, json.dumps(values, indent=2) + "\n")
 
     def read(self, name: str) -> dict[str, Any]:
-        """Read a file of `write`. Raise ValueError if it is missing or damaged."""
+        """Read a file written by `write`. Raise ValueError if it is missing or damaged."""
         path = self.path / name
         try:
             values = json.loads(read_text(path))
@@ -143,7 +142,7 @@ class RunFolder:
             raise ValueError(f"{str(path)!r} cannot be read ({reason_of(error)}); is this a run folder?") from error
 
     def data_facts(self) -> DataFacts | None:
-        """Read data.json, of this or an older version; None if there is none."""
+        """Read data.json of this or an older version; return None if it does not exist."""
         if not self.holds(DATA):
             return None
         try:
@@ -152,7 +151,7 @@ class RunFolder:
             raise ValueError(f"{str(self.path / DATA)!r} cannot be used ({reason_of(error)})") from error
 
     def append(self, row: dict[str, Any], name: str = METRICS) -> None:
-        """Append a row to a file with one row per line."""
+        """Append a row, on a line of its own, to a file."""
         path = self.path / name
         try:
             with path.open("a", encoding="utf-8") as file:
@@ -166,7 +165,7 @@ class RunFolder:
         draw_curves(self.rows(), self.path / "curves.png", title=self.path.name)
 
     def rows(self, name: str = METRICS) -> list[dict[str, Any]]:
-        """Read the rows of metrics.jsonl, one per epoch, or of DISCARDED, without a last row truncated by a kill."""
+        """Read the rows of metrics.jsonl, one per epoch, or of DISCARDED, ignoring a last row that a kill truncated."""
         if not self.holds(name):
             return []
         lines = (self.path / name).read_text(encoding="utf-8").splitlines(keepends=True)
@@ -176,8 +175,8 @@ class RunFolder:
             raise ValueError(f"{str(self.path / name)!r} is damaged ({error}); fix or remove the line") from error
 
     def keep_rows(self, *, epochs: int, steps: int) -> None:
-        """Drop the rows after epoch `epochs`, and those of discarded steps from step `steps` of the run on: a kill can
-        happen between a row and its checkpoint."""
+        """Drop metrics after epoch `epochs`, and discarded steps from step `steps` of the run on: the run may have been
+        killed between a row and its checkpoint."""
         if self.holds(METRICS):
             self._write_rows(METRICS, [row for row in self.rows() if row["epoch"] <= epochs])
         if self.holds(DISCARDED):
@@ -187,7 +186,7 @@ class RunFolder:
         write_whole(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
 
     def save_samples(self, images: ImageSet) -> None:
-        """Save an image per class of a dataset without files, as samples/CLASS-NUMBER.png, to try predictions on."""
+        """Save one image per class of a dataset without files, as samples/CLASS-NUMBER.png, for trying predictions."""
         if isinstance(images, FileImages):
             return
         (self.path / SAMPLES).mkdir(exist_ok=True)
@@ -204,7 +203,7 @@ def local_path(data: str) -> str | None:
 
 
 def next_free_folder(model: str, data: str, *, parent: str | os.PathLike[str] = "runs") -> Path:
-    """Return parent/MODEL-DATA-N with the smallest N from 1 that is free."""
+    """Return parent/MODEL-DATA-N with the smallest free N, counted from 1."""
     short_name = real_path(data).name if os.path.exists(data) else data.replace("/", "-")
     model = Path(model).stem if os.path.isfile(model) else model
     number = 1
@@ -214,7 +213,7 @@ def next_free_folder(model: str, data: str, *, parent: str | os.PathLike[str] = 
 
 
 def describe_environment(world: "World") -> dict[str, Any]:
-    """Collect what is needed to repeat the run: versions, hardware, command and, in a checkout, the commit."""
+    """Return what is needed to repeat the run: versions, hardware, command and, in a git checkout, the commit."""
     import timm
     import torch
     import torchvision
@@ -238,7 +237,8 @@ def describe_environment(world: "World") -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Return the commit of this package's source, with "+changes" if files differ; None outside a git checkout."""
+    """Return the commit of this package's source, with "+changes" if there are uncommitted ones; None outside a git
+    checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
     try:
         done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, timeout=20)

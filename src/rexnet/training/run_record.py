@@ -1,4 +1,4 @@
-"""Records of finished, stopped or running runs: the only module that reads the run folders of other versions."""
+"""Records of finished, stopped and running runs. The only module that reads run folders of other versions."""
 
 import os
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from rexnet.references import Kind, holds_settings, resolve
 from rexnet.training.metrics import METRICS, Metric, TaskName
 from rexnet.training.run_folder import RunFolder
 
-# These options change the location and start of a run, not its result.
+# These options affect where and how a run starts, not its result.
 _NOT_COMPARED = frozenset({"output", "overwrite", "resume"})
 _MADE = "rexnet train and rexnet detect train make run folders"
 _SLOW_READING = 0.25
@@ -26,12 +26,12 @@ def percent(fraction: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeSpent:
-    """Seconds of all complete epochs, without start-up and writing files."""
+    """Seconds spent in all complete epochs, without start-up and writing files."""
 
     waiting: float
     """Time in training spent waiting for the images of the next step."""
     computing: float
-    """Rest of training, or of training and validation if `validating` is None."""
+    """The rest of training or, if `validating` is None, of training and validation."""
     validating: float | None
     """Validation; None if the run did not record its number of training images."""
 
@@ -41,12 +41,12 @@ class TimeSpent:
 
     @property
     def waiting_fraction(self) -> float:
-        """Waiting as a fraction of training, 0 to 1."""
+        """Fraction of the training time spent waiting, 0 to 1."""
         return self.waiting / max(self.waiting + self.computing, 1e-9)
 
     def bottleneck(self, workers: int | None) -> str:
-        """Name the bottleneck and its remedy in one sentence. `workers`: the run's option."""
-        waited = f"training waited for them {percent(self.waiting_fraction)} of its time"
+        """Return a sentence with the bottleneck and its remedy. `workers`: the value of the run's option."""
+        waited = f"training spent {percent(self.waiting_fraction)} of its time waiting for them"
         if self.waiting_fraction >= _SLOW_READING:
             remedy = "smaller image files or more --workers" if workers else "smaller image files or --workers"
             return f"Reading images is the bottleneck: {waited}; {remedy} would help most."
@@ -62,11 +62,11 @@ _IN_RUNS: tuple[Kind, ...] = ("run", "weights", "config")
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """Content of a run folder's files; empty for files that a new run does not have yet."""
+    """Content of a run folder's files, empty for files that a new run does not have yet."""
 
     folder: RunFolder
     label: str
-    """Name of the run, unique among those read together."""
+    """Name of the run, unique among the runs read together."""
     config: dict[str, Any]
     """Content of config.json, of any version."""
     environment: dict[str, Any]
@@ -75,7 +75,7 @@ class RunRecord:
     rows: list[dict[str, Any]]
     """Metrics, one row per epoch."""
     summary: dict[str, Any]
-    """Content of summary.json, empty before the run's end."""
+    """Content of summary.json, empty before the end of the run."""
 
     @property
     def finished(self) -> bool:
@@ -95,7 +95,7 @@ class RunRecord:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """First row with the best value of its metric; None before the end of the first epoch."""
+        """First row with the best value of the run's metric; None before the end of the first epoch."""
         best = None
         for row in self.rows:
             if best is None or self.metric.is_better(row[self.metric.key], best[self.metric.key]):
@@ -107,14 +107,14 @@ class RunRecord:
         return self.config.get(group, {}).get(name)
 
     def options(self) -> dict[str, dict[str, Any]]:
-        """Return option -> value in each group of the config; options outside groups, such as `data`, are in "run"."""
+        """Return option -> value for each group of the config; options outside groups, such as `data`, are in "run"."""
         groups = {name: values for name, values in self.config.items() if isinstance(values, dict)}
         alone = {name: value for name, value in self.config.items() if not isinstance(value, dict)}
         return {**groups, "run": {**alone, **groups.get("run", {})}}
 
     @property
     def images_per_second(self) -> float | None:
-        """Return the median over the epochs, which is robust to a briefly busy machine."""
+        """Return the median over the epochs, which a briefly busy machine hardly affects."""
         speeds = sorted(row["images_per_second"] for row in self.rows)
         return speeds[len(speeds) // 2] if speeds else None
 
@@ -122,7 +122,7 @@ class RunRecord:
         total = waiting = training = 0.0
         for row in self.rows:
             total += row["seconds"]
-            # The row's seconds include training and validation, its speed only training.
+            # A row's seconds include training and validation; its speed is that of training.
             seconds, speed = row["seconds"], row["images_per_second"]
             if self.data and speed:  # 0 if all steps of the epoch were skipped
                 seconds = min(self.data.train_images / speed, seconds)
@@ -133,8 +133,8 @@ class RunRecord:
 
 
 def read_records(runs: Sequence[str | os.PathLike[str]]) -> list[RunRecord]:
-    """Read runs, each named by its folder or a file in it, with distinct labels. Raise ValueError for a folder without
-    a run, and for a run that is given twice.
+    """Read runs, each given by its folder or a file in it, and give them distinct labels. Raise ValueError for a folder
+    without a run, or if a run is given twice.
     """
     files = [path for path in map(Path, runs) if path.is_file()]
     for file in files:
@@ -174,8 +174,8 @@ def read_record(folder: RunFolder, *, label: str | None = None) -> RunRecord:
 
 
 def record_of(file: Path) -> RunRecord | None:
-    """Read the run of the checkpoint `file`; None outside a run folder, and for a file of another name, which may not
-    belong to the run in that folder."""
+    """Read the run of the checkpoint `file`; return None outside a run folder, or if the file has another name, since
+    it may not belong to the run."""
     run = RunFolder(file.parent)
     ours = file.name in (run.best.name, run.last.name, run.previous.name)
     if not ours or not holds_settings(run.path):
@@ -184,7 +184,8 @@ def record_of(file: Path) -> RunRecord | None:
 
 
 def changed_between(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
-    """Return option -> its value in each run, for options that differ between runs; None if a run lacks one."""
+    """Return option -> its value in each run, for options that differ between runs; the value is None if the run lacks
+    it."""
     flat = [{name: value for group in record.options().values() for name, value in group.items()} for record in records]
     names = dict.fromkeys(name for options in flat for name in options if name not in _NOT_COMPARED)
     values = {name: [options.get(name) for options in flat] for name in names}

@@ -1,4 +1,4 @@
-"""Training session of any task, to which `rexnet train` and `rexnet detect train` pass their parts."""
+"""Training session, to which `rexnet train` and `rexnet detect train` pass the parts of their tasks."""
 
 import ctypes
 import logging
@@ -44,13 +44,13 @@ Settings = TypeVar("Settings", bound=LoopConfig)
 
 # malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-# Largest value that glibc allows on 64 bits.
+# Largest value that glibc allows on 64-bit systems.
 _LARGEST_KEPT_BYTES = 32 * 2**20
 _NEVER = 2**31 - 1
 
 
 class Parts(NamedTuple):
-    """Parts of a task for a session, created before any file is written."""
+    """Parts of a session that depend on the task, created before any file is written."""
 
     name: str
     """Name of the network, for summary.json."""
@@ -59,18 +59,18 @@ class Parts(NamedTuple):
     batches: tuple[Batches, SizedBatches]
     """Training and validation batches of this process."""
     task: Callable[[Any], Task]
-    """Return the task for validation batches."""
+    """Function that returns the task for the given validation batches."""
     fit: Callable[[RunFolder], tuple[dict[str, Any], list[str]]] | None = None
-    """Function that trains in a run folder instead of the loop on `batches`; it returns the best epoch's row and the
-    names of images that could not be read."""
+    """Function that trains in a run folder, replacing the loop on `batches`; it returns the best epoch's row and the
+    names of the images that could not be read."""
     opening: tuple[str, ...] = ()
-    """Lines to log first."""
+    """Lines to log before the run folder and the data."""
     notes: tuple[str, ...] = ()
-    """Lines to log at the start."""
+    """Lines to log after the run folder and the data."""
     skipped: tuple[str, ...] = ()
-    """Images that are skipped before reading starts."""
+    """Images that are skipped before any image is read."""
     samples: ImageSet | None = None
-    """Images of which one per class is saved as a sample for predictions."""
+    """Images from which one per class is saved, as samples for predictions."""
 
 
 def run_session(
@@ -83,9 +83,9 @@ def run_session(
 ) -> dict[str, Any]:
     """Train with the settings of `config` and write all results to the run folder; return the content of summary.json.
 
-    `prepare` loads data and weights, and raises ValueError if they do not fit the settings: nothing is written, and no
-    older run replaced, before it returns. `command` continues a stopped run. --max-minutes counts from `limit`, or from
-    now.
+    `prepare` loads data and weights, and raises ValueError if they do not match the settings; before it returns,
+    nothing is written and no older run is replaced. `command` is the command that continues a stopped run.
+    --max-minutes counts from the start of `limit`, or from now.
     """
     limit = limit or TimeLimit.of_settings(config)
     if config.run.threads:
@@ -105,7 +105,7 @@ def run_session(
                 _begin(parts, config, run=run, world=world)
                 with resumable(run, world, command=command):
                     best, skipped = parts.fit(run) if parts.fit else _fit(parts, config, run=run, world=world)
-            except Exception:  # Stopped is not an Exception, and keeps the folder for --resume
+            except Exception:  # Stopped is not an Exception, so it keeps the folder for --resume
                 if world.is_main and not config.run.resume:
                     run.remove_start()
                 raise
@@ -114,7 +114,7 @@ def run_session(
 
 
 def _measure(prepare: Callable[[Settings, World], Parts], config: Settings, *, world: World) -> Speed:
-    """Measure the speed of a run with the settings `config`, without leaving a trace."""
+    """Measure the speed of a run with the settings `config`, without writing to its folder."""
     began = time.perf_counter()
     with without_logs():
         parts = prepare(config, world)
@@ -131,14 +131,14 @@ def _fit(parts: Parts, config: LoopConfig, *, run: RunFolder, world: World) -> t
 def fit_batches(
     model: nn.Module, batches: tuple[Batches, Any], task: Task, *, config: LoopConfig, run: RunFolder, world: World
 ) -> tuple[dict[str, Any], list[str]]:
-    """Fit on the first of `batches`, the training and validation batches; return the best epoch's row and the
-    unreadable images of both."""
+    """Run the loop with `batches`, for training and for validation; return the best epoch's row and the unreadable
+    images of both."""
     best = fit(model, batches[0], task, config=config, run=run, world=world)
     return best, skipped_images(batches, world)
 
 
 def _begin(parts: Parts, config: LoopConfig, *, run: RunFolder, world: World) -> None:
-    """Write the facts about the data, or check that those of a resumed run have not changed."""
+    """Record the facts about the data and log the start; for a resumed run, check that the data has not changed."""
     if world.is_main:
         _check_free_space(run, parts.model)
     new = not run.holds(DATA)
@@ -152,26 +152,24 @@ def _begin(parts: Parts, config: LoopConfig, *, run: RunFolder, world: World) ->
         images, batch_size = total_batch(parts.batches[0], config, world) // world.size, config.run.batch_size
         if images < batch_size * config.run.accumulate:
             times = f" times --accumulate {config.run.accumulate}" if config.run.accumulate > 1 else ""
-            text = (
-                "--batch-size is %d%s, but a process has %d training %s; the learning rate is that of the smaller batch"
-            )
+            text = "--batch-size is %d%s, but a process has %d training %s; the learning rate follows the smaller batch"
             logger.warning(text, batch_size, times, images, plural(images, "image"))
 
 
 def _check_free_space(run: RunFolder, model: nn.Module) -> None:
-    """Raise OSError where the disk cannot hold best.pt and last.pt, which have the weights and more."""
+    """Raise OSError if the disk is too full for best.pt and last.pt, which hold at least the weights."""
     needed = 2 * sum(values.nbytes for values in model.state_dict().values())
     free = shutil.disk_usage(run.path).free
     if free < needed:
         raise OSError(
-            f"the disk of {printable(run.path)} has {free / 1e6:,.0f} MB free, and checkpoints need more than "
-            f"{needed / 1e6:,.0f} MB; --output names a folder elsewhere"
+            f"the disk of {printable(run.path)} has {free / 1e6:,.0f} MB free, but checkpoints need more than "
+            f"{needed / 1e6:,.0f} MB; use --output for a folder elsewhere"
         )
 
 
 def open_run(config: LoopConfig, world: World) -> RunFolder:
-    """Return the run's folder, locked, with config.json and environment.json in it, the same on every process. A
-    resumed run keeps its config; ValueError lists the options in which `config` differs.
+    """Return the run folder, the same on every process, locked and with config.json and environment.json. A resumed run
+    keeps its config; raise ValueError, listing the differing options, if `config` is another.
     """
     if not world.is_main:
         return RunFolder(world.from_main(None))
@@ -180,7 +178,7 @@ def open_run(config: LoopConfig, world: World) -> RunFolder:
     run = RunFolder(path or next_free_folder(*config.subject))
     run.lock()
     try:
-        for left in run.path.glob(".*.unfinished"):  # left by a kill
+        for left in run.path.glob(".*.unfinished"):  # left by a killed process
             left.unlink()
         if resume and run.holds("config.json"):
             accept_settings(run, config)
@@ -197,12 +195,12 @@ def open_run(config: LoopConfig, world: World) -> RunFolder:
 
 
 def skipped_images(batches: tuple[Any, ...], world: World) -> list[str]:
-    """Return the names of the images that could not be read, of all processes, sorted."""
+    """Return the sorted names of the images that any process could not read."""
     return sorted({printable(name) for name in world.gather([name for part in batches for name in part.skipped])})
 
 
 def loader_options(world: World, *, batch_size: int, workers: int | None, bad_image: str) -> dict[str, Any]:
-    """Return the arguments of every loader of this process."""
+    """Return the arguments common to all loaders of this process."""
     return {
         "batch_size": batch_size,
         "workers": choose_workers(workers, world),
@@ -214,7 +212,7 @@ def loader_options(world: World, *, batch_size: int, workers: int | None, bad_im
 
 
 def choose_workers(workers: int | None, world: World) -> int:
-    """Return the number of loader processes: as given, or up to 8 with a GPU and none without."""
+    """Return the number of loader processes: as given, else up to 8 with a GPU and 0 without."""
     if workers is not None:
         return workers
     return min(8, (os.cpu_count() or 1) // world.size) if world.device.type == "cuda" else 0
@@ -223,9 +221,9 @@ def choose_workers(workers: int | None, world: World) -> int:
 def _write_summary(
     run: RunFolder, parts: Parts, best: dict[str, Any], *, goal: str, skipped: list[str], world: World
 ) -> dict[str, Any]:
-    """Write summary.json in the main process, and return its content on all: network, data, the best epoch's row, and
-    the images that could not be read."""
-    if run.holds("summary.json"):  # a resumed run that was finished has read nothing
+    """Write summary.json in the main process and return its content on every process: network, data, the best epoch's
+    row, and the images that could not be read."""
+    if run.holds("summary.json"):  # resuming a finished run reads no images
         skipped = sorted({*skipped, *run.read("summary.json")["skipped"]})
     subject = {"run": str(run.path), "model": parts.name, "data": parts.facts.description}
     summary = {**subject, "goal": goal, "best": best, "skipped": skipped}
@@ -240,9 +238,9 @@ def _write_summary(
 def keep_freed_memory() -> bool:
     """Let this process reuse freed memory instead of returning it to the system. Return False if that is not possible.
 
-    A training step allocates the same few gigabytes each time. glibc returns blocks of that size at once, and the
-    system clears all their pages on the next access, which takes a fifth of a step's time. Blocks above 32 MiB are
-    still returned, so the peak does not change (results/training_step_cpu.jsonl).
+    Every training step allocates the same few gigabytes. By default, glibc returns large blocks at once, and the system
+    clears all their pages on the next access, which takes a fifth of a step's time. Blocks above 32 MiB are still
+    returned, so the peak does not change (results/training_step_cpu.jsonl).
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,4 +1,4 @@
-"""Steps of the loop: their batches, number of images and seed."""
+"""Steps of the loop: batches, number of images and seed."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -14,7 +14,7 @@ class Batches(Protocol):
     """Training data of the loop, such as `rexnet.data.loaders.TrainBatches`."""
 
     images_per_batch: int
-    """Images of a full batch of this process, fewer than --batch-size where the data has fewer."""
+    """Images in a full batch of this process, fewer than --batch-size if the data has fewer."""
     num_images: int
     """Images per epoch over all processes."""
 
@@ -23,19 +23,19 @@ class Batches(Protocol):
         ...
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Any]:
-        """Yield the batches of an epoch from batch `start_step` on, the same each time. A batch has `indices`, one per
-        image."""
+        """Yield the batches of an epoch from batch `start_step` on, the same at every call. A batch has `indices`, one
+        per image."""
         ...
 
 
 def total_batch(batches: Batches, config: LoopConfig, world: World) -> int:
-    """Return the images of a full step over all processes."""
+    """Return the number of images in a full step over all processes."""
     one = batches.images_per_batch * world.size
     return min(config.run.accumulate * one, max(one, batches.num_images))
 
 
 def group_batches(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Yield the batches of each step, `size` of them, and in the last step the rest."""
+    """Yield the batches of each step: `size` batches, and in the last step the rest."""
     iterator = iter(batches)
     while group := list(islice(iterator, size)):
         yield group

@@ -1,4 +1,4 @@
-"""Settings of distillation: a field is a command-line option, and the text under it is its help; defaults are defined
+"""Settings of distillation. A field is a command-line option, and the text under it is its help; defaults are defined
 only here."""
 
 from dataclasses import dataclass, fields
@@ -11,20 +11,21 @@ from rexnet.options import Argument
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherConfig:
-    """Trained networks whose predictions the network learns in addition to the labels."""
+    """Distillation: trained networks whose predictions the network learns in addition to the labels."""
 
     teacher: tuple[str, ...] = ()
-    """timm/NAME, a run folder or checkpoint, published weights or a file of `rexnet export`; several are averaged. If
-    its classes are not those of DATA, a classifier for these is fitted on its features first."""
+    """timm/NAME, a run folder or checkpoint, published weights or a file of `rexnet export`; the predictions of several
+    are averaged. A teacher with other classes than DATA first gets a classifier for these, fitted on its features."""
     teacher_weights: str | None = None
-    """File with the weights of a --teacher given by name, such as timm/NAME; None: they are downloaded."""
+    """File with the weights of a --teacher given by name, such as timm/NAME; None: download them."""
     unlabelled: str | None = None
-    """Folder of additional images, at any depth, for which only the teacher's predictions are learned; they are
-    shuffled among those of DATA, and an epoch covers all of them."""
+    """Folder of additional images, with subfolders, for which only the teacher's predictions are learned; they are
+    mixed with the images of DATA, and an epoch covers all of them."""
     temperature: float = 2.0
-    """Temperature of both predictions in the loss: above 1, classes other than the most probable count for more."""
+    """Temperature of the teacher's and the network's predictions in the loss; above 1, the less probable classes count
+    more."""
     distillation_weight: float = 0.9
-    """Weight of the teacher's predictions in the loss; the labels have the rest."""
+    """Weight of the teacher's predictions in the loss; the labels get the rest."""
     teacher_sha256: Annotated[tuple[str, ...], Argument(recorded=True)] = ()
     """SHA-256 of the weights of each teacher."""
     unlabelled_sha256: Annotated[str | None, Argument(recorded=True)] = None
@@ -36,7 +37,9 @@ class TeacherConfig:
         require(holds, "distillation_weight", self.distillation_weight, "above 0 and at most 1")
         if self.teacher_weights is not None and len(self.teacher) != 1:
             count = len(self.teacher)
-            raise OptionError(f"--teacher-weights is {self.teacher_weights} with {count} teachers; allowed: with one")
+            raise OptionError(
+                f"--teacher-weights is {self.teacher_weights} with {count} teachers; allowed: with one teacher"
+            )
         for field in fields(self) if not self.teacher else ():
             value = getattr(self, field.name)
             if value != field.default:

@@ -31,11 +31,11 @@ ReadBatches = Callable[[ImageSet, Preprocess], EvalBatches]
 
 
 class Teacher(NamedTuple):
-    """A trained network, opened by `rexnet.deploy.teachers`."""
+    """Trained network, opened by `rexnet.deploy.teachers`."""
 
     name: str
     network: nn.Module
-    """Images as `preprocess` makes them -> logits."""
+    """Images transformed by `preprocess` -> logits."""
     classes: tuple[str, ...]
     """Class names in the order of the logits."""
     preprocess: Preprocess
@@ -44,7 +44,7 @@ class Teacher(NamedTuple):
 
 
 class Guide:
-    """A teacher of the student's classes: logits (B, K) are `classify(embed(images))`.
+    """Teacher for the student's classes: its logits (B, K) are `classify(embed(images))`.
 
     `classifier`, weight (K, C) and bias (K,), is fitted on features if the teacher lacks a class, and None otherwise.
     """
@@ -58,8 +58,8 @@ class Guide:
         self._positions = [known[name] for name in names] if self.knows_classes else []
 
     def embed(self, images: Tensor) -> Tensor:
-        """Return the teacher's logits if it has all classes; else the input of its classifier (B, C), or its logits if
-        that is not accessible, as in a graph."""
+        """Return the teacher's logits if it has all classes; else the input (B, C) of its classifier or, if that is not
+        accessible, as in a graph, its logits."""
         network: Any = self.teacher.network
         if self.knows_classes or not hasattr(network, "forward_head"):
             return network(images)
@@ -82,7 +82,7 @@ def prepare_guides(
 ) -> list[Guide]:
     """Return the teachers for the classes of `sets`, evaluated on the validation images with their own preprocessing. A
     teacher that lacks a class gets a classifier, fitted on its features of the training images and, if these are
-    flipped in training, of their mirror images. A resumed run reads the classifiers from its folder.
+    flipped in training, of their mirror images. A resumed run reads these classifiers from its folder.
     """
     guides = [Guide(teacher, sets.classes) for teacher in teachers]
     for guide in guides:
@@ -107,7 +107,8 @@ def prepare_guides(
 def _measure(
     guide: Guide, sets: ImageSets, embed: Callable[..., Features], *, mirror: bool, world: World
 ) -> dict[str, Any]:
-    """Fit the guide's classifier if it needs one; return its description, with its accuracy on validation images."""
+    """Fit the guide's classifier if it needs one; return a description of it and its accuracy on the validation
+    images."""
     if not guide.knows_classes:
         found = embed(guide, sets.train, views=1 + mirror)
         read = found.readable > 0
@@ -129,8 +130,8 @@ def _measure(
 def _embed_all(
     guide: Guide, images: ImageSet, *, views: int, read_batches: ReadBatches, config: TrainConfig, world: World
 ) -> Features:
-    """Return the outputs of the guide's teacher for all images, with `views` 2 also for their mirror images; each
-    process computes its part."""
+    """Return the outputs of the guide's teacher for all images and, if `views` is 2, their mirror images; each process
+    computes its part."""
     preprocess = guide.teacher.preprocess
     side = preprocess.image_size_px
     channels = guide.embed(torch.zeros(2, 3, side, side, device=world.device)).shape[1]
@@ -141,8 +142,8 @@ def _embed_all(
 
 
 def fit_classifier(features: Tensor, targets: Tensor, *, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Return weight (K, C) and bias (K,) of the logistic regression of targets (N,) on features (N, C), with PENALTY
-    on the weights; nothing in it is random."""
+    """Return weight (K, C) and bias (K,) of the logistic regression of targets (N,) on features (N, C), with PENALTY on
+    the weights; deterministic."""
     values = features.double()
     mean, spread = values.mean(0), values.std(0, correction=0).clamp_min(1e-6)
     values = (values - mean) / spread
@@ -186,4 +187,4 @@ def _read(run: RunFolder) -> dict[str, Tensor] | None:
         return load_file(run.path / TEACHERS_CLASSIFIERS)
     except (SafetensorError, OSError) as error:
         path = str(run.path / TEACHERS_CLASSIFIERS)
-        raise ValueError(f"{path!r} of the teachers cannot be read ({error}); --overwrite starts over") from error
+        raise ValueError(f"the teachers' file {path!r} cannot be read ({error}); --overwrite starts over") from error

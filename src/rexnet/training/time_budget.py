@@ -1,4 +1,4 @@
-"""--max-minutes: the speed of the first steps determines, once, the number of epochs of a run."""
+"""--max-minutes: the speed of the first steps determines, once, a run's number of epochs."""
 
 import logging
 import math
@@ -30,41 +30,41 @@ _USED = 0.95
 """Fraction of the remaining time to plan for, since other work may slow the machine down."""
 _LEAST_STEPS = 3
 _MEASURED = 0.02
-"""Fraction of --max-minutes to measure steps for, and as much for evaluation, up to `_MOST_SECONDS`."""
+"""Fraction of --max-minutes for measuring steps, and again for evaluation, each up to `_MOST_SECONDS`."""
 _MOST_SECONDS = 20.0
 _WITHOUT_PACE = frozenset({"epochs", "warmup_epochs", "budget", "measured"})
 """Options that do not change the time of a step."""
 
 
 class TimeLimit(NamedTuple, Generic[Settings]):
-    """Start of a command, and its settings as a function of the number of epochs."""
+    """Start time of a command, and its settings as a function of the number of epochs."""
 
     began: float
-    """Start, as given by time.monotonic()."""
+    """Start time, from time.monotonic()."""
     with_epochs: Callable[[int], Settings]
 
     @classmethod
     def of_command(
         cls, began: float, given: dict[str, Any], make: Callable[[dict[str, Any]], Settings]
     ) -> "TimeLimit[Settings]":
-        """Return the limit of a command whose `given` options `make` turns into settings."""
+        """Return the limit of a command; `make` turns its `given` options into settings."""
         return cls(began, lambda epochs: make({**given, "epochs": epochs}))
 
     @classmethod
     def of_settings(cls, config: Settings) -> "TimeLimit[Settings]":
-        """Return the limit, from now on, of settings that do not depend on the epochs."""
+        """Return the limit, starting now, for settings that do not depend on the number of epochs."""
         return cls(time.monotonic(), lambda epochs: _with_schedule(config, epochs=epochs))
 
 
 class Speed(NamedTuple):
-    """Seconds of the parts of a run."""
+    """Seconds that the parts of a run take."""
 
     start: float
     """Before the first step: data, weights, compiling."""
     step: float
     """A weight update, including reading its images."""
     evaluation: float
-    """Evaluation and checkpoints of an epoch."""
+    """An epoch's evaluation and checkpoints."""
     steps: int
     """Steps per epoch."""
 
@@ -76,11 +76,11 @@ class Speed(NamedTuple):
 def choose_epochs(
     config: Settings, limit: TimeLimit[Settings], measure: Callable[[Settings], Speed], *, world: World
 ) -> Settings:
-    """Return the settings of the most epochs, at most those of `config`, that --max-minutes allows.
+    """Return the settings with the most epochs that --max-minutes allows, at most the epochs of `config`.
 
-    Recipes depend on the number of epochs: if the settings for the epochs that fit have another speed, that is measured
-    too, and the smaller number of epochs is used. A resumed run keeps its epochs. Raise OptionError if not one epoch
-    fits.
+    Recipes depend on the number of epochs: if the settings for the epochs that fit have another speed, it is measured
+    as well, and the smaller number of epochs is used. A resumed run keeps its epochs. Raise OptionError if not even one
+    epoch fits.
     """
     minutes, wanted = config.schedule.max_minutes, config.schedule.epochs
     if minutes is None or settings_to_resume(config):
@@ -101,7 +101,9 @@ def choose_epochs(
         if any(not changed_options(config, other, may_change=_WITHOUT_PACE) for other in measured):
             break
     if world.is_main:
-        parts = f"{plural(speed.steps, 'step')} of {speed.step:.3g} s, {speed.evaluation:.3g} s to evaluate and save"
+        parts = (
+            f"{plural(speed.steps, 'step')} of {speed.step:.3g} s, {speed.evaluation:.3g} s for evaluation and saving"
+        )
         text = "%d of %d epochs of %s (%d %s); %s"
         end = time_left_text(speed.start + epochs * speed.epoch)
         logger.info(text, epochs, wanted, duration_text(speed.epoch), speed.steps, parts, end)
@@ -122,8 +124,8 @@ def _too_short(minutes: float, speed: Speed, *, elapsed: float) -> str:
     needed = math.ceil((elapsed + speed.start + speed.epoch / _USED) / 6) / 10
     return (
         f"--max-minutes is {minutes:g}, but an epoch takes {duration_text(speed.epoch)} here, and "
-        f"{duration_text(elapsed + speed.start)} pass before the first; allowed: {needed:g} or more; smaller images, a "
-        "smaller network or fewer images are faster"
+        f"{duration_text(elapsed + speed.start)} pass before the first; allowed: {needed:g} or more; smaller images, "
+        "a smaller network or fewer images would be faster"
     )
 
 
@@ -136,8 +138,8 @@ def measure_speed(
     world: World,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Speed:
-    """Train `model`, which is then discarded, for a few steps, evaluate it on a few images, and save it to a temporary
-    folder. Every process takes part; each returns its own times."""
+    """Train `model` for a few steps, evaluate it on a few images, and save it to a temporary folder; discard `model`
+    afterwards. Every process must call this function, and gets its own times."""
     limit = min(_MEASURED * 60 * (config.schedule.max_minutes or math.inf), _MOST_SECONDS)
     accumulate = min(config.run.accumulate, len(batches[0]))
     config = cast(Any, replace)(config, run=replace(config.run, accumulate=accumulate))
@@ -171,15 +173,15 @@ def measure_speed(
 
 
 class _FirstBatches:
-    """The first batches of training or validation, for at least `_LEAST_STEPS` steps of `accumulate` batches, if there
-    are as many, and until `is_enough(seconds)`. `intervals` are the seconds from one step to the next."""
+    """The first batches of training or validation: at least `_LEAST_STEPS` steps of `accumulate` batches, if there are
+    as many, and until `is_enough(seconds)`. `intervals` are the seconds from one step to the next."""
 
     def __init__(
         self, batches: Any, clock: Callable[[], float], is_enough: Callable[[float], bool], *, accumulate: int = 1
     ):
         self._batches, self._clock, self._is_enough, self._accumulate = batches, clock, is_enough, accumulate
         self.intervals: list[float] = []
-        # Of training; the loop does not ask those of validation.
+        # Only for training batches; the loop does not ask validation batches for it.
         self.images_per_batch, self.num_images = (getattr(batches, n, 0) for n in ("images_per_batch", "num_images"))
 
     def __len__(self) -> int:
@@ -193,7 +195,7 @@ class _FirstBatches:
         return self._first(self._batches)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Any]:
-        """Yield batches of one epoch after the other."""
+        """Yield the batches of one epoch after another."""
         return self._first(chain.from_iterable(map(self._batches.epoch, count(epoch))))
 
     def _first(self, batches: Iterable[Any]) -> Iterator[Any]:
