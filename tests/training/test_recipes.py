@@ -167,7 +167,7 @@ def test_an_option_may_depend_on_what_the_recipe_sets():
     assert command_line("digits --recipe imagenet --erasing-mode const").augment.erasing_mode == "const"
     with pytest.raises(OptionError, match="--erasing-mode"):
         command_line("digits --recipe scratch --random-erasing 0 --erasing-mode const")
-    with pytest.raises(OptionError, match="--recipe finetune needs weights"):
+    with pytest.raises(OptionError, match="--recipe finetune needs initial weights"):
         command_line("digits --recipe finetune")
 
 

@@ -50,11 +50,14 @@ def train(arguments: Sequence[str]) -> None:
         return {name: given[name] for name in ("epochs", "batch_size") if name in given}
 
     def start(given: Given) -> TrainConfig:
-        check_length(given)
         asked = _deciding_options(given)
         given |= rate_as_typed(given, asked)
         typed.update(given)
         return starting_point(asked, **sizes(given))
+
+    def checked_start(given: Given) -> TrainConfig:
+        check_length(given)
+        return start(given)
 
     def show_help(given: Given) -> None:
         try:
@@ -63,7 +66,7 @@ def train(arguments: Sequence[str]) -> None:
             base, decided = preview(_deciding_options({}), data_given=False)
         print_help("train", TrainConfig, base=base, decided=decided, examples=_EXAMPLES, first=_FIRST)
 
-    config = read_options("train", TrainConfig, arguments, start=start, show_help=show_help)
+    config = read_options("train", TrainConfig, arguments, start=checked_start, show_help=show_help)
 
     from rexnet.training import classify
     from rexnet.training.time_budget import TimeLimit

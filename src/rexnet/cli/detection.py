@@ -40,17 +40,20 @@ def train(arguments: Sequence[str]) -> None:
     typed: Given = {}
 
     def start(given: Given) -> DetectTrainConfig:
-        check_length(given)
         asked = build(DetectTrainConfig, {name: given[name] for name in DECIDING if name in given})
         given |= rate_as_typed(given, asked)
         typed.update(given)
         return starting_point(asked, epochs=given.get("epochs", EPOCHS))
 
+    def checked_start(given: Given) -> DetectTrainConfig:
+        check_length(given)
+        return start(given)
+
     def show_help(given: Given) -> None:
         base = start({name: given[name] for name in ("recipe", "detector", "weights", "epochs") if name in given})
         print_help("detect train", DetectTrainConfig, base=base, examples=_EXAMPLES, first=_FIRST)
 
-    config = read_options("detect train", DetectTrainConfig, arguments, start=start, show_help=show_help)
+    config = read_options("detect train", DetectTrainConfig, arguments, start=checked_start, show_help=show_help)
 
     from rexnet.detection.train import train
     from rexnet.training.time_budget import TimeLimit
