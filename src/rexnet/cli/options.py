@@ -63,7 +63,7 @@ def read_options(
 
 
 def build(kind: type[Config], given: Given, base: Config | None = None) -> Config:
-    """Return `kind` with the given values; the others are those of `base`, or the defaults without one."""
+    """Return `kind` with the given values, and the values of `base`, or else the defaults, for all others."""
     hints = get_type_hints(kind)
     values = {}
     for field in fields(kind):  # pyright: ignore[reportArgumentType]
@@ -186,9 +186,9 @@ _REMOVED = {
     ): "int8 networks are no longer fine-tuned; the file is written if it loses at most --max-drop",
     ("train", "--latency-budget-ms"): "rexnet fit-budget --latency-ms MS finds the network, --model trains it",
     ("study rank", "--backend"): "--processes N works on this machine, --address tcp://HOST:8786 on a Dask cluster",
-    ("export", "--format=executorch"): "ExecuTorch files are no longer written: write .pt2, which its own tools read",
-    ("export", "--format=coreml"): "Core ML files are no longer written: write .pt2, which its own tools read",
-    ("export", "--format=tensorrt"): "TensorRT files are no longer written: write .onnx, which its own tools read",
+    ("export", "--format=executorch"): "ExecuTorch files are no longer written; write .pt2, which its tools read",
+    ("export", "--format=coreml"): "Core ML files are no longer written; write .pt2, which its tools read",
+    ("export", "--format=tensorrt"): "TensorRT files are no longer written; write .onnx, which its tools read",
 }
 """Replacements by command and option, or option and value."""
 

@@ -139,7 +139,7 @@ def predict_set(
 ) -> Predictions:
     """Run `model`, put in eval mode on `device`, over `images`, whose classes are those of its logits.
 
-    Images that cannot be read are skipped and listed. Raise ValueError if none is left.
+    Images that cannot be read are skipped and listed. Raise ValueError if none can be read.
     """
     model.eval().to(device)
     batches = EvalBatches(images, preprocess, batch_size=batch_size, workers=workers, bad_image="skip")

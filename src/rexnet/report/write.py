@@ -78,7 +78,8 @@ class ReportedRun:
 
 def write_report(config: ReportConfig) -> Path:
     """Write the page atomically and return its path; nothing else in a run is changed. The page and the log report
-    anything that is missing from a run. Raise ValueError for a folder that is not a run and for data that does not fit.
+    anything that is missing from a run. Raise ValueError for a folder that is not a run, and for data that does not
+    fit.
     """
     if config.threads:
         torch.set_num_threads(config.threads)

@@ -100,8 +100,8 @@ class CandidateTrainer:
             run.close()
 
     def measure_initial_ranks(self, channels: Sequence[int], *, seed: int) -> dict[str, float]:
-        """Score the untrained network on training images, in about a second: effective rank over channels, as the mean
-        over all layers and of the last features, and the nuclear norm of the latter."""
+        """Score the untrained network on training images, in about a second: effective rank over channels, for the last
+        features and as the mean over all layers, and the nuclear norm of the last features."""
         model = self.build(channels, seed).to(self.world.device)
         images = self._images(_SCORED_IMAGES)
         for module in model.modules():

@@ -126,8 +126,8 @@ def known_constraint(settings: SearchConfig) -> Constraint | None:
 
 
 def starting_point(given: SearchConfig) -> SearchConfig:
-    """Return the settings that the user's options override: those of an existing search, else of the recipe. `given`:
-    the given options of DECIDING, on top of the plain defaults.
+    """Return the settings that the user's options override: those of an existing search or, without one, of the recipe.
+    `given`: the given options of DECIDING, on top of the plain defaults.
     """
     if given.engine.may_have_begun:
         from rexnet.search.storage import saved_settings

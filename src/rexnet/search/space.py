@@ -74,8 +74,8 @@ class Space:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Stride of each block. Source: the paper's parameters and FLOPs are those of strides in blocks 2, 3 of 5,
-        4, 7 of 9 and 5, 9 of 13."""
+        """Stride of each block. Source: the paper's parameters and FLOPs match strides in blocks 2 and 3 of 5, 4 and 7
+        of 9, and 5 and 9 of 13."""
         third = self.blocks // 3
         strided = (1 + third, 1 + 2 * third) if self.strided_blocks is None else self.strided_blocks
         return tuple(2 if block in strided else 1 for block in range(1, self.blocks + 1))

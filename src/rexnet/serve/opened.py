@@ -33,7 +33,7 @@ _MASK_PIXELS = 1_800_000
 """Largest image for a detector with masks: torchvision's detectors do not use more pixels, and paste up to a hundred
 masks of this size."""
 _BOX_PIXELS = 16_000_000
-"""Largest image for a detector of boxes; the detector shrinks it further, but as float32."""
+"""Largest image for a detector of boxes; the detector shrinks it further, but only after converting it to float32."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ class Factor:
     name: str
     title: str
     expansion: int
-    """Ratio of expanded to input channels in both bottlenecks; the paper gives its inverse, the ratio of the first 1x1
+    """Ratio of expanded to input channels in both bottlenecks; the paper states its inverse, the ratio of the first 1x1
     convolution."""
     ratio: float
     """Ratio of input to output channels of both bottlenecks."""

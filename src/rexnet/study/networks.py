@@ -122,7 +122,7 @@ BLOCKS: dict[str, Block] = {
 
 
 def find_block(name: str) -> Block:
-    """Return a block of BLOCKS, a deep network by `deep_name`, or what the function `module:factory` returns."""
+    """Return a block of BLOCKS, a deep network by `deep_name`, or the result of calling `module:factory`."""
     if name in BLOCKS:
         return BLOCKS[name]
     if match := re.fullmatch(r"(early|spread|late)_(\d+)_of_(\d+)", name):
@@ -133,7 +133,8 @@ def find_block(name: str) -> Block:
 
 
 def call_factory(name: str, *, allowed: str) -> object:
-    """Return what the function `module:factory` returns without arguments. Raise ValueError if there is none."""
+    """Call the function `module:factory` without arguments and return the result. Raise ValueError if there is no such
+    function."""
     module, colon, factory = name.partition(":")
     if not colon:
         raise ValueError(f"unknown name {name!r}; allowed: {allowed}, or module:factory")

@@ -136,10 +136,10 @@ class Protocol:
     """Fraction of the largest singular value above which others count; None: max(rows, columns) times float32's
     epsilon."""
     dtype: Literal["float32", "float64"] = "float32"
-    """Precision of the network; ranks are always taken in float64."""
+    """Precision of the network; ranks are always computed in float64."""
     spectra: bool = False
-    """Also take effective rank, stable rank and nuclear norm, which need all singular values and take several times as
-    long."""
+    """Also compute effective rank, stable rank and nuclear norm, which need all singular values and take several times
+    as long."""
     seed: int = 0
     """Seed of everything random."""
 

@@ -123,8 +123,7 @@ def _plot_curves(panel: Any, curves: Curves, *, published: Mapping[str, Mapping[
 
 
 def _lowest_shown(curves: Curves) -> float:
-    """Return the lower limit of the axis: that of all curves except Linear if these lie close together at the top, else
-    0."""
+    """Return the lower limit of the axis: just below all curves except Linear if these lie close to the top, else 0."""
     curved = [cell.mean for name, cells in curves.items() if name != "linear" for cell in cells.values()]
     return min(curved) - 0.02 if curved and min(curved) > 0.6 else 0.0
 

@@ -112,7 +112,7 @@ def take_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Give the batch norms of a network that was never trained the statistics of these images.
 
     With the initial ones, mean 0 and variance 1, signals fade from layer to layer until a SiLU is linear, and the
-    spectrum is not that of the network at the start of training.
+    spectrum differs from that of the network when its training starts.
     """
     # Squeeze-excitation has nothing to normalise in a batch of one.
     update_bn((images for images in batches if len(images) > 1), model)

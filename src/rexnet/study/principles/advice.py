@@ -137,8 +137,8 @@ def _block_ratios(trace: Trace, limits: Limits) -> Iterator[Finding]:
 
 
 def _on_the_line(ratio: float, before: int, after: int) -> str:
-    """Return the channels of a block on a straight line from the first block's output channels to the last one's; with
-    few channels, the line has low ratios too."""
+    """Return the channels of a block on a straight line between the output channels of the first and the last block;
+    with few channels, the line has low ratios too."""
     if before < 1.05 * ratio * after:
         return "a straight line is not better"
     return f"line: {before} -> {after}"

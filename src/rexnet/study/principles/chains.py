@@ -11,7 +11,7 @@ from rexnet.models.rexnet import RexNet
 from rexnet.study.principles.graph import NONE, Bottleneck, Operation, Trace, find_bottlenecks, layer_of
 
 GREATEST_PENULTIMATE_GAIN = 2.0
-"""Maximum factor by which the penultimate convolution is widened; our choice, since the paper gives no number."""
+"""Maximum factor by which the penultimate convolution is widened; our choice, since the paper states no number."""
 
 
 def read_chain(model: nn.Module, trace: Trace, image_size_px: int) -> RexNetConfig | None:

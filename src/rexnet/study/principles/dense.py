@@ -13,10 +13,10 @@ from rexnet.study.principles.changes import Reason
 from rexnet.study.principles.graph import Operation, Trace, layer_of
 
 LEAST_EXPAND_RATIO = 1 / 3
-"""Ratio of input to output channels of a changed expand layer; our choice, since the paper gives no number. ResNet50
+"""Ratio of input to output channels of a changed expand layer; our choice, since the paper states no number. ResNet50
 has 1/4."""
 PENULTIMATE_GAIN = 1.25
-"""Factor by which the channels before the classifier grow; our choice, since the paper gives no number."""
+"""Factor by which the channels before the classifier grow; our choice, since the paper states no number."""
 
 _SIMPLE_MODULES = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardtanh)
 
@@ -151,7 +151,7 @@ class DensePlan:
     """Sentences about layers that break a rule but cannot be changed."""
 
     def reason_of(self, layer: str) -> Reason:
-        """Return why the output channels of a layer change, or else its input channels."""
+        """Return the reason why the output channels of a layer change or, if they do not, its input channels."""
         *_, (classifier, _) = self.trace.layers()
         if layer == classifier.module and (self.pool or self.fixed):
             return "penultimate"
