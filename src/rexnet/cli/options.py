@@ -33,8 +33,8 @@ def read_options(
     start: Callable[[Given], Config] | None = None,
     show_help: Callable[[Given], None] | None = None,
 ) -> Config:
-    """Return `kind` from the arguments of a command. `start` turns the given values into the settings that they
-    override. An invalid value ends the program with an error, --help with the help.
+    """Return `kind` from the arguments of a command. `start` returns the settings that the given values override. An
+    invalid value ends the program with an error; --help prints the help and ends it.
     """
     check_removed(command, arguments)
     options = list(options_of(kind))

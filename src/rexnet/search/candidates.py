@@ -68,7 +68,7 @@ class CandidateTrainer:
     def train(self, channels: Sequence[int], *, seed: int, folder: Path, watch: Watch | None = None) -> list[float]:
         """Train a candidate and return its accuracy on the validation split after each epoch, in percent.
 
-        A killed training continues from its checkpoint in `folder`.
+        A killed training run continues from its checkpoint in `folder`.
         """
         model = self.build(channels, seed)
         settings = self.config.train_config(seed)

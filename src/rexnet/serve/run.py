@@ -42,7 +42,7 @@ _OVERHEAD_BYTES = 2**19
 
 
 class Settings(uvicorn.Config):
-    """Settings of uvicorn, and the seconds in which a client must send its headers, or read its answer."""
+    """Settings of uvicorn, and the seconds within which a client must send its headers or read its answer."""
 
     client_timeout_s: float = 20.0
 

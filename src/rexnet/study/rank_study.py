@@ -45,7 +45,7 @@ def study_ranks(config: RankConfig) -> list[Cell]:
 
 
 def study_depth(config: DepthConfig) -> dict[tuple[str, int], dict[str, Cell]]:
-    """Return cells by placement, number of expand layers and activation; write the files of `study_ranks`."""
+    """Return cells by placement, number of expand layers and activation, and write the same files as `study_ranks`."""
     folder = make_folder(config.output)
     extend_table(folder / TABLE, config.protocol(), networks=config.networks, processes=config.processes)
     by_block: dict[str, dict[str, Cell]] = {}

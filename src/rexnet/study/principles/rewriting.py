@@ -59,7 +59,7 @@ class Rewriting:
 def rewrite(model: nn.Module, *, image_size_px: int = 224, name: str = "rewritten") -> tuple[nn.Module, Rewriting]:
     """Return a network that follows the rules at the multiply-accumulates of `model` at this size, and the report.
 
-    A chain of depthwise blocks (MobileNetV1, V2) becomes a RexNet of that `name`; a network of dense convolutions
+    A chain of depthwise blocks (MobileNetV1, V2) becomes a RexNet named `name`; a network of dense convolutions
     (ResNet50, VGG16) keeps its modules, with other channel counts. All changed layers get random weights. Raise
     ValueError for a network that is neither.
     """

@@ -1,7 +1,7 @@
 """One forward pass of any network, recorded as a graph.
 
 Operations are recorded where PyTorch dispatches them, so that an activation is found whether it is a module, a function
-or a method; if the network allows it, on the meta device, so that only shapes are computed.
+or a method. If the network allows it, the pass runs on the meta device, where only shapes are computed.
 """
 
 from collections.abc import Iterator
