@@ -86,8 +86,7 @@ class Predictions:
         return sorted((Confusion(*pair, count) for pair, count in pairs.items()), key=lambda row: (-row.count, row))
 
     def most_confused_classes(self, limit: int) -> list[int]:
-        """Return all classes in ascending order, or only the `limit` ones that occur in most mistakes as target or
-        prediction."""
+        """Return all classes in ascending order, or only the `limit` classes most often involved in mistakes."""
         wrong = self.targets != self.predicted
         sides = np.concatenate([self.targets[wrong], self.predicted[wrong]])
         mistakes = np.bincount(sides, minlength=len(self.classes))
@@ -137,7 +136,8 @@ def predict_set(
     workers: int = 0,
     label: str = "predictions",
 ) -> Predictions:
-    """Run `model`, put in eval mode on `device`, over `images`, whose classes are those of its logits.
+    """Move `model` to `device`, put it in eval mode and run it over `images`, whose classes must be those of its
+    logits.
 
     Images that cannot be read are skipped and listed. Raise ValueError if none can be read.
     """

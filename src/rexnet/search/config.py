@@ -118,8 +118,8 @@ class EngineOptions:
     objectives: tuple[Objective, ...] = ("accuracy",)
     """Objectives: accuracy, optionally with macs or latency; or effective_rank, which needs no training."""
     prune_worst: float | None = None
-    """Stop a candidate whose accuracy after an epoch is in this worst fraction of the earlier candidates, for example
-    0.25."""
+    """Stop a candidate whose accuracy after an epoch is among this worst fraction of the earlier candidates, for
+    example 0.25."""
     candidates: int = 60
     """Number of distinct networks to measure, over all processes."""
     comparisons: int = 3

@@ -158,7 +158,7 @@ _FEWEST_FOR_IMPORTANCE = 10
 
 
 def draw_groups(groups: Sequence[Group], stem: str | os.PathLike[str]) -> list[Path]:
-    """Plot the mean channels of each group with a band of one standard deviation, and their line, dotted."""
+    """Plot the mean channels of each group with a band of one standard deviation, and the fitted line, dotted."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 4.0), layout="constrained")

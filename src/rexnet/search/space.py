@@ -25,7 +25,7 @@ class BodyCost(NamedTuple):
 
     @property
     def published_flops(self) -> int:
-        """FLOPs as counted by the paper's search: MACs, and two operations for each value that passes a batch norm."""
+        """FLOPs as counted by the paper's search: MACs plus two operations for each value that passes a batch norm."""
         return self.macs + 2 * self.norm_elements
 
 

@@ -25,7 +25,7 @@ class ServeConfig:
     files of `rexnet export`. Without NAME= a model has the name of its file or folder,
     with "-" in place of all characters except letters, digits, ".", "_" and "-"."""
     host: str = "127.0.0.1"
-    """Address to listen on: the default is for this machine only, 0.0.0.0 accepts connections from the network."""
+    """Address to listen on: the default accepts connections from this machine only, 0.0.0.0 also from the network."""
     port: int = 8000
     """TCP port; 0: a free one, which is logged."""
     workers: int = 1

@@ -145,9 +145,9 @@ def objects_to_json(answer: Answer, min_score: float) -> list[dict[str, Any]]:
 
 
 def uncompressed_rle(mask: Tensor, *, width: int, height: int) -> dict[str, Any]:
-    """Return COCO's uncompressed RLE, column by column with background first, of the pixels of the whole image where a
-    mask (h, w), of the image or a smaller copy, is above one half. Each pixel takes the value of the nearest one in the
-    mask. The full-size mask is never allocated.
+    """Return the mask of the whole image as COCO's uncompressed RLE, column by column with background first. `mask` (h,
+    w), of the image or a smaller copy, is thresholded at one half; each pixel of the image takes the value of the
+    nearest one in `mask`. The full-size mask is never allocated.
     """
     inside = mask.numpy() > 0.5
     rows, columns = (_nearest(*sides) for sides in zip((height, width), inside.shape, strict=True))

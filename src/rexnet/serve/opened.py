@@ -74,8 +74,8 @@ _LIBRARIES: tuple[Kind, ...] = ("timm", "torchvision")
 
 
 def identity(reference: Reference) -> Identity:
-    """Return the identity of the file, and of the weights beside an .xml file, which changes when either is replaced;
-    () for the network of a library, which has no file. Raise OSError if the file is missing."""
+    """Return the identity of the file and, for an .xml file, of the weights beside it, which changes when either is
+    replaced; () for the network of a library, which has no file. Raise OSError if the file is missing."""
     if reference.kind in _LIBRARIES:
         return ()
     return tuple(_identity(part.stat()) for part in list_parts(reference.file))

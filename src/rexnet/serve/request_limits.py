@@ -114,7 +114,7 @@ def _decompressor(scope: Scope) -> Any:
 
 
 def _decompress(decompressor: Any, chunk: bytes, *, most: int, last: bool) -> bytes:
-    """Return the content of a chunk, truncated one byte beyond `most`. HTTPError with 400 for damaged data."""
+    """Return the content of a chunk, truncated one byte beyond `most`. Raise HTTPError with 400 for damaged data."""
     try:
         content = decompressor.decompress(chunk, most + 1)
     except zlib.error as error:

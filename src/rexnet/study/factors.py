@@ -206,7 +206,8 @@ def summarise(rows: Sequence[FactorRow], *, scale: float) -> list[FactorSummary]
 
 
 def _mean(runs: Mapping[int, FactorRow], name: str, *, above: Mapping[int, FactorRow] | None = None) -> Mean:
-    """Average a field of the runs, keyed by seed, or its difference from that of the runs `above`."""
+    """Average a field of the runs, which are keyed by seed, or its difference from the runs `above` with the same
+    seeds."""
     values = [getattr(run, name) - (getattr(above[seed], name) if above else 0.0) for seed, run in runs.items()]
     return Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 

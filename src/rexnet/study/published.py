@@ -55,4 +55,4 @@ PUBLISHED_SPECTRA: Mapping[str, Mapping[float, float]] = {
     "MobileNetV2": {0.5: 0.0105, 0.75: 0.014, 0.98: 0.1},
 }
 """The supplement's figure, read off the image: fraction of the singular values -> the value, relative to the largest,
-that they do not exceed. The paper does not state which features and images they are."""
+that they do not exceed. The paper does not state the features and images."""

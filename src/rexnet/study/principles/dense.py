@@ -222,7 +222,7 @@ def plan_dense(model: nn.Module, trace: Trace) -> DensePlan:
 
 
 def _line(groups: ChannelGroups, maps: list[str]) -> dict[str, tuple[float, Reason]]:
-    """Set the widths of a chain without sums to the straight line from the first to the last."""
+    """Set the widths of a chain without sums to a straight line from the first width to the last."""
     first, last = groups.widths[maps[0]], groups.widths[maps[-1]]
     step = (last - first) / max(1, len(maps) - 1)
     return {group: (first + step * place, "line") for place, group in enumerate(maps)}
@@ -252,8 +252,8 @@ def _pool_before(model: nn.Module, trace: Trace, classifier: Operation) -> str |
 
 
 def _simple_activations(model: nn.Module, trace: Trace) -> tuple[frozenset[str], list[str]]:
-    """Return the modules to replace, and the modules that call an activation function instead. An activation after a
-    sum follows the convolutions that were added.
+    """Return the modules to replace, and the modules that call an activation function instead of a module. An
+    activation after a sum follows the convolutions that were added.
     """
     modules, functions = set(), []
     for operation in trace.operations:

@@ -57,7 +57,7 @@ class Operation:
 
     @property
     def pointwise(self) -> bool:
-        """True for a 1x1 convolution on feature maps, and for a linear layer on every position of one."""
+        """True for a 1x1 convolution on feature maps, and for a linear layer on every position of a feature map."""
         return self.layer is not None and self.layer.dense and self.layer.kernel_size == 1 and not self.pooled
 
 
