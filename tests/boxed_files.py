@@ -26,9 +26,10 @@ def voc_object(name="dog", box=(1, 1, 40, 30), difficult=0) -> str:
 def voc_image(root: Path, name: str, *objects: str, size: str | None = None, head: str = "") -> None:
     write_image(root / "JPEGImages" / f"{name}.jpg")
     size = "<size><width>40</width><height>30</height><depth>3</depth></size>" if size is None else size
-    (root / "Annotations").mkdir(exist_ok=True)
+    file = root / "Annotations" / f"{name}.xml"
+    file.parent.mkdir(parents=True, exist_ok=True)
     text = f"{head}<annotation><filename>{name}.jpg</filename>{size}{''.join(objects)}</annotation>"
-    (root / "Annotations" / f"{name}.xml").write_text(text)
+    file.write_text(text)
 
 
 def voc_lists(root: Path, **sides: str) -> None:

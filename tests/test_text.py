@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from rexnet.text import normal_name, plural, reason_of
+from rexnet.text import normal_name, plural, reason_of, some_names
 
 
 @pytest.mark.parametrize(("number", "noun"), [(0, "tars"), (1, "tar"), (2, "tars")])
@@ -28,3 +28,7 @@ def test_the_reason_of_an_encoding_names_the_next_step(encoding, reason):
     with pytest.raises(UnicodeDecodeError) as raised:
         "names: [café]".encode(encoding).decode("utf-8")
     assert reason_of(raised.value) == f"{reason}; save it as UTF-8"
+
+
+def test_blanks_around_names_are_seen():
+    assert some_names(["cat", "cat ", "a b"]) == "cat, 'cat ', a b"

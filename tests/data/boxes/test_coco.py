@@ -310,12 +310,21 @@ class TestConfinement:
 
 
 class TestPlaces:
+    def test_images_without_a_usable_entry(self, tmp_path):
+        file = write_side(tmp_path, "train", [image_entry(1)], [])
+        content = json.loads(file.read_text())
+        content["images"][0]["id"] = "1"
+        file.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"none of the 1 images .* entry 0 of 'images' .* needs a usable id"):
+            load_coco_images(file)
+
     @pytest.mark.parametrize(
         ("file", "folder"),
         [
             ("annotations/instances_train2017.json", "train2017"),
             ("annotations/instances_train2017.json", "train"),
             ("annotations/instances_train.json", "images/train"),
+            ("annotations/instances_Train.json", "images/Train"),
             ("annotations/instances_train2014.json", "images"),
             ("annotations/train.json", "train"),
             ("train.json", "."),

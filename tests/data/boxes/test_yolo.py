@@ -125,7 +125,7 @@ class TestYolo:
             write_image(root / place / "images" / "y.png")
             (root / place / "labels").mkdir()
             (root / place / "labels" / "x.txt").write_text("0 0.5 0.5 1 1")
-        (root / "classes.txt").write_text("dog\n\ncat\n")
+        (root / "classes.txt").write_text("dog\ncat\n")
         found = convert(root, tmp_path / "out")
         assert sum(found.images.values()) == (4 if names != "flat" else 2)
         assert sum(found.boxes.values()) == (2 if names != "flat" else 1) and found.classes == ("dog", "cat")
@@ -227,6 +227,23 @@ class TestDescription:
     def test_names_stay_as_written(self, flat, tmp_path, text):
         (flat / "data.yaml").write_text(f"\ufeff{text}\n", encoding="utf-8")
         assert convert(flat, tmp_path / "out").classes == ("ok", "no", "0010")
+
+    @pytest.mark.parametrize("text", ["a\n\nb\n", "\ufeff\na\n"])
+    def test_a_line_without_a_name_is_not_skipped(self, flat, tmp_path, text):
+        (flat / "classes.txt").write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"has no name for class [01]"):
+            convert(flat, tmp_path / "out")
+        (flat / "classes.txt").write_text("a\nb\n \n\n")
+        assert convert(flat, tmp_path / "out").classes == ("a", "b")
+
+    @pytest.mark.parametrize("files", [("data.yaml", "dataset.yaml"), ("classes.txt", "obj.names")])
+    def test_two_descriptions_that_differ_are_refused(self, flat, tmp_path, files):
+        for file in files:
+            (flat / file).write_text("names: [a]\n" if "yaml" in file else "a\n")
+        assert convert(flat, tmp_path / "out").boxes == {"train": 8, "val": 2}
+        (flat / files[1]).write_text("names: [b]\n" if "yaml" in file else "b\n")
+        with pytest.raises(ValueError, match=f"{files[0]} and .*{files[1]} differ"):
+            convert(flat, tmp_path / "again")
 
     def test_keypoints_are_not_outlines(self, flat, tmp_path):
         (flat / "data.yaml").write_text("names: [a]\nkpt_shape: [8, 2]\n")

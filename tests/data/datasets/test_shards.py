@@ -111,6 +111,7 @@ class TestTarsOfOthers:
             (lambda n: ("json", json.dumps({"label": n % 2, "caption": "x"})), LETTERS),
             (lambda n: ("json", json.dumps({"class": "ab"[n % 2]})), None),
             (lambda n: ("JSON", json.dumps(n % 2)), LETTERS),
+            (lambda n: ("json", json.dumps({"label": float(n % 2)})), LETTERS),
         ],
     )
     def test_labels(self, tmp_path, label, classes):

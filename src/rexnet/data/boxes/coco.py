@@ -240,11 +240,12 @@ def refuse_lost_images(images: CocoImages) -> None:
 
 def find_annotation_files(folder: str | Path) -> dict[str, Path]:
     """Return the annotation files of a folder in COCO's layout by split: "train", "val" and "test", as far as they
-    exist. Raises ValueError if several files match a split."""
+    exist; CVAT writes Train and Validation. Raises ValueError if several files match a split."""
     found: dict[str, Path] = {}
     for split in _ROBOFLOW_FOLDERS:
+        either_case = f"[{split[0]}{split[0].upper()}]{split[1:]}"
         for pattern in _patterns(split):
-            files = sorted(Path(folder).glob(pattern))
+            files = sorted(Path(folder).glob(pattern.replace(split, either_case)))
             if len(files) > 1:
                 names = some_names(map(str, files))
                 raise ValueError(f"{printable(folder)} has several annotation files for {split}: {names}; keep one")

@@ -65,7 +65,7 @@ def read_coco(annotation_file: str | Path, image_folder: str | Path | None = Non
     if image_folder is None:
         entries = (image for entry in tables["images"] if (image := _check_image(entry)))
         names = [image.file_name for image in islice(entries, _IMAGES_TO_TRY)]
-        image_folder = find_image_folder(annotation_file, names)
+        image_folder = find_image_folder(annotation_file, names) if names else os.path.dirname(annotation_file)
     elif not os.path.isdir(image_folder):
         raise ValueError(f"{printable(image_folder)} is not a folder; give the one with the images of {name}")
     return flatten(tables, name=name, image_folder=str(image_folder))

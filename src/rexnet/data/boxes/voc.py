@@ -24,18 +24,19 @@ def is_voc(folder: Path) -> bool:
 
 def read_voc(folder: Path, *, workers: int) -> BoxedImages:
     """Read Annotations/*.xml with JPEGImages/, split as ImageSets/Main/train.txt, val.txt and test.txt say; without
-    train.txt and val.txt, trainval.txt is used. VOC counts pixels from 1 and includes both edges, so a box (xmin, xmax)
-    begins at xmin - 1 and is xmax - xmin + 1 wide. Objects marked `difficult`, which VOC's own evaluation neither
-    rewards nor expects, become ignored boxes: COCO can only mark them as crowds, within which several detections are
-    tolerated. A file without a usable size is read with the size of its image. Raises ValueError if no object is found
-    at all, and for lists without train.txt.
+    train.txt and val.txt, trainval.txt is used. Both may have the same sub-folders, as CVAT writes them. VOC counts
+    pixels from 1 and includes both edges, so a box (xmin, xmax) begins at xmin - 1 and is xmax - xmin + 1 wide.
+    Objects marked `difficult`, which VOC's own evaluation neither rewards nor expects, become ignored boxes: COCO can
+    only mark them as crowds, within which several detections are tolerated. A file without a usable size is read with
+    the size of its image. Raises ValueError if no object is found at all, and for lists without train.txt.
     """
     found = BoxedImages()
     files = NamedFiles(folder / _ANNOTATIONS, named_by=f"{printable(folder / _LISTS)} names")
     images, ambiguous = _images_by_name(folder / _IMAGES)
     labels = VocLabels()
-    there = (path for path in (folder / _ANNOTATIONS).iterdir() if not is_hidden(path.name))
-    annotated = sorted({path.stem for path in there if path.suffix.lower() == ".xml"})
+    there = (path.relative_to(folder / _ANNOTATIONS) for path in (folder / _ANNOTATIONS).rglob("*"))
+    shown = (path for path in there if not any(map(is_hidden, path.parts)))
+    annotated = sorted({path.with_suffix("").as_posix() for path in shown if path.suffix.lower() == ".xml"})
     names_by_split = _names_by_split(folder, files) or {None: annotated}
     for split, names in names_by_split.items():
         paths = []
@@ -48,8 +49,10 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
             elif image is None or name in ambiguous:
                 reason = ambiguous.get(name, f"{_IMAGES} contains no image of this name")
                 found.skipped.append(Skipped(str(path), _count_objects(path), reason))
+            elif labels.file_of.setdefault(image, path) != path:
+                reason = f"its image is already that of {printable(labels.file_of[image])}"
+                found.skipped.append(Skipped(str(path), _count_objects(path), reason))
             else:
-                labels.file_of[image] = path
                 paths.append(image)
         found.read(split, paths, labels, root=folder / _IMAGES, workers=workers)
     _note_unused(found, folder, listed=chain(*names_by_split.values()), annotated=annotated, images=images)
@@ -66,15 +69,18 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
 
 
 def _images_by_name(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the images by name without extension, as written and in Unicode normal form, and the reason to reject each
-    ambiguous name."""
+    """Return the images by path without extension, else by name alone, as written and in Unicode normal form, and the
+    reason to reject each ambiguous name."""
     images: dict[str, str] = {}
     ambiguous: dict[str, str] = {}
-    for path in all_images(folder):
-        for name in {Path(path).stem, normal_name(Path(path).stem)}:
-            if images.setdefault(name, path) != path:
-                text = f"{folder.name} contains {printable(images[name])} and {printable(path)}; it could mean either"
-                ambiguous[name] = text
+    places = {path: Path(path).relative_to(folder).with_suffix("") for path in all_images(folder)}
+    for name_of in (Path.as_posix, os.path.basename):
+        exact = set(images)
+        for path, place in places.items():
+            for name in {name_of(place), normal_name(name_of(place))} - exact:
+                if images.setdefault(name, path) != path:
+                    other = printable(images[name])
+                    ambiguous[name] = f"{folder.name} contains {other} and {printable(path)}; it could mean either"
     return images, ambiguous
 
 
@@ -89,7 +95,7 @@ def _note_unused(
             f"as {printable(unlisted[0])}.xml"
         )
     names.update(map(normal_name, annotated))
-    if unused := sorted({path for name, path in images.items() if normal_name(name) not in names}):
+    if unused := sorted(set(images.values()) - {images[name] for name in names & images.keys()}):
         subject = "image has" if len(unused) == 1 else "images have"
         found.notes.append(
             f"{len(unused):,} {subject} no .xml file and will not be used, such as {printable(unused[0])}"
@@ -123,7 +129,7 @@ def _listed_names(file: Path, files: NamedFiles) -> list[str]:
 
 
 def _find_xml(files: NamedFiles, name: str) -> str | None:
-    if os.path.basename(name) != name:
+    if os.path.isabs(name) or ".." in name.replace("\\", "/").split("/"):
         return None
     return files.find(f"{name}.xml") or files.find(f"{name}.XML")
 

@@ -1,7 +1,7 @@
 """Reader of data in YOLO's layout: a description of the classes and images, and label files."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,7 +64,7 @@ def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
 def _read_description(folder: Path) -> dict[str, Any]:
     """Return the description with every value as written, so that `no` is a class, not False; without a description,
     the files train.txt and so on, as lists of images."""
-    file = next((folder / name for name in DESCRIPTIONS if (folder / name).is_file()), None)
+    file = _only_file(folder, DESCRIPTIONS)
     if file is None:
         lists = (name for names in _SPLIT_NAMES.values() for name in names if (folder / f"{name}.txt").is_file())
         return {name: f"{name}.txt" for name in lists}
@@ -93,6 +93,14 @@ def _read_description(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in content.items() if value not in _ABSENT}
 
 
+def _only_file(folder: Path, names: Sequence[str]) -> Path | None:
+    """Return the first of these files, None without any. Raise ValueError if another has other content."""
+    files = [folder / name for name in names if (folder / name).is_file()]
+    if other := next((file for file in files if file.read_bytes() != files[0].read_bytes()), None):
+        raise ValueError(f"{printable(files[0])} and {printable(other)} differ; keep the one that describes the labels")
+    return files[0] if files else None
+
+
 def _class_names(folder: Path, description: dict[str, Any]) -> tuple[str, ...]:
     names: Any = description.get("names")
     if isinstance(names, dict):
@@ -100,13 +108,16 @@ def _class_names(folder: Path, description: dict[str, Any]) -> tuple[str, ...]:
             raise ValueError(f"the names of {printable(folder)} must be numbered from 0 without a gap")
         names = [names[str(number)] for number in range(len(names))]
     if names is None:
-        file = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+        file = _only_file(folder, _NAMES)
         if file is None:
             looked = ", ".join((*DESCRIPTIONS, *_NAMES))
             raise ValueError(f"{printable(folder)} has no class names; looked for {looked}")
-        names = read_lines(file)
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        names = [line.strip() for line in read_text(file).rstrip().split("\n")]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not any(names):
         raise ValueError(f"{printable(folder)} has no list of class names")
+    if "" in names:
+        number = names.index("")
+        raise ValueError(f"{printable(folder)} has no name for class {number}, between others; classes count from 0")
     names = [normal_name(name) for name in names]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{printable(folder)} has two classes named {twice[0]!r}")

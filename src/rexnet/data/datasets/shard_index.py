@@ -189,7 +189,9 @@ def _label(extension: str, data: bytes) -> int | str | None:
     except (ValueError, RecursionError):
         return None
     values = [content.get(key) for key in _JSON_KEYS] if isinstance(content, dict) else [content]
-    found = next((v for v in values if isinstance(v, int | str) and not isinstance(v, bool)), None)
+    found = next((v for v in values if isinstance(v, int | float | str) and not isinstance(v, bool)), None)
+    if isinstance(found, float):  # pandas writes the integers of a column with gaps as 3.0
+        return int(found) if found.is_integer() else None
     return normal_name(found) if isinstance(found, str) else found
 
 
