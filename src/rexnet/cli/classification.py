@@ -1,4 +1,4 @@
-"""Commands about classifiers."""
+"""Commands for classifiers."""
 
 import shlex
 import time

@@ -1,4 +1,4 @@
-"""Commands about datasets."""
+"""Commands for datasets."""
 
 import shlex
 import sys

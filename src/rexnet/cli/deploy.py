@@ -1,4 +1,4 @@
-"""Commands about networks: list, export, measure, serve and share them."""
+"""Commands for networks: list, export, measure, serve and share them."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""Commands about detectors."""
+"""Commands for detectors."""
 
 import shlex
 import time

@@ -1,4 +1,4 @@
-"""Commands about the rank of networks and the paper's design principles."""
+"""Commands for the rank of networks and the paper's design principles."""
 
 import json
 import sys

@@ -12,7 +12,7 @@ from torch import Tensor
 from rexnet.data.preprocess import Preprocess
 
 THUMBNAIL_PX = 144
-"""Maximum length of a thumbnail's longer side, which limits the size of a page per image."""
+"""Maximum length of a thumbnail's longer side, which bounds the bytes that an image adds to a page."""
 _SMALL_PX = 64
 """Maximum length of the longer side of images that are kept pixel by pixel."""
 

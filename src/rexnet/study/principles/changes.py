@@ -22,7 +22,7 @@ Parts = dict[str, tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A layer or block before and after."""
+    """A layer or block before and after the change."""
 
     layer: str
     before: str
