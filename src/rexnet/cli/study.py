@@ -1,4 +1,4 @@
-"""Commands for the rank of networks and the paper's design principles."""
+"""Commands for studies of the rank of networks and of the paper's design principles."""
 
 import json
 import sys

@@ -73,7 +73,7 @@ def open_storage(engine: EngineOptions) -> "optuna.storages.BaseStorage":
 
 
 def _database_url(file: Path) -> str:
-    """Return the URL of exactly this file, for any characters in its path."""
+    """Return the URL of exactly this file, whatever characters its path contains."""
     from sqlalchemy import URL
 
     return URL.create("sqlite", database=str(file)).render_as_string()

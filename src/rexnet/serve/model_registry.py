@@ -132,7 +132,7 @@ def named_references(models: Sequence[str]) -> dict[str, Reference]:
         name, reference = _split(argument)
         if name in found:
             raise OptionError(
-                f"two models have the name {name!r} ({found[name].text} and {reference.text}); give one another name, "
+                f"two models have the name {name!r} ({found[name].text} and {reference.text}); rename one of them, "
                 f"as in {shlex.quote(f'other={reference.text}')}"
             )
         found[name] = reference

@@ -54,5 +54,5 @@ PUBLISHED_SPECTRA: Mapping[str, Mapping[float, float]] = {
     "ReXNet x0.9": {0.5: 0.065, 0.85: 0.11, 1.0: 0.3},
     "MobileNetV2": {0.5: 0.0105, 0.75: 0.014, 0.98: 0.1},
 }
-"""The supplement's figure, read off the image: fraction of the singular values -> the value, relative to the largest,
-that they do not exceed. The paper does not state the features and images."""
+"""The supplement's figure, read off the image: the value, relative to the largest, that a fraction of the singular
+values does not exceed, keyed by that fraction. The paper does not state the features and images."""
