@@ -45,7 +45,7 @@ class Options:
     seeds: tuple[int, ...]
     threads: int = 1
     arguments: str = ""
-    """More arguments of the rexnet command, as a shell reads them. They stand in the rows, which no table shows."""
+    """More arguments of the rexnet command, as a shell reads them. They stand in the rows."""
 
     def find(self, data: str) -> str:
         """Return the DATA of a set of recipe_sets."""

@@ -130,48 +130,51 @@ def control() -> str:
     return table(["network", "MACs, M / parameters, M", "seeds", "top-1, % (range)"], rows)
 
 
-def _unchanged(name: str) -> list[dict]:
-    """Return the rows of runs without --arguments."""
-    return [row for row in records.read(name) if "arguments" not in row]
+def _recipe_rows() -> list[dict]:
+    """Return the rows of benchmarks/recipes.py without trials of other settings."""
+    return [row for row in records.read("recipes_cpu") if "arguments" not in row]
 
 
-def _top1_by_seed(name: str) -> dict[tuple[str, int], dict[str, dict[int, float]]]:
-    """Return top-1 by set and epochs, contender and seed of a benchmark of recipes."""
+def _top1_by_seed() -> dict[tuple[str, int], dict[str, dict[int, float]]]:
+    """Return top-1 by set and epochs, contender and seed of benchmarks/recipes.py."""
     groups: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
-    for row in _unchanged(name):
+    for row in _recipe_rows():
         runs = groups.setdefault((row["set"], row["epochs"]), {}).setdefault(row["contender"], {})
         runs[row["seed"]] = row["top1_percent"]
     return groups
 
 
 def recipes() -> str:
-    """Return a row for each set and number of epochs of benchmarks/recipes.py."""
-    return _comparison("recipes_cpu", ours="rexnet")
-
-
-def finetune() -> str:
-    """Return a row for each set and number of epochs of benchmarks/finetune.py."""
-    return _comparison("finetune_cpu", ours="finetune")
-
-
-def _comparison(name: str, *, ours: str) -> str:
-    """Mean top-1 of each contender over its seeds, and the paired difference of `ours` from the best of the others with
-    the most seeds."""
-    groups = {key: runs for key, runs in _top1_by_seed(name).items() if ours in runs and "plain" in runs}
-    names = sorted({name for runs in groups.values() for name in runs} - {ours})
+    """Mean top-1 of each contender of benchmarks/recipes.py over its seeds, and the paired difference from the best of
+    the rivals with the most seeds."""
+    groups = {key: runs for key, runs in _top1_by_seed().items() if "rexnet" in runs and "plain" in runs}
+    names = sorted({name for runs in groups.values() for name in runs} - {"rexnet"})
     rows = []
     for (data, epochs), runs in sorted(groups.items()):
-        mine = runs.pop(ours)
-        paired = {name: sorted(mine.keys() & theirs.keys()) for name, theirs in runs.items()}
+        ours = runs.pop("rexnet")
+        paired = {name: sorted(ours.keys() & theirs.keys()) for name, theirs in runs.items()}
         best = max(runs, key=lambda name: (len(paired[name]), statistics.mean(runs[name].values())))
-        gains = [mine[seed] - runs[best][seed] for seed in paired[best]]
+        gains = [ours[seed] - runs[best][seed] for seed in paired[best]]
         cells = [
             f"{statistics.mean(runs[name].values()):.1f} ({len(runs[name])})" if name in runs else "" for name in names
         ]
         rows.append(
-            [data, str(epochs), f"{statistics.mean(mine.values()):.1f} ({len(mine)})", *cells, _mean_gain(gains)]
+            [data, str(epochs), f"{statistics.mean(ours.values()):.1f} ({len(ours)})", *cells, _mean_gain(gains)]
         )
-    return table(["data", "epochs", f"`{ours}`, % (seeds)", *(f"`{name}`" for name in names), "gain (95 %)"], rows)
+    return table(["data", "epochs", "`rexnet`, % (seeds)", *(f"`{name}`" for name in names), "gain (95 %)"], rows)
+
+
+def finetune() -> str:
+    """Mean top-1 of each contender and trial of benchmarks/finetune.py over its seeds."""
+    runs: dict[tuple[str, int, str, str], list[float]] = {}
+    for row in records.read("finetune_cpu"):
+        key = row["set"], row["epochs"], row["contender"], row.get("arguments", "")
+        runs.setdefault(key, []).append(row["top1_percent"])
+    rows = [
+        [data, str(epochs), f"`{name}`", f"`{given}`" if given else "", f"{statistics.mean(top1):.1f} ({len(top1)})"]
+        for (data, epochs, name, given), top1 in sorted(runs.items())
+    ]
+    return table(["data", "epochs", "contender", "with", "top-1, % (seeds)"], rows)
 
 
 def _mean_gain(gains: list[float]) -> str:
@@ -187,12 +190,12 @@ def photos() -> str:
     """For each set of benchmarks/recipes.py, top-1 of the default recipe beside the plain loop, at the most epochs that
     both have, and the minutes of one core: of wall time in rows that lack those of the processor."""
     minutes: dict[tuple[str, int], list[float]] = {}
-    for row in _unchanged("recipes_cpu"):
+    for row in _recipe_rows():
         if row["contender"] == "rexnet":
             took = row.get("processor_minutes", row["minutes"])
             minutes.setdefault((row["set"], row["epochs"]), []).append(took)
     rows = {}
-    for (data, epochs), runs in sorted(_top1_by_seed("recipes_cpu").items()):
+    for (data, epochs), runs in sorted(_top1_by_seed().items()):
         seeds = sorted(runs.get("rexnet", {}).keys() & runs.get("plain", {}).keys())
         if seeds and data in PHOTOS:
             ours, plain = (statistics.mean(runs[name][seed] for seed in seeds) for name in ("rexnet", "plain"))

@@ -73,7 +73,11 @@ def test_a_run_leaves_everything_it_promises(tiny_config, image_folder, caplog):
     assert summary["best"] == max(run.rows(), key=lambda row: row["val_top1"])
     assert summary["best"]["val_images"] == 12 and summary["skipped"] == []
     assert "36 train / 12 val images of 3 classes" in caplog.text and "epoch 3/3" in caplog.text
-    assert "rexnet_010: " in caplog.text and "M parameters, " in caplog.text and "M MACs at 16 px" in caplog.text
+    assert (
+        "rexnet_010: " in caplog.text
+        and "M parameters, " in caplog.text
+        and "M MACs at 16 px, stem stride 1\n" in caplog.text
+    )
     assert "val_top1" in caplog.text and "val_top5" not in caplog.text, "it is always 100 % of three classes"
     assert "padding" not in caplog.text, "16 pixels fill the one cell of the last feature map"
 

@@ -53,7 +53,7 @@ def test_the_hubs_cache_decides_weights_and_recipe(caches, no_sockets, photos):
     path = put_in_hub_cache(caches, NAME, SOME)
     for model in ({}, {"model": "rexnet", "width": 1.0}):
         start = starting_point(asked(photos, **model))
-        assert (start.recipe, start.network.weights, start.budget) == ("finetune", NAME, {})
+        assert (start.recipe, start.network.weights, start.budget["images"]) == ("finetune", NAME, 6)
         assert start.initial_weights == {"name": NAME, "sha256": sha256(path)}
         assert start.input.image_size == 224
     assert starting_point(asked(photos, "finetune")).network.weights == NAME
@@ -77,7 +77,7 @@ def test_without_a_network_one_line_says_what_would_be_better_and_where_to_put_i
     assert line.startswith("weights: none, training starts from scratch: ") and "weights would be better" in line
     assert row.address in line and repr(str(place)) in line and "\n" not in line
     assert "by hand" not in describe_choice(start, resumed=True)
-    with pytest.raises(OptionError, match=r"--recipe finetune needs weights .*could not be downloaded"):
+    with pytest.raises(OptionError, match=r"--recipe finetune .*could not be downloaded"):
         starting_point(asked(photos, "finetune"))
     assert "--weights FILE" in describe_choice(choose_weights(asked(photos, model="rexnet_300")), resumed=False)
 

@@ -23,6 +23,7 @@ from rexnet.training.recipes import (
     RECIPES,
     choose_recipe,
     digits,
+    finetune,
     imagenet,
     rate_as_typed,
     starting_point,
@@ -98,6 +99,12 @@ def test_the_budget_is_that_of_the_given_options_and_kept(tmp_path):
     assert command_line(f"{tmp_path} --shots 3").budget["images"] == 6
     assert command_line(f"{tmp_path} --epochs 10").run.batch_size == 8
     assert command_line(f"{tmp_path} --recipe imagenet").budget == {}
+    tuned = command_line(f"{tmp_path} --weights rexnet_100.nav_in1k --epochs 10 --batch-size 4")
+    assert (tuned.recipe, tuned.budget, tuned.schedule) == ("finetune", config.budget, config.schedule)
+    assert (tuned.optim, tuned.augment, tuned.network.drop_rate) == (config.optim, config.augment, 0.0)
+    assert command_line(f"{tmp_path} --weights rexnet_100.nav_in1k --epochs 10").run.batch_size == 16
+    long = command_line(f"{tmp_path} --weights rexnet_100.nav_in1k --epochs 3000 --batch-size 4")
+    assert long.optim == finetune().optim
 
 
 def test_help_without_data_leaves_open_what_the_budget_decides():
@@ -216,7 +223,7 @@ def test_a_resumed_run_keeps_the_rate_that_it_was_typed_with(tmp_path):
 
 def test_a_frozen_backbone_needs_no_other_option():
     line = "digits --weights rexnet_100.nav_in1k --freeze all"
-    assert command_line(line).augment == AugmentConfig(label_smoothing=0.1)
+    assert command_line(line).augment == AugmentConfig()
     check_frozen_backbone(command_line(line))
     with pytest.raises(ValueError, match="--auto-augment is rand-m5"):
         check_frozen_backbone(command_line(f"{line} --auto-augment rand-m5"))

@@ -1,4 +1,4 @@
-"""Settings that depend on the budget of training from random weights: its images, epochs and weight updates."""
+"""Settings that depend on the budget of a training run: its images, epochs and weight updates."""
 
 import math
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +15,7 @@ LEAST_STEPS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Amount of training from random weights, which determines the strength of the regularisation."""
+    """Amount of training, which determines the strength of the regularisation."""
 
     images: int | None
     """Number of training images; None if they cannot be counted without a download."""
@@ -34,10 +34,10 @@ class Budget:
         return {name: value for name, value in facts.items() if value is not None}
 
 
-def batch_size_for(images: int, *, epochs: int, usual: int) -> int:
-    """Return `usual`, or the largest smaller power of two, 8 or more, for which `epochs` have LEAST_STEPS steps."""
+def batch_size_for(images: int, *, epochs: int, usual: int, least: int = 8) -> int:
+    """Return `usual`, or the largest smaller power of two, at least `least`, with LEAST_STEPS steps in `epochs`."""
     batch_size = usual
-    while batch_size >= 16 and epochs * math.ceil(images / batch_size) < LEAST_STEPS:
+    while batch_size >= 2 * least and epochs * math.ceil(images / batch_size) < LEAST_STEPS:
         batch_size //= 2
     return batch_size
 

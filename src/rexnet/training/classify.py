@@ -102,7 +102,7 @@ def _prepare(config: TrainConfig, world: World, *, teachers: Sequence[Teacher]) 
         fit=special,
         opening=() if reads_weights else (choice,),
         notes=(
-            f"{model.name}: {measure_cost(model, config.input.image_size)}",
+            f"{model.name}: {measure_cost(model, config.input.image_size)}{_describe_stem(config.network)}",
             *_describe_unlabelled(config.teacher.unlabelled, len(training) - len(sets.train)),
             _describe_recipe(config),
             f"{frozen}",
@@ -122,6 +122,11 @@ def _describe_recipe(config: TrainConfig) -> str:
     steps = config.budget.get("steps")
     few = f" for {steps} {plural(steps, 'step')}" if steps else ""
     return f"recipe {config.recipe}{few}: {config.optim.optimizer}"
+
+
+def _describe_stem(network: NetworkConfig) -> str:
+    origin = " as in the weights" if network.weights is not None else ""
+    return f", stem stride 1{origin}" if network.stem_stride == 1 else ""
 
 
 def _warn_of_few_pixels(model: RexNet, image_size_px: int) -> None:

@@ -230,7 +230,7 @@ class TrainConfig:
     """Default settings, which every other option overrides. auto: finetune with weights, small-image for images up to
     64 pixels, otherwise scratch."""
     budget: Annotated[dict[str, int], Argument(recorded=True)] = field(default_factory=dict)
-    """Images, epochs, batch size and steps for which the recipe scratch chose its settings."""
+    """Images, epochs, batch size and steps for which the recipe chose its settings."""
     initial_weights: Annotated[dict[str, str], Argument(recorded=True)] = field(default_factory=dict)
     """Name and sha256 of the run's initial weights, or none and the reason."""
     goal: Goal = "top1"

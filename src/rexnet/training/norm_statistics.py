@@ -43,6 +43,8 @@ def measure_norms(model: nn.Module, forward: Callable[[Any], Any], batches: Iter
     """
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     norms = [norm for norm in norms if norm.training and norm.track_running_stats]
+    if not norms:
+        return
     values = [value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None]
     counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
     momenta, counts = [norm.momentum for norm in norms], [counter.clone() for counter in counters]

@@ -10,7 +10,7 @@ from rexnet.options import values_of
 from rexnet.training.budget import Budget, follow_budget
 from rexnet.training.config import NetworkConfig, TrainConfig
 from rexnet.training.initial_weights import AUTO, NONE, choose_weights
-from rexnet.training.recipes import RECIPES, digits, finetune, scratch, starting_point
+from rexnet.training.recipes import RECIPES, digits, finetune, scratch, starting_point, within_budget
 
 
 def preview(
@@ -36,7 +36,7 @@ def preview(
     if {".", os.sep} & set(asked.network.model):
         decided["stem_stride"] = f"as in {asked.network.model}"
     if recipe == "finetune" and weights is None:
-        return finetune(), decided
+        return within_budget(finetune(), asked, epochs=epochs, batch_size=batch_size), decided
     network = replace(asked.network, weights=weights, model=NetworkConfig.model, width=NetworkConfig.width)
     asked = replace(asked, recipe=recipe, network=network)
     return starting_point(asked, epochs=epochs, batch_size=batch_size), decided

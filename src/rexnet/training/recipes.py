@@ -80,10 +80,12 @@ def finetune() -> TrainConfig:
     few thousand images (estimate). Expect about the values of the paper's Table 8 for rexnet_100: Food-101 88.4,
     Stanford Cars 91.5, FGVC Aircraft 89.5, Flowers-102 97.8 % (published; untested here). Source: the paper states only
     the datasets and that its own ImageNet weights are fine-tuned. Splits as in the literature (arXiv 1805.08974, table
-    1): train and test, with the validation images added to the training images. Our choice: 224 pixels and the weights'
-    crop, 30 epochs, SGD with Nesterov momentum, learning rate 0.01 at a batch of 32 with a cosine, weight decay 1e-4,
-    smoothing 0.1, weight averaging, crops of at least 0.35 of the area and a weak RandAugment; --bn auto, no frozen
-    layers, and the same learning rate for all layers.
+    1): train and test, with the validation images added to the training images. Our choice: 224 pixels, the weights'
+    crop and 30 epochs, for which `follow_budget` has the settings, chosen with weights of CIFAR-10
+    (results/finetune_cpu.jsonl). For more epochs and more than 10,000 steps, untested: SGD with Nesterov momentum,
+    learning rate 0.01 at a batch of 32 with a cosine, weight decay 1e-4, smoothing 0.1, weight averaging, crops of at
+    least 0.35 of the area and a weak RandAugment. --bn auto, no frozen layers, and the same learning rate for all
+    layers.
     """
     return replace(
         imagenet(),
@@ -195,15 +197,8 @@ def starting_point(asked: TrainConfig, *, epochs: int | None = None, batch_size:
     start = digits() if (recipe, asked.data) == ("small-image", "digits") else RECIPES[recipe]()
     network = replace(start.network, weights=asked.network.weights)
     start = replace(start, network=network, initial_weights=asked.initial_weights)
-    if recipe in ("scratch", "small-image") and asked.network.weights is None:
-        images, epochs = count_images(asked), epochs or start.schedule.epochs
-        if batch_size is None:
-            usual = start.run.batch_size
-            batch_size = usual if images is None else batch_size_for(images, epochs=epochs, usual=usual)
-            start = replace(start, run=replace(start.run, batch_size=batch_size))
-        total_batch = batch_size * asked.run.accumulate * process_count()
-        budget = Budget(images=images, epochs=epochs, batch_size=total_batch)
-        start = replace(follow_budget(start, budget), budget=budget.facts())
+    if recipe == "finetune" or (recipe in ("scratch", "small-image") and asked.network.weights is None):
+        start = within_budget(start, asked, epochs=epochs, batch_size=batch_size)
     if asked.transfer.freeze == "all":
         kept = AugmentConfig(
             horizontal_flip=start.augment.horizontal_flip, label_smoothing=start.augment.label_smoothing
@@ -212,6 +207,22 @@ def starting_point(asked: TrainConfig, *, epochs: int | None = None, batch_size:
     if asked.network.model != NetworkConfig.model:
         start = _with_the_stem_of(start, asked.network.model)
     return _as_the_weights_were_made(start, asked.network.weights) if asked.network.weights else start
+
+
+def within_budget(
+    start: TrainConfig, asked: TrainConfig, *, epochs: int | None = None, batch_size: int | None = None
+) -> TrainConfig:
+    """Return `start` with the batch size and the settings for the budget of `asked`; see `starting_point`."""
+    images, epochs = count_images(asked), epochs or start.schedule.epochs
+    if batch_size is None:
+        usual = start.run.batch_size
+        # Below 16 images --bn auto would keep the statistics of the weights.
+        least = 16 if start.recipe == "finetune" else 8
+        batch_size = usual if images is None else batch_size_for(images, epochs=epochs, usual=usual, least=least)
+        start = replace(start, run=replace(start.run, batch_size=batch_size))
+    total_batch = batch_size * asked.run.accumulate * process_count()
+    budget = Budget(images=images, epochs=epochs, batch_size=total_batch)
+    return replace(follow_budget(start, budget), budget=budget.facts())
 
 
 def check_length(given: dict[str, Any]) -> None:
