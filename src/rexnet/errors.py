@@ -3,7 +3,7 @@
 ValueError
     OptionError             an option value that is not allowed
     MissingPackageError     an optional package that is not installed
-    BadImageError           a file that holds no usable image
+    BadImageError           a file that contains no usable image
         TooManyPixelsError
     WeightsError            weights that cannot be used
         ModelError          a MODEL that is not allowed, which is an OptionError too

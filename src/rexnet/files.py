@@ -55,7 +55,7 @@ def check_new_folder(path: str | PathLike[str], *, outside: str | PathLike[str])
         raise ValueError(f"{printable(path)} is a file; name a new or an empty folder")
     if path.is_dir() and (others := sorted(os.listdir(path))):
         raise ValueError(
-            f"{printable(path)} holds files, such as {printable(others[0])}; name a new or an empty folder"
+            f"{printable(path)} contains files, such as {printable(others[0])}; name a new or an empty folder"
         )
     if not path.absolute().parent.is_dir():
         raise ValueError(f"there is no folder {printable(path.absolute().parent)!r} for {printable(path)}; create it")

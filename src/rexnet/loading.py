@@ -62,7 +62,7 @@ def open_trained(reference: Reference, *, network: str | None = None) -> Trained
         return _from_foreign(content, repr(reference.text), network)
     if network is not None:
         raise WeightsError(
-            f"{reference.text!r} holds its network; --model {network} is only for files that do not hold one"
+            f"{reference.text!r} contains its network; --model {network} is only for files that do not contain one"
         )
     task = detectors if content.get("task") == checkpoint.DETECTION else checkpoint
     return task.unpack(content, source=reference.text)

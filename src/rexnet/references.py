@@ -52,7 +52,7 @@ KINDS: dict[Kind, str] = {
 }
 """Kinds of MODEL and their description in messages."""
 OWN_WEIGHTS: tuple[Kind, ...] = ("run", "weights", "folder", "hub")
-"""Kinds that hold a state dict."""
+"""Kinds that contain a state dict."""
 SAVED: tuple[Kind, ...] = ("published", *OWN_WEIGHTS)
 """Kinds of weights to start from, which `read_weights` takes as `Reference.weights`."""
 NETWORKS: tuple[Kind, ...] = ("network", "config", *OWN_WEIGHTS)
@@ -145,7 +145,7 @@ def resolve(model: str | PathLike[str], *, allowed: Collection[Kind] = tuple(KIN
 
 
 def find_network(model: str) -> str | Path:
-    """Return the argument of `model_config`: the name of a family or network unchanged, else the file that holds the
+    """Return the argument of `model_config`: the name of a family or network unchanged, else the file that contains the
     network."""
     if model in FAMILIES:
         return model

@@ -42,8 +42,8 @@ class TestFindImages:
         (folder / "empty").mkdir()
         for source, message in (
             (folder / "missing.jpg", "does not exist"),
-            (f"{folder}/*.xyz", "holds no images"),
-            (folder / "empty", "holds no images"),
+            (f"{folder}/*.xyz", "contains no images"),
+            (folder / "empty", "contains no images"),
         ):
             with pytest.raises(ValueError, match=message) as caught:
                 find_images([folder / "b.jpg", source])
@@ -67,7 +67,7 @@ class TestFindImages:
         assert describe_other(found.other).startswith("1 .dng, 2 .heic files cannot be read")
         assert len(find_images([folder])) == len(found.files) == 8
         assert caplog.text.count("1 .dng, 2 .heic files cannot be read and will not be used; convert to") == 1
-        with pytest.raises(ValueError, match=r"holds no images: 1 \.heic file cannot be read"):
+        with pytest.raises(ValueError, match=r"contains no images: 1 \.heic file cannot be read"):
             find_images([f"{folder}/x*"])
 
 

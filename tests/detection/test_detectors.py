@@ -170,7 +170,7 @@ def test_weights_of_another_width_are_refused_by_name(tmp_path, tiny_detector):
     with pytest.raises(WeightsError, match=r"is width 0\.20 \(rexnet_020\), but the model is width 0\.10"):
         tiny_detector("ssdlite", weights=tmp_path / "weights.pth")
     torch.save(tiny_detector("ssdlite").state_dict(), tmp_path / "detector.pth")
-    with pytest.raises(WeightsError, match="holds no ReXNet"):
+    with pytest.raises(WeightsError, match="contains no ReXNet"):
         tiny_detector("ssdlite", weights=tmp_path / "detector.pth")
 
 

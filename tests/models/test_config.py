@@ -22,12 +22,12 @@ def test_a_file_makes_the_network_that_it_was_made_of(config_file, tiny_model):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "holds no network of rexnet"),
-        ("[1]", "holds no network of rexnet"),
+        ("{", "contains no rexnet network"),
+        ("[1]", "contains no rexnet network"),
         ("{}", "it has no 'blocks'"),
         ('{"name": "x", "blocks": [], "norm": {}}', "blocks is empty"),
-        ('{"name": "x", "blocks": [{"width": 3}], "norm": {}}', "holds no network of rexnet"),
-        ("\\u0000\\xff", "holds no network of rexnet"),
+        ('{"name": "x", "blocks": [{"width": 3}], "norm": {}}', "contains no rexnet network"),
+        ("\\u0000\\xff", "contains no rexnet network"),
     ],
 )
 def test_other_files_are_refused(tmp_path, text, words):

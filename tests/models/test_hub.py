@@ -73,7 +73,7 @@ def test_without_network_the_copy_of_the_last_download_is_used(folder, empty_cac
     [
         (RepositoryNotFoundError, "the hub has no accessible repository 'owner/animals'"),
         (RevisionNotFoundError, "has no revision 'v2'"),
-        (EntryNotFoundError, "holds no model.safetensors"),
+        (EntryNotFoundError, "contains no model.safetensors"),
     ],
 )
 def test_what_the_hub_does_not_have(monkeypatch, kind, words):

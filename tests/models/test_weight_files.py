@@ -256,7 +256,7 @@ def test_a_prefix_is_cut_only_where_all_keys_have_it():
     "content", [{}, {"epoch": 3}, {"state_dict": {}}, {"a": torch.ones(1), "b": 3}, {1: torch.ones(1)}]
 )
 def test_dictionaries_without_a_state_dict(content):
-    with pytest.raises(WeightsError, match=r"^x\.pth holds no state dict"):
+    with pytest.raises(WeightsError, match=r"^x\.pth contains no state dict"):
         extract_state_dict(content, source="x.pth")
 
 

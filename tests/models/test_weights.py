@@ -261,7 +261,7 @@ def test_half_precision_that_overflows_is_refused():
 @pytest.mark.seconds
 def test_other_networks_are_no_rexnet(tmp_path):
     state = timm.create_model("mobilenetv2_050").state_dict()
-    assert "holds no ReXNet: its first tensors are conv_stem.weight" in refusal(make(), state)
+    assert "contains no ReXNet: its first tensors are conv_stem.weight" in refusal(make(), state)
     torch.save(state, tmp_path / "w.pth")
     assert repr(str(tmp_path / "w.pth")) in refusal(make(), tmp_path / "w.pth")
 

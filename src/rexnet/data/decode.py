@@ -67,7 +67,7 @@ _EXIF_TRANSPOSE = {
 def open_image(
     source: str | Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS, upright: bool = True
 ) -> Image.Image:
-    """Decode the first image of a file into mode RGB, upright (EXIF orientation applied and removed), else as stored.
+    """Decode the first image of a file into mode RGB, `upright` (EXIF orientation applied and removed) or as stored.
     Transparent parts are composited over white. More than 8 bits per sample are scaled by the full range of the format
     (16-bit gray keeps its high byte, as Pillow does for 16-bit colour); float and 32-bit data, whose files state no
     range, by `_to_8_bits`. CMYK is converted without a colour profile; embedded profiles are ignored.

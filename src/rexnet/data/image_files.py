@@ -79,7 +79,7 @@ def holds_images(path: str) -> bool:
 
 
 def describe_other(paths: Sequence[str]) -> str:
-    """Describe the files in other formats, which of them are in a known format by their first bytes, and what to do."""
+    """Describe the files in other formats, those among them whose first bytes show a known format, and what to do."""
     contents = {path: _known_content(path) for path in paths}
     unread = [path for path, content in contents.items() if content is None]
     counts = Counter(os.path.splitext(path)[1].lower() for path in unread)
@@ -116,8 +116,8 @@ def has_other_extension(name: str) -> bool:
 
 
 def is_other_file(name: str) -> bool:
-    """Return whether a file of this name may be an unsupported image: it has neither a known image extension nor that
-    of a file that accompanies images."""
+    """Return whether a file of this name may be an unsupported image: its extension is neither a known image extension
+    nor one of files that accompany images."""
     stem, extension = os.path.splitext(os.path.basename(name).lower())
     side = extension in _SIDE_EXTENSIONS or (not extension and stem in _SIDE_NAMES)
     return not side and not has_image_extension(name)
@@ -144,7 +144,7 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
             )
         if not found:
             reason = f": {describe_other(unread)}" if unread else ""
-            raise ValueError(f"{printable(source)} holds no images{reason} (known: {' '.join(IMAGE_EXTENSIONS)})")
+            raise ValueError(f"{printable(source)} contains no images{reason} (known: {' '.join(IMAGE_EXTENSIONS)})")
         paths.update(dict.fromkeys(found))
         other += unread
     if other:

@@ -78,7 +78,7 @@ class TrainBatches(ShuffledBatches[Batch]):
         return Batch(images, targets, read.indices[: len(images)])
 
     def positions(self, epoch: int) -> list[np.ndarray]:
-        """Return the positions in the set of the images of each batch of an epoch, assuming that all can be read."""
+        """Return the image positions of each batch of an epoch, assuming that all images can be read."""
         return [indices % self._num_indices for indices in self._order(epoch)]
 
     def _order(self, epoch: int) -> list[np.ndarray]:

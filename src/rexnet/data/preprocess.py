@@ -101,7 +101,7 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Preprocess":
-        """Read the result of `to_dict`. Raises ValueError unless `fields` holds exactly the fields of this class with
+        """Read the result of `to_dict`. Raises ValueError unless `fields` has exactly the fields of this class with
         allowed values."""
         names = {field.name for field in dataclasses.fields(cls)}
         if set(fields) != names:

@@ -1,1 +1,1 @@
-"""Engines that run a network, and the files that hold one as a graph."""
+"""Engines that run a network, and the files that contain one as a graph."""

@@ -57,7 +57,7 @@ def trace_network(model: nn.Module, *, size_px: int = 224) -> bytes:
 def open_graph(graph: bytes | str | Path, engine: Engine, *, any_shape: bool = False) -> "Graph":
     """Open a graph in ONNX Runtime or OpenVINO: an ONNX model or its content, or the path of an ONNX or OpenVINO file.
 
-    With `any_shape` OpenVINO compiles once for all sizes, as other programs do; else once per shape, which is faster.
+    With `any_shape`, OpenVINO compiles once for all sizes, as other programs do; else once per shape, which is faster.
     Raise MissingPackageError for an engine that is not installed.
     """
     if engine.backend == "onnxruntime":

@@ -185,7 +185,7 @@ COUNT = 5
 def sample_images(source: str | None) -> list[Image.Image]:
     """Return COUNT upright RGB images, evenly spread over a folder or pattern, and repeated if there are fewer.
 
-    Without a source these are always the two photographs of scikit-learn, both mirrored, and noise. Raise ValueError
+    Without a source, these are always scikit-learn's two photographs, their mirror images, and noise. Raise ValueError
     for a source without images, BadImageError for one that cannot be read.
     """
     if source is not None:

@@ -166,7 +166,7 @@ def config_text(config: RexNetConfig) -> str:
 def read_config(path: str) -> RexNetConfig:
     """Read a config from its JSON file or from a checkpoint of this package.
 
-    Raise ValueError for a file that cannot be read or holds no network.
+    Raise ValueError for a file that cannot be read or contains no network.
     """
     try:
         if path.endswith(".json"):
@@ -177,6 +177,6 @@ def read_config(path: str) -> RexNetConfig:
     except OSError as error:
         raise ValueError(f"network {path!r} cannot be read: {error.strerror or error}") from error
     except KeyError as error:
-        raise ValueError(f"{path!r} holds no network of rexnet: it has no {error}") from error
+        raise ValueError(f"{path!r} contains no rexnet network: it has no {error}") from error
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path!r} holds no network of rexnet: {reason_of(error)}") from error
+        raise ValueError(f"{path!r} contains no rexnet network: {reason_of(error)}") from error

@@ -32,7 +32,7 @@ class CreateOptions(ModelOptions, total=False):
     in_chans: int
     checkpoint_path: str | PathLike[str]
     act_layer: str | type[nn.Module]
-    """Key of ACTIVATIONS, after the stem, the expansions and the penultimate convolution."""
+    """Activation after the stem, the expansions and the penultimate convolution: a key of ACTIVATIONS, or its class."""
     global_pool: str
     device: str | torch.device
     dtype: torch.dtype

@@ -1,4 +1,4 @@
-"""Model folders of `rexnet card`, local or repositories of the Hugging Face hub: "hf://OWNER/NAME"."""
+"""Model folders of `rexnet card`, local or as repositories on the Hugging Face hub: "hf://OWNER/NAME"."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ Answer = TypeVar("Answer")
 
 PREFIX = "hf://"
 WEIGHTS = "model.safetensors"
-"""File of a model folder that holds everything needed to use the model."""
+"""File of a model folder that contains everything needed to use the model."""
 REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"
 PATIENCE_S = 5
 """Time limit for a host's answer."""
@@ -143,7 +143,9 @@ def _from_hub(address: str) -> Path:
     except RevisionNotFoundError as error:
         raise WeightsError(f"{repository} has no revision {revision!r}; omit it for the newest") from error
     except EntryNotFoundError as error:
-        raise WeightsError(f"{repository} holds no {WEIGHTS}; `rexnet card` creates a repository with one") from error
+        raise WeightsError(
+            f"{repository} contains no {WEIGHTS}; `rexnet card` creates a repository with one"
+        ) from error
     # The hub's client passes on errors of its HTTP library, which differ by version.
     except Exception as error:
         reason = type(error).__name__

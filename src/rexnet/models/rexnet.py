@@ -93,7 +93,7 @@ class RexNet(nn.Module):
 
     @property
     def level_of_stride(self) -> dict[int, FeatureLevel]:
-        """Return the last level of each stride; with dilation several levels share one."""
+        """Return the last level of each stride; with dilation, several levels share one."""
         return {level.stride: level for level in self.feature_levels}
 
     @property
@@ -145,7 +145,7 @@ class RexNet(nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Return logits (B, num_classes) of features (B, num_features, h, w).
 
-        With `pre_logits`, return the classifier's input, (B, head_hidden_size). With global_pool "" the spatial axes
+        With `pre_logits`, return the classifier's input, (B, head_hidden_size). With global_pool "", the spatial axes
         stay.
         """
         if self.global_pool == "avg":

@@ -41,7 +41,7 @@ class Family:
     activation: str = "silu"
     head_hidden_channels: int = 0
     narrow_penultimate: bool = True
-    """Narrow the penultimate convolution with the width below 1.0."""
+    """Narrow the penultimate convolution with the width if that is below 1.0."""
     rounded_penultimate: bool = True
     """Round the penultimate convolution to a multiple of the divisor, like the blocks."""
     fixed_stem_and_penultimate: bool = False
@@ -80,7 +80,7 @@ def round_to_multiple(channels: float, divisor: int) -> int:
 def linear_channels(
     *, first: float, growth: float, depth: int, growth_steps: int, width: float, divisor: int = 1
 ) -> list[int]:
-    """Return the output channels of blocks on the line from `first` by `growth / growth_steps` a block, times `width`.
+    """Return the output channels of blocks that grow from `first` by `growth / growth_steps` per block, times `width`.
 
     Below width 1.0 the first block keeps its width. Source: paper section 4.2; clovaai/rexnet rexnetv1.py divides the
     growth by the number of blocks, rexnetv1_lite.py by one less and rounds to a multiple of 8.

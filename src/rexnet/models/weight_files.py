@@ -60,7 +60,9 @@ def read_checkpoint_file(path: str | PathLike[str]) -> dict[str, Any]:
         raise WeightsError(f"weights file {str(path)!r} cannot be read ({error.strerror or error})") from error
     if not isinstance(content, dict):
         kind = type(content).__name__
-        raise WeightsError(f"weights file {str(path)!r} holds a {kind}; pass one that holds a dictionary of tensors")
+        raise WeightsError(
+            f"weights file {str(path)!r} contains a {kind}; pass one that contains a dictionary of tensors"
+        )
     return content
 
 
@@ -80,7 +82,7 @@ def extract_state_dict(content: Mapping[str, Any], *, source: str = "the given d
     tensors = {key: value for key, value in inside.items() if key != "n_averaged"}
     if not _holds_tensors(tensors):
         keys = ", ".join(map(repr, list(tensors)[:4])) or "none"
-        raise WeightsError(f"{source} holds no state dict; its first keys are {keys}")
+        raise WeightsError(f"{source} contains no state dict; its first keys are {keys}")
     while prefix := next((p for p in _WRAPPER_PREFIXES if all(key.startswith(p) for key in tensors)), None):
         tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     return tensors

@@ -99,7 +99,7 @@ def read_weights(source: Source, *, label: str | None = None) -> Weights:
             kind, tensors = "timm", timm_to_native(tensors)
         layout = layout_of(tensors)
     except WeightsError as error:
-        raise WeightsError(f"{label} holds no ReXNet: {error}") from error
+        raise WeightsError(f"{label} contains no ReXNet: {error}") from error
     facts = content if kind == "checkpoint" else {}
     classes = facts.get("classes") or ()
     if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
@@ -235,4 +235,4 @@ def _check_tensors(weights: Weights, taken: Mapping[str, Tensor], expected: Mapp
             kinds = f"{value.layout} {value.dtype}, but the model has {own.dtype}"
             raise WeightsError(f"{weights.source} has {key} as {kinds}; pass a file that fits the model")
         if not value.to(own.dtype).isfinite().all():
-            raise WeightsError(f"{weights.source} holds values in {key} that are not finite; pass another file")
+            raise WeightsError(f"{weights.source} has values in {key} that are not finite; pass another file")

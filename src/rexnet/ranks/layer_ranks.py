@@ -20,7 +20,7 @@ _FOLLOWERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """Convolution or linear layer with the layers after it: its output matrix has a row per channel, a column per
+    """Convolution or linear layer with the layers after it: its output matrix has a row per channel and a column per
     sample."""
 
     name: str

@@ -256,7 +256,7 @@ class TestDirt:
             ("", "not a JSON"),
             ("{", "not a JSON"),
             ("[" * 100_000, "not a JSON"),
-            ("[]", "holds a list"),
+            ("[]", "contains a list"),
             ('{"images": [], "annotations": []}', "no list 'categories'"),
             ('{"images": {}, "annotations": [], "categories": []}', "no list 'images'"),
             ('{"images": [], "annotations": [], "categories": []}', "no categories"),

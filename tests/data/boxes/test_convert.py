@@ -18,7 +18,7 @@ class TestOutput:
         full.mkdir()
         (full / "keep").write_text("x")
         for output, said in (
-            (full, "holds files, such as keep"),
+            (full, "contains files, such as keep"),
             (full / "keep", "is a file"),
             (source / "out", "lies in"),
             (tmp_path / "no" / "out", "there is no folder"),

@@ -91,7 +91,7 @@ class TestYolo:
         [
             ("names: !!python/object/apply:os.system ['touch SENTINEL']", "not plain YAML"),
             ("names: [a, b", "not plain YAML"),
-            ("- a", "holds a list"),
+            ("- a", "contains a list"),
             ("train: images/train", "has no class names"),
             ("names: [a, a, b]", "two classes named 'a'"),
             ("names: {0: a, 2: b}", "numbered from 0"),

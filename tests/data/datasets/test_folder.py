@@ -179,10 +179,10 @@ class TestOneFolder:
         assert not caplog.records
 
     def test_no_class_folders(self, tmp_path):
-        with pytest.raises(ValueError, match="holds no class folders"):
+        with pytest.raises(ValueError, match="contains no class folders"):
             open_dataset(tmp_path).for_training()
         make(tmp_path, "1.png", "2.png")
-        with pytest.raises(ValueError, match="holds 2 images but no class folders"):
+        with pytest.raises(ValueError, match="contains 2 images but no class folders"):
             open_dataset(tmp_path).for_training()
 
     def test_many_bad_classes_are_cut_short(self, tmp_path):

@@ -159,7 +159,7 @@ class TestDamage:
         write_tar(root / "train" / "1.tar", [])
         assert len(open_dataset(root).for_training().train) == 6
         (root / "train" / "0.tar").unlink()
-        with pytest.raises(ValueError, match="hold no images"):
+        with pytest.raises(ValueError, match="contain no images"):
             open_dataset(root).for_training()
 
     def test_a_sparse_member_that_claims_terabytes(self, tmp_path):

@@ -26,7 +26,7 @@ _ROBOFLOW_FOLDERS = {"train": ("train",), "val": ("valid", "val"), "test": ("tes
 @final
 class CocoImages:
     """Images with their objects. Label i + 1 is `classes[i]`, with the category id `category_ids[i]` of the file; 0 is
-    left to the background. All arrays are flat, so neither sending it to workers nor forking copies objects. `counts`:
+    the background. All arrays are flat, so neither pickling the set for workers nor forking copies objects. `counts`:
     faults of the file by kind, see `rexnet.data.boxes.coco_annotations.FINDINGS`; `skipped`: images skipped because of
     them. `has_masks`: whether any object that is not a crowd has an outline.
     """
@@ -239,7 +239,7 @@ def refuse_lost_images(images: CocoImages) -> None:
 
 
 def find_annotation_files(folder: str | Path) -> dict[str, Path]:
-    """Return the annotation files of a folder in COCO's layout by split: "train", "val" and "test", as far as they
+    """Return the annotation files of a folder in COCO's layout by split, for those of "train", "val" and "test" that
     exist; CVAT writes Train and Validation. Raises ValueError if several files match a split."""
     found: dict[str, Path] = {}
     for split in _ROBOFLOW_FOLDERS:

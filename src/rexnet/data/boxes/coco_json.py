@@ -153,7 +153,7 @@ def _read_tables(annotation_file: str | Path) -> dict[str, list[Any]]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} is not a JSON file: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{name} holds a {type(content).__name__}, but COCO's annotations are an object")
+        raise ValueError(f"{name} contains a {type(content).__name__}; allowed: a JSON object")
     tables: dict[str, list[Any]] = {}
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):

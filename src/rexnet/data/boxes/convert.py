@@ -120,10 +120,11 @@ def find_layout(folder: Path) -> Layout | None:
 
 
 def read_boxed_images(source: Path, layout: Layout | None = None, *, workers: int | None = None) -> BoxedImages:
-    """Read a folder in VOC's or YOLO's layout; `layout` None detects it. Raise ValueError if it is in neither."""
+    """Read a folder in VOC's or YOLO's layout; if `layout` is None, it is detected. Raise ValueError for a folder in
+    neither layout."""
     workers = usable_cpus() if workers is None else workers
     if not source.is_dir():
-        raise ValueError(f"{printable(source)} is not a folder; allowed: the one that holds the images and labels")
+        raise ValueError(f"{printable(source)} is not a folder; allowed: the one that contains the images and labels")
     if layout == "voc" and not is_voc(source):
         raise ValueError(f"{printable(source)} lacks Annotations/ or JPEGImages/, which VOC's layout needs")
     if layout == "voc" or (layout is None and is_voc(source)):

@@ -22,7 +22,7 @@ _TRIES = 20
 
 
 def draw_shapes(folder: str | Path, *, images: int, seed: int, size_px: int = 128) -> dict[str, int]:
-    """Draw a dataset in COCO's layout with `images` images to train on and a quarter as many to validate on, squares of
+    """Draw a dataset in COCO's layout with `images` training images and a quarter as many validation images, squares of
     `size_px`: circles, triangles, squares and crosses of any colour on noise, up to four in an image, some partly
     occluded; some images are empty. Masks are RLEs of the visible parts, and boxes enclose these tightly. The same seed
     gives the same data, and no image is in both splits. Returns the number of images by split. Raises ValueError for

@@ -109,7 +109,7 @@ class _CropWithObjects:
 
 
 def _has_area(before: Sample, after: Sample) -> torch.Tensor:
-    """Return bool (N,): whether a box is at least LEAST_SIDE_PX wide and high, or at least as much as before."""
+    """Return bool (N,): whether each side of a box is at least LEAST_SIDE_PX, or at least as long as before."""
     sides, came = (sample.boxes[:, 2:] - sample.boxes[:, :2] for sample in (after, before))
     return (sides >= came.clamp(max=LEAST_SIDE_PX)).all(dim=1)
 

@@ -59,7 +59,7 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
     boxes = [box for images in found.splits.values() for image in images for box in image.boxes]
     if not boxes:
         reasons = "".join(f"; {skipped}" for skipped in found.skipped[:1])
-        raise ValueError(f"{printable(folder / _ANNOTATIONS)} holds no objects that can be read{reasons}")
+        raise ValueError(f"{printable(folder / _ANNOTATIONS)} contains no objects that can be read{reasons}")
     if max(max(x + width, y + height) for x, y, width, height in (box.box for box in boxes)) <= 1:
         text = "has boxes within 0 to 1 only; VOC's boxes are in pixels, not fractions of the image"
         raise ValueError(f"{printable(folder / _ANNOTATIONS)} {text}")

@@ -38,7 +38,7 @@ def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
     beside it where no folder is named images.
 
     A line is a class and centre x, centre y, width, height, or the points of a polygon, all as fractions of the width
-    and height of the upright image; with `kpt_shape` a class, a box, and keypoints, which are not used. An image
+    and height of the upright image; with `kpt_shape`, a class, a box, and keypoints, which are not used. An image
     without a text file has no boxes. Raises ValueError for a description with missing paths, and for one that changes
     the meaning of labels.
     """
@@ -84,7 +84,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{printable(file)} is not plain YAML: {' '.join(reason_of(error).split())[:200]}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{printable(file)} holds a {type(content).__name__}; it needs keys such as names")
+        raise ValueError(f"{printable(file)} contains a {type(content).__name__}; it needs keys such as names")
     task = content.get("task", "detect")
     if task not in _TASKS:
         raise ValueError(f"{printable(file)} has the task {task!r:.40}; allowed: {', '.join(_TASKS)}")

@@ -47,15 +47,15 @@ class YoloLabels:
         try:
             number, *values = map(float, texts)
         except ValueError as error:
-            raise ValueError("it holds something that is not a number, or separators other than spaces") from error
+            raise ValueError("it contains something that is not a number, or separators other than spaces") from error
         if not all(map(math.isfinite, (number, *values))):
-            raise ValueError("it holds a number that is not finite")
+            raise ValueError("it contains a number that is not finite")
         if self.keypoint_numbers is not None:
             if len(values) != 4 + self.keypoint_numbers:
                 raise ValueError(f"it has {len(texts)} numbers; kpt_shape requires {5 + self.keypoint_numbers}")
             values = values[:4]
         if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-            raise ValueError(f"it has {len(texts)} numbers; a box has 5, a polygon an odd number from 7 on")
+            raise ValueError(f"it has {len(texts)} numbers; a box has 5, a polygon an odd number of 7 or more")
         if not number.is_integer() or not 0 <= number < len(self.classes):
             raise ValueError(f"its class is {number:g}, but there are {len(self.classes)} classes, counted from 0")
         if not all(-_TOLERANCE <= value <= 1 + _TOLERANCE for value in values):

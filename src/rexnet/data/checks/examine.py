@@ -62,7 +62,7 @@ class Report(ABC):
     """width, height and shorter_side -> smallest, median and largest."""
     min_size_px: float
     notes: list[str]
-    """Facts that are not a problem."""
+    """Facts that are not problems."""
 
     def to_json(self) -> str:
         return json.dumps({"clean": self.clean, **dataclasses.asdict(self)}, indent=2) + "\n"
@@ -91,7 +91,7 @@ class Report(ABC):
 
 
 class Images(Protocol):
-    """Images to examine; an `ImageSet` is one."""
+    """Interface of images to examine; `ImageSet` implements it."""
 
     def __len__(self) -> int: ...
 
@@ -151,7 +151,7 @@ def _digest(image: Image.Image) -> np.ndarray:
 
 
 class ExaminedSplits:
-    """All images of some splits in order, a row each."""
+    """All images of some splits in order, one row each."""
 
     def __init__(self, splits: Mapping[str, Images], *, workers: int):
         self._images = list(splits.values())

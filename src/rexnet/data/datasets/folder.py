@@ -45,7 +45,7 @@ class ClassFolders(NamedTuple):
 
 
 def split_folders(root: str) -> dict[str, str]:
-    """Return the folder of each split; a single split called "" if `root` holds the class folders itself."""
+    """Return the folder of each split; a single split called "" if `root` contains the class folders itself."""
     found = {name: os.path.join(root, name) for name in SPLITS}
     return {name: folder for name, folder in found.items() if os.path.isdir(folder)} or {"": root}
 
@@ -106,14 +106,14 @@ def find_class_folders(folder: str) -> ClassFolders:
         elif os.path.isfile(path) and is_other_file(name):
             other.append(path)
         elif not os.path.exists(path):
-            faults.append(f"holds {printable(name)}, a link to a folder that does not exist; repair or remove it")
+            faults.append(f"contains {printable(name)}, a link to a folder that does not exist; repair or remove it")
     if not by_class:
         content = f"{len(outside):,} {plural(len(outside), 'image')} but " if outside else ""
-        faults.append(f"holds {content}no class folders: put the images of each class into one")
+        faults.append(f"contains {content}no class folders: put the images of each class into one")
     like_splits = {name.casefold() for name in by_class}
     if len(by_class) > 1 and like_splits & _LIKE_TRAIN and like_splits <= {*SPLITS, *_LIKE_TRAIN, "testing"}:
         names = some_names(by_class)
-        faults.append(f"holds {names}, which are splits, not classes; rename them to {' and '.join(SPLITS[:2])}")
+        faults.append(f"contains {names}, which are splits, not classes; rename them to {' and '.join(SPLITS[:2])}")
     return ClassFolders(by_class, outside, other, runs, faults)
 
 

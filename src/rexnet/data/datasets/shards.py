@@ -80,7 +80,7 @@ def load_shards(data: str, split_names: Sequence[str]) -> dict[str, ShardImages]
         except FileNotFoundError as error:
             raise ValueError(f"{printable(error.filename)} is missing, but listed in {SHARDS_FILE}") from error
         if not len(index.target):
-            raise ValueError(f"the tars in {printable(os.path.join(data, split))} hold no images")
+            raise ValueError(f"the tars in {printable(os.path.join(data, split))} contain no images")
         found[split] = ShardImages(data, index)
     _check_counts(data, found, counts)
     return found
