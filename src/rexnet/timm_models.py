@@ -51,7 +51,8 @@ def register_with_timm() -> list[str]:
 
 
 def _pretrained_configs() -> dict[str, Any]:
-    """Return timm's config of each of its files under our names, and a config without a file for the other networks."""
+    """Return timm's config for each of its weights files under our names, and a config without a file for other
+    networks."""
     from timm.models import get_pretrained_cfg
 
     configs: dict[str, Any] = {}

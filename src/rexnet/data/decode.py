@@ -191,9 +191,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """Convert gray with more than 8 bits to mode L.
 
-    16-bit (and 12-bit TIFF) keeps the high byte. Wider integers in 0..65535 count as 16-bit; floats in 0..1, else
-    0..255, are taken at that scale; any other range is stretched linearly from its minimum to its maximum. Raises
-    ValueError for values that are not finite.
+    16-bit (and 12-bit TIFF) keeps the high byte. Wider integers in 0..65535 count as 16-bit; floats within 0..1, or
+    else 0..255, are scaled from that range; any other range is stretched linearly from its minimum to its maximum.
+    Raises ValueError for values that are not finite.
     """
     values = np.asarray(image)
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}

@@ -34,7 +34,7 @@ def weights_path(name: str | PathLike[str]) -> Path:
     if os.fspath(name).startswith(PREFIX):
         return _from_hub(os.fspath(name))
     inside = Path(name, WEIGHTS)
-    return inside if os.path.isfile(inside) else Path(name)  # which takes a name that is too long for the system
+    return inside if os.path.isfile(inside) else Path(name)  # isfile accepts names that are too long for the system
 
 
 def download(repository: str, file: str, *, revision: str | None = None) -> Path:

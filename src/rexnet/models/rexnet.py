@@ -136,7 +136,8 @@ class RexNet(nn.Module):
         return layer(x)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return (B, num_features, H / stride, W / stride), before pooling, of images (B, in_channels, H, W)."""
+        """Return the features (B, num_features, H / stride, W / stride) of images (B, in_channels, H, W), before
+        pooling."""
         for index, layer in enumerate(self.features):
             if index < self.num_feature_layers:
                 x = layer(x) if torch.jit.is_scripting() else self._run_layer(layer, x)  # pyright: ignore[reportPrivateImportUsage]

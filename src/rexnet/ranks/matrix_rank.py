@@ -74,7 +74,7 @@ def _stubborn_singular_values(matrix: Tensor) -> Tensor:
 
 
 def numerical_rank(matrices: Tensor, *, tolerance: float | None = None) -> Tensor:
-    """Count for (..., m, n) the singular values above `tolerance` times the largest."""
+    """Count the singular values of (..., m, n) above `tolerance` times the largest."""
     values = singular_values(matrices)
     limit = choose_tolerance(matrices.shape[-2], matrices.shape[-1], tolerance) * values[..., :1]
     return (values > limit).sum(-1)
