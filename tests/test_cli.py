@@ -192,7 +192,7 @@ def test_ctrl_c_ends_data_commands_at_once(command, tmp_path):
         (("data", "shard", ".", "x"), 1, "lies in"),
         (("train", "no/such/folder"), 1, "no/such/folder"),
         (("train", "digits", "--lr", "-1"), 2, "rexnet: --lr is -1.0; allowed: above 0"),
-        (("train", "--optimizer", "sgdd"), 2, "--optimizer is 'sgdd'; allowed: sgd"),
+        (("train", "--optimizer", "sgdd"), 2, "--optimizer is 'sgdd'; allowed: timm's"),
         (("train", "--auto-augment", "randd"), 2, "--auto-augment is 'randd', which timm does not know; allowed"),
         (("train", "--min-lr", "7"), 2, "--min-lr is 7; allowed: at most the learning rate"),
         (("train", "--crop-scale", "0", "2"), 2, "--crop-scale is (0.0, 2.0); allowed"),

@@ -33,7 +33,7 @@ def test_no_items():
 
 def test_a_killed_worker_is_one_sentence():
     with pytest.raises(
-        OSError, match=r"a worker process \(pid \d+\) ended .* /dev/shm of [\d,]+ MiB, .*fewer --workers"
+        OSError, match=r"a worker process \(pid \d+\) ended .* /dev/shm of [\d,]+ MiB; .*fewer --workers"
     ):
         list(in_parallel(die, range(10), workers=1, label="x"))
 

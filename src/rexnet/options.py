@@ -54,7 +54,7 @@ Threads = Annotated[int | None, Argument(help="CPU threads; None leaves the engi
 Workers = Annotated[
     int | None,
     Argument(
-        help="Processes that read images; None: up to 8 with a GPU, none with a CPU.",
+        help="Processes that read images; None: up to 8 with a GPU, none without.",
         aliases=("-j",),
     ),
 ]

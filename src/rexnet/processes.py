@@ -19,11 +19,10 @@ _SAY_EVERY_S = 30.0
 
 
 def in_parallel(task: Callable[[Item], Result], items: Sequence[Item], *, workers: int, label: str) -> Iterator[Result]:
-    """Yield `task(item)` for every item, in order, from `workers` processes; 0: from this one. Long work logs its
-    progress.
-
-    It uses PyTorch's loader: few results are buffered, and workers end when this process ends, is stopped or is killed.
-    `task` goes to each worker once; with fork it shares this process's memory. Raises OSError if a worker dies.
+    """Yield `task(item)` for every item, in order, from `workers` processes; 0: from this one. Progress is logged if
+    the work takes long. PyTorch's loader does the work: few results are buffered, and workers end when this process
+    ends, is stopped or is killed. `task` goes to each worker once; with fork it shares this process's memory. Raises
+    OSError if a worker dies.
     """
     import torch
     from torch.utils.data import DataLoader
@@ -93,8 +92,8 @@ def dead_worker(error: RuntimeError) -> str | None:
         return None
     shared = f" of {shutil.disk_usage('/dev/shm').total / 2**20:,.0f} MiB" if os.path.isdir("/dev/shm") else ""
     return (
-        f"a worker process (pid {found[1]}) ended unexpectedly; too little memory, or too little in "
-        f"/dev/shm{shared}, is the usual cause: fewer --workers or --processes need less"
+        f"a worker process (pid {found[1]}) ended unexpectedly, usually for lack of memory, or of space in "
+        f"/dev/shm{shared}; use fewer --workers or --processes"
     )
 
 

@@ -29,7 +29,7 @@ def printable(path: str | Path) -> str:
 
 
 def some_names(names: Iterable[str]) -> str:
-    """Return the first five names, quoted if they begin or end with a blank, and the number of the others."""
+    """Return the first five names, quoted if they begin or end with a space, and the number of the others."""
     shown = [printable(name) if name == name.strip() else repr(name) for name in names]
     return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
 

@@ -41,7 +41,7 @@ def test_every_family_at_any_batch_and_size_in_both_engines(name, tmp_path):
 
 def test_other_layers_and_outputs_are_refused(tiny_model):
     model = tiny_model()
-    with pytest.raises(TypeError, match=r"features\.1 is a BatchNorm2d, which has no ONNX node"):
+    with pytest.raises(TypeError, match=r"features\.1 is a BatchNorm2d, for which there is no ONNX node"):
         onnx_graph(model)
     with pytest.raises(ValueError, match="output is 'probabilities'; allowed: logits, embedding, features"):
         onnx_graph(fold(model), output="probabilities")

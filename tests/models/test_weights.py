@@ -144,7 +144,7 @@ def test_another_class_count(tmp_path, caplog, name):
     path = save(theirs, tmp_path / "w.pth")
     ours = make(name, num_classes=5)
     text = refusal(ours, path)
-    assert "has 7 classes, but the model 5" in text and '"reset"' in text and '"keep"' in text
+    assert "has 7 classes, but the model has 5" in text and '"reset"' in text and '"keep"' in text
 
     classifier = [f"output.{len(ours.output) - 1}.{part}" for part in ("weight", "bias")]
     old = ours.get_classifier().weight.clone()

@@ -22,7 +22,7 @@ ImageSource = str | PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
 """A path, the content of a file, a Pillow image, an array uint8 (H, W, 3) or a tensor uint8 (3, H, W), both red, green,
 blue."""
 Images = ImageSource | Iterable[ImageSource]
-"""One image or several: a list, an iterator, arrays (B, H, W, 3), tensors (B, 3, H, W), or several of those."""
+"""One image or several: an array (B, H, W, 3), a tensor (B, 3, H, W), or an iterable of images or of such batches."""
 
 
 def each_image(images: Images) -> Iterator[ImageSource]:

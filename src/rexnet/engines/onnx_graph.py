@@ -131,7 +131,7 @@ class _Writer:
         for kind, (op, attributes) in _SIMPLE.items():
             if isinstance(module, kind):
                 return self.node(op, x, name=name, **attributes)
-        raise TypeError(f"{name} is a {type(module).__name__}, which has no ONNX node here")
+        raise TypeError(f"{name} is a {type(module).__name__}, for which there is no ONNX node here")
 
     def _convolution(self, module: nn.Conv2d, x: str, name: str) -> str:
         inputs = [self.tensor(f"{name}.weight", module.weight)]

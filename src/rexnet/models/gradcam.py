@@ -16,8 +16,8 @@ MIN_CELLS = 4
 def grad_cam(model: RexNet, images: Tensor, classes: Tensor) -> Tensor:
     """Return heat maps (B, H, W), from 0 to 1, of images (B, 3, H, W) for class indices (B,).
 
-    1 marks the strongest support for the class; an image without any is 0 everywhere. The explained map is that of
-    `map_layer`. `model` runs in eval mode; its mode and gradients are restored.
+    1 marks the strongest support for the class; an image without any support is 0 everywhere. The explained map is that
+    of `map_layer`. `model` runs in eval mode; its mode and gradients are restored.
     """
     layer = map_layer(model, min(images.shape[2:]))
     with _evaluating(model), torch.enable_grad():

@@ -23,7 +23,7 @@ def fold(model: Network) -> Network:
     rounding.
 
     A batch norm is folded if it follows a convolution in an nn.Sequential and has a running variance; others stay. An
-    activation inside it keeps its place.
+    activation inside a folded batch norm keeps its place.
     """
     model = deepcopy(model).eval()
     for sequence in [module for module in model.modules() if isinstance(module, nn.Sequential)]:

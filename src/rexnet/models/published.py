@@ -39,7 +39,7 @@ class PublishedWeights:
     top5_percent: float | None = None
     image_size_px: int = 224
     crop_ratio: float | None = 0.875
-    """Side of the evaluated square over the resized image's short side."""
+    """Ratio of the evaluated square's side to the resized image's short side."""
     interpolation: str | None = "bicubic"
     mean: tuple[float, float, float] | None = IMAGENET_MEAN
     """Mean of red, green and blue, for values in 0..1."""

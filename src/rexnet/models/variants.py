@@ -36,7 +36,7 @@ class Family:
     wide_divisor: int = 1
     """Divisor for widths from 3.0 on."""
     se_ratio: int = 12
-    """Expanded channels over hidden channels of squeeze-excitation; 0 means none."""
+    """Ratio of expanded channels to hidden channels of squeeze-excitation; 0 means no squeeze-excitation."""
     se_first_stage: int = 2
     activation: str = "silu"
     head_hidden_channels: int = 0

@@ -213,7 +213,7 @@ def _check_classifier(weights: Weights, own: Layout, classifier: ClassifierPolic
         raise WeightsError(f'{weights.source} has no classifier; pass classifier="reset" for a new random one')
     if classifier == "strict":
         raise WeightsError(
-            f"{weights.source} has {file_classes} classes, but the model {own.num_classes}; pass "
+            f"{weights.source} has {file_classes} classes, but the model has {own.num_classes}; pass "
             'classifier="reset" for a new random classifier or classifier="keep" for the file\'s'
         )
 

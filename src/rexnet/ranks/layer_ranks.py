@@ -37,7 +37,7 @@ class Layer:
 
     @property
     def ratio(self) -> float:
-        """Input channels of a filter over output channels; 1 for depthwise convolutions."""
+        """Ratio of input to output channels; 1 for depthwise convolutions."""
         return 1.0 if "depthwise" in self.kind else self.in_channels / self.out_channels
 
     @property

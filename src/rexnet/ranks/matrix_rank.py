@@ -89,8 +89,8 @@ def effective_rank(values: Tensor) -> Tensor:
 
 
 def stable_rank(values: Tensor) -> Tensor:
-    """Return the sum of the squared singular values (..., k) over the largest square: never above the rank; 0 if all
-    are zero."""
+    """Return the sum of the squared singular values (..., k) divided by the largest square: never above the rank; 0 if
+    all are zero."""
     largest = values.amax(-1, keepdim=True)
     return (values / torch.where(largest > 0, largest, 1.0)).square().sum(-1)
 

@@ -186,7 +186,7 @@ class FactorConfig:
     processes: int = 1
     """Concurrent training runs; small networks leave most of a GPU idle."""
     workers: int | None = None
-    """Processes that read images for each training; None: up to 8 with a GPU, none with a CPU."""
+    """Processes that read images for each training; None: up to 8 with a GPU, none without."""
     device: Device = "auto"
     threads: int | None = None
     """CPU threads of PyTorch in each process; None: PyTorch's default."""

@@ -270,7 +270,7 @@ class TestDirt:
             load_coco_images(file, tmp_path)
 
     def test_no_image_left(self, tmp_path):
-        with pytest.raises(ValueError, match=r"none of the 1 images of .* can be used: 1 missing file"):
+        with pytest.raises(ValueError, match=r"none of the 1 images in .* can be used: 1 missing file"):
             load_coco_images(write_side(tmp_path, "train", [image_entry(1, missing=True)], []), tmp_path / "train")
 
 

@@ -96,9 +96,7 @@ class TestHttp:
     def test_what_is_missing(self, shards, tmp_path):
         shutil.copytree(shards, tmp_path / "copy")
         with serving(tmp_path, Answers()) as url:
-            with pytest.raises(
-                ValueError, match=r"/nothing/shards\.json does not exist; a URL must be that of a folder"
-            ):
+            with pytest.raises(ValueError, match=r"/nothing/shards\.json does not exist; a URL must lead to a folder"):
                 open_dataset(f"{url}/nothing").for_training()
             images = open_dataset(f"{url}/copy").for_training().train
             (tmp_path / "copy" / "train" / "000000.tar").unlink()
@@ -108,7 +106,7 @@ class TestHttp:
             with pytest.raises(ValueError, match=r"index-val\.npz does not exist"):
                 open_dataset(f"{url}/copy").for_training()
             (tmp_path / "copy" / "index-val.npz").write_bytes(b"x")
-            with pytest.raises(ValueError, match="not an index of rexnet"):
+            with pytest.raises(ValueError, match="not a rexnet index"):
                 open_dataset(f"{url}/copy").for_training()
 
     def test_an_index_of_other_shards(self, shards, tmp_path):

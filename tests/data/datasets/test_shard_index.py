@@ -100,14 +100,14 @@ class TestIndex:
     def test_rows_that_point_elsewhere_are_refused(self, shards, column, value):
         index, about = unpack_index((shards / "index-train.npz").read_bytes())
         (index.names.ends if column == "names_end" else getattr(index, column))[3] = value
-        with pytest.raises(ValueError, match="not an index of rexnet"):
+        with pytest.raises(ValueError, match="not a rexnet index"):
             unpack_index(pack_index(index, about))
 
     def test_pickles_and_compression_are_refused(self):
         for save, value in ((np.savez, np.array([{}], dtype=object)), (np.savez_compressed, np.zeros(10**6))):
             buffer = io.BytesIO()
             save(buffer, about=value)
-            with pytest.raises(ValueError, match="not an index of rexnet"):
+            with pytest.raises(ValueError, match="not a rexnet index"):
                 unpack_index(buffer.getvalue())
 
     def test_random_damage_is_refused_or_harmless(self, shards):

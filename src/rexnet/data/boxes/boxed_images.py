@@ -57,7 +57,7 @@ class Labels(Protocol):
         ...
 
     def count(self, image: str) -> int:
-        """Return the number of objects of an unusable image that can be counted."""
+        """Return the number of objects of an unusable image, counting only those that can be read."""
         ...
 
 

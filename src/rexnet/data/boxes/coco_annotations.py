@@ -122,7 +122,7 @@ def read_annotations(
             box, clipped = check_box(fields.get("bbox"), images[row].width_px, images[row].height_px)
             iscrowd = _check_iscrowd(fields.get("iscrowd"))
             if (row, label, *box) in seen:
-                raise FaultError("duplicate", f"its category and its box {fields['bbox']} occurred before")
+                raise FaultError("duplicate", f"an earlier annotation has its category and its box {fields['bbox']}")
         except FaultError as fault:
             findings.append(Finding(fault.kind, file_name, name, fault.text))
             continue

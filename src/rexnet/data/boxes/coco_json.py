@@ -88,7 +88,7 @@ def flatten(tables: dict[str, list[Any]], *, name: str, image_folder: str) -> tu
     if not images:
         found = ", ".join(f"{count:,} {kind}" for kind, count in count_findings(findings).items())
         first = f"; the first: {findings[0]}" if findings else ""
-        raise ValueError(f"none of the {len(tables['images']):,} images of {name} can be used: {found}{first}")
+        raise ValueError(f"none of the {len(tables['images']):,} images in {name} can be used: {found}{first}")
     content = CocoContent(
         classes=classes,
         category_ids=np.array(category_ids, dtype=np.int64),

@@ -50,7 +50,7 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
                 reason = ambiguous.get(name, f"{_IMAGES} contains no image of this name")
                 found.skipped.append(Skipped(str(path), _count_objects(path), reason))
             elif labels.file_of.setdefault(image, path) != path:
-                reason = f"its image is already that of {printable(labels.file_of[image])}"
+                reason = f"its image already belongs to {printable(labels.file_of[image])}"
                 found.skipped.append(Skipped(str(path), _count_objects(path), reason))
             else:
                 paths.append(image)

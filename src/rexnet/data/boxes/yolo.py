@@ -94,7 +94,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
 
 
 def _only_file(folder: Path, names: Sequence[str]) -> Path | None:
-    """Return the first of these files, None without any. Raise ValueError if another has other content."""
+    """Return the first of these files, None if there are none. Raise ValueError if the content of another differs."""
     files = [folder / name for name in names if (folder / name).is_file()]
     if other := next((file for file in files if file.read_bytes() != files[0].read_bytes()), None):
         raise ValueError(f"{printable(files[0])} and {printable(other)} differ; keep the one that describes the labels")
@@ -117,7 +117,9 @@ def _class_names(folder: Path, description: dict[str, Any]) -> tuple[str, ...]:
         raise ValueError(f"{printable(folder)} has no list of class names")
     if "" in names:
         number = names.index("")
-        raise ValueError(f"{printable(folder)} has no name for class {number}, between others; classes count from 0")
+        raise ValueError(
+            f"{printable(folder)} has no name for class {number}, but for others around it; classes count from 0"
+        )
     names = [normal_name(name) for name in names]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{printable(folder)} has two classes named {twice[0]!r}")

@@ -233,8 +233,8 @@ class Dataset:
         return [lambda index=index: images.load(index).size for index in positions]
 
     def _admit(self, sets: Sequence[ImageSet], *, validate_all: bool) -> None:
-        """Raise ValueError if the classes of `train` and `val` do not allow training; with `validate_all` also if a
-        class has no images to validate on."""
+        """Raise ValueError if the classes of `train` and `val` do not allow training; with `validate_all`, also if a
+        class has no validation images."""
         found = [split for split in (self.train, self.val) if split]
         places = [split.where for split in found]
         # First report the folders without images, then those that only the other split has.

@@ -226,7 +226,7 @@ def unpack_index(data: bytes) -> tuple[ShardIndex, dict[str, Any]]:
         names = FlatTexts(text, columns.pop("names_end"))
         return ShardIndex(tars=tuple(row[0] for row in about["tars"]), classes=classes, names=names, **columns), about
     except Exception as error:  # zipfile and numpy raise almost any exception for damaged data
-        raise ValueError(f"it is damaged or not an index of rexnet ({error})") from error
+        raise ValueError(f"it is damaged or not a rexnet index ({error})") from error
 
 
 def _check(columns: dict[str, np.ndarray], tar_sizes: np.ndarray, *, text: np.ndarray, num_classes: int) -> None:
