@@ -68,6 +68,8 @@ def test_one_bad_image_does_not_take_the_others_along(client):
         ([IMAGES[0]], "?top_k=many", 400, "top_k is 'many'; allowed: a whole number, 1 or more"),
         ([IMAGES[0]], "?min_score=2", 400, "min_score is '2'; allowed: a number from 0 to 1"),
         ([IMAGES[0]], "?min_score=nan", 400, "min_score"),
+        ([IMAGES[0]], "?model=animals&model=again", 400, "model is given 2 times; allowed: once"),
+        ([IMAGES[0]], "?top_k=1&top_k=1", 400, "top_k is given 2 times"),
         ([IMAGES[0]], "?model=%ff%00%0a" + "x" * 500, 404, "no model"),
     ],
 )
@@ -86,6 +88,15 @@ def test_more_classes_than_there_are(client):
 def test_other_methods_are_refused_with_a_sentence(client, path):
     answer = client.get(path)
     assert answer.status_code == 405 and "GET" in answer.json()["error"].upper()
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"), [("/predict", "POST"), ("/models", "GET, HEAD"), ("/", "GET, HEAD"), ("/v2", "GET, HEAD")]
+)
+def test_the_methods_that_are_allowed(client, path, allowed):
+    answer = client.put(path)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+    assert (client.head(path).status_code == 200) == ("HEAD" in allowed)
 
 
 @pytest.fixture(scope="module")

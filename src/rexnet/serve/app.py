@@ -102,9 +102,10 @@ def _add_error_handlers(app: FastAPI) -> None:
         path = quoted(request.url.path)
         messages = {404: f"there is no route {path}; GET /docs lists the routes"}
         messages[405] = f"{quoted(request.method)} is not allowed at {path}; GET /docs lists the methods"
-        return json_response(
-            {"error": messages.get(error.status_code, str(error.detail))}, error.status_code, error.headers
-        )
+        headers = dict(error.headers or {})
+        if headers.get("Allow") == "GET":
+            headers["Allow"] = "GET, HEAD"  # HeadAsGet
+        return json_response({"error": messages.get(error.status_code, str(error.detail))}, error.status_code, headers)
 
     @app.exception_handler(Exception)
     async def failure(request: Request, error: Exception) -> Response:

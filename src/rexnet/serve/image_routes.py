@@ -27,10 +27,13 @@ ALLOWED = {"top_k": "a whole number, 1 or more", "min_score": "a number from 0 t
 
 
 def check_options(request: Request) -> None:
-    """Raise HTTPError for an option that the route does not have, such as a mistyped one."""
+    """Raise HTTPError for an option that the route does not have, such as a mistyped one, or that is given twice."""
     allowed = [option.alias for option in request.scope["route"].dependant.query_params]
     if unknown := sorted(set(request.query_params) - set(allowed)):
         raise HTTPError(400, f"there is no option {quoted(unknown[0])}; allowed: {', '.join(allowed)}")
+    for option in allowed:
+        if len(values := request.query_params.getlist(option)) > 1:
+            raise HTTPError(400, f"{option} is given {len(values)} times; allowed: once")
 
 
 @router.get("/models", responses=answers(200))
