@@ -9,6 +9,13 @@ from rexnet.training import progress as module
 from rexnet.training.progress import EpochProgress, duration_text, hours_warning, smaller_size, speed_text
 
 
+class Screen(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def test_counts_images_means_and_waiting(capsys, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
@@ -38,7 +45,7 @@ def test_an_error_inside_goes_through():
 
 
 def test_a_bar_in_a_terminal_shows_what_was_promised(monkeypatch):
-    screen = io.StringIO()
+    screen = Screen()
     monkeypatch.setattr(module, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=140))
     with EpochProgress("epoch 2/9", 4) as progress:
         for _ in progress.watch(range(4)):
@@ -50,7 +57,7 @@ def test_a_bar_in_a_terminal_shows_what_was_promised(monkeypatch):
 
 @pytest.mark.parametrize("width", [60, 80, 140])
 def test_a_narrow_terminal_keeps_steps_loss_and_time(monkeypatch, width):
-    screen = io.StringIO()
+    screen = Screen()
     monkeypatch.setattr(module, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=width))
     with EpochProgress("epoch 12/300", 1000, later_steps=288_000) as progress:
         for _ in progress.watch(range(400)):
@@ -61,8 +68,17 @@ def test_a_narrow_terminal_keeps_steps_loss_and_time(monkeypatch, width):
     assert ("run: " in last) == (width > 60) and ("waiting" in last) == (width == 140)
 
 
-def test_without_a_terminal_a_line_a_minute_names_the_end_of_the_run(monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ("screen", "variables"),
+    [(io.StringIO, {}), (io.StringIO, {"FORCE_COLOR": "1"}), (Screen, {"TERM": "dumb"}), (Screen, {"TERM": "unknown"})],
+    ids=["pipe", "coloured pipe", "dumb terminal", "unknown terminal"],
+)
+def test_without_a_bar_a_line_a_minute_names_the_end_of_the_run(screen, variables, monkeypatch, caplog):
     caplog.set_level("INFO")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    output = screen()
+    monkeypatch.setattr(module, "Console", lambda stderr: Console(file=output))
     clock = iter(range(0, 10_000, 10))  # every look at the clock is ten seconds later
     monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(clock)))
     with EpochProgress("epoch 1/2", 50, later_steps=50) as progress:
@@ -71,6 +87,7 @@ def test_without_a_terminal_a_line_a_minute_names_the_end_of_the_run(monkeypatch
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) >= 8 and all("loss 0.25" in line and "left, until" in line for line in lines)
     assert re.match(r"epoch 1/2, step \d+/50: ", lines[0])
+    assert not output.getvalue(), "no escape sequence or empty line among the log lines"
 
 
 @pytest.mark.parametrize(

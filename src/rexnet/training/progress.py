@@ -88,7 +88,9 @@ class EpochProgress:
         console = Console(stderr=True)
         self._label, self._steps, self._done, self._done_before = label, steps, 0, 0
         self._later_steps, self._later_seconds = later_steps, later_seconds
-        self._logs = visible and not console.is_terminal
+        # FORCE_COLOR makes a pipe a terminal for rich, and TERM=dumb is one that cannot move its cursor.
+        can_draw = console.is_interactive and console.file.isatty()
+        self._logs = visible and not can_draw
         fixed = len(label) + len(f"{steps}/{steps}") + len("-:--:--") + 4
         self._width = console.width - fixed - _LEAST_BAR_WIDTH
         self._bar = Progress(
@@ -99,7 +101,7 @@ class EpochProgress:
             TimeRemainingColumn(compact=True),
             console=console,
             transient=True,
-            disable=not (visible and console.is_terminal),
+            disable=not (visible and can_draw),
             expand=True,
         )
         self._task = self._bar.add_task(label, total=steps, figures="")
