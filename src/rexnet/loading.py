@@ -71,7 +71,8 @@ def open_trained(reference: Reference, *, network: str | None = None) -> Trained
 def load_network(reference: Reference, *, pretrained: bool = False) -> Any:
     """Return a network to count, measure or export, with the attributes `classes`, perhaps empty, and `preprocess`.
 
-    Its weights are those of the reference, published ones with `pretrained`, and random otherwise.
+    Its weights are those of the reference; for the name of a network, the published ones with `pretrained`, else random
+    ones.
     """
     kind = reference.kind
     if kind in OWN_WEIGHTS or kind == "published" or (kind == "network" and pretrained):

@@ -1,4 +1,4 @@
-"""Worker processes: parallel map over many items, and errors of workers."""
+"""Worker processes: a parallel map over many items, and the errors of workers."""
 
 import logging
 import os

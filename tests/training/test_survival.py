@@ -192,7 +192,7 @@ def test_two_processes_stop_together_though_one_is_asked(at, start, phase):
     assert process.returncode != 0 and "stopped by SIGTERM" in said
     training = checkpoint.read(RunFolder(config.run.output).last)["training"]
     assert training["epoch"] == 1 and training["step"] > 0 and training["processes"] == 2
-    with pytest.raises(ValueError, match=r"by 2 processes, but now there are 1; .*torchrun --nproc-per-node 2"):
+    with pytest.raises(ValueError, match=r"2 processes, but now there are 1; .*torchrun --nproc-per-node 2"):
         train(replace(config, run=replace(config.run, resume=True)))
     for name in ("stopped", "straight"):
         again = replace(config, run=replace(config.run, resume=True, output=at(name).run.output))

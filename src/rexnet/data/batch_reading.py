@@ -120,7 +120,7 @@ class BatchReader(Dataset):
 def make_loader(
     reader: BatchReader, plan: Plan, *, workers: int, pin_memory: bool, start_method: str | None
 ) -> DataLoader:
-    """Return a loader that yields a `Read` for each batch that `plan` holds when it is iterated."""
+    """Return a loader that yields a `Read` for each batch in `plan`, which may change between passes."""
     return DataLoader(
         reader,
         batch_size=None,  # the reader makes the batches

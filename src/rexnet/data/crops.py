@@ -60,7 +60,7 @@ class RandomResizedCrop:
 @final
 @dataclass(frozen=True, kw_only=True)
 class RandomPaddedCrop:
-    """For small images: the short side resized to `size_px`, black pixels around, a random square of the result."""
+    """A crop for small images: resize the short side to `size_px`, pad with black pixels, cut out a random square."""
 
     size_px: int
     padding_px: int

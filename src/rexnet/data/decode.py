@@ -171,7 +171,8 @@ def _read_header(stream: BinaryIO, name: str, max_pixels: int) -> ImageFile.Imag
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """Return EXIF's 1 to 8, where 1 is upright; other values are returned as found and have no meaning."""
+    """Return the EXIF orientation, 1 to 8, where 1 is upright; other values are returned as found and have no
+    meaning."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # unreadable EXIF is ignored; the image itself is intact

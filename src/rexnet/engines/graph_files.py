@@ -77,7 +77,7 @@ def trace(
 ) -> bytes:
     """Return the content of an ONNX file by tracing `module` on `image`; `axes` are dynamic, by tensor name.
 
-    Tracing may still fix a size: compare on other sizes.
+    Tracing may still fix a size: compare the outputs at other sizes.
     """
     import_onnx()
     content: Any = io.BytesIO()  # the tracing exporter accepts it, though its signature does not

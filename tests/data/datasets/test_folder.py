@@ -337,7 +337,7 @@ def test_images_beside_the_splits_are_named(tmp_path, caplog):
     (tmp_path / "empty").mkdir()
     sets = open_dataset(tmp_path).for_training()
     assert len(sets.train) + len(sets.val) == 8
-    assert "the images of docs, more, x.png are not used, as there is train/, val/" in caplog.text
+    assert "the images of docs, more, x.png are not used, because there is train/, val/" in caplog.text
     report = check(CheckConfig(data=str(tmp_path), workers=0))
     beside = {os.path.relpath(path, tmp_path) for path in report.outside_classes}
     assert beside == {"x.png", "docs/readme.png", *(f"more/{name}/{n}.png" for name in "ab" for n in range(2))}

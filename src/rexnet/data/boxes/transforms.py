@@ -1,8 +1,8 @@
 """Random changes to training images, their boxes and masks, made with torchvision's transforms v2.
 
-An image is resized once, in one of two places. Without `short_side_px` the transform resizes nothing, and the detector
+An image is resized once, in one of two places. Without `short_side_px`, the transform resizes nothing, and the detector
 brings each image to its own size, in training as in evaluation; zoom_out and iou_crop still vary the scale of objects,
-because they only add or remove margins. With `short_side_px` the transform resizes, and the detector must not:
+because they only add or remove margins. With `short_side_px`, the transform resizes, and the detector must not:
 `DetectionTransform.resizes` is then true, and torchvision's detectors, built with `_skip_resize=True`, leave training
 images as they are. Both interpolate in the same way, so their pixels differ by at most one of 255 levels.
 

@@ -188,7 +188,7 @@ def _holds_folders(folder: str | None) -> bool:
 
 def _read_folders(root: str, splits: Mapping[str, str]) -> dict[str, Split]:
     if beside := find_images_beside(root, splits):
-        text = "%s: the images of %s are not used, as there is %s/"
+        text = "%s: the images of %s are not used, because there is %s/"
         logger.warning(text, printable(root), some_names(beside), "/, ".join(splits))
     return {
         name: Split(name=name, where=printable(folder), read=partial(read_class_folders, folder))
