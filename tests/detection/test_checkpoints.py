@@ -35,7 +35,7 @@ def test_the_score_threshold_is_stored_and_a_half_in_an_older_file(trained, tmp_
 def test_classifiers_and_detectors_are_told_apart(trained, trained_run):
     with pytest.raises(WeightsError, match=r"holds a classifier.*`rexnet predict`"):
         load_detector(trained_run / "best.pt")
-    with pytest.raises(WeightsError, match="holds a detector; `rexnet detect` takes it"):
+    with pytest.raises(WeightsError, match="holds a detector; use `rexnet detect`"):
         checkpoint.load(trained / "best.pt")
 
 

@@ -38,7 +38,7 @@ def test_masks_count_from_one_half():
         ({"score": "0.5"}, "score '0.5' and box .*must be finite numbers"),
         ({"score": True}, "score True"),
         ({"bbox": [1.0, "2", 3.0, 4.0]}, "'2'.*must be finite numbers"),
-        ({"segmentation": {"size": [7, 9], "counts": "0"}}, r"RLE of the size \[7, 9\], but the image has \["),
+        ({"segmentation": {"size": [7, 9], "counts": "0"}}, r"RLE of size \[7, 9\], but the image has \["),
         ({"category_id": [5]}, r"category_id \[5\], which"),
         ({"category_id": 5}, "category_id 5, which the categories of the ground truth do not have"),
         ({"image_id": 10**6}, "image_id 1000000, which the images of the ground truth do not have"),

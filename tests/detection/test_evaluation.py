@@ -180,7 +180,7 @@ def test_ground_truth_and_rows_that_lack_what_they_need():
     with pytest.raises(ValueError, match="lacks score, which"):
         score(coco, [{name: value for name, value in row.items() if name != "score"} for row in rows])
     coco["annotations"][3]["segmentation"] = {"size": [7, 9], "counts": [63]}
-    with pytest.raises(ValueError, match=r"RLE of the size \[7, 9\]"):
+    with pytest.raises(ValueError, match=r"RLE of size \[7, 9\]"):
         score(coco, rows)
 
 
@@ -199,8 +199,8 @@ def test_sets_that_cannot_be_scored_are_refused_before_the_network_runs():
     crowds = {**coco, "annotations": [{**row, "iscrowd": 1} for row in coco["annotations"]]}
     same_names = {**coco, "categories": [{**category, "name": "cat"} for category in coco["categories"]]}
     for broken, message in (
-        ({**coco, "annotations": []}, "no object to find in the 20 images"),
-        (crowds, "no object to find"),
+        ({**coco, "annotations": []}, "no objects in the 20 images"),
+        (crowds, "no objects in the"),
         (same_names, "4 categories have the name 'cat'"),
     ):
         with pytest.raises(ValueError, match=message):

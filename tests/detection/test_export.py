@@ -143,7 +143,7 @@ def test_nothing_found_has_shapes_too_and_pixels_are_taken(kind, tmp_path, caplo
     path = tmp_path / "a.xml"
     made = export_detector(never_sure(busy_detector(kind)), path, pixels=True)
     assert set(os.listdir(tmp_path)) == {"a.xml", "a.bin"} and made.agreement.detections == 0
-    assert "neither PyTorch nor the file finds anything" in caplog.text
+    assert "neither PyTorch nor the file detects anything" in caplog.text
     found = open_graph(path, Engine(backend="openvino"), any_shape=True).run(np.full((50, 70, 3), 255, np.uint8))
     shapes = [(0, 4), (0,), (0,), (0, 1, 50, 70)]
     assert [part.shape for part in found] == shapes[: len(found)] and read_facts(path)["pixels"] is True

@@ -176,7 +176,7 @@ def test_an_unusable_set_leaves_no_run(config, tmp_path):
     write_side(tmp_path, "val", [image_entry(1)], [annotation(1)])
     masks = replace(config.network, detector="mask_rcnn", max_size=64)
     with pytest.raises(
-        ValueError, match=r"validation images .* no masks, .*; --detector faster_rcnn and ssdlite need none"
+        ValueError, match=r"validation images .* no masks, .*; --detector faster_rcnn and ssdlite do not need masks"
     ):
         train(replace(config, data=str(tmp_path), network=masks, augment=DetectionAugmentConfig()))
     write_side(tmp_path, "train", [image_entry(1, 24, 36)], [])

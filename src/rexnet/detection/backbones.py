@@ -1,4 +1,5 @@
-"""Backbones of detectors: feature maps by stride from ReXNets or timm networks, and the feature pyramid on them."""
+"""Backbones of detectors: feature maps by stride from ReXNets or timm networks, and a feature pyramid on top of
+them."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -28,8 +29,8 @@ PYRAMID_CHANNELS = 256
 class RexNetBody(nn.Module):
     """RexNet without its classifier: (B, 3, H, W) -> the maps of `strides`, finest first.
 
-    Narrow maps need no penultimate convolution, so there is none; expanded maps end with it. State-dict keys are the
-    official ones after "network.".
+    Expanded maps include the output of the penultimate convolution; otherwise the convolution is removed. State-dict
+    keys are the official ones with the prefix "network.".
     """
 
     def __init__(self, config: RexNetConfig, *, strides: Sequence[int], expanded: bool = False):
@@ -37,11 +38,11 @@ class RexNetBody(nn.Module):
         levels = {level.stride: level for level in feature_levels(config)}
         if not set(strides) <= set(levels) or max(levels) != strides[-1]:
             raise ValueError(
-                f"{config.name} has feature maps of strides {', '.join(map(str, levels))}; a detector needs them up to "
-                f"{strides[-1]}, with {', '.join(map(str, strides))} among them: stem_stride 2 and output_stride 32"
+                f"{config.name} has feature maps of strides {', '.join(map(str, levels))}; a detector needs "
+                f"{', '.join(map(str, strides))}, and {strides[-1]} as the last: stem_stride 2 and output_stride 32"
             )
         if config.in_channels != 3:
-            raise ValueError(f"{config.name} takes {config.in_channels} channels; detectors take RGB images: 3")
+            raise ValueError(f"{config.name} takes {config.in_channels} channels; detectors need 3, for RGB images")
         config = replace(config, head_hidden_channels=0, num_classes=0)
         self.network = RexNet(config if expanded else replace(config, penultimate_channels=0))
         self.strides, self.expanded = tuple(strides), expanded
@@ -54,7 +55,7 @@ class RexNetBody(nn.Module):
 
 @final
 class TimmBody(nn.Module):
-    """timm network with the interface of RexNetBody."""
+    """A timm network with the interface of RexNetBody."""
 
     def __init__(self, network: nn.Module, channels: Sequence[int]):
         super().__init__()
@@ -69,7 +70,7 @@ Body = RexNetBody | TimmBody
 
 
 def backbone_config(name: str) -> RexNetConfig | str:
-    """Return the config of a RexNet by name or file; return timm/NAME unchanged."""
+    """Return the config of a RexNet given by name or file; return timm/NAME unchanged."""
     reference = resolve(name, allowed=BACKBONES)
     if reference.kind == "timm":
         check_timm_name(reference.name)
@@ -78,7 +79,7 @@ def backbone_config(name: str) -> RexNetConfig | str:
 
 
 def narrow_body(backbone: RexNetConfig | str, strides: Sequence[int]) -> Body:
-    """Return the body whose maps are those of the last block of each stride."""
+    """Return a body whose maps are the outputs of the last block of each stride."""
     if isinstance(backbone, RexNetConfig):
         return RexNetBody(backbone, strides=strides)
     with torch.device("meta"):
@@ -90,8 +91,8 @@ def narrow_body(backbone: RexNetConfig | str, strides: Sequence[int]) -> Body:
 
 
 def expanded_body(backbone: RexNetConfig | str) -> Body:
-    """Return the body of SSDLite: the expansion in the first block of stride 32, which still has stride 16, and the
-    penultimate convolution."""
+    """Return the body of SSDLite, with two maps: the expansion in the first block of stride 32, itself still at stride
+    16, and the output of the penultimate convolution."""
     if isinstance(backbone, RexNetConfig):
         return RexNetBody(backbone, strides=(16, 32), expanded=True)
     from timm.models import create_feature_extractor
@@ -111,14 +112,14 @@ def _make_timm(backbone: str, **options: Any) -> Any:
     try:
         return create_timm(resolve(backbone, allowed=("timm",)).name, **options)
     except (RuntimeError, AttributeError) as error:
-        raise ValueError(f"backbone is {backbone!r}, which gives no feature maps ({error})") from error
+        raise ValueError(f"backbone is {backbone!r}, which cannot output feature maps ({error})") from error
 
 
 def load_body(body: nn.Module, backbone: RexNetConfig | str, weights: Source) -> None:
     """Copy the body's part of a whole network's weights, and log "N of M backbone tensors loaded".
 
-    `weights` as for `rexnet.create_model`; for a timm network the path of a file. Raise WeightsError, with the body
-    unchanged, for those of another network.
+    `weights` as for `rexnet.create_model`; for a timm network, the path of a file. Raise WeightsError, with the body
+    unchanged, for the weights of another network.
     """
     if isinstance(backbone, RexNetConfig):
         network = RexNet(backbone)
@@ -134,7 +135,9 @@ def load_body(body: nn.Module, backbone: RexNetConfig | str, weights: Source) ->
     taken = {key: found[key] for key in own if key in found and found[key].shape == own[key].shape}
     missing = [key for key in own if key not in taken and not key.endswith("num_batches_tracked")]
     if missing:
-        raise WeightsError(f"{source} lacks {missing[0]} as the backbone has it; pass a file that fits the backbone")
+        raise WeightsError(
+            f"{source} has no {missing[0]} of the backbone's shape; pass a file that matches the backbone"
+        )
     own_network.load_state_dict({**own, **taken})
     logger.info("%d of %d backbone tensors loaded from %s", len(taken), len(own), source)
 
@@ -143,8 +146,8 @@ def load_body(body: nn.Module, backbone: RexNetConfig | str, weights: Source) ->
 class Pyramid(nn.Module):
     """Feature pyramid: (B, 3, H, W) -> {"0" to "3": (B, 256, H / stride, W / stride)} of strides 4 to 32, "pool" of 64.
 
-    It reads the output of the last block of each stride, without the penultimate convolution: the number of parameters
-    is then that of the paper's Tables 7 and 9.
+    It reads the output of the last block of each stride, without the penultimate convolution, so that the number of
+    parameters equals the paper's in Tables 7 and 9.
     """
 
     out_channels = PYRAMID_CHANNELS

@@ -1,4 +1,5 @@
-"""Checkpoints of detectors, which rebuild the detector and its class names, or initialise another one."""
+"""Checkpoints of detectors, from which a detector and its class names are rebuilt, or another detector is
+initialised."""
 
 import logging
 import os
@@ -21,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 TASK = checkpoint.DETECTION
 SCORE_THRESHOLD = 0.5
-"""Score threshold of a file that holds none."""
+"""Score threshold for a file that does not hold one."""
 
 
 class TrainedDetector(NamedTuple):
-    """Detector in eval mode with the meaning of its labels."""
+    """Detector in eval mode with its class names and category ids."""
 
     model: nn.Module
     classes: tuple[str, ...]
@@ -33,7 +34,7 @@ class TrainedDetector(NamedTuple):
     category_ids: tuple[int, ...]
     """Category ids of the training annotations, in the order of `classes`."""
     score_threshold: float = SCORE_THRESHOLD
-    """Score, 0 to 1, from which `rexnet serve` and its page show an object."""
+    """Minimum score, 0 to 1, of the objects that `rexnet serve` and its page show."""
 
 
 def pack(
@@ -76,18 +77,18 @@ def load_detector(path: str | PathLike[str], device: str | torch.device = "cpu")
 
 
 def unpack(content: dict[str, Any], *, source: str) -> TrainedDetector:
-    """Rebuild `pack`'s detector from its content; see `load_detector`."""
+    """Rebuild the detector from a result of `pack`; see `load_detector`."""
     if content.get("task") != TASK:
         raise WeightsError(
-            f"checkpoint {source!r} holds a classifier, but a detector is needed here; `rexnet predict` and `rexnet "
-            "validate` take it"
+            f"checkpoint {source!r} holds a classifier, but a detector is needed here; use `rexnet predict` or "
+            "`rexnet validate` for it"
         )
     try:
         model = build_detector(DetectorConfig.from_dict(content["detector"]))
         model.load_state_dict(content["state_dict"])
         classes, category_ids = tuple(content["classes"]), tuple(map(int, content["category_ids"]))
         if not len(classes) == len(category_ids) == detector_config(model).num_classes:
-            raise ValueError(f"{len(classes)} class names and {len(category_ids)} category ids for its classes")
+            raise ValueError(f"{len(classes)} class names and {len(category_ids)} category ids, not one per class")
         score_threshold = read_score_threshold(content)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
@@ -96,7 +97,8 @@ def unpack(content: dict[str, Any], *, source: str) -> TrainedDetector:
 
 
 def read_score_threshold(facts: dict[str, Any]) -> float:
-    """Return the score threshold in a detector's metadata. Raise TypeError or ValueError unless it is from 0 to 1."""
+    """Return the score threshold in a detector's metadata. Raise TypeError or ValueError unless it is a number from 0
+    to 1."""
     found = float(facts.get("score_threshold", SCORE_THRESHOLD))
     if not 0 <= found <= 1:
         raise ValueError(f"its score threshold is {found}; allowed: 0 to 1")
@@ -109,9 +111,9 @@ def is_detector_file(path: str) -> bool:
 
 
 def load_detector_weights(model: nn.Module, path: str, *, classes: tuple[str, ...]) -> None:
-    """Copy a detector's weights; where the class names differ, the classification layers stay random.
+    """Copy a detector's weights; if the class names differ, the classification layers stay random.
 
-    Raise WeightsError for a detector of another kind or on another network.
+    Raise WeightsError for a detector of another kind or with another backbone.
     """
     content = read_checkpoint_file(path)
     config = detector_config(model)

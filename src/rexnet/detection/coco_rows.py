@@ -1,4 +1,4 @@
-"""Rows of a COCO result file: made from a detector's outputs, and checked against the ground truth."""
+"""Rows of a COCO result file: conversion from a detector's outputs, and checks against the ground truth."""
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
@@ -29,9 +29,9 @@ def to_coco_rows(
 ) -> list[dict[str, Any]]:
     """Convert outputs of torchvision's detectors to rows of a COCO result file.
 
-    An output has boxes (N, 4) as x0 y0 x1 y1, labels (N,) from 1, scores (N,) and perhaps masks (N, 1, H, W), 0 to 1 at
-    the size of the image; label i is category_ids[i - 1]. A row has its box as x0, y0, width, height and its mask as
-    RLE. Raise ValueError for a label outside 1 to K.
+    An output has boxes (N, 4) as x0 y0 x1 y1, labels (N,) from 1, scores (N,) and optionally masks (N, 1, H, W), 0 to
+    1, at the size of the image; label i is category_ids[i - 1]. A row has the box as x0, y0, width, height and the mask
+    as RLE. Raise ValueError for a label outside 1 to K.
     """
     ids = np.asarray(category_ids, dtype=np.int64)
     rows = []
@@ -55,7 +55,7 @@ def to_coco_rows(
 
 
 def _encode(masks: Tensor) -> list[dict[str, Any]]:
-    """Return the RLEs of boolean (N, H, W)."""
+    """Return the RLEs of boolean masks (N, H, W)."""
     # RLE counts run down columns, so the transposed masks are read in order.
     turned = masks.transpose(1, 2).contiguous().cpu().numpy()
     found = require_evaluator().mask.encode(turned.view(np.uint8).transpose(2, 1, 0))
@@ -63,7 +63,7 @@ def _encode(masks: Tensor) -> list[dict[str, Any]]:
 
 
 def check_rows(rows: list[dict[str, Any]], ground_truth: dict[str, Any]) -> None:
-    """Raise ValueError for rows of unknown images or categories, or with numbers that are not finite."""
+    """Raise ValueError for rows with unknown images or categories, or with numbers that are not finite."""
     known = {key: {each["id"] for each in ground_truth[group]} for key, group in _IDS.items()}
     for row in rows:
         if missing := [key for key in (*_IDS, "score") if key not in row]:
@@ -84,10 +84,10 @@ def _is_finite_number(value: Any) -> bool:
 
 
 def check_rle_sizes(rows: list[dict[str, Any]], ground_truth: dict[str, Any]) -> None:
-    """Raise ValueError for a mask whose RLE is not of the size of its image."""
+    """Raise ValueError for a mask whose RLE does not have the size of its image."""
     sizes = {image["id"]: [image["height"], image["width"]] for image in ground_truth["images"]}
     for row in rows:
         mask, size = row.get("segmentation"), sizes.get(row["image_id"])
         if size and isinstance(mask, dict) and list(mask.get("size") or ()) != size:
             got = f"{mask.get('size')!r:.40}, but the image has {size} (height, width)"
-            raise ValueError(f"a mask in image {row['image_id']} is an RLE of the size {got}")
+            raise ValueError(f"a mask in image {row['image_id']} has an RLE of size {got}")

@@ -16,7 +16,7 @@ from rexnet.training.config import MeasureOptions, OptimConfig, RunConfig, Sched
 Kind = Literal["faster_rcnn", "mask_rcnn", "ssdlite"]
 RecipeName = Literal["small", "1x", "2x", "3x"]
 GOALS: dict[Kind, str] = {"faster_rcnn": "box_ap", "mask_rcnn": "mask_ap", "ssdlite": "box_ap"}
-"""Metric of the validation split whose highest value selects best.pt."""
+"""Metric whose highest value on the validation split selects best.pt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,32 +24,32 @@ class DetectorOptions:
     """Detector, its backbone and its initial weights."""
 
     detector: Kind = "faster_rcnn"
-    """faster_rcnn and ssdlite find boxes, mask_rcnn boxes and masks; ssdlite is the fastest."""
+    """Kind of detector: faster_rcnn and ssdlite find boxes, mask_rcnn boxes and masks; ssdlite is the fastest."""
     model: str = "rexnet_100"
-    """Backbone of the detector; `rexnet models` lists them, any width is possible, such as rexnet_050."""
+    """Backbone of the detector, from `rexnet models`, at any width, such as rexnet_050."""
     weights: str | None = None
-    """Initial weights: a network's file, published weights such as rexnet_100.nav_in1k, or a detector of `rexnet detect
-    train`, whose last layers are kept if the class names are the same."""
+    """Initial weights: a file with a network's weights, published weights such as rexnet_100.nav_in1k, or a detector of
+    `rexnet detect train`, whose last layers are kept if the class names are the same."""
     zero_init_last: bool = False
-    """Start every residual block of the backbone as the identity, with a zero scale in its last batch norm; --weights
-    overrides it."""
+    """Initialise every residual block of the backbone as the identity, with zero scales in its last batch norm;
+    --weights overrides it."""
     bn: Literal["auto", "train", "frozen"] = "auto"
-    """Statistics of the network's batch norms: of each batch (train), or fixed (frozen). auto: frozen with
-    --weights and fewer than 16 images per process and batch, else train."""
+    """Statistics of the backbone's batch norms: those of each batch (train), or those in --weights (frozen). auto:
+    frozen with --weights and fewer than 16 images per process and batch, else train."""
     min_size: int | None = None
     """Size in pixels to which an image's shorter side is resized; None: 800, for ssdlite 320."""
     max_size: int | None = None
     """Maximum of the longer side in pixels; None: 1333, for ssdlite the shorter side."""
     proposals: int | None = None
-    """Proposals per image for the second stage of faster_rcnn and mask_rcnn; None: 1000. Fewer are faster, and enough
-    for images with few objects."""
+    """Proposals per image for the second stage of faster_rcnn and mask_rcnn; None: 1000. Fewer proposals are faster,
+    and suffice for images with few objects."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 32, "min_size", "max_size")
         require_at_least(self, 8, "proposals")
 
     def check(self) -> None:
-        """Raise WeightsError for a backbone or weights that do not exist; nothing is built or read."""
+        """Raise WeightsError for a backbone or weights that do not exist, without building or reading anything."""
         try:
             resolve(self.model, allowed=BACKBONES)
         except ModelError as error:
@@ -58,7 +58,7 @@ class DetectorOptions:
             resolve(self.weights, allowed=SAVED)
 
     def overrides(self) -> dict[str, int]:
-        """Return the fields of DetectorConfig that are set."""
+        """Return those fields of DetectorConfig that are set."""
         square = self.detector == "ssdlite" and self.max_size is None
         asked = {
             "min_size_px": self.min_size,
@@ -74,11 +74,11 @@ class DetectTrainConfig:
 
     data: Annotated[str, positional("COCO_DIR")] = ""
     """A folder with annotations/instances_train*.json and instances_val*.json, or train.json and val.json, and their
-    images; `rexnet detect convert` converts Pascal VOC and YOLO folders, `rexnet detect demo` makes a small one to
-    try."""
+    images; `rexnet detect convert` converts Pascal VOC and YOLO folders, and `rexnet detect demo` makes a small
+    example."""
     recipe: RecipeName = "small"
-    """Default settings; every other option overrides them. small: a few hundred to a thousand images; 1x, 2x, 3x:
-    COCO's schedules of 12, 24 and 36 epochs; for ssdlite 100, 200 and 300."""
+    """Default settings, which every other option overrides. small: for a few hundred to a thousand images; 1x, 2x, 3x:
+    for COCO, with 12, 24 and 36 epochs, or 100, 200 and 300 for ssdlite."""
     network: DetectorOptions = DetectorOptions()
     bad_image: BadImagePolicy = "error"
     augment: DetectionAugmentConfig = field(default_factory=DetectionAugmentConfig)
@@ -87,9 +87,9 @@ class DetectTrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def check(self) -> None:
-        """Raise ValueError for options that contradict each other; call it once the recipe is known."""
+        """Raise ValueError for options that contradict each other; call it after the recipe has set the defaults."""
         if not self.data:
-            raise OptionError("no data given; name a folder in COCO's layout, or make one with rexnet detect demo")
+            raise OptionError("no data given; give a folder in COCO's layout, or make one with `rexnet detect demo`")
         if not self.run.resume:
             self.network.check()
             self.run.check(self.network.model, self.network.weights)
@@ -103,7 +103,7 @@ class DetectTrainConfig:
 
     @property
     def subject(self) -> tuple[str, str]:
-        """Return the names of the model, detector and network, and of the data."""
+        """Return the name of the model, from detector and backbone, and the name of the data."""
         return f"{self.network.detector}-{self.network.model}", self.data
 
     @property
@@ -114,7 +114,7 @@ class DetectTrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectValidateConfig(MeasureOptions):
-    """Measure a trained detector on images with boxes, with COCO's metrics."""
+    """Measure COCO's metrics of a trained detector on images with boxes."""
 
     checkpoint: Annotated[str, positional("MODEL")]
     """Run folder or checkpoint of `rexnet detect train`, folder of `rexnet card`, or hf://OWNER/NAME."""
@@ -144,19 +144,19 @@ class DetectPredictConfig:
     """Detect objects in images; plot them and write them to detections.json."""
 
     checkpoint: Annotated[str, positional("MODEL")]
-    """Run folder or checkpoint of `rexnet detect train`, folder of `rexnet card`, hf://OWNER/NAME, or .onnx or .xml
+    """Run folder or checkpoint of `rexnet detect train`, folder of `rexnet card`, hf://OWNER/NAME, or a .onnx or .xml
     file of `rexnet export`."""
     images: Annotated[tuple[str, ...], positional("IMAGE|FOLDER|PATTERN ...")]
-    """Image files, folders (read with all sub-folders) or patterns such as 'photos/*.jpg'."""
+    """Image files, folders (with all subfolders) or patterns such as 'photos/*.jpg'."""
     out: str
-    """Folder for the plots and detections.json, a list of COCO result rows; created if missing, other files in it
+    """Folder for the plots and detections.json, a list of COCO result rows; created if missing. Other files in it
     stay."""
     min_score: float = 0.5
     """Minimum score, 0 to 1, of detections to plot and count; detections.json has all detections."""
     font: str | None = None
-    """Font file for class names; None: DejaVu Sans, or a system font that has their characters."""
+    """Font file for class names; None: DejaVu Sans, or a system font that has the required characters."""
     bad_image: BadImagePolicy = "error"
-    """Unreadable files: stop at the first (error), or log and skip them (skip)."""
+    """Handling of unreadable files: stop at the first (error), or log and skip them (skip)."""
     batch_size: int = 1
     """Images per step."""
     device: str = "auto"
@@ -180,7 +180,7 @@ class DetectPredictConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """Draw circles, triangles, squares and crosses with boxes and masks, as a folder in COCO's layout."""
+    """Make a small folder in COCO's layout: random circles, triangles, squares and crosses with boxes and masks."""
 
     output: Annotated[str, positional("OUTPUT")] = "shapes"
     """New or empty folder to write to."""
@@ -189,7 +189,7 @@ class DemoConfig:
     size_px: int = 128
     """Side of an image in pixels."""
     seed: int = 0
-    """Seed of the random images; the same seed gives the same images."""
+    """Seed of the random images; the same seed makes the same images."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 4, "images")

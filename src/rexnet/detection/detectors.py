@@ -1,4 +1,4 @@
-"""Faster R-CNN, Mask R-CNN and SSDLite: torchvision's detectors from a config in plain values."""
+"""Faster R-CNN, Mask R-CNN and SSDLite: torchvision's detectors, built from a config of plain values."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
@@ -21,31 +21,33 @@ from rexnet.models.config import RexNetConfig
 from rexnet.models.weights import Source
 
 SIZES_PX = {"faster_rcnn": (800, 1333), "mask_rcnn": (800, 1333), "ssdlite": (320, 320)}
-"""Shorter side and maximum of the longer: torchvision's for the pyramids, the paper's for SSDLite."""
+"""Shorter side, and maximum of the longer side: torchvision's for detectors with a pyramid, the paper's for SSDLite."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorConfig:
-    """Plain values that define a detector's graph and shapes."""
+    """Plain values that define a detector's layers and shapes."""
 
     kind: Kind
     backbone: RexNetConfig | str
     """Config of a RexNet, or the name of a timm network: "timm/resnet50"."""
     num_classes: int
-    """Classes of objects, without the background: 80 for COCO."""
+    """Number of object classes, without the background: 80 for COCO."""
     min_size_px: int
     """Size to which an image's shorter side is resized."""
     max_size_px: int
-    """Maximum of its longer side. SSDLite resizes to squares: both are its side."""
+    """Maximum of the longer side. SSDLite resizes images to squares, so both sizes are the same."""
     proposals: int = 1000
-    """Proposals per image for the second stage; training samples about half as many from twice as many, 512 of 2000.
-    SSDLite has no second stage."""
+    """Proposals per image for the second stage; training ranks twice as many and samples about half as many, by default
+    512 of 2000. SSDLite has no second stage."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"kind is {self.kind!r}; allowed: {', '.join(get_args(Kind))}")
         if not isinstance(self.num_classes, int) or self.num_classes < 1:
-            raise ValueError(f"num_classes is {self.num_classes!r}; allowed: whole numbers from 1, without background")
+            raise ValueError(
+                f"num_classes is {self.num_classes!r}; allowed: whole numbers from 1, not counting the background"
+            )
         sizes = (self.min_size_px, self.max_size_px)
         if not all(isinstance(size_px, int) for size_px in sizes) or not 32 <= self.min_size_px <= self.max_size_px:
             raise ValueError(
@@ -54,7 +56,7 @@ class DetectorConfig:
         if not isinstance(self.proposals, int) or self.proposals < 8:
             raise ValueError(f"proposals is {self.proposals!r}; allowed: whole numbers from 8")
         if self.kind == "ssdlite" and sizes[0] != sizes[1]:
-            raise ValueError(f"min_size_px and max_size_px are {sizes[0]} and {sizes[1]}; ssdlite takes squares")
+            raise ValueError(f"min_size_px and max_size_px are {sizes[0]} and {sizes[1]}; ssdlite needs equal sizes")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; `from_dict` reads them back."""
@@ -78,11 +80,11 @@ def create_detector(
 ) -> nn.Module:
     """Return torchvision's detector of a kind on a ReXNet backbone, in training mode; nothing is frozen.
 
-    In training `model(images, targets)` returns a dict of losses, in evaluation `model(images)` a list of dicts with
-    boxes (N, 4) as x0 y0 x1 y1 in pixels of the input image, labels 1 to num_classes, scores, and for Mask R-CNN masks
-    (N, 1, H, W) from 0 to 1. Images are RGB (3, H, W) in 0..1: normalising and resizing happen inside.
-    `backbone`: any name of `rexnet.create_model`, its config, or "timm/NAME". `weights`: of the backbone, as for
-    `rexnet.create_model`. `overrides` are further fields of DetectorConfig. Raise ValueError for values that are not
+    In training, `model(images, targets)` returns a dict of losses; in evaluation, `model(images)` returns a list of
+    dicts with boxes (N, 4) as x0 y0 x1 y1 in pixels of the input image, labels 1 to num_classes, scores, and for Mask
+    R-CNN masks (N, 1, H, W) from 0 to 1. Images are RGB (3, H, W) from 0 to 1; the model normalises and resizes them.
+    `backbone`: a name for `rexnet.create_model`, a config, or "timm/NAME". `weights`: the backbone's, as for
+    `rexnet.create_model`. `overrides`: further fields of DetectorConfig. Raise ValueError for values that are not
     allowed.
     """
     if kind not in SIZES_PX:
@@ -97,7 +99,7 @@ def create_detector(
 
 
 def build_detector(config: DetectorConfig) -> nn.Module:
-    """Return the detector of a config with random weights; it has the attributes `config` and `kind`."""
+    """Return the detector of a config, with random weights and the attributes `config` and `kind`."""
     if config.kind == "ssdlite":
         model = make_ssdlite(config.backbone, num_classes=config.num_classes + 1, size_px=config.min_size_px)
     else:

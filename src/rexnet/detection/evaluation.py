@@ -1,4 +1,4 @@
-"""COCO's average precision and recall of a detector, exact on any number of processes."""
+"""COCO's average precision and recall of a detector, exact for any number of processes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ class GroundTruth(Protocol):
     has_masks: bool
 
     def to_coco(self) -> dict[str, Any]:
-        """Return images, categories and annotations as in a COCO JSON, with `area`, `iscrowd` and, of masks,
-        `segmentation` (polygons or RLE); crowds included, with the sizes, ids and class names of this set."""
+        """Return images, categories and annotations, crowds included, as in COCO JSON, with the sizes, ids and class
+        names of this dataset. Annotations have `area`, `iscrowd` and, with a mask, `segmentation` (polygons or RLE)."""
         ...
 
 
@@ -38,7 +38,7 @@ class GroundTruth(Protocol):
 class PrecisionRecall:
     """Precision, 0 to 1, at each of `recall`, at an IoU of 0.5 and up to 100 detections per image.
 
-    COCO's envelope: the best precision at that recall or a higher one. Classes without an object have no curve.
+    As in COCO, the highest precision at that recall or a higher one. Classes without objects have no curve.
     """
 
     recall: list[float]
@@ -50,28 +50,29 @@ class PrecisionRecall:
 
 @dataclass(frozen=True, kw_only=True)
 class CocoResult:
-    """COCO metrics over all images. As in COCO, crowds are not objects to find, and detections within them are
+    """COCO metrics over all images. As in COCO, crowds do not count as objects, and detections inside crowds are
     ignored."""
 
     metrics: dict[str, float]
-    """Percent. For boxes `box_ap` (mean over IoU 0.5 to 0.95), `box_ap50`, `box_ap75`, `box_ap_small`,
-    `box_ap_medium`, `box_ap_large` (by the object's area, limits at 32 and 96 pixels squared), and recall with at most
-    1, 10 and 100 detections per image, `box_ar1`, `box_ar10`, `box_ar100`, `box_ar_small`, `box_ar_medium`,
-    `box_ar_large`; the same for masks, `mask_ap` and so on; `images` counts the evaluated images. Metrics of object
-    sizes that do not occur, -1 in pycocotools, are absent."""
+    """Percent. For boxes `box_ap` (mean over IoU 0.5 to 0.95), `box_ap50`, `box_ap75`, `box_ap_small`, `box_ap_medium`,
+    `box_ap_large` (by the object's area, with limits at 32² and 96² pixels), and recall with at most 1, 10 and 100
+    detections per image, `box_ar1`, `box_ar10`, `box_ar100`, `box_ar_small`, `box_ar_medium`, `box_ar_large`; the same
+    for masks, `mask_ap` and so on; `images` counts the evaluated images. Metrics of object sizes that do not occur (-1
+    in pycocotools) are absent."""
     by_class: dict[str, dict[str, Any]]
-    """For each class name `objects`, crowds aside, and in percent `box_ap`, `box_ap50` (`mask_ap`,
-    `mask_ap50`), None without objects."""
+    """By class name: `objects`, without crowds, and in percent `box_ap`, `box_ap50` (`mask_ap`, `mask_ap50`), None
+    without objects."""
     curves: dict[Kind, PrecisionRecall]
 
 
 def score(ground_truth: dict[str, Any], rows: list[dict[str, Any]], *, kinds: Sequence[Kind] = ("box",)) -> CocoResult:
-    """Return pycocotools' metrics, within rounding, over all images of `ground_truth`, the content of a COCO JSON.
+    """Return the metrics of pycocotools, up to rounding, over all images of `ground_truth`, the content of a COCO JSON
+    file.
 
-    `rows`: of a COCO result file, of any score; without rows all metrics are 0. Detections of `mask` need a
-    `segmentation`, objects without one are ignored there, and the sizes of detections are then those of their masks,
-    not of their boxes. Raise ValueError if there is no object to find, for two categories of one name, and for rows of
-    unknown images or categories or with numbers that are not finite.
+    `rows`: rows of a COCO result file, with any scores; without rows, all metrics are 0. For `mask`, detections need a
+    `segmentation`, objects without one are ignored, and the sizes of detections are the areas of their masks. Raise
+    ValueError if there are no objects, two categories have the same name, or rows have unknown images or categories or
+    numbers that are not finite.
     """
     hotcoco = require_evaluator()
     check_ground_truth(ground_truth)
@@ -93,7 +94,7 @@ def score(ground_truth: dict[str, Any], rows: list[dict[str, Any]], *, kinds: Se
         evaluator.accumulate()
         precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
         metrics |= {f"{kind}_{name}": value for name, value in _metrics(precision, recall).items()}
-        # (IoU, recall, class) at any size and 100 detections.
+        # (IoU, recall, class) for objects of any size and 100 detections.
         precision = precision[:, :, :, 0, -1]
         for index, row in enumerate(by_class.values()):
             row[f"{kind}_ap"] = _percent(precision[:, :, index])
@@ -105,11 +106,11 @@ def score(ground_truth: dict[str, Any], rows: list[dict[str, Any]], *, kinds: Se
 def check_ground_truth(ground_truth: dict[str, Any]) -> None:
     """Raise ValueError if nothing can be evaluated."""
     if all(row["iscrowd"] for row in _fill_fields(ground_truth["annotations"])):
-        raise ValueError(f"there is no object to find in the {len(ground_truth['images'])} images to score")
+        raise ValueError(f"there are no objects in the {len(ground_truth['images'])} images to evaluate")
     names = Counter(category["name"] for category in ground_truth["categories"])
     name, count = names.most_common(1)[0]
     if count > 1:
-        raise ValueError(f"{count} categories have the name {name!r}; scores by class need distinct names")
+        raise ValueError(f"{count} categories have the name {name!r}; metrics by class need distinct names")
 
 
 def _fill_fields(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -118,7 +119,7 @@ def _fill_fields(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _ignored_without_mask(row: dict[str, Any]) -> dict[str, Any]:
-    """Return an object for mask metrics: one without a mask is treated as a crowd, whose box ignores detections."""
+    """Return an object for mask metrics; an object without a mask becomes a crowd with its box as the mask."""
     if row.get("segmentation"):
         return row
     x, y, width, height = row["bbox"]
@@ -131,8 +132,8 @@ def _rows_of(kind: Kind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return rows
     for row in rows:
         if "segmentation" not in row:
-            raise ValueError(f"a detection in image {row['image_id']} has no segmentation, which scores of masks need")
-    # Rows with a box are assigned a size by its area in pycocotools.
+            raise ValueError(f"a detection in image {row['image_id']} has no segmentation, which mask metrics need")
+    # pycocotools takes the size of a row with a box from the box's area.
     return [{name: value for name, value in row.items() if name != "bbox"} for row in rows]
 
 
@@ -173,11 +174,11 @@ def evaluate_detector(
     world: World,
     autocast_dtype: torch.dtype | None = None,
 ) -> CocoResult:
-    """Run `model` in eval mode on this process's part of the images, and evaluate those of all processes.
+    """Run `model` in eval mode on this process's part of the images, and evaluate the detections of all processes.
 
     A batch has `images`, tensors (3, H, W), and `indices` (B,) into images.image_ids. An image that occurs twice counts
-    once; one that no process reads does not count. Masks are evaluated if the model predicts masks and the set has
-    them. Raise ValueError as `score`, on every process, and Stopped if any process was interrupted.
+    once; an image that no process reads does not count. Masks are evaluated if the model predicts masks and the dataset
+    has them. Raise ValueError as `score` does, on every process, and Stopped if any process was interrupted.
     """
     require_evaluator()
     ground_truth = images.to_coco()
@@ -209,7 +210,7 @@ def evaluate_detector(
 def _score_together(
     found: list[tuple[int, list[dict[str, Any]]]], ground_truth: dict[str, Any], *, kinds: Sequence[Kind], world: World
 ) -> CocoResult:
-    """Evaluate the images of all processes, each with its rows."""
+    """Evaluate the rows of all processes, by image."""
     gathered = dict(reversed(world.gather(found)))
     if not gathered:
         raise ValueError("there are no images to evaluate on")

@@ -1,4 +1,4 @@
-"""Export of detectors to ONNX and OpenVINO files, which must match PyTorch."""
+"""Export of detectors to ONNX and OpenVINO files, whose detections must match PyTorch's."""
 
 import logging
 from collections.abc import Sequence
@@ -29,27 +29,28 @@ FORMATS: tuple[Format, ...] = ("onnx", "openvino")
 SCORE = 1e-3
 BOX_PX = 0.1
 MASK = 0.005
-"""Maximum differences between detections that count as equal; for masks, summed, as a fraction of the box's area."""
+"""Maximum differences between detections that count as equal; for masks, summed over pixels and divided by the box's
+area."""
 UNMATCHED = 0.02
 UNMATCHED_IN_ONE = 0.1
-"""Fractions of all detections, and of those in one image, that may lack a match: rounding decides between two boxes
-that overlap by just the threshold or have the same score."""
+"""Fractions of all detections, and of the detections in one image, that may lack a match: rounding decides between two
+boxes whose overlap is at the threshold or whose scores are equal."""
 
 Found = Sequence[np.ndarray]
-"""Detections: boxes (N, 4), labels (N,), scores (N,) and of Mask R-CNN masks (N, 1, H, W)."""
+"""Detections: boxes (N, 4), labels (N,), scores (N,) and, for Mask R-CNN, masks (N, 1, H, W)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Agreement of PyTorch's and a graph's detections in several images."""
+    """Agreement between PyTorch's and a graph's detections in several images."""
 
     images: int
     detections: int
     """Number of PyTorch's detections."""
     score: float
-    """Largest difference of a score."""
+    """Largest difference between two scores."""
     box_px: float
-    """Largest difference of a coordinate, in pixels."""
+    """Largest difference between two coordinates, in pixels."""
 
 
 def compare(pairs: Sequence[tuple[Found, Found]]) -> Agreement:
@@ -64,8 +65,8 @@ def compare(pairs: Sequence[tuple[Found, Found]]) -> Agreement:
         most = max(len(ours[0]), len(theirs[0]))
         if most - len(matched) > UNMATCHED_IN_ONE * most:
             raise ValueError(
-                f"in image {number} PyTorch finds {len(ours[0])} objects and the graph {len(theirs[0])}, of which "
-                f"only {len(matched)} are the same; nothing was written"
+                f"in image {number} PyTorch finds {len(ours[0])} objects and the graph {len(theirs[0])}, but only "
+                f"{len(matched)} match; nothing was written"
             )
         most_in_all, missing_in_all = most_in_all + most, missing_in_all + most - len(matched)
         for mine, other in matched:
@@ -81,7 +82,8 @@ def compare(pairs: Sequence[tuple[Found, Found]]) -> Agreement:
 
 
 def _match(ours: Found, theirs: Found) -> list[tuple[int, int]]:
-    """Return pairs of equal detections, each in at most one pair; order does not matter, since scores may tie."""
+    """Return index pairs of equal detections, each detection in at most one pair, in any order, since scores may
+    tie."""
     alike = ours[1][:, None] == theirs[1]
     alike &= np.abs(ours[2][:, None] - theirs[2]) <= SCORE
     alike &= np.abs(ours[0][:, None] - theirs[0]).max(axis=2, initial=0) <= BOX_PX
@@ -126,8 +128,8 @@ def export_detector(
     """Write a graph for one image of any size; `trained` is not changed.
 
     `format` None: by the ending of `path`. `pixels`: the file takes uint8. The file is run on the images of the folder
-    `verify` or of `sample_images`, and on blank ones, and kept only if its detections are PyTorch's, with images
-    resized by whole numbers. Raise ValueError if they are not, and for an invalid path or format.
+    `verify` or of `sample_images`, and on blank ones, and is kept only if its detections match PyTorch's with images
+    resized by `resize_by_whole_numbers`. Raise ValueError if they do not, or for an invalid path or format.
     """
     path = Path(path)
     kind = choose_format(str(path), format)
@@ -148,14 +150,15 @@ def export_detector(
         size = sum(file.stat().st_size for file in inside.parent.iterdir())
     if not agreement.detections:
         logger.warning(
-            "neither PyTorch nor the file finds anything in the images compared; --verify FOLDER takes other images"
+            "neither PyTorch nor the file detects anything in the images compared; give other images with --verify "
+            "FOLDER"
         )
     config = detector_config(model)
     return ExportedDetector(path=path, bytes=size, kind=config.kind, classes=trained.classes, agreement=agreement)
 
 
 def _images_to_compare(verify: str | None) -> list[Image.Image]:
-    """Return images of several sizes, wide, tall and blank."""
+    """Return images of several sizes, among them wide, tall and blank ones."""
     images = sample_images(verify)
     turned = images[0].transpose(Image.Transpose.ROTATE_90)
     smaller = images[1].resize((images[1].width // 3 + 1, images[1].height // 2 + 1))
@@ -164,7 +167,7 @@ def _images_to_compare(verify: str | None) -> list[Image.Image]:
 
 
 def _trace(model: nn.Module, *, pixels: bool) -> bytes:
-    """Return an ONNX file by tracing, in which torchvision's detectors keep sizes and counts dynamic."""
+    """Return the bytes of an ONNX file. Tracing keeps sizes and counts in torchvision's detectors dynamic."""
     image = torch.zeros(96, 128, 3, dtype=torch.uint8) if pixels else torch.zeros(3, 96, 128)
     names = output_names(detector_config(model))
     axes: dict[str, dict[int, str]] = {name: {0: "detections"} for name in names}
@@ -179,7 +182,7 @@ def _trace(model: nn.Module, *, pixels: bool) -> bytes:
 def _both(
     model: nn.Module, graph: Graph, sample: Image.Image, *, pixels: bool
 ) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
-    """Return the detections of PyTorch and of the file in an image."""
+    """Return PyTorch's and the file's detections in an image."""
     image = as_tensor(sample).contiguous()
     (found,) = model([image])
     return [found[name].numpy() for name in output_names(detector_config(model))], graph.run(

@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 def output_names(config: DetectorConfig) -> tuple[str, ...]:
-    """Return the names of a file's outputs in order."""
+    """Return the names of a file's outputs, in order."""
     return ("boxes", "labels", "scores", *(("masks",) if config.kind == "mask_rcnn" else ()))
 
 
@@ -27,10 +27,11 @@ _OUTPUTS = {
     "boxes": "float32 (n, 4): left, top, right, bottom in pixels of the image",
     "labels": "int64 (n,): from 1, classes[label - 1]",
     "scores": "float32 (n,): from 0 to 1, highest first",
-    "masks": "float32 (n, 1, height, width): from 0 to 1, the object where above 0.5",
+    "masks": "float32 (n, 1, height, width): from 0 to 1, above 0.5 inside the object",
 }
 _COMPUTES = (
-    "float32; OpenVINO takes bfloat16 where the processor has it, which moves scores by up to 0.017, unless compiled "
+    "float32; OpenVINO uses bfloat16 if the processor supports it, which changes scores by up to 0.017, unless "
+    "compiled "
     "with INFERENCE_PRECISION_HINT f32"
 )
 
@@ -43,7 +44,7 @@ def describe_tensors(config: DetectorConfig, *, pixels: bool) -> dict[str, str]:
 
 
 def facts_of(trained: TrainedDetector, *, pixels: bool) -> dict[str, Any]:
-    """Return a file's metadata for JSON; `load_exported` reads it back. `pixels`: the graph takes uint8."""
+    """Return a file's metadata, as values for JSON; `load_exported` reads it back. `pixels`: the graph takes uint8."""
     return {
         "format": FORMAT,
         "task": TASK,
@@ -60,8 +61,8 @@ def facts_of(trained: TrainedDetector, *, pixels: bool) -> dict[str, Any]:
 
 @final
 class DetectorGraph(nn.Module):
-    """Graph in ONNX Runtime or OpenVINO on the CPU, called like its PyTorch detector: images float32 (3, H, W) from 0
-    to 1 -> one dict per image."""
+    """Graph in ONNX Runtime or OpenVINO on the CPU, called like the detector in PyTorch: images float32 (3, H, W) from
+    0 to 1 -> one dict per image."""
 
     def __init__(self, path: Path, config: DetectorConfig, *, pixels: bool, threads: int | None):
         super().__init__()
@@ -82,12 +83,12 @@ def load_exported(path: str | PathLike[str], *, threads: int | None = None) -> T
     """Return the detector in a .onnx or .xml file of `rexnet export`; its `model` is a DetectorGraph, whose engine uses
     `threads`.
 
-    Raise WeightsError for a file that cannot be used, MissingPackageError if its engine is not installed.
+    Raise WeightsError for a file that cannot be used, and MissingPackageError if its engine is not installed.
     """
     facts = read_facts(path)
     if facts.get("task") == "classification":
         raise WeightsError(
-            f"{fspath(path)!r} holds a classifier, but a detector is needed here; `rexnet predict` takes it"
+            f"{fspath(path)!r} holds a classifier, but a detector is needed here; use `rexnet predict` for it"
         )
     try:
         if facts["format"] != FORMAT or facts["task"] != TASK:
@@ -95,7 +96,7 @@ def load_exported(path: str | PathLike[str], *, threads: int | None = None) -> T
         config, pixels = DetectorConfig.from_dict(facts["detector"]), bool(facts["pixels"])
         classes, category_ids = tuple(map(str, facts["classes"])), tuple(map(int, facts["category_ids"]))
         if not len(classes) == len(category_ids) == config.num_classes:
-            raise ValueError(f"{len(classes)} class names and {len(category_ids)} category ids for its classes")
+            raise ValueError(f"{len(classes)} class names and {len(category_ids)} category ids, not one per class")
         score_threshold = read_score_threshold(facts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]

@@ -1,4 +1,4 @@
-"""Batch norms of detectors for small batches and pretrained statistics."""
+"""Batch norms of detectors, for small batches and pretrained statistics."""
 
 from typing import Literal, final
 
@@ -9,11 +9,11 @@ from rexnet.training.freezing import choose_statistics, describe_norms, freeze_s
 
 @final
 class AnyBatchNorm(nn.BatchNorm2d):
-    """Batch norm of (B, C, H, W) that uses its running statistics if a batch holds one value per channel.
+    """Batch norm of (B, C, H, W) that uses its running statistics, without updating them, if a batch has only one value
+    per channel.
 
-    nn.BatchNorm2d raises there: one value has no variance. With one image per step this affects every
-    squeeze-excitation, whose norm follows global pooling, and the last map of SSDLite. The statistics are then not
-    updated.
+    nn.BatchNorm2d raises an error then, because one value has no variance. With one image per step, this affects every
+    squeeze-excitation, whose norm follows global pooling, and the last map of SSDLite.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ class AnyBatchNorm(nn.BatchNorm2d):
 
 
 def accept_single_values(model: nn.Module) -> None:
-    """Make every nn.BatchNorm2d in `model` an AnyBatchNorm with the same tensors."""
+    """Replace every nn.BatchNorm2d in `model` by an AnyBatchNorm with the same tensors."""
     for name, module in list(model.named_modules()):
         if type(module) is nn.BatchNorm2d:
             norm = AnyBatchNorm(module.num_features, eps=module.eps, momentum=module.momentum, device="meta")
@@ -40,8 +40,8 @@ def prepare_norms(
     """Freeze the statistics of the backbone's batch norms according to `bn`; return a log message.
 
     `bn` as in TransferConfig: auto freezes with pretrained weights and few images per process and batch. The detector's
-    own layers, which are not pretrained, always use the statistics of each batch. Raise ValueError for "frozen" without
-    pretrained weights.
+    other layers, which are not pretrained, always use the statistics of each batch. Raise ValueError for "frozen"
+    without pretrained weights.
     """
     frozen, reason = choose_statistics(bn, pretrained=pretrained, images_per_batch=images_per_batch)
     if frozen:

@@ -1,4 +1,4 @@
-"""Form of a detector for graphs that ONNX Runtime and OpenVINO both run correctly."""
+"""Form of a detector whose graph both ONNX Runtime and OpenVINO run correctly."""
 
 from copy import deepcopy
 from typing import Any
@@ -11,17 +11,17 @@ from rexnet.detection.roi_heads import FastRoIAlign
 from rexnet.training.freezing import replace_module
 
 _SLIVER_PX = 0.02
-"""Side of the extra proposal, in pixels, unlike any detection."""
+"""Side of the extra proposal, in pixels, smaller than that of any detection."""
 _SURE = 50.0
 
 
 def resize_by_whole_numbers(model: nn.Module) -> nn.Module:
     """Return a copy, on the CPU and in eval mode, that resizes images by integer arithmetic.
 
-    torchvision multiplies floats: in a float32 graph one image in ten has a side one pixel shorter than in PyTorch, and
-    each engine rounds interpolation positions in its own way. Integers are the same everywhere. The size is
-    torchvision's own for more than nine in ten sizes, else one pixel more; pixels differ by rounding. SSDLite's square
-    does not depend on the image.
+    torchvision multiplies floats: in a float32 graph, one image in ten gets a side one pixel shorter than in PyTorch,
+    and each engine rounds interpolation positions differently. Integer arithmetic is the same everywhere. More than
+    nine in ten images get torchvision's size, the others one pixel more; pixel values differ by rounding. SSDLite's
+    fixed square needs no replacement.
     """
     model = deepcopy(model).cpu().float().eval()
     transform: Any = model.get_submodule("transform")
@@ -49,7 +49,7 @@ class _Resize:
 
 def _interpolated(image: Tensor, axis: int, old: Tensor, new: Tensor) -> Tensor:
     """Interpolate linearly along one axis from `old` to `new` pixels, clamped to the first and last pixel centres."""
-    # In units of 1 / (2 new) of a pixel every centre is an integer.
+    # In units of 1 / (2 new) pixels, every centre is an integer.
     centres = 2 * torch.arange(new) + 1  # pyright: ignore[reportCallIssue, reportArgumentType]
     at = (centres * old - new).clamp(min=0)
     before = torch.div(at, 2 * new, rounding_mode="floor")
@@ -61,8 +61,8 @@ def _interpolated(image: Tensor, axis: int, old: Tensor, new: Tensor) -> Tensor:
 class GraphForm(nn.Module):
     """Traceable detector: RGB (3, H, W) from 0 to 1, or uint8 (H, W, 3) with `pixels` -> the outputs `names`.
 
-    RoIAlign is torchvision's operator, which ONNX has. The detector gets one more proposal, of a high score, which is
-    removed at the end: without detections OpenVINO returns one of random numbers.
+    RoIAlign is torchvision's operator, which ONNX supports. The detector gets an extra proposal with a high score,
+    whose detection is removed at the end, because OpenVINO returns a random detection if there is none.
     """
 
     def __init__(self, model: nn.Module, names: tuple[str, ...], *, pixels: bool):
@@ -90,7 +90,8 @@ class GraphForm(nn.Module):
 
 
 def _sliver(classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return logits (1, classes), a box (1, 4), and box deltas of zero for every class (1, 4 classes)."""
+    """Return the extra proposal's logits (1, classes), its box (1, 4), and zero box deltas for every class (1, 4
+    classes)."""
     sure = torch.full((1, classes), -_SURE)
     sure[0, 1] = _SURE
     return sure, torch.tensor([[0.0, 0.0, _SLIVER_PX, _SLIVER_PX]]), torch.zeros(1, 4 * classes)
@@ -128,8 +129,8 @@ def _add_sliver_anchor(detector: Any) -> None:
 def paste_by_products(transform: Any) -> None:
     """Make the transform of a Mask R-CNN use `paste_masks` for the masks of one image.
 
-    torchvision's traceable form is a loop that joins tensors, some of them empty; OpenVINO returns other values below
-    masks that are one pixel wide.
+    torchvision's traceable form concatenates tensors in a loop, some of them empty; in OpenVINO it returns other values
+    below masks that are one pixel wide.
     """
     plain = transform.postprocess
 
@@ -142,9 +143,9 @@ def paste_by_products(transform: Any) -> None:
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Paste masks (N, 1, side, side) of boxes (N, 4), x0 y0 x1 y1 in pixels, into an image of `size` (height, width) ->
-    (N, 1, height, width): the numbers of torchvision's `paste_masks_in_image`, models/detection/roi_heads.py.
+    (N, 1, height, width): the same values as torchvision's `paste_masks_in_image` in models/detection/roi_heads.py.
 
-    Interpolation along one axis is a product of matrices.
+    Interpolation along one axis is a matrix product.
     """
     inner = int(masks.shape[-1])
     bordered = nn.functional.pad(masks[:, 0], (1, 1, 1, 1))
@@ -156,7 +157,7 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _pasting_weights(first: Tensor, last: Tensor, length: int, side: int) -> Tensor:
-    """Return the weights (N, length, side) of `side` cells, stretched from pixel `first` to `last` (N,), at `length`
+    """Return the weights (N, length, side) of `side` cells, stretched over pixels `first` to `last` (N,), at `length`
     pixels."""
     pixels = torch.arange(length)
     from_first = pixels - first[:, None]

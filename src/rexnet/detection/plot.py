@@ -39,10 +39,10 @@ def draw_detections(
     """Return a copy of the RGB image with boxes, masks, class names and scores; detections with the highest score are
     drawn on top.
 
-    `detection` as torchvision's detectors return it: boxes (N, 4) as x0 y0 x1 y1 in pixels of `image`, labels (N,) with
-    label i for classes[i - 1], and perhaps scores (N,) and masks (N, 1, H, W), 0 to 1. Without scores, as in ground
-    truth, all objects are plotted. A class has the same colour in every image. An image whose longer side is below 480
-    pixels is enlarged by a whole number, so that names are readable. `font`: font file to try first.
+    `detection` as returned by torchvision's detectors: boxes (N, 4) as x0 y0 x1 y1 in pixels of `image`, labels (N,)
+    with label i for classes[i - 1], and optionally scores (N,) and masks (N, 1, H, W), 0 to 1. Without scores, as in
+    ground truth, all objects are plotted. A class has the same colour in every image. An image whose longer side is
+    below 480 pixels is enlarged by an integer factor so that names are readable. `font`: font file to try first.
     """
     scale = -(-_LEAST_PX // max(image.size))
     canvas = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
@@ -72,7 +72,7 @@ def draw_detections(
 
 @cache
 def class_colour(label: int) -> tuple[int, int, int]:
-    """Return the RGB colour of a label, the same everywhere and far from those of nearby labels."""
+    """Return the RGB colour of a label, the same everywhere and far from the colours of nearby labels."""
     hue = label * _GOLDEN_RATIO % 1.0
     saturation, value = ((0.85, 1.0), (0.65, 0.85), (0.95, 0.75))[label % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
@@ -99,7 +99,7 @@ def _write_name(
     taken: list[Box],
     font_file: Path,
 ) -> Box:
-    """Write a label on `colour` at the first free place by the box; return its rectangle."""
+    """Write `text` on a background of `colour` at the first free place around the box; return its rectangle."""
     canvas_width, canvas_height = draw.im.size
     font = _font(font_file, max(13, round(max(canvas_width, canvas_height) / 48)))
     width, height = font.getlength(text) + 6, font.size * 1.3
@@ -123,8 +123,8 @@ def _overlap(first: Box, second: Box) -> bool:
 
 
 def legible(name: str, number: int, font: str | None = None) -> tuple[str, Path]:
-    """Return `name` and a font file that has its characters: `font`, DejaVu Sans, or a system font; without one,
-    "class" with its number, logged once for each name."""
+    """Return `name` and a font file with all its characters: `font`, DejaVu Sans, or a system font. If there is none,
+    return "class NUMBER" instead of `name`, and log a warning once per name."""
     path = _covering_font(name, font)
     return (name, path) if path else (f"class {number}", _dejavu())
 
@@ -141,7 +141,8 @@ def _covering_font(name: str, font: str | None) -> Path | None:
         if needed <= _characters(path):
             return path
     logger.warning(
-        "no installed font has all characters of the class %s, so its number is drawn; --font takes a font file", name
+        "no installed font has all characters of the class %s, so its number is plotted; give a font file with --font",
+        name,
     )
     return None
 
@@ -163,7 +164,7 @@ def check_font(path: str) -> None:
 
 
 def _dejavu() -> Path:
-    """Return DejaVu Sans of matplotlib, which has more alphabets than Pillow's font."""
+    """Return matplotlib's DejaVu Sans, which covers more alphabets than Pillow's font."""
     import matplotlib
 
     return Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
@@ -175,7 +176,7 @@ def _font(path: Path, size_px: int) -> ImageFont.FreeTypeFont:
 
 
 def draw_precision_recall(result: CocoResult, path: str | os.PathLike[str]) -> None:
-    """Plot precision over recall at an IoU of 0.5 as a PNG: the mean bold, up to ten classes named, more gray."""
+    """Plot precision over recall at an IoU of 0.5 as a PNG: the mean in bold, up to ten classes named, more in gray."""
     # The object interface needs no display and does not touch the caller's pyplot.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Command-line detection in files: images with boxes, and COCO result rows."""
+"""Detection in image files for the command line: plots, and COCO result rows."""
 
 import json
 import logging
@@ -30,10 +30,10 @@ class Found:
 
 
 def predict_files(config: DetectPredictConfig) -> list[Found]:
-    """Plot every image into the folder, write RESULTS at the end, and return one `Found` per file, in order.
+    """Write a plot of every image to the folder, then RESULTS, and return one `Found` per file, in order.
 
-    The row of a result has the number in the file's name as its image_id, as COCO's files do, or where names are not
-    numbers the file's place in the list, and `file_name`. Raise BadImageError for a bad file or, with bad_image "skip",
+    A result row has `file_name`, and as its image_id the number in the file's name, as in COCO, or, if the names are
+    not distinct numbers, the file's position in the list. Raise BadImageError for a bad file or, with bad_image "skip",
     return its error; raise ValueError if all are bad.
     """
     folder = Path(config.out)
@@ -41,9 +41,9 @@ def predict_files(config: DetectPredictConfig) -> list[Found]:
     if config.font is not None:
         check_font(config.font)
     files = find_images(config.images)
-    # Path.resolve() raises RuntimeError for a link to itself, which is a bad image like any other.
+    # Path.resolve() raises RuntimeError for a link to itself; here, that is a bad image like any other.
     if os.path.realpath(folder) in {os.path.dirname(os.path.realpath(file)) for file in files}:
-        raise ValueError(f"--out {config.out!r} is a folder that images are read from; name another")
+        raise ValueError(f"--out {config.out!r} is a folder that images are read from; give another")
     predictor = ObjectPredictor(config.checkpoint, threads=config.threads, device=config.device)
     folder.mkdir(parents=True, exist_ok=True)
     image_ids, drawn = _image_ids(files), _drawn_names(files)
@@ -78,7 +78,7 @@ def _image_ids(files: list[Path]) -> list[int]:
 
 
 def _drawn_names(files: list[Path]) -> list[str]:
-    """Return NAME.jpg, with a number for files of one name in several folders."""
+    """Return NAME.jpg for each file, with a number if files in several folders have the same name."""
     names: list[str] = []
     for file in files:
         number, name = 1, f"{file.stem}.jpg"

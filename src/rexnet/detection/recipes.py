@@ -1,6 +1,6 @@
 """Recipes for detectors: functions that return a complete configuration.
 
-The paper gives neither the schedule nor the learning rate of its detectors; these are the usual ones.
+The paper states neither the schedule nor the learning rate of its detectors; these are the usual ones.
 """
 
 from dataclasses import replace
@@ -17,12 +17,13 @@ _MILESTONES = {1: (8, 11), 2: (16, 22), 3: (28, 34)}
 
 
 def coco_pyramid(data: str, *, times: int) -> DetectTrainConfig:
-    """Return settings for Faster and Mask R-CNN on COCO at 1200 x 800, 12 epochs `times` 1, 2 or 3 at a total batch of
+    """Return settings for Faster and Mask R-CNN on COCO at 1200 x 800: 12 epochs `times` 1, 2 or 3, at a total batch of
     16.
 
     Command: torchrun --nproc-per-node 8 -m rexnet detect train COCO_DIR --recipe 1x --weights rexnet_100.nav_in1k
-    Hardware: 8 GPUs. Expect about the paper's Tables 7 and 9, for rexnet_100 box AP 38.5 (README; schedule unknown;
-    untested here). Source: the schedules of facebookresearch/detectron2 MODEL_ZOO.md, SGD at 0.02 for 16 images.
+    Hardware: 8 GPUs. Expect about the values of the paper's Tables 7 and 9, for rexnet_100 a box AP of 38.5 (README;
+    schedule unknown; untested here). Source: the schedules in facebookresearch/detectron2 MODEL_ZOO.md, SGD at 0.02 for
+    16 images.
     """
     return DetectTrainConfig(
         data=data,
@@ -41,11 +42,12 @@ def coco_pyramid(data: str, *, times: int) -> DetectTrainConfig:
 
 
 def coco_ssdlite(data: str, *, times: int) -> DetectTrainConfig:
-    """Return settings for SSDLite on COCO at 320 pixels, 100 epochs `times` 1, 2 or 3 at a total batch of 192.
+    """Return settings for SSDLite on COCO at 320 pixels: 100 epochs `times` 1, 2 or 3, at a total batch of 192.
 
     Command: torchrun --nproc-per-node 8 -m rexnet detect train COCO_DIR --detector ssdlite --recipe 3x --weights ...
-    Hardware: 8 GPUs. The paper's Table 6 has AP 25.3 for rexnet_100, on test-dev; untested here. Source of augmentation
-    and rate: torchvision references/detection, for its own SSDLite; the lengths are ours.
+    Hardware: 8 GPUs. The paper's Table 6 reports AP 25.3 for rexnet_100 on test-dev; untested here. Source of
+    augmentation and learning rate: torchvision references/detection, for its own SSDLite; the numbers of epochs are our
+    choice.
     """
     return DetectTrainConfig(
         data=data,
@@ -59,11 +61,11 @@ def coco_ssdlite(data: str, *, times: int) -> DetectTrainConfig:
 
 
 def small(data: str, *, kind: Kind, epochs: int = EPOCHS, pretrained: bool = False) -> DetectTrainConfig:
-    """Return settings for a custom dataset of some hundred to thousand images, at about 512 pixels (ssdlite 320).
+    """Return settings for a custom dataset of a few hundred to a thousand images, at about 512 pixels (ssdlite 320).
 
     Command: rexnet detect train COCO_DIR --detector mask_rcnn --weights rexnet_100.nav_in1k
-    Hardware: one GPU, or hours on a CPU. Our choice, measured on drawn shapes (results/detection.jsonl); without
-    weights, ssdlite is trained as the recipe scratch trains classifiers.
+    Hardware: one GPU, or hours on a CPU. Our choice, measured on the shapes of `rexnet detect demo`
+    (results/detection.jsonl); without weights, ssdlite uses the settings that the recipe scratch has for classifiers.
     """
     single_stage = kind == "ssdlite"
     network = (
@@ -88,13 +90,13 @@ def small(data: str, *, kind: Kind, epochs: int = EPOCHS, pretrained: bool = Fal
 
 
 DECIDING = ("data", "recipe", "detector", "weights", "resume", "output")
-"""Options that select the defaults of the others."""
+"""Options that determine the defaults of the others."""
 
 _NAMES: dict[int, RecipeName] = {1: "1x", 2: "2x", 3: "3x"}
 
 
 def make_recipe(asked: DetectTrainConfig, *, epochs: int = EPOCHS) -> DetectTrainConfig:
-    """Return the configuration of the recipe and detector in `asked`; `small` also depends on `epochs`."""
+    """Return the configuration for the recipe and detector in `asked`; `small` also depends on `epochs`."""
     kind = asked.network.detector
     if asked.recipe == "small":
         pretrained = asked.network.weights is not None
@@ -107,10 +109,10 @@ def make_recipe(asked: DetectTrainConfig, *, epochs: int = EPOCHS) -> DetectTrai
 
 
 def starting_point(asked: DetectTrainConfig, *, epochs: int = EPOCHS) -> DetectTrainConfig:
-    """Return the configuration that the user's options override: of the run to resume, or of the recipe.
+    """Return the configuration that the given options override: the configuration of the run to resume, or of the
+    recipe.
 
-    `asked` has the given options of DECIDING, on top of the plain defaults; the recipe also depends on `epochs`, if
-    given.
+    `asked` holds the given options of DECIDING and defaults otherwise; the recipe also depends on `epochs`, if given.
     """
     if asked.run.resume and (saved := settings_to_resume(asked)):
         return saved

@@ -1,8 +1,8 @@
 """RoI heads of two-stage detectors: a faster RoIAlign, and a mask loss that skips objects without a mask.
 
 Each cell of a proposal's grid is a weighted sum of 16 positions of a map: four samples with four neighbours each. An
-embedding bag adds up just such sums, on all cores forward and backward; the backward pass of torchvision's kernel uses
-one, and RoIAlign here is several times faster on a CPU.
+embedding bag computes such sums on all cores, forward and backward, while the backward pass of torchvision's kernel
+uses one core. On a CPU, RoIAlign here is therefore several times faster.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,8 +23,8 @@ SAMPLES = 2
 
 @final
 class FastRoIAlign(nn.Module):
-    """torchvision's MultiScaleRoIAlign over the maps of STRIDES: the same numbers up to rounding on the CPU, its own
-    kernel on other devices.
+    """torchvision's MultiScaleRoIAlign over the maps of STRIDES: the same values up to rounding on the CPU, and
+    torchvision's kernel on other devices.
 
     `forward(maps, boxes, image_sizes)`: maps by name, (B, C, H, W) each; boxes (N, 4) of every image as x0 y0 x1 y1 in
     its pixels -> (sum of N, C, side, side). Source: torchvision, ops/poolers.py and ops/cpu/roi_align_kernel.cpp.
@@ -50,7 +50,8 @@ class FastRoIAlign(nn.Module):
 
     @torch.no_grad()
     def _cells(self, maps: Sequence[Tensor], boxes: Sequence[Tensor], side: int) -> tuple[Tensor, Tensor]:
-        """Return for every cell, row after row, the 16 rows of the table (cells, 16), and their weights."""
+        """Return the indices (cells, 16) of the table's rows that each cell sums, cells in row-major order, and their
+        weights."""
         region = torch.cat(list(boxes)).float()
         image = torch.cat([torch.full((len(part),), number) for number, part in enumerate(boxes)])
         areas = (region[:, 2] - region[:, 0]) * (region[:, 3] - region[:, 1])
@@ -74,8 +75,8 @@ class FastRoIAlign(nn.Module):
 
 
 def _neighbours(low: Tensor, high: Tensor, size: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Return, along one axis of proposals from `low` to `high` (N,) on maps of `size` (N,): the positions that `side`
-    cells read, (N, side, samples x 2), and their weights, 0 for a sample outside the map."""
+    """Return, along one axis of proposals from `low` to `high` (N,) on maps of `size` (N,), the positions (N, side,
+    samples x 2) that the `side` cells read, and their weights, 0 for a sample outside the map."""
     cell = (high - low).clamp(min=1.0)[:, None, None] / side
     steps, samples = torch.arange(side)[:, None], torch.arange(SAMPLES)
     at = low[:, None, None] + steps * cell + (samples + 0.5) * cell / SAMPLES
@@ -99,7 +100,7 @@ def use_fast_roi_align(detector: nn.Module) -> None:
 def learn_masks_where_given(detector: nn.Module) -> None:
     """Make the heads of Mask R-CNN compute the box losses from all objects and the mask loss from those with a mask.
 
-    A target's mask of zeros means none; torchvision would train an empty mask.
+    A mask of zeros in a target means that the object has no mask; torchvision would train an empty mask.
     """
     heads: Any = detector.get_submodule("roi_heads")
     # A partial of a bound method is copied with the detector; a closure would keep using this one.
@@ -113,7 +114,8 @@ def _forward(
     image_shapes: list[tuple[int, int]],
     targets: list[dict[str, Tensor]] | None = None,
 ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-    """Compute torchvision's RoIHeads.forward, in the same steps and order, with other objects in the mask loss."""
+    """Run torchvision's RoIHeads.forward, step by step in the same order, except that the mask loss skips objects
+    without a mask."""
     heads: Any = plain.__self__  # pyright: ignore[reportFunctionMemberAccess]
     if not heads.training or targets is None:
         return plain(features, proposals, image_shapes, targets)

@@ -1,10 +1,10 @@
-"""The region proposal network (RPN) of two-stage detectors, changed where torchvision's is slow or inexact.
+"""Changes to the region proposal network (RPN) of two-stage detectors where torchvision's is slow or inexact.
 
 Overlaps of boxes with anchors fit into memory for any number of objects; proposals are ranked by their logits;
 coordinates stay float32 under autocast, since bfloat16 cannot distinguish pixel 999 from 1001; and the gradient of the
-convolution is computed from the positions with nonzero gradient. The RPN scores every position of every map and learns
-from 256 anchors per image: of a hundred thousand positions a few hundred have a gradient, and the dense backward pass
-multiplies all the zeros too.
+convolution is computed only from positions with a nonzero gradient. The RPN scores every position of every map but
+learns from 256 anchors per image, so a few hundred of a hundred thousand positions have a gradient, and a dense
+backward pass would mostly multiply zeros.
 """
 
 from collections.abc import Callable
@@ -19,18 +19,18 @@ from torchvision.ops import box_iou
 from rexnet.training.freezing import replace_module
 
 DENSEST = 0.25
-"""Maximum fraction of positions with a gradient to gather; copies of their surroundings then stay small beside the
-maps."""
+"""Maximum fraction of positions with a gradient for which they are gathered; copies of their surroundings then stay
+small compared with the maps."""
 _SCALE = 1 / 16
-"""Scale of the logits; a power of two, so exact in floats."""
+"""Scale of the logits; a power of two, so the products are exact."""
 _PAIRS_AT_ONCE = 2**22
 
 
 def overlap_in_parts(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """Return torchvision's `box_iou` of (N, 4) and (M, 4), float32 (N, M), the same numbers in less memory.
+    """Return torchvision's `box_iou` of (N, 4) and (M, 4), float32 (N, M):
 
-    For 1000 objects and the 200,000 anchors of a large image the result has 0.8 GB; torchvision needs eight times as
-    much on the way to it.
+    the same values in less memory. For 1000 objects and the 200,000 anchors of a large image, the result takes 0.8 GB,
+    and torchvision needs eight times as much to compute it.
     """
     part = max(1, _PAIRS_AT_ONCE // max(1, len(boxes)))
     if part >= len(anchors):
@@ -50,9 +50,9 @@ def match_in_parts(detector: nn.Module) -> None:
 def rank_proposals_by_logits(detector: nn.Module) -> None:
     """Make a two-stage detector keep the proposals with the highest logits.
 
-    torchvision ranks by their sigmoid, which in float32 is the same number, 1, for all logits above 17 and has few
-    steps below: rounding then selects the proposals, differently in ONNX Runtime and OpenVINO. Only the order counts,
-    which a sixteenth of the logits keeps.
+    torchvision ranks by the sigmoid, which in float32 is 1 for all logits above 17 and takes few distinct values just
+    below: rounding then selects the proposals, differently in ONNX Runtime and OpenVINO. Only the order matters, which
+    is the same for a sixteenth of the logits.
     """
     if "rpn" in dict(detector.named_children()):
         stage: Any = detector.get_submodule("rpn")
@@ -68,7 +68,7 @@ def keep_coordinates_float32(detector: nn.Module) -> None:
     """Keep anchors and the heads' outputs in float32, or float64 for a float64 network, regardless of the precision of
     the preceding layers.
 
-    torchvision's anchors and decoded boxes take the type of the feature maps and of the heads' outputs.
+    In torchvision, anchors and decoded boxes have the dtype of the feature maps and of the heads' outputs.
     """
     for name, module in detector.named_modules():
         if name.endswith("anchor_generator"):
@@ -79,7 +79,7 @@ def keep_coordinates_float32(detector: nn.Module) -> None:
 
 def _anchors_float32(_module: nn.Module, inputs: tuple[ImageList, list[Tensor]]) -> tuple[ImageList, list[Tensor]]:
     images, maps = inputs
-    # An anchor generator reads only size, type and device of a map: expand one number to its shape.
+    # An anchor generator reads only the size, dtype and device of a map: expand one number to its shape.
     return images, [features.new_zeros((), dtype=_exact(features)).expand(features.shape) for features in maps]
 
 
@@ -97,9 +97,10 @@ def _exact(values: Tensor) -> torch.dtype:
 
 @final
 class SparselyUsedConv2d(nn.Conv2d):
-    """Convolution of stride 1 with zero padding of half its odd kernel; (B, C, H, W) -> (B, C', H, W).
+    """Convolution with stride 1, an odd kernel and padding that keeps the size:
 
-    The output is nn.Conv2d's, as are the gradients, up to rounding, computed from the positions with nonzero gradient.
+    (B, C, H, W) -> (B, C', H, W). Output and gradients equal those of nn.Conv2d up to rounding, but the gradients are
+    computed only from positions with a nonzero gradient.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -109,7 +110,7 @@ class SparselyUsedConv2d(nn.Conv2d):
 
 
 def use_sparse_gradients(detector: nn.Module) -> None:
-    """Make the convolution of the RPN a SparselyUsedConv2d with the same tensors; SSDLite has none."""
+    """Replace the convolution of the RPN by a SparselyUsedConv2d with the same tensors; SSDLite has no RPN."""
     for name, module in list(detector.named_modules()):
         if name.startswith("rpn.head.conv.") and type(module) is nn.Conv2d:
             channels, size = (module.in_channels, module.out_channels), module.kernel_size[0]
@@ -129,7 +130,7 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         (gradient,) = gradients
         x, weight = ctx.saved_tensors
-        # Under autocast the gradient has the type in which the output was computed.
+        # Under autocast, the gradient has the dtype in which the output was computed.
         operands = gradient, x.to(gradient.dtype), weight.to(gradient.dtype)
         used = (gradient != 0).any(1)
         found = _gradient_at(*operands, used) if used.float().mean() <= DENSEST else _dense_gradient(*operands)
@@ -145,7 +146,7 @@ def _dense_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor
 
 
 def _gradient_at(gradient: Tensor, x: Tensor, weight: Tensor, used: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of x, weight and bias as three matrix products over the positions in `used` (B, H, W)."""
+    """Return the gradients of x, weight and bias, as three matrix products over the positions in `used` (B, H, W)."""
     image, row, column = used.nonzero(as_tuple=True)
     values = gradient[image, :, row, column]  # (positions, C')
     size = weight.shape[-1]

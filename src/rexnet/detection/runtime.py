@@ -1,4 +1,4 @@
-"""Detection in images: named boxes and masks."""
+"""Detection of objects in images: class names, boxes and masks."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,22 +22,22 @@ from rexnet.references import DETECTORS, resolve
 from rexnet.training.distributed import choose_device
 
 _MOST_OBLONG = 30
-"""Maximum aspect ratio: two-stage detectors limit the longer side, so that the shorter one would shrink to a pixel."""
+"""Maximum aspect ratio: two-stage detectors limit the longer side, so the shorter side would shrink to a pixel."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Detections:
-    """Objects in one image, by descending score, or the reason why it could not be read."""
+    """Objects in one image, by descending score, or the reason why the image could not be read."""
 
     image: str
-    """Path as given; "" for images that have none."""
+    """Path as given; "" for images without a path."""
     source_image: Image.Image | None = None
     """Upright RGB image; boxes and masks are in its pixels."""
     classes: tuple[str, ...] = ()
     """Class names; label i + 1 is classes[i]."""
     output: dict[str, Tensor] = field(default_factory=dict)
     """Output of torchvision's detectors, on the CPU: boxes float32 (N, 4) as x0 y0 x1 y1, labels int64 (N,) from 1,
-    scores float32 (N,), and of Mask R-CNN masks float32 (N, 1, H, W), 0 to 1."""
+    scores float32 (N,), and for Mask R-CNN masks float32 (N, 1, H, W), 0 to 1."""
     error: str | None = None
 
     @property
@@ -61,14 +61,14 @@ class Detections:
         return tuple(self.classes[label - 1] for label in self.output.get("labels", torch.empty(0)).tolist())
 
     def plot(self, *, min_score: float = 0.5, font: str | None = None) -> Image.Image:
-        """Return a copy of the image with the objects of at least this score; `font` as for `draw_detections`. Raise
+        """Return a copy of the image with the objects of at least `min_score`; `font` as for `draw_detections`. Raise
         ValueError for an image that could not be read."""
         if self.source_image is None:
             raise ValueError(f"there is nothing to plot for {self.image}: {self.error}")
         return draw_detections(self.source_image, self.output, classes=self.classes, min_score=min_score, font=font)
 
     def save(self, path: str | PathLike[str], *, min_score: float = 0.5, font: str | None = None) -> None:
-        """Write `plot` to an image file, in the format of the ending of `path`."""
+        """Write the result of `plot` to an image file; the ending of `path` selects the format."""
         self.plot(min_score=min_score, font=font).save(path)
 
     def __repr__(self) -> str:
@@ -85,7 +85,7 @@ class ObjectPredictor:
     ):
         """Open `source`: a run folder or checkpoint of `rexnet detect train`, a result of `load_detector`, or a .onnx
         or .xml file of `rexnet export`, which runs on the CPU. `threads` read images and, on a CPU, compute; None: one
-        per CPU. Raise ValueError as `load_detector` and `load_exported`."""
+        per CPU. Raise ValueError as `load_detector` and `load_exported` do."""
         require(threads is None or threads >= 1, "threads", threads, "1 or more, or None")
         trained = source if isinstance(source, TrainedDetector) else _opened(source, threads)
         self.classes, self.category_ids = trained.classes, trained.category_ids
@@ -108,8 +108,8 @@ class ObjectPredictor:
     def stream(
         self, images: Images, *, min_score: float = 0.0, batch_size: int = 1, bad_image: BadImagePolicy = "error"
     ) -> Iterator[Detections]:
-        """Yield the results of a call, for any number of images in constant memory: reading runs a batch ahead. With
-        bad_image "skip" an unreadable image yields its error."""
+        """Yield the results of a call, for any number of images in constant memory; images are read one batch ahead.
+        With bad_image "skip", an unreadable image yields its error."""
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; allowed: 1 or more")
         read = image_reader(self.check_shape, bad_image)
@@ -118,7 +118,7 @@ class ObjectPredictor:
             yield from self._detect(part, min_score)
 
     def check_shape(self, image: Image.Image) -> Image.Image:
-        """Return `image` itself. Raise BadImageError if its aspect ratio is too large for the detector."""
+        """Return `image` unchanged. Raise BadImageError if its aspect ratio is too large for the detector."""
         if self._fixed_shape or max(image.size) <= _MOST_OBLONG * min(image.size):
             return image
         allowed = f"allowed: one side up to {_MOST_OBLONG} times the other"
@@ -149,5 +149,5 @@ def _opened(model: str | PathLike[str], threads: int | None) -> TrainedDetector:
 
 
 def as_tensor(image: Image.Image) -> Tensor:
-    """Return float32 (3, H, W), 0 to 1; the detector normalises."""
+    """Return the image as float32 (3, H, W), 0 to 1; the detector normalises it."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(255)

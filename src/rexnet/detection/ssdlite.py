@@ -1,4 +1,4 @@
-"""SSDLite on a network's expanded feature maps, with four further maps of its own."""
+"""SSDLite on a network's expanded feature maps and four additional maps."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +15,7 @@ from rexnet.detection.backbones import expanded_body
 from rexnet.models.config import RexNetConfig
 
 EXTRA_CHANNELS = (512, 256, 256, 128)
-# torchvision's value, from the TensorFlow recipe: statistics of 1x1 maps are noisy.
+# torchvision's value, from TensorFlow's recipe: statistics of 1x1 maps are noisy.
 _NORM = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.03)
 
 
@@ -23,8 +23,8 @@ _NORM = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.03)
 class SsdFeatures(nn.Module):
     """Backbone of SSDLite: (B, 3, H, W) -> six maps with sides of 20, 10, 5, 3, 2 and 1 cells at 320 pixels.
 
-    The first is the expansion in the first block of stride 32, the second the penultimate convolution. The paper does
-    not name them; with these the sizes match its Table 6.
+    The first is the expansion in the first block of stride 32, the second the output of the penultimate convolution.
+    The paper does not specify the maps; with these, the sizes match its Table 6.
     """
 
     def __init__(self, backbone: RexNetConfig | str):
@@ -45,7 +45,8 @@ class SsdFeatures(nn.Module):
 
 
 def _extra_block(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Halve the size: 1x1 to half the channels, depthwise 3x3 of stride 2, 1x1. Source: MobileNetV2, section 6.2."""
+    """Return a block that halves the size: 1x1 to half the channels, depthwise 3x3 of stride 2, 1x1. Source:
+    MobileNetV2, section 6.2."""
     hidden = out_channels // 2
     layer = partial(Conv2dNormActivation, norm_layer=_NORM, activation_layer=nn.ReLU6)
     return nn.Sequential(
@@ -57,7 +58,7 @@ def _extra_block(in_channels: int, out_channels: int) -> nn.Sequential:
 
 @final
 class SsdAnchors(DefaultBoxGenerator):
-    """Default boxes of ratios 1 (twice), 2, 1/2, 3 and 1/3 per cell; on the first map of ratios 1, 2 and 1/2 only."""
+    """Default boxes with aspect ratios 1 (twice), 2, 1/2, 3 and 1/3 per cell; on the first map, only 1, 2 and 1/2."""
 
     def __init__(self) -> None:
         super().__init__([[2], *[[2, 3]] * (len(EXTRA_CHANNELS) + 1)], min_ratio=0.2, max_ratio=0.95)
@@ -68,11 +69,11 @@ class SsdAnchors(DefaultBoxGenerator):
 
 
 def make_ssdlite(backbone: RexNetConfig | str, *, num_classes: int, size_px: int, **options: Any) -> SSD:
-    """Return torchvision's SSD with depthwise separable heads; `num_classes` counts the background, `options` are
+    """Return torchvision's SSD with depthwise separable heads; `num_classes` includes the background, `options` are
     SSD's."""
     features, anchors = SsdFeatures(backbone), SsdAnchors()
     head = SSDLiteHead(features.out_channels, anchors.num_anchors_per_location(), num_classes, _NORM)
-    # torchvision's settings of its SSDLite, chosen for COCO's average precision.
+    # Settings of torchvision's SSDLite, chosen for COCO's average precision.
     defaults = {"score_thresh": 0.001, "nms_thresh": 0.55, "detections_per_img": 300, "topk_candidates": 300}
     model = SSD(features, anchors, (size_px, size_px), num_classes, head=head, **{**defaults, **options})
     # A partial of a bound method is copied with the detector; a closure would keep using this one.
@@ -87,10 +88,10 @@ def _loss_of_all_images(
     anchors: list[Tensor],
     matches: list[Tensor],
 ) -> dict[str, Tensor]:
-    """Return torchvision's losses and, for each image without objects, those of its hardest anchors.
+    """Return torchvision's losses, including, for each image without objects, the loss of its hardest anchors.
 
-    SSD takes three hard negatives per positive anchor, so an image without objects has no loss; here it counts like an
-    image with one positive anchor.
+    SSD takes three hard negatives per positive anchor, so an image without objects would have no loss; here it counts
+    as if it had one positive anchor.
     """
     losses = plain(targets, head_outputs, anchors, matches)
     empty = [index for index, target in enumerate(targets) if not len(target["boxes"])]

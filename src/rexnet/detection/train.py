@@ -1,4 +1,4 @@
-"""Training of detectors with the shared loop."""
+"""Training of detectors with the shared training loop."""
 
 import hashlib
 import os
@@ -37,7 +37,8 @@ from rexnet.training.time_budget import TimeLimit
 
 
 def train(config: DetectTrainConfig, *, limit: TimeLimit[DetectTrainConfig] | None = None) -> dict[str, Any]:
-    """Train a detector with the settings `config` into a run folder; return the content of its summary.json.
+    """Train a detector with the settings of `config`, write all results to the run folder, and return the content of
+    summary.json.
 
     Raise ValueError for settings, data or weights that contradict each other.
     """
@@ -57,8 +58,8 @@ def _prepare(config: DetectTrainConfig, world: World) -> Parts:
     check_ground_truth(sets.val.to_coco())
     if config.goal == "mask_ap" and not sets.val.has_masks:
         raise ValueError(
-            "the validation images have boxes but no masks, but the best epoch of Mask R-CNN is chosen by mask AP; "
-            "--detector faster_rcnn and ssdlite need none"
+            "the validation images have boxes but no masks, which Mask R-CNN needs to choose its best epoch; "
+            "--detector faster_rcnn and ssdlite do not need masks"
         )
     torch.manual_seed(config.run.seed)
     model = build_model(config.network, sets.train.classes, load=not resumes(config))
@@ -82,11 +83,11 @@ def _describe_size(model: nn.Module, name: str) -> str:
     size_px: Any = model.get_submodule("transform").min_size
     backbone = measure_cost(model.get_submodule("backbone"), size_px[0])
     millions = sum(values.numel() for values in model.parameters()) / 1e6
-    return f"{name}: {millions:.2f} M parameters; of the backbone {backbone}"
+    return f"{name}: {millions:.2f} M parameters; backbone: {backbone}"
 
 
 def build_model(options: DetectorOptions, classes: tuple[str, ...], *, load: bool = True) -> nn.Module:
-    """Return the detector for these classes, with `options.weights` in it if `load`."""
+    """Return the detector for these classes; if `load`, with `options.weights` loaded."""
     make = partial(
         create_detector, options.detector, backbone=options.model, num_classes=len(classes), **options.overrides()
     )
@@ -110,9 +111,9 @@ def build_model(options: DetectorOptions, classes: tuple[str, ...], *, load: boo
 def _make_batches(
     sets: CocoSets, model: nn.Module, config: DetectTrainConfig, world: World
 ) -> tuple[TrainDetectionBatches, EvalDetectionBatches]:
-    """Return training and validation batches of this process."""
+    """Return the training and validation batches of this process."""
     transform = DetectionTransform(config.augment)
-    # In training the transform has already resized the images.
+    # In training, the transform has already resized the images.
     model.get_submodule("transform")._skip_resize = transform.resizes  # pyright: ignore[reportArgumentType]
     shared = loader_options(
         world, batch_size=config.run.batch_size, workers=config.run.workers, bad_image=config.bad_image
@@ -131,7 +132,8 @@ def _make_batches(
 def detection_task(
     train: CocoImages, val: CocoImages, val_batches: EvalDetectionBatches, *, config: DetectTrainConfig, world: World
 ) -> Task:
-    """Training task: the detector's losses on batches of `train`, COCO's metrics on those of `val`."""
+    """Return the training task: the detector's losses on batches of `train`, and COCO's metrics on the batches of
+    `val`."""
     dtype = choose_autocast(config.run.amp, world.device)
     size_px = smaller_size(config.network.min_size or SIZES_PX[config.network.detector][0])
 
@@ -153,8 +155,8 @@ def detection_task(
 def detection_loss(
     model: nn.Module, batch: DetectionBatch, *, device: torch.device, name_image: Callable[[int], str]
 ) -> dict[str, Tensor]:
-    """Return the sum of the detector's losses, unweighted as in torchvision, and each of them. Raise ValueError naming
-    the image with the most objects if they do not fit into memory."""
+    """Return the unweighted sum of the detector's losses, as in torchvision, and each loss. If memory runs out, raise
+    ValueError naming the image with the most objects."""
     images = [image.to(device) for image in batch.images]
     targets = [{name: values.to(device) for name, values in target.items()} for target in batch.targets]
     try:
@@ -165,14 +167,14 @@ def detection_loss(
         objects = [len(target["boxes"]) for target in targets]
         name = printable(name_image(int(batch.indices[objects.index(max(objects))])))
         raise ValueError(
-            f"memory is full at a step with {sum(objects):,} objects, {max(objects):,} of them in {name}; a smaller "
+            f"memory ran out in a step with {sum(objects):,} objects, {max(objects):,} of them in {name}; a smaller "
             "--batch-size, --max-size or --proposals needs less"
         ) from error
     return {"loss": torch.stack([loss.float() for loss in losses.values()]).sum(), **losses}
 
 
 def data_facts(sets: CocoSets, data: str) -> DataFacts:
-    """Return counts and fingerprint of a folder in COCO's layout."""
+    """Return the counts and the fingerprint of a folder in COCO's layout."""
     return DataFacts(
         title=printable(real_path(data).name),
         train_images=len(sets.train),
@@ -189,7 +191,8 @@ def data_facts(sets: CocoSets, data: str) -> DataFacts:
 
 
 def _fingerprint(sets: CocoSets) -> str:
-    """Return the SHA-256 of file names, ids and objects, in the order of the files, independent of their folder."""
+    """Return the SHA-256 of file names, ids and objects, in the order of the files, independent of the folder's
+    path."""
     digest = hashlib.sha256()
     for images in (sets.train, sets.val):
         for index in range(len(images)):

@@ -21,7 +21,7 @@ from rexnet.training.session import loader_options, skipped_images
 
 
 def validate(config: DetectValidateConfig) -> dict[str, Any]:
-    """Return COCO's metrics of a checkpoint, its classes matched by name.
+    """Return COCO's metrics of a checkpoint, whose classes are matched by name.
 
     Keys: figures (metrics in percent; see `CocoResult`), by_class, curves, skipped (names). Raise ValueError for a file
     or data that cannot be used.

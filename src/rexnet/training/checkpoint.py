@@ -144,7 +144,7 @@ def load(path: str | PathLike[str], device: str | torch.device = "cpu") -> Train
 def unpack(content: dict[str, Any], *, source: str) -> TrainedRexNet:
     """Rebuild the model from a result of `pack`; see `load`."""
     if content.get("task") is not None:
-        raise WeightsError(f"checkpoint {source!r} holds a detector; `rexnet detect` takes it")
+        raise WeightsError(f"checkpoint {source!r} holds a detector; use `rexnet detect` for it")
     try:
         # On the meta device the network takes no memory, whatever size the file claims.
         with torch.device("meta"):
