@@ -72,7 +72,9 @@ def test_pixels_do_not_depend_on_how_an_image_comes(name, tmp_path):
     assert not expected.flags.writeable, "torch warns of arrays that are read-only"
     tensor = torch.from_numpy(expected.copy()).permute(2, 0, 1)
     with Image.open(file) as opened:
-        for source in (str(file), file, content, opened, expected, expected[:, ::-1][:, ::-1], tensor):
+        binary = (bytearray(content), memoryview(content), io.BytesIO(content))
+        for source in (str(file), file, content, *binary, opened, expected, expected[:, ::-1][:, ::-1], tensor):
+            assert [item is source for item in each_image(source)] == [True]
             found = open_any(source)
             assert found.mode == "RGB" and np.array_equal(np.asarray(found), expected), type(source)
         assert np.array_equal(np.asarray(open_any(open_any(opened))), expected), "turned twice"
@@ -88,8 +90,8 @@ def test_one_several_and_batches_of_images():
     assert [item.shape for item in each_image(torch.zeros(6, 3, 5, 4))] == [(3, 5, 4)] * 6
     assert len(list(each_image(["a", np.stack([array] * 3), (tensor, "b")]))) == 6
     assert list(each_image(())) == []
-    for wrong in (None, 3, [None], [["a"], 3.5]):
-        with pytest.raises(ValueError, match=r"one of the images is a (NoneType|int|float); allowed: a path"):
+    for wrong in (None, 3, [None], [["a"], 3.5], {"image": "a.png"}, [io.StringIO("a.png")]):
+        with pytest.raises(ValueError, match=r"type (NoneType|int|float|dict|StringIO); allowed: a path"):
             list(each_image(wrong))
 
 

@@ -22,7 +22,7 @@ from rexnet.data.decode import open_image
 from rexnet.data.imagenet import imagenet_classes
 from rexnet.data.preprocess import Preprocess
 from rexnet.deploy import engine_choice
-from rexnet.deploy.class_predictor import ClassPredictor
+from rexnet.deploy.class_predictor import ClassPredictor, ScoredClass
 from rexnet.deploy.classifiers import ExportedFile
 from rexnet.deploy.predict import PredictConfig, predict_files, render
 from rexnet.deploy.predictor import Prediction, Predictor
@@ -279,6 +279,16 @@ def test_what_is_not_an_image_is_refused_and_never_skipped(predictor):
     assert predictor([]) == []
     with pytest.raises(ValueError, match="top_k is 0; allowed: 1 or more"):
         predictor("a.jpg", top_k=0)
+    for wrong in (torch.zeros(3, 16, 16), np.zeros((1, 3, 16, 16), np.float32)):
+        with pytest.raises(ValueError, match="allowed: a batch of results of prepare"):
+            predictor.probabilities(wrong)
+
+
+@pytest.mark.parametrize("format", ["json", "csv"])
+def test_names_that_are_not_utf8_are_escaped(format):
+    prediction = Prediction(image="\udce9.jpg", classes=(ScoredClass(name="\udce9t\udce9", probability=1.0),))
+    text = render([prediction], format).encode().decode()
+    assert "udce9.jpg" in text and "udce9t" in text
 
 
 def test_bad_images_stop_or_are_listed_in_place(checkpoint_file, images):

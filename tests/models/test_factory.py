@@ -94,3 +94,10 @@ def test_another_option_is_one_sentence(options, message):
 def test_one_option_by_two_names_is_refused(options):
     with pytest.raises(ValueError, match=" and ".join(options)):
         rexnet.create_model("rexnet_050", **options)
+
+
+@pytest.mark.parametrize("options", [{"num_classes": True}, {"num_classes": "10"}, {"drop_rate": "0.2"}])
+def test_values_of_another_type_are_refused(options):
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=f"{name} is {value!r}; allowed: "):
+        create_model("rexnet_010", **options)

@@ -1,8 +1,9 @@
 """Images from any source, read ahead in threads."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import BufferedIOBase, IOBase
 from itertools import islice
 from os import PathLike, fspath
 from pathlib import Path
@@ -18,8 +19,8 @@ from rexnet.errors import BadImageError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-ImageSource = str | PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
-"""A path, the content of a file, a Pillow image, an array uint8 (H, W, 3) or a tensor uint8 (3, H, W), both red, green,
+ImageSource = str | PathLike[str] | bytes | bytearray | memoryview | BufferedIOBase | Image.Image | np.ndarray | Tensor
+"""A path, the content of a file, an open binary file, a Pillow image, an array uint8 (H, W, 3) or a tensor uint8 (3, H, W), both red, green,
 blue."""
 Images = ImageSource | Iterable[ImageSource]
 """One image or several: an array (B, H, W, 3), a tensor (B, 3, H, W), or an iterable of images or of such batches."""
@@ -27,16 +28,16 @@ Images = ImageSource | Iterable[ImageSource]
 
 def each_image(images: Images) -> Iterator[ImageSource]:
     """Yield the sources in order. Raise ValueError if there are none."""
-    one = isinstance(images, str | PathLike | bytes | Image.Image)
+    one = isinstance(images, str | PathLike | bytes | bytearray | memoryview | BufferedIOBase | Image.Image)
     if one or (isinstance(images, np.ndarray | Tensor) and images.ndim != 4):
         yield images
-    elif isinstance(images, Iterable):
+    elif isinstance(images, Iterable) and not isinstance(images, Mapping | IOBase):
         for item in images:
             yield from each_image(item)
     else:
         raise ValueError(
-            f"one of the images is a {type(images).__name__}; allowed: a path, the bytes of an image file, a Pillow "
-            "image, uint8 arrays (H, W, 3) and tensors (3, H, W), and iterables of these"
+            f"one of the images has the type {type(images).__name__}; allowed: a path, the bytes of an image file, an "
+            "image file opened in binary mode, a Pillow image, uint8 arrays (H, W, 3) and tensors (3, H, W), and iterables of these"
         )
 
 
@@ -54,7 +55,9 @@ def open_any(source: ImageSource) -> Image.Image:
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8:
             raise ValueError(f"an array is {_describe(source)}; allowed: uint8 (H, W, 3), red, green, blue")
         return Image.fromarray(source)
-    return open_image(source if isinstance(source, bytes) else Path(source))
+    if isinstance(source, BufferedIOBase):
+        source = source.read()
+    return open_image(Path(source) if isinstance(source, str | PathLike) else bytes(source))
 
 
 def image_reader(

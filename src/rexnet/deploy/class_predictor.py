@@ -110,9 +110,12 @@ class ClassPredictor:
     def probabilities(self, images: Tensor, *, alone: bool = True) -> Tensor:
         """Return the softmax over the classes, float32 (B, K) on the CPU, of a batch of results of `prepare`.
 
-        Without `alone` there are concurrent calls, and this one uses its part of the threads. Raise ValueError for a
-        network whose output is not finite.
+        Without `alone` there are concurrent calls, and this one uses its part of the threads. Raise ValueError for
+        anything but a batch, and for a network whose output is not finite.
         """
+        if not isinstance(images, Tensor) or images.ndim != 4:
+            got = tuple(images.shape) if isinstance(images, Tensor) else f"of the type {type(images).__name__}"
+            raise ValueError(f"the images are {got}; allowed: a batch of results of prepare, as torch.stack makes it")
         return _probabilities(self._one if alone or self._one_call_at_a_time else self._for_many(), images)
 
     def prepare(self, image: Image.Image) -> Tensor:

@@ -51,13 +51,15 @@ def render(predictions: list[Prediction], format: str) -> str:
     return "".join(_as_line(prediction) + "\n" for prediction in predictions)
 
 
-def _encodable(path: str) -> str:
-    """Escape bytes of a path that are not text, which CSV and JSON files cannot hold."""
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")
+def _encodable(name: str) -> str:
+    """Escape bytes of a file or class name that are not text, which CSV and JSON files cannot hold."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _as_dict(prediction: Prediction) -> dict:
-    named = [{"class": scored.name, "probability": round(scored.probability, 6)} for scored in prediction.classes]
+    named = [
+        {"class": _encodable(scored.name), "probability": round(scored.probability, 6)} for scored in prediction.classes
+    ]
     error = {"error": prediction.error} if prediction.error else {}
     return {"image": _encodable(prediction.image), "predictions": named, **error}
 
@@ -67,7 +69,9 @@ def _as_csv(predictions: list[Prediction]) -> str:
     pairs = [f"{word}_{rank}" for rank in range(1, ranks + 1) for word in ("class", "probability")]
     rows = [["image", *pairs, "error"]]
     for prediction in predictions:
-        cells = [cell for scored in prediction.classes for cell in (scored.name, f"{scored.probability:.6f}")]
+        cells = [
+            cell for scored in prediction.classes for cell in (_encodable(scored.name), f"{scored.probability:.6f}")
+        ]
         padding = [""] * (2 * ranks - len(cells))
         rows.append([_encodable(prediction.image), *cells, *padding, prediction.error or ""])
     return csv_text(rows)

@@ -94,11 +94,12 @@ class RexNetConfig:
         if not self.blocks:
             raise ValueError("RexNetConfig.blocks is empty; allowed: one BlockSpec or more")
         for name in ("drop_rate", "drop_path_rate"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: from 0 to below 1")
+            rate = getattr(self, name)
+            if not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
+                raise ValueError(f"{name} is {rate!r}; allowed: from 0 to below 1")
         for name, least in (("in_channels", 1), ("num_classes", 0), ("stem_channels", 1)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} is {value!r}; allowed: whole numbers from {least}")
         if self.stem_stride not in (1, 2):
             raise ValueError(f"stem_stride is {self.stem_stride!r}; allowed: 1, 2")
