@@ -100,4 +100,4 @@ def test_one_option_by_two_names_is_refused(options):
 def test_values_of_another_type_are_refused(options):
     ((name, value),) = options.items()
     with pytest.raises(ValueError, match=f"{name} is {value!r}; allowed: "):
-        create_model("rexnet_010", **options)
+        rexnet.create_model("rexnet_010", **options)

@@ -20,8 +20,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ImageSource = str | PathLike[str] | bytes | bytearray | memoryview | BufferedIOBase | Image.Image | np.ndarray | Tensor
-"""A path, the content of a file, an open binary file, a Pillow image, an array uint8 (H, W, 3) or a tensor uint8 (3, H, W), both red, green,
-blue."""
+"""A path, the content of a file, an open binary file, a Pillow image, an array uint8 (H, W, 3) or a tensor uint8
+(3, H, W), both red, green, blue."""
 Images = ImageSource | Iterable[ImageSource]
 """One image or several: an array (B, H, W, 3), a tensor (B, 3, H, W), or an iterable of images or of such batches."""
 
@@ -37,7 +37,8 @@ def each_image(images: Images) -> Iterator[ImageSource]:
     else:
         raise ValueError(
             f"one of the images has the type {type(images).__name__}; allowed: a path, the bytes of an image file, an "
-            "image file opened in binary mode, a Pillow image, uint8 arrays (H, W, 3) and tensors (3, H, W), and iterables of these"
+            "image file opened in binary mode, a Pillow image, uint8 arrays (H, W, 3) and tensors (3, H, W), and "
+            "iterables of these"
         )
 
 
