@@ -30,7 +30,7 @@ def each_image(images: Images) -> Iterator[ImageSource]:
     """Yield the sources in order. Raise ValueError if there are none."""
     one = isinstance(images, str | PathLike | bytes | bytearray | memoryview | BufferedIOBase | Image.Image)
     if one or (isinstance(images, np.ndarray | Tensor) and images.ndim != 4):
-        yield images
+        yield images  # pyright: ignore[reportReturnType]  # narrowed to a memoryview of sources
     elif isinstance(images, Iterable) and not isinstance(images, Mapping | IOBase):
         for item in images:
             yield from each_image(item)
