@@ -70,6 +70,7 @@ def main() -> None:
     config = checkpoint.load(options.weights).config
     setting = {
         "model": config.name,
+        "width": None,  # not that of the tasks
         "stem_stride": config.stem_stride,
         "weights_sha256": digest_of(options.weights),
     }

@@ -93,7 +93,7 @@ class Benchmark(NamedTuple):
             took = {"minutes": time.perf_counter() - began, "processor_minutes": _processor_seconds() - used}
             row = {**run._asdict(), **metrics, **{name: round(seconds / 60, 2) for name, seconds in took.items()}}
             print(json.dumps(row), flush=True)
-            setting = {**given, **self.tasks[run.set]._asdict()}
+            setting = {**self.tasks[run.set]._asdict(), **given}
             records.append(self.name, {**setting, **row, **records.provenance("cpu")})
 
     def print_hours(self, missing: Sequence[Run], rows: Sequence[dict[str, Any]]) -> None:
