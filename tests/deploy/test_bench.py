@@ -63,7 +63,7 @@ def test_every_combination_that_exists_has_a_row_whose_figures_agree(exported, t
 def test_what_cannot_be_measured_is_refused(exported):
     with pytest.raises(ModelError, match="timm has no network 'rexnet_999'"):
         find_subject("timm/rexnet_999")
-    with pytest.raises(OptionError, match="none of the networks runs with torch in fp32"):
+    with pytest.raises(OptionError, match="none of the networks can run with torch in fp32"):
         bench(BenchConfig(models=(exported,), backends=("torch",), precisions=("fp32",)))
     with pytest.raises(OptionError, match="--batch is"):
         BenchConfig(batch=(0,))

@@ -67,7 +67,7 @@ def test_a_wider_network_that_is_measured_faster_is_measured_again_then_said(dis
     if disturbed == 1:
         assert found.doubt is None and found.chosen.model == chosen(Machine(), 14.0).model
     else:
-        assert found.doubt.startswith("rexnet_100 was measured faster than rexnet_050 at 224 px, a second time too (")
+        assert found.doubt.startswith("rexnet_100 was faster than rexnet_050 at 224 px in two measurements (")
 
 
 @pytest.mark.seconds

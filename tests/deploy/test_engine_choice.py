@@ -212,7 +212,7 @@ def test_if_no_engine_runs_apart_the_first_is_opened_here_and_measured_again_nex
 ):
     monkeypatch.setattr(engine_choice, "measure_apart", lambda *arguments, **options: {})
     assert auto(classifier).backend == "torch"
-    assert "no engine can be measured in a process of its own: torch fp32" in caplog.text
+    assert "engines cannot be measured in separate processes: torch fp32" in caplog.text
     assert not engine_choice.cache_folder().exists()
 
     def fails(engine, *, device):

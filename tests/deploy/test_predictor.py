@@ -160,7 +160,7 @@ def test_exported_files_without_names_number_their_classes(exported, predictor, 
 def test_files_that_cannot_predict_are_one_sentence(exported, checkpoint_file):
     for source, options, sentence in (
         (exported(".pt2"), {}, "can run arbitrary code when PyTorch opens it"),
-        (exported(".onnx", output="embedding"), {}, "outputs its embedding; predictions need a file with logits"),
+        (exported(".onnx", output="embedding"), {}, "outputs embedding; predictions need a file that outputs logits"),
         (
             exported(".onnx"),
             {"backend": "torch"},
@@ -349,7 +349,7 @@ def test_a_network_in_memory_needs_its_names(tiny_model, checkpoint_file, images
     assert loaded.training and same(found, Predictor(checkpoint_file, backend="torch", threads=1)(file))
     with pytest.raises(ValueError, match="2 class names given for a model of 3 classes"):
         Predictor(tiny_model(), classes=("a", "b"), preprocess=Preprocess())
-    with pytest.raises(ValueError, match="does not hold its classes and preprocess"):
+    with pytest.raises(ValueError, match="does not have the attributes"):
         Predictor(tiny_model(), classes=CLASSES)
 
 

@@ -51,7 +51,7 @@ def test_weights_from_a_file_make_a_network_of_timm_a_teacher(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("timm/efficientnet_lite4", "--teacher timm/efficientnet_lite4: .* give a file of them with --teacher-weights"),
+        ("timm/efficientnet_lite4", "--teacher timm/efficientnet_lite4: .* give a file with --teacher-weights"),
         ("rexnet_lite_050", "there are no published weights of rexnet_lite_050"),
         ("nothing.pt", "there is no file 'nothing.pt'"),
         ("torchvision.models:resnet18", "is module:factory; allowed"),

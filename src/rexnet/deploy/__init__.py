@@ -1,1 +1,1 @@
-"""Deployment of trained networks: prediction, export, quantisation and measurements."""
+"""Deployment of trained networks: prediction, export, quantisation and benchmarks."""

@@ -43,15 +43,15 @@ class BenchRow:
     image_size_px: int
     parameters: int
     macs: int
-    """Multiply-accumulates of one image."""
+    """Multiply-accumulates per image."""
     median_ms: float
-    """Median time of a call; quartiles and p95 are also per call."""
+    """Median time per call, as are the quartiles and p95."""
     quartiles_ms: tuple[float, float]
     p95_ms: float
     images_per_s: float
-    """Throughput at the median."""
+    """Throughput at the median latency."""
     peak_mib: float | None
-    """Peak memory of a process that only runs the network, libraries included."""
+    """Peak memory, libraries included, of a process that only runs the network."""
 
     @property
     def label(self) -> str:
@@ -60,18 +60,18 @@ class BenchRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """Network as named by the user, not yet in an engine."""
+    """Network given by the user, not yet opened in an engine."""
 
     name: str
     model: nn.Module
-    """Layers, for counting; for a graph file, the network it was made from, with different weights."""
+    """Layers, for counting operations; for a graph file, those of its source network, with other weights."""
     image_size_px: int
-    """Side of its images in pixels."""
+    """Side of its input images in pixels."""
     open: Callable[[Engine], Network]
     backends: tuple[Backend, ...] = get_args(Backend)
     """Engines that can run it."""
     pixels: bool = False
-    """Take uint8 (B, H, W, 3)."""
+    """Takes uint8 (B, H, W, 3)."""
 
     def images(self, batch: int, size_px: int) -> Tensor:
         """Return random images in the network's input format."""
@@ -81,7 +81,8 @@ class Subject:
 
 
 def find_subject(name: str) -> Subject:
-    """Return the network of MODEL `name`; a network by name has random weights, which do not change its speed."""
+    """Return the network of MODEL `name`; a network given by its name has random weights, which do not affect the
+    speed."""
     reference = resolve(name, allowed=BENCHABLE)
     if reference.kind == "exported":
         return _exported_subject(reference)
@@ -99,7 +100,9 @@ def _exported_subject(reference: Reference) -> Subject:
     facts = read_exported(reference.path)
     suffix = reference.path.suffix
     if suffix not in FILE_BACKENDS:
-        raise WeightsError(f"{reference.text!r} runs in none of the engines here; allowed: {', '.join(FILE_BACKENDS)}")
+        raise WeightsError(
+            f"{reference.text!r} cannot run in any of these engines; allowed: {', '.join(FILE_BACKENDS)}"
+        )
     return Subject(
         name=reference.text,
         model=load_network(resolve(facts.config)) if isinstance(facts.config, str) else RexNet(facts.config),
@@ -111,7 +114,8 @@ def _exported_subject(reference: Reference) -> Subject:
 
 
 def bench(config: BenchConfig) -> list[BenchRow]:
-    """Return a row per existing combination, and write them as `config` says. Raise ValueError without any."""
+    """Measure every supported combination, write the rows and plot that `config` requests, and return the rows. Raise
+    ValueError if no combination is supported."""
     config.check()
     found = measure_subjects([find_subject(name) for name in dict.fromkeys(config.models)], config)
     if config.output is not None:
@@ -122,11 +126,11 @@ def bench(config: BenchConfig) -> list[BenchRow]:
 
 
 def measure_subjects(subjects: Sequence[Subject], config: BenchConfig) -> list[BenchRow]:
-    """Measure as `bench`, but `networks` instead of `config.models`; nothing is written."""
+    """Measure like `bench`, but `subjects` instead of `config.models`, and without writing files."""
     configurations = [one for subject in subjects for one in _configurations(subject, config)]
     if not configurations:
         asked = f"{', '.join(config.backends)} in {' or '.join(config.precisions)}"
-        raise OptionError(f"nothing can be measured: none of the networks runs with {asked}")
+        raise OptionError(f"nothing can be measured: none of the networks can run with {asked}")
     return _measure(configurations, config)
 
 
@@ -137,7 +141,7 @@ class _Configuration:
     batch: int
     image_size_px: int
     cost: Cost
-    """Multiply-accumulates of one image."""
+    """Multiply-accumulates per image."""
 
 
 def _configurations(subject: Subject, config: BenchConfig) -> list[_Configuration]:
@@ -146,7 +150,7 @@ def _configurations(subject: Subject, config: BenchConfig) -> list[_Configuratio
     found = []
     for backend, precision in product(config.backends, config.precisions):
         if backend not in subject.backends or precision not in PRECISIONS[backend]:
-            logger.info("%s in %s on %s does not exist and is skipped", subject.name, precision, backend)
+            logger.info("%s in %s on %s is not supported and is skipped", subject.name, precision, backend)
             continue
         engine = Engine(backend=backend, precision=precision, threads=config.threads)
         found += [
@@ -157,7 +161,7 @@ def _configurations(subject: Subject, config: BenchConfig) -> list[_Configuratio
 
 
 def _measure(configurations: list[_Configuration], config: BenchConfig) -> list[BenchRow]:
-    """Measure; configurations of the same batch size take turns with one another."""
+    """Measure the configurations; those of the same batch size take turns."""
     found = {}
     for batch in config.batch:
         mine = {index: one for index, one in enumerate(configurations) if one.batch == batch}
@@ -214,7 +218,8 @@ def _rounded(value: Any) -> Any:
 
 
 def draw_bench(rows: Sequence[BenchRow], path: str | PathLike[str]) -> list[Path]:
-    """Plot images per second, a panel for each batch size, whiskers between quartiles, to `path` as .png and .svg."""
+    """Plot images per second to `path` as .png and .svg: a panel per batch size, with whiskers between the
+    quartiles."""
     from matplotlib.figure import Figure
 
     batches = sorted({row.batch for row in rows})
@@ -232,7 +237,7 @@ def draw_bench(rows: Sequence[BenchRow], path: str | PathLike[str]) -> list[Path
         panel.barh(range(len(shown)), rates, xerr=whiskers, color=colours, alpha=0.85, ecolor="#333333")
         panel.set_yticks(range(len(shown)), [row.label for row in shown], fontsize=8)
         panel.invert_yaxis()
-        panel.set_xlabel("images a second (whiskers: quartiles)")
+        panel.set_xlabel("images per second (whiskers: quartiles)")
         panel.set_title(f"batch {batch}", fontsize=10)
         panel.grid(axis="x", alpha=0.25)
     path = Path(path)

@@ -24,7 +24,7 @@ _AUTOMATIC: tuple[Backend, ...] = ("openvino", "onnxruntime", "torch")
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetFit:
-    """Chosen network, and all measurements on the way."""
+    """Chosen network, and all measurements of the search."""
 
     chosen: Candidate
     others: tuple[Candidate, ...]
@@ -33,15 +33,15 @@ class BudgetFit:
     """All measured networks, in order."""
     engine: str
     contradictions: tuple[tuple[Candidate, Candidate], ...] = ()
-    """Networks with wider ones that were faster, in a second measurement too."""
+    """Pairs of a network and a wider one that was faster, even when measured again."""
 
     @property
     def doubt(self) -> str | None:
-        """Return a warning if measurements contradict each other."""
+        """Return a warning if measurements contradict each other, else None."""
         if not self.contradictions:
             return None
         narrow, wide = self.contradictions[0]
-        faster = f"{wide.model} was measured faster than {narrow.model} at {wide.image_size_px} px, a second time too"
+        faster = f"{wide.model} was faster than {narrow.model} at {wide.image_size_px} px in two measurements"
         times = f"{wide.measured.latency_ms:.2f} against {narrow.measured.latency_ms:.2f} ms"
         return f"{faster} ({times}): other programs disturb the machine; run this again when it is idle"
 
@@ -51,7 +51,7 @@ class BudgetFit:
 
 
 def fit_budget(config: BudgetConfig, measure: Measure | None = None) -> BudgetFit:
-    """Return the widest network within the limits, at the largest size that has one.
+    """Return the widest network within the limits, at the largest image size at which a network fits.
 
     `measure` replaces measurements on this machine. Raise ValueError, with the smallest network's cost, if no network
     fits.

@@ -1,4 +1,4 @@
-"""Calibration images of an int8 network, and images to compare it with the float network."""
+"""Images to calibrate an int8 network, and images to compare it with the float network."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -18,16 +18,16 @@ from rexnet.text import plural, printable
 from rexnet.training.checkpoint import TrainedRexNet
 
 LEAST_MEASURED = 20
-"""Minimum number of images to compare on; with fewer, one image is more than five points."""
+"""Minimum number of images to compare on; with fewer, one image is worth more than five percentage points."""
 _MEASURED_FRACTION = 0.8
-"""Fraction of data without splits that is used to compare; the rest calibrates."""
+"""Fraction of data without splits that is used to compare; the rest is used to calibrate."""
 
 
 def labelled_splits(data: str, model: TrainedRexNet) -> tuple[ImageSet, ImageSet]:
     """Return calibration images from the training split of `data`, and labelled images of its validation split.
 
-    Data without splits is divided: a fifth of each class calibrates. Raise errors as `Dataset.for_measuring`, and
-    ValueError for fewer than LEAST_MEASURED images to measure on.
+    Data without splits is divided: a fifth of each class is used to calibrate. Raise the errors of
+    `Dataset.for_measuring`, and ValueError for fewer than LEAST_MEASURED images to measure on.
     """
     try:
         dataset = open_dataset(data)
@@ -44,7 +44,7 @@ def labelled_splits(data: str, model: TrainedRexNet) -> tuple[ImageSet, ImageSet
 
 
 def unlabelled_splits(data: str) -> tuple[ImageSet, ImageSet]:
-    """Return the same as `labelled_splits` for any images below a folder, with meaningless targets."""
+    """Return the same as `labelled_splits` for any images in a folder and its subfolders, with meaningless targets."""
     return _checked(data, *_divided(open_images(data)))
 
 
@@ -58,7 +58,7 @@ def _checked(data: str, calibration: ImageSet, measured: ImageSet) -> tuple[Imag
     if count < LEAST_MEASURED:
         raise ValueError(
             f"{printable(data)} has {count} {plural(count, 'image')} to compare both networks on, besides "
-            f"{len(calibration)} to calibrate on; int8 accuracy cannot be measured on fewer than {LEAST_MEASURED}"
+            f"{len(calibration)} to calibrate on; measuring int8 accuracy takes at least {LEAST_MEASURED}"
         )
     return calibration, measured
 
@@ -71,7 +71,7 @@ def draw_images(images: ImageSet, count: int) -> ImageSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Predictions of the float and the int8 network for the same images, as counts."""
+    """Counts that compare the predictions of the float and the int8 network for the same images."""
 
     images: int
     right: int
@@ -83,7 +83,7 @@ class Comparison:
 
     @classmethod
     def of(cls, float_predicted: Tensor, int8_predicted: Tensor, targets: Tensor) -> "Comparison":
-        """Return the comparison of class indices (N,)."""
+        """Return the comparison from class indices (N,)."""
         before, after = float_predicted == targets, int8_predicted == targets
         lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
         return cls(images=len(targets), right=int(before.sum()), lost=lost, gained=gained)
@@ -105,7 +105,7 @@ class Comparison:
     def margin(self) -> float:
         """Return half the 95 % confidence interval of `drop`, in points: paired images, normal approximation.
 
-        Without any difference it is the rule of three, 3 / N (Hanley and Lippman-Hand 1983).
+        If no prediction differs, use the rule of three, 3 / N (Hanley and Lippman-Hand 1983).
         """
         changed = self.lost + self.gained
         if not changed:
@@ -114,7 +114,7 @@ class Comparison:
 
 
 def predicted_classes(networks: Sequence[Network], batches: Iterable[Batch]) -> tuple[list[Tensor], Tensor]:
-    """Return the class indices (N,) predicted by each network, and the true ones; images are read once.
+    """Return the class indices (N,) predicted by each network, and the true ones; each image is read once.
 
     Raise ValueError for a network whose output is not finite.
     """

@@ -1,4 +1,4 @@
-"""Classification of images: class names with probabilities."""
+"""Classification of images into class names with probabilities."""
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ _ACCELERATOR_CHUNK = 32
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredClass:
-    """One class name and its probability, 0 to 1."""
+    """A class name and its probability, 0 to 1."""
 
     name: str
     probability: float
@@ -34,10 +34,10 @@ class ScoredClass:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Most probable classes of one image, best first, or the reason why it could not be read."""
+    """Most probable classes of one image, most probable first, or the reason why the image could not be read."""
 
     image: str
-    """Path as given; "" for images without one."""
+    """Path as given; "" for images without a path."""
     classes: tuple[ScoredClass, ...] = ()
     error: str | None = None
 
@@ -50,7 +50,7 @@ class Prediction:
 
 
 Read = tuple[str, Tensor | BadImageError]
-"""Path of an image, and its input tensor."""
+"""Path of an image and its input tensor."""
 
 
 class ClassPredictor:
@@ -69,7 +69,7 @@ class ClassPredictor:
         device: str = "auto",
         measure: bool = True,
     ):
-        """Open the classifier; arguments and errors as for `rexnet.Predictor`."""
+        """Open the classifier; arguments and errors are those of `rexnet.Predictor`."""
         self._classifier = classifier
         self.classes, self.preprocess = self._classifier.classes, self._classifier.preprocess
         on_cpu = "torch" not in self._classifier.backends or backend in ("onnxruntime", "openvino")
@@ -104,14 +104,14 @@ class ClassPredictor:
         return 1 if self._one_call_at_a_time else self._workers
 
     def sample(self, count: int) -> Tensor:
-        """Return a batch of `count` prepared images of noise, always the same."""
+        """Return a batch of `count` prepared noise images, always the same."""
         return self._classifier.sample(count)
 
     def probabilities(self, images: Tensor, *, alone: bool = True) -> Tensor:
-        """Return the softmax over the classes, float32 (B, K) on the CPU, of a batch of results of `prepare`.
+        """Return the softmax over the classes, float32 (B, K) on the CPU, for a batch of results of `prepare`.
 
-        Without `alone` there are concurrent calls, and this one uses its part of the threads. Raise ValueError for
-        anything but a batch, and for a network whose output is not finite.
+        If not `alone`, other calls run at the same time, and this one uses only its part of the threads. Raise
+        ValueError for anything but a batch, and for a network whose output is not finite.
         """
         if not isinstance(images, Tensor) or images.ndim != 4:
             got = tuple(images.shape) if isinstance(images, Tensor) else f"of the type {type(images).__name__}"
@@ -119,8 +119,8 @@ class ClassPredictor:
         return _probabilities(self._one if alone or self._one_call_at_a_time else self._for_many(), images)
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """Convert an upright RGB image to the network's input: float32 (3, S, S), normalised, or for a file that
-        normalises itself uint8 (S, S, 3)."""
+        """Convert an upright RGB image to the network's input: normalised float32 (3, S, S) or, for a file that
+        normalises its input, uint8 (S, S, 3)."""
         if self._classifier.pixels:
             return torch.from_numpy(self.preprocess.pixels(image).copy())
         return self.preprocess(image)
@@ -135,8 +135,8 @@ class ClassPredictor:
         return list(self.stream(images, top_k=top_k))
 
     def stream(self, images: Images, *, top_k: int = 5, bad_image: BadImagePolicy = "error") -> Iterator[Prediction]:
-        """Yield the results of a call, for any number of images in constant memory: reading runs ahead by a few dozen
-        images. With bad_image "skip" an unreadable image yields its error."""
+        """Yield the results of a call, for any number of images in constant memory; images are read a few dozen ahead.
+        With bad_image "skip", an unreadable image yields its error."""
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}; allowed: 1 or more")
         sources = each_image(images)
@@ -158,17 +158,18 @@ class ClassPredictor:
             def work(part: list[ImageSource]) -> list[Prediction]:
                 return named([read(source) for source in part], network, size=size)
 
-            # Every thread reads and runs its own part, so that none waits for another.
+            # Every thread reads and predicts its own images, so that none waits for another.
             for found in in_order(work, in_chunks(sources, size), threads=self._workers, ahead=self._workers + 1):
                 yield from found
 
     @property
     def _one_call_at_a_time(self) -> bool:
-        """Return whether a call uses the whole device, as compiled code uses the CPU, while threads read ahead."""
+        """Return whether each call uses the whole device, as compiled code uses the whole CPU, while threads read
+        ahead."""
         return self.device.type != "cpu" or self.engine.backend == "compile"
 
     def _for_many(self) -> Network:
-        """Return the network for many images, with one call per thread."""
+        """Return the network opened for many images, with one call per thread."""
         with self._opening:
             if self._many is None:
                 engine = stream_engine(self.engine, self._workers)
@@ -176,7 +177,7 @@ class ClassPredictor:
             return self._many
 
     def _fitting(self, sources: Iterable[ImageSource]) -> tuple[int, Iterable[ImageSource]]:
-        """Return the number of images per call, fewer if threads would be idle, and the sources."""
+        """Return the number of images per call, reduced if threads would otherwise be idle, and the sources."""
         remaining = iter(sources)
         enough = self._workers * CHUNKS[-1]
         first = list(islice(remaining, enough))
@@ -207,7 +208,8 @@ class ClassPredictor:
         )
 
     def _check_engine(self) -> None:
-        """Raise ValueError if an engine that was not chosen by measurement differs from the first one."""
+        """Raise ValueError if the predictions of an engine that was not chosen by measurement differ from the first
+        engine's."""
         first = Engine(backend=self._classifier.backends[0], threads=self.engine.threads)
         if self.engine.backend == first.backend or not self._classifier.is_exact(self.engine):
             return
@@ -221,7 +223,7 @@ class ClassPredictor:
     def _check_compiler(self) -> None:
         try:
             self._one(self._classifier.sample(1))
-        except Exception as error:  # PyTorch wraps errors of its back ends in its own classes
+        except Exception as error:  # PyTorch wraps the errors of its compiler backends in classes of its own
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
                 f"torch.compile does not work here because it needs a C++ compiler ({reason}); allowed: torch"

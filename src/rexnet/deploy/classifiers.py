@@ -1,4 +1,4 @@
-"""Trained classifiers in exported files and in memory, to open in an engine."""
+"""Trained classifiers, in exported files and in memory, which can be opened in an engine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,14 +31,14 @@ def _versions() -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineCheck:
-    """Accuracy of an int8 file in one engine as measured by `rexnet quantize`, the worse of batch 1 and a larger
+    """Accuracy of an int8 file in one engine, measured by `rexnet quantize`: the worse of batch 1 and a larger
     batch."""
 
     right: bool
     percent: float
-    """Images predicted correctly."""
+    """Percentage of images predicted correctly."""
     float_percent: float
-    """Images that the float32 network predicts correctly, of the same."""
+    """Percentage of the same images that the float32 network predicts correctly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +49,14 @@ class ExportedFile:
     """Class names in the order of the logits; empty if unknown."""
     preprocess: Preprocess
     config: RexNetConfig | str
-    """Config before channels were padded; for a timm network its MODEL, such as timm/resnet18."""
+    """Config before channels were padded; for a timm network, its MODEL, such as timm/resnet18."""
     output: Output = "logits"
     pixels: bool = False
-    """Take uint8 (B, H, W, 3) and normalise it in the graph."""
+    """Takes uint8 (B, H, W, 3) and normalises it in the graph."""
     precision: FilePrecision = "fp32"
     """Precision of the weights."""
     engines: dict[Backend, EngineCheck] | None = None
-    """Checks of an int8 file; float files are written only if they are correct in every engine."""
+    """Checks of an int8 file by engine; float files are written only if they are correct in every engine."""
     versions: dict[str, str] = field(default_factory=_versions)
     """Versions of the packages that wrote the file."""
 
@@ -85,14 +85,15 @@ class ExportedFile:
         return 32 if isinstance(self.config, str) else self.config.output_stride
 
     def backends(self, suffix: str) -> tuple[Backend, ...]:
-        """Return the engines that run the file correctly, by its ending; for an int8 file without checks its own."""
+        """Return the engines that run a file with this ending correctly; for an int8 file without checks, only the
+        engine of its format."""
         known = FILE_BACKENDS.get(suffix, ())
         if self.precision != "int8":
             return known
         return known[:1] if self.engines is None else tuple(name for name in known if self.engines[name].right)
 
     def refuse_wrong(self, backend: Backend, path: str | PathLike[str]) -> None:
-        """Raise WeightsError for an engine that is not in `backends`."""
+        """Raise WeightsError if `backend` is not in `backends`."""
         path = Path(path)
         if backend in (right := self.backends(path.suffix)):
             return
@@ -100,11 +101,11 @@ class ExportedFile:
         if backend not in FILE_BACKENDS.get(path.suffix, ()):
             raise WeightsError(f"{backend} cannot open {name!r}; allowed: {allowed}")
         if self.engines is None:
-            raise WeightsError(f"the int8 file {name!r} was never compared in {backend}; allowed: {allowed}")
+            raise WeightsError(f"the int8 file {name!r} was not checked in {backend}; allowed: {allowed}")
         check = self.engines[backend]
         raise WeightsError(
-            f"{name!r} is wrong in {backend}: it predicted {check.percent:.1f} % of the images correctly in rexnet "
-            f"quantize, float32 {check.float_percent:.1f} %; allowed: {allowed}"
+            f"{name!r} is wrong in {backend}: in `rexnet quantize` it predicted {check.percent:.1f} % of the images "
+            f"correctly, and float32 {check.float_percent:.1f} %; allowed: {allowed}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def read_exported(path: str | PathLike[str]) -> ExportedFile:
     """Return the description in a .onnx, .xml (OpenVINO) or .pt2 (torch.export) file of `rexnet export` or `rexnet
     quantize`.
 
-    Nothing in the file is run. Raise WeightsError for a file that cannot be used.
+    No code in the file is run. Raise WeightsError for a file that cannot be used.
     """
     facts = read_facts(path)
     if facts.get("task") == checkpoint.DETECTION:
@@ -151,23 +152,23 @@ def read_exported(path: str | PathLike[str]) -> ExportedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """Classes and preprocessing of a classifier, and how to open it in an engine."""
+    """Classes and preprocessing of a classifier, and the function that opens it in an engine."""
 
     classes: tuple[str, ...]
     preprocess: Preprocess
     config: RexNetConfig | str
-    """Config of a RexNet; for another network its layers as text."""
+    """Config of a RexNet; for another network, its layers as text."""
     backends: tuple[Backend, ...]
-    """Engines that run it correctly."""
+    """Engines that run the classifier correctly."""
     open: Callable[..., Network]
-    """Function of an engine and a `device` that opens it, and can be pickled if the network can. Raises ValueError for
-    an engine that is not installed or cannot open it, or for an unsupported device."""
+    """Function that opens the classifier in an engine on a `device`; it can be pickled if the network can. It raises
+    ValueError for an engine that is not installed or cannot open the classifier, or for an unsupported device."""
     pixels: bool = False
-    """Take uint8 (B, S, S, 3) instead of preprocessed images."""
+    """Takes uint8 (B, S, S, 3) instead of preprocessed images."""
     precision: Precision = "fp32"
-    """Default precision to compute in."""
+    """Default precision of the computation."""
     int8: bool = False
-    """Mark an int8 file, whose probabilities differ slightly between engines."""
+    """Whether this is an int8 file, whose probabilities differ slightly between engines."""
     kind: str = "checkpoint"
     model: nn.Module | None = None
     """Layers of the network; None for a graph."""
@@ -179,11 +180,11 @@ class Classifier:
         return (side, side, 3) if self.pixels else (3, side, side)
 
     def is_exact(self, engine: Engine) -> bool:
-        """Return whether probabilities in an engine are those of every other, up to rounding."""
+        """Return whether the probabilities in this engine equal those in every other exact engine, up to rounding."""
         return engine.precision == "fp32" and not self.int8
 
     def sample(self, count: int) -> Tensor:
-        """Return `count` input images of noise, always the same."""
+        """Return `count` noise images as input, always the same."""
         random = torch.Generator().manual_seed(0)
         shape = (count, *self.image_shape)
         if self.pixels:
@@ -194,12 +195,14 @@ class Classifier:
 def of_model(
     model: nn.Module, *, classes: Sequence[str] | None = None, preprocess: Preprocess | None = None
 ) -> Classifier:
-    """Return the classifier of a network in memory, which is not changed. `classes` and `preprocess` None: those of
-    `rexnet.load`. Raise ValueError unless there is a name for each class."""
+    """Return the classifier of a network in memory, which is not changed. `classes` and `preprocess` None: the
+    attributes that `rexnet.load` sets. Raise ValueError unless there is a name for each class."""
     found: Any = getattr(model, "classes", None) if classes is None else classes
     preprocess = getattr(model, "preprocess", None) if preprocess is None else preprocess
     if found is None or preprocess is None:
-        raise ValueError("the network does not hold its classes and preprocess, as one of rexnet.load does; give both")
+        raise ValueError(
+            "the network does not have the attributes `classes` and `preprocess` that `rexnet.load` sets; give both"
+        )
     if (count := getattr(model, "num_classes", len(found))) != len(found):
         raise ValueError(f"{len(found)} class names given for a model of {count} classes")
 
@@ -214,7 +217,7 @@ def of_model(
 
 
 def of_exported(path: str | PathLike[str]) -> Classifier:
-    """Return the classifier in a .onnx or .xml file of `rexnet export`. Nothing in it is run.
+    """Return the classifier in a .onnx or .xml file of `rexnet export`. No code in it is run.
 
     Raise WeightsError for a file that cannot be used.
     """
@@ -224,10 +227,10 @@ def of_exported(path: str | PathLike[str]) -> Classifier:
         # PyTorch's reader unpickles the archive and evaluates its expressions.
         raise WeightsError(
             f"{fspath(path)!r} can run arbitrary code when PyTorch opens it; allowed: the checkpoint it was made "
-            f"from, or the files {', '.join(FILE_BACKENDS)} of rexnet export"
+            f"from, or the {' and '.join(FILE_BACKENDS)} files of `rexnet export`"
         )
     if exported.output != "logits":
-        raise WeightsError(f"{fspath(path)!r} outputs its {exported.output}; predictions need a file with logits")
+        raise WeightsError(f"{fspath(path)!r} outputs {exported.output}; predictions need a file that outputs logits")
 
     return Classifier(
         classes=exported.classes or tuple(map(str, range(exported.num_classes))),
@@ -246,5 +249,5 @@ def _open_exported(exported: ExportedFile, path: str, engine: Engine, *, device:
     exported.refuse_wrong(engine.backend, path)
     if device.type != "cpu":
         suffix = Path(path).suffix
-        raise WeightsError(f"{engine.backend} runs {suffix} files on the CPU, and the device is {device}")
+        raise WeightsError(f"{engine.backend} runs {suffix} files on the CPU, but the device is {device}")
     return open_graph(path, engine)

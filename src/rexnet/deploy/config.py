@@ -34,15 +34,15 @@ class ValidateConfig(MeasureOptions):
     """Measure a trained classifier on labelled images."""
 
     checkpoint: Annotated[str, positional("MODEL")]
-    """A run folder or a checkpoint of `rexnet train`, published weights such as rexnet_100.nav_in1k, a folder of
-    `rexnet card` or hf://OWNER/NAME, timm/NAME, or a weights file."""
+    """A run folder or checkpoint of `rexnet train`, published weights such as rexnet_100.nav_in1k, a folder of `rexnet
+    card`, hf://OWNER/NAME, timm/NAME, or a weights file."""
     data: Annotated[str, positional("DATA")]
     """A folder of class folders, a folder with val|valid|validation|test/, digits, torchvision/NAME, a folder of tars
     or its URL, or hfds/NAME."""
     model: str | None = None
-    """The network of a weights file that does not name it: a name, a JSON file or timm/NAME."""
+    """Network of a weights file that does not name it: a name, a JSON file or timm/NAME."""
     split: Literal["val", "train"] = "val"
-    """Split to measure on, if the data has two or was split for the training of MODEL."""
+    """Split to measure on, if the data has both or was split to train MODEL."""
     output: str | None = None
     """Also write the result, with every class, to this JSON file."""
 
@@ -60,31 +60,32 @@ class PredictConfig:
     """Predict the classes of images."""
 
     checkpoint: Annotated[str, positional("MODEL")]
-    """A run folder or a checkpoint of `rexnet train`, published weights such as rexnet_100.nav_in1k, a .onnx or .xml
-    file of `rexnet export`, a folder of `rexnet card` or hf://OWNER/NAME, timm/NAME, or a weights file."""
+    """A run folder or checkpoint of `rexnet train`, published weights such as rexnet_100.nav_in1k, a .onnx or .xml file
+    of `rexnet export`, a folder of `rexnet card`, hf://OWNER/NAME, timm/NAME, or a weights file."""
     images: Annotated[
         tuple[str, ...],
         positional("IMAGE|FOLDER|PATTERN ..."),
     ]
-    """Image files, folders (read with all sub-folders) or patterns such as 'photos/*.jpg'."""
+    """Image files, folders (with all subfolders) or patterns such as 'photos/*.jpg'."""
     model: str | None = None
-    """The network of a weights file that does not name it: a name, a JSON file or timm/NAME."""
+    """Network of a weights file that does not name it: a name, a JSON file or timm/NAME."""
     top_k: int = 5
-    """Number of classes per image."""
+    """Number of classes to list per image."""
     csv: bool = False
     """Print CSV instead of a table."""
     json: bool = False
     """Print JSON instead of a table."""
     output: str | None = None
-    """Write to this file instead of the terminal; the ending .csv or .json selects the format."""
+    """Write to this file instead of the terminal; its ending, .csv or .json, selects the format."""
     bad_image: BadImagePolicy = "error"
-    """Unreadable files: stop at the first (error), or list them with the reason (skip)."""
+    """Handling of unreadable files: stop at the first (error), or list them with the reason (skip)."""
     backend: Backend | Literal["auto"] = "auto"
-    """Engine: auto measures the installed engines once on this machine and remembers the fastest."""
+    """Engine to run the network in; auto measures the installed engines once on this machine and remembers the
+    fastest."""
     precision: Precision | Literal["auto"] = "auto"
-    """Precision to compute in; auto: that of the file, fp32 for a checkpoint."""
+    """Precision of the computation; auto: the precision of the file, fp32 for a checkpoint."""
     threads: int | None = None
-    """CPU threads for reading images and computing together; None: one per CPU."""
+    """CPU threads for reading images and computing; None: one per CPU."""
     device: Device = "auto"
 
     def __post_init__(self) -> None:
@@ -118,15 +119,15 @@ class ExportOptions:
     format: Format | None = None
     """Format of the file; None: by the ending of the output, .onnx, .xml (openvino) or .pt2 (torch-export)."""
     output_layer: Output = "logits"
-    """Output of the network: logits; embedding, the classifier's input; or features, the maps of stride 4, 8, 16 and
+    """Output of the network: logits; embedding, the classifier's input; or features, the maps of strides 4, 8, 16 and
     32."""
     pixels: bool = False
-    """Take uint8 pixels (batch, height, width, 3) as input and normalise them in the graph."""
+    """Make the file take uint8 pixels (batch, height, width, 3) and normalise them in the graph."""
     channel_multiple: int | None = None
-    """Pad channels with zeros to a multiple of this, which is exact and faster; 1: no padding. None: 8, or 1 for
-    features, whose channels do not change."""
+    """Pad channels with zeros to a multiple of this number, which is exact and faster; 1: no padding. None: 8, or 1 for
+    features, whose channels must not change."""
     verify: str | None = None
-    """Folder of images to compare the file with PyTorch on; None: two photographs and noise, always the same."""
+    """Folder of images on which the file is compared with PyTorch; None: two photographs and noise, always the same."""
     overwrite: bool = False
     """Replace an existing output."""
 
@@ -137,7 +138,7 @@ class ExportOptions:
         require(not with_features, "channel_multiple", multiple, "1 with --output-layer features")
 
     def for_detector(self) -> dict[str, Any]:
-        """Return the options that apply to a detector. Raise OptionError if another is set."""
+        """Return the options that apply to a detector. Raise OptionError if another option is set."""
         for name in ("output_layer", "channel_multiple"):
             default = type(self).__dataclass_fields__[name].default
             require(getattr(self, name) == default, name, getattr(self, name), f"{default} for a detector")
@@ -149,12 +150,13 @@ class ExportConfig:
     """Export a network to a file for other programs."""
 
     model: Annotated[str, positional("MODEL")]
-    """A run folder or a checkpoint, of a classifier or a detector, a folder of `rexnet card` or hf://OWNER/NAME,
-    published weights such as rexnet_100.nav_in1k, timm/NAME, or the name of a network; `rexnet models` lists them."""
+    """A run folder or checkpoint of a classifier or a detector, a folder of `rexnet card`, hf://OWNER/NAME, published
+    weights such as rexnet_100.nav_in1k, timm/NAME, or the name of a network; `rexnet models` lists the names."""
     output: str
     """Path of the file to write."""
     weights: str | None = None
-    """Weights of a network given by name: a file, or published weights such as rexnet_100.nav_in1k; None: random."""
+    """Weights of a network given by name: a file, or published weights such as rexnet_100.nav_in1k; None: random
+    weights."""
     options: ExportOptions = ExportOptions()
 
     def check(self) -> None:
@@ -168,29 +170,31 @@ class ExportConfig:
 
 
 BACKENDS: dict[str, Int8Backend] = {".onnx": "onnxruntime", ".xml": "openvino"}
-"""Engine to make and measure the file for, by its ending."""
+"""Engine, by the file's ending, for which the file is made and measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeConfig:
-    """Make an int8 file of a trained classifier, if it keeps its accuracy."""
+    """Quantise a trained classifier to an int8 file, if it keeps its accuracy."""
 
     checkpoint: Annotated[str, positional("MODEL")]
     """A run folder, a checkpoint or weights file, a folder of `rexnet card`, hf://OWNER/NAME or published weights."""
     data: str
-    """Data as for rexnet validate: the training split calibrates, the validation split measures accuracy."""
+    """Data as for `rexnet validate`: the training split is used to calibrate, the validation split to measure
+    accuracy."""
     output: str
-    """File to write, with the ending .onnx (for ONNX Runtime) or .xml (for OpenVINO)."""
+    """File to write, ending in .onnx (for ONNX Runtime) or .xml (for OpenVINO)."""
     max_drop: float = 0.5
-    """Maximum drop of top-1 in points; no file is written if int8 loses more."""
+    """Maximum drop of top-1 in percentage points; no file is written if int8 loses more."""
     measure: Literal["accuracy", "agreement"] = "accuracy"
-    """Reference of the comparison; agreement: the float network's predictions, for images without labels."""
+    """Reference of the comparison: the labels (accuracy) or, for images without labels, the float network's predictions
+    (agreement)."""
     calibration_images: int = 300
-    """Number of calibration images, from which the range of every activation is measured."""
+    """Number of calibration images, on which the range of every activation is measured."""
     batch_size: int = 16
-    """Images per step, and the larger of the two batch sizes whose speed is measured."""
+    """Images per step; speed is measured at this batch size and at 1."""
     rounds: int = 20
-    """Rounds of the speed measurement; float32, bf16 and int8 take turns."""
+    """Rounds of the speed measurement, in which float32, bf16 and int8 take turns."""
     bad_image: BadImagePolicy = "error"
     threads: Threads = None
 
@@ -213,29 +217,29 @@ class QuantizeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """Measure how fast networks run on this machine, in each engine."""
+    """Measure the speed of networks on this machine, in each engine."""
 
     models: Annotated[tuple[str, ...], positional("[MODEL ...]")] = ("rexnet_100",)
-    """Names of `rexnet models` and timm/NAME (random weights), run folders, checkpoints, published weights, folders of
-    `rexnet card`, or exported .onnx and .xml files."""
+    """Names listed by `rexnet models` or timm/NAME (random weights), run folders, checkpoints, published weights,
+    folders of `rexnet card`, or exported .onnx and .xml files."""
     backends: tuple[Backend, ...] = ("torch", "onnxruntime", "openvino")
     """Engines to measure; compile is torch.compile, which takes minutes to start."""
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
-    """Precisions to measure; each engine skips those it lacks."""
+    """Precisions to measure; each engine skips those that it does not support."""
     batch: tuple[int, ...] = (1, 16)
     """Images per call."""
     image_size: int | None = None
     """Side of the images in pixels; None: each network's own."""
     threads: int | None = None
-    """CPU threads of every engine; None: the engine's choice."""
+    """CPU threads of every engine; None: the engine's default."""
     rounds: int = 15
-    """Rounds of measurement; each has three calls, after one that is not counted."""
+    """Rounds of measurement, each with one warm-up call and three measured calls."""
     memory: bool = True
     """Also report the peak memory of each network's process."""
     output: str | None = None
-    """Write the measurements, the machine and versions to this JSON file."""
+    """Write the measurements, the machine and the versions to this JSON file."""
     plot: str | None = None
-    """Plot images per second to this path, with the endings .png and .svg."""
+    """Plot images per second to this path, once as .png and once as .svg."""
 
     def __post_init__(self) -> None:
         for name in ("models", "backends", "precisions", "batch"):
@@ -255,14 +259,15 @@ class BenchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetConfig:
-    """Find the widest network that stays within a latency on this machine."""
+    """Find the widest network within a latency limit on this machine."""
 
     latency_ms: float
-    """Maximum median time of a call, in milliseconds."""
+    """Maximum of the median time per call, in milliseconds."""
     memory_mb: float | None = None
-    """Maximum memory of a process that only runs the network, libraries included, in MiB."""
+    """Maximum memory, libraries included, of a process that only runs the network, in MiB."""
     family: str = "rexnet"
-    """Family of networks: rexnet, rexnetr (channels in eights) or rexnet_lite (neither squeeze-excitation nor SiLU)."""
+    """Family of networks: rexnet, rexnetr (channels in multiples of 8) or rexnet_lite (without squeeze-excitation and
+    SiLU)."""
     size: int | None = None
     """Side of the images in pixels; None: 224, 192 and 160."""
     batch: int = 1
@@ -270,14 +275,14 @@ class BudgetConfig:
     backend: Backend | Literal["auto"] = "auto"
     """Engine to measure in; auto: the installed one that is fastest at width 1.0."""
     precision: Precision = "fp32"
-    """Precision to compute in."""
+    """Precision of the computation."""
     threads: Threads = None
     num_classes: int = 1000
-    """Number of classes of the network."""
+    """Number of the network's classes."""
     stem_stride: int = 2
     """Stride of the stem, as for rexnet train."""
     rounds: int = 40
-    """Counted calls per network, after five that are not."""
+    """Measured calls per network, after five warm-up calls."""
 
     def __post_init__(self) -> None:
         require(self.family in FAMILIES, "family", self.family, ", ".join(FAMILIES))

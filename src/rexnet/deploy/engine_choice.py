@@ -1,4 +1,4 @@
-"""Choice of the fastest engine on this machine, measured once, then remembered in the user's cache folder."""
+"""Choice of the fastest engine on this machine, measured once and remembered in the user's cache folder."""
 
 import hashlib
 import json
@@ -29,21 +29,22 @@ logger = logging.getLogger(__name__)
 CHUNKS = (1, 4, 8)
 """Batch sizes to measure."""
 _AGREE = 1e-3
-"""Maximum difference of an fp32 engine's probabilities from those of the first; rounding gives a thousandth of it."""
+"""Maximum difference of an fp32 engine's probabilities from the first engine's; rounding causes a thousandth of it."""
 _BUSY = 0.7
-"""Load per CPU above which other programs disturb a measurement."""
+"""Load per CPU above which other programs distort a measurement."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Chosen engine and its batch size."""
+    """Chosen engine and batch size."""
 
     backend: Backend
     precision: Precision
     chunk: int
     """Images per call for many images, each call on one thread."""
     ms_per_image: dict[str, float]
-    """Milliseconds by engine, for one image on all threads, and by images per call, for many at once."""
+    """Milliseconds per image: by engine, for one image on all threads, and by images per call, for many images at
+    once."""
 
     def __str__(self) -> str:
         return f"{self.backend} {self.precision}, {self.chunk} {plural(self.chunk, 'image')} per call"
@@ -57,12 +58,12 @@ def choose(
     threads: int | None,
     measure: bool = True,
 ) -> Choice:
-    """Return the fastest of the given engines on the CPU, and its best batch size; without `measure` the first that is
+    """Return the fastest of the given engines on the CPU, and its best batch size; without `measure`, the first that is
     installed, unless a choice is cached.
 
-    With precision "auto" it computes in the classifier's precision, fp32 for a checkpoint: no sample shows whether bf16
-    keeps the predictions of future images. OpenVINO's bf16 is measured and logged too. Raise ValueError if no engine
-    can open the classifier.
+    Precision "auto" is the classifier's, fp32 for a checkpoint: no sample can show whether bf16 keeps the predictions
+    for future images. OpenVINO's bf16 is also measured and logged. Raise ValueError if no engine can open the
+    classifier.
     """
     wanted = classifier.precision if precision == "auto" else precision
     others = ("openvino",) if precision == "auto" else ()
@@ -77,7 +78,7 @@ def choose(
         load = machine_load()
         choice = _measured(classifier, engines, wanted=wanted, workers=workers)
         if len(engines) > 1 and choice.ms_per_image.keys().isdisjoint(map(str, engines)):
-            logger.info("no engine can be measured in a process of its own: %s", choice)
+            logger.info("the engines cannot be measured in separate processes: %s", choice)
             return choice
         _remember(file, {"key": key, "load": round(load, 2), "choice": asdict(choice)})
         logger.info("engine, measured now: %s", choice)
@@ -85,7 +86,7 @@ def choose(
 
 
 def cache_folder() -> Path:
-    """Return the cache folder of choices, one file each, which may be deleted at any time."""
+    """Return the cache folder of the choices, which has a file per choice and may be deleted at any time."""
     return Path.home() / ".cache" / "rexnet" / "engines"
 
 
@@ -99,7 +100,7 @@ def _candidates(
 ) -> list[Engine]:
     if backend != "auto":
         return [Engine(backend=backend, precision=wanted, threads=threads)]
-    # A compiled network takes up to a minute to start in every process, which latency does not show.
+    # A compiled network takes up to a minute to start in every process, which the latency does not include.
     return [
         Engine(backend=name, precision=each, threads=threads)
         for name in classifier.backends
@@ -129,14 +130,14 @@ def machine_load() -> float:
 
 
 def _remembered(file: Path, key: dict[str, Any], *, measure: bool) -> Choice | None:
-    """Return a cached choice. Return None if it is damaged or, with `measure`, if the machine was busy then and no
-    longer is: other programs slow engines down by different factors."""
+    """Return the cached choice. Return None if it is missing, damaged or, with `measure`, was made on a machine that
+    was busy and no longer is: other programs slow engines down by different factors."""
     try:
         content = json.loads(file.read_text("utf-8"))
         choice = Choice(**content["choice"])
         known = any((choice.backend, choice.precision) == (e["backend"], e["precision"]) for e in key["engines"])
         if content["key"] != key or not known or choice.chunk not in CHUNKS:
-            raise ValueError("it belongs to another choice")
+            raise ValueError("it is for another network, machine or version")
         sum(choice.ms_per_image.values())  # TypeError for values that are not numbers
         if measure and content.get("load", _BUSY + 1) > _BUSY >= machine_load():
             logger.info("the engines were measured on a busy machine; measuring again")
@@ -161,14 +162,14 @@ def _unmeasured(engines: Sequence[Engine], wanted: Precision) -> Choice:
     exact = [engine for engine in engines if engine.precision == wanted]
     versions = engine_versions()
     first = next((engine for engine in exact if versions.get(engine.backend, engine.backend)), exact[0])
-    logger.info("engine: %s, not measured for so few images; --backend chooses another", first)
+    logger.info("engine: %s, not measured for so few images; --backend selects another", first)
     return Choice(backend=first.backend, precision=first.precision, chunk=CHUNKS[-1], ms_per_image={})
 
 
 def _measured(classifier: Classifier, engines: Sequence[Engine], *, wanted: Precision, workers: int) -> Choice:
     found = _times(classifier, engines) if len(engines) > 1 else {}
     exact = [engine for engine in engines if engine.precision == wanted]
-    # If none could be measured, this process opens the first, or raises its error.
+    # If none could be measured, open the first, or raise its error, in this process.
     fastest = min((engine for engine in exact if engine in found), key=found.__getitem__, default=exact[0])
     many = classifier.open(stream_engine(fastest, workers), device=torch.device("cpu"))
     batches = {chunk: classifier.sample(chunk) for chunk in CHUNKS}
@@ -189,7 +190,7 @@ def stream_engine(engine: Engine, workers: int) -> Engine:
 
 
 def _times(classifier: Classifier, engines: Sequence[Engine]) -> dict[Engine, float]:
-    """Return the milliseconds of one image in each engine that opens and agrees with the first that does."""
+    """Return the milliseconds for one image in each engine that opens and agrees with the first that opens."""
     calls = {engine: partial(_open_one, classifier, engine) for engine in engines}
     found = measure_apart(calls, rounds=2, skip_failed=True)
     times: dict[Engine, float] = {}
@@ -208,8 +209,8 @@ def _open_one(classifier: Classifier, engine: Engine) -> Callable[[], Tensor]:
 
 
 def check_agreement(classifier: Classifier, logits: dict[Engine, Tensor]) -> None:
-    """Raise ValueError if the probabilities of an exact engine, the last, differ from those of the first; `logits` are
-    those of one image."""
+    """Raise ValueError if the last engine is exact and its probabilities differ from the first engine's; `logits` are
+    those of one image, by engine."""
     reference, engine = next(iter(logits)), next(reversed(logits))
     difference = float((logits[engine].softmax(dim=1) - logits[reference].softmax(dim=1)).abs().max())
     if classifier.is_exact(engine) and difference > _AGREE:

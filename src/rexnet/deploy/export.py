@@ -1,4 +1,4 @@
-"""Export of a network to a file for other programs, which must match PyTorch."""
+"""Export of a network to a file for other programs, whose outputs must match PyTorch's."""
 
 import logging
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from rexnet.text import printable
 logger = logging.getLogger(__name__)
 
 STEP_PX = 32
-"""Difference in pixels of the two image sizes at which a file is compared."""
+"""Difference, in pixels, between the two image sizes at which a file is compared."""
 _NAMED: tuple[Kind, ...] = ("network", "config", "timm")
 
 
@@ -44,7 +44,7 @@ class Exported:
     bytes: int
     described: ExportedFile
     sizes_px: tuple[int, ...]
-    """Sides of the compared images."""
+    """Sides of the compared images in pixels."""
     difference: float
     """Largest difference from PyTorch, as a fraction of the largest output."""
 
@@ -75,7 +75,8 @@ def _load(reference: Reference, weights: str | None) -> Any:
     if weights is None:
         if reference.kind in ("network", "config"):
             logger.warning(
-                "%s has random weights, which suffice to measure speed; --weights loads trained ones", reference.text
+                "%s has random weights, which suffice to measure speed; give trained ones with --weights",
+                reference.text,
             )
         return load_network(reference, pretrained=reference.kind in ("timm", "torchvision"))
     if reference.kind == "timm":
@@ -100,9 +101,9 @@ def export(
     """Write `model` in eval mode to `path`; `model` is not changed.
 
     Batch norms of a RexNet are folded; a timm network is traced, and `name` is its name. `classes` and `preprocess`
-    None: those of `rexnet.load`, else unknown and ImageNet's, respectively. The file is run on images, and kept only if
-    its outputs are PyTorch's. Raise ValueError if they are not, for a path that cannot be written, and for a missing
-    package.
+    None: the attributes that `rexnet.load` sets, else no names and ImageNet's preprocessing. The file is run on images,
+    and is kept only if its outputs match PyTorch's. Raise ValueError if they do not, for a path that cannot be written,
+    or for a missing package.
     """
     path, options = Path(path), options or ExportOptions()
     _check_output(path, options)
@@ -130,7 +131,7 @@ def export(
 
 
 def _check_output(path: Path, options: ExportOptions) -> None:
-    """Check the path before any work."""
+    """Check the path before the network is prepared."""
     kind = choose_format(str(path), options.format)
     check_output_file(path)
     more = (path.with_suffix(ending) for ending in WRITERS[kind].more_endings)
@@ -146,4 +147,4 @@ def _prepare(model: nn.Module, options: ExportOptions) -> nn.Module:
     try:
         return fold(pad(model, multiple))
     except ValueError as error:
-        raise OptionError(f"--channel-multiple is {multiple}, but {error}; 1 does not pad channels") from error
+        raise OptionError(f"--channel-multiple is {multiple}, but {error}; use 1 for no padding") from error

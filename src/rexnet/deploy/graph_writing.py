@@ -1,4 +1,4 @@
-"""Writers of graph files, and the comparison of a graph's outputs with the network's."""
+"""Writers of graph files, and the comparison of a file's outputs with the network's."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -24,11 +24,11 @@ from rexnet.models.rexnet import RexNet
 logger = logging.getLogger(__name__)
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
-"""Function of images that returns all outputs of a graph."""
+"""Function from images to all outputs of a graph."""
 TOLERANCE = 1e-4
-"""Allowed difference as a fraction of the network's largest output; rounding gives about 1e-6."""
+"""Allowed difference as a fraction of the network's largest output; rounding causes about 1e-6."""
 BATCHES = (slice(0, 1), slice(1, 3), slice(0, 5))
-"""Indices of the images of each batch: one, two and five."""
+"""Images of each batch: one, two and five."""
 
 
 class OutputLayers(nn.Module):
@@ -47,7 +47,7 @@ class OutputLayers(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         if self.pixels:
-            # torch.export would fix a batch of one to a constant with other strides.
+            # torch.export would turn a batch of one into a constant with other strides.
             images = (images.permute(0, 3, 1, 2).float().contiguous() - self.mean) / self.std
         if self.output == "features":
             return tuple(self.model.feature_maps(images).values())
@@ -57,12 +57,12 @@ class OutputLayers(nn.Module):
 
 @dataclass(frozen=True)
 class Writer:
-    """Writer of a format. `write` takes a network without batch norms, writes into the folder of the path and returns
-    functions that run the file, by engine: with dynamic shapes, in OpenVINO also with a fixed one."""
+    """Writer of a format. `write` takes a network without batch norms, writes to the folder of the path and returns
+    functions that run the file, by engine: with dynamic shapes, in OpenVINO also with a fixed shape."""
 
     write: Callable[[nn.Module, ExportedFile, Path], dict[str, Run]]
     more_endings: tuple[str, ...] = ()
-    """Endings of further files."""
+    """Endings of additional files."""
 
 
 def _graph(network: nn.Module, described: ExportedFile) -> Any:
@@ -123,10 +123,10 @@ def largest_difference(
     *,
     sizes_px: Sequence[int],
 ) -> float:
-    """Return the largest difference of `runs`, by engine, from `model`, which is in eval mode, as a fraction of the
-    largest number of a tensor.
+    """Return the largest difference between `runs`, by engine, and `model`, in eval mode, as a fraction of the largest
+    value in the output.
 
-    Images are prepared at each of `sizes_px` and run in BATCHES. Raise ValueError if it exceeds TOLERANCE.
+    Images are prepared at each of `sizes_px` and run in BATCHES. Raise ValueError if the difference exceeds TOLERANCE.
     """
     eager = OutputLayers(model, described.output)
     worst, same = 0.0, False
@@ -144,12 +144,14 @@ def largest_difference(
                 where = f"a batch of {len(inputs[batch])} at {size_px} px in {engine}"
                 worst = max(worst, _difference(right, run(inputs[batch]), whole=expected, where=where))
     if same:
-        logger.warning("%s has nearly the same output for any image, so this comparison is weak", described.name)
+        logger.warning(
+            "%s has nearly the same output for any image, so the comparison with the file is weak", described.name
+        )
     return worst
 
 
 def _nearly_same(expected: Sequence[np.ndarray], name: str) -> bool:
-    """Return whether the last output hardly depends on the image. Raise ValueError for outputs that are not finite."""
+    """Return whether the last output hardly depends on the image. Raise ValueError if an output is not finite."""
     if not all(np.isfinite(part).all() for part in expected):
         raise ValueError(f"the output of {name} is not finite (nan or inf): its training has failed")
     last = expected[-1]

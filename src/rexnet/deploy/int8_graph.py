@@ -1,6 +1,5 @@
-"""Static int8 quantisation of graphs: per channel, as quantise-dequantise (QDQ) pairs.
-
-ONNX Runtime and OpenVINO both run QDQ pairs as int8; nodes keep their names, those of the modules.
+"""Static int8 quantisation of graphs, per channel, with quantise-dequantise (QDQ) pairs. Both ONNX Runtime and OpenVINO
+run QDQ pairs in int8; nodes keep their names, which are the modules' names.
 """
 
 import logging
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def int8_graph(graph: "onnx.ModelProto", images: Sequence[Tensor], backend: Int8Backend) -> "onnx.ModelProto":
-    """Return `graph` calibrated on `images`, float32 (1, 3, H, W) each: weights per channel, activations per tensor;
-    QDQ pairs where they are fast in `backend`."""
+    """Return the int8 form of `graph`, calibrated on `images`, each float32 (1, 3, H, W): weights per channel,
+    activations per tensor, with QDQ pairs where they are fast in `backend`."""
     import_engine("onnxruntime")
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -35,7 +34,7 @@ def int8_graph(graph: "onnx.ModelProto", images: Sequence[Tensor], backend: Int8
             return None if image is None else {INPUT: image.numpy()}
 
     onnx = import_onnx()
-    # ONNX Runtime warns of an unoptimised graph; this one has nothing to optimise.
+    # ONNX Runtime warns about an unoptimised graph, but this graph has nothing to optimise.
     with TemporaryDirectory() as folder, without_logs(logging.WARNING):
         # For a graph in memory the quantiser would move the weights into a file.
         source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
@@ -46,7 +45,7 @@ def int8_graph(graph: "onnx.ModelProto", images: Sequence[Tensor], backend: Int8
             Reader(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            # Types that CPU instructions multiply: unsigned activations, signed weights.
+            # Types for which CPUs have multiply instructions: unsigned activations, signed weights.
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             **_places(graph, backend, images[0]),
@@ -55,9 +54,9 @@ def int8_graph(graph: "onnx.ModelProto", images: Sequence[Tensor], backend: Int8
 
 
 def _places(graph: "onnx.ModelProto", backend: Int8Backend, image: Tensor) -> dict[str, Any]:
-    """ONNX Runtime has int8 code for whole chains of operators, so all are quantised. OpenVINO fuses SiLU and
-    squeeze-excitation into the preceding convolution, in float: there, only the inputs of convolutions are
-    quantised."""
+    """Return options that select the nodes to quantise. ONNX Runtime has int8 code for whole chains of operators, so
+    all are quantised. OpenVINO fuses SiLU and squeeze-excitation, in float, into the preceding convolution, so only the
+    inputs of convolutions are quantised."""
     if backend == "onnxruntime":
         return {}
     wrong = _read_scaled_points(graph, image)
@@ -67,9 +66,9 @@ def _places(graph: "onnx.ModelProto", backend: Int8Backend, image: Tensor) -> di
 
 
 def _read_scaled_points(graph: "onnx.ModelProto", image: Tensor) -> set[str]:
-    """Return the convolutions after squeeze-excitation whose maps of `image` have one position.
+    """Return the names of the convolutions after squeeze-excitation whose maps for `image` have a single position.
 
-    There OpenVINO 2026.4 returns garbage in int8 for a single image with dynamic shapes.
+    For these, OpenVINO 2026.4 returns garbage in int8 for a single image with dynamic shapes.
     """
     onnx = import_onnx()
     fixed = onnx.ModelProto()

@@ -14,12 +14,12 @@ from rexnet.text import csv_text, plural, printable
 logger = logging.getLogger(__name__)
 
 _WORTH_MEASURING = 16
-"""Number of images from which measuring the engines pays off."""
+"""Minimum number of images for which measuring the engines pays off."""
 
 
 def predict_files(config: PredictConfig) -> list[Prediction]:
-    """Return predictions in the order of the files. Raise BadImageError for a bad one or, with bad_image "skip", return
-    its error."""
+    """Return predictions in the order of the files. Raise BadImageError for a bad file or, with bad_image "skip",
+    return its error."""
     if config.output is not None:
         check_output_file(config.output)
     files = find_images(config.images)
@@ -43,7 +43,8 @@ def predict_files(config: PredictConfig) -> list[Prediction]:
 
 
 def render(predictions: list[Prediction], format: str) -> str:
-    """Return the text in a `format`: csv (a row for each image), json (a list) or text (a line for each image)."""
+    """Return the predictions as text in a `format`: csv (one row per image), json (a list) or text (one line per
+    image)."""
     if format == "json":
         return json.dumps([_as_dict(prediction) for prediction in predictions], indent=2, ensure_ascii=False) + "\n"
     if format == "csv":
@@ -52,7 +53,7 @@ def render(predictions: list[Prediction], format: str) -> str:
 
 
 def _encodable(name: str) -> str:
-    """Escape bytes of a file or class name that are not text, which CSV and JSON files cannot hold."""
+    """Escape bytes of a file or class name that are not valid text and cannot be written to CSV and JSON files."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

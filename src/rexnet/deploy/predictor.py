@@ -1,4 +1,4 @@
-"""Predictor of any model: class names with probabilities, or named boxes and masks."""
+"""Predictor for any model: class names with probabilities, or boxes and masks with class names."""
 
 from collections.abc import Iterator, Sequence
 from os import PathLike
@@ -24,7 +24,7 @@ from rexnet.training.checkpoint import DETECTION
 
 __all__ = ["Prediction", "Predictor", "ScoredClass", "open_model"]
 
-"""Kinds of MODEL that predict."""
+"""Kinds of MODEL that a Predictor can open."""
 Source = str | PathLike[str] | Reference | nn.Module | TrainedDetector
 
 
@@ -33,7 +33,7 @@ class Predictor:
     """Trained classifier or detector with its class names.
 
     Thread-safe, and can be pickled. A result does not depend on the rest of the batch, except for rounding. It also has
-    the attributes of its ClassPredictor or ObjectPredictor.
+    the attributes of the underlying ClassPredictor or ObjectPredictor.
     """
 
     def __init__(
@@ -50,14 +50,13 @@ class Predictor:
         measure: bool = True,
     ):
         """Open `model`: anything that `rexnet.load` takes or returns, a .onnx or .xml file of `rexnet export`, or a
-        network in memory, which is copied; `network` as for `rexnet.load`; `classes` and `preprocess` for a network
-        without them.
+        network in memory, which is copied.
 
-        backend "auto" measures the engines on this machine at the first start (`rexnet.deploy.engine_choice`), or
-        without `measure` takes the first that is installed; on other devices than the CPU it is PyTorch. precision
-        "auto" is that of the file, fp32 for a checkpoint. A detector has neither. `threads` read images and run the
-        engine; None: one per CPU. `device`: auto, cpu, cuda, cuda:1 or mps. Raise ValueError for a model that cannot be
-        opened.
+        `network` as for `rexnet.load`; `classes` and `preprocess` for a network without them. backend "auto" measures
+        the engines on this machine at the first start (`rexnet.deploy.engine_choice`) or, without `measure`, takes the
+        first that is installed; on devices other than the CPU it is PyTorch. precision "auto" is the precision of the
+        file, fp32 for a checkpoint. For a detector both must be "auto". `threads` read images and run the engine; None:
+        one per CPU. `device`: auto, cpu, cuda, cuda:1 or mps. Raise ValueError for a model that cannot be opened.
         """
         require(threads is None or threads >= 1, "threads", threads, "1 or more, or None")
         if isinstance(model, str | PathLike):
@@ -92,14 +91,14 @@ class Predictor:
         `images`: paths, encoded bytes, Pillow images, uint8 arrays (H, W, 3) or (B, H, W, 3) and uint8 tensors (3, H,
         W) or (B, 3, H, W), red, green, blue.
 
-        `options`: top_k (5) of a classifier, min_score (0.0) of a detector. Raise BadImageError for a file that cannot
-        be read, ValueError for any other input.
+        `options`: top_k (5) for a classifier, min_score (0.0) for a detector. Raise BadImageError for a file that
+        cannot be read, ValueError for any other input.
         """
         return list(self.stream(images, **options))
 
     def stream(self, images: Images, *, bad_image: BadImagePolicy = "error", **options: Any) -> Iterator[Any]:
-        """Yield the results of a call, for any number of images in constant memory: reading runs ahead by a few dozen
-        images. With bad_image "skip" an unreadable image yields its error. `options` as for a call, and batch_size of a
+        """Yield the results of a call, for any number of images in constant memory; images are read a few dozen ahead.
+        With bad_image "skip", an unreadable image yields its error. `options` as for a call, and batch_size for a
         detector."""
         return self._runtime.stream(images, bad_image=bad_image, **options)
 
@@ -128,7 +127,7 @@ def open_model(
 ) -> Classifier | TrainedDetector:
     """Return the classifier or detector that `model` is or names.
 
-    `threads` are those of a detector's graph. Other arguments and errors as for `Predictor`.
+    `threads` are for a detector's graph. The other arguments and the errors are those of `Predictor`.
     """
     named = classes is not None or preprocess is not None
     if isinstance(model, nn.Module):

@@ -43,17 +43,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRIED_IMAGES = 200
-"""Number of images on which every engine is compared, at batch 1 and at the larger batch."""
+"""Number of images on which every engine is checked, at batch 1 and at a larger batch."""
 ENGINE_NAMES: Mapping[Int8Backend, str] = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Milliseconds of a batch in each round, all precisions taking turns."""
+    """Milliseconds per batch in each round, in which the precisions take turns."""
 
     batch: int
     ms: Mapping[str, Sequence[float]]
-    """Times by precision: "float32", "bf16" and "int8"."""
+    """Times in milliseconds by precision: "float32", "bf16" and "int8"."""
 
     def median_ms(self, precision: str) -> float:
         return statistics.median(self.ms[precision])
@@ -75,7 +75,7 @@ class Quantized:
 def quantize(config: QuantizeConfig) -> Quantized:
     """Write the int8 file and return its comparison with the float network in the same engine.
 
-    Raise ValueError with both accuracies, and write no file, if int8 loses more than `max_drop`.
+    If int8 loses more than `max_drop`, raise ValueError with both accuracies, and write no file.
     """
     check_output_file(config.output)
     if config.threads:
@@ -85,7 +85,7 @@ def quantize(config: QuantizeConfig) -> Quantized:
     training, measured = labelled_splits(config.data, model) if labelled else unlabelled_splits(config.data)
     calibration = _load(draw_images(training, config.calibration_images), model, config)
     if len(calibration) < config.calibration_images:
-        text = "calibrated on %d %s only, of the %d requested"
+        text = "calibrated on only %d %s of the %d requested"
         logger.warning(text, len(calibration), plural(len(calibration), "image"), config.calibration_images)
     reference = onnx_graph(fold(pad(model, CHANNEL_MULTIPLE)))
     int8 = int8_graph(reference, calibration, config.backend)
@@ -116,7 +116,7 @@ def _open(model: str) -> TrainedRexNet:
     trained = open_trained(resolve(model, allowed=QUANTIZABLE))
     if not isinstance(trained, TrainedRexNet):
         raise WeightsError(
-            f"{model!r} holds a detector; only classifiers can be quantized; `rexnet export` writes a detector's"
+            f"{model!r} holds a detector; only classifiers can be quantised; `rexnet export` exports detectors"
         )
     return trained
 
@@ -125,13 +125,13 @@ def _load(images: ImageSet, model: TrainedRexNet, config: QuantizeConfig) -> lis
     """Return single images, (1, 3, H, W) each."""
     batches = EvalBatches(images, model.preprocess, batch_size=1, bad_image=config.bad_image)
     if not (found := [batch.images for batch in batches]):
-        raise ValueError("none of the images to calibrate on can be read")
+        raise ValueError("none of the calibration images can be read")
     return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Sample:
-    """Images (N, 3, H, W) to check a file on, their classes (N,), and the float network's predictions (N,)."""
+    """Images (N, 3, H, W) for checking a file, their classes (N,), and the float network's predictions (N,)."""
 
     images: Tensor
     right: Tensor
@@ -141,7 +141,7 @@ class _Sample:
 def _compare(
     reference: bytes, int8: bytes, measured: ImageSet, *, config: QuantizeConfig, model: TrainedRexNet
 ) -> tuple[Comparison, _Sample]:
-    """Compare both graphs. Raise ValueError if int8 loses too much."""
+    """Compare both graphs. Raise ValueError if int8 loses too much accuracy."""
     engine = Engine(backend=config.backend, threads=config.threads)
     every, tried = ceil(len(measured) / TRIED_IMAGES), []
 
@@ -157,8 +157,9 @@ def _compare(
     found = Comparison.of(before, after, right)
     if found.drop > config.max_drop:
         raise ValueError(
-            f"int8 loses too much, and nothing was written: it predicts {found.int8_percent:.2f} % of {found.images} "
-            f"images correctly, float32 {found.float_percent:.2f} %, a drop of {found.drop:.2f} points; --max-drop "
+            f"int8 loses too much accuracy, and nothing was written: it predicts {found.int8_percent:.2f} % of "
+            f"{found.images} "
+            f"images correctly, and float32 {found.float_percent:.2f} %, a drop of {found.drop:.2f} points; --max-drop "
             f"allows {config.max_drop:g}"
         )
     return found, _Sample(images=torch.cat(tried), right=right[::every], float_predicted=before[::every])
@@ -167,8 +168,8 @@ def _compare(
 def _write(
     graph: "onnx.ModelProto", facts: ExportedFile, sample: _Sample, config: QuantizeConfig
 ) -> tuple[int, dict[Backend, EngineCheck]]:
-    """Write the file with its accuracy in each engine. Return its size in bytes, weights in a second file included.
-    Raise ValueError, and write no file, if its own engine is wrong."""
+    """Write the file with its accuracy in each engine. Return the size in bytes, including weights in a second file,
+    and the checks. If the file is wrong in its own engine, raise ValueError and write no file."""
     with made_aside(config.output) as inside:
         write_graph(graph, facts.to_dict(), inside)
         checks: dict[Backend, EngineCheck] = {
@@ -184,7 +185,8 @@ def _write(
         for name, check in checks.items():
             if not check.right:
                 text = (
-                    "the file is wrong in %s, and rexnet will not run it there: %.2f %% of %d images right, not %.2f %%"
+                    "the file is wrong in %s, and rexnet will not run it there: it predicts %.2f %% of %d images "
+                    "correctly, and float32 %.2f %%"
                 )
                 logger.warning(text, name, check.percent, len(sample.images), check.float_percent)
         write_graph(graph, replace(facts, engines=checks).to_dict(), inside)
@@ -192,8 +194,8 @@ def _write(
 
 
 def _check_engine(path: Path, backend: Backend, sample: _Sample, config: QuantizeConfig) -> EngineCheck:
-    """Compare a file with the float network image by image and in batches, opened as in `rexnet predict` and, in its
-    format's own engine, with dynamic shapes as in other programs."""
+    """Compare a file with the float network at batch 1 and at a larger batch, opened as in `rexnet predict` and, in
+    OpenVINO for an .xml file, also with dynamic shapes, as in other programs."""
     found = []
     for any_shape in {False, backend == "openvino" == config.backend}:
         network = open_graph(path, Engine(backend=backend, threads=config.threads), any_shape=any_shape)
@@ -206,14 +208,14 @@ def _check_engine(path: Path, backend: Backend, sample: _Sample, config: Quantiz
 
 
 def engines(backend: Int8Backend) -> dict[str, Int8Backend]:
-    """Return the networks of each precision besides int8 in `backend`: only OpenVINO computes in bf16."""
+    """Return the engine for each precision, with int8 in `backend`: only OpenVINO computes in bf16."""
     return {"float32": backend, "bf16": "openvino", "int8": backend}
 
 
 def measure_speed(
     float_graph: bytes, int8_content: bytes, images: Tensor, *, backend: Int8Backend, rounds: int, threads: int | None
 ) -> list[Speed]:
-    """Measure the speed of a batch of one and of all `images` (B, 3, H, W)."""
+    """Measure the speed for a batch of one and for a batch of all `images` (B, 3, H, W)."""
     networks = {
         name: open_graph(
             int8_content if name == "int8" else float_graph,
@@ -229,7 +231,7 @@ def measure_speed(
 
 
 def advice(speeds: Sequence[Speed]) -> str:
-    """Return one sentence on whether int8 is faster here than the faster of float32 and bf16."""
+    """Return a sentence that says whether int8 is faster here than the faster of float32 and bf16."""
     rival = {speed.batch: min(("float32", "bf16"), key=speed.median_ms) for speed in speeds}
     slower = [speed for speed in speeds if speed.median_ms("int8") >= speed.median_ms(rival[speed.batch])]
     names = " and ".join(sorted({rival[speed.batch] for speed in slower or speeds}))
@@ -240,6 +242,8 @@ def advice(speeds: Sequence[Speed]) -> str:
     if not slower:
         return f"int8 is faster than {names} on this machine ({figures})"
     if len(slower) == len(speeds):
-        return f"int8 is slower than {names} on this machine ({figures}) and should not be used here; use that instead"
+        return (
+            f"int8 is slower than {names} on this machine ({figures}) and should not be used here; use {names} instead"
+        )
     rest = " and ".join(str(speed.batch) for speed in speeds if speed not in slower)
-    return f"int8 is slower than {names} on this machine ({figures}); use that there, and int8 at batch {rest}"
+    return f"int8 is slower than {names} on this machine ({figures}); use {names} there, and int8 at batch {rest}"

@@ -1,4 +1,4 @@
-"""Teachers of `rexnet train`, opened from the argument MODEL."""
+"""Teachers of `rexnet train`, opened from the values of --teacher."""
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,8 @@ class _GraphNetwork(nn.Module):
 
 
 def open_teachers(config: TeacherConfig, *, threads: int | None = None) -> tuple[Teacher, ...]:
-    """Return the teachers that `config` names; `threads` are those of exported files. Raise OptionError for one that is
-    not a trained classifier."""
+    """Return the teachers that `config` names; `threads` are for exported files. Raise OptionError for a teacher that
+    is not a trained classifier."""
     return tuple(_open(name, config.teacher_weights, threads) for name in config.teacher)
 
 
@@ -65,4 +65,4 @@ def _open_trained(reference: Reference, weights: str | None) -> Classifier | Tra
     except WeightsError as error:
         if reference.kind != "timm":
             raise
-        raise WeightsError(f"{str(error).partition(';')[0]}; give a file of them with --teacher-weights") from error
+        raise WeightsError(f"{str(error).partition(';')[0]}; give a file with --teacher-weights") from error

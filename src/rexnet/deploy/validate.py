@@ -23,8 +23,8 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
     """Return the accuracy of a checkpoint on labelled images, matched by class name and preprocessed as in training.
 
     Keys: top1, top5, macro_recall and macro_f1 (percent), loss, images (count), skipped (names), missing_classes
-    (names) and by_class, as in `Evaluation`. Data without splits that the checkpoint was trained on is divided as it
-    was in training. Raise ValueError for a file or data that cannot be used.
+    (names) and by_class, as in `Evaluation`. If the checkpoint was trained on this data and the data has no splits, it
+    is divided as in training. Raise ValueError for a file or data that cannot be used.
     """
     if config.output is not None:
         check_output_file(config.output)

@@ -1,7 +1,8 @@
 """Search for the widest network of a family whose measured cost stays within limits.
 
-The search assumes a cost affine in multiply-accumulates, a + b MACs, over all widths and image sizes. Measurements near
-the limit then narrow the width down between the widest network that keeps it and the narrowest that does not.
+The search first assumes that the cost is affine in the multiply-accumulates, a + b MACs, over all widths and image
+sizes. Measurements near the limit then narrow the width down between the widest network within the limit and the
+narrowest above it.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from rexnet.models.factory import create_model
 from rexnet.models.variants import MAX_WIDTH
 
 SMALLEST, WIDEST = 10, int(100 * MAX_WIDTH)
-"""Width limits in hundredths, as in the name rexnet_117."""
+"""Smallest and largest width in hundredths, as in the name rexnet_117."""
 FIRST_WIDTHS = (50, 100, 200)
 _AIM = 0.97
 """Fraction of the limit to aim at; the rest allows for measurement noise."""
@@ -25,7 +26,7 @@ _GOOD = 0.95
 """Fraction of the limit at which the search ends."""
 _MOST_MEASUREMENTS = 14
 _NOISE = 0.1
-"""Allowed relative difference of two measurements of nearly the same cost."""
+"""Allowed relative difference between two measurements of nearly the same cost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Measured:
     peak_mib: float | None = None
 
     def fraction_of(self, limits: Limits) -> float:
-        """Return the largest used fraction of a limit; 1 is exactly at it."""
+        """Return the cost as a fraction of the limit, the largest over all limits; 1 is exactly at the limit."""
         memory = 0.0
         if limits.memory_mib is not None:
             assert self.peak_mib is not None
@@ -63,19 +64,19 @@ class Candidate:
     parameters: int
     macs: int
     predicted_ms: float | None
-    """Cost predicted from the networks measured before; None with fewer than two."""
+    """Latency predicted from the networks measured before; None with fewer than two."""
     measured: Measured
     """Latest measurement."""
     fits: bool
 
 
 Measure = Callable[[str, int], Measured]
-"""Function from a network's name and image side to its cost on this machine."""
+"""Function from a network's name and image side to the measured cost on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """Search in one family on one machine; `candidates` grows with every measured network."""
+    """Search in a family on this machine; every measured network is added to `candidates`."""
 
     family: str
     limits: Limits
@@ -85,9 +86,9 @@ class Search:
     candidates: list[Candidate]
 
     def widest(self, image_size_px: int) -> Candidate | None:
-        """Return the widest network that fits at this size; None if even the smallest is too slow.
+        """Return the widest network that fits at this image size; None if even the smallest is too slow.
 
-        Networks whose times contradict each other are measured again, and the search goes on.
+        Networks whose times contradict each other are measured again before the search continues.
         """
         best = self._widest(image_size_px)
         pairs = self.contradictions(image_size_px)
@@ -98,7 +99,8 @@ class Search:
         return self._widest(image_size_px)
 
     def contradictions(self, image_size_px: int) -> list[tuple[Candidate, Candidate]]:
-        """Return pairs of a network and a wider one measured clearly faster, a sign of other load."""
+        """Return pairs of a network and a wider one that was measured as clearly faster, a sign of load by other
+        programs."""
         known = sorted(self._at(image_size_px), key=lambda each: each.hundredths)
         return [
             (narrow, wide)
@@ -132,13 +134,13 @@ class Search:
         return min((each.hundredths for each in self._at(image_size_px) if not each.fits), default=WIDEST + 1)
 
     def _best(self, image_size_px: int) -> Candidate | None:
-        """Return the widest network that fits without contradiction by a narrower one."""
+        """Return the widest network that fits and is not contradicted by a narrower one."""
         bound = self._too_wide(image_size_px)
         fitting = [each for each in self._at(image_size_px) if each.fits and each.hundredths < bound]
         return max(fitting, key=lambda each: each.hundredths, default=None)
 
     def _next(self, image_size_px: int) -> int | None:
-        """Return the width to measure next, in hundredths; None if all between are known."""
+        """Return the width to measure next, in hundredths; None if no width remains between the bounds."""
         best, bound = self._best(image_size_px), self._too_wide(image_size_px)
         least = SMALLEST if best is None else best.hundredths + 1
         if least > bound - 1:
@@ -148,8 +150,8 @@ class Search:
         return min(max(self._widest_with(wanted, image_size_px), least), bound - 1)
 
     def _line(self, best: Candidate | None, bound: int, image_size_px: int) -> tuple[float, float]:
-        """Return slope and base of the used fraction over MACs: through both neighbours, or through the only one with
-        the slope of all measurements."""
+        """Return slope and intercept of the used fraction over MACs: through both neighbours, or through the only
+        neighbour with the slope of all measurements."""
         near = [each for each in self._at(image_size_px) if each.hundredths == bound] + ([best] if best else [])
         if len(near) == 2:
             return _affine(*self._points(near))
@@ -195,14 +197,15 @@ class Search:
         )
 
     def _measure_again(self, candidate: Candidate) -> None:
-        """Replace a measurement by a second one, since the first was selected by its value."""
+        """Measure a network again and replace the first measurement, which was selected by its value."""
         again = self.measure(candidate.model, candidate.image_size_px)
         fits = again.fraction_of(self.limits) <= 1
         self.candidates[self.candidates.index(candidate)] = replace(candidate, measured=again, fits=fits)
 
 
 def _affine(macs: list[float], costs: list[float]) -> tuple[float, float]:
-    """Return slope and base of the line with the least relative errors; through zero if it would not rise."""
+    """Return slope and intercept of the line with the least relative errors; the line passes through zero if it would
+    not rise."""
     slope, base = np.polyfit(macs, costs, 1, w=1 / np.array(costs)) if len(macs) > 1 else (0.0, 0.0)
     return (float(slope), float(base)) if slope > 0 else (float(np.mean(np.divide(costs, macs))), 0.0)
 
