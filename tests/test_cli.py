@@ -210,7 +210,7 @@ def test_ctrl_c_ends_data_commands_at_once(command, tmp_path):
         ),
         (("train", "digits", "--model", "rexnet", "--width", "0"), 2, "rexnet: width is 0; allowed: above 0"),
         (("train", "digits", "--freeze", "3"), 2, "rexnet: --freeze is 3; allowed: 0, because without --weights"),
-        (("train", "digits", "--device", "cuda:9"), 1, "this machine allows"),
+        (("train", "digits", "--device", "cuda:9"), 1, "allowed on this machine"),
         (("validate", "no.pt", "digits"), 1, "no.pt"),
         (("predict", "rexnet_100.nav_in1k", "."), 1, "contains no images"),
         (("report",), 2, "RUN"),

@@ -26,7 +26,7 @@ def test_frozen_are_the_pretrained_norms_and_no_others(tiny_detector, detection_
     others = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules()) - norms
     sentence = prepare_norms(model, bn="auto", pretrained=True, images_per_batch=2)
     assert sentence == (
-        f"batch norms: {norms} with frozen statistics, {others} with those of each batch "
+        f"batch norms: {norms} with frozen statistics, {others} with the statistics of each batch "
         "(auto: pretrained weights, 2 images per process and batch)"
     )
     assert bool(others) == (kind == "ssdlite") and norms > 30

@@ -280,7 +280,7 @@ def test_the_page_of_one_run_goes_into_its_folder_and_leaves_with_it(run, monkey
         ({"threads": 0}, "--threads is 0"),
         ({"output": "."}, ", a folder; name a file"),
         ({"output": "no/such/page.html"}, "there is no folder"),
-        ({"device": "abacus"}, "this machine allows"),
+        ({"device": "abacus"}, "allowed on this machine"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(trained_run, options, words):

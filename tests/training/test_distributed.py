@@ -197,7 +197,7 @@ def test_alone_nothing_communicates():
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:99", "", "CPU"])
 def test_a_device_this_machine_lacks_is_one_sentence(device):
-    with pytest.raises(ValueError, match=f"--device is '{device}'; this machine allows: auto, cpu"), joined(device):
+    with pytest.raises(ValueError, match=f"--device is '{device}'; allowed on this machine: auto, cpu"), joined(device):
         pass
 
 

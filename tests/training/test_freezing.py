@@ -105,7 +105,7 @@ def test_the_choice_is_said_with_its_reason(tiny_model, bn, pretrained, images, 
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     sentence = prepare(model, TransferConfig(bn=bn), pretrained=pretrained, images_per_batch=images)
     counts = (norms, 0) if frozen else (0, norms)
-    assert sentence == "batch norms: {} with frozen statistics, {} with those of each batch ({})".format(
+    assert sentence == "batch norms: {} with frozen statistics, {} with the statistics of each batch ({})".format(
         *counts, reason
     )
     sentence = prepare(tiny_model(), TransferConfig(freeze="all"), pretrained=True, images_per_batch=images)

@@ -107,7 +107,7 @@ def test_resume_with_other_settings_is_refused_with_their_names(tiny_config, cha
 
 def test_resume_of_a_model_folder(tiny_config, changed, tmp_path):
     (tmp_path / "config.json").write_text('{"library_name": "rexnet", "num_classes": 3}')
-    with pytest.raises(ValueError, match=r"has no run settings; --weights starts from a model"):
+    with pytest.raises(ValueError, match=r"has no run settings; use --weights to start from a model"):
         open_run(changed(tiny_config, "run", resume=str(tmp_path), output=None), WORLD)
 
 

@@ -161,7 +161,7 @@ def _configurations(subject: Subject, config: BenchConfig) -> list[_Configuratio
 
 
 def _measure(configurations: list[_Configuration], config: BenchConfig) -> list[BenchRow]:
-    """Measure the configurations; those of the same batch size take turns."""
+    """Measure the configurations; those with the same batch size take turns."""
     found = {}
     for batch in config.batch:
         mine = {index: one for index, one in enumerate(configurations) if one.batch == batch}

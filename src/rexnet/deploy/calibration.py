@@ -98,12 +98,13 @@ class Comparison:
 
     @property
     def drop(self) -> float:
-        """Return the drop of top-1 in points; below 0 if int8 is better."""
+        """Return the drop of top-1 in percentage points; below 0 if int8 is better."""
         return 100.0 * (self.lost - self.gained) / self.images
 
     @property
     def margin(self) -> float:
-        """Return half the 95 % confidence interval of `drop`, in points: paired images, normal approximation.
+        """Return half the 95 % confidence interval of `drop`, in percentage points: paired images, normal
+        approximation.
 
         If no prediction differs, use the rule of three, 3 / N (Hanley and Lippman-Hand 1983).
         """

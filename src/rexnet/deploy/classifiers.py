@@ -168,7 +168,7 @@ class Classifier:
     precision: Precision = "fp32"
     """Default precision of the computation."""
     int8: bool = False
-    """Whether this is an int8 file, whose probabilities differ slightly between engines."""
+    """True for an int8 file, whose probabilities differ slightly between engines."""
     kind: str = "checkpoint"
     model: nn.Module | None = None
     """Layers of the network; None for a graph."""

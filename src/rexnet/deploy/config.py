@@ -204,7 +204,7 @@ class QuantizeConfig:
         require_at_least(self, 1, "calibration_images", "batch_size", "rounds", "threads")
 
     def check(self) -> None:
-        """Raise ValueError for a model, data or an output that cannot be used."""
+        """Raise ValueError for a model, data or output that cannot be used."""
         check_output_file(self.output)
         resolve(self.checkpoint, allowed=QUANTIZABLE)
         if not os.path.exists(self.data):

@@ -44,7 +44,8 @@ def describe_tensors(config: DetectorConfig, *, pixels: bool) -> dict[str, str]:
 
 
 def facts_of(trained: TrainedDetector, *, pixels: bool) -> dict[str, Any]:
-    """Return a file's metadata, as values for JSON; `load_exported` reads it back. `pixels`: the graph takes uint8."""
+    """Return a file's metadata as plain values for JSON; `load_exported` reads it back. `pixels`: the graph takes
+    uint8."""
     return {
         "format": FORMAT,
         "task": TASK,

@@ -11,7 +11,7 @@ from rexnet.detection.roi_heads import FastRoIAlign
 from rexnet.training.freezing import replace_module
 
 _SLIVER_PX = 0.02
-"""Side of the extra proposal, in pixels, smaller than that of any detection."""
+"""Side of the extra proposal in pixels, smaller than any detection's."""
 _SURE = 50.0
 
 

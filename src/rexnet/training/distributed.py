@@ -195,5 +195,5 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     cuda_names = ["cuda", *(f"cuda:{number}" for number in range(gpus))] if gpus else []
     allowed = ["auto", "cpu", *cuda_names, *(["mps"] if mps else [])]
     if name not in allowed:
-        raise ValueError(f"--device is {name!r}; this machine allows: {', '.join(allowed)}")
+        raise ValueError(f"--device is {name!r}; allowed on this machine: {', '.join(allowed)}")
     return torch.device("cuda", local_rank % gpus) if name == "cuda" else torch.device(name)

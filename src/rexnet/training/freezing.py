@@ -11,8 +11,8 @@ from rexnet.models.rexnet import RexNet
 from rexnet.training.config import TransferConfig
 
 FEW_IMAGES = 16
-"""Images per process and batch below which their statistics are too noisy to replace the pretrained ones. Our choice;
-the evidence is pytorch/vision#6543 and arXiv 1803.08494, figure 1, where errors rise below 16 images."""
+"""Images per process and batch below which a batch's statistics are too noisy to replace the pretrained ones. Our
+choice; the evidence is pytorch/vision#6543 and arXiv 1803.08494, figure 1, where errors rise below 16 images."""
 
 
 @final
@@ -84,7 +84,7 @@ def describe_norms(model: nn.Module, reason: str) -> str:
     """Return a sentence with the numbers of batch norms with frozen and with batch statistics."""
     training = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     frozen = sum(isinstance(module, FrozenBatchNorm) for module in model.modules())
-    return f"batch norms: {frozen} with frozen statistics, {training} with those of each batch ({reason})"
+    return f"batch norms: {frozen} with frozen statistics, {training} with the statistics of each batch ({reason})"
 
 
 def freeze_statistics(model: nn.Module) -> None:

@@ -35,15 +35,16 @@ logger = logging.getLogger(__name__)
 
 FILE = "features.safetensors"
 MAX_GIB = 4.0
-"""Maximum size of the features, which stay in memory in full precision, with three copies while they are written."""
+"""Maximum size of the features, which stay in memory in full precision; writing them to the run folder takes two more
+copies."""
 
 _STILL_APPLIES = ("horizontal_flip", "label_smoothing")
-_VIEW = 3  # first entry of every seed, different from the ones in rexnet.data.batch_reading
+_VIEW = 3  # first entry of every seed, unlike any in rexnet.data.batch_reading
 
 
 class Features(NamedTuple):
-    """Features of N images: `values` float32 (V, N, C), after pooling, where V is 1, or 2 with the mirror images;
-    `readable` float32 (N,), 1 or 0."""
+    """Features of N images: `values` float32 (V, N, C), after pooling, with V = 1, or V = 2 to include the mirror
+    images; `readable` float32 (N,), 1 or 0."""
 
     values: Tensor
     readable: Tensor

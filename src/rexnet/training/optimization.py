@@ -36,7 +36,7 @@ class LearningRate:
     Linear from warmup_lr to the peak, then a cosine to min_lr (or linear to it, steps by a factor of ten, or constant).
     The cosine spans all steps, and the warm-up replaces its beginning: timm's default, used to train the paper's
     models. Unlike timm's, the warm-up takes at most half of a short run. At each of restart_epochs the whole schedule
-    restarts, over the epochs up to the next.
+    restarts and spans the epochs until the next restart.
     """
 
     peak_lr: float
@@ -171,7 +171,7 @@ class Updater:
         _copy(self._buffers, self._kept_buffers)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a scalar loss, that of one batch of the step."""
+        """Add the gradients of the scalar loss of one batch of the step."""
         self.scaler.scale(loss).backward()
         self._losses.append(loss.detach())
 

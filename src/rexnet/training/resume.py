@@ -78,7 +78,7 @@ def folder_to_resume(config: LoopConfig) -> Path:
         raise ValueError(f"--resume {str(path)!r} is not a run folder: it has no config.json")
     if not holds_settings(path):
         reason = "its config.json has no run settings"
-        raise ValueError(f"--resume {str(path)!r} is not a run folder: {reason}; --weights starts from a model")
+        raise ValueError(f"--resume {str(path)!r} is not a run folder: {reason}; use --weights to start from a model")
     return path
 
 
@@ -89,7 +89,7 @@ def resumes(config: LoopConfig) -> bool:
 
 def settings_to_resume(asked: Settings) -> Settings | None:
     """Return the settings of the run that --resume selects, without --resume itself; None if there is no run yet. A
-    relative data path is resolved in any current folder.
+    relative data path is resolved independently of the current folder.
     """
     if not asked.run.resume or not (run := RunFolder(folder_to_resume(asked))).holds("config.json"):
         return None
@@ -163,7 +163,7 @@ def log_finished(run: RunFolder, epochs: int) -> None:
 
 def _refuse_lost_checkpoints(run: RunFolder) -> None:
     """Raise ValueError if epochs were trained but no checkpoint is left: starting over would replace the remaining
-    files. (A kill at the end of the first epoch may leave one row without a checkpoint, which is no loss.)"""
+    files. (A kill at the end of the first epoch may leave one row without a checkpoint; nothing is lost then.)"""
     if run.has_checkpoint:
         return
     count = len(run.rows())
