@@ -3,6 +3,7 @@ import sys
 import numpy as np
 import pytest
 
+from rexnet import cli
 from rexnet.data.datasets import open_dataset
 from rexnet.data.datasets.hugging_face import load_hugging_face
 from rexnet.data.loaders import EvalBatches
@@ -43,6 +44,18 @@ def test_parquet_files_with_columns_of_any_name(datasets, tmp_path):
     assert open_dataset(data).for_measuring(("fox", "dog", "cat")).targets.tolist() == [2, 1, 0] * 2
     batches = EvalBatches(sets.val, Preprocess(image_size_px=32), batch_size=4, workers=1)
     assert [i for batch in batches for i in batch.indices.tolist()] == list(range(6))
+
+
+def test_a_row_without_an_image_is_a_bad_image(datasets, tmp_path, capsys):
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    rows = {"image": [None, *(draw("cat", n) for n in range(7))], "label": [0, 1] * 4}
+    (tmp_path / "set").mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / "set" / "train-0.parquet"))
+    data = f"hfds/{tmp_path}/set"
+    with pytest.raises(BadImageError, match=r"train/0 cannot be used as an image: the row has no image"):
+        load_hugging_face(data)["train"].load(0)
+    assert cli.main(["data", "check", data, "--workers", "0"]) == 1
+    assert "train/0: the row has no image" in capsys.readouterr().out
 
 
 def test_an_image_folder(datasets, image_folder):

@@ -7,7 +7,7 @@ import numpy as np
 
 from rexnet.data.image_set import ImageSet
 from rexnet.data.splits import TRAIN_SPLIT, VAL_SPLITS
-from rexnet.errors import MissingPackageError
+from rexnet.errors import BadImageError, MissingPackageError
 from rexnet.models.hub import hub_answers
 
 HUGGING_FACE_PREFIX = "hfds/"
@@ -23,6 +23,8 @@ class HuggingFaceImages(ImageSet):
 
     def source(self, index: int) -> bytes | str:
         stored = self._table[int(self._rows[index])][self._image_column]
+        if stored is None:
+            raise BadImageError(self.name(index), "the row has no image")
         return stored["bytes"] or stored["path"]
 
     def name(self, index: int) -> str:
