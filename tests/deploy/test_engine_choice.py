@@ -151,6 +151,8 @@ def test_a_damaged_memory_is_a_remark_and_mended(classifier, measured, change, c
     first, once = auto(classifier), len(measured)
     (file,) = engine_choice.cache_folder().iterdir()
     file.write_text(change(json.loads(file.read_text())))
+    assert auto(classifier, measure=False).ms_per_image == {} and len(measured) == once
+    assert "it is ignored" in caplog.text and "measuring again" not in caplog.text
     assert auto(classifier) == first and "measuring again" in caplog.text and len(measured) == 2 * once
     assert auto(classifier) == first and len(measured) == 2 * once
 

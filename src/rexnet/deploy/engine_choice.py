@@ -145,7 +145,8 @@ def _remembered(file: Path, key: dict[str, Any], *, measure: bool) -> Choice | N
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        logger.warning("%s cannot be used (%s); measuring again", file, reason_of(error))
+        then = "measuring again" if measure else "it is ignored"
+        logger.warning("%s cannot be used (%s); %s", file, reason_of(error), then)
         return None
     return choice
 

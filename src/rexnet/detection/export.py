@@ -133,7 +133,7 @@ def export_detector(
     """
     path = Path(path)
     kind = choose_format(str(path), format)
-    require(kind in FORMATS, "format", kind, f"{' or '.join(FORMATS)} for a detector")
+    require(kind in FORMATS, "output", path, "a name that ends in .onnx or .xml for a detector")
     check_output_file(path)
     more = [path.with_suffix(".bin")] if kind == "openvino" else []
     check_replaceable(path, *more, overwrite=overwrite)
