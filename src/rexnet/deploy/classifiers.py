@@ -49,7 +49,7 @@ class ExportedFile:
     """Class names in the order of the logits; empty if unknown."""
     preprocess: Preprocess
     config: RexNetConfig | str
-    """Config before channels were padded; for a timm network, its MODEL, such as timm/resnet18."""
+    """Config before channel padding; for a timm network, its MODEL, such as timm/resnet18."""
     output: Output = "logits"
     pixels: bool = False
     """Takes uint8 (B, H, W, 3) and normalises it in the graph."""

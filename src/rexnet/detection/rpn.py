@@ -110,7 +110,7 @@ class SparselyUsedConv2d(nn.Conv2d):
 
 
 def use_sparse_gradients(detector: nn.Module) -> None:
-    """Replace the convolution of the RPN by a SparselyUsedConv2d with the same tensors; SSDLite has no RPN."""
+    """Replace the convolution of the RPN with a SparselyUsedConv2d that has the same tensors; SSDLite has no RPN."""
     for name, module in list(detector.named_modules()):
         if name.startswith("rpn.head.conv.") and type(module) is nn.Conv2d:
             channels, size = (module.in_channels, module.out_channels), module.kernel_size[0]

@@ -122,6 +122,6 @@ def layer_number(model: RexNet, name: str) -> int:
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Replace the submodule `name` of `model` by `module`."""
+    """Replace the submodule `name` of `model` with `module`."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)

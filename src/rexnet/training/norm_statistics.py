@@ -35,7 +35,7 @@ class LastBatches:
 
 @torch.no_grad()
 def measure_norms(model: nn.Module, forward: Callable[[Any], Any], batches: Iterable[Any]) -> None:
-    """Replace the statistics of `model`'s batch norms by their means over `batches`, except in norms in evaluation mode
+    """Replace the statistics of `model`'s batch norms with their means over `batches`, except for norms in eval mode
     and batches whose statistics are not finite. `forward(batch)` runs the model.
 
     A running average still reflects the weights of many steps ago. If each step changes the weights much, a network
