@@ -90,7 +90,8 @@ def test_the_protocol_has_boxes_scores_and_labels(client, detector):
     assert described["max_batch_size"] == 0 and described["input"][0]["dims"] == [1]
     assert [output["dims"] for output in described["output"]] == [[-1, 4], [-1], [-1]]
     two = {**tensor, "shape": [2], "data": tensor["data"] * 2}
-    assert client.post("/v2/models/things/infer", json={"inputs": [two]}).status_code == 400
+    answer = client.post("/v2/models/things/infer", json={"inputs": [two]})
+    assert answer.status_code == 400 and answer.json()["error"].endswith("has the shape [2]; allowed: [1]")
 
 
 @pytest.mark.seconds

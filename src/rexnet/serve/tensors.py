@@ -51,7 +51,7 @@ class OutputTensor:
 def checked_shape(shape: Any, spec: TensorSpec, *, most: int) -> tuple[int, ...]:
     """Return the shape of 1 to `most` items. Raise HTTPError with 400 unless `spec` allows it. If `spec` has only the
     batch axis, a trailing 1, as in Triton's model configuration, is allowed and dropped."""
-    allowed = f"{list(spec.shape)} with 1 to {most} for the first"
+    allowed = f"{list(spec.shape)} with 1 to {most} for the first" if most > 1 else str([1, *spec.shape[1:]])
     whole = isinstance(shape, list) and all(type(side) is int for side in shape)
     sides = shape[:1] if whole and spec.shape == (-1,) and shape[1:] == [1] else shape
     if not whole or len(sides) != len(spec.shape) or not 1 <= sides[0] <= most:
