@@ -227,3 +227,15 @@ def test_nothing_is_frozen_at_first(tiny_detector):
 def test_the_package_itself_does_not_import_torchvision():
     code = "import sys, rexnet; rexnet.create_model('rexnet_010'); sys.exit('torchvision' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shift", [-1, 100])
+def test_labels_that_are_not_classes_are_refused(tiny_detector, detection_batch, kind, shift):
+    model = tiny_detector(kind)
+    images, targets = detection_batch(1, boxes=2)
+    targets[0]["labels"] = torch.tensor([1, 1]) + shift
+    for arguments, options in (((images, targets), {}), ((images,), {"targets": targets})):
+        with pytest.raises(ValueError, match=rf"labels of the targets are {1 + shift} to .* 0 is the background"):
+            model(*arguments, **options)
+    assert model.eval()(images)

@@ -1,8 +1,10 @@
 """Faster R-CNN, Mask R-CNN and SSDLite: torchvision's detectors, built from a config of plain values."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, get_args
 
+import torch
 from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 
@@ -113,6 +115,7 @@ def build_detector(config: DetectorConfig) -> nn.Module:
             rpn_post_nms_top_n_test=config.proposals,
             box_batch_size_per_image=512 * config.proposals // 1000,
         )
+    model.register_forward_pre_hook(partial(_check_labels, config.num_classes), with_kwargs=True)
     accept_single_values(model)
     keep_coordinates_float32(model)
     match_in_parts(model)
@@ -123,3 +126,16 @@ def build_detector(config: DetectorConfig) -> nn.Module:
         learn_masks_where_given(model)
     vars(model).update(config=config, kind=config.kind)
     return model
+
+
+def _check_labels(num_classes: int, model: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+    """Raise ValueError for labels that are not classes: torchvision would learn objects of label 0 as background."""
+    targets = options.get("targets", arguments[1] if len(arguments) > 1 else None)
+    labels = torch.cat([target["labels"] for target in targets]) if model.training and targets else torch.empty(0)
+    if labels.numel():
+        lowest, highest = (int(label) for label in labels.aminmax())
+        if lowest < 1 or highest > num_classes:
+            raise ValueError(
+                f"the labels of the targets are {lowest} to {highest}; allowed: 1 to {num_classes}, since 0 is the "
+                "background"
+            )
