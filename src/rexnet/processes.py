@@ -21,7 +21,7 @@ _SAY_EVERY_S = 30.0
 def in_parallel(task: Callable[[Item], Result], items: Sequence[Item], *, workers: int, label: str) -> Iterator[Result]:
     """Yield `task(item)` for every item, in order, from `workers` processes; 0: from this one. Progress is logged if
     the work takes long. PyTorch's loader does the work: few results are buffered, and workers end when this process
-    ends, is stopped or is killed. `task` goes to each worker once; with fork it shares this process's memory. Raises
+    ends, is stopped or is killed. `task` goes to each worker once; with fork, it shares this process's memory. Raises
     OSError if a worker dies.
     """
     import torch

@@ -149,7 +149,7 @@ def _shift(
 
 def _with_edges(pixels: np.ndarray, starts: np.ndarray, axis: int) -> np.ndarray:
     """Return uint8 (H, 3 (W + 3)) for `axis` 1, (H + 3, 3 W) for 0: rows or columns that begin at pixel `starts` - 1 of
-    the image's and are three pixels longer. The image's edge is repeated for three pixels; values further out are
+    the image and are three pixels longer than it. The image's edge is repeated for three pixels; values further out are
     arbitrary."""
     height, width, _ = pixels.shape
     if axis:

@@ -174,7 +174,7 @@ def _read_safetensors(path: Path, data: bytes) -> dict[str, Any]:
         from safetensors.torch import load
     except ImportError as error:
         raise WeightsError(
-            f"weights file {str(path)!r} needs the package safetensors; pip install safetensors"
+            f"weights file {str(path)!r} needs the package safetensors: pip install safetensors"
         ) from error
     try:
         tensors = load(data)
