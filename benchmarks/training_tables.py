@@ -130,38 +130,63 @@ def control() -> str:
     return table(["network", "MACs, M / parameters, M", "seeds", "top-1, % (range)"], rows)
 
 
-def _recipe_rows() -> list[dict]:
-    """Return the rows of benchmarks/recipes.py without trials of other settings."""
-    return [row for row in records.read("recipes_cpu") if "arguments" not in row]
-
-
-def _top1_by_seed() -> dict[tuple[str, int], dict[str, dict[int, float]]]:
-    """Return top-1 by set and epochs, contender and seed of benchmarks/recipes.py."""
-    groups: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
-    for row in _recipe_rows():
-        runs = groups.setdefault((row["set"], row["epochs"]), {}).setdefault(row["contender"], {})
-        runs[row["seed"]] = row["top1_percent"]
+def _paired_runs(name: str) -> dict[tuple[str, int], dict[str, dict[int, dict]]]:
+    """Return the rows of results/NAME.jsonl without trials of other settings, by set and epochs, contender and seed."""
+    groups: dict[tuple[str, int], dict[str, dict[int, dict]]] = {}
+    for row in records.read(name):
+        if "arguments" not in row:
+            runs = groups.setdefault((row["set"], row["epochs"]), {}).setdefault(row["contender"], {})
+            runs[row["seed"]] = row
     return groups
 
 
-def recipes() -> str:
-    """Mean top-1 of each contender of benchmarks/recipes.py over its seeds, and the paired difference from the best of
-    the rivals with the most seeds."""
-    groups = {key: runs for key, runs in _top1_by_seed().items() if "rexnet" in runs and "plain" in runs}
+def _mean(runs: dict[int, dict], metric: str) -> str:
+    return f"{statistics.mean(row[metric] for row in runs.values()):.1f} ({len(runs)})"
+
+
+def _comparison(name: str, metric: str, unit: str) -> str:
+    """Mean metric of each contender over its seeds, the paired difference of `rexnet` from the best of the rivals with
+    the most seeds, and the median ratio of its processor time to that of the plain loop."""
+    groups = {key: runs for key, runs in _paired_runs(name).items() if "rexnet" in runs and "plain" in runs}
     names = sorted({name for runs in groups.values() for name in runs} - {"rexnet"})
     rows = []
     for (data, epochs), runs in sorted(groups.items()):
         ours = runs.pop("rexnet")
         paired = {name: sorted(ours.keys() & theirs.keys()) for name, theirs in runs.items()}
-        best = max(runs, key=lambda name: (len(paired[name]), statistics.mean(runs[name].values())))
-        gains = [ours[seed] - runs[best][seed] for seed in paired[best]]
-        cells = [
-            f"{statistics.mean(runs[name].values()):.1f} ({len(runs[name])})" if name in runs else "" for name in names
-        ]
-        rows.append(
-            [data, str(epochs), f"{statistics.mean(ours.values()):.1f} ({len(ours)})", *cells, _mean_gain(gains)]
+        best = max(
+            runs, key=lambda name: (len(paired[name]), statistics.mean(row[metric] for row in runs[name].values()))
         )
-    return table(["data", "epochs", "`rexnet`, % (seeds)", *(f"`{name}`" for name in names), "gain (95 %)"], rows)
+        gains = [ours[seed][metric] - runs[best][seed][metric] for seed in paired[best]]
+        took = "processor_minutes"
+        ratios = [
+            ours[seed][took] / row[took]
+            for seed, row in runs["plain"].items()
+            if took in row and took in ours.get(seed, ())
+        ]
+        cells = [_mean(runs[name], metric) if name in runs else "" for name in names]
+        time = f"{statistics.median(ratios):.1f}" if ratios else ""
+        rows.append([data, str(epochs), _mean(ours, metric), *cells, _mean_gain(gains), time])
+    titles = ["data", "epochs", f"`rexnet`, {unit} (seeds)", *(f"`{name}`" for name in names), "gain (95 %)", "time"]
+    return table(titles, rows)
+
+
+def recipes() -> str:
+    """Return a row for each set and number of epochs of benchmarks/recipes.py."""
+    return _comparison("recipes_cpu", "top1_percent", "%")
+
+
+def detector_recipes() -> str:
+    """Return a row for each set and number of epochs of benchmarks/detector_recipes.py."""
+    return _comparison("detector_recipes_cpu", "box_ap", "AP")
+
+
+def finetune_rates() -> str:
+    """Top-1 of each optimizer and learning rate of benchmarks/finetune_rates.py, by seed."""
+    runs: dict[tuple[str, float], list[float]] = {}
+    for row in records.read("finetune_rates_cpu"):
+        runs.setdefault((row["optimizer"], row["lr"]), []).append(row["top1_percent"])
+    rows = [[f"`{name}`", f"{lr:g}", ", ".join(f"{value:.1f}" for value in top1)] for (name, lr), top1 in runs.items()]
+    return table(["optimizer", "peak learning rate", "top-1, %, by seed"], rows)
 
 
 def finetune() -> str:
@@ -189,18 +214,14 @@ def _mean_gain(gains: list[float]) -> str:
 def photos() -> str:
     """For each set of benchmarks/recipes.py, top-1 of the default recipe beside the plain loop, at the most epochs that
     both have, and the minutes of one core: of wall time in rows that lack those of the processor."""
-    minutes: dict[tuple[str, int], list[float]] = {}
-    for row in _recipe_rows():
-        if row["contender"] == "rexnet":
-            took = row.get("processor_minutes", row["minutes"])
-            minutes.setdefault((row["set"], row["epochs"]), []).append(took)
     rows = {}
-    for (data, epochs), runs in sorted(_top1_by_seed().items()):
-        seeds = sorted(runs.get("rexnet", {}).keys() & runs.get("plain", {}).keys())
+    for (data, epochs), runs in sorted(_paired_runs("recipes_cpu").items()):
+        ours, plain = runs.get("rexnet", {}), runs.get("plain", {})
+        seeds = sorted(ours.keys() & plain.keys())
         if seeds and data in PHOTOS:
-            ours, plain = (statistics.mean(runs[name][seed] for seed in seeds) for name in ("rexnet", "plain"))
-            took = statistics.median(minutes[data, epochs])
-            rows[data] = [PHOTOS[data], str(epochs), f"{took:.1f}", f"{ours:.1f}", f"{plain:.1f}"]
+            means = [statistics.mean(found[seed]["top1_percent"] for seed in seeds) for found in (ours, plain)]
+            took = statistics.median(row.get("processor_minutes", row["minutes"]) for row in ours.values())
+            rows[data] = [PHOTOS[data], str(epochs), f"{took:.1f}", *(f"{mean:.1f}" for mean in means)]
     return table(["images", "epochs", "minutes of one core", "`rexnet train`, %", "plain loop, %"], list(rows.values()))
 
 
@@ -212,6 +233,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "frozen": frozen,
     "control": control,
     "recipes": recipes,
+    "detector_recipes": detector_recipes,
     "finetune": finetune,
+    "finetune_rates": finetune_rates,
     "photos": photos,
 }

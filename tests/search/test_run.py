@@ -189,7 +189,7 @@ def test_a_killed_trial_is_in_line_again_when_it_is_silent(search_config, instan
     """Also where nothing else is missing."""
     caplog.set_level(logging.INFO)
     config = search_config(candidates=1, comparisons=0)
-    search(config)
+    first = {row.channels for row in search(config)}
     study = load_study(config.engine, open_storage(config.engine))
     with pytest.warns(UserWarning, match="Heartbeat"):
         dead = study.ask()  # as a process that then dies
@@ -202,7 +202,8 @@ def test_a_killed_trial_is_in_line_again_when_it_is_silent(search_config, instan
     found = search(other(config, "engine", candidates=candidates))
     assert channels in {row.channels for row in found}
     assert states(config)[1] == "FAIL"
-    assert len(found) == max(2, candidates)
+    # The dead trial was drawn without a seed, so its candidate may be the first one again.
+    assert len({row.channels for row in found}) == max(len({*first, channels}), candidates)
 
 
 @pytest.mark.seconds

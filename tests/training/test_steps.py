@@ -111,7 +111,7 @@ def test_a_batch_that_is_not_finite_discards_its_whole_step(run_fit, caplog):
     assert all(torch.equal(value, seen[5][key]) for key, value in seen[3].items())
     (row,) = run.rows("discarded_steps.jsonl")
     assert row["images"] == [f"noise/{index}" for index in range(8, 16)] and (row["epoch"], row["step"]) == (1, 1)
-    assert json.dumps(run.rows(), allow_nan=False) and "step 1 is skipped" in caplog.text
+    assert json.dumps(run.rows(), allow_nan=False) and "step 1 was skipped" in caplog.text
 
 
 @pytest.mark.parametrize(
