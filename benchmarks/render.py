@@ -178,6 +178,8 @@ SOURCES = {
     "control": "control_cpu",
     "recipes": "recipes_cpu",
     "finetune": "finetune_cpu",
+    "finetune_rates": "finetune_rates_cpu",
+    "detector_recipes": "detector_recipes_cpu",
     "photos": "recipes_cpu",
     "deployment": "deployment_cpu",
     "peers": "peers_cpu",

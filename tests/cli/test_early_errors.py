@@ -35,6 +35,8 @@ CASES = {
     "train digits --resume nothing": (1, "--resume 'nothing' is not a run folder"),
     "train --resume run --overwrite": (2, "exclude each other"),
     "train digits --device foo": (2, "--device is 'foo'; allowed: auto, cpu, cuda, cuda:1 or mps"),
+    "detect predict best.pt a.jpg --device foo": (2, "--device is 'foo'; allowed: auto, cpu, cuda, cuda:1 or mps"),
+    "study rank --device foo": (2, "--device is 'foo'; allowed: auto, cpu, cuda, cuda:1 or mps"),
     "train digits --epochs 5 --max-minutes 3": (2, "--max-minutes is 3 and --epochs 5"),
     "train digits --teacher nothing.pt": (1, "there is no file 'nothing.pt'"),
     "train digits --teacher rexnet100": (2, "did you mean rexnet_100"),

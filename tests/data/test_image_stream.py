@@ -1,4 +1,5 @@
 import io
+import tempfile
 import threading
 import time
 import weakref
@@ -71,8 +72,10 @@ def test_pixels_do_not_depend_on_how_an_image_comes(name, tmp_path):
     expected = np.asarray(open_image(file))
     assert not expected.flags.writeable, "torch warns of arrays that are read-only"
     tensor = torch.from_numpy(expected.copy()).permute(2, 0, 1)
-    with Image.open(file) as opened:
-        binary = (bytearray(content), memoryview(content), io.BytesIO(content))
+    with Image.open(file) as opened, file.open("rb", buffering=0) as raw, tempfile.SpooledTemporaryFile() as spool:
+        spool.write(content)
+        spool.seek(0)
+        binary = (bytearray(content), memoryview(content), io.BytesIO(content), raw, spool)
         for source in (str(file), file, content, *binary, opened, expected, expected[:, ::-1][:, ::-1], tensor):
             assert [item is source for item in each_image(source)] == [True]
             found = open_any(source)

@@ -1,5 +1,6 @@
 """Networks by name, in this package's words and in those of timm and torch.hub."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -101,3 +102,7 @@ def test_values_of_another_type_are_refused(options):
     ((name, value),) = options.items()
     with pytest.raises(ValueError, match=f"{name} is {value!r}; allowed: "):
         rexnet.create_model("rexnet_010", **options)
+
+
+def test_a_rate_may_be_a_number_of_numpy():
+    assert rexnet.create_model("rexnet_010", drop_rate=np.float32(0.25)).config.drop_rate == 0.25

@@ -101,7 +101,9 @@ def test_the_budget_is_that_of_the_given_options_and_kept(tmp_path):
     assert command_line(f"{tmp_path} --recipe imagenet").budget == {}
     tuned = command_line(f"{tmp_path} --weights rexnet_100.nav_in1k --epochs 10 --batch-size 4")
     assert (tuned.recipe, tuned.budget, tuned.schedule) == ("finetune", config.budget, config.schedule)
-    assert (tuned.optim, tuned.augment) == (replace(config.optim, lr=tuned.optim.lr), config.augment)
+    assert (tuned.optim, tuned.augment) == (replace(config.optim, lr=0.005), config.augment)
+    head = command_line(f"{tmp_path} --weights rexnet_100.nav_in1k --epochs 10 --batch-size 4 --freeze all")
+    assert head.optim == config.optim
     assert tuned.network.drop_rate == 0.0
     assert command_line(f"{tmp_path} --weights rexnet_100.nav_in1k --epochs 10").run.batch_size == 16
     long = command_line(f"{tmp_path} --weights rexnet_100.nav_in1k --epochs 3000 --batch-size 4")

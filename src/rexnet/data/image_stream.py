@@ -3,11 +3,12 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from io import BufferedIOBase, IOBase
+from io import BufferedIOBase, IOBase, RawIOBase
 from itertools import islice
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TypeVar
+from tempfile import SpooledTemporaryFile
+from typing import IO, TypeVar, cast
 
 import numpy as np
 from PIL import Image
@@ -19,7 +20,8 @@ from rexnet.errors import BadImageError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-ImageSource = str | PathLike[str] | bytes | bytearray | memoryview | BufferedIOBase | Image.Image | np.ndarray | Tensor
+BinaryFile = RawIOBase | BufferedIOBase | SpooledTemporaryFile
+ImageSource = str | PathLike[str] | bytes | bytearray | memoryview | BinaryFile | Image.Image | np.ndarray | Tensor
 """A path, the content of a file, an open binary file, a Pillow image, an array uint8 (H, W, 3) or a tensor uint8
 (3, H, W), both red, green, blue."""
 Images = ImageSource | Iterable[ImageSource]
@@ -28,7 +30,7 @@ Images = ImageSource | Iterable[ImageSource]
 
 def each_image(images: Images) -> Iterator[ImageSource]:
     """Yield the sources in order. Raise ValueError if there are none."""
-    one = isinstance(images, str | PathLike | bytes | bytearray | memoryview | BufferedIOBase | Image.Image)
+    one = isinstance(images, str | PathLike | bytes | bytearray | memoryview | BinaryFile | Image.Image)
     if one or (isinstance(images, np.ndarray | Tensor) and images.ndim != 4):
         yield images  # pyright: ignore[reportReturnType]  # narrowed to a memoryview of sources
     elif isinstance(images, Iterable) and not isinstance(images, Mapping | IOBase):
@@ -56,8 +58,8 @@ def open_any(source: ImageSource) -> Image.Image:
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8:
             raise ValueError(f"an array is {_describe(source)}; allowed: uint8 (H, W, 3), red, green, blue")
         return Image.fromarray(source)
-    if isinstance(source, BufferedIOBase):
-        source = source.read()
+    if isinstance(source, RawIOBase | BufferedIOBase | SpooledTemporaryFile):
+        source = bytes(cast(IO[bytes], source).read())
     return open_image(Path(source) if isinstance(source, str | PathLike) else bytes(source))
 
 

@@ -29,8 +29,8 @@ class _GraphNetwork(nn.Module):
 
 
 def open_teachers(config: TeacherConfig, *, threads: int | None = None) -> tuple[Teacher, ...]:
-    """Return the teachers that `config` names; `threads` are for exported files. Raise OptionError for a teacher that
-    is not a trained classifier."""
+    """Return the teachers that `config` names; `threads` are for exported files. Raise WeightsError
+    or OptionError for a teacher that is not a trained classifier."""
     return tuple(_open(name, config.teacher_weights, threads) for name in config.teacher)
 
 

@@ -9,7 +9,7 @@ from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_files import require_images
 from rexnet.errors import ModelError, OptionError, require, require_at_least
 from rexnet.files import check_output_file, check_output_folder
-from rexnet.options import positional
+from rexnet.options import Device, positional
 from rexnet.references import BACKBONES, DETECTORS, OWN_WEIGHTS, SAVED, refuse_swapped, resolve
 from rexnet.training.config import MeasureOptions, OptimConfig, RunConfig, ScheduleConfig
 
@@ -159,8 +159,7 @@ class DetectPredictConfig:
     """Handling of unreadable files: stop at the first (error), or log and skip them (skip)."""
     batch_size: int = 1
     """Images per step."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps; exported files run on the CPU."""
+    device: Device = "auto"
     threads: int | None = None
     """CPU threads for reading images and computing; None: one per CPU."""
 

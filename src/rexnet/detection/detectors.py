@@ -133,7 +133,7 @@ def _check_labels(num_classes: int, model: nn.Module, arguments: tuple[Any, ...]
     targets = options.get("targets", arguments[1] if len(arguments) > 1 else None)
     labels = torch.cat([target["labels"] for target in targets]) if model.training and targets else torch.empty(0)
     if labels.numel():
-        lowest, highest = (int(label) for label in labels.aminmax())
+        lowest, highest = torch.stack(labels.aminmax()).tolist()
         if lowest < 1 or highest > num_classes:
             raise ValueError(
                 f"the labels of the targets are {lowest} to {highest}; allowed: 1 to {num_classes}, since 0 is the "

@@ -26,9 +26,9 @@ def validate(config: DetectValidateConfig) -> dict[str, Any]:
     Keys: figures (metrics in percent; see `CocoResult`), by_class, curves, skipped (names). Raise ValueError for a file
     or data that cannot be used.
     """
-    for path in (config.output, config.curves):
+    for option, path in (("--output", config.output), ("--curves", config.curves)):
         if path is not None:
-            check_output_file(path)
+            check_output_file(path, option=option)
     if config.threads:
         torch.set_num_threads(config.threads)
     require_evaluator()

@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from math import prod
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ class RexNetConfig:
             raise ValueError("RexNetConfig.blocks is empty; allowed: one BlockSpec or more")
         for name in ("drop_rate", "drop_path_rate"):
             rate = getattr(self, name)
-            if not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
+            if not isinstance(rate, Real) or not 0.0 <= float(rate) < 1.0:
                 raise ValueError(f"{name} is {rate!r}; allowed: from 0 to below 1")
         for name, least in (("in_channels", 1), ("num_classes", 0), ("stem_channels", 1)):
             value = getattr(self, name)

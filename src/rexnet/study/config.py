@@ -39,8 +39,7 @@ class NetworkOptions:
     """Images to measure on, evenly spread over the folder."""
     image_size: int | None = None
     """Image side in pixels; None: that of the network, else 224."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps; for --model."""
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
         for name in ("data", "image_size"):

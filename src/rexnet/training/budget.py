@@ -13,8 +13,8 @@ LEAST_STEPS = 100
 """Number of weight updates below which a smaller batch trained a better network (results/recipes_cpu.jsonl)."""
 
 FINETUNE_LR = 0.005
-"""Peak learning rate from given weights: 0.02 was better from weights of CIFAR-10 (results/finetune_cpu.jsonl) and much
-worse from those of ImageNet (results/finetune_rates_cpu.jsonl)."""
+"""Peak learning rate of a whole network with given weights: 0.02 was better from weights of CIFAR-10
+(results/finetune_cpu.jsonl) and much worse from those of ImageNet (results/finetune_rates_cpu.jsonl)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,6 @@ def follow_budget(start: TrainConfig, budget: Budget) -> TrainConfig:
         augment = AugmentConfig(crop_scale=(smallest_crop, 1.0), horizontal_flip=augment.horizontal_flip)
     start = replace(start, augment=augment, network=replace(start.network, drop_rate=0.0))
     start = learn_in_few_steps(start, epochs=budget.epochs)
-    if start.recipe == "finetune":
-        start = replace(start, optim=replace(start.optim, lr=FINETUNE_LR))
     return replace(start, optim=replace(start.optim, norm_images=512))
 
 

@@ -16,7 +16,7 @@ from rexnet.models.config import read_config
 from rexnet.models.published import PUBLISHED
 from rexnet.processes import process_count, without_logs
 from rexnet.references import SAVED, find_network, resolve
-from rexnet.training.budget import Budget, batch_size_for, follow_budget
+from rexnet.training.budget import FINETUNE_LR, Budget, batch_size_for, follow_budget
 from rexnet.training.config import (
     InputConfig,
     LoopConfig,
@@ -81,11 +81,11 @@ def finetune() -> TrainConfig:
     Stanford Cars 91.5, FGVC Aircraft 89.5, Flowers-102 97.8 % (published; untested here). Source: the paper states only
     the datasets and that its own ImageNet weights are fine-tuned. Splits as in the literature (arXiv 1805.08974, table
     1): train and test, with the validation images added to the training images. Our choice: 224 pixels, the weights'
-    crop and 30 epochs, for which `follow_budget` has the settings, chosen with weights of CIFAR-10
-    (results/finetune_cpu.jsonl). For more epochs and more than 10,000 steps, untested: SGD with Nesterov momentum,
-    learning rate 0.01 at a batch of 32 with a cosine, weight decay 1e-4, smoothing 0.1, weight averaging, crops of at
-    least 0.35 of the area and a weak RandAugment. --bn auto, no frozen layers, and the same learning rate for all
-    layers.
+    crop and 30 epochs, for which `within_budget` has the settings, chosen with weights of CIFAR-10
+    (results/finetune_cpu.jsonl) and the rate with those of ImageNet (results/finetune_rates_cpu.jsonl). For more
+    epochs and more than 10,000 steps, untested: SGD with Nesterov momentum, learning rate 0.01 at a batch of 32
+    with a cosine, weight decay 1e-4, smoothing 0.1, weight averaging, crops of at least 0.35 of the area and a weak
+    RandAugment. --bn auto, no frozen layers, and the same learning rate for all layers.
     """
     return replace(
         imagenet(),
@@ -219,7 +219,10 @@ def within_budget(
         start = replace(start, run=replace(start.run, batch_size=batch_size))
     total_batch = batch_size * asked.run.accumulate * process_count()
     budget = Budget(images=images, epochs=epochs, batch_size=total_batch)
-    return replace(follow_budget(start, budget), budget=budget.facts())
+    start = replace(follow_budget(start, budget), budget=budget.facts())
+    if start.recipe == "finetune" and start.optim.optimizer == "muon" and asked.transfer.freeze != "all":
+        start = replace(start, optim=replace(start.optim, lr=FINETUNE_LR))
+    return start
 
 
 def check_length(given: dict[str, Any]) -> None:

@@ -336,3 +336,5 @@ def test_two_lists_of_names_that_differ(flat):
     assert found.classes == ("a", "b") and "another order than the description" in found.notes[0]
     (flat / "classes.txt").write_text("a\r\nb\r\n")
     assert not read_yolo(flat, workers=0).notes
+    (flat / "obj.names").write_text("\ufeffa\nb")
+    assert not read_yolo(flat, workers=0).notes, "the same names as on another system"

@@ -112,6 +112,7 @@ class TestTarsOfOthers:
             (lambda n: ("json", json.dumps({"class": "ab"[n % 2]})), None),
             (lambda n: ("JSON", json.dumps(n % 2)), LETTERS),
             (lambda n: ("json", json.dumps({"label": float(n % 2)})), LETTERS),
+            (lambda n: ("json", json.dumps({"label": float("nan"), "class": "ab"[n % 2]})), None),
         ],
     )
     def test_labels(self, tmp_path, label, classes):

@@ -43,6 +43,9 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
         for name in names:
             file = _find_xml(files, name)
             image = images.get(name) or images.get(normal_name(name))
+            own_name = image and Path(image).with_suffix("").as_posix()
+            if own_name not in (name, normal_name(name)) and own_name in annotated:
+                image = None  # found by the last part of its path only, and annotated under the whole path
             path = folder / _ANNOTATIONS / (file or f"{name}.xml")
             if file is None:
                 found.skipped.append(Skipped(str(path), 0, "the file does not exist"))

@@ -96,9 +96,14 @@ def _read_description(folder: Path) -> dict[str, Any]:
 def _only_file(folder: Path, names: Sequence[str]) -> Path | None:
     """Return the first of these files, None if there are none. Raise ValueError if the content of another differs."""
     files = [folder / name for name in names if (folder / name).is_file()]
-    if other := next((file for file in files if file.read_bytes() != files[0].read_bytes()), None):
+    if other := next((file for file in files[1:] if _lines(file) != _lines(files[0])), None):
         raise ValueError(f"{printable(files[0])} and {printable(other)} differ; keep the one that describes the labels")
     return files[0] if files else None
+
+
+def _lines(file: Path) -> list[str]:
+    """Return the lines without what differs between systems: their ends, trailing spaces and a byte order mark."""
+    return [line.rstrip() for line in read_text(file).rstrip().split("\n")]
 
 
 def _class_names(folder: Path, description: dict[str, Any]) -> tuple[str, ...]:

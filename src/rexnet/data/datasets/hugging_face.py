@@ -23,9 +23,10 @@ class HuggingFaceImages(ImageSet):
 
     def source(self, index: int) -> bytes | str:
         stored = self._table[int(self._rows[index])][self._image_column]
-        if stored is None:
+        source = stored and (stored["bytes"] or stored["path"])
+        if not source:
             raise BadImageError(self.name(index), "the row has no image")
-        return stored["bytes"] or stored["path"]
+        return source
 
     def name(self, index: int) -> str:
         return f"{self._label}/{self._rows[index]}"

@@ -189,9 +189,9 @@ def _label(extension: str, data: bytes) -> int | str | None:
     except (ValueError, RecursionError):
         return None
     values = [content.get(key) for key in _JSON_KEYS] if isinstance(content, dict) else [content]
-    found = next((v for v in values if isinstance(v, int | float | str) and not isinstance(v, bool)), None)
-    if isinstance(found, float):  # pandas writes the integers of a column with gaps as 3.0
-        return int(found) if found.is_integer() else None
+    # pandas writes the integers of a column with gaps as 3.0, and the gaps as NaN
+    values = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+    found = next((v for v in values if isinstance(v, int | str) and not isinstance(v, bool)), None)
     return normal_name(found) if isinstance(found, str) else found
 
 
