@@ -33,6 +33,7 @@ CASES = {
     "train digits --weights nothing.pt": (1, "there is no file 'nothing.pt'"),
     "train digits --output run": (1, "--output 'run' holds a run already"),
     "train digits --resume nothing": (1, "--resume 'nothing' is not a run folder"),
+    "train --resume best.pt": (1, "--resume 'best.pt' is not in a run folder"),
     "train --resume run --overwrite": (2, "exclude each other"),
     "train digits --device foo": (2, "--device is 'foo'; allowed: auto, cpu, cuda, cuda:1 or mps"),
     "detect predict best.pt a.jpg --device foo": (2, "--device is 'foo'; allowed: auto, cpu, cuda, cuda:1 or mps"),

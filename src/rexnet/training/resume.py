@@ -72,13 +72,14 @@ def folder_to_resume(config: LoopConfig) -> Path:
     """Return the folder that --resume selects. Raise ValueError if --resume names a folder without a run."""
     if not isinstance(config.run.resume, str):
         return Path(config.run.output or "")
-    path = Path(config.run.resume)
-    path = path.parent if path.is_file() else path
+    typed = Path(config.run.resume)
+    path = typed.parent if typed.is_file() else typed
     if not RunFolder(path).holds("config.json"):
-        raise ValueError(f"--resume {str(path)!r} is not a run folder: it has no config.json")
+        kind = "in a run folder" if typed.is_file() else "a run folder"
+        raise ValueError(f"--resume {str(typed)!r} is not {kind}: there is no config.json")
     if not holds_settings(path):
         reason = "its config.json has no run settings"
-        raise ValueError(f"--resume {str(path)!r} is not a run folder: {reason}; use --weights to start from a model")
+        raise ValueError(f"--resume {str(typed)!r} is not a run folder: {reason}; use --weights to start from a model")
     return path
 
 
