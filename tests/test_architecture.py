@@ -83,6 +83,15 @@ def test_the_package_and_its_command_start_without_extras(declared):
     assert not [line for module in sorted(started) for line in undeclared(module, declared[""], lazy=False)]
 
 
+def test_no_test_is_inside_a_function():
+    """pytest would not run it."""
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        inside = {node for outer in functions for node in ast.walk(outer) if node is not outer}
+        assert not [node.name for node in functions if node in inside and node.name.startswith("test_")], path
+
+
 def test_the_test_sees_what_it_should():
     """A walk that finds too little would let everything pass."""
     assert "rexnet.data.decode" in modules("rexnet.data.image_set", lazy=False)

@@ -224,27 +224,29 @@ def test_images_of_two_lists_are_counted(tmp_path):
         "1 of 1 images of test are also in val",
     ]
 
-    @pytest.mark.parametrize("lists", [{"train": "a/1\nb/1\n", "val": "2\n"}, {}])
-    def test_sub_folders_of_cvat(self, tmp_path, lists, caplog):
-        root = tmp_path / "cvat"
-        for name, label in (("a/1", "dog"), ("b/1", "cat"), ("2", "emu")):
-            voc_image(root, name, voc_object(label))
-        voc_lists(root, **lists)
-        found = read_voc(root, workers=0)
-        images = [image for split in found.splits.values() for image in split]
-        assert {image.file_name: image.boxes[0].name for image in images} == {
-            "a/1.jpg": "dog",
-            "b/1.jpg": "cat",
-            "2.jpg": "emu",
-        }
-        assert not found.skipped and not found.notes
 
-    def test_an_image_has_one_file(self, tmp_path):
-        root = tmp_path / "twice"
-        for name, label in (("1", "dog"), ("a/1", "cat")):
-            voc_image(root, name, voc_object(label))
-        (root / "JPEGImages" / "1.jpg").unlink()
-        found = read_voc(root, workers=0)
-        (image,), (skipped,) = found.splits[None], found.skipped
-        assert (image.file_name, [box.name for box in image.boxes]) == ("a/1.jpg", ["cat"])
-        assert skipped.objects == 1 and "contains no image of this name" in skipped.reason
+@pytest.mark.parametrize("lists", [{"train": "a/1\nb/1\n", "val": "2\n"}, {}])
+def test_sub_folders_of_cvat(tmp_path, lists):
+    root = tmp_path / "cvat"
+    for name, label in (("a/1", "dog"), ("b/1", "cat"), ("2", "emu")):
+        voc_image(root, name, voc_object(label))
+    voc_lists(root, **lists)
+    found = read_voc(root, workers=0)
+    images = [image for split in found.splits.values() for image in split]
+    assert {image.file_name: image.boxes[0].name for image in images} == {
+        "a/1.jpg": "dog",
+        "b/1.jpg": "cat",
+        "2.jpg": "emu",
+    }
+    assert not found.skipped and not found.notes
+
+
+def test_an_image_has_one_file(tmp_path):
+    root = tmp_path / "twice"
+    for name, label in (("1", "dog"), ("a/1", "cat")):
+        voc_image(root, name, voc_object(label))
+    (root / "JPEGImages" / "1.jpg").unlink()
+    found = read_voc(root, workers=0)
+    (image,), (skipped,) = found.splits[None], found.skipped
+    assert (image.file_name, [box.name for box in image.boxes]) == ("a/1.jpg", ["cat"])
+    assert skipped.objects == 1 and "contains no image of this name" in skipped.reason

@@ -32,20 +32,17 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
     """
     found = BoxedImages()
     files = NamedFiles(folder / _ANNOTATIONS, named_by=f"{printable(folder / _LISTS)} names")
-    images, ambiguous = _images_by_name(folder / _IMAGES)
     labels = VocLabels()
     there = (path.relative_to(folder / _ANNOTATIONS) for path in (folder / _ANNOTATIONS).rglob("*"))
     shown = (path for path in there if not any(map(is_hidden, path.parts)))
     annotated = sorted({path.with_suffix("").as_posix() for path in shown if path.suffix.lower() == ".xml"})
+    images, ambiguous = _images_by_name(folder / _IMAGES, annotated)
     names_by_split = _names_by_split(folder, files) or {None: annotated}
     for split, names in names_by_split.items():
         paths = []
         for name in names:
             file = _find_xml(files, name)
             image = images.get(name) or images.get(normal_name(name))
-            own_name = image and Path(image).with_suffix("").as_posix()
-            if own_name not in (name, normal_name(name)) and own_name in annotated:
-                image = None  # found by the last part of its path only, and annotated under the whole path
             path = folder / _ANNOTATIONS / (file or f"{name}.xml")
             if file is None:
                 found.skipped.append(Skipped(str(path), 0, "the file does not exist"))
@@ -71,15 +68,17 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
     return found
 
 
-def _images_by_name(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the images by path without extension, else by name alone, as written and in Unicode normal form, and the
-    reason to reject each ambiguous name."""
+def _images_by_name(folder: Path, annotated: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the images by path without extension, and those that no file of `annotated` has by name alone, as written
+    and in Unicode normal form, and the reason to reject each ambiguous name."""
     images: dict[str, str] = {}
     ambiguous: dict[str, str] = {}
     places = {path: Path(path).relative_to(folder).with_suffix("") for path in all_images(folder)}
-    for name_of in (Path.as_posix, os.path.basename):
+    whole = set(map(normal_name, annotated))
+    unclaimed = {path: place for path, place in places.items() if normal_name(place.as_posix()) not in whole}
+    for name_of, found in ((Path.as_posix, places), (os.path.basename, unclaimed)):
         exact = set(images)
-        for path, place in places.items():
+        for path, place in found.items():
             for name in {name_of(place), normal_name(name_of(place))} - exact:
                 if images.setdefault(name, path) != path:
                     other = printable(images[name])
