@@ -12,9 +12,9 @@ Settings = TypeVar("Settings", bound=LoopConfig)
 LEAST_STEPS = 100
 """Number of weight updates below which a smaller batch trained a better network (results/recipes_cpu.jsonl)."""
 
-FINETUNE_LR = 0.005
-"""Peak learning rate of a whole network with given weights: 0.02 was better from weights of CIFAR-10
-(results/finetune_cpu.jsonl) and much worse from those of ImageNet (results/finetune_rates_cpu.jsonl)."""
+SCRATCH_LR, FINETUNE_LR = 0.02, 0.005
+"""Peak learning rates from random weights, and of a whole network from given ones: for these, 0.02 was better from
+weights of CIFAR-10 (results/finetune_cpu.jsonl) and much worse from those of ImageNet (finetune_rates_cpu.jsonl)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ def batch_size_for(images: int, *, epochs: int, usual: int, least: int = 8) -> i
     return batch_size
 
 
-def follow_budget(start: TrainConfig, budget: Budget) -> TrainConfig:
+def follow_budget(start: TrainConfig, budget: Budget, *, lr: float = SCRATCH_LR) -> TrainConfig:
     """Return `start` with the optimizer and the augmentation that fit `budget`: settings that help in the paper's 400
     epochs of ImageNet prevent learning in a few hundred steps."""
     if budget.steps > 10_000 and budget.epochs > 30:
@@ -56,11 +56,11 @@ def follow_budget(start: TrainConfig, budget: Budget) -> TrainConfig:
         smallest_crop = 0.5 if budget.steps < 2_000 or budget.epochs <= 30 else 0.35
         augment = AugmentConfig(crop_scale=(smallest_crop, 1.0), horizontal_flip=augment.horizontal_flip)
     start = replace(start, augment=augment, network=replace(start.network, drop_rate=0.0))
-    start = learn_in_few_steps(start, epochs=budget.epochs)
+    start = learn_in_few_steps(start, epochs=budget.epochs, lr=lr)
     return replace(start, optim=replace(start.optim, norm_images=512))
 
 
-def learn_in_few_steps(start: Settings, *, epochs: int) -> Settings:
+def learn_in_few_steps(start: Settings, *, epochs: int, lr: float = SCRATCH_LR) -> Settings:
     """Return `start`, for a classifier or a detector, with the optimizer, learning rate and initialisation that reached
     the highest accuracy in a few hundred steps."""
     network = cast(Any, start).network
@@ -68,5 +68,5 @@ def learn_in_few_steps(start: Settings, *, epochs: int) -> Settings:
         start,
         network=replace(network, zero_init_last=True),
         schedule=replace(start.schedule, warmup_epochs=round(0.2 * epochs, 1)),
-        optim=OptimConfig(optimizer="muon", lr=0.02, lr_batch=0, weight_decay=0.05),
+        optim=OptimConfig(optimizer="muon", lr=lr, lr_batch=0, weight_decay=0.05),
     )

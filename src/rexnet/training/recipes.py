@@ -16,7 +16,7 @@ from rexnet.models.config import read_config
 from rexnet.models.published import PUBLISHED
 from rexnet.processes import process_count, without_logs
 from rexnet.references import SAVED, find_network, resolve
-from rexnet.training.budget import FINETUNE_LR, Budget, batch_size_for, follow_budget
+from rexnet.training.budget import FINETUNE_LR, SCRATCH_LR, Budget, batch_size_for, follow_budget
 from rexnet.training.config import (
     InputConfig,
     LoopConfig,
@@ -219,10 +219,9 @@ def within_budget(
         start = replace(start, run=replace(start.run, batch_size=batch_size))
     total_batch = batch_size * asked.run.accumulate * process_count()
     budget = Budget(images=images, epochs=epochs, batch_size=total_batch)
-    start = replace(follow_budget(start, budget), budget=budget.facts())
-    if start.recipe == "finetune" and start.optim.optimizer == "muon" and asked.transfer.freeze != "all":
-        start = replace(start, optim=replace(start.optim, lr=FINETUNE_LR))
-    return start
+    changes_weights = start.recipe == "finetune" and asked.transfer.freeze != "all"
+    lr = FINETUNE_LR if changes_weights else SCRATCH_LR
+    return replace(follow_budget(start, budget, lr=lr), budget=budget.facts())
 
 
 def check_length(given: dict[str, Any]) -> None:
