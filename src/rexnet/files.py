@@ -27,8 +27,10 @@ def digest_of(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def check_output_file(path: str | PathLike[str], *, option: str = "--output") -> None:
-    """Raise ValueError if `path` cannot be written as a file; call it before computing the content."""
+def check_output_file(path: str | PathLike[str] | None, *, option: str = "--output") -> None:
+    """Raise ValueError if `path` cannot be written as a file; call it before computing the content. None is no file."""
+    if path is None:
+        return
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{option} is {printable(path)!r}, a folder; name a file")

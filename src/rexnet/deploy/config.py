@@ -48,8 +48,7 @@ class ValidateConfig(MeasureOptions):
 
     def check(self) -> None:
         """Raise ValueError for a model, data or output that cannot be used."""
-        if self.output is not None:
-            check_output_file(self.output)
+        check_output_file(self.output)
         refuse_swapped(self.checkpoint, self.data, command="validate")
         resolve(self.checkpoint, allowed=PRETRAINED)
         open_dataset(self.data)
@@ -97,8 +96,7 @@ class PredictConfig:
 
     def check(self) -> None:
         """Raise ValueError for a model, images or an output that cannot be used."""
-        if self.output is not None:
-            check_output_file(self.output)
+        check_output_file(self.output)
         refuse_swapped(self.checkpoint, self.images[-1], command="predict")
         require_images(self.images)
         resolve(self.checkpoint, allowed=PREDICTABLE)
@@ -250,9 +248,8 @@ class BenchConfig:
 
     def check(self) -> None:
         """Raise ValueError for a model or an output that cannot be used."""
-        for option, path in (("--output", self.output), ("--plot", self.plot)):
-            if path is not None:
-                check_output_file(path, option=option)
+        check_output_file(self.output)
+        check_output_file(self.plot, option="--plot")
         for model in self.models:
             resolve(model, allowed=BENCHABLE)
 

@@ -20,8 +20,7 @@ _WORTH_MEASURING = 16
 def predict_files(config: PredictConfig) -> list[Prediction]:
     """Return predictions in the order of the files. Raise BadImageError for a bad file or, with bad_image "skip",
     return its error."""
-    if config.output is not None:
-        check_output_file(config.output)
+    check_output_file(config.output)
     files = find_images(config.images)
     predictor = Predictor(
         config.checkpoint,

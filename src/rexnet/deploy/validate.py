@@ -26,8 +26,7 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
     (names) and by_class, as in `Evaluation`. If the checkpoint was trained on this data and the data has no splits, it
     is divided as in training. Raise ValueError for a file or data that cannot be used.
     """
-    if config.output is not None:
-        check_output_file(config.output)
+    check_output_file(config.output)
     if config.threads:
         torch.set_num_threads(config.threads)
     model = load(config.checkpoint, network=config.model)

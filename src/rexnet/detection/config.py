@@ -131,9 +131,8 @@ class DetectValidateConfig(MeasureOptions):
 
     def check(self) -> None:
         """Raise ValueError for a model, data or output that cannot be used."""
-        for option, path in (("--output", self.output), ("--curves", self.curves)):
-            if path is not None:
-                check_output_file(path, option=option)
+        check_output_file(self.output)
+        check_output_file(self.curves, option="--curves")
         refuse_swapped(self.checkpoint, self.data, command="detect validate")
         resolve(self.checkpoint, allowed=OWN_WEIGHTS)
         open_dataset(self.data).require_boxes()

@@ -26,9 +26,8 @@ def validate(config: DetectValidateConfig) -> dict[str, Any]:
     Keys: figures (metrics in percent; see `CocoResult`), by_class, curves, skipped (names). Raise ValueError for a file
     or data that cannot be used.
     """
-    for option, path in (("--output", config.output), ("--curves", config.curves)):
-        if path is not None:
-            check_output_file(path, option=option)
+    check_output_file(config.output)
+    check_output_file(config.curves, option="--curves")
     if config.threads:
         torch.set_num_threads(config.threads)
     require_evaluator()

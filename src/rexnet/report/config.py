@@ -36,7 +36,6 @@ class ReportConfig:
     def check(self) -> None:
         """Raise ValueError for a folder without a run, and for data or an output that cannot be used."""
         read_records(self.runs)
-        if self.output is not None:
-            check_output_file(self.output)
+        check_output_file(self.output)
         if self.data is not None:
             open_dataset(self.data)

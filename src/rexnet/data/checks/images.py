@@ -68,8 +68,7 @@ class CheckReport(Report):
 def check(config: CheckConfig) -> Report:
     """Read every image of `config.data`, and the annotations of data with boxes. Raises ValueError for data that does
     not exist or contains no images at all."""
-    if config.output is not None:
-        check_output_file(config.output)
+    check_output_file(config.output)
     workers = usable_cpus() if config.workers is None else config.workers
     dataset = open_dataset(config.data)
     if dataset.annotation_files:
