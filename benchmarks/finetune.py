@@ -8,7 +8,7 @@ call continues, and the hours of the missing ones are printed first.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import tyro
 
@@ -21,6 +21,8 @@ from rexnet.training import checkpoint
 from rivals import Loop
 
 NAME = "finetune_cpu"
+SetName = Literal["flowers17", "flowers17-10", "coco-crops"]
+Contender = Literal["finetune", "probe", "plain", "plain-low", "scratch"]
 COMMANDS: dict[str, list[str]] = {
     "finetune": ["--recipe", "finetune"],
     "probe": ["--freeze", "all"],
@@ -34,10 +36,8 @@ class Options(runs.Options):
 
     weights: Path
     """Checkpoint of a classifier."""
-    sets: tuple[Literal["flowers17", "flowers17-10", "coco-crops"], ...] = ("flowers17", "flowers17-10", "coco-crops")
-    contenders: tuple[Literal["finetune", "probe", "plain", "plain-low", "scratch"], ...] = (
-        *("finetune", "probe", "plain", "plain-low", "scratch"),
-    )
+    sets: tuple[SetName, ...] = get_args(SetName)
+    contenders: tuple[Contender, ...] = get_args(Contender)
     epochs: tuple[int, ...] = (5, 20)
     seeds: tuple[int, ...] = (0, 1, 2)
 

@@ -8,21 +8,25 @@ half of the image, flips, a fifth of the steps as warm-up, a cosine. One row a r
 import math
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
 import tyro
 from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
-from torch import Tensor, nn
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2 as transforms
 
 import records
+import rivals
 from imagenet_network import MODEL, write_weights
 from recipe_sets import find_set
-from rexnet.data.datasets import open_dataset
+from recipes import Pixels, top1_percent
+from rexnet.data.datasets import ImageSets, open_dataset
 from rexnet.training.config import ScheduleConfig
 from rexnet.training.optimization import LearningRate
 
@@ -45,55 +49,36 @@ class Options:
     epochs: int = 5
 
 
-def load(data: str, seed: int) -> tuple[list[Any], Tensor, Tensor, Tensor]:
-    """Return training images with their classes, and transformed validation images with theirs."""
-    sets = open_dataset(data).for_training(shots=SHOTS, seed=seed)
-    seen = transforms.Compose([transforms.Resize(SIZE_PX), transforms.CenterCrop(SIZE_PX), *ENDING])
-    train = [sets.train.load(index) for index in range(len(sets.train))]
-    val = torch.stack([seen(sets.val.load(index)) for index in range(len(sets.val))])
-    return train, torch.tensor(sets.train.targets[:]), val, torch.tensor(sets.val.targets[:])
-
-
 ENDING = [
     transforms.PILToTensor(),
     transforms.ToDtype(torch.float32, scale=True),
     transforms.Normalize([0.5] * 3, [0.5] * 3),
 ]
+CROP = transforms.Compose(
+    [transforms.RandomResizedCrop(SIZE_PX, (0.5, 1.0)), transforms.RandomHorizontalFlip(), *ENDING]
+)
+WHOLE = transforms.Compose([transforms.Resize(SIZE_PX), transforms.CenterCrop(SIZE_PX), *ENDING])
 
 
-def fine_tune(
-    weights: Path, images: list[Any], targets: Tensor, *, epochs: int, optimizer: str, lr: float
-) -> nn.Module:
-    model = timm.create_model(MODEL.removeprefix("timm/"), num_classes=int(targets.max()) + 1)
+def make_loop(weights: Path, sets: ImageSets, *, epochs: int, optimizer: str, lr: float) -> rivals.Loop:
+    """Return the loop that fine-tunes a network with `weights`, its classifier apart."""
+    model = timm.create_model(MODEL.removeprefix("timm/"), num_classes=len(sets.classes))
     state = {name: value for name, value in torch.load(weights).items() if not name.startswith("classifier")}
     model.load_state_dict(state, strict=False)
-    steps = math.ceil(len(images) / BATCH)
-    rate = LearningRate(
-        peak_lr=lr, schedule=ScheduleConfig(epochs=epochs, warmup_epochs=0.2 * epochs), steps_per_epoch=steps
-    )
-    crop = transforms.Compose(
-        [transforms.RandomResizedCrop(SIZE_PX, (0.5, 1.0)), transforms.RandomHorizontalFlip(), *ENDING]
-    )
+    steps = math.ceil(len(sets.train) / BATCH)
+    schedule = ScheduleConfig(epochs=epochs, warmup_epochs=0.2 * epochs)
+    rate = LearningRate(peak_lr=1.0, schedule=schedule, steps_per_epoch=steps)
     descent = create_optimizer_v2(model, opt=optimizer, lr=lr, weight_decay=0.05, momentum=0.9)
-    model.train()
-    for step in range(epochs * steps):
-        if step % steps == 0:
-            batches = torch.randperm(len(images)).split(BATCH)
-        for group in descent.param_groups:
-            group["lr"] = rate(step)
-        chosen = batches[step % steps]
-        logits = model(torch.stack([crop(images[index]) for index in chosen]))
-        descent.zero_grad()
-        nn.functional.cross_entropy(logits, targets[chosen]).backward()
-        descent.step()
-    return model
-
-
-@torch.inference_mode()
-def top1(model: nn.Module, images: Tensor, targets: Tensor) -> float:
-    model.eval()
-    named = torch.cat([model(batch).argmax(1) for batch in images.split(32)])
-    return 100 * (named == targets).double().mean().item()
+    train, val = Pixels(sets.train, CROP), Pixels(sets.val, WHOLE)
+    return rivals.Loop(
+        model,
+        rivals.Descent(descent, after_step=LambdaLR(descent, rate).step),
+        batches=lambda _: DataLoader(train, batch_size=BATCH, shuffle=True),
+        steps_per_epoch=steps,
+        loss_of=lambda batch: nn.functional.cross_entropy(model(batch[0]), batch[1]),
+        val=DataLoader(val, batch_size=2 * BATCH),
+        evaluate=partial(top1_percent, model),
+    )
 
 
 def main() -> None:
@@ -107,11 +92,12 @@ def main() -> None:
         for seed, (optimizer, lr) in product(options.seeds, TRIALS):
             if (optimizer, lr, seed, options.epochs) in done:
                 continue
-            train, classes, val, val_classes = load(data, seed)
+            sets = open_dataset(data).for_training(shots=SHOTS, seed=seed)
             torch.manual_seed(seed)
-            model = fine_tune(weights, train, classes, epochs=options.epochs, optimizer=optimizer, lr=lr)
+            loop = make_loop(weights, sets, epochs=options.epochs, optimizer=optimizer, lr=lr)
+            loop.fit(options.epochs)
             row = {"network": MODEL, "optimizer": optimizer, "lr": lr, "seed": seed, "epochs": options.epochs}
-            row["top1_percent"] = round(top1(model, val, val_classes), 2)
+            row["top1_percent"] = round(loop.evaluate(loop.val)["top1_percent"], 2)
             print(row, flush=True)
             records.append(NAME, {**row, **records.provenance("cpu")})
 

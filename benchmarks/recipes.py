@@ -5,13 +5,14 @@ results are skipped, so a second call continues, and the hours of the missing on
 width 0.5 at 64 px (digits and CIFAR-10 at 32, stem stride 1; the sets named wide have width 1.0 and 128 px).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 import tyro
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import rivals
@@ -21,7 +22,6 @@ from rexnet.data.datasets import open_dataset
 from rexnet.data.image_set import ImageSet
 from rexnet.models.factory import create_model
 from rexnet.models.rexnet import RexNet
-from rexnet.training.evaluation import SizedBatches
 
 NAME = "recipes_cpu"
 BATCH = 32
@@ -82,6 +82,14 @@ class Pixels(Dataset[tuple[Tensor, int]]):
         return self.transform(self.images.load(index)), int(self.images.targets[index])
 
 
+@torch.inference_mode()
+def top1_percent(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Return the top-1 accuracy of a classifier on batches of images and targets."""
+    model.eval()
+    right = [model(images).argmax(1) == targets for images, targets in batches]
+    return {"top1_percent": 100 * torch.cat(right).double().mean().item()}
+
+
 def make_loop(task: Task, run: runs.Run, options: runs.Options) -> rivals.Loop:
     """Return a rival's loop."""
 
@@ -108,12 +116,6 @@ def make_loop_of(make_model: Callable[[int], RexNet], task: Task, run: runs.Run,
         images, targets = batch
         return recipe.loss(model(images), targets)
 
-    @torch.inference_mode()
-    def evaluate(batches: SizedBatches) -> dict[str, float]:
-        model.eval()
-        right = [model(images).argmax(1) == targets for images, targets in batches]
-        return {"top1_percent": 100 * torch.cat(right).double().mean().item()}
-
     return rivals.Loop(
         model,
         recipe.descent,
@@ -121,7 +123,7 @@ def make_loop_of(make_model: Callable[[int], RexNet], task: Task, run: runs.Run,
         steps_per_epoch=steps,
         loss_of=loss_of,
         val=DataLoader(Pixels(sets.val, recipe.val_transform), batch_size=2 * BATCH),
-        evaluate=evaluate,
+        evaluate=partial(top1_percent, model),
     )
 
 

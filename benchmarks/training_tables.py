@@ -182,11 +182,14 @@ def detector_recipes() -> str:
 
 def finetune_rates() -> str:
     """Top-1 of each optimizer and learning rate of benchmarks/finetune_rates.py, by seed."""
-    runs: dict[tuple[str, float], list[float]] = {}
+    runs: dict[tuple[str, float, int], list[float]] = {}
     for row in records.read("finetune_rates_cpu"):
-        runs.setdefault((row["optimizer"], row["lr"]), []).append(row["top1_percent"])
-    rows = [[f"`{name}`", f"{lr:g}", ", ".join(f"{value:.1f}" for value in top1)] for (name, lr), top1 in runs.items()]
-    return table(["optimizer", "peak learning rate", "top-1, %, by seed"], rows)
+        runs.setdefault((row["optimizer"], row["lr"], row["epochs"]), []).append(row["top1_percent"])
+    rows = [
+        [f"`{name}`", f"{lr:g}", str(epochs), ", ".join(f"{value:.1f}" for value in top1)]
+        for (name, lr, epochs), top1 in runs.items()
+    ]
+    return table(["optimizer", "peak learning rate", "epochs", "top-1, %, by seed"], rows)
 
 
 def finetune() -> str:
