@@ -1,9 +1,11 @@
 import os
 import signal
+from functools import partial
 
 import pytest
 
-from rexnet.processes import in_parallel, usable_cpus
+from rexnet.errors import LostProcessError
+from rexnet.processes import explaining_dead_workers, in_parallel, usable_cpus
 
 
 def square(number):
@@ -16,8 +18,8 @@ def die(number):
     return number
 
 
-def fail(number):
-    raise KeyError(number)
+def fail(error, number):
+    raise error(number)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 5])
@@ -38,9 +40,17 @@ def test_a_killed_worker_is_one_sentence():
         list(in_parallel(die, range(10), workers=1, label="x"))
 
 
-def test_other_errors_keep_their_kind():
-    with pytest.raises(KeyError):
-        list(in_parallel(fail, range(3), workers=1, label="x"))
+@pytest.mark.parametrize("error", [EOFError(), ConnectionResetError(104, "Connection reset by peer")])
+def test_a_worker_killed_while_it_hands_over_a_result(error):
+    with pytest.raises(LostProcessError, match="a worker process ended unexpectedly"), explaining_dead_workers():
+        raise error
+
+
+@pytest.mark.parametrize("error", [KeyError, EOFError, ConnectionError, RuntimeError])
+def test_other_errors_keep_their_kind(error):
+    with pytest.raises(error) as raised:
+        list(in_parallel(partial(fail, error), range(3), workers=1, label="x"))
+    assert not isinstance(raised.value, LostProcessError)
 
 
 def test_long_work_says_how_far_it_is(monkeypatch, caplog):

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
+from rexnet.errors import LostProcessError
+
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
@@ -21,8 +23,8 @@ _SAY_EVERY_S = 30.0
 def in_parallel(task: Callable[[Item], Result], items: Sequence[Item], *, workers: int, label: str) -> Iterator[Result]:
     """Yield `task(item)` for every item, in order, from `workers` processes; 0: from this one. Progress is logged if
     the work takes long. PyTorch's loader does the work: few results are buffered, and workers end when this process
-    ends, is stopped or is killed. `task` goes to each worker once; with fork, it shares this process's memory. Raises
-    OSError if a worker dies.
+    ends, is stopped or is killed. `task` goes to each worker once; with fork, it shares this process's memory. Raise
+    LostProcessError if a worker dies.
     """
     import torch
     from torch.utils.data import DataLoader
@@ -36,14 +38,10 @@ def in_parallel(task: Callable[[Item], Result], items: Sequence[Item], *, worker
         collate_fn=unchanged,
         generator=torch.Generator(),  # otherwise it would draw from the caller's generator
     )
-    try:
+    with explaining_dead_workers():
         with starting_workers():
             results = iter(loader)
         yield from log_progress(results, len(items), label=label)
-    except RuntimeError as error:
-        if (sentence := dead_worker(error)) is None:
-            raise
-        raise OSError(sentence) from error
 
 
 @contextmanager
@@ -85,14 +83,28 @@ def starting_workers() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def dead_worker(error: RuntimeError) -> str | None:
+@contextmanager
+def explaining_dead_workers() -> Iterator[None]:
+    """Turn the errors that a loader raises if a worker process dies into LostProcessError."""
+    try:
+        yield
+    except (RuntimeError, EOFError, ConnectionError) as error:
+        if (sentence := dead_worker(error)) is None:
+            raise
+        raise LostProcessError(sentence) from error
+
+
+def dead_worker(error: Exception) -> str | None:
     """Explain the error of a loader whose worker process died; None for other errors."""
     found = re.search(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)", str(error))
-    if found is None:
+    # A worker that dies while it hands over a batch breaks a connection; an error of its own comes with its traceback.
+    broken = isinstance(error, (EOFError, ConnectionError)) and "DataLoader worker process" not in str(error)
+    if not (found or broken):
         return None
+    pid = f" (pid {found[1]})" if found else ""
     shared = f" of {shutil.disk_usage('/dev/shm').total / 2**20:,.0f} MiB" if os.path.isdir("/dev/shm") else ""
     return (
-        f"a worker process (pid {found[1]}) ended unexpectedly, usually for lack of memory, or of space in "
+        f"a worker process{pid} ended unexpectedly, usually for lack of memory, or of space in "
         f"/dev/shm{shared}; use fewer --workers or --processes"
     )
 

@@ -55,6 +55,14 @@ def test_ctrl_c_does_not_wait_for_the_end_of_python(start, checkpoint_file, tmp_
 
 
 @pytest.mark.slow
+def test_ctrl_c_while_workers_start(start, checkpoint_file, tmp_path):
+    process, _ = start(checkpoint_file, "--workers", "2")
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 0
+    assert "Traceback" not in (tmp_path / "server.log").read_text()
+
+
+@pytest.mark.slow
 def test_a_stopped_server_answers_what_it_has_accepted(start, checkpoint_file, tmp_path):
     process, address = start(checkpoint_file, "--log", tmp_path / "access.log", "--threads", "1")
     answers = []
@@ -159,8 +167,7 @@ def test_what_cannot_be_served_is_a_sentence(checkpoint_file, tmp_path, capsys, 
     assert caught.value.code == code and said in capsys.readouterr().err
 
 
-def test_a_worker_whose_model_is_gone_ends_with_a_sentence(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(signal, "signal", lambda *arguments: None)
+def test_a_worker_whose_model_is_gone_ends_with_a_sentence(tmp_path, caplog):
     with pytest.raises(SystemExit) as ended:
         run._worker(config(tmp_path / "gone.pt"), None)
     assert ended.value.code == 1 and "a worker cannot start: there is no file" in caplog.text

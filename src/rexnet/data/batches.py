@@ -9,6 +9,7 @@ import torch
 
 from rexnet.data.batch_reading import BatchReader, BatchSource, Plan, Read, Wanted, account, make_loader
 from rexnet.data.decode import BadImagePolicy
+from rexnet.processes import explaining_dead_workers
 
 Batch = TypeVar("Batch")
 
@@ -63,9 +64,10 @@ class LoadedBatches(ABC, Generic[Batch]):
 
     def _read(self, wanted: list[Wanted]) -> Iterator[Read]:
         self._plan.wanted = wanted
-        for read in self._loader:
-            account(read.bad, self._bad_image, self.skipped)
-            yield read
+        with explaining_dead_workers():
+            for read in self._loader:
+                account(read.bad, self._bad_image, self.skipped)
+                yield read
 
 
 class OrderedBatches(LoadedBatches[Batch]):

@@ -4,13 +4,13 @@ import asyncio
 import json
 import logging
 import os
-import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from multiprocessing import resource_tracker
 from typing import Any, NoReturn
 
 import uvicorn
@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
 from rexnet.errors import OptionError
+from rexnet.processes import starting_workers
 from rexnet.serve.app import create_app
 from rexnet.serve.config import ServeConfig
 from rexnet.serve.http_errors import busy
@@ -139,6 +140,25 @@ class LimitedProtocol(HttpToolsProtocol):
 class Workers(Multiprocess):
     """Worker processes of uvicorn. While they stop, they accept no connection that would go unanswered."""
 
+    def init_processes(self) -> None:
+        # Its start unblocks SIGINT, so it comes before the first worker's.
+        resource_tracker.ensure_running()
+        with self._supervising():
+            super().init_processes()
+
+    def keep_subprocess_alive(self) -> None:
+        with self._supervising():
+            super().keep_subprocess_alive()
+
+    @contextmanager
+    def _supervising(self) -> Iterator[None]:
+        """Close this process's copies of the workers' ends of the pipes afterwards: they would hide the death of a
+        worker that is still importing PyTorch for `_WORKER_START_S`."""
+        with starting_workers():
+            yield
+        for process in self.processes:
+            process.child_conn.close()
+
     def terminate_all(self) -> None:
         for listening in self.sockets:
             listening.close()
@@ -179,7 +199,6 @@ def _end(code: int) -> NoReturn:
 
 def _worker(config: ServeConfig, api_key: str | None) -> Any:
     """Create the application in a process of its own, which starts without the parent's logging."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the parent stops the workers
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("rexnet").setLevel(logging.INFO)
     try:
