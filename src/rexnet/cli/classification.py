@@ -1,13 +1,12 @@
 """Commands for classifiers."""
 
-import shlex
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rexnet.cli.options import Given, build, fail, read_options
 from rexnet.cli.tables import first_of, new_table, percent, quantity, show, write_any_character
+from rexnet.cli.training import print_run, read_training
 
 if TYPE_CHECKING:
     from rexnet.training.config import TrainConfig
@@ -39,25 +38,15 @@ def train(arguments: Sequence[str]) -> None:
     """Train a classifier on a folder of images"""
     began = time.monotonic()
     from rexnet.cli.help import print_help
-    from rexnet.processes import is_main_process
     from rexnet.training.config import TrainConfig
     from rexnet.training.preview import preview
-    from rexnet.training.recipes import check_length, rate_as_typed, starting_point
-
-    typed: Given = {}
+    from rexnet.training.recipes import starting_point
 
     def sizes(given: Given) -> Given:
         return {name: given[name] for name in ("epochs", "batch_size") if name in given}
 
-    def start(given: Given) -> TrainConfig:
-        asked = _deciding_options(given)
-        given |= rate_as_typed(given, asked)
-        typed.update(given)
+    def start(asked: TrainConfig, given: Given) -> TrainConfig:
         return starting_point(asked, **sizes(given))
-
-    def checked_start(given: Given) -> TrainConfig:
-        check_length(given)
-        return start(given)
 
     def show_help(given: Given) -> None:
         try:
@@ -66,24 +55,18 @@ def train(arguments: Sequence[str]) -> None:
             base, decided = preview(_deciding_options({}), data_given=False)
         print_help("train", TrainConfig, base=base, decided=decided, examples=_EXAMPLES, first=_FIRST)
 
-    config = read_options("train", TrainConfig, arguments, start=checked_start, show_help=show_help)
+    config, limit = read_training(
+        "train", TrainConfig, arguments, began=began, ask=_deciding_options, start=start, show_help=show_help
+    )
 
     from rexnet.training import classify
-    from rexnet.training.time_budget import TimeLimit
 
     teachers = ()
     if config.teacher.teacher:
         from rexnet.deploy.teachers import open_teachers
 
         teachers = open_teachers(config.teacher, threads=config.run.threads)
-    typed["weights"] = config.network.weights  # chosen once
-    limit = TimeLimit.of_command(began, typed, lambda given: build(TrainConfig, given, start(given)))
-    run = classify.train(config, teachers, limit=limit)["run"]
-    if is_main_process():
-        best = Path(run, "best.pt")
-        network = best if best.exists() else best.with_name("last.pt")
-        print(f"run folder: {run}")
-        print(f"use it:     rexnet predict {shlex.quote(str(network))} IMAGE|FOLDER|PATTERN ...")
+    print_run(classify.train(config, teachers, limit=limit), "predict")
 
 
 def _deciding_options(given: Given) -> "TrainConfig":

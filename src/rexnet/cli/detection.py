@@ -2,11 +2,12 @@
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rexnet.cli.options import Given, build, fail, read_options
 from rexnet.cli.tables import first_of, new_table, percent, print_list, quantity, show
+from rexnet.cli.training import print_run, read_training
 
 _EXAMPLES = (
     "rexnet detect demo shapes",
@@ -34,36 +35,24 @@ def train(arguments: Sequence[str]) -> None:
     from rexnet.cli.help import print_help
     from rexnet.detection.config import DetectTrainConfig
     from rexnet.detection.recipes import DECIDING, EPOCHS, starting_point
-    from rexnet.processes import is_main_process
-    from rexnet.training.recipes import check_length, rate_as_typed
 
-    typed: Given = {}
+    def ask(given: Given, options: Collection[str] = DECIDING) -> DetectTrainConfig:
+        return build(DetectTrainConfig, {name: given[name] for name in options if name in given})
 
-    def start(given: Given) -> DetectTrainConfig:
-        asked = build(DetectTrainConfig, {name: given[name] for name in DECIDING if name in given})
-        given |= rate_as_typed(given, asked)
-        typed.update(given)
+    def start(asked: DetectTrainConfig, given: Given) -> DetectTrainConfig:
         return starting_point(asked, epochs=given.get("epochs", EPOCHS))
 
-    def checked_start(given: Given) -> DetectTrainConfig:
-        check_length(given)
-        return start(given)
-
     def show_help(given: Given) -> None:
-        base = start({name: given[name] for name in ("recipe", "detector", "weights", "epochs") if name in given})
+        base = start(ask(given, ("recipe", "detector", "weights")), given)
         print_help("detect train", DetectTrainConfig, base=base, examples=_EXAMPLES, first=_FIRST)
 
-    config = read_options("detect train", DetectTrainConfig, arguments, start=checked_start, show_help=show_help)
+    config, limit = read_training(
+        "detect train", DetectTrainConfig, arguments, began=began, ask=ask, start=start, show_help=show_help
+    )
 
     from rexnet.detection.train import train
-    from rexnet.training.time_budget import TimeLimit
 
-    limit = TimeLimit.of_command(began, typed, lambda given: build(DetectTrainConfig, given, start(given)))
-    run = train(config, limit=limit)["run"]
-    if is_main_process():
-        print(f"run folder: {run}")
-        best = shlex.quote(str(Path(run, "best.pt")))
-        print(f"use it:     rexnet detect predict {best} IMAGE|FOLDER|PATTERN ... --out DIR")
+    print_run(train(config, limit=limit), "detect predict", " --out DIR")
 
 
 def validate(arguments: Sequence[str]) -> None:

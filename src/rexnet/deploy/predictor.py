@@ -24,7 +24,6 @@ from rexnet.training.checkpoint import DETECTION
 
 __all__ = ["Prediction", "Predictor", "ScoredClass", "open_model"]
 
-"""Kinds of MODEL that a Predictor can open."""
 Source = str | PathLike[str] | Reference | nn.Module | TrainedDetector
 
 
