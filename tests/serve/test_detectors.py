@@ -59,6 +59,8 @@ def test_only_what_is_sure_enough(client):
     middle = found[len(found) // 2]["score"]
     sure = client.post(f"/predict?min_score={middle}", files=form(IMAGES[0])).json()["results"][0]["objects"]
     assert 0 < len(sure) < len(found) or found[0]["score"] == found[-1]["score"]
+    answer = client.post("/predict?top_k=1", files=form(IMAGES[0]))
+    assert answer.status_code == 400 and "a detector, which has no top_k; allowed: min_score" in answer.json()["error"]
 
 
 @pytest.mark.seconds

@@ -68,6 +68,7 @@ def test_one_bad_image_does_not_take_the_others_along(client):
         ([IMAGES[0]], "?top_k=many", 400, "top_k is 'many'; allowed: a whole number, 1 or more"),
         ([IMAGES[0]], "?min_score=2", 400, "min_score is '2'; allowed: a number from 0 to 1"),
         ([IMAGES[0]], "?min_score=nan", 400, "min_score"),
+        ([IMAGES[0]], "?min_score=0.5", 400, "animals is a classifier, which has no min_score; allowed: top_k"),
         ([IMAGES[0]], "?model=animals&model=again", 400, "model is given 2 times; allowed: once"),
         ([IMAGES[0]], "?top_k=1&top_k=1", 400, "top_k is given 2 times"),
         ([IMAGES[0]], "?model=%ff%00%0a" + "x" * 500, 404, "no model"),

@@ -48,7 +48,9 @@ async def models(request: Request) -> Response:
 async def predict(
     request: Request,
     model: ModelName = None,
-    top_k: Annotated[int, Query(ge=1, description="number of classes to return for each image")] = PredictConfig.top_k,
+    top_k: Annotated[
+        int, Query(ge=1, description="classifiers only: number of classes to return for each image")
+    ] = PredictConfig.top_k,
     min_score: Annotated[
         float | None,
         Query(ge=0, le=1, description="detectors only: minimum score of an object; the model's own by default"),
@@ -58,6 +60,9 @@ async def predict(
     registry: ModelRegistry = request.app.state.registry
     found = registry[model]
     opened = found.current
+    allowed, other = ("top_k", "min_score") if opened.kind == "classifier" else ("min_score", "top_k")
+    if other in request.query_params:
+        raise HTTPError(400, f"{found.name} is a {opened.kind}, which has no {other}; allowed: {allowed}")
     uploads = await _uploads(request, most=request.app.state.config.max_images)
 
     async def result_of(upload: Upload) -> dict[str, Any] | HTTPError:

@@ -161,7 +161,7 @@ def test_a_screen_reader_hears_names_and_news(open_page):
     expect(page.get_by_role("img", name=re.compile("photo.png: bright"))).to_have_count(1)
     tab(page, "pets").click()
     expect(page.get_by_role("img", name="photo.png: 2 objects: cat, dog.")).to_have_count(1)
-    expect(page.get_by_role("slider", name="Score threshold")).to_have_attribute("aria-valuetext", "50 %")
+    expect(page.get_by_role("slider", name="Score threshold")).to_have_attribute("aria-valuetext", "50\u00a0%")
     assert page.evaluate("document.documentElement.lang") == "en" and page.title()
     nameless = page.eval_on_selector_all(
         "button:not([hidden]), input:not([hidden])",

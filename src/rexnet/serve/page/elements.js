@@ -16,10 +16,11 @@ export function showMessage(place, message) {
   place.hidden = !message;
 }
 
+/** Percentages, with spaces at which no line breaks. */
 export function percent(fraction) {
-  return fraction > 0 && fraction < 0.001 ? "< 0.1 %" : `${(100 * fraction).toFixed(1)} %`;
+  return fraction > 0 && fraction < 0.001 ? "<\u00a00.1\u00a0%" : `${(100 * fraction).toFixed(1)}\u00a0%`;
 }
 
 export function wholePercent(fraction) {
-  return `${Math.round(100 * fraction)} %`;
+  return `${Math.round(100 * fraction)}\u00a0%`;
 }

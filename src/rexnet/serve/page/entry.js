@@ -2,8 +2,8 @@
 import { openImage, placeholder, thumbnail } from "./image.js";
 import { explain, predict } from "./server.js";
 
-/** Minimum score of the requested objects. */
-export const leastScore = (model) => Math.min(0.05, model.score_threshold ?? 1);
+/** Minimum score of the objects requested from a detector. */
+export const leastScore = (model) => Math.min(0.05, model.score_threshold);
 
 export class Entry {
   #answers = new Map();
@@ -18,7 +18,8 @@ export class Entry {
 
   /** The answer of `model`, requested once, and again after an error. */
   answer(model) {
-    return this.#once(model.name, () => predict(this.file, { model: model.name, minScore: leastScore(model) }));
+    const options = model.kind === "detector" ? { min_score: leastScore(model) } : {};
+    return this.#once(model.name, () => predict(this.file, { model: model.name, ...options }));
   }
 
   explanation(model, name) {

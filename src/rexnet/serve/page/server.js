@@ -19,10 +19,10 @@ export async function fetchModels() {
   return (await request("models")).models;
 }
 
-/** Predict an image. Returns `result`, and `milliseconds` including the transfer. */
-export async function predict(file, { model, minScore }) {
+/** Predict an image; `query` names the model and its options. Returns `result`, and `milliseconds` including the transfer. */
+export async function predict(file, query) {
   const started = performance.now();
-  const answer = await request("predict", { model, min_score: minScore }, file);
+  const answer = await request("predict", query, file);
   const [result] = answer.results;
   if (result.error) throw new ServerError(result.error, 400);
   return { result, milliseconds: performance.now() - started };
