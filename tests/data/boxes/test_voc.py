@@ -217,11 +217,14 @@ def test_fractions_for_pixels_are_refused(tmp_path):
 def test_images_of_two_lists_are_counted(tmp_path):
     for name in "abcd":
         voc_image(tmp_path, name, voc_object())
-    voc_lists(tmp_path, train="a\nb\nc\n", val="c\nd\n", test="d\n")
+    voc_lists(tmp_path, train="a\nb\nc\na\na\n", val="c\nd\n", test="d\n")
+    (tmp_path / "SegmentationObject").mkdir()
     notes = read_voc(tmp_path, workers=0).notes
     assert notes == [
+        "2 lines repeat an image of train; each image is used once",
         "1 of 2 images of val are also in train",
         "1 of 1 images of test are also in val",
+        "the outlines in SegmentationObject are not read; objects have boxes only",
     ]
 
 

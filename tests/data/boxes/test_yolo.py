@@ -171,13 +171,14 @@ class TestDescription:
         assert found.boxes == {"train": 6, "val": 2, "test": 1}
         assert [stems(tmp_path / "out" / split) for split in ("val", "test")] == [["6", "7"], ["8"]]
 
-    def test_a_list_names_what_is_not_there(self, flat, tmp_path):
+    def test_a_list_names_what_is_not_there(self, flat, tmp_path, caplog):
         (flat / "train.txt").write_text("images/0.png\nimages/1.png\nimages/77.png\n/a/images/1.png\n")
         (flat / "val.txt").write_text("images/2.png\n")
         (flat / "data.yaml").write_text("train: train.txt\nval: val.txt\nnames: [a]\n")
         found = convert(flat, tmp_path / "out")
         assert found.images == {"train": 2, "val": 1}
-        assert [skipped.file for skipped in found.skipped] == ["images/77.png", "/a/images/1.png"]
+        assert [skipped.file for skipped in found.skipped] == ["images/77.png"]
+        assert "1 line repeats an image of train" in caplog.text
 
     def test_lists_of_folders_below_a_root(self, flat, tmp_path):
         data = tmp_path / "set"

@@ -162,6 +162,21 @@ class TestTarsOfOthers:
         (root / "backup.tar").write_bytes(b"anything")
         assert len(open_dataset(root).for_training().train) == 6
 
+    def test_images_that_are_in_no_tar(self, tmp_path, caplog):
+        root = foreign(tmp_path / "set")
+        (root / "train" / "0.tar").rename(root / "train" / "0.TAR")
+        (root / "train" / "preview.jpg").write_bytes(jpeg())
+        assert len(open_dataset(root).for_training().train) == 6
+        assert "images outside the tars are skipped: preview.jpg" in caplog.text
+        (root / "val" / "0.tar").rename(root / "val" / "0.tar.gz")
+        with pytest.raises(ValueError, match=r"val/0\.tar\.gz is compressed"):
+            open_dataset(root).for_training()
+        shutil.rmtree(root / "val")
+        (root / "val" / "a").mkdir(parents=True)
+        (root / "val" / "a" / "x.jpg").write_bytes(jpeg())
+        with pytest.raises(ValueError, match="val has no tars, which another split has"):
+            open_dataset(root).for_training()
+
     def test_a_class_that_is_never_validated_is_said(self, tmp_path, caplog):
         root = foreign(tmp_path / "set")
         write_tar(root / "val" / "0.tar", [("x.jpg", jpeg()), ("x.cls", b"1")])

@@ -93,6 +93,14 @@ class BoxedImages:
             if other != split and (both := len({image.path for image in before}.intersection(paths))):
                 self.notes.append(f"{both:,} of {len(paths):,} images of {split} are also in {other}")
 
+    def once(self, split: Split | None, names: Sequence[str]) -> list[str]:
+        """Return each listed name once, and note the repetitions, which some tools take as weights."""
+        unique = list(dict.fromkeys(names))
+        if repeated := len(names) - len(unique):
+            line = "1 line repeats" if repeated == 1 else f"{repeated:,} lines repeat"
+            self.notes.append(f"{line} an image of {split or 'the list'}; each image is used once")
+        return unique
+
     def stand_in_for_val(self) -> None:
         """Use the test split for validation if there is no validation split."""
         if "val" not in self.splits and self.splits.get("test") and "train" in self.splits:

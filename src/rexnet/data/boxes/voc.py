@@ -40,7 +40,7 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
     names_by_split = _names_by_split(folder, files) or {None: annotated}
     for split, names in names_by_split.items():
         paths = []
-        for name in names:
+        for name in found.once(split, names):
             file = _find_xml(files, name)
             image = images.get(name) or images.get(normal_name(name))
             path = folder / _ANNOTATIONS / (file or f"{name}.xml")
@@ -55,6 +55,8 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
             else:
                 paths.append(image)
         found.read(split, paths, labels, root=folder / _IMAGES, workers=workers)
+    if (folder / "SegmentationObject").is_dir():
+        found.notes.append("the outlines in SegmentationObject are not read; objects have boxes only")
     _note_unused(found, folder, listed=chain(*names_by_split.values()), annotated=annotated, images=images)
     boxes = [box for images in found.splits.values() for image in images for box in image.boxes]
     if not boxes:
@@ -127,7 +129,7 @@ def _listed_names(file: Path, files: NamedFiles) -> list[str]:
     """Return the names in a list. Lists for one class have 1, 0 or -1 after each name; a name may contain spaces."""
     lines = [line.strip() for line in read_text(file, errors="surrogateescape").split("\n") if line.strip()]
     whole = {line for line in lines if _find_xml(files, line)}
-    return list(dict.fromkeys(line if line in whole else line.split()[0] for line in lines))
+    return [line if line in whole else line.split()[0] for line in lines]
 
 
 def _find_xml(files: NamedFiles, name: str) -> str | None:

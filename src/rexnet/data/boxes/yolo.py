@@ -167,7 +167,7 @@ class _NamedImages:
                 raise ValueError(f"the description of {printable(self.folder)} has {' and '.join(keys)}; keep one")
             places = [base / place for name in names for place in (f"images/{name}", f"{name}/images")]
             if keys:
-                splits[split] = self._images_of(keys[0])
+                splits[split] = self._images_of(keys[0], split)
             elif place := next((place for place in places if place.is_dir()), None):
                 splits[split] = place, all_images(place)
         if not splits and not (base / "images").is_dir():
@@ -178,7 +178,7 @@ class _NamedImages:
             raise ValueError(f"{printable(self.folder)} has no images for train, only for {have}")
         return splits or {None: (base / "images", all_images(base / "images"))}
 
-    def _images_of(self, key: str) -> tuple[Path, list[str]]:
+    def _images_of(self, key: str, split: Split) -> tuple[Path, list[str]]:
         values = self.description[key]
         values = values if isinstance(values, list) else [values]
         images, place = [], self.folder
@@ -192,24 +192,20 @@ class _NamedImages:
                     "outside it; write a path from the description's folder"
                 )
             images += all_images(place) if place.is_dir() else self._listed(place)
-        unique = list(dict.fromkeys(images))
-        return (place if len(values) == 1 and place.is_dir() else self.folder), unique
+        root = place if len(values) == 1 and place.is_dir() else self.folder
+        return root, self.found.once(split, images)
 
     def _listed(self, file: Path) -> list[str]:
         beside = file.parent.relative_to(self.folder).as_posix()
-        line_of: dict[str, str] = {}
+        images = []
         for line in read_lines(file):
             image = self._find((beside, self._root, ""), line)
             if image is None or image.is_dir():
                 reason = f"{printable(file)} lists it, but the file does not exist"
-            elif line_of.setdefault(str(image), line) != line:
-                reason = (
-                    f"{printable(file)} lists it, but {printable(image)} is already listed as {line_of[str(image)]!r}"
-                )
+                self.found.skipped.append(Skipped(line, 0, reason))
             else:
-                continue
-            self.found.skipped.append(Skipped(line, 0, reason))
-        return list(line_of)
+                images.append(str(image))
+        return images
 
     @cached_property
     def _root(self) -> str:

@@ -2,6 +2,7 @@
 ranks, workers and resuming work as they do with files."""
 
 import json
+import logging
 import os
 import tarfile
 from collections.abc import Sequence
@@ -10,17 +11,20 @@ from typing import Any, final
 
 from rexnet.data.datasets.byte_source import is_url, read_bytes
 from rexnet.data.datasets.shard_index import BLOCK_BYTES, ShardIndex, index_file, keep_index, unpack_index
-from rexnet.data.image_files import is_hidden
+from rexnet.data.image_files import holds_images, is_hidden
 from rexnet.data.image_set import ImageSet
 from rexnet.errors import BadImageError
 from rexnet.files import read_text
-from rexnet.text import normal_name, printable, reason_of
+from rexnet.text import normal_name, printable, reason_of, some_names
+
+logger = logging.getLogger(__name__)
 
 SHARDS_FILE = "shards.json"
 CLASSES_FILE = "classes.txt"
 UNFINISHED_MARK = "shards.unfinished"
 SHARDS_FORMAT = "rexnet shards 1"
 WRITTEN_SPLITS = ("train", "val")
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
 @final
@@ -120,16 +124,32 @@ def _tar_names(folder: str | Path) -> list[str]:
         return []
     with os.scandir(folder) as found:
         entries = [entry for entry in found if not is_hidden(entry.name)]
-    tars = sorted(entry.name for entry in entries if entry.name.endswith(".tar"))
+    tars = sorted(entry.name for entry in entries if entry.name.lower().endswith(".tar"))
     return [] if any(entry.is_dir() for entry in entries) else tars
 
 
 def _find_tars(root: str, split_names: Sequence[str]) -> dict[str, list[str]]:
-    """Return the tars of each split that has any; tars beside the splits are ignored."""
+    """Return the tars of each split that has any; what lies beside the splits is ignored. Raise ValueError for a
+    compressed tar, and for a split of images that are not in tars."""
     found = {split: _tar_names(os.path.join(root, split)) for split in split_names}
-    return {split: [f"{split}/{tar}" for tar in tars] for split, tars in found.items() if tars} or {
-        "": _tar_names(root)
-    }
+    if not any(found.values()):
+        found = {"": _tar_names(root)}
+    for split, tars in found.items():
+        _check_beside(os.path.join(root, split), tars)
+    return {split: [os.path.join(split, tar) for tar in tars] for split, tars in found.items() if tars}
+
+
+def _check_beside(folder: str, tars: Sequence[str]) -> None:
+    names = [name for name in sorted(os.listdir(folder)) if not is_hidden(name)] if os.path.isdir(folder) else []
+    if packed := [name for name in names if name.lower().endswith(_COMPRESSED)]:
+        raise ValueError(
+            f"{printable(os.path.join(folder, packed[0]))} is compressed, so its images cannot be read by index; "
+            "decompress it, or move it elsewhere"
+        )
+    if loose := [name for name in names if holds_images(os.path.join(folder, name))]:
+        if not tars:
+            raise ValueError(f"{printable(folder)} has no tars, which another split has; pack its images or remove it")
+        logger.warning("%s: images outside the tars are skipped: %s", printable(folder), some_names(loose))
 
 
 def _read_classes(root: str) -> tuple[str, ...] | None:
