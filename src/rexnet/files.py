@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -34,35 +34,41 @@ def check_output_file(path: str | PathLike[str] | None, *, option: str = "--outp
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{option} is {printable(path)!r}, a folder; name a file")
-    if not path.parent.is_dir():
-        raise ValueError(
-            f"{option} is {printable(path)!r}, but there is no folder {printable(path.parent)!r}; create it"
-        )
+    check_parent(path, option=option)
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ValueError(f"{option} is {printable(path)!r}, which is not writable; name another file")
 
 
-def check_output_folder(path: str | PathLike[str], *, allowed: str, option: str = "--output") -> None:
+_NEW = "a new or an empty folder"
+
+
+def check_output_folder(path: str | PathLike[str], *, allowed: str = _NEW, option: str = "--output") -> None:
     """Raise ValueError if `path` is a file; `allowed` describes the possible folders in the message."""
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{option} is {printable(path)!r}, a file; allowed: {allowed}")
 
 
-def check_new_folder(path: str | PathLike[str], *, outside: str | PathLike[str]) -> None:
-    """Raise ValueError if `path` is a file or a folder that is not empty, or lies in a missing folder or in
-    `outside`."""
-    path, data = Path(path), Path(outside)
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{printable(path)} is a file; name a new or an empty folder")
-    if path.is_dir() and (others := sorted(os.listdir(path))):
-        raise ValueError(
-            f"{printable(path)} contains files, such as {printable(others[0])}; name a new or an empty folder"
-        )
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"there is no folder {printable(path.absolute().parent)!r} for {printable(path)}; create it")
-    if real_path(data) in (real_path(path), *real_path(path).parents):
-        raise ValueError(f"{printable(path)} lies in {printable(data)}, which is never changed; choose another folder")
+def check_new_folder(path: str | Path, *, own: Collection[str] = (), option: str = "OUTPUT") -> None:
+    """Raise ValueError if `path` is a file, or a folder with other files than `own`."""
+    check_output_folder(path, option=option)
+    if os.path.isdir(path) and (others := sorted(set(os.listdir(path)).difference(own))):
+        other = printable(others[0])
+        raise ValueError(f"{option} is {printable(path)!r}, which contains {other}; allowed: {_NEW}")
+
+
+def check_parent(path: str | Path, *, option: str = "OUTPUT") -> None:
+    """Raise ValueError if the folder of `path` does not exist."""
+    parent = Path(path).parent
+    if not parent.is_dir():
+        raise ValueError(f"{option} is {printable(path)!r}, but there is no folder {printable(parent)!r}; create it")
+
+
+def check_outside(path: str | Path, data: str | Path) -> None:
+    """Raise ValueError if the output `path` is the folder `data` or lies in it."""
+    output, folder = real_path(path), real_path(data)
+    if folder.is_dir() and folder in (output, *output.parents):
+        raise ValueError(f"OUTPUT is {printable(path)!r}, which lies in {printable(data)!r}; choose another folder")
 
 
 def check_replaceable(*paths: Path, overwrite: bool) -> None:

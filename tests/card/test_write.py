@@ -187,7 +187,7 @@ def test_a_stopped_first_epoch_has_no_metrics(run, content, output):
     ("prepare", "words"),
     [
         (lambda folder: folder.write_text("x"), ", a file; allowed"),
-        (lambda folder: (folder.mkdir(), (folder / "thesis.doc").touch()), "contains other files, such as thesis.doc"),
+        (lambda folder: (folder.mkdir(), (folder / "thesis.doc").touch()), "which contains thesis.doc"),
         (lambda folder: (folder.mkdir(), (folder / "README.md").touch()), "already contains files; name a new"),
     ],
 )
@@ -206,7 +206,7 @@ def test_only_overwrite_replaces_a_model_folder(run, output):
     with pytest.raises(ValueError, match="--overwrite replaces it"):
         write(run, output, license="mit")
     (output / "notes.txt").touch()
-    with pytest.raises(ValueError, match=r"other files, such as notes\.txt"):
+    with pytest.raises(ValueError, match=r"which contains notes\.txt"):
         write(run, output, license="mit", overwrite=True)
     (output / "notes.txt").unlink()
     assert ModelCard(write(run, output, license="mit", overwrite=True)).data.license == "mit"

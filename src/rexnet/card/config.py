@@ -38,5 +38,5 @@ class CardConfig:
 
     def check(self) -> None:
         """Raise ValueError for a file as --output, and for a run or checkpoint that does not exist."""
-        check_output_folder(self.output, allowed="a new or an empty folder")
+        check_output_folder(self.output)
         resolve(self.run, allowed=("run", "weights"))

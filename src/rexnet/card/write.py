@@ -1,6 +1,7 @@
 """Write the model folder of a run with its README.md, and send it to the hub."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from rexnet.card.config import CardConfig
 from rexnet.card.hub_files import escape, folder_config, front_matter, public_command, public_name, timm_name
 from rexnet.card.trained_file import TrainedFile, read_trained
 from rexnet.data.preprocess import Preprocess
-from rexnet.files import check_output_folder, made_aside, real_path
+from rexnet.files import check_new_folder, check_parent, made_aside, real_path
 from rexnet.models.hub import PREFIX, WEIGHTS
 from rexnet.models.published import PUBLISHED
 from rexnet.text import plural
@@ -40,6 +41,7 @@ def write_card(config: CardConfig) -> ModelFolder:
     checkpoint, for a folder that contains other files, and if the hub rejects the upload, which leaves the written
     folder in place.
     """
+    config.check()
     path = Path(config.output).absolute()
     trained = read_trained(config.run)
     _check_output(config.output, trained, overwrite=config.overwrite)
@@ -53,12 +55,9 @@ def write_card(config: CardConfig) -> ModelFolder:
 
 def _check_output(given: str, trained: TrainedFile, *, overwrite: bool) -> None:
     path, name = Path(given).absolute(), f"--output {given!r}"
-    check_output_folder(given, allowed="a new or an empty folder")
-    if not path.parent.is_dir():
-        raise ValueError(f"{name} is in a folder that does not exist; create {str(path.parent)!r} first")
-    inside = {file.name for file in path.iterdir()} if path.exists() else set()
-    if others := sorted(inside - set(FILES)):
-        raise ValueError(f"{name} contains other files, such as {others[0]}; name a new or an empty folder")
+    check_parent(given, option="--output")
+    check_new_folder(given, own=FILES, option="--output")
+    inside = set(os.listdir(path)) if path.exists() else set()
     if inside and real_path(trained.path).parent == real_path(path):
         raise ValueError(f"{name} is the folder of {trained.path.name}; name a new or an empty folder")
     if inside and not (overwrite and {WEIGHTS, CARD} <= inside):

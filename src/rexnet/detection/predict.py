@@ -12,7 +12,7 @@ from rexnet.detection.coco_rows import to_coco_rows
 from rexnet.detection.config import DetectPredictConfig
 from rexnet.detection.plot import check_font
 from rexnet.detection.runtime import Detections, ObjectPredictor
-from rexnet.files import check_output_folder, write_whole
+from rexnet.files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def predict_files(config: DetectPredictConfig) -> list[Found]:
     return its error; raise ValueError if all are bad.
     """
     folder = Path(config.out)
-    check_output_folder(folder, option="--out", allowed="a new folder, or one whose other files stay")
+    config.check()
     if config.font is not None:
         check_font(config.font)
     files = find_images(config.images)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rexnet.files import check_output_folder
 from rexnet.search.candidates import CandidateTrainer, SearchData
 from rexnet.search.config import Objective, SearchConfig, format_value
 from rexnet.search.results import Candidate, candidates_of
@@ -59,7 +58,7 @@ def search(config: SearchConfig) -> list[Candidate]:
     require_optuna()
     engine = config.engine
     folder = Path(engine.output)
-    check_output_folder(folder, allowed="a new folder or that of an earlier search")
+    config.check()
     config.space.widest(straight(config.space.blocks, 2.0), config.space.min_share)  # raises for impossible limits
     if saved := saved_settings(engine):
         _refuse_changes(saved, config)

@@ -79,7 +79,7 @@ class RunFolder:
 
     def refuse_used(self, *, overwrite: bool) -> None:
         """Raise ValueError for a file, or for a folder that holds other files or, unless `overwrite` is on, a run."""
-        check_output_folder(self.path, allowed="a new or an empty folder")
+        check_output_folder(self.path)
         if self.holds("config.json"):
             if not overwrite:
                 raise ValueError(

@@ -18,8 +18,8 @@ class TestOutput:
         full.mkdir()
         (full / "keep").write_text("x")
         for output, said in (
-            (full, "contains files, such as keep"),
-            (full / "keep", "is a file"),
+            (full, "which contains keep"),
+            (full / "keep", ", a file"),
             (source / "out", "lies in"),
             (tmp_path / "no" / "out", "there is no folder"),
         ):

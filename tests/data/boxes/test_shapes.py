@@ -66,5 +66,5 @@ def test_refused(tmp_path, fields):
 def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path, tmp_path / "file"):
-        with pytest.raises(ValueError, match="not empty"):
+        with pytest.raises(ValueError, match="a new or an empty folder"):
             draw_shapes(folder, images=4, seed=0, size_px=64)

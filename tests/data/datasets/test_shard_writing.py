@@ -151,16 +151,16 @@ class TestOutput:
     def test_holds_something_else(self, image_folder, tmp_path):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "thesis.tex").write_text("years of work")
-        with pytest.raises(ValueError, match=r"contains other files, such as thesis\.tex"):
+        with pytest.raises(ValueError, match=r"which contains thesis\.tex"):
             shard(image_folder, tmp_path / "out")
         assert content(tmp_path / "out") == {"thesis.tex": b"years of work"}
-        with pytest.raises(ValueError, match="is a file"):
+        with pytest.raises(ValueError, match=", a file"):
             shard(image_folder, tmp_path / "out" / "thesis.tex")
 
     def test_finished_shards_are_not_replaced(self, image_folder, tmp_path):
         shard(image_folder, tmp_path / "out")
         before = content(tmp_path / "out")
-        with pytest.raises(ValueError, match="contains other files"):
+        with pytest.raises(ValueError, match="which contains"):
             shard(image_folder, tmp_path / "out", seed=2)
         assert content(tmp_path / "out") == before
 

@@ -16,7 +16,7 @@ from rexnet.data.boxes.boxed_images import BoxedImage, BoxedImages, Skipped, Spl
 from rexnet.data.boxes.voc import is_voc, read_voc
 from rexnet.data.boxes.yolo import DESCRIPTIONS, is_yolo, read_yolo
 from rexnet.errors import require, require_at_least
-from rexnet.files import check_new_folder, read_text, write_whole
+from rexnet.files import check_new_folder, check_outside, check_parent, read_text, write_whole
 from rexnet.options import Readers, positional
 from rexnet.processes import usable_cpus
 from rexnet.text import csv_text, printable
@@ -72,7 +72,9 @@ def convert_data(config: ConvertConfig) -> Converted:
     are no images to train or validate on.
     """
     source, output = Path(config.data), Path(config.output)
-    check_new_folder(output, outside=source)
+    check_new_folder(output)
+    check_parent(output)
+    check_outside(output, source)
     layout = None if config.format == "auto" else config.format
     found = read_boxed_images(source, layout, workers=config.workers)
     _draw_val(found, config)

@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image
 
 from rexnet.data.boxes.segments import mask_to_rle
-from rexnet.files import write_whole
-from rexnet.text import printable
+from rexnet.files import check_new_folder, write_whole
 
 SHAPES = ("circle", "triangle", "square", "cross")
 _CATEGORY_IDS = {"circle": 3, "triangle": 7, "square": 8, "cross": 21}  # with gaps, like COCO's
@@ -32,8 +31,7 @@ def draw_shapes(folder: str | Path, *, images: int, seed: int, size_px: int = 12
         if value < least:
             raise ValueError(f"{name} is {value}; allowed: {least} or more")
     root = Path(folder)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ValueError(f"{printable(root)} is not empty; give a new or an empty folder")
+    check_new_folder(root)
     counts = {"train": images, "val": images // 4}
     (root / "annotations").mkdir(parents=True)
     for number, (split, count) in enumerate(counts.items()):

@@ -18,7 +18,7 @@ from rexnet.data.datasets.shards import CLASSES_FILE, SHARDS_FILE, SHARDS_FORMAT
 from rexnet.data.decode import BadImagePolicy, open_image
 from rexnet.data.image_set import ImageSet
 from rexnet.errors import BadImageError, require_at_least
-from rexnet.files import real_path, write_whole
+from rexnet.files import check_new_folder, check_outside, write_whole
 from rexnet.options import Readers, positional
 from rexnet.processes import in_parallel, usable_cpus
 from rexnet.text import printable, reason_of
@@ -77,7 +77,7 @@ def write_shards(config: ShardConfig) -> WrittenShards:
     empty or lies within the data, and BadImageError depending on `bad_image`. A marker file stays in OUTPUT until
     everything is written; a restart after a kill clears the folder and starts over.
     """
-    _refuse_inside(config.output, config.data)
+    check_outside(config.output, config.data)
     sets = open_dataset(config.data).for_training(val_fraction=config.val_fraction, seed=config.seed)
     if unwritable := [name for name in sets.classes if not name or len(name.splitlines()) != 1]:
         raise ValueError(f"the class name {printable(unwritable[0])!r} does not fit into a line of {CLASSES_FILE}")
@@ -97,27 +97,14 @@ def write_shards(config: ShardConfig) -> WrittenShards:
     return WrittenShards(images, {split: len(rows) for split, rows in tars.items()}, skipped)
 
 
-def _refuse_inside(output: str, data: str) -> None:
-    inner, outer = real_path(output), real_path(data)
-    if os.path.isdir(data) and outer in (inner, *inner.parents):
-        raise ValueError(
-            f"{printable(output)} lies in {printable(data)}, so its files would count as images; choose another folder"
-        )
-
-
 def _prepare(output: Path) -> None:
     """Make an empty folder with the marker file; the files of an unfinished earlier run are removed."""
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"{printable(output)} is a file; give a new or an empty folder")
     if (output / UNFINISHED_MARK).exists():
         for file in (file for pattern in _WRITTEN_FILES for file in output.glob(pattern)):
             file.unlink()
         for folder in (output / split for split in WRITTEN_SPLITS if (output / split).is_dir()):
             folder.rmdir()
-    if output.is_dir() and (others := sorted(set(os.listdir(output)) - {UNFINISHED_MARK})):
-        raise ValueError(
-            f"{printable(output)} contains other files, such as {printable(others[0])}; give a new or an empty folder"
-        )
+    check_new_folder(output, own=(UNFINISHED_MARK,))
     output.mkdir(parents=True, exist_ok=True)
     (output / UNFINISHED_MARK).touch()
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from rexnet.files import check_output_folder, write_whole
+from rexnet.files import write_whole
 from rexnet.models.config import config_text
 from rexnet.study.advice_config import AdviceConfig, RewriteConfig
 from rexnet.study.layers import load_network
@@ -19,12 +19,11 @@ def advise_on(config: AdviceConfig) -> Advice:
 
 def rewrite_known(config: RewriteConfig) -> Rewriting:
     """Rewrite the network and write report.json and config.json into the folder of --output, if given."""
-    folder = None if config.output is None else Path(config.output)
-    if folder is not None:
-        check_output_folder(folder, allowed="a folder")
+    config.check()
     model, preprocess = load_network(config.model, image_size=config.image_size)
     _, report = rewrite(model, image_size_px=preprocess.image_size_px)
-    if folder is not None:
+    if config.output is not None:
+        folder = Path(config.output)
         folder.mkdir(parents=True, exist_ok=True)
         values = {"model": config.model, **report.to_dict()}
         write_whole(folder / "report.json", json.dumps(values, indent=2) + "\n")
