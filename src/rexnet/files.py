@@ -114,7 +114,7 @@ def write_whole(
     path: str | PathLike[str], content: str | bytes | memoryview, *, keep: str | PathLike[str] | None = None
 ) -> None:
     """Write `content` (text as UTF-8) to `path` atomically and durably. An older file stays in place until then, and is
-    renamed to `keep`. Raises OSError with the path, for example if the disk is full, and then leaves nothing behind.
+    renamed to `keep`. Raise OSError with the path, for example if the disk is full, and then leaves nothing behind.
     """
     path = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content

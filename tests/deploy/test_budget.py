@@ -5,7 +5,7 @@ import pytest
 
 from rexnet.deploy.budget import fit_budget
 from rexnet.deploy.config import BudgetConfig
-from rexnet.deploy.width_search import Measured, _cost
+from rexnet.deploy.width_search import Measured, network_cost
 from rexnet.errors import OptionError
 
 
@@ -18,13 +18,13 @@ class Machine:
         self.measured = 0
 
     def true_ms(self, name, size_px):
-        gmacs = _cost(name, size_px, 2, 1000).macs / 1e9
+        gmacs = network_cost(name, size_px, 2, 1000).macs / 1e9
         return self.base + self.per_gmac * gmacs * (1 + self.bend * gmacs)
 
     def __call__(self, name, size_px):
         self.measured += 1
         error = self.random.uniform(-self.noise, self.noise)
-        macs = _cost(name, size_px, 2, 1000).macs
+        macs = network_cost(name, size_px, 2, 1000).macs
         return Measured(latency_ms=self.true_ms(name, size_px) * (1 + error), peak_mib=300 + macs / 1e7)
 
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from rexnet.engines.measuring import Measured, _seconds_of_rounds, interleaved_ms, measure_apart, spread_of
+from rexnet.engines.measuring import Measured, interleaved_ms, measure_apart, seconds_of_rounds, spread_of
 
 
 def test_calls_take_turns_and_the_first_of_a_turn_is_not_counted():
@@ -36,14 +36,14 @@ def test_each_call_is_measured_in_a_process_of_its_own():
 @pytest.mark.seconds
 def test_the_first_turn_shows_how_long_the_rounds_will_take(monkeypatch, caplog):
     caplog.set_level(logging.INFO, "rexnet")
-    monkeypatch.setattr("rexnet.engines.measuring._seconds_of_rounds", lambda turns, rounds: 10.0 * len(turns) * rounds)
+    monkeypatch.setattr("rexnet.engines.measuring.seconds_of_rounds", lambda turns, rounds: 10.0 * len(turns) * rounds)
     measure_apart({name: partial(partial, os.getpid) for name in "ab"}, rounds=2)
     assert [record.getMessage() for record in caplog.records] == ["measuring, 2 rounds: 40 s left"]
 
 
 def test_the_call_of_a_turn_that_is_not_counted_takes_time_too():
     turns = [Measured(times_ms=[10.0, 20.0, 30.0], peak_mib=None, result=None)] * 2
-    assert _seconds_of_rounds(turns, rounds=5) == pytest.approx(5 * 2 * 4 * 0.02)
+    assert seconds_of_rounds(turns, rounds=5) == pytest.approx(5 * 2 * 4 * 0.02)
 
 
 @pytest.mark.seconds

@@ -25,7 +25,7 @@ from rexnet.search.analysis import (
 from rexnet.search.config import ExportConfig, SearchReportConfig
 from rexnet.search.report import report
 from rexnet.search.results import Candidate, best_first, export
-from rexnet.search.run import _enqueue_comparisons, search
+from rexnet.search.run import enqueue_comparisons, search
 from rexnet.search.shape import fit_line
 from rexnet.search.space import Space
 from rexnet.search.storage import create_study, load_study, open_storage
@@ -212,7 +212,7 @@ def test_a_search_that_has_hardly_begun_has_a_report(search_config, instant_trai
         Path(config.engine.output).mkdir()
         storage = open_storage(config.engine)
         create_study(config, storage)
-        _enqueue_comparisons(config, load_study(config.engine, storage))
+        enqueue_comparisons(config, load_study(config.engine, storage))
     text = (report(SearchReportConfig(searches=(config.engine.output,))) / "report.md").read_text()
     assert ("No candidate is finished yet." in text) == (candidates == 0)
     assert "Groups need 3 trained candidates or more." in text

@@ -33,7 +33,7 @@ class RandomResizedCrop:
     interpolation: CropInterpolation
 
     def __call__(self, source: Source) -> torch.Tensor:
-        """Return uint8 (3, size_px, size_px): red, green, blue, in channels-last memory. Raises BadImageError."""
+        """Return uint8 (3, size_px, size_px): red, green, blue, in channels-last memory. Raise BadImageError."""
         image = _open(source)
         box = self.draw(image.size)
         pixels = image.crop(box, self.size_px) if isinstance(image, Jpeg) else np.asarray(image.crop(box.corners))

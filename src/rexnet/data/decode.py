@@ -72,7 +72,7 @@ def open_image(
     (16-bit gray keeps its high byte, as Pillow does for 16-bit colour); float and 32-bit data, whose files state no
     range, by `_to_8_bits`. CMYK is converted without a colour profile; embedded profiles are ignored.
 
-    Raises BadImageError for anything but a complete image in a known format (by content, not by name) with at most
+    Raise BadImageError for anything but a complete image in a known format (by content, not by name) with at most
     `max_pixels` pixels; the limit is checked in the header, before pixels are decoded.
     """
     with _opened(source) as (stream, name), _refusing(name):
@@ -80,7 +80,7 @@ def open_image(
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image opened by Pillow to the pixels that `open_image` returns for its file. Raises BadImageError if
+    """Convert an image opened by Pillow to the pixels that `open_image` returns for its file. Raise BadImageError if
     its data is damaged."""
     with _refusing(""):
         return _as_rgb(image, upright=True)
@@ -99,14 +99,14 @@ def _as_rgb(image: Image.Image, *, upright: bool) -> Image.Image:
 
 
 def stored_size_px(source: str | Path) -> tuple[int, int]:
-    """Return (width, height) from the header alone, before orientation. Raises BadImageError like `open_image`."""
+    """Return (width, height) from the header alone, before orientation. Raise BadImageError like `open_image`."""
     with _opened(source) as (stream, name), _refusing(name):
         return _read_header(stream, name, MAX_PIXELS).size
 
 
 def content_format(source: str | Path | bytes | BinaryIO) -> str | None:
     """Return the format that the first bytes indicate: JPEG, PNG, GIF, WEBP, TIFF, BMP, PPM or AVIF; None for anything
-    else. Raises BadImageError for a file that cannot be opened."""
+    else. Raise BadImageError for a file that cannot be opened."""
     with _opened(source) as (stream, _):
         head = stream.read(16)
     return next((reader.format for signature, reader in _READERS if signature.match(head)), None)
@@ -194,7 +194,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
     16-bit (and 12-bit TIFF) keeps the high byte. Wider integers in 0..65535 count as 16-bit; floats within 0..1, or
     else 0..255, are scaled from that range; any other range is stretched linearly from its minimum to its maximum.
-    Raises ValueError for values that are not finite.
+    Raise ValueError for values that are not finite.
     """
     values = np.asarray(image)
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}

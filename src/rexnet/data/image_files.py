@@ -125,7 +125,7 @@ def is_other_file(name: str) -> bool:
 
 def find_images(sources: Sequence[str | Path]) -> list[Path]:
     """Return the image files that `sources` name: files (with any extension), folders (`image_files`) and glob
-    patterns; in the given order, each once. The number of images in unsupported formats is logged. Raises ValueError
+    patterns; in the given order, each once. The number of images in unsupported formats is logged. Raise ValueError
     for a source that does not exist, a broken link, and a folder or pattern without images.
     """
     paths: dict[str, None] = {}

@@ -87,7 +87,7 @@ class ImageSet(ABC):
         return other
 
     def load(self, index: int) -> Image.Image:
-        """Return the image in mode RGB, upright. Raises BadImageError."""
+        """Return the image in mode RGB, upright. Raise BadImageError."""
         source = self.source(index)
         try:
             return source if isinstance(source, Image.Image) else open_image(source)
@@ -96,7 +96,7 @@ class ImageSet(ABC):
 
     @abstractmethod
     def source(self, index: int) -> Source:
-        """Return the image's file, its bytes, or an RGB image, for readers that need not decode all pixels. Raises
+        """Return the image's file, its bytes, or an RGB image, for readers that need not decode all pixels. Raise
         BadImageError if the bytes cannot be read."""
 
     @abstractmethod

@@ -49,7 +49,7 @@ class Jpeg:
     def crop(self, box: Box, least_px: int) -> np.ndarray:
         """Return the pixels of `box`, uint8 (H, W, 3) red, green, blue, upright: those of `open_image` or, if both
         sides then still have 1.5 times `least_px`, the box at a half, a quarter or an eighth of its size, with edges at
-        most one reduced pixel off. Raises BadImageError if `open_image` would.
+        most one reduced pixel off. Raise BadImageError if `open_image` would.
         """
         reduction = next((r for r in _REDUCTIONS if min(box.width, box.height) >= r * _MARGIN * least_px), 1)
         pixels = self._decode(reduction)
@@ -84,7 +84,7 @@ def open_jpeg(source: str | Path | bytes) -> Jpeg | None:
 
 
 def _read_header(data: bytes) -> tuple[tuple[int, int], int]:
-    """Return the stored (width, height) and the orientation. Raises ValueError for colours other than RGB and gray."""
+    """Return the stored (width, height) and the orientation. Raise ValueError for colours other than RGB and gray."""
     if _APP1 in data[: data.find(_START_OF_SCAN)]:
         header = JpegImageFile(io.BytesIO(data))
         if header.mode not in ("RGB", "L"):

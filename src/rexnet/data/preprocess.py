@@ -34,7 +34,7 @@ class Preprocess:
     """Transform of every evaluated image: short side to `image_size_px / crop_ratio`, centre crop, normalisation.
     Stored in each checkpoint; validate, predict and export use the stored one.
 
-    Bit-identical to timm's evaluation transform for aspect ratios up to 100. Raises ValueError for settings outside the
+    Bit-identical to timm's evaluation transform for aspect ratios up to 100. Raise ValueError for settings outside the
     stated ranges.
     """
 
@@ -101,7 +101,7 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Preprocess":
-        """Read the result of `to_dict`. Raises ValueError unless `fields` has exactly the fields of this class with
+        """Read the result of `to_dict`. Raise ValueError unless `fields` has exactly the fields of this class with
         allowed values."""
         names = {field.name for field in dataclasses.fields(cls)}
         if set(fields) != names:

@@ -51,7 +51,7 @@ class Views(NamedTuple):
 @dataclass(frozen=True)
 class TrainTransform:
     """Augmentation, then the normalisation of `preprocess`. Random draws come from the global generators of random,
-    numpy and torch, which the loaders seed per image. Raises ValueError for an unknown auto_augment policy.
+    numpy and torch, which the loaders seed per image. Raise ValueError for an unknown auto_augment policy.
 
     Crops of JPEG files are decoded by `rexnet.data.jpeg`, everything else by `open_image`."""
 
@@ -62,12 +62,12 @@ class TrainTransform:
         _ = self._colour_steps  # reject an unknown policy here, and import before workers are forked
 
     def __call__(self, source: Source) -> torch.Tensor:
-        """Convert an image of any size to float32 (3, image_size_px, image_size_px), channels red, green, blue. Raises
+        """Convert an image of any size to float32 (3, image_size_px, image_size_px), channels red, green, blue. Raise
         BadImageError."""
         return self.finish(Views.of([self.draw(source)]))[0]
 
     def draw(self, source: Source) -> View:
-        """Make all random draws for one image. Raises BadImageError."""
+        """Make all random draws for one image. Raise BadImageError."""
         pixels = self._crop(source)
         if random.random() < self.augment.horizontal_flip:
             pixels = pixels.flip(2)

@@ -169,7 +169,7 @@ class Search:
         return low
 
     def _cost(self, hundredths: int, image_size_px: int) -> Cost:
-        return _cost(self._name(hundredths), image_size_px, self.stem_stride, self.num_classes)
+        return network_cost(self._name(hundredths), image_size_px, self.stem_stride, self.num_classes)
 
     def _name(self, hundredths: int) -> str:
         return f"{self.family}_{hundredths:03d}"
@@ -211,7 +211,7 @@ def _affine(macs: list[float], costs: list[float]) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=4096)
-def _cost(name: str, image_size_px: int, stem_stride: int, num_classes: int) -> Cost:
+def network_cost(name: str, image_size_px: int, stem_stride: int, num_classes: int) -> Cost:
     with torch.device("meta"):
         model = create_model(name, stem_stride=stem_stride, num_classes=num_classes)
     return measure_cost(model, image_size_px)

@@ -98,12 +98,12 @@ def measure_apart(
                     continue
                 earlier_ms = found[name].times_ms if step > 0 else []
                 found[name] = replace(turn, times_ms=earlier_ms + turn.times_ms)
-            if step == -1 and (seconds := _seconds_of_rounds(found.values(), rounds)) >= _WORTH_LOGGING_S:
+            if step == -1 and (seconds := seconds_of_rounds(found.values(), rounds)) >= _WORTH_LOGGING_S:
                 logger.info("measuring, %d %s: %s", rounds, plural(rounds, "round"), time_left_text(seconds))
     return found
 
 
-def _seconds_of_rounds(turns: Iterable[Measured], rounds: int) -> float:
+def seconds_of_rounds(turns: Iterable[Measured], rounds: int) -> float:
     """Estimate the time of `rounds` from one turn of each call, whose first call is not in `times_ms`."""
     return rounds * sum(statistics.fmean(turn.times_ms) * (CALLS_PER_TURN + 1) for turn in turns) / 1e3
 

@@ -69,7 +69,7 @@ def search(config: SearchConfig) -> list[Candidate]:
     folder.mkdir(parents=True, exist_ok=True)
     storage = open_storage(engine)
     if create_study(config, storage):
-        _enqueue_comparisons(config, load_study(engine, storage))
+        enqueue_comparisons(config, load_study(engine, storage))
     study = load_study(engine, storage)
     _refuse_changes(settings_of(study), config)  # another process may have started it meanwhile
     note_data(study, data.sets.facts())
@@ -89,7 +89,7 @@ def _refuse_changes(saved: SearchConfig, config: SearchConfig) -> None:
         )
 
 
-def _enqueue_comparisons(config: SearchConfig, study: "optuna.Study") -> None:
+def enqueue_comparisons(config: SearchConfig, study: "optuna.Study") -> None:
     """Queue a straight line and the stage-wise convention, each with several seeds."""
     space = config.space
     for number in range(config.engine.comparisons):

@@ -74,7 +74,7 @@ class CocoImages:
 
     def load(self, index: int) -> Image.Image:
         """Return the image in mode RGB, in the orientation that the boxes refer to: upright, unless only the pixels as
-        stored have the stated size. Raises BadImageError, also if neither orientation has that size."""
+        stored have the stated size. Raise BadImageError, also if neither orientation has that size."""
         stated = self.size_px(index)[::-1]
         image = open_image(self.name(index))
         if image.size == stated:
@@ -106,7 +106,7 @@ class CocoImages:
 
     def masks(self, index: int) -> np.ndarray:
         """Return masks, uint8 (N, H, W), 1 on the object, in the order of `target`; all 0 for an object without an
-        outline. Raises ValueError if the package that fills polygons is not installed."""
+        outline. Raise ValueError if the package that fills polygons is not installed."""
         rows, size = self._rows(index), self.size_px(index)
         masks = np.zeros((rows.stop - rows.start, *size), dtype=np.uint8)
         for place, row in enumerate(range(rows.start, rows.stop)):
@@ -142,7 +142,7 @@ class CocoImages:
 
     def with_classes(self, classes: Sequence[str]) -> Self:
         """Return the same images with labels that index `classes`, matched by name, and this file's category ids.
-        Raises ValueError if the class names differ."""
+        Raise ValueError if the class names differ."""
         position = {normal_name(name): place for place, name in enumerate(classes)}
         if position.keys() != set(self.classes):
             here, there = set(self.classes), set(position)
@@ -181,7 +181,7 @@ def load_coco_sets(folder: str | Path) -> CocoSets:
     instances_val*.json (or train.json and val.json, or Roboflow's train/ and valid/_annotations.coco.json) with the
     images where `rexnet.data.boxes.named_files.find_image_folder` looks.
 
-    Raises ValueError if one is missing or ambiguous, and for splits with different category names.
+    Raise ValueError if one is missing or ambiguous, and for splits with different category names.
     """
     if not Path(folder).is_dir():
         raise ValueError(f"{printable(folder)} is not a folder; allowed: one in COCO's layout")
@@ -201,7 +201,7 @@ def load_coco_sets(folder: str | Path) -> CocoSets:
 
 
 def load_coco_images(annotation_file: str | Path, image_folder: str | Path | None = None) -> CocoImages:
-    """Load one split; if `image_folder` is None, the folder is searched for next to the file. Raises ValueError like
+    """Load one split; if `image_folder` is None, the folder is searched for next to the file. Raise ValueError like
     `rexnet.data.boxes.coco_json.read_coco`. Faults are skipped or corrected, counted in `counts` and logged."""
     images = CocoImages(*read_coco(annotation_file, image_folder))
     if images.counts:
@@ -240,7 +240,7 @@ def refuse_lost_images(images: CocoImages) -> None:
 
 def find_annotation_files(folder: str | Path) -> dict[str, Path]:
     """Return the annotation files of a folder in COCO's layout by split, for those of "train", "val" and "test" that
-    exist; CVAT writes Train and Validation. Raises ValueError if several files match a split."""
+    exist; CVAT writes Train and Validation. Raise ValueError if several files match a split."""
     found: dict[str, Path] = {}
     for split in _ROBOFLOW_FOLDERS:
         either_case = f"[{split[0]}{split[0].upper()}]{split[1:]}"

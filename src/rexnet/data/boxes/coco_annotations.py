@@ -146,7 +146,7 @@ def read_annotations(
 
 
 def _look_up(known: Mapping[int, int], value: Any, *, key: str, owner: str) -> int:
-    """Return the value for an id. Raises FaultError."""
+    """Return the value for an id. Raise FaultError."""
     number = whole_number(value)
     if number is None or number not in known:
         raise FaultError(f"unknown {key.removesuffix('_id')}", f"its {key} is {value!r:.40}, which no {owner} has")
@@ -154,7 +154,7 @@ def _look_up(known: Mapping[int, int], value: Any, *, key: str, owner: str) -> i
 
 
 def check_box(value: Any, image_width_px: int, image_height_px: int) -> tuple[list[float], bool]:
-    """Return x, y, width, height, and whether they had to be clipped to the image. Raises FaultError."""
+    """Return x, y, width, height, and whether they had to be clipped to the image. Raise FaultError."""
     if not isinstance(value, list | tuple) or len(value) != 4 or not all(map(_is_number, value)):
         raise FaultError("malformed box", f"its bbox is {value!r:.60}, not four numbers")
     x, y, width, height = box = [_as_float(number) for number in value]

@@ -58,7 +58,7 @@ class CocoContent:
 
 def read_coco(annotation_file: str | Path, image_folder: str | Path | None = None) -> tuple[CocoContent, list[Finding]]:
     """Read an annotation file; if `image_folder` is None, the folder is searched for next to it, see
-    `find_image_folder`. Raises ValueError for a file that is not a COCO annotation file, for duplicate category names
+    `find_image_folder`. Raise ValueError for a file that is not a COCO annotation file, for duplicate category names
     or ids, for a file name that leads out of the image folder, and if no image can be used.
     """
     name, tables = printable(annotation_file), _read_tables(annotation_file)
@@ -72,7 +72,7 @@ def read_coco(annotation_file: str | Path, image_folder: str | Path | None = Non
 
 
 def flatten(tables: dict[str, list[Any]], *, name: str, image_folder: str) -> tuple[CocoContent, list[Finding]]:
-    """Check the content of an annotation file, called `name` in messages, and store it in flat arrays. Raises
+    """Check the content of an annotation file, called `name` in messages, and store it in flat arrays. Raise
     ValueError like `read_coco`."""
     classes, category_ids = _read_categories(tables["categories"], name)
     findings: list[Finding] = []

@@ -68,7 +68,7 @@ def convert_data(config: ConvertConfig) -> Converted:
     data has it; category ids are 1 to K in the order of the classes (VOC: of their names).
 
     Skipped images are listed in OUTPUT/skipped.csv. The source data is not changed, and OUTPUT is written atomically.
-    Raises ValueError for an output that is not empty or lies within the data, for data in neither layout, and if there
+    Raise ValueError for an output that is not empty or lies within the data, for data in neither layout, and if there
     are no images to train or validate on.
     """
     source, output = Path(config.data), Path(config.output)

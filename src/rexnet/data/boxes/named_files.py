@@ -11,7 +11,7 @@ def find_image_folder(annotation_file: str | Path, file_names: list[str]) -> str
     """Return the folder in which the first of `file_names` is found.
 
     For ROOT/annotations/instances_X.json that is ROOT/X, ROOT/images/X, the same without the year, ROOT/images or ROOT;
-    for a file elsewhere, also its own folder. Raises a ValueError that lists these folders if none has an image.
+    for a file elsewhere, also its own folder. Raise a ValueError that lists these folders if none has an image.
     """
     file = Path(annotation_file).absolute()
     root = file.parent.parent if file.parent.name == "annotations" else file.parent
@@ -44,7 +44,7 @@ class NamedFiles:
         """Return the existing name below the folder: `name` itself, else with / in place of backslashes, else the only
         name with the same Unicode normal form; None if there is none.
 
-        Raises ValueError for a name that leads out of the folder, and, unless `follow_out`, for a link that does.
+        Raise ValueError for a name that leads out of the folder, and, unless `follow_out`, for a link that does.
         """
         parts = name.replace("\\", "/").split("/")
         if os.path.isabs(name) or "\0" in name or ".." in parts:
@@ -59,7 +59,7 @@ class NamedFiles:
         return found
 
     def real_path(self, name: str) -> str:
-        """Return the path of a file below the folder, with links resolved. Raises ValueError if it lies outside."""
+        """Return the path of a file below the folder, with links resolved. Raise ValueError if it lies outside."""
         folder, file = os.path.split(os.path.join(self.folder, name))
         if folder not in self._real_folders:
             self._real_folders[folder] = os.path.realpath(folder)

@@ -69,7 +69,7 @@ class Segments:
 
     def mask(self, position: int, height_px: int, width_px: int) -> np.ndarray:
         """Return uint8 (height_px, width_px), 1 on the object; all 0 for an object without an outline. Polygons are
-        filled as by pycocotools. Raises MissingPackageError if hotcoco is not installed."""
+        filled as by pycocotools. Raise MissingPackageError if hotcoco is not installed."""
         if self._kind[position] == _RLE:
             return rle_to_mask(self._pieces(position)[0], height_px, width_px)
         rings = [piece.tolist() for piece in self._pieces(position)]
@@ -86,7 +86,7 @@ class Segments:
 
 def check_segment(value: Any, height_px: int, width_px: int) -> tuple[Any, list[str]]:
     """Return the usable part of an annotation's `segmentation`: None, a list of polygons, or an RLE with uncompressed
-    "counts"; and the reason for each skipped polygon. Raises BadSegmentError if it is neither, and for an RLE that does
+    "counts"; and the reason for each skipped polygon. Raise BadSegmentError if it is neither, and for an RLE that does
     not fill the image exactly.
     """
     if value is None or value == []:

@@ -24,7 +24,7 @@ def draw_shapes(folder: str | Path, *, images: int, seed: int, size_px: int = 12
     """Draw a dataset in COCO's layout with `images` training images and a quarter as many validation images, squares of
     `size_px`: circles, triangles, squares and crosses of any colour on noise, up to four in an image, some partly
     occluded; some images are empty. Masks are RLEs of the visible parts, and boxes enclose these tightly. The same seed
-    gives the same data, and no image is in both splits. Returns the number of images by split. Raises ValueError for
+    gives the same data, and no image is in both splits. Return the number of images by split. Raise ValueError for
     fewer than four images, sides below 32 px, a negative seed, and a folder that contains files.
     """
     for name, value, least in (("images", images, 4), ("size_px", size_px, 32), ("seed", seed, 0)):

@@ -28,7 +28,7 @@ def read_voc(folder: Path, *, workers: int) -> BoxedImages:
     pixels from 1 and includes both edges, so a box (xmin, xmax) begins at xmin - 1 and is xmax - xmin + 1 wide.
     Objects marked `difficult`, which VOC's own evaluation neither rewards nor expects, become ignored boxes: COCO can
     only mark them as crowds, within which several detections are tolerated. A file without a usable size is read with
-    the size of its image. Raises ValueError if no object is found at all, and for lists without train.txt.
+    the size of its image. Raise ValueError if no object is found at all, and for lists without train.txt.
     """
     found = BoxedImages()
     files = NamedFiles(folder / _ANNOTATIONS, named_by=f"{printable(folder / _LISTS)} names")

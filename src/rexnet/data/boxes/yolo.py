@@ -39,7 +39,7 @@ def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
 
     A line is a class and centre x, centre y, width, height, or the points of a polygon, all as fractions of the width
     and height of the upright image; with `kpt_shape`, a class, a box, and keypoints, which are not used. An image
-    without a text file has no boxes. Raises ValueError for a description with missing paths, and for one that changes
+    without a text file has no boxes. Raise ValueError for a description with missing paths, and for one that changes
     the meaning of labels.
     """
     description = _read_description(folder)

@@ -77,7 +77,7 @@ class _Data(NamedTuple):
 
 
 def check_coco(dataset: Dataset, *, min_size_px: int | None, workers: int) -> BoxReport:
-    """Check a folder in COCO's layout. Raises ValueError as `rexnet.data.boxes.coco_json.read_coco` does."""
+    """Check a folder in COCO's layout. Raise ValueError as `rexnet.data.boxes.coco_json.read_coco` does."""
     data = _Data({}, [], [], [], [])
     for split, annotation_file in dataset.annotation_files.items():
         content, found = read_coco(annotation_file)

@@ -66,7 +66,7 @@ class CheckReport(Report):
 
 
 def check(config: CheckConfig) -> Report:
-    """Read every image of `config.data`, and the annotations of data with boxes. Raises ValueError for data that does
+    """Read every image of `config.data`, and the annotations of data with boxes. Raise ValueError for data that does
     not exist or contains no images at all."""
     check_output_file(config.output)
     workers = usable_cpus() if config.workers is None else config.workers

@@ -18,7 +18,7 @@ def read_bytes(path: str, start: int = 0, stop: int | None = None) -> bytes:
     """Return bytes `start` to `stop` (None: the end) of a file; fewer if the file ends earlier.
 
     `path` may be a URL of any kind that fsspec reads (https://, s3://, gs://, hf://, ...); a read from a URL is tried
-    up to four times within four seconds. Raises OSError, and ValueError for a URL that no installed package can read.
+    up to four times within four seconds. Raise OSError, and ValueError for a URL that no installed package can read.
     """
     if not is_url(path):
         with open(path, "rb", buffering=0) as stream:

@@ -118,7 +118,7 @@ def find_class_folders(folder: str) -> ClassFolders:
 
 
 def read_class_folders(folder: str) -> FileImages:
-    """Read the class folders, which may be empty. Raises ValueError for a folder without any, and for two with
+    """Read the class folders, which may be empty. Raise ValueError for a folder without any, and for two with
     indistinguishable names."""
     found = find_class_folders(folder)
     if found.other:

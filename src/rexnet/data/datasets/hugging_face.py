@@ -35,7 +35,7 @@ class HuggingFaceImages(ImageSet):
 def load_hugging_face(data: str) -> dict[str, HuggingFaceImages]:
     """Load the splits "train" and "val" of `hfds/NAME`, or the one that exists; NAME is a dataset on the Hub or the
     path of a folder that `datasets.load_dataset` reads. It must have exactly one column of images and one of class
-    labels. Raises ValueError for a dataset that cannot be loaded or has other columns.
+    labels. Raise ValueError for a dataset that cannot be loaded or has other columns.
     """
     try:
         from datasets import config, load_dataset

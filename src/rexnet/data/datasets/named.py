@@ -61,12 +61,12 @@ def is_named_set(data: str | Path) -> bool:
 
 
 def named_set_is_small(data: str) -> bool:
-    """Return whether the images of a named set have at most 64 pixels a side. Raises ValueError for an unknown name."""
+    """Return whether the images of a named set have at most 64 pixels a side. Raise ValueError for an unknown name."""
     return data == DIGITS or _torchvision_set(data).small
 
 
 def load_named_set(data: str) -> tuple[ImageSet, ImageSet]:
-    """Load (train, validation). Raises ValueError for an unknown name, and if files are missing and cannot be
+    """Load (train, validation). Raise ValueError for an unknown name, and if files are missing and cannot be
     downloaded."""
     if data == DIGITS:
         return _digits()

@@ -57,7 +57,7 @@ def keep_index(
     root: str, split: str, *, tars: Sequence[str], classes: Sequence[str] | None, required: bool = False
 ) -> ShardIndex:
     """Return the index of a split's tars from its file in `root`, which is written if it is missing or outdated;
-    failure to write it is an error only if `required`. Raises ValueError as `build_index` does, and FileNotFoundError
+    failure to write it is an error only if `required`. Raise ValueError as `build_index` does, and FileNotFoundError
     for a missing tar."""
     path = os.path.join(root, index_file(split))
     states = [os.stat(os.path.join(root, tar)) for tar in tars]
@@ -92,7 +92,7 @@ def build_index(root: str, tars: Sequence[str], classes: Sequence[str] | None) -
     members are ignored; links, devices, labels without an image, and images beside a labelled one (a.mask.png of a.jpg)
     are skipped and counted in the log.
 
-    Raises ValueError for a damaged tar, and for an image without a label or with one that is not in `classes`.
+    Raise ValueError for a damaged tar, and for an image without a label or with one that is not in `classes`.
     """
     rows: list[tuple[int, int, int]] = []
     names: list[str] = []

@@ -73,7 +73,7 @@ def write_shards(config: ShardConfig) -> WrittenShards:
     """Write OUTPUT/{train,val}/NNNNNN.tar, classes.txt, shards.json and an index of each split.
 
     A sample is the image's unchanged file (PNG for images that have no file) and its class index as text, under a key
-    made of its number in this order and the plain characters of its name. Raises ValueError for an output that is not
+    made of its number in this order and the plain characters of its name. Raise ValueError for an output that is not
     empty or lies within the data, and BadImageError depending on `bad_image`. A marker file stays in OUTPUT until
     everything is written; a restart after a kill clears the folder and starts over.
     """

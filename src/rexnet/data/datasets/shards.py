@@ -67,7 +67,7 @@ def is_shards(data: str | Path, split_names: Sequence[str]) -> bool:
 def load_shards(data: str, split_names: Sequence[str]) -> dict[str, ShardImages]:
     """Return the images of each split of data for which `is_shards` is true. A split is named after its folder, "" if
     there are no splits. Class names are those in shards.json, else the lines of classes.txt, else the sorted labels.
-    Raises ValueError for anything that cannot be read as labelled images.
+    Raise ValueError for anything that cannot be read as labelled images.
     """
     if is_url(data):
         return _load_remote(data.rstrip("/"))
