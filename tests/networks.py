@@ -25,8 +25,9 @@ def with_measured_statistics(model: nn.Module, *, size_px: int = 48) -> nn.Modul
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
             module.reset_running_stats()
+    channels = next(module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d))
     with torch.no_grad():
-        model.train()(image_batch(size_px))
+        model.train()(image_batch(size_px).repeat(1, channels, 1, 1)[:, :channels])
     return model.eval()
 
 

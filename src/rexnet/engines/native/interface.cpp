@@ -1,0 +1,71 @@
+// The C interface. Python has checked all sizes; nothing throws across it.
+#include <cstring>
+#include <new>
+
+#include "runner.h"
+
+using rexnet::Call;
+using rexnet::Kernels;
+using rexnet::Precision;
+using rexnet::Runner;
+
+namespace rexnet {
+
+const Kernels* choose_kernels(Precision precision, const char* mask) {
+  const bool only_avx2 = std::strcmp(mask, "avx2") == 0;
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = !only_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (precision == Precision::bf16) {
+    return avx512 && __builtin_cpu_supports("avx512bf16") ? &kernels_avx512_bf16 : nullptr;
+  }
+  return avx512 ? &kernels_avx512_fp32 : avx2 ? &kernels_avx2_fp32 : nullptr;
+}
+
+}  // namespace rexnet
+
+extern "C" {
+
+#define EXPORTED __attribute__((visibility("default")))
+
+// The name of the instructions that would be used for a precision, or null.
+EXPORTED const char* rexnet_instructions(int32_t precision, const char* mask) {
+  const Kernels* kernels = rexnet::choose_kernels(Precision(precision), mask);
+  return kernels ? kernels->name : nullptr;
+}
+
+// A model, or null without the instructions or the memory.
+EXPORTED void* rexnet_open(const rexnet_network* network, int32_t precision, const char* mask, int32_t threads) {
+  const Kernels* kernels = rexnet::choose_kernels(Precision(precision), mask);
+  if (kernels == nullptr) return nullptr;
+  try {
+    return new Runner(*network, *kernels, threads);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+
+EXPORTED void rexnet_close(void* model) { delete static_cast<Runner*>(model); }
+
+EXPORTED int64_t rexnet_bytes(const void* model) { return int64_t(static_cast<const Runner*>(model)->bytes()); }
+
+// Logits (batch, outputs) of images (batch, channels, height, width), and with results null the maps of `blocks`. False
+// without the memory.
+EXPORTED bool rexnet_run(void* model, const float* images, int32_t batch, int32_t height, int32_t width, float* results,
+                         const int32_t* blocks, float* const* maps, int32_t wanted) {
+  try {
+    static_cast<Runner*>(model)->run(
+        Call{images, batch, height, width, results, {blocks, blocks + wanted}, {maps, maps + wanted}});
+    return true;
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+}
+
+// Multiply-accumulates of `repeats` calls of the micro-kernel, for the machine's limit. `scratch`: 256 KiB.
+EXPORTED double rexnet_peak_macs(const void* model, int32_t depth, int32_t repeats, void* scratch) {
+  return static_cast<const Runner*>(model)->model().kernels.peak_macs(depth, repeats, scratch);
+}
+
+}  // extern "C"

@@ -1,0 +1,47 @@
+// The functions that are compiled once for each instruction set and precision, and the choice among them.
+#pragma once
+
+#include "network.h"
+
+namespace rexnet {
+
+struct Kernels {
+  const char* name;
+  size_t map_bytes;  // of one value of a map
+  int rows;          // pixels of a tile
+
+  // Panels of output channels, each computed in one pass over the inputs.
+  int (*panels)(int channels);
+  // Bytes of `convolution`'s packed weights, and the packing of (outputs, inputs) floats.
+  size_t (*packed_bytes)(const Convolution& convolution);
+  void (*pack)(const Convolution& convolution, const float* weights, int outputs, int inputs, void* packed);
+
+  // Rows [first, last) of the stem's output, from a planar image with borders (StemInput).
+  void (*stem)(const Stem& stem, const float* bordered, int pitch, int plane, int width, int first, int last,
+               void* out);
+  // Channels of panel `panel` in strip `strip`: expansion, depthwise convolution and sums of its rows.
+  void (*expand_and_filter)(const Block& block, const BlockShape& shape, const Task& task, int panel, int strip);
+  // Pixels [first, last) of the output: gate, activation, projection, shortcut. `gates`: `expanded` floats or null.
+  void (*project)(const Block& block, const Task& task, const float* gates, int first, int last);
+  // Channels of panel `panel` of a 1x1 convolution, averaged over all pixels.
+  void (*convolve_and_pool)(const Convolution& convolution, const void* map, int channels, int pixels, void* scratch,
+                            float* means, int panel);
+  // Means over all pixels of a map.
+  void (*pool)(const void* map, int channels, int pixels, float* means);
+  // Panels [first, last) of a 1x1 convolution of one pixel. `in` has a multiple of kGroup floats.
+  void (*multiply_vector)(const Convolution& convolution, const float* in, void* scratch, float* out, int first,
+                          int last);
+  // Channels [0, kept) of a map (pixels, channels) to planes (kept, pixels) of floats.
+  void (*to_planes)(const void* map, int channels, int pixels, int kept, float* planes);
+  // Multiply-accumulates of the micro-kernel on data in the first cache: the machine's limit.
+  double (*peak_macs)(int depth, int repeats, void* scratch);
+};
+
+extern const Kernels kernels_avx2_fp32;
+extern const Kernels kernels_avx512_fp32;
+extern const Kernels kernels_avx512_bf16;
+
+// The kernels for a precision on this CPU, or null. `mask` is the most that may be used: "avx2", or "" for all.
+const Kernels* choose_kernels(Precision precision, const char* mask);
+
+}  // namespace rexnet

@@ -1,0 +1,63 @@
+// A network as the kernels see it: plain structs, no methods, no standard containers, because the files that are
+// compiled for one instruction set must not emit inline functions that the linker could share with the others.
+//
+// Maps are (height, width, channels) with the channels padded to kGroup by zeros. "Vectors" below are of one register.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace rexnet {
+
+constexpr int kGroup = 16;  // all channel counts are padded to it: a zmm register of float, two ymm registers
+
+inline constexpr int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// The order of ACTIVATION_NAMES in models/config.py, then what only squeeze-excitation uses.
+enum class Activation : int32_t { identity, relu, relu6, leaky_relu, elu, softplus, hardswish, silu, sigmoid };
+
+enum class Precision : int32_t { fp32, bf16 };
+
+// A 1x1 convolution, its weights in panels (pack.h).
+struct Convolution {
+  int depth = 0;    // input channels to multiply: without those that are padding
+  int outputs = 0;  // padded
+  const void* weights = nullptr;
+  const float* bias = nullptr;
+  Activation activation = Activation::identity;
+};
+
+struct Block {
+  int stride, dilation, kernel;
+  int in, expanded, out;  // channels, padded
+  int added;              // input channels that the shortcut adds, padded; 0: no shortcut
+  bool has_expand, has_gate;
+  Convolution expand, project, squeeze, excite;
+  const float* taps;  // depthwise: kernel * kernel rows of `expanded` floats
+  const float* taps_bias;
+  Activation depthwise_activation;
+};
+
+struct Stem {
+  int image_channels, channels, stride;  // channels: padded
+  const float* taps;                      // image_channels * 9 rows of `channels` floats
+  const float* bias;
+  Activation activation;
+};
+
+// One block at one image size, and how its work is cut.
+struct BlockShape {
+  int height, width, out_height, out_width;
+  int strip_rows, strips;  // rows of output of a strip, and their number
+};
+
+// What a task reads and writes. Types of maps depend on the precision.
+struct Task {
+  const void* in;      // the block's input map
+  void* expanded;      // the depthwise convolution's output map
+  float* row_sums;     // sums of the rows of `expanded`: (out_height, channels)
+  void* out;           // the block's output map
+  void* scratch;       // this thread's own memory of `scratch_bytes`
+};
+
+}  // namespace rexnet

@@ -1,0 +1,104 @@
+"""A network in the native engine."""
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rexnet.engines.native.description import Description
+from rexnet.engines.native.library import load, open_arguments, why_missing
+from rexnet.models.config import STEM_LAYERS
+from rexnet.models.inference_form import fold
+from rexnet.models.rexnet import RexNet
+from rexnet.processes import usable_cpus
+
+_LONGEST_SIDE_PX = 8192
+
+
+class NativeNetwork:
+    """Function from images (B, C, H, W) to logits (B, K), float32 on the CPU, that any number of threads may call at
+    once. A batch takes an image a thread, a single image all threads; neither changes the bits of a result.
+
+    `threads` None: those of the process. Raise ValueError for a machine without the engine, and for a network that it
+    does not compute.
+    """
+
+    def __init__(self, model: RexNet, *, precision: str = "fp32", threads: int | None = None):
+        if reason := why_missing(precision):
+            raise ValueError(reason)
+        description = Description(fold(model))
+        self._library = load()
+        threads = threads or usable_cpus()
+        opened = self._library.rexnet_open(ctypes.byref(description.network), *open_arguments(precision), threads)
+        if not opened:
+            raise MemoryError("there is no memory for the network's weights")
+        self._model = ctypes.c_void_p(opened)
+        self._channels, self._outputs = model.config.in_channels, model.num_classes or model.head_hidden_size
+        levels = model.level_of_stride.values()
+        self._blocks = {
+            each.stride: (each.layer - STEM_LAYERS, each.channels) for each in levels if each.layer >= STEM_LAYERS
+        }
+        self._close = weakref.finalize(self, self._library.rexnet_close, self._model)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        array = self._checked(images)
+        results = np.empty((len(array), self._outputs), np.float32)
+        self._run(array, results.ctypes.data, {})
+        return torch.from_numpy(results)
+
+    def feature_maps(self, images: Tensor, strides: Sequence[int]) -> dict[int, Tensor]:
+        """Return narrow maps by stride, as `RexNet.feature_maps` does, of strides that the network has behind its
+        stem."""
+        array = self._checked(images)
+        maps: dict[int, np.ndarray] = {}
+        for stride in strides:
+            if stride not in self._blocks:
+                raise ValueError(f"stride is {stride}; allowed: {', '.join(map(str, self._blocks))}")
+            _, channels = self._blocks[stride]
+            # Convolutions with a stride round sizes up.
+            size = (-(-side // stride) for side in array.shape[2:])
+            maps[stride] = np.empty((len(array), channels, *size), np.float32)
+        self._run(array, None, maps)
+        return {stride: torch.from_numpy(found) for stride, found in maps.items()}
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory for weights, and for the activations of the calls so far."""
+        return self._library.rexnet_bytes(self._model)
+
+    def close(self) -> None:
+        """Release threads and memory now; the network cannot be called any more."""
+        self._close()
+
+    def _checked(self, images: Tensor) -> np.ndarray:
+        """Return the images as the library reads them. Raise ValueError for anything else than images of this
+        network."""
+        shape = tuple(images.shape)
+        if (
+            len(shape) != 4
+            or shape[1] != self._channels
+            or not all(1 <= side <= _LONGEST_SIDE_PX for side in shape[2:])
+        ):
+            raise ValueError(
+                f"images have the shape {shape}; allowed: (batch, {self._channels}, height, width), sides of 1 to "
+                f"{_LONGEST_SIDE_PX} pixels"
+            )
+        if not images.is_floating_point():
+            raise ValueError(f"images are of the type {images.dtype}; allowed: floating point")
+        if not self._close.alive:
+            raise ValueError("the network is closed; open it again")
+        return images.detach().to("cpu", torch.float32).contiguous().numpy()
+
+    def _run(self, images: np.ndarray, results: int | None, maps: dict[int, np.ndarray]) -> None:
+        if not len(images):
+            return
+        blocks = (ctypes.c_int32 * len(maps))(*(self._blocks[stride][0] for stride in maps))
+        pointers = (ctypes.c_void_p * len(maps))(*(found.ctypes.data for found in maps.values()))
+        batch, _, height, width = images.shape
+        if not self._library.rexnet_run(
+            self._model, images.ctypes.data, batch, height, width, results, blocks, pointers, len(maps)
+        ):
+            raise MemoryError(f"there is no memory for the activations of images of {height} x {width} pixels")

@@ -1,0 +1,244 @@
+// The tasks of kernels.h for one precision. Included last by each kernels_*.cpp.
+#pragma once
+
+#include "activations.h"
+#include "convolution.h"
+#include "depthwise.h"
+#include "kernels.h"
+#include "stem.h"
+
+namespace {
+
+using rexnet::Block;
+using rexnet::BlockShape;
+using rexnet::Task;
+
+template <class Type>
+struct Tasks {
+  using Value = typename Type::Value;
+  static constexpr bool kExact = Type::kStep == 1;
+
+  static void stem(const Stem& stem, const float* bordered, int pitch, int plane, int width, int first, int last,
+                   void* out) {
+    with_activation(stem.activation, [&](auto kindly) INLINE_LAMBDA {
+      const auto put = [&](Value* to, Vector v) INLINE_LAMBDA { store(to, activate<kindly.kind, kExact>(v, stem.activation)); };
+      for (int row = first; row < last; ++row) {
+        const float* in = bordered + size_t(row) * stem.stride * pitch;
+        convolve_stem_row(stem, in, pitch, plane, width, static_cast<Value*>(out) + size_t(row) * width * stem.channels, put);
+      }
+    });
+  }
+
+  // Fill the slice of a strip with `panel`'s expanded channels (or the input's, for a block without expansion), with
+  // zeros around the map, and filter it at once, while it is in the second cache.
+  static void expand_and_filter(const Block& block, const BlockShape& shape, const Task& task, int panel_index,
+                                int strip) {
+    const Panel panel = panel_at(block.expanded, panel_index);
+    const int border = block.kernel / 2 * block.dilation, pixel = panel.vectors * kLanes;
+    const size_t row_values = size_t(shape.width + 2 * border) * pixel;
+    const int first_out = strip * shape.strip_rows;
+    const int last_out = first_out + shape.strip_rows < shape.out_height ? first_out + shape.strip_rows
+                                                                         : shape.out_height;
+    const int first = first_out * block.stride - border, last = (last_out - 1) * block.stride + border + 1;
+    auto* slice = static_cast<Value*>(task.scratch);
+    fill_slice(block, shape, static_cast<const Value*>(task.in), panel, slice, first, last);
+
+    const size_t out_row = size_t(shape.out_width) * block.expanded;
+    for (int vector = 0; vector < panel.vectors; ++vector) {
+      const int channel = (panel.first + vector) * kLanes;
+      const Window<Value> window{slice + vector * kLanes, size_t(pixel), row_values,      block.kernel,
+                                 block.stride,            block.dilation, block.taps + channel,
+                                 size_t(block.expanded),  load(block.taps_bias + channel)};
+      auto* out = static_cast<Value*>(task.expanded) + first_out * out_row + channel;
+      if (block.has_gate) {
+        Vector sum = zero();
+        filter(
+            window, last_out - first_out, shape.out_width,
+            [&](int row, int column, Vector value) INLINE_LAMBDA {
+              sum = add(sum, value);
+              store(out + row * out_row + size_t(column) * block.expanded, value);
+            },
+            [&](int row) INLINE_LAMBDA {
+              store(task.row_sums + size_t(first_out + row) * block.expanded + channel, sum);
+              sum = zero();
+            });
+      } else {
+        with_activation(block.depthwise_activation, [&](auto kindly) INLINE_LAMBDA {
+          filter(
+              window, last_out - first_out, shape.out_width,
+              [&](int row, int column, Vector value) INLINE_LAMBDA {
+                value = activate<kindly.kind, kExact>(value, block.depthwise_activation);
+                store(out + row * out_row + size_t(column) * block.expanded, value);
+              },
+              [](int) {});
+        });
+      }
+    }
+  }
+
+  static void fill_slice(const Block& block, const BlockShape& shape, const Value* in, const Panel& panel, Value* slice,
+                         int first, int last) {
+    const int border = block.kernel / 2 * block.dilation, pixel = panel.vectors * kLanes;
+    const size_t row_values = size_t(shape.width + 2 * border) * pixel;
+    with_activation(block.expand.activation, [&](auto kindly) INLINE_LAMBDA {
+      for (int row = first; row < last; ++row, slice += row_values) {
+        if (row < 0 || row >= shape.height) {
+          __builtin_memset(slice, 0, row_values * sizeof(Value));
+          continue;
+        }
+        __builtin_memset(slice, 0, border * pixel * sizeof(Value));
+        __builtin_memset(slice + row_values - border * pixel, 0, border * pixel * sizeof(Value));
+        const Value* from = in + size_t(row) * shape.width * block.in;
+        Value* to = slice + border * pixel;
+        if (block.has_expand) {
+          convolve_rows<Type, kindly.kind>(block.expand, panel, shape.width,
+                                           Rows<Type>{from, size_t(block.in), to, size_t(pixel)});
+        } else {
+          for (int column = 0; column < shape.width; ++column) {
+            __builtin_memcpy(to + size_t(column) * pixel, from + size_t(column) * block.in + panel.first * kLanes,
+                             pixel * sizeof(Value));
+          }
+        }
+      }
+    });
+  }
+
+  static void project(const Block& block, const Task& task, const float* gates, int first, int last) {
+    const int panels = panel_count(block.out), added_vectors = block.added / kLanes;
+    with_activation(block.project.activation, [&](auto kindly) INLINE_LAMBDA {
+      for (int pixel = first; pixel < last;) {
+        // Two tiles of pixels at a time: their gated inputs stay in the first cache while all panels pass over them.
+        const int left = last - pixel, now = left > 2 * kMaxRows ? 2 * kMaxRows : left;
+        const Value* in = static_cast<const Value*>(task.expanded) + size_t(pixel) * block.expanded;
+        if (gates) in = gated(block, in, gates, now, static_cast<Value*>(task.scratch));
+        for (int index = 0; index < panels; ++index) {
+          const Panel panel = panel_at(block.out, index);
+          const size_t channel = panel.first * kLanes;
+          Rows<Type> rows{in, size_t(block.expanded),
+                          static_cast<Value*>(task.out) + size_t(pixel) * block.out + channel, size_t(block.out)};
+          if (panel.first < added_vectors) {
+            rows.residual = static_cast<const Value*>(task.in) + size_t(pixel) * block.in + channel;
+            rows.residual_pitch = block.in;
+            rows.residual_vectors = added_vectors - panel.first;
+          }
+          convolve_rows<Type, kindly.kind>(block.project, panel, now, rows);
+        }
+        pixel += now;
+      }
+    });
+  }
+
+  // Multiply pixels by the gates and apply the activation that follows.
+  static const Value* gated(const Block& block, const Value* in, const float* gates, int pixels, Value* out) {
+    with_activation(block.depthwise_activation, [&](auto kindly) INLINE_LAMBDA {
+      for (size_t at = 0; at < size_t(pixels) * block.expanded; at += block.expanded) {
+        for (int channel = 0; channel < block.expanded; channel += kLanes) {
+          const Vector value = multiply(load(in + at + channel), load(gates + channel));
+          store(out + at + channel, activate<kindly.kind, kExact>(value, block.depthwise_activation));
+        }
+      }
+    });
+    return out;
+  }
+
+  static void convolve_and_pool(const Convolution& convolution, const void* map, int channels, int pixels,
+                                void* scratch, float* means, int panel_index) {
+    const Panel panel = panel_at(convolution.outputs, panel_index);
+    const int width = panel.vectors * kLanes;
+    auto* out = static_cast<Value*>(scratch);
+    float sums[kPanel] = {};
+    with_activation(convolution.activation, [&](auto kindly) INLINE_LAMBDA {
+      for (int pixel = 0; pixel < pixels;) {
+        const int now = tile_rows(pixels - pixel);
+        const Value* in = static_cast<const Value*>(map) + size_t(pixel) * channels;
+        convolve_rows<Type, kindly.kind>(convolution, panel, now,
+                                         Rows<Type>{in, size_t(channels), out, size_t(width)});
+        add_pixels(out, width, now, sums);
+        pixel += now;
+      }
+    });
+    write_means(sums, width, pixels, means + panel.first * kLanes);
+  }
+
+  static void pool(const void* map, int channels, int pixels, float* means) {
+    for (int channel = 0; channel < channels; ++channel) means[channel] = 0.0f;
+    add_pixels(static_cast<const Value*>(map), channels, pixels, means);
+    write_means(means, channels, pixels, means);
+  }
+
+  static void add_pixels(const Value* map, int channels, int pixels, float* sums) {
+    for (int pixel = 0; pixel < pixels; ++pixel, map += channels) {
+      for (int channel = 0; channel < channels; channel += kLanes) {
+        store(sums + channel, add(load(sums + channel), load(map + channel)));
+      }
+    }
+  }
+
+  static void write_means(const float* sums, int channels, int pixels, float* means) {
+    const Vector share = fill(1.0f / float(pixels));
+    for (int channel = 0; channel < channels; channel += kLanes) {
+      store(means + channel, multiply(load(sums + channel), share));
+    }
+  }
+
+  static void multiply_vector(const Convolution& convolution, const float* in, void* scratch, float* out, int first,
+                              int last) {
+    auto* inputs = static_cast<Value*>(scratch);
+    for (int channel = 0; channel < convolution.depth; channel += kLanes) store(inputs + channel, load(in + channel));
+    with_activation(convolution.activation, [&](auto kindly) INLINE_LAMBDA {
+      for (int index = first; index < last; ++index) {
+        const Panel at = panel_at(convolution.outputs, index);
+        const size_t channel = at.first * kLanes;
+        const auto put = [&](int, int vector, Vector sum) INLINE_LAMBDA {
+          const size_t to = channel + vector * kLanes;
+          const Vector value = add(sum, load(convolution.bias + to));
+          store(out + to, activate<kindly.kind, kExact>(value, convolution.activation));
+        };
+        const auto* weights = weights_of<Type>(convolution, at);
+        switch (at.vectors) {
+          case 3:
+            multiply_tile<Type, 1, 3>(inputs, 0, weights, convolution.depth, put);
+            break;
+          case 2:
+            multiply_tile<Type, 1, 2>(inputs, 0, weights, convolution.depth, put);
+            break;
+          default:
+            multiply_tile<Type, 1, 1>(inputs, 0, weights, convolution.depth, put);
+        }
+      }
+    });
+  }
+
+  static void to_planes(const void* map, int channels, int pixels, int kept, float* planes) {
+    const Value* in = static_cast<const Value*>(map);
+    float values[kLanes];
+    for (int channel = 0; channel < kept; channel += kLanes) {
+      const int lanes = kept - channel < kLanes ? kept - channel : kLanes;
+      for (int pixel = 0; pixel < pixels; ++pixel) {
+        store(values, load(in + size_t(pixel) * channels + channel));
+        for (int lane = 0; lane < lanes; ++lane) planes[size_t(channel + lane) * pixels + pixel] = values[lane];
+      }
+    }
+  }
+
+  static double peak_macs(int depth, int repeats, void* scratch) {
+    auto* inputs = static_cast<Value*>(scratch);
+    auto* weights = inputs + size_t(kMaxRows) * depth;
+    Vector total = zero();
+    for (int repeat = 0; repeat < repeats; ++repeat) {
+      multiply_tile<Type, kMaxRows, kPanelVectors>(
+          inputs, depth, weights, depth, [&](int, int, Vector sum) INLINE_LAMBDA { total = add(total, sum); });
+    }
+    store(reinterpret_cast<float*>(scratch), total);
+    return double(kMaxRows) * kPanel * depth * repeats;
+  }
+
+  static int panels(int channels) { return panel_count(channels); }
+
+  static constexpr rexnet::Kernels table(const char* name) {
+    return {name,      sizeof(Value), kMaxRows, panels, packed_bytes<Type>, pack<Type>, stem,
+            expand_and_filter, project,  convolve_and_pool, pool, multiply_vector,    to_planes,  peak_macs};
+  }
+};
+
+}  // namespace

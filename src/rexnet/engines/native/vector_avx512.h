@@ -1,0 +1,61 @@
+// Vectors of 16 floats. A micro-kernel of 8 pixels x 3 vectors fills 24 of 32 registers with sums; 3 hold weights.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#define INLINE static inline __attribute__((always_inline))
+#define INLINE_LAMBDA __attribute__((always_inline))
+
+namespace {
+
+constexpr int kLanes = 16, kMaxRows = 8;
+using Vector = __m512;
+
+INLINE Vector zero() { return _mm512_setzero_ps(); }
+INLINE Vector fill(float value) { return _mm512_set1_ps(value); }
+INLINE Vector load(const float* from) { return _mm512_loadu_ps(from); }
+INLINE void store(float* to, Vector v) { _mm512_storeu_ps(to, v); }
+INLINE Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
+INLINE Vector subtract(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
+INLINE Vector multiply(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
+INLINE Vector divide(Vector a, Vector b) { return _mm512_div_ps(a, b); }
+// 1 / v with a relative error of 2^-14.
+INLINE Vector estimate_reciprocal(Vector v) { return _mm512_rcp14_ps(v); }
+INLINE Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE Vector minimum(Vector a, Vector b) { return _mm512_min_ps(a, b); }
+INLINE Vector maximum(Vector a, Vector b) { return _mm512_max_ps(a, b); }
+INLINE Vector round_to_integer(Vector v) { return _mm512_roundscale_ps(v, 0); }
+INLINE Vector scale_by_power_of_2(Vector v, Vector power) { return _mm512_scalef_ps(v, power); }
+
+struct Fp32 {
+  using Value = float;
+  static constexpr int kStep = 1;  // input channels of one instruction
+  INLINE Vector accumulate(Vector sum, const float* inputs, Vector weights) {
+    return _mm512_fmadd_ps(_mm512_set1_ps(*inputs), weights, sum);
+  }
+};
+
+#ifdef REXNET_BF16
+INLINE Vector load(const uint16_t* from) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+INLINE void store(uint16_t* to, Vector v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
+}
+
+struct Bf16 {
+  using Value = uint16_t;
+  static constexpr int kStep = 2;
+  INLINE Vector accumulate(Vector sum, const uint16_t* inputs, Vector weights) {
+    int32_t pair;
+    __builtin_memcpy(&pair, inputs, sizeof pair);
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair)),
+                            reinterpret_cast<__m512bh>(weights));
+  }
+};
+#endif
+
+}  // namespace

@@ -1,0 +1,37 @@
+// The memory of one image on its way through a network, and how its work is cut into tasks.
+#pragma once
+
+#include "model.h"
+
+namespace rexnet {
+
+// What each thread needs for itself.
+struct Scratch {
+  char* area;     // a slice of expanded channels, or gated inputs of the projection
+  char* vector;   // inputs of multiply_vector
+  float* means;   // of the gate's inputs
+  float* hidden;  // between squeeze and excite
+  float* gates;
+};
+
+class Workspace {
+ public:
+  // `height`, `width`: of the image. `threads`: that work on it together.
+  Workspace(const Model& model, int height, int width, int threads);
+
+  bool fits(int height, int width) const { return height == this->height && width == this->width; }
+
+  int height, width, threads;
+  int stem_height, stem_width;
+  std::vector<BlockShape> shapes;
+  int last_pixels;  // of the last map
+  // The image with a border, as planes. Borders stay zero.
+  float* bordered;
+  int pitch, plane;
+  char *maps[2], *expanded;  // input and output of a block, in turns; the depthwise convolution's output
+  float *row_sums, *pooled, *hidden, *logits;
+  std::vector<Scratch> scratch;
+  Arena arena;
+};
+
+}  // namespace rexnet
