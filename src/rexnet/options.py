@@ -52,10 +52,6 @@ Resume = Annotated[bool | str, Argument(metavar="[DIR]", read=_read_resume)]
 Device = Annotated[str, Argument(help="auto, cpu, cuda, cuda:1 or mps.", pattern=r"auto|cpu|cuda(:\d+)?|mps")]
 Threads = Annotated[int | None, Argument(help="CPU threads; None leaves the engine's choice.")]
 Workers = Annotated[
-    int | None,
-    Argument(
-        help="Processes that read images; None: up to 8 with a GPU, none without.",
-        aliases=("-j",),
-    ),
+    int | None, Argument(help="Processes that read images; None: up to 8 with a GPU, none without.", aliases=("-j",))
 ]
 Readers = Annotated[int | None, Argument(help="Processes that read images; None: one per CPU, 0: only the main one.")]

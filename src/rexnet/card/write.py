@@ -111,11 +111,7 @@ def card_text(trained: TrainedFile, *, name: str, address: str, licence: str | N
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {
-        "public": public_name,
-        "numbers": _numbers,
-        "plural": plural,
-    }
+    environment.filters |= {"public": public_name, "numbers": _numbers, "plural": plural}
     run, weights = trained.run, trained.starting_weights
     return environment.get_template("card.md.jinja").render(
         trained=trained,

@@ -77,10 +77,7 @@ class RandomPaddedCrop:
 
         mode = transforms.InterpolationMode(self.interpolation)
         return transforms.Compose(
-            [
-                transforms.Resize(self.size_px, mode),
-                transforms.RandomCrop(self.size_px, padding=self.padding_px),
-            ]
+            [transforms.Resize(self.size_px, mode), transforms.RandomCrop(self.size_px, padding=self.padding_px)]
         )
 
 

@@ -94,10 +94,7 @@ class EvalBatches(OrderedBatches[Batch]):
     """Images of a set, preprocessed by `preprocess`; see `OrderedBatches` for the options."""
 
     def __init__(
-        self,
-        image_set: ImageSet,
-        preprocess: Callable[[Image.Image], torch.Tensor],
-        **options: Unpack[LoaderOptions],
+        self, image_set: ImageSet, preprocess: Callable[[Image.Image], torch.Tensor], **options: Unpack[LoaderOptions]
     ):
         if options.get("workers"):
             preprocess(Image.new("RGB", (1, 1)))  # import what it needs here, once, instead of in every worker

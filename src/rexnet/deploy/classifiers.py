@@ -25,10 +25,6 @@ FORMAT = 1
 FilePrecision = Literal["fp32", "bf16", "int8"]
 
 
-def _versions() -> dict[str, str]:
-    return {"rexnet": __version__, "torch": str(torch.__version__)}
-
-
 @dataclass(frozen=True, kw_only=True)
 class EngineCheck:
     """Accuracy of an int8 file in one engine, measured by `rexnet quantize`: the worse of batch 1 and a larger
@@ -57,7 +53,7 @@ class ExportedFile:
     """Precision of the weights."""
     engines: dict[Backend, EngineCheck] | None = None
     """Checks of an int8 file by engine; float files are written only if they are correct in every engine."""
-    versions: dict[str, str] = field(default_factory=_versions)
+    versions: dict[str, str] = field(default_factory=lambda: {"rexnet": __version__, "torch": str(torch.__version__)})
     """Versions of the packages that wrote the file."""
 
     def __post_init__(self) -> None:

@@ -61,10 +61,7 @@ class PredictConfig:
     checkpoint: Annotated[str, positional("MODEL")]
     """A run folder or checkpoint of `rexnet train`, published weights such as rexnet_100.nav_in1k, a .onnx or .xml file
     of `rexnet export`, a folder of `rexnet card`, hf://OWNER/NAME, timm/NAME, or a weights file."""
-    images: Annotated[
-        tuple[str, ...],
-        positional("IMAGE|FOLDER|PATTERN ..."),
-    ]
+    images: Annotated[tuple[str, ...], positional("IMAGE|FOLDER|PATTERN ...")]
     """Image files, folders (with all subfolders) or patterns such as 'photos/*.jpg'."""
     model: str | None = None
     """Network of a weights file that does not name it: a name, a JSON file or timm/NAME."""

@@ -14,13 +14,7 @@ from torch import Tensor
 
 from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch, EvalBatches
-from rexnet.deploy.calibration import (
-    Comparison,
-    draw_images,
-    labelled_splits,
-    predicted_classes,
-    unlabelled_splits,
-)
+from rexnet.deploy.calibration import Comparison, draw_images, labelled_splits, predicted_classes, unlabelled_splits
 from rexnet.deploy.classifiers import EngineCheck, ExportedFile
 from rexnet.deploy.config import Int8Backend, QuantizeConfig
 from rexnet.deploy.int8_graph import int8_graph, int8_layers

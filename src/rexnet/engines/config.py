@@ -56,11 +56,7 @@ class Engine:
 Format = Literal["onnx", "openvino", "torch-export"]
 Output = Literal["logits", "embedding", "features"]
 
-ENDINGS: dict[Format, str] = {
-    "onnx": ".onnx",
-    "openvino": ".xml",
-    "torch-export": ".pt2",
-}
+ENDINGS: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 _REMOVED = {".pte": "ExecuTorch", ".mlpackage": "Core ML", ".engine": "TensorRT"}
 """Extensions of formats that are no longer written."""
 

@@ -162,9 +162,7 @@ class LinearBottleneck(nn.Module):
         expand: list[nn.Module] = []
         if spec.expanded_channels != spec.in_channels:
             expand = conv_norm_activation(
-                BlockConv2d(spec.in_channels, spec.expanded_channels),
-                norm=norm,
-                activation=spec.expand_activation,
+                BlockConv2d(spec.in_channels, spec.expanded_channels), norm=norm, activation=spec.expand_activation
             )
         depthwise = conv_norm_activation(
             BlockConv2d(
@@ -181,9 +179,7 @@ class LinearBottleneck(nn.Module):
         if spec.se_channels:
             depthwise.append(SqueezeExcitation(spec.expanded_channels, spec.se_channels, norm))
         project = conv_norm_activation(
-            BlockConv2d(spec.expanded_channels, spec.out_channels),
-            norm=norm,
-            activation=spec.out_activation,
+            BlockConv2d(spec.expanded_channels, spec.out_channels), norm=norm, activation=spec.out_activation
         )
         self.num_expand_layers = len(expand)
         self.has_shortcut, self.added_channels = spec.shortcut, spec.out_channels - spec.in_channels

@@ -39,11 +39,7 @@ class CreateOptions(ModelOptions, total=False):
 
 
 def create_model(
-    name: str,
-    *,
-    weights: str | PathLike[str] | None = None,
-    pretrained: bool = False,
-    **options: Unpack[CreateOptions],
+    name: str, *, weights: str | PathLike[str] | None = None, pretrained: bool = False, **options: Unpack[CreateOptions]
 ) -> RexNet:
     """Return a network in training mode, randomly initialised or with `weights`: a file or a published name.
 

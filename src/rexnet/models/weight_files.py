@@ -17,12 +17,7 @@ from rexnet.models.hub import weights_path
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "CHECKPOINT_FORMAT",
-    "SUFFIXES",
-    "extract_state_dict",
-    "read_checkpoint_file",
-]
+__all__ = ["CHECKPOINT_FORMAT", "SUFFIXES", "extract_state_dict", "read_checkpoint_file"]
 
 CHECKPOINT_FORMAT = "rexnet-checkpoint/1"
 """Value of "format" in this project's checkpoints; a `.safetensors` file has everything but tensors in its metadata."""

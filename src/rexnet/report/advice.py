@@ -41,7 +41,7 @@ def read_curves(rows: Sequence[Row], metric: Metric) -> str:
     if last - earlier > smallest:
         rise = f"{metric.label} still rose by {last - earlier:.1f} points in the last fifth of the epochs"
         return f"It has not learned all it can: {rise}; try more --epochs."
-    return f"{_capital(metric.label)} has stopped rising: {_compare(rows[-window:])}."
+    return f"{metric.label[0].upper()}{metric.label[1:]} has stopped rising: {_compare(rows[-window:])}."
 
 
 def _compare(rows: Sequence[Row]) -> str:
@@ -66,7 +66,3 @@ def _standard_error(percent: float, images: float | None) -> float:
     """Return the standard error, in points, of a percentage over `images` images; 0 if their number is unknown."""
     fraction = min(max(percent / 100, 0.0), 1.0)
     return 100 * sqrt(fraction * (1 - fraction) / images) if images else 0.0
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]

@@ -77,7 +77,8 @@ def report(config: SearchReportConfig) -> Path:
         names = [folder.strip("/").replace("/", "-") for folder in config.searches]
     findings = [_read(folder, config, name=name) for folder, name in zip(config.searches, names, strict=True)]
     output = Path(config.output or Path(config.searches[0]) / "report")
-    texts = [_describe(finding, output, prefix=_prefix(finding, findings)) for finding in findings]
+    several = len(findings) > 1
+    texts = [_describe(finding, output, prefix=f"{finding.name}-" if several else "") for finding in findings]
     trained = [finding for finding in findings if finding.has_groups]
     if len(trained) > 1:
         texts += _compare(trained, output)
@@ -88,10 +89,6 @@ def report(config: SearchReportConfig) -> Path:
 def _read(folder: str, config: SearchReportConfig, *, name: str) -> Finding:
     study = existing_study(EngineOptions(output=folder, storage=config.storage, study=config.study))
     return Finding(name=name, settings=settings_of(study), candidates=candidates_of(study), study=study)
-
-
-def _prefix(finding: Finding, findings: Sequence[Finding]) -> str:
-    return f"{finding.name}-" if len(findings) > 1 else ""
 
 
 def _compare(findings: Sequence[Finding], output: Path) -> list[str]:

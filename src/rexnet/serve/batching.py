@@ -116,9 +116,7 @@ class Batcher(Generic[Item, Result]):
             return error
 
     def _finished(
-        self,
-        batch: list[_Waiting[Item, Result]],
-        work: asyncio.Future[list[Batched[Result] | Exception]],
+        self, batch: list[_Waiting[Item, Result]], work: asyncio.Future[list[Batched[Result] | Exception]]
     ) -> None:
         self._running -= 1
         results = work.result()

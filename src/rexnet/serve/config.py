@@ -17,10 +17,7 @@ from rexnet.text import reason_of
 class ServeConfig:
     """Predict the classes and objects of images over HTTP."""
 
-    models: Annotated[
-        tuple[str, ...],
-        positional("[NAME=]MODEL ..."),
-    ]
+    models: Annotated[tuple[str, ...], positional("[NAME=]MODEL ...")]
     """Run folders, folders of `rexnet card` or hf://OWNER/NAME, checkpoints (.pt, .safetensors), or .onnx and .xml
     files of `rexnet export`. Without NAME= a model has the name of its file or folder,
     with "-" in place of all characters except letters, digits, ".", "_" and "-"."""

@@ -75,12 +75,7 @@ class InferenceRequest:
 
 
 def read_request(
-    body: bytes,
-    header_length: str | None,
-    *,
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
-    most: int,
+    body: bytes, header_length: str | None, *, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], most: int
 ) -> InferenceRequest:
     """Read a request of at most `most` items. Raise HTTPError with 400 for a request that the specs do not allow."""
     header, binary = _split(body, header_length)

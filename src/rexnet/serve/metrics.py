@@ -39,11 +39,7 @@ class Metrics:
             registry=registry,
         )
         self.batches = Histogram(
-            "rexnet_batch_images",
-            "Images per batch.",
-            ["model"],
-            buckets=(1, 2, 4, 8, 16, 32, 64),
-            registry=registry,
+            "rexnet_batch_images", "Images per batch.", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
         )
         self.pending = Gauge(
             "rexnet_pending_images",
@@ -53,10 +49,7 @@ class Metrics:
             registry=registry,
         )
         self.reloads = Counter(
-            "rexnet_reloads",
-            "Model files that were replaced or are missing.",
-            ["model", "outcome"],
-            registry=registry,
+            "rexnet_reloads", "Model files that were replaced or are missing.", ["model", "outcome"], registry=registry
         )
         self.inference = Summary(
             "rexnet_inference_seconds",

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from os import stat_result
 from typing import Any, Literal
 
 import torch
@@ -78,7 +77,8 @@ def identity(reference: Reference) -> Identity:
     replaced; () for the network of a library, which has no file. Raise OSError if the file is missing."""
     if reference.kind in _LIBRARIES:
         return ()
-    return tuple(_identity(part.stat()) for part in list_parts(reference.file))
+    statuses = (part.stat() for part in list_parts(reference.file))
+    return tuple((status.st_mtime_ns, status.st_size, status.st_ino) for status in statuses)
 
 
 def open_served(name: str, reference: Reference, config: ServeConfig, *, metrics: Metrics) -> OpenModel:
@@ -152,13 +152,7 @@ def _open_detector(
         backend=backend,
         precision="fp32",
         prepare=partial(_shrink, predictor, most_pixels=_MASK_PIXELS if masks else _BOX_PIXELS),
-        batcher=Batcher(
-            compute,
-            lanes=1,
-            max_batch=most,
-            wait_ms=config.batch_wait_ms,
-            on_batch=metrics.observe_batch,
-        ),
+        batcher=Batcher(compute, lanes=1, max_batch=most, wait_ms=config.batch_wait_ms, on_batch=metrics.observe_batch),
         metrics=metrics,
         semaphore=asyncio.Semaphore(2 * most + 1),
         masks=masks,
@@ -182,7 +176,3 @@ def _library_version(reference: Reference) -> str:
     from importlib.metadata import version
 
     return f"{reference.kind} {version(reference.kind)}"
-
-
-def _identity(status: stat_result) -> tuple[int, int, int]:
-    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -126,11 +126,7 @@ def _statistics(request: Request, *opened: OpenModel) -> Response:
 
 
 @router.post("/models/{model}/infer", openapi_extra=INFERENCE, responses=answers(200, 404))
-@router.post(
-    "/models/{model}/versions/{version}/infer",
-    openapi_extra=INFERENCE,
-    responses=answers(200, 404),
-)
+@router.post("/models/{model}/versions/{version}/infer", openapi_extra=INFERENCE, responses=answers(200, 404))
 async def infer(request: Request, model: str, version: str | None = None) -> Response:
     """Predict from tensors, in JSON or as bytes after it."""
     found, opened = _requested_model(request, model, version)

@@ -193,12 +193,7 @@ def _loader_options(config: TrainConfig, world: World) -> dict[str, Any]:
 
 
 def classification_task(
-    sets: ImageSets,
-    val_batches: SizedBatches,
-    config: TrainConfig,
-    *,
-    world: World,
-    guidance: Guidance | None = None,
+    sets: ImageSets, val_batches: SizedBatches, config: TrainConfig, *, world: World, guidance: Guidance | None = None
 ) -> Task:
     """Return the task: cross-entropy on batches of `sets.train`, with `guidance` also distillation from teachers, and
     metrics on `val_batches`."""
@@ -269,9 +264,6 @@ def _load_sets(config: TrainConfig, world: World) -> ImageSets:
     given = config.input
     return world.in_turns(
         lambda: open_dataset(config.data).for_training(
-            val_fraction=given.val_fraction,
-            seed=config.run.seed,
-            shots=given.shots,
-            missing_class=given.missing_class,
+            val_fraction=given.val_fraction, seed=config.run.seed, shots=given.shots, missing_class=given.missing_class
         )
     )

@@ -200,11 +200,7 @@ class Dataset:
             )
 
     def boxes_to_measure(
-        self,
-        split: Literal["train", "val", "test"],
-        classes: Sequence[str],
-        *,
-        bad_image: BadImagePolicy = "error",
+        self, split: Literal["train", "val", "test"], classes: Sequence[str], *, bad_image: BadImagePolicy = "error"
     ) -> CocoImages:
         """Return the images with boxes of one split, with labels that index `classes`. Raise ValueError as
         `for_detection` does."""

@@ -74,12 +74,7 @@ def advise(model: nn.Module, *, image_size_px: int = 224, limits: Limits | None 
     layers = list(found.layers())
     blocks = list(find_bottlenecks(found))
     limits = limits or Limits()
-    findings = [
-        *_expansions(found, limits),
-        *_block_ratios(found, limits),
-        *_activations(found),
-        *_penultimate(layers),
-    ]
+    findings = [*_expansions(found, limits), *_block_ratios(found, limits), *_activations(found), *_penultimate(layers)]
     places = {operation.module: place for place, (operation, _) in enumerate(layers)}
     return Advice(
         findings=tuple(sorted(findings, key=lambda finding: places[finding.layer])),
@@ -152,12 +147,8 @@ def _activations(trace: Trace) -> Iterator[Finding]:
         if layer.depthwise and activation in COMPLICATED:
             remedy = "ReLU6"
             yield _finding(operation, "activation", found=f"{activation} after depthwise", remedy=remedy)
-        elif _is_dense_convolution(layer) and activation in SIMPLE:
+        elif layer.dense and layer.kind != "linear" and activation in SIMPLE:
             yield _finding(operation, "activation", found=f"{activation} after {layer.kind}", remedy="SiLU")
-
-
-def _is_dense_convolution(layer: Layer) -> bool:
-    return layer.dense and layer.kind != "linear"
 
 
 def _penultimate(layers: list[tuple[Operation, Layer]]) -> Iterator[Finding]:
