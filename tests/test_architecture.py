@@ -92,7 +92,7 @@ def test_no_test_is_inside_a_function():
         assert not [node.name for node in functions if node in inside and node.name.startswith("test_")], path
 
 
-def test_the_test_sees_what_it_should():
+def test_the_walk_finds_known_imports():
     """A walk that finds too little would let everything pass."""
     assert "rexnet.data.decode" in modules("rexnet.data.image_set", lazy=False)
     assert "sklearn.datasets.load_digits" in imports("rexnet.data.datasets.named", lazy=True)

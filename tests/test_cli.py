@@ -82,7 +82,7 @@ def test_a_flag_means_the_same_whatever_the_run_to_resume_has(words, saved):
 
 
 @pytest.mark.parametrize("first", ["data", "detect", "study", "search"])
-def test_the_first_word_alone_lists_its_commands(first, capsys):
+def test_a_command_group_alone_lists_its_commands(first, capsys):
     for arguments in ([first], [first, "--help"]):
         cli.main(arguments)
         listed = [line.split()[2] for line in capsys.readouterr().out.splitlines() if line.startswith("  rexnet ")]
@@ -106,7 +106,7 @@ def test_the_first_word_alone_lists_its_commands(first, capsys):
         (["train", "digits", "--latency-budget-ms", "10"], "rexnet fit-budget"),
     ],
 )
-def test_names_of_other_packages_and_removed_options_get_ours(arguments, expected, capsys):
+def test_options_of_other_packages_and_removed_ones_get_a_hint(arguments, expected, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
     assert stop.value.code == 2 and expected in capsys.readouterr().err.splitlines()[-1]
@@ -128,7 +128,7 @@ def test_models_lists_every_variant(tmp_path):
 
 
 @pytest.mark.seconds
-def test_data_check_says_by_its_exit_code_whether_all_is_well(image_folder, tmp_path):
+def test_the_exit_code_of_data_check_reports_findings(image_folder, tmp_path):
     shown = run_rexnet("data", "check", image_folder, cwd=tmp_path)
     assert "48 images" in shown.stdout and not shown.stderr
     for number in range(7):
@@ -250,7 +250,7 @@ def test_an_error_of_the_system_names_the_file_and_no_number(command, file, said
 
 
 @pytest.mark.parametrize(("format", "encoding", "printed"), [("text", "cp1252", "??"), ("csv", "utf-8", "猫é")])
-def test_a_console_that_lacks_a_character_gets_the_results_all_the_same(format, encoding, printed, monkeypatch):
+def test_a_console_without_a_character_still_gets_the_results(format, encoding, printed, monkeypatch):
     from rexnet.deploy import predict
 
     class Found:
@@ -266,7 +266,7 @@ def test_a_console_that_lacks_a_character_gets_the_results_all_the_same(format, 
     assert console.buffer.getvalue().decode(encoding) == f"{printed}\n"
 
 
-def test_a_name_in_an_error_keeps_its_blanks(capsys):
+def test_a_name_in_an_error_keeps_its_spaces(capsys):
     with pytest.raises(SystemExit):
         cli.main(["data", "check", "no  such   folder"])
     assert "no  such   folder" in capsys.readouterr().err

@@ -31,7 +31,7 @@ def test_a_full_disk_leaves_the_old_content_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "said"), [(".", "a folder"), ("no/x.json", "there is no folder")])
-def test_what_cannot_become_a_file_is_refused_beforehand(tmp_path, monkeypatch, name, said):
+def test_impossible_output_files_are_refused_beforehand(tmp_path, monkeypatch, name, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=f"--output is '{name}'.*{said}"):
         check_output_file(name)
@@ -44,7 +44,7 @@ def test_a_device_is_written_to_not_replaced():
     assert not os.path.isfile("/dev/null")
 
 
-def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path):
     file = tmp_path / "classes.txt"
     file.write_bytes(b"\xef\xbb\xbfcat\n\xff\n")
     assert read_text(file, errors="surrogateescape") == "cat\n\udcff\n"

@@ -43,7 +43,7 @@ def test_any_width():
     assert load("rexnet", width=1.17).name == "rexnet_117"
 
 
-def test_weights_by_path_and_errors_in_one_sentence(tmp_path):
+def test_weights_by_path_and_errors_of_one_sentence(tmp_path):
     theirs = rexnet.create_model("rexnet_100")
     torch.save(theirs.state_dict(), tmp_path / "w.pth")
     model = load("rexnet_100", weights=tmp_path / "w.pth")
@@ -53,7 +53,7 @@ def test_weights_by_path_and_errors_in_one_sentence(tmp_path):
 
 
 @pytest.mark.seconds
-def test_it_works_where_the_package_is_not_installed_and_leaves_the_path_alone(tmp_path):
+def test_it_works_without_installation_and_leaves_sys_path_unchanged(tmp_path):
     code = f"""
 import sys, torch
 sys.path = [entry for entry in sys.path if not entry.endswith("src")]

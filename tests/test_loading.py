@@ -32,7 +32,7 @@ def test_a_run_folder_is_its_best_checkpoint(tiny_model, tiny_preprocess, tmp_pa
 
 
 @pytest.mark.parametrize("convert", [dict, native_to_timm])
-def test_an_official_or_timm_file_says_its_network(half, convert, tmp_path):
+def test_an_official_or_timm_file_names_its_network(half, convert, tmp_path):
     torch.save(convert(half.state_dict()), tmp_path / "w.pth")
     trained = rexnet.load(tmp_path / "w.pth")
     images = torch.randn(1, 3, 64, 64)
@@ -72,7 +72,7 @@ def test_a_network_is_not_named_twice(tiny_model, tiny_preprocess, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["timm/resnet18", "torchvision/resnet18", "rexnet_130.nav_in1k", "hf://owner/name"])
-def test_without_network_one_sentence(name, monkeypatch, tmp_path):
+def test_without_a_network_connection_the_error_is_one_sentence(name, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(WeightsError, match="could not be downloaded") as error:
@@ -80,7 +80,7 @@ def test_without_network_one_sentence(name, monkeypatch, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_networks_to_measure_are_random_unless_they_hold_weights():
+def test_networks_to_measure_are_random_unless_they_have_weights():
     for name in ("rexnet_050", "timm/test_resnet", "torchvision/squeezenet1_1"):
         model = load_network(resolve(name))
         assert not model.training and model.classes == () and model.preprocess.image_size_px in (160, 224)

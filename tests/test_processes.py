@@ -33,7 +33,7 @@ def test_no_items():
     assert list(in_parallel(square, [], workers=2, label="x")) == []
 
 
-def test_a_killed_worker_is_one_sentence():
+def test_a_killed_worker_is_reported_in_one_sentence():
     with pytest.raises(
         OSError, match=r"a worker process \(pid \d+\) ended .* /dev/shm of [\d,]+ MiB; .*fewer --workers"
     ):
@@ -53,7 +53,7 @@ def test_other_errors_keep_their_kind(error):
     assert not isinstance(raised.value, LostProcessError)
 
 
-def test_long_work_says_how_far_it_is(monkeypatch, caplog):
+def test_long_work_logs_its_progress(monkeypatch, caplog):
     monkeypatch.setattr("rexnet.processes._SAY_EVERY_S", 0.0)
     with caplog.at_level("INFO"):
         list(in_parallel(square, range(4), workers=0, label="train"))

@@ -61,7 +61,7 @@ def test_a_path_means_the_path(here):
     assert resolve(here / "rexnet_100").file == here / "rexnet_100" / "best.pt"
 
 
-def test_the_file_that_is_meant(here, caplog):
+def test_the_file_of_a_reference(here, caplog):
     assert resolve("run").file.name == "best.pt" and not caplog.text
     assert resolve("card").file.name == hub.WEIGHTS
     assert resolve("unfinished").file.name == "last.pt"
@@ -83,7 +83,7 @@ def test_the_file_that_is_meant(here, caplog):
         ("photos/one.jpg", "'photos/one.jpg' is an image, not a model"),
     ],
 )
-def test_what_is_nothing_gets_one_sentence(here, text, said):
+def test_unknown_strings_are_refused_in_one_sentence(here, text, said):
     with pytest.raises(WeightsError, match=said) as error:
         resolve(text, allowed=PRETRAINED)
     assert "\n" not in str(error.value)
@@ -115,6 +115,6 @@ def test_a_model_after_the_images(here, capsys, command, data, model):
     assert stop.value.code == 2 and f"MODEL comes first: rexnet {command} {model} {quoted}" in capsys.readouterr().err
 
 
-def test_the_right_order_is_let_through(here):
+def test_the_right_order_is_accepted(here):
     for model, data in (("run", "photos"), ("net.json", "photos"), ("photos/one.jpg", "photos"), ("run", "card")):
         refuse_swapped(model, data, command="predict")

@@ -7,11 +7,11 @@ from rexnet.text import normal_name, plural, reason_of, some_names
 
 
 @pytest.mark.parametrize(("number", "noun"), [(0, "tars"), (1, "tar"), (2, "tars")])
-def test_one_has_no_s(number, noun):
+def test_plurals(number, noun):
     assert plural(number, "tar") == noun
 
 
-def test_the_words_of_an_error_have_neither_number_nor_file():
+def test_the_reason_of_an_error_has_neither_number_nor_file():
     assert reason_of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a file")) == os.strerror(errno.ENOSPC)
     assert reason_of(OSError("no number")) == "no number"
     assert reason_of(ValueError("not whole")) == "not whole"
@@ -30,5 +30,5 @@ def test_the_reason_of_an_encoding_names_the_next_step(encoding, reason):
     assert reason_of(raised.value) == f"{reason}; save it as UTF-8"
 
 
-def test_blanks_around_names_are_seen():
+def test_spaces_around_names_are_visible():
     assert some_names(["cat", "cat ", "a b"]) == "cat, 'cat ', a b"

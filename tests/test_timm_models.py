@@ -70,7 +70,7 @@ def test_all_are_creatable_on_the_meta_device(names):
             assert timm.create_model(name).name == name.removeprefix("native_")
 
 
-def test_arguments_of_our_own_and_mistakes():
+def test_own_arguments_and_mistakes():
     assert timm.create_model("native_rexnet_100", output_stride=16, stem_stride=1).config.stem_stride == 1
     with pytest.raises(ValueError, match=r"global_pool is 'avgmax'; allowed: 'avg', 'max', ''"):
         timm.create_model("native_rexnet_100", global_pool="avgmax")
@@ -147,7 +147,7 @@ def test_pruning_equals_timms(indices, prune_head, prune_norm):
     assert (ours.num_features, ours.num_classes) == (theirs.num_features, theirs.num_classes)
 
 
-def test_a_pruned_network_goes_on_as_a_smaller_one():
+def test_a_pruned_network_works_as_a_smaller_one():
     model = rexnet.create_model("rexnet_lite_100").eval()
     assert model.prune_intermediate_layers([-2]) == [3]
     model.reset_classifier(7, "avg")
@@ -171,7 +171,7 @@ def test_max_pooling_equals_timms():
 
 
 @pytest.mark.parametrize("name", ["rexnet_lite_100", "rexnet_plain"])
-def test_features_only_of_networks_that_timm_has_not(name):
+def test_features_only_of_networks_that_timm_does_not_have(name):
     model = timm.create_model(f"native_{name}", features_only=True, out_indices=(1, 4)).eval()
     maps = model(torch.randn(1, 3, 64, 64))
     assert [tuple(m.shape[2:]) for m in maps] == [(16, 16), (2, 2)]
@@ -267,7 +267,7 @@ def test_tags_are_timms_and_carry_the_transform():
 
 
 @pytest.mark.seconds
-def test_weights_that_cannot_be_fetched_are_one_sentence(tmp_path):
+def test_a_failed_download_is_reported_in_one_sentence(tmp_path):
     code = (
         "import timm, rexnet\nrexnet.register_with_timm()\n"
         "try: timm.create_model('native_rexnet_100.nav_in1k', pretrained=True)\n"
@@ -280,7 +280,7 @@ def test_weights_that_cannot_be_fetched_are_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_a_hub_that_fails_is_not_asked_again(monkeypatch, tmp_path, status):
+def test_a_failing_hub_is_not_queried_again(monkeypatch, tmp_path, status):
     """timm itself asks six times for each of two files."""
     asked = []
 

@@ -25,7 +25,7 @@ def test_sizes_are_the_published_ones(row):
         assert bool(row.note) == bool(row.form)
 
 
-def test_the_note_on_masks_of_resnet50_holds():
+def test_the_note_on_masks_of_resnet50_is_right():
     with torch.device("meta"):
         model = create_detector("mask_rcnn", backbone="timm/resnet50", num_classes=80)
     network = model.get_submodule("backbone.body.network")

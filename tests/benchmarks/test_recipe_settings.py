@@ -29,7 +29,7 @@ def call(tmp_path, monkeypatch):
     return call
 
 
-def test_trials_go_on_and_the_best_are_confirmed_on_other_sets(call):
+def test_trials_continue_and_the_best_are_confirmed_on_other_sets(call):
     call("--trials", "5")
     rows = call("--trials", "18")
     assert len(rows) == 18 and rows[0]["settings"] == {} and rows[0]["score"] == 89.5

@@ -25,7 +25,7 @@ def write_study(folder, chunks):
     return rows
 
 
-def test_a_study_that_found_what_is_published_has_no_residual(tmp_path):
+def test_a_study_that_reproduces_the_published_values_has_no_residual(tmp_path):
     rows = write_study(tmp_path, chunks=3)
     (row,) = record_study.rank(tmp_path)
     assert row["networks"] == 3 * CHUNK and row["ranks"] == len(rows) * CHUNK

@@ -61,11 +61,11 @@ def test_a_network_without_a_name_there_claims_none(run, tmp_path):
         ("hf://owner/name@main", "hf://owner/name@main"),
     ],
 )
-def test_a_name_loses_what_is_private(name, shown):
+def test_private_parts_are_removed_from_a_name(name, shown):
     assert public_name(name) == shown
 
 
-def test_a_command_loses_it_in_every_argument():
+def test_private_parts_are_removed_from_every_argument_of_a_command():
     command = "/venv/bin/rexnet train '/home/alice/my photos' --weights=/home/alice/best.pt --output ~/runs/1 --lr 0.1"
     assert public_command(command) == "rexnet train 'my photos' --weights=best.pt --output 1 --lr 0.1"
     assert public_command("/venv/rexnet/__main__.py train x") == "rexnet train x"

@@ -43,7 +43,7 @@ def output(tmp_path) -> Path:
     return tmp_path / "given-away"
 
 
-def test_a_trained_run_comes_back_with_equal_logits(trained_run, output):
+def test_a_trained_run_is_restored_with_equal_logits(trained_run, output):
     write(trained_run, output)
     original, read = rexnet.load(trained_run / "best.pt"), rexnet.load(output)
     batch = torch.randn(2, 3, 24, 24)
@@ -99,7 +99,7 @@ def test_without_a_licence_none_is_guessed(run, output):
     assert ModelCard(text).data.license is None and "None is stated" in text
 
 
-def test_what_training_started_from_is_named(run, output):
+def test_the_initial_weights_are_named(run, output):
     config = json.loads((run / "config.json").read_text())
     config["network"]["weights"] = "rexnet_100.nav_in1k"
     (run / "config.json").write_text(json.dumps({**config, "data": "hfds/owner/animals"}))
@@ -119,7 +119,7 @@ def test_the_code_in_the_card_runs(run, output, monkeypatch, capsys):
     assert "ScoredClass" in capsys.readouterr().out
 
 
-def test_a_detector_comes_back_too(detector_run, output, monkeypatch):
+def test_a_detector_is_restored_too(detector_run, output, monkeypatch):
     text = write(detector_run, output, license="cc-by-4.0")
     read, original = load_detector(output), load_detector(detector_run / "best.pt")
     assert (read.classes, read.category_ids) == (original.classes, original.category_ids)
@@ -157,7 +157,7 @@ def test_a_card_names_the_masks_the_single_class_and_the_skipped_image(detector_
 
 
 @pytest.mark.parametrize("name", ["model.pt", "mine.safetensors"])
-def test_of_a_checkpoint_alone_nothing_is_claimed(content, tmp_path, output, name):
+def test_a_checkpoint_without_its_run_makes_no_claims(content, tmp_path, output, name):
     checkpoint.save(tmp_path / name, content)
     text = write(tmp_path / name, output)
     assert "Nothing is known about its training" in text and "is not known" in text
@@ -165,12 +165,12 @@ def test_of_a_checkpoint_alone_nothing_is_claimed(content, tmp_path, output, nam
     assert torch.equal(rexnet.load(output)(images()), rexnet.load(tmp_path / name)(images()))
 
 
-def test_a_file_of_another_name_is_not_of_the_run_it_lies_in(run, content, output):
+def test_a_file_with_another_name_does_not_belong_to_the_run_in_its_folder(run, content, output):
     checkpoint.save(run / "other.safetensors", content)
     assert "Nothing is known about its training" in write(run / "other.safetensors", output)
 
 
-def test_last_pt_where_no_best_is(run, output, caplog):
+def test_last_pt_is_used_without_best_pt(run, output, caplog):
     (run / "best.pt").rename(run / "last.pt")
     assert "by which this epoch was selected" not in write(run, output)
     assert "has no best.pt" in caplog.text
@@ -214,7 +214,7 @@ def test_only_overwrite_replaces_a_model_folder(run, output):
         write(output / "model.safetensors", output, overwrite=True)
 
 
-def test_what_cannot_be_a_card_is_one_sentence(run, content, output, tmp_path):
+def test_models_without_a_card_are_refused_in_one_sentence(run, content, output, tmp_path):
     (tmp_path / "empty").mkdir()
     young = shutil.copytree(run, tmp_path / "young")
     (young / "best.pt").unlink()
@@ -239,7 +239,7 @@ def test_what_cannot_be_a_card_is_one_sentence(run, content, output, tmp_path):
 @pytest.mark.parametrize(
     "options", [{"push": "me"}, {"push": "me/../x"}, {"license": "do what you want"}, {"license": ""}, {"public": True}]
 )
-def test_options_that_cannot_be(options):
+def test_impossible_options_are_refused(options):
     with pytest.raises(OptionError, match=f"--{next(iter(options))} is .*; allowed: "):
         CardConfig(run="run", output="out", **options)
 
@@ -270,7 +270,7 @@ def hub(monkeypatch):
     return FakeHub
 
 
-def test_nothing_is_sent_unasked(run, output, hub, capsys):
+def test_nothing_is_uploaded_without_push(run, output, hub, capsys):
     main(["card", str(run), "--output", str(output)])
     assert hub.asked == []
     printed = capsys.readouterr().out
@@ -286,7 +286,7 @@ def test_push_sends_the_folder_and_prints_where(run, output, hub, capsys, public
     assert 'rexnet.Predictor("hf://me/animals")' in text and "# animals\n" in text
 
 
-def test_what_the_hub_refuses_is_one_sentence_and_keeps_the_folder(run, output, hub):
+def test_a_rejected_upload_is_reported_in_one_sentence_and_keeps_the_folder(run, output, hub):
     hub.fails = True
     with pytest.raises(ValueError, match=r"could not be uploaded to the hub \(ConnectionError") as error:
         write(run, output, push="me/animals")

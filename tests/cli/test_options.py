@@ -16,7 +16,7 @@ from rexnet import cli
         ("export a.pt --output a.engine --format tensorrt", r"--format tensorrt was removed: .*\.onnx"),
     ],
 )
-def test_an_option_that_is_gone_names_its_replacement(words, sentence, capsys):
+def test_a_removed_option_names_its_replacement(words, sentence, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(words.split())
     assert stop.value.code == 2 and re.search(sentence, capsys.readouterr().err)
@@ -31,7 +31,7 @@ def test_an_option_that_is_gone_names_its_replacement(words, sentence, capsys):
         ("serve --models=a.pt", "--models: here [NAME=]MODEL ... is a positional argument, as in rexnet serve a.pt"),
     ],
 )
-def test_a_value_that_goes_without_an_option(words, sentence, capsys):
+def test_a_positional_value_given_as_an_option(words, sentence, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(words.split())
     assert stop.value.code == 2 and sentence in capsys.readouterr().err
@@ -39,7 +39,7 @@ def test_a_value_that_goes_without_an_option(words, sentence, capsys):
 
 @pytest.mark.parametrize("command", ["train digits --model {}", "train digits --weights {}", "serve {}", "bench {}"])
 @pytest.mark.parametrize(("model", "code"), [("nix.pt", 1), ("resnet", 2), ("photo.jpg", 2)])
-def test_a_missing_file_is_1_and_a_value_that_is_not_allowed_2(command, model, code, tmp_path, monkeypatch):
+def test_a_missing_file_exits_with_1_and_an_invalid_value_with_2(command, model, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(SystemExit) as stop:

@@ -42,7 +42,7 @@ class TestBoxes:
             assert np.abs(shares[0] - shares[1]).max() < 0.031
 
     @pytest.mark.parametrize(("size", "expected"), [((1000, 100), (433, 0, 133, 100)), ((60, 600), (0, 260, 60, 80))])
-    def test_the_middle_where_nothing_fits(self, size, expected):
+    def test_the_centre_crop_if_no_crop_fits(self, size, expected):
         assert crop(scale=(1, 1)).draw(size) == expected
         top, left, height, width = RandomResizedCropAndInterpolation.get_params(
             Image.new("L", size), (1, 1), (3 / 4, 4 / 3)
@@ -55,7 +55,7 @@ class TestBoxes:
             left, top, width, height = crop().draw(size)
             assert width > 0 and height > 0 and left + width <= size[0] and top + height <= size[1]
 
-    def test_endless_strips_lose_their_ends(self):
+    def test_very_long_strips_are_cropped(self):
         assert middle((3, 1000)) == (0, 350, 3, 300)
         assert middle((50, 40)) == (0, 0, 50, 40)
 

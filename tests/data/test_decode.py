@@ -124,7 +124,7 @@ class TestOrientation:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stdout == "(32, 48) (32, 48)\n" and "PIL" not in done.stderr
 
-    def test_damaged_exif_leaves_the_image(self):
+    def test_damaged_exif_does_not_change_the_image(self):
         data = encode(blocks(), "PNG", exif=b"Exif\0\0MM\0*\0\0\0\xff")
         np.testing.assert_array_equal(pixels(data), np.asarray(blocks()))
 
@@ -278,7 +278,7 @@ class TestDeepSamples:
         assert pixels(encode(image, "TIFF"))[0, :, 0].tolist() == expected
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-    def test_float_that_is_no_number(self, value):
+    def test_floats_that_are_not_finite(self, value):
         with pytest.raises(BadImageError, match="not finite"):
             open_image(encode(Image.fromarray(np.array([[0, value]], dtype=np.float32)), "TIFF"))
 
@@ -312,7 +312,7 @@ class TestRefused:
         with pytest.raises(BadImageError, match=reason):
             stored_size_px(path)
 
-    def test_paths_that_are_no_files(self, tmp_path):
+    def test_paths_that_are_not_files(self, tmp_path):
         (tmp_path / "x.jpg").mkdir()
         (tmp_path / "link.jpg").symlink_to(tmp_path / "nowhere.jpg")
         (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
@@ -407,7 +407,7 @@ def bomb_headers() -> dict[str, bytes]:
 
 class TestPixelLimit:
     @pytest.mark.parametrize("format", list(bomb_headers()))
-    def test_refused_from_the_header(self, format):
+    def test_oversized_images_are_refused_from_the_header(self, format):
         data = bomb_headers()[format]
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with pytest.raises(BadImageError, match=r"pixels|size|could not create decoder"):
@@ -451,7 +451,7 @@ class TestSources:
         assert isinstance(error, BadImageError) and error.path == "a\nb.jpg" and error.reason == "the file is empty"
         assert str(error) == "a\\nb.jpg cannot be used as an image: the file is empty"
 
-    def test_one_line_whatever_the_name(self):
+    def test_the_error_is_one_line_for_any_name(self):
         name = os.fsdecode(b"caf\xc3\xa9 \xff\n.jpg")
         assert printable(name) == "café \\udcff\\n.jpg"
         printable(name).encode("utf-8")

@@ -55,7 +55,7 @@ class TestDistribution:
 
 
 class TestPatches:
-    def test_laid_over_the_right_images(self):
+    def test_rectangles_are_drawn_on_the_right_images(self):
         patches = [
             None,
             Patch(1, 2, 3, 4, torch.arange(36.0).view(3, 3, 4)),

@@ -42,7 +42,7 @@ def test_facts_survive_json(digits):
         ),
     ],
 )
-def test_the_sentence_of_older_versions_is_read(description, expected):
+def test_facts_of_older_versions_are_read(description, expected):
     facts = DataFacts.from_dict({"description": description, "classes": ["a", "b"]})
     assert {name: getattr(facts, name) for name in expected} == expected and facts.fingerprint is None
 
@@ -53,7 +53,7 @@ def test_what_is_not_facts_is_refused(values):
         DataFacts.from_dict(values)
 
 
-def test_other_data_is_told_by_the_facts_in_which_it_differs(digits):
+def test_an_error_for_other_data_names_the_different_facts(digits):
     old = DataFacts.from_dict({"description": digits.description, "classes": list(digits.classes)})
     moved = replace(digits, title="elsewhere", path="/there", split="as ever")
     assert digits.differences(old) == [] and digits.differences(moved) == []
@@ -72,7 +72,7 @@ def test_the_fingerprint_follows_the_images(image_folder):
     assert open_dataset(moved).for_training().facts().differences(before) == ["fingerprint"]
 
 
-def test_crowds_that_older_versions_counted_as_objects_are_no_difference(digits):
+def test_crowds_counted_as_objects_by_older_versions_are_not_a_difference(digits):
     old = replace(digits, train_objects=57, val_objects=9)
     new = replace(digits, train_objects=50, val_objects=8, train_crowds=7, val_crowds=1)
     assert new.differences(old) == [] and "with 50 / 8 objects" in new.description

@@ -83,7 +83,7 @@ def test_workers_copy_no_names(make):
 
 @pytest.mark.seconds
 @pytest.mark.skipif(not SMAPS.exists(), reason="needs Linux's account of shared memory")
-def test_the_measure_would_see_a_copy():
+def test_the_measurement_detects_a_copy():
     assert pss_growth_mib(Names(400_000), 400_000) > 20
 
 

@@ -36,7 +36,7 @@ class TestFindImages:
         assert [path.name for path in find_images([f"{folder}/**/*.webp"])] == ["c.webp"]
         assert [path.name for path in find_images([f"{folder}/d*"])] == ["c.webp"]
 
-    def test_what_is_not_there(self, folder):
+    def test_missing_files_and_patterns(self, folder):
         (folder / "broken.jpg").symlink_to("nowhere")
         assert find_images([folder / "broken.jpg"]) == [folder / "broken.jpg"], "whoever opens it says what is wrong"
         (folder / "empty").mkdir()

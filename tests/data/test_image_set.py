@@ -7,7 +7,7 @@ from rexnet.data.image_set import ArrayImages, FileImages
 
 
 class TestImageSet:
-    def test_paths_take_no_object_each(self):
+    def test_paths_are_not_stored_as_objects(self):
         paths = [f"/data/class{number % 10}/image_{number:07d}.jpg" for number in range(20_000)]
         images = FileImages(paths, np.zeros(len(paths)), ("a",))
         assert [images.name(index) for index in (0, 1, 19_999)] == [paths[0], paths[1], paths[-1]]

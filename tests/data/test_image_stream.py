@@ -18,7 +18,7 @@ from tests.drawings import encoded, landscape, odd_images
 
 
 @pytest.mark.seconds
-def test_results_come_in_order_however_long_each_takes():
+def test_results_are_in_order_regardless_of_duration():
     def slow(number: int) -> int:
         time.sleep(0.002 * (number % 3))
         return number * 10
@@ -43,7 +43,7 @@ def test_ten_thousand_items_are_never_in_memory_together():
     )
 
 
-def test_an_endless_source_can_be_left_and_an_error_comes_at_its_place():
+def test_an_endless_source_can_be_abandoned_and_errors_keep_their_position():
     before = threading.active_count()
     stream = in_order(lambda number: 1 / (5 - number), count(), threads=3, ahead=10)
     assert len(list(islice(stream, 5))) == 5
@@ -55,7 +55,7 @@ def test_an_endless_source_can_be_left_and_an_error_comes_at_its_place():
     assert threading.active_count() == before
 
 
-def test_an_error_of_the_source_comes_through():
+def test_an_error_of_the_source_is_raised():
     def broken():
         yield 1
         raise KeyError("source")
@@ -65,7 +65,7 @@ def test_an_error_of_the_source_comes_through():
 
 
 @pytest.mark.parametrize("name", odd_images())
-def test_pixels_do_not_depend_on_how_an_image_comes(name, tmp_path):
+def test_pixels_do_not_depend_on_the_kind_of_source(name, tmp_path):
     content = odd_images()[name]
     file = tmp_path / "image"
     file.write_bytes(content)
@@ -114,7 +114,7 @@ def test_arrays_of_another_kind_are_never_skipped(source, sentence):
     assert not isinstance(refused.value, BadImageError), "the caller is wrong, not the file"
 
 
-def test_a_bad_file_stops_or_stands_in_its_place(tmp_path):
+def test_a_bad_file_stops_the_stream_or_yields_its_error(tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"text")
     name, error = image_reader(lambda image: image, "skip")(bad)

@@ -18,7 +18,7 @@ def test_names_of_imagenet():
     assert imagenet_classes(3) == ("0", "1", "2")
 
 
-def test_folders_named_by_wordnet_ids_meet_the_names_of_a_model(tmp_path):
+def test_folders_named_by_wordnet_ids_are_matched_to_class_names(tmp_path):
     """n02012849 and n03126707 are both crane, the bird and the machine."""
     ids = ("n01440764", "n02012849", "n03126707", "n15075141")
     for number, name in enumerate(ids):

@@ -94,7 +94,7 @@ class TestReducedDecoding:
         ("side_px", "least_px", "expected_px"),
         [(400, 134, 400), (400, 133, 200), (400, 67, 200), (400, 66, 100), (400, 33, 50), (400, 3, 50)],
     )
-    def test_keeps_half_as_much_again_as_asked_for(self, side_px, least_px, expected_px):
+    def test_decodes_at_one_and_a_half_times_the_requested_size(self, side_px, least_px, expected_px):
         jpeg = open_jpeg(encoded(landscape(801, 603), quality=90))
         assert jpeg is not None
         assert jpeg.crop(Box(101, 203, side_px, side_px), least_px).shape[:2] == (expected_px, expected_px)
@@ -117,7 +117,7 @@ class TestLeftToOpenImage:
         }[kind]
         assert open_jpeg(data) is None
 
-    def test_files_that_are_none(self, tmp_path):
+    def test_files_that_are_not_jpegs(self, tmp_path):
         (tmp_path / "link.jpg").symlink_to("nowhere")
         for path in (tmp_path, tmp_path / "missing.jpg", tmp_path / "link.jpg", "a\0b"):
             assert open_jpeg(path) is None
@@ -143,7 +143,7 @@ class TestDamage:
             refused += isinstance(expected, str)
         assert refused > 90
 
-    def test_bytes_too_many_are_no_damage(self):
+    def test_trailing_bytes_are_not_damage(self):
         """libjpeg warns of them, which is enough to leave the image to `open_image`, and that takes it."""
         data, box = encoded(landscape(160, 120), quality=90), Box(0, 0, 160, 120)
         assert cropped(data[:-2] + b"\0\0" + data[-2:], box) == cropped(data, box) == landscape_bytes(data)

@@ -88,7 +88,7 @@ class TestOrder:
         assert sorted(flat_indices(batches.epoch(1))) == list(range(count))
         assert batches.num_images == count
 
-    def test_merging_is_said_once(self, caplog):
+    def test_merging_is_logged_once(self, caplog):
         caplog.set_level(logging.INFO)
         batches = train_batches(numbered(9))
         for epoch in range(3):
@@ -157,7 +157,7 @@ class TestRepeatable:
             assert same(list(batches.epoch(1)), expected[1])
 
     @pytest.mark.parametrize("workers", [0, 2])
-    def test_starting_in_the_middle_and_leaving_early(self, workers):
+    def test_starting_in_the_middle_and_stopping_early(self, workers):
         batches = train_batches(numbered(23), workers=workers)
         whole = list(batches.epoch(3))
         assert same(list(batches.epoch(3, start_step=2)), whole[2:])
@@ -192,7 +192,7 @@ class TestRepeatable:
         assert len({tuple(image.flatten().tolist()) for image in batch.images}) == 8
 
     @pytest.mark.parametrize("workers", [0, 2])
-    def test_the_callers_random_generators_stay(self, workers):
+    def test_the_callers_random_generators_are_unchanged(self, workers):
         batches = train_batches(numbered(9), workers=workers, mixer=batch_mixer(AugmentConfig(mixup=1.0), 3))
         val = EvalBatches(numbered(9), PREPROCESS, batch_size=4, workers=workers)
         before = random_states()
@@ -207,7 +207,7 @@ class TestRepeatable:
         assert random_states() == before
 
     @pytest.mark.parametrize("kind", ["arrays", "files"])
-    def test_what_workers_get_survives_pickling(self, kind, tmp_path):
+    def test_arguments_of_workers_survive_pickling(self, kind, tmp_path):
         images = numbered(9) if kind == "arrays" else files_with_bad_ones(tmp_path / "x", 9, set())
         mixer = batch_mixer(AugmentConfig(mixup=0.5), len(images.classes))
         batches = train_batches(images, mixer=mixer)
@@ -291,7 +291,7 @@ class TestEvaluation:
 
 class TestBadImages:
     @pytest.mark.parametrize("workers", [0, 2])
-    def test_error_is_one_sentence_with_the_path(self, tmp_path, workers):
+    def test_the_error_is_one_sentence_with_the_path(self, tmp_path, workers):
         images = files_with_bad_ones(tmp_path / "x", 12, {5})
         for batches in (
             train_batches(images, workers=workers).epoch(0),
@@ -304,7 +304,7 @@ class TestBadImages:
                 caught = (error.path, str(error))
             assert caught == (images.name(5), f"{images.name(5)} cannot be used as an image: the file is empty")
 
-    def test_an_error_ties_no_workers_into_a_cycle(self, tmp_path):
+    def test_an_error_keeps_no_reference_to_workers(self, tmp_path):
         """Workers of a loader that only the garbage collector finds take five seconds each to stop."""
         others = set(multiprocessing.active_children())
         batches = train_batches(files_with_bad_ones(tmp_path / "x", 12, {5}), workers=2)
@@ -319,7 +319,7 @@ class TestBadImages:
         assert set(multiprocessing.active_children()) <= others
 
     @pytest.mark.parametrize("workers", [0, 2])
-    def test_skip_leaves_out_counts_and_says_so_once(self, tmp_path, workers, caplog):
+    def test_skipped_images_are_counted_and_logged_once(self, tmp_path, workers, caplog):
         images = files_with_bad_ones(tmp_path / "x", 12, {2, 5, 7})
         good, bad = {0, 1, 3, 4, 6, 8, 9, 10, 11}, {images.name(index) for index in (2, 5, 7)}
         training = train_batches(images, workers=workers, bad_image="skip")
@@ -348,7 +348,7 @@ class TestBadImages:
             assert all(len(set(batch)) == len(batch) == 2 and not bad & set(batch) for batch in read)
 
     @pytest.mark.parametrize("bad", [{0, 1, 2, 3}, {0, 1, 3}])
-    def test_nothing_left_to_train_on(self, tmp_path, bad):
+    def test_no_remaining_image_to_train_on(self, tmp_path, bad):
         batches = train_batches(files_with_bad_ones(tmp_path / "x", 4, bad), bad_image="skip")
         with pytest.raises(ValueError, match="of 4 training images can be read"):
             list(batches.epoch(0))

@@ -20,7 +20,7 @@ def images(image_folder):
     return open_dataset(image_folder).for_training().train
 
 
-def test_evaluation_sees_what_other_loaders_deliver(images):
+def test_evaluation_batches_equal_those_of_other_loaders(images):
     pixels = decode(images, PREPROCESS)
     ours = list(MemoryEvalBatches(pixels, PREPROCESS, batch_size=5))
     theirs = list(EvalBatches(images, PREPROCESS, batch_size=5))
@@ -52,7 +52,7 @@ def test_an_epoch_has_every_image_once_in_even_batches(images, batch_size):
     assert torch.cat([batch.targets for batch in seen]).equal(torch.from_numpy(images.targets)[order])
 
 
-def test_an_epoch_goes_on_at_any_step_and_leaves_random_numbers_alone(images):
+def test_an_epoch_continues_at_any_step_without_touching_random_generators(images):
     augment = CropAndFlip(padding_px=3, flip=0.5)
     batches = MemoryTrainBatches(decode(images, PREPROCESS), PREPROCESS, augment, batch_size=4, seed=5)
     state = torch.get_rng_state(), np.random.get_state()[1].copy()

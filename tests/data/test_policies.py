@@ -100,7 +100,7 @@ class TestPolicies:
             seed(number)
             assert as_array(ours(np.array(IMAGES[0]))).shape == (40, 48, 3)
 
-    def test_shares_of_operations_and_their_strength(self):
+    def test_frequencies_of_operations_and_their_strength(self):
         """Two of fifteen, each with probability one half, strength 9 with a deviation of 0.5, at most 10."""
         ours = on_arrays(rand_augment_transform("rand-m9-mstd0.5", {"img_mean": (0, 0, 0)}))
         calls: Counter[str] = Counter()

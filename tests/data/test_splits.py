@@ -49,7 +49,7 @@ class TestFingerprint:
         ],
         ids=["gone", "renamed", "moved to another class", "class renamed"],
     )
-    def test_any_other_set_has_another(self, paths, targets, classes):
+    def test_any_other_set_has_another_fingerprint(self, paths, targets, classes):
         images = FileImages(["d/cat/0", "d/cat/1", "d/dog/0"], [0, 0, 1], ("cat", "dog"))
         assert fingerprint(FileImages(paths, targets, classes)) != fingerprint(images)
 
@@ -74,13 +74,13 @@ class TestDescription:
             [],
         ],
     )
-    def test_anything_else_is_one_sentence(self, wrong):
+    def test_anything_else_is_refused_in_one_sentence(self, wrong):
         with pytest.raises(ValueError, match="split"):
             RandomSplit.from_dict(wrong)
 
 
 class TestRepeated:
-    def test_only_drawn_splits_are_noted(self, image_folder, plain):
+    def test_only_random_splits_are_recorded(self, image_folder, plain):
         assert (
             open_dataset(image_folder).for_training().random_split is None
             and open_dataset("digits").for_training().random_split is None
@@ -89,7 +89,7 @@ class TestRepeated:
         assert drawn and (drawn.val_fraction, drawn.seed) == (0.2, 7)
 
     @pytest.mark.parametrize("shots", [None, 2])
-    def test_both_sides_come_back_where_the_folder_was_moved(self, plain, tmp_path, caplog, shots):
+    def test_both_splits_are_the_same_after_moving_the_folder(self, plain, tmp_path, caplog, shots):
         caplog.set_level(logging.INFO)
         sets = open_dataset(plain).for_training(val_fraction=0.3, seed=5, shots=shots)
         all_of_it = open_dataset(plain).for_training(val_fraction=0.3, seed=5)
@@ -118,7 +118,7 @@ class TestRepeated:
             len(open_dataset(image_folder).for_measuring(CLASSES, split="train", random_split=sets.random_split)) == 35
         )
 
-    def test_changed_data_is_taken_whole_and_that_is_said(self, plain, caplog):
+    def test_changed_data_is_used_completely_with_a_warning(self, plain, caplog):
         drawn = open_dataset(plain).for_training().random_split
         (plain / "cat" / "0.jpg").rename(plain / "cat" / "zero.jpg")
         assert len(open_dataset(plain).for_measuring(CLASSES, random_split=drawn)) == 36
@@ -134,7 +134,7 @@ class TestRepeated:
         assert names_of(found) == names_of(sets.val) and not caplog.text
         assert len(open_dataset(moved).for_measuring(LETTERS)) == 20 and "all of it is evaluated" in caplog.text
 
-    def test_data_with_a_split_of_its_own_keeps_that(self, image_folder, plain):
+    def test_data_with_its_own_split_keeps_it(self, image_folder, plain):
         drawn = open_dataset(plain).for_training().random_split
         assert len(open_dataset(image_folder).for_measuring(CLASSES, split="train", random_split=drawn)) == 36
         assert len(open_dataset(image_folder).for_measuring(CLASSES, random_split=drawn)) == 12
@@ -228,7 +228,7 @@ class TestBatches:
 
 
 class TestShots:
-    def test_fewer_are_among_more_and_each_class_has_as_many(self):
+    def test_smaller_subsets_are_part_of_larger_ones_and_classes_are_equal(self):
         images = gray(np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [30, 12, 9])))
         before = set[str]()
         for shots in (1, 2, 5, 9):
@@ -247,7 +247,7 @@ class TestShots:
         assert "fewer than 2 images keep all of them: 1 (1)" in caplog.text
 
     @pytest.mark.parametrize("sides", [("train", "val"), ("train",)])
-    def test_only_the_training_side_shrinks(self, image_folder, tmp_path, sides):
+    def test_only_the_training_split_shrinks(self, image_folder, tmp_path, sides):
         folder = image_folder if len(sides) == 2 else image_folder / "train"
         all_of_it, few = (open_dataset(folder).for_training(seed=2, shots=shots) for shots in (None, 3))
         assert names_of(few.val) == names_of(all_of_it.val) and set(names_of(few.train)) < set(

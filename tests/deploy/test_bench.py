@@ -60,7 +60,7 @@ def test_every_combination_that_exists_has_a_row_whose_figures_agree(exported, t
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG") and (tmp_path / "bench.svg").exists()
 
 
-def test_what_cannot_be_measured_is_refused(exported):
+def test_unmeasurable_models_are_refused(exported):
     with pytest.raises(ModelError, match="timm has no network 'rexnet_999'"):
         find_subject("timm/rexnet_999")
     with pytest.raises(OptionError, match="none of the networks can run with torch in fp32"):
@@ -69,7 +69,7 @@ def test_what_cannot_be_measured_is_refused(exported):
         BenchConfig(batch=(0,))
 
 
-def test_timms_networks_say_in_every_engine_what_they_say_eagerly():
+def test_timms_networks_predict_the_same_in_every_engine_as_in_pytorch():
     subject = find_subject("timm/mobilenetv3_small_050")
     with_trained_norms(subject.model)
     images = image_batch(64)[:2]

@@ -34,7 +34,7 @@ def chosen(machine, latency_ms, **options):
 
 @pytest.mark.seconds
 @pytest.mark.parametrize("family", ["rexnet", "rexnet_lite"])
-def test_the_widest_within_the_budget_is_found_on_machines_that_bend_and_err(family):
+def test_the_widest_within_the_budget_is_found_despite_nonlinear_and_noisy_times(family):
     for latency_ms in (5.0, 9.0, 40.0):
         for seed, machine in enumerate(Machine(bend=bend, noise=0.04, seed=7) for bend in (0.0, 0.1)):
             found = chosen(machine, latency_ms, family=family)
@@ -51,7 +51,7 @@ def test_a_larger_budget_never_gives_a_narrower_network():
 
 
 @pytest.mark.parametrize("disturbed", [1, 99])
-def test_a_wider_network_that_is_measured_faster_is_measured_again_then_said(disturbed):
+def test_a_wider_network_measured_as_faster_is_measured_again_and_reported(disturbed):
     """rexnet_050 takes three times as long, the first time or always."""
     times = []
 
@@ -80,7 +80,7 @@ def test_memory_limits_too_and_smaller_images_allow_wider_networks():
     assert 304 <= narrow.measured.peak_mib <= 320 and narrow.hundredths < found.chosen.hundredths
 
 
-def test_a_budget_that_nothing_keeps_is_refused_with_the_smallest_cost():
+def test_a_budget_that_no_network_meets_is_refused_with_the_smallest_cost():
     machine = Machine(base=3.0)
     takes = f"{machine.true_ms('rexnet_010', 224):.2f} ms at 224 px"
     with pytest.raises(ValueError, match=f"no rexnet stays within 1 ms here: rexnet_010, the smallest, takes {takes}"):

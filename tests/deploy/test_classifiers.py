@@ -26,7 +26,7 @@ def described(tiny_model) -> tuple[ExportedFile, object]:
     return exported, graph
 
 
-def test_what_is_put_in_comes_out_of_every_kind_of_file(described, tmp_path):
+def test_facts_survive_every_kind_of_file(described, tmp_path):
     exported, graph = described
     for name in ("a.onnx", "a.xml"):
         write_graph(graph, exported.to_dict(), tmp_path / name)
@@ -39,7 +39,7 @@ def test_what_is_put_in_comes_out_of_every_kind_of_file(described, tmp_path):
 
 @pytest.mark.parametrize("name", ["a.onnx", "a.xml", "a.pt2", "a.png", "none.onnx"])
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"<?xml version='1.0'?><net/>"])
-def test_other_files_are_one_sentence(name, content, tmp_path):
+def test_other_files_are_refused_in_one_sentence(name, content, tmp_path):
     if name != "none.onnx":
         (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=name):

@@ -73,7 +73,7 @@ def auto(classifier, **changes):
     return choose(classifier, **{"backend": "auto", "precision": "auto", "threads": 3, **changes})
 
 
-def test_the_fastest_exact_engine_is_chosen_and_what_was_measured_is_told(classifier, measured, caplog):
+def test_the_fastest_exact_engine_is_chosen_and_the_times_are_logged(classifier, measured, caplog):
     choice = auto(classifier)
     assert (choice.backend, choice.precision, choice.chunk) == ("onnxruntime", "fp32", 4)
     assert choice.ms_per_image == {
@@ -86,7 +86,7 @@ def test_the_fastest_exact_engine_is_chosen_and_what_was_measured_is_told(classi
     assert measured == ["torch fp32", "onnxruntime fp32", "openvino fp32", "openvino bf16"]
 
 
-def test_bf16_is_for_those_who_ask(classifier, measured):
+def test_bf16_is_used_only_on_request(classifier, measured):
     assert (auto(classifier, precision="bf16").backend, measured) == ("openvino", ["torch bf16", "openvino bf16"])
     assert auto(replace(classifier, precision="bf16", kind=".xml bf16", backends=("openvino",))).precision == "bf16"
     assert auto(classifier, backend="torch").precision == "fp32"
@@ -114,7 +114,7 @@ def test_a_choice_is_measured_once_for_each_machine_network_and_setting(classifi
         assert len(measured) == before + once
 
 
-def test_what_was_measured_on_a_busy_machine_is_measured_again_on_a_quiet_one(classifier, measured, monkeypatch):
+def test_times_from_a_busy_machine_are_measured_again_on_a_quiet_one(classifier, measured, monkeypatch):
     load = [4.0]
     monkeypatch.setattr(engine_choice, "machine_load", lambda: load[0])
     auto(classifier)
@@ -147,7 +147,7 @@ def test_what_was_measured_on_a_busy_machine_is_measured_again_on_a_quiet_one(cl
         lambda content: json.dumps({**content, "choice": {"more": 1}}),
     ],
 )
-def test_a_damaged_memory_is_a_remark_and_mended(classifier, measured, change, caplog):
+def test_a_damaged_cache_is_logged_and_repaired(classifier, measured, change, caplog):
     first, once = auto(classifier), len(measured)
     (file,) = engine_choice.cache_folder().iterdir()
     file.write_text(change(json.loads(file.read_text())))
@@ -157,7 +157,7 @@ def test_a_damaged_memory_is_a_remark_and_mended(classifier, measured, change, c
     assert auto(classifier) == first and len(measured) == 2 * once
 
 
-def test_a_memory_that_cannot_be_written_is_a_remark(classifier, measured, caplog):
+def test_a_read_only_cache_is_logged(classifier, measured, caplog):
     folder = engine_choice.cache_folder()
     folder.parent.parent.mkdir(exist_ok=True)
     folder.parent.write_text("a file in its place")
@@ -167,7 +167,7 @@ def test_a_memory_that_cannot_be_written_is_a_remark(classifier, measured, caplo
     assert "cannot be saved" in caplog.text and len(measured) == 2 * once
 
 
-def test_engines_that_fail_or_answer_otherwise_are_left_out(classifier, measured, caplog):
+def test_engines_that_fail_or_differ_are_skipped(classifier, measured, caplog):
     def opened(engine, *, device):
         if engine.backend == "onnxruntime":
             raise ValueError("onnxruntime is not installed; pip install 'rexnet[deploy]'")
@@ -209,7 +209,7 @@ def test_the_error_names_the_engine_that_was_the_reference(classifier, measured,
     assert re.search(r"openvino fp32 differ by \S+ from those of onnxruntime fp32", caplog.text)
 
 
-def test_if_no_engine_runs_apart_the_first_is_opened_here_and_measured_again_next_time(
+def test_if_no_engine_runs_in_its_own_process_the_first_is_opened_here_and_measured_next_time(
     classifier, measured, monkeypatch, caplog
 ):
     monkeypatch.setattr(engine_choice, "measure_apart", lambda *arguments, **options: {})

@@ -69,7 +69,7 @@ def run_plainly(path, images: np.ndarray) -> list[np.ndarray]:
 
 @pytest.mark.seconds
 @pytest.mark.parametrize("ending", ["onnx", "xml", "pt2"])
-def test_the_file_alone_is_the_network_and_the_model_is_left_alone(ending, model, images, tmp_path):
+def test_the_file_contains_the_whole_network_and_the_model_is_unchanged(ending, model, images, tmp_path):
     model.train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     folder = tmp_path / "out"
@@ -123,7 +123,7 @@ def test_maps_and_embeddings(ending, model, tmp_path):
 
 @pytest.mark.seconds
 @pytest.mark.parametrize("ending", ["onnx", "xml"])
-def test_a_graph_that_differs_gets_no_name_and_what_was_there_stays(ending, model, tiny_model, tmp_path, monkeypatch):
+def test_a_graph_that_differs_is_not_written_and_older_files_stay(ending, model, tiny_model, tmp_path, monkeypatch):
     path = tmp_path / f"a.{ending}"
     export(model, path, preprocess=PREPROCESS)
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
@@ -136,7 +136,7 @@ def test_a_graph_that_differs_gets_no_name_and_what_was_there_stays(ending, mode
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_a_network_that_failed_is_refused_and_one_that_sees_nothing_is_told(model, tiny_model, tmp_path, caplog):
+def test_a_diverged_network_is_refused_and_a_constant_one_is_logged(model, tiny_model, tmp_path, caplog):
     torch.nn.init.constant_(model.get_classifier().weight, 0.0)
     export(model, tmp_path / "a.onnx", preprocess=PREPROCESS)
     assert caplog.text.count("nearly the same output for any") == 1
@@ -188,7 +188,7 @@ def test_from_a_name_with_weights_and_from_a_checkpoint(checkpoint_file, tmp_pat
         (["rexnet_1", "--output", "{dir}/a.onnx"], 2, "'rexnet_1'"),
     ],
 )
-def test_what_cannot_be_is_one_sentence_and_nothing_is_left(words, code, sentence, checkpoint_file, tmp_path, capsys):
+def test_impossible_exports_are_refused_and_leave_no_file(words, code, sentence, checkpoint_file, tmp_path, capsys):
     class Evil:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "sentinel"),)
@@ -205,7 +205,7 @@ def test_what_cannot_be_is_one_sentence_and_nothing_is_left(words, code, sentenc
         raise AssertionError(said)
 
 
-def test_a_detectors_file_is_no_classifiers(tmp_path, model):
+def test_a_detectors_file_is_not_a_classifiers(tmp_path, model):
     from rexnet.engines.graph_files import describe_onnx, import_onnx
 
     export(model, tmp_path / "a.onnx", preprocess=PREPROCESS)

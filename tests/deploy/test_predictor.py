@@ -112,7 +112,7 @@ def same(found: Sequence[Prediction], expected: Sequence[Prediction], tolerance:
     return True
 
 
-def test_an_image_is_judged_alone_and_the_source_does_not_matter(predictor, images):
+def test_a_prediction_depends_neither_on_the_batch_nor_on_the_source(predictor, images):
     files = sorted((images / "deep").iterdir())
     together = predictor(files)
     assert [prediction.image for prediction in together] == [str(file) for file in files]
@@ -129,7 +129,7 @@ def test_an_image_is_judged_alone_and_the_source_does_not_matter(predictor, imag
 
 
 @pytest.mark.parametrize("backend,precision", ENGINES)
-def test_every_engine_says_the_same_of_odd_files(backend, precision, checkpoint_file, predictor, tmp_path):
+def test_every_engine_predicts_the_same_for_odd_files(backend, precision, checkpoint_file, predictor, tmp_path):
     files = []
     for name, content in odd_images().items():
         files.append(tmp_path / name)
@@ -145,7 +145,7 @@ def test_every_engine_says_the_same_of_odd_files(backend, precision, checkpoint_
 
 @pytest.mark.parametrize("pixels", [False, True])
 @pytest.mark.parametrize(("suffix", "backend"), [(".onnx", "onnxruntime"), (".onnx", "openvino"), (".xml", "openvino")])
-def test_exported_files_say_the_same(suffix, backend, pixels, exported, predictor, images):
+def test_exported_files_predict_the_same(suffix, backend, pixels, exported, predictor, images):
     files = sorted((images / "deep").iterdir())
     other = with_chunks(Predictor(exported(suffix, pixels=pixels), backend=backend, threads=1))
     assert same(other(files), predictor(files))
@@ -157,7 +157,7 @@ def test_exported_files_without_names_number_their_classes(exported, predictor, 
     assert CLASSES[int(unnamed(file)[0].best.name)] == predictor(file)[0].best.name
 
 
-def test_files_that_cannot_predict_are_one_sentence(exported, checkpoint_file):
+def test_files_that_cannot_predict_are_refused_in_one_sentence(exported, checkpoint_file):
     for source, options, sentence in (
         (exported(".pt2"), {}, "can run arbitrary code when PyTorch opens it"),
         (exported(".onnx", output="embedding"), {}, "outputs embedding; predictions need a file that outputs logits"),
@@ -183,7 +183,7 @@ def test_an_engine_that_is_not_installed_is_named(package, checkpoint_file, monk
         Predictor(checkpoint_file, backend=package)
 
 
-def test_auto_measures_once_and_says_the_same(checkpoint_file, predictor, images, caplog, monkeypatch, tmp_path):
+def test_auto_measures_once_and_predicts_the_same(checkpoint_file, predictor, images, caplog, monkeypatch, tmp_path):
     monkeypatch.setattr(engine_choice, "cache_folder", lambda: tmp_path / "cache")
     caplog.set_level(logging.INFO, "rexnet")
     files = sorted((images / "deep").iterdir())
@@ -193,7 +193,7 @@ def test_auto_measures_once_and_says_the_same(checkpoint_file, predictor, images
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_an_engine_that_is_asked_for_must_agree_with_pytorch_too(backend, checkpoint_file, monkeypatch):
+def test_a_requested_engine_must_agree_with_pytorch_too(backend, checkpoint_file, monkeypatch):
     right = backends.onnx_graph
     monkeypatch.setattr(backends, "onnx_graph", lambda model: right(_with_other_classifier(model)))
     with pytest.raises(ValueError, match=f"probabilities of {backend} fp32 differ by .* from those of torch"):
@@ -220,7 +220,7 @@ def test_compiling_needs_a_compiler(checkpoint_file, monkeypatch):
 
 
 @pytest.mark.slow
-def test_compiled_it_says_the_same(checkpoint_file, predictor, images):
+def test_a_compiled_network_predicts_the_same(checkpoint_file, predictor, images):
     files = sorted((images / "deep").iterdir())
     compiled = Predictor(checkpoint_file, backend="compile", threads=1, device="cpu")
     assert same(compiled(files), predictor(files)) and same(compiled(files[:3]), predictor(files[:3]))
@@ -261,7 +261,7 @@ def test_any_number_of_images_is_predicted_in_constant_memory(threads, predictor
     )
 
 
-def test_prediction_is_what_the_loaded_model_says(checkpoint_file, images):
+def test_a_prediction_equals_that_of_the_loaded_model(checkpoint_file, images):
     model = rexnet.load(checkpoint_file)
     file = next((images / "deep").iterdir())
     with Image.open(file) as image, torch.no_grad():
@@ -291,7 +291,7 @@ def test_names_that_are_not_utf8_are_escaped(format):
     assert "udce9.jpg" in text and "udce9t" in text
 
 
-def test_bad_images_stop_or_are_listed_in_place(checkpoint_file, images):
+def test_bad_images_stop_the_command_or_are_listed_in_place(checkpoint_file, images):
     bad = images / "a torn.jpg"
     bad.write_bytes(b"\xff\xd8\xff\xe0 torn")
     config = {"checkpoint": str(checkpoint_file), "images": (str(images),), "threads": 1}
@@ -304,7 +304,7 @@ def test_bad_images_stop_or_are_listed_in_place(checkpoint_file, images):
         _ = predictions[0].best
 
 
-def test_formats_hold_the_same(checkpoint_file, images):
+def test_formats_have_the_same_content(checkpoint_file, images):
     import csv
     import io
 
@@ -336,13 +336,13 @@ def test_formats_hold_the_same(checkpoint_file, images):
         ({"images": ("nowhere.jpg",)}, "nowhere.jpg does not exist"),
     ],
 )
-def test_wrong_options_are_one_sentence(checkpoint_file, images, changes, message):
+def test_wrong_options_are_refused_in_one_sentence(checkpoint_file, images, changes, message):
     with pytest.raises(ValueError, match=message):
         options = {"checkpoint": str(checkpoint_file), "images": (str(images),), **changes}
         predict_files(PredictConfig(**options))
 
 
-def test_a_network_in_memory_needs_its_names(tiny_model, checkpoint_file, images):
+def test_a_network_in_memory_needs_class_names(tiny_model, checkpoint_file, images):
     file = next((images / "deep").iterdir())
     loaded = rexnet.load(checkpoint_file)
     found = Predictor(loaded.train(), backend="torch", threads=1)(file)
@@ -367,7 +367,7 @@ def test_nothing_readable_is_listed_and_an_error(checkpoint_file, tmp_path, caps
     assert [sorted(item) for item in json.loads(output.read_text())] == [["error", "image", "predictions"]] * 2
 
 
-def test_a_network_whose_output_is_not_finite_names_no_class(tiny_model, images):
+def test_a_network_with_non_finite_output_predicts_no_class(tiny_model, images):
     model = tiny_model()
     torch.nn.init.constant_(model.get_classifier().bias, float("nan"))
     preprocess = Preprocess(image_size_px=16)
@@ -377,7 +377,7 @@ def test_a_network_whose_output_is_not_finite_names_no_class(tiny_model, images)
 
 
 @pytest.mark.parametrize("kind", ["run", "timm", "detector"])
-def test_a_pickled_predictor_says_the_same(kind, checkpoint_file, images):
+def test_a_pickled_predictor_predicts_the_same(kind, checkpoint_file, images):
     model: Any = checkpoint_file.parent if kind == "run" else "timm/test_resnet"
     if kind == "detector":
         torch.manual_seed(0)

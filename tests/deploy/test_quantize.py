@@ -49,7 +49,7 @@ def config(trained_run, images, tmp_path) -> Callable[..., QuantizeConfig]:
 
 @pytest.mark.seconds
 @pytest.mark.parametrize("output", ["int8.onnx", "int8.xml"])
-def test_a_trained_network_keeps_its_accuracy_in_a_smaller_file_that_says_what_it_is(
+def test_a_trained_network_keeps_its_accuracy_in_a_smaller_file_with_a_description(
     output, config, images, trained_run, tmp_path
 ):
     wanted = config(output, **({"checkpoint": str(trained_run)} if output == "int8.xml" else {}))
@@ -83,7 +83,7 @@ def harmed(images, tmp_path) -> Path:
 
 
 @pytest.mark.slow
-def test_black_images_to_calibrate_on_are_refused_with_both_figures_and_no_file(config, harmed, capsys, tmp_path):
+def test_black_calibration_images_are_refused_with_both_accuracies_and_no_file(config, harmed, capsys, tmp_path):
     wanted = config(data=str(harmed), max_drop=0.0)
     arguments = ["--data", wanted.data, "--output", wanted.output, "--max-drop", "0"]
     before = sorted(tmp_path.iterdir())
@@ -99,7 +99,7 @@ def test_black_images_to_calibrate_on_are_refused_with_both_figures_and_no_file(
 
 
 @pytest.mark.seconds
-def test_one_image_to_calibrate_on_is_said_and_one_to_measure_on_refused(config, images, caplog, tmp_path):
+def test_one_calibration_image_is_logged_and_one_evaluation_image_refused(config, images, caplog, tmp_path):
     quantize(config(calibration_images=1, max_drop=100))
     alone = tmp_path / "alone" / "cat"
     alone.mkdir(parents=True)
@@ -109,7 +109,7 @@ def test_one_image_to_calibrate_on_is_said_and_one_to_measure_on_refused(config,
 
 
 @pytest.mark.seconds
-def test_images_without_labels_need_the_word_agreement(config, images, tmp_path):
+def test_images_without_labels_need_the_measure_agreement(config, images, tmp_path):
     flat = tmp_path / "flat"
     flat.mkdir()
     for number, path in enumerate(sorted((images / "val").rglob("*.[jp]*"))):
@@ -156,7 +156,7 @@ def test_a_slower_int8_is_advised_against():
 
 
 @pytest.mark.seconds
-def test_the_command_says_when_int8_should_not_be_used(config, capsys, monkeypatch):
+def test_the_command_advises_against_int8_that_does_not_pay_off(config, capsys, monkeypatch):
     monkeypatch.setattr(
         quantize_module,
         "interleaved_ms",
@@ -187,7 +187,7 @@ def test_the_layers_in_int8_are_the_convolutions_that_the_engine_has_code_for(ti
         ("calibration_images", 0, "1 or more"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(option, value, allowed, config):
+def test_impossible_settings_are_refused(option, value, allowed, config):
     with pytest.raises(ValueError, match=f"--{option.replace('_', '-')} is {value}; allowed: {allowed}"):
         replace(config(), **{option: value})
 
@@ -207,7 +207,7 @@ def counted(monkeypatch) -> list[str]:
 
 
 @pytest.mark.seconds
-def test_images_to_measure_on_are_decoded_once_for_both_networks(config, counted):
+def test_evaluation_images_are_decoded_once_for_both_networks(config, counted):
     quantize(config(max_drop=100))
     measured = [name for name in counted if "/val/" in name]
     assert len(measured) == len(set(measured)) == 60
@@ -248,7 +248,7 @@ def test_an_engine_that_is_wrong_is_recorded_and_never_used(config, images, wron
 
 
 @pytest.mark.seconds
-def test_a_file_that_its_own_engine_runs_wrongly_is_not_written(config, wrong_in, tmp_path):
+def test_a_file_that_is_wrong_in_its_own_engine_is_not_written(config, wrong_in, tmp_path):
     wrong_in("onnxruntime")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(ValueError, match=r"wrong in ONNX Runtime, and nothing was written: at batch 1 or 8"):

@@ -73,7 +73,7 @@ def test_a_detector_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_teacher_that_was_trained_on_imagenet(shared_data, tmp_path):
+def test_a_teacher_trained_on_imagenet(shared_data, tmp_path):
     """Its normalisation is that of timm's name for it: with ImageNet's mean it names 70.2 % of the images."""
     from imagenet_network import MODEL, write_weights
 

@@ -33,7 +33,7 @@ def test_validation_matches_classes_by_name(tiny_config, image_folder, tmp_path)
         validate(ValidateConfig(checkpoint=best, data=str(some), device="cpu"))
 
 
-def test_the_split_of_the_training_is_repeated(tiny_config, changed, image_folder, tmp_path, caplog):
+def test_the_split_of_training_is_repeated(tiny_config, changed, image_folder, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     plain = image_folder / "train"
     config = replace(changed(tiny_config, "schedule", epochs=1, warmup_epochs=0.0), data=str(plain))
@@ -59,7 +59,7 @@ def test_the_split_of_the_training_is_repeated(tiny_config, changed, image_folde
     assert found["images"] == 36 and "all of it is evaluated" in caplog.text
 
 
-def test_a_split_that_makes_no_sense_is_damage(tiny_model, tiny_preprocess, tmp_path):
+def test_an_invalid_split_is_reported_as_damage(tiny_model, tiny_preprocess, tmp_path):
     content = checkpoint.pack(tiny_model(), {}, classes=("a", "b", "c"), preprocess=tiny_preprocess)
     checkpoint.save(tmp_path / "m.pt", {**content, "split": {"val_fraction": 2}})
     with pytest.raises(ValueError, match="is inconsistent"):

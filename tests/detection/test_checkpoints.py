@@ -65,7 +65,7 @@ def test_starts_from_a_detector(trained, caplog):
         build_model(replace(options, detector="faster_rcnn"), classes)
 
 
-def test_class_names_of_a_file_meet_those_of_the_data_in_normal_form(tiny_detector, tmp_path):
+def test_class_names_of_a_file_and_the_data_are_matched_in_unicode_normal_form(tiny_detector, tmp_path):
     source, model = tiny_detector("ssdlite"), tiny_detector("ssdlite")
     torch.nn.init.ones_(next(model.head.parameters()))
     names = [f"{number}e\u0301" for number in range(source.config.num_classes)]

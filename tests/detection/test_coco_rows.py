@@ -7,7 +7,7 @@ from rexnet.detection.coco_rows import check_rows, to_coco_rows
 from tests.detection.coco_sets import SPARSE_IDS, draw_set, to_outputs
 
 
-def test_rows_survive_the_way_through_a_detectors_outputs():
+def test_rows_survive_conversion_to_a_detectors_outputs():
     """Boxes turn to corners and back, labels to category ids, masks to run lengths; nothing of low score goes."""
     coco, rows = draw_set(2, category_ids=SPARSE_IDS, masks=True)
     category_ids = sorted(SPARSE_IDS)
@@ -44,7 +44,7 @@ def test_masks_count_from_one_half():
         ({"image_id": 10**6}, "image_id 1000000, which the images of the ground truth do not have"),
     ],
 )
-def test_rows_that_mean_nothing_are_refused_with_a_sentence(change, message):
+def test_invalid_rows_are_refused_in_one_sentence(change, message):
     coco, rows = draw_set(0, category_ids=SPARSE_IDS)
     rows[len(rows) // 2] |= change
     with pytest.raises(ValueError, match=message):

@@ -36,7 +36,7 @@ def test_training_takes_one_image_and_images_without_objects(tiny_detector, dete
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("objects", [(0, 0), (0, 2), (2, 0)])
-def test_an_image_without_objects_teaches_in_any_batch(tiny_detector, detection_batch, kind, objects):
+def test_an_image_without_objects_has_a_loss_in_any_batch(tiny_detector, detection_batch, kind, objects):
     """Its pixels have a gradient; norms that stand still let no other image through."""
     model = tiny_detector(kind)
     for module in model.modules():
@@ -94,7 +94,7 @@ def test_bfloat16_and_channels_last_train_and_detect_with_exact_coordinates(tiny
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_detector_comes_back_from_its_config_and_state(tiny_detector, detection_batch, kind):
+def test_a_detector_is_restored_from_its_config_and_state(tiny_detector, detection_batch, kind):
     model = tiny_detector(kind, backbone="rexnet_lite_020")
     images, targets = detection_batch(2)
     model(images, targets)
@@ -148,7 +148,7 @@ def test_the_backbone_compiles_without_a_break(tiny_detector, detection_batch, k
         ("ssdlite", "rexnet_plain"),
     ],
 )
-def test_backbone_weights_arrive_bit_for_bit_and_are_counted(tiny_detector, tmp_path, caplog, kind, network):
+def test_backbone_weights_are_loaded_bit_for_bit_and_counted(tiny_detector, tmp_path, caplog, kind, network):
     pretrained = rexnet.create_model(network, num_classes=7)
     with torch.no_grad():
         for tensor in pretrained.state_dict().values():
@@ -191,14 +191,14 @@ def test_weights_of_another_width_are_refused_by_name(tmp_path, tiny_detector):
         ({"kind": "ssdlite", "max_size_px": 640}, "320 and 640; ssdlite needs equal sizes"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_sentence(options, sentence):
+def test_impossible_options_are_refused_in_one_sentence(options, sentence):
     with pytest.raises(ValueError) as refused:
         create_detector(**{"kind": "faster_rcnn", "backbone": "rexnet_010", "num_classes": 3, **options})
     assert sentence in str(refused.value) and "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(("kind", "backbone"), [("faster_rcnn", "timm/resnet18"), ("ssdlite", "timm/efficientnet_b0")])
-def test_networks_of_timm_stand_in_the_same_place(tiny_detector, detection_batch, tmp_path, caplog, kind, backbone):
+def test_networks_of_timm_are_backbones_too(tiny_detector, detection_batch, tmp_path, caplog, kind, backbone):
     import timm
 
     network = timm.create_model(backbone.removeprefix("timm/"))

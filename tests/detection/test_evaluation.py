@@ -90,7 +90,7 @@ def test_all_numbers_equal_pycocotools(kind, seed):
         assert values == sorted(values, reverse=True)
 
 
-def test_the_drawn_sets_hold_what_they_promise():
+def test_the_random_sets_have_the_stated_properties():
     drawn = [draw_set(seed, category_ids=SPARSE_IDS) for seed in range(12)]
     per_image = [[row["image_id"] for row in rows] for _, rows in drawn]
     assert any(ids.count(image_id) > 100 for ids in per_image for image_id in ids)
@@ -138,7 +138,7 @@ def test_without_detections_everything_is_zero():
     assert score(coco, []).metrics["box_ap"] == 0.0
 
 
-def test_an_image_that_comes_twice_counts_once_and_one_that_does_not_come_counts_for_nothing():
+def test_a_repeated_image_counts_once_and_a_missing_one_not_at_all():
     coco, rows = draw_set(3, category_ids=SPARSE_IDS)
     images = Images(coco, has_masks=False)
     outputs = to_outputs(coco, rows, images.category_ids.tolist())
@@ -175,7 +175,7 @@ def test_a_file_of_boxes_alone_needs_neither_areas_nor_crowds():
     assert score(coco, rows) == expected
 
 
-def test_ground_truth_and_rows_that_lack_what_they_need():
+def test_ground_truth_and_rows_without_required_fields():
     coco, rows = draw_set(0, category_ids=SPARSE_IDS)
     with pytest.raises(ValueError, match="lacks score, which"):
         score(coco, [{name: value for name, value in row.items() if name != "score"} for row in rows])
@@ -194,7 +194,7 @@ def test_a_detector_with_nan_scores_is_refused():
         evaluate_detector(Answers(outputs), batches(list(range(len(outputs)))), images, world=WORLD)
 
 
-def test_sets_that_cannot_be_scored_are_refused_before_the_network_runs():
+def test_unscorable_sets_are_refused_before_the_network_runs():
     coco, rows = draw_set(0, category_ids=SPARSE_IDS)
     crowds = {**coco, "annotations": [{**row, "iscrowd": 1} for row in coco["annotations"]]}
     same_names = {**coco, "categories": [{**category, "name": "cat"} for category in coco["categories"]]}
@@ -213,7 +213,7 @@ def test_sets_that_cannot_be_scored_are_refused_before_the_network_runs():
         score(coco, rows, kinds=("mask",))
 
 
-def test_asked_to_stop_it_stops_after_the_batch_at_hand():
+def test_evaluation_stops_after_the_current_batch_on_request():
     coco, rows = draw_set(0, category_ids=SPARSE_IDS)
     images = Images(coco, has_masks=False)
     model, given = Answers(to_outputs(coco, rows, images.category_ids.tolist())), []
@@ -231,7 +231,7 @@ def test_asked_to_stop_it_stops_after_the_batch_at_hand():
     assert len(given) == 1
 
 
-def test_a_missing_package_is_one_sentence_before_the_network_runs(monkeypatch):
+def test_a_missing_package_is_reported_in_one_sentence_before_the_network_runs(monkeypatch):
     coco, rows = draw_set(0, category_ids=SPARSE_IDS)
     monkeypatch.setitem(sys.modules, "hotcoco", None)
     for call in (
@@ -282,7 +282,7 @@ Path(sys.argv[1], f"{world.size}-{world.rank}.json").write_text(json.dumps(resul
 
 
 @pytest.mark.slow
-def test_two_and_three_processes_score_what_one_does(tmp_path, request):
+def test_two_and_three_processes_give_the_scores_of_one(tmp_path, request):
     """Also where one has no image, or finds nothing; and an error reaches all. A prime number of images."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)

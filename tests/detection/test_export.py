@@ -139,7 +139,7 @@ def test_exported_files_detect_like_their_checkpoint(exported, tmp_path, capsys)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ssdlite", "mask_rcnn"])
-def test_nothing_found_has_shapes_too_and_pixels_are_taken(kind, tmp_path, caplog):
+def test_empty_outputs_have_shapes_and_uint8_pixels_are_accepted(kind, tmp_path, caplog):
     path = tmp_path / "a.xml"
     made = export_detector(never_sure(busy_detector(kind)), path, pixels=True)
     assert set(os.listdir(tmp_path)) == {"a.xml", "a.bin"} and made.agreement.detections == 0
@@ -198,7 +198,7 @@ def detections(*rows: tuple[float, int, float]) -> list[np.ndarray]:
     return [boxes, np.array([row[1] for row in rows]), np.array([row[2] for row in rows], np.float32)]
 
 
-def test_the_comparison_forgives_order_and_nothing_else():
+def test_the_comparison_ignores_order_only():
     ours = detections((0, 1, 0.9), (50, 2, 0.5), (90, 2, 0.5))
     swapped = detections((0, 1, 0.9), (90.01, 2, 0.5), (50, 2, 0.5001))
     agreement = compare([(ours, swapped), (detections(), detections())])
@@ -217,7 +217,7 @@ def test_the_comparison_forgives_order_and_nothing_else():
 
 
 @pytest.mark.seconds
-def test_a_graph_that_differs_and_options_without_effect_leave_nothing(tmp_path, monkeypatch, capsys):
+def test_a_different_graph_and_options_without_effect_leave_no_file(tmp_path, monkeypatch, capsys):
     trained = busy_detector("ssdlite")
     content = checkpoints.pack(trained.model, {}, classes=CLASSES, category_ids=(3, 7, 90))
     checkpoint.save(tmp_path / "best.pt", content)

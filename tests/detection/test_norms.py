@@ -19,7 +19,7 @@ def moved(before: dict[str, torch.Tensor], model: nn.Module) -> set[str]:
 
 @pytest.mark.parametrize("kind", ["faster_rcnn", "ssdlite"])
 @pytest.mark.parametrize("backbone", ["rexnet_010", "timm/efficientnet_b0"])
-def test_frozen_are_the_pretrained_norms_and_no_others(tiny_detector, detection_batch, kind, backbone):
+def test_only_pretrained_norms_are_frozen(tiny_detector, detection_batch, kind, backbone):
     model = tiny_detector(kind, backbone=backbone)
     plain = copy.deepcopy(model)
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.backbone.body.modules())
@@ -65,7 +65,7 @@ def test_random_statistics_are_not_frozen(tiny_detector):
     assert not any(isinstance(module, FrozenBatchNorm) for module in model.modules())
 
 
-def test_a_single_value_a_channel_is_normed_by_what_is_known_and_teaches_nothing():
+def test_a_single_value_per_channel_uses_the_running_statistics_without_updating_them():
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5, momentum=0.3, eps=1e-2))
     plain(torch.randn(4, 3, 6, 6))
@@ -83,7 +83,7 @@ def test_a_single_value_a_channel_is_normed_by_what_is_known_and_teaches_nothing
         assert torch.equal(model.state_dict()[key], value)
 
 
-def test_squeeze_excitation_of_one_image_keeps_its_statistics_and_the_rest_learns(tiny_detector, detection_batch):
+def test_squeeze_excitation_of_one_image_keeps_its_statistics_while_the_rest_learns(tiny_detector, detection_batch):
     model = tiny_detector("faster_rcnn")
     before = statistics(model)
     model(*detection_batch(1))

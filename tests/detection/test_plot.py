@@ -28,7 +28,7 @@ def detection(**changes):
     } | changes
 
 
-def test_boxes_and_names_stand_where_the_objects_are():
+def test_boxes_and_names_are_drawn_at_the_objects():
     image = gray(500, 480)
     pixels = np.asarray(draw_detections(image, detection(), classes=CLASSES, min_score=0.2))
     for label, (x0, y0, x1, y1) in ((1, (100, 200, 300, 400)), (2, (320, 40, 460, 150))):
@@ -41,7 +41,7 @@ def test_boxes_and_names_stand_where_the_objects_are():
     assert np.asarray(image).std() == 0
 
 
-def test_the_least_score_decides_and_truth_without_scores_is_drawn_whole():
+def test_the_minimum_score_applies_and_ground_truth_is_drawn_completely():
     def colours(found, min_score):
         pixels = np.asarray(draw_detections(gray(500, 480), found, classes=CLASSES, min_score=min_score))
         return [bool((pixels == class_colour(label)).all(axis=2).any()) for label in (1, 2)]
@@ -85,7 +85,7 @@ def test_odd_images_boxes_outside_and_long_names_are_drawn(size):
     assert np.asarray(drawn).std() > 0
 
 
-def test_nothing_found_leaves_the_image_as_it_is():
+def test_an_image_without_detections_is_unchanged():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (480, 500, 3), dtype=np.uint8))
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
     for found in (nothing, {**nothing, "masks": torch.zeros(0, 1, 480, 500)}):
@@ -129,7 +129,7 @@ def cat_font(tmp_path) -> Path:
     return tmp_path / "cats.ttf"
 
 
-def test_names_in_other_scripts_are_written_in_a_font_that_has_them(cat_font, monkeypatch, caplog):
+def test_names_in_other_scripts_use_a_font_that_covers_them(cat_font, monkeypatch, caplog):
     plot._covering_font.cache_clear()
     monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: [str(cat_font.with_name("damaged.ttf"))])
     cat_font.with_name("damaged.ttf").write_bytes(b"not a font")
@@ -152,7 +152,7 @@ def test_names_in_other_scripts_are_written_in_a_font_that_has_them(cat_font, mo
 
 
 @pytest.mark.parametrize("num_classes", [4, 12])
-def test_precision_recall_is_an_image_with_a_panel_a_kind(tmp_path, num_classes):
+def test_precision_recall_is_plotted_with_a_panel_per_kind(tmp_path, num_classes):
     coco, rows = draw_set(3, category_ids=range(num_classes), masks=True)
     widths = []
     for kinds in (("box",), ("box", "mask")):

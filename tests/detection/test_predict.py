@@ -56,7 +56,7 @@ def gray(path, size=(40, 30), **options):
     return path
 
 
-def test_ids_of_the_annotation_file_come_back(predict, tmp_path):
+def test_category_ids_are_those_of_the_annotation_file(predict, tmp_path):
     found, rows, _ = predict(gray(tmp_path / "000139.jpg"), gray(tmp_path / "7.jpg"))
     assert [item.counts for item in found] == [{"fox": 1, "cat": 1}] * 2, "the dog is too unsure to count"
     assert [row["image_id"] for row in rows] == [139] * 3 + [7] * 3
@@ -65,7 +65,7 @@ def test_ids_of_the_annotation_file_come_back(predict, tmp_path):
     assert rows[3]["file_name"] == str(tmp_path / "7.jpg")
 
 
-def test_upright_as_it_is_looked_at(predict, tmp_path):
+def test_images_are_detected_upright(predict, tmp_path):
     exif = Image.Exif()
     exif[274] = 6
     _, _, out = predict(gray(tmp_path / "turned.png", size=(40, 30), exif=exif))
@@ -76,7 +76,7 @@ def test_upright_as_it_is_looked_at(predict, tmp_path):
     assert np.abs(pixels[60:260, 24] - class_colour(3)).max(axis=1).mean() < 60
 
 
-def test_nothing_found_names_that_are_no_numbers_and_files_of_one_name(predict, tmp_path):
+def test_no_detections_names_without_numbers_and_equal_file_names(predict, tmp_path):
     black = tmp_path / "black.png"
     Image.new("RGB", (40, 30)).save(black)
     found, rows, out = predict(black, gray(tmp_path / "a" / "x.png"), gray(tmp_path / "b" / "x.jpg"))
@@ -84,7 +84,7 @@ def test_nothing_found_names_that_are_no_numbers_and_files_of_one_name(predict, 
     assert {path.name for path in out.glob("*.jpg")} == {"black.jpg", "x.jpg", "x-2.jpg"}
 
 
-def test_bad_files_stop_or_are_named(predict, tmp_path):
+def test_bad_files_stop_the_command_or_are_skipped(predict, tmp_path):
     bad, good = tmp_path / "bad.jpg", gray(tmp_path / "good.jpg")
     bad.write_bytes(b"text")
     with pytest.raises(BadImageError, match=r"bad\.jpg"):
@@ -107,7 +107,7 @@ def test_a_link_to_itself_is_a_bad_image(predict, tmp_path):
         assert {row["image_id"] for row in rows} == {2}
 
 
-def test_the_command_refuses_what_cannot_be(capsys, tmp_path):
+def test_the_command_refuses_impossible_options(capsys, tmp_path):
     image = gray(tmp_path / "x.png")
     (tmp_path / "best.pt").touch()
     words = ["detect", "predict", str(tmp_path / "best.pt"), str(image), "--out"]
@@ -126,7 +126,7 @@ def test_the_command_refuses_what_cannot_be(capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_trained_detector_draws_and_writes_masks(trained, shapes, tmp_path, capsys):
+def test_a_trained_detector_plots_and_writes_masks(trained, shapes, tmp_path, capsys):
     out = tmp_path / "drawn"
     cli.main(
         ["detect", "predict", str(trained / "best.pt"), str(shapes / "val"), "--out", str(out), "--min-score", "0"]

@@ -46,7 +46,7 @@ def test_values_and_gradients_are_torchvisions(side):
 
 
 @pytest.mark.parametrize("counts", [(0, 0), (0, 3), (3, 0)])
-def test_images_without_regions(counts):
+def test_images_without_proposals(counts):
     pooler = MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=7, sampling_ratio=2)
     maps, boxes = draw_maps(), [draw_boxes(count) for count in counts]
     found, expected = FastRoIAlign(pooler)(maps, boxes, [SIZE] * 2), pooler(maps, boxes, [SIZE] * 2)
@@ -64,7 +64,7 @@ def test_under_autocast_it_computes_in_float32_as_torchvision_does():
 
 
 @pytest.mark.parametrize(("kind", "poolers"), [("faster_rcnn", 1), ("mask_rcnn", 2), ("ssdlite", 0)])
-def test_the_pyramids_use_it(kind, poolers):
+def test_the_pyramid_detectors_use_it(kind, poolers):
     detector = create_detector(kind, backbone="rexnet_030", num_classes=2)
     assert sum(isinstance(module, FastRoIAlign) for module in detector.modules()) == poolers
 
@@ -85,7 +85,7 @@ def model(tiny_detector):
     return model
 
 
-def test_objects_without_a_mask_teach_their_box_and_no_mask(model, detection_batch):
+def test_objects_without_a_mask_train_only_the_box_head(model, detection_batch):
     images, whole = detection_batch(1)
     partly = copy.deepcopy(whole)
     partly[0]["masks"][1] = 0
@@ -98,7 +98,7 @@ def test_objects_without_a_mask_teach_their_box_and_no_mask(model, detection_bat
     assert gradients[last][1].any() and not gradients[last][3].any() and all_gradients[last][3].any()
 
 
-def test_without_any_mask_there_is_no_mask_loss(model, detection_batch):
+def test_the_mask_loss_is_zero_without_any_mask(model, detection_batch):
     images, targets = detection_batch(2)
     for target in targets:
         target["masks"].zero_()

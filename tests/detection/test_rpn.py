@@ -19,13 +19,13 @@ def test_the_numbers_are_torchvisions(monkeypatch, objects, anchors):
     assert torch.equal(overlap_in_parts(boxes, others), box_iou(boxes, others))
 
 
-def test_the_first_stage_matches_so(tiny_detector):
+def test_the_rpn_matches_with_it(tiny_detector):
     assert tiny_detector("faster_rcnn").rpn.box_similarity is overlap_in_parts
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_thousand_objects_need_little_more_than_the_numbers():
+def test_a_thousand_objects_need_little_memory_beyond_the_result():
     """160 MB of numbers with 500 MB to spare, which is too little for torchvision's way to them."""
     program = """
 import resource, torch
@@ -56,7 +56,7 @@ def proposals_of(stage, logits):
     return (kept[:, 0] / 10).long().tolist()
 
 
-def test_regions_whose_sigmoid_is_one_are_ranked_all_the_same(tiny_detector):
+def test_proposals_with_a_saturated_sigmoid_are_still_ranked(tiny_detector):
     stage = tiny_detector("faster_rcnn", proposals=8).eval().rpn
     logits = torch.linspace(20.0, 40.0, 40)
     assert (logits.sigmoid() == 1).all()
@@ -113,7 +113,7 @@ def test_under_autocast_the_gradients_keep_the_type_of_the_weights():
 
 
 @pytest.mark.parametrize("kind", ["faster_rcnn", "mask_rcnn", "ssdlite"])
-def test_the_first_stage_of_the_pyramids_uses_it(kind):
+def test_the_rpn_of_the_pyramid_detectors_uses_it(kind):
     detector = create_detector(kind, backbone="rexnet_030", num_classes=2)
     found = [name for name, module in detector.named_modules() if isinstance(module, SparselyUsedConv2d)]
     assert found == ([] if kind == "ssdlite" else ["rpn.head.conv.0.0"])

@@ -10,7 +10,7 @@ def test_images_with_objects_alone_have_torchvisions_losses(tiny_detector, detec
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_an_image_without_objects_teaches_as_much_as_one_positive_anchor(tiny_detector, detection_batch):
+def test_an_image_without_objects_weighs_as_much_as_one_positive_anchor(tiny_detector, detection_batch):
     """Three hard negatives each: of two images alone, divided by two."""
     model = tiny_detector("ssdlite")
     images, targets = detection_batch(2, boxes=0)

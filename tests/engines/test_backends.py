@@ -76,7 +76,7 @@ def test_a_graph_of_one_image_takes_a_batch():
     torch.testing.assert_close(run(images), network(images).detach(), rtol=1e-5, atol=1e-5)
 
 
-def test_what_an_engine_cannot_do_is_refused():
+def test_requests_beyond_an_engines_abilities_are_refused():
     with pytest.raises(ValueError, match="precision is 'bf16'; onnxruntime computes in fp32 here"):
         Engine(backend="onnxruntime", precision="bf16")
     with pytest.raises(ValueError, match="backend is 'tvm'; allowed: torch, compile, onnxruntime, openvino"):

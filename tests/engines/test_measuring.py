@@ -47,7 +47,7 @@ def test_the_call_of_a_turn_that_is_not_counted_takes_time_too():
 
 
 @pytest.mark.seconds
-def test_what_fails_or_ends_its_process_is_skipped_with_the_reason(caplog):
+def test_a_call_that_fails_or_ends_its_process_is_skipped_with_the_reason(caplog):
     caplog.set_level(logging.INFO, "rexnet")
     prepare = {"dies": partial(partial, os._exit, 7), "fails": partial(int, "x"), "works": partial(partial, int, "3")}
     found = measure_apart(prepare, rounds=1, skip_failed=True)

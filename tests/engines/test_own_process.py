@@ -18,7 +18,7 @@ def not_portable():
 
 
 @pytest.mark.seconds
-def test_a_function_runs_in_a_process_that_answers_on_after_errors():
+def test_the_process_of_a_function_survives_errors():
     with OwnProcess() as process:
         process.prepare(partial, pow, 2)
         assert [process(power) for power in range(4)] == [1, 2, 4, 8]
@@ -38,7 +38,7 @@ def test_a_function_runs_in_a_process_that_answers_on_after_errors():
 
 
 @pytest.mark.seconds
-def test_a_result_that_cannot_be_pickled_is_an_error():
+def test_an_unpicklable_result_is_an_error():
     with OwnProcess() as process:
         process.prepare(partial, not_portable)
         with pytest.raises((AttributeError, TypeError, ValueError)):

@@ -74,7 +74,7 @@ def test_drop_path_keeps_the_mean_and_drops_whole_samples():
         ({"depthwise_activation": "relu7"}, "activation is 'relu7'; allowed:"),
     ],
 )
-def test_a_wrong_block_is_one_sentence(changes, message):
+def test_a_wrong_block_is_refused_in_one_sentence(changes, message):
     with pytest.raises(ValueError, match=message):
         BlockSpec(**{"in_channels": 4, "expanded_channels": 24, "out_channels": 6, **changes})
 

@@ -13,7 +13,7 @@ def config_file(tmp_path, tiny_model):
     return path
 
 
-def test_a_file_makes_the_network_that_it_was_made_of(config_file, tiny_model):
+def test_a_file_describes_the_network_it_was_written_from(config_file, tiny_model):
     assert model_config(str(config_file)) == tiny_model().config
     assert model_config(str(config_file), num_classes=5).num_classes == 5
     assert rexnet.create_model(str(config_file)).state_dict().keys() == tiny_model().state_dict().keys()
@@ -38,7 +38,7 @@ def test_other_files_are_refused(tmp_path, text, words):
     assert "\n" not in str(error.value)
 
 
-def test_files_that_cannot_be_read_are_refused(tmp_path, config_file):
+def test_unreadable_files_are_refused(tmp_path, config_file):
     with pytest.raises(ValueError, match=r"missing\.json' cannot be read: No such file"):
         model_config(str(tmp_path / "missing.json"))
     with pytest.raises(ValueError, match=r"missing\.pt' does not exist"):

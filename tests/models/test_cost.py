@@ -19,7 +19,7 @@ def test_counts_agree_with_torchs_own_counter():
         assert cost.parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_the_model_is_left_alone():
+def test_the_model_is_unchanged():
     model = rexnet.create_model("rexnet_100").train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     cost = measure_cost(model, 64)

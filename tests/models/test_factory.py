@@ -62,7 +62,7 @@ def test_other_fields_of_the_config_are_options():
 
 
 @pytest.mark.parametrize("given", ["relu", nn.ReLU])
-def test_another_activation_stands_where_timms_does(given):
+def test_another_activation_replaces_timms(given):
     def kinds(model, of):
         return [type(module) for module in model.modules() if isinstance(module, of)]
 
@@ -83,7 +83,7 @@ def test_another_activation_stands_where_timms_does(given):
         ({"img_size": 32}, "img_size is not an option .*; allowed: .*num_classes, .*width"),
     ],
 )
-def test_another_option_is_one_sentence(options, message):
+def test_unknown_options_are_refused_in_one_sentence(options, message):
     with pytest.raises(ValueError, match=message) as error:
         rexnet.create_model("rexnet_100", **options)
     assert "\n" not in str(error.value)

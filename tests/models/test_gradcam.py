@@ -11,7 +11,7 @@ from tests.networks import brightness_network
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_heat_is_in_the_corner_that_holds_the_evidence(row, column):
+def test_heat_is_in_the_corner_with_the_evidence(row, column):
     model = brightness_network()
     images = torch.zeros(1, 3, 64, 64)
     images[:, :, 40 * row : 40 * row + 24, 40 * column : 40 * column + 24] = 5.0
@@ -42,7 +42,7 @@ def test_without_a_gradient_the_map_is_zero(tiny_model):
     assert not heat.any() and heat.isfinite().all()
 
 
-def test_the_network_is_left_as_it_was(tiny_model: Callable[..., RexNet]):
+def test_the_network_is_unchanged(tiny_model: Callable[..., RexNet]):
     model = tiny_model().train()
     frozen = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
     frozen.eval()

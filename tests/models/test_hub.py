@@ -53,12 +53,12 @@ def test_other_addresses_are_refused(address):
     assert "\n" not in str(error.value)
 
 
-def test_without_network_one_sentence(empty_cache):
+def test_without_a_network_connection_the_error_is_one_sentence(empty_cache):
     with pytest.raises(WeightsError, match=r"hf://owner/animals could not be downloaded \(\w+\); without a network"):
         rexnet.load(ADDRESS)
 
 
-def test_without_network_the_copy_of_the_last_download_is_used(folder, empty_cache, tmp_path, caplog):
+def test_offline_the_copy_of_the_last_download_is_used(folder, empty_cache, tmp_path, caplog):
     cached = tmp_path / "hub" / "models--owner--animals"
     (cached / "refs").mkdir(parents=True)
     (cached / "refs" / "main").write_text("0" * 40)
@@ -76,7 +76,7 @@ def test_without_network_the_copy_of_the_last_download_is_used(folder, empty_cac
         (EntryNotFoundError, "contains no model.safetensors"),
     ],
 )
-def test_what_the_hub_does_not_have(monkeypatch, kind, words):
+def test_files_missing_on_the_hub(monkeypatch, kind, words):
     def refuse(*_, **__):
         response = Response(404, request=Request("GET", "https://hub.example"))
         raise kind("404", response=response) if kind is not EntryNotFoundError else kind("404")

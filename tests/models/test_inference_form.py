@@ -28,7 +28,7 @@ def test_padded_logits_are_equal_and_widths_are_multiples(name, multiple):
             torch.testing.assert_close(other(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
-def test_what_is_put_out_keeps_its_size():
+def test_outputs_keep_their_size():
     model = create_model("rexnet_050", num_classes=0, penultimate_channels=0)
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
@@ -59,7 +59,7 @@ def test_a_shortcut_into_an_output_that_keeps_its_size_keeps_its_input(shortcuts
         torch.testing.assert_close(wide(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
-def test_an_activation_that_makes_something_of_zero_is_refused():
+def test_an_activation_that_maps_zero_to_another_value_is_refused():
     config = replace(create_model("rexnet_050").config, activation="softplus")
     with pytest.raises(ValueError, match="softplus changes the added zero channels"):
         pad(RexNet(config), 8)
@@ -69,7 +69,7 @@ def test_an_activation_that_makes_something_of_zero_is_refused():
 
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("name", ["rexnet_050", "rexnet_lite_050", "rexnet_plain"])
-def test_folded_logits_are_equal_up_to_rounding_and_the_model_is_left_alone(name, frozen):
+def test_folded_logits_are_equal_up_to_rounding_and_the_model_is_unchanged(name, frozen):
     torch.manual_seed(0)
     model = with_trained_norms(create_model(name, num_classes=7)).train()
     if frozen:

@@ -19,7 +19,7 @@ def on_meta(make):
 
 @pytest.mark.parametrize("name", [*rexnet.list_models(), "rexnet_117", "rexnet_050", "rexnetr_125", "rexnet_lite_117"])
 @pytest.mark.parametrize("options", [{}, {"num_classes": 0, "in_channels": 1}, {"stem_stride": 1, "output_stride": 16}])
-def test_a_state_dict_tells_what_it_is_in_any_order(name, options):
+def test_a_state_dict_is_recognised_in_any_order(name, options):
     config = model_config(name, **options)
     state = on_meta(lambda: rexnet.RexNet(config))
     layout = layout_of({key: state[key] for key in sorted(state)})

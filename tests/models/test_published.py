@@ -52,7 +52,7 @@ def test_all_hub_tags_with_weights_are_in_the_table():
     assert sorted(tags) == sorted(name for name, row in PUBLISHED.items() if row.host == "hugging-face")
 
 
-def test_what_is_unknown_is_none():
+def test_unknown_values_are_none():
     for name, row in PUBLISHED.items():
         assert (row.preprocess is None) == ("lite" in name)
         if row.preprocess is not None:
@@ -62,7 +62,7 @@ def test_what_is_unknown_is_none():
         assert row.sha256_prefix is None or f"-{row.sha256_prefix}.pth" in row.file
 
 
-def test_a_cached_hub_file_is_used_without_a_look_at_the_network(caches, no_sockets, caplog):
+def test_a_cached_hub_file_is_used_without_network_access(caches, no_sockets, caplog):
     theirs = timm.create_model("rexnet_100")
     path = put_in_hub_cache(caches, "rexnet_100.nav_in1k", theirs.state_dict())
     assert download_weights("rexnet_100.nav_in1k") == path
@@ -83,7 +83,7 @@ def test_published_weights_of_another_width_are_named(caches, no_sockets):
 
 
 @pytest.mark.parametrize("name", [name for name, row in PUBLISHED.items() if row.host != "google-drive"])
-def test_without_network_one_sentence_says_what_to_fetch(caches, no_sockets, name):
+def test_offline_the_error_names_the_download_in_one_sentence(caches, no_sockets, name):
     row = PUBLISHED[name]
     with pytest.raises(WeightsError) as caught:
         download_weights(name)
@@ -95,7 +95,7 @@ def test_without_network_one_sentence_says_what_to_fetch(caches, no_sockets, nam
     assert no_sockets
 
 
-def test_the_hub_client_told_to_be_offline(caches, no_sockets, monkeypatch):
+def test_the_hub_client_in_offline_mode(caches, no_sockets, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsError, match="by hand"):
         download_weights("rexnet_100.nav_in1k")

@@ -85,7 +85,7 @@ def test_one_training_step_is_the_official_one(oracle, index):
     assert norms == pytest.approx(case["grad_norms"], rel=1e-5, abs=1e-14 * largest)
 
 
-def test_drop_in_modules_keep_users_habits():
+def test_drop_in_modules_keep_the_official_interface():
     model = rexnetv1.ReXNetV1(width_mult=1.0)
     model.output[1] = nn.Conv2d(1280, 50, 1)
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 50)
@@ -217,7 +217,7 @@ def test_stem_stride_one_is_for_small_images():
     assert model.forward_features(torch.randn(1, 3, 32, 32)).shape[-1] == 2
 
 
-def test_head_follows_timm_habits():
+def test_the_head_follows_timms_interface():
     model = rexnet.create_model("rexnet_lite_100", num_classes=5).eval()
     images = torch.randn(2, 3, 64, 64)
     features = model.forward_features(images)
@@ -378,7 +378,7 @@ def test_config_survives_json():
         ({"activation": "swosh"}, "activation is 'swosh'; allowed: identity, relu"),
     ],
 )
-def test_a_wrong_config_is_one_sentence(changes, message):
+def test_a_wrong_config_is_refused_in_one_sentence(changes, message):
     block = BlockSpec(in_channels=32, expanded_channels=32, out_channels=16)
     with pytest.raises(ValueError, match=message):
         RexNetConfig(**{"name": "tiny", "blocks": (block,), **changes})

@@ -80,33 +80,33 @@ def test_without_squeeze_excitation():
     assert relative_gap(ours, theirs) < 1e-4
 
 
-def test_kinds_are_told_apart():
+def test_kinds_are_distinguished():
     assert has_timm_keys(timm.create_model("rexnet_100").state_dict())
     assert not has_timm_keys(rexnet.create_model("rexnet_100").state_dict())
     assert not has_timm_keys(timm.create_model("mobilenetv2_050").state_dict())
 
 
 @pytest.mark.parametrize("name", ["rexnet_lite_100", "rexnet_plain"])
-def test_networks_that_timm_has_not(name):
+def test_networks_that_timm_does_not_have(name):
     with pytest.raises(WeightsError, match="no counterpart"):
         native_to_timm(rexnet.create_model(name).state_dict())
 
 
 @pytest.mark.parametrize("key", ["features.3.conv_dw.more.weight", "features.3.se.fc3.weight", "head.norm.weight", "x"])
-def test_a_key_timm_has_not_is_named(key):
+def test_a_key_unknown_to_timm_is_named(key):
     state = timm.create_model("rexnet_100").state_dict()
     with pytest.raises(WeightsError, match=key):
         timm_to_native({**state, key: torch.zeros(1)})
 
 
 @pytest.mark.parametrize("key", ["features.5.norm.x.y", "output.7.weight", "x"])
-def test_a_key_the_official_files_have_not_is_named(key):
+def test_a_key_unknown_to_the_official_files_is_named(key):
     state = rexnet.create_model("rexnet_100").state_dict()
     with pytest.raises(WeightsError, match=key):
         native_to_timm({**state, key: torch.zeros(1)})
 
 
-def test_a_stray_layer_in_a_block_is_no_expansion():
+def test_a_stray_layer_in_a_block_is_not_an_expansion():
     state = rexnet.create_model("rexnet_100").state_dict()
     with pytest.raises(WeightsError, match="other layers"):
         native_to_timm({**state, "features.3.out.9.weight": torch.zeros(1)})

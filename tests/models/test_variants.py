@@ -97,7 +97,7 @@ def rexnetv1_lite_config(width):
         return rexnetv1_lite.ReXNetV1_lite(multiplier=width).config
 
 
-def test_lite_keeps_its_penultimate_width_where_asked():
+def test_lite_keeps_its_penultimate_width_on_request():
     with torch.device("meta"):
         assert rexnetv1_lite.ReXNetV1_lite(multiplier=1.17).num_features == 1497
         assert rexnetv1_lite.ReXNetV1_lite(multiplier=1.17, divisible_value=0).num_features == 1497
@@ -143,12 +143,12 @@ def test_odd_widths_run(width):
         ("rexnet_100", {"stem_stride": 4}, "stem_stride is 4; allowed: 1, 2"),
     ],
 )
-def test_a_wrong_request_is_one_sentence(name, options, message):
+def test_wrong_arguments_are_refused_in_one_sentence(name, options, message):
     with pytest.raises(ValueError, match=message):
         rexnet.create_model(name, **options)
 
 
-def test_a_folder_in_place_of_a_network_is_told_from_a_wrong_name(tmp_path):
+def test_a_folder_given_as_a_network_gets_its_own_error(tmp_path):
     with pytest.raises(ValueError, match=r"\(but a folder: name a file in it, such as best\.pt of a run\); allowed: "):
         rexnet.create_model(str(tmp_path))
 

@@ -169,13 +169,13 @@ def test_files_written_without_checksums_are_read(tmp_path):
         (b"\x80\x10" + b"\x00" * 6 + b'{"a": 1', "damaged"),
     ],
 )
-def test_files_that_hold_no_weights(tmp_path, content, hint):
+def test_files_without_weights(tmp_path, content, hint):
     path = tmp_path / "w.pth"
     path.write_bytes(content)
     assert hint in sentence(path)
 
 
-def test_what_is_no_file(tmp_path):
+def test_missing_files(tmp_path):
     assert "does not exist" in sentence(tmp_path / "missing.pth")
     assert "is a folder; pass the path" in sentence(tmp_path)
     (tmp_path / "last.pt").touch()
@@ -203,7 +203,7 @@ def test_a_torchscript_program_is_refused(tmp_path):
     assert "TorchScript" in sentence(path)
 
 
-def test_an_archive_that_swells_is_refused_before_it_is_read(tmp_path):
+def test_a_decompression_bomb_is_refused_before_it_is_read(tmp_path):
     stored, path = io.BytesIO(), tmp_path / "bomb.pth"
     torch.save({"w": torch.zeros(5_000_000)}, stored)
     with zipfile.ZipFile(stored) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
@@ -213,7 +213,7 @@ def test_an_archive_that_swells_is_refused_before_it_is_read(tmp_path):
     assert "compressed" in sentence(path)
 
 
-def test_safetensors_of_this_project_come_back_as_their_checkpoint(tmp_path):
+def test_safetensors_of_this_project_are_read_as_their_checkpoint(tmp_path):
     path = tmp_path / "best.safetensors"
     facts = {"model": {"name": "rexnet_100"}, "classes": ["katze", "h\u00f6hle"], "metrics": {"top1": 0.5}}
     save_file(TENSORS, path, {"format": CHECKPOINT_FORMAT, **{key: json.dumps(value) for key, value in facts.items()}})
@@ -243,7 +243,7 @@ def test_safetensors_of_this_project_come_back_as_their_checkpoint(tmp_path):
         lambda t: {"format": CHECKPOINT_FORMAT, "model": {"name": "rexnet_100"}, "state_dict": t, "classes": ["a"]},
     ],
 )
-def test_wrappers_are_taken_off(wrap):
+def test_wrappers_are_removed(wrap):
     assert same(extract_state_dict(wrap(TENSORS)))
 
 

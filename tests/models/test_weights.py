@@ -129,7 +129,7 @@ def test_checkpoints_of_this_project_carry_their_facts(tmp_path):
     assert "class names" in refusal(ours, tmp_path / "odd.pt")
 
 
-def test_a_file_without_batch_counters_is_whole(tmp_path):
+def test_a_file_without_batch_counters_is_complete(tmp_path):
     theirs, ours = make(seed=1), make()
     state = {key: value for key, value in theirs.state_dict().items() if not key.endswith("num_batches_tracked")}
     report = load_weights(ours, state)
@@ -186,7 +186,7 @@ def test_networks_and_files_without_classifier():
 
 
 @pytest.mark.parametrize("kind", [make, lambda: rexnetv1.ReXNetV1(width_mult=0.5)])
-def test_the_habit_of_replacing_the_classifier_by_hand(tmp_path, kind):
+def test_a_classifier_replaced_by_hand(tmp_path, kind):
     path = save(make(num_classes=50, seed=1), tmp_path / "w.pth")
     net = kind()
     net.output[1] = torch.nn.Conv2d(net.num_features, 50, 1)
@@ -238,7 +238,7 @@ def test_another_number_of_image_channels():
     ],
 )
 @pytest.mark.parametrize("classifier", ["strict", "keep"])
-def test_damaged_state_dicts_leave_the_model_alone(change, part, classifier):
+def test_damaged_state_dicts_leave_the_model_unchanged(change, part, classifier):
     state = {key: value.clone() for key, value in make(seed=1).state_dict().items()}
     change(state)
     assert part in refusal(make(), state, classifier=classifier)
@@ -259,7 +259,7 @@ def test_half_precision_that_overflows_is_refused():
 
 
 @pytest.mark.seconds
-def test_other_networks_are_no_rexnet(tmp_path):
+def test_other_networks_are_not_a_rexnet(tmp_path):
     state = timm.create_model("mobilenetv2_050").state_dict()
     assert "contains no ReXNet: its first tensors are conv_stem.weight" in refusal(make(), state)
     torch.save(state, tmp_path / "w.pth")
@@ -294,7 +294,7 @@ def test_malicious_files_run_nothing_on_any_path(tmp_path, load, name):
         ("", "neither a file nor published weights called ''"),
     ],
 )
-def test_names_that_lead_nowhere(name, part):
+def test_names_without_a_file(name, part):
     assert part in refusal(make(), name)
 
 

@@ -103,7 +103,7 @@ def test_effective_rank_stable_rank_and_nuclear_norm():
     assert rank.nuclear_norm(values).tolist() == [6.0, 3.0, 0.0]
 
 
-def test_what_has_no_rank_is_refused():
+def test_matrices_without_a_rank_are_refused():
     for value in (math.nan, math.inf):
         with pytest.raises(ValueError, match="not finite"):
             rank.count_rank(torch.full((1, 2, 2), value))

@@ -39,12 +39,12 @@ FALLING = [20, 40, 60, 70, 75, 76, 75, *(74 - epoch for epoch in range(EPOCHS - 
         (curves(FLAT), "has stopped rising", "do not show whether"),
     ],
 )
-def test_each_kind_of_curve_has_its_sentence(rows, state, next_step):
+def test_each_kind_of_curve_has_its_advice(rows, state, next_step):
     sentence = read_curves(rows, METRICS["top1"])
     assert state in sentence and next_step in sentence and sentence.endswith(".")
 
 
-def test_a_change_within_the_noise_of_few_images_is_none():
+def test_a_change_within_the_noise_of_few_images_does_not_count():
     rising = [*FLAT[:-4], 71.0, 72.0, 72.0, 73.0]
     assert "still rose" in read_curves(curves(rising), METRICS["top1"])
     assert "has stopped rising" in read_curves(curves(rising, images=50), METRICS["top1"])

@@ -28,7 +28,7 @@ def test_small_images_keep_every_pixel():
 @pytest.mark.parametrize(
     ("size", "small"), [((2000, 1000), (144, 72)), ((100, 120), (100, 120)), ((1, 9000), (1, 144))]
 )
-def test_large_images_shrink_and_stay_whole(size, small):
+def test_large_images_are_shrunk_completely(size, small):
     image = noise(*size)
     thumb = thumbnail(image)
     assert decode(thumb).size == small and not thumb.is_small

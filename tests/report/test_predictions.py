@@ -50,7 +50,7 @@ def test_equally_sure_mistakes_follow_loss_then_order():
     assert found.mistakes().tolist() == [1, 0, 2]
 
 
-def test_counts_are_those_of_a_direct_count():
+def test_counts_equal_a_direct_count():
     random = np.random.default_rng(0)
     shades = random.integers(0, 255, (60, 3)).tolist()
     targets = random.integers(0, 3, 60).tolist()

@@ -125,7 +125,7 @@ def test_planted_wrong_labels_are_what_the_page_shows_first(trained_run, output,
     assert page.count("li", class_="wide3") == 2, "each with where the predicted and the right class are seen"
 
 
-def test_names_are_text_whatever_they_hold(run, output, tmp_path):
+def test_names_are_always_escaped(run, output, tmp_path):
     nasty = ['<script>alert("1")', "\"><img src=x onerror='1'>", "caf\udce9 & co"]
     model = rexnet.load(run.best)
     metrics = checkpoint.read(run.best)["metrics"]
@@ -215,7 +215,7 @@ def test_the_ninth_run_looks_unlike_the_first(run, output, tmp_path):
     assert "stroke: var(--paper); stroke-width: 1.5" in output.read_text(), "a line in the middle of its lines"
 
 
-def test_the_monitored_metric_chooses_the_best_epoch(trained_run, run, output):
+def test_the_monitored_metric_selects_the_best_epoch(trained_run, run, output):
     config = run.read("config.json")
     config["goal"] = "macro_f1"
     run.write("config.json", config)
@@ -265,7 +265,7 @@ def test_a_kill_while_writing_leaves_the_old_page(trained_run, output, monkeypat
     assert sorted(path.name for path in output.parent.iterdir()) == ["page.html"]
 
 
-def test_the_page_of_one_run_goes_into_its_folder_and_leaves_with_it(run, monkeypatch, tmp_path):
+def test_the_page_of_one_run_is_written_to_its_folder_and_removed_with_it(run, monkeypatch, tmp_path):
     assert write_report(ReportConfig(runs=(str(run.path),), device="cpu")) == run.path / "report.html"
     run.prepare(overwrite=True)
     assert not run.holds("report.html")
@@ -283,7 +283,7 @@ def test_the_page_of_one_run_goes_into_its_folder_and_leaves_with_it(run, monkey
         ({"device": "abacus"}, "allowed on this machine"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(trained_run, options, words):
+def test_impossible_reports_are_refused_in_one_sentence(trained_run, options, words):
     with pytest.raises(ValueError, match=re.escape(words)) as refused:
         write_report(ReportConfig(**{"runs": (str(trained_run),), "device": "cpu", **options}))
     assert "\n" not in str(refused.value)
@@ -323,7 +323,7 @@ def test_the_predicted_objects_of_a_detection_run_are_shown(tmp_path, output):
         report(run, output=output, data="no/such")
 
 
-def test_what_is_not_a_run_is_one_sentence(trained_run, output, tmp_path):
+def test_a_folder_without_a_run_is_refused_in_one_sentence(trained_run, output, tmp_path):
     (tmp_path / "card").mkdir()
     (tmp_path / "card" / "config.json").write_text('{"library_name": "rexnet"}')
     shutil.copy(trained_run / "best.pt", tmp_path / "alone.pt")

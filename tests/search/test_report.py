@@ -105,7 +105,7 @@ def test_the_best_is_not_the_luckiest_seed():
     assert best_first(rows, "macs")[0].channels == (3, 4, 7)  # less is better
 
 
-def test_searches_agree_on_the_networks_they_share():
+def test_searches_agree_on_common_networks():
     found = a_search(30)
     cheaper = [candidate(row.number, row.channels, row.accuracy - 20) for row in found[10:]]
     assert correlate_searches(found, cheaper)[0] == 20

@@ -58,7 +58,7 @@ def test_a_search_is_repeated_by_its_seed_alone(search_config, tmp_path, instant
 
 
 @pytest.mark.seconds
-def test_no_network_is_trained_twice_and_all_asked_are_different(search_config, instant_training):
+def test_no_network_is_trained_twice_and_all_candidates_differ(search_config, instant_training):
     found = search(search_config(candidates=8, comparisons=2))
     assert len({row.channels for row in drawn(found)}) == 8
     of_comparisons = [row.channels for row in found if row.comparison]
@@ -79,7 +79,7 @@ def test_a_space_with_few_networks_ends_the_search(search_config, instant_traini
 
 
 @pytest.mark.seconds
-def test_comparisons_are_no_candidates_that_exhaust_a_space(search_config, instant_training, monkeypatch):
+def test_comparisons_do_not_count_as_candidates_that_exhaust_a_space(search_config, instant_training, monkeypatch):
     monkeypatch.setattr(run, "_TRIALS_PER_CANDIDATE", 2)
     assert len(drawn(search(search_config(candidates=1, comparisons=3)))) == 1
 
@@ -96,7 +96,7 @@ def test_repeats_are_averaged(search_config, instant_training):
 
 @pytest.mark.seconds
 @pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes"])
-def test_samplers_go_on_where_a_search_ended(search_config, instant_training, sampler):
+def test_samplers_continue_where_a_search_ended(search_config, instant_training, sampler):
     first = search(search_config(candidates=12, sampler=sampler))
     more = search(search_config(candidates=13, sampler=sampler))
     assert more[: len(first)] == first
@@ -144,7 +144,7 @@ def test_a_network_that_diverges_is_abandoned(search_config, monkeypatch, caplog
 
 
 @pytest.mark.seconds
-def test_a_stopped_trial_is_in_line_again(search_config, monkeypatch):
+def test_a_stopped_trial_is_enqueued_again(search_config, monkeypatch):
     config = search_config(candidates=3, comparisons=0)
     calls = []
 
@@ -185,7 +185,7 @@ def test_an_error_loses_nothing(search_config, monkeypatch):
 
 @pytest.mark.seconds
 @pytest.mark.parametrize("candidates", [1, 3])
-def test_a_killed_trial_is_in_line_again_when_it_is_silent(search_config, instant_training, caplog, candidates):
+def test_a_killed_trial_is_enqueued_again_without_heartbeat(search_config, instant_training, caplog, candidates):
     """Also where nothing else is missing."""
     caplog.set_level(logging.INFO)
     config = search_config(candidates=1, comparisons=0)

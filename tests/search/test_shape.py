@@ -48,7 +48,7 @@ def test_a_family_grows_with_its_width():
     assert costs[0] < 0.4 * costs[1] < 0.4 * 0.4 * costs[2]
 
 
-def test_lines_that_cannot_be_are_refused():
+def test_impossible_lines_are_refused():
     with pytest.raises(ValueError, match="two or more"):
         fit_line([4])
     with pytest.raises(ValueError, match="allowed: 1 or more"):

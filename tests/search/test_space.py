@@ -149,7 +149,7 @@ def test_lines_and_stages_are_in_the_space_at_any_depth(blocks):
         assert sampled.heights == pytest.approx(shape.heights)
 
 
-def test_any_share_of_the_limits_is_kept():
+def test_any_fraction_of_the_limits_is_respected():
     space = Space(blocks=5, max_parameters=0.4e6, max_macs=60e6, min_share=0.2)
     dice = Dice(3)
     costs = [space.cost(space.suggest(dice)) for _ in range(100)]
@@ -169,7 +169,7 @@ def test_any_share_of_the_limits_is_kept():
         ({"max_macs": 1000.0}, "the limits are --max-macs 1000; allowed: 7,922 parameters and 3,284,480"),
     ],
 )
-def test_limits_that_cannot_be_are_refused(options, words):
+def test_impossible_limits_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         space = Space(**options)
         space.widest(straight(9, 2.0), space.min_share)

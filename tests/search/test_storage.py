@@ -33,7 +33,7 @@ def test_a_journal_is_a_storage_too(search_config, tmp_path, instant_training):
         ({"storage": "sqlite:////no/such/folder/study.db"}, "cannot be opened"),
     ],
 )
-def test_storages_that_cannot_be_are_refused(search_config, engine, words):
+def test_impossible_storages_are_refused(search_config, engine, words):
     with pytest.raises(ValueError, match=words) as error:
         search(search_config(**engine))
     assert "secret" not in str(error.value)
@@ -41,7 +41,7 @@ def test_storages_that_cannot_be_are_refused(search_config, engine, words):
 
 
 @pytest.mark.seconds
-def test_the_way_to_a_storage_is_not_kept_in_it(search_config, tmp_path, instant_training):
+def test_the_address_of_a_storage_is_not_saved_in_it(search_config, tmp_path, instant_training):
     """It may hold a password."""
     config = search_config(candidates=1, storage=f"sqlite:///{tmp_path / 'secret.db'}")
     search(config)
@@ -51,7 +51,7 @@ def test_the_way_to_a_storage_is_not_kept_in_it(search_config, tmp_path, instant
 
 @pytest.mark.seconds
 @pytest.mark.parametrize("name", ["why?", "a%20b", "a {b} #c"])
-def test_a_search_lies_in_exactly_the_folder_that_was_named(tmp_path, instant_training, name, capsys):
+def test_a_search_is_in_exactly_the_given_folder(tmp_path, instant_training, name, capsys):
     folder = str(tmp_path / name)
     command = [*COMMAND.split(), "--comparisons", "0", "--output", folder]
     main([*command, "--candidates", "3"])

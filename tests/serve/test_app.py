@@ -18,7 +18,7 @@ def client(tmp_path_factory) -> Iterator[TestClient]:
         yield found
 
 
-def test_the_page_lets_nothing_in_from_elsewhere(client):
+def test_the_page_loads_nothing_from_other_hosts(client):
     answer = client.get("/")
     assert answer.status_code == 200 and answer.headers["content-type"] == "text/html; charset=utf-8"
     policy = answer.headers["content-security-policy"]
@@ -60,12 +60,12 @@ def test_every_file_is_served_once_and_then_only_when_it_changes(client, name):
 @pytest.mark.parametrize(
     "path", ["/page/", "/page/page.py", "/page/..%2Fapp.py", "/page/%2e%2e/app.py", "/page/x/y", "/page/%00", "/pages"]
 )
-def test_no_other_file_can_be_had(client, path):
+def test_no_other_file_is_served(client, path):
     answer = client.get(path)
     assert answer.status_code == 404 and list(answer.json()) == ["error"]
 
 
-def test_the_page_names_only_files_that_are_there_and_none_from_elsewhere():
+def test_the_page_refers_only_to_existing_local_files():
     known = page_files()
     for name, file in known.items():
         if name.endswith(".jpg"):
@@ -83,7 +83,7 @@ def test_the_page_names_only_files_that_are_there_and_none_from_elsewhere():
     assert imported | {"page.js"} == set(scripts), "every script is used"
 
 
-def test_pages_of_documentation_load_nothing_from_elsewhere(client):
+def test_documentation_pages_load_nothing_from_other_hosts(client):
     page = client.get("/docs")
     assert page.status_code == 200 and "POST /predict" in page.text and "multipart/form-data" in page.text
     assert "<script" not in page.text and "http" not in page.text.replace("HTTP", "")

@@ -101,7 +101,7 @@ def test_an_item_that_fails_does_not_spoil_others():
     assert isinstance(none, ValueError)
 
 
-def test_items_given_up_are_not_computed():
+def test_cancelled_items_are_not_computed():
     compute = Recorder(seconds=0.03)
 
     async def ask():
@@ -118,7 +118,7 @@ def test_items_given_up_are_not_computed():
     assert compute.sizes == [1, 1]
 
 
-def test_a_forgotten_batcher_still_answers():
+def test_an_unreferenced_batcher_still_answers():
     async def ask():
         batcher = Batcher(Recorder(), lanes=1, max_batch=2)
         tasks = [asyncio.create_task(batcher(number)) for number in range(9)]
@@ -129,7 +129,7 @@ def test_a_forgotten_batcher_still_answers():
     assert asyncio.run(ask()) == [2 * number for number in range(9)]
 
 
-def test_it_says_how_large_batches_are():
+def test_batch_sizes_are_reported():
     sizes = []
 
     async def ask():
@@ -144,7 +144,7 @@ def test_it_says_how_large_batches_are():
 
 
 @pytest.mark.parametrize("answers", [0, 3])
-def test_a_function_that_loses_answers_is_an_error_for_all(answers):
+def test_a_function_that_returns_too_few_answers_is_an_error_for_all(answers):
     async def ask():
         batcher = Batcher(lambda items, alone: [1] * answers, lanes=1, max_batch=2)
         return await asyncio.gather(batcher(1), batcher(2), return_exceptions=True)

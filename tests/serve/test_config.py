@@ -25,7 +25,7 @@ from rexnet.serve.config import ServeConfig
         {"max_images": 0},
     ],
 )
-def test_what_cannot_be_is_refused(wrong):
+def test_impossible_settings_are_refused(wrong):
     with pytest.raises(OptionError):
         ServeConfig(**{"models": ("a.pt",), **wrong})
 

@@ -54,7 +54,7 @@ def test_objects_are_those_of_the_predictor(client, detector):
 
 
 @pytest.mark.seconds
-def test_only_what_is_sure_enough(client):
+def test_only_objects_above_the_threshold(client):
     found = client.post("/predict?min_score=0", files=form(IMAGES[0])).json()["results"][0]["objects"]
     middle = found[len(found) // 2]["score"]
     sure = client.post(f"/predict?min_score={middle}", files=form(IMAGES[0])).json()["results"][0]["objects"]
@@ -124,7 +124,7 @@ def test_both_interfaces_name_the_same_boxes_of_a_shrunken_image(detector, monke
     assert max(boxes) > 1200**0.5 * 1.1  # not of the smaller copy
 
 
-def test_an_image_of_which_nothing_would_be_left_is_refused(client):
+def test_an_image_that_would_shrink_to_nothing_is_refused(client):
     masks = client.get("/models").json()["models"][0]["masks"]  # SSDLite resizes both sides to the same
     for size in ((3000, 1), (1, 3000)):
         answer = client.post("/predict", files=form(encoded(Image.new("RGB", size), "PNG")))

@@ -37,7 +37,7 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_heat_is_in_the_quarter_that_decides(brightness, row, column):
+def test_heat_is_in_the_decisive_quarter(brightness, row, column):
     image = Image.new("RGB", (160, 160))
     image.paste("white", (100 * column, 100 * row, 100 * column + 60, 100 * row + 60))
     found = brightness(image)
@@ -84,7 +84,7 @@ def test_the_answer_is_plain_json(tiny):
 
 @pytest.mark.parametrize("size", [(90, 60), (60, 90), (64, 64), (7, 500), (1, 3000), (3, 2)])
 @pytest.mark.parametrize("crop_ratio", [0.5, 0.875, 1.0])
-def test_the_region_is_what_the_crop_keeps(size, crop_ratio):
+def test_the_heat_map_covers_the_crop(size, crop_ratio):
     """A ramp tells which columns and rows of the image reach the network."""
     preprocess = Preprocess(image_size_px=64, crop_ratio=crop_ratio, interpolation="bilinear")
     width, height = size
@@ -115,7 +115,7 @@ def test_an_unknown_class_is_named(brightness, name):
     assert len(str(error.value)) < 200
 
 
-def test_a_network_that_failed_says_so(tiny):
+def test_a_diverged_network_is_reported(tiny):
     torch.nn.init.constant_(tiny.model.get_classifier().weight, float("nan"))
     with pytest.raises(ValueError, match="not finite"):
         tiny(noise(8, 8))

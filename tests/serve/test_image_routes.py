@@ -49,7 +49,7 @@ def test_images_are_answered_in_order_as_by_the_predictor(client, checkpoint_fil
         assert np.allclose(probabilities, [one.probability for one in prediction.classes], atol=2e-6)
 
 
-def test_one_bad_image_does_not_take_the_others_along(client):
+def test_one_bad_image_does_not_spoil_the_others(client):
     good, bad = client.post("/predict?top_k=1", files=form(IMAGES[0], b"none")).json()["results"]
     assert len(good["predictions"]) == 1
     assert set(bad) == {"image", "error"}
@@ -74,7 +74,7 @@ def test_one_bad_image_does_not_take_the_others_along(client):
         ([IMAGES[0]], "?model=%ff%00%0a" + "x" * 500, 404, "no model"),
     ],
 )
-def test_what_is_refused(client, images, query, status, said):
+def test_bad_requests_are_refused(client, images, query, status, said):
     answer = client.post(f"/predict{query}", files=form(*images))
     assert answer.status_code == status
     assert said in answer.json()["error"] and len(answer.json()["error"]) < 300
@@ -119,7 +119,7 @@ def png(size: tuple[int, int] = (100, 60)) -> bytes:
     return stream.getvalue()
 
 
-def test_explain_says_where_the_class_is_seen(brightness):
+def test_explain_shows_where_the_class_is_seen(brightness):
     answer = explain(brightness, png()).json()
     assert answer["model"] == "brightness" and answer["class"] == "bright" and answer["probability"] > 0.5
     assert (answer["width"], answer["height"]) == (100, 60) and answer["region"] == [20, 0, 80, 60]
@@ -161,12 +161,12 @@ def test_explain_refuses_with_a_sentence(brightness, status, sentence, images, q
     ],
 )
 @pytest.mark.parametrize("route", ["/predict", "/explain"])
-def test_an_image_sent_otherwise_is_answered_with_the_right_command(brightness, route, status, body):
+def test_an_image_sent_in_another_way_gets_the_right_command(brightness, route, status, body):
     answer = brightness.post(route, **body)
     assert answer.status_code == status and "curl -F image=@photo.jpg" in answer.json()["error"]
 
 
-def test_models_that_cannot_be_explained_say_so(brightness):
+def test_unexplainable_models_are_reported(brightness):
     model = brightness.app.state.registry.models["brightness"]
     whole = model.current
     assert brightness.get("/models").json()["models"][0]["explains"] is True

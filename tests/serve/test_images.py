@@ -50,7 +50,7 @@ def bomb_webp() -> bytes:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF"])
-def test_what_browsers_show_is_read_as_everywhere(format):
+def test_formats_of_browsers_are_decoded_by_open_image(format):
     content = encoded(landscape(31, 17), format)
     assert open_upload(content, max_pixels=1000).tobytes() == open_image(content).tobytes()
 
@@ -63,7 +63,7 @@ def test_other_formats_are_refused_by_their_content(format):
 
 
 @pytest.mark.parametrize("content", [b"\xff\xd8\xff" + bytes(50), encoded(landscape(64, 64), "PNG")[:-200], b""])
-def test_damage_is_the_clients(content):
+def test_damaged_images_are_a_client_error(content):
     with pytest.raises(HTTPError) as caught:
         open_upload(content, max_pixels=10_000)
     assert caught.value.status == 400
@@ -79,7 +79,7 @@ def test_the_cap_is_on_pixels():
 
 @pytest.mark.seconds
 @pytest.mark.parametrize(("made", "statuses"), [(lambda: bomb_png(30_000), {413}), (bomb_webp, {400, 413})])
-def test_a_bomb_is_refused_without_a_rise_in_memory(made, statuses, tmp_path):
+def test_a_decompression_bomb_is_refused_without_using_memory(made, statuses, tmp_path):
     content = made()
     assert len(content) < 150_000
     (tmp_path / "bomb").write_bytes(content)

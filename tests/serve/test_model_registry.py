@@ -71,7 +71,7 @@ def test_a_name_from_where_the_command_runs(files, monkeypatch):
         (["stats={}/graph.onnx"], "cannot be the name of a model"),
     ],
 )
-def test_what_is_refused(files, words, said):
+def test_bad_requests_are_refused(files, words, said):
     with pytest.raises(OptionError, match=said):
         named_references([word.format(files) for word in words])
 
@@ -112,7 +112,7 @@ def reloads(address):
 
 
 @pytest.mark.seconds
-def test_a_replaced_file_is_taken_up_without_a_failed_request(live, make_checkpoint, tmp_path):
+def test_a_replaced_file_is_loaded_without_a_failed_request(live, make_checkpoint, tmp_path):
     address, path = live
     other = make_checkpoint(tmp_path / "other.pt", seed=1)
     expected = {}

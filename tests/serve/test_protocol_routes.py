@@ -48,7 +48,7 @@ def input_of(name, values, datatype, *, binary=True):
     return tensor
 
 
-def test_what_the_server_says_of_itself(client, predictor):
+def test_server_metadata(client, predictor):
     assert client.is_server_live() and client.is_server_ready()
     assert client.is_model_ready("animals") and not client.is_model_ready("nothing")
     extensions = client.get_server_metadata()["extensions"]
@@ -170,7 +170,7 @@ def test_many_threads_get_their_own_answers(address, predictor, images):
         ("pixels", "FP32", (1, 3, 24, 24)),
     ],
 )
-def test_other_tensors_are_refused_by_a_sentence(client, name, datatype, shape):
+def test_other_tensors_are_refused_in_one_sentence(client, name, datatype, shape):
     values = np.zeros(shape, triton_dtype(datatype))
     for binary in (True, False):
         with pytest.raises(Exception, match="allowed: ") as caught:
@@ -193,7 +193,7 @@ def test_other_models_versions_and_outputs_are_refused(client, images):
             client.infer(inputs=[tensor], **arguments)
 
 
-def test_parameters_that_are_null_are_none_at_all(memory):
+def test_null_parameters_count_as_absent(memory):
     def ask(**parameters):
         content = {"inputs": [good(**parameters)], "outputs": [{"name": "probabilities", **parameters}], **parameters}
         return memory.post("/v2/models/animals/infer", json=content)
@@ -284,7 +284,7 @@ def test_items_that_contradict_their_lengths_are_refused(memory, items):
     assert memory.post("/v2/models/animals/infer", content=header + items, headers=headers).status_code == 400
 
 
-def test_ids_come_back_whatever_text_they_are(memory):
+def test_ids_of_any_text_are_returned(memory):
     for number in ("\ud800", "ü\0\n", "x" * 1000):
         content = json.dumps({"inputs": [good()], "id": number})
         assert memory.post("/v2/models/animals/infer", content=content).json()["id"] == number

@@ -29,7 +29,7 @@ def server():
 
 
 @pytest.mark.parametrize("lies", [None, "10", "-1", "nonsense"])
-def test_the_cap_on_bytes_holds_whatever_the_length_says(server, lies):
+def test_the_limit_on_bytes_holds_for_any_content_length(server, lies):
     client = server(max_body_mib=0.1)
 
     def chunks():
@@ -47,7 +47,7 @@ COMPRESS = {"gzip": gzip.compress, "deflate": zlib.compress}
 
 
 @pytest.mark.parametrize("encoding", COMPRESS)
-def test_compressed_requests_are_those_that_they_contain(server, encoding):
+def test_compressed_requests_are_decompressed(server, encoding):
     client = server(max_body_mib=0.1)
     request = client.build_request("POST", "/predict?top_k=2", files=form(IMAGES[0]))
     body = request.read()
@@ -107,7 +107,7 @@ def test_answers_are_compressed_for_clients_that_accept_it(server):
     ],
 )
 @pytest.mark.parametrize("path", ["/models", "/metrics", "/docs", "/openapi.json", "/v2", "/nothing", "/pages"])
-def test_a_key_is_wanted_everywhere(server, headers, path):
+def test_a_key_is_required_everywhere(server, headers, path):
     answer = server(api_key="right-key-1").get(path, headers=headers)
     assert answer.status_code == 401 and "API key" in answer.json()["error"]
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -123,13 +123,13 @@ def test_the_right_key_opens(server, headers):
     assert client.post("/predict", files=form(IMAGES[0]), headers=headers).status_code == 200
 
 
-def test_without_the_key_the_server_says_that_it_lives(server):
+def test_the_health_check_needs_no_key(server):
     client = server(api_key="right-key-1")
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
 
 
-def test_a_full_queue_says_when_to_come_again(server):
+def test_a_full_queue_answers_with_retry_after(server):
     computing, go_on = threading.Event(), threading.Event()
 
     def slow(images, alone):
@@ -153,7 +153,7 @@ def test_a_full_queue_says_when_to_come_again(server):
     assert client.post("/predict", files=form(IMAGES[0])).status_code == 200
 
 
-def test_a_late_answer_is_given_up(server):
+def test_a_late_answer_is_cancelled(server):
     go_on = threading.Event()
 
     def slow(images, alone):
@@ -170,7 +170,7 @@ def test_a_late_answer_is_given_up(server):
         go_on.set()
 
 
-def test_bodies_under_way_share_the_memory():
+def test_concurrent_bodies_share_the_memory():
     """Eight at once at most; the ninth is refused while the others are in work, and taken afterwards."""
     settings = config(max_body_mib=0.01)
     app = create_app(settings, registry=by_hand(even, settings))
@@ -221,7 +221,7 @@ def test_no_path_reaches_the_file_system(server, path):
     assert server().get(path).status_code == 404
 
 
-def test_a_nan_of_the_network_is_no_answer(server):
+def test_nan_outputs_are_an_error(server):
     def nan(images, alone):
         raise ValueError("what the network puts out is not finite")
 

@@ -159,7 +159,7 @@ def test_several_workers_share_port_and_metrics(start, checkpoint_file, tmp_path
         (["{broken}"], 1, "broken.pt"),
     ],
 )
-def test_what_cannot_be_served_is_a_sentence(checkpoint_file, tmp_path, capsys, arguments, code, said):
+def test_unservable_models_are_refused_in_one_sentence(checkpoint_file, tmp_path, capsys, arguments, code, said):
     (tmp_path / "broken.pt").write_bytes(b"none")
     words = [word.format(model=checkpoint_file, broken=tmp_path / "broken.pt") for word in arguments]
     with pytest.raises(SystemExit) as caught:
@@ -167,13 +167,13 @@ def test_what_cannot_be_served_is_a_sentence(checkpoint_file, tmp_path, capsys, 
     assert caught.value.code == code and said in capsys.readouterr().err
 
 
-def test_a_worker_whose_model_is_gone_ends_with_a_sentence(tmp_path, caplog):
+def test_a_worker_whose_model_is_missing_ends_with_one_sentence(tmp_path, caplog):
     with pytest.raises(SystemExit) as ended:
         run._worker(config(tmp_path / "gone.pt"), None)
     assert ended.value.code == 1 and "a worker cannot start: there is no file" in caplog.text
 
 
-def test_a_port_that_is_taken_is_a_sentence(checkpoint_file, capsys):
+def test_a_port_in_use_is_reported_in_one_sentence(checkpoint_file, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as caught:
         cli.main(["serve", str(checkpoint_file), "--port", str(taken.getsockname()[1])])
     assert caught.value.code == 1 and "choose another --port" in capsys.readouterr().err
@@ -181,7 +181,7 @@ def test_a_port_that_is_taken_is_a_sentence(checkpoint_file, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("package", ["fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client"])
-def test_a_missing_package_is_a_pip_line(checkpoint_file, package):
+def test_a_missing_package_is_named_with_its_pip_command(checkpoint_file, package):
     code = f"import sys; sys.modules[{package!r}] = None; from rexnet import cli; cli.main(sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-c", code, "serve", str(checkpoint_file)], capture_output=True, text=True, timeout=500
@@ -218,31 +218,31 @@ def asked(address: str, *sends: bytes, pause_s: float = 0.0) -> bytes:
 @pytest.mark.parametrize(
     "noise", [b"\0" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\nno colon\r\n\r\n"]
 )
-def test_what_is_no_http_is_refused_in_json(address, noise):
+def test_malformed_http_is_refused_in_json(address, noise):
     said = asked(address, noise)
     assert said.startswith(b"HTTP/1.1 400") and b'"error"' in said
 
 
-def test_a_client_that_says_nothing_is_cut_off(address):
+def test_a_silent_client_is_disconnected(address):
     assert asked(address) == b""
 
 
-def test_headers_in_drops_are_cut_off(address):
+def test_slow_headers_are_cut_off(address):
     assert asked(address, b"GET / HTTP/1.1\r\n", *[b"a"] * 20, pause_s=0.05) == b""
 
 
-def test_a_body_in_drops_is_cut_off_with_a_sentence(address):
+def test_a_slow_body_is_cut_off_with_one_sentence(address):
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
     said = asked(address, head, *[b"a"] * 5, pause_s=0.01)
     assert said.startswith(b"HTTP/1.1 408") and b"did not arrive" in said
 
 
-def test_headers_without_end_are_cut_off(address):
+def test_endless_headers_are_cut_off(address):
     assert asked(address, b"GET / HTTP/1.1\r\n", *[b"a: " + b"b" * 65536 + b"\r\n"] * 20) == b""
     assert asked(address, b"GET / HTTP/1.1\r\na: ", *[b"b" * 65536] * 20) == b""
 
 
-def test_trailers_without_end_are_cut_off(address):
+def test_endless_trailers_are_cut_off(address):
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
     said = asked(address, head, *[b"a: " + b"b" * 65536 + b"\r\n"] * 20)
     assert said == b"" or said.startswith(b"HTTP/1.1 4")
@@ -254,14 +254,14 @@ def test_chunks_beyond_the_cap_are_refused(address):
     assert said.startswith(b"HTTP/1.1 413")
 
 
-def test_two_lengths_are_refused(address):
+def test_two_content_lengths_are_refused(address):
     said = asked(address, b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx")
     assert said.startswith(b"HTTP/1.1 400")
     both = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     assert asked(address, both).startswith(b"HTTP/1.1 400")
 
 
-def test_others_are_answered_meanwhile(address):
+def test_other_clients_are_answered_meanwhile(address):
     host, port = address.split(":")
     slow = [socket.create_connection((host, int(port))) for _ in range(20)]
     for client in slow:

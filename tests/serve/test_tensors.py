@@ -34,7 +34,7 @@ def test_flat_and_nested_numbers_are_the_same(spec, data):
         5,
     ],
 )
-def test_what_are_not_numbers_of_that_shape(data):
+def test_invalid_numbers_and_shapes(data):
     for spec in (NUMBERS, PIXELS):
         with pytest.raises(HTTPError) as caught:
             from_json(data, spec, (1, 2, 3))

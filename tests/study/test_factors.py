@@ -92,7 +92,7 @@ def test_untrained_networks_are_measured_once_and_extended(image_folder, tmp_pat
     assert stop.value.code == 1 and "(train images, fingerprint differ)" in capsys.readouterr().err
 
 
-def test_a_table_that_notes_its_data_in_a_sentence_goes_on(image_folder, tmp_path):
+def test_a_table_with_the_old_record_of_its_data_is_continued(image_folder, tmp_path):
     config = FactorConfig(data=str(image_folder), output=str(tmp_path), untrained=True, seeds=1, **SMALL)
     study_factors(config)
     _, *rest = (tmp_path / "factors.csv").read_text().splitlines(keepends=True)
@@ -105,7 +105,7 @@ def test_a_table_that_notes_its_data_in_a_sentence_goes_on(image_folder, tmp_pat
 
 
 @pytest.mark.seconds
-def test_training_goes_on_after_a_kill_and_repeats_nothing(image_folder, tmp_path, made, monkeypatch):
+def test_training_continues_after_a_kill_and_repeats_nothing(image_folder, tmp_path, made, monkeypatch):
     config = FactorConfig(data=str(image_folder), output=str(tmp_path / "out"), seeds=1, epochs=1, **SMALL)
     real = factor_run.final_features
     calls = []
@@ -134,7 +134,7 @@ def test_training_goes_on_after_a_kill_and_repeats_nothing(image_folder, tmp_pat
 
 
 @pytest.mark.slow
-def test_trainings_side_by_side_are_those_one_after_the_other(image_folder, tmp_path, made):
+def test_parallel_trainings_equal_sequential_ones(image_folder, tmp_path, made):
     tables = []
     config = FactorConfig(data=str(image_folder), seeds=1, epochs=1, batch_size=8, **SMALL)
     for processes, workers in ((1, 0), (2, 1)):
@@ -188,6 +188,6 @@ def test_steps_are_means_of_differences_between_networks_of_one_seed():
         ({"images": 1}, "--images is 1; allowed: 2 or more"),
     ],
 )
-def test_options_that_cannot_be(fields, sentence):
+def test_impossible_options_are_refused(fields, sentence):
     with pytest.raises(ValueError, match=sentence):
         FactorConfig(data="digits", **fields)

@@ -42,7 +42,7 @@ def test_a_linear_bottleneck_is_found():
     assert [layer.rank for layer in layers] == [2, 2, 2]
 
 
-def test_what_cannot_be_measured_is_refused():
+def test_unmeasurable_models_are_refused():
     with pytest.raises(ValueError, match="no Conv2d or Linear"):
         measure_layers(nn.ReLU(), [torch.rand(1, 3, 4, 4)], tolerance=1e-4)
     with pytest.raises(ValueError, match="output of 0 has values that are not finite"):
@@ -86,6 +86,6 @@ def test_options_that_do_not_go_together(fields, sentence):
 @pytest.mark.parametrize(
     ("name", "sentence"), [("timm/nothing", "timm has no network"), ("lost.pt", "there is no file")]
 )
-def test_networks_that_are_not_there(image_folder, tmp_path, name, sentence):
+def test_missing_networks(image_folder, tmp_path, name, sentence):
     with pytest.raises(ValueError, match=sentence):
         measure_network(NetworkOptions(model=name, data=str(image_folder)), tolerance=1e-4, output=tmp_path)

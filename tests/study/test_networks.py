@@ -96,14 +96,14 @@ def test_distributions_of_the_expansion():
         ("activations", (), "--activations is "),
     ],
 )
-def test_a_protocol_that_cannot_be_is_refused(field, value, sentence):
+def test_impossible_protocols_are_refused(field, value, sentence):
     with pytest.raises(ValueError, match=sentence):
         Protocol(**{field: value})
 
 
 @pytest.mark.parametrize("layers", [2, 5, 6])
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_as_many_layers_expand_as_are_asked_for_between_the_same_ends(placement, layers):
+def test_the_requested_number_of_layers_expand_between_the_same_ends(placement, layers):
     for count in range(1, layers + 1):
         block = find_block(deep_name(placement, count, layers=layers))
         assert block == DeepNetwork(layers=layers, expand_layers=count, placement=placement)
@@ -134,6 +134,6 @@ def test_a_deep_network_is_its_layers_written_with_torch():
 
 
 @pytest.mark.parametrize("name", ["late_0_of_3", "late_4_of_3", "middle_1_of_3"])
-def test_deep_networks_that_cannot_be(name):
+def test_impossible_deep_networks_are_refused(name):
     with pytest.raises(ValueError, match=f"'{name}'; allowed: conv1x1, .*late_2_of_6, or module:factory"):
         find_block(name)

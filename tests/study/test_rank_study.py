@@ -31,7 +31,7 @@ def test_the_command_writes_tables_and_figures_and_extends_them(tmp_path, capsys
         ({"address": "tcp://a:1", "processes": 2}, "--processes is 2; allowed: 1 with --address"),
     ],
 )
-def test_options_of_rank_that_cannot_be(fields, sentence):
+def test_impossible_options_of_rank_are_refused(fields, sentence):
     with pytest.raises(ValueError, match=sentence):
         RankConfig(**fields)
 
@@ -64,6 +64,6 @@ def test_the_command_for_deep_networks_writes_the_same_files(tmp_path, capsys):
         ({"activations": ("relu9",)}, "'relu9'; allowed: "),
     ],
 )
-def test_options_of_depth_that_cannot_be(fields, sentence):
+def test_impossible_options_of_depth_are_refused(fields, sentence):
     with pytest.raises(ValueError, match=sentence):
         DepthConfig(**fields)

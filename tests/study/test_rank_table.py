@@ -69,7 +69,7 @@ def test_more_networks_extend_the_table(tmp_path, finished):
 
 
 @pytest.mark.parametrize("cut", [1, 3, 100, 333])
-def test_a_torn_end_is_made_anew(tmp_path, finished, cut):
+def test_a_truncated_last_row_is_computed_again(tmp_path, finished, cut):
     (tmp_path / "ranks.csv").write_bytes(finished[:-cut])
     assert run(tmp_path / "ranks.csv", networks=2 * CHUNK) == finished
 
@@ -115,7 +115,7 @@ def test_the_tolerance_lowers_ranks(tmp_path):
     assert means[0] > means[1] > means[2]
 
 
-def test_more_ratios_or_activations_leave_the_networks_as_they_are():
+def test_more_ratios_or_activations_do_not_change_the_networks():
     wider = replace(SMALL, ratios=(0.5, 0.7), activations=("silu",))
     same = [row for row in measure(SMALL, Task("conv1x1", 0.5, 0)) if row[1] == "silu"]
     assert measure(wider, Task("conv1x1", 0.5, 0)) == same
@@ -133,7 +133,7 @@ def test_spectra_and_the_summary():
         assert cell.others["nuclear_norm"] > 0
 
 
-def test_threads_of_torch_are_left_as_they_were():
+def test_torchs_number_of_threads_is_restored():
     before = torch.get_num_threads()
     measure(SMALL, Task("conv1x1", 0.2, 0))
     assert torch.get_num_threads() == before

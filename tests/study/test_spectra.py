@@ -19,7 +19,7 @@ def make_network():
 
 
 @pytest.mark.parametrize("name", ["rexnet_050", "rexnet_lite_100", "mobilenetv3_small_050", "vit_tiny_patch16_224"])
-def test_final_features_are_what_enters_the_classifier(name):
+def test_final_features_are_the_input_of_the_classifier(name):
     torch.manual_seed(0)
     ours = name.startswith("rexnet")
     model = create_model(name) if ours else timm.create_model(name)
@@ -34,7 +34,7 @@ def test_final_features_are_what_enters_the_classifier(name):
     torch.testing.assert_close(found, torch.cat(expected))
 
 
-def test_a_classifier_at_every_position_is_seen_at_their_mean():
+def test_a_convolutional_classifier_gets_the_mean_over_positions():
     images = torch.randn(2, 3, 4, 4)
     model = nn.Sequential(nn.Identity(), nn.Conv2d(3, 5, 1), nn.AdaptiveAvgPool2d(1))
     torch.testing.assert_close(final_features(model, [images]), images.mean((2, 3)))
@@ -124,7 +124,7 @@ def test_images_of_a_set_with_a_name(tmp_path, capsys):
         (["rexnet_100"], 2, "--data"),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_sentence(words, code, sentence, tmp_path, monkeypatch, capsys):
+def test_impossible_options_are_refused_in_one_sentence(words, code, sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         main(["study", "spectra", *words])

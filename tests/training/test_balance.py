@@ -61,7 +61,7 @@ class TestLoss:
         ]
         assert float(loss_of(logits, TARGETS, smoothing)) == pytest.approx(float(sum(singles)) / 4)
 
-    def test_weights_of_one_are_none(self, logits):
+    def test_weights_of_one_change_nothing(self, logits):
         expected = loss_of(logits, TARGETS, 0.1, weights=None)
         assert float(loss_of(logits, TARGETS, 0.1, weights=torch.ones(3))) == pytest.approx(float(expected))
 
@@ -141,7 +141,7 @@ def uneven(image_folder) -> Path:
 
 
 @pytest.mark.seconds
-def test_a_run_balances_as_it_was_told(tiny_config, changed, uneven, tmp_path, caplog):
+def test_a_run_uses_the_requested_balance(tiny_config, changed, uneven, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     short = changed(tiny_config, "schedule", epochs=1, warmup_epochs=0.0)
     losses = {}
@@ -156,13 +156,13 @@ def test_a_run_balances_as_it_was_told(tiny_config, changed, uneven, tmp_path, c
 
 @pytest.mark.seconds
 @pytest.mark.parametrize("balance", ["loss", "sampler"])
-def test_without_effect_it_says_so(tiny_config, changed, balance, caplog):
+def test_a_balance_without_effect_is_logged(tiny_config, changed, balance, caplog):
     train(changed(changed(tiny_config, "schedule", epochs=1), "input", balance=balance))
     assert f"--balance {balance} has no effect: each class has 12 training images" in caplog.text
 
 
 @pytest.mark.parametrize("goal", ["top1", "macro_recall", "macro_f1"])
-def test_the_goal_chooses_the_best_epoch(tiny_config, changed, uneven, monkeypatch, caplog, goal):
+def test_the_monitored_metric_selects_the_best_epoch(tiny_config, changed, uneven, monkeypatch, caplog, goal):
     """Each figure is highest in another epoch."""
     from rexnet.training import classify
 

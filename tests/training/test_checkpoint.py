@@ -74,7 +74,7 @@ def test_both_kinds_of_file_give_the_very_same_logits_after_training_in_channels
         partial(create_model, "rexnet_plain"),
     ],
 )
-def test_every_family_comes_back(make, tmp_path):
+def test_every_family_is_restored(make, tmp_path):
     model = make(num_classes=3)
     checkpoint.save(
         tmp_path / "m.pt", checkpoint.pack(model, {}, classes=CLASSES, preprocess=Preprocess(image_size_px=40))
@@ -92,7 +92,7 @@ def test_loading_leaves_the_random_state_alone(saved):
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_a_replaced_classifier_is_what_is_saved(tiny_model, tiny_preprocess, tmp_path):
+def test_a_replaced_classifier_is_saved(tiny_model, tiny_preprocess, tmp_path):
     model = tiny_model()
     model.reset_classifier(2)
     checkpoint.save(tmp_path / "m.pt", checkpoint.pack(model, {}, classes=("a", "b"), preprocess=tiny_preprocess))
@@ -108,7 +108,7 @@ def test_memory_layout_of_training_does_not_reach_the_file(tiny_model, tiny_prep
     assert state["features.0.weight"].any(), "the content must be a copy"
 
 
-def test_truncated_anywhere_is_one_sentence(saved):
+def test_a_file_truncated_anywhere_is_refused_in_one_sentence(saved):
     whole = saved.read_bytes()
     for size in {0, 1, 3, 100, 511, len(whole) // 3, len(whole) - 4000, len(whole) - 30, len(whole) - 1}:
         saved.write_bytes(whole[:size])
@@ -141,7 +141,7 @@ def test_a_flipped_bit_in_a_weight_is_found(saved, content):
     assert "damaged" in refusal(saved)
 
 
-def test_a_damaged_file_of_a_run_leads_to_the_ones_beside_it(saved):
+def test_the_error_for_a_damaged_file_names_the_other_checkpoints(saved):
     saved.write_bytes(saved.read_bytes()[:-100])
     assert refusal(saved).endswith("; download or save it again"), "a file that was copied out of its run"
     for name in ("config.json", "last.pt", "previous.pt"):
@@ -200,7 +200,7 @@ def test_files_of_other_kinds_are_named(tmp_path, tiny_model):
         {"state_dict": {"features.0.weight": torch.zeros(1)}},
     ],
 )
-def test_a_checkpoint_that_contradicts_itself_is_one_sentence(content, tmp_path, spoil):
+def test_a_contradictory_checkpoint_is_refused_in_one_sentence(content, tmp_path, spoil):
     torch.save({**content, **spoil}, tmp_path / "odd.pt")
     refusal(tmp_path / "odd.pt")
 
@@ -248,6 +248,6 @@ def test_a_kill_while_saving_leaves_the_old_file_or_the_new(content, saved, monk
     assert [child.name for child in saved.parent.iterdir()] == [saved.name]
 
 
-def test_saving_where_there_is_no_folder_is_one_sentence(content, tmp_path):
+def test_saving_to_a_missing_folder_is_refused_in_one_sentence(content, tmp_path):
     with pytest.raises(WeightsError, match="missing"):
         checkpoint.save(tmp_path / "missing" / "best.pt", content)

@@ -88,7 +88,7 @@ def test_a_run_leaves_everything_it_promises(tiny_config, image_folder, caplog):
     assert found["loss"] == pytest.approx(summary["best"]["val_loss"], rel=1e-5)
 
 
-def test_images_smaller_than_the_stride_are_said_once(tiny_config, changed, caplog):
+def test_images_smaller_than_the_stride_are_logged_once(tiny_config, changed, caplog):
     config = changed(changed(tiny_config, "schedule", epochs=1), "input", image_size=8)
     train(config)
     said = [message for message in caplog.messages if "padding" in message]
@@ -130,7 +130,7 @@ classify.train(config)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("save_minutes", [1e-9, 10.0], ids=["each step", "each epoch"])
-def test_sigkill_and_resume_end_with_the_very_weights_of_a_straight_run(at, save_minutes):
+def test_sigkill_and_resume_end_with_the_weights_of_an_uninterrupted_run(at, save_minutes):
     straight, killed = at("straight"), at("killed", workers=1, save_minutes=save_minutes)
     train(straight)
     # 5 steps an epoch: the kill comes in the middle of the second.
@@ -161,7 +161,7 @@ def _interrupt(*args, **more):
 
 @pytest.mark.seconds
 @pytest.mark.parametrize("state", ["missing", "damaged and was renamed to best.pt.damaged"])
-def test_a_finished_run_that_lost_its_best_network_says_so(trained_run, tmp_path, state, caplog):
+def test_a_finished_run_without_best_pt_is_reported(trained_run, tmp_path, state, caplog):
     run = RunFolder(shutil.copytree(trained_run, tmp_path / "run"))
     config = config_from_dict(TrainConfig, run.read("config.json"))
     again = replace(config, run=replace(config.run, resume=str(run.path), output=None))
@@ -185,7 +185,7 @@ def test_resume_refuses_other_data(at, image_folder):
 
 
 @pytest.mark.seconds
-def test_bad_images_stop_the_run_or_are_left_out_and_counted(at, changed, image_folder):
+def test_bad_images_stop_the_run_or_are_skipped_and_counted(at, changed, image_folder):
     bad = image_folder / "train" / "dog" / "0.jpg"
     bad.write_bytes(b"not an image")
     (image_folder / "val" / "fox" / "0.jpg").write_bytes(b"")
@@ -213,7 +213,7 @@ def test_a_last_batch_of_one_image_trains(at, changed, image_folder):
 
 
 @pytest.mark.seconds
-def test_a_batch_beyond_all_images_is_the_batch_of_all_images(at, caplog):
+def test_a_batch_size_above_the_number_of_images_is_reduced(at, caplog):
     """Learning rate, warm-up and average follow the images that a step has, whatever --batch-size asks for."""
     for name, size in (("asked", 1_000_000), ("existing", 36)):
         train(at(name, batch_size=size))
@@ -259,7 +259,7 @@ def test_a_failed_start_leaves_no_folder(at, changed, tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists() and [file.name for file in kept.iterdir()] in ([], [".lock"])
 
 
-def test_nan_in_training_names_files_and_is_left_out(at, monkeypatch):
+def test_nan_in_training_is_skipped_and_its_files_are_named(at, monkeypatch):
     from rexnet.training import classify
 
     plain_loss, calls = classify.classification_loss, iter(range(100))
@@ -277,7 +277,7 @@ def test_nan_in_training_names_files_and_is_left_out(at, monkeypatch):
     assert [row.get("discarded_steps") for row in run.rows()] == [None, 1, None]
 
 
-def test_weights_bring_their_classifier_where_the_class_names_agree(tiny_preprocess, tmp_path, caplog):
+def test_weights_keep_their_classifier_if_the_class_names_agree(tiny_preprocess, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     source = create_model("rexnet", width=0.1, num_classes=3)
     path = tmp_path / "source.pt"
@@ -292,7 +292,7 @@ def test_weights_bring_their_classifier_where_the_class_names_agree(tiny_preproc
     assert "tensors loaded" in caplog.text
 
 
-def test_weights_of_another_network_are_one_sentence(tiny_preprocess, tmp_path):
+def test_weights_of_another_network_are_refused_in_one_sentence(tiny_preprocess, tmp_path):
     path = tmp_path / "lite.pt"
     lite = create_model("rexnet_lite", width=0.2, num_classes=2)
     checkpoint.save(path, checkpoint.pack(lite, {}, classes=("a", "b"), preprocess=tiny_preprocess))

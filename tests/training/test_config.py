@@ -133,7 +133,7 @@ def test_a_value_of_the_wrong_kind_is_refused_with_its_option(arguments):
         (RunConfig, {"resume": "a", "overwrite": True}, ("--resume", "--overwrite")),
     ],
 )
-def test_a_wrong_value_is_one_sentence_with_option_value_and_remedy(kind, wrong, words):
+def test_a_wrong_value_is_refused_in_one_sentence_with_option_value_and_remedy(kind, wrong, words):
     with pytest.raises(ValueError) as refused:
         kind(**wrong)
     sentence = str(refused.value)
@@ -141,14 +141,14 @@ def test_a_wrong_value_is_one_sentence_with_option_value_and_remedy(kind, wrong,
     assert "\n" not in sentence
 
 
-def test_lr_follows_the_total_batch_unless_told_otherwise():
+def test_lr_follows_the_total_batch_by_default():
     assert OptimConfig(lr=0.5, lr_batch=512).peak_lr(128) == 0.125
     assert OptimConfig(lr=0.5, lr_batch=512).peak_lr(4 * 128) == 0.5
     assert OptimConfig(lr=0.5, lr_batch=0).peak_lr(32) == 0.5
 
 
 @pytest.mark.parametrize("kind", [TrainConfig, ValidateConfig])
-def test_no_two_options_share_a_name(kind):
+def test_option_names_are_unique(kind):
     names: list[str] = []
     for outer in dataclasses.fields(kind):
         group = outer.type if dataclasses.is_dataclass(outer.type) else None

@@ -112,7 +112,7 @@ def test_the_flag_may_come_with_a_resume(tiny_config, changed, monkeypatch):
     assert [step for step, _ in scalars(Path(tiny_config.run.output))["val/top1"]] == [2, 3]
 
 
-def test_a_missing_package_is_one_sentence_before_anything_is_written(tiny_config, changed, monkeypatch):
+def test_a_missing_package_is_reported_before_anything_is_written(tiny_config, changed, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     with pytest.raises(ValueError, match=r"pip install 'rexnet\[tensorboard\]'"):

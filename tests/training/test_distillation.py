@@ -188,7 +188,7 @@ class TestRun:
         assert RunFolder(tmp_path / "run").read("config.json")["teacher"]["teacher"] == [str(trained_run)]
 
     @pytest.mark.seconds
-    def test_a_resumed_run_ends_with_the_very_weights(self, config, teacher, changed, tmp_path, monkeypatch):
+    def test_a_resumed_run_ends_with_equal_weights(self, config, teacher, changed, tmp_path, monkeypatch):
         straight = changed(config, "run", output=str(tmp_path / "straight"))
         train(straight, [teacher])
         calls, plain = iter(range(100)), classify.distillation_loss
@@ -235,7 +235,7 @@ classify.train(config, open_teachers(config.teacher))
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does(tiny_config, trained_run, changed, tmp_path):
+def test_two_processes_learn_like_one(tiny_config, trained_run, changed, tmp_path):
     """The classifier is fitted on the features of both; without norms of each batch the weights are those of one."""
     weights = changed(tiny_config, "run", output=str(tmp_path / "start"))
     train(weights)

@@ -123,7 +123,7 @@ def run_processes(count: int, *arguments: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_do_what_one_does(prime_folder, tmp_path):
+def test_two_processes_equal_one(prime_folder, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(PROGRAM))
     for count in (1, 2):
@@ -166,7 +166,7 @@ def test_one_process_loads_first_on_each_disk(shared_disk, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_machines_validate_what_one_does(trained_run, tmp_path):
+def test_two_machines_validate_like_one(trained_run, tmp_path):
     """Two processes that are each the first of a machine."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -196,12 +196,12 @@ def test_alone_nothing_communicates():
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:99", "", "CPU"])
-def test_a_device_this_machine_lacks_is_one_sentence(device):
+def test_a_missing_device_is_refused_in_one_sentence(device):
     with pytest.raises(ValueError, match=f"--device is '{device}'; allowed on this machine: auto, cpu"), joined(device):
         pass
 
 
-def test_auto_is_the_best_device_at_hand():
+def test_auto_is_the_best_available_device():
     best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     with joined("auto") as world:
         assert world.device.type == best

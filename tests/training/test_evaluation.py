@@ -99,7 +99,7 @@ def test_fractions_and_macro_metrics_equal_scikit_learns(num_classes, seed):
     )
 
 
-def test_no_image_at_all_is_one_sentence():
+def test_an_empty_set_is_refused_in_one_sentence():
     with pytest.raises(ValueError, match="no image"):
         evaluate(Answers(), [], classes=("a", "b"), world=WORLD)
 

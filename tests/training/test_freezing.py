@@ -62,7 +62,7 @@ def test_frozen_statistics_stay_and_scale_and_shift_are_trained(tiny_model, stat
         assert moved >= {key for key, parameter in model.named_parameters() if parameter.ndim > 1 or "fc" not in key}
 
 
-def test_a_frozen_network_is_that_of_evaluation_even_in_training(tiny_model):
+def test_a_frozen_network_stays_in_eval_mode_during_training(tiny_model):
     model = tiny_model(drop_rate=0.0)
     plain, state = copy.deepcopy(model).eval(), model.state_dict()
     freeze(model, "all", statistics=False)
@@ -100,7 +100,7 @@ def test_layers_are_counted_from_the_stem_to_the_head():
         ("train", True, 2, False, "as given"),
     ],
 )
-def test_the_choice_is_said_with_its_reason(tiny_model, bn, pretrained, images, frozen, reason):
+def test_the_choice_is_logged_with_its_reason(tiny_model, bn, pretrained, images, frozen, reason):
     model = tiny_model()
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     sentence = prepare(model, TransferConfig(bn=bn), pretrained=pretrained, images_per_batch=images)
@@ -132,7 +132,7 @@ def test_random_weights_and_missing_blocks_are_refused(tiny_model, config, sente
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_settings_that_cannot_be_are_refused():
+def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match=r"--freeze is -1; allowed: 0 or more, or all"):
         TransferConfig(freeze=-1)
     with pytest.raises(ValueError, match="--bn is train, but --freeze all"):

@@ -71,7 +71,7 @@ def slow_way(config, run: RunFolder) -> None:
 
 @pytest.mark.seconds
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
-def test_the_head_is_that_of_the_slow_way(config, changed, tmp_path, ema_decay):
+def test_the_head_equals_that_of_training_without_stored_features(config, changed, tmp_path, ema_decay):
     config = changed(config, "optim", ema_decay=ema_decay)
     train(config)
     fast, slow = RunFolder(config.run.output), RunFolder(tmp_path / "slow")
@@ -148,7 +148,7 @@ def test_features_of_something_else_are_never_used(config, changed, damage, tmp_
     assert "computed and written" in caplog.text
 
 
-def test_images_that_cannot_be_read_are_left_out_and_named(config, changed, image_folder):
+def test_unreadable_images_are_skipped_and_named(config, changed, image_folder):
     (image_folder / "train" / "dog" / "0.jpg").write_bytes(b"no image")
     (image_folder / "val" / "fox" / "0.jpg").write_bytes(b"")
     summary = train(changed(config, "input", bad_image="skip"))
@@ -199,7 +199,7 @@ def test_mirrored_images_are_a_second_view_drawn_anew_each_epoch():
         ("run", "compile", True),
     ],
 )
-def test_what_cannot_apply_is_refused_before_anything_is_written(config, changed, group, name, value):
+def test_inapplicable_options_are_refused_before_anything_is_written(config, changed, group, name, value):
     with pytest.raises(ValueError, match=rf"--{name.replace('_', '-')} is .* no effect with --freeze all"):
         train(changed(config, group, **{name: value}))
     assert not Path(config.run.output).exists()

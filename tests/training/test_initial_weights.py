@@ -67,7 +67,7 @@ def test_a_file_put_into_torchs_cache_is_found(caches, no_sockets, photos, monke
     assert no_sockets == []
 
 
-def test_without_a_network_one_line_says_what_would_be_better_and_where_to_put_it(caches, no_sockets, photos):
+def test_offline_one_line_names_the_better_weights_and_where_to_put_them(caches, no_sockets, photos):
     start = starting_point(asked(photos))
     assert (start.recipe, start.network.weights, start.budget["images"]) == ("scratch", None, 6)
     chosen = start.initial_weights

@@ -176,7 +176,7 @@ def _rising(done_epochs: int = 0):
     return lambda model: {"top1": float(next(epochs))}
 
 
-def test_a_finished_run_resumed_changes_nothing_and_says_how_to_extend_it(run_fit, caplog):
+def test_resuming_a_finished_run_changes_nothing_and_names_the_command_to_extend_it(run_fit, caplog):
     _, run = run_fit("run")
     caplog.set_level(logging.INFO, "rexnet")
     before = {path.name: path.read_bytes() for path in run.path.iterdir() if path.suffix in (".pt", ".jsonl")}
@@ -188,7 +188,7 @@ def test_a_finished_run_resumed_changes_nothing_and_says_how_to_extend_it(run_fi
 
 
 @pytest.mark.seconds
-def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(run_fit, caplog):
+def test_a_damaged_last_checkpoint_is_replaced_by_the_previous_one(run_fit, caplog):
     _, straight = run_fit("straight")
     _, run = run_fit("run")
     run.last.write_bytes(run.last.read_bytes()[:-1000])
@@ -223,7 +223,7 @@ def test_overfits_one_small_batch(run_fit, tiny_config, changed, tiny_model):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("where", ["loss", "images"])
-def test_a_non_finite_step_is_left_out_without_a_trace(run_fit, tiny_model, caplog, value, where):
+def test_a_non_finite_step_is_skipped_without_a_trace(run_fit, tiny_model, caplog, value, where):
     seen = {"calls": 0}
 
     def state_of(model):
@@ -301,7 +301,7 @@ def test_the_average_is_what_is_evaluated_and_kept(run_fit, tiny_model):
 
 
 @pytest.mark.seconds
-def test_a_scalar_loss_will_do(run_fit):
+def test_a_scalar_loss_is_allowed(run_fit):
     _, run = run_fit("run", loss=lambda model, batch: cross_entropy(model, batch)["loss"])
     assert [set(row) & {"train_loss", "train_top1"} for row in run.rows()] == [{"train_loss"}] * 3
 
@@ -309,7 +309,7 @@ def test_a_scalar_loss_will_do(run_fit):
 @pytest.mark.seconds
 @pytest.mark.parametrize("at", [0, 1, 4, 7, 8])
 @pytest.mark.parametrize("optim", [{}, {"ema_decay": 0.9}, {"norm_images": 12}, {"norm_images": 12, "ema_decay": 0.9}])
-def test_asked_to_stop_in_any_step_and_resumed_equals_uninterrupted(run_fit, tiny_config, changed, at, optim, capfd):
+def test_stopped_in_any_step_and_resumed_equals_uninterrupted(run_fit, tiny_config, changed, at, optim, capfd):
     config = changed(tiny_config, "optim", **optim)
     calls, acknowledged = iter(range(100)), []
 
@@ -331,7 +331,7 @@ def test_asked_to_stop_in_any_step_and_resumed_equals_uninterrupted(run_fit, tin
     assert_same_run(straight, run_fit("run", config=config)[1])
 
 
-def test_asked_to_stop_in_the_evaluation(run_fit):
+def test_stopped_in_the_evaluation(run_fit):
     def asked(model):
         os.kill(os.getpid(), signal.SIGINT)
         assert WORLD.stop.requested

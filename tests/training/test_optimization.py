@@ -99,7 +99,7 @@ def test_an_unknown_optimizer_is_named_with_the_allowed_ones(tiny_model):
         ({"optimizer": "adamw"}, {"schedule": "constant", "warmup_epochs": 0.0}, []),
     ],
 )
-def test_options_without_effect_are_said(tiny_model, caplog, optim, schedule, said):
+def test_options_without_effect_are_logged(tiny_model, caplog, optim, schedule, said):
     check_optimizer(tiny_model(), OptimConfig(**optim), ScheduleConfig(**schedule), total_batch=512)
     assert caplog.messages == said
 
@@ -213,7 +213,7 @@ def test_clipping_bounds_the_whole_gradient(tiny_model):
         {"layer_decay": 0.7, "ema_decay": 0.9},
     ],
 )
-def test_restored_state_goes_on_bit_for_bit(tiny_model, config):
+def test_a_restored_state_continues_bit_for_bit(tiny_model, config):
     model = tiny_model(drop_rate=0.0, drop_path_rate=0.0)
     updates = updater(model, **config)
     for step in range(3):
@@ -258,7 +258,7 @@ def test_a_warm_up_takes_half_of_a_short_run_at_most():
     assert rate(5) == pytest.approx(0.5) and rate(9) == pytest.approx(0.0245, rel=1e-2)
 
 
-def test_each_layer_has_its_share_of_the_rate_at_every_step():
+def test_each_layer_has_its_fraction_of_the_rate_at_every_step():
     model = create_model("rexnet_100")
     rate = LearningRate(peak_lr=0.4, schedule=ScheduleConfig(epochs=4, warmup_epochs=0.0), steps_per_epoch=5)
     updates = Updater(model, OptimConfig(layer_decay=0.8, weight_decay=0.01), rate, scale_gradients=False)

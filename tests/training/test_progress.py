@@ -38,7 +38,7 @@ def test_counts_images_means_and_waiting(capsys, monkeypatch):
     assert captured.out == "" and captured.err == "", "nothing is drawn outside a terminal"
 
 
-def test_an_error_inside_goes_through():
+def test_an_error_inside_is_raised():
     with pytest.raises(KeyError), EpochProgress("epoch 1/1", 3) as progress:
         for _ in progress.watch([1, 2]):
             raise KeyError

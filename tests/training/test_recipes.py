@@ -42,7 +42,7 @@ def test_every_recipe_name_has_its_function_and_every_config_its_name():
         assert model_config(network.model, width=network.width, stem_stride=network.stem_stride).num_classes == 1000
 
 
-def test_every_recipe_says_how_to_run_it():
+def test_every_recipe_documents_its_command():
     for recipe in (*RECIPES.values(), digits):
         text = recipe.__doc__ or ""
         assert "Command: " in text and "Hardware: " in text, recipe
@@ -115,7 +115,7 @@ def test_help_without_data_leaves_open_what_the_budget_decides():
     assert {"optimizer", "lr", "crop_scale", "zero_init_last", "epochs", "image_size"} <= decided.keys()
 
 
-def test_data_are_warned_of_once(tmp_path, image_folder, caplog):
+def test_warnings_about_the_data_are_logged_once(tmp_path, image_folder, caplog):
     (image_folder / "train" / "cat" / "photo.heic").write_bytes(b"x")
     command_line(f"{image_folder} --recipe scratch")
     assert not caplog.messages
@@ -206,7 +206,7 @@ def test_options_override_the_recipe_and_nothing_else():
         (" --lr 0.1 --lr-batch 64", 0.05),
     ],
 )
-def test_a_typed_learning_rate_means_what_it_says(words, rate):
+def test_a_given_learning_rate_is_used_unchanged(words, rate):
     config = command_line(f"digits{words} --batch-size 32")
     assert config.optim.peak_lr(32) == pytest.approx(rate)
 
@@ -217,7 +217,7 @@ def test_none_is_typed_in_either_case(none):
     assert (config.optim.ema_decay, config.augment.auto_augment, config.schedule.decay_milestones) == (None,) * 3
 
 
-def test_a_resumed_run_keeps_the_rate_that_it_was_typed_with(tmp_path):
+def test_a_resumed_run_keeps_its_given_rate(tmp_path):
     """Runs of older versions scaled a typed rate."""
     old = command_line("digits --lr 0.3 --lr-batch 64 --epochs 2")
     RunFolder(tmp_path).write("config.json", config_to_dict(old))

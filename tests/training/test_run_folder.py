@@ -27,7 +27,7 @@ def test_a_new_run_writes_what_it_takes_to_repeat_it(tiny_config, tmp_path):
     assert {"commit", "command", "device", "python", "timm", "rexnet"} <= environment.keys()
 
 
-def test_a_folder_with_a_run_is_refused_unless_told(tiny_config, changed):
+def test_a_folder_with_a_run_is_refused_without_overwrite(tiny_config, changed):
     run = open_run(tiny_config, WORLD)
     run.last.write_bytes(b"x")
     with pytest.raises(ValueError, match="--resume continues it, --overwrite replaces it"):
@@ -85,13 +85,13 @@ def test_resume_finds_the_run_by_each_of_its_names(tiny_config, changed, tmp_pat
     assert run.last.read_bytes() == b"x"
 
 
-def test_a_run_killed_before_it_described_its_machine_does_so_when_resumed(tiny_config, changed):
+def test_a_run_killed_before_environment_json_writes_it_when_resumed(tiny_config, changed):
     run = open_run(tiny_config, WORLD)
     (run.path / "environment.json").unlink()
     assert open_run(changed(tiny_config, "run", resume=True), WORLD).holds("environment.json")
 
 
-def test_what_a_kill_left_half_written_does_not_block_the_folder(tiny_config):
+def test_unfinished_files_of_a_killed_run_do_not_block_the_folder(tiny_config):
     run = RunFolder(tiny_config.run.output)
     run.path.mkdir()
     (run.path / ".config.json.unfinished").write_text('{"da')
@@ -111,7 +111,7 @@ def test_resume_of_a_model_folder(tiny_config, changed, tmp_path):
         open_run(changed(tiny_config, "run", resume=str(tmp_path), output=None), WORLD)
 
 
-def test_resume_of_nothing(tiny_config, changed, tmp_path):
+def test_resume_without_a_run(tiny_config, changed, tmp_path):
     with pytest.raises(ValueError, match="is not a run folder"):
         open_run(changed(tiny_config, "run", resume=str(tmp_path / "elsewhere"), output=None), WORLD)
     # The same line again and again, as a scheduler does it: the first time there is nothing yet.
@@ -119,7 +119,7 @@ def test_resume_of_nothing(tiny_config, changed, tmp_path):
     assert run.holds("config.json")
 
 
-def test_a_broken_config_is_one_sentence(tiny_config, changed):
+def test_a_broken_config_is_refused_in_one_sentence(tiny_config, changed):
     run = open_run(tiny_config, WORLD)
     (run.path / "config.json").write_text('{"data": ')
     with pytest.raises(ValueError, match=r"config\.json.*is this a run folder\?"):
@@ -136,7 +136,7 @@ def test_next_free_folder_counts_up(tmp_path):
     assert next_free_folder("m", f"{data}/", parent=tmp_path).name == "m-my flowers-1"
 
 
-def test_rows_survive_a_cut_last_line_and_can_be_taken_back(tmp_path):
+def test_rows_survive_a_truncated_last_line_and_can_be_dropped(tmp_path):
     run = RunFolder(tmp_path)
     assert run.rows() == []
     for epoch in (1, 2, 3):

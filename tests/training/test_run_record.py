@@ -19,7 +19,7 @@ def copy_of(trained_run, tmp_path):
     return lambda name: RunFolder(shutil.copytree(trained_run, tmp_path / name))
 
 
-def test_a_run_is_read_whole(trained_run):
+def test_a_run_is_read_completely(trained_run):
     (record,) = read_records([trained_run])
     assert record.label == "run" and record.finished and len(record.rows) == 8
     assert record.best == max(record.rows, key=lambda row: row["val_top1"]) and record.data.train_images == 96
@@ -70,14 +70,14 @@ def test_only_options_that_differ_are_compared(copy_of):
     assert changed == {"lr": [0.05, 0.5], "an_option_of_later": [None, 1]}
 
 
-def test_labels_tell_runs_apart(copy_of, tmp_path):
+def test_labels_distinguish_runs(copy_of, tmp_path):
     paths = [copy_of(name).path for name in ("a/run", "b/run", "c")]
     assert [record.label for record in read_records(paths)] == [str(paths[0]), str(paths[1]), "c"]
     with pytest.raises(ValueError, match="given twice"):
         read_records([paths[0], tmp_path / "b" / ".." / "a" / "run"])
 
 
-def test_what_is_no_run_is_one_sentence(tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused_in_one_sentence(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(OptionError, match="is not a run folder") as refused:
             read_records([path])
@@ -105,7 +105,7 @@ def test_data_under_a_relative_path_is_found_from_any_folder(copy_of, tmp_path, 
     assert read_records([run.path])[0].config["data"] == str(images)
 
 
-def test_a_link_to_itself_is_no_run(tmp_path):
+def test_a_link_to_itself_is_not_a_run(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(ValueError, match="loop"):
         read_records([str(tmp_path / "loop")])
@@ -121,7 +121,7 @@ def test_runs_of_version_0_1_are_read():
     assert detector.best["val_box_ap"] == pytest.approx(0.21624, abs=1e-5) and detector.time_spent().validating > 0
 
 
-def test_a_run_of_version_0_1_goes_on_where_it_stopped(tmp_path, monkeypatch):
+def test_a_run_of_version_0_1_continues_where_it_stopped(tmp_path, monkeypatch):
     shutil.copytree(OLD_RUNS, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     before = read_records(["classifier"])[0]

@@ -183,7 +183,7 @@ def test_a_closed_terminal_saves_and_under_nohup_changes_nothing(at, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", ["training", "validation"])
-def test_two_processes_stop_together_though_one_is_asked(at, start, phase):
+def test_two_processes_stop_together_if_one_is_stopped(at, start, phase):
     config = at("stopped", batch_size=4)
     process = start(config, phase, *TORCHRUN)
     (worker, *_) = children(process.pid)
@@ -229,7 +229,7 @@ def test_when_one_process_raises_all_end_and_its_reason_is_reported(at, start, r
 
 
 @pytest.mark.slow
-def test_torchrun_restarts_a_lost_process_to_the_very_weights(at, start):
+def test_torchrun_restarts_a_lost_process_with_equal_weights(at, start):
     """The same command with --resume auto, once without a loss, once with rank 1 killed inside an epoch."""
     config = at("lost", batch_size=4, save_minutes=1e-6, resume=True)
     process = start(config, "die", *TORCHRUN, "--max-restarts=1", AT_RANK="1")
@@ -258,7 +258,7 @@ def test_two_processes_killed_together_and_resumed_end_as_if_never_killed(at, st
 
 
 @pytest.mark.slow
-def test_a_reading_process_that_dies_ends_the_run_with_the_cause(at, start):
+def test_a_loader_process_that_dies_ends_the_run_with_the_cause(at, start):
     process = start(at("run", workers=2), "training")
     os.kill(children(process.pid)[0], signal.SIGKILL)
     _, said = process.communicate(timeout=60)
@@ -335,7 +335,7 @@ assert [task for task in Path("/proc/self/task").glob("*/comm") if "gloo" in tas
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_the_run_with_a_sentence_and_a_checkpoint(at):
+def test_a_full_disk_ends_the_run_with_one_sentence_and_a_checkpoint(at):
     config = at("full")
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, json.dumps(config_to_dict(config))], capture_output=True, text=True

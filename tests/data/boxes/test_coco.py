@@ -27,7 +27,7 @@ def essence(row) -> list[float]:
 
 
 class TestTinyCoco:
-    def test_all_of_it(self, tiny_coco):
+    def test_the_whole_dataset_is_read(self, tiny_coco):
         sets = load_coco_sets(tiny_coco)
         assert (len(sets.train), len(sets.val), len(sets.classes)) == (50, 50, 80)
         assert (len(sets.train.labels), len(sets.val.labels)) == (470, 382)
@@ -89,7 +89,7 @@ class TestIds:
         assert Counter(row["category_id"] for row in truth["annotations"]) == Counter(ids[c] for c in chosen)
         assert {row["id"]: row["name"] for row in truth["categories"]} == dict(zip(ids, names, strict=True))
 
-    def test_sides_with_other_ids_meet_by_name(self, tmp_path):
+    def test_splits_with_other_ids_are_matched_by_name(self, tmp_path):
         write_side(tmp_path, "train", [image_entry(1)], [annotation(1, category=5)])
         turned = [{"id": 7, "name": "fox"}, {"id": 8, "name": "cat"}, {"id": 9, "name": "dog"}]
         write_side(tmp_path, "val", [image_entry(1)], [annotation(1, category=8)], turned)
@@ -112,7 +112,7 @@ class TestIds:
             (["a"], "has the category 'a'"),
         ],
     )
-    def test_categories_that_are_not_clear(self, tmp_path, categories, said):
+    def test_ambiguous_categories(self, tmp_path, categories, said):
         with pytest.raises(ValueError, match=said):
             load_coco_images(write_side(tmp_path, "train", [image_entry(1)], [], categories))
 
@@ -127,7 +127,7 @@ class TestIds:
         with pytest.raises(ValueError, match=r"instances_train.json cannot be read: it is UTF-16; save it as UTF-8"):
             load_coco_images(file)
 
-    def test_sides_with_other_names(self, tmp_path):
+    def test_splits_with_other_class_names(self, tmp_path):
         write_side(tmp_path, "train", [image_entry(1)], [])
         write_side(tmp_path, "val", [image_entry(1)], [], [*CATEGORIES[:2], {"id": 90, "name": "emu"}])
         with pytest.raises(
@@ -217,7 +217,7 @@ class TestDirt:
     def poisoned(self, tmp_path):
         return write_side(tmp_path, "train", POISONED_IMAGES, [row for row, _ in POISON])
 
-    def test_all_of_it_is_counted(self, poisoned, caplog):
+    def test_every_faulty_annotation_is_counted(self, poisoned, caplog):
         images = load_coco_images(poisoned)
         assert images.counts == GOLDEN
         assert "3 zero area (skipped with its image)" in caplog.text and "rexnet data check" in caplog.text
@@ -232,7 +232,7 @@ class TestDirt:
         assert listed == expected
         assert next(str(f) for f in findings if f.annotation == "5").startswith("105.png, annotation 5: its box [40, 3")
 
-    def test_what_is_left_is_whole(self, poisoned):
+    def test_the_remaining_annotations_are_complete(self, poisoned):
         images = load_coco_images(poisoned)
         targets = [images.target(index) for index in range(3)]
         assert [target["annotation_ids"].tolist() for target in targets] == [[1, 22, 23, 24, 25, 26, 27], [], [28, 29]]
@@ -269,14 +269,14 @@ class TestDirt:
         with pytest.raises(ValueError, match=said):
             load_coco_images(file, tmp_path)
 
-    def test_no_image_left(self, tmp_path):
+    def test_no_remaining_image(self, tmp_path):
         with pytest.raises(ValueError, match=r"none of the 1 images in .* can be used: 1 missing file"):
             load_coco_images(write_side(tmp_path, "train", [image_entry(1, missing=True)], []), tmp_path / "train")
 
 
 class TestConfinement:
     @pytest.mark.parametrize("name", ["../secret.png", "a/../../secret.png", "..\\secret.png", "ABSOLUTE"])
-    def test_names_that_lead_out(self, tmp_path, name):
+    def test_names_that_lead_out_of_the_folder(self, tmp_path, name):
         root = tmp_path / "data"
         Image.new("RGB", (40, 30)).save(tmp_path / "secret.png")
         name = str(tmp_path / "secret.png") if name == "ABSOLUTE" else name
@@ -286,7 +286,7 @@ class TestConfinement:
             load_coco_images(file)
 
     @pytest.mark.parametrize("kind", ["file", "folder"])
-    def test_links_that_lead_out(self, tmp_path, kind):
+    def test_links_that_lead_out_of_the_folder(self, tmp_path, kind):
         root = tmp_path / "data"
         (root / "train").mkdir(parents=True)
         (tmp_path / "secrets").mkdir()
@@ -340,7 +340,7 @@ class TestPlaces:
         (tmp_path / "x" / "train" / "1.png").rename(root / folder / "1.png")
         assert load_coco_images(find_annotation_files(root)["train"]).load(0).size == (40, 30)
 
-    def test_what_was_looked_for(self, tmp_path):
+    def test_the_error_lists_the_searched_files(self, tmp_path):
         with pytest.raises(ValueError, match=r"no annotation file for train; looked for annotations/instances_train\*"):
             load_coco_sets(tmp_path)
         file = write_side(tmp_path, "train", [image_entry(1)], [])
@@ -403,7 +403,7 @@ class TestObjects:
         assert images.iscrowd.tolist() == [crowd] and images.num_objects.tolist() == [1 - crowd]
         assert images.num_annotations.tolist() == [1]
 
-    def test_masks_of_crowds_are_no_masks(self, tmp_path):
+    def test_masks_of_crowds_do_not_count_as_masks(self, tmp_path):
         images = one_image(tmp_path, annotation(1), annotation(2, box=(1, 1, 9, 9), iscrowd=1, segmentation=self.RLE))
         assert not images.has_masks and images.counts == {}
 
@@ -473,7 +473,7 @@ class TestNames:
         images = load_coco_images(write_side(tmp_path, "train", entries, []))
         assert [images.load(index).getpixel((0, 0)) for index in (0, 1)] == [(255, 0, 0), (0, 0, 255)]
 
-    def test_classes_meet_by_normal_form(self, tmp_path):
+    def test_classes_are_matched_in_unicode_normal_form(self, tmp_path):
         for split, name in (("train", COMPOSED), ("val", DECOMPOSED)):
             write_side(tmp_path, split, [image_entry(1)], [annotation(1)], [{"id": 5, "name": name}])
         sets = load_coco_sets(tmp_path)
@@ -488,7 +488,7 @@ class TestNames:
 
 class TestTestSplit:
     @pytest.mark.parametrize("file", ["annotations/instances_test2017.json", "test/_annotations.coco.json"])
-    def test_it_is_found_and_measured(self, tmp_path, file):
+    def test_a_test_split_is_found_and_measured(self, tmp_path, file):
         for split in ("train", "val", "test"):
             write_side(tmp_path, split, [image_entry(1)], [annotation(1)])
         (tmp_path / file).parent.mkdir(exist_ok=True)
@@ -497,7 +497,7 @@ class TestTestSplit:
         images = open_dataset(tmp_path).boxes_to_measure("test", ["cat", "fox", "dog"])
         assert len(images) == 1 and images.name(0) == str(tmp_path / "test" / "1.png")
 
-    def test_alone_it_is_no_data_to_train_on(self, tmp_path):
+    def test_a_test_split_alone_cannot_be_trained_on(self, tmp_path):
         write_side(tmp_path, "test", [image_entry(1)], [])
         assert find_annotation_files(tmp_path) == {}
 

@@ -30,7 +30,7 @@ class TestOutput:
         assert os.stat(tmp_path / "empty" / "val").st_nlink >= 2 and len(files_of(full)) == 1
         assert not [name for name in os.listdir(tmp_path) if "unfinished" in name]
 
-    def test_copies_where_links_cannot_be(self, tmp_path, monkeypatch):
+    def test_files_are_copied_if_links_are_impossible(self, tmp_path, monkeypatch):
         source = tmp_path / "yolo"
         write_image(source / "images" / "x.png")
         write_image(source / "images" / "yy.png")
@@ -57,7 +57,7 @@ class TestOutput:
             ConvertConfig(data="x", output="y", **fields)
 
     @pytest.mark.parametrize(("bad", "code"), [(1, 0), (2, 1)])
-    def test_exit_code_where_more_than_a_tenth_is_lost(self, tmp_path, capsys, bad, code):
+    def test_exit_code_if_more_than_a_tenth_is_skipped(self, tmp_path, capsys, bad, code):
         source = tmp_path / "yolo"
         (source / "labels").mkdir(parents=True)
         for number in range(10):

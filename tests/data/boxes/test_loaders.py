@@ -83,7 +83,7 @@ class TestOrder:
                     torch.equal(image, by_index[i]) for i, image in zip(mine.indices.tolist(), mine.images, strict=True)
                 )
 
-    def test_wide_and_tall_apart(self, images):
+    def test_wide_and_tall_images_are_batched_separately(self, images):
         wide = images.width_px >= images.height_px
         for epoch in range(5):
             mixed = [batch for batch in train_batches(images)._order(epoch) if len(set(wide[batch].tolist())) > 1]
@@ -104,7 +104,7 @@ class TestOrder:
         with pytest.raises(ValueError, match=said):
             train_batches(images, **options)
 
-    def test_masks_that_are_not_there(self, tmp_path):
+    def test_missing_masks(self, tmp_path):
         plain = load_coco_images(write_side(tmp_path, "train", [image_entry(1)], [annotation(1)]))
         with pytest.raises(ValueError, match="boxes but no masks"):
             train_batches(plain, masks=True)
@@ -126,7 +126,7 @@ class TestRepeatable:
             for start in (1, 4, len(expected)):
                 assert same(batches.epoch(2, start_step=start), expected[start:])
 
-    def test_the_callers_random_generators_stay(self, images):
+    def test_the_callers_random_generators_are_unchanged(self, images):
         def states():
             return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
@@ -192,7 +192,7 @@ class TestBadImages:
         return images
 
     @pytest.mark.parametrize("workers", [0, 2])
-    def test_left_out_or_named(self, damaged, workers):
+    def test_bad_images_are_skipped_or_named(self, damaged, workers):
         good = {0, 1, 3, 4, 6, 8}
         training = train_batches(damaged, bad_image="skip", workers=workers)
         for epoch in range(3):
@@ -209,7 +209,7 @@ class TestBadImages:
         read = indices(batches.epoch(0))
         assert len(read) == 9 and all(len(batch) == 1 for batch in read)
 
-    def test_none_left(self, tmp_path):
+    def test_no_image_remains(self, tmp_path):
         images = load_coco_images(many_images(tmp_path, 2))
         for index in range(2):
             Path(images.name(index)).write_bytes(b"")

@@ -32,7 +32,7 @@ def test_masks_are_those_of_pycocotools():
         assert said == (value if isinstance(value, list) else {"size": [HEIGHT, WIDTH], "counts": mask_to_rle(mask)})
 
 
-def test_runs_of_any_mask_come_back():
+def test_rles_of_any_mask_are_decoded_to_it():
     random = np.random.default_rng(1)
     masks = [random.random((7, 5)) < share for share in (0, 0.1, 0.5, 0.9, 1)]
     masks += [np.eye(6, dtype=bool), ~np.eye(6, dtype=bool)]
@@ -59,7 +59,7 @@ def test_nothing_to_draw():
         (7, "not a list"),
     ],
 )
-def test_a_bad_polygon_is_left_out_and_the_others_stay(ring, reason):
+def test_a_bad_polygon_is_skipped_and_the_others_stay(ring, reason):
     good = [1, 1, 9, 1, 9, 9]
     (kept, refused) = check_segment([good, ring], HEIGHT, WIDTH)
     assert kept == [good] and len(refused) == 1 and reason in refused[0]
@@ -81,6 +81,6 @@ def test_a_bad_polygon_is_left_out_and_the_others_stay(ring, reason):
         4,
     ],
 )
-def test_runs_that_fill_no_image(value):
+def test_rles_that_do_not_fill_the_image(value):
     with pytest.raises(BadSegmentError):
         check_segment(value, HEIGHT, WIDTH)

@@ -39,7 +39,7 @@ def test_boxes_lie_around_the_visible_masks(drawn):
     assert overlapping > 5
 
 
-def test_a_shape_differs_from_what_is_around_it(drawn):
+def test_a_shape_differs_from_its_surroundings(drawn):
     images = load_coco_sets(drawn).train
     for index in range(20):
         pixels, masks = np.asarray(images.load(index)).astype(float), images.masks(index).astype(bool)

@@ -75,7 +75,7 @@ class TestGeometry:
         )
         assert not transform.resizes
 
-    def test_an_object_that_becomes_thinner_than_a_pixel_goes_with_its_label_and_mask(self):
+    def test_an_object_thinner_than_a_pixel_is_removed_with_its_label_and_mask(self):
         before = sample()
         boxes = before.boxes.clone()
         boxes[1, 2] = boxes[1, 0] + 1.5
@@ -83,7 +83,7 @@ class TestGeometry:
         after = halved(before._replace(boxes=boxes))
         assert after.labels.tolist() == [1, 3, 4] and torch.equal(after.masks, halved(before).masks[[0, 2, 3]])
 
-    def test_an_object_that_came_without_mask_or_width_stays(self):
+    def test_an_object_without_mask_or_width_stays(self):
         before = sample()
         before.masks[2] = 0
         before.boxes[1, 2] = before.boxes[1, 0] + 0.5

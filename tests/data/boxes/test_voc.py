@@ -59,7 +59,7 @@ class TestVoc:
         assert skipped.file.endswith("JPEGImages/000004.jpg") and skipped.objects == len(objects)
         assert "000004.xml" in skipped.reason and said in skipped.reason
 
-    def test_files_that_are_not_there_or_not_whole(self, source, tmp_path, caplog):
+    def test_missing_and_truncated_files(self, source, tmp_path, caplog):
         voc_image(source, "000005")
         (source / "Annotations" / "000005.xml").write_text("<annotation><object>")
         voc_image(source, "000006", voc_object(), voc_object("cat"))
@@ -79,7 +79,7 @@ class TestVoc:
         }
         assert "lacks 1 of 6 files of Annotations, such as 000002.xml" in caplog.text
 
-    def test_listed_names_may_have_blanks(self, source, tmp_path):
+    def test_listed_names_may_contain_spaces(self, source, tmp_path):
         voc_image(source, "my photo (1)", voc_object())
         voc_lists(source, train="000001  1\nmy photo (1)\n000002 -1\n")
         found = convert(source, tmp_path / "out")
@@ -111,7 +111,7 @@ class TestVoc:
         convert(source, tmp_path / "c", seed=0)
         assert files_of(tmp_path / "a") == files_of(tmp_path / "c")
 
-    def test_a_split_that_is_there_takes_no_fraction(self, source, tmp_path):
+    def test_a_validation_split_excludes_val_fraction(self, source, tmp_path):
         with pytest.raises(ValueError, match=r"--val-fraction is 0\.5; allowed: none"):
             convert(source, tmp_path / "out", val_fraction=0.5)
 
@@ -163,7 +163,7 @@ class TestVoc:
         assert composed in found.classes and decomposed not in found.classes
 
 
-def test_files_of_another_root_cost_their_image(tmp_path):
+def test_images_of_files_outside_the_root_are_skipped(tmp_path):
     """Objects in a namespace are not found; their image must not become one without objects."""
     for name in "abc":
         voc_image(tmp_path, name, voc_object())
@@ -176,7 +176,7 @@ def test_files_of_another_root_cost_their_image(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["ImageSets", "ImageSets/Segmentation"])
-def test_lists_in_another_place_are_not_replaced_by_a_random_split(tmp_path, place):
+def test_lists_elsewhere_are_not_replaced_by_a_random_split(tmp_path, place):
     voc_image(tmp_path, "a", voc_object())
     (tmp_path / place).mkdir(parents=True)
     (tmp_path / place / "val.txt").write_text("a")
@@ -198,7 +198,7 @@ def test_extensions_in_capitals_and_hidden_files(tmp_path):
     assert len(read_voc(tmp_path, workers=0).splits[None]) == 2
 
 
-def test_two_images_for_one_file_are_not_guessed_between(tmp_path):
+def test_two_images_for_one_annotation_file_are_ambiguous(tmp_path):
     for name in "ab":
         voc_image(tmp_path, name, voc_object())
     write_image(tmp_path / "JPEGImages" / "a.png")

@@ -171,7 +171,7 @@ class TestDescription:
         assert found.boxes == {"train": 6, "val": 2, "test": 1}
         assert [stems(tmp_path / "out" / split) for split in ("val", "test")] == [["6", "7"], ["8"]]
 
-    def test_a_list_names_what_is_not_there(self, flat, tmp_path, caplog):
+    def test_a_list_names_missing_files(self, flat, tmp_path, caplog):
         (flat / "train.txt").write_text("images/0.png\nimages/1.png\nimages/77.png\n/a/images/1.png\n")
         (flat / "val.txt").write_text("images/2.png\n")
         (flat / "data.yaml").write_text("train: train.txt\nval: val.txt\nnames: [a]\n")
@@ -279,7 +279,7 @@ class TestLabels:
         assert sum(found.images.values()) == 9
         assert found.skipped[0].reason.endswith(f"0.txt cannot be read: {reason}; save it as UTF-8")
 
-    def test_labels_without_an_image_are_named(self, flat, tmp_path):
+    def test_labels_without_an_image_are_reported(self, flat, tmp_path):
         (flat / "classes.txt").write_text("a\n")
         (flat / "README.txt").write_text("ten images\n")
         (flat / "images" / "4.png").unlink()
@@ -288,7 +288,7 @@ class TestLabels:
 
 
 @pytest.mark.parametrize(("label", "objects"), [("labels/a.txt", 1), ("labels/a.TXT", 1), ("label/a.txt", 0)])
-def test_where_labels_are(tmp_path, label, objects):
+def test_locations_of_labels(tmp_path, label, objects):
     """Labels that are not found must not make images without objects."""
     (tmp_path / "images").mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "images" / "a.png")

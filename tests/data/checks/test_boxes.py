@@ -107,7 +107,7 @@ def test_turned_images_fit_either_way(tmp_path):
     assert [row["image"][-5:] for row in run(tmp_path).wrong_size] == ["3.png"]
 
 
-def test_categories_of_one_side(tmp_path):
+def test_categories_of_one_split(tmp_path):
     write_side(tmp_path, "train", [image_entry(1)], [], [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}])
     write_side(tmp_path, "val", [image_entry(1)], [], [{"id": 1, "name": "a"}, {"id": 2, "name": "c"}])
     assert run(tmp_path).different_categories == ["train/b", "val/c"]
@@ -124,7 +124,7 @@ def test_command(command, clean, tmp_path, capsys):
     assert json.loads((tmp_path / "report.json").read_text())["annotations"]["zero area"][0]["annotation"] == "9"
 
 
-def test_an_annotation_file_that_is_none(command, clean, capsys):
+def test_an_invalid_annotation_file(command, clean, capsys):
     (clean / "annotations" / "instances_val.json").write_text("{")
     with pytest.raises(SystemExit) as stop:
         command(["data", "check", str(clean)])
@@ -163,7 +163,7 @@ class TestOtherLayouts:
         voc_image(tmp_path, "a", voc_object(difficult=1))
         assert "no object" in run(tmp_path).refused[0]
 
-    def test_class_folders_with_a_list_of_names_are_no_boxes(self, tmp_path):
+    def test_class_folders_with_a_list_of_names_are_not_boxes(self, tmp_path):
         for name in ("cat", "dog"):
             for number in range(2):
                 write_image(tmp_path / name / f"{name * (number + 1)}.png")

@@ -26,7 +26,7 @@ def filled(problems: dict[str, list]) -> set[str]:
 
 
 class TestCleanSets:
-    def test_two_sides(self, image_folder):
+    def test_two_splits(self, image_folder):
         report = run(image_folder)
         assert report.clean and report.images == 48
         assert report.classes == {"train": {"cat": 12, "dog": 12, "fox": 12}, "val": {"cat": 4, "dog": 4, "fox": 4}}
@@ -98,7 +98,7 @@ class TestProblems:
         ]
         assert [short(g) for g in report.duplicates_across_splits] == [["train/dog/3.png", "val/dog/leak.png"], both]
 
-    def test_images_of_one_colour_in_other_shapes_are_no_duplicates(self, tmp_path):
+    def test_images_of_one_colour_and_different_shape_are_not_duplicates(self, tmp_path):
         for label, size in (("a", (40, 50)), ("a", (50, 40)), ("b", (20, 100))):
             (tmp_path / label).mkdir(exist_ok=True)
             Image.new("RGB", size, "red").save(tmp_path / label / f"{size}.png")
@@ -140,7 +140,7 @@ class TestProblems:
         assert report.missing_classes == {"train": [], "val": ["emu", "fox"]}
         assert report.balance["train"]["smallest"] == 12, "an empty class is a problem of its own"
 
-    def test_three_sides(self, image_folder):
+    def test_three_splits(self, image_folder):
         shutil.copytree(image_folder / "val", image_folder / "test")
         report = run(image_folder)
         assert report.classes.keys() == {"train", "val", "test"} and len(report.duplicates_across_splits) == 12
@@ -187,7 +187,7 @@ class TestEdges:
         report = run(tmp_path)
         assert len(report.unreadable) == 2 and not report.tiny
 
-    def test_names_that_are_no_text(self, image_folder):
+    def test_names_that_are_not_valid_text(self, image_folder):
         path = image_folder / "train" / "cat" / os.fsdecode(b"bad\xff\n.png")
         path.touch()
         report = run(image_folder)
@@ -233,7 +233,7 @@ class TestRefusedByTraining:
             (("train/a/1.png", "train/b/2.png", "val/a/3.png"), "val has no images of the class b"),
         ],
     )
-    def test_it_is_a_finding(self, tmp_path, names, said):
+    def test_similar_names_are_a_finding(self, tmp_path, names, said):
         for number, name in enumerate(names):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             draw("cat", number).save(tmp_path / name)

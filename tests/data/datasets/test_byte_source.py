@@ -78,7 +78,7 @@ class TestHttp:
             open_dataset(url).for_training()
         assert not [path for path in answers.requests if path.endswith(".tar")], "no tar is fetched to find out"
 
-    def test_short_failures_pass_and_long_ones_are_one_sentence(self, shards):
+    def test_short_failures_are_retried_and_long_ones_reported_in_one_sentence(self, shards):
         answers = Answers(fail=lambda path, count: path.endswith(".tar") and count <= 3)
         with serving(shards, answers) as url:
             images = open_dataset(url).for_training().val
@@ -93,7 +93,7 @@ class TestHttp:
         with pytest.raises(ValueError, match="cannot be read"):
             open_dataset(url).for_training()  # by now nobody answers
 
-    def test_what_is_missing(self, shards, tmp_path):
+    def test_missing_files(self, shards, tmp_path):
         shutil.copytree(shards, tmp_path / "copy")
         with serving(tmp_path, Answers()) as url:
             with pytest.raises(ValueError, match=r"/nothing/shards\.json does not exist; a URL must lead to a folder"):
@@ -123,7 +123,7 @@ class TestHttp:
         with serving(tmp_path / "copy", Answers()) as url:
             assert len(open_dataset(url).for_training().val) == 12
 
-    def test_changed_tars_give_no_other_image(self, shards, tmp_path):
+    def test_changed_tars_are_an_error_and_not_another_image(self, shards, tmp_path):
         shutil.copytree(shards, tmp_path / "copy")
         with serving(tmp_path / "copy", Answers()) as url:
             images = open_dataset(url).for_training().train
@@ -149,12 +149,12 @@ class TestOtherUrls:
         ("url", "said"),
         [("nonsense://x", "is not a URL that can be read"), ("file:///no/such/folder", "does not exist")],
     )
-    def test_urls_that_lead_nowhere(self, url, said):
+    def test_unreachable_urls(self, url, said):
         for function in (Dataset.for_training, lambda dataset: dataset.small_images):
             with pytest.raises(ValueError, match=said):
                 function(open_dataset(url))
 
-    def test_a_missing_package_is_named_with_the_line_to_type(self):
+    def test_a_missing_package_is_named_with_its_pip_command(self):
         script = (
             "import sys; sys.modules['aiohttp'] = None\n"
             "from rexnet.data.datasets.byte_source import read_bytes\n"

@@ -23,7 +23,7 @@ def make(root: Path, *names: str, size: tuple[int, int] = (9, 7)) -> Path:
 
 
 class TestTwoFolders:
-    def test_what_it_finds(self, image_folder):
+    def test_splits_and_classes_are_found(self, image_folder):
         sets = open_dataset(image_folder).for_training()
         assert sets.classes == sets.val.classes == ("cat", "dog", "fox")
         assert (len(sets.train), len(sets.val)) == (36, 12)
@@ -44,7 +44,7 @@ class TestTwoFolders:
         assert "(train/, val/)" in open_dataset(image_folder).for_training().description
 
     @pytest.mark.parametrize(("side", "other"), [("train", "val"), ("val", "train")])
-    def test_a_class_missing_on_one_side_is_named(self, image_folder, side, other):
+    def test_a_class_missing_in_one_split_is_named(self, image_folder, side, other):
         shutil.rmtree(image_folder / side / "dog")
         with pytest.raises(ValueError, match=rf"{side} has no images of the class dog, which .*{other} has"):
             open_dataset(image_folder).for_training()
@@ -76,7 +76,7 @@ class TestTwoFolders:
             make(tmp_path / side, *(f"{number}/a.png" for number in range(12)))
         assert open_dataset(tmp_path).for_training().classes[:4] == ("0", "1", "10", "11")
 
-    def test_disorder_does_no_harm(self, image_folder, caplog):
+    def test_unrelated_files_are_ignored(self, image_folder, caplog):
         cats = image_folder / "train" / "cat"
         (cats / "folder.jpg").mkdir()
         (cats / ".hidden.jpg").write_bytes(b"")
@@ -98,7 +98,7 @@ class TestTwoFolders:
             sets.train.load(index)
         assert "1 image outside the class folders is skipped" in caplog.text
 
-    def test_links_that_lead_nowhere(self, image_folder):
+    def test_broken_links(self, image_folder):
         broken = image_folder / "train" / "cat" / "broken.jpg"
         broken.symlink_to("nowhere")
         train = open_dataset(image_folder).for_training().train
@@ -114,7 +114,7 @@ class TestTwoFolders:
             (image_folder / side / "gnu").symlink_to(tmp_path / "elsewhere" / side)
         assert open_dataset(image_folder).for_training().classes == ("cat", "dog", "fox", "gnu")
 
-    def test_val_fraction_without_effect_is_said(self, image_folder, caplog):
+    def test_val_fraction_without_effect_is_logged(self, image_folder, caplog):
         open_dataset(image_folder).for_training(val_fraction=0.3)
         assert "val_fraction 0.3 has no effect" in caplog.text
 
@@ -127,7 +127,7 @@ class TestOneFolder:
             make(root / name, *(f"{number}.png" for number in range(count)))
         return root
 
-    def test_split_is_stratified_seeded_and_stated(self, folder):
+    def test_split_is_stratified_seeded_and_logged(self, folder):
         sets = open_dataset(folder).for_training(val_fraction=0.25, seed=3)
         assert np.bincount(sets.val.targets).tolist() == [5, 2, 1]
         assert np.bincount(sets.train.targets).tolist() == [15, 8, 1]
@@ -153,7 +153,7 @@ class TestOneFolder:
         assert sets.val.classes == sets.train.classes
         assert "never validated: fox" in caplog.text
 
-    def test_nothing_to_hold_back(self, tmp_path):
+    def test_no_image_to_validate_on(self, tmp_path):
         make(tmp_path, "a/1.png", "b/1.png")
         with pytest.raises(ValueError, match=r"no class in .* has two images"):
             open_dataset(tmp_path).for_training()
@@ -171,7 +171,7 @@ class TestOneFolder:
         assert open_dataset(tmp_path).for_training().classes == ("all", "more")
         assert "sub-folders of each count as one class: all (cat, dog)" in caplog.text
 
-    def test_folders_inside_a_class_are_no_cause_for_a_warning(self, tmp_path, caplog):
+    def test_folders_inside_a_class_cause_no_warning(self, tmp_path, caplog):
         make(tmp_path, *(f"{name}/images/{number}.png" for name in ("cat", "dog") for number in range(3)))
         open_dataset(tmp_path).for_training()
         make(tmp_path, "dog/1.png", "cat/more/1.png")
@@ -185,7 +185,7 @@ class TestOneFolder:
         with pytest.raises(ValueError, match="contains 2 images but no class folders"):
             open_dataset(tmp_path).for_training()
 
-    def test_many_bad_classes_are_cut_short(self, tmp_path):
+    def test_a_long_list_of_bad_classes_is_shortened(self, tmp_path):
         for number in range(30):
             (tmp_path / f"class{number:02d}").mkdir()
         with pytest.raises(ValueError, match=r" class00, class01, class02, class03, class04 and 25 more;"):
@@ -216,7 +216,7 @@ class TestLabelled:
         for index, name in enumerate(names_of(images)):
             assert Path(name).parent.name == images.classes[images.targets[index]]
 
-    def test_sides_and_plain_folders(self, image_folder):
+    def test_splits_and_plain_folders(self, image_folder):
         classes = ("cat", "dog", "fox")
         assert len(open_dataset(image_folder).for_measuring(classes, split="train")) == 36
         assert len(open_dataset(image_folder / "train").for_measuring(classes)) == 36
@@ -300,7 +300,7 @@ def test_formats_that_cannot_be_read_are_counted(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("place", ["demo", "runs/demo"])
-def test_runs_among_the_class_folders_are_no_classes(tmp_path, place, caplog):
+def test_run_folders_among_the_class_folders_are_not_classes(tmp_path, place, caplog):
     make(tmp_path, *(f"{name}/{number}.png" for name in ("cat", "dog") for number in range(2)))
     make(tmp_path / place, "curves.png", "samples/cat-0.png")
     (tmp_path / place / "config.json").write_text('{"network": {}}')
@@ -318,7 +318,7 @@ def test_runs_beside_the_splits_are_not_images(image_folder):
 
 
 @pytest.mark.parametrize("splits", [("Train", "Val"), ("TRAIN", "TEST"), ("training", "testing")])
-def test_splits_in_other_spellings_are_no_classes(tmp_path, splits):
+def test_splits_in_other_spellings_are_not_classes(tmp_path, splits):
     make(tmp_path, *(f"{split}/{name}/{n}.png" for split in splits for name in ("cat", "dog") for n in range(2)))
     with pytest.raises(ValueError, match=f"{splits[0]}.* are splits, not classes; rename them to train and val"):
         open_dataset(tmp_path).for_training()

@@ -89,7 +89,7 @@ def test_a_bad_image_is_named(datasets, tmp_path):
         load_hugging_face(f"hfds/{tmp_path}/set")["train"].load(2)
 
 
-def test_what_cannot_be_used_is_one_sentence(datasets, tmp_path):
+def test_unusable_datasets_are_refused_in_one_sentence(datasets, tmp_path):
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "train.csv").write_text("a,b\n1,2\n")
     for name, said in (
@@ -102,7 +102,7 @@ def test_what_cannot_be_used_is_one_sentence(datasets, tmp_path):
         assert len(str(caught.value).splitlines()) == 1
 
 
-def test_an_unreachable_hub_is_asked_once(datasets, monkeypatch, capfd):
+def test_an_unreachable_hub_is_queried_once(datasets, monkeypatch, capfd):
     def ask(address):
         asked.append(address)
         raise TimeoutError("no answer")
@@ -117,13 +117,13 @@ def test_an_unreachable_hub_is_asked_once(datasets, monkeypatch, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_the_missing_package_is_named_with_the_line_to_type(monkeypatch):
+def test_the_missing_package_is_named_with_its_pip_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r"pip install 'rexnet\[huggingface\]'"):
         open_dataset("hfds/x").for_training()
 
 
 @pytest.mark.parametrize("name", ["tfds/mnist", "wds/x", "hfids/x", "timm/x", "digit"])
-def test_timms_other_readers_and_misspellings_get_a_way_out(name):
+def test_timms_other_readers_and_misspellings_get_a_hint(name):
     with pytest.raises(ValueError, match="hfds/NAME"):
         open_dataset(name).for_training()

@@ -69,7 +69,7 @@ class FakeTorchvision:
 
 
 class TestTorchvision:
-    def test_no_network_is_one_sentence(self, tmp_path, monkeypatch, capsys):
+    def test_a_failed_download_is_reported_in_one_sentence(self, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
         for name in ("cifar10", "CIFAR10", "svhn"):
             with pytest.raises(ValueError, match=r"cannot be downloaded .* run torchvision.datasets") as caught:
@@ -98,7 +98,7 @@ class TestTorchvision:
         assert sets.description == "torchvision/cifar10: 6 train / 6 val images of 3 classes (its own split)"
 
     @pytest.mark.parametrize("attribute", ["_images", "_image_files"])
-    def test_files_go_through_the_one_decoder(self, image_folder, monkeypatch, attribute):
+    def test_files_are_decoded_by_open_image(self, image_folder, monkeypatch, attribute):
         path = image_folder / "train" / "cat" / "0.jpg"
         exif = Image.Exif()
         exif[0x0112] = 6
@@ -116,7 +116,7 @@ class TestTorchvision:
         assert description.endswith("(its own split: trainval, test)")
         assert [call["split"] for call in fake.calls] == ["trainval", "trainval", "test"]
 
-    def test_flowers102_trains_on_train_and_val_and_holds_back_the_test_set(self, tmp_path, monkeypatch):
+    def test_flowers102_trains_on_train_and_val_and_validates_on_test(self, tmp_path, monkeypatch):
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
         sides = {"trnid": [2, 5], "valid": [1, 8], "tstid": [3, 4, 6, 7]}
         root = tmp_path / "datasets" / "flowers-102"

@@ -46,7 +46,7 @@ def test_a_known_name_wins_over_a_path(image_folder, monkeypatch):
     assert open_dataset("./digits").kind == open_dataset(Path("digits")).kind == "folder"
 
 
-def test_boxes_are_for_detectors_and_images_for_classifiers(coco, image_folder):
+def test_boxes_need_a_detector_and_plain_images_a_classifier(coco, image_folder):
     for ask in (lambda d: d.for_training(), lambda d: d.for_measuring(["cat"])):
         with pytest.raises(ValueError, match=r"coco is a folder in COCO's layout; rexnet detect train"):
             ask(open_dataset(coco))
@@ -65,7 +65,7 @@ def test_class_folders_with_an_annotation_file_beside_them_stay_class_folders(im
     assert len(open_dataset(image_folder).for_training().train) == 36
 
 
-def test_unknown_strings_say_what_is_allowed(tmp_path):
+def test_unknown_strings_list_what_is_allowed(tmp_path):
     (tmp_path / "a.png").touch()
     for data, state in (("digit", "not a dataset name"), (tmp_path / "a.png", "is a file")):
         with pytest.raises(ValueError, match=f"{state}.*allowed: a folder.*digits, torchvision/cifar10.*hfds/NAME"):
@@ -107,7 +107,7 @@ def test_names_of_the_hub(tmp_path, monkeypatch):
 class TestUnicode:
     composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 
-    def test_classes_meet_in_normal_form(self, tmp_path):
+    def test_classes_are_matched_in_unicode_normal_form(self, tmp_path):
         names = (f"train/{self.composed}/{n}.png" for n in range(2))
         make(tmp_path, *names, f"val/{self.decomposed}/1.png", "train/thé/1.png", "val/thé/1.png")
         sets = open_dataset(tmp_path).for_training()
@@ -124,14 +124,14 @@ class TestUnicode:
                 open_dataset(tmp_path).for_training()
 
 
-def test_hidden_names_are_nobodys_class(image_folder):
+def test_hidden_folders_are_not_classes(image_folder):
     make(image_folder / "train", "__MACOSX/cat/._0.png", ".git/0.png", "cat/._1.png", "cat/__MACOSX/1.png")
     sets = open_dataset(image_folder).for_training()
     assert sets.classes == ("cat", "dog", "fox") and len(sets.train) == 36
 
 
 @pytest.mark.parametrize("layout", ["VOC", "YOLO"])
-def test_boxes_of_other_layouts_are_to_be_converted(tmp_path, layout):
+def test_boxes_in_other_layouts_get_the_convert_command(tmp_path, layout):
     if layout == "VOC":
         make(tmp_path, "JPEGImages/1.png", "JPEGImages/2.png")
         (tmp_path / "Annotations").mkdir()

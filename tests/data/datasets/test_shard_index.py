@@ -13,7 +13,7 @@ from tests.tars import LETTERS, foreign, jpeg, names_of, write_tar
 
 
 class TestIndex:
-    def test_it_is_used_while_the_tars_are_as_they_were(self, shards, monkeypatch):
+    def test_the_index_is_used_while_the_tars_are_unchanged(self, shards, monkeypatch):
         monkeypatch.setattr(
             "rexnet.data.datasets.shard_index.build_index", lambda *_: pytest.fail("read the tars again")
         )
@@ -59,21 +59,21 @@ class TestIndex:
         with pytest.raises(BadImageError, match="has changed since"):
             images.load(0)
 
-    def test_other_classes_are_a_change(self, tmp_path):
+    def test_other_classes_invalidate_the_index(self, tmp_path):
         root = foreign(tmp_path / "set")
         assert open_dataset(root).for_training().classes == LETTERS
         (root / "classes.txt").write_text("x\ny\n")
         assert open_dataset(root).for_training().classes == ("x", "y")
 
     @pytest.mark.parametrize("damage", [b"", b"PK", None])
-    def test_damaged_is_made_anew(self, shards, damage, caplog):
+    def test_a_damaged_index_is_rebuilt(self, shards, damage, caplog):
         path = shards / "index-train.npz"
         path.write_bytes(path.read_bytes()[:500] if damage is None else damage)
         assert len(open_dataset(shards).for_training().train) == 36 and "is rebuilt" in caplog.text
         caplog.clear()
         assert len(open_dataset(shards).for_training().train) == 36 and not caplog.text
 
-    def test_one_of_an_older_version_is_made_anew(self, shards):
+    def test_an_index_of_an_older_version_is_rebuilt(self, shards):
         """It may group the members of tars of others in another way."""
         path = shards / "index-train.npz"
         index, about = unpack_index(path.read_bytes())
@@ -81,7 +81,7 @@ class TestIndex:
         open_dataset(shards).for_training()
         assert unpack_index(path.read_bytes())[1] == about
 
-    def test_a_folder_that_cannot_be_written_to(self, tmp_path, monkeypatch):
+    def test_a_read_only_folder(self, tmp_path, monkeypatch):
         root = foreign(tmp_path / "set")
         monkeypatch.setattr("rexnet.files.os.replace", lambda *_: (_ for _ in ()).throw(PermissionError("no")))
         assert len(open_dataset(root).for_training().train) == 6
@@ -97,7 +97,7 @@ class TestIndex:
             *(("names_end", value) for value in (10**6, -1)),
         ],
     )
-    def test_rows_that_point_elsewhere_are_refused(self, shards, column, value):
+    def test_rows_that_point_to_another_file_are_refused(self, shards, column, value):
         index, about = unpack_index((shards / "index-train.npz").read_bytes())
         (index.names.ends if column == "names_end" else getattr(index, column))[3] = value
         with pytest.raises(ValueError, match="not a rexnet index"):
@@ -147,7 +147,7 @@ class TestDamage:
         with pytest.raises(ValueError, match="is an incomplete tar"):
             open_dataset(root).for_training()
 
-    def test_what_is_no_tar(self, tmp_path):
+    def test_files_that_are_not_a_tar(self, tmp_path):
         root = foreign(tmp_path)
         for content in (b"hello", b"\x1f\x8b" + os.urandom(2000), os.urandom(20_000)):
             (root / "train" / "0.tar").write_bytes(content)
@@ -192,7 +192,7 @@ class TestDamage:
             lambda about: {},
         ],
     )
-    def test_shards_json_that_is_not_ours(self, shards, change):
+    def test_a_foreign_shards_json(self, shards, change):
         path = shards / "shards.json"
         path.write_text(json.dumps(change(json.loads(path.read_text()))))
         with pytest.raises(ValueError, match="was not written by `rexnet data shard`"):

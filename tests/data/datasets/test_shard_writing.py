@@ -78,7 +78,7 @@ class TestWhatIsWritten:
             open_dataset("digits").for_training().val
         )
 
-    def test_shards_can_be_cut_anew_without_a_change_to_the_files(self, image_folder, tmp_path):
+    def test_shards_can_be_resized_without_changing_the_files(self, image_folder, tmp_path):
         shard(image_folder, tmp_path / "one")
         shard(tmp_path / "one", tmp_path / "two", images_per_shard=5)
         one, two = (open_dataset(tmp_path / name).for_training().train for name in ("one", "two"))
@@ -148,7 +148,7 @@ class TestOutput:
                 shard(image_folder, output)
             assert content(image_folder) == before
 
-    def test_holds_something_else(self, image_folder, tmp_path):
+    def test_a_folder_with_other_files_is_refused(self, image_folder, tmp_path):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "thesis.tex").write_text("years of work")
         with pytest.raises(ValueError, match=r"which contains thesis\.tex"):
@@ -164,7 +164,7 @@ class TestOutput:
             shard(image_folder, tmp_path / "out", seed=2)
         assert content(tmp_path / "out") == before
 
-    def test_a_mark_does_not_make_other_files_ours(self, image_folder, tmp_path):
+    def test_a_marker_file_does_not_allow_removing_other_files(self, image_folder, tmp_path):
         (tmp_path / "out" / "train").mkdir(parents=True)
         (tmp_path / "out" / UNFINISHED_MARK).touch()
         (tmp_path / "out" / "train" / "mine.txt").write_text("x")
@@ -172,7 +172,7 @@ class TestOutput:
             shard(image_folder, tmp_path / "out")
         assert (tmp_path / "out" / "train" / "mine.txt").exists()
 
-    def test_class_names_that_are_no_line(self, tmp_path):
+    def test_class_names_that_do_not_fit_into_a_line(self, tmp_path):
         draw_folder(tmp_path / "in")
         for side in ("train", "val"):
             shutil.move(tmp_path / "in" / side / "cat", tmp_path / "in" / side / "c\nat")
@@ -194,7 +194,7 @@ class TestOutput:
             ShardConfig(data="a", output="b", **options)
 
     @pytest.mark.slow
-    def test_kill_at_any_time_then_start_again(self, tmp_path):
+    def test_a_killed_run_can_be_started_again(self, tmp_path):
         """SIGKILL of the main process, as the machine does when memory is short; workers must not write on."""
         random = np.random.default_rng(0)
         for label in ("a", "b"):

@@ -18,7 +18,7 @@ from tests.webdataset_reading import read_with_webdataset
 
 
 class TestReading:
-    def test_what_it_finds(self, shards):
+    def test_splits_and_classes_are_found(self, shards):
         sets = open_dataset(shards).for_training()
         assert sets.description == "shards: 36 train / 12 val images of 3 classes (train/, val/)"
         assert sets.train.name(0).startswith("train/000000.tar/00000000-")
@@ -137,7 +137,7 @@ class TestTarsOfOthers:
             (lambda n: ("cls", "0"), ("a", ""), "must have one class name per line, each once"),
         ],
     )
-    def test_labels_that_cannot_be_used(self, tmp_path, label, classes, said):
+    def test_unusable_labels(self, tmp_path, label, classes, said):
         with pytest.raises(ValueError, match=said) as caught:
             open_dataset(foreign(tmp_path, label, classes=classes)).for_training()
         assert len(str(caught.value).splitlines()) == 1
@@ -157,12 +157,12 @@ class TestTarsOfOthers:
         assert "30 % of each class for validation, seed 2" in sets.description
         assert len(open_dataset(root).for_measuring(LETTERS)) == 20
 
-    def test_a_tar_beside_the_sides_is_none_of_the_data(self, tmp_path):
+    def test_a_tar_beside_the_splits_is_not_part_of_the_data(self, tmp_path):
         root = foreign(tmp_path / "set")
         (root / "backup.tar").write_bytes(b"anything")
         assert len(open_dataset(root).for_training().train) == 6
 
-    def test_images_that_are_in_no_tar(self, tmp_path, caplog):
+    def test_images_outside_any_tar(self, tmp_path, caplog):
         root = foreign(tmp_path / "set")
         (root / "train" / "0.tar").rename(root / "train" / "0.TAR")
         (root / "train" / "preview.jpg").write_bytes(jpeg())
@@ -177,7 +177,7 @@ class TestTarsOfOthers:
         with pytest.raises(ValueError, match="val has no tars, which another split has"):
             open_dataset(root).for_training()
 
-    def test_a_class_that_is_never_validated_is_said(self, tmp_path, caplog):
+    def test_a_class_without_validation_images_is_logged(self, tmp_path, caplog):
         root = foreign(tmp_path / "set")
         write_tar(root / "val" / "0.tar", [("x.jpg", jpeg()), ("x.cls", b"1")])
         assert open_dataset(root).for_training().val.missing_classes == ("a",) and "never validated: a" in caplog.text
@@ -188,7 +188,7 @@ class TestTarsOfOthers:
         with pytest.raises(ValueError, match=r"no class in .* has two images"):
             open_dataset(tmp_path / "set").for_training()
 
-    def test_only_a_side_to_validate_on(self, tmp_path):
+    def test_only_a_validation_split(self, tmp_path):
         root = foreign(tmp_path / "set")
         shutil.rmtree(root / "train")
         assert len(open_dataset(root).for_measuring(LETTERS)) == 6
@@ -210,7 +210,7 @@ class TestTarsOfOthers:
             assert images.load(index).size == (48, 40)
         assert [name.removeprefix("train/0.tar/").removesuffix(".jpg") for name in names_of(images)] == [*stems, "z"]
 
-    def test_members_that_lead_elsewhere_are_never_followed(self, tmp_path, caplog):
+    def test_members_that_lead_out_of_the_folder_are_never_followed(self, tmp_path, caplog):
         secret = tmp_path / "secret.jpg"
         secret.write_bytes(jpeg(77))
         link, hard, device = (tarfile.TarInfo(f"{name}.jpg") for name in ("link", "hard", "device"))
@@ -254,7 +254,7 @@ class TestTarsOfOthers:
             assert images.targets.tolist() == [0, 1] * 3
         assert "skipped" not in caplog.text
 
-    def test_hidden_members_are_nobodys_images(self, tmp_path, caplog):
+    def test_hidden_members_are_not_images(self, tmp_path, caplog):
         """bsdtar on macOS puts ._NAME with the attributes of a file before it."""
         hidden = ["._000.jpg", "._000.cls", ".DS_Store", "__MACOSX/._000.jpg", ".thumbs/000.jpg", "sub/._1.jpg"]
         members = [(name, b"\0\5\x16\7") for name in hidden]
@@ -265,7 +265,7 @@ class TestTarsOfOthers:
         (tmp_path / "classes.txt").write_text("a\nb\n")
         assert open_dataset(tmp_path).for_training().train.targets.tolist() == [0, 1] and "skipped" not in caplog.text
 
-    def test_class_names_meet_in_normal_form(self, tmp_path):
+    def test_class_names_are_matched_in_unicode_normal_form(self, tmp_path):
         members = [("a.jpg", jpeg()), ("a.cls", "cafe\u0301".encode()), ("b.jpg", jpeg()), ("b.json", b'"th\\u00e9"')]
         write_tar(tmp_path / "train" / "0.tar", members)
         write_tar(tmp_path / "val" / "0.tar", [("a.jpg", jpeg()), ("a.txt", "\ufeffcaf\u00e9".encode())])

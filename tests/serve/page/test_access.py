@@ -150,7 +150,7 @@ def test_the_keyboard_suffices(open_page):
         page.keyboard.press("Space")
 
 
-def test_a_screen_reader_hears_names_and_news(open_page):
+def test_a_screen_reader_gets_names_and_updates(open_page):
     page = open_page(prepare=with_detector)
     choose(page, png())
     expect(page.get_by_role("tablist", name="Models").get_by_role("tab")).to_have_count(3)
@@ -174,7 +174,7 @@ def test_a_screen_reader_hears_names_and_news(open_page):
 
 
 @pytest.mark.parametrize(("motion", "animation"), [("reduce", "none"), ("no-preference", "grow")])
-def test_bars_grow_only_for_those_who_like_motion(open_page, motion, animation):
+def test_bars_are_animated_unless_reduced_motion_is_preferred(open_page, motion, animation):
     page = open_page(reduced_motion=motion)
     choose(page, png())
     bar = page.locator(".bar").first
@@ -182,7 +182,7 @@ def test_bars_grow_only_for_those_who_like_motion(open_page, motion, animation):
     assert bar.evaluate("bar => getComputedStyle(bar, '::before').animationName") == animation
 
 
-def test_a_server_with_a_key_is_given_it(open_page, models):
+def test_the_page_sends_the_key_to_a_server_that_needs_one(open_page, models):
     with listening(config(models[0]), api_key=KEY) as address:
         page = open_page(f"http://{address}")
         field = page.get_by_label("This server needs an API key")
@@ -204,14 +204,14 @@ def test_a_server_with_a_key_is_given_it(open_page, models):
         page.context.close()
 
 
-def test_touch_devices_read_nothing_of_dropping(open_page):
+def test_touch_devices_show_no_hint_to_drop_files(open_page):
     page = open_page(viewport=FULL, has_touch=True, is_mobile=True)
     expect(page.locator("#models")).to_contain_text("light")
     assert "drop" not in page.inner_text("body").lower()
     assert "drop" in open_page().inner_text("#drop").lower()
 
 
-def test_without_a_key_nothing_is_asked_for(open_page):
+def test_without_a_key_the_page_does_not_ask_for_one(open_page):
     page = open_page()
     expect(page.locator("#models")).to_contain_text("light")
     expect(page.locator("#key-form")).to_be_hidden()

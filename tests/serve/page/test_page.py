@@ -51,7 +51,7 @@ def test_the_zone_shows_that_a_file_would_be_taken(open_page):
     expect(page.locator("#drop")).not_to_have_class(re.compile("over"))
 
 
-def test_the_example_is_an_image_as_any_other(open_page):
+def test_the_example_is_an_image_like_any_other(open_page):
     page = open_page()
     page.get_by_role("button", name="Try an example").click()
     expect(page.locator(".classes").first).to_contain_text("bright")
@@ -69,7 +69,7 @@ def test_the_camera_takes_a_photo_and_is_released(open_page):
     assert page.evaluate("document.querySelector('video').srcObject") is None
 
 
-def test_a_camera_that_is_not_lent_says_why(open_page):
+def test_a_denied_camera_is_explained(open_page):
     refuse = "navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotAllowedError'))"
     page = open_page(prepare=lambda page: page.add_init_script(refuse))
     page.click("#camera-open")
@@ -79,7 +79,7 @@ def test_a_camera_that_is_not_lent_says_why(open_page):
     expect(page.locator("#camera")).to_be_hidden()
 
 
-def test_why_lights_the_quarter_that_decides(open_page):
+def test_the_explanation_highlights_the_decisive_quarter(open_page):
     page = open_page()
     choose(page, png())
     why = page.get_by_role("button", name="Why bright?")
@@ -100,7 +100,7 @@ def test_why_lights_the_quarter_that_decides(open_page):
     expect(page.locator(".why p").first).to_be_hidden()
 
 
-def test_why_of_any_class_and_its_margin(open_page):
+def test_the_explanation_of_any_class_and_its_margin(open_page):
     page = open_page()
     choose(page, png((200, 100), light=(100, 50, 150, 100)))
     page.get_by_role("button", name="Why bright?").click()
@@ -115,7 +115,7 @@ def test_why_of_any_class_and_its_margin(open_page):
     expect(page.get_by_role("button", name="Why ")).to_have_count(1)
 
 
-def test_why_fails_with_the_servers_sentence(open_page):
+def test_a_failed_explanation_shows_the_servers_error(open_page):
     page = open_page()
     choose(page, png())
     page.route("**/explain?*", lambda route: route.fulfill(status=429, json={"error": "light is busy"}))
@@ -127,7 +127,7 @@ def test_why_fails_with_the_servers_sentence(open_page):
     expect(page.locator(".why")).to_contain_text("support bright")
 
 
-def test_boxes_and_masks_lie_where_the_detector_says(open_page):
+def test_boxes_and_masks_are_where_the_detector_found_them(open_page):
     page = open_page(prepare=with_detector)
     choose(page, png((200, 100), light=(0, 0, 0, 0)))
     tab(page, "pets").click()
@@ -201,7 +201,7 @@ def test_the_best_of_the_weak_objects_is_offered_and_the_threshold_kept(open_pag
     expect(page.get_by_label("Score threshold")).to_have_value("0.4")
 
 
-def test_the_score_threshold_begins_with_that_of_the_model(open_page):
+def test_the_score_threshold_starts_at_that_of_the_model(open_page):
     weak = [{**DETECTED["objects"][0], "score": score} for score in (0.404, 0.02)]
     page = open_page(prepare=lambda page: with_detector(page, weak, score_threshold=0.03))
     with page.expect_request("**/predict?model=pets*") as requested:
@@ -283,7 +283,7 @@ def test_errors_of_the_server_are_shown(open_page):
     expect(page.locator("#entries")).to_contain_text("no preview")
 
 
-def test_a_server_that_is_away_can_be_asked_again(open_page):
+def test_a_request_to_an_unreachable_server_can_be_repeated(open_page):
     page = open_page()
     page.route("**/predict?*", lambda route: route.abort())
     choose(page, png())

@@ -54,7 +54,7 @@ def test_known_networks(make, expected):
     assert not advice.unseen
 
 
-def test_only_early_blocks_of_a_rexnet_are_below_the_ratio_and_a_line_is_no_better():
+def test_only_early_blocks_of_a_rexnet_are_below_the_ratio_also_with_linear_channels():
     findings = advise(rexnet.create_model("rexnet_100"), image_size_px=96).findings
     assert [finding.found for finding in findings] == ["block ratio 0.59", "block ratio 0.71", "block ratio 0.76"]
     assert {finding.remedy for finding in findings} == {"a straight line is not better"}
@@ -99,7 +99,7 @@ def test_the_command(capsys):
         (["rewritten/rexnet_100"], 1, "the network has depthwise convolutions but is not a chain of stem"),
     ],
 )
-def test_what_cannot_be_advised_on(words, code, sentence, capsys):
+def test_networks_without_advice_are_refused(words, code, sentence, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["study", "advise", *words])
     assert stop.value.code == code and sentence in capsys.readouterr().err

@@ -151,7 +151,7 @@ class Functional(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def test_what_surgery_cannot_reach_is_said():
+def test_unchangeable_layers_are_listed():
     _, report = rewrite(Functional(), image_size_px=32)
     assert report.left == (
         "head: its input is not pooled by a module, so it stays",
@@ -168,12 +168,12 @@ def test_what_surgery_cannot_reach_is_said():
         (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), "does not end in a classifier"),
     ],
 )
-def test_networks_that_cannot_be_rewritten(make, sentence):
+def test_networks_without_a_rewriting(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         rewrite(make(), image_size_px=64)
 
 
-def test_solve_meets_its_target_or_says_that_it_cannot():
+def test_solve_meets_its_target_or_raises():
     assert abs(solve(lambda scale: round(1e6 * scale**2), 250_000, greatest=2.0) - 0.5) < 0.002
     with pytest.raises(ValueError, match="no width comes within 2 %"):
         solve(lambda scale: 100 * round(scale), 50, greatest=2.0)

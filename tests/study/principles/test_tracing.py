@@ -43,7 +43,7 @@ def test_activations_are_seen_however_they_are_written():
     assert [operation.module for operation, _ in found.layers() if operation.pooled] == ["head"]
 
 
-def test_gates_are_looked_through():
+def test_activations_are_found_behind_gates():
     found = trace(rexnet.create_model("rexnet_050"), 64)
     after = {
         operation.module: found.activation_after(operation) for operation, layer in found.layers() if layer.depthwise
@@ -57,7 +57,7 @@ def test_layers_have_the_macs_that_cost_counts(name):
     assert trace(model).macs() == measure_cost(model).macs
 
 
-def test_the_model_stays_as_it_is_and_another_number_of_channels_is_found():
+def test_the_model_is_unchanged_and_its_input_channels_are_detected():
     model = nn.Sequential(nn.Conv2d(5, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).train()
     assert trace(model, 8).macs() == 36 * 5 * 4 * 9
     assert model.training and model[1].num_batches_tracked == 0
@@ -89,7 +89,7 @@ def test_a_path_that_depends_on_values_is_followed_on_values():
         ),
     ],
 )
-def test_what_is_no_network_for_images_is_refused(model, sentence):
+def test_networks_not_for_images_are_refused(model, sentence):
     with pytest.raises(ValueError, match=sentence):
         trace(model, 8)
 
