@@ -74,7 +74,7 @@ def test_help_shows_no_empty_default(command, capsys, caplog):
 
 @pytest.mark.parametrize("words", [["--tensorboard"], ["--no-channels-last"], ["--no-tensorboard", "--channels-last"]])
 @pytest.mark.parametrize("saved", [RunConfig(), RunConfig(tensorboard=True, channels_last=False)])
-def test_a_flag_means_the_same_whatever_the_run_to_resume_has(words, saved):
+def test_a_flag_means_the_same_for_any_run_to_resume(words, saved):
     run = read_options("train", TrainConfig, words, start=lambda given: TrainConfig(run=saved)).run
     for word in words:
         name = word.removeprefix("--").removeprefix("no-").replace("-", "_")

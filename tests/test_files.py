@@ -16,7 +16,7 @@ def test_text_and_bytes_replace_what_was_there(tmp_path):
     assert os.listdir(tmp_path) == [file.name]
 
 
-def test_a_full_disk_leaves_the_old_content_and_nothing_else(tmp_path):
+def test_a_full_disk_leaves_only_the_old_content(tmp_path):
     file = tmp_path / "kept.json"
     write_whole(file, "old")
     script = (

@@ -14,7 +14,7 @@ def load(name, **options):
     return torch.hub.load(str(ROOT), name, source="local", **options)
 
 
-def test_one_entry_for_each_network_and_nothing_else():
+def test_there_is_exactly_one_entry_per_network():
     hubconf = torch.hub._import_module("hubconf_under_test", str(ROOT / "hubconf.py"))
     # As torch.hub.list takes them.
     entries = {name for name in dir(hubconf) if callable(getattr(hubconf, name)) and not name.startswith("_")}

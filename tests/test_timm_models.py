@@ -44,7 +44,7 @@ def test_every_network_is_registered_and_none_of_timms_is_shadowed(names):
         assert type(timm.create_model(name)).__module__ == "timm.models.rexnet"
 
 
-def test_a_second_call_changes_nothing_and_warns_of_nothing(names):
+def test_a_second_call_changes_nothing_and_warns_about_nothing(names):
     entry = timm.models.model_entrypoint("native_rexnet_100")
     with warnings.catch_warnings(action="error"):
         assert rexnet.register_with_timm() == names

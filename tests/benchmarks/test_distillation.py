@@ -9,7 +9,7 @@ from tests.drawings import draw_folder
 
 
 @pytest.mark.slow
-def test_contenders_are_recorded_beside_the_frozen_teacher(tmp_path, monkeypatch, capsys):
+def test_contenders_are_recorded_with_the_frozen_teacher(tmp_path, monkeypatch, capsys):
     data = draw_folder(tmp_path / "data", train=8, val=2)
     monkeypatch.setattr(runs, "find_set", lambda *_, **__: str(data))
     monkeypatch.setattr(records, "RESULTS", tmp_path)

@@ -42,7 +42,7 @@ def test_only_networks_that_timm_can_make_have_its_name(name, options, expected)
     assert timm_name(model_config(name, **options)) == expected
 
 
-def test_a_network_without_a_name_there_claims_none(run, tmp_path):
+def test_a_network_unknown_to_timm_has_no_timm_name(run, tmp_path):
     write_card(CardConfig(run=str(run), output=str(tmp_path / "out")))
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert "architecture" not in config and config["rexnet"]["model"]["name"] == "tiny"

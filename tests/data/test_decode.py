@@ -128,7 +128,7 @@ class TestOrientation:
         data = encode(blocks(), "PNG", exif=b"Exif\0\0MM\0*\0\0\0\xff")
         np.testing.assert_array_equal(pixels(data), np.asarray(blocks()))
 
-    def test_16_bit_images_are_turned_too(self):
+    def test_16_bit_images_are_rotated_too(self):
         values = np.arange(6, dtype=np.uint16).reshape(2, 3) << 8
         exif = Image.Exif()
         exif[ORIENTATION] = 6
@@ -141,7 +141,7 @@ class TestModes:
     ramp = np.linspace(0, 255, 24, dtype=np.uint8).reshape(4, 6)
 
     @pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP", "WEBP", "PPM", "GIF"])
-    def test_colour_is_exact_where_the_format_is(self, format):
+    def test_lossless_formats_keep_exact_colours(self, format):
         image = blocks()
         options = {"lossless": True} if format == "WEBP" else {}
         np.testing.assert_array_equal(pixels(encode(image, format, **options)), np.asarray(image))
@@ -160,7 +160,7 @@ class TestModes:
             np.testing.assert_array_equal(pixels(encode(Image.fromarray(bits), format)), gray_rows(bits * 255))
 
     @pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
-    def test_transparency_lies_over_white(self, format):
+    def test_transparency_is_composed_on_white(self, format):
         rgba = np.zeros((2, 3, 4), dtype=np.uint8)
         rgba[0] = (200, 40, 0, 255)
         rgba[1] = (200, 40, 0, 0)
@@ -302,7 +302,7 @@ class TestRefused:
             (b"P5 0 4 255\n", "damaged"),
         ],
     )
-    def test_what_is_not_an_image(self, tmp_path, content, reason):
+    def test_files_that_are_not_images(self, tmp_path, content, reason):
         path = tmp_path / "x.jpg"
         path.write_bytes(content)
         for source in (path, str(path), content, io.BytesIO(content)):

@@ -48,7 +48,7 @@ def test_facts_of_older_versions_are_read(description, expected):
 
 
 @pytest.mark.parametrize("values", [{"description": "some data", "classes": ["a"]}, {"title": "digits"}])
-def test_what_is_not_facts_is_refused(values):
+def test_invalid_facts_are_refused(values):
     with pytest.raises(ValueError, match=r"some data|train_images"):
         DataFacts.from_dict(values)
 

@@ -165,7 +165,7 @@ class TestWeights:
 
 class TestDraws:
     @pytest.mark.parametrize("counts", [[95, 5], [1, 1, 1], [1, 50, 7], [3, 0, 9, 2], [1000, 1]])
-    def test_classes_and_their_images_come_equally_often(self, counts):
+    def test_classes_and_their_images_are_drawn_equally_often(self, counts):
         targets = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
         draws = balanced_draws(targets, np.random.default_rng(5))
         assert len(draws) == len(targets) == len(set(draws.tolist()))
@@ -205,7 +205,7 @@ class TestBatches:
             assert batch.targets.tolist() == self.IMAGES.targets[batch.indices].tolist()
 
     @pytest.mark.parametrize("world_size", [2, 3])
-    def test_ranks_together_draw_what_one_would(self, world_size):
+    def test_ranks_together_draw_the_images_of_one_process(self, world_size):
         ranks = [self.drawn(2, rank=rank, world_size=world_size) for rank in range(world_size)]
         whole = self.drawn(2)[: 47 // world_size * world_size]
         assert [index for together in zip(*ranks, strict=True) for index in together] == whole

@@ -215,7 +215,7 @@ class TestTrainTransform:
         result = transform.finish(Views.of([transform.draw(noise(9, 9)) for _ in range(3)]), torch.device("meta"))
         assert result.device.type == "meta" and result.shape == (3, 3, 8, 8)
 
-    def test_interpolation_of_turned_images_is_that_of_crops(self):
+    def test_rotated_images_are_interpolated_like_crops(self):
         for augment in (AugmentConfig(auto_augment="rand-m9"), AugmentConfig(auto_augment="v0", crop_padding_px=2)):
             for name, expected in (("random", (2, 3)), ("bilinear", 2), ("bicubic", 3)):
                 transform = TrainTransform(Preprocess(), dataclasses.replace(augment, crop_interpolation=name))

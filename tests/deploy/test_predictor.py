@@ -271,7 +271,7 @@ def test_a_prediction_equals_that_of_the_loaded_model(checkpoint_file, images):
     assert prediction.best.probability == pytest.approx(logits.softmax(1).max().item(), abs=1e-5)
 
 
-def test_what_is_not_an_image_is_refused_and_never_skipped(predictor):
+def test_objects_that_are_not_images_are_refused_and_never_skipped(predictor):
     for wrong in (torch.zeros(3, 48, 48), np.zeros((48, 48)), None, 3, [[None]]):
         with pytest.raises(ValueError, match=r"; allowed: uint8|allowed: a path, the bytes") as refused:
             list(predictor.stream(wrong, bad_image="skip"))

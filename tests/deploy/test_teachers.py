@@ -22,7 +22,7 @@ def open_one(name, **settings):
     return teacher
 
 
-def test_an_exported_file_teaches_what_its_checkpoint_does(trained_run, tmp_path):
+def test_an_exported_file_teaches_like_its_checkpoint(trained_run, tmp_path):
     path = tmp_path / "teacher.onnx"
     export_files(ExportConfig(model=str(trained_run), output=str(path)))
     ours, graph = open_one(trained_run), open_one(path)

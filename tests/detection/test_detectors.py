@@ -217,7 +217,7 @@ def test_networks_of_timm_are_backbones_too(tiny_detector, detection_batch, tmp_
         tiny_detector(kind, backbone=backbone, weights=tmp_path / "other.pth")
 
 
-def test_nothing_is_frozen_at_first(tiny_detector):
+def test_no_layer_is_frozen_by_default(tiny_detector):
     model = tiny_detector("mask_rcnn")
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())

@@ -54,7 +54,7 @@ def test_the_minimum_score_applies_and_ground_truth_is_drawn_completely():
     assert colours(truth, 1.0) == [True, True]
 
 
-def test_a_mask_tints_its_pixels_and_no_others():
+def test_a_mask_tints_only_its_pixels():
     masks = torch.zeros(2, 1, 480, 500)
     masks[0, 0, 250:300, 150:250] = 0.9
     masks[1, 0, 460:, :] = 0.4
@@ -65,7 +65,7 @@ def test_a_mask_tints_its_pixels_and_no_others():
     assert (pixels[460:] == 100).all() and (pixels[310:390, 110:290] == 100).all()
 
 
-def test_a_small_image_is_enlarged_with_what_is_on_it():
+def test_a_small_image_is_enlarged_with_its_objects():
     found = {key: value / 10 if key == "boxes" else value for key, value in detection().items()}
     masks = torch.zeros(2, 1, 48, 50)
     masks[0, 0, 25:30, 15:25] = 1

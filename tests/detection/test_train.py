@@ -86,7 +86,7 @@ def test_mask_rcnn_killed_by_the_machine_and_resumed_equals_uninterrupted(shapes
     assert figures[0] == figures[1] and len(figures[0]) == 2
 
 
-def test_the_command_refuses_what_has_no_effect(shapes, capsys):
+def test_the_command_refuses_options_without_effect(shapes, capsys):
     for bad, sentence in (
         (["detect", "train"], "no data given"),
         (
@@ -119,7 +119,7 @@ def test_two_processes_score_every_image_once(shapes, tmp_path):
     assert checkpoint.read(tmp_path / "run" / "last.pt")["training"]["processes"] == 2
 
 
-def test_the_run_folder_names_what_was_trained(trained, shapes):
+def test_the_run_folder_records_the_trained_layers(trained, shapes):
     run = RunFolder(trained)
     assert run.read("data.json")["classes"] == list(load_detector(run.best).classes)
     assert run.read("summary.json")["goal"] == "mask_ap" and run.holds("curves.png")
@@ -128,7 +128,7 @@ def test_the_run_folder_names_what_was_trained(trained, shapes):
     assert row["val_images"] == 2
 
 
-def test_the_log_tells_what_norms_do_and_what_was_loaded(shapes, tmp_path, caplog):
+def test_the_log_reports_norms_and_loaded_weights(shapes, tmp_path, caplog):
     caplog.set_level("INFO")
     torch.save(create_model("rexnet_010").state_dict(), tmp_path / "classifier.pth")
     network = DetectorOptions(

@@ -59,7 +59,7 @@ def measured(monkeypatch, data, moved_by: int = 0, **options):
     return validate(DetectValidateConfig(checkpoint="best.pt", data=root, device="cpu", workers=0, **options))
 
 
-def test_classes_meet_by_name_whatever_the_ids(monkeypatch, data, tmp_path):
+def test_classes_are_matched_by_name_for_any_ids(monkeypatch, data, tmp_path):
     result, curves = tmp_path / "result.json", tmp_path / "curves.png"
     found = measured(monkeypatch, data, output=str(result), curves=str(curves))
     assert found["figures"]["box_ap"] == pytest.approx(100) and found["figures"]["images"] == 3
@@ -84,7 +84,7 @@ def test_classes_off_by_one_are_worthless(monkeypatch, data, moved_by):
     assert measured(monkeypatch, data, moved_by)["figures"]["box_ap"] == 0
 
 
-def test_what_cannot_be_measured_is_one_sentence(monkeypatch, data, tmp_path):
+def test_unmeasurable_networks_are_refused_in_one_sentence(monkeypatch, data, tmp_path):
     with pytest.raises(ValueError, match=r"--split is train, but .* has val"):
         measured(monkeypatch, data, split="train")
     with pytest.raises(ValueError, match="--batch-size is 0; allowed: 1 or more"):

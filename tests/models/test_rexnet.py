@@ -183,7 +183,7 @@ def test_feature_maps_by_stride_and_by_index():
 
 
 @pytest.mark.parametrize("name", rexnet.list_models())
-def test_declared_feature_info_is_what_comes_out(name):
+def test_declared_feature_info_matches_the_outputs(name):
     model = rexnet.create_model(name, num_classes=2).eval()
     with torch.no_grad():
         for expanded in (False, True):

@@ -247,7 +247,7 @@ def test_wrappers_are_removed(wrap):
     assert same(extract_state_dict(wrap(TENSORS)))
 
 
-def test_a_prefix_is_cut_only_where_all_keys_have_it():
+def test_a_prefix_is_removed_only_if_all_keys_have_it():
     mixed = {"module.a": torch.ones(1), "b": torch.ones(1)}
     assert extract_state_dict(mixed).keys() == mixed.keys()
 

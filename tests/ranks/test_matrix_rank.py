@@ -55,13 +55,13 @@ def test_the_fast_count_is_matrix_rank_of_float64_for_random_networks(name):
     assert counted == 3 * 10 * 8 * 3
 
 
-def test_singular_values_at_the_very_threshold_are_not_left_to_the_fast_count():
+def test_singular_values_at_the_threshold_are_not_counted_the_fast_way():
     values = torch.tensor([[1.0, 0.5, 1e-3 * (1 + shift)] for shift in (-1e-9, 1e-9, -1e-5, 1e-5)], dtype=torch.float64)
     matrices = torch.diag_embed(values)
     assert rank.count_rank(matrices, tolerance=1e-3).tolist() == [2, 3, 2, 3]
 
 
-def test_dead_channels_and_empty_networks_count_as_nothing():
+def test_dead_channels_and_empty_networks_have_rank_zero():
     matrices = torch.randn(3, 6, 20)
     matrices[0, 2] = 0
     matrices[1] = 0
@@ -75,7 +75,7 @@ def test_matrices_without_a_dominating_direction():
     assert rank.count_rank(matrices, tolerance=1e-4).tolist() == [15] * 5
 
 
-def test_a_decomposition_that_does_not_converge_is_tried_in_other_ways(monkeypatch):
+def test_a_decomposition_that_does_not_converge_is_retried_with_other_methods(monkeypatch):
     real, calls = torch.linalg.svdvals, []
 
     def refuses(matrix, **options):

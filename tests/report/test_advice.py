@@ -56,6 +56,6 @@ def test_a_fall_without_further_learning_is_not_overfitting():
     assert "overfits" not in read_curves(rows, METRICS["top1"])
 
 
-def test_detectors_are_read_by_their_metric():
+def test_advice_on_detectors_uses_their_metric():
     sentence = read_curves(curves(RISING, key="val_box_ap"), METRICS["box_ap"])
     assert sentence.startswith("It has not learned all it can: box AP still rose by 12.0 points")

@@ -41,7 +41,7 @@ def test_the_worst_image_takes_40_kilobytes():
 
 
 @pytest.mark.parametrize("size_px", [16, 224])
-def test_heat_lies_over_what_the_network_saw(size_px):
+def test_the_heat_map_is_aligned_with_the_image(size_px):
     preprocess = Preprocess(image_size_px=size_px, crop_ratio=1.0)
     seen = preprocess(Image.new("RGB", (300, 300), (100, 100, 100)))
     heat = torch.zeros(size_px, size_px)

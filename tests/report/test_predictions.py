@@ -87,7 +87,7 @@ def test_a_class_without_images_has_no_recall():
     assert found.confusions() == [Confusion(0, 2, 1)]
 
 
-def test_the_most_confused_of_many_classes():
+def test_the_most_confused_classes_of_many():
     targets = np.repeat(np.arange(1000), 2)
     predicted = targets.copy()
     predicted[[2 * 500, 2 * 500 + 1, 2 * 7]] = (900, 900, 8)

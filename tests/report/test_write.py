@@ -114,7 +114,7 @@ def test_a_page_shows_the_results_of_a_run(trained_run, output):
     assert output.stat().st_size < 200_000
 
 
-def test_planted_wrong_labels_are_what_the_page_shows_first(trained_run, output, tmp_path):
+def test_the_page_shows_planted_wrong_labels_first(trained_run, output, tmp_path):
     data = shutil.copytree(trained_run.parent / "images" / "val", tmp_path / "data")
     (data / "cat" / "0.jpg").rename(data / "dog" / "planted.jpg")
     (data / "fox" / "0.jpg").rename(data / "cat" / "planted.jpg")
@@ -206,7 +206,7 @@ def test_several_runs_are_compared(trained_run, run, output):
     assert page.count("li", class_="wide3") == 0 and "These are" not in page.text
 
 
-def test_the_ninth_run_looks_unlike_the_first(run, output, tmp_path):
+def test_the_ninth_run_has_another_style_than_the_first(run, output, tmp_path):
     run.best.unlink()
     runs = [shutil.copytree(run.path, tmp_path / f"run{number}") for number in range(9)]
     page = report(*runs, output=output)
@@ -231,7 +231,7 @@ def test_the_monitored_metric_selects_the_best_epoch(trained_run, run, output):
 
 
 @pytest.mark.seconds
-def test_more_than_a_thousand_classes_stay_within_the_bound(run, output, tmp_path):
+def test_pages_of_a_thousand_classes_stay_within_the_size_limit(run, output, tmp_path):
     """1,100 classes of noise, one image each, 2,000 epochs: all sections at their largest."""
     classes = tuple(f"a rather long name of class {number:04}" for number in range(1100))
     random = np.random.default_rng(0)

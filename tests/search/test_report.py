@@ -85,7 +85,7 @@ def test_networks_that_were_not_sampled_or_not_trained_are_in_no_group():
         split_groups(found[:2], Space(blocks=5))
 
 
-def test_predictors_differ_from_what_predicts_nothing():
+def test_predictors_differ_from_useless_ones():
     known = correlate_predictors(a_search(60))
     assert known["accuracy after epoch 1"].low > 0.8
     assert known["distance from a line"].value == pytest.approx(-1.0)
@@ -218,7 +218,7 @@ def test_a_search_that_has_hardly_begun_has_a_report(search_config, instant_trai
     assert "Groups need 3 trained candidates or more." in text
 
 
-def test_a_folder_without_a_search_is_refused_and_left_alone(tmp_path):
+def test_a_folder_without_a_search_is_refused_and_unchanged(tmp_path):
     with pytest.raises(ValueError, match="there is no search in"):
         report(SearchReportConfig(searches=(str(tmp_path),)))
     with pytest.raises(ValueError, match="there is no search in"):
@@ -229,7 +229,7 @@ def test_a_folder_without_a_search_is_refused_and_left_alone(tmp_path):
 
 
 @pytest.mark.seconds
-def test_export_makes_a_network_for_every_command(finished, tmp_path, monkeypatch, capsys):
+def test_an_exported_network_works_with_every_command(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(["search", "export", finished.engine.output])
     assert "use it: rexnet train DATA --model network.json" in capsys.readouterr().out

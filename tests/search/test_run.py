@@ -49,7 +49,7 @@ def test_real_training_from_pixels_to_accuracy(search_config):
 
 
 @pytest.mark.seconds
-def test_a_search_is_repeated_by_its_seed_alone(search_config, tmp_path, instant_training):
+def test_a_search_is_repeatable_by_its_seed(search_config, tmp_path, instant_training):
     first = search(search_config(tmp_path / "one", candidates=4))
     second = search(search_config(tmp_path / "two", candidates=4))
     third = search(search_config(tmp_path / "three", candidates=4, seed=1))
@@ -165,7 +165,7 @@ def test_a_stopped_trial_is_enqueued_again(search_config, monkeypatch):
     assert len(found) == 3
 
 
-def test_an_error_loses_nothing(search_config, monkeypatch):
+def test_an_error_loses_no_results(search_config, monkeypatch):
     """As a full disk: when it is mended, the same candidate is taken up again."""
     config = search_config(candidates=2, comparisons=1)
     calls = []

@@ -91,7 +91,7 @@ def test_published_networks_are_in_the_space(name, kind, channels):
 
 
 @pytest.mark.parametrize("name", ["b", "c", "d"])
-def test_two_limits_settle_what_the_paper_found(name):
+def test_two_limits_determine_the_papers_line(name):
     """From f alone, the published worst networks come out again, up to a channel in the last block."""
     worst = SEARCHES[name].worst
     assert np.abs(np.subtract(space_of(name).widest(shape_of(worst)), worst)).max() <= 1

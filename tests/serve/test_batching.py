@@ -50,7 +50,7 @@ def test_every_item_gets_its_own_answer_in_batches_of_powers_of_two():
     assert compute.most_running == 2
 
 
-def test_what_arrives_together_is_shared_among_the_lanes():
+def test_items_that_arrive_together_are_divided_among_the_lanes():
     compute = Recorder(seconds=0.02)
 
     async def ask():

@@ -35,7 +35,7 @@ def test_only_this_machine_is_answered_by_default():
 
 
 @pytest.mark.parametrize("file", ["s3cret-key\n", "\ufeffs3cret-key\r\n", None])
-def test_the_key_of_the_file_goes_before_the_one_of_the_environment(tmp_path, file):
+def test_the_key_of_the_file_takes_precedence_over_the_environment(tmp_path, file):
     path = None
     if file is not None:
         path = tmp_path / "key"

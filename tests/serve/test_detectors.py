@@ -133,7 +133,7 @@ def test_an_image_that_would_shrink_to_nothing_is_refused(client):
 
 
 @pytest.mark.seconds
-def test_the_predictor_names_the_file_that_is_too_oblong(detector, tmp_path):
+def test_the_predictor_names_a_file_that_is_too_elongated(detector, tmp_path):
     Image.new("RGB", (3000, 1)).save(tmp_path / "line.png")
     found = list(ObjectPredictor(detector).stream([tmp_path / "line.png"], bad_image="skip"))
     if "masks" in ObjectPredictor(detector)(IMAGES[0])[0].output:

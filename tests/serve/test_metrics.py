@@ -13,7 +13,7 @@ class Disk(io.StringIO):
             raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_disk_is_reported_once_and_so_is_its_end(caplog):
+def test_a_full_disk_and_its_end_are_each_logged_once(caplog):
     settings, disk = config(), Disk()
     with in_memory(settings, registry=by_hand(even, settings), log=disk) as client:
         for disk.full in (False, True, True, True, False, False, True):

@@ -56,7 +56,7 @@ def test_a_model_of_the_hub_has_the_name_of_its_repository(files, monkeypatch):
     assert named_references(["hf://someone/roses@v2"])["roses"].file == fetched
 
 
-def test_a_name_from_where_the_command_runs(files, monkeypatch):
+def test_a_name_from_the_current_folder(files, monkeypatch):
     monkeypatch.chdir(files / "cars")
     assert list(named_references(["best.pt"])) == ["cars"]
 

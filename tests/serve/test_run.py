@@ -272,7 +272,7 @@ def test_other_clients_are_answered_meanwhile(address):
         client.close()
 
 
-def test_a_client_that_leaves_harms_nobody(address):
+def test_a_client_that_disconnects_does_not_affect_others(address):
     host, port = address.split(":")
     for _ in range(20):
         with socket.create_connection((host, int(port))) as client:

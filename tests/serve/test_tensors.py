@@ -57,7 +57,7 @@ def test_pixels_are_whole_numbers_of_one_byte():
             from_json([0, 0, 0, 0, 0, wrong], PIXELS, (1, 2, 3))
 
 
-def test_an_error_quotes_little_of_what_is_huge_or_deep():
+def test_an_error_quotes_only_a_part_of_huge_or_deep_values():
     deep = []
     for _ in range(5000):
         deep = [deep]

@@ -78,7 +78,7 @@ def test_a_checkpoint_is_measured_as_it_was_trained(trained_run, tmp_path):
         ({"model": "a", "data": "b", "images": 0}, "--images is 0; allowed: 1 or more"),
     ],
 )
-def test_options_that_do_not_go_together(fields, sentence):
+def test_options_that_exclude_each_other(fields, sentence):
     with pytest.raises(ValueError, match=sentence):
         NetworkOptions(**fields)
 

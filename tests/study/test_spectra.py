@@ -96,7 +96,7 @@ def test_a_model_folder_is_the_trained_network_in_it(tiny_model, tiny_preprocess
     assert is_trained(NetworkOptions(model=str(folder), data="digits"))
 
 
-def test_a_file_of_a_search_holds_no_weights(tmp_path):
+def test_a_file_of_a_search_has_no_weights(tmp_path):
     file = tmp_path / "network.json"
     file.write_text("{}")
     assert not is_trained(NetworkOptions(model=str(file), data="digits"))

@@ -72,7 +72,7 @@ class TestLoss:
         assert float(loss_of(logits, soft, smoothing)) == pytest.approx(float(loss_of(logits, TARGETS, smoothing)))
 
     @pytest.mark.parametrize("mixing", [{"mixup": 0.5}, {"cutmix": 1.0}])
-    def test_a_mixed_image_weighs_what_its_parts_do(self, mixing):
+    def test_a_mixed_image_has_the_mean_weight_of_its_parts(self, mixing):
         np.random.seed(0)
         mixer = batch_mixer(AugmentConfig(label_smoothing=0.1, **mixing), 3)
         assert mixer is not None
@@ -103,7 +103,7 @@ def brightness(counts: tuple[int, int], seed: int) -> ArrayImages:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_of_95_to_5_the_minority_is_recognised_with_either(seed):
+def test_both_balances_recognise_a_minority_of_5_percent(seed):
     preprocess = Preprocess(image_size_px=4, crop_ratio=1.0)
     images, val = brightness((380, 20), seed), brightness((100, 100), 100 + seed)
     weights = torch.tensor(class_weights(images.targets, 2), dtype=torch.float32)

@@ -53,7 +53,7 @@ def test_load_rebuilds_the_model_from_the_file_alone(tiny_model, tiny_preprocess
     assert copy.deepcopy(model).classes == CLASSES
 
 
-def test_both_kinds_of_file_give_the_very_same_logits_after_training_in_channels_last_order(tmp_path):
+def test_both_kinds_of_file_give_the_same_logits_after_channels_last_training(tmp_path):
     torch.manual_seed(0)
     model = create_model("rexnet", width=0.2, stem_stride=1, num_classes=3).to(memory_format=torch.channels_last)
     content = checkpoint.pack(model, {}, classes=CLASSES, preprocess=Preprocess(image_size_px=24))
@@ -214,7 +214,7 @@ def test_a_file_that_claims_a_gigantic_network_costs_no_memory(content, tmp_path
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
-def test_a_failing_disk_leaves_the_old_file_and_nothing_else(content, tmp_path, monkeypatch, suffix, broken):
+def test_a_failing_disk_leaves_only_the_old_file(content, tmp_path, monkeypatch, suffix, broken):
     path = tmp_path / f"best{suffix}"
     checkpoint.save(path, content)
     before = path.read_bytes()

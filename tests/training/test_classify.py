@@ -324,7 +324,7 @@ def test_a_malicious_checkpoint_never_runs(at, tmp_path):
     assert not sentinel.exists()
 
 
-def test_workers_default_to_none_beside_a_cpu_that_computes():
+def test_no_workers_by_default_if_the_cpu_computes():
     assert choose_workers(None, World(device=torch.device("cpu"))) == 0
     assert choose_workers(3, World(device=torch.device("cpu"))) == 3
     assert 0 < choose_workers(None, World(device=torch.device("cuda"))) <= 8

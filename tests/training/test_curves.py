@@ -28,7 +28,7 @@ def test_the_points_are_the_rows_and_the_best_has_a_ring():
     assert curve.get_xydata().tolist() == [[1, 4], [2, 2], [3, 3]] and ring.get_xydata().tolist() == [[2, 2]]
 
 
-def test_long_curves_are_thinned_but_keep_their_end_and_their_best():
+def test_long_curves_are_thinned_but_keep_the_last_and_best_epochs():
     curve, _ = plotted([float(n) for n in range(5000)], best_epoch=1234).lines
     epochs = curve.get_xdata().tolist()
     assert len(epochs) <= 402 and epochs[-1] == 5000 and 1234 in epochs
@@ -46,7 +46,7 @@ def test_only_whole_epochs_are_marked():
         assert all(tick == int(tick) for tick in axis.get_xticks())
 
 
-def test_an_svg_stands_in_a_page_and_takes_its_colours():
+def test_an_inline_svg_uses_the_colours_of_the_page():
     svg = panel_svg({"train_loss": "training", "val_loss": "validation"}, [RunRows(rows=rows([2.0, 1.0]))])
     assert svg.startswith('<svg viewBox="0 0 360 216"') and "var(--c0)" in svg and ">validation<" in svg
     assert not re.search(r"#[0-9a-f]{6}\b|https?:|url\(", svg)

@@ -134,7 +134,7 @@ def test_teacher_and_student_see_the_same_view(image_folder, tiny_config, paddin
         torch.testing.assert_close(resized, pixels[0 if padding_px else 1], rtol=1e-4, atol=1e-5)
 
 
-def test_fixed_views_are_predicted_once_and_alike(image_folder):
+def test_fixed_views_are_predicted_once_with_equal_results(image_folder):
     whole = AugmentConfig(crop_scale=(1.0, 1.0), crop_aspect=(1.0, 1.0))
     assert has_fixed_views(whole) and has_fixed_views(replace(whole, horizontal_flip=0.0, label_smoothing=0.1))
     assert not has_fixed_views(AugmentConfig()) and not has_fixed_views(replace(whole, random_erasing=0.1))

@@ -183,7 +183,7 @@ def test_two_machines_validate_like_one(trained_run, tmp_path):
     assert (found["images"], found["top1"]) == (12, 100.0)
 
 
-def test_alone_nothing_communicates():
+def test_a_single_process_does_not_communicate():
     with joined("cpu") as world:
         assert world == World(device=torch.device("cpu")) and world.is_main
         values = torch.tensor([1, 2])

@@ -36,7 +36,7 @@ def changed_layers(model: nn.Module, before: dict[str, torch.Tensor], after: dic
 
 
 @pytest.mark.parametrize(("depth", "moving"), [(0, {0, 1, 2, 3, 4, 5}), (1, {2, 3, 4, 5}), (3, {4, 5}), ("all", {5})])
-def test_frozen_layers_do_not_change_in_any_bit_and_the_others_do(tiny_model, depth, moving):
+def test_only_frozen_layers_stay_bit_identical(tiny_model, depth, moving):
     model = tiny_model()
     freeze(model, depth, statistics=False)
     before = copy.deepcopy(model.state_dict())

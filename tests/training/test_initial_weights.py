@@ -225,7 +225,7 @@ def test_a_run_keeps_its_weights(caches, no_sockets, photos, caplog, capsys, tmp
     assert no_sockets == []
 
 
-def test_a_run_of_an_older_version_has_recorded_nothing(tiny_config, changed, tmp_path):
+def test_a_run_of_an_older_version_has_no_recorded_weights(tiny_config, changed, tmp_path):
     train(changed(tiny_config, "schedule", epochs=1))
     path = tmp_path / "run" / "config.json"
     values = json.loads(path.read_text())
@@ -286,7 +286,7 @@ def test_tests_have_no_network():
     assert constants.HF_HUB_OFFLINE and os.environ["HF_HUB_OFFLINE"] == "1"
 
 
-def test_weights_are_chosen_once_whatever_epochs_are_tried(tiny_config, changed):
+def test_weights_are_chosen_once_for_any_number_of_epochs(tiny_config, changed):
     config = replace(changed(tiny_config, "network", weights="a.pt"), initial_weights={"name": "a.pt", "sha256": "1"})
     assert keep_weights(changed(tiny_config, "schedule", epochs=2), chosen=config) == changed(
         config, "schedule", epochs=2

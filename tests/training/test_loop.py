@@ -290,7 +290,7 @@ def test_best_is_the_best_epoch_and_last_the_last(run_fit, tiny_config):
     json.dumps(rows, allow_nan=False)
 
 
-def test_the_average_is_what_is_evaluated_and_kept(run_fit, tiny_model):
+def test_the_average_is_evaluated_and_saved(run_fit, tiny_model):
     seen = []
     model, run = run_fit("run", evaluate=lambda network: seen.append(network) or mean_logit(network))
     assert all(network is not model for network in seen)

@@ -12,7 +12,7 @@ def test_each_task_has_its_metrics():
 
 
 @pytest.mark.parametrize(("num_classes", "top5"), [(2, False), (5, False), (6, True)])
-def test_top5_is_a_metric_only_where_it_can_be_wrong(num_classes, top5):
+def test_top5_is_a_metric_only_for_more_than_five_classes(num_classes, top5):
     assert ("top5" in [row.name for row in metrics_of("classification", num_classes=num_classes)]) is top5
 
 

@@ -56,7 +56,7 @@ def test_milestones_equal_torchs_at_every_step():
 
 
 @pytest.mark.parametrize("name", ["rexnet_100", "rexnet_lite_100", "rexnet_plain"])
-def test_weight_decay_spares_norms_and_biases_and_nothing_else(name):
+def test_weight_decay_skips_only_norms_and_biases(name):
     model = create_model(name)
     optimizer = make_optimizer(model, OptimConfig(weight_decay=0.01), lr=0.1)
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
@@ -172,7 +172,7 @@ class _SpoiledGradient(torch.autograd.Function):
 
 @pytest.mark.parametrize("spoil", [lambda x: x * float("nan"), lambda x: x / 0, _SpoiledGradient.apply])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_nothing_not_finite_reaches_weights_average_or_optimizer(tiny_model, spoil, optimizer):
+def test_non_finite_values_reach_neither_weights_nor_average_nor_optimizer(tiny_model, spoil, optimizer):
     model = tiny_model()
     updates = updater(model, optimizer=optimizer, ema_decay=0.9, clip_grad=1.0)
     assert update(updates, loss_of(model), 0)

@@ -44,7 +44,7 @@ def test_an_error_inside_is_raised():
             raise KeyError
 
 
-def test_a_bar_in_a_terminal_shows_what_was_promised(monkeypatch):
+def test_a_bar_in_a_terminal_shows_steps_loss_and_time(monkeypatch):
     screen = Screen()
     monkeypatch.setattr(module, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=140))
     with EpochProgress("epoch 2/9", 4) as progress:
@@ -73,7 +73,7 @@ def test_a_narrow_terminal_keeps_steps_loss_and_time(monkeypatch, width):
     [(io.StringIO, {}), (io.StringIO, {"FORCE_COLOR": "1"}), (Screen, {"TERM": "dumb"}), (Screen, {"TERM": "unknown"})],
     ids=["pipe", "coloured pipe", "dumb terminal", "unknown terminal"],
 )
-def test_without_a_bar_a_line_a_minute_names_the_end_of_the_run(screen, variables, monkeypatch, caplog):
+def test_without_a_bar_one_line_per_minute_estimates_the_end(screen, variables, monkeypatch, caplog):
     caplog.set_level("INFO")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -108,7 +108,7 @@ def test_durations(seconds, text):
         (10_000, 10_000, [], "about 2 h 47 min on this CPU"),
     ],
 )
-def test_a_run_of_hours_is_named_with_what_makes_it_short(seconds, epoch_seconds, options, text):
+def test_a_run_of_hours_is_reported_with_shorter_alternatives(seconds, epoch_seconds, options, text):
     warning = hours_warning(seconds, epoch_seconds=epoch_seconds, options=options)
     assert warning is None if text is None else warning is not None and warning.endswith(text)
 

@@ -110,7 +110,7 @@ def test_the_budget_is_that_of_the_given_options_and_kept(tmp_path):
     assert long.optim == finetune().optim
 
 
-def test_help_without_data_leaves_open_what_the_budget_decides():
+def test_help_without_data_shows_no_defaults_that_depend_on_the_budget():
     _, decided = preview(TrainConfig(), data_given=False)
     assert {"optimizer", "lr", "crop_scale", "zero_init_last", "epochs", "image_size"} <= decided.keys()
 
@@ -130,12 +130,12 @@ def test_digits_are_never_mirrored():
     assert starting_point(TrainConfig(data="torchvision/cifar10")).augment.horizontal_flip == 0.5
 
 
-def test_finetuning_sees_images_as_the_published_weights_do():
+def test_finetuning_preprocesses_images_as_the_published_weights_need():
     start = starting_point(TrainConfig(data="x", network=NetworkConfig(weights="rexnetr_200.sw_in12k_ft_in1k")))
     assert start.recipe == "finetune" and start.input.crop_ratio == 0.95
 
 
-def test_own_checkpoints_bring_their_network_and_their_pixels(tmp_path):
+def test_own_checkpoints_set_the_network_and_its_preprocessing(tmp_path):
     config = model_config("rexnet_030", stem_stride=1, num_classes=2)
     preprocess = Preprocess(image_size_px=40, crop_ratio=0.9)
     content = checkpoint.pack(RexNet(config), classes=("a", "b"), preprocess=preprocess, metrics={})

@@ -18,7 +18,7 @@ from rexnet.training.session import open_run
 WORLD = World(device=torch.device("cpu"))
 
 
-def test_a_new_run_writes_what_it_takes_to_repeat_it(tiny_config, tmp_path):
+def test_a_new_run_writes_everything_needed_to_repeat_it(tiny_config, tmp_path):
     run = open_run(tiny_config, WORLD)
     assert run.path == tmp_path / "run"
     assert config_from_dict(TrainConfig, run.read("config.json")) == tiny_config

@@ -118,7 +118,7 @@ def test_a_batch_that_is_not_finite_discards_its_whole_step(run_fit, caplog):
     ("images", "size", "world_size", "accumulate", "total"),
     [(1000, 32, 1, 1, 32), (1000, 32, 2, 4, 256), (48, 32, 1, 2, 48), (40, 40, 1, 3, 40), (5, 3, 2, 1, 6)],
 )
-def test_the_total_batch_is_that_of_the_images_there_are(
+def test_the_total_batch_is_limited_by_the_number_of_images(
     tiny_config, changed, images, size, world_size, accumulate, total
 ):
     config = changed(tiny_config, "run", accumulate=accumulate)

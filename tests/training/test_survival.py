@@ -156,7 +156,7 @@ def test_a_signal_in_any_phase_saves_and_ends_with_its_code(at, start, phase, nu
 
 
 @pytest.mark.slow
-def test_a_closed_terminal_saves_and_under_nohup_changes_nothing(at, tmp_path):
+def test_a_closed_terminal_saves_the_run_and_nohup_keeps_it_running(at, tmp_path):
     pty = pytest.importorskip("pty")
     program, flag = tmp_path / "program.py", tmp_path / "flag"
     program.write_text(PROGRAM)
@@ -242,7 +242,7 @@ def test_torchrun_restarts_a_lost_process_with_equal_weights(at, start):
 
 
 @pytest.mark.slow
-def test_two_processes_killed_together_and_resumed_end_as_if_never_killed(at, start):
+def test_two_killed_and_resumed_processes_equal_uninterrupted_ones(at, start):
     config = at("killed", batch_size=4, save_minutes=1e-6)
     process = start(config, "training", *TORCHRUN)
     workers = children(process.pid)

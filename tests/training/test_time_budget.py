@@ -202,7 +202,7 @@ def test_settings_of_a_program_keep_their_epochs_when_resumed(tiny_config, chang
     assert summary["best"]["epoch"] == 1
 
 
-def test_epochs_beside_minutes_contradict_each_other(capsys):
+def test_epochs_and_minutes_exclude_each_other(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["train", "digits", "--epochs", "3", "--max-minutes", "10"])
     assert stop.value.code == 2

@@ -43,7 +43,7 @@ class BudgetFit:
         narrow, wide = self.contradictions[0]
         faster = f"{wide.model} was faster than {narrow.model} at {wide.image_size_px} px in two measurements"
         times = f"{wide.measured.latency_ms:.2f} against {narrow.measured.latency_ms:.2f} ms"
-        return f"{faster} ({times}): other programs disturb the machine; run this again when it is idle"
+        return f"{faster} ({times}): other programs are using the machine; run this again when it is idle"
 
     @property
     def train_command(self) -> str:

@@ -1,4 +1,4 @@
-"""Batch-norm statistics measured with the very weights that are evaluated."""
+"""Batch-norm statistics of the weights that are evaluated."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

@@ -15,7 +15,7 @@ def drawn(tmp_path_factory):
     return root
 
 
-def test_boxes_lie_around_the_visible_masks(drawn):
+def test_boxes_enclose_the_visible_masks(drawn):
     sets = load_coco_sets(drawn)
     assert sets.train.counts == sets.val.counts == {} and set(sets.classes) == set(SHAPES)
     counts = np.bincount(sets.train.labels, minlength=5)[1:]

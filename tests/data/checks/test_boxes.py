@@ -96,7 +96,7 @@ def test_images(clean):
     assert len(filled(report)) == 5
 
 
-def test_turned_images_fit_either_way(tmp_path):
+def test_rotated_images_fit_in_both_orientations(tmp_path):
     exif = Image.Exif()
     exif[274] = 6
     (tmp_path / "train").mkdir()

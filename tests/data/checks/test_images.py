@@ -123,7 +123,7 @@ class TestProblems:
         assert run(image_folder, min_size_px=9).clean
         assert len(run(image_folder, min_size_px=41).tiny) == 49
 
-    def test_turned_images_are_measured_as_shown(self, image_folder):
+    def test_rotated_images_are_measured_upright(self, image_folder):
         exif = Image.Exif()
         exif[274] = 6
         draw("cat", 99, (400, 300)).save(image_folder / "train" / "cat" / "turned.jpg", exif=exif)

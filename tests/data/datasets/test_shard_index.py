@@ -136,7 +136,7 @@ class TestDamage:
             with pytest.raises(ValueError, match=r"0\.tar is an incomplete tar"):
                 open_dataset(root).for_training()
 
-    def test_damage_in_the_middle_hides_nothing(self, tmp_path):
+    def test_damage_in_the_middle_does_not_hide_later_samples(self, tmp_path):
         root = foreign(tmp_path)
         tar = root / "train" / "0.tar"
         with tarfile.open(tar) as archive:

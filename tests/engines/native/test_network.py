@@ -112,7 +112,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_logits_are_pytorchs_whatever_the_threads_and_the_batch(name, precision):
+def test_logits_are_pytorchs_for_any_threads_and_batch(name, precision):
     model = NETWORKS[name]()
     by_threads = [NativeNetwork(model, precision=precision, threads=threads) for threads in (1, 2, 5)]
     for size in ((64, 64), (32, 32), (45, 83)):
@@ -166,7 +166,7 @@ def test_images_of_any_type_and_order_in_memory(network):
         torch.zeros(1, 3, 32, 32, dtype=torch.uint8),
     ],
 )
-def test_what_is_no_image_is_refused_before_the_library_sees_it(network, wrong):
+def test_files_that_are_not_images_are_refused_before_decoding(network, wrong):
     with pytest.raises(ValueError, match="images"):
         network(wrong)
     with pytest.raises(ValueError, match="images"):

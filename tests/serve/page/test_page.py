@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from tests.serve.page.browsing import CANVAS, DETECTED, choose, files, pixel, png, tab, with_detector
 
 
-def test_classes_have_bars_and_a_fold_of_times(open_page):
+def test_classes_have_bars_and_collapsed_times(open_page):
     page = open_page()
     choose(page, png())
     rows = page.locator(".classes li")
@@ -157,7 +157,7 @@ def test_masks_have_the_colour_of_their_object_and_not_of_their_class(open_page)
     assert len(set(colours)) == 3 and colours[::-1] == swatches
 
 
-def test_labels_cover_no_small_object_and_no_other_label(open_page):
+def test_labels_cover_neither_small_objects_nor_other_labels(open_page):
     small = [
         {"class": "cat", "score": 0.9 - place / 100, "box": [x, y, x + 8, y + 8], "mask": None}
         for place, (x, y) in enumerate((x, y) for x in (0, 40, 60, 90, 192) for y in (0, 30, 41, 92))
@@ -233,7 +233,7 @@ def test_the_score_threshold_and_a_single_object(open_page):
     expect(words).to_have_text("No object above 100 %; best: cat, 90 %.")
 
 
-def test_models_answer_in_tabs_beside_the_one_image(open_page):
+def test_models_answer_in_tabs_for_the_same_image(open_page):
     page = open_page(prepare=with_detector)
     choose(page, png())
     expect(page.get_by_role("tab")).to_have_count(3)

@@ -70,7 +70,7 @@ def test_mobilenet_v1_becomes_the_published_plain_rexnet():
     assert report.config.activation == "relu6" and report.config.penultimate_channels == 0
 
 
-def test_a_chain_is_read_as_the_network_that_it_is():
+def test_a_chain_is_read_as_its_network():
     for model in (create_model("rexnet_plain"), create_model("rexnet_lite_100", num_classes=7)):
         config = read_chain(model, trace(model, 64), 64)
         if model.config.head_hidden_channels:
@@ -126,7 +126,7 @@ def test_vgg_channels_lie_on_a_line():
     assert model.classifier[3].out_features == 5120 and model.classifier[0].in_features == 49 * widths[-1]
 
 
-def test_resizing_to_the_same_widths_changes_nothing_and_other_widths_give_a_network_that_runs():
+def test_resizing_to_equal_widths_changes_nothing_and_other_widths_run():
     model = timm.create_model("mobilenetv2_050", num_classes=3)
     found = trace(model, 32)
     groups = find_channel_groups(found)
@@ -182,7 +182,7 @@ def test_solve_meets_its_target_or_raises():
 
 
 @pytest.mark.seconds
-def test_the_command_writes_what_makes_the_network_again(tmp_path, capsys):
+def test_the_command_writes_a_file_that_recreates_the_network(tmp_path, capsys):
     words = ["study", "rewrite", "timm/mobilenetv2_050", "--image-size", "64"]
     main([*words, "--output", str(tmp_path / "out")])
     shown = capsys.readouterr().out

@@ -33,7 +33,7 @@ class WrittenOut(nn.Module):
         return self.head(self.last(x).mean((2, 3)))
 
 
-def test_activations_are_seen_however_they_are_written():
+def test_activations_are_found_in_every_notation():
     found = trace(WrittenOut(), 8)
     after = {operation.module: found.activation_after(operation) for operation, _ in found.layers()}
     words = ["elu", "relu", "silu", UNSEEN, "relu6", NONE, NONE]
@@ -116,7 +116,7 @@ def test_blocks_of_a_rexnet_are_its_specs():
     assert found == [(spec.in_channels, spec.out_channels) for spec in model.config.blocks]
 
 
-def test_mobilenetv4_is_read_by_its_narrow_ends():
+def test_bottlenecks_of_mobilenetv4_are_found():
     # Depthwise, expansion, depthwise, projection is one block and no widening one and a narrowing one.
     found = list(find_bottlenecks(trace(timm.create_model("mobilenetv4_conv_small"), 64)))
     assert all(block.ratio >= 0.3 for block in found) and len(found) == 12
