@@ -112,6 +112,11 @@ class Reference:
         """Argument of `rexnet.models.weights.read_weights`: the published name, or the file."""
         return self.text if self.kind == "published" else str(self.file)
 
+    def require_weights(self) -> None:
+        """Raise WeightsError for the name of a network without published weights; nothing is downloaded."""
+        if self.kind == "network":
+            assert self.published
+
     @property
     def published(self) -> str:
         """Published weights of a network given by name. Raise WeightsError if there are none."""
@@ -126,10 +131,20 @@ class Reference:
         return rows[0].name
 
 
-def resolve(model: str | PathLike[str], *, allowed: Collection[Kind] = tuple(KINDS)) -> Reference:
+def resolve(model: str | PathLike[str], *, allowed: Collection[Kind] = tuple(KINDS), option: str = "") -> Reference:
     """Parse `model`. A known name takes precedence over a file of that name; ./NAME and a Path mean the file. Raise
-    ModelError with the kind found and those `allowed`, and its base class WeightsError for a file that does not exist.
+    ModelError with the kind found and those `allowed`, and its base class WeightsError for a file that does not exist;
+    the messages begin with the `option` that names the model, such as --teacher.
     """
+    try:
+        return _resolve(model, allowed)
+    except WeightsError as error:
+        if not option:
+            raise
+        raise type(error)(f"{option}: {error}") from error
+
+
+def _resolve(model: str | PathLike[str], allowed: Collection[Kind]) -> Reference:
     text = os.fspath(model)
     kind = (_kind_of_name(text) if isinstance(model, str) else None) or _kind_of_path(text)
     if kind is None and re.fullmatch(r"[\w.]+:\w+", text):

@@ -7,6 +7,9 @@ import pytest
 
 from rexnet.deploy.config import ValidateConfig
 from rexnet.deploy.validate import validate
+from rexnet.detection.checkpoints import pack
+from rexnet.detection.detectors import create_detector
+from rexnet.errors import WeightsError
 from rexnet.training import checkpoint
 from rexnet.training.classify import train
 from rexnet.training.run_folder import RunFolder
@@ -64,3 +67,14 @@ def test_an_invalid_split_is_reported_as_damage(tiny_model, tiny_preprocess, tmp
     checkpoint.save(tmp_path / "m.pt", {**content, "split": {"val_fraction": 2}})
     with pytest.raises(ValueError, match="is inconsistent"):
         checkpoint.load(tmp_path / "m.pt")
+
+
+def test_the_command_for_a_detector_takes_its_data(image_folder, tmp_path):
+    model = create_detector("ssdlite", backbone="rexnet_010", num_classes=2, min_size_px=96, max_size_px=96)
+    checkpoint.save(tmp_path / "it.pt", pack(model, {}, classes=("a", "b"), category_ids=(1, 2)))
+    boxes = tmp_path / "boxes"
+    (boxes / "annotations").mkdir(parents=True)
+    (boxes / "annotations" / "instances_val.json").write_text("{}")
+    for data, takes in ((image_folder, "COCO_DIR"), (boxes, str(boxes))):
+        with pytest.raises(WeightsError, match=rf"`rexnet detect validate \S*it\.pt {takes}`"):
+            validate(ValidateConfig(checkpoint=str(tmp_path / "it.pt"), data=str(data), device="cpu"))

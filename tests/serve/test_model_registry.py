@@ -7,79 +7,8 @@ import numpy as np
 import pytest
 
 from rexnet.deploy.predictor import Predictor
-from rexnet.errors import OptionError, WeightsError
 from rexnet.serve import model_registry
-from rexnet.serve.model_registry import named_references
 from tests.serve.servers import IMAGES, config, form, listening
-
-
-@pytest.fixture
-def files(tmp_path):
-    for name in (
-        "flowers/best.pt",
-        "cars/best.pt",
-        "cars/last.pt",
-        "graph.onnx",
-        "a=b.pt",
-        "ü.pt",
-        "my-card/model.safetensors",
-        "rexnet-Blütén (2024)-1/best.pt",
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("word", "name", "file"),
-    [
-        ("{}/flowers/best.pt", "flowers", "flowers/best.pt"),
-        ("{}/flowers", "flowers", "flowers/best.pt"),
-        ("{}/cars/last.pt", "last", "cars/last.pt"),
-        ("{}/graph.onnx", "graph", "graph.onnx"),
-        ("mine={}/graph.onnx", "mine", "graph.onnx"),
-        ("x={}/a=b.pt", "x", "a=b.pt"),
-        ("{}/a=b.pt", "a-b", "a=b.pt"),
-        ("{}/rexnet-Blütén (2024)-1", "rexnet-Bl-t-n-2024-1", "rexnet-Blütén (2024)-1/best.pt"),
-        ("{}/my-card", "my-card", "my-card/model.safetensors"),
-        ("mine={}/my-card/", "mine", "my-card/model.safetensors"),
-    ],
-)
-def test_names(files, word, name, file):
-    found = named_references([word.format(files)])
-    assert {name: reference.file for name, reference in found.items()} == {name: files / file}
-
-
-def test_a_model_of_the_hub_has_the_name_of_its_repository(files, monkeypatch):
-    fetched = files / "my-card/model.safetensors"
-    monkeypatch.setattr("rexnet.models.hub.download", lambda repository, file, revision: fetched)
-    assert named_references(["hf://someone/roses@v2"])["roses"].file == fetched
-
-
-def test_a_name_from_the_current_folder(files, monkeypatch):
-    monkeypatch.chdir(files / "cars")
-    assert list(named_references(["best.pt"])) == ["cars"]
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["{}/flowers", "flowers={}/graph.onnx"], "two models have the name 'flowers'"),
-        (["{}"], "is a folder, but neither"),
-        (["{}/ü.pt"], "cannot be the name of a model.*, as in 'flowers=/"),
-        (["../x={}/graph.onnx"], "cannot be the name of a model"),
-        (["stats={}/graph.onnx"], "cannot be the name of a model"),
-    ],
-)
-def test_bad_requests_are_refused(files, words, said):
-    with pytest.raises(OptionError, match=said):
-        named_references([word.format(files) for word in words])
-
-
-def test_a_missing_file_is_not_a_value_that_is_not_allowed(files):
-    with pytest.raises(WeightsError, match="there is no file") as caught:
-        named_references([f"{files}/nothing.pt"])
-    assert not isinstance(caught.value, OptionError)
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ def test_several_workers_share_port_and_metrics(start, checkpoint_file, tmp_path
         ([], 2, ""),
         (["{model}", "--port", "70000"], 2, "allowed: 0 to 65535"),
         (["{model}", "--host", "no such host"], 2, "not an address of this machine"),
-        (["{model}", "--log", "/"], 2, "cannot be written"),
+        (["{model}", "--log", "/"], 2, "--log is '/', a folder"),
         (["{model}", "{model}"], 2, "two models have the name"),
         (["{broken}"], 1, "broken.pt"),
     ],

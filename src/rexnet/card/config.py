@@ -1,14 +1,18 @@
 """Options of `rexnet card`."""
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Annotated
 
 from rexnet.errors import require
-from rexnet.files import check_output_folder
-from rexnet.models.hub import REPOSITORY
+from rexnet.files import check_new_folder, check_parent, real_path
+from rexnet.models.hub import REPOSITORY, WEIGHTS
 from rexnet.options import positional
 from rexnet.references import resolve
+
+CONFIG, LABELS, PREPROCESSING, CARD = "config.json", "labels.json", "preprocessing.json", "README.md"
+FILES = (WEIGHTS, CONFIG, LABELS, PREPROCESSING, CARD)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,14 @@ class CardConfig:
         require(not self.public or self.push is not None, "public", self.public, "False without --push")
 
     def check(self) -> None:
-        """Raise ValueError for a file as --output, and for a run or checkpoint that does not exist."""
-        check_output_folder(self.output)
-        resolve(self.run, allowed=("run", "weights"))
+        """Raise ValueError for a run or checkpoint that does not exist, and for an --output that contains other files
+        or the checkpoint, or a model folder without --overwrite."""
+        check_parent(self.output, option="--output")
+        check_new_folder(self.output, own=FILES, option="--output")
+        source = real_path(resolve(self.run, allowed=("run", "weights")).path)
+        inside = set(os.listdir(self.output)) if os.path.exists(self.output) else set()
+        if inside and source.parent == real_path(self.output):
+            raise ValueError(f"--output {self.output!r} is the folder of {source.name}; name a new or an empty folder")
+        if inside and not (self.overwrite and {WEIGHTS, CARD} <= inside):
+            hint = "--overwrite replaces it" if {WEIGHTS, CARD} <= inside else "name a new or an empty folder"
+            raise ValueError(f"--output {self.output!r} already contains files; {hint}")

@@ -1,7 +1,6 @@
 """Write the model folder of a run with its README.md, and send it to the hub."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +9,16 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rexnet._version import __version__
-from rexnet.card.config import CardConfig
+from rexnet.card.config import CARD, CONFIG, FILES, LABELS, PREPROCESSING, CardConfig
 from rexnet.card.hub_files import escape, folder_config, front_matter, public_command, public_name, timm_name
 from rexnet.card.trained_file import TrainedFile, read_trained
 from rexnet.data.preprocess import Preprocess
-from rexnet.files import check_new_folder, check_parent, made_aside, real_path
+from rexnet.files import made_aside
 from rexnet.models.hub import PREFIX, WEIGHTS
 from rexnet.models.published import PUBLISHED
 from rexnet.text import plural
 from rexnet.training import checkpoint
 from rexnet.training.run_record import RunRecord
-
-CONFIG, LABELS, PREPROCESSING, CARD = "config.json", "labels.json", "preprocessing.json", "README.md"
-FILES = (WEIGHTS, CONFIG, LABELS, PREPROCESSING, CARD)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,25 +40,12 @@ def write_card(config: CardConfig) -> ModelFolder:
     config.check()
     path = Path(config.output).absolute()
     trained = read_trained(config.run)
-    _check_output(config.output, trained, overwrite=config.overwrite)
     with made_aside(path) as inside:
         inside.mkdir()
         _fill(inside, trained, config)
         size = sum(file.stat().st_size for file in inside.iterdir())
     address = send(path, config.push, public=config.public) if config.push else None
     return ModelFolder(path=Path(config.output), trained=trained, bytes=size, address=address)
-
-
-def _check_output(given: str, trained: TrainedFile, *, overwrite: bool) -> None:
-    path, name = Path(given).absolute(), f"--output {given!r}"
-    check_parent(given, option="--output")
-    check_new_folder(given, own=FILES, option="--output")
-    inside = set(os.listdir(path)) if path.exists() else set()
-    if inside and real_path(trained.path).parent == real_path(path):
-        raise ValueError(f"{name} is the folder of {trained.path.name}; name a new or an empty folder")
-    if inside and not (overwrite and {WEIGHTS, CARD} <= inside):
-        hint = "--overwrite replaces it" if {WEIGHTS, CARD} <= inside else "name a new or an empty folder"
-        raise ValueError(f"{name} already contains files; {hint}")
 
 
 def _fill(folder: Path, trained: TrainedFile, config: CardConfig) -> None:

@@ -68,9 +68,9 @@ def list_images(folder: str | Path) -> FoundImages:
 
 
 def require_images(paths: Iterable[str]) -> None:
-    """Raise ValueError as `find_images` does for files and patterns without a match; folders are not listed."""
-    if files := [path for path in paths if not os.path.isdir(path)]:
-        find_images(files)
+    """Raise ValueError as `find_images` does; folders are searched up to the first image."""
+    if doubtful := [path for path in paths if not (os.path.isdir(path) and holds_images(path))]:
+        find_images(doubtful)
 
 
 def holds_images(path: str) -> bool:

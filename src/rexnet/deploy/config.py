@@ -50,7 +50,7 @@ class ValidateConfig(MeasureOptions):
         """Raise ValueError for a model, data or output that cannot be used."""
         check_output_file(self.output)
         refuse_swapped(self.checkpoint, self.data, command="validate")
-        resolve(self.checkpoint, allowed=PRETRAINED)
+        resolve(self.checkpoint, allowed=PRETRAINED).require_weights()
         open_dataset(self.data)
 
 
@@ -96,7 +96,7 @@ class PredictConfig:
         check_output_file(self.output)
         refuse_swapped(self.checkpoint, self.images[-1], command="predict")
         require_images(self.images)
-        resolve(self.checkpoint, allowed=PREDICTABLE)
+        resolve(self.checkpoint, allowed=PREDICTABLE).require_weights()
 
     @property
     def format(self) -> str:
@@ -161,7 +161,7 @@ class ExportConfig:
         check_replaceable(Path(self.output), overwrite=self.options.overwrite)
         resolve(self.model, allowed=EXPORTABLE)
         if self.weights is not None:
-            resolve(self.weights, allowed=SAVED)
+            resolve(self.weights, allowed=SAVED, option="--weights")
 
 
 BACKENDS: dict[str, Int8Backend] = {".onnx": "onnxruntime", ".xml": "openvino"}

@@ -31,7 +31,8 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     model = load(config.checkpoint, network=config.model)
     if isinstance(model, TrainedDetector):
-        command = f"rexnet detect validate {shlex.quote(config.checkpoint)} {shlex.quote(config.data)}"
+        data = shlex.quote(config.data) if open_dataset(config.data).annotation_files else "COCO_DIR"
+        command = f"rexnet detect validate {shlex.quote(config.checkpoint)} {data}"
         raise WeightsError(f"{config.checkpoint!r} holds a detector; `{command}` evaluates it")
     with joined(config.device) as world:
         images = world.in_turns(

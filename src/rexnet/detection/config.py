@@ -7,7 +7,7 @@ from rexnet.data.config import DetectionAugmentConfig
 from rexnet.data.datasets import open_dataset
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_files import require_images
-from rexnet.errors import ModelError, OptionError, require, require_at_least
+from rexnet.errors import OptionError, require, require_at_least
 from rexnet.files import check_output_file, check_output_folder
 from rexnet.options import Device, positional
 from rexnet.references import BACKBONES, DETECTORS, OWN_WEIGHTS, SAVED, refuse_swapped, resolve
@@ -50,12 +50,9 @@ class DetectorOptions:
 
     def check(self) -> None:
         """Raise WeightsError for a backbone or weights that do not exist, without building or reading anything."""
-        try:
-            resolve(self.model, allowed=BACKBONES)
-        except ModelError as error:
-            raise OptionError(f"--model: {error}") from error
+        resolve(self.model, allowed=BACKBONES, option="--model")
         if self.weights is not None:
-            resolve(self.weights, allowed=SAVED)
+            resolve(self.weights, allowed=SAVED, option="--weights")
 
     def overrides(self) -> dict[str, int]:
         """Return those fields of DetectorConfig that are set."""

@@ -97,7 +97,7 @@ def build_model(options: DetectorOptions, classes: tuple[str, ...], *, load: boo
         if options.zero_init_last:
             zero_init_last(model)
         return model
-    reference = resolve(weights, allowed=SAVED)
+    reference = resolve(weights, allowed=SAVED, option="--weights")
     if reference.kind == "published":
         return make(weights=weights)
     file = str(reference.file)

@@ -1,16 +1,23 @@
 """Options of `rexnet serve`."""
 
+import re
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from rexnet.engines.config import Backend, Precision
 from rexnet.errors import OptionError, require, require_at_least
-from rexnet.files import read_text
+from rexnet.files import check_output_file, read_text
 from rexnet.options import Device, positional
 from rexnet.processes import usable_cpus
-from rexnet.references import PREDICTABLE, resolve
+from rexnet.references import BEST, PREDICTABLE, Reference, resolve
 from rexnet.text import reason_of
+
+_STATISTICS = "stats"
+"""Reserved name: /v2/models/stats has the statistics of all models."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +76,12 @@ class ServeConfig:
         require(self.max_images <= self.queue_length, "max_images", self.max_images, "at most --queue-length")
 
     def check(self) -> None:
-        """Raise WeightsError for a model that does not exist."""
-        for argument in self.models:
-            resolve(split_name(argument)[1], allowed=PREDICTABLE)
+        """Raise WeightsError for a model that does not exist, and OptionError for its name and for --log."""
+        try:
+            check_output_file(self.log, option="--log")
+        except ValueError as error:
+            raise OptionError(str(error)) from error
+        named_references(self.models)
 
     @property
     def max_body_bytes(self) -> int:
@@ -101,7 +111,51 @@ class ServeConfig:
         return key
 
 
-def split_name(argument: str) -> tuple[str, str]:
+def named_references(models: Sequence[str]) -> dict[str, Reference]:
+    """Return the references of NAME=MODEL or MODEL by name. Raise OptionError for an invalid or duplicate name, and for
+    a MODEL that cannot predict; nothing is opened."""
+    found: dict[str, Reference] = {}
+    for argument in models:
+        name, reference = _read_named(argument)
+        if name in found:
+            raise OptionError(
+                f"two models have the name {name!r} ({found[name].text} and {reference.text}); rename one of them, "
+                f"as in {shlex.quote(f'other={reference.text}')}"
+            )
+        found[name] = reference
+    return found
+
+
+def _read_named(argument: str) -> tuple[str, Reference]:
+    name, model = _split_name(argument)
+    reference = resolve(model, allowed=PREDICTABLE)
+    reference.require_weights()
+    name = name or _allowed_name(_name_of(reference))
+    if not _NAME.fullmatch(name) or name == _STATISTICS:
+        raise OptionError(
+            f"{name!r} cannot be the name of a model; allowed: 1 to 64 letters, digits, '.', '_' and '-', but not "
+            f"{_STATISTICS}, as in {shlex.quote(f'flowers={model}')}"
+        )
+    return name, reference
+
+
+def _allowed_name(name: str) -> str:
+    """Return `name` with "-" in place of characters that are not allowed: "roses-2024-1" for "roses (2024)-1"."""
+    return name if _NAME.fullmatch(name) else re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("._-")[:64]
+
+
+def _name_of(reference: Reference) -> str:
+    if reference.kind == "hub":
+        return reference.text.partition("@")[0].rpartition("/")[2]
+    if reference.kind in ("run", "folder"):
+        return reference.path.absolute().name
+    if reference.kind in ("weights", "exported"):
+        file = reference.path
+        return file.absolute().parent.name if file.name == BEST else file.stem
+    return reference.name
+
+
+def _split_name(argument: str) -> tuple[str, str]:
     """Return NAME and MODEL of NAME=MODEL; NAME is empty for a plain MODEL, which may be a file with = in its name."""
     name, equals, model = argument.partition("=")
     return (name, model) if equals and not Path(argument).exists() else ("", argument)

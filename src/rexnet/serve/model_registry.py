@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import re
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,9 +10,9 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from rexnet.errors import OptionError, WeightsError
-from rexnet.references import BEST, PREDICTABLE, Reference, resolve
-from rexnet.serve.config import ServeConfig, split_name
+from rexnet.errors import WeightsError
+from rexnet.references import Reference
+from rexnet.serve.config import ServeConfig, named_references
 from rexnet.serve.http_errors import HTTPError, busy, quoted
 from rexnet.serve.images import open_upload
 from rexnet.serve.metrics import Metrics
@@ -24,9 +22,6 @@ from rexnet.text import printable
 logger = logging.getLogger(__name__)
 
 _POLL_S = 1.0
-_STATISTICS = "stats"
-"""Reserved name: /v2/models/stats has the statistics of all models."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,55 +119,12 @@ class ModelRegistry:
         return image.size, item, perf_counter() - started
 
 
-def named_references(models: Sequence[str]) -> dict[str, Reference]:
-    """Return the references of NAME=MODEL or MODEL by name. Raise OptionError for an invalid or duplicate name, and for
-    a MODEL that cannot predict."""
-    found: dict[str, Reference] = {}
-    for argument in models:
-        name, reference = _split(argument)
-        if name in found:
-            raise OptionError(
-                f"two models have the name {name!r} ({found[name].text} and {reference.text}); rename one of them, "
-                f"as in {shlex.quote(f'other={reference.text}')}"
-            )
-        found[name] = reference
-    return found
-
-
-def _split(argument: str) -> tuple[str, Reference]:
-    name, model = split_name(argument)
-    reference = resolve(model, allowed=PREDICTABLE)
-    if reference.kind not in ("timm", "torchvision"):
-        reference.file.stat()
-    name = name or _allowed_name(_name_of(reference))
-    if not _NAME.fullmatch(name) or name == _STATISTICS:
-        raise OptionError(
-            f"{name!r} cannot be the name of a model; allowed: 1 to 64 letters, digits, '.', '_' and '-', but not "
-            f"{_STATISTICS}, as in {shlex.quote(f'flowers={model}')}"
-        )
-    return name, reference
-
-
-def _allowed_name(name: str) -> str:
-    """Return `name` with "-" in place of characters that are not allowed: "roses-2024-1" for "roses (2024)-1"."""
-    return name if _NAME.fullmatch(name) else re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("._-")[:64]
-
-
-def _name_of(reference: Reference) -> str:
-    if reference.kind == "hub":
-        return reference.text.partition("@")[0].rpartition("/")[2]
-    if reference.kind in ("run", "folder"):
-        return reference.path.absolute().name
-    if reference.kind in ("weights", "exported"):
-        file = reference.path
-        return file.absolute().parent.name if file.name == BEST else file.stem
-    return reference.name
-
-
 def open_registry(config: ServeConfig, metrics: Metrics) -> ModelRegistry:
     """Open the models of `config`. Raise ValueError for one that cannot be opened."""
     models = []
     for name, reference in named_references(config.models).items():
+        if reference.kind not in ("timm", "torchvision"):
+            reference.file.stat()
         logger.info("opening %s: %s", name, reference.text)
         seen = identity(reference)
         current = open_served(name, reference, config, metrics=metrics)

@@ -209,12 +209,8 @@ def _worker(config: ServeConfig, api_key: str | None) -> Any:
 
 
 def _application(config: ServeConfig, api_key: str | None, *, one_of_several: bool = False) -> Any:
-    log = sys.stderr
-    if config.log is not None:
-        try:
-            log = open(config.log, "a", encoding="utf-8")  # noqa: SIM115 (stays open until the process ends)
-        except OSError as error:
-            raise OptionError(f"--log {config.log!r} cannot be written: {reason_of(error)}") from error
+    # Stays open until the process ends.
+    log = sys.stderr if config.log is None else open(config.log, "a", encoding="utf-8")  # noqa: SIM115
     return create_app(config, api_key=api_key, metrics=Metrics(one_of_several=one_of_several), log=log)
 
 

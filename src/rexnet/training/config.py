@@ -261,12 +261,13 @@ class TrainConfig:
             return
         self.network.check()
         if self.network.weights not in (None, "auto"):
-            resolve(self.network.weights, allowed=SAVED)
+            resolve(self.network.weights, allowed=SAVED, option="--weights")
         teacher = self.teacher
         self.run.check(self.network.model, self.network.weights, teacher.teacher_weights, *teacher.teacher)
-        for name in (*teacher.teacher, teacher.teacher_weights):
-            if name is not None:
-                resolve(name, allowed=PREDICTABLE)
+        for name in teacher.teacher:
+            resolve(name, allowed=PREDICTABLE, option="--teacher").require_weights()
+        if teacher.teacher_weights is not None:
+            resolve(teacher.teacher_weights, allowed=PREDICTABLE, option="--teacher-weights")
         if teacher.unlabelled is not None:
             check_images(teacher.unlabelled)
 

@@ -64,7 +64,7 @@ def read_checked(network: NetworkConfig, sha256: str | None) -> str:
     """Return the argument of `read_weights` for the weights of `network`. Raise WeightsError if their hash is not
     `sha256`, recorded at the start of the run; None: not recorded."""
     with cache_only(network.weights_cache_only):
-        reference = resolve(network.weights or "", allowed=SAVED)
+        reference = resolve(network.weights or "", allowed=SAVED, option="--weights")
         file = reference.file
     if sha256 is not None and (found := digest_of(file)) != sha256:
         raise WeightsError(
@@ -122,7 +122,7 @@ def _find(network: NetworkConfig) -> dict[str, str]:
     """Return the weights' name and sha256, downloaded if needed, or the reason why auto found none."""
     with cache_only(network.weights_cache_only):
         if network.weights != AUTO:
-            reference = resolve(network.weights or "", allowed=SAVED)
+            reference = resolve(network.weights or "", allowed=SAVED, option="--weights")
             return _describe(reference.text, reference.file)
         rows = find_published(_name_of(network))
         for row in rows:

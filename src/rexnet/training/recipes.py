@@ -255,7 +255,7 @@ def _as_the_weights_were_made(start: TrainConfig, source: str) -> TrainConfig:
     if source in PUBLISHED:
         facts, network = PUBLISHED[source].preprocess, None
     else:
-        file = resolve(source, allowed=SAVED).weights
+        file = resolve(source, allowed=SAVED, option="--weights").weights
 
         from rexnet.models.weights import read_weights
 

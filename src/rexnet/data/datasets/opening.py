@@ -74,8 +74,8 @@ def open_images(data: str | PathLike[str]) -> ImageSet:
 
 
 def check_images(data: str) -> None:
-    """Raise ValueError if `open_images` would not find the data; the content of datasets and folders is not listed."""
-    if _named(data) is None:
+    """Raise ValueError if `open_images` would not find the data; the content of datasets is not listed."""
+    if _named(data) is None and not (os.path.isdir(data) and is_shards(data, SPLITS)):
         require_images([data])
 
 
