@@ -3,12 +3,12 @@ import os
 
 import pytest
 
-from rexnet.text import normal_name, plural, reason_of, some_names
+from rexnet.text import normal_name, quantity, reason_of, some_names
 
 
-@pytest.mark.parametrize(("number", "noun"), [(0, "tars"), (1, "tar"), (2, "tars")])
-def test_plurals(number, noun):
-    assert plural(number, "tar") == noun
+@pytest.mark.parametrize(("number", "text"), [(0, "0 classes"), (1, "1 class"), (2000, "2,000 classes")])
+def test_quantities(number, text):
+    assert quantity(number, "class") == text
 
 
 def test_the_reason_of_an_error_has_neither_number_nor_file():

@@ -14,6 +14,11 @@ def plural(number: float, noun: str) -> str:
     return noun if number == 1 else noun + ending
 
 
+def quantity(number: int, noun: str) -> str:
+    """Return the number with its noun: "1 image", "12,000 images"."""
+    return f"{number:,} {plural(number, noun)}"
+
+
 def reason_of(error: Exception) -> str:
     """Return the text of an error; for an OSError, without the error number and file name, which the surrounding
     message has."""

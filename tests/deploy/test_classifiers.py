@@ -62,5 +62,5 @@ def test_a_description_that_contradicts_itself_is_refused(described, changes, tm
 def test_names_may_be_unknown_but_not_too_few():
     config = create_model("rexnet_020").config
     assert ExportedFile(classes=(), preprocess=Preprocess(), config=config).classes == ()
-    with pytest.raises(ValueError, match="2 class names for 1000"):
+    with pytest.raises(ValueError, match="2 class names for 1,000"):
         ExportedFile(classes=("a", "b"), preprocess=Preprocess(), config=config)

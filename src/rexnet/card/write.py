@@ -16,7 +16,7 @@ from rexnet.data.preprocess import Preprocess
 from rexnet.files import made_aside
 from rexnet.models.hub import PREFIX, WEIGHTS
 from rexnet.models.published import PUBLISHED
-from rexnet.text import plural
+from rexnet.text import quantity
 from rexnet.training import checkpoint
 from rexnet.training.run_record import RunRecord
 
@@ -94,7 +94,7 @@ def card_text(trained: TrainedFile, *, name: str, address: str, licence: str | N
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"public": public_name, "numbers": _numbers, "plural": plural}
+    environment.filters |= {"public": public_name, "numbers": _numbers, "quantity": quantity}
     run, weights = trained.run, trained.starting_weights
     return environment.get_template("card.md.jinja").render(
         trained=trained,
@@ -147,6 +147,6 @@ def _training_facts(trained: TrainedFile, run: RunRecord) -> dict[str, Any]:
 def _hardware(environment: dict[str, Any]) -> str:
     device = str(environment.get("device", "unknown"))
     if device == "cpu" and (threads := environment.get("threads")):
-        device = f"CPU, {threads} {plural(threads, 'thread')}"
+        device = f"CPU, {quantity(threads, 'thread')}"
     processes = environment.get("processes", 1)
     return f"{processes} x {device}" if processes > 1 else device

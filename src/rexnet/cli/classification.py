@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rexnet.cli.options import Given, build, fail, read_options
-from rexnet.cli.tables import first_of, new_table, percent, quantity, show, write_any_character
+from rexnet.cli.tables import first_of, new_table, percent, show, write_any_character
 from rexnet.cli.training import print_run, read_training
+from rexnet.text import quantity
 
 if TYPE_CHECKING:
     from rexnet.training.config import TrainConfig

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 
 from rexnet.cli.options import read_options
-from rexnet.cli.tables import first_of, new_table, print_list, quantity, show, spread
+from rexnet.cli.tables import first_of, new_table, print_list, show, spread
+from rexnet.text import quantity
 
 
 def check(arguments: Sequence[str]) -> None:

@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Sequence
 
 from rexnet.cli.options import fail, read_options
-from rexnet.cli.tables import new_table, percent, quantity, show
+from rexnet.cli.tables import new_table, percent, show
+from rexnet.text import quantity
 
 
 def export(arguments: Sequence[str]) -> None:
@@ -122,7 +123,7 @@ def card(arguments: Sequence[str]) -> None:
 
     made = write_card(config)
     path = printable(made.path)
-    facts = f"{made.trained.network}, {len(made.trained.classes):,} classes, {made.bytes / 1e6:,.1f} MB"
+    facts = f"{made.trained.network}, {quantity(len(made.trained.classes), 'class')}, {made.bytes / 1e6:,.1f} MB"
     print(f"model folder: {path} ({facts})")
     if config.license is None:
         print("no licence is stated; name one with --license")

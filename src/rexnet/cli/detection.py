@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rexnet.cli.options import Given, build, fail, read_options
-from rexnet.cli.tables import first_of, new_table, percent, print_list, quantity, show
+from rexnet.cli.tables import first_of, new_table, percent, print_list, show
 from rexnet.cli.training import print_run, read_training
+from rexnet.text import quantity
 
 _EXAMPLES = (
     "rexnet detect demo shapes",

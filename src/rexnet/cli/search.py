@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rexnet.cli.options import Given, build, read_options
 from rexnet.cli.tables import new_table, show
+from rexnet.text import quantity
 
 _EXAMPLES = ("rexnet search run torchvision/cifar10 --constraint a --processes 2", "rexnet search report search")
 
@@ -39,7 +40,7 @@ def run(arguments: Sequence[str]) -> None:
     command = ["rexnet", "search", "report", engine.output]
     command += ["--storage", hide_password(engine.storage)] if engine.storage else []
     command += ["--study", engine.study] if engine.study != EngineOptions.study else []
-    print(f"{len(found)} trials; tables and figures: {shlex.join(command)}")
+    print(f"{quantity(len(found), 'trial')}; tables and figures: {shlex.join(command)}")
 
 
 def report(arguments: Sequence[str]) -> None:

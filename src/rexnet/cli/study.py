@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rexnet.cli.options import read_options
-from rexnet.cli.tables import new_table, quantity, show
+from rexnet.cli.tables import new_table, show
+from rexnet.text import quantity
 
 if TYPE_CHECKING:
     from rexnet.study.config import RankConfig
@@ -32,7 +33,7 @@ def rank(arguments: Sequence[str]) -> None:
             means = {cell.ratio: cell.mean for cell in cells if (cell.block, cell.activation) == (block, activation)}
             table.add_row(activation, *(f"{100 * means[ratio]:.1f}" for ratio in config.protocol.ratios))
         show(table)
-    print(f"{cells[0].networks:,} networks per cell; tables and figures: {config.output}")
+    print(f"{quantity(cells[0].networks, 'network')} per cell; tables and figures: {config.output}")
 
 
 def _show_layers(config: "RankConfig") -> None:
@@ -65,14 +66,14 @@ def depth(arguments: Sequence[str]) -> None:
     from rexnet.study.rank_study import study_depth
 
     cells = study_depth(config)
-    print(f"rank over output channels, %, of {config.layers} layers by how many expand")
+    print(f"rank over output channels, %, of {quantity(config.layers, 'layer')} by how many expand")
     table = new_table("which expand", "activation", *map(str, range(1, config.layers + 1)))
     for placement in dict.fromkeys(placement for placement, _ in cells):
         for activation in config.activations:
             found = [cells[placement, count][activation] for count in range(1, config.layers + 1)]
             table.add_row(placement, activation, *(f"{100 * cell.mean:.1f}" for cell in found))
     show(table)
-    print(f"{found[0].networks:,} networks per cell; tables and figures: {config.output}")
+    print(f"{quantity(found[0].networks, 'network')} per cell; tables and figures: {config.output}")
 
 
 def spectra(arguments: Sequence[str]) -> None:

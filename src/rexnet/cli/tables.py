@@ -5,8 +5,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rexnet.text import plural
-
 
 def new_table(*columns: str) -> Any:
     from rich import box
@@ -33,11 +31,6 @@ def show(table: Any) -> None:
 
 def spread(values: dict[str, float]) -> str:
     return f"{values['smallest']:g} to {values['largest']:g}, median {values['median']:g}"
-
-
-def quantity(number: int, noun: str) -> str:
-    """Return the number and its noun, as "1 image" and "1,200 images"."""
-    return f"{number:,} {plural(number, noun)}"
 
 
 def first_of(items: Sequence[object], most: int = 5) -> str:

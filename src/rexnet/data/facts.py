@@ -5,7 +5,7 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from rexnet.text import plural
+from rexnet.text import quantity
 
 _COMPARED = ("train_images", "val_images", "train_boxes", "val_boxes", "classes", "category_ids", "fingerprint")
 
@@ -53,7 +53,7 @@ class DataFacts:
     def description(self) -> str:
         """Return the sizes and split in one line."""
         sizes = f"{self.title}: {self.train_images:,} train / {self.val_images:,} val"
-        classes = f"{len(self.classes):,} {plural(len(self.classes), 'class')}"
+        classes = quantity(len(self.classes), "class")
         if self.train_objects is None:
             return f"{sizes} images of {classes} ({self.split})"
         return f"{sizes} images with {self.train_objects:,} / {self.val_objects:,} objects of {classes}"

@@ -14,7 +14,7 @@ from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch
 from rexnet.data.splits import fingerprint, stratified_split
 from rexnet.engines.backends import Network
-from rexnet.text import plural, printable
+from rexnet.text import printable, quantity
 from rexnet.training.checkpoint import TrainedRexNet
 
 LEAST_MEASURED = 20
@@ -57,7 +57,7 @@ def _checked(data: str, calibration: ImageSet, measured: ImageSet) -> tuple[Imag
     count = len(measured)
     if count < LEAST_MEASURED:
         raise ValueError(
-            f"{printable(data)} has {count} {plural(count, 'image')} to compare both networks on, besides "
+            f"{printable(data)} has {quantity(count, 'image')} to compare both networks on, besides "
             f"{len(calibration)} to calibrate on; measuring int8 accuracy takes at least {LEAST_MEASURED}"
         )
     return calibration, measured

@@ -18,7 +18,7 @@ from rexnet.engines.graph_files import read_facts
 from rexnet.errors import WeightsError
 from rexnet.models.config import RexNetConfig
 from rexnet.models.rexnet import RexNet
-from rexnet.text import printable
+from rexnet.text import printable, quantity
 from rexnet.training import checkpoint
 
 FORMAT = 1
@@ -58,7 +58,7 @@ class ExportedFile:
 
     def __post_init__(self) -> None:
         if self.classes and len(self.classes) != self.num_classes:
-            raise ValueError(f"{len(self.classes)} class names for {self.num_classes} classes")
+            raise ValueError(f"{quantity(len(self.classes), 'class name')} for {quantity(self.num_classes, 'class')}")
         for name, allowed in (("output", get_args(Output)), ("precision", get_args(FilePrecision))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
@@ -200,7 +200,7 @@ def of_model(
             "the network does not have the attributes `classes` and `preprocess` that `rexnet.load` sets; give both"
         )
     if (count := getattr(model, "num_classes", len(found))) != len(found):
-        raise ValueError(f"{len(found)} class names given for a model of {count} classes")
+        raise ValueError(f"{quantity(len(found), 'class name')} given for a model of {quantity(count, 'class')}")
 
     return Classifier(
         classes=tuple(found),

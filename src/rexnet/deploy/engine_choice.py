@@ -22,7 +22,7 @@ from rexnet.engines.config import PRECISIONS, Backend, Engine, Precision
 from rexnet.engines.measuring import engine_versions, interleaved_ms, measure_apart, processor_name
 from rexnet.files import write_whole
 from rexnet.processes import usable_cpus
-from rexnet.text import plural, reason_of
+from rexnet.text import quantity, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Choice:
     once."""
 
     def __str__(self) -> str:
-        return f"{self.backend} {self.precision}, {self.chunk} {plural(self.chunk, 'image')} per call"
+        return f"{self.backend} {self.precision}, {quantity(self.chunk, 'image')} per call"
 
 
 def choose(

@@ -27,7 +27,7 @@ from rexnet.models.inference_form import fold, pad
 from rexnet.models.rexnet import RexNet
 from rexnet.models.weights import load_weights, read_weights
 from rexnet.references import EXPORTABLE, OWN_WEIGHTS, SAVED, Kind, Reference, resolve
-from rexnet.text import printable
+from rexnet.text import printable, quantity
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Exported:
         """Return two lines for the terminal."""
         what, count = self.described.output, self.described.num_classes
         if what == "logits" and count:
-            what = f"logits of {count:,} classes"
+            what = f"logits of {quantity(count, 'class')}"
         head = f"{printable(self.path)}: {self.described.name}, {what}, {self.bytes / 1e6:,.1f} MB"
         sizes = " and ".join(map(str, self.sizes_px))
         difference = f"{self.difference:.1e} of the largest output (allowed: {TOLERANCE:.0e})"

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from rexnet.detection.coco_rows import check_rle_sizes, check_rows, require_evaluator, to_coco_rows
+from rexnet.text import quantity
 from rexnet.training.distributed import World
 from rexnet.training.evaluation import SizedBatches
 from rexnet.training.progress import EpochProgress
@@ -106,7 +107,7 @@ def score(ground_truth: dict[str, Any], rows: list[dict[str, Any]], *, kinds: Se
 def check_ground_truth(ground_truth: dict[str, Any]) -> None:
     """Raise ValueError if nothing can be evaluated."""
     if all(row["iscrowd"] for row in _fill_fields(ground_truth["annotations"])):
-        raise ValueError(f"there are no objects in the {len(ground_truth['images'])} images to evaluate")
+        raise ValueError(f"there are no objects in the {quantity(len(ground_truth['images']), 'image')} to evaluate")
     names = Counter(category["name"] for category in ground_truth["categories"])
     name, count = names.most_common(1)[0]
     if count > 1:

@@ -20,7 +20,7 @@ from rexnet.engines.config import Format, choose_format
 from rexnet.engines.graph_files import import_onnx, sample_images, trace, write_graph
 from rexnet.errors import require
 from rexnet.files import check_output_file, check_replaceable, made_aside
-from rexnet.text import printable
+from rexnet.text import printable, quantity
 
 logger = logging.getLogger(__name__)
 
@@ -111,9 +111,11 @@ class ExportedDetector:
     def describe(self) -> str:
         """Return two lines for the terminal."""
         found = self.agreement
-        head = f"{printable(self.path)}: {self.kind}, {len(self.classes):,} classes, {self.bytes / 1e6:,.1f} MB"
+        head = (
+            f"{printable(self.path)}: {self.kind}, {quantity(len(self.classes), 'class')}, {self.bytes / 1e6:,.1f} MB"
+        )
         differences = f"scores differ by up to {found.score:.1e} from PyTorch's, boxes by {found.box_px:.1e} px"
-        return f"{head}\n{found.detections:,} detections in {found.images} images: {differences}"
+        return f"{head}\n{quantity(found.detections, 'detection')} in {quantity(found.images, 'image')}: {differences}"
 
 
 def export_detector(

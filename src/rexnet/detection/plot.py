@@ -17,7 +17,7 @@ from torch import Tensor
 from rexnet.detection.evaluation import CocoResult
 from rexnet.errors import require
 from rexnet.files import write_whole
-from rexnet.text import printable
+from rexnet.text import printable, quantity
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ def draw_precision_recall(result: CocoResult, path: str | os.PathLike[str]) -> N
             label = f"{texts[number][0]} ({result.by_class[name][f'{kind}_ap50']:.1f} %)"
             look = {"color": f"C{number}", "label": label} if few else {"color": "0.75", "linewidth": 0.6}
             axis.plot(curve.recall, precision, **look)
-        mean = f"mean of {len(curve.by_class)} classes ({result.metrics[f'{kind}_ap50']:.1f} %)"
+        mean = f"mean of {quantity(len(curve.by_class), 'class')} ({result.metrics[f'{kind}_ap50']:.1f} %)"
         axis.plot(curve.recall, curve.mean, color="black", linewidth=2.5, label=mean)
         axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
         axis.set_title({"box": "boxes", "mask": "masks"}[kind] + ", IoU 0.5")

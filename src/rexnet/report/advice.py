@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import Any
 
-from rexnet.text import plural
+from rexnet.text import quantity
 from rexnet.training.metrics import Metric
 
 LEAST_EPOCHS = 10
@@ -26,7 +26,7 @@ def read_curves(rows: Sequence[Row], metric: Metric) -> str:
     validation is no cause for concern, and the true lead of training over validation is at least the measured one.
     """
     if len(rows) < LEAST_EPOCHS:
-        epochs = f"{len(rows)} {plural(len(rows), 'epoch')}"
+        epochs = quantity(len(rows), "epoch")
         return f"It takes {LEAST_EPOCHS} epochs or more to show under- or overfitting; the run has {epochs}."
     window = max(2, len(rows) // 5)
     means = [_mean(rows[end - window : end], metric.key) for end in range(window, len(rows) + 1)]

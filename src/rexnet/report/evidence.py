@@ -21,7 +21,7 @@ from rexnet.models.cost import measure_cost
 from rexnet.models.gradcam import grad_cam, map_cells
 from rexnet.report.images import Thumbnail, heat_thumbnail, thumbnail
 from rexnet.report.predictions import Predictions, predict_set
-from rexnet.text import normal_name, plural, printable
+from rexnet.text import normal_name, printable, quantity
 from rexnet.training import checkpoint
 from rexnet.training.checkpoint import TrainedRexNet
 from rexnet.training.distributed import World
@@ -136,7 +136,7 @@ def _load_best(record: RunRecord, notes: list[str]) -> tuple[TrainedRexNet | Tra
         if record.rows:
             kept = f"; {record.folder.last} is still there" if record.folder.last.exists() else ""
             count = len(record.rows)
-            why = f"it was lost after {count} {plural(count, 'epoch')}{kept}"
+            why = f"it was lost after {quantity(count, 'epoch')}{kept}"
         _note(notes, f"{best} does not exist, so no images or classes are shown: {why}.")
         return None, None
     try:

@@ -31,7 +31,7 @@ from rexnet.search.tables import (
     groups_table,
     predictors_table,
 )
-from rexnet.text import csv_text, markdown_text, plural
+from rexnet.text import csv_text, markdown_text, quantity
 
 if TYPE_CHECKING:
     import optuna
@@ -136,9 +136,9 @@ def _describe_settings(settings: SearchConfig) -> str:
     space = settings.space
     limits = {"parameters": space.max_parameters, f"MACs at {space.cost_size} px": space.max_macs}
     given = [f"at most {limit / 1e6:g} M {what}" for what, limit in limits.items() if limit is not None]
-    trainings = f"{settings.training.repeats} {plural(settings.training.repeats, 'training')} per candidate"
+    trainings = f"{quantity(settings.training.repeats, 'training')} per candidate"
     epochs = settings.schedule.epochs
-    protocol = f"{epochs} {plural(epochs, 'epoch')} at {settings.images.image_size} px, {trainings}"
+    protocol = f"{quantity(epochs, 'epoch')} at {settings.images.image_size} px, {trainings}"
     if "accuracy" not in settings.engine.objectives:
         protocol = "not trained"
     return f"{space.blocks} blocks, {', '.join(given)}; {protocol}; {settings.engine.sampler} sampler"

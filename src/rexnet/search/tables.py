@@ -10,7 +10,7 @@ from rexnet.search.recipes import PublishedSearch
 from rexnet.search.results import Candidate, best_first
 from rexnet.search.shape import fit_line
 from rexnet.search.space import Space
-from rexnet.text import plural
+from rexnet.text import quantity
 
 if TYPE_CHECKING:
     import optuna
@@ -64,7 +64,7 @@ def comparison_lines(comparison: Comparison | None, nearer: Estimate | None, spa
     if comparison:
         both = f"{_spread(comparison.line, '{:.2f}')} % against {_spread(comparison.stages, '{:.2f}')} %"
         cost = "equal parameters and MACs" if space.max_parameters and space.max_macs else "an equal limit"
-        seeds = f"{comparison.seeds} {plural(comparison.seeds, 'seed')} each"
+        seeds = f"{quantity(comparison.seeds, 'seed')} each"
         reached = f"A straight line reaches {both} for the stage-wise convention at {cost}, {seeds}"
         less = f"; difference {_interval(comparison.difference, '{:.2f}')}" if comparison.difference else ""
         lines += [f"{reached}{less}.", ""]

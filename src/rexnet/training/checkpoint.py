@@ -22,6 +22,7 @@ from rexnet.files import write_whole
 from rexnet.models.config import RexNetConfig
 from rexnet.models.rexnet import RexNet
 from rexnet.models.weights import CHECKPOINT_FORMAT, read_checkpoint_file
+from rexnet.text import quantity
 from rexnet.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ def unpack(content: dict[str, Any], *, source: str) -> TrainedRexNet:
         split = content.get("split")
         model.split = None if split is None else RandomSplit.from_dict(split)
         if len(model.classes) != model.num_classes or not all(isinstance(name, str) for name in model.classes):
-            raise ValueError(f"{len(model.classes)} class names for {model.num_classes} classes")
+            raise ValueError(f"{quantity(len(model.classes), 'class name')} for {quantity(model.num_classes, 'class')}")
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(f"checkpoint {source!r} is inconsistent ({type(error).__name__}: {reason})") from error

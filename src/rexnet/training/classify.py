@@ -21,7 +21,7 @@ from rexnet.models.factory import create_model
 from rexnet.models.rexnet import RexNet
 from rexnet.models.weights import load_weights, read_weights
 from rexnet.references import find_network
-from rexnet.text import plural, printable
+from rexnet.text import plural, printable, quantity
 from rexnet.training import checkpoint
 from rexnet.training.classification_loss import classification_loss, label_loss, loss_weights
 from rexnet.training.config import NetworkConfig, TrainConfig
@@ -120,7 +120,7 @@ def _describe_unlabelled(unlabelled: str | None, used: int) -> tuple[str, ...]:
 
 def _describe_recipe(config: TrainConfig) -> str:
     steps = config.budget.get("steps")
-    few = f" for {steps} {plural(steps, 'step')}" if steps else ""
+    few = f" for {quantity(steps, 'step')}" if steps else ""
     return f"recipe {config.recipe}{few}: {config.optim.optimizer}"
 
 

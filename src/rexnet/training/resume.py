@@ -13,7 +13,7 @@ from rexnet.data.facts import DataFacts
 from rexnet.errors import DamagedFileError, OptionError, WeightsError
 from rexnet.options import values_of
 from rexnet.references import holds_settings
-from rexnet.text import plural
+from rexnet.text import quantity
 from rexnet.training.config import LoopConfig
 from rexnet.training.run_folder import DATA, METRICS, RunFolder
 
@@ -153,7 +153,7 @@ def extend(config: Settings) -> Settings:
 
 
 def log_finished(run: RunFolder, epochs: int) -> None:
-    done, path = f"{epochs} {plural(epochs, 'epoch')}", shlex.quote(str(run.path))
+    done, path = quantity(epochs, "epoch"), shlex.quote(str(run.path))
     logger.info(
         "%s is finished after %s, so there is nothing to train; --resume %s --epochs MORE extends it",
         run.path,
@@ -171,7 +171,7 @@ def _refuse_lost_checkpoints(run: RunFolder) -> None:
     if count > 1 or any(run.path.glob("*.pt.damaged")):
         kept = "; best.pt still exists and can be used" if run.best.exists() else ""
         raise ValueError(
-            f"{str(run.path)!r} has {count} {plural(count, 'epoch')} in {METRICS} but no complete checkpoint"
+            f"{str(run.path)!r} has {quantity(count, 'epoch')} in {METRICS} but no complete checkpoint"
             f"{kept}; --overwrite starts over, and --output starts a run elsewhere"
         )
 

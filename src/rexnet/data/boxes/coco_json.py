@@ -26,7 +26,7 @@ from rexnet.data.boxes.segments import Segments
 from rexnet.data.decode import MAX_PIXELS
 from rexnet.data.image_set import FlatTexts
 from rexnet.files import read_text
-from rexnet.text import normal_name, printable
+from rexnet.text import normal_name, printable, quantity
 
 _IMAGES_TO_TRY = 20
 
@@ -134,7 +134,8 @@ def _whole_images(
     for place, image in enumerate(images):
         if count := faults[image.file_name]:
             others = of_image.get(place, [])
-            text = f"{count} of its {count + len(others)} annotations cannot be used and would be learned as background"
+            total = quantity(count + len(others), "annotation")
+            text = f"{count} of its {total} cannot be used and would be learned as background"
             findings.append(Finding("image with an unusable annotation", image.file_name, None, text))
             text = "its image is skipped"
             findings += [Finding("annotation of a skipped image", image.file_name, row.name, text) for row in others]

@@ -9,7 +9,7 @@ from rexnet.data.boxes.boxed_images import BoxedImages, NamedBox, Size, Skipped
 from rexnet.data.boxes.named_files import NamedFiles
 from rexnet.data.image_files import all_images, is_hidden
 from rexnet.files import read_text
-from rexnet.text import normal_name, printable
+from rexnet.text import normal_name, printable, quantity
 
 _TOLERANCE = 1e-6
 
@@ -50,14 +50,15 @@ class YoloLabels:
             raise ValueError("it contains something that is not a number, or separators other than spaces") from error
         if not all(map(math.isfinite, (number, *values))):
             raise ValueError("it contains a number that is not finite")
+        count = quantity(len(texts), "number")
         if self.keypoint_numbers is not None:
             if len(values) != 4 + self.keypoint_numbers:
-                raise ValueError(f"it has {len(texts)} numbers; kpt_shape requires {5 + self.keypoint_numbers}")
+                raise ValueError(f"it has {count}; kpt_shape requires {5 + self.keypoint_numbers}")
             values = values[:4]
         if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-            raise ValueError(f"it has {len(texts)} numbers; a box has 5, a polygon an odd number of 7 or more")
+            raise ValueError(f"it has {count}; a box has 5, a polygon an odd number of 7 or more")
         if not number.is_integer() or not 0 <= number < len(self.classes):
-            raise ValueError(f"its class is {number:g}, but there are {len(self.classes)} classes, counted from 0")
+            raise ValueError(f"its class is {number:g}; allowed: 0 to {len(self.classes) - 1}")
         if not all(-_TOLERANCE <= value <= 1 + _TOLERANCE for value in values):
             raise ValueError("it has numbers outside 0 to 1; they must be fractions of the width and height")
         name, (width, height) = self.classes[int(number)], size_px

@@ -17,7 +17,7 @@ from rexnet.data.checks.examine import ExaminedSplits, Report, class_balance, jo
 from rexnet.data.datasets import Dataset
 from rexnet.data.decode import stored_size_px
 from rexnet.errors import BadImageError
-from rexnet.text import plural, printable, reason_of
+from rexnet.text import printable, quantity, reason_of
 
 _SMALL_PX, _LARGE_PX = 32, 96  # COCO's limits: an area below 32 x 32 is small, from 96 x 96 on large
 _SIZES = ("small", "medium", "large")
@@ -127,7 +127,7 @@ def _report(folder: str, data: _Data, *, min_size_px: int | None, workers: int) 
     notes = []
     for split, by_class in sizes.items():
         boxes = ", ".join(f"{sum(row[size] for row in by_class.values()):,} {size}" for size in _SIZES)
-        empty = f"{len(without_boxes[split]):,} {plural(len(without_boxes[split]), 'image')} without boxes"
+        empty = f"{quantity(len(without_boxes[split]), 'image')} without boxes"
         notes.append(f"{split or 'all'}: {boxes} boxes, {crowds[split]:,} of crowds, {empty}")
     return BoxReport(
         **examined.facts(min_size_px),

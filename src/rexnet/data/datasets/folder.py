@@ -17,7 +17,7 @@ from rexnet.data.image_files import (
 )
 from rexnet.data.image_set import FileImages, ImageSet
 from rexnet.data.splits import SPLITS
-from rexnet.text import normal_name, plural, printable, some_names
+from rexnet.text import normal_name, plural, printable, quantity, some_names
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def find_class_folders(folder: str) -> ClassFolders:
         elif not os.path.exists(path):
             faults.append(f"contains {printable(name)}, a link to a folder that does not exist; repair or remove it")
     if not by_class:
-        content = f"{len(outside):,} {plural(len(outside), 'image')} but " if outside else ""
+        content = f"{quantity(len(outside), 'image')} but " if outside else ""
         faults.append(f"contains {content}no class folders: put the images of each class into one")
     like_splits = {name.casefold() for name in by_class}
     if len(by_class) > 1 and like_splits & _LIKE_TRAIN and like_splits <= {*SPLITS, *_LIKE_TRAIN, "testing"}:

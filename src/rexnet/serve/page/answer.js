@@ -1,6 +1,6 @@
 /** The answer of one model for one image: findings beside the image, and the overlay on it. */
 import { showClasses } from "./classes.js";
-import { element } from "./elements.js";
+import { element, quantity } from "./elements.js";
 import { showObjects } from "./objects.js";
 import { stage } from "./stage.js";
 
@@ -45,7 +45,7 @@ export function failure(error, retry) {
 /** Describe a model in a few words. */
 export function modelFacts(model) {
   const size = model.image_size_px ? `, ${model.image_size_px} px` : "";
-  return `${model.kind} of ${model.classes.length} classes${size}`;
+  return `${model.kind} of ${quantity(model.classes.length, "class", "classes")}${size}`;
 }
 
 function details(model, { result, milliseconds }) {

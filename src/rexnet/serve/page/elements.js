@@ -16,6 +16,10 @@ export function showMessage(place, message) {
   place.hidden = !message;
 }
 
+export function quantity(number, one, several) {
+  return `${number.toLocaleString("en")} ${number === 1 ? one : several}`;
+}
+
 /** Percentages, with spaces at which no line breaks. */
 export function percent(fraction) {
   return fraction > 0 && fraction < 0.001 ? "<\u00a00.1\u00a0%" : `${(100 * fraction).toFixed(1)}\u00a0%`;

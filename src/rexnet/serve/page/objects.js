@@ -1,5 +1,5 @@
 /** The answer of a detector: boxes, masks and labels, above a score threshold, which is the model's until the user chooses another. */
-import { element, percent, wholePercent } from "./elements.js";
+import { element, percent, quantity, wholePercent } from "./elements.js";
 import { leastScore } from "./entry.js";
 import { placeLabels } from "./labels.js";
 import { instanceColour, paintMask } from "./overlay.js";
@@ -95,5 +95,5 @@ function sentence(objects) {
   const counts = new Map();
   for (const { class: name } of objects) counts.set(name, (counts.get(name) ?? 0) + 1);
   const named = [...counts].map(([name, count]) => (count > 1 ? `${name} (${count})` : name)).join(", ");
-  return `${objects.length} ${objects.length === 1 ? "object" : "objects"}: ${named}.`;
+  return `${quantity(objects.length, "object", "objects")}: ${named}.`;
 }
