@@ -36,7 +36,7 @@ def decode(
     images: ImageSet, preprocess: Preprocess, *, workers: int = 0, bad_image: BadImagePolicy = "error"
 ) -> Pixels:
     """Decode all of `images`, cropped by the evaluation transform. Raise BadImageError for an unreadable image, or
-    logs and skips it with "skip"; raises ValueError if none is left.
+    log and skip it with "skip"; raise ValueError if none is left.
     """
     chunks = [range(start, min(start + _CHUNK, len(images))) for start in range(0, len(images), _CHUNK)]
     task = partial(_decode_chunk, images, preprocess)

@@ -9,9 +9,9 @@ from rexnet.data.datasets import open_dataset
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_files import require_images
 from rexnet.data.preprocess import require_image_size
-from rexnet.engines.config import Backend, Engine, Format, Output, Precision, choose_format
+from rexnet.engines.config import Backend, Engine, Format, Output, Precision, check_graph_output
 from rexnet.errors import require, require_at_least
-from rexnet.files import check_output_file, check_replaceable
+from rexnet.files import check_output_file
 from rexnet.models.variants import FAMILIES
 from rexnet.options import Device, Threads, positional
 from rexnet.references import (
@@ -156,9 +156,7 @@ class ExportConfig:
 
     def check(self) -> None:
         """Raise ValueError for a model or an output that cannot be used."""
-        choose_format(self.output, self.options.format)
-        check_output_file(self.output)
-        check_replaceable(Path(self.output), overwrite=self.options.overwrite)
+        check_graph_output(Path(self.output), self.options.format, overwrite=self.options.overwrite)
         resolve(self.model, allowed=EXPORTABLE)
         if self.weights is not None:
             resolve(self.weights, allowed=SAVED, option="--weights")

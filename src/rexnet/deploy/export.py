@@ -17,10 +17,10 @@ from rexnet.deploy.graph_writing import TOLERANCE, WRITERS, largest_difference
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.export import ExportedDetector, export_detector
 from rexnet.engines.backends import CHANNEL_MULTIPLE
-from rexnet.engines.config import choose_format
+from rexnet.engines.config import check_graph_output
 from rexnet.engines.graph_files import sample_images
 from rexnet.errors import OptionError, require
-from rexnet.files import check_output_file, check_replaceable, made_aside
+from rexnet.files import made_aside
 from rexnet.loading import load_network, open_trained
 from rexnet.models.factory import create_model
 from rexnet.models.inference_form import fold, pad
@@ -61,7 +61,7 @@ class Exported:
 
 def export_files(config: ExportConfig) -> Exported | ExportedDetector:
     """Export the classifier or detector of `config`. Raise ValueError for a model that cannot be used."""
-    _check_output(Path(config.output), config.options)
+    config.check()
     reference = resolve(config.model, allowed=EXPORTABLE)
     named = config.weights is None or reference.kind in _NAMED
     require(named, "weights", config.weights, "None for a model that has its own")
@@ -106,7 +106,7 @@ def export(
     or for a missing package.
     """
     path, options = Path(path), options or ExportOptions()
-    _check_output(path, options)
+    format = check_graph_output(path, options.format, overwrite=options.overwrite)
     described = ExportedFile(
         classes=tuple(getattr(model, "classes", ()) if classes is None else classes),
         preprocess=preprocess or getattr(model, "preprocess", Preprocess()),
@@ -120,22 +120,13 @@ def export(
         raise OptionError("--output-layer is features; allowed for a timm network: logits or embedding")
     images = sample_images(options.verify)
     eager = deepcopy(model).cpu().float().eval()
-    writer = WRITERS[choose_format(str(path), options.format)]
     size_px = described.preprocess.image_size_px
     sizes_px = (size_px, size_px + STEP_PX)
     with made_aside(path) as inside:
-        runs = writer.write(_prepare(eager, options), described, inside)
+        runs = WRITERS[format](_prepare(eager, options), described, inside)
         difference = largest_difference(runs, eager, described, images, sizes_px=sizes_px)
         size = sum(file.stat().st_size for file in inside.parent.rglob("*") if file.is_file())
     return Exported(path=path, bytes=size, described=described, sizes_px=sizes_px, difference=difference)
-
-
-def _check_output(path: Path, options: ExportOptions) -> None:
-    """Check the path before the network is prepared."""
-    kind = choose_format(str(path), options.format)
-    check_output_file(path)
-    more = (path.with_suffix(ending) for ending in WRITERS[kind].more_endings)
-    check_replaceable(path, *more, overwrite=options.overwrite)
 
 
 def _prepare(model: nn.Module, options: ExportOptions) -> nn.Module:

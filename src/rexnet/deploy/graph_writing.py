@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -55,16 +55,6 @@ class OutputLayers(nn.Module):
         return (self.model.forward_head(features, pre_logits=self.output == "embedding"),)
 
 
-@dataclass(frozen=True)
-class Writer:
-    """Writer of a format. `write` takes a network without batch norms, writes to the folder of the path and returns
-    functions that run the file, by engine: with dynamic shapes, in OpenVINO also with a fixed shape."""
-
-    write: Callable[[nn.Module, ExportedFile, Path], dict[str, Run]]
-    more_endings: tuple[str, ...] = ()
-    """Endings of additional files."""
-
-
 def _graph(network: nn.Module, described: ExportedFile) -> Any:
     """Return the onnx.ModelProto of a network without batch norms, or of a timm network."""
     if not isinstance(network, RexNet):
@@ -107,11 +97,13 @@ def _torch_graph(network: nn.Module, described: ExportedFile) -> tuple[OutputLay
     return layers, torch.zeros(2, channels, size_px, size_px)
 
 
-WRITERS: dict[Format, Writer] = {
-    "onnx": Writer(_write_graph),
-    "openvino": Writer(_write_graph, more_endings=(".bin",)),
-    "torch-export": Writer(_write_torch_export),
+WRITERS: dict[Format, Callable[[nn.Module, ExportedFile, Path], dict[str, Run]]] = {
+    "onnx": _write_graph,
+    "openvino": _write_graph,
+    "torch-export": _write_torch_export,
 }
+"""Functions that write a network without batch norms to the folder of the path, and return functions that run the file,
+by engine: with dynamic shapes, in OpenVINO also with a fixed shape."""
 
 
 @torch.inference_mode()

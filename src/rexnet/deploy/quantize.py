@@ -24,7 +24,7 @@ from rexnet.engines.graph_files import write_graph
 from rexnet.engines.measuring import interleaved_ms
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.errors import WeightsError
-from rexnet.files import check_output_file, made_aside
+from rexnet.files import made_aside
 from rexnet.loading import open_trained
 from rexnet.models.inference_form import fold, pad
 from rexnet.references import QUANTIZABLE, resolve
@@ -71,7 +71,7 @@ def quantize(config: QuantizeConfig) -> Quantized:
 
     If int8 loses more than `max_drop`, raise ValueError with both accuracies, and write no file.
     """
-    check_output_file(config.output)
+    config.check()
     if config.threads:
         torch.set_num_threads(config.threads)
     model = _open(config.checkpoint)

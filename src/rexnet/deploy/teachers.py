@@ -7,8 +7,7 @@ from rexnet.deploy.classifiers import Classifier
 from rexnet.deploy.predictor import open_model
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.engines.backends import Network
-from rexnet.engines.config import Engine
-from rexnet.engines.graph_files import list_parts
+from rexnet.engines.config import Engine, list_parts
 from rexnet.errors import ModelError, OptionError, WeightsError
 from rexnet.files import digest_of
 from rexnet.references import PREDICTABLE, Reference, resolve

@@ -11,7 +11,7 @@ from rexnet.data.loaders import EvalBatches
 from rexnet.deploy.config import ValidateConfig
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.errors import WeightsError
-from rexnet.files import check_output_file, write_whole
+from rexnet.files import write_whole
 from rexnet.loading import load
 from rexnet.training.distributed import joined
 from rexnet.training.evaluation import evaluate
@@ -26,7 +26,7 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
     (names) and by_class, as in `Evaluation`. If the checkpoint was trained on this data and the data has no splits, it
     is divided as in training. Raise ValueError for a file or data that cannot be used.
     """
-    check_output_file(config.output)
+    config.check()
     if config.threads:
         torch.set_num_threads(config.threads)
     model = load(config.checkpoint, network=config.model)

@@ -16,10 +16,10 @@ from rexnet.detection.exported_detectors import describe_tensors, facts_of, outp
 from rexnet.detection.onnx_form import GraphForm, resize_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
 from rexnet.engines.backends import Graph, native_engine, open_graph
-from rexnet.engines.config import Format, choose_format
+from rexnet.engines.config import Format, check_graph_output
 from rexnet.engines.graph_files import import_onnx, sample_images, trace, write_graph
 from rexnet.errors import require
-from rexnet.files import check_output_file, check_replaceable, made_aside
+from rexnet.files import made_aside
 from rexnet.text import printable, quantity
 
 logger = logging.getLogger(__name__)
@@ -134,11 +134,8 @@ def export_detector(
     resized by `resize_by_whole_numbers`. Raise ValueError if they do not, or for an invalid path or format.
     """
     path = Path(path)
-    kind = choose_format(str(path), format)
+    kind = check_graph_output(path, format, overwrite=overwrite)
     require(kind in FORMATS, "output", path, "a name that ends in .onnx or .xml for a detector")
-    check_output_file(path)
-    more = [path.with_suffix(".bin")] if kind == "openvino" else []
-    check_replaceable(path, *more, overwrite=overwrite)
     images = _images_to_compare(verify)
     model = resize_by_whole_numbers(trained.model)
     with made_aside(path) as inside:

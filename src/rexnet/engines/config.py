@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from rexnet.errors import require
+from rexnet.files import check_output_file, check_replaceable
 from rexnet.options import Threads
 from rexnet.text import printable
 
@@ -76,3 +77,16 @@ def choose_format(path: str, asked: Format | None) -> Format:
     assert guessed is not None
     require(asked in (None, guessed), "format", f"{asked} with {printable(path)}", f"{guessed}, or another extension")
     return guessed
+
+
+def list_parts(path: Path) -> tuple[Path, ...]:
+    """Return the files of a model: the one given, and the separate weights of an OpenVINO graph."""
+    return (path, path.with_suffix(".bin")) if path.suffix == ENDINGS["openvino"] else (path,)
+
+
+def check_graph_output(path: Path, asked: Format | None, *, overwrite: bool) -> Format:
+    """Return the format to write, as `choose_format` does. Raise ValueError for a path that cannot be written."""
+    found = choose_format(str(path), asked)
+    check_output_file(path)
+    check_replaceable(*list_parts(path), overwrite=overwrite)
+    return found

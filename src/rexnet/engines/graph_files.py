@@ -120,11 +120,6 @@ def describe_archive(facts: dict[str, Any]) -> dict[str, Any]:
     return {KEY: json.dumps(facts)}
 
 
-def list_parts(path: Path) -> tuple[Path, ...]:
-    """Return the files of a model: the one given, and the separate weights of an OpenVINO graph."""
-    return (path, path.with_suffix(".bin")) if path.suffix == ENDINGS["openvino"] else (path,)
-
-
 def read_facts(path: str | PathLike[str]) -> dict[str, Any]:
     """Return the facts that `describe_onnx`, `write_graph` or `describe_archive` put into a file.
 

@@ -16,8 +16,7 @@ from rexnet.deploy.classifiers import Classifier
 from rexnet.deploy.predictor import open_model
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.runtime import Detections, ObjectPredictor
-from rexnet.engines.config import FILE_BACKENDS
-from rexnet.engines.graph_files import list_parts
+from rexnet.engines.config import FILE_BACKENDS, list_parts
 from rexnet.errors import BadImageError
 from rexnet.files import digest_of
 from rexnet.references import Kind, Reference

@@ -191,10 +191,9 @@ class FactorConfig:
     """CPU threads of PyTorch in each process; None: PyTorch's default."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "seeds")
+        require_at_least(self, 1, "seeds", "threads", "processes")
         require(0 < self.scale <= 4, "scale", self.scale, "above 0, up to 4")
         require_at_least(self, 2, "images")
-        require_at_least(self, 1, "threads", "processes")
         for name in ("epochs", "shots", "batch_size", "processes", "workers"):
             default = type(self).__dataclass_fields__[name].default
             idle = self.untrained and getattr(self, name) != default

@@ -152,9 +152,8 @@ class Protocol:
         require_at_least(self, 2, "smallest_size")
         largest = f"{self.smallest_size} (the smallest size) to 4096"
         require(self.smallest_size <= self.largest_size <= 4096, "largest_size", self.largest_size, largest)
-        require_at_least(self, 1, "size_step")
+        require_at_least(self, 1, "size_step", "spatial_size")
         require(self.samples_per_channel > 1, "samples_per_channel", self.samples_per_channel, "above 1")
-        require_at_least(self, 1, "spatial_size")
         require(self.weight_scale > 0, "weight_scale", self.weight_scale, "above 0")
         holds = self.tolerance is None or 0 < self.tolerance < 1
         require(holds, "tolerance", self.tolerance, "above 0 and below 1, or None")

@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol
 
 from rexnet.data.config import AugmentConfig, InputConfig
-from rexnet.data.datasets import check_images
 from rexnet.data.decode import BadImagePolicy
 from rexnet.errors import OptionError, require, require_at_least
 from rexnet.models.variants import model_config
 from rexnet.options import Argument, Device, Resume, Threads, Workers, positional
 from rexnet.processes import is_main_process
-from rexnet.references import PREDICTABLE, SAVED, find_network, resolve
+from rexnet.references import SAVED, find_network, resolve
 from rexnet.training.metrics import Goal
 from rexnet.training.run_folder import RunFolder
 from rexnet.training.teacher_config import TeacherConfig
@@ -197,10 +196,9 @@ class RunConfig:
     Ctrl-C."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "batch_size", "accumulate")
+        require_at_least(self, 1, "batch_size", "accumulate", "threads")
         require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
         require_at_least(self, 0, "workers")
-        require_at_least(self, 1, "threads")
         require(self.save_minutes > 0, "save_minutes", self.save_minutes, "above 0")
         if self.resume is not False and self.overwrite:
             raise ValueError("--resume and --overwrite exclude each other; give one of them")
@@ -262,14 +260,7 @@ class TrainConfig:
         self.network.check()
         if self.network.weights not in (None, "auto"):
             resolve(self.network.weights, allowed=SAVED, option="--weights")
-        teacher = self.teacher
-        self.run.check(self.network.model, self.network.weights, teacher.teacher_weights, *teacher.teacher)
-        for name in teacher.teacher:
-            resolve(name, allowed=PREDICTABLE, option="--teacher").require_weights()
-        if teacher.teacher_weights is not None:
-            resolve(teacher.teacher_weights, allowed=PREDICTABLE, option="--teacher-weights")
-        if teacher.unlabelled is not None:
-            check_images(teacher.unlabelled)
+        self.run.check(self.network.model, self.network.weights, *self.teacher.check_sources())
 
     @property
     def subject(self) -> tuple[str, str]:
@@ -291,9 +282,8 @@ class MeasureOptions:
     """Mixed precision; auto: bf16 on GPUs that support it, fp16 on older GPUs, off elsewhere."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "batch_size")
+        require_at_least(self, 1, "batch_size", "threads")
         require_at_least(self, 0, "workers")
-        require_at_least(self, 1, "threads")
 
 
 class LoopConfig(Protocol):

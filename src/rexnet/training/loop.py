@@ -169,7 +169,8 @@ class Training:
             means = {name: value.detach() + means.get(name, 0.0) for name, value in losses.items()}
         finite = self.updater.finish(step)
         stop = self.world.stop
-        bad, stopping, saving = self.world.any(not finite, stop.requested, self._is_time_to_save())
+        late = self.world.is_main and time.monotonic() - self.saved_at > 60 * self.config.run.save_minutes
+        bad, stopping, saving = self.world.any(not finite, stop.requested, late)
         if bad:
             self.updater.discard()
             self._note_discarded(means["loss"], batches, finite=finite, step=step)
@@ -205,9 +206,6 @@ class Training:
             seconds, epoch = progress.run_seconds_left, self.steps * progress.step_seconds
             if warning := hours_warning(seconds, epoch_seconds=epoch, options=self.task.shorter):
                 logger.warning("%s", warning)
-
-    def _is_time_to_save(self) -> bool:
-        return self.world.is_main and time.monotonic() - self.saved_at > 60 * self.config.run.save_minutes
 
     def _note_discarded(self, loss: Tensor, batches: list[Any], *, finite: bool, step: int) -> None:
         """Record the skipped step, and the images of the processes on which it failed."""

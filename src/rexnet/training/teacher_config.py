@@ -5,8 +5,10 @@ from dataclasses import dataclass, fields
 from typing import Annotated
 
 from rexnet.data.config import AugmentConfig
+from rexnet.data.datasets import check_images
 from rexnet.errors import OptionError, require
 from rexnet.options import Argument
+from rexnet.references import PREDICTABLE, resolve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,3 +57,15 @@ class TeacherConfig:
             for name in ("mixup", "cutmix"):
                 require(not getattr(augment, name), name, getattr(augment, name), "0, with --unlabelled")
             require(balance != "sampler", "balance", balance, "none, loss, with --unlabelled")
+
+    def check_sources(self) -> tuple[str, ...]:
+        """Return the names of the teachers and their weights. Raise ValueError for one that does not exist, and for a
+        folder without images."""
+        for name in self.teacher:
+            resolve(name, allowed=PREDICTABLE, option="--teacher").require_weights()
+        weights = () if self.teacher_weights is None else (self.teacher_weights,)
+        for name in weights:
+            resolve(name, allowed=PREDICTABLE, option="--teacher-weights")
+        if self.unlabelled is not None:
+            check_images(self.unlabelled)
+        return (*self.teacher, *weights)
