@@ -79,7 +79,7 @@ class TestPixels:
             return [tar.extractfile(name).read() for name in names[::25]]
 
     @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-    def test_real_photos_as_timm_sees_them(self, photos, interpolation):
+    def test_real_photos_equal_timms_crops(self, photos, interpolation):
         """A fixed list of 60 crops at full resolution. Of 255 levels, values differ by 0.4 on average in any crop, by
         0.05 in all; by more than one in 0.01 % (bilinear) or 2 % (bicubic) of a crop."""
         means = []

@@ -217,7 +217,7 @@ class TestBatches:
             for one, other in zip(whole[5:], rest, strict=True):
                 assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
-    def test_a_repeated_image_is_augmented_anew(self):
+    def test_a_repeated_image_is_augmented_differently(self):
         views: dict[int, list[torch.Tensor]] = {}
         for batch in self.batches().epoch(0):
             for index, image in zip(batch.indices.tolist(), batch.images, strict=True):

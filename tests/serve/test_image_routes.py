@@ -86,7 +86,7 @@ def test_more_classes_than_there_are(client):
 
 
 @pytest.mark.parametrize("path", ["/predict", "/v2/models/animals/infer"])
-def test_other_methods_are_refused_with_a_sentence(client, path):
+def test_other_methods_are_refused_in_one_sentence(client, path):
     answer = client.get(path)
     assert answer.status_code == 405 and "GET" in answer.json()["error"].upper()
 
@@ -145,7 +145,7 @@ def test_explain_shows_where_the_class_is_seen(brightness):
         (415, "not a form", [], {}),
     ],
 )
-def test_explain_refuses_with_a_sentence(brightness, status, sentence, images, query):
+def test_explain_refuses_in_one_sentence(brightness, status, sentence, images, query):
     answer = explain(brightness, *images, **query)
     assert answer.status_code == status and sentence in answer.json()["error"]
 

@@ -199,7 +199,7 @@ def test_concurrent_bodies_share_the_memory():
     assert refused == 429 and set(answers) == {400} and later == 400
 
 
-def test_a_network_that_fails_is_an_error_of_the_server_in_a_sentence(server):
+def test_a_failing_network_is_a_server_error_of_one_sentence(server):
     def broken(images, alone):
         raise RuntimeError("secret detail")
 

@@ -159,7 +159,7 @@ def test_unreadable_images_are_skipped_and_named(config, changed, image_folder):
     assert summary["best"]["val_images"] == 11
 
 
-def test_mirrored_images_are_a_second_view_drawn_anew_each_epoch():
+def test_mirrored_images_are_a_second_view_drawn_each_epoch():
     count = 40
     values = torch.stack([torch.arange(float(count)), -torch.arange(float(count))])[..., None]
     targets = torch.arange(count).numpy() % 3

@@ -47,7 +47,7 @@ def read_training(
 
     from rexnet.training.time_budget import TimeLimit
 
-    typed["weights"] = config.network.weights  # chosen once
+    typed["weights"] = config.network.weights  # choose them only once
     return config, TimeLimit.of_command(began, typed, lambda given: build(kind, given, base(given)))
 
 
