@@ -1,12 +1,21 @@
 """Networks whose output depends on the image, without training."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from rexnet.data.preprocess import Preprocess
+from rexnet.engines.backends import is_installed
+from rexnet.engines.config import Backend, Precision
 from rexnet.engines.graph_files import sample_images
 from rexnet.models.config import BlockSpec, RexNetConfig
 from rexnet.models.rexnet import RexNet
+
+
+def need_engine(backend: Backend, precision: Precision = "fp32") -> None:
+    """Skip a test of an engine that does not run on this machine."""
+    if not is_installed(backend, precision):
+        pytest.skip(f"{backend} does not compute in {precision} here")
 
 
 def image_batch(size_px: int) -> Tensor:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,11 +10,12 @@ from rexnet.deploy.classifiers import ExportedFile
 from rexnet.deploy.config import BenchConfig
 from rexnet.engines.config import Engine
 from rexnet.engines.graph_files import write_graph
+from rexnet.engines.native import library
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.errors import ModelError, OptionError
 from rexnet.models.factory import create_model
 from rexnet.models.inference_form import fold
-from tests.networks import image_batch, with_trained_norms
+from tests.networks import image_batch, need_engine, with_trained_norms
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +82,17 @@ def test_timms_networks_predict_the_same_in_every_engine_as_in_pytorch():
         torch.testing.assert_close(found, eager, rtol=1e-3, atol=1e-3 * float(eager.abs().max()))
     subject.open(Engine(precision="bf16", threads=1))
     assert next(subject.model.parameters()).dtype == torch.float32
+
+
+@pytest.mark.seconds
+def test_a_missing_native_engine_is_logged_once_with_what_to_install(monkeypatch, caplog):
+    config = BenchConfig(backends=("torch", "native"), models=("rexnet_010",), image_size=32, rounds=1, batch=(1,))
+    need_engine("native")
+    rows = bench(replace(config, backends=("native",), precisions=("fp32",)))
+    assert [(row.backend, row.precision) for row in rows] == [("native", "fp32")] and not caplog.records
+    monkeypatch.setattr(library, "_file", lambda: None)
+    assert {row.backend for row in bench(config)} == {"torch"}
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "the native engine is skipped: it is not compiled" in record.getMessage()
+    with pytest.raises(OptionError, match="nothing can be measured"):
+        bench(replace(config, backends=("native",)))

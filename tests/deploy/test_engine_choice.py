@@ -14,6 +14,7 @@ from rexnet.engines.measuring import Measured
 from rexnet.models.factory import create_model
 
 MS = {"torch fp32": 40, "onnxruntime fp32": 8, "openvino fp32": 9, "openvino bf16": 5, "torch bf16": 90}
+MS |= {"native fp32": 6, "native bf16": 4}
 """What the engines need for an image, and below, for calls of so many images on three threads at once."""
 MS_AT_ONCE = {1: 30, 4: 96, 8: 240}
 
@@ -77,7 +78,7 @@ def test_the_fastest_exact_engine_is_chosen_and_the_times_are_logged(classifier,
     choice = auto(classifier)
     assert (choice.backend, choice.precision, choice.chunk) == ("onnxruntime", "fp32", 4)
     assert choice.ms_per_image == {
-        **{name: MS[name] for name in MS if name != "torch bf16"},
+        **{name: MS[name] for name in MS if name != "torch bf16" and "native" not in name},
         "1 a call": 10,
         "4 a call": 8,
         "8 a call": 10,
@@ -90,6 +91,28 @@ def test_bf16_is_used_only_on_request(classifier, measured):
     assert (auto(classifier, precision="bf16").backend, measured) == ("openvino", ["torch bf16", "openvino bf16"])
     assert auto(replace(classifier, precision="bf16", kind=".xml bf16", backends=("openvino",))).precision == "bf16"
     assert auto(classifier, backend="torch").precision == "fp32"
+
+
+def test_the_native_engine_is_measured_where_it_runs(classifier, measured, monkeypatch):
+    classifier = replace(classifier, backends=(*classifier.backends, "native"))
+    monkeypatch.setattr(engine_choice, "is_installed", lambda backend, precision: precision == "fp32")
+    assert auto(classifier).backend == "native" and measured[-2:] == ["openvino bf16", "native fp32"]
+    once = len(measured)
+    monkeypatch.setattr(engine_choice, "is_installed", lambda backend, precision: False)
+    assert auto(classifier).backend == "onnxruntime", "a choice is not reused where its engine is missing"
+    assert not {"native fp32", "native bf16"} & set(measured[once:])
+
+
+def test_a_choice_depends_on_the_native_library(classifier, measured, monkeypatch):
+    classifier = replace(classifier, backends=("torch", "native"))
+    if not engine_choice.is_installed("native", "fp32"):
+        pytest.skip("the native engine does not run here")
+    for name, value in (("", ""), ("REXNET_ISA", "avx2"), ("REXNET_NATIVE", "0")):
+        monkeypatch.setenv(name or "REXNET_ISA", value)
+        auto(classifier)
+    keys = [json.loads(file.read_text())["key"] for file in engine_choice.cache_folder().iterdir()]
+    versions = {key["versions"]["native"] for key in keys}
+    assert len(versions) == 3 and None in versions and any((v or "").endswith(" avx2") for v in versions)
 
 
 def test_a_choice_is_measured_once_for_each_machine_network_and_setting(classifier, measured, monkeypatch, caplog):

@@ -37,11 +37,13 @@ from rexnet.models.inference_form import fold
 from rexnet.references import resolve
 from rexnet.training import checkpoint
 from tests.drawings import draw, odd_images
+from tests.networks import need_engine
 
 CLASSES = ("cat", "dog, or wolf", "füchse")
 
 
 ENGINES = [("torch", "fp32"), ("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")]
+ENGINES += [("native", "fp32"), ("native", "bf16")]
 
 
 @pytest.fixture
@@ -130,6 +132,7 @@ def test_a_prediction_depends_neither_on_the_batch_nor_on_the_source(predictor, 
 
 @pytest.mark.parametrize("backend,precision", ENGINES)
 def test_every_engine_predicts_the_same_for_odd_files(backend, precision, checkpoint_file, predictor, tmp_path):
+    need_engine(backend, precision)
     files = []
     for name, content in odd_images().items():
         files.append(tmp_path / name)
@@ -226,8 +229,9 @@ def test_a_compiled_network_predicts_the_same(checkpoint_file, predictor, images
     assert same(compiled(files), predictor(files)) and same(compiled(files[:3]), predictor(files[:3]))
 
 
-@pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino", "native"])
 def test_many_threads_get_the_same_answers(backend, checkpoint_file, predictor, images):
+    need_engine(backend)
     files = sorted((images / "deep").iterdir())
     expected = predictor(files)
     shared = with_chunks(Predictor(checkpoint_file, backend=backend, threads=2, device="cpu"), 1)

@@ -13,6 +13,7 @@ from rexnet.errors import WeightsError
 from rexnet.training import checkpoint
 from rexnet.training.classify import train
 from rexnet.training.run_folder import RunFolder
+from tests.networks import need_engine
 
 
 @pytest.mark.seconds
@@ -78,3 +79,21 @@ def test_the_command_for_a_detector_takes_its_data(image_folder, tmp_path):
     for data, takes in ((image_folder, "COCO_DIR"), (boxes, str(boxes))):
         with pytest.raises(WeightsError, match=rf"`rexnet detect validate \S*it\.pt {takes}`"):
             validate(ValidateConfig(checkpoint=str(tmp_path / "it.pt"), data=str(data), device="cpu"))
+
+
+@pytest.mark.seconds
+@pytest.mark.parametrize("backend", ["onnxruntime", "native"])
+def test_every_engine_counts_the_same(backend, tiny_config, image_folder):
+    need_engine(backend)
+    train(tiny_config)
+    config = ValidateConfig(
+        checkpoint=str(RunFolder(tiny_config.run.output).best), data=str(image_folder), threads=2, device="cpu"
+    )
+    expected, found = validate(config), validate(replace(config, backend=backend, device="auto"))
+    assert found["by_class"] == expected["by_class"] and found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+
+
+def test_engine_and_mixed_precision_exclude_each_other():
+    for options in ({"precision": "bf16"}, {"backend": "native", "amp": "bf16"}):
+        with pytest.raises(ValueError, match=r"--(precision|amp) is bf16"):
+            ValidateConfig(checkpoint="a.pt", data="b", **options)

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -7,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from rexnet.engines.backends import open_graph, open_network, trace_network
+from rexnet.engines.backends import is_installed, open_graph, open_network, trace_network
 from rexnet.engines.config import PRECISIONS, Engine
+from rexnet.engines.native import library
 from rexnet.models.factory import create_model
 from rexnet.models.rexnet import RexNet
-from tests.networks import image_batch, with_trained_norms
+from tests.networks import image_batch, need_engine, with_trained_norms
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
     ("backend", "precision"), [(b, p) for b, ps in PRECISIONS.items() if b != "compile" for p in ps]
 )
 def test_logits_are_those_of_the_network_for_any_batch_and_from_many_threads(backend, precision):
+    need_engine(backend, precision)
     torch.manual_seed(0)
     config = create_model("rexnet_050", num_classes=7).config
     # Without training, what bf16 rounds off grows from block to block.
@@ -79,9 +82,33 @@ def test_a_graph_of_one_image_takes_a_batch():
 def test_requests_beyond_an_engines_abilities_are_refused():
     with pytest.raises(ValueError, match="precision is 'bf16'; onnxruntime computes in fp32 here"):
         Engine(backend="onnxruntime", precision="bf16")
-    with pytest.raises(ValueError, match="backend is 'tvm'; allowed: torch, compile, onnxruntime, openvino"):
+    with pytest.raises(ValueError, match="backend is 'tvm'; allowed: torch, compile, onnxruntime, openvino, native"):
         Engine(backend="tvm")
     with pytest.raises(ValueError, match="threads is 0; allowed: 1 or more"):
         Engine(threads=0)
     with pytest.raises(ValueError, match="openvino runs on the CPU here, but the device is meta"):
         open_network(create_model("rexnet_050"), Engine(backend="openvino"), device="meta")
+    with pytest.raises(ValueError, match="native runs on the CPU here, but the device is meta"):
+        open_network(create_model("rexnet_050"), Engine(backend="native"), device="meta")
+    with pytest.raises(ValueError, match=r"native runs ReXNets only; allowed .*: torch, .*openvino$"):
+        open_network(torch.nn.Flatten(), Engine(backend="native"))
+
+
+def test_a_missing_native_engine_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(library, "_file", lambda: None)
+    assert not is_installed("native", "fp32") and is_installed("torch", "bf16")
+    with pytest.raises(ValueError, match=r"^the native engine does not run here: it is not compiled, .*g\+\+"):
+        open_network(create_model("rexnet_050"), Engine(backend="native"))
+
+
+def test_calls_at_once_take_a_thread_each():
+    need_engine("native")
+    threads = []
+    model = create_model("rexnet_020", num_classes=3).eval()
+    for engine in (Engine(backend="native", threads=4), Engine(backend="native", threads=4, calls=4)):
+        before = len(os.listdir("/proc/self/task"))
+        network = open_network(model, engine)
+        network(image_batch(32))
+        threads.append(len(os.listdir("/proc/self/task")) - before)
+        del network
+    assert threads == [3, 0], "those beside the caller's"

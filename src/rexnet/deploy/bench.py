@@ -8,7 +8,7 @@ from functools import partial
 from itertools import product
 from os import PathLike
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from rexnet.deploy.classifiers import read_exported
 from rexnet.deploy.config import BenchConfig
 from rexnet.detection.checkpoints import TrainedDetector
-from rexnet.engines.backends import Network, open_graph, open_network
+from rexnet.engines.backends import Network, list_backends, open_graph, open_network
 from rexnet.engines.config import FILE_BACKENDS, PRECISIONS, Backend, Engine, Precision
 from rexnet.engines.measuring import describe_machine, measure_apart, spread_of
+from rexnet.engines.native.library import why_missing
 from rexnet.errors import OptionError, WeightsError
 from rexnet.figures import write_figure
 from rexnet.files import write_whole
@@ -29,7 +30,13 @@ from rexnet.references import BENCHABLE, Reference, resolve
 
 logger = logging.getLogger(__name__)
 
-_COLOURS = {"torch": "#9467bd", "compile": "#8c564b", "onnxruntime": "#1f77b4", "openvino": "#d62728"}
+_COLOURS: dict[Backend, str] = {
+    "torch": "#9467bd",
+    "compile": "#8c564b",
+    "onnxruntime": "#1f77b4",
+    "openvino": "#d62728",
+    "native": "#2ca02c",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +75,7 @@ class Subject:
     image_size_px: int
     """Side of its input images in pixels."""
     open: Callable[[Engine], Network]
-    backends: tuple[Backend, ...] = get_args(Backend)
+    backends: tuple[Backend, ...]
     """Engines that can run it."""
     pixels: bool = False
     """Takes uint8 (B, H, W, 3)."""
@@ -93,7 +100,13 @@ def find_subject(name: str) -> Subject:
 
 
 def network_subject(model: nn.Module, *, name: str, image_size_px: int = 224) -> Subject:
-    return Subject(name=name, model=model, image_size_px=image_size_px, open=lambda engine: open_network(model, engine))
+    return Subject(
+        name=name,
+        model=model,
+        image_size_px=image_size_px,
+        open=lambda engine: open_network(model, engine),
+        backends=list_backends(model),
+    )
 
 
 def _exported_subject(reference: Reference) -> Subject:
@@ -127,11 +140,19 @@ def bench(config: BenchConfig) -> list[BenchRow]:
 
 def measure_subjects(subjects: Sequence[Subject], config: BenchConfig) -> list[BenchRow]:
     """Measure like `bench`, but `subjects` instead of `config.models`, and without writing files."""
+    for reason in _why_missing(config):
+        logger.warning("the native engine is skipped: %s", reason)
     configurations = [one for subject in subjects for one in _configurations(subject, config)]
     if not configurations:
         asked = f"{', '.join(config.backends)} in {' or '.join(config.precisions)}"
         raise OptionError(f"nothing can be measured: none of the networks can run with {asked}")
     return _measure(configurations, config)
+
+
+def _why_missing(config: BenchConfig) -> list[str]:
+    """Explain why the native engine does not run here in the wanted precisions, if it does not."""
+    reasons = [why_missing(precision) for precision in config.precisions if "native" in config.backends]
+    return [reason for reason in dict.fromkeys(reasons) if reason]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +170,8 @@ def _configurations(subject: Subject, config: BenchConfig) -> list[_Configuratio
     cost = measure_cost(subject.model, size_px)
     found = []
     for backend, precision in product(config.backends, config.precisions):
-        if backend not in subject.backends or precision not in PRECISIONS[backend]:
+        missing = backend == "native" and why_missing(precision)
+        if missing or backend not in subject.backends or precision not in PRECISIONS[backend]:
             logger.info("%s in %s on %s is not supported and is skipped", subject.name, precision, backend)
             continue
         engine = Engine(backend=backend, precision=precision, threads=config.threads)

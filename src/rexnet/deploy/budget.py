@@ -4,14 +4,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 
 import torch
 
 from rexnet.deploy.config import BudgetConfig
 from rexnet.deploy.width_search import Candidate, Limits, Measure, Measured, Search
-from rexnet.engines.backends import open_network
-from rexnet.engines.config import PRECISIONS, Backend, Engine
+from rexnet.engines.backends import is_installed, open_network
+from rexnet.engines.config import Backend, Engine
 from rexnet.engines.measuring import interleaved_ms, measure_apart, spread_of
 from rexnet.models.factory import create_model
 
@@ -19,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 SIZES_PX = (224, 192, 160)
 """Default image sizes to try; the published networks use the first."""
-_AUTOMATIC: tuple[Backend, ...] = ("openvino", "onnxruntime", "torch")
+_AUTOMATIC: tuple[Backend, ...] = ("native", "openvino", "onnxruntime", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +97,7 @@ def _engine(config: BudgetConfig) -> Engine:
     engines = [
         Engine(backend=backend, precision=config.precision, threads=config.threads)
         for backend in _AUTOMATIC
-        if config.precision in PRECISIONS[backend] and find_spec(backend)
+        if is_installed(backend, config.precision)
     ]
     size_px = config.size or SIZES_PX[0]
     calls = {engine: partial(_call, f"{config.family}_100", size_px, config, engine) for engine in engines}

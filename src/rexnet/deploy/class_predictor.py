@@ -16,7 +16,7 @@ from rexnet.data.image_stream import Images, ImageSource, each_image, image_read
 from rexnet.deploy.classifiers import Classifier
 from rexnet.deploy.engine_choice import CHUNKS, check_agreement, choose, stream_engine
 from rexnet.engines.backends import Network
-from rexnet.engines.config import Backend, Engine, Precision
+from rexnet.engines.config import CPU_BACKENDS, Backend, Engine, Precision
 from rexnet.errors import BadImageError, MissingPackageError
 from rexnet.processes import usable_cpus
 from rexnet.training.distributed import choose_device
@@ -72,7 +72,7 @@ class ClassPredictor:
         """Open the classifier; arguments and errors are those of `rexnet.Predictor`."""
         self._classifier = classifier
         self.classes, self.preprocess = self._classifier.classes, self._classifier.preprocess
-        on_cpu = "torch" not in self._classifier.backends or backend in ("onnxruntime", "openvino")
+        on_cpu = "torch" not in self._classifier.backends or backend in CPU_BACKENDS
         self.device = choose_device("cpu" if device == "auto" and on_cpu else device)
         self._workers = threads or usable_cpus()
         asked = backend

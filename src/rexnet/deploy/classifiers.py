@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rexnet._version import __version__
 from rexnet.data.preprocess import Preprocess
-from rexnet.engines.backends import Network, open_graph, open_network
+from rexnet.engines.backends import Network, list_backends, open_graph, open_network
 from rexnet.engines.config import FILE_BACKENDS, Backend, Engine, Output, Precision
 from rexnet.engines.graph_files import read_facts
 from rexnet.errors import WeightsError
@@ -206,7 +206,7 @@ def of_model(
         classes=tuple(found),
         preprocess=preprocess,
         config=model.config if isinstance(model, RexNet) else str(model),
-        backends=get_args(Backend),
+        backends=list_backends(model),
         open=partial(open_network, model, size_px=preprocess.image_size_px),
         model=model,
     )

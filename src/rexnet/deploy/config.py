@@ -45,6 +45,18 @@ class ValidateConfig(MeasureOptions):
     """Split to measure on, if the data has both or was split to train MODEL."""
     output: str | None = None
     """Also write the result, with every class, to this JSON file."""
+    backend: Backend = "torch"
+    """Engine to run the network in."""
+    precision: Precision = "fp32"
+    """Precision of the computation in an engine other than torch, whose option is --amp."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Engine(backend=self.backend, precision=self.precision)
+        if self.backend == "torch":
+            require(self.precision == "fp32", "precision", self.precision, "fp32 with torch, or --amp bf16")
+        else:
+            require(self.amp == "off", "amp", self.amp, f"off with {self.backend}, or --precision bf16")
 
     def check(self) -> None:
         """Raise ValueError for a model, data or output that cannot be used."""
@@ -215,7 +227,7 @@ class BenchConfig:
     models: Annotated[tuple[str, ...], positional("[MODEL ...]")] = ("rexnet_100",)
     """Names listed by `rexnet models` or timm/NAME (random weights), run folders, checkpoints, published weights,
     folders of `rexnet card`, or exported .onnx and .xml files."""
-    backends: tuple[Backend, ...] = ("torch", "onnxruntime", "openvino")
+    backends: tuple[Backend, ...] = ("torch", "onnxruntime", "openvino", "native")
     """Engines to measure; compile is torch.compile, which takes minutes to start."""
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     """Precisions to measure; each engine skips those that it does not support."""

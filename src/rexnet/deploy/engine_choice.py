@@ -17,7 +17,7 @@ from torch import Tensor
 from rexnet._version import __version__
 from rexnet.data.image_stream import in_order
 from rexnet.deploy.classifiers import Classifier
-from rexnet.engines.backends import Network
+from rexnet.engines.backends import Network, is_installed
 from rexnet.engines.config import PRECISIONS, Backend, Engine, Precision
 from rexnet.engines.measuring import engine_versions, interleaved_ms, measure_apart, processor_name
 from rexnet.files import write_whole
@@ -62,11 +62,11 @@ def choose(
     installed, unless a choice is cached.
 
     Precision "auto" is the classifier's, fp32 for a checkpoint: no sample can show whether bf16 keeps the predictions
-    for future images. OpenVINO's bf16 is also measured and logged. Raise ValueError if no engine can open the
-    classifier.
+    for future images. OpenVINO and the native engine are also measured and logged in bf16. Raise ValueError if no
+    engine can open the classifier.
     """
     wanted = classifier.precision if precision == "auto" else precision
-    others = ("openvino",) if precision == "auto" else ()
+    others = ("openvino", "native") if precision == "auto" else ()
     engines = _candidates(classifier, backend=backend, wanted=wanted, all_precisions_of=others, threads=threads)
     workers = threads or usable_cpus()
     key = _key(classifier, engines, workers=workers)
@@ -106,6 +106,7 @@ def _candidates(
         for name in classifier.backends
         for each in PRECISIONS[name]
         if name != "compile" and (each == wanted or name in all_precisions_of)
+        if name != "native" or is_installed(name, each)
     ]
 
 

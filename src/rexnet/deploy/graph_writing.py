@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch.fx.experimental import _config as export_config
 
 from rexnet.data.preprocess import Preprocess
 from rexnet.deploy.classifiers import ExportedFile
-from rexnet.engines.backends import open_graph
+from rexnet.engines.backends import is_installed, open_graph
 from rexnet.engines.config import FILE_BACKENDS, Backend, Engine, Format, Output
 from rexnet.engines.graph_files import describe_archive, import_onnx, trace, write_graph
 from rexnet.engines.onnx_graph import onnx_graph
@@ -68,8 +67,8 @@ def _graph(network: nn.Module, described: ExportedFile) -> Any:
 
 def _write_graph(network: nn.Module, described: ExportedFile, path: Path) -> dict[str, Run]:
     write_graph(_graph(network, described), described.to_dict(), path)
-    native, *others = FILE_BACKENDS[path.suffix]
-    engines: list[Backend] = [native, *(name for name in others if find_spec(name))]
+    first, *others = FILE_BACKENDS[path.suffix]
+    engines: list[Backend] = [first, *(name for name in others if is_installed(name, "fp32"))]
     runs: dict[str, Run] = {name: open_graph(path, Engine(backend=name), any_shape=True).run for name in engines}
     if "openvino" in runs:
         runs["openvino of a fixed shape"] = open_graph(path, Engine(backend="openvino")).run

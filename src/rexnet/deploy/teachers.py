@@ -1,12 +1,11 @@
 """Teachers of `rexnet train`, opened from the values of --teacher."""
 
 import torch
-from torch import Tensor, nn
 
 from rexnet.deploy.classifiers import Classifier
 from rexnet.deploy.predictor import open_model
 from rexnet.detection.checkpoints import TrainedDetector
-from rexnet.engines.backends import Network
+from rexnet.engines.backends import NetworkModule
 from rexnet.engines.config import Engine, list_parts
 from rexnet.errors import ModelError, OptionError, WeightsError
 from rexnet.files import digest_of
@@ -14,17 +13,6 @@ from rexnet.references import PREDICTABLE, Reference, resolve
 from rexnet.training import checkpoint
 from rexnet.training.teacher_config import TeacherConfig
 from rexnet.training.teachers import Teacher
-
-
-class _GraphNetwork(nn.Module):
-    """Network of an exported file, which runs on the CPU."""
-
-    def __init__(self, run: Network):
-        super().__init__()
-        self._run = run
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self._run(images).to(images.device)
 
 
 def open_teachers(config: TeacherConfig, *, threads: int | None = None) -> tuple[Teacher, ...]:
@@ -49,7 +37,7 @@ def _open(name: str, weights: str | None, threads: int | None) -> Teacher:
     else:
         engine = Engine(backend=found.backends[0], precision=found.precision, threads=threads)
         network, sha256 = (
-            _GraphNetwork(found.open(engine, device=torch.device("cpu"))),
+            NetworkModule(found.open(engine, device=torch.device("cpu"))),
             digest_of(*list_parts(reference.path)),
         )
     network.requires_grad_(False)

@@ -5,11 +5,14 @@ import shlex
 from typing import Any
 
 import torch
+from torch import nn
 
 from rexnet.data.datasets import open_dataset
 from rexnet.data.loaders import EvalBatches
 from rexnet.deploy.config import ValidateConfig
 from rexnet.detection.checkpoints import TrainedDetector
+from rexnet.engines.backends import NetworkModule, open_network
+from rexnet.engines.config import CPU_BACKENDS, Engine
 from rexnet.errors import WeightsError
 from rexnet.files import write_whole
 from rexnet.loading import load
@@ -34,7 +37,8 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
         data = shlex.quote(config.data) if open_dataset(config.data).annotation_files else "COCO_DIR"
         command = f"rexnet detect validate {shlex.quote(config.checkpoint)} {data}"
         raise WeightsError(f"{config.checkpoint!r} holds a detector; `{command}` evaluates it")
-    with joined(config.device) as world:
+    on_cpu = config.device == "auto" and config.backend in CPU_BACKENDS
+    with joined("cpu" if on_cpu else config.device) as world:
         images = world.in_turns(
             lambda: open_dataset(config.data).for_measuring(
                 model.classes, split=config.split, random_split=getattr(model, "split", None)
@@ -45,7 +49,7 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
             model.preprocess,
             **loader_options(world, batch_size=config.batch_size, workers=config.workers, bad_image=config.bad_image),
         )
-        network = model.to(world.device).to(memory_format=torch.channels_last)
+        network = _open(model, config, world.device)
         dtype = choose_autocast(config.amp, world.device)
         counted = evaluate(network, batches, classes=model.classes, world=world, autocast_dtype=dtype)
         result = {
@@ -60,3 +64,11 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
     if config.output is not None and world.is_main:
         write_whole(config.output, json.dumps(result, indent=2) + "\n")
     return result
+
+
+def _open(model: Any, config: ValidateConfig, device: torch.device) -> nn.Module:
+    if config.backend == "torch":
+        return model.to(device).to(memory_format=torch.channels_last)
+    engine = Engine(backend=config.backend, precision=config.precision, threads=config.threads)
+    size_px = model.preprocess.image_size_px
+    return NetworkModule(open_network(model, engine, device=device, size_px=size_px))

@@ -15,7 +15,7 @@ from rexnet.detection.checkpoints import TrainedDetector, detector_config
 from rexnet.detection.exported_detectors import describe_tensors, facts_of, output_names
 from rexnet.detection.onnx_form import GraphForm, resize_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
-from rexnet.engines.backends import Graph, native_engine, open_graph
+from rexnet.engines.backends import Graph, engine_of_format, open_graph
 from rexnet.engines.config import Format, check_graph_output
 from rexnet.engines.graph_files import import_onnx, sample_images, trace, write_graph
 from rexnet.errors import require
@@ -144,7 +144,7 @@ def export_detector(
         for tensor in (*graph.graph.input, *graph.graph.output):
             tensor.doc_string = texts[tensor.name]
         write_graph(graph, facts_of(trained, pixels=pixels), inside)
-        graph = open_graph(inside, native_engine(inside), any_shape=True)
+        graph = open_graph(inside, engine_of_format(inside), any_shape=True)
         agreement = compare([_both(model, graph, image, pixels=pixels) for image in images])
         size = sum(file.stat().st_size for file in inside.parent.iterdir())
     if not agreement.detections:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rexnet._version import __version__
 from rexnet.detection.checkpoints import TASK, TrainedDetector, detector_config, read_score_threshold
 from rexnet.detection.detectors import DetectorConfig
-from rexnet.engines.backends import native_engine, open_graph
+from rexnet.engines.backends import engine_of_format, open_graph
 from rexnet.engines.graph_files import read_facts
 from rexnet.errors import WeightsError
 
@@ -68,7 +68,7 @@ class DetectorGraph(nn.Module):
     def __init__(self, path: Path, config: DetectorConfig, *, pixels: bool, threads: int | None):
         super().__init__()
         self.config, self.pixels = config, pixels
-        self._graph = open_graph(path, native_engine(path, threads=threads), any_shape=True)
+        self._graph = open_graph(path, engine_of_format(path, threads=threads), any_shape=True)
 
     def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         return [self._found(image) for image in images]

@@ -1,4 +1,4 @@
-"""Engines that run a network: PyTorch, its compiler, ONNX Runtime, OpenVINO.
+"""Engines that run a network: PyTorch, its compiler, ONNX Runtime, OpenVINO, the native engine.
 
 An engine is a function of one tensor and may be called from several threads at once.
 """
@@ -8,15 +8,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, final
+from typing import Any, final, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rexnet.engines.config import FILE_BACKENDS, Engine
+from rexnet.engines.config import CPU_BACKENDS, FILE_BACKENDS, PRECISIONS, Backend, Engine, Precision
 from rexnet.engines.graph_files import import_engine, openvino_core, trace
+from rexnet.engines.native.library import why_missing
+from rexnet.engines.native.network import NativeNetwork
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.inference_form import fold, pad
 from rexnet.models.rexnet import RexNet
@@ -34,17 +37,33 @@ def open_network(
     """Return the fastest function in an engine that computes `model`'s logits; `model` is not changed.
 
     timm networks run unchanged, or in a graph traced at `size_px`. Raise MissingPackageError for an engine that is not
-    installed, and ValueError for ONNX Runtime and OpenVINO on a device other than the CPU.
+    installed, and ValueError for one that does not run here, on this device or with this network.
     """
     device = torch.device(device)
-    if engine.backend in ("torch", "compile"):
-        ours = isinstance(model, RexNet)
+    ours = isinstance(model, RexNet)
+    if engine.backend not in CPU_BACKENDS:
         return _torch_network(fold(model) if ours else deepcopy(model).eval(), engine, device)
     if device.type != "cpu":
         raise ValueError(f"{engine.backend} runs on the CPU here, but the device is {device}; allowed: torch, compile")
-    if isinstance(model, RexNet):
+    if engine.backend == "native":
+        if not ours:
+            raise ValueError(f"native runs ReXNets only; allowed for other networks: {', '.join(list_backends(model))}")
+        return NativeNetwork(model, precision=engine.precision, threads=engine.threads_of_a_call)
+    if ours:
         return open_graph(onnx_graph(fold(pad(model, CHANNEL_MULTIPLE))).SerializeToString(), engine)
     return open_graph(trace_network(model, size_px=size_px), engine)
+
+
+def list_backends(model: nn.Module) -> tuple[Backend, ...]:
+    """Return the engines that compute a network."""
+    return tuple(name for name in get_args(Backend) if name != "native" or isinstance(model, RexNet))
+
+
+def is_installed(backend: Backend, precision: Precision) -> bool:
+    """Return whether an engine that computes in this precision is installed and runs on this machine."""
+    if backend == "native":
+        return why_missing(precision) is None
+    return precision in PRECISIONS[backend] and bool(find_spec("torch" if backend == "compile" else backend))
 
 
 def trace_network(model: nn.Module, *, size_px: int = 224) -> bytes:
@@ -65,9 +84,21 @@ def open_graph(graph: bytes | str | Path, engine: Engine, *, any_shape: bool = F
     return _OpenVinoGraph(graph, engine, any_shape=any_shape)
 
 
-def native_engine(path: Path, *, threads: int | None = None) -> Engine:
+def engine_of_format(path: Path, *, threads: int | None = None) -> Engine:
     """Return the engine that the format of a .onnx or .xml file belongs to."""
     return Engine(backend=FILE_BACKENDS[path.suffix][0], threads=threads)
+
+
+@final
+class NetworkModule(nn.Module):
+    """Module that calls a Network and returns its result on the device of the images."""
+
+    def __init__(self, run: Network):
+        super().__init__()
+        self._run = run
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._run(images).to(images.device)
 
 
 def _torch_network(model: nn.Module, engine: Engine, device: torch.device) -> Network:

@@ -9,7 +9,7 @@ from rexnet.files import check_output_file, check_replaceable
 from rexnet.options import Threads
 from rexnet.text import printable
 
-Backend = Literal["torch", "compile", "onnxruntime", "openvino"]
+Backend = Literal["torch", "compile", "onnxruntime", "openvino", "native"]
 Precision = Literal["fp32", "bf16"]
 
 
@@ -18,8 +18,11 @@ PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
     "compile": ("fp32", "bf16"),
     "onnxruntime": ("fp32",),
     "openvino": ("fp32", "bf16"),
+    "native": ("fp32", "bf16"),
 }
 """Precisions of each engine on a CPU."""
+CPU_BACKENDS: tuple[Backend, ...] = ("onnxruntime", "openvino", "native")
+"""Engines that run on the CPU only."""
 FILE_BACKENDS: dict[str, tuple[Backend, ...]] = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
 """Engines that open a graph file, by its extension; the first is the format's own."""
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from rexnet.engines.native import library
 from rexnet.engines.own_process import OwnProcess
 from rexnet.processes import log_progress
 from rexnet.text import plural, reason_of
@@ -149,8 +150,8 @@ def processor_name() -> str:
 
 
 def engine_versions() -> dict[str, str | None]:
-    """Return the versions of the engines; None for a package that is not installed."""
-    return {name: _version(name) for name in _ENGINE_PACKAGES}
+    """Return the versions of the engines; None for one that is not installed."""
+    return {**{name: _version(name) for name in _ENGINE_PACKAGES}, "native": library.version()}
 
 
 def _version(package: str) -> str | None:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 from rexnet.errors import OptionError
@@ -20,12 +21,18 @@ def why_missing(precision: str = "fp32") -> str | None:
         return f"{_OFF} is 0"
     if _file() is None:
         return (
-            "the native engine is not compiled: it needs 64-bit Linux on x86 and a C++ compiler when the package is "
-            "installed (Debian: apt install g++), then pip install --force-reinstall --no-deps rexnet"
+            "it is not compiled, which needs 64-bit Linux on x86 and a C++ compiler when the package is installed "
+            "(Debian: apt install g++, then pip install --force-reinstall --no-deps rexnet)"
         )
     if load().rexnet_instructions(_PRECISIONS[precision], _mask()) is None:
         return f"this CPU has no {_INSTRUCTIONS[precision]}" + (f", or {_MASK} hides it" if _mask() else "")
     return None
+
+
+def version() -> str | None:
+    """Identify the compiled library and the instructions that it may use; None where it does not run."""
+    file = None if why_missing() else _file()
+    return file and " ".join(filter(None, (sha256(file.read_bytes()).hexdigest()[:12], _mask().decode())))
 
 
 @cache

@@ -28,7 +28,7 @@ class NativeNetwork:
 
     def __init__(self, model: RexNet, *, precision: str = "fp32", threads: int | None = None):
         if reason := why_missing(precision):
-            raise ValueError(reason)
+            raise ValueError(f"the native engine does not run here: {reason}")
         description = Description(fold(model))
         self._library = load()
         threads = threads or usable_cpus()
