@@ -7,14 +7,11 @@ namespace {
 
 using rexnet::Activation;
 
-// e^x for |x| up to 83, with a relative error below 3e-7: 2^n * 2^f with f in [-1/2, 1/2], and the Taylor series of
-// 2^f up to degree 6. A smaller one (degree 3, 1e-4) is enough for bf16, whose last bit is 4e-3.
+// 2^x: 2^n * 2^f with f in [-1/2, 1/2] and a polynomial for 2^f. Exact: Taylor's of degree 6, relative error 3e-7; else
+// one of degree 3 with 1e-4, enough for bf16, whose last bit is 4e-3.
 template <bool Exact>
-INLINE Vector exponential(Vector x) {
-  const Vector bounded = minimum(maximum(x, fill(-83.0f)), fill(83.0f));
-  const Vector power = multiply(bounded, fill(1.44269504f));
-  const Vector whole = round_to_integer(power);
-  const Vector part = subtract(power, whole);
+INLINE Vector power_of_2(Vector x) {
+  const Vector part = distance_to_integer(x);
   Vector series;
   if (Exact) {
     const float rest[] = {1.33335581e-3f, 9.61812911e-3f, 5.55041087e-2f, 2.40226507e-1f, 6.93147182e-1f, 1.0f};
@@ -24,12 +21,14 @@ INLINE Vector exponential(Vector x) {
     series = multiply_add(fill(0.0558014f), part, fill(0.2402265f));
     series = multiply_add(multiply_add(series, part, fill(0.6931472f)), part, fill(1.0f));
   }
-  return scale_by_power_of_2(series, whole);
+  return scale_by_power_of_2(series, subtract(x, part));
 }
+
+constexpr float kLog2E = 1.44269504f;
 
 template <bool Exact>
 INLINE Vector sigmoid(Vector x) {
-  const Vector divisor = add(fill(1.0f), exponential<Exact>(subtract(zero(), x)));
+  const Vector divisor = add(fill(1.0f), power_of_2<Exact>(multiply(x, fill(-kLog2E))));
   return Exact ? divide(fill(1.0f), divisor) : estimate_reciprocal(divisor);
 }
 
@@ -51,7 +50,7 @@ __attribute__((noinline)) static Vector rare_activation(Vector x, Activation act
     case Activation::leaky_relu:
       return maximum(x, multiply(x, fill(0.01f)));
     case Activation::elu:
-      return add(maximum(x, zero()), subtract(exponential<true>(minimum(x, zero())), fill(1.0f)));
+      return add(maximum(x, zero()), subtract(power_of_2<true>(multiply(minimum(x, zero()), fill(kLog2E))), fill(1.0f)));
     case Activation::hardswish:
       return multiply(multiply(x, fill(1.0f / 6.0f)), relu6(add(x, fill(3.0f))));
     case Activation::sigmoid:

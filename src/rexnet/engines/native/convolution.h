@@ -70,16 +70,16 @@ INLINE const typename Type::Value* weights_of(const Convolution& convolution, co
   return static_cast<const typename Type::Value*>(convolution.weights) + panel.first * kLanes * depth;
 }
 
-// Multiply kRows pixels, `pitch` values apart, by kVectors vectors of output channels, and give each sum to
-// `take(row, vector, sum)`.
+// Multiply kRows pixels, `pitch` values apart, by kVectors vectors of output channels, add the bias, and give each sum
+// to `take(row, vector, sum)`.
 template <class Type, int kRows, int kVectors, class Take>
 INLINE void multiply_tile(const typename Type::Value* inputs, size_t pitch, const typename Type::Value* weights,
-                          int depth, Take&& take) {
+                          const float* bias, int depth, Take&& take) {
   Vector sums[kRows][kVectors];
 #pragma GCC unroll 8
   for (int row = 0; row < kRows; ++row) {
 #pragma GCC unroll 3
-    for (int vector = 0; vector < kVectors; ++vector) sums[row][vector] = zero();
+    for (int vector = 0; vector < kVectors; ++vector) sums[row][vector] = load(bias + vector * kLanes);
   }
   for (int k = 0; k < depth; k += Type::kStep) {
     Vector w[kVectors];
@@ -111,45 +111,45 @@ INLINE int tile_rows(int left) {
 
 template <class Type, int kVectors, int kRows, class Take>
 INLINE void multiply_rows(int rows, const typename Type::Value* inputs, size_t pitch,
-                          const typename Type::Value* weights, int depth, Take&& take) {
+                          const typename Type::Value* weights, const float* bias, int depth, Take&& take) {
   if constexpr (kRows == 1) {
-    multiply_tile<Type, 1, kVectors>(inputs, pitch, weights, depth, take);
+    multiply_tile<Type, 1, kVectors>(inputs, pitch, weights, bias, depth, take);
   } else if (rows == kRows) {
-    multiply_tile<Type, kRows, kVectors>(inputs, pitch, weights, depth, take);
+    multiply_tile<Type, kRows, kVectors>(inputs, pitch, weights, bias, depth, take);
   } else {
-    multiply_rows<Type, kVectors, kRows - 1>(rows, inputs, pitch, weights, depth, take);
+    multiply_rows<Type, kVectors, kRows - 1>(rows, inputs, pitch, weights, bias, depth, take);
   }
 }
 
 // The same for up to kMaxRows pixels and a whole panel.
 template <class Type, class Take>
 INLINE void multiply_panel(int rows, int vectors, const typename Type::Value* inputs, size_t pitch,
-                           const typename Type::Value* weights, int depth, Take&& take) {
+                           const typename Type::Value* weights, const float* bias, int depth, Take&& take) {
   switch (vectors) {
     case 3:
-      return multiply_rows<Type, 3, kMaxRows>(rows, inputs, pitch, weights, depth, take);
+      return multiply_rows<Type, 3, kMaxRows>(rows, inputs, pitch, weights, bias, depth, take);
     case 2:
-      return multiply_rows<Type, 2, kMaxRows>(rows, inputs, pitch, weights, depth, take);
+      return multiply_rows<Type, 2, kMaxRows>(rows, inputs, pitch, weights, bias, depth, take);
     default:
-      return multiply_rows<Type, 1, kMaxRows>(rows, inputs, pitch, weights, depth, take);
+      return multiply_rows<Type, 1, kMaxRows>(rows, inputs, pitch, weights, bias, depth, take);
   }
 }
 
 // Convolve `count` pixels with one panel and write them, `out_pitch` values apart, with bias, residual and activation.
 // `residual`: a map with `residual_pitch` values a pixel, of which the first `residual_vectors` vectors are added.
-template <class Type>
+template <class Type, class Out>
 struct Rows {
   const typename Type::Value* in;
   size_t in_pitch;
-  typename Type::Value* out;
+  Out* out;
   size_t out_pitch;
   const typename Type::Value* residual = nullptr;
   size_t residual_pitch = 0;
   int residual_vectors = 0;
 };
 
-template <class Type, Compiled Kind>
-INLINE void convolve_rows(const Convolution& convolution, const Panel& panel, int count, const Rows<Type>& rows) {
+template <class Type, Compiled Kind, class Out>
+INLINE void convolve_rows(const Convolution& convolution, const Panel& panel, int count, const Rows<Type, Out>& rows) {
   const auto* weights = weights_of<Type>(convolution, panel);
   const float* bias = convolution.bias + panel.first * kLanes;
   constexpr bool kExact = Type::kStep == 1;
@@ -157,9 +157,8 @@ INLINE void convolve_rows(const Convolution& convolution, const Panel& panel, in
     const int now = tile_rows(count - done);
     auto* out = rows.out + done * rows.out_pitch;
     const auto* residual = rows.residual + done * rows.residual_pitch;
-    multiply_panel<Type>(now, panel.vectors, rows.in + done * rows.in_pitch, rows.in_pitch, weights, convolution.depth,
-                         [&](int row, int vector, Vector sum) INLINE_LAMBDA {
-                           Vector v = add(sum, load(bias + vector * kLanes));
+    multiply_panel<Type>(now, panel.vectors, rows.in + done * rows.in_pitch, rows.in_pitch, weights, bias,
+                         convolution.depth, [&](int row, int vector, Vector v) INLINE_LAMBDA {
                            v = activate<Kind, kExact>(v, convolution.activation);
                            if (vector < rows.residual_vectors) {
                              v = add(v, load(residual + row * rows.residual_pitch + vector * kLanes));

@@ -40,13 +40,13 @@ struct Tasks {
     const int last_out = first_out + shape.strip_rows < shape.out_height ? first_out + shape.strip_rows
                                                                          : shape.out_height;
     const int first = first_out * block.stride - border, last = (last_out - 1) * block.stride + border + 1;
-    auto* slice = static_cast<Value*>(task.scratch);
+    auto* slice = static_cast<float*>(task.scratch);
     fill_slice(block, shape, static_cast<const Value*>(task.in), panel, slice, first, last);
 
     const size_t out_row = size_t(shape.out_width) * block.expanded;
     for (int vector = 0; vector < panel.vectors; ++vector) {
       const int channel = (panel.first + vector) * kLanes;
-      const Window<Value> window{slice + vector * kLanes, size_t(pixel), row_values,      block.kernel,
+      const Window<float> window{slice + vector * kLanes, size_t(pixel), row_values,      block.kernel,
                                  block.stride,            block.dilation, block.taps + channel,
                                  size_t(block.expanded),  load(block.taps_bias + channel)};
       auto* out = static_cast<Value*>(task.expanded) + first_out * out_row + channel;
@@ -76,27 +76,27 @@ struct Tasks {
     }
   }
 
-  static void fill_slice(const Block& block, const BlockShape& shape, const Value* in, const Panel& panel, Value* slice,
+  static void fill_slice(const Block& block, const BlockShape& shape, const Value* in, const Panel& panel, float* slice,
                          int first, int last) {
     const int border = block.kernel / 2 * block.dilation, pixel = panel.vectors * kLanes;
     const size_t row_values = size_t(shape.width + 2 * border) * pixel;
     with_activation(block.expand.activation, [&](auto kindly) INLINE_LAMBDA {
       for (int row = first; row < last; ++row, slice += row_values) {
         if (row < 0 || row >= shape.height) {
-          __builtin_memset(slice, 0, row_values * sizeof(Value));
+          __builtin_memset(slice, 0, row_values * sizeof(float));
           continue;
         }
-        __builtin_memset(slice, 0, border * pixel * sizeof(Value));
-        __builtin_memset(slice + row_values - border * pixel, 0, border * pixel * sizeof(Value));
+        __builtin_memset(slice, 0, border * pixel * sizeof(float));
+        __builtin_memset(slice + row_values - border * pixel, 0, border * pixel * sizeof(float));
         const Value* from = in + size_t(row) * shape.width * block.in;
-        Value* to = slice + border * pixel;
+        float* to = slice + border * pixel;
         if (block.has_expand) {
           convolve_rows<Type, kindly.kind>(block.expand, panel, shape.width,
-                                           Rows<Type>{from, size_t(block.in), to, size_t(pixel)});
+                                           Rows<Type, float>{from, size_t(block.in), to, size_t(pixel)});
         } else {
-          for (int column = 0; column < shape.width; ++column) {
-            __builtin_memcpy(to + size_t(column) * pixel, from + size_t(column) * block.in + panel.first * kLanes,
-                             pixel * sizeof(Value));
+          for (int column = 0; column < shape.width; ++column, to += pixel) {
+            const Value* at = from + size_t(column) * block.in + panel.first * kLanes;
+            for (int channel = 0; channel < pixel; channel += kLanes) store(to + channel, load(at + channel));
           }
         }
       }
@@ -114,7 +114,7 @@ struct Tasks {
         for (int index = 0; index < panels; ++index) {
           const Panel panel = panel_at(block.out, index);
           const size_t channel = panel.first * kLanes;
-          Rows<Type> rows{in, size_t(block.expanded),
+          Rows<Type, Value> rows{in, size_t(block.expanded),
                           static_cast<Value*>(task.out) + size_t(pixel) * block.out + channel, size_t(block.out)};
           if (panel.first < added_vectors) {
             rows.residual = static_cast<const Value*>(task.in) + size_t(pixel) * block.in + channel;
@@ -152,7 +152,7 @@ struct Tasks {
         const int now = tile_rows(pixels - pixel);
         const Value* in = static_cast<const Value*>(map) + size_t(pixel) * channels;
         convolve_rows<Type, kindly.kind>(convolution, panel, now,
-                                         Rows<Type>{in, size_t(channels), out, size_t(width)});
+                                         Rows<Type, Value>{in, size_t(channels), out, size_t(width)});
         add_pixels(out, width, now, sums);
         pixel += now;
       }
@@ -189,21 +189,20 @@ struct Tasks {
       for (int index = first; index < last; ++index) {
         const Panel at = panel_at(convolution.outputs, index);
         const size_t channel = at.first * kLanes;
-        const auto put = [&](int, int vector, Vector sum) INLINE_LAMBDA {
-          const size_t to = channel + vector * kLanes;
-          const Vector value = add(sum, load(convolution.bias + to));
-          store(out + to, activate<kindly.kind, kExact>(value, convolution.activation));
+        const auto put = [&](int, int vector, Vector v) INLINE_LAMBDA {
+          store(out + channel + vector * kLanes, activate<kindly.kind, kExact>(v, convolution.activation));
         };
         const auto* weights = weights_of<Type>(convolution, at);
+        const float* bias = convolution.bias + channel;
         switch (at.vectors) {
           case 3:
-            multiply_tile<Type, 1, 3>(inputs, 0, weights, convolution.depth, put);
+            multiply_tile<Type, 1, 3>(inputs, 0, weights, bias, convolution.depth, put);
             break;
           case 2:
-            multiply_tile<Type, 1, 2>(inputs, 0, weights, convolution.depth, put);
+            multiply_tile<Type, 1, 2>(inputs, 0, weights, bias, convolution.depth, put);
             break;
           default:
-            multiply_tile<Type, 1, 1>(inputs, 0, weights, convolution.depth, put);
+            multiply_tile<Type, 1, 1>(inputs, 0, weights, bias, convolution.depth, put);
         }
       }
     });
@@ -227,7 +226,7 @@ struct Tasks {
     Vector total = zero();
     for (int repeat = 0; repeat < repeats; ++repeat) {
       multiply_tile<Type, kMaxRows, kPanelVectors>(
-          inputs, depth, weights, depth, [&](int, int, Vector sum) INLINE_LAMBDA { total = add(total, sum); });
+          inputs, depth, weights, reinterpret_cast<const float*>(weights), depth, [&](int, int, Vector sum) INLINE_LAMBDA { total = add(total, sum); });
     }
     store(reinterpret_cast<float*>(scratch), total);
     return double(kMaxRows) * kPanel * depth * repeats;

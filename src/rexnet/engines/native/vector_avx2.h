@@ -24,10 +24,13 @@ INLINE Vector estimate_reciprocal(Vector v) { return _mm256_div_ps(_mm256_set1_p
 INLINE Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE Vector minimum(Vector a, Vector b) { return _mm256_min_ps(a, b); }
 INLINE Vector maximum(Vector a, Vector b) { return _mm256_max_ps(a, b); }
-INLINE Vector round_to_integer(Vector v) { return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-// Adds the power to the exponent, so the result must be a normal number: |power| below 120 here (activations.h).
+INLINE Vector distance_to_integer(Vector v) {
+  return _mm256_sub_ps(v, _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+// Adds the power to the exponent, which must not overflow: beyond 2^126 any sigmoid is 0 or 1.
 INLINE Vector scale_by_power_of_2(Vector v, Vector power) {
-  const __m256i shifted = _mm256_slli_epi32(_mm256_cvtps_epi32(power), 23);
+  const Vector bounded = minimum(maximum(power, fill(-126.0f)), fill(126.0f));
+  const __m256i shifted = _mm256_slli_epi32(_mm256_cvtps_epi32(bounded), 23);
   return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), shifted));
 }
 

@@ -26,7 +26,7 @@ INLINE Vector estimate_reciprocal(Vector v) { return _mm512_rcp14_ps(v); }
 INLINE Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE Vector minimum(Vector a, Vector b) { return _mm512_min_ps(a, b); }
 INLINE Vector maximum(Vector a, Vector b) { return _mm512_max_ps(a, b); }
-INLINE Vector round_to_integer(Vector v) { return _mm512_roundscale_ps(v, 0); }
+INLINE Vector distance_to_integer(Vector v) { return _mm512_reduce_ps(v, 0); }
 INLINE Vector scale_by_power_of_2(Vector v, Vector power) { return _mm512_scalef_ps(v, power); }
 
 struct Fp32 {

@@ -17,10 +17,10 @@ int convolved(int size, int kernel, int dilation, int stride) {
   return (size + 2 * border - dilation * (kernel - 1) - 1) / stride + 1;
 }
 
-size_t slice_bytes(const Block& block, int width, int rows, size_t map_bytes) {
+size_t slice_bytes(const Block& block, int width, int rows) {
   const int border = block.kernel / 2 * block.dilation;
   const size_t height = size_t(rows - 1) * block.stride + 2 * border + 1;
-  return height * (width + 2 * border) * std::min(block.expanded, kPanel) * map_bytes;
+  return height * (width + 2 * border) * std::min(block.expanded, kPanel) * sizeof(float);
 }
 
 BlockShape cut(const Block& block, int height, int width, int threads, const Kernels& kernels) {
@@ -30,7 +30,7 @@ BlockShape cut(const Block& block, int height, int width, int threads, const Ker
   shape.out_width = convolved(width, block.kernel, block.dilation, block.stride);
   int strips = 1;
   const auto rows = [&] { return (shape.out_height + strips - 1) / strips; };
-  while (rows() > 1 && slice_bytes(block, width, rows(), kernels.map_bytes) > kSliceBytes) ++strips;
+  while (rows() > 1 && slice_bytes(block, width, rows()) > kSliceBytes) ++strips;
   if (threads > 1) {
     const int panels = kernels.panels(block.expanded);
     while (panels * strips < kTasksPerThread * threads && (shape.out_height + strips) / (strips + 1) >= kLeastRows) {
@@ -64,7 +64,7 @@ Workspace::Workspace(const Model& model, int height, int width, int threads)
     map = std::max(map, pixels * block.out);
     filtered = std::max(filtered, pixels * block.expanded);
     sums = std::max(sums, size_t(h) * block.expanded);
-    area = std::max(area, slice_bytes(block, shape.width, shape.strip_rows, kernels.map_bytes));
+    area = std::max(area, slice_bytes(block, shape.width, shape.strip_rows));
     area = std::max(area, size_t(2) * kernels.rows * block.expanded * kernels.map_bytes);
     if (block.has_gate) {
       gates = std::max(gates, block.expanded);
