@@ -1,4 +1,4 @@
-"""A frozen backbone's epochs: its features computed once, beside the whole network run anew in every epoch.
+"""A frozen backbone's epochs: its features computed once, compared with running the whole network in every epoch.
 
 Both ways train the same head on the same batches, without augmentation and with the same drop-out. An epoch is timed
 with its evaluation and its checkpoints; computing the features is timed apart, once. The epochs on features are run
@@ -186,7 +186,7 @@ def train_head(config: TrainConfig, run: RunFolder, *, on_features: bool) -> dic
         task = classify.classification_task(sets, val, config, world=world)
     features_seconds = time.perf_counter() - began
     fit(trained, batches, task, config=config, run=run, world=world)
-    # The curves, drawn once in the end, are no part of an epoch.
+    # The curves, plotted once at the end, are not part of an epoch.
     ends = [*batches.began[1:], run.last.stat().st_mtime]
     seconds = [end - begin for begin, end in zip(batches.began, ends, strict=True)]
     return {"seconds": seconds, "features_seconds": features_seconds, "last": run.rows()[-1], "description": sets}

@@ -21,7 +21,7 @@ transform: Any = create_transform(**resolve_data_config({}, model=model))
 @app.post("/predict")
 def predict(image: Annotated[bytes, File()]) -> dict:
     with torch.inference_mode():
-        picture = Image.open(io.BytesIO(image)).convert("RGB")
-        probabilities = model(transform(picture)[None]).softmax(1)[0]
+        decoded = Image.open(io.BytesIO(image)).convert("RGB")
+        probabilities = model(transform(decoded)[None]).softmax(1)[0]
         best = probabilities.topk(5)
     return {"classes": best.indices.tolist(), "probabilities": best.values.tolist()}

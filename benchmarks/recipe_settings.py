@@ -1,4 +1,4 @@
-"""Search the settings of the default recipe for few steps on two sets, and confirm the best on sets left out.
+"""Search the settings of the default recipe for few steps on two sets, and confirm the best on other sets.
 
 Optuna's TPE proposes settings, the recipe's own first; a trial is the mean top-1 of the search sets over the seeds, by
 `rexnet train` with the settings typed. `--confirm N` then trains with the N best settings and the recipe's own on the
@@ -41,7 +41,7 @@ class Options(runs.Options):
     seeds: tuple[int, ...] = (0, 1)
     trials: int = 24
     confirm: int = 0
-    """The best settings to compare with the recipe's own on the sets left out; no trials are added."""
+    """The best settings to compare with the recipe's own on the other sets; no trials are added."""
 
 
 def words_of(settings: dict[str, float]) -> str:

@@ -247,7 +247,7 @@ def _from_release(row: PublishedWeights, patience_s: float) -> Path:
     path = place_of(row)
     assert path is not None
     path.parent.mkdir(parents=True, exist_ok=True)
-    # torch.hub has no time-out.
+    # torch.hub has no timeout.
     _log_download(row, ask_url(row.address, patience_s=patience_s))
     torch.hub.download_url_to_file(row.address, str(path), row.sha256_prefix)
     return path

@@ -187,7 +187,7 @@ def test_labels_cover_neither_small_objects_nor_other_labels(open_page):
                 assert apart
 
 
-def test_the_best_of_the_weak_objects_is_offered_and_the_threshold_kept(open_page):
+def test_the_best_object_below_the_threshold_is_offered_without_changing_it(open_page):
     page = open_page(prepare=lambda page: with_detector(page, [{**DETECTED["objects"][0], "score": 0.404}]))
     choose(page, png((200, 100)), name="one.png")
     tab(page, "pets").click()
