@@ -16,6 +16,7 @@ OSError
 
 import math
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ class MissingPackageError(ValueError):
 
     def __init__(self, what: str, package: str, install: str):
         super().__init__(f"{what} needs the package {package}: pip install {install}")
+
+
+def require_package(what: str, package: str, install: str) -> None:
+    """Raise MissingPackageError unless the package is installed; it is not imported."""
+    if find_spec(package) is None:
+        raise MissingPackageError(what, package, install)
 
 
 class BadImageError(ValueError):

@@ -4,9 +4,12 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import contextlib, io, json, sys
 from rexnet import cli
+sys.modules.update(dict.fromkeys(sys.argv[2:]))  # as if not installed
 results = []
 for arguments in json.loads(sys.argv[1]):
     error = io.StringIO()
@@ -107,17 +110,29 @@ CASES = {
     "data check run": (1, "run is a run folder"),
 }
 
+WITHOUT_EXTRAS = {
+    "export best.pt --output a.onnx": (1, "pip install 'rexnet[deploy]'"),
+    "export best.pt --output a.xml": (1, "pip install 'rexnet[deploy]'"),
+    "quantize best.pt --data digits --output a.onnx": (1, "pip install 'rexnet[deploy]'"),
+    "detect train images": (1, "pip install 'rexnet[detect]'"),
+    "detect validate best.pt images": (1, "pip install 'rexnet[detect]'"),
+    "serve best.pt": (1, "pip install 'rexnet[serve]'"),
+    "search run digits": (1, "pip install 'rexnet[search]'"),
+}
+EXTRAS = ("onnx", "onnxruntime", "openvino", "hotcoco", "uvicorn", "starlette", "fastapi", "optuna")
 
-def test_a_mistake_is_refused_before_torch_is_imported(tmp_path):
+
+@pytest.mark.parametrize(("cases", "missing"), [(CASES, ()), (WITHOUT_EXTRAS, EXTRAS)])
+def test_a_mistake_is_refused_before_torch_is_imported(tmp_path, cases, missing):
     for folder in ("run", "images", "empty"):
         (tmp_path / folder).mkdir()
     (tmp_path / "run" / "config.json").write_text('{"network": {"model": "rexnet_100"}}')
     for name in ("best.pt", "a.jpg"):
         (tmp_path / name).touch()
-    command = [sys.executable, "-c", SCRIPT, json.dumps(list(CASES))]
+    command = [sys.executable, "-c", SCRIPT, json.dumps(list(cases)), *missing]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for arguments, code, error, loaded in json.loads(done.stdout):
-        expected = CASES[arguments]
+        expected = cases[arguments]
         assert code == expected[0] and expected[1] in error and error.count("\n") == 1, (arguments, code, error)
         assert loaded == [], arguments

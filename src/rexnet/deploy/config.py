@@ -9,8 +9,8 @@ from rexnet.data.datasets import open_dataset
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_files import require_images
 from rexnet.data.preprocess import require_image_size
-from rexnet.engines.config import Backend, Engine, Format, Output, Precision, check_graph_output
-from rexnet.errors import require, require_at_least
+from rexnet.engines.config import EXTRA, Backend, Engine, Format, Output, Precision, check_graph_output
+from rexnet.errors import require, require_at_least, require_package
 from rexnet.files import check_output_file
 from rexnet.models.variants import FAMILIES
 from rexnet.options import Device, Threads, positional
@@ -209,7 +209,9 @@ class QuantizeConfig:
         require_at_least(self, 1, "calibration_images", "batch_size", "rounds", "threads")
 
     def check(self) -> None:
-        """Raise ValueError for a model, data or output that cannot be used."""
+        """Raise ValueError for a model, data or output that cannot be used, and for a missing package."""
+        for package in ("onnx", "onnxruntime"):
+            require_package("rexnet quantize", package, EXTRA)
         check_output_file(self.output)
         resolve(self.checkpoint, allowed=QUANTIZABLE)
         if not os.path.exists(self.data):

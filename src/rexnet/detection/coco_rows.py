@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rexnet.detection.config import EVALUATOR
 from rexnet.errors import MissingPackageError
 
 _MASK_THRESHOLD = 0.5
@@ -20,7 +21,7 @@ def require_evaluator() -> Any:
     try:
         import hotcoco
     except ImportError as error:
-        raise MissingPackageError("scoring detections", "hotcoco", "'rexnet[detect]'") from error
+        raise MissingPackageError(*EVALUATOR) from error
     return hotcoco
 
 

@@ -7,7 +7,7 @@ from rexnet.data.config import DetectionAugmentConfig
 from rexnet.data.datasets import open_dataset
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_files import require_images
-from rexnet.errors import OptionError, require, require_at_least
+from rexnet.errors import OptionError, require, require_at_least, require_package
 from rexnet.files import check_output_file, check_output_folder
 from rexnet.options import Device, positional
 from rexnet.references import BACKBONES, DETECTORS, OWN_WEIGHTS, SAVED, refuse_swapped, resolve
@@ -17,6 +17,8 @@ Kind = Literal["faster_rcnn", "mask_rcnn", "ssdlite"]
 RecipeName = Literal["small", "1x", "2x", "3x"]
 GOALS: dict[Kind, str] = {"faster_rcnn": "box_ap", "mask_rcnn": "mask_ap", "ssdlite": "box_ap"}
 """Metric whose highest value on the validation split selects best.pt."""
+EVALUATOR = ("scoring detections", "hotcoco", "'rexnet[detect]'")
+"""Arguments of `require_package`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,7 @@ class DetectTrainConfig:
         """Raise ValueError for options that contradict each other; call it after the recipe has set the defaults."""
         if not self.data:
             raise OptionError("no data given; give a folder in COCO's layout, or make one with `rexnet detect demo`")
+        require_package(*EVALUATOR)
         if not self.run.resume:
             self.network.check()
             self.run.check(self.network.model, self.network.weights)
@@ -127,7 +130,8 @@ class DetectValidateConfig(MeasureOptions):
     """Also plot precision against recall to this PNG file."""
 
     def check(self) -> None:
-        """Raise ValueError for a model, data or output that cannot be used."""
+        """Raise ValueError for a model, data or output that cannot be used, and for a missing package."""
+        require_package(*EVALUATOR)
         check_output_file(self.output)
         check_output_file(self.curves, option="--curves")
         refuse_swapped(self.checkpoint, self.data, command="detect validate")

@@ -16,7 +16,6 @@ from rexnet.data.datasets import open_dataset
 from rexnet.data.facts import DataFacts
 from rexnet.detection.backbones import backbone_config
 from rexnet.detection.checkpoints import is_detector_file, load_detector_weights, pack
-from rexnet.detection.coco_rows import require_evaluator
 from rexnet.detection.config import DetectorOptions, DetectTrainConfig
 from rexnet.detection.detectors import SIZES_PX, create_detector
 from rexnet.detection.evaluation import check_ground_truth, evaluate_detector
@@ -43,7 +42,6 @@ def train(config: DetectTrainConfig, *, limit: TimeLimit[DetectTrainConfig] | No
     Raise ValueError for settings, data or weights that contradict each other.
     """
     config.check()
-    require_evaluator()
     try:
         backbone_config(config.network.model)  # before the data is read
     except ValueError as error:

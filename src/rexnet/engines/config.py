@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from rexnet.errors import require
+from rexnet.errors import require, require_package
 from rexnet.files import check_output_file, check_replaceable
 from rexnet.options import Threads
 from rexnet.text import printable
@@ -61,6 +61,12 @@ Format = Literal["onnx", "openvino", "torch-export"]
 Output = Literal["logits", "embedding", "features"]
 
 ENDINGS: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
+EXTRA = "'rexnet[deploy]'"
+_WRITERS: dict[Format, tuple[str, str]] = {
+    "onnx": ("an ONNX file", "onnx"),
+    "openvino": ("a .xml file", "openvino"),
+}
+"""Packages that write a format, and what needs them."""
 _REMOVED = {".pte": "ExecuTorch", ".mlpackage": "Core ML", ".engine": "TensorRT"}
 """Extensions of formats that are no longer written."""
 
@@ -88,8 +94,11 @@ def list_parts(path: Path) -> tuple[Path, ...]:
 
 
 def check_graph_output(path: Path, asked: Format | None, *, overwrite: bool) -> Format:
-    """Return the format to write, as `choose_format` does. Raise ValueError for a path that cannot be written."""
+    """Return the format to write, as `choose_format` does. Raise ValueError for a path that cannot be written, and for
+    a missing package."""
     found = choose_format(str(path), asked)
+    if found in _WRITERS:
+        require_package(*_WRITERS[found], EXTRA)
     check_output_file(path)
     check_replaceable(*list_parts(path), overwrite=overwrite)
     return found

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from rexnet.data.decode import open_image
 from rexnet.data.image_files import find_images
-from rexnet.engines.config import ENDINGS
+from rexnet.engines.config import ENDINGS, EXTRA
 from rexnet.errors import MissingPackageError, WeightsError
 from rexnet.text import printable, reason_of
 
@@ -63,7 +63,7 @@ def _import(package: str, *, what: str) -> Any:
     try:
         return import_module(package)
     except ImportError as error:
-        raise MissingPackageError(what, package, "'rexnet[deploy]'") from error
+        raise MissingPackageError(what, package, EXTRA) from error
 
 
 def trace(

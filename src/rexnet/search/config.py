@@ -10,11 +10,14 @@ from rexnet.data.config import AugmentConfig
 from rexnet.data.datasets import open_dataset
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.preprocess import Preprocess, require_image_size
-from rexnet.errors import require, require_at_least
+from rexnet.errors import require, require_at_least, require_package
 from rexnet.files import check_output_folder
 from rexnet.options import Device, positional
 from rexnet.search.space import Space
 from rexnet.training.config import Amp, OptimConfig, RunConfig, ScheduleConfig, TrainConfig
+
+OPTUNA = ("rexnet search", "optuna", "'rexnet[search]'")
+"""Arguments of `require_package`."""
 
 if TYPE_CHECKING:
     from rexnet.data.memory_batches import CropAndFlip
@@ -187,7 +190,8 @@ class SearchConfig:
         require(not costs or free, "min_share", self.space.min_share, f"below 1 with the objective {' '.join(costs)}")
 
     def check(self) -> None:
-        """Raise ValueError for an output or data that cannot be used."""
+        """Raise ValueError for an output or data that cannot be used, and for a missing package."""
+        require_package(*OPTUNA)
         check_output_folder(self.engine.output, allowed="a new folder or that of an earlier search")
         open_dataset(self.data)
 

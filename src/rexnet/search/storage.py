@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rexnet.data.facts import DataFacts
 from rexnet.errors import MissingPackageError, OptionError, require
-from rexnet.search.config import DIRECTIONS, EngineOptions, SearchConfig
+from rexnet.search.config import DIRECTIONS, OPTUNA, EngineOptions, SearchConfig
 from rexnet.text import printable
 from rexnet.training.resume import config_from_dict, config_to_dict
 
@@ -29,7 +29,7 @@ def require_optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise MissingPackageError("rexnet search", "optuna", "'rexnet[search]'") from error
+        raise MissingPackageError(*OPTUNA) from error
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     return optuna
 
