@@ -85,11 +85,13 @@ def test_timms_networks_predict_the_same_in_every_engine_as_in_pytorch():
 
 
 @pytest.mark.seconds
-def test_a_missing_native_engine_is_logged_once_with_what_to_install(monkeypatch, caplog):
-    config = BenchConfig(backends=("torch", "native"), models=("rexnet_010",), image_size=32, rounds=1, batch=(1,))
+def test_a_missing_native_engine_is_logged_once_with_what_to_install(exported, monkeypatch, caplog):
+    config = BenchConfig(
+        backends=("torch", "native"), models=("rexnet_010", exported), image_size=32, rounds=1, batch=(1,)
+    )
     need_engine("native")
     rows = bench(replace(config, backends=("native",), precisions=("fp32",)))
-    assert [(row.backend, row.precision) for row in rows] == [("native", "fp32")] and not caplog.records
+    assert [(row.backend, row.precision) for row in rows] == 2 * [("native", "fp32")] and not caplog.records
     monkeypatch.setattr(library, "_file", lambda: None)
     assert {row.backend for row in bench(config)} == {"torch"}
     (record,) = caplog.records

@@ -147,8 +147,12 @@ def test_every_engine_predicts_the_same_for_odd_files(backend, precision, checkp
 
 
 @pytest.mark.parametrize("pixels", [False, True])
-@pytest.mark.parametrize(("suffix", "backend"), [(".onnx", "onnxruntime"), (".onnx", "openvino"), (".xml", "openvino")])
+@pytest.mark.parametrize(
+    ("suffix", "backend"),
+    [(".onnx", "onnxruntime"), (".onnx", "openvino"), (".onnx", "native"), (".xml", "openvino")],
+)
 def test_exported_files_predict_the_same(suffix, backend, pixels, exported, predictor, images):
+    need_engine(backend)
     files = sorted((images / "deep").iterdir())
     other = with_chunks(Predictor(exported(suffix, pixels=pixels), backend=backend, threads=1))
     assert same(other(files), predictor(files))

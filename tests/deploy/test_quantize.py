@@ -262,7 +262,9 @@ def test_an_int8_file_that_was_never_compared_runs_in_its_own_engine_only():
     assert (facts.backends(".onnx"), facts.backends(".xml")) == (("onnxruntime",), ("openvino",))
     with pytest.raises(WeightsError, match=r"'a\.onnx' was not checked in openvino; allowed: onnxruntime"):
         facts.refuse_wrong("openvino", "a.onnx")
-    assert replace(facts, precision="fp32").backends(".onnx") == ("onnxruntime", "openvino")
+    assert replace(facts, precision="fp32").backends(".onnx") == ("onnxruntime", "openvino", "native")
+    with pytest.raises(WeightsError, match=r"native cannot open 'a\.onnx'; allowed: onnxruntime"):
+        facts.refuse_wrong("native", "a.onnx")
 
 
 @pytest.mark.seconds

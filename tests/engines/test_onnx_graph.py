@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from rexnet.engines.backends import open_graph
+from rexnet.engines.backends import open_graph, open_network
 from rexnet.engines.config import Engine
-from rexnet.engines.onnx_graph import onnx_graph
+from rexnet.engines.onnx_graph import onnx_graph, read_network
+from rexnet.errors import WeightsError
 from rexnet.models.factory import create_model
 from rexnet.models.inference_form import fold, pad
-from tests.networks import image_batch, with_measured_statistics
+from tests.networks import image_batch, need_engine, with_measured_statistics, with_trained_norms
 
 NAMES = ("rexnet_020", "rexnetr_020", "rexnet_lite_020", "rexnet_037", "rexnet_plain")
 
@@ -37,6 +38,41 @@ def test_every_family_at_any_batch_and_size_in_both_engines(name, tmp_path):
                 (found,) = run(images[:batch].contiguous().numpy())
                 assert found.shape == (batch, 7)
                 np.testing.assert_allclose(found, expected[:batch], rtol=0, atol=1e-3 * spread)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("output", ["logits", "embedding"])
+def test_a_file_is_read_back_and_runs_natively(name, output, tmp_path):
+    torch.manual_seed(0)
+    model = with_trained_norms(create_model(name, num_classes=7))
+    path = tmp_path / "a.onnx"
+    path.write_bytes(onnx_graph(fold(pad(model, 8)), output=output).SerializeToString())
+    images = image_batch(64)
+    expected = open_graph(path, Engine(backend="onnxruntime"))(images)
+    network = read_network(path, model.config, output=output)
+    own = network if output == "logits" else lambda x: network.forward_head(network.forward_features(x))
+    scale = float(expected.abs().max())
+    with torch.inference_mode():
+        torch.testing.assert_close(own(images.clone()), expected, rtol=0, atol=1e-4 * scale)
+    need_engine("native")
+    native = open_network(network, Engine(backend="native", threads=2))
+    torch.testing.assert_close(native(images), expected, rtol=0, atol=1e-4 * scale)
+
+
+def test_weights_of_another_network_are_not_read_back(tiny_model, tmp_path):
+    path = tmp_path / "a.onnx"
+    path.write_bytes(onnx_graph(fold(tiny_model())).SerializeToString())
+    for name in ("rexnet_100", "rexnet_lite_010"):
+        with pytest.raises(WeightsError, match=rf"a\.onnx' cannot be read back: the weights are not those of {name}"):
+            read_network(path, create_model(name).config)
+
+
+def test_max_pooling_is_read_back(tmp_path):
+    model = create_model("rexnet_010", num_classes=3)
+    model.reset_classifier(3, "max")
+    path = tmp_path / "a.onnx"
+    path.write_bytes(onnx_graph(fold(model)).SerializeToString())
+    assert read_network(path, model.config).global_pool == "max"
 
 
 def test_other_layers_and_outputs_are_refused(tiny_model):

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rexnet.deploy.classifiers import read_exported
+from rexnet.deploy.classifiers import open_exported, read_exported
 from rexnet.deploy.config import BenchConfig
 from rexnet.detection.checkpoints import TrainedDetector
-from rexnet.engines.backends import Network, list_backends, open_graph, open_network
+from rexnet.engines.backends import Network, list_backends, open_network
 from rexnet.engines.config import FILE_BACKENDS, PRECISIONS, Backend, Engine, Precision
 from rexnet.engines.measuring import describe_machine, measure_apart, spread_of
 from rexnet.engines.native.library import why_missing
@@ -120,7 +120,7 @@ def _exported_subject(reference: Reference) -> Subject:
         name=reference.text,
         model=load_network(resolve(facts.config)) if isinstance(facts.config, str) else RexNet(facts.config),
         image_size_px=facts.preprocess.image_size_px,
-        open=lambda engine: open_graph(reference.text, engine),
+        open=partial(open_exported, facts, reference.text),
         backends=facts.backends(suffix),
         pixels=facts.pixels,
     )

@@ -15,6 +15,7 @@ from rexnet.data.preprocess import Preprocess
 from rexnet.engines.backends import Network, list_backends, open_graph, open_network
 from rexnet.engines.config import FILE_BACKENDS, Backend, Engine, Output, Precision
 from rexnet.engines.graph_files import read_facts
+from rexnet.engines.onnx_graph import read_network
 from rexnet.errors import WeightsError
 from rexnet.models.config import RexNetConfig
 from rexnet.models.rexnet import RexNet
@@ -85,7 +86,8 @@ class ExportedFile:
         engine of its format."""
         known = FILE_BACKENDS.get(suffix, ())
         if self.precision != "int8":
-            return known
+            native = suffix == ".onnx" and self.precision == "fp32" and self.output != "features"
+            return (*known, "native") if native and isinstance(self.config, RexNetConfig) else known
         return known[:1] if self.engines is None else tuple(name for name in known if self.engines[name].right)
 
     def refuse_wrong(self, backend: Backend, path: str | PathLike[str]) -> None:
@@ -233,7 +235,7 @@ def of_exported(path: str | PathLike[str]) -> Classifier:
         preprocess=exported.preprocess,
         config=exported.config,
         backends=exported.backends(suffix),
-        open=partial(_open_exported, exported, fspath(path)),
+        open=partial(open_exported, exported, fspath(path)),
         pixels=exported.pixels,
         int8=exported.precision == "int8",
         precision="bf16" if exported.precision == "bf16" else "fp32",
@@ -241,9 +243,20 @@ def of_exported(path: str | PathLike[str]) -> Classifier:
     )
 
 
-def _open_exported(exported: ExportedFile, path: str, engine: Engine, *, device: torch.device) -> Network:
+def open_exported(exported: ExportedFile, path: str, engine: Engine, *, device: torch.device | str = "cpu") -> Network:
+    """Return the function in an engine that computes the output of a .onnx or .xml file. Raise WeightsError for an
+    engine or a device that does not run it."""
     exported.refuse_wrong(engine.backend, path)
-    if device.type != "cpu":
+    if torch.device(device).type != "cpu":
         suffix = Path(path).suffix
         raise WeightsError(f"{engine.backend} runs {suffix} files on the CPU, but the device is {device}")
-    return open_graph(path, engine)
+    if engine.backend != "native":
+        return open_graph(path, engine)
+    assert isinstance(exported.config, RexNetConfig)
+    network = open_network(read_network(path, exported.config, output=exported.output), engine)
+    return partial(_run_on_pixels, network, exported.preprocess) if exported.pixels else network
+
+
+def _run_on_pixels(network: Network, preprocess: Preprocess, images: Tensor) -> Tensor:
+    """Call the network on uint8 (B, H, W, 3)."""
+    return network(preprocess.normalise(images.permute(0, 3, 1, 2).float()))

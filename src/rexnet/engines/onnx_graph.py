@@ -4,16 +4,23 @@ A ReXNet is a chain of nine kinds of layers, so its graph needs no tracing: it t
 after its module, and accepts any batch and image size.
 """
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from rexnet.data.preprocess import Preprocess
 from rexnet.engines.config import Output
 from rexnet.engines.graph_files import import_onnx
+from rexnet.errors import WeightsError
 from rexnet.models.blocks import DropPath, LinearBottleneck, SiLU, SqueezeExcitation
+from rexnet.models.config import RexNetConfig
+from rexnet.models.inference_form import fold, load_padded
 from rexnet.models.rexnet import RexNet
+from rexnet.text import printable
 
 if TYPE_CHECKING:
     import onnx
@@ -59,6 +66,25 @@ def onnx_graph(model: RexNet, *, output: Output = "logits", pixels: Preprocess |
         classes = model.num_classes if output == "logits" else 0
         shapes[writer.node("Flatten", x, name=output)] = ["batch", classes or model.head_hidden_size]
     return _pack(onnx, writer, model.config.in_channels, outputs=shapes, pixels=pixels is not None)
+
+
+def read_network(path: str | Path, config: RexNetConfig, *, output: Output = "logits") -> RexNet:
+    """Return the network of an ONNX file that `onnx_graph` has made, without batch norms and padded channels; `config`
+    is that of the network before its channels were padded.
+
+    With output "embedding", it has no classes, and so the same output as the file. Raise WeightsError for a file
+    without the network's weights.
+    """
+    onnx = import_onnx()
+    graph = onnx.load(path).graph
+    weights = {each.name: torch.from_numpy(onnx.numpy_helper.to_array(each).copy()) for each in graph.initializer}
+    model = fold(RexNet(config if output == "logits" else replace(config, num_classes=0)))
+    model.global_pool = "max" if any(node.op_type == "ReduceMax" for node in graph.node) else "avg"
+    try:
+        load_padded(model, weights)
+    except ValueError as error:
+        raise WeightsError(f"{printable(path)!r} cannot be read back: {error}; export it again") from error
+    return model
 
 
 def _pack(

@@ -3,9 +3,11 @@
 Vector units work on 8, 16 or 32 channels at a time; the padding is exact.
 """
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
+from operator import ge
 from typing import Any, TypeVar
 
 import torch
@@ -51,6 +53,18 @@ def pad(model: RexNet, multiple: int) -> RexNet:
         )
     blocks = _pad_blocks(config, multiple)
     return _resize(model, replace(config, stem_channels=blocks[0].in_channels, blocks=tuple(blocks)))
+
+
+def load_padded(model: RexNet, weights: Mapping[str, Tensor]) -> None:
+    """Copy the weights of a padded copy (`pad`) into `model`. Raise ValueError for those of another network."""
+    own = model.state_dict()
+    if not own.keys() <= weights.keys() or any(not _covers(weights[key], value) for key, value in own.items()):
+        raise ValueError(f"the weights are not those of {model.config.name}")
+    model.load_state_dict({key: _corner(weights[key], like=value) for key, value in own.items()})
+
+
+def _covers(padded: Tensor, own: Tensor) -> bool:
+    return padded.ndim == own.ndim and all(map(ge, padded.shape, own.shape))
 
 
 def _pad_blocks(config: RexNetConfig, multiple: int) -> list[BlockSpec]:
