@@ -6,6 +6,7 @@ import pytest
 from rexnet.cli import main
 from rexnet.data.boxes.convert import ConvertConfig
 from tests.boxed_files import convert, files_of, write_image
+from tests.coco_files import many_images
 
 
 class TestOutput:
@@ -50,6 +51,12 @@ class TestOutput:
                 convert(tmp_path / "x", tmp_path / "out", **options)
         with pytest.raises(ValueError, match="is not a folder"):
             convert(tmp_path / "y", tmp_path / "out")
+
+    def test_what_is_already_in_the_layout_of_coco(self, tmp_path):
+        for side in ("train", "val"):
+            many_images(tmp_path / "coco", 2, side)
+        with pytest.raises(ValueError, match="already in COCO's layout, which rexnet detect train takes"):
+            convert(tmp_path / "coco", tmp_path / "out")
 
     @pytest.mark.parametrize("fields", [{"val_fraction": 1.0}, {"seed": -1}, {"workers": -1}])
     def test_settings(self, fields):

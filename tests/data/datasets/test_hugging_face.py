@@ -89,6 +89,16 @@ def test_a_bad_image_is_named(datasets, tmp_path):
         load_hugging_face(f"hfds/{tmp_path}/set")["train"].load(2)
 
 
+@pytest.mark.parametrize("missing", [None, -1])
+def test_images_without_a_label(datasets, tmp_path, missing):
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = {"image": [{"bytes": b"no", "path": None}] * 4, "label": [0, 1, missing, 1]}
+    (tmp_path / "set").mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / "set" / "train.parquet"))
+    with pytest.raises(ValueError, match="has images without a label in its split train"):
+        load_hugging_face(f"hfds/{tmp_path}/set")
+
+
 def test_unusable_datasets_are_refused_in_one_sentence(datasets, tmp_path):
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "train.csv").write_text("a,b\n1,2\n")

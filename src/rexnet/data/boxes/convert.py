@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 
 from rexnet.data.boxes.boxed_images import BoxedImage, BoxedImages, Skipped, Split
+from rexnet.data.boxes.coco import find_annotation_files
 from rexnet.data.boxes.voc import is_voc, read_voc
 from rexnet.data.boxes.yolo import DESCRIPTIONS, is_yolo, read_yolo
 from rexnet.errors import require, require_at_least
@@ -133,6 +134,8 @@ def read_boxed_images(source: Path, layout: Layout | None = None, *, workers: in
         return read_voc(source, workers=workers)
     if layout == "yolo" or is_yolo(source):
         return read_yolo(source, workers=workers)
+    if layout is None and find_annotation_files(source):
+        raise ValueError(f"{printable(source)} is already in COCO's layout, which rexnet detect train takes")
     raise ValueError(
         f"{printable(source)} has neither Annotations/ and JPEGImages/ (VOC) nor data.yaml or classes.txt (YOLO)"
     )

@@ -66,12 +66,12 @@ def _split(data: str, rows: Any, *, split: str) -> HuggingFaceImages:
 
     image = _only_column(data, rows, kind=datasets.Image, what="images")
     label = _only_column(data, rows, kind=datasets.ClassLabel, what="class labels")
-    targets = np.asarray(rows.with_format("numpy")[label][:], dtype=np.int64)
-    if len(targets) and targets.min() < 0:
+    targets = np.asarray(rows.with_format("numpy")[label][:])
+    if not (targets >= 0).all():  # a missing one is NaN
         raise ValueError(f"{data} has images without a label in its split {split}")
     encoded = rows.cast_column(image, datasets.Image(decode=False)).select_columns([image])
     classes = rows.features[label].names
-    return HuggingFaceImages(encoded, targets, classes, image_column=image, label=f"{data}/{split}")
+    return HuggingFaceImages(encoded, targets.astype(np.int64), classes, image_column=image, label=f"{data}/{split}")
 
 
 def _only_column(data: str, rows: Any, *, kind: type, what: str) -> str:
