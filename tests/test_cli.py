@@ -121,6 +121,15 @@ def test_help_and_version_are_quick_and_name_every_command(tmp_path):
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
+def test_help_ends_silently_if_its_reader_has_left(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "rexnet", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, timeout=300)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 @pytest.mark.seconds
 def test_models_lists_every_variant(tmp_path):
     shown = run_rexnet("models", cwd=tmp_path).stdout

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import partial
 
 from rexnet._version import __version__
 from rexnet.cli import classification, data, deploy, detection, search, study
@@ -82,30 +83,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if word == "help" and rest:
         word, *rest = *rest, "--help"
     if word in _HELP:
-        print(usage())
+        _run(partial(print, usage(), flush=True))
     elif grouped and (not rest or rest[0] in _HELP):
-        print(usage(word))
+        _run(partial(print, usage(word), flush=True))
     elif word == "--version":
         print(__version__)
     elif word in COMMANDS:
-        _run(word, rest)
-    elif grouped:
-        known = [name for name in COMMANDS if name.startswith(f"{word} ")]
-        close = get_close_matches(f"{word} {rest[0]}", known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(known)}"
-        fail(f"there is no command {f'{word} {rest[0]}'!r}; {hint}", code=2)
+        _run(partial(COMMANDS[word], rest))
     else:
-        close = get_close_matches(word, COMMANDS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(COMMANDS)}"
-        fail(f"there is no command {word!r}; {hint}", code=2)
+        known = [name for name in COMMANDS if name.startswith(f"{word} " if grouped else "")]
+        asked = f"{word} {rest[0]}" if grouped else word
+        close = get_close_matches(asked, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(known)}"
+        fail(f"there is no command {asked!r}; {hint}", code=2)
 
 
-def _run(word: str, arguments: Sequence[str]) -> None:
+def _run(command: Callable[[], None]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         # Of several processes only the main one logs progress; each one logs its own warnings.
         logging.getLogger("rexnet").setLevel(logging.INFO if is_main_process() else logging.WARNING)
-        COMMANDS[word](arguments)
+        command()
     except KeyboardInterrupt as stop:
         fail(str(stop) or "stopped", code=getattr(stop, "exit_code", 130))
     except BrokenPipeError:
