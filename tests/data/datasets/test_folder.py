@@ -39,9 +39,13 @@ class TestTwoFolders:
         (image_folder / "val").rename(image_folder / name)
         assert f"(train/, {name}/)" in open_dataset(image_folder).for_training().description
 
-    def test_val_goes_before_test(self, image_folder):
+    def test_val_goes_before_test_and_a_second_one_is_reported(self, image_folder, caplog):
         shutil.copytree(image_folder / "val", image_folder / "test")
         assert "(train/, val/)" in open_dataset(image_folder).for_training().description
+        assert "not used" not in caplog.text
+        shutil.copytree(image_folder / "val", image_folder / "valid")
+        assert "(train/, val/)" in open_dataset(image_folder).for_training().description
+        assert "the images of valid are not used, because there is train/, val/, test/" in caplog.text
 
     @pytest.mark.parametrize(("side", "other"), [("train", "val"), ("val", "train")])
     def test_a_class_missing_in_one_split_is_named(self, image_folder, side, other):

@@ -22,7 +22,7 @@ from rexnet.data.datasets.named import describe_split, is_named_set, load_named_
 from rexnet.data.datasets.shards import is_shards, load_shards
 from rexnet.data.image_files import find_images, require_images
 from rexnet.data.image_set import FileImages, ImageSet, PartlyLabelledImages
-from rexnet.data.splits import SPLITS, ImageSets
+from rexnet.data.splits import SPLITS, VAL_SPLITS, ImageSets
 from rexnet.files import real_path
 from rexnet.text import printable, some_names
 
@@ -187,9 +187,10 @@ def _holds_folders(folder: str | None) -> bool:
 
 
 def _read_folders(root: str, splits: Mapping[str, str]) -> dict[str, Split]:
-    if beside := find_images_beside(root, splits):
+    second = [name for name in VAL_SPLITS[:-1] if name in splits][1:]  # a test split is meant for later
+    if beside := [*find_images_beside(root, splits), *second]:
         text = "%s: the images of %s are not used, because there is %s/"
-        logger.warning(text, printable(root), some_names(beside), "/, ".join(splits))
+        logger.warning(text, printable(root), some_names(beside), "/, ".join(n for n in splits if n not in second))
     return {
         name: Split(name=name, where=printable(folder), read=partial(read_class_folders, folder))
         for name, folder in splits.items()
