@@ -159,12 +159,12 @@ def _resolve(model: str | PathLike[str], allowed: Collection[Kind]) -> Reference
     return Reference(text, kind)
 
 
-def find_network(model: str) -> str | Path:
+def find_network(model: str, *, option: str = "") -> str | Path:
     """Return the argument of `model_config`: the name of a family or network unchanged, else the file that contains the
     network."""
     if model in FAMILIES:
         return model
-    reference = resolve(model, allowed=NETWORKS)
+    reference = resolve(model, allowed=NETWORKS, option=option)
     return reference.text if reference.kind == "network" else reference.file
 
 

@@ -53,10 +53,7 @@ class NetworkConfig:
 
     def check(self) -> None:
         """Raise OptionError if no network matches --model and --width; no network is built."""
-        try:
-            found = find_network(self.model)
-        except OptionError as error:
-            raise OptionError(f"--model: {error}") from error
+        found = find_network(self.model, option="--model")
         try:
             model_config(str(found), width=self.width)
         except ValueError as error:
@@ -244,8 +241,7 @@ class TrainConfig:
     run: RunConfig = RunConfig()
 
     def __post_init__(self) -> None:
-        batch_size = self.run.batch_size
-        require(batch_size >= 2, "batch_size", batch_size, "2 or more (batch norm in squeeze-excitation)")
+        require(self.run.batch_size >= 2, "batch_size", self.run.batch_size, "2 or more, for batch norm")
         self.teacher.check(
             freeze=self.transfer.freeze,
             augment=self.augment,
