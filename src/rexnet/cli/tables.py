@@ -13,7 +13,7 @@ def new_table(*columns: str) -> Any:
     table = Table(box=box.SIMPLE)
     for index, column in enumerate(columns):
         left = index == 0 or "weights" in column
-        table.add_column(column, justify="left" if left else "right", overflow="fold", no_wrap=index == 0)
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
     return table
 
 
