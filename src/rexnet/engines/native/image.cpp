@@ -5,15 +5,16 @@
 namespace rexnet {
 namespace {
 
-constexpr int kStemRows = 8;    // of a task
 constexpr int kTasksPerThread = 4;  // so that a thread that starts late takes fewer
 constexpr int kFeatureChannels = 64;  // of a task
 
-class Image {
+class Pass {
  public:
-  Image(const Model& model, Workspace& space, const Call& call, int index, const Part& part)
+  Pass(const Model& model, Workspace& space, const Call& call, int index, const Part& part)
       : model_(model), kernels_(model.kernels), space_(space), call_(call), index_(index), part_(part),
-        mine_(space.scratch[part.thread]) {}
+        mine_(space.scratch[part.thread]),
+        image_{call.images + size_t(index) * model.stem.image_channels * call.height * call.width, call.height, call.width,
+               space.pitch} {}
 
   void run() {
     stem();
@@ -34,26 +35,20 @@ class Image {
   }
 
   void stem() {
-    const Stem& stem = model_.stem;
-    const size_t pixels = size_t(call_.height) * call_.width;
-    const float* image = call_.images + index_ * stem.image_channels * pixels;
-    each(stem.image_channels, [&](int channel) {
-      float* plane = space_.bordered + size_t(channel) * space_.plane + space_.pitch + 1;
-      for (int row = 0; row < call_.height; ++row) {
-        const float* from = image + channel * pixels + size_t(row) * call_.width;
-        std::copy(from, from + call_.width, plane + size_t(row) * space_.pitch);
-      }
-    });
+    if (model_.stem_is_part_of_block()) return;
     each((space_.stem_height + kStemRows - 1) / kStemRows, [&](int task) {
       const int first = task * kStemRows, last = std::min(first + kStemRows, space_.stem_height);
-      kernels_.stem(stem, space_.bordered, space_.pitch, space_.plane, space_.stem_width, first, last, space_.maps[0]);
+      kernels_.convolve_stem(model_.stem, image_, mine_.planes, space_.stem_width, first, last, space_.maps[0]);
     });
   }
 
   void block(int index) {
     const Block& block = model_.blocks[index];
     const BlockShape& shape = space_.shapes[index];
-    const Task task{space_.maps[index % 2], space_.expanded, space_.row_sums, space_.maps[1 - index % 2], mine_.area};
+    const bool with_stem = index == 0 && model_.stem_is_part_of_block();
+    const Task task{space_.maps[index % 2],     space_.expanded, space_.row_sums,
+                    space_.maps[1 - index % 2], mine_.area,      with_stem ? &model_.stem : nullptr,
+                    &image_,                    mine_.planes};
     const int strips = shape.strips, pixels = shape.out_height * shape.out_width;
     each(kernels_.panels(block.expanded) * strips, [&](int number) {
       kernels_.expand_and_filter(block, shape, task, number / strips, number % strips);
@@ -136,15 +131,16 @@ class Image {
   const int index_;
   const Part part_;
   Scratch& mine_;
+  const Image image_;
   int phase_ = 0;
 };
 
 }  // namespace
 
-int image_phases(const Model& model) { return 2 + 3 * int(model.blocks.size()) + 4; }
+int image_phases(const Model& model) { return 1 + 3 * int(model.blocks.size()) + 4; }
 
 void run_image(const Model& model, Workspace& workspace, const Call& call, int index, const Part& part) {
-  Image(model, workspace, call, index, part).run();
+  Pass(model, workspace, call, index, part).run();
 }
 
 }  // namespace rexnet

@@ -16,9 +16,8 @@ struct Kernels {
   size_t (*packed_bytes)(const Convolution& convolution);
   void (*pack)(const Convolution& convolution, const float* weights, int outputs, int inputs, void* packed);
 
-  // Rows [first, last) of the stem's output, from a planar image with borders (StemInput).
-  void (*stem)(const Stem& stem, const float* bordered, int pitch, int plane, int width, int first, int last,
-               void* out);
+  // Rows [first, last) of the stem's output map, `width` wide. `planes`: memory for rows of the image with borders.
+  void (*convolve_stem)(const Stem& stem, const Image& image, float* planes, int width, int first, int last, void* out);
   // Channels of panel `panel` in strip `strip`: expansion, depthwise convolution and sums of its rows.
   void (*expand_and_filter)(const Block& block, const BlockShape& shape, const Task& task, int panel, int strip);
   // Pixels [first, last) of the output: gate, activation, projection, shortcut. `gates`: `expanded` floats or null.

@@ -45,19 +45,32 @@ struct Stem {
   Activation activation;
 };
 
+// Rows of the image under `rows` rows of the stem's output.
+inline constexpr int stem_rows(const Stem& stem, int rows) { return (rows - 1) * stem.stride + 3; }
+
 // One block at one image size, and how its work is cut.
 struct BlockShape {
   int height, width, out_height, out_width;
   int strip_rows, strips;  // rows of output of a strip, and their number
 };
 
+// The given image, as planes, and the floats from a row to the next in a copy with borders.
+struct Image {
+  const float* values;
+  int height, width, pitch;
+};
+
 // What a task reads and writes. Types of maps depend on the precision.
 struct Task {
-  const void* in;      // the block's input map
-  void* expanded;      // the depthwise convolution's output map
-  float* row_sums;     // sums of the rows of `expanded`: (out_height, channels)
-  void* out;           // the block's output map
-  void* scratch;       // this thread's own memory of `scratch_bytes`
+  const void* in;   // the block's input map
+  void* expanded;   // the depthwise convolution's output map
+  float* row_sums;  // sums of the rows of `expanded`: (out_height, channels)
+  void* out;        // the block's output map
+  void* scratch;    // this thread's own memory
+  // For the first block, if its depthwise convolution follows the stem: instead of `in`.
+  const Stem* stem;
+  const Image* image;
+  float* planes;  // this thread's copy of rows of the image
 };
 
 }  // namespace rexnet

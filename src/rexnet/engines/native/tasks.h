@@ -18,19 +18,20 @@ struct Tasks {
   using Value = typename Type::Value;
   static constexpr bool kExact = Type::kStep == 1;
 
-  static void stem(const Stem& stem, const float* bordered, int pitch, int plane, int width, int first, int last,
-                   void* out) {
+  static void convolve_stem(const Stem& stem, const Image& image, float* planes, int width, int first, int last,
+                            void* out) {
+    const size_t row_values = size_t(width) * stem.channels;
     with_activation(stem.activation, [&](auto kindly) INLINE_LAMBDA {
-      const auto put = [&](Value* to, Vector v) INLINE_LAMBDA { store(to, activate<kindly.kind, kExact>(v, stem.activation)); };
-      for (int row = first; row < last; ++row) {
-        const float* in = bordered + size_t(row) * stem.stride * pitch;
-        convolve_stem_row(stem, in, pitch, plane, width, static_cast<Value*>(out) + size_t(row) * width * stem.channels, put);
-      }
+      convolve_stem_rows(stem, image, planes, width, first, last, 0, stem.channels,
+                         static_cast<Value*>(out) + first * row_values, row_values, stem.channels,
+                         [&](Value* to, Vector v) INLINE_LAMBDA {
+                           store(to, activate<kindly.kind, kExact>(v, stem.activation));
+                         });
     });
   }
 
-  // Fill the slice of a strip with `panel`'s expanded channels (or the input's, for a block without expansion), with
-  // zeros around the map, and filter it at once, while it is in the second cache.
+  // Fill the slice of a strip with `panel`'s expanded channels (for a block without expansion the input's, or the
+  // stem's), with zeros around the map, and filter it at once, while it is in the second cache.
   static void expand_and_filter(const Block& block, const BlockShape& shape, const Task& task, int panel_index,
                                 int strip) {
     const Panel panel = panel_at(block.expanded, panel_index);
@@ -41,7 +42,11 @@ struct Tasks {
                                                                          : shape.out_height;
     const int first = first_out * block.stride - border, last = (last_out - 1) * block.stride + border + 1;
     auto* slice = static_cast<float*>(task.scratch);
-    fill_slice(block, shape, static_cast<const Value*>(task.in), panel, slice, first, last);
+    if (task.stem) {
+      fill_slice_from_stem(*task.stem, shape, task, panel, border, slice, first, last);
+    } else {
+      fill_slice(block, shape, static_cast<const Value*>(task.in), panel, slice, first, last);
+    }
 
     const size_t out_row = size_t(shape.out_width) * block.expanded;
     for (int vector = 0; vector < panel.vectors; ++vector) {
@@ -101,6 +106,29 @@ struct Tasks {
         }
       }
     });
+  }
+
+  static void fill_slice_from_stem(const Stem& stem, const BlockShape& shape, const Task& task, const Panel& panel,
+                                   int border, float* slice, int first, int last) {
+    const int pixel = panel.vectors * kLanes, channel = panel.first * kLanes;
+    const size_t row_values = size_t(shape.width + 2 * border) * pixel;
+    const int above = first < 0 ? -first : 0, below = last > shape.height ? last - shape.height : 0;
+    const int rows = last - first - above - below;
+    __builtin_memset(slice, 0, size_t(above) * row_values * sizeof(float));
+    float* inside = slice + above * row_values;
+    for (int row = 0; row < rows; ++row) {
+      float* begin = inside + row * row_values;
+      __builtin_memset(begin, 0, border * pixel * sizeof(float));
+      __builtin_memset(begin + row_values - border * pixel, 0, border * pixel * sizeof(float));
+    }
+    with_activation(stem.activation, [&](auto kindly) INLINE_LAMBDA {
+      convolve_stem_rows(stem, *task.image, task.planes, shape.width, first + above, last - below, channel,
+                         channel + pixel, inside + border * pixel, row_values, pixel,
+                         [&](float* to, Vector v) INLINE_LAMBDA {
+                           store(to, activate<kindly.kind, kExact>(v, stem.activation));
+                         });
+    });
+    __builtin_memset(inside + rows * row_values, 0, size_t(below) * row_values * sizeof(float));
   }
 
   static void project(const Block& block, const Task& task, const float* gates, int first, int last) {
@@ -235,7 +263,7 @@ struct Tasks {
   static int panels(int channels) { return panel_count(channels); }
 
   static constexpr rexnet::Kernels table(const char* name) {
-    return {name,      sizeof(Value), kMaxRows, panels, packed_bytes<Type>, pack<Type>, stem,
+    return {name,      sizeof(Value), kMaxRows, panels, packed_bytes<Type>, pack<Type>, convolve_stem,
             expand_and_filter, project,  convolve_and_pool, pool, multiply_vector,    to_planes,  peak_macs};
   }
 };

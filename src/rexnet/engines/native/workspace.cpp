@@ -49,11 +49,12 @@ Workspace::Workspace(const Model& model, int height, int width, int threads)
   const Kernels& kernels = model.kernels;
   stem_height = convolved(height, 3, 1, model.stem.stride);
   stem_width = convolved(width, 3, 1, model.stem.stride);
-  pitch = round_up(std::max(width + 2, round_up(stem_width, kernels.rows) * model.stem.stride + 2), 16);
-  plane = pitch * (height + 2);
-  bordered = arena.get<float>(size_t(plane) * model.stem.image_channels);
+  // One pixel of border on the left, and on the right what the last tile of a row reads.
+  pitch = std::max(width, round_up(stem_width, kernels.rows) * model.stem.stride) + 2;
 
-  size_t map = size_t(stem_height) * stem_width * model.stem.channels, filtered = 0, sums = 0, area = 0;
+  size_t map = 0, filtered = 0, sums = 0, area = 0;
+  int stem_task = kStemRows;
+  if (!model.stem_is_part_of_block()) map = size_t(stem_height) * stem_width * model.stem.channels;
   int vector = std::max(model.hidden.outputs, round_up(model.features, kGroup)), gates = 0, squeezed = 0;
   int h = stem_height, w = stem_width;
   for (const Block& block : model.blocks) {
@@ -72,6 +73,11 @@ Workspace::Workspace(const Model& model, int height, int width, int threads)
     }
   }
   last_pixels = h * w;
+  if (model.stem_is_part_of_block()) {
+    const Block& first = model.blocks[0];
+    stem_task = (shapes[0].strip_rows - 1) * first.stride + first.kernel / 2 * first.dilation * 2 + 1;
+  }
+  const size_t planes = size_t(model.stem.image_channels) * stem_rows(model.stem, stem_task) * pitch;
   area = std::max(area, size_t(kernels.rows) * kPanel * kernels.map_bytes);
   vector = std::max({vector, gates, squeezed});
   for (auto& each : maps) each = arena.get<char>(map * kernels.map_bytes);
@@ -82,7 +88,7 @@ Workspace::Workspace(const Model& model, int height, int width, int threads)
   logits = arena.get<float>(model.classifier.outputs);
   for (int thread = 0; thread < threads; ++thread) {
     scratch.push_back({arena.get<char>(area), arena.get<char>(vector * kernels.map_bytes), arena.get<float>(gates),
-                       arena.get<float>(squeezed), arena.get<float>(gates)});
+                       arena.get<float>(squeezed), arena.get<float>(gates), arena.get<float>(planes)});
   }
 }
 

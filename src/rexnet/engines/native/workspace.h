@@ -5,6 +5,8 @@
 
 namespace rexnet {
 
+constexpr int kStemRows = 8;  // of a task of the stem
+
 // What each thread needs for itself.
 struct Scratch {
   char* area;     // a slice of expanded channels, or gated inputs of the projection
@@ -12,6 +14,7 @@ struct Scratch {
   float* means;   // of the gate's inputs
   float* hidden;  // between squeeze and excite
   float* gates;
+  float* planes;  // rows of the image with borders
 };
 
 class Workspace {
@@ -25,9 +28,7 @@ class Workspace {
   int stem_height, stem_width;
   std::vector<BlockShape> shapes;
   int last_pixels;  // of the last map
-  // The image with a border, as planes. Borders stay zero.
-  float* bordered;
-  int pitch, plane;
+  int pitch;        // of a row of the image with borders
   char *maps[2], *expanded;  // input and output of a block, in turns; the depthwise convolution's output
   float *row_sums, *pooled, *hidden, *logits;
   std::vector<Scratch> scratch;
