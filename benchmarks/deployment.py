@@ -81,7 +81,7 @@ def measure_peers(options: Options) -> list[dict[str, Any]]:
     return [rounded(row) for row in rows]
 
 
-_PEER_BACKENDS: tuple[Backend, ...] = ("torch", "onnxruntime", "openvino")
+_PEER_BACKENDS: tuple[Backend, ...] = ("torch", "native", "onnxruntime", "openvino")
 
 
 def main() -> None:
