@@ -37,13 +37,16 @@ class OneOfEach(nn.Module):
 @pytest.fixture
 def predict(monkeypatch, tmp_path):
     """predict(*files, **options) -> what was found, the rows of the result file, the folder."""
+    checkpoint = tmp_path / "model" / "best.pt"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
     monkeypatch.setattr(runtime, "_opened", lambda *_, **__: TrainedDetector(OneOfEach(), CLASSES, CATEGORY_IDS))
 
     def run(*files, **options):
         out = tmp_path / "out"
         names = tuple(map(str, files))
         found = predict_files(
-            DetectPredictConfig(checkpoint="best.pt", images=names, out=str(out), device="cpu", **options)
+            DetectPredictConfig(checkpoint=str(checkpoint), images=names, out=str(out), device="cpu", **options)
         )
         return found, json.loads((out / "detections.json").read_text()), out
 
