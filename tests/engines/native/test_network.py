@@ -2,6 +2,8 @@
 
 import gc
 import os
+import platform
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -32,9 +34,13 @@ def precision(request, monkeypatch):
 
 
 @pytest.fixture
-def network():
+def engine():
     if reason := why_missing():
         pytest.skip(reason)
+
+
+@pytest.fixture
+def network(engine):
     return NativeNetwork(trained("rexnet_050", num_classes=5), threads=3)
 
 
@@ -178,9 +184,7 @@ def test_a_stride_that_is_not_there(network):
         network.feature_maps(images(), [8, 64])
 
 
-def test_networks_that_it_does_not_compute():
-    if reason := why_missing():
-        pytest.skip(reason)
+def test_networks_that_it_does_not_compute(engine):
     model = create_model("rexnet_050")
     model.reset_classifier(3, "max")
     with pytest.raises(ValueError, match="global_pool is 'max'"):
@@ -190,10 +194,8 @@ def test_networks_that_it_does_not_compute():
         NativeNetwork(RexNet(bottlenecks(block, stem_channels=20, activation="softplus")))
 
 
-def test_calls_from_many_threads_while_models_come_and_go():
+def test_calls_from_many_threads_while_models_come_and_go(engine):
     """Each call is right, and memory does not grow."""
-    if reason := why_missing():
-        pytest.skip(reason)
     models = [trained("rexnet_030", num_classes=3), trained("rexnet_lite_040", num_classes=4)]
     given = [images(batch, size=size) for batch, size in ((1, (32, 32)), (3, (40, 64)), (5, (64, 64)))]
     kept = [NativeNetwork(model, threads=3) for model in models]
@@ -254,9 +256,7 @@ def test_a_child_process_makes_threads_of_its_own(network):
         busy.join()
 
 
-def test_memory_is_stated():
-    if reason := why_missing():
-        pytest.skip(reason)
+def test_memory_is_stated(engine):
     network = NativeNetwork(trained("rexnet_050"), threads=1)
     weights = network.memory_bytes
     network(images(1, size=(32, 32)))
@@ -267,17 +267,22 @@ def test_memory_is_stated():
     assert 0 < weights < small < large and network.memory_bytes == small
 
 
-@pytest.mark.parametrize(("variable", "value", "reason"), [("REXNET_NATIVE", "0", "REXNET_NATIVE is 0")])
-def test_it_can_be_turned_off(monkeypatch, variable, value, reason):
-    monkeypatch.setenv(variable, value)
-    assert why_missing() == reason
-    with pytest.raises(ValueError, match=reason):
+@pytest.mark.skipif((platform.system(), platform.machine()) != ("Linux", "x86_64"), reason="it is for Linux on x86-64")
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+def test_it_is_compiled_where_a_compiler_is(monkeypatch):
+    """Its other tests are skipped without it: this one tells a compilation that failed."""
+    monkeypatch.delenv("REXNET_NATIVE", raising=False)
+    assert "not compiled" not in (why_missing() or "")
+
+
+def test_it_can_be_turned_off(monkeypatch):
+    monkeypatch.setenv("REXNET_NATIVE", "0")
+    assert why_missing() == "REXNET_NATIVE is 0"
+    with pytest.raises(ValueError, match="REXNET_NATIVE is 0"):
         NativeNetwork(create_model("rexnet_050"))
 
 
-def test_masked_instructions_are_not_used(monkeypatch):
-    if reason := why_missing():
-        pytest.skip(reason)
+def test_masked_instructions_are_not_used(engine, monkeypatch):
     monkeypatch.setenv("REXNET_ISA", "avx2")
     assert "no AVX-512 with bf16, or REXNET_ISA hides it" in (why_missing("bf16") or "")
     monkeypatch.setenv("REXNET_ISA", "avx3")
