@@ -50,7 +50,8 @@ __attribute__((noinline)) static Vector rare_activation(Vector x, Activation act
     case Activation::leaky_relu:
       return maximum(x, multiply(x, fill(0.01f)));
     case Activation::elu:
-      return add(maximum(x, zero()), subtract(power_of_2<true>(multiply(minimum(x, zero()), fill(kLog2E))), fill(1.0f)));
+      return add(maximum(x, zero()),
+                 subtract(power_of_2<true>(multiply(minimum(x, zero()), fill(kLog2E))), fill(1.0f)));
     case Activation::hardswish:
       return multiply(multiply(x, fill(1.0f / 6.0f)), relu6(add(x, fill(3.0f))));
     case Activation::sigmoid:

@@ -121,22 +121,22 @@ INLINE void multiply_rows(int rows, const typename Type::Value* inputs, size_t p
   }
 }
 
-// The same for up to kMaxRows pixels and a whole panel.
-template <class Type, class Take>
+// The same for up to kMost pixels and a whole panel.
+template <class Type, int kMost, class Take>
 INLINE void multiply_panel(int rows, int vectors, const typename Type::Value* inputs, size_t pitch,
                            const typename Type::Value* weights, const float* bias, int depth, Take&& take) {
   switch (vectors) {
     case 3:
-      return multiply_rows<Type, 3, kMaxRows>(rows, inputs, pitch, weights, bias, depth, take);
+      return multiply_rows<Type, 3, kMost>(rows, inputs, pitch, weights, bias, depth, take);
     case 2:
-      return multiply_rows<Type, 2, kMaxRows>(rows, inputs, pitch, weights, bias, depth, take);
+      return multiply_rows<Type, 2, kMost>(rows, inputs, pitch, weights, bias, depth, take);
     default:
-      return multiply_rows<Type, 1, kMaxRows>(rows, inputs, pitch, weights, bias, depth, take);
+      return multiply_rows<Type, 1, kMost>(rows, inputs, pitch, weights, bias, depth, take);
   }
 }
 
-// Convolve `count` pixels with one panel and write them, `out_pitch` values apart, with bias, residual and activation.
-// `residual`: a map with `residual_pitch` values a pixel, of which the first `residual_vectors` vectors are added.
+// Where `convolve_rows` reads and writes, with the values from a pixel to the next. `residual`: a map of which the
+// first `residual_vectors` vectors of the panel are added.
 template <class Type, class Out>
 struct Rows {
   const typename Type::Value* in;
@@ -148,6 +148,7 @@ struct Rows {
   int residual_vectors = 0;
 };
 
+// Convolve `count` pixels with one panel: bias, activation, then the residual.
 template <class Type, Compiled Kind, class Out>
 INLINE void convolve_rows(const Convolution& convolution, const Panel& panel, int count, const Rows<Type, Out>& rows) {
   const auto* weights = weights_of<Type>(convolution, panel);
@@ -157,14 +158,15 @@ INLINE void convolve_rows(const Convolution& convolution, const Panel& panel, in
     const int now = tile_rows(count - done);
     auto* out = rows.out + done * rows.out_pitch;
     const auto* residual = rows.residual + done * rows.residual_pitch;
-    multiply_panel<Type>(now, panel.vectors, rows.in + done * rows.in_pitch, rows.in_pitch, weights, bias,
-                         convolution.depth, [&](int row, int vector, Vector v) INLINE_LAMBDA {
-                           v = activate<Kind, kExact>(v, convolution.activation);
-                           if (vector < rows.residual_vectors) {
-                             v = add(v, load(residual + row * rows.residual_pitch + vector * kLanes));
-                           }
-                           store(out + row * rows.out_pitch + vector * kLanes, v);
-                         });
+    multiply_panel<Type, kMaxRows>(
+        now, panel.vectors, rows.in + done * rows.in_pitch, rows.in_pitch, weights, bias, convolution.depth,
+        [&](int row, int vector, Vector v) INLINE_LAMBDA {
+          v = activate<Kind, kExact>(v, convolution.activation);
+          if (vector < rows.residual_vectors) {
+            v = add(v, load(residual + row * rows.residual_pitch + vector * kLanes));
+          }
+          store(out + row * rows.out_pitch + vector * kLanes, v);
+        });
     done += now;
   }
 }

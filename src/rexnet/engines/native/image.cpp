@@ -5,7 +5,7 @@
 namespace rexnet {
 namespace {
 
-constexpr int kTasksPerThread = 4;  // so that a thread that starts late takes fewer
+constexpr int kProjections = 4;       // tasks of a thread, so that one that starts late takes fewer
 constexpr int kFeatureChannels = 64;  // of a task
 
 class Pass {
@@ -13,8 +13,8 @@ class Pass {
   Pass(const Model& model, Workspace& space, const Call& call, int index, const Part& part)
       : model_(model), kernels_(model.kernels), space_(space), call_(call), index_(index), part_(part),
         mine_(space.scratch[part.thread]),
-        image_{call.images + size_t(index) * model.stem.image_channels * call.height * call.width, call.height, call.width,
-               space.pitch} {}
+        image_{call.images + size_t(index) * model.stem.image_channels * call.height * call.width, call.height,
+               call.width, space.pitch} {}
 
   void run() {
     stem();
@@ -56,7 +56,7 @@ class Pass {
     // Each thread computes the gates itself, which takes less time than to wait for another one.
     bool have_gates = false;
     const int rows = kernels_.rows, tiles = (pixels + rows - 1) / rows;
-    const int tasks = part_.phases ? std::min(tiles, kTasksPerThread * space_.threads) : 1;
+    const int tasks = part_.phases ? std::min(tiles, kProjections * space_.threads) : 1;
     each(tasks, [&](int number) {
       if (block.has_gate && !have_gates) {
         gates(block, shape);

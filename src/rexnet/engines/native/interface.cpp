@@ -9,8 +9,9 @@ using rexnet::Kernels;
 using rexnet::Precision;
 using rexnet::Runner;
 
-namespace rexnet {
+namespace {
 
+// The kernels for a precision on this CPU, or null. `mask` is the most that may be used: "avx2", or "" for all.
 const Kernels* choose_kernels(Precision precision, const char* mask) {
   const bool only_avx2 = std::strcmp(mask, "avx2") == 0;
   __builtin_cpu_init();
@@ -18,12 +19,12 @@ const Kernels* choose_kernels(Precision precision, const char* mask) {
   const bool avx512 = !only_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (precision == Precision::bf16) {
-    return avx512 && __builtin_cpu_supports("avx512bf16") ? &kernels_avx512_bf16 : nullptr;
+    return avx512 && __builtin_cpu_supports("avx512bf16") ? &rexnet::kernels_avx512_bf16 : nullptr;
   }
-  return avx512 ? &kernels_avx512_fp32 : avx2 ? &kernels_avx2_fp32 : nullptr;
+  return avx512 ? &rexnet::kernels_avx512_fp32 : avx2 ? &rexnet::kernels_avx2_fp32 : nullptr;
 }
 
-}  // namespace rexnet
+}  // namespace
 
 extern "C" {
 
@@ -31,13 +32,13 @@ extern "C" {
 
 // The name of the instructions that would be used for a precision, or null.
 EXPORTED const char* rexnet_instructions(int32_t precision, const char* mask) {
-  const Kernels* kernels = rexnet::choose_kernels(Precision(precision), mask);
+  const Kernels* kernels = choose_kernels(Precision(precision), mask);
   return kernels ? kernels->name : nullptr;
 }
 
 // A model, or null without the instructions or the memory.
 EXPORTED void* rexnet_open(const rexnet_network* network, int32_t precision, const char* mask, int32_t threads) {
-  const Kernels* kernels = rexnet::choose_kernels(Precision(precision), mask);
+  const Kernels* kernels = choose_kernels(Precision(precision), mask);
   if (kernels == nullptr) return nullptr;
   try {
     return new Runner(*network, *kernels, threads);

@@ -1,4 +1,4 @@
-// The functions that are compiled once for each instruction set and precision, and the choice among them.
+// The functions that are compiled once for each instruction set and precision.
 #pragma once
 
 #include "network.h"
@@ -9,6 +9,7 @@ struct Kernels {
   const char* name;
   size_t map_bytes;  // of one value of a map
   int rows;          // pixels of a tile
+  int panel;         // channels of the widest panel
 
   // Panels of output channels, each computed in one pass over the inputs.
   int (*panels)(int channels);
@@ -39,8 +40,5 @@ struct Kernels {
 extern const Kernels kernels_avx2_fp32;
 extern const Kernels kernels_avx512_fp32;
 extern const Kernels kernels_avx512_bf16;
-
-// The kernels for a precision on this CPU, or null. `mask` is the most that may be used: "avx2", or "" for all.
-const Kernels* choose_kernels(Precision precision, const char* mask);
 
 }  // namespace rexnet

@@ -38,8 +38,7 @@ class Arena {
 struct Model {
   Model(const rexnet_network& description, const Kernels& kernels);
 
-  // Whether the first block's depthwise convolution is the only one that reads the stem's output: then no map is made of
-  // it.
+  // Whether only the first block's depthwise convolution reads the stem's output: then no map is made of it.
   bool stem_is_part_of_block() const { return !blocks[0].has_expand && blocks[0].added == 0; }
 
   const Kernels& kernels;

@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "image.h"
 #include "team.h"
 
@@ -67,7 +69,7 @@ class Runner::Crew {
     renew(workspace, call, 1);
     for (int image = first; image < last; ++image) run_image(model_, *workspace, call, image, {});
     const std::lock_guard<std::mutex> lock(spare_lock_);
-    if (int(spare_.size()) < threads_) {
+    if (spare_.size() < kept_) {
       spare_.push_back(std::move(workspace));
     } else {
       bytes_ -= workspace->arena.bytes();
@@ -84,6 +86,8 @@ class Runner::Crew {
 
   const Model& model_;
   const int threads_;
+  // As many as may run at once, so that calls from several threads do not make new ones each time.
+  const size_t kept_ = std::max(unsigned(threads_), std::thread::hardware_concurrency());
   const pid_t process_ = getpid();
   std::atomic<size_t> bytes_{0};
   std::mutex spare_lock_;

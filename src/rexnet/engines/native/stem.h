@@ -44,8 +44,8 @@ INLINE void convolve_stem_tile(const Stem& stem, const float* in, int pitch, int
   }
 }
 
-// Channels [first, last) of one row of output, `out_pitch` values from a pixel to the next; `in`: its first row of input,
-// in the first plane.
+// Channels [first, last) of one row of output, `out_pitch` values from a pixel to the next; `in`: its first row of
+// input, in the first plane.
 template <class Value, class Put>
 INLINE void convolve_stem_row(const Stem& stem, const float* in, int pitch, int plane, int width, int first, int last,
                               Value* out, int out_pitch, Put&& put) {

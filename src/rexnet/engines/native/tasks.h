@@ -41,11 +41,22 @@ struct Tasks {
     const int last_out = first_out + shape.strip_rows < shape.out_height ? first_out + shape.strip_rows
                                                                          : shape.out_height;
     const int first = first_out * block.stride - border, last = (last_out - 1) * block.stride + border + 1;
+    const int first_inside = first < 0 ? 0 : first, last_inside = last < shape.height ? last : shape.height;
     auto* slice = static_cast<float*>(task.scratch);
+    clear_border(slice, row_values, border * pixel, first_inside - first, last_inside - first, last - first);
+    float* inside = slice + (first_inside - first) * row_values + border * pixel;
     if (task.stem) {
-      fill_slice_from_stem(*task.stem, shape, task, panel, border, slice, first, last);
+      const Stem& stem = *task.stem;
+      const int channel = panel.first * kLanes;
+      with_activation(stem.activation, [&](auto kindly) INLINE_LAMBDA {
+        convolve_stem_rows(stem, *task.image, task.planes, shape.width, first_inside, last_inside, channel,
+                           channel + pixel, inside, row_values, pixel, [&](float* to, Vector v) INLINE_LAMBDA {
+                             store(to, activate<kindly.kind, kExact>(v, stem.activation));
+                           });
+      });
     } else {
-      fill_slice(block, shape, static_cast<const Value*>(task.in), panel, slice, first, last);
+      const Value* in = static_cast<const Value*>(task.in);
+      expand(block, shape.width, in, panel, inside, row_values, first_inside, last_inside);
     }
 
     const size_t out_row = size_t(shape.out_width) * block.expanded;
@@ -81,54 +92,37 @@ struct Tasks {
     }
   }
 
-  static void fill_slice(const Block& block, const BlockShape& shape, const Value* in, const Panel& panel, float* slice,
-                         int first, int last) {
-    const int border = block.kernel / 2 * block.dilation, pixel = panel.vectors * kLanes;
-    const size_t row_values = size_t(shape.width + 2 * border) * pixel;
+  // Zeros in the rows of a slice above `first` and from `last` on, and in `side` values at both ends of the others.
+  static void clear_border(float* slice, size_t row_values, int side, int first, int last, int rows) {
+    for (int row = 0; row < rows; ++row, slice += row_values) {
+      if (row < first || row >= last) {
+        __builtin_memset(slice, 0, row_values * sizeof(float));
+      } else {
+        __builtin_memset(slice, 0, side * sizeof(float));
+        __builtin_memset(slice + row_values - side, 0, side * sizeof(float));
+      }
+    }
+  }
+
+  // Write rows [first, last) of `panel`'s channels, expanded or as they are, `row_values` apart.
+  static void expand(const Block& block, int width, const Value* in, const Panel& panel, float* out, size_t row_values,
+                     int first, int last) {
+    const int pixel = panel.vectors * kLanes;
     with_activation(block.expand.activation, [&](auto kindly) INLINE_LAMBDA {
-      for (int row = first; row < last; ++row, slice += row_values) {
-        if (row < 0 || row >= shape.height) {
-          __builtin_memset(slice, 0, row_values * sizeof(float));
-          continue;
-        }
-        __builtin_memset(slice, 0, border * pixel * sizeof(float));
-        __builtin_memset(slice + row_values - border * pixel, 0, border * pixel * sizeof(float));
-        const Value* from = in + size_t(row) * shape.width * block.in;
-        float* to = slice + border * pixel;
+      for (int row = first; row < last; ++row, out += row_values) {
+        const Value* from = in + size_t(row) * width * block.in;
         if (block.has_expand) {
-          convolve_rows<Type, kindly.kind>(block.expand, panel, shape.width,
-                                           Rows<Type, float>{from, size_t(block.in), to, size_t(pixel)});
+          convolve_rows<Type, kindly.kind>(block.expand, panel, width,
+                                           Rows<Type, float>{from, size_t(block.in), out, size_t(pixel)});
         } else {
-          for (int column = 0; column < shape.width; ++column, to += pixel) {
+          for (int column = 0; column < width; ++column) {
             const Value* at = from + size_t(column) * block.in + panel.first * kLanes;
+            float* to = out + size_t(column) * pixel;
             for (int channel = 0; channel < pixel; channel += kLanes) store(to + channel, load(at + channel));
           }
         }
       }
     });
-  }
-
-  static void fill_slice_from_stem(const Stem& stem, const BlockShape& shape, const Task& task, const Panel& panel,
-                                   int border, float* slice, int first, int last) {
-    const int pixel = panel.vectors * kLanes, channel = panel.first * kLanes;
-    const size_t row_values = size_t(shape.width + 2 * border) * pixel;
-    const int above = first < 0 ? -first : 0, below = last > shape.height ? last - shape.height : 0;
-    const int rows = last - first - above - below;
-    __builtin_memset(slice, 0, size_t(above) * row_values * sizeof(float));
-    float* inside = slice + above * row_values;
-    for (int row = 0; row < rows; ++row) {
-      float* begin = inside + row * row_values;
-      __builtin_memset(begin, 0, border * pixel * sizeof(float));
-      __builtin_memset(begin + row_values - border * pixel, 0, border * pixel * sizeof(float));
-    }
-    with_activation(stem.activation, [&](auto kindly) INLINE_LAMBDA {
-      convolve_stem_rows(stem, *task.image, task.planes, shape.width, first + above, last - below, channel,
-                         channel + pixel, inside + border * pixel, row_values, pixel,
-                         [&](float* to, Vector v) INLINE_LAMBDA {
-                           store(to, activate<kindly.kind, kExact>(v, stem.activation));
-                         });
-    });
-    __builtin_memset(inside + rows * row_values, 0, size_t(below) * row_values * sizeof(float));
   }
 
   static void project(const Block& block, const Task& task, const float* gates, int first, int last) {
@@ -142,8 +136,8 @@ struct Tasks {
         for (int index = 0; index < panels; ++index) {
           const Panel panel = panel_at(block.out, index);
           const size_t channel = panel.first * kLanes;
-          Rows<Type, Value> rows{in, size_t(block.expanded),
-                          static_cast<Value*>(task.out) + size_t(pixel) * block.out + channel, size_t(block.out)};
+          auto* out = static_cast<Value*>(task.out) + size_t(pixel) * block.out + channel;
+          Rows<Type, Value> rows{in, size_t(block.expanded), out, size_t(block.out)};
           if (panel.first < added_vectors) {
             rows.residual = static_cast<const Value*>(task.in) + size_t(pixel) * block.in + channel;
             rows.residual_pitch = block.in;
@@ -222,16 +216,7 @@ struct Tasks {
         };
         const auto* weights = weights_of<Type>(convolution, at);
         const float* bias = convolution.bias + channel;
-        switch (at.vectors) {
-          case 3:
-            multiply_tile<Type, 1, 3>(inputs, 0, weights, bias, convolution.depth, put);
-            break;
-          case 2:
-            multiply_tile<Type, 1, 2>(inputs, 0, weights, bias, convolution.depth, put);
-            break;
-          default:
-            multiply_tile<Type, 1, 1>(inputs, 0, weights, bias, convolution.depth, put);
-        }
+        multiply_panel<Type, 1>(1, at.vectors, inputs, 0, weights, bias, convolution.depth, put);
       }
     });
   }
@@ -254,7 +239,8 @@ struct Tasks {
     Vector total = zero();
     for (int repeat = 0; repeat < repeats; ++repeat) {
       multiply_tile<Type, kMaxRows, kPanelVectors>(
-          inputs, depth, weights, reinterpret_cast<const float*>(weights), depth, [&](int, int, Vector sum) INLINE_LAMBDA { total = add(total, sum); });
+          inputs, depth, weights, reinterpret_cast<const float*>(weights), depth,
+          [&](int, int, Vector sum) INLINE_LAMBDA { total = add(total, sum); });
     }
     store(reinterpret_cast<float*>(scratch), total);
     return double(kMaxRows) * kPanel * depth * repeats;
@@ -263,8 +249,9 @@ struct Tasks {
   static int panels(int channels) { return panel_count(channels); }
 
   static constexpr rexnet::Kernels table(const char* name) {
-    return {name,      sizeof(Value), kMaxRows, panels, packed_bytes<Type>, pack<Type>, convolve_stem,
-            expand_and_filter, project,  convolve_and_pool, pool, multiply_vector,    to_planes,  peak_macs};
+    return {name,       sizeof(Value), kMaxRows,          kPanel,  panels,  packed_bytes<Type>,
+            pack<Type>, convolve_stem, expand_and_filter, project, convolve_and_pool, pool, multiply_vector, to_planes,
+            peak_macs};
   }
 };
 

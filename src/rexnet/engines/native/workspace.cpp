@@ -8,19 +8,18 @@ namespace {
 // A slice must stay in the second cache (1 MiB on AMD since Zen 4, 1.25 to 2 MiB on Intel's servers, 512 KiB before)
 // together with the weights and the rows of the input that fill it.
 constexpr size_t kSliceBytes = 384 * 1024;
-constexpr int kPanel = 48;             // the widest panel of any kernels
-constexpr int kTasksPerThread = 2;     // so that a thread that is interrupted does not hold up the others
-constexpr int kLeastRows = 4;          // of a strip: its neighbours compute kernel - stride rows again
+constexpr int kTasksPerThread = 2;  // so that a thread that is interrupted does not hold up the others
+constexpr int kLeastRows = 4;       // of a strip: its neighbours compute kernel - stride rows again
 
 int convolved(int size, int kernel, int dilation, int stride) {
   const int border = kernel / 2 * dilation;
   return (size + 2 * border - dilation * (kernel - 1) - 1) / stride + 1;
 }
 
-size_t slice_bytes(const Block& block, int width, int rows) {
+size_t slice_bytes(const Block& block, int width, int rows, const Kernels& kernels) {
   const int border = block.kernel / 2 * block.dilation;
   const size_t height = size_t(rows - 1) * block.stride + 2 * border + 1;
-  return height * (width + 2 * border) * std::min(block.expanded, kPanel) * sizeof(float);
+  return height * (width + 2 * border) * std::min(block.expanded, kernels.panel) * sizeof(float);
 }
 
 BlockShape cut(const Block& block, int height, int width, int threads, const Kernels& kernels) {
@@ -30,7 +29,7 @@ BlockShape cut(const Block& block, int height, int width, int threads, const Ker
   shape.out_width = convolved(width, block.kernel, block.dilation, block.stride);
   int strips = 1;
   const auto rows = [&] { return (shape.out_height + strips - 1) / strips; };
-  while (rows() > 1 && slice_bytes(block, width, rows()) > kSliceBytes) ++strips;
+  while (rows() > 1 && slice_bytes(block, width, rows(), kernels) > kSliceBytes) ++strips;
   if (threads > 1) {
     const int panels = kernels.panels(block.expanded);
     while (panels * strips < kTasksPerThread * threads && (shape.out_height + strips) / (strips + 1) >= kLeastRows) {
@@ -65,7 +64,7 @@ Workspace::Workspace(const Model& model, int height, int width, int threads)
     map = std::max(map, pixels * block.out);
     filtered = std::max(filtered, pixels * block.expanded);
     sums = std::max(sums, size_t(h) * block.expanded);
-    area = std::max(area, slice_bytes(block, shape.width, shape.strip_rows));
+    area = std::max(area, slice_bytes(block, shape.width, shape.strip_rows, kernels));
     area = std::max(area, size_t(2) * kernels.rows * block.expanded * kernels.map_bytes);
     if (block.has_gate) {
       gates = std::max(gates, block.expanded);
@@ -78,7 +77,7 @@ Workspace::Workspace(const Model& model, int height, int width, int threads)
     stem_task = (shapes[0].strip_rows - 1) * first.stride + first.kernel / 2 * first.dilation * 2 + 1;
   }
   const size_t planes = size_t(model.stem.image_channels) * stem_rows(model.stem, stem_task) * pitch;
-  area = std::max(area, size_t(kernels.rows) * kPanel * kernels.map_bytes);
+  area = std::max(area, size_t(kernels.rows) * kernels.panel * kernels.map_bytes);
   vector = std::max({vector, gates, squeezed});
   for (auto& each : maps) each = arena.get<char>(map * kernels.map_bytes);
   expanded = arena.get<char>(filtered * kernels.map_bytes);
