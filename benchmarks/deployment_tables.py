@@ -150,12 +150,23 @@ def serve_load() -> str:
     return table_if_any(["16 clients at once, two cores", "requests/s", "median, ms", "99th percentile, ms"], cells)
 
 
+def native_peak() -> str:
+    """The native engine beside its limit; the last row of each network and precision."""
+    rows = {(row["model"], row["precision"]): row for row in records.read("native_peak_cpu")}
+    figures = ("network_gmacs_per_s", "micro_kernel_gmacs_per_s", "percent")
+    cells = [
+        [f"`{model}`", precision, *(f"{row[name]:.0f}" for name in figures)] for (model, precision), row in rows.items()
+    ]
+    return table_if_any(["one thread", "precision", "G MAC/s", "micro-kernel alone, G MAC/s", "%"], cells)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "quantization": quantization,
     "serve_load": serve_load,
     "deployment": networks,
     "peers": peers,
     "peer_ratios": ratios,
+    "native_peak": native_peak,
     "image_folder": image_folder,
 }
 

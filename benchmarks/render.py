@@ -208,6 +208,7 @@ SOURCES = {
     "search_predictors": "search",
     "search_speed": "search_speed_cpu",
     "cli_help": "cli_help_cpu",
+    "native_peak": "native_peak_cpu",
 }
 
 

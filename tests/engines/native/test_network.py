@@ -256,6 +256,11 @@ def test_a_child_process_makes_threads_of_its_own(network):
         busy.join()
 
 
+def test_the_micro_kernel_counts_its_work(network):
+    one = network.run_peak(1)
+    assert one > 0 and network.run_peak(7) == 7 * one
+
+
 def test_memory_is_stated(engine):
     network = NativeNetwork(trained("rexnet_050"), threads=1)
     weights = network.memory_bytes

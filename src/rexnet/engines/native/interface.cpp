@@ -64,9 +64,8 @@ EXPORTED bool rexnet_run(void* model, const float* images, int32_t batch, int32_
   }
 }
 
-// Multiply-accumulates of `repeats` calls of the micro-kernel, for the machine's limit. `scratch`: 256 KiB.
-EXPORTED double rexnet_peak_macs(const void* model, int32_t depth, int32_t repeats, void* scratch) {
-  return static_cast<const Runner*>(model)->model().kernels.peak_macs(depth, repeats, scratch);
+EXPORTED double rexnet_peak_macs(const void* model, int32_t repeats) {
+  return static_cast<const Runner*>(model)->model().kernels.peak_macs(repeats);
 }
 
 }  // extern "C"

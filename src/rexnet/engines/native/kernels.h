@@ -33,8 +33,8 @@ struct Kernels {
                           int last);
   // Channels [0, kept) of a map (pixels, channels) to planes (kept, pixels) of floats.
   void (*to_planes)(const void* map, int channels, int pixels, int kept, float* planes);
-  // Multiply-accumulates of the micro-kernel on data in the first cache: the machine's limit.
-  double (*peak_macs)(int depth, int repeats, void* scratch);
+  // Multiply-accumulates of `repeats` calls of the micro-kernel on zeros in the first cache: the machine's limit.
+  double (*peak_macs)(int repeats);
 };
 
 extern const Kernels kernels_avx2_fp32;

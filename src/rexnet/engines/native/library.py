@@ -11,8 +11,6 @@ from rexnet.errors import OptionError
 _PRECISIONS = {"fp32": 0, "bf16": 1}
 _INSTRUCTIONS = {"fp32": "AVX2 or AVX-512", "bf16": "AVX-512 with bf16"}
 _OFF, _MASK = "REXNET_NATIVE", "REXNET_ISA"
-SCRATCH_BYTES = 2**18
-"""Memory for `rexnet_peak_macs`."""
 
 
 def why_missing(precision: str = "fp32") -> str | None:
@@ -46,7 +44,7 @@ def load() -> ctypes.CDLL:
         ("rexnet_close", None, (pointer,)),
         ("rexnet_bytes", ctypes.c_int64, (pointer,)),
         ("rexnet_run", ctypes.c_bool, (*(pointer, pointer), *(integer,) * 3, *(pointer,) * 3, integer)),
-        ("rexnet_peak_macs", ctypes.c_double, (pointer, integer, integer, pointer)),
+        ("rexnet_peak_macs", ctypes.c_double, (pointer, integer)),
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments

@@ -69,6 +69,11 @@ class NativeNetwork:
         """Memory for weights, and for the activations of the calls so far."""
         return self._library.rexnet_bytes(self._model)
 
+    def run_peak(self, repeats: int) -> float:
+        """Run the micro-kernel alone on this thread, on data in the first cache, which is the machine's limit; return
+        the number of multiply-accumulates."""
+        return self._library.rexnet_peak_macs(self._model, repeats)
+
     def close(self) -> None:
         """Release threads and memory now; the network cannot be called any more."""
         self._close()

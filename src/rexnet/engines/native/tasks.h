@@ -233,17 +233,17 @@ struct Tasks {
     }
   }
 
-  static double peak_macs(int depth, int repeats, void* scratch) {
-    auto* inputs = static_cast<Value*>(scratch);
-    auto* weights = inputs + size_t(kMaxRows) * depth;
-    Vector total = zero();
+  static double peak_macs(int repeats) {
+    constexpr int kDepth = 64;
+    alignas(64) Value values[(kMaxRows + kPanel) * kDepth] = {};
+    alignas(64) float total[kLanes] = {};
     for (int repeat = 0; repeat < repeats; ++repeat) {
+      __asm__ volatile("" : : "r"(values) : "memory");  // for the compiler they may have changed
       multiply_tile<Type, kMaxRows, kPanelVectors>(
-          inputs, depth, weights, reinterpret_cast<const float*>(weights), depth,
-          [&](int, int, Vector sum) INLINE_LAMBDA { total = add(total, sum); });
+          values, kDepth, values + kMaxRows * kDepth, total, kDepth,
+          [&](int, int, Vector sum) INLINE_LAMBDA { store(total, add(load(total), sum)); });
     }
-    store(reinterpret_cast<float*>(scratch), total);
-    return double(kMaxRows) * kPanel * depth * repeats;
+    return double(kMaxRows) * kPanel * kDepth * repeats + total[0];
   }
 
   static int panels(int channels) { return panel_count(channels); }
