@@ -26,9 +26,9 @@ class TestFindImages:
         assert found == sorted(found, key=str)
         assert {str(path.relative_to(folder)) for path in found} == set(expected)
 
-    def test_files_globs_and_duplicates_keep_the_order_given(self, folder):
+    def test_files_and_globs_keep_the_order_given_and_repeated_files_are_found_again(self, folder):
         found = find_images([folder / "b.jpg", f"{folder}/*.PNG", str(folder / "b.jpg"), folder / "notes.txt"])
-        assert [path.name for path in found] == ["b.jpg", "a.PNG", "notes.txt"]
+        assert [path.name for path in found] == ["b.jpg", "a.PNG", "b.jpg", "notes.txt"]
 
     def test_globs(self, folder):
         assert find_images([f"{folder}/[[]1*.jpg"]) == [folder / "[1].jpg"]

@@ -88,7 +88,8 @@ def test_more_classes_than_there_are(client):
 @pytest.mark.parametrize("path", ["/predict", "/v2/models/animals/infer"])
 def test_other_methods_are_refused_in_one_sentence(client, path):
     answer = client.get(path)
-    assert answer.status_code == 405 and "GET" in answer.json()["error"].upper()
+    assert answer.status_code == 405 and "'GET' is not allowed" in answer.json()["error"]
+    assert answer.headers["Allow"] == "POST" and answer.json()["error"].endswith("; allowed: POST")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,9 @@ def test_other_methods_are_refused_in_one_sentence(client, path):
 def test_the_methods_that_are_allowed(client, path, allowed):
     answer = client.put(path)
     assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
-    assert (client.head(path).status_code == 200) == ("HEAD" in allowed)
+    head = client.head(path)
+    assert (head.status_code == 200) == ("HEAD" in allowed)
+    assert head.status_code == 200 or (head.status_code, head.headers["Allow"]) == (405, allowed)
 
 
 @pytest.fixture(scope="module")

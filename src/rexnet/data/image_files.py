@@ -125,10 +125,10 @@ def is_other_file(name: str) -> bool:
 
 def find_images(sources: Sequence[str | Path]) -> list[Path]:
     """Return the image files that `sources` name: files (with any extension), folders (`image_files`) and glob
-    patterns; in the given order, each once. The number of images in unsupported formats is logged. Raise ValueError
-    for a source that does not exist, a broken link, and a folder or pattern without images.
+    patterns; in the given order, each once per source. The number of images in unsupported formats is logged. Raise
+    ValueError for a source that does not exist, a broken link, and a folder or pattern without images.
     """
-    paths: dict[str, None] = {}
+    paths: list[str] = []
     other: list[str] = []
     for item in sources:
         source = os.fspath(item)
@@ -145,7 +145,7 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
         if not found:
             reason = f": {describe_other(unread)}" if unread else ""
             raise ValueError(f"{printable(source)} contains no images{reason} (known: {' '.join(IMAGE_EXTENSIONS)})")
-        paths.update(dict.fromkeys(found))
+        paths += dict.fromkeys(found)
         other += unread
     if other:
         logger.warning("%s", describe_other(list(dict.fromkeys(other))))

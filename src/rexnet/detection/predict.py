@@ -78,12 +78,12 @@ def _image_ids(files: list[Path]) -> list[int]:
 
 
 def _drawn_names(files: list[Path]) -> list[str]:
-    """Return NAME.jpg for each file, with a number if files in several folders have the same name."""
-    names: list[str] = []
+    """Return NAME.jpg for each file, with a number if several files have the same name."""
+    names: dict[str, None] = {}
     for file in files:
         number, name = 1, f"{file.stem}.jpg"
         while name in names:
             number += 1
             name = f"{file.stem}-{number}.jpg"
-        names.append(name)
-    return names
+        names[name] = None
+    return list(names)

@@ -78,7 +78,7 @@ class HeadAsGet:
         if scope.get("method") != "HEAD":
             await self._app(scope, receive, send)
             return
-        inner = {**scope, "method": "GET"}
+        inner = {**scope, "method": "GET", "asked_method": "HEAD"}
         try:
             await self._app(inner, receive, send)
         finally:
@@ -99,12 +99,14 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def routing_error(request: Request, error: HTTPException) -> Response:
-        path = quoted(request.url.path)
-        messages = {404: f"there is no route {path}; GET /docs lists the routes"}
-        messages[405] = f"{quoted(request.method)} is not allowed at {path}; GET /docs lists the methods"
+        path, method = quoted(request.url.path), request.scope.get("asked_method", request.method)
         headers = dict(error.headers or {})
         if headers.get("Allow") == "GET":
             headers["Allow"] = "GET, HEAD"  # HeadAsGet
+        messages = {
+            404: f"there is no route {path}; GET /docs lists the routes",
+            405: f"the method {quoted(method)} is not allowed at {path}; allowed: {headers.get('Allow')}",
+        }
         return json_response({"error": messages.get(error.status_code, str(error.detail))}, error.status_code, headers)
 
     @app.exception_handler(Exception)

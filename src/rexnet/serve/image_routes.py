@@ -62,7 +62,7 @@ async def predict(
     opened = found.current
     allowed, other = ("top_k", "min_score") if opened.kind == "classifier" else ("min_score", "top_k")
     if other in request.query_params:
-        raise HTTPError(400, f"{found.name} is a {opened.kind}, which has no {other}; allowed: {allowed}")
+        raise HTTPError(400, f"the model {found.name} is a {opened.kind}, which has no {other}; allowed: {allowed}")
     uploads = await _uploads(request, most=request.app.state.config.max_images)
 
     async def result_of(upload: Upload) -> dict[str, Any] | HTTPError:
@@ -100,7 +100,8 @@ async def explain(request: Request, model: ModelName = None, name: ClassName = N
     opened = found.current
     if opened.explainer is None:
         raise HTTPError(
-            400, f"{found.name} cannot be explained; allowed: classifiers from checkpoints, not exported files"
+            400,
+            f"the model {found.name} cannot be explained; allowed: classifiers from checkpoints, not exported files",
         )
     (upload,) = await _uploads(request, most=1)
     max_pixels = request.app.state.config.max_pixels

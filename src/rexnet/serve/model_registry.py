@@ -66,7 +66,7 @@ class Model:
     def accepting(self, count: int) -> Iterator[None]:
         """Count images as pending within the context. Raise HTTPError with 429 if the queue is full."""
         if self._pending + count > self._queue_length:
-            raise busy(f"{self.name} has {self._pending} pending images; allowed: {self._queue_length}")
+            raise busy(f"the model {self.name} has {self._pending} pending images; allowed: {self._queue_length}")
         self._count(count)
         try:
             yield

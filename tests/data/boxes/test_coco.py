@@ -212,6 +212,21 @@ GOLDEN = {
 }
 
 
+def test_objects_with_equal_boxes_are_duplicates_unless_their_outlines_differ(tmp_path):
+    """Two crossed bars have one box and two masks."""
+    other = [[9, 1, 9, 9, 1, 9]]
+    rows = [
+        annotation(1, box=(1, 1, 8, 8), segmentation=[TRIANGLE]),
+        annotation(2, box=(1, 1, 8, 8), segmentation=other),
+        annotation(3, box=(1, 1, 8, 8), segmentation=other),
+        annotation(4, box=(1, 1, 8, 8)),
+    ]
+    images = load_coco_images(write_side(tmp_path, "train", [image_entry(1)], rows))
+    assert images.counts == {"duplicate": 2}
+    masks = images.masks(0)
+    assert len(masks) == 2 and not (masks[0] == masks[1]).all()
+
+
 class TestDirt:
     @pytest.fixture
     def poisoned(self, tmp_path):

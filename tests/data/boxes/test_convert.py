@@ -44,7 +44,7 @@ class TestOutput:
         (tmp_path / "x").mkdir()
         for options, said in (
             ({}, "neither"),
-            ({"format": "voc"}, "lacks Annotations/"),
+            ({"format": "voc"}, "lacks Annotations/ with"),
             ({"format": "yolo"}, "no class names"),
         ):
             with pytest.raises(ValueError, match=said):

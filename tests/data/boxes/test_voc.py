@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from rexnet.data.boxes.coco import load_coco_sets
+from rexnet.data.boxes.convert import read_boxed_images
 from rexnet.data.boxes.voc import read_voc
+from rexnet.data.datasets import open_dataset
 from tests.boxed_files import convert, files_of, voc_image, voc_lists, voc_object, write_image
 
 
@@ -77,7 +79,7 @@ class TestVoc:
             ("000008.xml", 0),
             ("secret.xml", 0),
         }
-        assert "lacks 1 of 6 files of Annotations, such as 000002.xml" in caplog.text
+        assert "lacks 1 of 6 .xml files, such as 000002.xml" in caplog.text
 
     def test_listed_names_may_contain_spaces(self, source, tmp_path):
         voc_image(source, "my photo (1)", voc_object())
@@ -242,6 +244,70 @@ def test_sub_folders_of_cvat(tmp_path, lists):
         "2.jpg": "emu",
     }
     assert not found.skipped and not found.notes
+
+
+def beside(root: Path, name: str, *objects: str) -> None:
+    """An image with its XML file beside it, as LabelImg and Roboflow write them."""
+    voc_image(root, name, *objects)
+    for kind, ending in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / kind / f"{name}.{ending}").rename(root / f"{name}.{ending}")
+        shutil.rmtree(root / kind)
+
+
+def test_files_beside_the_images_are_split_by_their_folders(tmp_path):
+    root = tmp_path / "roboflow"
+    for name, label in (("train/1", "dog"), ("train/2", "cat"), ("valid/1", "cat"), ("test/3", "emu"), ("more/4", "x")):
+        beside(root, name, voc_object(label, (2, 3, 11, 22)))
+    found = read_voc(root, workers=0)
+    assert {s: [(i.file_name, i.boxes[0].name) for i in images] for s, images in found.splits.items()} == {
+        "train": [("1.jpg", "dog"), ("2.jpg", "cat")],
+        "val": [("1.jpg", "cat")],
+        "test": [("3.jpg", "emu")],
+    }
+    assert found.splits["val"][0].boxes[0].box == (1, 2, 10, 20) and found.classes == ("cat", "dog", "emu")
+    assert found.notes == ["train/, valid/ and test/ lack 1 of 5 .xml files, such as more/4.xml"] and not found.skipped
+    converted = convert(root, tmp_path / "out")
+    assert converted.images == {"train": 2, "val": 1, "test": 1}
+    assert (tmp_path / "out" / "val" / "1.jpg").is_file()
+    beside(root, "val/1", voc_object())
+    with pytest.raises(ValueError, match="val are in val and valid; keep one"):
+        read_voc(root, workers=0)
+
+
+def test_one_folder_with_images_and_files(tmp_path):
+    for name in "ab":
+        beside(tmp_path, name, voc_object())
+    write_image(tmp_path / "c.jpg")
+    (tmp_path / "other.xml").write_text("<note/>")
+    found = read_voc(tmp_path, workers=0)
+    assert [image.file_name for image in found.splits[None]] == ["a.jpg", "b.jpg"]
+    assert ["c.jpg" in note for note in found.notes] == [True]
+    assert [Path(row.file).name for row in found.skipped] == ["other.xml"]
+    assert open_dataset(tmp_path).kind == "voc"
+
+
+def test_folders_in_lower_case(tmp_path):
+    voc_image(tmp_path, "a", voc_object())
+    (tmp_path / "Annotations").rename(tmp_path / "annotations")
+    (tmp_path / "JPEGImages").rename(tmp_path / "images")
+    assert [image.file_name for image in read_voc(tmp_path, workers=0).splits[None]] == ["a.jpg"]
+
+
+def test_class_folders_with_another_xml_file_are_not_of_this_layout(tmp_path):
+    write_image(tmp_path / "train" / "cat" / "a.jpg")
+    (tmp_path / "meta.xml").write_text("<note/>")
+    assert open_dataset(tmp_path).kind == "folder"
+    with pytest.raises(ValueError, match="or XML files beside the images"):
+        read_voc(tmp_path, workers=0)
+
+
+def test_data_in_two_layouts(tmp_path):
+    for name in "ab":
+        beside(tmp_path / "in", name, voc_object())
+    (tmp_path / "in" / "classes.txt").write_text("dog")
+    notes = read_boxed_images(tmp_path / "in", workers=0).notes
+    assert notes == ["it is in VOC's and in YOLO's layout, and is read as VOC; --format yolo reads the other"]
 
 
 def test_an_image_has_one_file(tmp_path):

@@ -301,6 +301,22 @@ def test_locations_of_labels(tmp_path, label, objects):
     assert any("labels/a.txt" in note for note in found.notes) == (not objects)
 
 
+@pytest.mark.parametrize("place", ["", "train"])
+def test_labels_and_images_in_one_folder(tmp_path, place):
+    """As LabelImg writes them, and Roboflow for Darknet."""
+    (tmp_path / "classes.txt").write_text("dog\ncat")
+    for name in "ab":
+        write_image(tmp_path / place / f"{name}.png")
+        (tmp_path / place / f"{name}.txt").write_text("1 .5 .5 .2 .4")
+    found = read_yolo(tmp_path, workers=0)
+    (images,) = found.splits.values()
+    assert [(image.file_name, [box.name for box in image.boxes]) for image in images] == [
+        ("a.png", ["cat"]),
+        ("b.png", ["cat"]),
+    ]
+    assert list(found.splits) == [place or None] and not found.skipped
+
+
 def test_the_layout_of_darknet_and_cvat(tmp_path):
     """Lists are used without a description too; their paths begin with data/, as this folder is called there."""
     lists = {"train": (0, 1, 2), "valid": (3,)}

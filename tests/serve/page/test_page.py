@@ -120,7 +120,7 @@ def test_a_failed_explanation_shows_the_servers_error(open_page):
     choose(page, png())
     page.route("**/explain?*", lambda route: route.fulfill(status=429, json={"error": "light is busy"}))
     page.get_by_role("button", name="Why bright?").click()
-    expect(page.locator(".why .error")).to_have_text("light is busy")
+    expect(page.locator(".why .error")).to_have_text("Light is busy.")
     expect(page.get_by_role("button", name="Why bright?")).to_have_attribute("aria-pressed", "false")
     page.unroute("**/explain?*")
     page.get_by_role("button", name="Why bright?").click()

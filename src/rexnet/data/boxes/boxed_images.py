@@ -12,6 +12,12 @@ from rexnet.processes import in_parallel
 from rexnet.text import printable, reason_of
 
 Split = Literal["train", "val", "test"]
+SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
+    "train": ("train",),
+    "val": ("val", "valid", "validation"),
+    "test": ("test",),
+}
+"""Names of the folders of each split."""
 MOST_SKIPPED = 0.1
 """Fraction of skipped images above which reading a dataset fails."""
 Size = tuple[int, int]

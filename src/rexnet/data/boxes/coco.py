@@ -11,7 +11,7 @@ from typing import Any, Self, final
 import numpy as np
 from PIL import Image
 
-from rexnet.data.boxes.boxed_images import MOST_SKIPPED
+from rexnet.data.boxes.boxed_images import MOST_SKIPPED, SPLIT_FOLDERS, Split
 from rexnet.data.boxes.coco_annotations import FINDINGS, LOST_IMAGES, Finding, count_findings
 from rexnet.data.boxes.coco_json import CocoContent, read_coco
 from rexnet.data.decode import open_image
@@ -19,8 +19,6 @@ from rexnet.errors import BadImageError
 from rexnet.text import normal_name, printable, some_names
 
 logger = logging.getLogger(__name__)
-
-_ROBOFLOW_FOLDERS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}
 
 
 @final
@@ -186,7 +184,8 @@ def load_coco_sets(folder: str | Path) -> CocoSets:
     if not Path(folder).is_dir():
         raise ValueError(f"{printable(folder)} is not a folder; allowed: one in COCO's layout")
     found = find_annotation_files(folder)
-    for split in ("train", "val"):
+    splits: tuple[Split, ...] = ("train", "val")
+    for split in splits:
         if split not in found:
             raise ValueError(
                 f"{printable(folder)} has no annotation file for {split}; looked for {', '.join(_patterns(split))} "
@@ -242,7 +241,7 @@ def find_annotation_files(folder: str | Path) -> dict[str, Path]:
     """Return the annotation files of a folder in COCO's layout by split, for those of "train", "val" and "test" that
     exist; CVAT writes Train and Validation. Raise ValueError if several files match a split."""
     found: dict[str, Path] = {}
-    for split in _ROBOFLOW_FOLDERS:
+    for split in SPLIT_FOLDERS:
         either_case = f"[{split[0]}{split[0].upper()}]{split[1:]}"
         for pattern in _patterns(split):
             files = sorted(Path(folder).glob(pattern.replace(split, either_case)))
@@ -255,9 +254,9 @@ def find_annotation_files(folder: str | Path) -> dict[str, Path]:
     return {} if found.keys() == {"test"} else found
 
 
-def _patterns(split: str) -> tuple[str, ...]:
+def _patterns(split: Split) -> tuple[str, ...]:
     """Return the patterns of a split's annotation file: first COCO's own, then those of other tools."""
-    roboflow = (f"{folder}/_annotations.coco.json" for folder in _ROBOFLOW_FOLDERS[split])
+    roboflow = (f"{folder}/_annotations.coco.json" for folder in SPLIT_FOLDERS[split])
     return (
         *(f"annotations/instances_{split}*.json", f"annotations/{split}*.json"),
         *(f"instances_{split}*.json", f"{split}.json", *roboflow),

@@ -105,7 +105,7 @@ def read_annotations(
     """Yield the valid annotations of `entries`, in their order; faults are appended to `findings`. `row_of_id`: image
     id -> position in `images`; labels are 1 + the position in `category_ids`."""
     label_of_id = {category_id: label for label, category_id in enumerate(category_ids, start=1)}
-    seen: set[tuple[float, ...]] = set()
+    seen: dict[tuple[float, ...], list[Any]] = {}
     for place, entry in enumerate(entries):
         fields = entry if isinstance(entry, dict) else {}
         number = whole_number(fields.get("id"))
@@ -121,12 +121,13 @@ def read_annotations(
             label = _look_up(label_of_id, fields.get("category_id"), key="category_id", owner="category")
             box, clipped = check_box(fields.get("bbox"), images[row].width_px, images[row].height_px)
             iscrowd = _check_iscrowd(fields.get("iscrowd"))
-            if (row, label, *box) in seen:
+            outline, earlier = fields.get("segmentation"), seen.setdefault((row, label, *box), [])
+            if any(not outline or not other or outline == other for other in earlier):
                 raise FaultError("duplicate", f"an earlier annotation has its category and its box {fields['bbox']}")
+            earlier.append(outline)
         except FaultError as fault:
             findings.append(Finding(fault.kind, file_name, name, fault.text))
             continue
-        seen.add((row, label, *box))
         if clipped:
             text = f"its box {fields['bbox']} extends beyond {images[row].width_px} x {images[row].height_px} px"
             findings.append(Finding("clipped", file_name, name, text))

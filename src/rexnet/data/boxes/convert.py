@@ -14,7 +14,7 @@ import numpy as np
 
 from rexnet.data.boxes.boxed_images import BoxedImage, BoxedImages, Skipped, Split
 from rexnet.data.boxes.coco import find_annotation_files
-from rexnet.data.boxes.voc import is_voc, read_voc
+from rexnet.data.boxes.voc import NEEDED, is_voc, read_voc
 from rexnet.data.boxes.yolo import DESCRIPTIONS, is_yolo, read_yolo
 from rexnet.errors import require, require_at_least
 from rexnet.files import check_new_folder, check_outside, check_parent, read_text, write_whole
@@ -34,7 +34,7 @@ class ConvertConfig:
     more than a tenth of the images had to be skipped."""
 
     data: Annotated[str, positional("DATA")]
-    """A folder with Annotations/ and JPEGImages/ (VOC), or with data.yaml or classes.txt (YOLO)."""
+    """A folder with XML files of VOC, in Annotations/ or beside the images, or with data.yaml or classes.txt (YOLO)."""
     output: Annotated[str, positional("OUTPUT")]
     """A new or empty folder. Images are hard-linked, or copied to another disk."""
     format: Literal["auto", "voc", "yolo"] = "auto"
@@ -128,17 +128,16 @@ def read_boxed_images(source: Path, layout: Layout | None = None, *, workers: in
     workers = usable_cpus() if workers is None else workers
     if not source.is_dir():
         raise ValueError(f"{printable(source)} is not a folder; allowed: the one that contains the images and labels")
-    if layout == "voc" and not is_voc(source):
-        raise ValueError(f"{printable(source)} lacks Annotations/ or JPEGImages/, which VOC's layout needs")
     if layout == "voc" or (layout is None and is_voc(source)):
-        return read_voc(source, workers=workers)
+        found = read_voc(source, workers=workers)
+        if layout is None and is_yolo(source):
+            found.notes.append("it is in VOC's and in YOLO's layout, and is read as VOC; --format yolo reads the other")
+        return found
     if layout == "yolo" or is_yolo(source):
         return read_yolo(source, workers=workers)
     if layout is None and find_annotation_files(source):
         raise ValueError(f"{printable(source)} is already in COCO's layout, which rexnet detect train takes")
-    raise ValueError(
-        f"{printable(source)} has neither Annotations/ and JPEGImages/ (VOC) nor data.yaml or classes.txt (YOLO)"
-    )
+    raise ValueError(f"{printable(source)} has neither {NEEDED} (VOC) nor data.yaml or classes.txt (YOLO)")
 
 
 def _draw_val(found: BoxedImages, config: ConvertConfig) -> None:

@@ -2,72 +2,123 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
-from rexnet.data.boxes.boxed_images import BoxedImages, NamedBox, Size, Skipped, Split
+from rexnet.data.boxes.boxed_images import SPLIT_FOLDERS, BoxedImages, NamedBox, Size, Skipped, Split
 from rexnet.data.boxes.named_files import NamedFiles
 from rexnet.data.image_files import all_images, is_hidden
 from rexnet.files import read_text
 from rexnet.text import normal_name, printable
 
-_ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
+_LISTS = "ImageSets/Main"
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
+NEEDED = "Annotations/ with JPEGImages/, annotations/ with images/, or XML files beside the images"
+
+
+class _Places(NamedTuple):
+    """The folders of the XML files and of the images; the same one if they lie beside each other."""
+
+    annotations: Path
+    images: Path
+
+    @property
+    def beside(self) -> bool:
+        return self.annotations == self.images
 
 
 def is_voc(folder: Path) -> bool:
-    return (folder / _ANNOTATIONS).is_dir() and (folder / _IMAGES).is_dir()
+    return _find_places(folder) is not None
+
+
+def _find_places(folder: Path) -> _Places | None:
+    usual = _Places(folder / "Annotations", folder / "JPEGImages")
+    if usual.annotations.is_dir() and usual.images.is_dir():
+        return usual
+    for name in ("annotations", "Annotations"):
+        if (folder / "images").is_dir() and any(map(_is_annotation, _xml_files(folder / name))):
+            return _Places(folder / name, folder / "images")
+    beside = chain.from_iterable(_xml_files(folder / place) for place in ("", *SPLIT_FOLDERS["train"]))
+    return _Places(folder, folder) if any(map(_is_annotation, beside)) else None
+
+
+def _xml_files(folder: Path) -> Iterator[Path]:
+    return (file for file in folder.glob("*.[xX][mM][lL]") if not is_hidden(file.name))
+
+
+def _is_annotation(file: Path) -> bool:
+    try:
+        return _parse(file) is not None
+    except (OSError, ParseError, ValueError):
+        return False
 
 
 def read_voc(folder: Path, *, workers: int) -> BoxedImages:
-    """Read Annotations/*.xml with JPEGImages/, split as ImageSets/Main/train.txt, val.txt and test.txt say; without
-    train.txt and val.txt, trainval.txt is used. Both may have the same sub-folders, as CVAT writes them. VOC counts
-    pixels from 1 and includes both edges, so a box (xmin, xmax) begins at xmin - 1 and is xmax - xmin + 1 wide.
-    Objects marked `difficult`, which VOC's own evaluation neither rewards nor expects, become ignored boxes: COCO can
-    only mark them as crowds, within which several detections are tolerated. A file without a usable size is read with
-    the size of its image. Raise ValueError if no object is found at all, and for lists without train.txt.
+    """Read the XML files of Annotations/ and the images of JPEGImages/, or annotations/ and images/, or both from the
+    folder itself, in which they lie beside each other.
+
+    Splits are what ImageSets/Main/train.txt, val.txt and test.txt say; without train.txt and val.txt, trainval.txt is
+    used. Both folders may have the same sub-folders, as CVAT writes them. Files beside each other are split by their
+    folders train/, valid/ and test/, as Roboflow writes them. VOC counts pixels from 1 and includes both edges, so a
+    box (xmin, xmax) begins at xmin - 1 and is xmax - xmin + 1 wide. Objects marked `difficult`, which VOC's own
+    evaluation neither rewards nor expects, become ignored boxes: COCO can only mark them as crowds, within which
+    several detections are tolerated. A file without a usable size is read with the size of its image. Raise ValueError
+    if no object is found at all, and for lists without train.txt.
     """
+    places = _find_places(folder)
+    if places is None:
+        raise ValueError(f"{printable(folder)} lacks {NEEDED}, which VOC's layout needs")
     found = BoxedImages()
-    files = NamedFiles(folder / _ANNOTATIONS, named_by=f"{printable(folder / _LISTS)} names")
-    labels = VocLabels()
-    there = (path.relative_to(folder / _ANNOTATIONS) for path in (folder / _ANNOTATIONS).rglob("*"))
+    files = NamedFiles(places.annotations, named_by=f"{printable(folder / _LISTS)} names")
+    there = (path.relative_to(places.annotations) for path in places.annotations.rglob("*"))
     shown = (path for path in there if not any(map(is_hidden, path.parts)))
     annotated = sorted({path.with_suffix("").as_posix() for path in shown if path.suffix.lower() == ".xml"})
-    images, ambiguous = _images_by_name(folder / _IMAGES, annotated)
-    names_by_split = _names_by_split(folder, files) or {None: annotated}
-    for split, names in names_by_split.items():
+    images, ambiguous = _images_by_name(places.images, annotated)
+    by_list = _names_by_split(folder, files)
+    by_folder = {} if by_list else _names_by_folder(annotated)
+    by_split = by_list or by_folder or {None: annotated}
+    labels = VocLabels()
+    for split, names in by_split.items():
         paths = []
         for name in found.once(split, names):
             file = _find_xml(files, name)
             image = images.get(name) or images.get(normal_name(name))
-            path = folder / _ANNOTATIONS / (file or f"{name}.xml")
+            path = places.annotations / (file or f"{name}.xml")
             if file is None:
                 found.skipped.append(Skipped(str(path), 0, "the file does not exist"))
             elif image is None or name in ambiguous:
-                reason = ambiguous.get(name, f"{_IMAGES} contains no image of this name")
+                reason = ambiguous.get(name, f"{printable(places.images)} contains no image of this name")
                 found.skipped.append(Skipped(str(path), _count_objects(path), reason))
             elif labels.file_of.setdefault(image, path) != path:
                 reason = f"its image already belongs to {printable(labels.file_of[image])}"
                 found.skipped.append(Skipped(str(path), _count_objects(path), reason))
             else:
                 paths.append(image)
-        found.read(split, paths, labels, root=folder / _IMAGES, workers=workers)
+        root = places.images / names[0].split("/")[0] if by_folder and places.beside else places.images
+        found.read(split, paths, labels, root=root, workers=workers)
     if (folder / "SegmentationObject").is_dir():
         found.notes.append("the outlines in SegmentationObject are not read; objects have boxes only")
-    _note_unused(found, folder, listed=chain(*names_by_split.values()), annotated=annotated, images=images)
+    owner = f"{printable(folder / _LISTS)} lacks" if by_list else "train/, valid/ and test/ lack"
+    _note_unused(found, owner, listed=chain(*by_split.values()), annotated=annotated, images=images)
+    _finish(found, printable(places.annotations))
+    return found
+
+
+def _finish(found: BoxedImages, annotations: str) -> None:
+    """Collect the class names and settle the splits. Raise ValueError for data without usable boxes."""
     boxes = [box for images in found.splits.values() for image in images for box in image.boxes]
     if not boxes:
         reasons = "".join(f"; {skipped}" for skipped in found.skipped[:1])
-        raise ValueError(f"{printable(folder / _ANNOTATIONS)} contains no objects that can be read{reasons}")
+        raise ValueError(f"{annotations} contains no objects that can be read{reasons}")
     if max(max(x + width, y + height) for x, y, width, height in (box.box for box in boxes)) <= 1:
         text = "has boxes within 0 to 1 only; VOC's boxes are in pixels, not fractions of the image"
-        raise ValueError(f"{printable(folder / _ANNOTATIONS)} {text}")
+        raise ValueError(f"{annotations} {text}")
     found.classes = tuple(sorted({box.name for box in boxes}))
     found.stand_in_for_val()
-    return found
 
 
 def _images_by_name(folder: Path, annotated: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -89,14 +140,13 @@ def _images_by_name(folder: Path, annotated: Iterable[str]) -> tuple[dict[str, s
 
 
 def _note_unused(
-    found: BoxedImages, folder: Path, *, listed: Iterable[str], annotated: Sequence[str], images: Mapping[str, str]
+    found: BoxedImages, owner: str, *, listed: Iterable[str], annotated: Sequence[str], images: Mapping[str, str]
 ) -> None:
-    """Note annotation files that are in no list, and images without an annotation file."""
+    """Note annotation files that no split has, and images without an annotation file."""
     names = set(map(normal_name, listed))
     if unlisted := [name for name in annotated if normal_name(name) not in names]:
         found.notes.append(
-            f"{printable(folder / _LISTS)} lacks {len(unlisted):,} of {len(annotated):,} files of {_ANNOTATIONS}, such "
-            f"as {printable(unlisted[0])}.xml"
+            f"{owner} {len(unlisted):,} of {len(annotated):,} .xml files, such as {printable(unlisted[0])}.xml"
         )
     names.update(map(normal_name, annotated))
     if unused := sorted(set(images.values()) - {images[name] for name in names & images.keys()}):
@@ -123,6 +173,19 @@ def _names_by_split(folder: Path, files: NamedFiles) -> dict[Split | None, list[
         have = ", ".join(file.name for file in lists.values())
         raise ValueError(f"{printable(folder / _LISTS)} has {have}, but no train.txt; add it, or remove the lists")
     return {split: _listed_names(file, files) for split, file in lists.items()}
+
+
+def _names_by_folder(names: Sequence[str]) -> dict[Split | None, list[str]]:
+    """Return the names in the folders of the splits; empty without a folder train/."""
+    found: dict[Split | None, list[str]] = {}
+    for split, folders in SPLIT_FOLDERS.items():
+        by_folder = {each: [name for name in names if name.startswith(f"{each}/")] for each in folders}
+        filled = [each for each in folders if by_folder[each]]
+        if len(filled) > 1:
+            raise ValueError(f"the .xml files of {split} are in {' and '.join(filled)}; keep one")
+        if filled:
+            found[split] = by_folder[filled[0]]
+    return found if "train" in found else {}
 
 
 def _listed_names(file: Path, files: NamedFiles) -> list[str]:

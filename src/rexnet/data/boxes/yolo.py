@@ -7,20 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rexnet.data.boxes.boxed_images import BoxedImages, Skipped, Split
+from rexnet.data.boxes.boxed_images import SPLIT_FOLDERS, BoxedImages, Skipped, Split
 from rexnet.data.boxes.named_files import NamedFiles
 from rexnet.data.boxes.yolo_labels import YoloLabels, name_the_rest, read_lines
-from rexnet.data.image_files import all_images
+from rexnet.data.image_files import all_images, has_image_extension
 from rexnet.files import read_text
 from rexnet.text import normal_name, printable, reason_of, some_names
 
 DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NAMES = ("classes.txt", "labels/classes.txt", "obj.names")
-_SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
-    "train": ("train",),
-    "val": ("val", "valid", "validation"),
-    "test": ("test",),
-}
 _TASKS = ("detect", "segment", "pose", "obb")
 _CHANGES_LABELS = ("single_cls", "classes", "fraction")  # Ultralytics' keys that merge or drop labels
 _ABSENT = ("", "~", "null", "Null", "NULL")
@@ -33,9 +28,9 @@ def is_yolo(folder: Path) -> bool:
 def read_yolo(folder: Path, *, workers: int) -> BoxedImages:
     """Read images and boxes, with class names from data.yaml (or dataset.yaml) or classes.txt.
 
-    Images are at the paths of the description (folders, files that list images, or lists of both), else in images/train
-    or train/images and so on, else in images/ without splits. The labels of images/a.jpg are labels/a.txt, or a.txt
-    beside it where no folder is named images.
+    Images are at the paths of the description (folders, files that list images, or lists of both), else in
+    images/train, train/images or train and so on, else in images/ or the folder itself without splits. The labels of
+    images/a.jpg are labels/a.txt, or a.txt beside it where no folder is named images.
 
     A line is a class and centre x, centre y, width, height, or the points of a polygon, all as fractions of the width
     and height of the upright image; with `kpt_shape`, a class, a box, and keypoints, which are not used. An image
@@ -66,7 +61,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
     the files train.txt and so on, as lists of images."""
     file = _only_file(folder, DESCRIPTIONS)
     if file is None:
-        lists = (name for names in _SPLIT_NAMES.values() for name in names if (folder / f"{name}.txt").is_file())
+        lists = (name for names in SPLIT_FOLDERS.values() for name in names if (folder / f"{name}.txt").is_file())
         return {name: f"{name}.txt" for name in lists}
     import yaml
 
@@ -161,22 +156,25 @@ class _NamedImages:
         """Return the images of each split, and the folder that their names are relative to."""
         splits: dict[Split | None, tuple[Path, list[str]]] = {}
         base = self.folder / self._root
-        for split, names in _SPLIT_NAMES.items():
+        for split, names in SPLIT_FOLDERS.items():
             keys = [name for name in names if name in self.description]
             if len(keys) > 1:
                 raise ValueError(f"the description of {printable(self.folder)} has {' and '.join(keys)}; keep one")
-            places = [base / place for name in names for place in (f"images/{name}", f"{name}/images")]
+            places = [base / place for name in names for place in (f"images/{name}", f"{name}/images", name)]
             if keys:
                 splits[split] = self._images_of(keys[0], split)
             elif place := next((place for place in places if place.is_dir()), None):
                 splits[split] = place, all_images(place)
-        if not splits and not (base / "images").is_dir():
-            looked = "images, images/train and train/images"
-            raise ValueError(f"{printable(base)} has no folder of images; looked for {looked}")
         if splits and "train" not in splits:
             have = ", ".join(map(str, splits))
             raise ValueError(f"{printable(self.folder)} has no images for train, only for {have}")
-        return splits or {None: (base / "images", all_images(base / "images"))}
+        if splits:
+            return splits
+        place = base / "images" if (base / "images").is_dir() else base
+        if place == base and not any(has_image_extension(name) for name in os.listdir(base)):
+            looked = "images, images/train, train/images and train"
+            raise ValueError(f"{printable(base)} has no folder of images; looked for {looked}")
+        return {None: (place, all_images(place))}
 
     def _images_of(self, key: str, split: Split) -> tuple[Path, list[str]]:
         values = self.description[key]

@@ -1,9 +1,10 @@
 /** Requests to the server. Addresses are relative: the page may lie below any path. */
 
-/** An error instead of an answer, with its HTTP status; 0 if there is none. */
+/** An error instead of an answer, as a sentence, with its HTTP status; 0 if there is none. */
 export class ServerError extends Error {
   constructor(message, status) {
-    super(message);
+    const sentence = message.charAt(0).toUpperCase() + message.slice(1);
+    super(/[.!?]$/.test(sentence) ? sentence : `${sentence}.`);
     this.status = status;
   }
 }
