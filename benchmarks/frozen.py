@@ -1,9 +1,9 @@
 """A frozen backbone's epochs: its features computed once, compared with running the whole network in every epoch.
 
 Both ways train the same head on the same batches, without augmentation and with the same drop-out. An epoch is timed
-with its evaluation and its checkpoints; computing the features is timed apart, once. The epochs on features are run
-before and after the slow ones. There are no published weights without a network, so the backbone is first trained here
-on half of the classes.
+with its evaluation and its checkpoints; computing the features is timed apart, once in PyTorch and once, where it runs,
+in the native engine. The epochs on features are run before and after the slow ones. There are no published weights
+without a network, so the backbone is first trained here on half of the classes.
 """
 
 import os
@@ -30,14 +30,17 @@ from rexnet.data.preprocess import Preprocess
 from rexnet.data.transforms import TrainTransform
 from rexnet.deploy.config import ValidateConfig
 from rexnet.deploy.validate import validate
+from rexnet.engines.native.library import why_missing
+from rexnet.engines.native.network import open_features
 from rexnet.training import checkpoint, classify
 from rexnet.training.config import InputConfig, NetworkConfig, RunConfig, TrainConfig, TransferConfig
 from rexnet.training.distributed import World
+from rexnet.training.feature_file import FILE
 from rexnet.training.freezing import prepare
-from rexnet.training.frozen_features import FILE, freeze_backbone, head_task
+from rexnet.training.frozen_features import FeatureEngine, freeze_backbone, head_task
 from rexnet.training.loop import fit
 from rexnet.training.recipes import finetune, scratch, small_image
-from rexnet.training.run_folder import RunFolder
+from rexnet.training.run_folder import ENVIRONMENT, RunFolder, describe_environment
 from rexnet.training.steps import Batches
 
 SHARED = Path(os.environ.get("REXNET_SHARED", Path(__file__).resolve().parents[2] / "shared"))
@@ -54,18 +57,21 @@ class Source:
     """Makes the backbone."""
 
 
-SOURCES = {
-    "flowers17": Source(
-        archive="flowers17.tar",
-        train_per_class=1000,
-        test_per_class=1000,
-        start=replace(
-            scratch(),
-            network=NetworkConfig(model="rexnet_050"),
-            input=InputConfig(image_size=64),
-            augment=AugmentConfig(crop_scale=(0.35, 1.0), label_smoothing=0.1),
-        ),
+_FLOWERS = Source(
+    archive="flowers17.tar",
+    train_per_class=1000,
+    test_per_class=1000,
+    start=replace(
+        scratch(),
+        network=NetworkConfig(model="rexnet_050"),
+        input=InputConfig(image_size=64),
+        augment=AugmentConfig(crop_scale=(0.35, 1.0), label_smoothing=0.1),
     ),
+)
+_LARGE = {"network": NetworkConfig(model="rexnet_100"), "input": InputConfig(image_size=224)}
+SOURCES = {
+    "flowers17": _FLOWERS,
+    "flowers17-large": replace(_FLOWERS, start=replace(_FLOWERS.start, **_LARGE)),
     "cifar10": Source(
         archive="cifar10.tar.gz",
         train_per_class=250,
@@ -79,7 +85,7 @@ SOURCES = {
 class Options:
     """The settings of the measurement."""
 
-    data: tyro.conf.Positional[Literal["flowers17", "cifar10"]]
+    data: tyro.conf.Positional[Literal["flowers17", "flowers17-large", "cifar10"]]
     backbone_epochs: int = 2
     epochs: int = 2
     """Of the head, either way."""
@@ -164,7 +170,9 @@ def head_config(source: Source, folder: Path, options: Options) -> TrainConfig:
     )
 
 
-def train_head(config: TrainConfig, run: RunFolder, *, on_features: bool) -> dict[str, Any]:
+def train_head(
+    config: TrainConfig, run: RunFolder, *, on_features: bool, native: FeatureEngine | None = None
+) -> dict[str, Any]:
     """Return the seconds of every epoch, seconds for the features, and the last row of metrics."""
     world = World(device=torch.device("cpu"))
     sets = open_dataset(config.data).for_training()
@@ -176,9 +184,12 @@ def train_head(config: TrainConfig, run: RunFolder, *, on_features: bool) -> dic
     order = TrainBatches(sets.train, transform, batch_size=batch_size, seed=config.run.seed)
     in_order = partial(EvalBatches, preprocess=preprocess, batch_size=batch_size)
     run.path.mkdir(parents=True, exist_ok=True)
+    run.write(ENVIRONMENT, describe_environment(world))
     began = time.perf_counter()
     if on_features:
-        frozen = freeze_backbone(model, sets, order, in_order=in_order, config=config, run=run, world=world)
+        frozen = freeze_backbone(
+            model, sets, order, in_order=in_order, config=config, run=run, world=world, native=native
+        )
         trained, batches, val = frozen.head, Clocked(frozen.train), frozen.val
         task = head_task(classify.classification_task(sets, val, config, world=world), model)
     else:
@@ -197,13 +208,14 @@ def measure(options: Options, folder: Path) -> dict[str, Any]:
     unpack(source, folder)
     backbone = make_backbone(source, folder, options)
     config = head_config(source, folder, options)
-    runs = {name: RunFolder(folder / name) for name in ("before", "slow", "after")}
+    runs = {name: RunFolder(folder / name) for name in ("native", "before", "slow", "after")}
     found = {}
     for name, run in runs.items():
         if name == "after":
             run.path.mkdir()
             shutil.copy(runs["before"].path / FILE, run.path / FILE)
-        found[name] = train_head(config, run, on_features=name != "slow")
+        native = open_features if name == "native" else None
+        found[name] = train_head(config, run, on_features=name != "slow", native=native)
     fast = found["before"]["seconds"] + found["after"]["seconds"]
     weights = {name: checkpoint.read(run.last)["state_dict"] for name, run in runs.items()}
     whole = validate(ValidateConfig(checkpoint=str(runs["before"].last), data=config.data, device="cpu"))
@@ -218,6 +230,7 @@ def measure(options: Options, folder: Path) -> dict[str, Any]:
         "slow_epoch_seconds": [round(each, 3) for each in found["slow"]["seconds"]],
         "epoch_seconds": [round(each, 3) for each in fast],
         "features_seconds": round(found["before"]["features_seconds"], 3),
+        "native_features_seconds": None if why_missing() else round(found["native"]["features_seconds"], 3),
         "stored_features_seconds": round(found["after"]["features_seconds"], 3),
         "ratio": round(statistics.median(found["slow"]["seconds"]) / statistics.median(fast), 1),
         "slow_top1_percent": found["slow"]["last"]["val_top1"],
@@ -225,7 +238,8 @@ def measure(options: Options, folder: Path) -> dict[str, Any]:
         "top1_percent_of_whole_network": whole["top1"],
         "largest_difference_of_weights": max(
             float((weights["slow"][key] - value).abs().max())
-            for key, value in weights["before"].items()
+            for name in ("before", "native")
+            for key, value in weights[name].items()
             if key.startswith("output.")
         ),
     }

@@ -107,13 +107,22 @@ def frozen() -> str:
             f"{statistics.median(row['slow_epoch_seconds']):.1f}",
             f"{statistics.median(row['epoch_seconds']):.2f}",
             f"{row['ratio']:.1f}",
+            f"{row['features_seconds']:.1f} / {native:.1f}" if native else f"{row['features_seconds']:.1f}",
             f"{row['slow_top1_percent']:.2f} / {row['top1_percent']:.2f}",
         ]
         for name, row in newest.items()
+        for native in [row.get("native_features_seconds")]
     ]
-    return table(
-        ["data", "epoch, whole network, s", "epoch on features, s", "ratio", "top-1, % (whole / features)"], rows
-    )
+    computing = "computing features once, s (PyTorch / native engine)"
+    titles = [
+        "data",
+        "epoch, whole network, s",
+        "epoch on features, s",
+        "ratio",
+        computing,
+        "top-1, % (whole / features)",
+    ]
+    return table(titles, rows)
 
 
 def control() -> str:

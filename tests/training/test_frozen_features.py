@@ -4,21 +4,27 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from rexnet import cli
 from rexnet.data.config import AugmentConfig
 from rexnet.data.datasets import open_dataset
 from rexnet.data.loaders import Batch
 from rexnet.deploy.config import ValidateConfig
 from rexnet.deploy.validate import validate
+from rexnet.engines.native.library import why_missing
+from rexnet.engines.native.network import open_features
 from rexnet.models.factory import create_model
 from rexnet.training import checkpoint, classify, frozen_features
 from rexnet.training.classify import classification_task, train
 from rexnet.training.config import TransferConfig
 from rexnet.training.distributed import World
+from rexnet.training.feature_file import FILE, Features
 from rexnet.training.freezing import prepare
-from rexnet.training.frozen_features import FILE, FeatureBatches, Features
+from rexnet.training.frozen_features import FeatureBatches
 from rexnet.training.loop import fit
 from rexnet.training.run_folder import RunFolder
+from tests.networks import with_trained_norms
 
 WORLD = World(device=torch.device("cpu"))
 
@@ -95,27 +101,94 @@ def test_the_checkpoint_holds_the_whole_network(config):
     assert found["top1"] == best["val_top1"] and found["loss"] == pytest.approx(best["val_loss"], rel=1e-5)
 
 
-@pytest.mark.seconds
-def test_a_resumed_run_takes_backbone_and_features_from_its_folder(config, changed, monkeypatch, tmp_path):
-    config = changed(config, "augment", horizontal_flip=0.5)
-    straight = changed(config, "run", output=str(tmp_path / "straight"))
-    train(straight)
-    calls = iter(range(100))
+def train_until_killed(config, monkeypatch, **options):
+    """Train up to the middle of the second epoch."""
+    calls, plain = iter(range(100)), frozen_features.Head.forward
 
     def dies(network, images):
         if next(calls) == 7:
             raise KeyboardInterrupt
         return plain(network, images)
 
-    plain = frozen_features.Head.forward
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(frozen_features.Head, "forward", dies)
-        train(changed(config, "run", save_minutes=1e-9))
+        train(replace(config, run=replace(config.run, save_minutes=1e-9)), **options)
+
+
+@pytest.mark.seconds
+def test_a_resumed_run_takes_backbone_and_features_from_its_folder(config, changed, monkeypatch, tmp_path):
+    config = changed(config, "augment", horizontal_flip=0.5)
+    straight = changed(config, "run", output=str(tmp_path / "straight"))
+    train(straight)
+    train_until_killed(config, monkeypatch)
     Path(config.network.weights).unlink()
     monkeypatch.setattr(frozen_features, "compute_features", None)
     train(changed(config, "run", resume=True))
     one, two = (checkpoint.read(RunFolder(each.run.output).last)["state_dict"] for each in (straight, config))
     assert [key for key in one if not torch.equal(one[key], two[key])] == []
+
+
+@pytest.fixture
+def native():
+    if reason := why_missing():
+        pytest.skip(reason)
+    return open_features
+
+
+@pytest.mark.seconds
+@pytest.mark.parametrize("model", ["rexnet", "rexnet_lite"])
+def test_the_native_engine_computes_the_same_features(config, changed, native, tmp_path, model, caplog):
+    torch.manual_seed(1)
+    source = with_trained_norms(create_model(model, width=0.1, stem_stride=1, num_classes=2))
+    content = checkpoint.pack(source, {}, classes=("x", "y"), preprocess=config.input.preprocess())
+    checkpoint.save(config.network.weights, content)
+    config = changed(changed(config, "network", model=model), "augment", horizontal_flip=0.5)
+    caplog.set_level(logging.INFO)
+    found, weights = {}, {}
+    for name, engine in (("torch", None), ("native", native)):
+        config = changed(config, "run", output=str(tmp_path / name))
+        train(config, native=engine)
+        run = RunFolder(config.run.output)
+        found[name], weights[name] = load_file(run.path / FILE), checkpoint.read(run.last)["state_dict"]
+        assert run.read("environment.json")["features_engine"] == name and f"engine: {name}, computed" in caplog.text
+    for key, expected in found["torch"].items():
+        assert (found["native"][key] - expected).abs().max() <= 1e-4 * expected.abs().max()
+    for key, expected in weights["torch"].items():
+        torch.testing.assert_close(weights["native"][key], expected, rtol=1e-3, atol=1e-4, msg=key)
+
+
+@pytest.mark.seconds
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_run_resumed_without_the_engine_reads_its_features_or_warns(
+    config, changed, native, monkeypatch, tmp_path, caplog, lost
+):
+    straight = changed(config, "run", output=str(tmp_path / "straight"))
+    train(straight, native=native)
+    train_until_killed(config, monkeypatch, native=native)
+    if lost:
+        (Path(config.run.output) / FILE).unlink()
+    train(changed(config, "run", resume=True))
+    one, two = (checkpoint.read(RunFolder(each.run.output).last)["state_dict"] for each in (straight, config))
+    warned = "were computed by native, and now by torch" in caplog.text
+    assert warned == lost and all(torch.equal(one[key], two[key]) for key in one) != lost
+    assert RunFolder(config.run.output).read("environment.json")["features_engine"] == ("torch" if lost else "native")
+
+
+@pytest.mark.seconds
+@pytest.mark.parametrize("turned_off", ["", "0"])
+def test_the_command_uses_the_native_engine(config, native, monkeypatch, turned_off):
+    monkeypatch.setenv("REXNET_NATIVE", turned_off)
+    run, given = RunFolder(config.run.output), ("--weights", config.network.weights, "--output", config.run.output)
+    cli.main(["train", config.data, *given, "--freeze", "all", "--epochs", "1", "--device", "cpu", "--threads", "1"])
+    assert run.read("environment.json")["features_engine"] == ("torch" if turned_off else "native")
+
+
+@pytest.mark.parametrize("setting", [{"amp": "bf16"}, {}])
+def test_the_native_engine_is_used_in_full_precision_where_it_runs(config, changed, setting):
+    asked = []
+    train(changed(config, "run", **setting), native=asked.append)
+    assert len(asked) == (not setting)
+    assert RunFolder(config.run.output).read("environment.json")["features_engine"] == "torch"
 
 
 @pytest.mark.seconds

@@ -60,6 +60,7 @@ def train(arguments: Sequence[str]) -> None:
         "train", TrainConfig, arguments, began=began, ask=_deciding_options, start=start, show_help=show_help
     )
 
+    from rexnet.engines.native.network import open_features
     from rexnet.training import classify
 
     teachers = ()
@@ -67,7 +68,7 @@ def train(arguments: Sequence[str]) -> None:
         from rexnet.deploy.teachers import open_teachers
 
         teachers = open_teachers(config.teacher, threads=config.run.threads)
-    print_run(classify.train(config, teachers, limit=limit), "predict")
+    print_run(classify.train(config, teachers, limit=limit, native=open_features), "predict")
 
 
 def _deciding_options(given: Given) -> "TrainConfig":

@@ -29,7 +29,7 @@ from rexnet.training.distillation import Guidance, distillation_loss, note_teach
 from rexnet.training.distributed import World
 from rexnet.training.evaluation import SizedBatches, evaluate
 from rexnet.training.freezing import prepare
-from rexnet.training.frozen_features import check_frozen_backbone, freeze_backbone, head_task
+from rexnet.training.frozen_features import FeatureEngine, check_frozen_backbone, freeze_backbone, head_task
 from rexnet.training.initial_weights import AUTO, choose_weights, describe_choice, keep_weights, read_checked
 from rexnet.training.loop import Task, choose_autocast, fit
 from rexnet.training.metrics import metrics_of
@@ -44,19 +44,24 @@ logger = logging.getLogger(__name__)
 
 
 def train(
-    config: TrainConfig, teachers: Sequence[Teacher] = (), *, limit: TimeLimit[TrainConfig] | None = None
+    config: TrainConfig,
+    teachers: Sequence[Teacher] = (),
+    *,
+    limit: TimeLimit[TrainConfig] | None = None,
+    native: FeatureEngine | None = None,
 ) -> dict[str, Any]:
     """Train with the settings of `config` and write all results to the run folder; return the content of summary.json.
 
-    `teachers`: the networks named in `config.teacher`, opened by `rexnet.deploy.teachers.open_teachers`. Raise
-    ValueError for settings, data or weights that do not match.
+    `teachers`: the networks named in `config.teacher`, opened by `rexnet.deploy.teachers.open_teachers`. `native`
+    computes the features of a frozen network (`freeze_backbone`), and nothing else. Raise ValueError for settings, data
+    or weights that do not match.
     """
     config.network.check()
     config = _settle_weights(extend(note_teachers(config, teachers)))
     if limit is not None:
         make = limit.with_epochs
         limit = limit._replace(with_epochs=lambda epochs: keep_weights(make(epochs), chosen=config))
-    prepare = partial(_prepare, teachers=teachers)
+    prepare = partial(_prepare, teachers=teachers, native=native)
     return run_session(config, prepare, goal=config.goal, command="rexnet train", limit=limit)
 
 
@@ -69,7 +74,7 @@ def _settle_weights(config: TrainConfig) -> TrainConfig:
     return config if resumes(config) else choose_weights(config)
 
 
-def _prepare(config: TrainConfig, world: World, *, teachers: Sequence[Teacher]) -> Parts:
+def _prepare(config: TrainConfig, world: World, *, teachers: Sequence[Teacher], native: FeatureEngine | None) -> Parts:
     """Load images and weights. Raise ValueError if they do not match each other or the settings."""
     sets = _load_sets(config, world)
     training = with_unlabelled(sets, config.teacher.unlabelled)
@@ -89,7 +94,7 @@ def _prepare(config: TrainConfig, world: World, *, teachers: Sequence[Teacher]) 
         special = partial(taught, teachers=teachers, config=config, world=world)
     if config.transfer.freeze == "all":
         check_frozen_backbone(config)
-        special = partial(_fit_head, model, sets, batches[0], config=config, world=world)
+        special = partial(_fit_head, model, sets, batches[0], config=config, world=world, native=native)
     if world.is_main:
         _warn_of_few_pixels(model, config.input.image_size)
         _warn_of_idle_balance(sets, config.input.balance)
@@ -176,11 +181,18 @@ def _fit_taught(
 
 
 def _fit_head(
-    model: RexNet, sets: ImageSets, order: TrainBatches, run: RunFolder, *, config: TrainConfig, world: World
+    model: RexNet,
+    sets: ImageSets,
+    order: TrainBatches,
+    run: RunFolder,
+    *,
+    config: TrainConfig,
+    world: World,
+    native: FeatureEngine | None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Train only the head in `run`, on features that are computed once; see `Parts.fit`."""
     in_order = partial(EvalBatches, preprocess=config.input.preprocess(), **_loader_options(config, world))
-    frozen = freeze_backbone(model, sets, order, in_order=in_order, config=config, run=run, world=world)
+    frozen = freeze_backbone(model, sets, order, in_order=in_order, config=config, run=run, world=world, native=native)
     task = head_task(classification_task(sets, frozen.val, config, world=world), model)
     best = fit(frozen.head, frozen.train, task, config=config, run=run, world=world)
     return best, sorted(printable(name) for name in frozen.skipped)

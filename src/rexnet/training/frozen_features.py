@@ -19,13 +19,12 @@ from rexnet.data.datasets import ImageSets
 from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch, EvalBatches, TrainBatches
 from rexnet.errors import OptionError
-from rexnet.files import write_whole
 from rexnet.models.inference_form import fold
 from rexnet.models.rexnet import RexNet
-from rexnet.text import reason_of
 from rexnet.training import checkpoint
 from rexnet.training.config import TrainConfig
 from rexnet.training.distributed import World
+from rexnet.training.feature_file import FILE, TORCH, Features, engine_of, read_features, write_features
 from rexnet.training.loop import Task, choose_autocast
 from rexnet.training.progress import EpochProgress
 from rexnet.training.resume import newest_checkpoint
@@ -33,21 +32,17 @@ from rexnet.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
-FILE = "features.safetensors"
+Embed = Callable[[Tensor], Tensor]
+"""Function from images (B, C, H, W) to their features after pooling, (B, num_features)."""
+FeatureEngine = Callable[[RexNet], Embed | None]
+"""Function that opens a network in an engine above this package, in fp32 on the CPU; it returns None for a network or
+machine on which the engine does not run."""
 MAX_GIB = 4.0
 """Maximum size of the features, which stay in memory in full precision; writing them to the run folder takes two more
 copies."""
 
 _STILL_APPLIES = ("horizontal_flip", "label_smoothing")
 _VIEW = 3  # first entry of every seed, unlike any in rexnet.data.batch_reading
-
-
-class Features(NamedTuple):
-    """Features of N images: `values` float32 (V, N, C), after pooling, with V = 1, or V = 2 to include the mirror
-    images; `readable` float32 (N,), 1 or 0."""
-
-    values: Tensor
-    readable: Tensor
 
 
 class Head(nn.Module):
@@ -130,18 +125,20 @@ def freeze_backbone(
     config: TrainConfig,
     run: RunFolder,
     world: World,
+    native: FeatureEngine | None = None,
 ) -> FrozenBackbone:
     """Compute the features of all images, or read them from the run folder if weights, preprocessing and images are the
     same.
 
-    A resumed run takes its backbone from its checkpoint. Raise ValueError if the features exceed `MAX_GIB`.
+    In fp32 on a CPU, `native` computes them where it runs, else PyTorch. A resumed run takes its backbone from its
+    checkpoint. Raise ValueError if the features exceed `MAX_GIB`.
     """
     mirror = config.augment.horizontal_flip
     check_size(model.num_features * ((1 + (mirror > 0)) * len(sets.train) + len(sets.val)), "--freeze all", mirror)
     # Let all processes read the run's weights before any of them may overwrite them.
     if content := newest_checkpoint(run, world):
         model.load_state_dict(content["state_dict"])
-    train, val = _features_of_all(model, sets, in_order=in_order, config=config, run=run, world=world)
+    train, val = _features_of_all(model, sets, native, in_order=in_order, config=config, run=run, world=world)
     return FrozenBackbone(
         head=Head(model),
         train=FeatureBatches(
@@ -166,6 +163,7 @@ def check_size(values: int, option: str, mirror: float) -> None:
 def _features_of_all(
     model: RexNet,
     sets: ImageSets,
+    native: FeatureEngine | None,
     *,
     in_order: Callable[[ImageSet], EvalBatches],
     config: TrainConfig,
@@ -178,21 +176,21 @@ def _features_of_all(
     key = features_key(model, sets, config)
     stored = read_features(run, key) if world.is_main else None
     known = any(world.any(stored is not None))
-    found = []
-    for split, images in enumerate((sets.train, sets.val)):
-        mirrored = split == 0 and config.augment.horizontal_flip > 0
-        features = stored[split] if stored else _no_features(model, images, views=1 + mirrored)
-        if not known:
-            compute_features(_embedding(model, config, world), in_order(images), features, config=config, world=world)
-        # Each process has computed its own part, and has zeros for the other parts.
-        found.append(Features(*(world.sum(part) for part in features)))
+    mirrored = config.augment.horizontal_flip > 0
+    parts = stored or [_no_features(model, sets.train, views=1 + mirrored), _no_features(model, sets.val, views=1)]
+    if not known:
+        engine, embed = _open_engine(model, native, config=config, world=world)
+        for images, features in zip((sets.train, sets.val), parts, strict=True):
+            compute_features(embed, in_order(images), features, config=config, world=world)
+    # Each process has computed its own part, and has zeros for the other parts.
+    found = [Features(*map(world.sum, features)) for features in parts]
     if world.is_main:
         if not known:
-            write_features(run, key, found)
+            write_features(run, key, found, engine=engine)
         mib = sum(part.nbytes for features in found for part in features) / 2**20
-        text = "features of all images: %.1f MiB in memory, %s %s in %.1f s"
+        text = "features of all images: %.1f MiB in memory, engine: %s, %s %s in %.1f s"
         how = "read from" if known else "computed and written to"
-        logger.info(text, mib, how, run.path / FILE, time.perf_counter() - started)
+        logger.info(text, mib, engine_of(run), how, run.path / FILE, time.perf_counter() - started)
     return found
 
 
@@ -209,17 +207,24 @@ def head_task(task: Task, model: RexNet) -> Task:
     return task._replace(pack=pack, own=own)
 
 
-def _embedding(model: RexNet, config: TrainConfig, world: World) -> Callable[[Tensor], Tensor]:
-    """Return a function from images to their features after pooling."""
+def _open_engine(
+    model: RexNet, native: FeatureEngine | None, *, config: TrainConfig, world: World
+) -> tuple[str, Embed]:
+    """Return the name of the engine that computes the features, the same on every process, and its function."""
+    full_precision = choose_autocast(config.run.amp, world.device) is None
+    embed = native(model) if native and world.device.type == "cpu" and full_precision else None
+    runs_everywhere = not any(world.any(embed is None))
+    if embed and runs_everywhere:
+        return "native", embed
     layout = torch.channels_last if config.run.channels_last else torch.preserve_format
     # Folding the batch norms saves a fifth to a third of the time on a CPU (results/backbone_cpu.jsonl).
     network = fold(model).to(world.device).to(memory_format=layout)
-    return lambda images: network.forward_features(images).mean((2, 3))
+    return TORCH, lambda images: network.forward_features(images).mean((2, 3))
 
 
 @torch.inference_mode()
 def compute_features(
-    embed: Callable[[Tensor], Tensor], batches: EvalBatches, features: Features, *, config: TrainConfig, world: World
+    embed: Embed, batches: EvalBatches, features: Features, *, config: TrainConfig, world: World
 ) -> None:
     """Fill `features` with `embed` of this process's part of the images, transformed as in evaluation."""
     dtype = choose_autocast(config.run.amp, world.device)
@@ -257,32 +262,3 @@ def features_key(model: RexNet, sets: ImageSets, config: TrainConfig) -> str:
     names = [images.name(index) for images in (sets.train, sets.val) for index in range(len(images))]
     known = [json.dumps(facts).encode(), *(name.encode("utf-8", "surrogateescape") + b"\0" for name in names)]
     return checkpoint.hash_weights(model.features.state_dict(), b"".join(known))
-
-
-def write_features(run: RunFolder, key: str, found: list[Features]) -> None:
-    from safetensors.torch import save
-
-    tensors = {f"{part}.{split}": tensor for split, each in enumerate(found) for part, tensor in each._asdict().items()}
-    try:
-        write_whole(run.path / FILE, save(tensors, metadata={"key": key}))
-    except OSError as error:
-        text = "%s could not be written (%s), so --resume will compute the features again"
-        logger.warning(text, run.path / FILE, reason_of(error))
-
-
-def read_features(run: RunFolder, key: str) -> list[Features] | None:
-    """Read the features; return None if they are missing, damaged, or from other weights, preprocessing or images."""
-    from safetensors import SafetensorError, safe_open
-
-    if not run.holds(FILE):
-        return None
-    try:
-        with safe_open(run.path / FILE, framework="pt") as file:
-            if (file.metadata() or {}).get("key") != key:
-                return None
-            return [
-                Features(file.get_tensor(f"values.{split}"), file.get_tensor(f"readable.{split}")) for split in (0, 1)
-            ]
-    except (SafetensorError, OSError) as error:
-        logger.warning("%s is damaged (%s) and is computed again", run.path / FILE, error)
-        return None

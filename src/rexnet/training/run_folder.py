@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 METRICS, DISCARDED, DATA = "metrics.jsonl", "discarded_steps.jsonl", "data.json"
+ENVIRONMENT = "environment.json"
 TEACHERS, TEACHERS_CLASSIFIERS = "teachers.json", "teachers.safetensors"
 FILES = (
-    *("config.json", "environment.json", DATA, METRICS, "summary.json", "curves.png"),
+    *("config.json", ENVIRONMENT, DATA, METRICS, "summary.json", "curves.png"),
     *("best.pt", "last.pt", "previous.pt", DISCARDED, "report.html", "features.safetensors"),
     *(TEACHERS, TEACHERS_CLASSIFIERS),
 )

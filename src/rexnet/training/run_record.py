@@ -11,7 +11,7 @@ from rexnet.errors import OptionError
 from rexnet.files import real_path
 from rexnet.references import Kind, holds_settings, resolve
 from rexnet.training.metrics import METRICS, Metric, TaskName
-from rexnet.training.run_folder import RunFolder
+from rexnet.training.run_folder import ENVIRONMENT, RunFolder
 
 # These options affect where and how a run starts, not its result.
 _NOT_COMPARED = frozenset({"output", "overwrite", "resume"})
@@ -156,9 +156,7 @@ def read_record(folder: RunFolder, *, label: str | None = None) -> RunRecord:
     config = folder.read("config.json")
     if not holds_settings(folder.path):
         raise OptionError(f"{str(folder.path / 'config.json')!r} has no run settings; {_MADE}")
-    environment, summary = (
-        folder.read(name) if folder.holds(name) else {} for name in ("environment.json", "summary.json")
-    )
+    environment, summary = (folder.read(name) if folder.holds(name) else {} for name in (ENVIRONMENT, "summary.json"))
     data = folder.data_facts()
     if data is not None:  # a relative path is resolved from any folder
         config["data"] = data.locate(config["data"])

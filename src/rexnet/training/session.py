@@ -34,7 +34,7 @@ from rexnet.training.resume import (
     resumable,
     warn_of_lost_best,
 )
-from rexnet.training.run_folder import DATA, RunFolder, describe_environment, next_free_folder
+from rexnet.training.run_folder import DATA, ENVIRONMENT, RunFolder, describe_environment, next_free_folder
 from rexnet.training.steps import Batches, total_batch
 from rexnet.training.time_budget import Speed, TimeLimit, choose_epochs, measure_speed
 
@@ -185,8 +185,8 @@ def open_run(config: LoopConfig, world: World) -> RunFolder:
         else:
             run.prepare(overwrite=config.run.overwrite)
             run.write("config.json", config_to_dict(config))
-        if not run.holds("environment.json"):
-            run.write("environment.json", describe_environment(world))
+        if not run.holds(ENVIRONMENT):
+            run.write(ENVIRONMENT, describe_environment(world))
     except BaseException:
         run.close()
         raise

@@ -19,7 +19,8 @@ from rexnet.files import write_whole
 from rexnet.text import normal_name
 from rexnet.training.config import TrainConfig
 from rexnet.training.distributed import World
-from rexnet.training.frozen_features import Features, check_size, compute_features
+from rexnet.training.feature_file import Features
+from rexnet.training.frozen_features import check_size, compute_features
 from rexnet.training.run_folder import TEACHERS, TEACHERS_CLASSIFIERS, RunFolder
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,8 @@
 
 import ctypes
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,6 +17,20 @@ from rexnet.models.rexnet import RexNet
 from rexnet.processes import usable_cpus
 
 _LONGEST_SIDE_PX = 8192
+
+
+def open_features(model: RexNet) -> Callable[[Tensor], Tensor] | None:
+    """Return the function from images to `model`'s features after pooling, (B, num_features), in fp32 on PyTorch's
+    number of threads; None where the engine does not run or does not compute this network."""
+    if why_missing():
+        return None
+    with torch.device("meta"):  # draws no random numbers, whose order a training keeps
+        trunk = RexNet(replace(model.config, num_classes=0, head_hidden_channels=0))
+    trunk.features = model.features
+    try:
+        return NativeNetwork(trunk, threads=torch.get_num_threads())
+    except ValueError:
+        return None
 
 
 class NativeNetwork:
