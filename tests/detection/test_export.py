@@ -23,7 +23,7 @@ from rexnet.detection.export import compare, export_detector
 from rexnet.detection.exported_detectors import load_exported
 from rexnet.detection.onnx_form import resize_by_whole_numbers
 from rexnet.detection.runtime import as_tensor
-from rexnet.engines.backends import open_graph
+from rexnet.engines.backends import engine_of_format, open_graph
 from rexnet.engines.config import Engine
 from rexnet.engines.graph_files import import_onnx, read_facts, sample_images
 from rexnet.errors import OptionError
@@ -124,7 +124,9 @@ def test_exported_files_detect_like_their_checkpoint(exported, tmp_path, capsys)
     trained, path = exported
     Image.fromarray((255 * images_of_many_sizes()[0].transpose(1, 2, 0)).astype(np.uint8)).save(tmp_path / "noise.png")
     image = str(tmp_path / "noise.png")
-    (ours,), (theirs,) = (ObjectPredictor(source, threads=1)(image) for source in (trained, path))
+    predictors = [ObjectPredictor(source, threads=1) for source in (trained, path)]
+    assert predictors[1].engine == engine_of_format(path, threads=1)
+    (ours,), (theirs,) = (predictor(image) for predictor in predictors)
     assert ours.output.keys() == theirs.output.keys()
     assert_sure_ones_alike(
         *([one.output[name].numpy() for name in ("boxes", "labels", "scores")] for one in (ours, theirs))

@@ -8,6 +8,7 @@ from PIL import Image
 from rexnet.detection.checkpoints import pack
 from rexnet.detection.detectors import create_detector
 from rexnet.detection.runtime import ObjectPredictor
+from rexnet.engines.backends import is_installed
 from rexnet.serve import image_routes, opened
 from rexnet.serve.model_registry import ModelRegistry
 from rexnet.training import checkpoint
@@ -39,8 +40,11 @@ def client(detector):
 
 @pytest.mark.seconds
 def test_objects_are_those_of_the_predictor(client, detector):
-    expected = ObjectPredictor(detector)(IMAGES[:2])
+    predictor = ObjectPredictor(detector)
+    expected = predictor(IMAGES[:2])
     described = client.get("/models").json()["models"][0]
+    assert (described["backend"], described["precision"]) == (predictor.engine.backend, "fp32")
+    assert predictor.engine.backend == ("native" if described["masks"] and is_installed("native", "fp32") else "torch")
     assert described["kind"] == "detector" and not described["explains"]
     said = client.post("/predict?min_score=0", files=form(*IMAGES[:2])).json()
     for result, found in zip(said["results"], expected, strict=True):

@@ -68,7 +68,8 @@ class DetectorGraph(nn.Module):
     def __init__(self, path: Path, config: DetectorConfig, *, pixels: bool, threads: int | None):
         super().__init__()
         self.config, self.pixels = config, pixels
-        self._graph = open_graph(path, engine_of_format(path, threads=threads), any_shape=True)
+        self.engine = engine_of_format(path, threads=threads)
+        self._graph = open_graph(path, self.engine, any_shape=True)
 
     def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         return [self._found(image) for image in images]

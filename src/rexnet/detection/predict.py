@@ -45,6 +45,7 @@ def predict_files(config: DetectPredictConfig) -> list[Found]:
     if os.path.realpath(folder) in {os.path.dirname(os.path.realpath(file)) for file in files}:
         raise ValueError(f"--out {config.out!r} is a folder that images are read from; give another")
     predictor = ObjectPredictor(config.checkpoint, threads=config.threads, device=config.device)
+    logger.info("engine: %s", predictor.engine)
     folder.mkdir(parents=True, exist_ok=True)
     image_ids, drawn = _image_ids(files), _drawn_names(files)
     found: list[Found] = []

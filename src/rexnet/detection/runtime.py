@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from rexnet.data.decode import BadImagePolicy
 from rexnet.data.image_stream import Images, each_image, image_reader, in_chunks, in_order
 from rexnet.detection.checkpoints import TrainedDetector, detector_config, load_detector
 from rexnet.detection.exported_detectors import DetectorGraph, load_exported
+from rexnet.detection.native_body import with_native_body
 from rexnet.detection.plot import draw_detections
+from rexnet.engines.config import Engine
 from rexnet.errors import BadImageError, require
 from rexnet.processes import usable_cpus
 from rexnet.references import DETECTORS, resolve
@@ -97,8 +99,7 @@ class ObjectPredictor:
         self._threads = threads or usable_cpus()
         if threads:
             torch.set_num_threads(threads)
-        self._model: Any = trained.model.eval().to(self.device)
-        self._model.to(memory_format=torch.channels_last)
+        self._model, self.engine = _in_engine(trained.model.eval().to(self.device), self.device, threads)
 
     def __call__(self, images: Images, *, min_score: float = 0.0) -> list[Detections]:
         """Return the detections in each image, in order; `images` as for `rexnet.Predictor`. Raise BadImageError for a
@@ -141,6 +142,17 @@ class ObjectPredictor:
             kept = output["scores"] >= min_score
             output = {key: values[kept].cpu() for key, values in output.items()}
             yield Detections(image=name, source_image=image, classes=self.classes, output=output)
+
+
+def _in_engine(model: nn.Module, device: torch.device, threads: int | None) -> tuple[Any, Engine]:
+    """Return the detector ready to predict, and its engine; PyTorch computes all but the backbone in "native"."""
+    if isinstance(model, DetectorGraph):
+        return model, model.engine
+    model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    native = with_native_body(model, threads=threads) if device.type == "cpu" else None
+    if native is None:
+        return model, Engine(threads=threads)
+    return native, Engine(backend="native", threads=threads)
 
 
 def _opened(model: str | PathLike[str], threads: int | None) -> TrainedDetector:

@@ -16,7 +16,7 @@ from rexnet.deploy.classifiers import Classifier
 from rexnet.deploy.predictor import open_model
 from rexnet.detection.checkpoints import TrainedDetector
 from rexnet.detection.runtime import Detections, ObjectPredictor
-from rexnet.engines.config import FILE_BACKENDS, list_parts
+from rexnet.engines.config import list_parts
 from rexnet.errors import BadImageError
 from rexnet.files import digest_of
 from rexnet.references import Kind, Reference
@@ -88,9 +88,7 @@ def open_served(name: str, reference: Reference, config: ServeConfig, *, metrics
     measured = ModelMetrics(metrics, name, version)
     opened = open_model(reference, threads=config.threads_per_worker)
     if isinstance(opened, TrainedDetector):
-        exported = reference.kind == "exported"
-        backend = FILE_BACKENDS[reference.path.suffix][0] if exported else "torch"
-        return _open_detector(opened, version, config, metrics=measured, backend=backend)
+        return _open_detector(opened, version, config, metrics=measured)
     return _open_classifier(opened, version, config, metrics=measured)
 
 
@@ -132,9 +130,7 @@ def _open_classifier(source: Classifier, version: str, config: ServeConfig, *, m
     )
 
 
-def _open_detector(
-    source: TrainedDetector, version: str, config: ServeConfig, *, metrics: ModelMetrics, backend: str
-) -> OpenModel:
+def _open_detector(source: TrainedDetector, version: str, config: ServeConfig, *, metrics: ModelMetrics) -> OpenModel:
     predictor = ObjectPredictor(source, threads=config.threads_per_worker, device=config.device)
 
     def compute(images: Sequence[Image.Image], alone: bool) -> Sequence[Detections]:
@@ -148,8 +144,8 @@ def _open_detector(
         kind="detector",
         version=version,
         classes=tuple(predictor.classes),
-        backend=backend,
-        precision="fp32",
+        backend=predictor.engine.backend,
+        precision=predictor.engine.precision,
         prepare=partial(_shrink, predictor, most_pixels=_MASK_PIXELS if masks else _BOX_PIXELS),
         batcher=Batcher(compute, lanes=1, max_batch=most, wait_ms=config.batch_wait_ms, on_batch=metrics.observe_batch),
         metrics=metrics,

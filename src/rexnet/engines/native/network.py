@@ -16,7 +16,7 @@ from rexnet.models.inference_form import fold
 from rexnet.models.rexnet import RexNet
 from rexnet.processes import usable_cpus
 
-_LONGEST_SIDE_PX = 8192
+LONGEST_SIDE_PX = 8192
 
 
 def open_features(model: RexNet) -> Callable[[Tensor], Tensor] | None:
@@ -97,14 +97,10 @@ class NativeNetwork:
         """Return the images as the library reads them. Raise ValueError for anything else than images of this
         network."""
         shape = tuple(images.shape)
-        if (
-            len(shape) != 4
-            or shape[1] != self._channels
-            or not all(1 <= side <= _LONGEST_SIDE_PX for side in shape[2:])
-        ):
+        if len(shape) != 4 or shape[1] != self._channels or not all(1 <= side <= LONGEST_SIDE_PX for side in shape[2:]):
             raise ValueError(
                 f"images have the shape {shape}; allowed: (batch, {self._channels}, height, width), sides of 1 to "
-                f"{_LONGEST_SIDE_PX} pixels"
+                f"{LONGEST_SIDE_PX} pixels"
             )
         if not images.is_floating_point():
             raise ValueError(f"images are of the type {images.dtype}; allowed: floating point")
