@@ -41,4 +41,4 @@ def test_sanitizers_find_nothing(tmp_path, sanitizer, networks, forks):
     done = subprocess.run(
         [str(driver), str(networks), str(forks)], capture_output=True, text=True, timeout=600, env=environment
     )
-    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stdout + done.stderr[-4000:]
+    assert done.returncode == 0 and done.stdout.startswith("ok "), done.stdout + done.stderr[-4000:]
