@@ -160,6 +160,16 @@ def native_peak() -> str:
     return table_if_any(["one thread", "precision", "G MAC/s", "micro-kernel alone, G MAC/s", "%"], cells)
 
 
+def native_accuracy() -> str:
+    """The last row of each trained network, data and engine of benchmarks/native_accuracy.py."""
+    rows = {(row["data"], row["model"], row["engine"]): row for row in records.read("native_accuracy_cpu")}
+    cells = [
+        [f"`{model}`, {data}", engine, f"{row['top1_percent']:.2f}", f"{row['other_class']} of {row['images']:,}"]
+        for (data, model, engine), row in rows.items()
+    ]
+    return table_if_any(["network, data", "engine", "top-1, %", "predicted otherwise than by PyTorch in fp32"], cells)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "quantization": quantization,
     "serve_load": serve_load,
@@ -167,6 +177,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "peers": peers,
     "peer_ratios": ratios,
     "native_peak": native_peak,
+    "native_accuracy": native_accuracy,
     "image_folder": image_folder,
 }
 

@@ -209,6 +209,7 @@ SOURCES = {
     "search_speed": "search_speed_cpu",
     "cli_help": "cli_help_cpu",
     "native_peak": "native_peak_cpu",
+    "native_accuracy": "native_accuracy_cpu",
 }
 
 
