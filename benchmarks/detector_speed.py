@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import records
 from rexnet.detection import create_detector
+from rexnet.detection.native_body import with_native_body
 from rexnet.training.session import keep_freed_memory
 
 NAME = "detector_speed_cpu"
@@ -128,9 +129,12 @@ def measure_inference(options: Options) -> list[dict[str, float]]:
 
     sizes: dict[str, Any] = {"min_size": options.size_px, "max_size": 2 * options.size_px}
     fresh: dict[str, Any] = {"weights": None, "weights_backbone": None, "num_classes": 81}
+    faster_rcnn = our_detector("faster_rcnn", options.size_px).eval()
+    native = with_native_body(faster_rcnn, threads=options.threads)
     models = {
         "ours, ssdlite": our_detector("ssdlite", options.size_px),
-        "ours, faster_rcnn": our_detector("faster_rcnn", options.size_px),
+        "ours, faster_rcnn": faster_rcnn,
+        **({"ours, faster_rcnn, native backbone": native} if native is not None else {}),
         "ours, mask_rcnn": our_detector("mask_rcnn", options.size_px),
         "torchvision, ssdlite320_mobilenet_v3_large": detection.ssdlite320_mobilenet_v3_large(**fresh),
         "torchvision, fasterrcnn_mobilenet_v3_large_fpn": detection.fasterrcnn_mobilenet_v3_large_fpn(**fresh, **sizes),
