@@ -17,8 +17,8 @@ from rexnet.deploy.classifiers import ExportedFile, read_exported
 from rexnet.deploy.config import QuantizeConfig
 from rexnet.deploy.int8_graph import int8_graph, int8_layers
 from rexnet.deploy.predictor import Predictor
-from rexnet.deploy.quantize import Speed, advice, quantize
-from rexnet.engines.backends import open_graph
+from rexnet.deploy.quantize import Contender, Speed, advice, quantize
+from rexnet.engines.backends import is_installed, open_graph
 from rexnet.engines.config import Engine
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.errors import WeightsError
@@ -59,7 +59,11 @@ def test_a_trained_network_keeps_its_accuracy_in_a_smaller_file_with_a_descripti
     weights = Path(wanted.output).with_suffix(".onnx" if output == "int8.onnx" else ".bin")
     assert made.int8_layers > 40 and weights.stat().st_size < 0.6 * made.float_bytes
     assert [speed.batch for speed in made.speeds] == [1, 8]
-    assert all(speed.ms.keys() == {"float32", "bf16", "int8"} for speed in made.speeds)
+    own = {Contender("fp32", wanted.backend), Contender("bf16", "openvino"), Contender("int8", wanted.backend)}
+    natively = {Contender("bf16", "native")} if is_installed("native", "bf16") else set()
+    if output == "int8.onnx" and is_installed("native", "fp32", int8=True):
+        natively.add(Contender("int8", "native"))
+    assert all(speed.ms.keys() == own | natively for speed in made.speeds)
     exported = read_exported(wanted.output)
     model = load(trained_run / "best.pt")
     assert (exported.precision, exported.classes, exported.preprocess) == ("int8", model.classes, model.preprocess)
@@ -147,12 +151,18 @@ def test_the_drop_is_that_of_paired_images():
 
 
 def test_a_slower_int8_is_advised_against():
-    slower, faster = {"float32": [9.0], "bf16": [3.0], "int8": [4.0]}, {"float32": [9.0], "bf16": [3.0], "int8": [2.0]}
+    fp32, bf16, int8 = Contender("fp32", "onnxruntime"), Contender("bf16", "native"), Contender("int8", "onnxruntime")
+    slower, faster = {fp32: [9.0], bf16: [3.0], int8: [4.0]}, {fp32: [9.0], bf16: [3.0], int8: [2.0]}
     one, many = Speed(batch=1, ms=slower), Speed(batch=16, ms=faster)
     assert "should not be used here" in advice([one, replace(many, ms=slower)])
     assert advice([one, many]).endswith("there, and int8 at batch 16")
-    assert advice([replace(many, ms={**faster, "float32": [1.0]})]).startswith("int8 is slower than float32 on this")
-    assert advice([many]) == "int8 is faster than bf16 on this machine (2.00 against 3.00 ms at batch 16)"
+    assert advice([replace(many, ms={**faster, fp32: [1.0]})]).startswith(
+        "int8 (ONNX Runtime) is slower than float32 (ONNX Runtime) on this"
+    )
+    figures = "(2.00 against 3.00 ms at batch 16)"
+    assert advice([many]) == f"int8 (ONNX Runtime) is faster than bf16 (native) on this machine {figures}"
+    native = replace(many, ms={**slower, Contender("int8", "native"): [1.0]})
+    assert advice([native]).startswith("int8 (native) is faster than bf16 (native)"), "the fastest int8 counts"
 
 
 @pytest.mark.seconds
@@ -160,12 +170,13 @@ def test_the_command_advises_against_int8_that_does_not_pay_off(config, capsys, 
     monkeypatch.setattr(
         quantize_module,
         "interleaved_ms",
-        lambda calls, rounds: {name: [{"int8": 2.0, "bf16": 1.0}.get(name, 3.0)] for name in calls},
+        lambda calls, rounds: {each: [{"int8": 2.0, "bf16": 1.0}.get(each.precision, 3.0)] for each in calls},
     )
     wanted = config()
     cli.main(["quantize", wanted.checkpoint, "--data", wanted.data, "--output", wanted.output, "--max-drop", "5"])
     said = capsys.readouterr().out
-    assert "int8 is slower than bf16 on this machine" in said and "should not be used here; use bf16 instead" in said
+    assert "int8 (ONNX Runtime) is slower than bf16 (OpenVINO) on this machine" in said
+    assert "should not be used here; use bf16 (OpenVINO) instead" in said
     assert f"written: {wanted.output}" in said
 
 
@@ -233,7 +244,8 @@ def test_an_engine_that_is_wrong_is_recorded_and_never_used(config, images, wron
     wrong_in("openvino")
     wanted = config(max_drop=2)
     made = quantize(wanted)
-    assert {name: check.right for name, check in made.engines.items()} == {"onnxruntime": True, "openvino": False}
+    right = {name: check.right for name, check in made.engines.items()}
+    assert right.pop("native", True) and right == {"onnxruntime": True, "openvino": False}
     assert made.engines["openvino"].percent < 10 < 90 < made.engines["openvino"].float_percent
     assert "wrong in openvino" in caplog.text and read_exported(wanted.output).engines == made.engines
     photo = str(next((images / "val" / "cat").iterdir()))
@@ -241,10 +253,28 @@ def test_an_engine_that_is_wrong_is_recorded_and_never_used(config, images, wron
         cli.main(["predict", wanted.output, photo, "--backend", "openvino"])
     said = capsys.readouterr().err
     assert re.search(
-        r"wrong in openvino: .* it predicted \d\.\d % .*, and float32 \d+\.\d %; allowed: onnxruntime$", said, re.M
+        r"wrong in openvino: .* it predicted \d\.\d % .*, and float32 \d+\.\d %; allowed: onnxruntime( or native)?$", said, re.M
     )
     predictor = Predictor(wanted.output, threads=1)
-    assert predictor.engine.backend == "onnxruntime" and predictor(photo)[0].best.name == "cat"
+    assert predictor.engine.backend in ("onnxruntime", "native") and predictor(photo)[0].best.name == "cat"
+
+
+@pytest.mark.seconds
+def test_an_int8_file_runs_natively_as_exactly_as_the_gate_measured(config, images):
+    if not is_installed("native", "fp32", int8=True):
+        pytest.skip("the native engine does not run int8 here")
+    wanted = config()
+    made = quantize(wanted)
+    assert made.engines["native"].right
+    facts = read_exported(wanted.output)
+    assert facts.backends(".onnx") == ("onnxruntime", "openvino", "native")
+    _, measured = labelled_splits(str(images), load(Path(wanted.checkpoint)))
+    predictor = Predictor(wanted.output, backend="native", threads=2)
+    found = predictor([measured.load(index) for index in range(len(measured))])
+    names = [made.best.name == facts.classes[target] for made, target in zip(found, measured.targets, strict=True)]
+    assert 100 * sum(names) / len(names) >= made.comparison.float_percent - wanted.max_drop
+    with pytest.raises(ValueError, match="--precision is bf16; allowed: auto for an int8 file in native"):
+        Predictor(wanted.output, backend="native", precision="bf16")
 
 
 @pytest.mark.seconds
@@ -263,8 +293,10 @@ def test_an_int8_file_that_was_never_compared_runs_in_its_own_engine_only():
     with pytest.raises(WeightsError, match=r"'a\.onnx' was not checked in openvino; allowed: onnxruntime"):
         facts.refuse_wrong("openvino", "a.onnx")
     assert replace(facts, precision="fp32").backends(".onnx") == ("onnxruntime", "openvino", "native")
-    with pytest.raises(WeightsError, match=r"native cannot open 'a\.onnx'; allowed: onnxruntime"):
+    with pytest.raises(WeightsError, match=r"'a\.onnx' was not checked in native; allowed: onnxruntime"):
         facts.refuse_wrong("native", "a.onnx")
+    with pytest.raises(WeightsError, match=r"native cannot open 'a\.xml'; allowed: openvino"):
+        facts.refuse_wrong("native", "a.xml")
 
 
 @pytest.mark.seconds

@@ -49,7 +49,9 @@ def test_a_file_is_read_back_and_runs_natively(name, output, tmp_path):
     path.write_bytes(onnx_graph(fold(pad(model, 8)), output=output).SerializeToString())
     images = image_batch(64)
     expected = open_graph(path, Engine(backend="onnxruntime"))(images)
-    network = read_network(path, model.config, output=output)
+    read = read_network(path, model.config, output=output)
+    network = read.model
+    assert read.scales == {}
     own = network if output == "logits" else lambda x: network.forward_head(network.forward_features(x))
     scale = float(expected.abs().max())
     with torch.inference_mode():
@@ -72,7 +74,7 @@ def test_max_pooling_is_read_back(tmp_path):
     model.reset_classifier(3, "max")
     path = tmp_path / "a.onnx"
     path.write_bytes(onnx_graph(fold(model)).SerializeToString())
-    assert read_network(path, model.config).global_pool == "max"
+    assert read_network(path, model.config).model.global_pool == "max"
 
 
 def test_other_layers_and_outputs_are_refused(tiny_model):

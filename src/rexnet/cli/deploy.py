@@ -26,17 +26,19 @@ def quantize(arguments: Sequence[str]) -> None:
 
     config = read_options("quantize", QuantizeConfig, arguments)
 
-    from rexnet.deploy.quantize import ENGINE_NAMES, advice, engines, quantize
+    from rexnet.deploy.quantize import Contender, advice, quantize
 
     made = quantize(config)
     compared = made.comparison
     right = f"same class as float32, % of {compared.images:,}" if config.measure == "agreement" else "top-1 %"
     table = new_table("", right, "MB", *(f"ms at batch {speed.batch}" for speed in made.speeds))
-    accuracies = {"float32": f"{compared.float_percent:.2f}", "bf16": "", "int8": f"{compared.int8_percent:.2f}"}
-    megabytes = {"float32": f"{made.float_bytes / 1e6:.2f}", "bf16": "", "int8": f"{made.int8_bytes / 1e6:.2f}"}
-    for name, engine in engines(config.backend).items():
-        times = (f"{speed.median_ms(name):.2f}" for speed in made.speeds)
-        table.add_row(f"{name} ({ENGINE_NAMES[engine]})", accuracies[name], megabytes[name], *times)
+    known = {
+        Contender("fp32", config.backend): (f"{compared.float_percent:.2f}", f"{made.float_bytes / 1e6:.2f}"),
+        Contender("int8", config.backend): (f"{compared.int8_percent:.2f}", f"{made.int8_bytes / 1e6:.2f}"),
+    }
+    for contender in made.speeds[0].ms:
+        figures = known.get(contender, ("", ""))
+        table.add_row(str(contender), *figures, *(f"{speed.median_ms(contender):.2f}" for speed in made.speeds))
     show(table)
     images = f"{quantity(compared.images, 'image')}, calibrated on {made.calibration_images} others"
     print(f"drop: {compared.drop:.2f} points, within {compared.margin:.2f} at 95 %, on {images}")

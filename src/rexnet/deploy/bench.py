@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from rexnet.deploy.classifiers import open_exported, read_exported
 from rexnet.deploy.config import BenchConfig
 from rexnet.detection.checkpoints import TrainedDetector
-from rexnet.engines.backends import Network, list_backends, open_network
-from rexnet.engines.config import FILE_BACKENDS, PRECISIONS, Backend, Engine, Precision
+from rexnet.engines.backends import Network, is_installed, list_backends, open_network
+from rexnet.engines.config import FILE_BACKENDS, INT8_PRECISIONS, PRECISIONS, Backend, Engine, Precision
 from rexnet.engines.measuring import describe_machine, measure_apart, spread_of
 from rexnet.engines.native.library import why_missing
 from rexnet.errors import OptionError, WeightsError
@@ -79,6 +79,8 @@ class Subject:
     """Engines that can run it."""
     pixels: bool = False
     """Takes uint8 (B, H, W, 3)."""
+    int8: bool = False
+    """True for an int8 file."""
 
     def images(self, batch: int, size_px: int) -> Tensor:
         """Return random images in the network's input format."""
@@ -123,6 +125,7 @@ def _exported_subject(reference: Reference) -> Subject:
         open=partial(open_exported, facts, reference.text),
         backends=facts.backends(suffix),
         pixels=facts.pixels,
+        int8=facts.precision == "int8",
     )
 
 
@@ -168,10 +171,10 @@ class _Configuration:
 def _configurations(subject: Subject, config: BenchConfig) -> list[_Configuration]:
     size_px = config.image_size or subject.image_size_px
     cost = measure_cost(subject.model, size_px)
-    found = []
+    precisions, found = INT8_PRECISIONS if subject.int8 else PRECISIONS, []
     for backend, precision in product(config.backends, config.precisions):
-        missing = backend == "native" and why_missing(precision)
-        if missing or backend not in subject.backends or precision not in PRECISIONS[backend]:
+        missing = backend == "native" and not is_installed(backend, precision, int8=subject.int8)
+        if missing or backend not in subject.backends or precision not in precisions[backend]:
             logger.info("%s in %s on %s is not supported and is skipped", subject.name, precision, backend)
             continue
         engine = Engine(backend=backend, precision=precision, threads=config.threads)

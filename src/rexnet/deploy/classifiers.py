@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from rexnet._version import __version__
 from rexnet.data.preprocess import Preprocess
 from rexnet.engines.backends import Network, list_backends, open_graph, open_network
-from rexnet.engines.config import FILE_BACKENDS, Backend, Engine, Output, Precision
+from rexnet.engines.config import FILE_BACKENDS, INT8_PRECISIONS, Backend, Engine, Output, Precision
 from rexnet.engines.graph_files import read_facts
+from rexnet.engines.native.network import NativeNetwork
 from rexnet.engines.onnx_graph import read_network
-from rexnet.errors import WeightsError
+from rexnet.errors import WeightsError, require
 from rexnet.models.config import RexNetConfig
 from rexnet.models.rexnet import RexNet
 from rexnet.text import printable, quantity
@@ -84,11 +85,15 @@ class ExportedFile:
     def backends(self, suffix: str) -> tuple[Backend, ...]:
         """Return the engines that run a file with this ending correctly; for an int8 file without checks, only the
         engine of its format."""
-        known = FILE_BACKENDS.get(suffix, ())
+        known, checks = self._openable_in(suffix), self.engines
         if self.precision != "int8":
-            native = suffix == ".onnx" and self.precision == "fp32" and self.output != "features"
-            return (*known, "native") if native and isinstance(self.config, RexNetConfig) else known
-        return known[:1] if self.engines is None else tuple(name for name in known if self.engines[name].right)
+            return known
+        return known[:1] if checks is None else tuple(name for name in known if name in checks and checks[name].right)
+
+    def _openable_in(self, suffix: str) -> tuple[Backend, ...]:
+        known = FILE_BACKENDS.get(suffix, ())
+        readable = suffix == ".onnx" and self.precision != "bf16" and self.output != "features"
+        return (*known, "native") if readable and isinstance(self.config, RexNetConfig) else known
 
     def refuse_wrong(self, backend: Backend, path: str | PathLike[str]) -> None:
         """Raise WeightsError if `backend` is not in `backends`."""
@@ -96,9 +101,9 @@ class ExportedFile:
         if backend in (right := self.backends(path.suffix)):
             return
         name, allowed = printable(path), " or ".join(right)
-        if backend not in FILE_BACKENDS.get(path.suffix, ()):
+        if backend not in self._openable_in(path.suffix):
             raise WeightsError(f"{backend} cannot open {name!r}; allowed: {allowed}")
-        if self.engines is None:
+        if self.engines is None or backend not in self.engines:
             raise WeightsError(f"the int8 file {name!r} was not checked in {backend}; allowed: {allowed}")
         check = self.engines[backend]
         raise WeightsError(
@@ -250,10 +255,18 @@ def open_exported(exported: ExportedFile, path: str, engine: Engine, *, device: 
     if torch.device(device).type != "cpu":
         suffix = Path(path).suffix
         raise WeightsError(f"{engine.backend} runs {suffix} files on the CPU, but the device is {device}")
-    if engine.backend != "native":
-        return open_graph(path, engine)
+    return open_native(exported, path, engine) if engine.backend == "native" else open_graph(path, engine)
+
+
+def open_native(exported: ExportedFile, path: str | Path, engine: Engine) -> Network:
+    """Return the function in the native engine, also for an int8 file that was not checked there. Raise OptionError for
+    a precision that it does not compute."""
     assert isinstance(exported.config, RexNetConfig)
-    network = open_network(read_network(path, exported.config, output=exported.output), engine)
+    read, precision = read_network(path, exported.config, output=exported.output), engine.precision
+    if exported.precision == "int8":
+        require(precision in INT8_PRECISIONS["native"], "precision", precision, "auto for an int8 file in native")
+        precision = "int8"
+    network = NativeNetwork(read.model, precision=precision, threads=engine.threads_of_a_call, scales=read.scales)
     return partial(_run_on_pixels, network, exported.preprocess) if exported.pixels else network
 
 

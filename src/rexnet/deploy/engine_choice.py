@@ -18,7 +18,7 @@ from rexnet._version import __version__
 from rexnet.data.image_stream import in_order
 from rexnet.deploy.classifiers import Classifier
 from rexnet.engines.backends import Network, is_installed
-from rexnet.engines.config import PRECISIONS, Backend, Engine, Precision
+from rexnet.engines.config import INT8_PRECISIONS, PRECISIONS, Backend, Engine, Precision
 from rexnet.engines.measuring import engine_versions, interleaved_ms, measure_apart, processor_name
 from rexnet.files import write_whole
 from rexnet.processes import usable_cpus
@@ -100,13 +100,14 @@ def _candidates(
 ) -> list[Engine]:
     if backend != "auto":
         return [Engine(backend=backend, precision=wanted, threads=threads)]
+    precisions = INT8_PRECISIONS if classifier.int8 else PRECISIONS
     # A compiled network takes up to a minute to start in every process, which the latency does not include.
     return [
         Engine(backend=name, precision=each, threads=threads)
         for name in classifier.backends
-        for each in PRECISIONS[name]
+        for each in precisions[name]
         if name != "compile" and (each == wanted or name in all_precisions_of)
-        if name != "native" or is_installed(name, each)
+        if name != "native" or is_installed(name, each, int8=classifier.int8)
     ]
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from rexnet.data.image_set import ImageSet
 from rexnet.data.loaders import Batch, EvalBatches
 from rexnet.deploy.calibration import Comparison, draw_images, labelled_splits, predicted_classes, unlabelled_splits
-from rexnet.deploy.classifiers import EngineCheck, ExportedFile
-from rexnet.deploy.config import Int8Backend, QuantizeConfig
+from rexnet.deploy.classifiers import EngineCheck, ExportedFile, FilePrecision, open_native
+from rexnet.deploy.config import QuantizeConfig
 from rexnet.deploy.int8_graph import int8_graph, int8_layers
-from rexnet.engines.backends import CHANNEL_MULTIPLE, open_graph
+from rexnet.engines.backends import CHANNEL_MULTIPLE, Network, is_installed, open_graph, open_network
 from rexnet.engines.config import FILE_BACKENDS, Backend, Engine
 from rexnet.engines.graph_files import write_graph
 from rexnet.engines.measuring import interleaved_ms
@@ -38,19 +38,32 @@ logger = logging.getLogger(__name__)
 
 TRIED_IMAGES = 200
 """Number of images on which every engine is checked, at batch 1 and at a larger batch."""
-ENGINE_NAMES: Mapping[Int8Backend, str] = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+_ENGINE_NAMES: Mapping[Backend, str] = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "native": "native"}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Precision and engine of a speed measurement."""
+
+    precision: FilePrecision
+    backend: Backend
+
+    def __str__(self) -> str:
+        return f"{self.precision.replace('fp32', 'float32')} ({_ENGINE_NAMES[self.backend]})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Milliseconds per batch in each round, in which the precisions take turns."""
+    """Milliseconds per batch in each round, in which the contenders take turns."""
 
     batch: int
-    ms: Mapping[str, Sequence[float]]
-    """Times in milliseconds by precision: "float32", "bf16" and "int8"."""
+    ms: Mapping[Contender, Sequence[float]]
 
-    def median_ms(self, precision: str) -> float:
-        return statistics.median(self.ms[precision])
+    def median_ms(self, contender: Contender) -> float:
+        return statistics.median(self.ms[contender])
+
+    def fastest(self, *precisions: FilePrecision) -> Contender:
+        return min((each for each in self.ms if each.precision in precisions), key=self.median_ms)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,16 +98,10 @@ def quantize(config: QuantizeConfig) -> Quantized:
     int8 = int8_graph(reference, calibration, config.backend)
     content, int8_content = reference.SerializeToString(), int8.SerializeToString()
     comparison, sample = _compare(content, int8_content, measured, config=config, model=model)
-    speeds = measure_speed(
-        content,
-        int8_content,
-        torch.cat(calibration[: config.batch_size]),
-        backend=config.backend,
-        rounds=config.rounds,
-        threads=config.threads,
-    )
     facts = ExportedFile(classes=model.classes, preprocess=model.preprocess, config=model.config, precision="int8")
     size, checks = _write(int8, facts, sample, config)
+    contenders = _contenders(content, model, replace(facts, engines=checks), config)
+    speeds = measure_speed(contenders, torch.cat(calibration[: config.batch_size]), rounds=config.rounds)
     return Quantized(
         comparison=comparison,
         calibration_images=len(calibration),
@@ -167,12 +174,14 @@ def _write(
     with made_aside(config.output) as inside:
         write_graph(graph, facts.to_dict(), inside)
         checks: dict[Backend, EngineCheck] = {
-            name: _check_engine(inside, name, sample, config) for name in FILE_BACKENDS[inside.suffix]
+            name: _check_engine(facts, inside, name, sample, config) for name in FILE_BACKENDS[inside.suffix]
         }
+        if inside.suffix == ".onnx" and is_installed("native", "fp32", int8=True):
+            checks["native"] = _check_engine(facts, inside, "native", sample, config)
         own = checks[config.backend]
         if not own.right:
             raise ValueError(
-                f"int8 is wrong in {ENGINE_NAMES[config.backend]}, and nothing was written: at batch 1 or "
+                f"int8 is wrong in {_ENGINE_NAMES[config.backend]}, and nothing was written: at batch 1 or "
                 f"{config.batch_size} it predicts {own.percent:.2f} % of {len(sample.images)} images correctly, "
                 f"float32 {own.float_percent:.2f} %"
             )
@@ -187,12 +196,21 @@ def _write(
         return sum(file.stat().st_size for file in inside.parent.iterdir()), checks
 
 
-def _check_engine(path: Path, backend: Backend, sample: _Sample, config: QuantizeConfig) -> EngineCheck:
+def _open_int8(
+    facts: ExportedFile, path: str | Path, backend: Backend, config: QuantizeConfig, *, any_shape: bool = False
+) -> Network:
+    engine = Engine(backend=backend, threads=config.threads)
+    return open_native(facts, path, engine) if backend == "native" else open_graph(path, engine, any_shape=any_shape)
+
+
+def _check_engine(
+    facts: ExportedFile, path: Path, backend: Backend, sample: _Sample, config: QuantizeConfig
+) -> EngineCheck:
     """Compare a file with the float network at batch 1 and at a larger batch, opened as in `rexnet predict` and, in
     OpenVINO for an .xml file, also with dynamic shapes, as in other programs."""
     found = []
     for any_shape in {False, backend == "openvino" == config.backend}:
-        network = open_graph(path, Engine(backend=backend, threads=config.threads), any_shape=any_shape)
+        network = _open_int8(facts, path, backend, config, any_shape=any_shape)
         for batch_size in {1, config.batch_size}:
             predicted = torch.cat([network(part).argmax(dim=1) for part in sample.images.split(batch_size)])
             found.append(Comparison.of(sample.float_predicted, predicted, sample.right))
@@ -201,43 +219,51 @@ def _check_engine(path: Path, backend: Backend, sample: _Sample, config: Quantiz
     return EngineCheck(right=right, percent=worst.int8_percent, float_percent=worst.float_percent)
 
 
-def engines(backend: Int8Backend) -> dict[str, Int8Backend]:
-    """Return the engine for each precision, with int8 in `backend`: only OpenVINO computes in bf16."""
-    return {"float32": backend, "bf16": "openvino", "int8": backend}
-
-
-def measure_speed(
-    float_graph: bytes, int8_content: bytes, images: Tensor, *, backend: Int8Backend, rounds: int, threads: int | None
-) -> list[Speed]:
-    """Measure the speed for a batch of one and for a batch of all `images` (B, 3, H, W)."""
-    networks = {
-        name: open_graph(
-            int8_content if name == "int8" else float_graph,
-            Engine(backend=engine, precision="bf16" if name == "bf16" else "fp32", threads=threads),
-        )
-        for name, engine in engines(backend).items()
+def _contenders(
+    graph: bytes, model: TrainedRexNet, facts: ExportedFile, config: QuantizeConfig
+) -> dict[Contender, Network]:
+    """Open the float network in the engine of the file, and in bf16 where an engine computes in it, and the file in the
+    engines that it is made for."""
+    bf16 = partial(Engine, precision="bf16", threads=config.threads)
+    found: dict[Contender, Network] = {
+        Contender("fp32", config.backend): open_graph(graph, Engine(backend=config.backend, threads=config.threads)),
+        Contender("bf16", "openvino"): open_graph(graph, bf16(backend="openvino")),
     }
+    if is_installed("native", "bf16"):
+        found[Contender("bf16", "native")] = open_network(model, bf16(backend="native"))
+    for backend in facts.backends(Path(config.output).suffix):
+        if backend in (config.backend, "native"):
+            found[Contender("int8", backend)] = _open_int8(facts, config.output, backend, config)
+    return found
+
+
+def measure_speed(networks: Mapping[Contender, Network], images: Tensor, *, rounds: int) -> list[Speed]:
+    """Measure the speed for a batch of one and for a batch of all `images` (B, 3, H, W)."""
     found = []
     for count in sorted({1, len(images)}):
-        calls = {name: partial(network, images[:count]) for name, network in networks.items()}
+        calls = {each: partial(network, images[:count]) for each, network in networks.items()}
         found.append(Speed(batch=count, ms=interleaved_ms(calls, rounds=rounds)))
     return found
 
 
 def advice(speeds: Sequence[Speed]) -> str:
-    """Return a sentence that says whether int8 is faster here than the faster of float32 and bf16."""
-    rival = {speed.batch: min(("float32", "bf16"), key=speed.median_ms) for speed in speeds}
-    slower = [speed for speed in speeds if speed.median_ms("int8") >= speed.median_ms(rival[speed.batch])]
-    names = " and ".join(sorted({rival[speed.batch] for speed in slower or speeds}))
+    """Return a sentence that says whether int8 is faster here than float32 and bf16, each in its fastest engine."""
+    int8 = {speed.batch: speed.fastest("int8") for speed in speeds}
+    rival = {speed.batch: speed.fastest("fp32", "bf16") for speed in speeds}
+    slower = [speed for speed in speeds if speed.median_ms(int8[speed.batch]) >= speed.median_ms(rival[speed.batch])]
+    told = slower or speeds
+    names = " and ".join(sorted({str(rival[speed.batch]) for speed in told}))
+    own = " and ".join(sorted({str(int8[speed.batch]) for speed in told}))
     figures = ", ".join(
-        f"{speed.median_ms('int8'):.2f} against {speed.median_ms(rival[speed.batch]):.2f} ms at batch {speed.batch}"
-        for speed in slower or speeds
+        f"{speed.median_ms(int8[speed.batch]):.2f} against {speed.median_ms(rival[speed.batch]):.2f} ms at batch "
+        f"{speed.batch}"
+        for speed in told
     )
     if not slower:
-        return f"int8 is faster than {names} on this machine ({figures})"
+        return f"{own} is faster than {names} on this machine ({figures})"
     if len(slower) == len(speeds):
         return (
-            f"int8 is slower than {names} on this machine ({figures}) and should not be used here; use {names} instead"
+            f"{own} is slower than {names} on this machine ({figures}) and should not be used here; use {names} instead"
         )
     rest = " and ".join(str(speed.batch) for speed in speeds if speed not in slower)
-    return f"int8 is slower than {names} on this machine ({figures}); use {names} there, and int8 at batch {rest}"
+    return f"{own} is slower than {names} on this machine ({figures}); use {names} there, and int8 at batch {rest}"

@@ -59,10 +59,11 @@ def list_backends(model: nn.Module) -> tuple[Backend, ...]:
     return tuple(name for name in get_args(Backend) if name != "native" or isinstance(model, RexNet))
 
 
-def is_installed(backend: Backend, precision: Precision) -> bool:
-    """Return whether an engine that computes in this precision is installed and runs on this machine."""
+def is_installed(backend: Backend, precision: Precision, *, int8: bool = False) -> bool:
+    """Return whether an engine that computes in this precision, or an `int8` file, is installed and runs on this
+    machine."""
     if backend == "native":
-        return why_missing(precision) is None
+        return why_missing("int8" if int8 else precision) is None
     return precision in PRECISIONS[backend] and bool(find_spec("torch" if backend == "compile" else backend))
 
 

@@ -20,7 +20,9 @@ PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
     "openvino": ("fp32", "bf16"),
     "native": ("fp32", "bf16"),
 }
-"""Precisions of each engine on a CPU."""
+"""Precisions of each engine on a CPU; of an int8 file, those of what it leaves in float."""
+INT8_PRECISIONS: dict[Backend, tuple[Precision, ...]] = {**PRECISIONS, "native": ("fp32",)}
+"""The same for int8 files: in the native engine the file alone decides."""
 CPU_BACKENDS: tuple[Backend, ...] = ("onnxruntime", "openvino", "native")
 """Engines that run on the CPU only."""
 FILE_BACKENDS: dict[str, tuple[Backend, ...]] = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}

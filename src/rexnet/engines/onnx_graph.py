@@ -4,7 +4,7 @@ A ReXNet is a chain of nine kinds of layers, so its graph needs no tracing: it t
 after its module, and accepts any batch and image size.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -68,23 +68,73 @@ def onnx_graph(model: RexNet, *, output: Output = "logits", pixels: Preprocess |
     return _pack(onnx, writer, model.config.in_channels, outputs=shapes, pixels=pixels is not None)
 
 
-def read_network(path: str | Path, config: RexNetConfig, *, output: Output = "logits") -> RexNet:
-    """Return the network of an ONNX file that `onnx_graph` has made, without batch norms and padded channels; `config`
-    is that of the network before its channels were padded.
+@dataclass(frozen=True, kw_only=True)
+class Int8Scales:
+    """Quantisation of a convolution: a byte b of its inputs is (b - input_zero) * input_scale, a byte of the weights of
+    output k is b * weight_scales[k]."""
+
+    input_scale: float
+    input_zero: int
+    weight_scales: Tensor
+    """(outputs,)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadNetwork:
+    """Network of an ONNX file, without batch norms and padded channels."""
+
+    model: RexNet
+    scales: dict[str, Int8Scales]
+    """By the name of the convolution; empty for a float file."""
+
+
+def read_network(path: str | Path, config: RexNetConfig, *, output: Output = "logits") -> ReadNetwork:
+    """Return the network of an ONNX file that `onnx_graph` has made, perhaps in its int8 form; `config` is that of the
+    network before its channels were padded.
 
     With output "embedding", it has no classes, and so the same output as the file. Raise WeightsError for a file
     without the network's weights.
     """
-    onnx = import_onnx()
-    graph = onnx.load(path).graph
-    weights = {each.name: torch.from_numpy(onnx.numpy_helper.to_array(each).copy()) for each in graph.initializer}
+    graph = import_onnx().load(path).graph
     model = fold(RexNet(config if output == "logits" else replace(config, num_classes=0)))
     model.global_pool = "max" if any(node.op_type == "ReduceMax" for node in graph.node) else "avg"
     try:
+        weights, scales = _read_convolutions(graph)
         load_padded(model, weights)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise WeightsError(f"{printable(path)!r} cannot be read back: {error}; export it again") from error
-    return model
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d) and name in scales:
+            kept = scales[name].weight_scales[: layer.out_channels]
+            scales[name] = replace(scales[name], weight_scales=kept)
+    return ReadNetwork(model=model, scales=scales)
+
+
+def _read_convolutions(graph: Any) -> tuple[dict[str, Tensor], dict[str, Int8Scales]]:
+    """Return weights and biases as float32, by the names of the modules, and the scales of int8 convolutions."""
+    to_array = import_onnx().numpy_helper.to_array
+    arrays = {each.name: torch.from_numpy(to_array(each).copy()) for each in graph.initializer}
+    steps = {node.output[0]: node.input for node in graph.node if node.op_type == "DequantizeLinear"}
+    weights: dict[str, Tensor] = {}
+    scales: dict[str, Int8Scales] = {}
+    for node in graph.node:
+        if node.op_type != "Conv":
+            continue
+        for name, source in zip(("weight", "bias"), node.input[1:], strict=False):
+            if source in steps:
+                whole, scale, zero = (arrays[each] for each in steps[source])
+                scale, zero = (each.view(-1, *[1] * (whole.ndim - 1)) for each in (scale, zero))
+                weights[f"{node.name}.{name}"] = (whole.float() - zero) * scale
+            else:
+                weights[f"{node.name}.{name}"] = arrays[source]
+        if node.input[0] in steps and node.input[1] in steps:
+            _, scale, zero = steps[node.input[0]]
+            scales[node.name] = Int8Scales(
+                input_scale=float(arrays[scale]),
+                input_zero=int(arrays[zero]),
+                weight_scales=arrays[steps[node.input[1]][1]],
+            )
+    return weights, scales
 
 
 def _pack(

@@ -43,7 +43,17 @@ struct Network {
   }
 
   rexnet_convolution convolution(int inputs, int outputs, int activation) {
-    return {inputs, outputs, activation, array(size_t(inputs) * outputs, 1.5f / float(inputs)), array(outputs, 0.1f)};
+    const float* weights = array(size_t(inputs) * outputs, 1.5f / float(inputs));
+    return {inputs, outputs, activation, weights, array(outputs, 0.1f), nullptr, 0.0f, 0.0f};
+  }
+
+  // One of a map, which int8 computes with bytes.
+  rexnet_convolution of_map(int inputs, int outputs, int activation) {
+    rexnet_convolution made = convolution(inputs, outputs, activation);
+    arrays.push_back(std::make_unique<float[]>(outputs));
+    for (int output = 0; output < outputs; ++output) arrays.back()[output] = 1.5f / (127.0f * float(inputs));
+    made.weight_scales = arrays.back().get(), made.input_scale = 0.02f, made.input_zero = float(pick(0, 255));
+    return made;
   }
 
   Network() {
@@ -66,13 +76,13 @@ struct Network {
       block.depthwise_activation = pick(0, 7);
       block.taps = array(size_t(block.channels) * block.kernel * block.kernel, 0.3f);
       block.taps_bias = array(block.channels, 0.1f);
-      if (expands) block.expand = convolution(in, block.channels, pick(0, 7));
+      if (expands) block.expand = of_map(in, block.channels, pick(0, 7));
       if (pick(0, 1)) {
         const int squeezed = pick(1, 40);
         block.squeeze = convolution(block.channels, squeezed, 1);
         block.excite = convolution(squeezed, block.channels, 8);
       }
-      block.project = convolution(block.channels, out, 0);
+      block.project = of_map(block.channels, out, 0);
       blocks.push_back(block);
       channels.push_back(out);
       in = out;
@@ -80,7 +90,7 @@ struct Network {
     description.num_blocks = int(blocks.size());
     description.blocks = blocks.data();
     outputs = in;
-    if (pick(0, 1)) outputs = pick(1, 100), description.penultimate = convolution(in, outputs, 7);
+    if (pick(0, 1)) outputs = pick(1, 100), description.penultimate = of_map(in, outputs, 7);
     if (pick(0, 1)) {
       const int hidden = pick(1, 60);
       description.hidden = convolution(outputs, hidden, 2), outputs = hidden;
@@ -169,9 +179,9 @@ int main(int, char** arguments) {
   const bool forks = std::atoi(arguments[2]) != 0;
   for (int number = 0; number < networks; ++number) {
     for (const char* mask : {"avx2", ""}) {
-      for (int precision = 0; precision < 2; ++precision) {
+      for (int precision = 0; precision < 3; ++precision) {
         // The same networks on CPUs with and without other instructions.
-        random_bits.seed(4 * number + 2 * (*mask == 0) + precision);
+        random_bits.seed(6 * number + 3 * (*mask == 0) + precision);
         if (rexnet_instructions(precision, mask) && !try_network(precision, mask)) {
           std::printf("network %d, precision %d, mask '%s': results differ\n", number, precision, mask);
           return 1;

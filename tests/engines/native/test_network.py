@@ -16,8 +16,10 @@ import torch
 
 from rexnet.engines.native.library import why_missing
 from rexnet.engines.native.network import NativeNetwork
+from rexnet.engines.onnx_graph import Int8Scales
 from rexnet.models.config import BlockSpec, RexNetConfig
 from rexnet.models.factory import create_model
+from rexnet.models.inference_form import fold
 from rexnet.models.rexnet import RexNet
 from tests.networks import with_trained_norms
 
@@ -137,6 +139,75 @@ def test_any_size(size, precision):
     given = images(1, size=size)
     expected = compute(RexNet.forward, model, given, precision)
     check(NativeNetwork(model, precision=precision, threads=2)(given), *expected)
+
+
+def scales_of(model, given):
+    """Scales for the range of each convolution's inputs on `given`, as `rexnet quantize` chooses them."""
+    found = {}
+
+    def look(name, layer, inputs):
+        low, high = min(float(inputs[0].min()), 0.0), max(float(inputs[0].max()), 1e-3)
+        step = (high - low) / 255
+        weights = layer.weight.flatten(1).abs().amax(dim=1).clamp(min=1e-6) / 127
+        found[name] = Int8Scales(input_scale=step, input_zero=round(-low / step), weight_scales=weights)
+
+    hooks = [
+        layer.register_forward_pre_hook(partial(look, name))
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Conv2d)
+    ]
+    model(given)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def is_of_map(name, layer):
+    return name.startswith("features") and layer.kernel_size == (1, 1) and layer.groups == 1 and ".fc." not in name
+
+
+def in_bytes(model, scales):
+    """Return a copy of `model` whose 1x1 convolutions of maps have the weights and read the inputs of int8."""
+    model = deepcopy(model)
+
+    def rounded(scale, _, inputs):
+        whole = (inputs[0] / scale.input_scale + scale.input_zero).round().clamp(0, 255)
+        return ((whole - scale.input_zero) * scale.input_scale,)
+
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Conv2d) and is_of_map(name, layer):
+            step = scales[name].weight_scales.view(-1, 1, 1, 1)
+            layer.weight.copy_((layer.weight / step).round() * step)
+            layer.register_forward_pre_hook(partial(rounded, scales[name]))
+    return model
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", NETWORKS)
+def test_int8_is_what_pytorch_finds_with_rounded_inputs_and_weights(name):
+    if reason := why_missing("int8"):
+        pytest.skip(reason)
+    model = fold(NETWORKS[name]())
+    channels = model.config.in_channels
+    scales = scales_of(model, images(3, channels, seed=1))
+    by_threads = [NativeNetwork(model, precision="int8", threads=threads, scales=scales) for threads in (1, 2, 5)]
+    for size in ((64, 64), (32, 32), (45, 83)):
+        given = images(3, channels, size)
+        found = [network(given) for network in by_threads]
+        found.append(torch.cat([by_threads[1](given[index : index + 1]) for index in range(3)]))
+        assert all(torch.equal(found[0], each) for each in found)
+        rounded = in_bytes(model, scales)
+        # All else is computed in bf16, and a value that it moves across a boundary of bytes moves by a whole step.
+        of_bf16 = NativeNetwork(model, precision="bf16")(given)
+        error = (of_bf16 - model(given)).norm() + (rounded(given) - model(given)).norm()
+        assert (found[0] - rounded(given)).norm() <= error
+
+
+def test_int8_needs_scales(engine):
+    if reason := why_missing("int8"):
+        pytest.skip(reason)
+    with pytest.raises(ValueError, match=r"features\.\d+.*has no int8 scales"):
+        NativeNetwork(trained("rexnet_050"), precision="int8")
 
 
 @pytest.mark.parametrize("model", ["rexnet_050", "rexnet_lite_100"])

@@ -12,8 +12,13 @@
 namespace {
 
 using rexnet::Convolution;
+using rexnet::Quantizer;
 
 constexpr int kPanelVectors = 3, kPanel = kPanelVectors * kLanes;
+
+// Whether the inputs of convolutions have a type of their own.
+template <class Type>
+constexpr bool kHasBytes = sizeof(typename Type::Input) != sizeof(typename Type::Value);
 
 // Vectors of the panel that begins when `left` vectors are left; 4 are 2 + 2, since a panel of one wastes loads.
 INLINE int panel_vectors(int left) { return left == 4 ? 2 : left < kPanelVectors ? left : kPanelVectors; }
@@ -37,10 +42,11 @@ INLINE Panel panel_at(int channels, int index) {
 
 template <class Type>
 size_t packed_bytes(const Convolution& convolution) {
-  return size_t(convolution.outputs) * rexnet::round_up(convolution.depth, Type::kStep) * sizeof(typename Type::Value);
+  return size_t(convolution.outputs) * rexnet::round_up(convolution.depth, Type::kStep) * sizeof(typename Type::Weight);
 }
 
 INLINE void convert(float* to, float from) { *to = from; }
+INLINE void convert(int8_t* to, float from) { *to = int8_t(from); }  // a whole number
 INLINE void convert(uint16_t* to, float from) {  // to the nearest bf16, ties to even; weights are finite
   uint32_t bits;
   __builtin_memcpy(&bits, &from, sizeof bits);
@@ -49,7 +55,7 @@ INLINE void convert(uint16_t* to, float from) {  // to the nearest bf16, ties to
 
 template <class Type>
 void pack(const Convolution& convolution, const float* weights, int outputs, int inputs, void* packed) {
-  auto* to = static_cast<typename Type::Value*>(packed);
+  auto* to = static_cast<typename Type::Weight*>(packed);
   const int count = panel_count(convolution.outputs);
   for (int index = 0; index < count; ++index) {
     const Panel panel = panel_at(convolution.outputs, index);
@@ -64,24 +70,34 @@ void pack(const Convolution& convolution, const float* weights, int outputs, int
   }
 }
 
+// What the micro-kernel reads of one panel.
 template <class Type>
-INLINE const typename Type::Value* weights_of(const Convolution& convolution, const Panel& panel) {
-  const size_t depth = rexnet::round_up(convolution.depth, Type::kStep);
-  return static_cast<const typename Type::Value*>(convolution.weights) + panel.first * kLanes * depth;
+struct Factors {
+  const typename Type::Weight* weights;
+  const float *bias, *scales;
+  int depth;
+};
+
+template <class Type>
+INLINE Factors<Type> factors_of(const Convolution& convolution, const Panel& panel) {
+  const size_t depth = rexnet::round_up(convolution.depth, Type::kStep), channel = panel.first * kLanes;
+  const auto* weights = static_cast<const typename Type::Weight*>(convolution.weights);
+  return {weights + channel * depth, convolution.bias + channel,
+          convolution.scales ? convolution.scales + channel : nullptr, convolution.depth};
 }
 
 // Multiply kRows pixels, `pitch` values apart, by kVectors vectors of output channels, add the bias, and give each sum
 // to `take(row, vector, sum)`.
 template <class Type, int kRows, int kVectors, class Take>
-INLINE void multiply_tile(const typename Type::Value* inputs, size_t pitch, const typename Type::Value* weights,
-                          const float* bias, int depth, Take&& take) {
-  Vector sums[kRows][kVectors];
+INLINE void multiply_tile(const typename Type::Input* inputs, size_t pitch, const Factors<Type>& factors, Take&& take) {
+  const auto* weights = factors.weights;
+  typename Type::Sum sums[kRows][kVectors];
 #pragma GCC unroll 8
   for (int row = 0; row < kRows; ++row) {
 #pragma GCC unroll 3
-    for (int vector = 0; vector < kVectors; ++vector) sums[row][vector] = load(bias + vector * kLanes);
+    for (int vector = 0; vector < kVectors; ++vector) sums[row][vector] = Type::begin(factors.bias + vector * kLanes);
   }
-  for (int k = 0; k < depth; k += Type::kStep) {
+  for (int k = 0; k < factors.depth; k += Type::kStep) {
     Vector w[kVectors];
 #pragma GCC unroll 3
     for (int vector = 0; vector < kVectors; ++vector) {
@@ -99,7 +115,9 @@ INLINE void multiply_tile(const typename Type::Value* inputs, size_t pitch, cons
 #pragma GCC unroll 8
   for (int row = 0; row < kRows; ++row) {
 #pragma GCC unroll 3
-    for (int vector = 0; vector < kVectors; ++vector) take(row, vector, sums[row][vector]);
+    for (int vector = 0; vector < kVectors; ++vector) {
+      take(row, vector, Type::finish(sums[row][vector], factors.scales, factors.bias, vector * kLanes));
+    }
   }
 }
 
@@ -110,62 +128,75 @@ INLINE int tile_rows(int left) {
 }
 
 template <class Type, int kVectors, int kRows, class Take>
-INLINE void multiply_rows(int rows, const typename Type::Value* inputs, size_t pitch,
-                          const typename Type::Value* weights, const float* bias, int depth, Take&& take) {
+INLINE void multiply_rows(int rows, const typename Type::Input* inputs, size_t pitch, const Factors<Type>& factors,
+                          Take&& take) {
   if constexpr (kRows == 1) {
-    multiply_tile<Type, 1, kVectors>(inputs, pitch, weights, bias, depth, take);
+    multiply_tile<Type, 1, kVectors>(inputs, pitch, factors, take);
   } else if (rows == kRows) {
-    multiply_tile<Type, kRows, kVectors>(inputs, pitch, weights, bias, depth, take);
+    multiply_tile<Type, kRows, kVectors>(inputs, pitch, factors, take);
   } else {
-    multiply_rows<Type, kVectors, kRows - 1>(rows, inputs, pitch, weights, bias, depth, take);
+    multiply_rows<Type, kVectors, kRows - 1>(rows, inputs, pitch, factors, take);
   }
 }
 
 // The same for up to kMost pixels and a whole panel.
 template <class Type, int kMost, class Take>
-INLINE void multiply_panel(int rows, int vectors, const typename Type::Value* inputs, size_t pitch,
-                           const typename Type::Value* weights, const float* bias, int depth, Take&& take) {
+INLINE void multiply_panel(int rows, int vectors, const typename Type::Input* inputs, size_t pitch,
+                           const Factors<Type>& factors, Take&& take) {
   switch (vectors) {
     case 3:
-      return multiply_rows<Type, 3, kMost>(rows, inputs, pitch, weights, bias, depth, take);
+      return multiply_rows<Type, 3, kMost>(rows, inputs, pitch, factors, take);
     case 2:
-      return multiply_rows<Type, 2, kMost>(rows, inputs, pitch, weights, bias, depth, take);
+      return multiply_rows<Type, 2, kMost>(rows, inputs, pitch, factors, take);
     default:
-      return multiply_rows<Type, 1, kMost>(rows, inputs, pitch, weights, bias, depth, take);
+      return multiply_rows<Type, 1, kMost>(rows, inputs, pitch, factors, take);
+  }
+}
+
+template <class Input>
+INLINE void store_input(Input* to, Vector v, const Quantizer& quantizer) {
+  if constexpr (sizeof(Input) == 1) {
+    store_bytes(to, v, quantizer);
+  } else {
+    store(to, v);
   }
 }
 
 // Where `convolve_rows` reads and writes, with the values from a pixel to the next. `residual`: a map of which the
-// first `residual_vectors` vectors of the panel are added.
+// first `residual_vectors` vectors of the panel are added. `bytes`: where the same results go as bytes, if anywhere.
 template <class Type, class Out>
 struct Rows {
-  const typename Type::Value* in;
+  const typename Type::Input* in;
   size_t in_pitch;
   Out* out;
   size_t out_pitch;
   const typename Type::Value* residual = nullptr;
   size_t residual_pitch = 0;
   int residual_vectors = 0;
+  typename Type::Input* bytes = nullptr;
+  const Quantizer* quantizer = nullptr;
 };
 
 // Convolve `count` pixels with one panel: bias, activation, then the residual.
 template <class Type, Compiled Kind, class Out>
 INLINE void convolve_rows(const Convolution& convolution, const Panel& panel, int count, const Rows<Type, Out>& rows) {
-  const auto* weights = weights_of<Type>(convolution, panel);
-  const float* bias = convolution.bias + panel.first * kLanes;
+  const auto factors = factors_of<Type>(convolution, panel);
   constexpr bool kExact = Type::kStep == 1;
   for (int done = 0; done < count;) {
     const int now = tile_rows(count - done);
     auto* out = rows.out + done * rows.out_pitch;
     const auto* residual = rows.residual + done * rows.residual_pitch;
     multiply_panel<Type, kMaxRows>(
-        now, panel.vectors, rows.in + done * rows.in_pitch, rows.in_pitch, weights, bias, convolution.depth,
+        now, panel.vectors, rows.in + done * rows.in_pitch, rows.in_pitch, factors,
         [&](int row, int vector, Vector v) INLINE_LAMBDA {
           v = activate<Kind, kExact>(v, convolution.activation);
           if (vector < rows.residual_vectors) {
             v = add(v, load(residual + row * rows.residual_pitch + vector * kLanes));
           }
           store(out + row * rows.out_pitch + vector * kLanes, v);
+          if constexpr (kHasBytes<Type>) {
+            if (rows.bytes) store_input(rows.bytes + (done + row) * rows.out_pitch + vector * kLanes, v, *rows.quantizer);
+          }
         });
     done += now;
   }

@@ -9,6 +9,9 @@ struct rexnet_convolution {
   int32_t inputs, outputs, activation;  // 0 outputs: there is no such layer
   const float* weights;                 // (outputs, inputs)
   const float* bias;
+  // In int8: what a step of each output's weights is worth, and of the inputs, and the byte of the input 0; else null.
+  const float* weight_scales;
+  float input_scale, input_zero;
 };
 
 struct rexnet_block {

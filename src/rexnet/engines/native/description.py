@@ -1,10 +1,12 @@
 """Description of a network for C++ (description.h): the layers of `inference_form.fold` as plain numbers and arrays."""
 
 import ctypes
+from collections.abc import Mapping
 
 import numpy as np
 from torch import Tensor, nn
 
+from rexnet.engines.onnx_graph import Int8Scales
 from rexnet.models.blocks import LinearBottleneck
 from rexnet.models.config import ACTIVATION_NAMES
 from rexnet.models.rexnet import RexNet
@@ -18,7 +20,11 @@ def _integers(*names: str) -> tuple[tuple[str, type], ...]:
 
 
 class _Convolution(ctypes.Structure):
-    _fields_ = (*_integers("inputs", "outputs", "activation"), ("weights", _Array), ("bias", _Array))
+    _fields_ = (
+        *_integers("inputs", "outputs", "activation"),
+        *((name, _Array) for name in ("weights", "bias", "weight_scales")),
+        *((name, ctypes.c_float) for name in ("input_scale", "input_zero")),
+    )
 
 
 class _Block(ctypes.Structure):
@@ -43,10 +49,11 @@ class _Network(ctypes.Structure):
 class Description:
     """A network as C++ reads it, `network`, and the arrays that it points to; C++ copies them.
 
-    `model` has no batch norms. Raise ValueError for a network that the engine does not compute.
+    `model` has no batch norms. `scales`: of its convolutions by name, for int8. Raise ValueError for a network that the
+    engine does not compute.
     """
 
-    def __init__(self, model: RexNet):
+    def __init__(self, model: RexNet, scales: Mapping[str, Int8Scales] | None = None):
         config = model.config
         if model.global_pool != "avg" or len(model.features) != model.num_feature_layers:
             raise ValueError(f"global_pool is {model.global_pool!r}; allowed in the native engine: 'avg'")
@@ -55,6 +62,7 @@ class Description:
         if any(block.shortcut and name == "softplus" for block, name in zip(config.blocks, before, strict=False)):
             raise ValueError("a shortcut follows softplus; allowed in the native engine: activations that keep zero")
         self._arrays: list[np.ndarray] = []
+        self._scales, self._names = scales, {layer: name for name, layer in model.named_modules()}
         stem, *penultimate = [layer for layer in model.features if isinstance(layer, nn.Conv2d)]
         blocks = [layer for layer in model.features if isinstance(layer, LinearBottleneck)]
         head = [layer for layer in model.output if isinstance(layer, nn.Conv2d)]
@@ -69,7 +77,7 @@ class Description:
             blocks=(_Block * len(blocks))(*map(self._block, blocks)),
         )
         if penultimate:
-            self.network.penultimate = self._convolution(penultimate[0], config.activation)
+            self.network.penultimate = self._of_map(penultimate[0], config.activation)
         if config.head_hidden_channels:
             self.network.hidden = self._convolution(head[0], config.activation)
         if config.num_classes:
@@ -88,13 +96,24 @@ class Description:
             channels=spec.expanded_channels,
             taps=self._array(depthwise.weight),
             taps_bias=self._array(depthwise.bias),
-            project=self._convolution(found[-1], spec.out_activation),
+            project=self._of_map(found[-1], spec.out_activation),
         )
         if block.num_expand_layers:
-            made.expand = self._convolution(found[0], spec.expand_activation)
+            made.expand = self._of_map(found[0], spec.expand_activation)
         if spec.se_channels:
             made.squeeze = self._convolution(found[-3], "relu")
             made.excite = self._convolution(found[-2], "sigmoid")
+        return made
+
+    def _of_map(self, layer: nn.Conv2d, activation: str) -> _Convolution:
+        """Describe a 1x1 convolution of a map, which int8 computes with bytes."""
+        made = self._convolution(layer, activation)
+        if self._scales is not None:
+            found = self._scales.get(name := self._names[layer])
+            if found is None:
+                raise ValueError(f"{name} has no int8 scales; allowed: files of `rexnet quantize`")
+            made.weight_scales = self._array(found.weight_scales)
+            made.input_scale, made.input_zero = found.input_scale, found.input_zero
         return made
 
     def _convolution(self, layer: nn.Conv2d, activation: str) -> _Convolution:

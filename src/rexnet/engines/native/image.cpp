@@ -38,7 +38,8 @@ class Pass {
     if (model_.stem_is_part_of_block()) return;
     each((space_.stem_height + kStemRows - 1) / kStemRows, [&](int task) {
       const int first = task * kStemRows, last = std::min(first + kStemRows, space_.stem_height);
-      kernels_.convolve_stem(model_.stem, image_, mine_.planes, space_.stem_width, first, last, space_.maps[0]);
+      kernels_.convolve_stem(model_.stem, image_, mine_.planes, space_.stem_width, first, last, space_.maps[0],
+                             space_.bytes[0]);
     });
   }
 
@@ -46,9 +47,11 @@ class Pass {
     const Block& block = model_.blocks[index];
     const BlockShape& shape = space_.shapes[index];
     const bool with_stem = index == 0 && model_.stem_is_part_of_block();
-    const Task task{space_.maps[index % 2],     space_.expanded, space_.row_sums,
-                    space_.maps[1 - index % 2], mine_.area,      with_stem ? &model_.stem : nullptr,
-                    &image_,                    mine_.planes};
+    const int from = index % 2, to = 1 - from;
+    const Task task{space_.maps[from], space_.bytes[from], space_.expanded,
+                    space_.row_sums,   space_.maps[to],    space_.bytes[to],
+                    mine_.area,        with_stem ? &model_.stem : nullptr,
+                    &image_,           mine_.planes};
     const int strips = shape.strips, pixels = shape.out_height * shape.out_width;
     each(kernels_.panels(block.expanded) * strips, [&](int number) {
       kernels_.expand_and_filter(block, shape, task, number / strips, number % strips);
@@ -100,14 +103,15 @@ class Pass {
   }
 
   void head() {
-    const char* map = space_.maps[model_.blocks.size() % 2];
+    const size_t last = model_.blocks.size() % 2;
     const int channels = model_.blocks.back().out;
     const Convolution& penultimate = model_.penultimate;
     each(penultimate.outputs ? kernels_.panels(penultimate.outputs) : 1, [&](int panel) {
       if (penultimate.outputs) {
-        kernels_.convolve_and_pool(penultimate, map, channels, space_.last_pixels, mine_.area, space_.pooled, panel);
+        kernels_.convolve_and_pool(penultimate, space_.bytes[last], channels, space_.last_pixels, mine_.area,
+                                   space_.pooled, panel);
       } else {
-        kernels_.pool(map, channels, space_.last_pixels, space_.pooled);
+        kernels_.pool(space_.maps[last], channels, space_.last_pixels, space_.pooled);
       }
     });
     const float* found = multiply(model_.hidden, space_.pooled, space_.hidden);

@@ -18,8 +18,10 @@ const Kernels* choose_kernels(Precision precision, const char* mask) {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = !only_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (precision == Precision::bf16) {
-    return avx512 && __builtin_cpu_supports("avx512bf16") ? &rexnet::kernels_avx512_bf16 : nullptr;
+  const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+  if (precision == Precision::bf16) return bf16 ? &rexnet::kernels_avx512_bf16 : nullptr;
+  if (precision == Precision::int8) {
+    return bf16 && __builtin_cpu_supports("avx512vnni") ? &rexnet::kernels_avx512_int8 : nullptr;
   }
   return avx512 ? &rexnet::kernels_avx512_fp32 : avx2 ? &rexnet::kernels_avx2_fp32 : nullptr;
 }

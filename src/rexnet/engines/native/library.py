@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rexnet.errors import OptionError
 
-_PRECISIONS = {"fp32": 0, "bf16": 1}
-_INSTRUCTIONS = {"fp32": "AVX2 or AVX-512", "bf16": "AVX-512 with bf16"}
+_PRECISIONS = {"fp32": 0, "bf16": 1, "int8": 2}
+_INSTRUCTIONS = {"fp32": "AVX2 or AVX-512", "bf16": "AVX-512 with bf16", "int8": "AVX-512 with VNNI and bf16"}
 _OFF, _MASK = "REXNET_NATIVE", "REXNET_ISA"
 
 

@@ -1,11 +1,13 @@
 #include "model.h"
 
+#include <cmath>
+
 namespace rexnet {
 
 Model::Model(const rexnet_network& description, const Kernels& kernels) : kernels(kernels) {
   const int channels = round_up(description.stem_channels, kGroup), taps = description.image_channels * 9;
   stem = {description.image_channels, channels, description.stem_stride, nullptr, nullptr,
-          Activation(description.stem_activation)};
+          Activation(description.stem_activation), {}};
   auto* stem_taps = arena.get<float>(size_t(taps) * channels);
   for (int channel = 0; channel < description.stem_channels; ++channel) {
     for (int tap = 0; tap < taps; ++tap) {
@@ -47,6 +49,10 @@ Model::Model(const rexnet_network& description, const Kernels& kernels) : kernel
     block_channels.push_back(inputs);
   }
   penultimate = convolution(description.penultimate);
+  for (size_t index = 0; index < blocks.size(); ++index) {
+    (index ? blocks[index - 1].out_bytes : stem.out_bytes) = blocks[index].expand.bytes;
+  }
+  blocks.back().out_bytes = penultimate.bytes;
   hidden = convolution(description.hidden);
   classifier = convolution(description.classifier);
   features = outputs = description.penultimate.outputs ? description.penultimate.outputs : inputs;
@@ -55,12 +61,29 @@ Model::Model(const rexnet_network& description, const Kernels& kernels) : kernel
 }
 
 Convolution Model::convolution(const rexnet_convolution& given) {
-  Convolution made{given.inputs, round_up(given.outputs, kGroup), nullptr, nullptr, Activation(given.activation)};
+  const size_t count = size_t(given.outputs) * given.inputs;
+  Convolution made{given.inputs, round_up(given.outputs, kGroup), nullptr, nullptr, Activation(given.activation), {}};
   if (given.outputs == 0) return made;
-  void* weights = arena.get<char>(kernels.packed_bytes(made));
-  kernels.pack(made, given.weights, given.outputs, given.inputs, weights);
-  made.weights = weights;
-  made.bias = padded(given.bias, given.outputs);
+  std::vector<float> bias(given.bias, given.bias + given.outputs), weights(given.weights, given.weights + count);
+  if (kernels.has_bytes && given.weight_scales) {
+    made.bytes = {1.0f / given.input_scale, given.input_zero};
+    std::vector<float> scales(given.outputs);
+    for (int output = 0; output < given.outputs; ++output) {
+      float sum = 0.0f;  // whole numbers, and so exact
+      for (int input = 0; input < given.inputs; ++input) {
+        float& weight = weights[size_t(output) * given.inputs + input];
+        weight = std::nearbyint(weight / given.weight_scales[output]);
+        sum += weight;
+      }
+      scales[output] = given.input_scale * given.weight_scales[output];
+      bias[output] -= scales[output] * given.input_zero * sum;
+    }
+    made.scales = padded(scales.data(), given.outputs);
+  }
+  void* packed = arena.get<char>(kernels.packed_bytes(made));
+  kernels.pack(made, weights.data(), given.outputs, given.inputs, packed);
+  made.weights = packed;
+  made.bias = padded(bias.data(), given.outputs);
   return made;
 }
 

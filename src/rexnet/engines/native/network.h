@@ -16,7 +16,12 @@ inline constexpr int round_up(int value, int multiple) { return (value + multipl
 // The order of ACTIVATION_NAMES in models/config.py, then what only squeeze-excitation uses.
 enum class Activation : int32_t { identity, relu, relu6, leaky_relu, elu, softplus, hardswish, silu, sigmoid };
 
-enum class Precision : int32_t { fp32, bf16 };
+enum class Precision : int32_t { fp32, bf16, int8 };
+
+// The byte of a value: value * factor + zero, rounded, and bounded to 0 to 255. Factor 0: there are no bytes.
+struct Quantizer {
+  float factor = 0.0f, zero = 0.0f;
+};
 
 // A 1x1 convolution, its weights in panels (pack.h).
 struct Convolution {
@@ -25,6 +30,9 @@ struct Convolution {
   const void* weights = nullptr;
   const float* bias = nullptr;
   Activation activation = Activation::identity;
+  // In int8: the bytes of its inputs, and by what the integer sums are multiplied; else null.
+  Quantizer bytes;
+  const float* scales = nullptr;
 };
 
 struct Block {
@@ -36,6 +44,7 @@ struct Block {
   const float* taps;  // depthwise: kernel * kernel rows of `expanded` floats
   const float* taps_bias;
   Activation depthwise_activation;
+  Quantizer out_bytes;  // of the layer that reads the block's output
 };
 
 struct Stem {
@@ -43,6 +52,7 @@ struct Stem {
   const float* taps;                      // image_channels * 9 rows of `channels` floats
   const float* bias;
   Activation activation;
+  Quantizer out_bytes;
 };
 
 // Rows of the image under `rows` rows of the stem's output.
@@ -62,11 +72,13 @@ struct Image {
 
 // What a task reads and writes. Types of maps depend on the precision.
 struct Task {
-  const void* in;   // the block's input map
-  void* expanded;   // the depthwise convolution's output map
-  float* row_sums;  // sums of the rows of `expanded`: (out_height, channels)
-  void* out;        // the block's output map
-  void* scratch;    // this thread's own memory
+  const void* in;        // the block's input map
+  const void* in_bytes;  // the same as inputs of convolutions: in int8 bytes, else `in` itself
+  void* expanded;        // the depthwise convolution's output map; without a gate inputs of the projection
+  float* row_sums;       // sums of the rows of `expanded`: (out_height, channels)
+  void* out;             // the block's output map
+  void* out_bytes;       // the same in bytes, in int8
+  void* scratch;         // this thread's own memory
   // For the first block, if its depthwise convolution follows the stem: instead of `in`.
   const Stem* stem;
   const Image* image;

@@ -2,7 +2,7 @@
 
 import ctypes
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rexnet.engines.native.description import Description
 from rexnet.engines.native.library import load, open_arguments, why_missing
+from rexnet.engines.onnx_graph import Int8Scales
 from rexnet.models.config import STEM_LAYERS
 from rexnet.models.inference_form import fold
 from rexnet.models.rexnet import RexNet
@@ -37,14 +38,21 @@ class NativeNetwork:
     """Function from images (B, C, H, W) to logits (B, K), float32 on the CPU, that any number of threads may call at
     once. A batch takes an image a thread, a single image all threads; neither changes the bits of a result.
 
-    `threads` None: those of the process. Raise ValueError for a machine without the engine, and for a network that it
-    does not compute.
+    `threads` None: those of the process. `scales`: of the convolutions by name, for the precision int8. Raise
+    ValueError for a machine without the engine, and for a network that it does not compute.
     """
 
-    def __init__(self, model: RexNet, *, precision: str = "fp32", threads: int | None = None):
+    def __init__(
+        self,
+        model: RexNet,
+        *,
+        precision: str = "fp32",
+        threads: int | None = None,
+        scales: Mapping[str, Int8Scales] | None = None,
+    ):
         if reason := why_missing(precision):
             raise ValueError(f"the native engine does not run here: {reason}")
-        description = Description(fold(model))
+        description = Description(fold(model), (scales or {}) if precision == "int8" else None)
         self._library = load()
         threads = threads or usable_cpus()
         opened = self._library.rexnet_open(ctypes.byref(description.network), *open_arguments(precision), threads)

@@ -16,16 +16,23 @@ using rexnet::Task;
 template <class Type>
 struct Tasks {
   using Value = typename Type::Value;
+  using Input = typename Type::Input;
+  using Plain = typename Type::Plain;
   static constexpr bool kExact = Type::kStep == 1;
 
   static void convolve_stem(const Stem& stem, const Image& image, float* planes, int width, int first, int last,
-                            void* out) {
+                            void* out, void* out_bytes) {
     const size_t row_values = size_t(width) * stem.channels;
+    auto* map = static_cast<Value*>(out);
     with_activation(stem.activation, [&](auto kindly) INLINE_LAMBDA {
       convolve_stem_rows(stem, image, planes, width, first, last, 0, stem.channels,
-                         static_cast<Value*>(out) + first * row_values, row_values, stem.channels,
+                         map + first * row_values, row_values, stem.channels,
                          [&](Value* to, Vector v) INLINE_LAMBDA {
-                           store(to, activate<kindly.kind, kExact>(v, stem.activation));
+                           v = activate<kindly.kind, kExact>(v, stem.activation);
+                           store(to, v);
+                           if constexpr (kHasBytes<Type>) {
+                             store_bytes(static_cast<Input*>(out_bytes) + (to - map), v, stem.out_bytes);
+                           }
                          });
     });
   }
@@ -55,8 +62,7 @@ struct Tasks {
                            });
       });
     } else {
-      const Value* in = static_cast<const Value*>(task.in);
-      expand(block, shape.width, in, panel, inside, row_values, first_inside, last_inside);
+      expand(block, shape.width, task, panel, inside, row_values, first_inside, last_inside);
     }
 
     const size_t out_row = size_t(shape.out_width) * block.expanded;
@@ -65,8 +71,9 @@ struct Tasks {
       const Window<float> window{slice + vector * kLanes, size_t(pixel), row_values,      block.kernel,
                                  block.stride,            block.dilation, block.taps + channel,
                                  size_t(block.expanded),  load(block.taps_bias + channel)};
-      auto* out = static_cast<Value*>(task.expanded) + first_out * out_row + channel;
+      const size_t place = first_out * out_row + channel;
       if (block.has_gate) {
+        auto* out = static_cast<Value*>(task.expanded) + place;
         Vector sum = zero();
         filter(
             window, last_out - first_out, shape.out_width,
@@ -79,12 +86,13 @@ struct Tasks {
               sum = zero();
             });
       } else {
+        auto* out = static_cast<Input*>(task.expanded) + place;
         with_activation(block.depthwise_activation, [&](auto kindly) INLINE_LAMBDA {
           filter(
               window, last_out - first_out, shape.out_width,
               [&](int row, int column, Vector value) INLINE_LAMBDA {
                 value = activate<kindly.kind, kExact>(value, block.depthwise_activation);
-                store(out + row * out_row + size_t(column) * block.expanded, value);
+                store_input(out + row * out_row + size_t(column) * block.expanded, value, block.project.bytes);
               },
               [](int) {});
         });
@@ -105,16 +113,18 @@ struct Tasks {
   }
 
   // Write rows [first, last) of `panel`'s channels, expanded or as they are, `row_values` apart.
-  static void expand(const Block& block, int width, const Value* in, const Panel& panel, float* out, size_t row_values,
+  static void expand(const Block& block, int width, const Task& task, const Panel& panel, float* out, size_t row_values,
                      int first, int last) {
     const int pixel = panel.vectors * kLanes;
     with_activation(block.expand.activation, [&](auto kindly) INLINE_LAMBDA {
       for (int row = first; row < last; ++row, out += row_values) {
-        const Value* from = in + size_t(row) * width * block.in;
+        const size_t place = size_t(row) * width * block.in;
         if (block.has_expand) {
+          const Input* from = static_cast<const Input*>(task.in_bytes) + place;
           convolve_rows<Type, kindly.kind>(block.expand, panel, width,
                                            Rows<Type, float>{from, size_t(block.in), out, size_t(pixel)});
         } else {
+          const Value* from = static_cast<const Value*>(task.in) + place;
           for (int column = 0; column < width; ++column) {
             const Value* at = from + size_t(column) * block.in + panel.first * kLanes;
             float* to = out + size_t(column) * pixel;
@@ -131,8 +141,12 @@ struct Tasks {
       for (int pixel = first; pixel < last;) {
         // Two tiles of pixels at a time: their gated inputs stay in the first cache while all panels pass over them.
         const int left = last - pixel, now = left > 2 * kMaxRows ? 2 * kMaxRows : left;
-        const Value* in = static_cast<const Value*>(task.expanded) + size_t(pixel) * block.expanded;
-        if (gates) in = gated(block, in, gates, now, static_cast<Value*>(task.scratch));
+        const size_t place = size_t(pixel) * block.expanded;
+        const Input* in = static_cast<const Input*>(task.expanded) + place;
+        if (gates) {
+          const Value* ungated = static_cast<const Value*>(task.expanded) + place;
+          in = gated(block, ungated, gates, now, static_cast<Input*>(task.scratch));
+        }
         for (int index = 0; index < panels; ++index) {
           const Panel panel = panel_at(block.out, index);
           const size_t channel = panel.first * kLanes;
@@ -143,6 +157,10 @@ struct Tasks {
             rows.residual_pitch = block.in;
             rows.residual_vectors = added_vectors - panel.first;
           }
+          if (kHasBytes<Type> && block.out_bytes.factor != 0.0f) {
+            rows.bytes = static_cast<Input*>(task.out_bytes) + size_t(pixel) * block.out + channel;
+            rows.quantizer = &block.out_bytes;
+          }
           convolve_rows<Type, kindly.kind>(block.project, panel, now, rows);
         }
         pixel += now;
@@ -151,12 +169,13 @@ struct Tasks {
   }
 
   // Multiply pixels by the gates and apply the activation that follows.
-  static const Value* gated(const Block& block, const Value* in, const float* gates, int pixels, Value* out) {
+  static const Input* gated(const Block& block, const Value* in, const float* gates, int pixels, Input* out) {
     with_activation(block.depthwise_activation, [&](auto kindly) INLINE_LAMBDA {
       for (size_t at = 0; at < size_t(pixels) * block.expanded; at += block.expanded) {
         for (int channel = 0; channel < block.expanded; channel += kLanes) {
           const Vector value = multiply(load(in + at + channel), load(gates + channel));
-          store(out + at + channel, activate<kindly.kind, kExact>(value, block.depthwise_activation));
+          store_input(out + at + channel, activate<kindly.kind, kExact>(value, block.depthwise_activation),
+                      block.project.bytes);
         }
       }
     });
@@ -172,7 +191,7 @@ struct Tasks {
     with_activation(convolution.activation, [&](auto kindly) INLINE_LAMBDA {
       for (int pixel = 0; pixel < pixels;) {
         const int now = tile_rows(pixels - pixel);
-        const Value* in = static_cast<const Value*>(map) + size_t(pixel) * channels;
+        const Input* in = static_cast<const Input*>(map) + size_t(pixel) * channels;
         convolve_rows<Type, kindly.kind>(convolution, panel, now,
                                          Rows<Type, Value>{in, size_t(channels), out, size_t(width)});
         add_pixels(out, width, now, sums);
@@ -205,7 +224,7 @@ struct Tasks {
 
   static void multiply_vector(const Convolution& convolution, const float* in, void* scratch, float* out, int first,
                               int last) {
-    auto* inputs = static_cast<Value*>(scratch);
+    auto* inputs = static_cast<typename Plain::Value*>(scratch);
     for (int channel = 0; channel < convolution.depth; channel += kLanes) store(inputs + channel, load(in + channel));
     with_activation(convolution.activation, [&](auto kindly) INLINE_LAMBDA {
       for (int index = first; index < last; ++index) {
@@ -214,9 +233,7 @@ struct Tasks {
         const auto put = [&](int, int vector, Vector v) INLINE_LAMBDA {
           store(out + channel + vector * kLanes, activate<kindly.kind, kExact>(v, convolution.activation));
         };
-        const auto* weights = weights_of<Type>(convolution, at);
-        const float* bias = convolution.bias + channel;
-        multiply_panel<Type, 1>(1, at.vectors, inputs, 0, weights, bias, convolution.depth, put);
+        multiply_panel<Plain, 1>(1, at.vectors, inputs, 0, factors_of<Plain>(convolution, at), put);
       }
     });
   }
@@ -235,12 +252,14 @@ struct Tasks {
 
   static double peak_macs(int repeats) {
     constexpr int kDepth = 64;
-    alignas(64) Value values[(kMaxRows + kPanel) * kDepth] = {};
-    alignas(64) float total[kLanes] = {};
+    alignas(64) Input values[kMaxRows * kDepth] = {};
+    alignas(64) typename Type::Weight weights[kPanel * kDepth] = {};
+    alignas(64) float total[kLanes] = {}, others[kPanel] = {};
+    const Factors<Type> factors{weights, others, others, kDepth};
     for (int repeat = 0; repeat < repeats; ++repeat) {
-      __asm__ volatile("" : : "r"(values) : "memory");  // for the compiler they may have changed
+      __asm__ volatile("" : : "r"(values), "r"(weights) : "memory");  // for the compiler they may have changed
       multiply_tile<Type, kMaxRows, kPanelVectors>(
-          values, kDepth, values + kMaxRows * kDepth, total, kDepth,
+          values, kDepth, factors,
           [&](int, int, Vector sum) INLINE_LAMBDA { store(total, add(load(total), sum)); });
     }
     return double(kMaxRows) * kPanel * kDepth * repeats + total[0];
@@ -248,9 +267,19 @@ struct Tasks {
 
   static int panels(int channels) { return panel_count(channels); }
 
+  static size_t bytes_of(const Convolution& convolution) {
+    return convolution.scales ? packed_bytes<Type>(convolution) : packed_bytes<Plain>(convolution);
+  }
+
+  static void pack_weights(const Convolution& convolution, const float* weights, int outputs, int inputs,
+                           void* packed) {
+    (convolution.scales ? pack<Type> : pack<Plain>)(convolution, weights, outputs, inputs, packed);
+  }
+
   static constexpr rexnet::Kernels table(const char* name) {
-    return {name,       sizeof(Value), kMaxRows,          kPanel,  panels,  packed_bytes<Type>,
-            pack<Type>, convolve_stem, expand_and_filter, project, convolve_and_pool, pool, multiply_vector, to_planes,
+    return {name,     sizeof(Value), kHasBytes<Type>, kMaxRows,     kPanel,
+            panels,   bytes_of,      pack_weights,    convolve_stem, expand_and_filter,
+            project,  convolve_and_pool, pool,        multiply_vector, to_planes,
             peak_macs};
   }
 };

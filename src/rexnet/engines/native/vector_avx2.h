@@ -34,8 +34,18 @@ INLINE Vector scale_by_power_of_2(Vector v, Vector power) {
   return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), shifted));
 }
 
-struct Fp32 {
-  using Value = float;
+// Sums that begin with the bias.
+struct FloatSums {
+  using Sum = Vector;
+  INLINE Sum begin(const float* bias) { return load(bias); }
+  INLINE Vector finish(Sum sum, const float*, const float*, int) { return sum; }
+};
+
+struct Fp32 : FloatSums {
+  using Value = float;  // of a map
+  using Input = float;  // of a convolution
+  using Weight = float;
+  using Plain = Fp32;              // for layers without scales
   static constexpr int kStep = 1;  // input channels of one instruction
   INLINE Vector accumulate(Vector sum, const float* inputs, Vector weights) {
     return _mm256_fmadd_ps(_mm256_set1_ps(*inputs), weights, sum);

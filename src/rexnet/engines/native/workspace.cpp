@@ -80,6 +80,7 @@ Workspace::Workspace(const Model& model, int height, int width, int threads)
   area = std::max(area, size_t(kernels.rows) * kernels.panel * kernels.map_bytes);
   vector = std::max({vector, gates, squeezed});
   for (auto& each : maps) each = arena.get<char>(map * kernels.map_bytes);
+  for (int turn = 0; turn < 2; ++turn) bytes[turn] = kernels.has_bytes ? arena.get<char>(map) : maps[turn];
   expanded = arena.get<char>(filtered * kernels.map_bytes);
   row_sums = arena.get<float>(sums);
   pooled = arena.get<float>(round_up(model.features, kGroup));

@@ -30,6 +30,7 @@ class Workspace {
   int last_pixels;  // of the last map
   int pitch;        // of a row of the image with borders
   char *maps[2], *expanded;  // input and output of a block, in turns; the depthwise convolution's output
+  char* bytes[2];            // in int8 the maps as inputs of convolutions, else the maps
   float *row_sums, *pooled, *hidden, *logits;
   std::vector<Scratch> scratch;
   Arena arena;
