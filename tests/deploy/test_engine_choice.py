@@ -95,10 +95,14 @@ def test_bf16_is_used_only_on_request(classifier, measured):
 
 def test_the_native_engine_is_measured_where_it_runs(classifier, measured, monkeypatch):
     classifier = replace(classifier, backends=(*classifier.backends, "native"))
-    monkeypatch.setattr(engine_choice, "is_installed", lambda backend, precision: precision == "fp32")
+    monkeypatch.setattr(engine_choice, "is_installed", lambda backend, precision, int8: int8 or precision == "fp32")
     assert auto(classifier).backend == "native" and measured[-2:] == ["openvino bf16", "native fp32"]
+    int8 = auto(replace(classifier, int8=True, kind=".onnx int8"))
+    assert int8.backend == "native" and measured[-2:] == ["openvino bf16", "native fp32"], (
+        "the file's int8 is one engine"
+    )
     once = len(measured)
-    monkeypatch.setattr(engine_choice, "is_installed", lambda backend, precision: False)
+    monkeypatch.setattr(engine_choice, "is_installed", lambda backend, precision, int8: False)
     assert auto(classifier).backend == "onnxruntime", "a choice is not reused where its engine is missing"
     assert not {"native fp32", "native bf16"} & set(measured[once:])
 

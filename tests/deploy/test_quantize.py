@@ -253,7 +253,9 @@ def test_an_engine_that_is_wrong_is_recorded_and_never_used(config, images, wron
         cli.main(["predict", wanted.output, photo, "--backend", "openvino"])
     said = capsys.readouterr().err
     assert re.search(
-        r"wrong in openvino: .* it predicted \d\.\d % .*, and float32 \d+\.\d %; allowed: onnxruntime( or native)?$", said, re.M
+        r"wrong in openvino: .* it predicted \d\.\d % .*, and float32 \d+\.\d %; allowed: onnxruntime( or native)?$",
+        said,
+        re.M,
     )
     predictor = Predictor(wanted.output, threads=1)
     assert predictor.engine.backend in ("onnxruntime", "native") and predictor(photo)[0].best.name == "cat"
