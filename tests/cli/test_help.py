@@ -4,11 +4,15 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from rexnet import cli
 
 HEAVY = {"torch", "torchvision", "timm"}
 SCRIPT = """
 import contextlib, io, json, sys
+import pytest
+
 from rexnet import cli
 loaded = {}
 given = ["train digits", "train .", "detect train shapes", "search run digits", "data", "nonsense"]
@@ -28,3 +32,13 @@ def test_no_help_imports_a_heavy_library(tmp_path):
     assert done.returncode == 0, done.stderr
     loaded = json.loads(done.stdout)
     assert set(cli.COMMANDS) < set(loaded) and not any(loaded.values()), loaded
+
+
+@pytest.mark.parametrize("command", ["train", "detect train"])
+def test_the_help_of_a_training_begins_with_three_examples_and_the_ten_options_that_matter(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([*command.split(), "--help"])
+    paragraphs = capsys.readouterr().out.split("\n\n")
+    first = {title: body.splitlines() for title, _, body in (text.partition("\n") for text in paragraphs)}
+    assert [line.startswith("  rexnet ") for line in first["examples:"]] == 3 * [True]
+    assert sum(line.startswith("  --") for line in first["options that matter most:"]) == 10

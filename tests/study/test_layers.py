@@ -70,6 +70,18 @@ def test_a_checkpoint_is_measured_as_it_was_trained(trained_run, tmp_path):
     assert layers[0].samples == 8 * 24 * 24
 
 
+def test_layers_with_fewer_samples_than_channels_are_logged_with_the_images_that_suffice(
+    image_folder, tmp_path, caplog
+):
+    options = NetworkOptions(model="rexnet_010", data=str(image_folder), images=4, image_size=32, device="cpu")
+    layers = measure_network(options, tolerance=1e-4, output=tmp_path)
+    limited = [layer for layer in layers if layer.samples < layer.out_channels]
+    needed = max(-(-4 * layer.out_channels // layer.samples) for layer in limited)
+    (sentence,) = caplog.messages
+    assert sentence.startswith(f"{len(limited)} of {len(layers)} layers have fewer samples")
+    assert sentence.endswith(f"--images {needed} suffices") and needed > 4
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [

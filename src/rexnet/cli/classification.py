@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 _EXAMPLES = (
     "rexnet train PATH/TO/FOLDER",
-    "rexnet train PATH/TO/FOLDER --weights none",
     "rexnet train digits",
     "rexnet train --resume runs/RUN",
 )
@@ -27,7 +26,6 @@ _FIRST = (
     "batch_size",
     "lr",
     "image_size",
-    "device",
     "output",
     "resume",
 )

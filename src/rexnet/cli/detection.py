@@ -24,7 +24,6 @@ _FIRST = (
     "max_minutes",
     "batch_size",
     "lr",
-    "device",
     "output",
     "resume",
 )

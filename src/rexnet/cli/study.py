@@ -51,7 +51,7 @@ def _show_layers(config: "RankConfig") -> None:
         sizes = (str(layer.in_channels), str(layer.out_channels), f"{layer.ratio:.3f}", str(layer.rank))
         table.add_row(layer.name, layer.kind, *sizes, *ranks, f"{layer.nuclear_norm:.4g}")
     show(table)
-    lowest = sorted(layers, key=lambda layer: layer.effective_rank_ratio)[:3]
+    lowest = sorted(layers, key=lambda layer: (layer.lacks_samples, layer.effective_rank_ratio))[:3]
     names = ", ".join(f"{layer.name} ({layer.effective_rank_ratio:.3f})" for layer in lowest)
     print(f"lowest effective rank over output channels: {names}")
     print(f"tables and figures: {config.output}")

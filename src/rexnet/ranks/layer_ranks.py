@@ -41,6 +41,11 @@ class Layer:
         return 1.0 if "depthwise" in self.kind else self.in_channels / self.out_channels
 
     @property
+    def lacks_samples(self) -> bool:
+        """Whether there are fewer samples than output channels, which limits the rank."""
+        return self.samples < self.out_channels
+
+    @property
     def rank_ratio(self) -> float:
         return self.rank / self.out_channels
 

@@ -1,6 +1,8 @@
 """`rexnet study rank --model`: the ranks of a given network, layer by layer."""
 
 import json
+import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -23,8 +25,10 @@ from rexnet.references import KINDS, MEASURABLE, resolve
 from rexnet.study.config import NetworkOptions
 from rexnet.study.networks import call_factory
 from rexnet.study.principles.rewriting import rewrite
-from rexnet.text import csv_text
+from rexnet.text import csv_text, quantity
 from rexnet.training.distributed import choose_device
+
+logger = logging.getLogger(__name__)
 
 
 def measure_network(options: NetworkOptions, *, tolerance: float, output: str | os.PathLike[str]) -> list[Layer]:
@@ -34,6 +38,13 @@ def measure_network(options: NetworkOptions, *, tolerance: float, output: str | 
     images = evenly_spread(open_images(options.data), options.images)
     model, preprocess = load_network(options.model, pretrained=options.pretrained, image_size=options.image_size)
     layers = measure_layers(model.to(device), read_batches(images, preprocess, device=device), tolerance=tolerance)
+    if limited := [layer for layer in layers if layer.lacks_samples]:
+        logger.warning(
+            "%d of %s have fewer samples (images x positions) than channels, which limits the rank; --images %d suffices",
+            len(limited),
+            quantity(len(layers), "layer"),
+            max(math.ceil(len(images) * layer.out_channels / layer.samples) for layer in limited),
+        )
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "layers.csv", layers_csv(layers))
