@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from rexnet.files import check_output_file, read_text, write_whole
+from rexnet.files import check_new_folder, check_output_file, check_output_folder, read_text, write_whole
 
 
 def test_text_and_bytes_replace_what_was_there(tmp_path):
@@ -37,6 +37,14 @@ def test_impossible_output_files_are_refused_beforehand(tmp_path, monkeypatch, n
         check_output_file(name)
     check_output_file("new.json")
     check_output_file("/dev/null")
+
+
+def test_a_new_folder_needs_a_parent_that_is_writable(tmp_path, monkeypatch):
+    check_output_folder(tmp_path / "new/inside")
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    for path in (tmp_path, tmp_path / "new/inside"):
+        with pytest.raises(ValueError, match=f"OUTPUT is '{path}', which is not writable; name another folder"):
+            check_new_folder(path)
 
 
 def test_a_device_is_written_to_not_replaced():

@@ -57,4 +57,4 @@ def test_long_work_logs_its_progress(monkeypatch, caplog):
     monkeypatch.setattr("rexnet.processes._SAY_EVERY_S", 0.0)
     with caplog.at_level("INFO"):
         list(in_parallel(square, range(4), workers=0, label="train"))
-    assert "train: 50 % done, about 0 minutes left" in caplog.messages
+    assert "train: 50 % done, 0 s left" in caplog.messages

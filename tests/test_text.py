@@ -3,12 +3,20 @@ import os
 
 import pytest
 
-from rexnet.text import normal_name, quantity, reason_of, some_names
+from rexnet.text import duration_text, normal_name, quantity, reason_of, some_names
 
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0 classes"), (1, "1 class"), (2000, "2,000 classes")])
 def test_quantities(number, text):
     assert quantity(number, "class") == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(4, "4 s"), (59.4, "59 s"), (59.6, "1 min"), (3599, "1 h 0 min"), (18_600, "5 h 10 min"), (3e5, "3 days 11 h")],
+)
+def test_durations(seconds, text):
+    assert duration_text(seconds) == text
 
 
 def test_the_reason_of_an_error_has_neither_number_nor_file():

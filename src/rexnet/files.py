@@ -43,10 +43,14 @@ _NEW = "a new or an empty folder"
 
 
 def check_output_folder(path: str | PathLike[str], *, allowed: str = _NEW, option: str = "--output") -> None:
-    """Raise ValueError if `path` is a file; `allowed` describes the possible folders in the message."""
+    """Raise ValueError if `path` is a file or cannot be written; `allowed` describes the possible folders in the
+    message."""
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{option} is {printable(path)!r}, a file; allowed: {allowed}")
+    there = next((folder for folder in (path, *path.absolute().parents) if folder.is_dir()), path)
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"{option} is {printable(path)!r}, which is not writable; name another folder")
 
 
 def check_new_folder(path: str | Path, *, own: Collection[str] = (), option: str = "OUTPUT") -> None:

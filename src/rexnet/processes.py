@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from rexnet.errors import LostProcessError
+from rexnet.text import time_left_text
 
 logger = logging.getLogger(__name__)
 
@@ -60,10 +61,10 @@ def log_progress(results: Iterable[Result], total: int, *, label: str) -> Iterat
     began = last_said = time.monotonic()
     for done, result in enumerate(results, start=1):
         yield result
-        if (now := time.monotonic()) > last_said + _SAY_EVERY_S:
+        if (now := time.monotonic()) > last_said + _SAY_EVERY_S and done < total:
             last_said = now
-            minutes_left = (now - began) * (total - done) / done / 60
-            logger.info("%s: %.0f %% done, about %.0f minutes left", label, 100 * done / total, minutes_left)
+            left = time_left_text((now - began) * (total - done) / done)
+            logger.info("%s: %.0f %% done, %s", label, 100 * done / total, left)
 
 
 @contextmanager

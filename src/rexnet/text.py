@@ -1,10 +1,11 @@
-"""Format nouns, paths, errors and tables as text."""
+"""Format nouns, durations, paths, errors and tables as text."""
 
 import csv
 import io
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 
@@ -17,6 +18,29 @@ def plural(number: float, noun: str) -> str:
 def quantity(number: int, noun: str) -> str:
     """Return the number with its noun: "1 image", "12,000 images"."""
     return f"{number:,} {plural(number, noun)}"
+
+
+def duration_text(seconds: float) -> str:
+    """Return "40 s", "12 min", "5 h 10 min" or "3 days 4 h"."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} days {hours} h"
+
+
+def time_left_text(seconds: float) -> str:
+    """Return the remaining time and, from one minute up, the time of day at which it ends."""
+    if seconds < 60:
+        return f"{duration_text(seconds)} left"
+    end = datetime.now().astimezone() + timedelta(seconds=seconds)
+    day = "" if seconds < 12 * 3600 else f"{end:%b} {end.day}, "
+    return f"{duration_text(seconds)} left, until {day}{end:%H:%M}"
 
 
 def reason_of(error: Exception) -> str:

@@ -95,6 +95,15 @@ def test_a_missing_native_engine_is_logged_once_with_what_to_install(exported, m
     monkeypatch.setattr(library, "_file", lambda: None)
     assert {row.backend for row in bench(config)} == {"torch"}
     (record,) = caplog.records
-    assert record.levelname == "WARNING" and "the native engine is skipped: it is not compiled" in record.getMessage()
+    assert record.levelname == "WARNING" and "native is skipped: it is not compiled" in record.getMessage()
     with pytest.raises(OptionError, match="nothing can be measured"):
         bench(replace(config, backends=("native",)))
+
+
+def test_engines_that_are_not_installed_are_skipped_with_what_to_install(monkeypatch, caplog):
+    monkeypatch.setattr("rexnet.engines.backends.find_spec", lambda name: None)
+    config = BenchConfig(models=("rexnet_010",), image_size=32, rounds=1, batch=(1,), precisions=("fp32",))
+    assert {row.backend for row in bench(config)} <= {"torch", "native"}
+    skipped = {record.getMessage() for record in caplog.records if record.levelname == "WARNING"}
+    hint = "is skipped: it is not installed: pip install 'rexnet[deploy]'"
+    assert skipped >= {f"onnxruntime {hint}", f"openvino {hint}"}

@@ -95,14 +95,18 @@ def test_bf16_is_used_only_on_request(classifier, measured):
 
 def test_the_native_engine_is_measured_where_it_runs(classifier, measured, monkeypatch):
     classifier = replace(classifier, backends=(*classifier.backends, "native"))
-    monkeypatch.setattr(engine_choice, "is_installed", lambda backend, precision, int8: int8 or precision == "fp32")
+
+    def is_installed(backend, precision, int8):
+        return backend != "native" or int8 or precision == "fp32"
+
+    monkeypatch.setattr(engine_choice, "is_installed", is_installed)
     assert auto(classifier).backend == "native" and measured[-2:] == ["openvino bf16", "native fp32"]
     int8 = auto(replace(classifier, int8=True, kind=".onnx int8"))
     assert int8.backend == "native" and measured[-2:] == ["openvino bf16", "native fp32"], (
         "the file's int8 is one engine"
     )
     once = len(measured)
-    monkeypatch.setattr(engine_choice, "is_installed", lambda backend, precision, int8: False)
+    monkeypatch.setattr(engine_choice, "is_installed", lambda backend, precision, int8: backend != "native")
     assert auto(classifier).backend == "onnxruntime", "a choice is not reused where its engine is missing"
     assert not {"native fp32", "native bf16"} & set(measured[once:])
 
@@ -208,6 +212,21 @@ def test_engines_that_fail_or_differ_are_skipped(classifier, measured, caplog):
     assert "openvino fp32 is skipped: probabilities of openvino fp32 differ by 0." in caplog.text
     with pytest.raises(ValueError, match="is not installed"):
         auto(replace(classifier, open=opened), backend="onnxruntime")
+
+
+def test_engines_that_are_not_installed_are_skipped_with_what_to_install(classifier, measured, monkeypatch, caplog):
+    monkeypatch.setattr("rexnet.engines.backends.find_spec", lambda name: None)
+    assert auto(classifier).backend == "torch" and not measured
+    skipped = [line for line in caplog.messages if "is skipped" in line]
+    reason = "it is not installed: pip install 'rexnet[deploy]'"
+    assert skipped == [f"onnxruntime is skipped: {reason}", f"openvino is skipped: {reason}"]
+
+    def opened(engine, *, device):
+        raise ValueError(f"{engine} needs a package")
+
+    exported = replace(classifier, backends=("onnxruntime", "openvino"), kind=".onnx", open=opened)
+    with pytest.raises(ValueError, match="onnxruntime fp32 needs a package"):
+        auto(exported)
 
 
 def test_without_measuring_the_first_installed_engine_is_taken_unless_a_choice_is_cached(

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rexnet.training import progress as module
-from rexnet.training.progress import EpochProgress, duration_text, hours_warning, smaller_size, speed_text
+from rexnet.training.progress import EpochProgress, hours_warning, smaller_size, speed_text
 
 
 class Screen(io.StringIO):
@@ -88,14 +88,6 @@ def test_without_a_bar_one_line_per_minute_estimates_the_end(screen, variables, 
     assert len(lines) >= 8 and all("loss 0.25" in line and "left, until" in line for line in lines)
     assert re.match(r"epoch 1/2, step \d+/50: ", lines[0])
     assert not output.getvalue(), "no escape sequence or empty line among the log lines"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(4, "4 s"), (59.4, "59 s"), (59.6, "1 min"), (3599, "1 h 0 min"), (18_600, "5 h 10 min"), (3e5, "3 days 11 h")],
-)
-def test_durations(seconds, text):
-    assert duration_text(seconds) == text
 
 
 @pytest.mark.parametrize(

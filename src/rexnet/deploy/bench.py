@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from rexnet.deploy.classifiers import open_exported, read_exported
 from rexnet.deploy.config import BenchConfig
 from rexnet.detection.checkpoints import TrainedDetector
-from rexnet.engines.backends import Network, is_installed, list_backends, open_network
+from rexnet.engines.backends import Network, explain_missing, is_installed, list_backends, open_network
 from rexnet.engines.config import FILE_BACKENDS, INT8_PRECISIONS, PRECISIONS, Backend, Engine, Precision
 from rexnet.engines.measuring import describe_machine, measure_apart, spread_of
-from rexnet.engines.native.library import why_missing
 from rexnet.errors import OptionError, WeightsError
 from rexnet.figures import write_figure
 from rexnet.files import write_whole
@@ -143,8 +142,8 @@ def bench(config: BenchConfig) -> list[BenchRow]:
 
 def measure_subjects(subjects: Sequence[Subject], config: BenchConfig) -> list[BenchRow]:
     """Measure like `bench`, but `subjects` instead of `config.models`, and without writing files."""
-    for reason in _why_missing(config):
-        logger.warning("the native engine is skipped: %s", reason)
+    for sentence in _explain_skipped(config):
+        logger.warning(sentence)
     configurations = [one for subject in subjects for one in _configurations(subject, config)]
     if not configurations:
         asked = f"{', '.join(config.backends)} in {' or '.join(config.precisions)}"
@@ -152,10 +151,11 @@ def measure_subjects(subjects: Sequence[Subject], config: BenchConfig) -> list[B
     return _measure(configurations, config)
 
 
-def _why_missing(config: BenchConfig) -> list[str]:
-    """Explain why the native engine does not run here in the wanted precisions, if it does not."""
-    reasons = [why_missing(precision) for precision in config.precisions if "native" in config.backends]
-    return [reason for reason in dict.fromkeys(reasons) if reason]
+def _explain_skipped(config: BenchConfig) -> list[str]:
+    """Explain which engines do not run here in a wanted precision."""
+    wanted = [(name, each) for name, each in product(config.backends, config.precisions) if each in PRECISIONS[name]]
+    reasons = [(name, explain_missing(name, each)) for name, each in wanted]
+    return list(dict.fromkeys(f"{name} is skipped: {reason}" for name, reason in reasons if reason))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +173,10 @@ def _configurations(subject: Subject, config: BenchConfig) -> list[_Configuratio
     cost = measure_cost(subject.model, size_px)
     precisions, found = INT8_PRECISIONS if subject.int8 else PRECISIONS, []
     for backend, precision in product(config.backends, config.precisions):
-        missing = backend == "native" and not is_installed(backend, precision, int8=subject.int8)
-        if missing or backend not in subject.backends or precision not in precisions[backend]:
+        if explain_missing(backend, precision):  # logged once for all networks
+            continue
+        supported = backend in subject.backends and precision in precisions[backend]
+        if not supported or not is_installed(backend, precision, int8=subject.int8):
             logger.info("%s in %s on %s is not supported and is skipped", subject.name, precision, backend)
             continue
         engine = Engine(backend=backend, precision=precision, threads=config.threads)

@@ -17,7 +17,7 @@ from torch import Tensor
 from rexnet._version import __version__
 from rexnet.data.image_stream import in_order
 from rexnet.deploy.classifiers import Classifier
-from rexnet.engines.backends import Network, is_installed
+from rexnet.engines.backends import Network, explain_missing, is_installed
 from rexnet.engines.config import INT8_PRECISIONS, PRECISIONS, Backend, Engine, Precision
 from rexnet.engines.measuring import engine_versions, interleaved_ms, measure_apart, processor_name
 from rexnet.files import write_whole
@@ -75,6 +75,10 @@ def choose(
     if choice is None and not measure:
         return _unmeasured(engines, wanted)
     if choice is None:
+        if backend == "auto":
+            for name in classifier.backends:
+                if reason := explain_missing(name, "fp32", int8=classifier.int8):
+                    logger.info("%s is skipped: %s", name, reason)
         load = machine_load()
         choice = _measured(classifier, engines, wanted=wanted, workers=workers)
         if len(engines) > 1 and choice.ms_per_image.keys().isdisjoint(map(str, engines)):
@@ -102,13 +106,15 @@ def _candidates(
         return [Engine(backend=backend, precision=wanted, threads=threads)]
     precisions = INT8_PRECISIONS if classifier.int8 else PRECISIONS
     # A compiled network takes up to a minute to start in every process, which the latency does not include.
-    return [
+    engines = [
         Engine(backend=name, precision=each, threads=threads)
         for name in classifier.backends
         for each in precisions[name]
         if name != "compile" and (each == wanted or name in all_precisions_of)
-        if name != "native" or is_installed(name, each, int8=classifier.int8)
     ]
+    # If none is installed, opening the first raises the error that says what to install.
+    int8 = classifier.int8
+    return [engine for engine in engines if is_installed(engine.backend, engine.precision, int8=int8)] or engines
 
 
 def _key(classifier: Classifier, engines: Sequence[Engine], *, workers: int) -> dict[str, Any]:

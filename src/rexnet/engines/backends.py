@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rexnet.engines.config import CPU_BACKENDS, FILE_BACKENDS, PRECISIONS, Backend, Engine, Precision
+from rexnet.engines.config import CPU_BACKENDS, EXTRA, FILE_BACKENDS, PRECISIONS, Backend, Engine, Precision
 from rexnet.engines.graph_files import import_engine, openvino_core, trace
 from rexnet.engines.native.library import why_missing
 from rexnet.engines.native.network import NativeNetwork
@@ -62,9 +62,15 @@ def list_backends(model: nn.Module) -> tuple[Backend, ...]:
 def is_installed(backend: Backend, precision: Precision, *, int8: bool = False) -> bool:
     """Return whether an engine that computes in this precision, or an `int8` file, is installed and runs on this
     machine."""
+    return precision in PRECISIONS[backend] and explain_missing(backend, precision, int8=int8) is None
+
+
+def explain_missing(backend: Backend, precision: Precision, *, int8: bool = False) -> str | None:
+    """Explain in one clause why an engine does not run on this machine; None if it does."""
     if backend == "native":
-        return why_missing("int8" if int8 else precision) is None
-    return precision in PRECISIONS[backend] and bool(find_spec("torch" if backend == "compile" else backend))
+        return why_missing("int8" if int8 else precision)
+    installed = backend not in ("onnxruntime", "openvino") or find_spec(backend)
+    return None if installed else f"it is not installed: pip install {EXTRA}"
 
 
 def trace_network(model: nn.Module, *, size_px: int = 224) -> bytes:

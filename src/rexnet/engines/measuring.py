@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,9 +17,8 @@ import torch
 from rexnet.engines.native import library
 from rexnet.engines.own_process import OwnProcess
 from rexnet.processes import log_progress
-from rexnet.text import plural, reason_of
+from rexnet.text import plural, reason_of, time_left_text
 from rexnet.training.distributed import World
-from rexnet.training.progress import time_left_text
 from rexnet.training.run_folder import describe_environment
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,8 @@ def measure_apart(
         # Start all of them before the first one prepares its call, since their imports take seconds.
         processes = {name: stack.enter_context(OwnProcess()) for name in prepare}
         # Prepare, run one turn that is not counted, then the turns of the rounds.
-        for step in log_progress(range(-2, rounds), rounds + 2, label="measuring"):
+        # Opening the engines takes another time than a round, so that it does not count in the progress.
+        for step in chain((-2, -1), log_progress(range(rounds), rounds, label="measuring")):
             for name, process in list(processes.items()):
                 try:
                     if step == -2:

@@ -4,12 +4,13 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rexnet.text import duration_text, time_left_text
 
 Item = TypeVar("Item")
 logger = logging.getLogger(__name__)
@@ -25,29 +26,6 @@ def speed_text(images_per_second: float) -> str:
     """Return the speed as text, with decimals if slow: detectors on a CPU may need seconds per image."""
     digits = 0 if images_per_second >= 10 else 1 if images_per_second >= 1 else 2
     return f"{images_per_second:.{digits}f} images/s"
-
-
-def duration_text(seconds: float) -> str:
-    """Return "40 s", "12 min", "5 h 10 min" or "3 days 4 h"."""
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    days, hours = divmod(hours, 24)
-    return f"{days} days {hours} h"
-
-
-def time_left_text(seconds: float) -> str:
-    """Return the remaining time and, from one minute up, the time of day at which it ends."""
-    if seconds < 60:
-        return f"{duration_text(seconds)} left"
-    end = datetime.now().astimezone() + timedelta(seconds=seconds)
-    day = "" if seconds < 12 * 3600 else f"{end:%b} {end.day}, "
-    return f"{duration_text(seconds)} left, until {day}{end:%H:%M}"
 
 
 def smaller_size(size_px: int) -> int | None:

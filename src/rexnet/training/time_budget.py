@@ -12,12 +12,11 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from torch import nn
 
 from rexnet.errors import OptionError
-from rexnet.text import plural
+from rexnet.text import duration_text, plural, time_left_text
 from rexnet.training.config import LoopConfig
 from rexnet.training.distributed import World
 from rexnet.training.evaluation import SizedBatches
 from rexnet.training.loop import Task, Training
-from rexnet.training.progress import duration_text, time_left_text
 from rexnet.training.resume import changed_options, settings_to_resume
 from rexnet.training.run_folder import RunFolder
 from rexnet.training.steps import Batches, group_batches
