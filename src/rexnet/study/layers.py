@@ -40,7 +40,7 @@ def measure_network(options: NetworkOptions, *, tolerance: float, output: str | 
     layers = measure_layers(model.to(device), read_batches(images, preprocess, device=device), tolerance=tolerance)
     if limited := [layer for layer in layers if layer.lacks_samples]:
         logger.warning(
-            "%d of %s have fewer samples (images x positions) than channels, which limits the rank; --images %d suffices",
+            "%d of %s have fewer samples (images x positions) than channels, which limits rank; --images %d suffices",
             len(limited),
             quantity(len(layers), "layer"),
             max(math.ceil(len(images) * layer.out_channels / layer.samples) for layer in limited),
