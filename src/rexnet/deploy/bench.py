@@ -153,8 +153,8 @@ def measure_subjects(subjects: Sequence[Subject], config: BenchConfig) -> list[B
 
 def _explain_skipped(config: BenchConfig) -> list[str]:
     """Explain which engines do not run here in a wanted precision."""
-    wanted = [(name, each) for name, each in product(config.backends, config.precisions) if each in PRECISIONS[name]]
-    reasons = [(name, explain_missing(name, each)) for name, each in wanted]
+    wanted = product(config.backends, config.precisions)
+    reasons = [(name, explain_missing(name, each)) for name, each in wanted if each in PRECISIONS[name]]
     return list(dict.fromkeys(f"{name} is skipped: {reason}" for name, reason in reasons if reason))
 
 
