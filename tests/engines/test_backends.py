@@ -95,6 +95,7 @@ def test_requests_beyond_an_engines_abilities_are_refused():
 
 
 def test_a_missing_native_engine_is_one_sentence(monkeypatch):
+    monkeypatch.delenv("REXNET_NATIVE", raising=False)
     monkeypatch.setattr(library, "_file", lambda: None)
     assert not is_installed("native", "fp32") and is_installed("torch", "bf16")
     with pytest.raises(ValueError, match=r"^the native engine does not run here: it is not compiled, .*g\+\+"):
