@@ -102,6 +102,45 @@ def ratios() -> str:
     return table_if_any(["", "ours", "ms", "best of timm's", "ms", "times as fast"], cells)
 
 
+def cases() -> str:
+    """The native engine in bf16 beside the best other engine, on ours or timm's network, at other widths and sizes."""
+    rows = {
+        (row["model"], row["image_size_px"], row["backend"], row["batch"]): row for row in records.read("cases_cpu")
+    }
+    cells = []
+    for (name, size_px, backend, batch), row in rows.items():
+        if backend != "native":
+            continue
+        others = [
+            each
+            for key, each in rows.items()
+            if key[0] in (name, f"timm/{name}") and key[1] == size_px and key[2] != "native" and key[3] == batch
+        ]
+        cells.append([f"`{name}`, {size_px} px", str(batch), *_beside(row, others)])
+    return table_if_any(["network", "batch", "native, ms", "best other, ms", "", "times as fast"], cells)
+
+
+def int8() -> str:
+    """An int8 file in the native engine beside the best others in int8 and in float."""
+    rows = newest("int8_cpu")
+    cells = []
+    for batch in (1, 16):
+        mine = rows.get(("rexnet_100 int8 .onnx", "native", "fp32", batch))
+        others = [row for (_, backend, _, each), row in rows.items() if backend != "native" and each == batch]
+        for label, in_int8 in (("other engines in int8", True), ("other engines in bf16 or fp32", False)):
+            chosen = [row for row in others if ("int8" in row["model"]) == in_int8]
+            if mine and chosen:
+                cells.append([label, str(batch), *_beside(mine, chosen)])
+    return table_if_any(["beside", "batch", "native int8, ms", "best other, ms", "", "times as fast"], cells)
+
+
+def _beside(mine: Row, others: list[Row]) -> list[str]:
+    best = min(others, key=lambda row: row["median_ms"])
+    name = f"{best['model']}, {best['backend']} {best['precision']}"
+    ratio = best["median_ms"] / mine["median_ms"]
+    return [f"{mine['median_ms']:.2f}", f"{best['median_ms']:.2f}", name, f"{ratio:.2f}"]
+
+
 def fastest(rows: dict[tuple[str, str, str, int], Row], model: str, precision: str, batch: int) -> Row | None:
     found = [row for key, row in rows.items() if (key[0], key[2], key[3]) == (model, precision, batch)]
     return min(found, key=lambda row: row["median_ms"], default=None)
@@ -127,14 +166,19 @@ def quantization() -> str:
             f"`{row['model']}`, {row['title']}",
             {"onnx": "ONNX Runtime", "xml": "OpenVINO"}[row["format"]],
             f"{row['float_percent']:.2f} / {row['bf16_percent']:.2f} / {row['int8_percent']:.2f}",
+            f"{row['native_int8_percent']:.2f}" if "native_int8_percent" in row else "",
             str(row["int8_layers"]),
-            " / ".join(f"{row['ms']['1'][name][1]:.2f}" for name in ("float32", "bf16", "int8")),
-            " / ".join(f"{row['ms']['16'][name][1]:.1f}" for name in ("float32", "bf16", "int8")),
+            *(_of_precisions(row["ms"][batch]) for batch in ("1", "16")),
         ]
         for row in newest_rows.values()
     ]
-    names = ["network, data", "engine of int8", "top-1, %: float32 / bf16 / int8", "int8 layers"]
+    names = ["network, data", "engine of int8", "top-1, %: float32 / bf16 / int8", "native int8, %", "int8 layers"]
     return table_if_any([*names, "batch 1, ms", "batch 16, ms"], cells)
+
+
+def _of_precisions(ms: dict[str, list[float]]) -> str:
+    names = ("float32", "bf16", "int8", "bf16 native", "int8 native")
+    return " / ".join(f"{ms[name][1]:.2f}" for name in names if name in ms)
 
 
 def serve_load() -> str:
@@ -176,6 +220,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "deployment": networks,
     "peers": peers,
     "peer_ratios": ratios,
+    "native_cases": cases,
+    "native_int8": int8,
     "native_peak": native_peak,
     "native_accuracy": native_accuracy,
     "image_folder": image_folder,

@@ -13,9 +13,10 @@ import records
 from record_run import command
 from rexnet.data.loaders import EvalBatches
 from rexnet.deploy.calibration import labelled_splits, predicted_classes
+from rexnet.deploy.classifiers import open_exported, read_exported
 from rexnet.deploy.config import QuantizeConfig
-from rexnet.deploy.quantize import Quantized, quantize
-from rexnet.engines.backends import CHANNEL_MULTIPLE, open_graph
+from rexnet.deploy.quantize import Contender, Quantized, quantize
+from rexnet.engines.backends import CHANNEL_MULTIPLE, Network, open_graph
 from rexnet.engines.config import Engine
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.inference_form import fold, pad
@@ -53,23 +54,37 @@ def figures(made: Quantized) -> dict[str, Any]:
         "float_bytes": made.float_bytes,
         "int8_bytes": made.int8_bytes,
         "ms": {
-            str(speed.batch): {name: records.quartiles(list(times)) for name, times in speed.ms.items()}
+            str(speed.batch): {label(each): records.quartiles(list(times)) for each, times in speed.ms.items()}
             for speed in made.speeds
         },
     }
 
 
-def bf16_percent(options: Options) -> float:
-    """Return top-1 of the same validation images in OpenVINO's bf16."""
+def label(contender: Contender) -> str:
+    precision = contender.precision.replace("fp32", "float32")
+    return f"{precision} native" if contender.backend == "native" else precision
+
+
+def other_percents(file: Path, options: Options) -> dict[str, float]:
+    """Return top-1 of the same validation images in OpenVINO's bf16 and, for a .onnx file, in the native engine's
+    int8."""
     model = checkpoint.load(options.run / "best.pt")
     graph = onnx_graph(fold(pad(model, CHANNEL_MULTIPLE))).SerializeToString()
     measured = labelled_splits(options.data, model)[1]
     batches = EvalBatches(
         measured, model.preprocess, batch_size=QuantizeConfig.batch_size, bad_image=QuantizeConfig.bad_image
     )
-    engine = Engine(backend="openvino", precision="bf16", threads=options.threads)
-    (predicted,), targets = predicted_classes([open_graph(graph, engine)], batches)
-    return round(100.0 * float((predicted == targets).float().mean()), 3)
+    networks: dict[str, Network] = {
+        "bf16_percent": open_graph(graph, Engine(backend="openvino", precision="bf16", threads=options.threads))
+    }
+    if file.exists() and file.suffix == ".onnx":
+        native = Engine(backend="native", threads=options.threads)
+        networks["native_int8_percent"] = open_exported(read_exported(file), str(file), native)
+    predicted, targets = predicted_classes(list(networks.values()), batches)
+    return {
+        name: round(100.0 * float((found == targets).float().mean()), 3)
+        for name, found in zip(networks, predicted, strict=True)
+    }
 
 
 def main() -> None:
@@ -101,7 +116,7 @@ def main() -> None:
             row |= figures(quantize(wanted))
         except ValueError as error:
             row["refused"] = str(error)
-    row["bf16_percent"] = bf16_percent(options)
+        row |= other_percents(Path(wanted.output), options)
     packages = {name: version(name) for name in ("onnxruntime", "openvino")}
     provenance = records.provenance("cpu") | {"threads": options.threads}
     print(json.dumps(row, indent=2))

@@ -208,6 +208,8 @@ SOURCES = {
     "search_predictors": "search",
     "search_speed": "search_speed_cpu",
     "cli_help": "cli_help_cpu",
+    "native_cases": "cases_cpu",
+    "native_int8": "int8_cpu",
     "native_peak": "native_peak_cpu",
     "native_accuracy": "native_accuracy_cpu",
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rexnet.engines.native import library
 from rexnet.engines.native.library import why_missing
 from rexnet.engines.native.network import NativeNetwork
 from rexnet.engines.onnx_graph import Int8Scales
@@ -349,6 +350,13 @@ def test_it_is_compiled_where_a_compiler_is(monkeypatch):
     """Its other tests are skipped without it: this one tells a compilation that failed."""
     monkeypatch.delenv("REXNET_NATIVE", raising=False)
     assert "not compiled" not in (why_missing() or "")
+
+
+def test_a_library_of_other_sources_is_not_used(engine, monkeypatch):
+    monkeypatch.setattr(library, "_INTERFACE", 99)
+    assert "compiled from other sources (interface 2, not 99)" in (why_missing() or "")
+    with pytest.raises(ValueError, match="compiled from other sources"):
+        NativeNetwork(create_model("rexnet_050"))
 
 
 def test_it_can_be_turned_off(monkeypatch):

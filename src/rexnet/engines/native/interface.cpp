@@ -32,6 +32,9 @@ extern "C" {
 
 #define EXPORTED __attribute__((visibility("default")))
 
+// Grows with each change of description.h or of these functions; library.py opens no other version.
+EXPORTED int32_t rexnet_interface() { return 2; }
+
 // The name of the instructions that would be used for a precision, or null.
 EXPORTED const char* rexnet_instructions(int32_t precision, const char* mask) {
   const Kernels* kernels = choose_kernels(Precision(precision), mask);

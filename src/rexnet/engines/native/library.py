@@ -10,6 +10,8 @@ from rexnet.errors import OptionError
 
 _PRECISIONS = {"fp32": 0, "bf16": 1, "int8": 2}
 _INSTRUCTIONS = {"fp32": "AVX2 or AVX-512", "bf16": "AVX-512 with bf16", "int8": "AVX-512 with VNNI and bf16"}
+_INTERFACE = 2
+"""Version of the library's interface (interface.cpp)."""
 _OFF, _MASK = "REXNET_NATIVE", "REXNET_ISA"
 
 
@@ -21,6 +23,12 @@ def why_missing(precision: str = "fp32") -> str | None:
         return (
             "it is not compiled, which needs 64-bit Linux on x86 and a C++ compiler when the package is installed "
             "(Debian: apt install g++, then pip install --force-reinstall --no-deps rexnet)"
+        )
+    interface = getattr(load(), "rexnet_interface", lambda: 1)()
+    if interface != _INTERFACE:
+        return (
+            f"it was compiled from other sources (interface {interface}, not {_INTERFACE}); install rexnet again with "
+            "pip install --force-reinstall --no-deps"
         )
     if load().rexnet_instructions(_PRECISIONS[precision], _mask()) is None:
         return f"this CPU has no {_INSTRUCTIONS[precision]}" + (f", or {_MASK} hides it" if _mask() else "")
