@@ -50,6 +50,13 @@ def test_a_change_within_the_noise_of_few_images_does_not_count():
     assert "has stopped rising" in read_curves(curves(rising, images=50), METRICS["top1"])
 
 
+@pytest.mark.parametrize(("images", "overfits"), [(12, False), (50, False), (200, True)])
+def test_a_lead_within_the_noise_of_few_images_is_not_overfitting(images, overfits):
+    sentence = read_curves(curves(FLAT, [80.0] * EPOCHS, images=images), METRICS["top1"])
+    assert "is 10.0 points above validation" in sentence and ("it overfits, as" in sentence) == overfits
+    assert (f"with {images} validation images that may be chance" in sentence) != overfits
+
+
 def test_a_fall_without_further_learning_is_not_overfitting():
     """As where the learning rate is too high: the training loss has risen, too."""
     rows = curves(FALLING, [30.0] * EPOCHS, loss=[2.0] * 8 + [2.5] * (EPOCHS - 8))

@@ -48,9 +48,12 @@ def _compare(rows: Sequence[Row]) -> str:
     """Return the clauses about the difference between training and validation at the end."""
     if "train_top1" not in rows[-1] or "val_top1" not in rows[-1]:
         return "more epochs alone will not help, and the curves do not show whether the network under- or overfits"
-    train, gap = _mean(rows, "train_top1"), _mean(rows, "train_top1") - _mean(rows, "val_top1")
-    if gap > _GAP:
+    train, val, images = _mean(rows, "train_top1"), _mean(rows, "val_top1"), rows[-1].get("val_images")
+    if (gap := train - val) > _GAP:
         lead = f"training top-1, though on augmented images, is {gap:.1f} points above validation"
+        if gap < 2 * _standard_error(val, images):
+            few = f"with {images:.0f} validation images that may be chance"
+            return f"{lead}, but {few}; more of them would show whether it overfits"
         return f"it overfits, as {lead}; try stronger augmentation or more images"
     if train < _FITTED:
         seen = f"training top-1, on augmented images, is only {train:.1f} %"
