@@ -2,7 +2,7 @@
 
 import logging
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
@@ -21,7 +21,7 @@ from rexnet.deploy.int8_graph import int8_graph, int8_layers
 from rexnet.engines.backends import CHANNEL_MULTIPLE, Network, is_installed, open_graph, open_network
 from rexnet.engines.config import FILE_BACKENDS, Backend, Engine
 from rexnet.engines.graph_files import write_graph
-from rexnet.engines.measuring import interleaved_ms
+from rexnet.engines.measuring import measure_apart
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.errors import WeightsError
 from rexnet.files import made_aside
@@ -221,29 +221,36 @@ def _check_engine(
 
 def _contenders(
     graph: bytes, model: TrainedRexNet, facts: ExportedFile, config: QuantizeConfig
-) -> dict[Contender, Network]:
-    """Open the float network in the engine of the file, and in bf16 where an engine computes in it, and the file in the
-    engines that it is made for."""
+) -> dict[Contender, Callable[[], Network]]:
+    """Return functions that open the float network in the engine of the file, and in bf16 where an engine computes in
+    it, and the file in the engines that it is made for."""
+    own = Engine(backend=config.backend, threads=config.threads)
     bf16 = partial(Engine, precision="bf16", threads=config.threads)
-    found: dict[Contender, Network] = {
-        Contender("fp32", config.backend): open_graph(graph, Engine(backend=config.backend, threads=config.threads)),
-        Contender("bf16", "openvino"): open_graph(graph, bf16(backend="openvino")),
+    found: dict[Contender, Callable[[], Network]] = {
+        Contender("fp32", config.backend): partial(open_graph, graph, own),
+        Contender("bf16", "openvino"): partial(open_graph, graph, bf16(backend="openvino")),
     }
     if is_installed("native", "bf16"):
-        found[Contender("bf16", "native")] = open_network(model, bf16(backend="native"))
+        found[Contender("bf16", "native")] = partial(open_network, model, bf16(backend="native"))
     for backend in facts.backends(Path(config.output).suffix):
         if backend in (config.backend, "native"):
-            found[Contender("int8", backend)] = _open_int8(facts, config.output, backend, config)
+            found[Contender("int8", backend)] = partial(_open_int8, facts, config.output, backend, config)
     return found
 
 
-def measure_speed(networks: Mapping[Contender, Network], images: Tensor, *, rounds: int) -> list[Speed]:
-    """Measure the speed for a batch of one and for a batch of all `images` (B, 3, H, W)."""
+def measure_speed(contenders: Mapping[Contender, Callable[[], Network]], images: Tensor, *, rounds: int) -> list[Speed]:
+    """Measure the speed for a batch of one and for a batch of all `images` (B, 3, H, W), each contender in a process of
+    its own."""
     found = []
     for count in sorted({1, len(images)}):
-        calls = {each: partial(network, images[:count]) for each, network in networks.items()}
-        found.append(Speed(batch=count, ms=interleaved_ms(calls, rounds=rounds)))
+        prepare = {each: partial(_open_call, opener, images[:count]) for each, opener in contenders.items()}
+        measured = measure_apart(prepare, rounds=rounds)
+        found.append(Speed(batch=count, ms={each: measured[each].times_ms for each in contenders}))
     return found
+
+
+def _open_call(opener: Callable[[], Network], images: Tensor) -> Callable[[], Tensor]:
+    return partial(opener(), images)
 
 
 def advice(speeds: Sequence[Speed]) -> str:
@@ -253,7 +260,7 @@ def advice(speeds: Sequence[Speed]) -> str:
     slower = [speed for speed in speeds if speed.median_ms(int8[speed.batch]) >= speed.median_ms(rival[speed.batch])]
     told = slower or speeds
     names = " and ".join(sorted({str(rival[speed.batch]) for speed in told}))
-    own = " and ".join(sorted({str(int8[speed.batch]) for speed in told}))
+    own = str(int8[told[0].batch]) if len({int8[speed.batch] for speed in told}) == 1 else "int8"
     figures = ", ".join(
         f"{speed.median_ms(int8[speed.batch]):.2f} against {speed.median_ms(rival[speed.batch]):.2f} ms at batch "
         f"{speed.batch}"
