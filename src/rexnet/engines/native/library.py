@@ -13,6 +13,7 @@ _INSTRUCTIONS = {"fp32": "AVX2 or AVX-512", "bf16": "AVX-512 with bf16", "int8":
 _INTERFACE = 2
 """Version of the library's interface (interface.cpp)."""
 _OFF, _MASK = "REXNET_NATIVE", "REXNET_ISA"
+_COMPILE = "pip install --force-reinstall --no-deps PATH/TO/CHECKOUT"
 
 
 def why_missing(precision: str = "fp32") -> str | None:
@@ -22,13 +23,13 @@ def why_missing(precision: str = "fp32") -> str | None:
     if _file() is None:
         return (
             "it is not compiled, which needs 64-bit Linux on x86 and a C++ compiler when the package is installed "
-            "(Debian: apt install g++, then pip install --force-reinstall --no-deps rexnet)"
+            f"(Debian: apt install g++, then {_COMPILE})"
         )
     interface = getattr(load(), "rexnet_interface", lambda: 1)()
     if interface != _INTERFACE:
         return (
-            f"it was compiled from other sources (interface {interface}, not {_INTERFACE}); install rexnet again with "
-            "pip install --force-reinstall --no-deps"
+            f"it was compiled from other sources (interface {interface}, not {_INTERFACE}); install rexnet again: "
+            f"{_COMPILE}"
         )
     if load().rexnet_instructions(_PRECISIONS[precision], _mask()) is None:
         return f"this CPU has no {_INSTRUCTIONS[precision]}" + (f", or {_MASK} hides it" if _mask() else "")
