@@ -30,6 +30,7 @@ from rexnet.engines.measuring import engine_versions
 from rexnet.engines.onnx_graph import onnx_graph
 from rexnet.models.factory import create_model
 from rexnet.models.inference_form import fold, pad
+from rexnet.models.rexnet import RexNet
 
 CASES = (
     ("rexnet_050", 224),
@@ -117,14 +118,9 @@ def measure_cases(options: Options) -> list[dict[str, Any]]:
     return [rounded(row) for row in rows]
 
 
-def measure_int8(options: Options) -> list[dict[str, Any]]:
-    """Measure int8 files of rexnet_100, for ONNX Runtime and for OpenVINO, beside the float networks.
-
-    Weights are random, and calibration images noise: only the time counts here.
-    """
-    model = create_model("rexnet_100")
+def write_int8(model: RexNet, path: Path) -> None:
+    """Write an int8 file of a network with random weights, calibrated on noise: only its time counts."""
     noise = list(torch.randn(8, 3, 224, 224).split(1))
-    graph = onnx_graph(fold(pad(model, CHANNEL_MULTIPLE)))
     unknown = EngineCheck(right=True, percent=0.0, float_percent=0.0)
     facts = ExportedFile(
         classes=(),
@@ -133,12 +129,18 @@ def measure_int8(options: Options) -> list[dict[str, Any]]:
         precision="int8",
         engines={"onnxruntime": unknown, "openvino": unknown, "native": unknown},
     )
-    labels = {}
+    graph = onnx_graph(fold(pad(model, CHANNEL_MULTIPLE)))
+    write_graph(int8_graph(graph, noise, BACKENDS[path.suffix]), facts.to_dict(), path)
+
+
+def measure_int8(options: Options) -> list[dict[str, Any]]:
+    """Measure int8 files of rexnet_100, for ONNX Runtime and for OpenVINO, beside the float networks."""
+    model = create_model("rexnet_100")
     with TemporaryDirectory() as folder:
-        for suffix, backend in BACKENDS.items():
-            path = Path(folder, f"int8{suffix}")
-            write_graph(int8_graph(graph, noise, backend), facts.to_dict(), path)
-            labels[str(path)] = f"rexnet_100 int8 {suffix}"
+        files = [Path(folder, f"int8{suffix}") for suffix in BACKENDS]
+        for file in files:
+            write_int8(model, file)
+        labels = {str(file): f"rexnet_100 int8 {file.suffix}" for file in files}
         subjects = [find_subject(name) for name in (*labels, "rexnet_100", "timm/rexnet_100")]
         rows = measure_subjects(subjects, options.bench_config(_PEER_BACKENDS[1:]))
     return [{**rounded(row), "model": labels.get(row.model, row.model)} for row in rows]
