@@ -105,6 +105,9 @@ def test_one_several_and_batches_of_images():
         (np.zeros((3, 4, 5), np.uint8), r"an array is uint8 \(3, 4, 5\)"),
         (np.zeros((4, 5, 3), np.float32), r"an array is float32 \(4, 5, 3\)"),
         (torch.zeros(3, 4, 5), r"a tensor is float32 \(3, 4, 5\); allowed: uint8 \(3, H, W\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"shape \(0, 4, 3\) has no pixels"),
+        (torch.zeros(3, 4, 0, dtype=torch.uint8), r"shape \(3, 4, 0\) has no pixels"),
+        (Image.new("RGB", (0, 5)), r"shape \(0, 5\) has no pixels"),
         (torch.zeros(4, 5, 3, dtype=torch.uint8), r"a tensor is uint8 \(4, 5, 3\)"),
     ],
 )

@@ -186,9 +186,9 @@ def test_weights_of_another_width_are_refused_by_name(tmp_path, tiny_detector):
         ({"backbone": model_config("rexnet_010", stem_stride=1)}, "has feature maps of strides 1, 2, 4, 8, 16"),
         ({"backbone": model_config("rexnet_010", output_stride=16)}, "has feature maps of strides 2, 4, 8, 16;"),
         ({"backbone": model_config("rexnet_010", in_channels=1)}, "takes 1 channels; detectors need 3"),
-        ({"min_size_px": 16}, "min_size_px and max_size_px are 16 and 1333; allowed: ascending integers from 32"),
+        ({"min_size_px": 16}, "16 and 1333; allowed: ascending integers from 32"),
         ({"min_size_px": 900, "max_size_px": 800}, "900 and 800; allowed: ascending integers from 32"),
-        ({"kind": "ssdlite", "max_size_px": 640}, "320 and 640; ssdlite needs equal sizes"),
+        ({"kind": "ssdlite", "max_size_px": 640}, "320 and 640; ssdlite needs equal ones"),
     ],
 )
 def test_impossible_options_are_refused_in_one_sentence(options, sentence):

@@ -46,8 +46,11 @@ def each_image(images: Images) -> Iterator[ImageSource]:
 
 def open_any(source: ImageSource) -> Image.Image:
     """Open an image, RGB and upright, with the same pixels for any kind of source. Raise BadImageError for a file that
-    cannot be read, and ValueError for arrays and tensors of other shapes or types.
+    cannot be read, and ValueError for arrays and tensors of other shapes or types, and without pixels.
     """
+    shape = source.size if isinstance(source, Image.Image) else getattr(source, "shape", ())
+    if 0 in shape:
+        raise ValueError(f"an image of the shape {tuple(shape)} has no pixels; allowed: a width and a height from 1")
     if isinstance(source, Image.Image):
         return as_rgb(source)
     if isinstance(source, Tensor):

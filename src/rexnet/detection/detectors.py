@@ -53,12 +53,14 @@ class DetectorConfig:
         sizes = (self.min_size_px, self.max_size_px)
         if not all(isinstance(size_px, int) for size_px in sizes) or not 32 <= self.min_size_px <= self.max_size_px:
             raise ValueError(
-                f"min_size_px and max_size_px are {sizes[0]} and {sizes[1]}; allowed: ascending integers from 32"
+                f"the sizes (--min-size, --max-size) are {sizes[0]} and {sizes[1]}; allowed: ascending integers from 32"
             )
         if not isinstance(self.proposals, int) or self.proposals < 8:
             raise ValueError(f"proposals is {self.proposals!r}; allowed: whole numbers from 8")
         if self.kind == "ssdlite" and sizes[0] != sizes[1]:
-            raise ValueError(f"min_size_px and max_size_px are {sizes[0]} and {sizes[1]}; ssdlite needs equal sizes")
+            raise ValueError(
+                f"the sizes (--min-size, --max-size) are {sizes[0]} and {sizes[1]}; ssdlite needs equal ones"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; `from_dict` reads them back."""

@@ -67,6 +67,14 @@ def test_an_image_folder(datasets, image_folder):
     assert pixels[0] == pixels[1]
 
 
+def test_class_names_in_a_column_of_text_stay_as_written(datasets, tmp_path):
+    rows = {"image": [draw("cat", number) for number in range(4)], "label": ["no", "yes", "no", "10 a"]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / "train-0.parquet"))
+    images = load_hugging_face(f"hfds/{tmp_path}")["train"]
+    assert images.classes == ("10 a", "no", "yes") and images.targets.tolist() == [1, 2, 1, 0]
+
+
 def test_one_split_is_divided(datasets, tmp_path):
     data = save_parquet(datasets, tmp_path / "set", {"train": 30})
     sets = open_dataset(data).for_training(val_fraction=0.2, seed=1)

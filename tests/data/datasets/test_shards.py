@@ -157,6 +157,20 @@ class TestTarsOfOthers:
         assert "30 % of each class for validation, seed 2" in sets.description
         assert len(open_dataset(root).for_measuring(LETTERS)) == 20
 
+    def test_splits_in_the_names_of_tars(self, tmp_path):
+        for name in ("set-train-000.tar", "set-train-001.tar", "set-val-000.tar"):
+            members = [
+                (f"{name}{n}.{end}", data) for n in range(2) for end, data in (("jpg", jpeg(n)), ("cls", b"%d" % n))
+            ]
+            write_tar(tmp_path / name, members)
+        (tmp_path / "classes.txt").write_text("a\nb\n")
+        sets = open_dataset(tmp_path).for_training()
+        tars = [{name.split("/")[0] for name in names_of(images)} for images in (sets.train, sets.val)]
+        assert tars == [{"set-train-000.tar", "set-train-001.tar"}, {"set-val-000.tar"}]
+        write_tar(tmp_path / "more-train_val.tar", [("x.jpg", jpeg()), ("x.cls", b"0")])
+        with pytest.raises(ValueError, match=r"has more-train_val\.tar and set-train-000\.tar; put a split into"):
+            open_dataset(tmp_path).for_training()
+
     def test_a_tar_beside_the_splits_is_not_part_of_the_data(self, tmp_path):
         root = foreign(tmp_path / "set")
         (root / "backup.tar").write_bytes(b"anything")

@@ -35,7 +35,7 @@ class HuggingFaceImages(ImageSet):
 def load_hugging_face(data: str) -> dict[str, HuggingFaceImages]:
     """Load the splits "train" and "val" of `hfds/NAME`, or the one that exists; NAME is a dataset on the Hub or the
     path of a folder that `datasets.load_dataset` reads. It must have exactly one column of images and one of class
-    labels. Raise ValueError for a dataset that cannot be loaded or has other columns.
+    labels, or of class names called label. Raise ValueError for a dataset that cannot be loaded or has other columns.
     """
     try:
         from datasets import config, load_dataset
@@ -65,6 +65,7 @@ def _split(data: str, rows: Any, *, split: str) -> HuggingFaceImages:
     import datasets
 
     image = _only_column(data, rows, kind=datasets.Image, what="images")
+    rows = _with_class_labels(rows)
     label = _only_column(data, rows, kind=datasets.ClassLabel, what="class labels")
     targets = np.asarray(rows.with_format("numpy")[label][:])
     if not (targets >= 0).all():  # a missing one is NaN
@@ -74,9 +75,23 @@ def _split(data: str, rows: Any, *, split: str) -> HuggingFaceImages:
     return HuggingFaceImages(encoded, targets.astype(np.int64), classes, image_column=image, label=f"{data}/{split}")
 
 
+def _with_class_labels(rows: Any) -> Any:
+    """Return the rows with a column `label` of names as class labels, which metadata.csv and Parquet files hold as
+    text."""
+    import datasets
+
+    labelled = any(isinstance(feature, datasets.ClassLabel) for feature in rows.features.values())
+    feature = rows.features.get("label")
+    text = isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
+    return rows.class_encode_column("label") if text and not labelled else rows
+
+
 def _only_column(data: str, rows: Any, *, kind: type, what: str) -> str:
     columns = [name for name, feature in rows.features.items() if isinstance(feature, kind)]
     if len(columns) != 1:
         held = f"{len(columns)} ({', '.join(columns)})" if columns else "none"
-        raise ValueError(f"{data} must have one column of {what}, but has {held} among {', '.join(rows.features)}")
+        raise ValueError(
+            f"{data} must have one column of {what}, but has {held} among {', '.join(rows.features)}; make a copy with "
+            "one, by remove_columns, class_encode_column and to_parquet of the datasets library"
+        )
     return columns[0]

@@ -4,6 +4,7 @@ ranks, workers and resuming work as they do with files."""
 import json
 import logging
 import os
+import re
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,8 +66,9 @@ def is_shards(data: str | Path, split_names: Sequence[str]) -> bool:
 
 
 def load_shards(data: str, split_names: Sequence[str]) -> dict[str, ShardImages]:
-    """Return the images of each split of data for which `is_shards` is true. A split is named after its folder, "" if
-    there are no splits. Class names are those in shards.json, else the lines of classes.txt, else the sorted labels.
+    """Return the images of each split of data for which `is_shards` is true. A split is named after its folder, or
+    after the names of tars that lie beside each other; "" if there are no splits. Class names are those in shards.json,
+    else the lines of classes.txt, else the sorted labels.
     Raise ValueError for anything that cannot be read as labelled images.
     """
     if is_url(data):
@@ -129,14 +131,30 @@ def _tar_names(folder: str | Path) -> list[str]:
 
 
 def _find_tars(root: str, split_names: Sequence[str]) -> dict[str, list[str]]:
-    """Return the tars of each split that has any; what lies beside the splits is ignored. Raise ValueError for a
-    compressed tar, and for a split of images that are not in tars."""
+    """Return the tars of each split that has any: those in its folder, else those with its name in theirs, as in
+    train-000000.tar; what lies beside the splits is ignored. Raise ValueError for a compressed tar, for a split of
+    images that are not in tars, and if only some names have a split."""
     found = {split: _tar_names(os.path.join(root, split)) for split in split_names}
-    if not any(found.values()):
-        found = {"": _tar_names(root)}
-    for split, tars in found.items():
-        _check_beside(os.path.join(root, split), tars)
-    return {split: [os.path.join(split, tar) for tar in tars] for split, tars in found.items() if tars}
+    if any(found.values()):
+        for split, tars in found.items():
+            _check_beside(os.path.join(root, split), tars)
+        return {split: [os.path.join(split, tar) for tar in tars] for split, tars in found.items() if tars}
+    tars = _tar_names(root)
+    _check_beside(root, tars)
+    by_split: dict[str, list[str]] = {}
+    for tar in tars:
+        by_split.setdefault(_split_in_name(tar, split_names), []).append(tar)
+    if "" in by_split and len(by_split) > 1:
+        names = " and ".join(printable(named[0]) for named in list(by_split.values())[:2])
+        raise ValueError(f"{printable(root)} has {names}; put a split into the name of every tar, or of none")
+    return by_split
+
+
+def _split_in_name(tar: str, split_names: Sequence[str]) -> str:
+    """Return the only split that is a part of a name such as imagenet-train-000000.tar; "" if there is none."""
+    parts = set(re.split(r"[^a-z]+", tar.lower()))
+    found = [split for split in split_names if split in parts]
+    return found[0] if len(found) == 1 else ""
 
 
 def _check_beside(folder: str, tars: Sequence[str]) -> None:
