@@ -3,9 +3,17 @@ import json
 
 import pytest
 
+from rexnet.data.facts import DataFacts
 from rexnet.detection.config import DetectTrainConfig
 from rexnet.training.config import RunConfig, TrainConfig
-from rexnet.training.resume import changed_options, config_from_dict, config_to_dict, extend, settings_to_resume
+from rexnet.training.resume import (
+    changed_options,
+    config_from_dict,
+    config_to_dict,
+    extend,
+    require_data,
+    settings_to_resume,
+)
 
 
 def test_config_survives_json(tiny_config):
@@ -45,3 +53,17 @@ def test_a_run_of_the_other_command_is_named(mine, other, named, tmp_path):
     for read in (settings_to_resume, extend):
         with pytest.raises(ValueError, match=f"`{mine}`"):
             read(other(data="set", run=run))
+
+
+def test_lost_data_of_a_run_is_named_as_such(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    there.mkdir()
+    config = TrainConfig(data=str(here), run=RunConfig(resume=str(tmp_path)))
+    (tmp_path / "config.json").write_text(json.dumps(config_to_dict(TrainConfig(data=str(here)))))
+    require_data(config)  # a run that has not read its data yet
+    facts = DataFacts(title="here", train_images=1, val_images=1, classes=("a", "b"), path=str(here))
+    (tmp_path / "data.json").write_text(json.dumps(facts.to_dict()))
+    with pytest.raises(ValueError, match=r"the run started with, .*here, does not exist; .* DATA beside --resume"):
+        require_data(config)
+    require_data(dataclasses.replace(config, data=str(there)))
+    require_data(TrainConfig(data=str(here), run=RunConfig(resume=True, output=str(tmp_path / "new"))))

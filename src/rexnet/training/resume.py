@@ -1,6 +1,7 @@
 """Resumption of a run: its folder, checks of its settings and data, and its newest checkpoint."""
 
 import logging
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from rexnet.data.facts import DataFacts
 from rexnet.errors import DamagedFileError, OptionError, WeightsError
 from rexnet.options import values_of
 from rexnet.references import holds_settings
-from rexnet.text import quantity
+from rexnet.text import printable, quantity
 from rexnet.training.config import LoopConfig
 from rexnet.training.run_folder import DATA, METRICS, RunFolder
 
@@ -98,6 +99,17 @@ def settings_to_resume(asked: Settings) -> Settings | None:
     facts = run.data_facts()
     data = saved.data if facts is None else facts.locate(saved.data)
     return replace(saved, data=data, run=replace(saved.run, resume=False, overwrite=False, output=None))
+
+
+def require_data(config: LoopConfig) -> None:
+    """Raise ValueError if the data of a run to resume is no longer where the run found it, and no other is given."""
+    facts = RunFolder(folder_to_resume(config)).data_facts() if config.run.resume else None
+    place = facts and facts.path
+    if place and not os.path.exists(place) and os.path.abspath(values_of(config)["data"]) == os.path.abspath(place):
+        raise ValueError(
+            f"the data that the run started with, {printable(place)}, does not exist; if it has moved, give its new "
+            "place as DATA beside --resume"
+        )
 
 
 def _saved_settings(run: RunFolder, kind: type[LoopConfig]) -> Any:

@@ -31,6 +31,7 @@ from rexnet.training.resume import (
     config_to_dict,
     folder_to_resume,
     note_data,
+    require_data,
     resumable,
     warn_of_lost_best,
 )
@@ -92,6 +93,7 @@ def run_session(
         torch.set_num_threads(config.run.threads)
     if config.run.tensorboard:
         require_tensorboard()
+    require_data(config)
     with joined(config.run.device) as world:
         if world.device.type == "cpu":
             keep_freed_memory()
