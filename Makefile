@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: install demo serve-demo test test-slow test-fast smoke check bench study study-full clean
+.PHONY: install demo serve-demo test test-slow test-fast smoke check bench study study-full paper clean
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml
@@ -69,6 +69,11 @@ study-full: $(INSTALLED)
 	$(BIN)/rexnet study depth --networks 10000 --processes -1 --output runs/study-full/depth
 	$(BIN)/rexnet study spectra rexnet_100 timm/mobilenetv2_100 --pretrained --untrained-too --data $(DATA) --output runs/study-full/spectra
 	$(BIN)/rexnet study factors $(DATA) --output runs/study-full/factors
+
+# Renders every table from results/ and prints each claim of the paper: published, ours, residual, verdict, command.
+paper: $(INSTALLED)
+	$(BIN)/python benchmarks/render.py
+	$(BIN)/python benchmarks/paper_claims.py
 
 clean:
 	rm -rf $(VENV) build

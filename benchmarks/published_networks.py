@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from published import FAMILY, LITE
+
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedNetwork:
@@ -21,38 +23,38 @@ _FAMILIES: dict[str, tuple[str, tuple[tuple[str, str, int, float], ...]]] = {
     "ReXNet": (
         "the ReXNet paper, supplement",
         (
-            ("rexnet_090", "ReXNet 0.9", 224, 77.2),
-            ("rexnet_100", "ReXNet 1.0", 224, 77.9),
-            ("rexnet_130", "ReXNet 1.3", 224, 79.5),
-            ("rexnet_150", "ReXNet 1.5", 224, 80.3),
-            ("rexnet_200", "ReXNet 2.0", 224, 81.6),
+            ("rexnet_090", "ReXNet 0.9", 224, float(FAMILY["rexnet_090"][0])),
+            ("rexnet_100", "ReXNet 1.0", 224, float(FAMILY["rexnet_100"][0])),
+            ("rexnet_130", "ReXNet 1.3", 224, float(FAMILY["rexnet_130"][0])),
+            ("rexnet_150", "ReXNet 1.5", 224, float(FAMILY["rexnet_150"][0])),
+            ("rexnet_200", "ReXNet 2.0", 224, float(FAMILY["rexnet_200"][0])),
         ),
     ),
     "EfficientNet": (
         "the ReXNet paper, table 5",
         (
-            ("timm/efficientnet_b0", "EfficientNet-B0", 224, 77.3),
-            ("timm/efficientnet_b1", "EfficientNet-B1", 240, 79.2),
-            ("timm/efficientnet_b2", "EfficientNet-B2", 260, 80.3),
-            ("timm/efficientnet_b3", "EfficientNet-B3", 300, 81.7),
+            ("timm/efficientnet_b0", "EfficientNet-B0", 224, float(FAMILY["timm/efficientnet_b0"][0])),
+            ("timm/efficientnet_b1", "EfficientNet-B1", 240, float(FAMILY["timm/efficientnet_b1"][0])),
+            ("timm/efficientnet_b2", "EfficientNet-B2", 260, float(FAMILY["timm/efficientnet_b2"][0])),
+            ("timm/efficientnet_b3", "EfficientNet-B3", 300, float(FAMILY["timm/efficientnet_b3"][0])),
         ),
     ),
     "ReXNet-lite": (
         "README of clovaai/rexnet",
         (
-            ("rexnet_lite_100", "ReXNet-lite 1.0", 224, 76.2),
-            ("rexnet_lite_130", "ReXNet-lite 1.3", 224, 77.8),
-            ("rexnet_lite_150", "ReXNet-lite 1.5", 224, 78.6),
-            ("rexnet_lite_200", "ReXNet-lite 2.0", 224, 80.2),
+            ("rexnet_lite_100", "ReXNet-lite 1.0", 224, float(LITE["rexnet_lite_100"][0])),
+            ("rexnet_lite_130", "ReXNet-lite 1.3", 224, float(LITE["rexnet_lite_130"][0])),
+            ("rexnet_lite_150", "ReXNet-lite 1.5", 224, float(LITE["rexnet_lite_150"][0])),
+            ("rexnet_lite_200", "ReXNet-lite 2.0", 224, float(LITE["rexnet_lite_200"][0])),
         ),
     ),
     "EfficientNet-lite": (
         "README of clovaai/rexnet",
         (
-            ("timm/efficientnet_lite0", "EfficientNet-lite0", 224, 75.1),
-            ("timm/efficientnet_lite1", "EfficientNet-lite1", 240, 76.7),
-            ("timm/efficientnet_lite2", "EfficientNet-lite2", 260, 77.6),
-            ("timm/efficientnet_lite3", "EfficientNet-lite3", 280, 79.8),
+            ("timm/efficientnet_lite0", "EfficientNet-lite0", 224, float(LITE["timm/efficientnet_lite0"][0])),
+            ("timm/efficientnet_lite1", "EfficientNet-lite1", 240, float(LITE["timm/efficientnet_lite1"][0])),
+            ("timm/efficientnet_lite2", "EfficientNet-lite2", 260, float(LITE["timm/efficientnet_lite2"][0])),
+            ("timm/efficientnet_lite3", "EfficientNet-lite3", 280, float(LITE["timm/efficientnet_lite3"][0])),
         ),
     ),
     "MobileNetV3": (

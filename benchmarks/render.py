@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 import deployment_tables
+import paper_tables
+import published
 import records
 import rexnet
 import search_tables
@@ -20,23 +22,8 @@ from rexnet.models.cost import measure_cost
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Paper supplement and official README, ImageNet-1k validation, 224 pixels.
 PUBLISHED_TOP1 = {
-    "rexnet_090": 77.2,
-    "rexnet_100": 77.9,
-    "rexnet_110": 78.6,
-    "rexnet_120": 79.0,
-    "rexnet_130": 79.5,
-    "rexnet_140": 79.8,
-    "rexnet_150": 80.3,
-    "rexnet_200": 81.6,
-    "rexnet_220": 81.7,
-    "rexnet_300": 82.8,
-    "rexnet_lite_100": 76.2,
-    "rexnet_lite_130": 77.8,
-    "rexnet_lite_150": 78.6,
-    "rexnet_lite_200": 80.2,
-    "rexnet_plain": 74.8,
+    name: row[0] for name, row in (published.FAMILY | published.LITE).items() if name.startswith("rexnet")
 }
 
 
@@ -170,6 +157,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **study_tables.TABLES,
     **search_tables.TABLES,
     **deployment_tables.TABLES,
+    **paper_tables.TABLES,
 }
 
 
@@ -208,6 +196,7 @@ SOURCES = {
     "search_predictors": "search",
     "search_speed": "search_speed_cpu",
     "cli_help": "cli_help_cpu",
+    "paper_detectors": "detector_cost",
     "native_cases": "cases_cpu",
     "native_int8": "int8_cpu",
     "native_peak": "native_peak_cpu",
