@@ -55,7 +55,7 @@ smoke: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/throughput.py
 
-# Both go on where they were stopped; study takes one minute on two idle cores, study-full hours, and days without a GPU.
+# Both go on where they were stopped; study took a minute on two idle cores when measured once (no row), study-full hours, and days without a GPU.
 study: $(INSTALLED)
 	$(BIN)/rexnet study rank --networks 100 --processes 2 --output runs/study
 	$(BIN)/rexnet study depth --networks 100 --processes 2 --output runs/study/depth

@@ -77,6 +77,7 @@ def measure(options: Options) -> dict[str, object]:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     torch.set_num_threads(options.threads)
     row = measure(options)
     print(row)

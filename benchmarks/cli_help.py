@@ -22,6 +22,7 @@ def measure_help(command: str) -> float:
 
 
 def main() -> None:
+    records.start()
     commands = ["", *COMMANDS]
     rounds = [{command: measure_help(command) for command in commands} for _ in range(ROUNDS)]
     seconds = {

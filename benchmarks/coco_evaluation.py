@@ -140,6 +140,7 @@ def measure(kind: Kind, images: int, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     # Read once, when the scorer first runs.
     os.environ["RAYON_NUM_THREADS"] = str(options.threads)
     kinds: dict[Kind, int] = {"box": options.images, "mask": options.mask_images}

@@ -130,6 +130,7 @@ def train(create: Callable[[int], nn.Module], seed: int, options: Options) -> di
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     torch.set_num_threads(options.threads)
     target = statistics.mean([macs(mobilenet(10)), macs(efficientnet(10))])
     width = rexnet_width(target)

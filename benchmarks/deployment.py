@@ -157,6 +157,7 @@ MEASUREMENTS = {
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     name, measure = MEASUREMENTS[options.what]

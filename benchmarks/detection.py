@@ -96,6 +96,7 @@ def settings(options: Options, data: Path, output: Path) -> DetectTrainConfig:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "data")

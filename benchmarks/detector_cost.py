@@ -125,6 +125,7 @@ def measure(row: Published) -> DetectorCost:
 
 
 def main() -> None:
+    records.start()
     provenance = records.provenance("cpu")
     for row in ROWS:
         cost = measure(row)

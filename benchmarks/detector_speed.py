@@ -153,6 +153,7 @@ def measure_inference(options: Options) -> list[dict[str, float]]:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     torch.set_num_threads(options.threads)
     if options.only:
         print(json.dumps(seconds_of_a_step(options.only, options)))

@@ -83,7 +83,7 @@ def make_loop(weights: Path, sets: ImageSets, *, epochs: int, optimizer: str, lr
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    records.commit()
+    records.start()
     torch.set_num_threads(1)
     done = {(row["optimizer"], row["lr"], row["seed"], row["epochs"]) for row in records.read(NAME)}
     data = find_set("flowers17", shared=options.shared, work=options.work)

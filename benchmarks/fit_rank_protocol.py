@@ -107,6 +107,7 @@ def compare(rows: Sequence[Sequence[str]], blocks: Sequence[str]) -> dict[str, A
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     torch.set_num_threads(1)
     blocks = {"single": SINGLE, "defaults": tuple(BLOCKS)}.get(options.what, (options.what,))
     ratios = tuple(sorted({ratio for block in blocks for curve in PUBLISHED[block].values() for ratio in curve}))

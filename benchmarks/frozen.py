@@ -247,6 +247,7 @@ def measure(options: Options, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         row = measure(options, Path(folder))

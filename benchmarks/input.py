@@ -125,6 +125,7 @@ def measure(folder: str, options: Options) -> dict[str, Any]:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(SHARED / "data" / SAMPLE) as tar:

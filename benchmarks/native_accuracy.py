@@ -53,7 +53,7 @@ def measure(run: Path, options: Options) -> None:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    records.commit()
+    records.start()
     for run in options.runs:
         measure(run, options)
 

@@ -111,6 +111,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def main() -> None:
+    records.start()
     row = run(tyro.cli(Options, description=__doc__))
     print(row)
     print(f"appended to {records.append('native_endurance_cpu', {**row, **records.provenance('cpu')})}")

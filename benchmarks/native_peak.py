@@ -36,6 +36,7 @@ def networks(model: RexNet) -> Iterator[tuple[str, NativeNetwork]]:
 
 
 def main() -> None:
+    records.start()
     images = torch.randn(1, 3, 224, 224)
     for name in MODELS:
         model = rexnet.create_model(name).eval()

@@ -129,6 +129,7 @@ def run(pair: Pair, seed: int, options: Options) -> None:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     torch.set_num_threads(options.threads)
     for seed in range(1 if options.time_only else options.seeds):
         for pair in options.pairs:

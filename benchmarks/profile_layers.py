@@ -139,6 +139,7 @@ def profile(options: Options) -> dict[str, Any]:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     torch.set_num_threads(options.threads)
     row = profile(options)
     table = new_table("layer", "ms", "limit, ms", "GMACs/s")

@@ -89,6 +89,7 @@ def other_percents(file: Path, options: Options) -> dict[str, float]:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     config, environment, summary = (
         json.loads((options.run / f"{name}.json").read_text()) for name in ("config", "environment", "summary")
     )

@@ -51,6 +51,7 @@ def loop(protocol: Protocol, task: Task) -> dict[str, float]:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     protocol = Protocol(ratios=options.ratios)
     tasks = list_tasks(protocol, CHUNK)
     measure(protocol, tasks[0])

@@ -91,7 +91,7 @@ def record(settings: dict[str, float], options: Options) -> None:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    records.commit()
+    records.start()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if options.confirm:
         found = [row for row in trial_rows(records.read(NAME), SEARCH_SETS) if row["settings"] != OWN]

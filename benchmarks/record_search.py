@@ -24,10 +24,12 @@ NAME = "search"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`python benchmarks/record_search.py SEARCH --title "CIFAR-10 (JPEG files)"`"""
+    """`python benchmarks/record_search.py SEARCH --title "CIFAR-10" --command "rexnet search run cifar10"`"""
 
     search: Annotated[Path, tyro.conf.Positional]
     """Folder of `rexnet search run`."""
+    command: str
+    """Command that made the folder, as typed."""
     title: str
     """Name of the data in the tables."""
 
@@ -55,11 +57,13 @@ def row(options: Options) -> dict[str, Any]:
         "predictors": correlate_predictors(found),
         "best": [[candidate.name, candidate.accuracy] for candidate in ranked[:5]],
         "worst": [[candidate.name, candidate.accuracy] for candidate in ranked[-5:]],
+        "data_command": options.command,
         **records.provenance("cpu"),
     }
 
 
 def main() -> None:
+    records.start()
     print(f"appended to {records.append(NAME, row(tyro.cli(Options, description=__doc__)))}")
 
 

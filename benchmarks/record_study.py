@@ -26,11 +26,13 @@ IMAGES = Path(__file__).parent.parent / "docs/images"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`python benchmarks/record_study.py factors factor_study`"""
+    """`python benchmarks/record_study.py factors factor_study --command "rexnet study factors cifar10"`"""
 
     what: Annotated[Literal["rank", "depth", "factors"], tyro.conf.Positional]
     study: Annotated[Path, tyro.conf.Positional]
     """Folder that the command wrote."""
+    command: str
+    """Command that made the folder, as typed."""
     processes: int | None = None
     """Of rank, and needed there, as the next two: the command's own --processes."""
     minutes: float | None = None
@@ -130,11 +132,12 @@ def environment_of(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     rows = {"rank": rank, "depth": depth, "factors": factors}[options.what](options.study)
     spent = options.spent() if options.what == "rank" else {}
     environment = environment_of(options.study)
     for row in rows:
-        records.append(options.what, {**row, **spent, **environment})
+        records.append(options.what, {**row, **spent, "data_command": options.command, **environment})
     shutil.copyfile(options.study / "figure.png", IMAGES / f"{options.what}.png")
 
 

@@ -1,6 +1,7 @@
 """Rows of results/: one JSON object a line, appended, each with what is needed to measure it again."""
 
 import json
+import os
 import shlex
 import statistics
 import subprocess
@@ -33,14 +34,22 @@ def short_commit(commit: str | None) -> str:
 
 @cache
 def commit() -> str:
-    """Return the checkout's commit when first asked, with "+changes" if more than results/ differs from it.
-
-    Long benchmarks ask at their start: what a row measured is what was imported then.
-    """
+    """Return the checkout's commit when first asked, with "+changes" if more than results/ differs from it."""
     git = ["git", "-C", str(Path(__file__).parent)]
     head = subprocess.run([*git, "rev-parse", "--short=7", "HEAD"], capture_output=True, text=True, check=True)
     changed = subprocess.run([*git, "status", "--porcelain", "--", ":/", ":/!results"], capture_output=True, check=True)
     return head.stdout.strip() + ("+changes" if changed.stdout else "")
+
+
+def start() -> None:
+    """Note the commit before a recorder measures, and refuse a checkout with changes, whose rows nobody can repeat.
+
+    Long runs belong in a second checkout, where nobody edits. `REXNET_CHANGES=1` records "+changes" nevertheless.
+    """
+    if commit().endswith("+changes") and not os.environ.get("REXNET_CHANGES"):
+        sys.exit("the checkout has changes, so a row could not be repeated: commit them, or set REXNET_CHANGES=1")
+    # Processes of this run start later and belong to it.
+    os.environ["REXNET_CHANGES"] = "1"
 
 
 def without_folder(word: str) -> str:

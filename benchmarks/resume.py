@@ -48,6 +48,7 @@ def same(original: Path, copy: Path) -> tuple[bool, int]:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     equal, count = same(options.original, options.copy)
     row = {
         "title": options.title,

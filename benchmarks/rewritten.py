@@ -16,6 +16,7 @@ ONLY_ADVISED = ("rexnet_100", "rexnet_plain", "timm/mobilenetv3_large_100", "tim
 
 
 def main() -> None:
+    records.start()
     torch.set_num_threads(1)
     for name in (*REWRITTEN, *ONLY_ADVISED):
         model, preprocess = load_network(name, image_size=224)

@@ -80,7 +80,7 @@ class Benchmark(NamedTuple):
 
     def record(self) -> None:
         """Print the hours, then make each run that results/NAME.jsonl lacks and append its row."""
-        records.commit()
+        records.start()
         torch.set_num_threads(self.options.threads)
         given = {**self.setting, **({"arguments": self.options.arguments} if self.options.arguments else {})}
         rows = records.read(self.name)

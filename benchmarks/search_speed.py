@@ -125,6 +125,7 @@ def measure_round(options: Options, seed: int) -> tuple[float, float]:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     if options.plain is not None:
         train_plainly(tuple(map(int, options.plain.split("-"))), options)
         return

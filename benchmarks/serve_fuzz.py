@@ -45,6 +45,7 @@ class Options:
 
 
 def main(options: Options) -> None:
+    records.start()
     command = [sys.executable, "-m", "rexnet", "serve", options.model, "--port", "0", "--body-timeout-s", "1"]
     with subprocess.Popen([*command, "--log", "/dev/null"], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

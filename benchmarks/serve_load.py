@@ -58,6 +58,7 @@ class Options:
 
 
 def main(options: Options) -> None:
+    records.start()
     torch.set_num_threads(options.threads)
     images = [path.read_bytes() for path in find_images([options.images])[: options.count]]
     with tempfile.TemporaryDirectory() as folder:

@@ -23,6 +23,7 @@ COMMANDS = (
 
 
 def main() -> None:
+    records.start()
     with tempfile.TemporaryDirectory() as folder:
         for command in COMMANDS:
             subprocess.run([sys.executable, "-m", "rexnet", *command.split()], cwd=folder, check=True)

@@ -59,6 +59,7 @@ def macs(config: RexNetConfig) -> int:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     mobilenet = mobilenet_v2(options.width)
     rexnet = model_config("rexnet", width=control.rexnet_width(macs(mobilenet)), stem_stride=1)
     recipe, top1 = small_image(), []

@@ -120,6 +120,7 @@ def measure(mode: str, options: Options) -> dict[str, Any]:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     torch.set_num_threads(options.threads)
     device = "cuda" if options.device.startswith("cuda") else options.device
     for mode in ("inference", "training"):

@@ -132,6 +132,7 @@ def compare(setting: tuple[int, int], options: Options) -> None:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    records.start()
     if options.only:
         print(json.dumps(measure(options.only, options)))
         return

@@ -45,6 +45,7 @@ def run_rexnet(command: str, folder: str) -> None:
 
 
 def main() -> None:
+    records.start()
     row: dict[str, Any] = {}
     for name, command in RUNS.items():
         with tempfile.TemporaryDirectory() as folder:

@@ -43,4 +43,4 @@ def test_a_study_that_reproduces_the_published_values_has_no_residual(tmp_path):
 )
 def test_time_and_memory_belong_to_the_rank_study(what, spent, sentence):
     with pytest.raises(ValueError, match=sentence):
-        record_study.Options(what=what, study=Path("study"), **spent)
+        record_study.Options(what=what, study=Path("study"), command="", **spent)
