@@ -26,11 +26,19 @@ def search_groups() -> str:
                     f"{name}, {group['name']} 10 % ({group['size']} of {row['candidates']})",
                     "{:.2f} ± {:.2f}".format(*group["accuracy"]),
                     "-".join(f"{mean:.0f}" for mean, _ in group["channels"]),
+                    f"{100 * group['line'][2]:.1f}",
                     f"{100 * group['residual'][0]:.1f} ± {100 * group['residual'][1]:.1f}",
                     f"{theirs.top1:.1f} ± {theirs.top1_spread:.1f}" if theirs else "",
                 ]
             )
-    header = ["search", "top-1, %", "mean channels", "off a line, %", "published top-1 (CIFAR-100), %"]
+    header = [
+        "search",
+        "top-1, %",
+        "mean channels",
+        "mean off a line, %",
+        "single ones off a line, %",
+        "published top-1 (CIFAR-100), %",
+    ]
     return table_if_any(header, rows)
 
 
