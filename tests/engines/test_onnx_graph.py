@@ -1,6 +1,7 @@
 """The graph in the engines that people use, against PyTorch."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -67,6 +68,22 @@ def test_weights_of_another_network_are_not_read_back(tiny_model, tmp_path):
     for name in ("rexnet_100", "rexnet_lite_010"):
         with pytest.raises(WeightsError, match=rf"a\.onnx' cannot be read back: the weights are not those of {name}"):
             read_network(path, create_model(name).config)
+
+
+@pytest.mark.parametrize(("inputs", "weights"), [("int8", 0), ("uint8", 3)])
+def test_int8_of_another_scheme_is_not_read_back(inputs, weights, tiny_model, tmp_path):
+    model, path = tiny_model(), tmp_path / "a.onnx"
+    made = onnx_graph(fold(model))
+    conv = next(node for node in made.graph.node if node.op_type == "Conv")
+    values = {"scale": np.float32(1), "in.zero": np.dtype(inputs).type(0), "zero": np.int8(weights)}
+    made.graph.initializer.extend(onnx.numpy_helper.from_array(np.array(v), name) for name, v in values.items())
+    for index, zero in enumerate(("in.zero", "zero")):
+        step = onnx.helper.make_node("DequantizeLinear", [conv.input[index], "scale", zero], [f"step.{index}"])
+        made.graph.node.append(step)
+        conv.input[index] = f"step.{index}"
+    path.write_bytes(made.SerializeToString())
+    with pytest.raises(WeightsError, match="signed inputs or weights with a zero point"):
+        read_network(path, model.config)
 
 
 def test_max_pooling_is_read_back(tmp_path):

@@ -101,7 +101,7 @@ def read_network(path: str | Path, config: RexNetConfig, *, output: Output = "lo
     try:
         weights, scales = _read_convolutions(graph)
         load_padded(model, weights)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RuntimeError) as error:
         raise WeightsError(f"{printable(path)!r} cannot be read back: {error}; export it again") from error
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d) and name in scales:
@@ -129,6 +129,10 @@ def _read_convolutions(graph: Any) -> tuple[dict[str, Tensor], dict[str, Int8Sca
                 weights[f"{node.name}.{name}"] = arrays[source]
         if node.input[0] in steps and node.input[1] in steps:
             _, scale, zero = steps[node.input[0]]
+            if arrays[zero].dtype != torch.uint8 or arrays[steps[node.input[1]][2]].any():
+                raise ValueError(
+                    f"{node.name} has signed inputs or weights with a zero point, not as `rexnet quantize`"
+                )
             scales[node.name] = Int8Scales(
                 input_scale=float(arrays[scale]),
                 input_zero=int(arrays[zero]),

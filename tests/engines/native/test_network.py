@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -202,6 +203,27 @@ def test_int8_is_what_pytorch_finds_with_rounded_inputs_and_weights(name):
         of_bf16 = NativeNetwork(model, precision="bf16")(given)
         error = (of_bf16 - model(given)).norm() + (rounded(given) - model(given)).norm()
         assert (found[0] - rounded(given)).norm() <= error
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weight_scales": torch.ones(1)}, r"shape \(1,\)"),
+        ({"weight_scales": torch.tensor(1.0)}, r"shape \(\)"),
+        ({"input_scale": 0.0}, "from 0 to"),
+        ({"input_scale": float("nan")}, "nan"),
+        ({"input_zero": -128}, "zero point -128; allowed: 0 to 255"),
+    ],
+)
+def test_int8_refuses_scales_that_are_not_of_its_convolution(engine, change, message):
+    if reason := why_missing("int8"):
+        pytest.skip(reason)
+    model = trained("rexnet_050")
+    with torch.inference_mode():
+        scales = scales_of(model, images(3, 3, seed=1))
+    name = [name for name in scales if name.startswith("features")][-1]
+    with pytest.raises(ValueError, match=message):
+        NativeNetwork(model, precision="int8", scales={**scales, name: replace(scales[name], **change)})
 
 
 def test_int8_needs_scales(engine):

@@ -4,6 +4,7 @@ import ctypes
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from rexnet.engines.onnx_graph import Int8Scales
@@ -44,6 +45,18 @@ class _Network(ctypes.Structure):
         ("blocks", ctypes.POINTER(_Block)),
         *((name, _Convolution) for name in ("penultimate", "hidden", "classifier")),
     )
+
+
+def _check(scales: Int8Scales, name: str, outputs: int) -> None:
+    """Raise ValueError for scales that C++ would read beyond their end, divide by or convert to no byte."""
+    steps = torch.cat([scales.weight_scales.flatten().float(), torch.tensor([scales.input_scale])])
+    if scales.weight_scales.shape != (outputs,) or not (steps.isfinite() & (steps > 0)).all():
+        raise ValueError(
+            f"{name} has weight scales of the shape {tuple(scales.weight_scales.shape)} and scales from "
+            f"{steps.min():g} to {steps.max():g}; allowed: shape ({outputs},), above 0; quantise again"
+        )
+    if not 0 <= scales.input_zero <= 255:
+        raise ValueError(f"{name} has the zero point {scales.input_zero}; allowed: 0 to 255; quantise again")
 
 
 class Description:
@@ -112,6 +125,7 @@ class Description:
             found = self._scales.get(name := self._names[layer])
             if found is None:
                 raise ValueError(f"{name} has no int8 scales; allowed: files of `rexnet quantize`")
+            _check(found, name, layer.out_channels)
             made.weight_scales = self._array(found.weight_scales)
             made.input_scale, made.input_zero = found.input_scale, found.input_zero
         return made
