@@ -258,13 +258,13 @@ def advice(speeds: Sequence[Speed]) -> str:
     int8 = {speed.batch: speed.fastest("int8") for speed in speeds}
     rival = {speed.batch: speed.fastest("fp32", "bf16") for speed in speeds}
     slower = [speed for speed in speeds if speed.median_ms(int8[speed.batch]) >= speed.median_ms(rival[speed.batch])]
-    told = slower or speeds
-    names = " and ".join(sorted({str(rival[speed.batch]) for speed in told}))
-    own = str(int8[told[0].batch]) if len({int8[speed.batch] for speed in told}) == 1 else "int8"
+    shown = slower or speeds
+    names = " and ".join(sorted({str(rival[speed.batch]) for speed in shown}))
+    own = str(int8[shown[0].batch]) if len({int8[speed.batch] for speed in shown}) == 1 else "int8"
     figures = ", ".join(
         f"{speed.median_ms(int8[speed.batch]):.2f} against {speed.median_ms(rival[speed.batch]):.2f} ms at batch "
         f"{speed.batch}"
-        for speed in told
+        for speed in shown
     )
     if not slower:
         return f"{own} is faster than {names} on this machine ({figures})"

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 Key = TypeVar("Key")
 CALLS_PER_TURN = 3
 """Timed calls in a turn of `measure_apart`, after one that is not counted."""
+_REST_S = 0.05
 _WORTH_LOGGING_S = 5.0
 _ENGINE_PACKAGES = ("onnx", "onnxruntime", "openvino")
 
@@ -74,6 +75,8 @@ def measure_apart(
     """Measure as `interleaved_ms`, three calls per turn, each in its own process, because engines in one process
     interfere with each other. Long measurements log their expected duration after the first turn, and their progress.
 
+    Each turn begins after a short rest, in which the threads of the engine before stop polling for work.
+
     Each of `prepare` runs in its own process and returns the call; it and the call's result must be picklable. Raise
     the error of a call that fails, and OSError if its process ends; with `skip_failed`, log the error and skip that
     call.
@@ -90,6 +93,7 @@ def measure_apart(
                     if step == -2:
                         process.prepare(_prepare_turn, prepare[name])
                         continue
+                    time.sleep(_REST_S)
                     turn: Measured = process()
                 except Exception as error:  # engines raise errors of any class
                     if not skip_failed:

@@ -102,7 +102,9 @@ def read_network(path: str | Path, config: RexNetConfig, *, output: Output = "lo
         weights, scales = _read_convolutions(graph)
         load_padded(model, weights)
     except (ValueError, KeyError, RuntimeError) as error:
-        raise WeightsError(f"{printable(path)!r} cannot be read back: {error}; export it again") from error
+        raise WeightsError(
+            f"{printable(path)!r} cannot be read back: {error}; make it again with `rexnet export` or `rexnet quantize`"
+        ) from error
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d) and name in scales:
             kept = scales[name].weight_scales[: layer.out_channels]

@@ -328,6 +328,35 @@ def test_close_ends_threads_and_an_idle_network_uses_no_processor(network):
         network(given)
 
 
+def test_no_maps_and_impossible_threads(network):
+    assert network.feature_maps(images(), []) == {}
+    for threads in (0, -1):
+        with pytest.raises(ValueError, match=f"threads is {threads}; allowed: 1 or more"):
+            NativeNetwork(trained("rexnet_030"), threads=threads)
+
+
+def test_closing_waits_for_the_calls_of_other_threads(network):
+    given, failed = images(9), []
+    expected = network(given)
+
+    def call():
+        try:
+            while torch.equal(network(given), expected):
+                pass
+            failed.append("another result")
+        except ValueError as error:
+            failed.extend([] if "closed" in str(error) else [str(error)])
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for each in callers:
+        each.start()
+    network(given)
+    network.close()
+    for each in callers:
+        each.join(60)
+    assert failed == [] and not any(each.is_alive() for each in callers)
+
+
 def test_a_child_process_makes_threads_of_its_own(network):
     given = images(7)
     expected = network(given)

@@ -1,6 +1,6 @@
 // The C interface. Python has checked all sizes; nothing throws across it.
 #include <cstring>
-#include <new>
+#include <exception>
 
 #include "runner.h"
 
@@ -41,13 +41,13 @@ EXPORTED const char* rexnet_instructions(int32_t precision, const char* mask) {
   return kernels ? kernels->name : nullptr;
 }
 
-// A model, or null without the instructions or the memory.
+// A model, or null without the instructions, the memory or the threads.
 EXPORTED void* rexnet_open(const rexnet_network* network, int32_t precision, const char* mask, int32_t threads) {
   const Kernels* kernels = choose_kernels(Precision(precision), mask);
   if (kernels == nullptr) return nullptr;
   try {
     return new Runner(*network, *kernels, threads);
-  } catch (const std::bad_alloc&) {
+  } catch (const std::exception&) {
     return nullptr;
   }
 }
@@ -57,14 +57,14 @@ EXPORTED void rexnet_close(void* model) { delete static_cast<Runner*>(model); }
 EXPORTED int64_t rexnet_bytes(const void* model) { return int64_t(static_cast<const Runner*>(model)->bytes()); }
 
 // Logits (batch, outputs) of images (batch, channels, height, width), and with results null the maps of `blocks`. False
-// without the memory.
+// without the memory or the threads.
 EXPORTED bool rexnet_run(void* model, const float* images, int32_t batch, int32_t height, int32_t width, float* results,
                          const int32_t* blocks, float* const* maps, int32_t wanted) {
   try {
     static_cast<Runner*>(model)->run(
         Call{images, batch, height, width, results, {blocks, blocks + wanted}, {maps, maps + wanted}});
     return true;
-  } catch (const std::bad_alloc&) {
+  } catch (const std::exception&) {
     return false;
   }
 }

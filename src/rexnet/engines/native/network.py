@@ -53,18 +53,14 @@ class NativeNetwork:
         if reason := why_missing(precision):
             raise ValueError(f"the native engine does not run here: {reason}")
         description = Description(fold(model), (scales or {}) if precision == "int8" else None)
-        self._library = load()
-        threads = threads or usable_cpus()
-        opened = self._library.rexnet_open(ctypes.byref(description.network), *open_arguments(precision), threads)
-        if not opened:
-            raise MemoryError("there is no memory for the network's weights")
-        self._model = ctypes.c_void_p(opened)
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads is {threads}; allowed: 1 or more, or None")
+        self._model: _Model | None = _Model(description, precision, threads or usable_cpus())
         self._channels, self._outputs = model.config.in_channels, model.num_classes or model.head_hidden_size
         levels = model.level_of_stride.values()
         self._blocks = {
             each.stride: (each.layer - STEM_LAYERS, each.channels) for each in levels if each.layer >= STEM_LAYERS
         }
-        self._close = weakref.finalize(self, self._library.rexnet_close, self._model)
 
     def __call__(self, images: Tensor) -> Tensor:
         array = self._checked(images)
@@ -90,16 +86,23 @@ class NativeNetwork:
     @property
     def memory_bytes(self) -> int:
         """Memory for weights, and for the activations of the calls so far."""
-        return self._library.rexnet_bytes(self._model)
+        return load().rexnet_bytes(self._opened().pointer)
 
     def run_peak(self, repeats: int) -> float:
         """Run the micro-kernel alone on this thread, on data in the first cache, which is the machine's limit; return
         the number of multiply-accumulates."""
-        return self._library.rexnet_peak_macs(self._model, repeats)
+        return load().rexnet_peak_macs(self._opened().pointer, repeats)
 
     def close(self) -> None:
-        """Release threads and memory now; the network cannot be called any more."""
-        self._close()
+        """Release threads and memory, when the calls that still run have ended; the network cannot be called any
+        more."""
+        self._model = None
+
+    def _opened(self) -> "_Model":
+        """Return the model, which is not released while the caller holds it. Raise ValueError after `close`."""
+        if self._model is None:
+            raise ValueError("the network is closed; open it again")
+        return self._model
 
     def _checked(self, images: Tensor) -> np.ndarray:
         """Return the images as the library reads them. Raise ValueError for anything else than images of this
@@ -112,17 +115,28 @@ class NativeNetwork:
             )
         if not images.is_floating_point():
             raise ValueError(f"images are of the type {images.dtype}; allowed: floating point")
-        if not self._close.alive:
-            raise ValueError("the network is closed; open it again")
         return images.detach().to("cpu", torch.float32).contiguous().numpy()
 
     def _run(self, images: np.ndarray, results: int | None, maps: dict[int, np.ndarray]) -> None:
-        if not len(images):
+        model = self._opened()
+        if not len(images) or (results is None and not maps):
             return
         blocks = (ctypes.c_int32 * len(maps))(*(self._blocks[stride][0] for stride in maps))
         pointers = (ctypes.c_void_p * len(maps))(*(found.ctypes.data for found in maps.values()))
         batch, _, height, width = images.shape
-        if not self._library.rexnet_run(
-            self._model, images.ctypes.data, batch, height, width, results, blocks, pointers, len(maps)
+        if not load().rexnet_run(
+            model.pointer, images.ctypes.data, batch, height, width, results, blocks, pointers, len(maps)
         ):
-            raise MemoryError(f"there is no memory for the activations of images of {height} x {width} pixels")
+            raise MemoryError(f"there is no memory, or no thread, for images of {height} x {width} pixels")
+
+
+class _Model:
+    """A model of the library, which is released with the last reference to this object."""
+
+    def __init__(self, description: Description, precision: str, threads: int):
+        library = load()
+        opened = library.rexnet_open(ctypes.byref(description.network), *open_arguments(precision), threads)
+        if not opened:
+            raise MemoryError("there is no memory for the network's weights")
+        self.pointer = ctypes.c_void_p(opened)
+        weakref.finalize(self, library.rexnet_close, self.pointer)

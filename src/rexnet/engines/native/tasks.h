@@ -216,9 +216,9 @@ struct Tasks {
   }
 
   static void write_means(const float* sums, int channels, int pixels, float* means) {
-    const Vector share = fill(1.0f / float(pixels));
+    const Vector fraction = fill(1.0f / float(pixels));
     for (int channel = 0; channel < channels; channel += kLanes) {
-      store(means + channel, multiply(load(sums + channel), share));
+      store(means + channel, multiply(load(sums + channel), fraction));
     }
   }
 
