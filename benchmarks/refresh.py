@@ -26,6 +26,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "detector_recipes_cpu": (DETECTION, TRAINING),
     "detector_speed_cpu": (DETECTION, MODELS),
     "distillation_cpu": (MODELS, TRAINING),
+    "factor_layouts": (STUDY, MODELS),
     "factors": (STUDY, RANKS, TRAINING),
     "finetune_cpu": (MODELS, TRAINING),
     "finetune_rates_cpu": (TRAINING,),

@@ -188,6 +188,7 @@ SOURCES = {
     "depth": "depth",
     "spectra": "spectra",
     "factors": "factors",
+    "factor_layouts": "factor_layouts",
     "rank_speed": "rank_study_cpu",
     "rank_time": "rank",
     "rewritten": "rewritten",

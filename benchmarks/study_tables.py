@@ -1,6 +1,7 @@
 """The tables of docs/study.md, from results/."""
 
 from collections.abc import Callable
+from statistics import fmean
 
 import records
 from markdown_tables import table_if_any
@@ -99,6 +100,18 @@ def factors() -> str:
     return _below_figure("Table 2, published and measured", "factors", text)
 
 
+def factor_layouts() -> str:
+    """Mean nuclear norm at initialisation of Table 2's networks in each layout of benchmarks/factor_layouts.py."""
+    norms: dict[str, dict[str, list[float]]] = {}
+    for row in records.read("factor_layouts"):
+        norms.setdefault(row["layout"], {}).setdefault(row["network"], []).append(row["nuclear_norm"])
+    rows = [["published, trained", *(f"{factor.nuclear_norm:.0f}" for factor in FACTORS)]]
+    for layout, found in norms.items():
+        cells = [f"{fmean(each):.0f} ({min(each):.0f} to {max(each):.0f})" for each in found.values()]
+        rows.append([layout.replace("_", " "), *cells])
+    return table_if_any(["layout", *(factor.title.partition(":")[0] for factor in FACTORS)], rows)
+
+
 def _protocol(row: dict) -> str:
     if row["untrained"]:
         return "untrained"
@@ -167,6 +180,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "rank_speed": rank_speed,
     "depth": depth,
     "factors": factors,
+    "factor_layouts": factor_layouts,
     "spectra": spectra,
     "rewritten": rewritten,
     "principles": principles,
