@@ -10,6 +10,7 @@ from rexnet.data.preprocess import Preprocess
 from rexnet.deploy import engine_choice
 from rexnet.deploy.classifiers import Classifier
 from rexnet.deploy.engine_choice import choose
+from rexnet.engines.config import Engine
 from rexnet.engines.measuring import Measured
 from rexnet.models.factory import create_model
 
@@ -109,6 +110,14 @@ def test_the_native_engine_is_measured_where_it_runs(classifier, measured, monke
     monkeypatch.setattr(engine_choice, "is_installed", lambda backend, precision, int8: backend != "native")
     assert auto(classifier).backend == "onnxruntime", "a choice is not reused where its engine is missing"
     assert not {"native fp32", "native bf16"} & set(measured[once:])
+
+
+def test_a_precision_of_no_engine_and_results_that_are_not_numbers_are_refused(classifier):
+    with pytest.raises(ValueError, match="precision is bf16, in which onnxruntime cannot run this file; allowed: auto"):
+        auto(replace(classifier, backends=("onnxruntime",)), precision="bf16")
+    logits = {Engine(backend="torch"): torch.zeros(1, 3), Engine(backend="native"): torch.full((1, 3), torch.nan)}
+    with pytest.raises(ValueError, match="probabilities of native fp32 differ"):
+        engine_choice.check_agreement(classifier, logits)
 
 
 def test_a_choice_depends_on_the_native_library(classifier, measured, monkeypatch):

@@ -40,7 +40,7 @@ def images(tmp_path_factory) -> Path:
 def measured_here(monkeypatch):
     """Speed is measured once and in this process, which takes a fraction of the time."""
 
-    def measure(prepare, rounds):
+    def measure(prepare, rounds, skip_failed):
         calls = {name: each() for name, each in prepare.items()}
         return {
             name: Measured(times_ms=times, peak_mib=None, result=None)
@@ -186,7 +186,7 @@ def test_the_command_advises_against_int8_that_does_not_pay_off(config, capsys, 
     monkeypatch.setattr(
         quantize_module,
         "measure_apart",
-        lambda prepare, rounds: {
+        lambda prepare, rounds, skip_failed: {
             each: Measured(times_ms=[{"int8": 2.0, "bf16": 1.0}.get(each.precision, 3.0)], peak_mib=None, result=None)
             for each in prepare
         },
@@ -305,6 +305,15 @@ def test_a_file_that_is_wrong_in_its_own_engine_is_not_written(config, wrong_in,
     with pytest.raises(ValueError, match=r"wrong in ONNX Runtime, and nothing was written: at batch 1 or 8"):
         quantize(config(max_drop=2))
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.seconds
+def test_a_network_that_the_native_engine_does_not_compute_is_quantised_without_it(config, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("not computed there")
+
+    monkeypatch.setattr(quantize_module, "open_native", refuse)
+    assert "native" not in quantize(config()).engines
 
 
 def test_an_int8_file_that_was_never_compared_runs_in_its_own_engine_only():

@@ -68,6 +68,9 @@ def choose(
     wanted = classifier.precision if precision == "auto" else precision
     others = ("openvino", "native") if precision == "auto" else ()
     engines = _candidates(classifier, backend=backend, wanted=wanted, all_precisions_of=others, threads=threads)
+    if all(engine.precision != wanted for engine in engines):
+        names = ", ".join(dict.fromkeys(engine.backend for engine in engines)) or ", ".join(classifier.backends)
+        raise ValueError(f"precision is {wanted}, in which {names} cannot run this file; allowed: auto")
     workers = threads or usable_cpus()
     key = _key(classifier, engines, workers=workers)
     file = cache_folder() / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]}.json"
@@ -222,7 +225,7 @@ def check_agreement(classifier: Classifier, logits: dict[Engine, Tensor]) -> Non
     those of one image, by engine."""
     reference, engine = next(iter(logits)), next(reversed(logits))
     difference = float((logits[engine].softmax(dim=1) - logits[reference].softmax(dim=1)).abs().max())
-    if classifier.is_exact(engine) and difference > _AGREE:
+    if classifier.is_exact(engine) and not difference <= _AGREE:  # also not a number
         raise ValueError(
             f"probabilities of {engine} differ by {difference:.2g} from those of {reference}; allowed: {_AGREE:g}"
         )

@@ -177,7 +177,10 @@ def _write(
             name: _check_engine(facts, inside, name, sample, config) for name in FILE_BACKENDS[inside.suffix]
         }
         if inside.suffix == ".onnx" and is_installed("native", "fp32", int8=True):
-            checks["native"] = _check_engine(facts, inside, "native", sample, config)
+            try:
+                checks["native"] = _check_engine(facts, inside, "native", sample, config)
+            except ValueError as error:  # a network that it does not compute
+                logger.info("the native engine is skipped: %s", error)
         own = checks[config.backend]
         if not own.right:
             raise ValueError(
@@ -244,8 +247,8 @@ def measure_speed(contenders: Mapping[Contender, Callable[[], Network]], images:
     found = []
     for count in sorted({1, len(images)}):
         prepare = {each: partial(_open_call, opener, images[:count]) for each, opener in contenders.items()}
-        measured = measure_apart(prepare, rounds=rounds)
-        found.append(Speed(batch=count, ms={each: measured[each].times_ms for each in contenders}))
+        measured = measure_apart(prepare, rounds=rounds, skip_failed=True)
+        found.append(Speed(batch=count, ms={each: measured[each].times_ms for each in contenders if each in measured}))
     return found
 
 

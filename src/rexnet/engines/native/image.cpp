@@ -65,7 +65,8 @@ class Pass {
         gates(block, shape);
         have_gates = true;
       }
-      const int first = tiles * number / tasks * rows, last = std::min(tiles * (number + 1) / tasks * rows, pixels);
+      const auto begin = [&](int task) { return int(int64_t(tiles) * task / tasks) * rows; };
+      const int first = begin(number), last = std::min(begin(number + 1), pixels);
       kernels_.project(block, task, block.has_gate ? mine_.gates : nullptr, first, last);
     });
   }

@@ -23,7 +23,7 @@ struct Quantizer {
   float factor = 0.0f, zero = 0.0f;
 };
 
-// A 1x1 convolution, its weights in panels (pack.h).
+// A 1x1 convolution, its weights in panels (convolution.h).
 struct Convolution {
   int depth = 0;    // input channels to multiply: without those that are padding
   int outputs = 0;  // padded

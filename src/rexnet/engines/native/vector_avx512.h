@@ -77,7 +77,8 @@ struct Bf16 : FloatSums {
 
 #ifdef REXNET_INT8
 INLINE void store_bytes(uint8_t* to, Vector v, const Quantizer& bytes) {
-  const __m512i whole = _mm512_cvtps_epi32(multiply_add(v, fill(bytes.factor), fill(bytes.zero)));
+  const Vector bounded = minimum(fill(255.0f), multiply_add(v, fill(bytes.factor), fill(bytes.zero)));
+  const __m512i whole = _mm512_cvtps_epi32(bounded);
   const __m512i least = _mm512_max_epi32(whole, _mm512_setzero_si512());
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtusepi32_epi8(least));
 }
