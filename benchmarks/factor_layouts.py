@@ -20,12 +20,11 @@ from rexnet.data.datasets import open_dataset
 from rexnet.models.config import BlockSpec, RexNetConfig
 from rexnet.models.rexnet import RexNet
 from rexnet.study.config import FactorConfig
-from rexnet.study.factors import CLASSES, FACTORS, IMAGE_PX, Factor
+from rexnet.study.factors import CLASSES, FACTORS, IMAGE_PX, PENULTIMATE_CHANNELS, Factor
 from rexnet.study.layers import evenly_spread, read_batches
 from rexnet.study.spectra import BATCH, final_features, spectrum_of, take_statistics
 
 NAME = "factor_layouts"
-LAST_CHANNELS = 1280
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,7 @@ class Layout:
     """Bottlenecks of stride 1 add their input to their first channels."""
 
     def network(self, factor: Factor, *, classes: int) -> RexNetConfig:
-        index = ("baseline", "expansion", "ratio", "activation").index(factor.name)
-        channels = self.channels[min(index, 2)]
+        channels = self.channels[min(FACTORS.index(factor), 2)]  # the last step changes no channels
         blocks = tuple(
             BlockSpec(
                 in_channels=before,
@@ -54,7 +52,7 @@ class Layout:
             )
             for (before, after), stride in zip(pairwise(channels), self.strides, strict=True)
         )
-        penultimate, hidden = (0, LAST_CHANNELS) if self.after_pooling else (LAST_CHANNELS, 0)
+        penultimate, hidden = (0, PENULTIMATE_CHANNELS) if self.after_pooling else (PENULTIMATE_CHANNELS, 0)
         return RexNetConfig(
             name=f"{self.name}_{factor.name}",
             blocks=blocks,
